@@ -1,0 +1,30 @@
+# Two stages: one installs, the other only carries. Nothing in the result can build or compile.
+
+FROM python:3.13-slim AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN python -m venv /opt/poolkeeper
+# The dependencies change less often than the code: their layer is kept.
+COPY requirements.lock ./
+RUN /opt/poolkeeper/bin/pip install --no-deps --require-hashes --requirement requirements.lock
+COPY LICENSE README.md pyproject.toml ./
+COPY alembic alembic
+COPY app app
+RUN /opt/poolkeeper/bin/pip install --no-deps --no-index --no-build-isolation .
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/poolkeeper \
+    --shell /usr/sbin/nologin poolkeeper
+COPY --from=build /opt/poolkeeper /opt/poolkeeper
+ENV PATH=/opt/poolkeeper/bin:$PATH \
+    POOLKEEPER_DATA_DIR=/var/lib/poolkeeper \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+WORKDIR /var/lib/poolkeeper
+# By number, so that an orchestrator can tell it is not root.
+USER 10001
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('POOLKEEPER_PORT', '8080') + '/livez', timeout=2)"]
+ENTRYPOINT ["poolkeeper"]
+CMD ["serve"]

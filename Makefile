@@ -1,0 +1,85 @@
+# Everything one does with a checkout. Nothing but Python (3.11 or newer) and make has to be there.
+#
+# `make run PYTHON=python3.13` picks another Python for a new .venv;
+# `make test ARGS='-k lease'` hands arguments on; `make lock LOCK_ARGS=--upgrade` renews the locks.
+
+PYTHON ?= python3
+ARGS ?=
+LOCK_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input install --no-deps
+
+# Stamps: an environment is made once, and filled again only when what it is made of changes.
+MADE := $(VENV)/.made
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run demo test coverage lint format types openapi bench lock
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# `exec`: signals reach the service itself, and no shell stays behind.
+
+run: $(RUNTIME) ## Serve, with a Postgres of its own unless servers are configured
+	@exec $(BIN)/poolkeeper serve $(ARGS)
+
+demo: $(RUNTIME) ## Serve, with some twenty tenants and steady traffic to look at
+	@exec $(BIN)/poolkeeper demo $(ARGS)
+
+test: $(DEV) ## Run the tests against a real Postgres
+	@exec $(BIN)/pytest $(ARGS)
+
+coverage: $(DEV) ## Run the tests and show which branches they miss
+	@exec $(BIN)/pytest --cov $(ARGS)
+
+lint: $(DEV) ## Check style, format, the import contracts and the length of files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@find app -name '*.py' -exec awk 'FNR == 401 {print FILENAME ": longer than 400 lines"; long = 1} END {exit long}' {} +
+
+format: $(DEV) ## Put the code into its format
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+types: $(DEV) ## Check the types
+	@exec $(BIN)/mypy
+
+openapi: $(RUNTIME) ## Write openapi/openapi.json anew
+	@mkdir -p openapi
+	@$(BIN)/poolkeeper openapi > openapi/openapi.json.new
+	@mv openapi/openapi.json.new openapi/openapi.json
+
+bench: $(RUNTIME) ## Measure, and print the figures
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
+
+lock: $(DEV) ## Pin every dependency, with hashes and without addresses
+	@$(LOCK) --group build --output-file requirements.lock
+	@$(LOCK) --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	@! grep -nE '://|index-url|find-links' requirements.lock requirements-dev.lock
+
+$(MADE):
+	@command -v $(PYTHON) >/dev/null || { echo 'There is no $(PYTHON) here; name another: make PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Poolkeeper needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(RUNTIME): requirements.lock pyproject.toml | $(MADE)
+	@$(PIP) --require-hashes --requirement requirements.lock
+	@$(PIP) --no-index --no-build-isolation --editable .
+	@touch $@
+
+# A superset of the runtime, which needs no second look then.
+$(DEV): requirements-dev.lock requirements.lock pyproject.toml | $(MADE)
+	@$(PIP) --require-hashes --requirement requirements-dev.lock
+	@$(PIP) --no-index --no-build-isolation --editable .
+	@touch $@ $(RUNTIME)

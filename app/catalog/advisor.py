@@ -1,0 +1,67 @@
+"""How the advisor should work, as the catalog keeps it; a change takes its audit event along."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from sqlalchemy import RowMapping, select
+
+from app.catalog.database import Database
+from app.catalog.events import record
+from app.catalog.generation import save
+from app.catalog.tables import advisor
+from app.domain.advisor import PoolPressureMonitorConfig
+from app.domain.desired import AdvisorMode, AdvisorSettings
+from app.domain.event import Event
+
+
+class StoredAdvisorSettings:
+    """The one set of advisor settings. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep it in *database*."""
+        self._database = database
+
+    async def load(self) -> AdvisorSettings | None:
+        """Return what was saved last, or None before anything was."""
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(select(advisor))).mappings().one_or_none()
+            return None if row is None else _settings(row)
+
+    async def save(
+        self, settings: AdvisorSettings, *, event: Event, expected_generation: int | None = None
+    ) -> AdvisorSettings:
+        """Replace the settings; the same again keep their generation and record nothing.
+
+        Args:
+            settings: the new ones; their own generation is not looked at.
+            event: recorded in the same transaction, if anything changes.
+            expected_generation: 0 when none must be saved yet, None when all is well.
+
+        Raises:
+            StaleVersion: the generation is not the expected one.
+        """
+        async with self._database.transaction() as connection:
+            saved = await save(
+                connection,
+                advisor,
+                fixed={"id": 1},
+                values={
+                    "rule": settings.rule,
+                    "mode": settings.mode,
+                    "config": asdict(settings.config),
+                },
+                expected_generation=expected_generation,
+            )
+            if saved.changed:
+                await record(connection, event)
+            return _settings(saved.row)
+
+
+def _settings(row: RowMapping) -> AdvisorSettings:
+    return AdvisorSettings(
+        rule=row["rule"],
+        mode=AdvisorMode(row["mode"]),
+        config=PoolPressureMonitorConfig(**row["config"]),
+        generation=row["generation"],
+    )

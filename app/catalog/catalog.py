@@ -1,0 +1,54 @@
+"""The catalog: what the service remembers in a Postgres database of its own.
+
+Rows in, domain values out; each noun has a file, and nothing outside this room speaks SQL to
+the catalog. Whether something should change, and what follows from it, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from app.catalog.advisor import StoredAdvisorSettings
+from app.catalog.database import CatalogAddress, Database
+from app.catalog.events import Events
+from app.catalog.pools import DesiredPools
+from app.catalog.recommendations import Recommendations
+from app.catalog.samples import Samples
+from app.catalog.tenants import Tenants
+
+
+class Catalog:
+    """Everything that outlives the service, by noun.
+
+    Nothing connects before the first operation. Each operation is one transaction under one
+    deadline; it raises CatalogUnavailable when the catalog is away, and works again when it is
+    back. A commit whose answer got lost may have happened: repeating the operation is safe.
+    """
+
+    def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:
+        """Use the migrated catalog at *address*, with *deadline* seconds for each operation."""
+        self._database = Database(address, deadline=deadline)
+        self.tenants = Tenants(self._database)
+        self.pools = DesiredPools(self._database)
+        self.advisor = StoredAdvisorSettings(self._database)
+        self.events = Events(self._database)
+        self.recommendations = Recommendations(self._database)
+        self.samples = Samples(self._database)
+
+    @property
+    def available(self) -> bool:
+        """Whether the last operation reached the catalog; False before the first."""
+        return self._database.available
+
+    async def ping(self) -> None:
+        """Ask whether the catalog answers, and so bring `available` up to date.
+
+        Raises:
+            CatalogUnavailable: it does not.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(select(1))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._database.close()

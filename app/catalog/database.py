@@ -1,0 +1,139 @@
+"""The way to the catalog's database: address, engine, deadline, and what counts as an outage.
+
+The one place where the errors of SQLAlchemy, asyncpg and the operating system are told apart:
+an outage becomes CatalogUnavailable, everything else is a mistake of ours and propagates.
+No statement is written here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from ssl import SSLContext
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoFreeConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.domain.errors import CatalogUnavailable
+
+CONNECTIONS = 4
+
+# Connection lost, login refused, database missing, out of resources, server going down: as
+# classes of SQLSTATE. The last is a write on a standby that somebody still calls the primary.
+_OUTAGES = ("08", "28", "3D", "53", "57P", "25006")
+# "POOL": the class of this service's advisory locks, in a database of its own.
+LOCK_CLASS = 0x504F4F4C
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogAddress:
+    """Where the catalog is and who we are there; `ssl` is what asyncpg takes."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    database: str
+    ssl: SSLContext | str | bool = False
+
+    def connect_arguments(self, *, timeout: float, application_name: str) -> dict[str, Any]:
+        """Everything asyncpg would otherwise look up in the environment or the home directory."""
+        return {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+            "ssl": self.ssl,
+            "passfile": os.devnull,
+            "target_session_attrs": "any",
+            "timeout": timeout,
+            "command_timeout": timeout,
+            "server_settings": {
+                "application_name": application_name,
+                # The server notices within 25 s that we are gone, and lets go of our locks.
+                "tcp_keepalives_idle": "10",
+                "tcp_keepalives_interval": "5",
+                "tcp_keepalives_count": "3",
+            },
+        }
+
+    def engine(self, *, timeout: float, **options: Any) -> AsyncEngine:
+        """Make an engine that neither logs nor quotes the values of a statement."""
+        return create_async_engine(
+            "postgresql+asyncpg://",
+            connect_args=self.connect_arguments(
+                timeout=timeout, application_name="poolkeeper catalog"
+            ),
+            hide_parameters=True,
+            **options,
+        )
+
+
+class Database:
+    """The service's connections to its catalog; at most `CONNECTIONS` at a time."""
+
+    def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:
+        """Connect to nothing yet; one operation may take *deadline* seconds in all."""
+        self._deadline = deadline
+        self._available = False
+        self._engine = address.engine(
+            timeout=deadline,
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=deadline,
+            pool_pre_ping=True,
+        )
+
+    @property
+    def available(self) -> bool:
+        """Whether the last operation reached the catalog; False before the first."""
+        return self._available
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Commit what is done inside, or nothing of it.
+
+        Raises:
+            CatalogUnavailable: when the catalog was not reached, or not within the deadline.
+        """
+        try:
+            with outages_translated():
+                async with asyncio.timeout(self._deadline), self._engine.begin() as connection:
+                    yield connection
+        except CatalogUnavailable:
+            self._available = False
+            raise
+        self._available = True
+
+    async def close(self) -> None:
+        """Close every connection; a closed database opens again when it is used."""
+        await self._engine.dispose()
+
+
+@contextmanager
+def outages_translated() -> Iterator[None]:
+    """Turn every outage into CatalogUnavailable; let mistakes pass as they are."""
+    try:
+        yield
+    except (OSError, NoFreeConnection, DBAPIError, asyncpg.PostgresError) as error:
+        if _is_outage(error):
+            raise CatalogUnavailable from error
+        raise
+
+
+def _is_outage(error: Exception) -> bool:
+    match error:
+        case OSError() | NoFreeConnection():  # a TimeoutError is an OSError
+            return True
+        case DBAPIError() if error.connection_invalidated:
+            return True
+        case _:
+            said = error.orig if isinstance(error, DBAPIError) else error
+            return str(getattr(said, "sqlstate", None) or "").startswith(_OUTAGES)

@@ -1,0 +1,68 @@
+"""Bring the catalog's database to the schema this version knows, or back.
+
+The scripts are alembic's, in `alembic/` at the top of a checkout and beside this file in an
+installed package. Nothing here configures logging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, func, select
+from sqlalchemy.pool import NullPool
+
+from app.catalog.database import LOCK_CLASS, CatalogAddress, outages_translated
+from app.domain.errors import Conflict
+
+_MIGRATION_LOCK = 1
+
+
+async def migrate(address: CatalogAddress, *, deadline: float = 60.0) -> None:
+    """Apply what is missing, all of it or nothing; of several who start at once, one does the work.
+
+    Args:
+        address: of a database whose user may create tables in it.
+        deadline: seconds for everything, waiting for another's migration included.
+
+    Raises:
+        CatalogUnavailable: the catalog was not reached, or not within the deadline.
+        Conflict: its schema is none that this version knows.
+    """
+    await _run(address, lambda config: command.upgrade(config, "head"), deadline=deadline)
+
+
+async def downgrade(
+    address: CatalogAddress, *, revision: str = "base", deadline: float = 60.0
+) -> None:
+    """Undo everything after *revision*, with the data it held; raises like `migrate`."""
+    await _run(address, lambda config: command.downgrade(config, revision), deadline=deadline)
+
+
+async def _run(
+    address: CatalogAddress, action: Callable[[Config], None], *, deadline: float
+) -> None:
+    def run(connection: Connection) -> None:
+        # Held until the transaction ends, in which all the scripts run.
+        connection.execute(select(func.pg_advisory_xact_lock(LOCK_CLASS, _MIGRATION_LOCK)))
+        config = Config()
+        config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        try:
+            action(config)
+        except CommandError as error:
+            raise Conflict(f"The catalog cannot be migrated: {error}") from error
+
+    engine = address.engine(timeout=deadline, poolclass=NullPool)
+    with outages_translated():
+        async with asyncio.timeout(deadline), engine.begin() as connection:
+            await connection.run_sync(run)
+
+
+def _scripts() -> Path:
+    packaged = Path(__file__).with_name("migrations")
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "alembic"

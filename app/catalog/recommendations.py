@@ -1,0 +1,188 @@
+"""Recommendations and what became of them; a pool has at most one that is open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.database import Database
+from app.catalog.events import record
+from app.catalog.tables import recommendations
+from app.domain.advisor import Action, PoolSizingRecommendation, ReasonCode
+from app.domain.errors import RecommendationClosed, RecommendationNotFound
+from app.domain.event import Event
+from app.domain.pool import PoolMetrics
+from app.domain.recommendation import Recommendation, RecommendationStatus
+
+_METRICS = ("total_connections", "idle_connections", "active_connections", "waiting_requests")
+
+
+class Recommendations:
+    """Stored recommendations. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep them in *database*."""
+        self._database = database
+
+    async def add(self, recommendation: Recommendation) -> None:
+        """Store an open one; what was open for its pool is superseded at that moment."""
+        column = recommendations.c
+        supersede = (
+            update(recommendations)
+            .where(
+                column.pool_id == recommendation.pool_id,
+                column.status == RecommendationStatus.OPEN,
+            )
+            .values(status=RecommendationStatus.SUPERSEDED, closed_at=recommendation.created_at)
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(supersede)
+            await connection.execute(insert(recommendations), _values(recommendation))
+
+    async def get(self, recommendation_id: UUID) -> Recommendation:
+        """Return one, open or not.
+
+        Raises:
+            RecommendationNotFound: there is none with this id.
+        """
+        async with self._database.transaction() as connection:
+            return await _find(connection, recommendation_id)
+
+    async def page(
+        self,
+        *,
+        status: RecommendationStatus | None = None,
+        pool_id: str | None = None,
+        tenant: str | None = None,
+        before: tuple[datetime, UUID] | None = None,
+        limit: int = 100,
+    ) -> tuple[Recommendation, ...]:
+        """Return the newest that fit, newest first.
+
+        Args:
+            status: only those of which this became.
+            pool_id: only those about this pool.
+            tenant: only those about this tenant's own pool.
+            before: `created_at` and `id` of the last one of the page before.
+            limit: most to return.
+        """
+        columns = recommendations.c
+        equal = {columns.status: status, columns.pool_id: pool_id, columns.tenant: tenant}
+        wanted = [column == value for column, value in equal.items() if value is not None]
+        if before is not None:
+            wanted.append(tuple_(columns.created_at, columns.id) < tuple_(*before))
+        statement = (
+            select(recommendations)
+            .where(*wanted)
+            .order_by(columns.created_at.desc(), columns.id.desc())
+            .limit(limit)
+        )
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(statement)
+            return tuple(_recommendation(row) for row in rows.mappings())
+
+    async def close(
+        self,
+        recommendation_id: UUID,
+        status: RecommendationStatus,
+        *,
+        at: datetime,
+        closed_by: str,
+        event: Event | None = None,
+    ) -> Recommendation:
+        """Close an open one; *event* is recorded in the same transaction.
+
+        Args:
+            recommendation_id: which one.
+            status: what became of it.
+            at: when.
+            closed_by: through whom, an actor's name.
+            event: None when another change tells of it, as a resize does.
+
+        Raises:
+            RecommendationNotFound: there is none with this id.
+            RecommendationClosed: something else became of it before.
+        """
+        column = recommendations.c
+        change = (
+            update(recommendations)
+            .where(column.id == recommendation_id, column.status == RecommendationStatus.OPEN)
+            .values(status=status, closed_at=at, closed_by=closed_by)
+            .returning(recommendations)
+        )
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(change)).mappings().one_or_none()
+            if row is None:
+                found = await _find(connection, recommendation_id)
+                raise RecommendationClosed(f"The recommendation is {found.status} already.")
+            if event is not None:
+                await record(connection, event)
+            return _recommendation(row)
+
+    async def expire(self, now: datetime) -> tuple[Recommendation, ...]:
+        """Close those whose time is over by *now*, and return them."""
+        column = recommendations.c
+        change = (
+            update(recommendations)
+            .where(column.status == RecommendationStatus.OPEN, column.expires_at <= now)
+            .values(status=RecommendationStatus.EXPIRED, closed_at=now)
+            .returning(recommendations)
+        )
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(change)
+            return tuple(_recommendation(row) for row in rows.mappings())
+
+
+async def _find(connection: AsyncConnection, recommendation_id: UUID) -> Recommendation:
+    this = recommendations.c.id == recommendation_id
+    rows = await connection.execute(select(recommendations).where(this))
+    row = rows.mappings().one_or_none()
+    if row is None:
+        raise RecommendationNotFound
+    return _recommendation(row)
+
+
+def _values(recommendation: Recommendation) -> Mapping[str, Any]:
+    return {
+        "id": recommendation.id,
+        "pool_id": recommendation.pool_id,
+        "tenant": recommendation.tenant,
+        "rule": recommendation.rule,
+        **asdict(recommendation.advice),
+        "max_size": recommendation.max_size,
+        **asdict(recommendation.metrics),
+        "status": recommendation.status,
+        "created_at": recommendation.created_at,
+        "expires_at": recommendation.expires_at,
+        "closed_at": recommendation.closed_at,
+        "closed_by": recommendation.closed_by,
+    }
+
+
+def _recommendation(row: RowMapping) -> Recommendation:
+    return Recommendation(
+        id=row["id"],
+        pool_id=row["pool_id"],
+        tenant=row["tenant"],
+        rule=row["rule"],
+        advice=PoolSizingRecommendation(
+            action=Action(row["action"]),
+            current_size=row["current_size"],
+            new_size=row["new_size"],
+            reason_code=ReasonCode(row["reason_code"]),
+            reason=row["reason"],
+        ),
+        max_size=row["max_size"],
+        metrics=PoolMetrics(**{name: row[name] for name in _METRICS}),
+        status=RecommendationStatus(row["status"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        closed_at=row["closed_at"],
+        closed_by=row["closed_by"],
+    )

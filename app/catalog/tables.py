@@ -1,0 +1,174 @@
+"""The catalog's tables, as SQLAlchemy Core sees them.
+
+Shapes only: what is written to them and when is decided by the files beside this one, and how
+a database gets them by the migrations in `alembic/`. A test fails when the two disagree.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from app.domain.desired import AdvisorMode
+from app.domain.pool import MAX_POOL_SIZE
+from app.domain.recommendation import RecommendationStatus
+from app.domain.tenant import PoolStrategy
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+
+def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    choices = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({choices})", name=column)
+
+
+def _moment(name: str) -> Column[object]:
+    """Make a column that says when the row was written, unless told otherwise."""
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+def _generation() -> Column[int]:
+    return Column("generation", BigInteger, nullable=False, server_default=text("1"))
+
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("uid", Uuid, nullable=False, server_default=func.gen_random_uuid()),
+    Column("server", Text, nullable=False),
+    Column("strategy", Text, nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("max_leases", Integer),
+    Column("labels", JSONB, nullable=False),
+    _generation(),
+    Column("provisioned_at", DateTime(timezone=True)),
+    Column("deleting", Boolean, nullable=False, server_default=text("false")),
+    _moment("created_at"),
+    _moment("updated_at"),
+    _one_of("strategy", PoolStrategy),
+    CheckConstraint("weight BETWEEN 1 AND 1000", name="weight"),
+    CheckConstraint("max_leases >= 1", name="max_leases"),
+)
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("pool_id", Text, primary_key=True),
+    Column("min_size", Integer, nullable=False),
+    Column("max_size", Integer, nullable=False),
+    Column("warmup_size", Integer, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    _generation(),
+    _moment("updated_at"),
+    CheckConstraint("min_size BETWEEN 0 AND max_size", name="min_size"),
+    CheckConstraint(f"max_size BETWEEN 1 AND {MAX_POOL_SIZE}", name="max_size"),
+    CheckConstraint("warmup_size BETWEEN 0 AND max_size", name="warmup_size"),
+)
+
+advisor = Table(
+    "advisor",
+    metadata,
+    # There is one advisor for the whole service, and so one row.
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("rule", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("config", JSONB, nullable=False),
+    _generation(),
+    _moment("updated_at"),
+    CheckConstraint("id = 1", name="id"),
+    _one_of("mode", AdvisorMode),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("request_id", Text),
+    Column("action", Text, nullable=False),
+    Column("tenant", Text),
+    Column("pool", Text),
+    Column("reason", Text),
+    Column("before", JSONB(none_as_null=True)),
+    Column("after", JSONB(none_as_null=True)),
+    Index(None, "tenant", "id"),
+)
+
+recommendations = Table(
+    "recommendations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("pool_id", Text, nullable=False),
+    Column("tenant", Text),
+    Column("rule", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("current_size", Integer, nullable=False),
+    Column("new_size", Integer, nullable=False),
+    Column("reason_code", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("max_size", Integer, nullable=False),
+    Column("total_connections", Integer, nullable=False),
+    Column("idle_connections", Integer, nullable=False),
+    Column("active_connections", Integer, nullable=False),
+    Column("waiting_requests", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("closed_at", DateTime(timezone=True)),
+    Column("closed_by", Text),
+    _one_of("status", RecommendationStatus),
+    CheckConstraint("(status = 'open') = (closed_at IS NULL)", name="closed_at"),
+    Index(None, "created_at", "id"),
+    Index(
+        "recommendations_open_by_pool_key",
+        "pool_id",
+        unique=True,
+        postgresql_where=text("status = 'open'"),
+    ),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("at", DateTime(timezone=True), primary_key=True),
+    Column("total_connections", Integer, nullable=False),
+    Column("active_connections", Integer, nullable=False),
+    Column("idle_connections", Integer, nullable=False),
+    Column("waiting_requests", Integer, nullable=False),
+    Column("acquired", BigInteger, nullable=False),
+    Column("timeouts", BigInteger, nullable=False),
+    Column("wait_p95_ms", REAL),
+    Column("wait_p99_ms", REAL),
+    Column("hold_p95_ms", REAL),
+    Column("connect_p95_ms", REAL),
+    # Samples arrive in order of time: a BRIN finds the old ones at next to no cost.
+    Index("samples_at_idx", "at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
+)

@@ -1,0 +1,127 @@
+"""The tenants as the catalog keeps them; every change takes its audit event along."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, select, update
+
+from app.catalog.database import Database
+from app.catalog.events import record
+from app.catalog.generation import save
+from app.catalog.tables import pools, recommendations, tenants
+from app.domain.desired import Tenant
+from app.domain.errors import TenantNotFound
+from app.domain.event import Event
+from app.domain.recommendation import RecommendationStatus
+from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
+
+
+class Tenants:
+    """Declared tenants. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep them in *database*."""
+        self._database = database
+
+    async def load(self) -> tuple[Tenant, ...]:
+        """Return all of them, by id."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(select(tenants).order_by(tenants.c.id))
+            return tuple(_tenant(row) for row in rows.mappings())
+
+    async def save(
+        self, spec: TenantSpec, *, event: Event, expected_generation: int | None = None
+    ) -> tuple[Tenant, bool]:
+        """Create or change a tenant; what it says already keeps its generation and records nothing.
+
+        Args:
+            spec: what is declared now.
+            event: recorded in the same transaction, if anything changes.
+            expected_generation: 0 when there must be no such tenant yet, None when all is well.
+
+        Returns:
+            The tenant as it is now, and whether it was created.
+
+        Raises:
+            StaleVersion: its generation is not the expected one.
+            ImmutableField: it has another server or strategy.
+        """
+        async with self._database.transaction() as connection:
+            saved = await save(
+                connection,
+                tenants,
+                fixed={"id": spec.id, "server": spec.server, "strategy": spec.strategy},
+                values={
+                    "weight": spec.weight,
+                    "max_leases": spec.max_leases,
+                    "labels": dict(spec.labels),
+                },
+                expected_generation=expected_generation,
+            )
+            if saved.changed:
+                await record(connection, event)
+            return _tenant(saved.row), saved.created
+
+    async def mark_provisioned(self, tenant: TenantId, *, event: Event) -> Tenant:
+        """Remember that its database objects exist; the second time nothing changes.
+
+        Raises:
+            TenantNotFound: there is no such tenant.
+        """
+        fresh = tenants.c.provisioned_at.is_(None)
+        return await self._mark(tenant, fresh, event, provisioned_at=func.now())
+
+    async def mark_deleting(self, tenant: TenantId, *, event: Event) -> Tenant:
+        """Remember that it is to be deleted; the second time nothing changes.
+
+        Raises:
+            TenantNotFound: there is no such tenant.
+        """
+        return await self._mark(tenant, not_(tenants.c.deleting), event, deleting=True)
+
+    async def forget(self, tenant: TenantId, *, event: Event) -> None:
+        """Remove it, what was asked of its own pool and the advice still open; or do nothing."""
+        advice = recommendations.c
+        async with self._database.transaction() as connection:
+            gone = await connection.execute(delete(tenants).where(tenants.c.id == tenant))
+            if not gone.rowcount:
+                return
+            await connection.execute(delete(pools).where(pools.c.pool_id == tenant))
+            is_open = and_(advice.tenant == tenant, advice.status == RecommendationStatus.OPEN)
+            await connection.execute(delete(recommendations).where(is_open))
+            await record(connection, event)
+
+    async def _mark(
+        self, tenant: TenantId, when: ColumnElement[bool], event: Event, **values: object
+    ) -> Tenant:
+        this = tenants.c.id == tenant
+        change = update(tenants).where(this, when).values(**values, updated_at=func.now())
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(change.returning(tenants))).mappings().one_or_none()
+            if row is not None:
+                await record(connection, event)
+                return _tenant(row)
+            row = (await connection.execute(select(tenants).where(this))).mappings().one_or_none()
+            if row is None:
+                raise TenantNotFound(f"There is no tenant {tenant}.")
+            return _tenant(row)
+
+
+def _tenant(row: RowMapping) -> Tenant:
+    return Tenant(
+        spec=TenantSpec(
+            id=TenantId(row["id"]),
+            server=row["server"],
+            strategy=PoolStrategy(row["strategy"]),
+            weight=row["weight"],
+            max_leases=row["max_leases"],
+            labels=MappingProxyType(row["labels"]),
+        ),
+        uid=row["uid"],
+        generation=row["generation"],
+        provisioned_at=row["provisioned_at"],
+        deleting=row["deleting"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

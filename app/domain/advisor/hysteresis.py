@@ -1,0 +1,151 @@
+"""The hysteresis rule: act when a threshold is exceeded several samples in a row.
+
+The rule and its defaults are the published ones of FraiseQL's pool pressure monitor, with
+one difference: it starts from the pool's actual size, never from its own last advice, so a
+pool that nobody resizes is told the same thing again and not ever larger sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from app.domain.advisor.recommendation import Action, PoolSizingRecommendation, ReasonCode
+from app.domain.errors import InvalidInput
+from app.domain.pool import PoolMetrics
+
+SHORTEST_INTERVAL_MS = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPressureMonitorConfig:
+    """The rule's knobs.
+
+    Attributes:
+        enabled: whether the rule runs at all; off as published.
+        min_pool_size: never advise fewer connections.
+        max_pool_size: never advise more connections; above min_pool_size.
+        target_queue_depth: callers that may wait before the pool counts as too small.
+        scale_up_step: connections added at a time, at least 1.
+        scale_down_step: connections removed at a time, at least 1.
+        scale_down_idle_ratio: share of idle connections (0..1) above which it is too large.
+        tuning_interval_ms: milliseconds between two samples, at least 100.
+        samples_before_action: samples in a row that must agree, at least 1.
+
+    Raises:
+        InvalidInput: for values with which the rule could not work.
+    """
+
+    enabled: bool = False
+    min_pool_size: int = 5
+    max_pool_size: int = 50
+    target_queue_depth: int = 3
+    scale_up_step: int = 5
+    scale_down_step: int = 2
+    scale_down_idle_ratio: float = 0.5
+    tuning_interval_ms: int = 30_000
+    samples_before_action: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse what the published rule refuses."""
+        if self.min_pool_size < 1:
+            raise InvalidInput("min_pool_size must be at least 1.")
+        if self.min_pool_size >= self.max_pool_size:
+            raise InvalidInput("min_pool_size must be less than max_pool_size.")
+        if self.target_queue_depth < 0:
+            raise InvalidInput("target_queue_depth must not be negative.")
+        if self.scale_up_step < 1 or self.scale_down_step < 1:
+            raise InvalidInput("scale_up_step and scale_down_step must be at least 1.")
+        if not 0.0 <= self.scale_down_idle_ratio <= 1.0:
+            raise InvalidInput("scale_down_idle_ratio must be between 0 and 1.")
+        if self.tuning_interval_ms < SHORTEST_INTERVAL_MS:
+            raise InvalidInput(f"tuning_interval_ms must be at least {SHORTEST_INTERVAL_MS}.")
+        if self.samples_before_action < 1:
+            raise InvalidInput("samples_before_action must be at least 1.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streaks:
+    """How many samples in a row each condition has held."""
+
+    high_queue: int = 0
+    high_idle: int = 0
+
+
+def advise(
+    config: PoolPressureMonitorConfig, streaks: Streaks, metrics: PoolMetrics
+) -> tuple[PoolSizingRecommendation, Streaks]:
+    """Say what this sample means for the pool's size, and what to remember for the next one.
+
+    Three cases, first match wins; thresholds are strict (equal is still fine):
+
+    1. More callers wait than the target: after enough samples grow by one step.
+    2. Nobody waits and too large a share is idle: after enough samples shrink by one step.
+    3. Neither: stay, and start counting anew.
+    """
+    current = metrics.total_connections or config.min_pool_size
+    if metrics.waiting_requests > config.target_queue_depth:
+        return _crowded(config, Streaks(high_queue=streaks.high_queue + 1), metrics, current)
+    if _is_mostly_idle(config, metrics, current):
+        return _quiet(config, Streaks(high_idle=streaks.high_idle + 1), metrics, current)
+    reason = (
+        f"{metrics.waiting_requests} waiting (target {config.target_queue_depth}), "
+        f"{metrics.idle_connections} of {metrics.total_connections} idle: nothing to change"
+    )
+    return _stay(current, ReasonCode.WITHIN_THRESHOLDS, reason), Streaks()
+
+
+def _is_mostly_idle(config: PoolPressureMonitorConfig, metrics: PoolMetrics, current: int) -> bool:
+    if current <= config.min_pool_size or not metrics.total_connections:
+        return False
+    ratio = metrics.idle_connections / metrics.total_connections
+    return ratio > config.scale_down_idle_ratio and metrics.waiting_requests == 0
+
+
+def _crowded(
+    config: PoolPressureMonitorConfig, streaks: Streaks, metrics: PoolMetrics, current: int
+) -> tuple[PoolSizingRecommendation, Streaks]:
+    queue = f"{metrics.waiting_requests} requests waiting (threshold {config.target_queue_depth})"
+    if streaks.high_queue < config.samples_before_action:
+        reason = f"{queue}, {streaks.high_queue} of {config.samples_before_action} samples"
+        return _stay(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
+    desired = min(current + config.scale_up_step, config.max_pool_size)
+    if desired <= current:
+        reason = f"{queue}, but the pool is at its maximum of {config.max_pool_size}"
+        return _stay(current, ReasonCode.AT_MAXIMUM, reason), Streaks()
+    grow = PoolSizingRecommendation(
+        action=Action.SCALE_UP,
+        current_size=current,
+        new_size=desired,
+        reason_code=ReasonCode.QUEUE_ABOVE_TARGET,
+        reason=f"{queue}; grown by {desired - current}",
+    )
+    return grow, Streaks()
+
+
+def _quiet(
+    config: PoolPressureMonitorConfig, streaks: Streaks, metrics: PoolMetrics, current: int
+) -> tuple[PoolSizingRecommendation, Streaks]:
+    ratio = metrics.idle_connections / metrics.total_connections
+    idle = f"idle ratio {ratio:.0%} > {config.scale_down_idle_ratio:.0%} threshold"
+    if streaks.high_idle < config.samples_before_action:
+        reason = f"{idle}, {streaks.high_idle} of {config.samples_before_action} samples"
+        return _stay(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
+    desired = max(current - config.scale_down_step, config.min_pool_size)
+    shrink = PoolSizingRecommendation(
+        action=Action.SCALE_DOWN,
+        current_size=current,
+        new_size=desired,
+        reason_code=ReasonCode.IDLE_ABOVE_RATIO,
+        reason=f"{idle}; shrunk by {current - desired}",
+    )
+    return shrink, replace(streaks, high_idle=0)
+
+
+def _stay(current: int, code: ReasonCode, reason: str) -> PoolSizingRecommendation:
+    return PoolSizingRecommendation(
+        action=Action.STABLE,
+        current_size=current,
+        new_size=current,
+        reason_code=code,
+        reason=reason,
+    )

@@ -1,0 +1,67 @@
+"""Desired state: what operators want, as the catalog keeps it and pools follow it.
+
+A generation counts the changes of a row: it only grows, an identical write keeps it, and the
+API shows it as the ETag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from app.domain.advisor import PoolPressureMonitorConfig
+from app.domain.pool import PoolSize
+from app.domain.tenant import TenantSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A tenant as declared, and how far it has come.
+
+    Attributes:
+        spec: what the operator declared.
+        uid: marks the database objects made for it; a later tenant of the same name has another,
+            so it is never handed its predecessor's data by accident.
+        generation: grows with every change of the spec.
+        provisioned_at: when role, schema or database were made; None before.
+        deleting: being deleted; its login is not yet known to be disabled.
+    """
+
+    spec: TenantSpec
+    uid: UUID
+    generation: int
+    provisioned_at: datetime | None
+    deleting: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DesiredPool:
+    """What somebody asked of a pool; a pool nobody asked anything of has none and uses defaults."""
+
+    pool_id: str
+    size: PoolSize
+    paused: bool
+    generation: int
+    updated_at: datetime
+
+
+class AdvisorMode(StrEnum):
+    """What becomes of advice."""
+
+    OFF = "off"
+    RECOMMEND = "recommend"
+    APPLY = "apply"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvisorSettings:
+    """How the advisor works for the whole service."""
+
+    rule: str
+    mode: AdvisorMode
+    config: PoolPressureMonitorConfig
+    generation: int = 0

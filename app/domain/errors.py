@@ -1,0 +1,264 @@
+"""Every error this project raises on purpose, as one tree.
+
+    PoolkeeperError
+    ├── InvalidInput                 what the caller sent can never work
+    │   ├── InvalidTenantId
+    │   ├── StatementFailed          the tenant's SQL, with its SQLSTATE
+    │   ├── StatementEndedLease      the tenant's SQL ended the lease's transaction
+    │   └── UntrustedSqlOnSharedRole
+    ├── Forbidden
+    │   └── ReadOnly                 a write in a read-only lease
+    ├── NotFound
+    │   ├── TenantNotFound · ServerNotFound · PoolNotFound · RecommendationNotFound
+    ├── Conflict                     what is asked does not fit what exists
+    │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
+    │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
+    │   └── CatalogInUse             another service works on the same catalog
+    └── Unavailable                  try again: nothing of the request was done
+        ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
+        ├── ServerUnavailable · ServerFull · TenantLoginFailed
+        ├── CatalogUnavailable · LeaseLost · QueryTimeout
+
+Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
+edge (`api/problems.py`). Messages are sentences for a person and hold no secret. This file
+must not know HTTP, SQL or a driver.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PoolkeeperError(Exception):
+    """Something went wrong in a way Poolkeeper foresees."""
+
+    code: ClassVar[str] = "poolkeeper-error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str | None = None) -> None:
+        """Keep the sentence; without one the class's own first line is used."""
+        super().__init__(detail or (self.__doc__ or "").partition("\n")[0])
+
+    @property
+    def detail(self) -> str:
+        """The sentence a person reads."""
+        return str(self.args[0])
+
+
+class InvalidInput(PoolkeeperError):
+    """The input can never be accepted."""
+
+    code = "invalid-input"
+
+
+class InvalidTenantId(InvalidInput):
+    """A tenant id is 1 to 48 characters of a-z, 0-9 and inner hyphens, and no reserved name."""
+
+    code = "invalid-tenant-id"
+
+
+class StatementFailed(InvalidInput):
+    """Postgres refused the statement."""
+
+    code = "statement-failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        sqlstate: str | None = None,
+        hint: str | None = None,
+        position: int | None = None,
+    ) -> None:
+        """Keep what Postgres said of the statement, and nothing of the connection."""
+        super().__init__(detail)
+        self.sqlstate = sqlstate
+        self.hint = hint
+        self.position = position
+
+
+class StatementEndedLease(InvalidInput):
+    """The statement ended the lease's transaction or changed its tenant context."""
+
+    code = "statement-ended-lease"
+
+
+class UntrustedSqlOnSharedRole(InvalidInput):
+    """Free SQL is off for tenants that share one database role."""
+
+    code = "untrusted-sql-on-shared-role"
+
+
+class Forbidden(PoolkeeperError):
+    """This is not allowed."""
+
+    code = "forbidden"
+
+
+class ReadOnly(Forbidden):
+    """The statement writes, but the request is read-only."""
+
+    code = "read-only"
+
+
+class NotFound(PoolkeeperError):
+    """There is no such thing."""
+
+    code = "not-found"
+
+
+class TenantNotFound(NotFound):
+    """There is no such tenant."""
+
+    code = "tenant-not-found"
+
+
+class ServerNotFound(NotFound):
+    """No server of that name is declared."""
+
+    code = "server-not-found"
+
+
+class PoolNotFound(NotFound):
+    """The tenant has no open pool."""
+
+    code = "pool-not-found"
+
+
+class RecommendationNotFound(NotFound):
+    """There is no such recommendation."""
+
+    code = "recommendation-not-found"
+
+
+class Conflict(PoolkeeperError):
+    """The request does not fit what exists."""
+
+    code = "conflict"
+
+
+class ImmutableField(Conflict):
+    """A tenant's server and strategy cannot change."""
+
+    code = "immutable-field"
+
+
+class NotProvisioned(Conflict):
+    """The tenant has not been provisioned yet."""
+
+    code = "not-provisioned"
+
+
+class ObjectsExist(Conflict):
+    """The role, schema or database exists and was not made for this tenant."""
+
+    code = "objects-exist"
+
+
+class ProvisioningFailed(Conflict):
+    """Postgres refused to create or change the tenant's objects."""
+
+    code = "provisioning-failed"
+
+
+class PoolIsShared(Conflict):
+    """The pool serves several tenants; say scope=pool to change it for all of them."""
+
+    code = "pool-is-shared"
+
+
+class BudgetExceeded(Conflict):
+    """The server's connection budget cannot hold this."""
+
+    code = "connection-budget-exceeded"
+
+
+class TenantDeleting(Conflict):
+    """The tenant is being deleted."""
+
+    code = "tenant-deleting"
+
+
+class RecommendationClosed(Conflict):
+    """The recommendation is no longer open."""
+
+    code = "recommendation-closed"
+
+
+class StaleVersion(Conflict):
+    """The resource changed since the version named in If-Match."""
+
+    code = "stale-version"
+
+
+class CatalogInUse(Conflict):
+    """The catalog is in use by another service."""
+
+    code = "catalog-in-use"
+
+
+class Unavailable(PoolkeeperError):
+    """Not possible right now; the same request may work later."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class PoolTimeout(Unavailable):
+    """No connection became free before the deadline."""
+
+    code = "pool-timeout"
+
+
+class PoolSaturated(Unavailable):
+    """Too many callers are waiting for this pool already."""
+
+    code = "pool-saturated"
+
+
+class PoolDraining(Unavailable):
+    """The pool is draining or closed and takes no new lease."""
+
+    code = "pool-draining"
+
+
+class PoolLimitReached(Unavailable):
+    """As many pools as allowed are open, and all of them are busy."""
+
+    code = "pool-limit-reached"
+
+
+class ServerUnavailable(Unavailable):
+    """The database server cannot be reached."""
+
+    code = "server-unavailable"
+
+
+class ServerFull(Unavailable):
+    """The database server accepts no further connection."""
+
+    code = "server-full"
+
+
+class TenantLoginFailed(Unavailable):
+    """Postgres refused the tenant's own login or database."""
+
+    code = "tenant-login-failed"
+
+
+class CatalogUnavailable(Unavailable):
+    """The catalog cannot be reached; nothing was changed."""
+
+    code = "catalog-unavailable"
+
+
+class LeaseLost(Unavailable):
+    """The connection broke while it was leased; whether the work was committed is unknown."""
+
+    code = "lease-lost"
+
+
+class QueryTimeout(Unavailable):
+    """The statement ran longer than its timeout and was cancelled."""
+
+    code = "query-timeout"

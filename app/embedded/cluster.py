@@ -1,0 +1,181 @@
+"""Postgres' own files: where they are, how they come to be, how they are configured.
+
+Root never writes inside a cluster, which belongs to an unprivileged account; what root writes
+for Postgres lies beside it. Running servers belong to postmaster.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from app.embedded.account import Account
+from app.embedded.binaries import Binaries, find_binaries, make_enterable
+from app.embedded.errors import EmbeddedPostgresError
+from app.embedded.password import write_private
+
+INITDB_SECONDS = 120.0
+"""Half a second on a laptop; a slow network disk with fsync may take a minute."""
+
+HALF_MADE = "postgres.new-"
+"""How directories begin in which a cluster is being made, or was when the service died."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+_LOOPBACK_ONLY = ("listen_addresses = '127.0.0.1'", "unix_socket_directories = ''", "ssl = off")
+
+_QUIET_LOG = (
+    # Errors of tenants are told to tenants. Here they would fill the disk, and a failed
+    # statement may carry a password.
+    "log_min_messages = log",
+    "log_min_error_statement = panic",
+    "log_checkpoints = off",
+    "log_autovacuum_min_duration = -1",
+    "log_timezone = 'UTC'",
+    "lc_messages = 'C'",
+)
+
+_MODEST = (
+    "timezone = 'UTC'",
+    # A vanished client frees its connection soon, not when its statement ends.
+    "client_connection_check_interval = '1s'",
+    "shared_buffers = '64MB'",
+    "max_wal_size = '256MB'",
+    "io_method = 'sync'",
+    # Nothing replicates from here.
+    "wal_level = 'minimal'",
+    "max_wal_senders = 0",
+    "max_logical_replication_workers = 0",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster's place, the account that owns it and the programs that serve it."""
+
+    place: Path
+    account: Account
+    binaries: Binaries
+
+    @property
+    def directory(self) -> Path:
+        """Postgres' data directory."""
+        return self.place / "postgres"
+
+    @property
+    def configuration(self) -> Path:
+        """The file that stands for postgresql.conf."""
+        return self.place / "postgres.conf"
+
+    def exists(self) -> bool:
+        """Whether it was made, completely."""
+        return self.directory.is_dir()
+
+    async def create(self, password: str, *, durable: bool) -> None:
+        """Run initdb beside the final place and move the result there once it is complete.
+
+        Raises:
+            EmbeddedPostgresError: initdb failed, with what it said.
+        """
+        await asyncio.to_thread(self._remove_half_made)
+        half = Path(tempfile.mkdtemp(prefix=HALF_MADE, dir=self.place))
+        try:
+            write_private(half / "password", password)
+            self.account.own(half / "password")
+            self.account.own(half)
+            finished = await self.account.run(
+                self.binaries.initdb,
+                f"--pgdata={half / 'postgres'}",
+                f"--pwfile={half / 'password'}",
+                *("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8"),
+                # Collation and case rules of Postgres' own: the same on every machine.
+                *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                *(() if durable else ("--no-sync",)),
+                deadline_seconds=INITDB_SECONDS,
+            )
+            if finished.status != 0:
+                raise EmbeddedPostgresError(f"initdb failed: {finished.output[-2000:].strip()}")
+            (half / "postgres").rename(self.directory)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+    def _remove_half_made(self) -> None:
+        for leftover in self.place.glob(f"{HALF_MADE}*"):
+            log.warning("half-made embedded cluster removed", directory=str(leftover))
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    async def reset_password(self, password: str) -> None:
+        """Give the superuser a password without knowing the old one. No server may be running.
+
+        Raises:
+            EmbeddedPostgresError: Postgres could not be started alone on the cluster.
+        """
+        finished = await self.account.run(
+            *(self.binaries.postgres, "--single", "-D", self.directory),
+            *("-c", f"config_file={self.configuration}", "postgres"),
+            stdin=f"ALTER ROLE postgres PASSWORD '{password}'\n".encode(),
+            deadline_seconds=INITDB_SECONDS,
+        )
+        if finished.status != 0:
+            raise EmbeddedPostgresError(
+                f"the password of the cluster {self.directory} is lost and could not be reset",
+            )
+
+    def configure(self, *, port: int, max_connections: int, durable: bool) -> None:
+        """Write the whole configuration, so that changed settings count at each start."""
+        lines = [
+            "# Written by poolkeeper at each start; changes made here are lost.",
+            *_LOOPBACK_ONLY,
+            *_QUIET_LOG,
+            *_MODEST,
+            f"port = {port}",
+            f"max_connections = {max_connections}",
+        ]
+        if not durable:
+            lines += ["fsync = off", "full_page_writes = off"]
+        self.configuration.unlink(missing_ok=True)
+        self.configuration.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        self.configuration.chmod(0o644)
+
+
+async def locate_cluster(data_dir: Path, *, package: Path, shared_root: Path) -> Cluster:
+    """Find the cluster of a data directory, or the place where it is to be made.
+
+    That is `<data_dir>/postgres`; and where the account cannot enter `data_dir`, a directory of
+    its own under `shared_root`. A cluster stays where it was made.
+
+    Raises:
+        EmbeddedPostgresError: no account, no programs, or no place that the account can enter.
+    """
+    elsewhere = shared_root / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
+    places = [data_dir, elsewhere] if os.geteuid() == 0 else [data_dir]
+    made = next((place for place in places if (place / "postgres").is_dir()), None)
+    account = Account.choose(made and made / "postgres")
+    place = made or (data_dir if await account.can_enter(data_dir) else elsewhere)
+    if place == elsewhere:
+        _explain(data_dir, elsewhere, shared_root=shared_root)
+    if not await account.can_enter(place):
+        raise EmbeddedPostgresError(
+            f"the account {account.name}, which runs Postgres, cannot enter {place}",
+        )
+    binaries = await find_binaries(package, account=account, shared_root=shared_root)
+    return Cluster(place=place, account=account, binaries=binaries)
+
+
+def _explain(data_dir: Path, elsewhere: Path, *, shared_root: Path) -> None:
+    make_enterable(shared_root)
+    make_enterable(elsewhere)
+    log.info("embedded cluster outside its data directory", reason="unreachable", at=str(elsewhere))
+    note = (
+        f"The embedded Postgres of {data_dir}\n"
+        f"keeps its files in {elsewhere},\n"
+        "because the account that runs it cannot enter the former. Remove both to begin anew.\n"
+    )
+    for directory in (data_dir, elsewhere):
+        (directory / "where-is-postgres.txt").write_text(note, encoding="utf-8")

@@ -1,0 +1,86 @@
+"""What a fresh server needs before anybody else may connect: its two databases, closed to PUBLIC.
+
+Speaks to the embedded server as its superuser; tables and roles belong to others.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from app.embedded.errors import EmbeddedPostgresError
+
+CONNECT_SECONDS = 10.0
+COMMAND_SECONDS = 60.0
+"""For one statement; creating a database copies some 8 MB and writes them out."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedAddress:
+    """Where the embedded server listens, and how its superuser gets in."""
+
+    host: str
+    port: int
+    user: str
+    password: str = field(repr=False)
+    catalog_database: str = "poolkeeper_catalog"
+    tenant_database: str = "poolkeeper"
+
+
+async def create_databases(address: EmbeddedAddress) -> None:
+    """Create the databases that are missing and let only those in who were granted it.
+
+    Raises:
+        EmbeddedPostgresError: the server does not let us.
+    """
+    ours = (address.catalog_database, address.tenant_database)
+    async with _superuser(address) as connection:
+        for name in ours:
+            if not await connection.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name
+            ):
+                await _execute(connection, "CREATE DATABASE %I", name)
+        for name in (*ours, "postgres", "template1"):
+            await _execute(connection, "REVOKE CONNECT, TEMPORARY ON DATABASE %I FROM PUBLIC", name)
+
+
+async def _execute(connection: asyncpg.Connection, statement: str, name: str) -> None:
+    await connection.execute(
+        await connection.fetchval("SELECT format($1, $2::text)", statement, name)
+    )
+
+
+@asynccontextmanager
+async def _superuser(address: EmbeddedAddress) -> AsyncIterator[asyncpg.Connection]:
+    try:
+        connection = await asyncpg.connect(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password,
+            database="postgres",
+            # The operator's PG* variables and files are for other servers.
+            passfile=os.devnull,
+            servicefile=os.devnull,
+            ssl=False,
+            target_session_attrs=SessionAttribute.any,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            server_settings={"application_name": "poolkeeper-embedded"},
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=CONNECT_SECONDS)
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        raise EmbeddedPostgresError(
+            "the embedded Postgres refuses its own password: the file postgres-password "
+            "is not that of this cluster; remove it, and it is set anew",
+        ) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise EmbeddedPostgresError(
+            f"the embedded Postgres does not answer: {str(error) or 'timeout'}"
+        ) from error

@@ -1,0 +1,49 @@
+"""One tenant's account: what it holds and waits for at this moment, and what was counted.
+
+Exists for every known tenant, with or without a pool, so it is kept small.
+"""
+
+from __future__ import annotations
+
+from app.domain.desired import Tenant
+from app.domain.pool import PoolMetrics
+from app.pools.recorder import Recorder
+
+
+class TenantAccount:
+    """The running numbers of one tenant; the pool that serves it keeps them."""
+
+    __slots__ = ("leased", "recorder", "tenant", "waiting")
+
+    def __init__(self, tenant: Tenant, recorder: Recorder) -> None:
+        """Open an account with nothing leased."""
+        self.tenant = tenant
+        self.recorder = recorder
+        self.leased = 0
+        self.waiting = 0
+
+    @property
+    def may_lease(self) -> bool:
+        """Whether its own cap allows one more lease."""
+        cap = self.tenant.spec.max_leases
+        return cap is None or self.leased < cap
+
+    @property
+    def share(self) -> float:
+        """What it holds in relation to its weight; the smallest share is served first."""
+        return self.leased / self.tenant.spec.weight
+
+    @property
+    def share_with_one_more(self) -> float:
+        """What its share would become with one more lease."""
+        return (self.leased + 1) / self.tenant.spec.weight
+
+    @property
+    def metrics(self) -> PoolMetrics:
+        """What it holds and waits for inside a shared pool, where no idle connection is its own."""
+        return PoolMetrics(
+            total_connections=self.leased,
+            idle_connections=0,
+            active_connections=self.leased,
+            waiting_requests=self.waiting,
+        )

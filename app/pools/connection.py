@@ -1,0 +1,117 @@
+"""One connection inside a pool: asyncpg's, plus what the pool must remember about it.
+
+The only file that touches asyncpg's private names: what its own pool does between borrowers
+has no public name. asyncpg's version is pinned; `tests/pools/test_connection.py` tells when an
+upgrade changes one of them.
+"""
+
+# mypy: disable-error-code="attr-defined,arg-type,return-value"
+# ruff: noqa: SLF001 - see above
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+if TYPE_CHECKING:
+    from app.pools.account import TenantAccount
+
+# A connection lives between 90 % and 100 % of its limit, so that those opened together do not
+# all expire together and reconnect as a herd.
+_LIFETIME_JITTER = 0.1
+
+
+class PooledConnection:
+    """A connection and its dates, in monotonic seconds.
+
+    Attributes:
+        raw: asyncpg's connection.
+        epoch: the pool's epoch when it was opened; an older one than the pool's is replaced.
+        generation: the server's generation when it was opened; an older one is stale.
+        uses: how many leases it has served.
+        account: who leases it now, None when nobody does.
+        leased_at, idle_since, checked_at: when that last began.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_proxy",
+        "account",
+        "checked_at",
+        "epoch",
+        "expires_at",
+        "generation",
+        "idle_since",
+        "leased_at",
+        "raw",
+        "uses",
+    )
+
+    def __init__(
+        self,
+        raw: asyncpg.Connection,
+        *,
+        now: float,
+        max_lifetime: float,
+        epoch: int,
+        generation: int,
+    ) -> None:
+        """Note when it was opened and when it will have lived long enough."""
+        jitter = random.uniform(0, _LIFETIME_JITTER)  # noqa: S311 - spreads load, hides nothing
+        self.raw = raw
+        self.epoch = epoch
+        self.generation = generation
+        self.uses = 0
+        self._proxy: PoolConnectionProxy[asyncpg.Record] | None = None
+        self.account: TenantAccount | None = None
+        self.expires_at = now + max_lifetime * (1 - jitter)
+        self.leased_at = self.idle_since = self.checked_at = now
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is known to be gone."""
+        return bool(self.raw.is_closed())
+
+    @property
+    def pid(self) -> int:
+        """The process id of its back-end."""
+        return int(self.raw.get_server_pid())
+
+    def transaction_begun(self) -> None:
+        """Tell asyncpg that a transaction was begun by our own statement.
+
+        With it, `connection.transaction()` is a savepoint, and cursors work.
+        """
+        self.raw._top_xact = self.raw.transaction()
+
+    def lend(self) -> asyncpg.Connection:
+        """What the borrower gets: works like a connection until it is withdrawn."""
+        self._proxy = PoolConnectionProxy(self, self.raw)
+        return self._proxy
+
+    def withdraw(self) -> None:
+        """Make what the borrower got useless, its cursors and prepared statements included."""
+        if self._proxy is not None:
+            self._proxy._detach()
+            self._proxy = None
+            self.raw._on_release()
+        self.raw._top_xact = None
+
+    async def forget_listeners(self) -> None:
+        """Drop the borrower's callbacks; no round trip, for no transaction is open any more."""
+        await self.raw._reset()
+
+    # asyncpg's proxy asks its holder's pool to drop caches after a schema change; each of our
+    # connections answers for itself.
+    @property
+    def _pool(self) -> PooledConnection:
+        return self
+
+    def _drop_statement_cache(self) -> None:
+        self.raw._drop_local_statement_cache()
+
+    def _drop_type_cache(self) -> None:
+        self.raw._drop_local_type_cache()

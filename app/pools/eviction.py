@@ -1,0 +1,43 @@
+"""Why and how pools were closed: the facts of evictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class EvictionReason(StrEnum):
+    """Why a pool was closed."""
+
+    IDLE = "idle"
+    """Nobody used it for longer than the idle timeout."""
+
+    LRU = "lru"
+    """It was the least recently used one when another needed its place."""
+
+    FORCED = "forced"
+    """A person asked for it."""
+
+    DELETED = "deleted"
+    """Its tenant was deleted."""
+
+    DRAINED = "drained"
+    """A person had it drained."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """One pool closed: how many connections that closed, and how many leases it cut."""
+
+    pool_id: str
+    reason: EvictionReason
+    closed: int = 0
+    cut: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """One pool past its idle timeout that was left open, and why."""
+
+    pool_id: str
+    reason: str

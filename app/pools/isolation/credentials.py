@@ -1,0 +1,44 @@
+"""Passwords of the login roles: derived from one key, never stored, never sent in clear.
+
+Postgres gets a SCRAM verifier (RFC 5803, as PostgreSQL stores it), so that no server log can
+hold a password.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+
+_ITERATIONS = 4096
+_SALT_BYTES = 16
+
+
+class Credentials:
+    """Derives the password of a role on a server from a secret key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Use *key*, at least 32 random bytes; losing it means new passwords for all roles."""
+        self._key = key
+
+    def __repr__(self) -> str:
+        """Shows nothing of the key."""
+        return "<Credentials>"
+
+    def password(self, server: str, role: str) -> str:
+        """The password of *role* on *server*; the same every time."""
+        digest = hmac.digest(self._key, f"{server}/{role}/1".encode(), "sha256")
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    def verifier(self, server: str, role: str) -> str:
+        """What to give Postgres as that role's password."""
+        salt = secrets.token_bytes(_SALT_BYTES)
+        password = self.password(server, role).encode()
+        salted = hashlib.pbkdf2_hmac("sha256", password, salt, _ITERATIONS)
+        stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+        server_key = hmac.digest(salted, b"Server Key", "sha256")
+        salt_text, stored_text, server_text = (
+            base64.b64encode(part).decode() for part in (salt, stored, server_key)
+        )
+        return f"SCRAM-SHA-256${_ITERATIONS}:{salt_text}${stored_text}:{server_text}"

@@ -1,0 +1,81 @@
+"""Roles, schemas and databases: how they are looked up, marked and created.
+
+Names and literals are quoted by the server (`format`), never by pasting strings. Every object
+made for a tenant carries a comment with the tenant's uid; whatever lacks it is not ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from app.domain.desired import Tenant
+from app.domain.errors import ObjectsExist
+
+_ROLE_MARK = "select shobj_description(oid, 'pg_authid') from pg_roles where rolname = $1"
+_SCHEMA_MARK = "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = $1"
+_DATABASE_MARK = """
+select shobj_description(oid, 'pg_database') from pg_database where datname = $1
+"""
+_LOOK_UP = {"ROLE": _ROLE_MARK, "SCHEMA": _SCHEMA_MARK, "DATABASE": _DATABASE_MARK}
+
+# Provisioning of one server goes one at a time: roles are shared by all its databases.
+_LOCK = "select pg_advisory_xact_lock(hashtext('poolkeeper: provisioning'))"
+_LOGIN_ROLE = (
+    "ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD %L"
+)
+
+
+def mark_of(tenant: Tenant) -> str:
+    """The comment on everything made for *tenant*."""
+    return f"poolkeeper tenant {tenant.uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Creates and marks database objects over one admin connection."""
+
+    connection: asyncpg.Connection
+
+    async def run(self, template: str, *names: str) -> None:
+        """Execute *template*, its %I (identifiers) and %L (literals) filled in by the server."""
+        statement = await self.connection.fetchval(
+            "select format($1, variadic $2::text[])", template, list(names)
+        )
+        await self.connection.execute(statement)
+
+    async def lock(self) -> None:
+        """Wait for other provisioning on this server; until the end of the transaction."""
+        await self.connection.execute(_LOCK)
+
+    async def is_ours(self, kind: str, name: str, *, mark: str, adopt: bool) -> bool:
+        """Whether *name* exists and may be used; False if it has yet to be created.
+
+        Raises:
+            ObjectsExist: it bears another mark or none, and *adopt* is not set.
+        """
+        row = await self.connection.fetchrow(_LOOK_UP[kind], name)
+        if row is None:
+            return False
+        if row[0] != mark and not adopt:
+            raise ObjectsExist(
+                f"The {kind.lower()} {name} exists already and was not made for this tenant; "
+                "adopt=true takes it over."
+            )
+        return True
+
+    async def login_role(self, name: str, verifier: str, *, mark: str, adopt: bool) -> None:
+        """Create the role or give it this password, without any privilege, and mark it."""
+        verb = "ALTER" if await self.is_ours("ROLE", name, mark=mark, adopt=adopt) else "CREATE"
+        await self.run(f"{verb} {_LOGIN_ROLE}", name, verifier)
+        await self.run("COMMENT ON ROLE %I IS %L", name, mark)
+        if not await self.connection.fetchval(
+            "select rolsuper from pg_roles where rolname = current_user"
+        ):
+            await self.run("GRANT %I TO CURRENT_USER", name)
+
+    async def disable_login(self, name: str, *, mark: str) -> None:
+        """Take the role's login away, if it is marked as ours."""
+        if await self.connection.fetchval(_ROLE_MARK, name) == mark:
+            await self.run("ALTER ROLE %I NOLOGIN", name)

@@ -1,0 +1,210 @@
+"""A lease: one borrower's use of one connection inside one tenant's context.
+
+One round trip before the work (begin, context) and one after it (proof that the context is
+still in place, commit or rollback, reset). The reset leaves nothing to the next borrower but
+SQL-level PREPARE, which only a new connection forgets: trusted SQL in the shared strategy,
+the tenant's own business in the others. The first round trip also shows whether the
+connection still works, so no other test is needed; a dead one is replaced unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+from typing import Protocol
+
+import asyncpg
+
+from app.domain.errors import (
+    InvalidInput,
+    LeaseLost,
+    PoolTimeout,
+    StatementEndedLease,
+    StatementFailed,
+)
+from app.domain.tenant import TenantSpec
+from app.pools import driver
+from app.pools.account import TenantAccount
+from app.pools.connection import PooledConnection
+from app.pools.isolation import Isolation
+from app.pools.pool import TenantPool
+
+# SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not.
+RESET = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
+    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+)
+# What begin and cleanup may take, in seconds, before the connection counts as broken.
+_BEGIN_DEADLINE = 2.0
+_CLEANUP_DEADLINE = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTerms:
+    """How a borrower wants to work.
+
+    Attributes:
+        transaction: whether the whole lease is one transaction; without one, there is no
+            tenant context, so a shared pool offers only True.
+        read_only: whether writes are refused.
+        statement_timeout: seconds one statement may take, None for the role's own limit.
+    """
+
+    transaction: bool = True
+    read_only: bool = False
+    statement_timeout: float | None = None
+
+
+class PoolSource(Protocol):
+    """Where a lease finds its tenant's pool; the manager."""
+
+    async def open_pool(self, account: TenantAccount, timeout: float) -> TenantPool:
+        """The tenant's pool, opened if need be, within *timeout* seconds."""
+
+
+class Lease:
+    """An asynchronous context manager that lends a connection.
+
+    Raises on entering:
+        PoolTimeout, PoolSaturated, PoolLimitReached, PoolDraining, ServerUnavailable: try again.
+    Raises on leaving:
+        StatementFailed: the commit was refused; nothing was stored.
+        StatementEndedLease: the work left the lease's transaction or context; a transaction still
+            open was rolled back.
+        LeaseLost: the connection broke; whether the work was committed is unknown.
+    """
+
+    __slots__ = (
+        "_account",
+        "_connection",
+        "_isolation",
+        "_pool",
+        "_source",
+        "_terms",
+        "_timeout",
+    )
+
+    def __init__(
+        self,
+        source: PoolSource,
+        account: TenantAccount,
+        isolation: Isolation,
+        *,
+        terms: LeaseTerms,
+        timeout: float,
+    ) -> None:
+        """Prepare a lease for *account*; nothing is borrowed before it is entered.
+
+        Raises:
+            InvalidInput: for a shared tenant without a transaction.
+        """
+        if account.tenant.spec.is_shared and not terms.transaction:
+            raise InvalidInput("A shared pool lends connections inside a transaction only.")
+        self._source = source
+        self._account = account
+        self._isolation = isolation
+        self._terms = terms
+        self._timeout = timeout
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        """Borrow a connection that has proved to work, inside the tenant's context."""
+        deadline = monotonic() + self._timeout
+        while True:
+            remaining = deadline - monotonic()
+            pool = await self._source.open_pool(self._account, remaining)
+            connection = await pool.acquire(self._account, deadline - monotonic())
+            if await self._begin(pool, connection):
+                break
+            if monotonic() >= deadline:
+                raise PoolTimeout("No working connection was found in time.")
+        self._pool, self._connection = pool, connection
+        return connection.lend()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the connection back clean, or close it."""
+        connection = self._connection
+        clean = False
+        try:
+            if kind is None or _leaves_connection_usable(kind):
+                await self._clean_up(connection, commit=kind is None)
+                clean = True
+        finally:
+            connection.withdraw()
+            self._pool.release(connection, reusable=clean)
+
+    async def _begin(self, pool: TenantPool, connection: PooledConnection) -> bool:
+        """Make the first round trip; False if the connection turned out to be dead."""
+        begun = False
+        try:
+            async with asyncio.timeout(_BEGIN_DEADLINE):
+                await connection.raw.execute(
+                    opening(self._isolation, self._account.tenant.spec, self._terms)
+                )
+            if self._terms.transaction:
+                connection.transaction_begun()
+            begun = True
+        except driver.CONNECTION_ERRORS as error:
+            if connection.uses == 0:
+                raise LeaseLost("A new connection broke before its first use.") from error
+        finally:
+            if not begun:
+                pool.release(connection, reusable=False)
+        return begun
+
+    async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> None:
+        connection.withdraw()
+        raw = connection.raw
+        if self._terms.transaction and commit and not raw.is_in_transaction():
+            raise StatementEndedLease
+        try:
+            async with asyncio.timeout(_CLEANUP_DEADLINE):
+                await raw.execute(
+                    closing(self._isolation, self._account.tenant.spec, self._terms, commit=commit)
+                )
+        except driver.CONNECTION_ERRORS as error:
+            raise LeaseLost from error
+        except asyncpg.DivisionByZeroError as error:
+            raise StatementEndedLease from error
+        except asyncpg.InFailedSQLTransactionError as error:
+            raise StatementFailed(
+                "An earlier statement of the transaction failed; it was rolled back.",
+                sqlstate=error.sqlstate,
+            ) from error
+        except asyncpg.PostgresError as error:
+            raise StatementFailed(str(error), sqlstate=error.sqlstate) from error
+
+
+def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
+    """The statements before the work, for one round trip."""
+    statements = []
+    local = "LOCAL " if terms.transaction else ""
+    if terms.transaction:
+        statements.append("BEGIN READ ONLY" if terms.read_only else "BEGIN")
+        statements += isolation.context(spec)
+    elif terms.read_only:
+        statements.append("SET default_transaction_read_only = on")
+    if terms.statement_timeout is not None:
+        milliseconds = max(1, round(terms.statement_timeout * 1000))
+        statements.append(f"SET {local}statement_timeout = {milliseconds}")
+    return "; ".join(statements)
+
+
+def closing(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit: bool) -> str:
+    """The statements after the work, for one round trip; a failing proof prevents the commit."""
+    if not terms.transaction:
+        return f"ROLLBACK; {RESET}"
+    if commit:
+        return f"{isolation.proof(spec)}; COMMIT; {RESET}"
+    return f"ROLLBACK; {RESET}"
+
+
+def _leaves_connection_usable(kind: type[BaseException]) -> bool:
+    """Whether work that ended with an error of this kind left no statement half done."""
+    return issubclass(kind, Exception) and not issubclass(kind, driver.CONNECTION_ERRORS)

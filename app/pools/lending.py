@@ -1,0 +1,331 @@
+"""Lending: who gets which connection of a pool, and when one is opened or closed.
+
+The policy is synchronous: `pump` looks at idle connections, waiters, sizes and the server's
+budget, hands over what it can and starts what must be opened or closed; every change ends in
+a `pump`, so nobody waits beside something usable. Opening and closing run in the roster's
+tasks, which survive the caller who caused them and serve whoever is next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from app.domain.errors import (
+    PoolDraining,
+    PoolSaturated,
+    PoolTimeout,
+    ServerUnavailable,
+    Unavailable,
+)
+from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState
+from app.pools import driver
+from app.pools.account import TenantAccount
+from app.pools.connection import PooledConnection
+from app.pools.recorder import Recorder
+from app.pools.roster import Roster
+from app.pools.server import Server
+from app.pools.waiters import Waiter, WaitQueue
+
+# After an attempt failed for this pool alone, the next one waits this long, in seconds.
+_RETRY_AFTER = 0.5
+
+
+class LendingPool:
+    """Connections of one login, handed out first come, first served within a tenant."""
+
+    def __init__(
+        self,
+        pool_id: str,
+        size: PoolSize,
+        config: PoolConfig,
+        *,
+        server: Server,
+        login: driver.Login,
+        recorder: Recorder,
+        on_busy: Callable[[Any], None],
+        on_quiet: Callable[[Any], None],
+    ) -> None:
+        """Make a pool with no connection; `open` lets it work.
+
+        Args:
+            pool_id: a tenant's id, or `shared@server`.
+            size: how many connections it keeps, may have and opens at once.
+            config: its limits in time.
+            server: where its connections go, and whose budget they come from.
+            login: how they are opened.
+            recorder: where everything is counted.
+            on_busy: told when the first lease or waiter comes.
+            on_quiet: told when the last is gone.
+        """
+        self.pool_id = pool_id
+        self.size = size
+        self.config = config
+        self.server = server
+        self.recorder = recorder
+        self.state = PoolState.INITIALIZING
+        self._on_busy = on_busy
+        self._on_quiet = on_quiet
+        self._busy = False
+        self._waiters = WaitQueue()
+        self._retry: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._roster = Roster(
+            self,
+            name=pool_id,
+            server=server,
+            login=login,
+            max_lifetime=config.max_lifetime,
+            recorder=recorder,
+        )
+        server.attach(self)
+
+    def __repr__(self) -> str:
+        """The whole state in one line, for logs and for tests that read like a story."""
+        roster = self._roster
+        return (
+            f"<TenantPool {self.pool_id} {self.state}: {len(roster.lent)} active, "
+            f"{len(roster.idle)} idle, {roster.connecting} connecting, {roster.closing} closing "
+            f"of {self.size.max_size}; {len(self._waiters)} waiting>"
+        )
+
+    @property
+    def metrics(self) -> PoolMetrics:
+        """Its connections and waiters at this moment."""
+        roster = self._roster
+        return PoolMetrics(
+            total_connections=roster.live,
+            idle_connections=roster.live - len(roster.lent),
+            active_connections=len(roster.lent),
+            waiting_requests=len(self._waiters),
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody holds or awaits one of its connections."""
+        return bool(self._roster.lent or len(self._waiters))
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it takes no new lease any more."""
+        return self.state in (PoolState.DRAINING, PoolState.CLOSED)
+
+    async def acquire(self, account: TenantAccount, timeout: float) -> PooledConnection:
+        """Lend a connection to *account* within *timeout* seconds.
+
+        Raises:
+            PoolTimeout: none became free in time.
+            PoolSaturated: too many wait already.
+            PoolDraining: the pool is being drained or closed.
+            ServerUnavailable, ServerFull, TenantLoginFailed: none can be opened.
+        """
+        asked_at = monotonic()
+        connection = self._take_idle(account, asked_at)
+        if connection is None:
+            connection = await self._wait(account, timeout, asked_at)
+        now = monotonic()
+        for recorder in self._recorders(account):
+            recorder.lease_begun(now - asked_at, now)
+        return connection
+
+    def release(self, connection: PooledConnection, *, reusable: bool) -> None:
+        """Take back a lent connection; one that is not *reusable* is closed in the background."""
+        account, now = connection.account, monotonic()
+        if account is None:
+            return
+        self._roster.unlend(connection)
+        for recorder in self._recorders(account):
+            recorder.lease_ended(now - connection.leased_at, now)
+        if reusable:
+            self._put_back(connection, now)
+        else:
+            self._roster.begin_close(connection)
+        self.pump()
+        if self.server.budget.is_contended:
+            self.server.budget.reclaim()
+
+    def _put_back(self, connection: PooledConnection, now: float) -> None:
+        budget = self.server.budget
+        if not self._is_usable(connection, now) or (
+            budget.is_contended and budget.must_yield(self)
+        ):
+            self._roster.begin_close(connection)
+        else:
+            self._roster.stow(connection, now)
+
+    def _recorders(self, account: TenantAccount) -> tuple[Recorder, ...]:
+        if account.recorder is self.recorder:
+            return (self.recorder,)
+        return (self.recorder, account.recorder)
+
+    async def _wait(
+        self, account: TenantAccount, timeout: float, asked_at: float
+    ) -> PooledConnection:
+        self._refuse_newcomer(account)
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(account, loop.create_future(), asked_at)
+        self._waiters.add(waiter)
+        self._note_busy()
+        timer = loop.call_later(timeout, self._time_out, waiter, timeout)
+        self.pump()
+        try:
+            return await waiter.future
+        except BaseException:
+            self._abandon(waiter)
+            raise
+        finally:
+            timer.cancel()
+
+    def _refuse_newcomer(self, account: TenantAccount) -> None:
+        if self.is_closing:
+            raise PoolDraining(f"The pool {self.pool_id} is {self.state}.")
+        if not self.server.is_available and not self._roster.lent:
+            raise ServerUnavailable(self.server.unavailable_detail)
+        if len(self._waiters) >= self.config.max_waiting:
+            for recorder in self._recorders(account):
+                recorder.rejected += 1
+            raise PoolSaturated(f"{len(self._waiters)} callers wait for pool {self.pool_id}.")
+
+    def _time_out(self, waiter: Waiter, timeout: float) -> None:
+        if waiter.future.done():
+            return
+        for recorder in self._recorders(waiter.account):
+            recorder.timeouts += 1
+        waiter.fail(
+            PoolTimeout(f"No connection of pool {self.pool_id} became free in {timeout:g} s.")
+        )
+
+    def _abandon(self, waiter: Waiter) -> None:
+        """The caller is gone; take back what was handed to it in the same moment."""
+        connection = waiter.handed
+        if connection is None:
+            self._waiters.discard(waiter)
+        else:
+            self._roster.unlend(connection)
+            self._put_back(connection, monotonic())
+        self.pump()
+
+    def _take_idle(self, account: TenantAccount, now: float) -> PooledConnection | None:
+        idle = self._roster.idle
+        if not self._works or not account.may_lease:
+            return None
+        while idle:
+            connection = idle.pop()
+            if self._is_usable(connection, now):
+                self._roster.lend(connection, account, now)
+                self._note_busy()
+                return connection
+            self._roster.begin_close(connection)
+        return None
+
+    def pump(self) -> None:
+        """Hand over what is idle, open what is missing, and say so when it becomes quiet."""
+        if self._works:
+            self._hand_over()
+            self._grow()
+        if self._busy and not self.is_busy:
+            self._busy = False
+            self._on_quiet(self)
+        self._changed.set()
+
+    @property
+    def unserved(self) -> int:
+        """How many connections it would open now if the budget had them."""
+        if not self._works or self._retry is not None:
+            return 0
+        roster = self._roster
+        floor = self.size.min_size
+        if self.state is PoolState.WARMING_UP:
+            floor = max(floor, self.size.warmup_size)
+        wanted = max(
+            self._waiters.servable - len(roster.idle) - roster.connecting,
+            floor - roster.live - roster.connecting,
+        )
+        return max(0, min(wanted, self.size.max_size - roster.open))
+
+    @property
+    def neediest_share(self) -> float | None:
+        """The share its next waiter's tenant would have once served; None if nobody waits."""
+        waiter = self._waiters.next()
+        return None if waiter is None else waiter.account.share_with_one_more
+
+    def shed_idle(self) -> bool:
+        """Begin to close its oldest idle connection above min_size; False if it has none."""
+        if not self._roster.idle or self._roster.live <= self.size.min_size:
+            return False
+        self._roster.begin_close(self._roster.idle.popleft())
+        return True
+
+    def admit(self, connection: PooledConnection) -> None:
+        """Take in a connection that was just opened."""
+        now = monotonic()
+        if self._is_usable(connection, now):
+            self._roster.stow(connection, now)
+        else:
+            self._roster.begin_close(connection)
+        self.pump()
+
+    def open_failed(self, error: Unavailable) -> None:
+        """One could not be opened: if nothing else can serve them, tell those who wait."""
+        if self.state is PoolState.WARMING_UP:
+            self.state = PoolState.READY
+        if not self._roster.live:
+            self._fail_waiters(error)
+        if self._retry is None and self._works and self.server.is_available:
+            loop = asyncio.get_running_loop()
+            self._retry = loop.call_later(_RETRY_AFTER, self._try_again)
+        self.pump()
+
+    def server_lost(self, error: Unavailable) -> None:
+        """The server is gone: nobody is left waiting for it."""
+        self._fail_waiters(error)
+        self.pump()
+
+    def _try_again(self) -> None:
+        self._retry = None
+        self.pump()
+
+    def _fail_waiters(self, error: Unavailable) -> None:
+        for waiter in self._waiters.clear():
+            waiter.fail(type(error)(error.detail))
+
+    @property
+    def _works(self) -> bool:
+        return self.state is PoolState.READY or self.state is PoolState.WARMING_UP
+
+    def _is_usable(self, connection: PooledConnection, now: float) -> bool:
+        """Whether *connection*, which is in no place now, may stay."""
+        roster = self._roster
+        return (
+            self._works
+            and roster.is_current(connection, now)
+            and roster.live + roster.connecting < self.size.max_size
+        )
+
+    def _hand_over(self) -> None:
+        roster, now = self._roster, monotonic()
+        while roster.idle and (waiter := self._waiters.next()) is not None:
+            connection = roster.idle.pop()
+            if self._is_usable(connection, now):
+                self._waiters.pop(waiter)
+                roster.lend(connection, waiter.account, now)
+                waiter.future.set_result(connection)
+            else:
+                roster.begin_close(connection)
+
+    def _grow(self) -> None:
+        if self.state is PoolState.WARMING_UP and self._roster.live >= self.size.warmup_size:
+            self.state = PoolState.READY
+        if not self.server.is_available:
+            return
+        for _ in range(self.unserved):
+            if not self.server.budget.take(self):
+                return
+            self._roster.begin_open()
+
+    def _note_busy(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self._on_busy(self)

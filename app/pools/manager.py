@@ -1,0 +1,289 @@
+"""Tenant in, lease out: finds, opens and evicts pools, and knows every tenant's account.
+
+Opening is synchronous once there is room, so however many callers race for a tenant, there is
+one pool. What operators want (tenants, sizes) is told to it by `app.control`; it stores
+nothing that must survive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping
+from time import monotonic
+from typing import Any
+
+from app.domain.desired import DesiredPool, Tenant
+from app.domain.errors import NotProvisioned, PoolDraining, TenantDeleting, TenantNotFound
+from app.domain.pool import PoolConfig, PoolSize, PoolStats
+from app.domain.tenant import PoolStrategy
+from app.pools.account import TenantAccount
+from app.pools.eviction import Eviction, EvictionReason
+from app.pools.isolation import Isolation
+from app.pools.lease import Lease, LeaseTerms
+from app.pools.pool import TenantPool
+from app.pools.recorder import Recorder
+from app.pools.rooms import PoolRooms
+from app.pools.server import Server
+
+
+class TenantPoolManager:
+    """Every pool of the service."""
+
+    def __init__(
+        self,
+        servers: Mapping[str, Server],
+        configs: Mapping[PoolStrategy, PoolConfig],
+        isolations: Mapping[PoolStrategy, Isolation],
+        *,
+        stats_window: float = 300.0,
+    ) -> None:
+        """Manage pools on *servers*; percentiles cover *stats_window* seconds."""
+        self.servers = servers
+        self.isolations = isolations
+        self.evictions: Counter[EvictionReason] = Counter()
+        self._window = stats_window
+        self._accounts: dict[str, TenantAccount] = {}
+        self._shared_recorders: dict[str, Recorder] = {}
+        self._desired: dict[str, DesiredPool] = {}
+        self._closed = False
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._rooms = {
+            strategy: PoolRooms(
+                config,
+                capacity=len(servers) if strategy is PoolStrategy.SHARED else config.max_pools,
+                evict=self._close_evicted,
+            )
+            for strategy, config in configs.items()
+        }
+
+    # -- tenants -----------------------------------------------------------------------------
+
+    def know(self, tenant: Tenant) -> TenantAccount:
+        """Learn of a tenant, or of a change to it; its counters go on."""
+        account = self._accounts.get(tenant.spec.id)
+        if account is None:
+            account = TenantAccount(tenant, Recorder(self._window))
+            self._accounts[tenant.spec.id] = account
+        account.tenant = tenant
+        pool = self.find(tenant.spec.pool_id)
+        if pool is not None:
+            pool.pump()
+        return account
+
+    def forget(self, tenant_id: str) -> None:
+        """Forget a tenant whose pool is closed."""
+        self._accounts.pop(tenant_id, None)
+
+    def account(self, tenant_id: str) -> TenantAccount:
+        """The account of a known tenant.
+
+        Raises:
+            TenantNotFound: there is no such tenant.
+        """
+        account = self._accounts.get(tenant_id)
+        if account is None:
+            raise TenantNotFound(f"There is no tenant {tenant_id}.")
+        return account
+
+    @property
+    def accounts(self) -> Mapping[str, TenantAccount]:
+        """Every known tenant's account."""
+        return self._accounts
+
+    # -- leases ------------------------------------------------------------------------------
+
+    def lease(
+        self,
+        tenant_id: str,
+        *,
+        transaction: bool = True,
+        read_only: bool = False,
+        statement_timeout: float | None = None,
+        timeout: float | None = None,
+    ) -> Lease:
+        """Borrow a connection: `async with manager.lease("acme") as connection:`.
+
+        Args:
+            tenant_id: who borrows.
+            transaction: one transaction for the whole lease, committed at its end, rolled back
+                on an error; False is offered to tenants with a pool of their own.
+            read_only: refuse writes.
+            statement_timeout: seconds one statement may take.
+            timeout: seconds to wait for a connection; the strategy's acquire_timeout if None.
+
+        Raises:
+            TenantNotFound, TenantDeleting, NotProvisioned: there is nobody to lease to.
+        """
+        account = self.account(tenant_id)
+        tenant = account.tenant
+        if tenant.deleting:
+            raise TenantDeleting
+        if tenant.provisioned_at is None:
+            raise NotProvisioned(f"Tenant {tenant_id} has not been provisioned.")
+        strategy = tenant.spec.strategy
+        return Lease(
+            self,
+            account,
+            self.isolations[strategy],
+            terms=LeaseTerms(
+                transaction=transaction,
+                read_only=read_only,
+                statement_timeout=statement_timeout,
+            ),
+            timeout=self._rooms[strategy].config.acquire_timeout if timeout is None else timeout,
+        )
+
+    async def open_pool(self, account: TenantAccount, timeout: float) -> TenantPool:
+        """The pool of *account*'s tenant, opened if it is not.
+
+        Raises:
+            PoolLimitReached: as many pools as allowed stayed busy for *timeout* seconds.
+        """
+        self._refuse_when_closed()
+        spec = account.tenant.spec
+        rooms = self._rooms[spec.strategy]
+        pool = rooms.use(spec.pool_id)
+        if pool is not None:
+            return pool
+        await rooms.room_for(spec.pool_id, timeout)
+        self._refuse_when_closed()
+        return rooms.find(spec.pool_id) or self._open(account, rooms)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise PoolDraining("The service is stopping.")
+
+    def _open(self, account: TenantAccount, rooms: PoolRooms) -> TenantPool:
+        spec = account.tenant.spec
+        server = self.servers[spec.server]
+        desired = self._desired.get(spec.pool_id)
+        pool = TenantPool(
+            spec.pool_id,
+            self.desired_size(spec.pool_id, spec.strategy),
+            rooms.config,
+            server=server,
+            login=self.isolations[spec.strategy].login(server, spec),
+            recorder=self._recorder(account),
+            on_busy=rooms.busy,
+            on_quiet=rooms.quiet,
+        )
+        rooms.put(pool)
+        pool.open()
+        if desired is not None and desired.paused:
+            pool.pause()
+        return pool
+
+    def _recorder(self, account: TenantAccount) -> Recorder:
+        spec = account.tenant.spec
+        if spec.is_shared:
+            return self._shared_recorders.setdefault(spec.pool_id, Recorder(self._window))
+        return account.recorder
+
+    # -- what is wanted ----------------------------------------------------------------------
+
+    def want(self, desired: DesiredPool) -> None:
+        """Learn what is wanted of a pool; an open one follows at once."""
+        self._desired[desired.pool_id] = desired
+        pool = self.find(desired.pool_id)
+        if pool is None or pool.is_closing:
+            return
+        if bool(pool.size.min_size) is not bool(desired.size.min_size):
+            self._rooms[pool.config.strategy].keep(pool, kept=bool(desired.size.min_size))
+        pool.resize(desired.size)
+        if desired.paused:
+            pool.pause()
+        else:
+            pool.resume()
+
+    def unwant(self, pool_id: str) -> None:
+        """Forget what was wanted of a pool; it goes on with what it has until it is closed."""
+        self._desired.pop(pool_id, None)
+
+    @property
+    def desired(self) -> Mapping[str, DesiredPool]:
+        """What is wanted of each pool that somebody asked something of."""
+        return self._desired
+
+    def desired_size(self, pool_id: str, strategy: PoolStrategy) -> PoolSize:
+        """The size wanted of a pool, or its strategy's default."""
+        desired = self._desired.get(pool_id)
+        return desired.size if desired else self._rooms[strategy].config.default_size
+
+    def config(self, strategy: PoolStrategy) -> PoolConfig:
+        """How pools of *strategy* behave."""
+        return self._rooms[strategy].config
+
+    # -- pools -------------------------------------------------------------------------------
+
+    def find(self, pool_id: str) -> TenantPool | None:
+        """The open pool of that id, or None; does not count as a use."""
+        for rooms in self._rooms.values():
+            pool = rooms.find(pool_id)
+            if pool is not None:
+                return pool
+        return None
+
+    def pools(self) -> Iterator[TenantPool]:
+        """Every open pool; take a list of them before awaiting anything."""
+        for rooms in self._rooms.values():
+            yield from rooms
+
+    @property
+    def active_pools(self) -> int:
+        """How many pools are open."""
+        return sum(len(rooms) for rooms in self._rooms.values())
+
+    def access_count(self, pool: TenantPool) -> int:
+        """How often leases used *pool* since it was opened."""
+        return self._rooms[pool.config.strategy].access_count(pool.pool_id)
+
+    async def evict(self, pool: TenantPool, reason: EvictionReason, deadline: float) -> Eviction:
+        """Drain *pool*, cut what still runs after *deadline* seconds, and take it out."""
+        rooms = self._rooms[pool.config.strategy]
+        # Pinned, lest it be evicted a second time while it drains.
+        rooms.busy(pool)
+        closure = await pool.drain(deadline)
+        rooms.take_out(pool)
+        self.evictions[reason] += 1
+        return Eviction(pool_id=pool.pool_id, reason=reason, closed=closure.closed, cut=closure.cut)
+
+    def evict_expired(self) -> list[TenantPool]:
+        """Close every pool unused for longer than its idle timeout; busy ones never are."""
+        return [pool for rooms in self._rooms.values() for pool in rooms.evict_expired()]
+
+    def drain_later(self, pool: TenantPool, deadline: float) -> None:
+        """Begin to drain *pool*; after *deadline* seconds what still runs is cut."""
+        self._in_background(
+            self.evict(pool, EvictionReason.DRAINED, deadline), f"pool {pool.pool_id}: drain"
+        )
+
+    def _close_evicted(self, pool: TenantPool, reason: EvictionReason) -> None:
+        self.evictions[reason] += 1
+        self._in_background(pool.drain(0), f"pool {pool.pool_id}: evict")
+
+    def _in_background(self, work: Coroutine[Any, Any, object], name: str) -> None:
+        task: asyncio.Task[object] = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- numbers -----------------------------------------------------------------------------
+
+    def tenant_stats(self, account: TenantAccount) -> PoolStats:
+        """What was counted about one tenant, whether or not its pool is open."""
+        pool = self.find(account.tenant.spec.pool_id)
+        if pool is None or account.tenant.spec.is_shared:
+            return account.recorder.stats(account.metrics, monotonic())
+        return account.recorder.stats(pool.metrics, monotonic())
+
+    def pool_stats(self, pool: TenantPool) -> PoolStats:
+        """What was counted about one open pool."""
+        return pool.recorder.stats(pool.metrics, monotonic())
+
+    # -- end ---------------------------------------------------------------------------------
+
+    async def close(self, deadline: float) -> None:
+        """Close every pool: leases get until *deadline* seconds, the rest is cut. Safe twice."""
+        self._closed = True
+        drains = [pool.drain(deadline) for pool in list(self.pools())]
+        await asyncio.gather(*drains, *self._tasks)

@@ -1,0 +1,116 @@
+"""A tenant's pool as it is operated on: opened, resized, paused, recycled, drained, kept up.
+
+How it lends is the business of `lending.py`, below it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.domain.errors import PoolDraining
+from app.domain.pool import PoolSize, PoolState
+from app.pools.lending import LendingPool
+
+_SETTLE_DEADLINE = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closure:
+    """What closing a pool did: connections closed, and those cut with a lease on them."""
+
+    closed: int
+    cut: int
+
+
+class TenantPool(LendingPool):
+    """A pool of one tenant, or of all shared tenants of a server."""
+
+    def open(self) -> None:
+        """Begin to work, and to open the first connections."""
+        self.recorder.pool_created()
+        self.state = PoolState.WARMING_UP if self.size.warmup_size else PoolState.READY
+        self.pump()
+
+    async def warmed(self, deadline: float) -> bool:
+        """Wait up to *deadline* seconds for the first connections; whether they are there."""
+        await self._until(lambda: self.state is not PoolState.WARMING_UP, deadline)
+        return self._roster.live >= self.size.warmup_size
+
+    def resize(self, size: PoolSize) -> None:
+        """Change its size at once; surplus connections close when nobody uses them."""
+        self.size = size
+        self._roster.trim(size.max_size)
+        self.pump()
+
+    def pause(self) -> None:
+        """Lend nothing: callers wait, idle connections close, lent ones when they come back."""
+        if not self.is_closing:
+            self.state = PoolState.PAUSED
+            self._roster.trim(0)
+
+    def resume(self) -> None:
+        """Lend again."""
+        if self.state is PoolState.PAUSED:
+            self.state = PoolState.READY
+            self.pump()
+
+    def recycle(self) -> int:
+        """Replace every connection, lent ones when they come back; how many that will be."""
+        count = self._roster.live
+        self._roster.epoch += 1
+        self._roster.trim(0)
+        self.pump()
+        return count
+
+    async def drain(self, deadline: float) -> Closure:
+        """Take no new lease, let those that exist end until *deadline* seconds, cut the rest.
+
+        Safe to call again and while another call is waiting. The pool is closed afterwards.
+        """
+        closed_before = self.recorder.closed
+        if not self.is_closing:
+            self.state = PoolState.DRAINING
+        self._fail_waiters(PoolDraining(f"The pool {self.pool_id} is being drained."))
+        self._roster.trim(0)
+        await self._until(lambda: not self._roster.lent, deadline)
+        cut = list(self._roster.lent)
+        for connection in cut:
+            self._roster.unlend(connection)
+            self._roster.begin_close(connection, cut=True)
+        self.state = PoolState.CLOSED
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self.pump()
+        await self._roster.settle(_SETTLE_DEADLINE)
+        self.server.detach(self)
+        return Closure(closed=self.recorder.closed - closed_before, cut=len(cut))
+
+    async def _until(self, holds: Callable[[], bool], deadline: float) -> None:
+        try:
+            async with asyncio.timeout(deadline):
+                while not holds():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def sweep(self, now: float) -> int:
+        """Close idle connections too old or unused for too long at *now*; how many that were."""
+        unused_since = now - self.config.idle_timeout
+        closed = self._roster.sweep(now, unused_since=unused_since, keep=self.size.min_size)
+        self.pump()
+        return closed
+
+    async def check(self, *, not_since: float) -> tuple[int, int]:
+        """Test idle connections not tested since the monotonic time *not_since*.
+
+        Returns how many were tested, and how many of them failed and were closed.
+        """
+        tested, failed = await self._roster.check(not_since=not_since)
+        if not self._works:
+            self._roster.trim(0)
+        self.pump()
+        return tested, failed

@@ -1,0 +1,137 @@
+"""How many pools of one strategy may be open, and which goes when another needs its place.
+
+Busy pools are pinned, out of the order of eviction; so are pools with a min_size. When all
+places are taken by such pools, newcomers queue for the next place that becomes free, first
+come, first served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from app.domain.errors import PoolLimitReached
+from app.domain.pool import PoolConfig
+from app.pools.eviction import EvictionReason
+from app.pools.lru import TenantLruCache
+from app.pools.pool import TenantPool
+
+Evict = Callable[[TenantPool, EvictionReason], None]
+
+
+class PoolRooms:
+    """The open pools of one strategy, by pool id."""
+
+    def __init__(self, config: PoolConfig, *, capacity: int, evict: Evict) -> None:
+        """Hold up to *capacity* pools; what is put out is handed to *evict*."""
+        self.config = config
+        self._cache: TenantLruCache[str, TenantPool] = TenantLruCache(capacity, config.idle_timeout)
+        self._evict = evict
+        self._queue: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        """How many pools are open."""
+        return len(self._cache)
+
+    def __iter__(self) -> Iterator[TenantPool]:
+        """All open pools."""
+        return iter(self._cache)
+
+    def find(self, pool_id: str) -> TenantPool | None:
+        """The open pool of that id; does not count as a use."""
+        return self._cache.peek(pool_id)
+
+    def access_count(self, pool_id: str) -> int:
+        """How often the pool was used since it was opened."""
+        return self._cache.access_count(pool_id)
+
+    def use(self, pool_id: str) -> TenantPool | None:
+        """The open pool of that id, counted as a use."""
+        return self._cache.get(pool_id)
+
+    async def room_for(self, pool_id: str, timeout: float) -> None:
+        """Wait up to *timeout* seconds until *pool_id* may be opened, evicting if need be.
+
+        The caller opens it at once, with no await in between, unless it is open by then.
+
+        Raises:
+            PoolLimitReached: all pools stayed busy.
+        """
+        if not self._queue and self._make_room_for(pool_id):
+            return
+        place = self._queue_up()
+        try:
+            async with asyncio.timeout(timeout):
+                await place
+                while not self._make_room_for(pool_id):
+                    # What became quiet is busy again by now: wait on, as the first in the queue.
+                    place = self._queue_up(first=True)
+                    await place
+        except TimeoutError as error:
+            raise PoolLimitReached(
+                f"All {self._cache.max_size} pools of strategy {self.config.strategy} are busy."
+            ) from error
+        finally:
+            if place in self._queue:
+                self._queue.remove(place)
+            self._offer()
+
+    def put(self, pool: TenantPool) -> None:
+        """Take in a pool for which there is room."""
+        self._cache.insert(pool.pool_id, pool)
+        if pool.size.min_size:
+            self._cache.pin(pool.pool_id)
+
+    def take_out(self, pool: TenantPool) -> None:
+        """Take *pool* out, whatever it is doing, unless another took its place already."""
+        if self._cache.peek(pool.pool_id) is pool:
+            self._cache.remove(pool.pool_id)
+            self._offer()
+
+    def keep(self, pool: TenantPool, *, kept: bool) -> None:
+        """Exempt *pool* from eviction, or no longer, when its min_size changes from or to 0."""
+        if self._cache.peek(pool.pool_id) is pool:
+            (self._cache.pin if kept else self._cache.unpin)(pool.pool_id)
+            self._offer()
+
+    def busy(self, pool: TenantPool) -> None:
+        """*pool* is in use: it cannot be evicted."""
+        if self._cache.peek(pool.pool_id) is pool:
+            self._cache.pin(pool.pool_id)
+
+    def quiet(self, pool: TenantPool) -> None:
+        """*pool* is not in use any more."""
+        if self._cache.peek(pool.pool_id) is pool:
+            self._cache.unpin(pool.pool_id)
+            self._offer()
+
+    def evict_expired(self) -> list[TenantPool]:
+        """Put out every pool unused for longer than the idle timeout."""
+        expired = self._cache.evict_expired()
+        for pool in expired:
+            self._evict(pool, EvictionReason.IDLE)
+        return expired
+
+    def _make_room_for(self, pool_id: str) -> bool:
+        if not self._cache.is_full or pool_id in self._cache:
+            return True
+        victim = self._cache.evict_one()
+        if victim is None:
+            return False
+        pool, expired = victim
+        self._evict(pool, EvictionReason.IDLE if expired else EvictionReason.LRU)
+        return True
+
+    def _queue_up(self, *, first: bool = False) -> asyncio.Future[None]:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        (self._queue.appendleft if first else self._queue.append)(place)
+        return place
+
+    def _offer(self) -> None:
+        """Tell the first who waits that a pool may have become evictable."""
+        while self._queue:
+            place = self._queue.popleft()
+            if not place.done():
+                place.set_result(None)
+                return

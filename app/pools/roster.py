@@ -1,0 +1,225 @@
+"""The connections of one pool: which are idle, lent, being checked, opened or closed.
+
+It carries out what the pool decides. Each opening and closing is a named task that belongs to
+the roster and gives its place in the budget back exactly once, whatever happens to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from time import monotonic
+from typing import Any, Protocol
+
+import asyncpg
+
+from app.domain.errors import Unavailable
+from app.pools import driver
+from app.pools.account import TenantAccount
+from app.pools.budget import Claimant
+from app.pools.connection import PooledConnection
+from app.pools.recorder import Recorder
+from app.pools.server import Server
+
+_CHECK_DEADLINE = 2.0
+_CLOSE_DEADLINE = 2.0
+
+
+class Owner(Claimant, Protocol):
+    """The pool, as its roster knows it."""
+
+    def admit(self, connection: PooledConnection) -> None:
+        """Take in a connection that was just opened."""
+
+    def open_failed(self, error: Unavailable) -> None:
+        """Take note that one could not be opened."""
+
+
+class Roster:
+    """Every connection of a pool, each in exactly one place."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        *,
+        name: str,
+        server: Server,
+        login: driver.Login,
+        max_lifetime: float,
+        recorder: Recorder,
+    ) -> None:
+        """Begin with no connection."""
+        self.idle: deque[PooledConnection] = deque()
+        self.lent: set[PooledConnection] = set()
+        self.checking: set[PooledConnection] = set()
+        self.connecting = 0
+        self.closing = 0
+        self.epoch = 0
+        self._owner = owner
+        self._name = name
+        self._server = server
+        self._login = login
+        self._max_lifetime = max_lifetime
+        self._recorder = recorder
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def live(self) -> int:
+        """Connections that work: idle, lent or being checked."""
+        return len(self.idle) + len(self.lent) + len(self.checking)
+
+    @property
+    def open(self) -> int:
+        """Connections the server may see: live ones, and those coming or going."""
+        return self.live + self.connecting + self.closing
+
+    def is_current(self, connection: PooledConnection, now: float) -> bool:
+        """Whether *connection* is neither gone, nor stale, nor too old."""
+        return (
+            not connection.is_closed
+            and connection.epoch == self.epoch
+            and connection.generation == self._server.generation
+            and now < connection.expires_at
+        )
+
+    def lend(self, connection: PooledConnection, account: TenantAccount, now: float) -> None:
+        """Note that *account* holds *connection*, which was taken from `idle`."""
+        connection.account = account
+        connection.leased_at = now
+        self.lent.add(connection)
+        account.leased += 1
+
+    def unlend(self, connection: PooledConnection) -> None:
+        """Note that nobody holds *connection* any more; it is in no place for now."""
+        if connection.account is not None:
+            connection.account.leased -= 1
+            connection.account = None
+        connection.uses += 1
+        self.lent.discard(connection)
+
+    def stow(self, connection: PooledConnection, now: float) -> None:
+        """Put *connection* among the idle ones; the last one in is the first one out."""
+        connection.idle_since = connection.checked_at = now
+        self.idle.append(connection)
+        self._server.budget.used_now(self._owner)
+
+    def begin_open(self) -> None:
+        """Open a connection, whose place in the budget is taken already."""
+        self.connecting += 1
+        self._start(self._open_one(), "connect")
+
+    def begin_close(self, connection: PooledConnection, *, cut: bool = False) -> None:
+        """Close a connection that is in no place; *cut* it off if somebody may still use it."""
+        self.closing += 1
+        self._recorder.closed += 1
+        self._server.budget.closing()
+        self._start(self._close_one(connection, cut=cut), "close")
+
+    def trim(self, size: int) -> None:
+        """Close idle connections, longest unused first, until *size* are left."""
+        while self.idle and self.live + self.connecting > size:
+            self.begin_close(self.idle.popleft())
+
+    def sweep(self, now: float, *, unused_since: float, keep: int) -> int:
+        """Close idle connections that are stale, and unused ones down to *keep*; how many."""
+        closed = 0
+        for connection in list(self.idle):
+            unused = connection.idle_since < unused_since and self.live > keep
+            if unused or not self.is_current(connection, now):
+                self.idle.remove(connection)
+                self.begin_close(connection)
+                closed += 1
+        return closed
+
+    async def check(self, *, not_since: float) -> tuple[int, int]:
+        """Test idle connections not tested since *not_since*; how many, and how many failed."""
+        due = [connection for connection in self.idle if connection.checked_at <= not_since]
+        for connection in due:
+            self.idle.remove(connection)
+            self.checking.add(connection)
+        answers = await asyncio.gather(*(self._answers(connection) for connection in due))
+        return len(due), answers.count(False)
+
+    async def settle(self, deadline: float) -> None:
+        """Wait up to *deadline* seconds for everything that is being opened or closed."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=deadline)
+
+    async def _answers(self, connection: PooledConnection) -> bool:
+        answered = False
+        try:
+            async with asyncio.timeout(_CHECK_DEADLINE):
+                await connection.raw.execute("")
+            answered = True
+        except driver.CONNECTION_ERRORS:
+            self._recorder.health_check_failures += 1
+        finally:
+            now = monotonic()
+            self.checking.discard(connection)
+            connection.checked_at = now
+            if answered and self.is_current(connection, now):
+                # Back among the longest unused: a check is no use.
+                self.idle.appendleft(connection)
+            else:
+                self.begin_close(connection)
+            self._owner.pump()
+        return answered
+
+    async def _open_one(self) -> None:
+        generation, epoch, began = self._server.generation, self.epoch, monotonic()
+        raw: asyncpg.Connection | None = None
+        error: Unavailable | None = None
+        try:
+            raw = await self._server.connect(self._login)
+        except Unavailable as caught:
+            error = caught
+        finally:
+            self.connecting -= 1
+            if raw is None:
+                self._server.budget.give_back()
+        now = monotonic()
+        if raw is None or error is not None:
+            self._recorder.connect_failures += 1
+            self._owner.open_failed(error or Unavailable())
+            return
+        self._recorder.connected(now - began, now)
+        connection = PooledConnection(
+            raw, now=now, max_lifetime=self._max_lifetime, epoch=epoch, generation=generation
+        )
+        raw.add_termination_listener(lambda _: self._lost(connection))
+        self._owner.admit(connection)
+
+    async def _close_one(self, connection: PooledConnection, *, cut: bool) -> None:
+        raw, pid = connection.raw, connection.pid
+        try:
+            if not cut:
+                cut = not await _close_gracefully(raw)
+            if cut:
+                raw.terminate()
+                await self._server.until_gone(pid, self._login.user)
+        finally:
+            self.closing -= 1
+            self._server.budget.closed()
+            self._owner.pump()
+
+    def _lost(self, connection: PooledConnection) -> None:
+        """The connection ended without our doing; a lent one is noticed when it comes back."""
+        if connection in self.idle:
+            self.idle.remove(connection)
+            self._recorder.lost += 1
+            self.begin_close(connection)
+
+    def _start(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        task = asyncio.create_task(work, name=f"pool {self._name}: {what}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _close_gracefully(raw: asyncpg.Connection) -> bool:
+    try:
+        await raw.close(timeout=_CLOSE_DEADLINE)
+    except (*driver.CONNECTION_ERRORS, AssertionError):
+        # asyncpg asserts that no statement is running; a borrower may have left one behind.
+        return False
+    return True

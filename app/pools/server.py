@@ -1,0 +1,274 @@
+"""One declared Postgres server: whether it can be reached, and what it can take.
+
+A server is `available` or `unavailable`, as one, for all of its pools. When a connection
+attempt shows that it is gone, its waiters are told at once, its generation grows (every
+connection opened before is stale), and a single probe with full-jitter back-off brings it
+back. Its admin connections (provisioning, checks) are few and counted off the budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import asyncpg
+import structlog
+
+from app.domain.errors import (
+    PoolkeeperError,
+    ServerFull,
+    ServerUnavailable,
+    TenantLoginFailed,
+    Unavailable,
+)
+from app.pools import driver
+from app.pools.budget import Claimant, ConnectionBudget
+from app.pools.driver import Login
+
+ADMIN_CONNECTIONS = 2
+_ADMIN_DEADLINE = 10.0
+_GONE_DEADLINE = 3.0
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 5.0
+
+_LIMITS = """
+select current_setting('server_version') as version,
+       current_setting('max_connections')::int as max_connections,
+       current_setting('superuser_reserved_connections')::int
+           + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
+       (select rolsuper from pg_roles where rolname = current_user) as superuser
+"""
+
+# The user is compared too: the number may belong to somebody else's back-end by now.
+_END_BACKEND = """
+select pg_terminate_backend(pid, 500) from pg_stat_activity where pid = $1 and usename = $2
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+class ServerState(StrEnum):
+    """Whether connections can be opened."""
+
+    AVAILABLE = "available"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """What the server says of itself."""
+
+    version: str
+    max_connections: int
+    reserved: int
+    superuser: bool
+
+
+class ServerPool(Claimant, Protocol):
+    """What a server needs to know of its pools."""
+
+    def server_lost(self, error: Unavailable) -> None:
+        """Fail those who wait: nothing can be opened for now."""
+
+
+class Server:
+    """Connections to one server, at most a few being opened at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        admin: Login,
+        *,
+        max_connecting: int,
+        kept_free: int,
+        fixed_budget: int | None = None,
+        connect_timeout: float = 5.0,
+    ) -> None:
+        """Describe a server; nothing is opened before `start`.
+
+        Args:
+            name: as declared in the settings.
+            admin: login for provisioning; its database is where shared and per_tenant live.
+            max_connecting: most connection attempts at a time.
+            kept_free: connections left to others: the margin, and the catalog's if it lives here.
+            fixed_budget: the operator's own number instead of the computed one.
+            connect_timeout: seconds one attempt may take.
+        """
+        self.name = name
+        self.admin_login = admin
+        self.budget = ConnectionBudget()
+        self.state = ServerState.UNAVAILABLE
+        self.generation = 0
+        self.limits: ServerLimits | None = None
+        self.last_error: str | None = "not contacted yet"
+        self._kept_free = kept_free
+        self._fixed_budget = fixed_budget
+        self._connect_timeout = connect_timeout
+        self._connect_gate = asyncio.Semaphore(max_connecting)
+        self._admin_gate = asyncio.Semaphore(ADMIN_CONNECTIONS)
+        self._pools: set[ServerPool] = set()
+        self._probe: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        """Name, state and budget."""
+        return f"<Server {self.name} {self.state}: {self.budget.used} of {self.budget.limit}>"
+
+    @property
+    def is_available(self) -> bool:
+        """Whether connections can be opened."""
+        return self.state is ServerState.AVAILABLE
+
+    async def start(self) -> None:
+        """Contact the server once; if it is away, go on trying in the background."""
+        try:
+            await self._contact()
+        except Unavailable as error:
+            self.lost(error)
+
+    async def close(self) -> None:
+        """Stop probing. Pools are closed by whoever opened them."""
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+            self._probe = None
+
+    def attach(self, pool: ServerPool) -> None:
+        """Tell *pool* when the server is lost and when it is back."""
+        self._pools.add(pool)
+
+    def detach(self, pool: ServerPool) -> None:
+        """Forget a closed pool."""
+        self._pools.discard(pool)
+        self.budget.forget(pool)
+
+    async def connect(self, login: Login) -> asyncpg.Connection:
+        """Open a connection for a pool; a server found unreachable is lost for all its pools.
+
+        Raises:
+            ServerUnavailable: it cannot be reached, or is known to be away.
+            ServerFull: it accepts no further connection.
+            TenantLoginFailed: it refuses this role, password or database.
+        """
+        async with self._connect_gate:
+            if not self.is_available:
+                raise ServerUnavailable(self.unavailable_detail)
+            try:
+                return await driver.connect(login, timeout=self._connect_timeout)
+            except ServerUnavailable as error:
+                self.lost(error)
+                raise
+
+    @property
+    def unavailable_detail(self) -> str:
+        """A sentence for those who ask while the server is away."""
+        return f"Server {self.name} is unavailable: {self.last_error}"
+
+    @asynccontextmanager
+    async def admin(self, database: str | None = None) -> AsyncIterator[asyncpg.Connection]:
+        """An admin connection, in the server's own database unless another is named.
+
+        Raises:
+            ServerUnavailable: it cannot be reached.
+        """
+        try:
+            async with asyncio.timeout(_ADMIN_DEADLINE):
+                await self._admin_gate.acquire()
+        except TimeoutError as error:
+            raise ServerUnavailable("All admin connections stayed busy.") from error
+        try:
+            connection = await self._open_admin(database)
+            try:
+                with driver.translated_administration():
+                    yield connection
+            finally:
+                await _close(connection)
+        finally:
+            self._admin_gate.release()
+
+    async def until_gone(self, pid: int, user: str) -> None:
+        """Wait until the back-end *pid* of *user*, whose connection broke off, has ended.
+
+        Ends it if it has not noticed. Gives up after a few seconds or when the server is away.
+        """
+        if not self.is_available:
+            return
+        try:
+            async with asyncio.timeout(_GONE_DEADLINE), self.admin() as connection:
+                while await connection.fetchval(_END_BACKEND, pid, user) is not None:
+                    pass
+        except (PoolkeeperError, TimeoutError):
+            _log.warning("back-end not seen to end", server=self.name, pid=pid)
+
+    def lost(self, error: Unavailable) -> None:
+        """The server cannot be reached: tell its pools, and probe until it is back."""
+        self.last_error = error.detail
+        if self._probe is not None:
+            return
+        _log.warning("server unavailable", server=self.name, reason=error.detail)
+        self.state = ServerState.UNAVAILABLE
+        self.generation += 1
+        self._probe = asyncio.create_task(self._probe_until_back(), name=f"{self.name}: probe")
+        for pool in list(self._pools):
+            pool.server_lost(ServerUnavailable(self.unavailable_detail))
+
+    async def refresh(self) -> None:
+        """Read the limits again, for they may have changed; a failure loses the server."""
+        if not self.is_available:
+            return
+        try:
+            await self._contact()
+        except ServerFull as error:
+            self.last_error = error.detail
+        except Unavailable as error:
+            self.lost(error)
+
+    async def _probe_until_back(self) -> None:
+        backoff = _FIRST_BACKOFF
+        while True:
+            await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 - full jitter
+            backoff = min(backoff * 2, _LONGEST_BACKOFF)
+            try:
+                await self._contact()
+            except Unavailable as error:
+                self.last_error = error.detail
+            else:
+                self._probe = None
+                _log.info("server available", server=self.name, budget=self.budget.limit)
+                for pool in list(self._pools):
+                    pool.pump()
+                return
+
+    async def _contact(self) -> None:
+        connection = await self._open_admin(None)
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                with driver.translated():
+                    row = await connection.fetchrow(_LIMITS)
+        except TimeoutError as error:
+            raise ServerUnavailable("The server does not answer.") from error
+        finally:
+            await _close(connection)
+        self.limits = ServerLimits(**dict(row or {}))
+        self.state = ServerState.AVAILABLE
+        self.last_error = None
+        computed = self.limits.max_connections - self.limits.reserved - self._kept_free
+        self.budget.set_limit(max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS))
+
+    async def _open_admin(self, database: str | None) -> asyncpg.Connection:
+        login = self.admin_login if database is None else self.admin_login.into(database)
+        try:
+            return await driver.connect(login, timeout=self._connect_timeout)
+        except TenantLoginFailed as error:
+            raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    try:
+        await connection.close(timeout=1)
+    except driver.CONNECTION_ERRORS:
+        connection.terminate()

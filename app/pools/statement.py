@@ -1,0 +1,170 @@
+"""One statement on a leased connection, from values that came as JSON to rows of values.
+
+Translates what Postgres says of the statement; knows nothing of HTTP. The statement is
+prepared, so it is exactly one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+from app.domain.errors import (
+    LeaseLost,
+    QueryTimeout,
+    ReadOnly,
+    ServerUnavailable,
+    StatementFailed,
+)
+from app.pools import driver
+
+# The server cancels the statement first; this much later, in seconds, we stop waiting for it.
+_GRACE = 1.0
+_TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "name", "json", "jsonb", "unknown"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of the result and its Postgres type."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementResult:
+    """What a statement gave.
+
+    Attributes:
+        row_count: rows returned, or changed by a statement that returns none.
+        truncated: whether there were more rows than asked for.
+        status: Postgres' command tag, None for a statement that returns rows.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    row_count: int
+    truncated: bool
+    status: str | None
+
+
+async def run(
+    connection: asyncpg.Connection,
+    sql: str,
+    params: Sequence[Any],
+    *,
+    max_rows: int,
+    timeout: float,
+) -> StatementResult:
+    """Execute *sql* with *params*, JSON values, and fetch up to *max_rows* rows.
+
+    A string binds to a parameter of any type through its text form.
+
+    Raises:
+        StatementFailed: Postgres refused it, or a parameter does not fit.
+        ReadOnly: it writes and the lease is read-only.
+        QueryTimeout: it ran longer than *timeout* seconds.
+        LeaseLost: the connection broke.
+    """
+    with _translated(timeout):
+        async with asyncio.timeout(timeout + _GRACE):
+            statement = await connection.prepare(sql)
+            arguments = await _bind(connection, statement, params)
+            columns = tuple(
+                Column(name=attribute.name, type=attribute.type.name)
+                for attribute in statement.get_attributes()
+            )
+            if not columns:
+                await statement.fetch(*arguments)
+                return _without_rows(statement.get_statusmsg())
+            cursor = await statement.cursor(*arguments)
+            rows = await cursor.fetch(max_rows + 1)
+    kept = tuple(tuple(row.values()) for row in rows[:max_rows])
+    return StatementResult(
+        columns=columns,
+        rows=kept,
+        row_count=len(kept),
+        truncated=len(rows) > max_rows,
+        status=None,
+    )
+
+
+def _without_rows(status: str | None) -> StatementResult:
+    last = (status or "").rpartition(" ")[2]
+    return StatementResult(
+        columns=(),
+        rows=(),
+        row_count=int(last) if last.isdigit() else 0,
+        truncated=False,
+        status=status,
+    )
+
+
+async def _bind(
+    connection: asyncpg.Connection,
+    statement: PreparedStatement[asyncpg.Record],
+    params: Sequence[Any],
+) -> list[Any]:
+    """Python values for *params*: what came as text is read by Postgres as its own type's text."""
+    types = statement.get_parameters()
+    if len(types) != len(params):
+        raise StatementFailed(
+            f"The statement takes {len(types)} parameters, {len(params)} were given.",
+            sqlstate="08P01",
+        )
+    arguments = list(params)
+    as_text: list[int] = []
+    for position, (wanted, value) in enumerate(zip(types, params, strict=True)):
+        if wanted.name in ("json", "jsonb") and value is not None:
+            arguments[position] = json.dumps(value)
+        elif isinstance(value, str) and wanted.name not in _TEXT_TYPES:
+            as_text.append(position)
+    if as_text:
+        names = await connection.fetchrow(
+            "select " + ", ".join(f"format_type(${n}, null)" for n in range(1, len(as_text) + 1)),
+            *(types[position].oid for position in as_text),
+        )
+        casts = ", ".join(f"${n}::text::{name}" for n, name in enumerate(names or (), start=1))
+        read = await connection.fetchrow(
+            f"select {casts}",
+            *(params[position] for position in as_text),
+        )
+        for position, value in zip(as_text, read or (), strict=True):
+            arguments[position] = value
+    return arguments
+
+
+@contextmanager
+def _translated(timeout: float) -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.QueryCanceledError, TimeoutError) as error:
+        raise QueryTimeout(f"The statement ran longer than {timeout:g} s.") from error
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise ReadOnly(f"The request is read-only: {error}") from error
+    except asyncpg.TooManyConnectionsError as error:
+        raise ServerUnavailable(str(error)) from error
+    except asyncpg.DataError as error:
+        # Postgres' own data errors carry a SQLSTATE; asyncpg's, a value that does not fit, none.
+        raise StatementFailed(str(error), sqlstate=getattr(error, "sqlstate", None)) from error
+    except driver.CONNECTION_ERRORS as error:
+        raise LeaseLost from error
+    except asyncpg.PostgresError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: asyncpg.PostgresError) -> StatementFailed:
+    position = getattr(error, "position", None)
+    return StatementFailed(
+        str(error),
+        sqlstate=error.sqlstate,
+        hint=getattr(error, "hint", None),
+        position=int(position) if position else None,
+    )

@@ -1,0 +1,117 @@
+"""Who waits for a connection of one pool, and who is next.
+
+Within a tenant first come, first served. Between tenants the one with the smallest share
+(leases held ÷ weight) is next, ties to whoever waits longest; a tenant at its own cap is
+passed over. A pool of one tenant is therefore a plain queue. Nothing here awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from app.pools.account import TenantAccount
+
+if TYPE_CHECKING:
+    from app.pools.connection import PooledConnection
+
+
+class Waiter:
+    """One caller, and the future it awaits."""
+
+    __slots__ = ("account", "future", "since")
+
+    def __init__(
+        self, account: TenantAccount, future: asyncio.Future[PooledConnection], since: float
+    ) -> None:
+        """Wait on behalf of *account* since the monotonic time *since*."""
+        self.account = account
+        self.future = future
+        self.since = since
+
+    @property
+    def handed(self) -> PooledConnection | None:
+        """The connection it was given, None if it was not served."""
+        future = self.future
+        if not future.done() or future.cancelled() or future.exception() is not None:
+            return None
+        return future.result()
+
+    def fail(self, error: Exception) -> None:
+        """Wake the caller with *error*, unless it was served or gave up already."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class WaitQueue:
+    """Waiters by tenant."""
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._queues: dict[TenantAccount, deque[Waiter]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """How many callers wait."""
+        return self._count
+
+    def add(self, waiter: Waiter) -> None:
+        """Put *waiter* behind the others of its tenant."""
+        self._queues.setdefault(waiter.account, deque()).append(waiter)
+        self._count += 1
+        waiter.account.waiting += 1
+
+    def discard(self, waiter: Waiter) -> None:
+        """Take *waiter* out if it is still here."""
+        queue = self._queues.get(waiter.account)
+        if queue is None or waiter not in queue:
+            return
+        queue.remove(waiter)
+        self._taken(waiter, queue)
+
+    def next(self) -> Waiter | None:
+        """The waiter to serve now, still in the queue; None when nobody may be served."""
+        while (waiter := self._first()) is not None and waiter.future.done():
+            self.pop(waiter)
+        return waiter
+
+    def _first(self) -> Waiter | None:
+        best: Waiter | None = None
+        for account, queue in self._queues.items():
+            if not account.may_lease:
+                continue
+            head = queue[0]
+            if best is None or (account.share, head.since) < (best.account.share, best.since):
+                best = head
+        return best
+
+    def pop(self, waiter: Waiter) -> None:
+        """Take out *waiter*, which `next` has just returned."""
+        queue = self._queues[waiter.account]
+        queue.popleft()
+        self._taken(waiter, queue)
+
+    def clear(self) -> list[Waiter]:
+        """Take out and return everybody."""
+        everybody = [waiter for queue in self._queues.values() for waiter in queue]
+        for waiter in everybody:
+            waiter.account.waiting -= 1
+        self._queues.clear()
+        self._count = 0
+        return everybody
+
+    @property
+    def servable(self) -> int:
+        """How many could be served at once if there were connections enough."""
+        total = 0
+        for account, queue in self._queues.items():
+            cap = account.tenant.spec.max_leases
+            total += len(queue) if cap is None else max(0, min(len(queue), cap - account.leased))
+        return total
+
+    def _taken(self, waiter: Waiter, queue: deque[Waiter]) -> None:
+        self._count -= 1
+        waiter.account.waiting -= 1
+        if not queue:
+            del self._queues[waiter.account]

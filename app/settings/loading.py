@@ -1,0 +1,92 @@
+"""Read the settings at start, and gather everything that is wrong with them into one error.
+
+What pydantic-settings lets pass is caught here: unknown variables, libpq's own variables, and
+secret files that cannot be read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pydantic_settings
+from pydantic import ValidationError
+
+from app.settings.endpoint import Endpoint, ServerSettings
+from app.settings.problems import (
+    ENV_DELIMITER,
+    ENV_PREFIX,
+    SettingsError,
+    both_names,
+    sentences,
+    unknown_key,
+)
+from app.settings.settings import Settings
+from app.settings.toml import CONFIG_FILE_VARIABLE
+
+_NESTED = frozenset({"catalog", "servers"})
+_LIBPQ_VARIABLES = ("PGPASSFILE", "PGPASSWORD", "PGSERVICE")
+
+
+def load_settings() -> Settings:
+    """Read arguments, environment and TOML file into settings that are fit to start with.
+
+    Raises:
+        SettingsError: with one sentence per problem, naming the key and never its value.
+    """
+    problems = [*_unknown_variables(), *_libpq_variables()]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += sentences(
+            error, tuple(Settings.model_fields), tuple(ServerSettings.model_fields)
+        )
+    except pydantic_settings.SettingsError:
+        keys = " or ".join(both_names(key) for key in sorted(_NESTED))
+        problems.append(f"{keys}: Not valid JSON.")
+    except SettingsError as error:
+        problems.append(str(error))
+    else:
+        problems += _unreadable_secrets(settings)
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings
+
+
+def _unknown_variables() -> Iterator[str]:
+    """Find the variables that pydantic-settings would ignore."""
+    fields = Settings.model_fields
+    for variable in sorted(os.environ):
+        if not variable.upper().startswith(ENV_PREFIX) or variable == CONFIG_FILE_VARIABLE:
+            continue
+        name = variable[len(ENV_PREFIX) :].lower()
+        top, delimiter, _ = name.partition(ENV_DELIMITER)
+        if top not in fields or (delimiter and top not in _NESTED):
+            known = [field.upper() for field in fields]
+            yield unknown_key(variable, top.upper(), known, prefix=ENV_PREFIX)
+
+
+def _libpq_variables() -> Iterator[str]:
+    for variable in _LIBPQ_VARIABLES:
+        if variable in os.environ:
+            yield (
+                f"{variable} must not be set: the driver would fall back to it;"
+                " credentials are declared per server."
+            )
+
+
+def _unreadable_secrets(settings: Settings) -> Iterator[str]:
+    endpoints: dict[tuple[str, ...], Endpoint] = {
+        ("servers", name): server for name, server in settings.servers.items()
+    }
+    if settings.catalog is not None:
+        endpoints["catalog",] = settings.catalog
+    for path, endpoint in endpoints.items():
+        try:
+            endpoint.read_password()
+        except SettingsError as error:
+            yield f"{both_names(*path, 'password_file')}: {error}"
+    try:
+        settings.read_secret_key()
+    except SettingsError as error:
+        yield f"{both_names('secret_key_file')}: {error}"

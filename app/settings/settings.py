@@ -1,0 +1,243 @@
+"""The settings themselves: one field per knob, its unit, default and reason underneath.
+
+Values and the rules between them; where they come from is `sources` and `loading`.
+Durations are seconds, sizes are connections unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy
+from app.settings.endpoint import CatalogSettings, Port, ServerSettings, read_secret
+from app.settings.problems import ENV_DELIMITER, ENV_PREFIX, both_names
+from app.settings.toml import read_toml
+
+EMBEDDED_SERVER = "local"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
+Size = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class Settings(BaseSettings):
+    """What an operator may decide; frozen once read.
+
+    Arguments win over the environment (`POOLKEEPER_*`), which wins over the TOML file
+    (`poolkeeper.toml` in the working directory, or the one `POOLKEEPER_CONFIG_FILE` names).
+    """
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter=ENV_DELIMITER,
+        env_prefix=ENV_PREFIX,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+
+    # --- the service -------------------------------------------------------------------------
+
+    host: str = "127.0.0.1"
+    """Address to listen on; this machine only, for there is no authentication yet."""
+
+    port: Port = 8080
+    """TCP port to listen on; 8080 by custom."""
+
+    data_dir: Path = Path(".poolkeeper")
+    """Folder of the embedded Postgres and generated secrets; beside where one works."""
+
+    allow_no_auth: bool = False
+    """Whether others than this machine may call without authentication; off, as one would hope."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """One JSON event a line, or text for people; auto looks whether stderr is a terminal."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severity that is logged; INFO tells every change and no request of a tenant."""
+
+    shutdown_seconds: Seconds = 5.0
+    """How long leases may go on after SIGTERM; 5 s fits inside any orchestrator's grace."""
+
+    secret_key: SecretStr | None = Field(default=None, min_length=1)
+    """Key from which tenants' login passwords are derived; from the environment only."""
+
+    secret_key_file: Path | None = None
+    """File with that key; when neither is given, one is made in data_dir, readable by us alone."""
+
+    # --- servers and tenants -----------------------------------------------------------------
+
+    servers: dict[ServerName, ServerSettings] = {}
+    """Postgres servers by name; none means one embedded server, called local."""
+
+    catalog: CatalogSettings | None = None
+    """Where the service remembers; required with servers, embedded without."""
+
+    embedded_max_connections: int = Field(default=100, ge=20, le=10_000)
+    """The embedded server's max_connections; 100, as Postgres has it."""
+
+    default_server: str | None = None
+    """Server of tenants that name none; by default the only one there is."""
+
+    default_strategy: PoolStrategy = PoolStrategy.SHARED
+    """Strategy of tenants that name none; shared, the cheapest."""
+
+    query_on_shared: bool | None = None
+    """Whether shared tenants may use the query endpoint; by default on the embedded server only."""
+
+    # --- pools -------------------------------------------------------------------------------
+
+    shared_pool_size: Size = 20
+    """Most connections of a server's shared pool; 20, for all its tenants together."""
+
+    per_tenant_max_pools: Size = 100
+    """Most live pools under per_tenant; beyond it the least recently used goes."""
+
+    per_tenant_pool_size: Size = 5
+    """Most connections of a per_tenant pool; 5, the advisor's lower bound."""
+
+    per_database_max_databases: Size = 50
+    """Most live pools under per_database; 50, because each back-end caches its own catalogs."""
+
+    per_database_pool_size: Size = 5
+    """Most connections of a per_database pool; 5, the advisor's lower bound."""
+
+    warmup_size: int = Field(default=1, ge=0, le=10_000)
+    """Connections opened with a pool; 1, so that the first borrower rarely waits for a login."""
+
+    idle_timeout_seconds: Seconds = 300.0
+    """How long a connection may be unused; 300 s outlasts a page being read."""
+
+    max_lifetime_seconds: Seconds = 1800.0
+    """Age at which a connection is replaced; 1800 s bounds the memory a back-end gathers."""
+
+    health_check: bool = True
+    """Whether idle connections are checked; on, since a dead one costs a borrower an error."""
+
+    health_check_interval_seconds: Seconds = 30.0
+    """Time between checks of an idle connection; 30 s finds a restart before most people do."""
+
+    acquire_timeout_seconds: float = Field(default=5.0, gt=0, le=300)
+    """How long a borrower waits for a connection; 5 s, and never for ever."""
+
+    max_waiting: int = Field(default=1000, ge=0, le=100_000)
+    """Most borrowers waiting on one pool; 1000, since beyond it waiting helps nobody."""
+
+    connect_timeout_seconds: float = Field(default=5.0, gt=0, le=300)
+    """How long one login may take; 5 s covers TLS and SCRAM on a busy server."""
+
+    max_connecting: int | None = Field(default=None, ge=1, le=1000)
+    """Logins under way on one server; by default twice our cores, SCRAM being CPU work."""
+
+    query_timeout_seconds: float = Field(default=30.0, gt=0, le=3600)
+    """Longest statement of the query endpoint; 30 s, what proxies wait for a reply."""
+
+    query_max_rows: int = Field(default=1000, ge=1, le=100_000)
+    """Most rows the query endpoint returns; 1000, what one can look at."""
+
+    # --- loops and the advisor ---------------------------------------------------------------
+
+    poll_interval_seconds: Seconds = 5.0
+    """Time between measurements of all pools; 5 s, what a person watching can follow."""
+
+    reconcile_interval_seconds: Seconds = 10.0
+    """Time between comparisons of desired with actual; 10 s, an outage's tail."""
+
+    stats_window_seconds: Seconds = 300.0
+    """Rolling window of the percentiles; 300 s forgets a burst within minutes."""
+
+    sample_retention_hours: float = Field(default=24.0, gt=0, le=8760)
+    """How long samples are kept, in hours; 24 shows a whole day."""
+
+    budget_margin: int = Field(default=5, ge=0, le=10_000)
+    """Connections of each server left for others; 5 let a person in with psql."""
+
+    advisor_mode: Literal["off", "recommend", "apply"] = "recommend"
+    """What becomes of advice; recommend changes nothing until a person says so."""
+
+    advisor_interval_seconds: float = Field(default=30.0, ge=0.1, le=86_400)
+    """Time between two samples of the advisor; 30 s, as published."""
+
+    advisor_samples: int = Field(default=3, ge=1, le=1000)
+    """Samples in a row that must agree before it advises; 3, as published."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the TOML file; the first that has a key wins.
+
+        Raises:
+            SettingsError: the TOML file cannot be read, or holds a secret.
+        """
+        return init_settings, env_settings, InitSettingsSource(settings_cls, read_toml())
+
+    @model_validator(mode="after")
+    def _is_not_open_to_all(self) -> Self:
+        if not (self.allow_no_auth or _is_loopback(self.host)):
+            key, consent = both_names("host"), both_names("allow_no_auth")
+            raise ValueError(
+                f"{key}: Only a loopback address is allowed without authentication;"
+                f" set {consent} to true to listen beyond this machine all the same"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_secret_key_at_most(self) -> Self:
+        if self.secret_key is not None and self.secret_key_file is not None:
+            key, file = both_names("secret_key"), both_names("secret_key_file")
+            raise ValueError(f"Give at most one of {key} and {file}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_catalog_with_its_servers(self) -> Self:
+        if self.servers and self.catalog is None:
+            raise ValueError(f"{both_names('catalog')}: Required once servers are declared")
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_default_server(self) -> Self:
+        known = list(self.servers) or [EMBEDDED_SERVER]
+        if self.default_server is not None and self.default_server not in known:
+            key = both_names("default_server")
+            raise ValueError(f"{key}: Not a declared server; there is {', '.join(known)}")
+        return self
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the service brings its own Postgres."""
+        return not self.servers
+
+    def read_secret_key(self) -> SecretStr | None:
+        """Return the key for tenants' passwords; None when the operator gave none.
+
+        Raises:
+            SettingsError: its file cannot be read, or is empty.
+        """
+        if self.secret_key_file is not None:
+            return read_secret(self.secret_key_file)
+        return self.secret_key
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,61 @@
+"""Read the optional TOML file, and refuse secrets in it.
+
+Files are copied, mailed and committed; secrets belong in the environment or in files of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from app.settings.problems import SettingsError, both_names
+
+CONFIG_FILE_VARIABLE = "POOLKEEPER_CONFIG_FILE"
+DEFAULT_CONFIG_FILE = "poolkeeper.toml"
+
+_SECRETS = frozenset({"password", "secret_key"})
+
+
+def read_toml() -> dict[str, Any]:
+    """Return what the TOML file says; empty when there is none and none was asked for.
+
+    Raises:
+        SettingsError: it cannot be read, is not TOML, or holds a secret.
+    """
+    asked_for = os.environ.get(CONFIG_FILE_VARIABLE)
+    path = Path(asked_for or DEFAULT_CONFIG_FILE)
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if asked_for:
+            raise SettingsError(f"{CONFIG_FILE_VARIABLE}: There is no file {path}.") from None
+        return {}
+    except OSError as error:
+        raise SettingsError(f"Cannot read {path}: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise SettingsError(f"Cannot read {path}: not UTF-8 text.") from None
+    except tomllib.TOMLDecodeError as error:
+        # Without the cause: it carries the whole document in newer versions of Python.
+        raise SettingsError(f"Cannot read {path}: {error}.") from None
+    _refuse_secrets(said, path)
+    return said
+
+
+def _refuse_secrets(said: dict[str, Any], path: Path) -> None:
+    problems = [
+        f"{both_names(*key)}: Secrets are not read from {path};"
+        " use the environment or a secret file."
+        for key in _secret_keys(said, ())
+    ]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def _secret_keys(table: dict[str, Any], path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    found = [(*path, key) for key in table if key.lower() in _SECRETS]
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found += _secret_keys(value, (*path, key))
+    return found

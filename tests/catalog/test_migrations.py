@@ -1,0 +1,146 @@
+"""The migrations make exactly the tables that the code believes in, and can be taken back."""
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
+from app.catalog import migrate as migration
+from app.catalog.catalog import Catalog
+from app.catalog.database import CatalogAddress
+from app.catalog.migrate import downgrade, migrate
+from app.catalog.tables import metadata
+from app.domain.errors import CatalogUnavailable, Conflict
+from tests.fixtures.catalog import address_of
+from tests.fixtures.postgres import Database, fresh_database
+
+TABLES = {"advisor", "alembic_version", "events", "pools", "recommendations", "samples", "tenants"}
+
+# What alembic cannot compare: constraints with their conditions, and indexes with their options.
+SHAPE = """
+SELECT pg_get_constraintdef(oid), conname FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+UNION ALL
+SELECT indexdef, indexname FROM pg_indexes
+WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+ORDER BY 1, 2
+"""
+
+
+async def tables_of(connection: asyncpg.Connection) -> set[str]:
+    rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    return {name for [name] in rows}
+
+
+async def test_up_down_and_up_again(database: Database) -> None:
+    address = address_of(database)
+    async with database.connected() as connection:
+        await migrate(address)
+        assert await tables_of(connection) == TABLES
+        await migrate(address)
+        await downgrade(address)
+        assert await tables_of(connection) == {"alembic_version"}
+        await migrate(address)
+        assert await tables_of(connection) == TABLES
+
+
+async def test_alembic_finds_no_drift(catalog_address: CatalogAddress) -> None:
+    def differences(connection: Connection) -> list[object]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return list(
+            compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        )
+
+    engine = catalog_address.engine(timeout=10)
+    try:
+        async with engine.connect() as connection:
+            assert await connection.run_sync(differences) == []
+    finally:
+        await engine.dispose()
+
+
+async def test_constraints_and_indexes_have_not_drifted_either(
+    catalog_database: Database, postgres_server: Database
+) -> None:
+    async with fresh_database(postgres_server, template="template1") as believed:
+        engine = address_of(believed).engine(timeout=10)
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+        await engine.dispose()
+        async with believed.connected() as one, catalog_database.connected() as other:
+            assert await other.fetch(SHAPE) == await one.fetch(SHAPE)
+
+
+async def test_of_several_who_start_at_once_one_migrates(database: Database) -> None:
+    address = address_of(database)
+    await asyncio.gather(*(migrate(address) for _ in range(4)))
+    async with database.connected() as connection:
+        assert await tables_of(connection) == TABLES
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(database: Database) -> None:
+    """Here the last table of all is there before."""
+    async with database.connected() as connection:
+        await connection.execute("CREATE TABLE samples ()")
+        with pytest.raises(Exception, match="samples"):
+            await migrate(address_of(database))
+        assert await tables_of(connection) == {"samples"}
+
+
+async def test_waiting_for_another_migration_has_an_end(database: Database) -> None:
+    async with database.connected() as connection, connection.transaction():
+        lock = "SELECT pg_advisory_xact_lock($1, $2)"
+        await connection.execute(lock, migration.LOCK_CLASS, migration._MIGRATION_LOCK)
+        with pytest.raises(CatalogUnavailable):
+            await migrate(address_of(database), deadline=0.3)
+    await migrate(address_of(database))
+
+
+async def test_a_schema_from_the_future_is_refused(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with catalog_database.connected() as connection:
+        await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Conflict, match="9999"):
+        await migrate(catalog_address)
+
+
+async def test_a_server_that_is_away_cannot_be_migrated() -> None:
+    closed = CatalogAddress(host="127.0.0.1", port=1, user="u", password="p", database="d")
+    with pytest.raises(CatalogUnavailable):
+        await migrate(closed)
+
+
+def test_the_folder_alembic_does_not_hide_the_library() -> None:
+    checkout = Path(__file__).parents[2]
+    assert (checkout / "alembic" / "env.py").is_file()
+    found = subprocess.run(
+        [sys.executable, "-c", "import alembic.config; print(alembic.__file__)"],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout
+    assert checkout / "alembic" not in Path(found.strip()).parents
+
+
+async def test_migrating_leaves_logging_alone(database: Database) -> None:
+    before = (logging.root.level, logging.root.handlers[:], logging.root.manager.disable)
+    await migrate(address_of(database))
+    assert (logging.root.level, logging.root.handlers[:], logging.root.manager.disable) == before
+
+
+async def test_a_migrated_catalog_is_empty(catalog: Catalog) -> None:
+    assert await catalog.tenants.load() == ()
+    assert await catalog.pools.load() == ()
+    assert await catalog.events.page() == ()

@@ -1,0 +1,231 @@
+"""The catalog may go away and come back at any moment; mistakes of ours are not outages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from traceback import format_exception
+
+import asyncpg
+import pytest
+
+from app.catalog.catalog import Catalog
+from app.catalog.database import CONNECTIONS, CatalogAddress, outages_translated
+from app.catalog.migrate import migrate
+from app.domain.errors import CatalogUnavailable
+from app.embedded import EmbeddedPostgres
+from tests.catalog.values import event, spec
+from tests.fixtures.catalog import address_of
+from tests.fixtures.postgres import Database
+from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+
+@asynccontextmanager
+async def opened(address: CatalogAddress, *, deadline: float = 5.0) -> AsyncIterator[Catalog]:
+    catalog = Catalog(address, deadline=deadline)
+    try:
+        yield catalog
+    finally:
+        await catalog.close()
+
+
+def checked_out(catalog: Catalog) -> int:
+    """How many connections are in somebody's hands."""
+    pool = catalog._database._engine.pool
+    return pool.checkedout()  # type: ignore[attr-defined,no-any-return]
+
+
+def save(catalog: Catalog, **changes: object) -> "asyncio.Task[object]":
+    saving = catalog.tenants.save(spec(**changes), event=event())
+    return asyncio.create_task(saving, name="save")
+
+
+async def waiting_for_locks(connection: asyncpg.Connection) -> list[int]:
+    """The back-ends in this database that wait for a lock."""
+    rows = await connection.fetch(
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return [pid for [pid] in rows]
+
+
+async def test_a_catalog_nobody_asked_yet_is_not_called_available(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with opened(catalog_address) as catalog:
+        assert not catalog.available
+        await catalog.ping()
+        assert catalog.available
+
+
+async def test_a_refused_login_is_an_outage_and_tells_no_secret(
+    catalog_address: CatalogAddress,
+) -> None:
+    address = replace(catalog_address, password="wrong-horse")
+    async with opened(address) as catalog:
+        with pytest.raises(CatalogUnavailable) as raised:
+            await catalog.ping()
+    assert "password authentication failed" in repr(raised.value.__cause__)
+    told = "".join(format_exception(raised.value)) + repr(address) + repr(catalog)
+    assert "wrong-horse" not in told
+
+
+async def test_a_missing_database_is_an_outage(catalog_address: CatalogAddress) -> None:
+    async with opened(replace(catalog_address, database="nowhere")) as catalog:
+        with pytest.raises(CatalogUnavailable):
+            await catalog.ping()
+
+
+async def test_refused_and_cut_connections_heal(
+    catalog_address: CatalogAddress, fault_proxy: FaultProxy
+) -> None:
+    async with opened(replace(catalog_address, port=fault_proxy.port)) as catalog:
+        await save(catalog)
+        fault_proxy.refuse()
+        await fault_proxy.reset()
+        for _ in range(CONNECTIONS + 1):
+            with pytest.raises(CatalogUnavailable):
+                await save(catalog, weight=2)
+            assert not catalog.available
+        await fault_proxy.pass_through()
+        await save(catalog, weight=3)
+        assert catalog.available
+        assert checked_out(catalog) == 0
+
+
+async def test_a_silent_catalog_is_given_up_at_the_deadline(
+    catalog_address: CatalogAddress, fault_proxy: FaultProxy
+) -> None:
+    address = replace(catalog_address, port=fault_proxy.port)
+    async with opened(address, deadline=0.3) as catalog:
+        await save(catalog)
+        fault_proxy.black_hole()
+        for _ in range(2):
+            with pytest.raises(CatalogUnavailable):
+                await catalog.ping()
+        assert checked_out(catalog) == 0
+        await fault_proxy.pass_through()
+        await catalog.ping()
+        assert catalog.available
+
+
+async def test_a_stopped_postgres_is_an_outage_and_its_return_ends_it(
+    private_postgres: EmbeddedPostgres,
+) -> None:
+    address = address_of(await superuser_of(private_postgres))
+    await migrate(address)
+    async with opened(address) as catalog:
+        await asyncio.gather(*(save(catalog, weight=1) for _ in range(8)))
+        await private_postgres.restart()
+        await catalog.ping()
+        await private_postgres.stop()
+        with pytest.raises(CatalogUnavailable):
+            await catalog.ping()
+
+
+async def test_a_terminated_backend_loses_its_operation_only(
+    catalog: Catalog, catalog_database: Database
+) -> None:
+    await save(catalog)
+    async with catalog_database.connected() as other, catalog_database.connected() as admin:
+        async with other.transaction():
+            await other.execute("SELECT FROM tenants FOR UPDATE")
+            saving = save(catalog, weight=2)
+            await eventually(lambda: waiting_for_locks(admin))
+            [pid] = await waiting_for_locks(admin)
+            await admin.execute("SELECT pg_terminate_backend($1)", pid)
+            with pytest.raises(CatalogUnavailable):
+                await saving
+        assert not catalog.available
+        [tenant] = await catalog.tenants.load()
+        assert tenant.spec.weight == 1
+        assert catalog.available
+
+
+async def test_whoever_finds_all_connections_taken_waits_for_the_deadline(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with opened(catalog_address, deadline=1.0) as catalog:
+        await save(catalog)
+        async with catalog_database.connected() as other, other.transaction():
+            await other.execute("SELECT FROM tenants FOR UPDATE")
+            everybody = [save(catalog, weight=2) for _ in range(CONNECTIONS + 2)]
+            outcomes = await asyncio.gather(*everybody, return_exceptions=True)
+        assert all(isinstance(outcome, CatalogUnavailable) for outcome in outcomes)
+        assert checked_out(catalog) == 0
+        await save(catalog, weight=2)
+
+
+async def test_a_write_on_a_read_only_catalog_is_an_outage(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    name = catalog_database.database
+    async with catalog_database.connected() as connection:
+        await connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    async with opened(catalog_address) as catalog:
+        assert await catalog.tenants.load() == ()
+        with pytest.raises(CatalogUnavailable):
+            await save(catalog)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.AdminShutdownError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.ConnectionDoesNotExistError,
+        asyncpg.DiskFullError,
+        asyncpg.TooManyConnectionsError,
+        ConnectionResetError,
+        TimeoutError,
+    ],
+)
+def test_what_counts_as_an_outage(error: Callable[[str], Exception]) -> None:
+    with pytest.raises(CatalogUnavailable) as raised, outages_translated():
+        raise error("because")
+    assert str(raised.value.__cause__) == "because"
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.UndefinedColumnError, asyncpg.UniqueViolationError, ValueError]
+)
+def test_what_does_not(error: type[Exception]) -> None:
+    with pytest.raises(error), outages_translated():
+        raise error("because")
+
+
+async def test_cancelled_callers_leak_nothing(catalog: Catalog, catalog_database: Database) -> None:
+    """Wherever it hits them: each of these is cancelled half a millisecond later."""
+    for delay in range(40):
+        callers = [save(catalog, tenant=f"t{number}") for number in range(CONNECTIONS + 2)]
+        await asyncio.sleep(delay / 2000)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        assert checked_out(catalog) == 0
+    await catalog.ping()
+    async with catalog_database.connected() as connection:
+        states = """
+            SELECT count(*) <= $1 AND count(*) FILTER (WHERE state <> 'idle') = 0
+            FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()
+        """
+        await eventually(lambda: connection.fetchval(states, CONNECTIONS))
+
+
+async def test_a_caller_cancelled_in_the_silence_leaks_nothing(
+    catalog_address: CatalogAddress, fault_proxy: FaultProxy
+) -> None:
+    async with opened(replace(catalog_address, port=fault_proxy.port)) as catalog:
+        await catalog.ping()
+        fault_proxy.black_hole()
+        caller = save(catalog)
+        await eventually(lambda: checked_out(catalog) == 1)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert checked_out(catalog) == 0
+        await fault_proxy.pass_through()
+        await catalog.ping()

@@ -1,0 +1,137 @@
+"""A pool has at most one open recommendation, and what became of each is known."""
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from app.catalog.catalog import Catalog
+from app.domain.errors import RecommendationClosed, RecommendationNotFound
+from app.domain.recommendation import RecommendationStatus
+from tests.catalog.values import NOON, event, ids, recommendation, refused_event
+from tests.fixtures.postgres import Database
+
+
+async def test_a_recommendation_is_read_as_it_was_added(catalog: Catalog) -> None:
+    given = recommendation()
+    await catalog.recommendations.add(given)
+    assert await catalog.recommendations.get(given.id) == given
+    assert await catalog.recommendations.page() == (given,)
+    with pytest.raises(RecommendationNotFound):
+        await catalog.recommendations.get(uuid4())
+
+
+async def test_a_new_one_supersedes_the_open_one_of_its_pool(catalog: Catalog) -> None:
+    first, other, second = recommendation(), recommendation("other"), recommendation(seconds=5)
+    for given in (first, other, second):
+        await catalog.recommendations.add(given)
+    found = await catalog.recommendations.get(first.id)
+    assert found == replace(
+        first, status=RecommendationStatus.SUPERSEDED, closed_at=second.created_at
+    )
+    still_open = await catalog.recommendations.page(status=RecommendationStatus.OPEN)
+    assert ids(still_open) == [second.id, other.id]
+
+
+async def test_one_that_cannot_be_added_supersedes_nothing(catalog: Catalog) -> None:
+    first = recommendation()
+    await catalog.recommendations.add(first)
+    with pytest.raises(IntegrityError):
+        await catalog.recommendations.add(recommendation(id=first.id))
+    assert await catalog.recommendations.page() == (first,)
+
+
+async def test_the_database_itself_refuses_a_second_open_one(
+    catalog: Catalog, catalog_database: Database
+) -> None:
+    first, second = recommendation(), recommendation(seconds=1)
+    await catalog.recommendations.add(first)
+    await catalog.recommendations.add(second)
+    async with catalog_database.connected() as connection:
+        with pytest.raises(Exception, match="recommendations_open_by_pool_key"):
+            await connection.execute(
+                "UPDATE recommendations SET status = 'open', closed_at = NULL WHERE id = $1",
+                first.id,
+            )
+
+
+async def test_closing_is_for_one_and_is_told(catalog: Catalog) -> None:
+    given = recommendation()
+    await catalog.recommendations.add(given)
+    closed = await catalog.recommendations.close(
+        given.id,
+        RecommendationStatus.DISMISSED,
+        at=NOON,
+        closed_by="api",
+        event=event("recommendation.dismissed"),
+    )
+    assert closed == replace(
+        given, status=RecommendationStatus.DISMISSED, closed_at=NOON, closed_by="api"
+    )
+    with pytest.raises(RecommendationClosed, match="dismissed"):
+        await catalog.recommendations.close(
+            given.id, RecommendationStatus.APPLIED, at=NOON, closed_by="api", event=event("no")
+        )
+    with pytest.raises(RecommendationNotFound):
+        await catalog.recommendations.close(
+            uuid4(), RecommendationStatus.APPLIED, at=NOON, closed_by="api", event=event("no")
+        )
+    assert await catalog.recommendations.get(given.id) == closed
+    [told] = await catalog.events.page()
+    assert told.action == "recommendation.dismissed"
+
+
+async def test_no_closing_without_its_event(catalog: Catalog) -> None:
+    given = recommendation()
+    await catalog.recommendations.add(given)
+    with pytest.raises(DBAPIError):
+        await catalog.recommendations.close(
+            given.id,
+            RecommendationStatus.DISMISSED,
+            at=NOON,
+            closed_by="api",
+            event=refused_event(),
+        )
+    assert await catalog.recommendations.get(given.id) == given
+
+
+async def test_those_whose_time_is_over_expire(catalog: Catalog) -> None:
+    early, late = recommendation(), recommendation("other", seconds=60)
+    await catalog.recommendations.add(early)
+    await catalog.recommendations.add(late)
+    now = NOON + timedelta(minutes=10)
+    expired = replace(early, status=RecommendationStatus.EXPIRED, closed_at=now)
+    assert await catalog.recommendations.expire(now) == (expired,)
+    assert await catalog.recommendations.expire(now) == ()
+    assert await catalog.recommendations.get(late.id) == late
+
+
+async def test_pages_hold_still_while_recommendations_arrive(catalog: Catalog) -> None:
+    """Also when several were made at the same moment."""
+    given = [recommendation(f"t{number}", seconds=number // 3) for number in range(10)]
+    for each in given:
+        await catalog.recommendations.add(each)
+    seen = []
+    before = None
+    while page := await catalog.recommendations.page(before=before, limit=2):
+        seen += ids(page)
+        before = (page[-1].created_at, page[-1].id)
+        await catalog.recommendations.add(recommendation(seconds=60))
+    newest_first = sorted(given, key=lambda each: (each.created_at, each.id), reverse=True)
+    assert seen == [each.id for each in newest_first]
+
+
+async def test_filters_narrow_the_list(catalog: Catalog) -> None:
+    old, new = recommendation(), recommendation(seconds=1)
+    shared = recommendation("shared@local", seconds=2)
+    for each in (old, new, shared):
+        await catalog.recommendations.add(each)
+    page = catalog.recommendations.page
+    assert ids(await page(pool_id="acme")) == [new.id, old.id]
+    assert ids(await page(tenant="acme")) == [new.id, old.id]
+    assert ids(await page(pool_id="shared@local")) == [shared.id]
+    assert ids(await page(status=RecommendationStatus.SUPERSEDED)) == [old.id]
+    assert ids(await page(status=RecommendationStatus.OPEN, pool_id="acme")) == [new.id]
+    assert await page(status=RecommendationStatus.APPLIED) == ()

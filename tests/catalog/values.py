@@ -1,0 +1,100 @@
+"""Values to store, complete but for what a test is about."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from app.domain.advisor import Action, PoolSizingRecommendation, ReasonCode
+from app.domain.event import Actor, Event
+from app.domain.pool import Percentiles, PoolMetrics, PoolStats
+from app.domain.recommendation import Recommendation, RecommendationStatus
+from app.domain.sample import PoolSample
+from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
+
+ACME = TenantId("acme")
+NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
+
+
+def spec(tenant: str = "acme", **changes: Any) -> TenantSpec:
+    declared = TenantSpec(id=TenantId(tenant), server="local", strategy=PoolStrategy.PER_TENANT)
+    return replace(declared, **changes)
+
+
+def event(action: str = "tenant.created", **changes: Any) -> Event:
+    told = Event(at=NOON, actor=Actor(name="api", request_id="r-1"), action=action, tenant="acme")
+    return replace(told, **changes)
+
+
+def refused_event() -> Event:
+    """An event that Postgres cannot store: no jsonb holds a NUL."""
+    return event(after={"name": "\0"})
+
+
+def sample(
+    subject: str = "acme",
+    seconds: float = 0.0,
+    *,
+    acquired: int = 0,
+    timeouts: int = 0,
+    active: int = 0,
+    wait_p95_ms: float | None = None,
+) -> PoolSample:
+    """What was measured `seconds` after noon."""
+    return PoolSample(
+        subject=subject,
+        at=NOON + timedelta(seconds=seconds),
+        total_connections=5,
+        stats=PoolStats(
+            connections_acquired=acquired,
+            connections_released=acquired,
+            active_connections=active,
+            idle_connections=5 - active,
+            waiting_requests=0,
+            total_wait_time_ms=0.0,
+            max_wait_time_ms=0.0,
+            timeouts=timeouts,
+            rejected=0,
+            health_check_failures=0,
+            connections_opened=5,
+            connections_closed=0,
+            connections_lost=0,
+            connect_failures=0,
+            created_at=NOON,
+            last_activity=NOON,
+            window_seconds=300.0,
+            wait=Percentiles(p95_ms=wait_p95_ms),
+            hold=Percentiles(),
+            connect=Percentiles(),
+        ),
+    )
+
+
+def recommendation(pool_id: str = "acme", seconds: float = 0.0, **changes: Any) -> Recommendation:
+    """Advice given `seconds` after noon, good for ten minutes."""
+    created_at = NOON + timedelta(seconds=seconds)
+    given = Recommendation(
+        id=uuid4(),
+        pool_id=pool_id,
+        tenant=None if "@" in pool_id else pool_id,
+        rule="hysteresis",
+        advice=PoolSizingRecommendation(
+            action=Action.SCALE_UP,
+            current_size=5,
+            new_size=10,
+            reason_code=ReasonCode.QUEUE_ABOVE_TARGET,
+            reason="8 requests waiting (threshold 3); grown by 5",
+        ),
+        max_size=5,
+        metrics=PoolMetrics(
+            total_connections=5, idle_connections=0, active_connections=5, waiting_requests=8
+        ),
+        status=RecommendationStatus.OPEN,
+        created_at=created_at,
+        expires_at=created_at + timedelta(minutes=10),
+    )
+    return replace(given, **changes)
+
+
+def ids(found: tuple[Recommendation, ...]) -> list[UUID]:
+    return [each.id for each in found]

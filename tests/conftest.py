@@ -1,0 +1,27 @@
+"""What every test stands on: a scrubbed environment, and the fixtures, one topic per plugin."""
+
+import asyncio
+import os
+
+import pytest
+
+pytest_plugins = [
+    "tests.fixtures.postgres",  # first: the others import it
+    "tests.fixtures.catalog",
+    "tests.fixtures.private_postgres",
+    "tests.fixtures.proxy",
+    "tests.fixtures.roles",
+]
+
+
+def pytest_sessionstart() -> None:
+    """Without this, pytest-asyncio's look at "the current loop" makes one that nobody closes."""
+    asyncio.set_event_loop(None)
+
+
+@pytest.fixture(autouse=True)
+def scrubbed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The developer's own settings and Postgres variables change no result."""
+    for name in os.environ:
+        if name.startswith(("POOLKEEPER_", "PG")):
+            monkeypatch.delenv(name)
