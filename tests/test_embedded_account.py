@@ -13,7 +13,7 @@ import pytest
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.embedded.binaries import installed_package
 from tests.fixtures.private_postgres import superuser_of
-from tests.fixtures.processes import groups, is_root, owner, program
+from tests.fixtures.processes import command_line, groups, is_root, owner
 
 only_root = pytest.mark.skipif(not is_root(), reason="only root gives up privileges")
 
@@ -86,7 +86,7 @@ async def test_programs_only_root_may_reach_are_copied_once(
         )
         await postgres.start()
         assert postgres.pid is not None
-        copies.add(program(postgres.pid))
+        copies.add(Path(command_line(postgres.pid)[0]))
         await postgres.stop()
     [copy] = (enterable_path / "shared").iterdir()
     assert copies == {copy / package.name / "pginstall" / "bin" / "postgres"}

@@ -80,7 +80,10 @@ class Database:
     """The service's connections to its catalog; at most `CONNECTIONS` at a time."""
 
     def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:
-        """Connect to nothing yet; one operation may take *deadline* seconds in all."""
+        """Connect to nothing yet; one operation may take *deadline* seconds in all.
+
+        Letting go of a connection that has fallen silent may take two seconds more.
+        """
         self._deadline = deadline
         self._available = False
         self._engine = address.engine(
@@ -106,11 +109,11 @@ class Database:
         try:
             with outages_translated():
                 async with asyncio.timeout(self._deadline), self._engine.begin() as connection:
+                    self._available = True
                     yield connection
         except CatalogUnavailable:
             self._available = False
             raise
-        self._available = True
 
     async def close(self) -> None:
         """Close every connection; a closed database opens again when it is used."""

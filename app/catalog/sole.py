@@ -100,14 +100,12 @@ class SoleService:
                     self._connection, self._backend = connection, connection.get_server_pid()
                     return
                 holder = await connection.fetchrow(_HOLDER, LOCK_CLASS, _SOLE_LOCK)
-        if holder is not None and holder["pid"] == self._backend:
+        if holder is None:  # it has let go just now
+            raise CatalogInUse
+        if holder["pid"] == self._backend:
             raise CatalogUnavailable("The catalog still waits for the connection that we lost.")
-        raise CatalogInUse(
-            None
-            if holder is None
-            else f"The catalog is in use by {holder['application_name'] or 'another service'}"
-            f" (back-end {holder['pid']})."
-        )
+        name = holder["application_name"] or "another service"
+        raise CatalogInUse(f"The catalog is in use by {name} (back-end {holder['pid']}).")
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[asyncpg.Connection]:

@@ -83,7 +83,6 @@ class Cluster:
         Raises:
             EmbeddedPostgresError: initdb failed, with what it said.
         """
-        await asyncio.to_thread(self._remove_half_made)
         half = Path(tempfile.mkdtemp(prefix=HALF_MADE, dir=self.place))
         try:
             write_private(half / "password", password)
@@ -104,6 +103,10 @@ class Cluster:
             (half / "postgres").rename(self.directory)
         finally:
             shutil.rmtree(half, ignore_errors=True)
+
+    async def remove_half_made(self) -> None:
+        """Remove what a killed service left; its initdb may have outlived it, so look each time."""
+        await asyncio.to_thread(self._remove_half_made)
 
     def _remove_half_made(self) -> None:
         for leftover in self.place.glob(f"{HALF_MADE}*"):

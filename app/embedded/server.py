@@ -135,6 +135,7 @@ class EmbeddedPostgres:
         if (left := Postmaster.left_in(cluster.directory)) is not None:
             log.warning("embedded postgres of a killed service found running", pid=left.pid)
             await left.stop()
+        await cluster.remove_half_made()
         password = await self._ensure_cluster(cluster)
         port = await self._launch(cluster, port=_free_port())
         address = EmbeddedAddress(HOST, port, "postgres", password)

@@ -47,3 +47,7 @@ class TenantAccount:
             active_connections=self.leased,
             waiting_requests=self.waiting,
         )
+
+    def is_active(self, since: float) -> bool:
+        """Whether it holds or awaits a lease, or did so after the monotonic time *since*."""
+        return bool(self.leased or self.waiting) or self.recorder.was_used(since)

@@ -29,6 +29,7 @@ class PooledConnection:
 
     Attributes:
         raw: asyncpg's connection.
+        pid: the process id of its back-end, known also after the connection broke.
         epoch: the pool's epoch when it was opened; an older one than the pool's is replaced.
         generation: the server's generation when it was opened; an older one is stale.
         uses: how many leases it has served.
@@ -46,6 +47,7 @@ class PooledConnection:
         "generation",
         "idle_since",
         "leased_at",
+        "pid",
         "raw",
         "uses",
     )
@@ -62,6 +64,7 @@ class PooledConnection:
         """Note when it was opened and when it will have lived long enough."""
         jitter = random.uniform(0, _LIFETIME_JITTER)  # noqa: S311 - spreads load, hides nothing
         self.raw = raw
+        self.pid = int(raw.get_server_pid())
         self.epoch = epoch
         self.generation = generation
         self.uses = 0
@@ -74,11 +77,6 @@ class PooledConnection:
     def is_closed(self) -> bool:
         """Whether the connection is known to be gone."""
         return bool(self.raw.is_closed())
-
-    @property
-    def pid(self) -> int:
-        """The process id of its back-end."""
-        return int(self.raw.get_server_pid())
 
     def transaction_begun(self) -> None:
         """Tell asyncpg that a transaction was begun by our own statement.
@@ -93,16 +91,15 @@ class PooledConnection:
         return self._proxy
 
     def withdraw(self) -> None:
-        """Make what the borrower got useless, its cursors and prepared statements included."""
+        """Make what the borrower got useless: cursors, prepared statements, callbacks included."""
         if self._proxy is not None:
             self._proxy._detach()
             self._proxy = None
+            self.raw._listeners.clear()
+            self.raw._log_listeners.clear()
+            self.raw._query_loggers.clear()
             self.raw._on_release()
         self.raw._top_xact = None
-
-    async def forget_listeners(self) -> None:
-        """Drop the borrower's callbacks; no round trip, for no transaction is open any more."""
-        await self.raw._reset()
 
     # asyncpg's proxy asks its holder's pool to drop caches after a schema change; each of our
     # connections answers for itself.

@@ -10,6 +10,7 @@ connection still works, so no other test is needed; a dead one is replaced unsee
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
@@ -21,6 +22,7 @@ from app.domain.errors import (
     InvalidInput,
     LeaseLost,
     PoolTimeout,
+    ServerUnavailable,
     StatementEndedLease,
     StatementFailed,
 )
@@ -132,15 +134,23 @@ class Lease:
         connection = self._connection
         clean = False
         try:
-            if kind is None or _leaves_connection_usable(kind):
-                await self._clean_up(connection, commit=kind is None)
+            if kind is None:
+                await self._clean_up(connection, commit=True)
                 clean = True
+            elif _leaves_connection_usable(kind):
+                # The borrower's own error must reach its caller, whatever becomes of the rest.
+                with suppress(LeaseLost, StatementFailed):
+                    await self._clean_up(connection, commit=False)
+                    clean = True
         finally:
             connection.withdraw()
             self._pool.release(connection, reusable=clean)
 
     async def _begin(self, pool: TenantPool, connection: PooledConnection) -> bool:
-        """Make the first round trip; False if the connection turned out to be dead."""
+        """Make the first round trip; False if the connection turned out to be dead.
+
+        Counted as a use of that connection like any other, so every acquisition has its release.
+        """
         begun = False
         try:
             async with asyncio.timeout(_BEGIN_DEADLINE):
@@ -150,17 +160,20 @@ class Lease:
             if self._terms.transaction:
                 connection.transaction_begun()
             begun = True
-        except driver.CONNECTION_ERRORS as error:
-            if connection.uses == 0:
-                raise LeaseLost("A new connection broke before its first use.") from error
+        except driver.CONNECTION_ERRORS:
+            return False
+        except asyncpg.PostgresError as error:
+            raise ServerUnavailable(f"Postgres let no lease begin: {error}") from error
         finally:
             if not begun:
                 pool.release(connection, reusable=False)
-        return begun
+        return True
 
     async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> None:
         connection.withdraw()
         raw = connection.raw
+        if connection.is_closed:
+            raise LeaseLost
         if self._terms.transaction and commit and not raw.is_in_transaction():
             raise StatementEndedLease
         try:

@@ -132,19 +132,24 @@ class LendingPool:
 
     def release(self, connection: PooledConnection, *, reusable: bool) -> None:
         """Take back a lent connection; one that is not *reusable* is closed in the background."""
-        account, now = connection.account, monotonic()
-        if account is None:
+        now = monotonic()
+        if not self._take_back(connection, now):
             return
-        self._roster.unlend(connection)
-        for recorder in self._recorders(account):
-            recorder.lease_ended(now - connection.leased_at, now)
         if reusable:
             self._put_back(connection, now)
         else:
             self._roster.begin_close(connection)
         self.pump()
-        if self.server.budget.is_contended:
-            self.server.budget.reclaim()
+
+    def _take_back(self, connection: PooledConnection, now: float) -> bool:
+        """End the lease on *connection*; False if a drain has cut it before."""
+        account = connection.account
+        if account is None:
+            return False
+        self._roster.unlend(connection)
+        for recorder in self._recorders(account):
+            recorder.lease_ended(now - connection.leased_at, now)
+        return True
 
     def _put_back(self, connection: PooledConnection, now: float) -> None:
         budget = self.server.budget
@@ -181,7 +186,7 @@ class LendingPool:
     def _refuse_newcomer(self, account: TenantAccount) -> None:
         if self.is_closing:
             raise PoolDraining(f"The pool {self.pool_id} is {self.state}.")
-        if not self.server.is_available and not self._roster.lent:
+        if not self.server.is_available:
             raise ServerUnavailable(self.server.unavailable_detail)
         if len(self._waiters) >= self.config.max_waiting:
             for recorder in self._recorders(account):
@@ -225,6 +230,8 @@ class LendingPool:
         if self._works:
             self._hand_over()
             self._grow()
+            if self._roster.idle and self.server.budget.is_contended:
+                self.server.budget.reclaim()
         if self._busy and not self.is_busy:
             self._busy = False
             self._on_quiet(self)

@@ -8,7 +8,7 @@ nothing that must survive.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from app.domain.desired import DesiredPool, Tenant
 from app.domain.errors import NotProvisioned, PoolDraining, TenantDeleting, TenantNotFound
 from app.domain.pool import PoolConfig, PoolSize, PoolStats
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.pools.account import TenantAccount
 from app.pools.eviction import Eviction, EvictionReason
 from app.pools.isolation import Isolation
@@ -25,6 +25,9 @@ from app.pools.pool import TenantPool
 from app.pools.recorder import Recorder
 from app.pools.rooms import PoolRooms
 from app.pools.server import Server
+
+# Evictions remembered between two polls for the audit trail; more than any poll can miss.
+_UNTOLD = 10_000
 
 
 class TenantPoolManager:
@@ -42,8 +45,10 @@ class TenantPoolManager:
         self.servers = servers
         self.isolations = isolations
         self.evictions: Counter[EvictionReason] = Counter()
+        self._untold: deque[Eviction] = deque(maxlen=_UNTOLD)
         self._window = stats_window
         self._accounts: dict[str, TenantAccount] = {}
+        self._served: Counter[str] = Counter()
         self._shared_recorders: dict[str, Recorder] = {}
         self._desired: dict[str, DesiredPool] = {}
         self._closed = False
@@ -65,6 +70,7 @@ class TenantPoolManager:
         if account is None:
             account = TenantAccount(tenant, Recorder(self._window))
             self._accounts[tenant.spec.id] = account
+            self._served[tenant.spec.pool_id] += 1
         account.tenant = tenant
         pool = self.find(tenant.spec.pool_id)
         if pool is not None:
@@ -73,7 +79,9 @@ class TenantPoolManager:
 
     def forget(self, tenant_id: str) -> None:
         """Forget a tenant whose pool is closed."""
-        self._accounts.pop(tenant_id, None)
+        account = self._accounts.pop(tenant_id, None)
+        if account is not None:
+            self._served[account.tenant.spec.pool_id] -= 1
 
     def account(self, tenant_id: str) -> TenantAccount:
         """The account of a known tenant.
@@ -183,18 +191,33 @@ class TenantPoolManager:
     # -- what is wanted ----------------------------------------------------------------------
 
     def want(self, desired: DesiredPool) -> None:
-        """Learn what is wanted of a pool; an open one follows at once."""
+        """Learn what is wanted of a pool, for when it opens next."""
         self._desired[desired.pool_id] = desired
-        pool = self.find(desired.pool_id)
-        if pool is None or pool.is_closing:
-            return
-        if bool(pool.size.min_size) is not bool(desired.size.min_size):
-            self._rooms[pool.config.strategy].keep(pool, kept=bool(desired.size.min_size))
-        pool.resize(desired.size)
-        if desired.paused:
-            pool.pause()
-        else:
-            pool.resume()
+
+    def resize(self, pool: TenantPool, size: PoolSize) -> None:
+        """Change an open pool's size; one with a min_size is exempt from eviction."""
+        if bool(pool.size.min_size) is not bool(size.min_size):
+            self._rooms[pool.config.strategy].keep(pool, kept=bool(size.min_size))
+        pool.resize(size)
+
+    def server_of(self, pool_id: str) -> str | None:
+        """The name of the server a pool is on, open or not; None if nobody uses it any more."""
+        account = self._accounts.get(pool_id)
+        if account is not None:
+            return account.tenant.spec.server
+        return next((name for name in self.servers if shared_pool_id(name) == pool_id), None)
+
+    def account_for_pool(self, pool_id: str) -> TenantAccount | None:
+        """The account of a pool's tenant; of a shared pool, some provisioned tenant's."""
+        account = self._accounts.get(pool_id)
+        if account is not None:
+            return account
+        users = (one for one in self._accounts.values() if one.tenant.spec.pool_id == pool_id)
+        return next((one for one in users if one.tenant.provisioned_at is not None), None)
+
+    def tenants_of(self, pool_id: str) -> int:
+        """How many tenants a pool serves."""
+        return self._served[pool_id]
 
     def unwant(self, pool_id: str) -> None:
         """Forget what was wanted of a pool; it goes on with what it has until it is closed."""
@@ -258,8 +281,16 @@ class TenantPoolManager:
             self.evict(pool, EvictionReason.DRAINED, deadline), f"pool {pool.pool_id}: drain"
         )
 
+    def take_evictions(self) -> list[Eviction]:
+        """Pools that gave way to others or were idle, since this was asked last."""
+        untold = list(self._untold)
+        self._untold.clear()
+        return untold
+
     def _close_evicted(self, pool: TenantPool, reason: EvictionReason) -> None:
         self.evictions[reason] += 1
+        closed = pool.metrics.total_connections
+        self._untold.append(Eviction(pool_id=pool.pool_id, reason=reason, closed=closed))
         self._in_background(pool.drain(0), f"pool {pool.pool_id}: evict")
 
     def _in_background(self, work: Coroutine[Any, Any, object], name: str) -> None:
@@ -279,6 +310,15 @@ class TenantPoolManager:
     def pool_stats(self, pool: TenantPool) -> PoolStats:
         """What was counted about one open pool."""
         return pool.recorder.stats(pool.metrics, monotonic())
+
+    def recently_active(self) -> list[TenantAccount]:
+        """Tenants of shared pools that leased or waited within the statistics' window."""
+        since = monotonic() - self._window
+        return [
+            account
+            for account in self._accounts.values()
+            if account.tenant.spec.is_shared and account.is_active(since)
+        ]
 
     # -- end ---------------------------------------------------------------------------------
 

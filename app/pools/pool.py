@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from app.domain.errors import PoolDraining
 from app.domain.pool import PoolSize, PoolState
@@ -77,7 +78,7 @@ class TenantPool(LendingPool):
         await self._until(lambda: not self._roster.lent, deadline)
         cut = list(self._roster.lent)
         for connection in cut:
-            self._roster.unlend(connection)
+            self._take_back(connection, monotonic())
             self._roster.begin_close(connection, cut=True)
         self.state = PoolState.CLOSED
         if self._retry is not None:

@@ -71,6 +71,10 @@ class Recorder:
         self.opened += 1
         self._connect.record(took, now)
 
+    def was_used(self, since: float) -> bool:
+        """Whether a lease began or ended after the monotonic time *since*."""
+        return self._last_activity is not None and self._last_activity > since
+
     def stats(self, metrics: PoolMetrics, now: float) -> PoolStats:
         """Everything counted so far, with the *metrics* of the moment, as of *now*."""
         wait = self._wait.merged(now)

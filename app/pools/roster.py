@@ -142,9 +142,17 @@ class Roster:
         return len(due), answers.count(False)
 
     async def settle(self, deadline: float) -> None:
-        """Wait up to *deadline* seconds for everything that is being opened or closed."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=deadline)
+        """Let all opening and closing end within *deadline* seconds; what does not is given up."""
+        try:
+            async with asyncio.timeout(deadline):
+                # What was just opened is closed by another task, so one round is not enough.
+                while self._tasks:
+                    await asyncio.wait(set(self._tasks))
+        except TimeoutError:
+            unfinished = list(self._tasks)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
     async def _answers(self, connection: PooledConnection) -> bool:
         answered = False
@@ -152,7 +160,7 @@ class Roster:
             async with asyncio.timeout(_CHECK_DEADLINE):
                 await connection.raw.execute("")
             answered = True
-        except driver.CONNECTION_ERRORS:
+        except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
             self._recorder.health_check_failures += 1
         finally:
             now = monotonic()
@@ -191,13 +199,12 @@ class Roster:
         self._owner.admit(connection)
 
     async def _close_one(self, connection: PooledConnection, *, cut: bool) -> None:
-        raw, pid = connection.raw, connection.pid
+        raw = connection.raw
         try:
-            if not cut:
-                cut = not await _close_gracefully(raw)
-            if cut:
+            # A connection that broke off by itself may have left its back-end at work.
+            if cut or connection.is_closed or not await _close_gracefully(raw):
                 raw.terminate()
-                await self._server.until_gone(pid, self._login.user)
+                await self._server.until_gone(connection.pid, self._login.user)
         finally:
             self.closing -= 1
             self._server.budget.closed()

@@ -113,6 +113,7 @@ class Server:
         self._admin_gate = asyncio.Semaphore(ADMIN_CONNECTIONS)
         self._pools: set[ServerPool] = set()
         self._probe: asyncio.Task[None] | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         """Name, state and budget."""
@@ -131,7 +132,8 @@ class Server:
             self.lost(error)
 
     async def close(self) -> None:
-        """Stop probing. Pools are closed by whoever opened them."""
+        """Stop probing, for good. Pools are closed by whoever opened them."""
+        self._closed = True
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.gather(self._probe, return_exceptions=True)
@@ -157,10 +159,13 @@ class Server:
         async with self._connect_gate:
             if not self.is_available:
                 raise ServerUnavailable(self.unavailable_detail)
+            generation = self.generation
             try:
                 return await driver.connect(login, timeout=self._connect_timeout)
             except ServerUnavailable as error:
-                self.lost(error)
+                # An attempt begun before an outage says nothing of the server that came back.
+                if generation == self.generation:
+                    self.lost(error)
                 raise
 
     @property
@@ -207,7 +212,7 @@ class Server:
     def lost(self, error: Unavailable) -> None:
         """The server cannot be reached: tell its pools, and probe until it is back."""
         self.last_error = error.detail
-        if self._probe is not None:
+        if self._probe is not None or self._closed:
             return
         _log.warning("server unavailable", server=self.name, reason=error.detail)
         self.state = ServerState.UNAVAILABLE

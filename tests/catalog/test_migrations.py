@@ -13,10 +13,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from app.catalog import migrate as migration
 from app.catalog.catalog import Catalog
-from app.catalog.database import CatalogAddress
-from app.catalog.migrate import downgrade, migrate
+from app.catalog.database import LOCK_CLASS, CatalogAddress
+from app.catalog.migrate import _MIGRATION_LOCK, downgrade, migrate
 from app.catalog.tables import metadata
 from app.domain.errors import CatalogUnavailable, Conflict
 from tests.fixtures.catalog import address_of
@@ -98,7 +97,7 @@ async def test_a_migration_that_fails_leaves_nothing_behind(database: Database) 
 async def test_waiting_for_another_migration_has_an_end(database: Database) -> None:
     async with database.connected() as connection, connection.transaction():
         lock = "SELECT pg_advisory_xact_lock($1, $2)"
-        await connection.execute(lock, migration.LOCK_CLASS, migration._MIGRATION_LOCK)
+        await connection.execute(lock, LOCK_CLASS, _MIGRATION_LOCK)
         with pytest.raises(CatalogUnavailable):
             await migrate(address_of(database), deadline=0.3)
     await migrate(address_of(database))

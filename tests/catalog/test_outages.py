@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from traceback import format_exception
+from typing import Any
 
 import asyncpg
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from app.catalog.catalog import Catalog
 from app.catalog.database import CONNECTIONS, CatalogAddress, outages_translated
 from app.catalog.migrate import migrate
-from app.domain.errors import CatalogUnavailable
+from app.domain.desired import Tenant
+from app.domain.errors import CatalogUnavailable, StaleVersion
 from app.embedded import EmbeddedPostgres
 from tests.catalog.values import event, spec
 from tests.fixtures.catalog import address_of
@@ -37,7 +39,7 @@ def checked_out(catalog: Catalog) -> int:
     return pool.checkedout()  # type: ignore[attr-defined,no-any-return]
 
 
-def save(catalog: Catalog, **changes: object) -> "asyncio.Task[object]":
+def save(catalog: Catalog, **changes: Any) -> asyncio.Task[tuple[Tenant, bool]]:
     saving = catalog.tenants.save(spec(**changes), event=event())
     return asyncio.create_task(saving, name="save")
 
@@ -92,6 +94,7 @@ async def test_refused_and_cut_connections_heal(
         await fault_proxy.pass_through()
         await save(catalog, weight=3)
         assert catalog.available
+        assert [tenant.spec.weight for tenant in await catalog.tenants.load()] == [3]
         assert checked_out(catalog) == 0
 
 
@@ -186,6 +189,12 @@ def test_what_counts_as_an_outage(error: Callable[[str], Exception]) -> None:
     with pytest.raises(CatalogUnavailable) as raised, outages_translated():
         raise error("because")
     assert str(raised.value.__cause__) == "because"
+
+
+async def test_a_refused_change_shows_that_the_catalog_is_there(catalog: Catalog) -> None:
+    with pytest.raises(StaleVersion):
+        await catalog.tenants.save(spec(), event=event(), expected_generation=7)
+    assert catalog.available
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ async def test_a_second_service_is_refused_and_told_by_whom(
         assert not first.is_held
         await first.acquire()
         assert first.is_held
+        assert repr(first) == "<SoleService holding>"
         with pytest.raises(CatalogInUse, match=f"poolkeeper on .* process .*{first._backend}"):
             await second.acquire(patience=0.0)
         assert not second.is_held

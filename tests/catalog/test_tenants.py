@@ -1,6 +1,7 @@
 """Tenants are created, changed and forgotten, and each change is told of exactly once."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -70,9 +71,7 @@ async def test_a_tenant_that_does_not_exist_has_generation_zero(catalog: Catalog
 @pytest.mark.parametrize(
     "change", [{"server": "elsewhere"}, {"strategy": PoolStrategy.PER_DATABASE}]
 )
-async def test_server_and_strategy_never_change(
-    catalog: Catalog, change: dict[str, object]
-) -> None:
+async def test_server_and_strategy_never_change(catalog: Catalog, change: dict[str, Any]) -> None:
     current, _ = await catalog.tenants.save(spec(), event=event())
     with pytest.raises(ImmutableField, match=next(iter(change))):
         await catalog.tenants.save(spec(weight=9, **change), event=event("no"))

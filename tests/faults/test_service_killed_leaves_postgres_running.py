@@ -8,7 +8,13 @@ import pytest
 from app.embedded import EmbeddedPostgres
 from tests.fixtures.postgres import Database
 from tests.fixtures.private_postgres import superuser_of
-from tests.fixtures.processes import family, is_alive, kill, service_process
+from tests.fixtures.processes import (
+    family,
+    is_alive,
+    kill,
+    processes_about,
+    service_process,
+)
 from tests.fixtures.waiting import eventually
 
 
@@ -81,6 +87,7 @@ async def test_a_service_killed_during_initdb_leaves_no_half_made_cluster(
     async with (await superuser_of(postgres)).connected() as connection:
         assert await connection.fetchval("SELECT 42") == 42
     await postgres.stop()
+    await eventually(lambda: not processes_about(f"{data_dir}/postgres.new-"))  # the orphan initdb
     await postgres.start()
     await postgres.stop()
     assert not list(data_dir.glob("postgres.new-*"))

@@ -1,0 +1,61 @@
+"""The audit trail of what happens beside the catalog: operations, evictions, the loops' doings.
+
+Changes of desired state write their event in their own transaction; everything else is
+recorded here. While the catalog is away events are kept, as many as fit, and written when it
+is back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+import structlog
+
+from app.catalog.catalog import Catalog
+from app.domain.errors import CatalogUnavailable
+from app.domain.event import Event
+
+_CAPACITY = 10_000
+_BATCH = 500
+
+_log = structlog.get_logger(__name__)
+
+
+class Journal:
+    """Events on their way into the catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Write into *catalog*."""
+        self._catalog = catalog
+        self._pending: deque[Event] = deque()
+        self.dropped = 0
+
+    @property
+    def pending(self) -> Sequence[Event]:
+        """Events not yet stored, oldest first."""
+        return tuple(self._pending)
+
+    async def record(self, *events: Event) -> None:
+        """Store *events*, now or when the catalog is back; the oldest are dropped if too many."""
+        self._pending.extend(events)
+        surplus = len(self._pending) - _CAPACITY
+        for _ in range(surplus):
+            self._pending.popleft()
+            self.dropped += 1
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Store what is pending, if the catalog can be reached."""
+        while self._pending:
+            batch = list(islice(self._pending, _BATCH))
+            # Taken out first: a second flush meanwhile must not store them twice.
+            for _ in batch:
+                self._pending.popleft()
+            try:
+                await self._catalog.events.append(batch)
+            except CatalogUnavailable:
+                self._pending.extendleft(reversed(batch))
+                _log.warning("events kept until the catalog is back", events=len(self._pending))
+                return

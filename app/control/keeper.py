@@ -1,0 +1,312 @@
+"""Keeper: the one door for every change of desired state, a person's or the advisor's.
+
+Record, then apply: a change and its audit event are stored in one transaction, then carried
+out as `plan` says. What a crash or an outage interrupts, the Reconciler finishes. Changes of
+one tenant, or of one pool, go one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from app.catalog.catalog import Catalog
+from app.control import told
+from app.control.locks import KeyedLocks
+from app.control.wishes import PoolWishes
+from app.domain.desired import DesiredPool, Tenant
+from app.domain.errors import (
+    CatalogUnavailable,
+    ImmutableField,
+    NotProvisioned,
+    PoolIsShared,
+    ProvisioningFailed,
+    ServerNotFound,
+    TenantDeleting,
+    Unavailable,
+)
+from app.domain.event import Actor
+from app.domain.pool import PoolSize
+from app.domain.tenant import TenantSpec
+from app.pools.account import TenantAccount
+from app.pools.eviction import Eviction, EvictionReason
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import TenantPool
+
+_PROVISION_DEADLINE = 30.0
+_WARM_DEADLINE = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolChange:
+    """What a PUT says of a pool's size; None leaves a number as it is."""
+
+    min_size: int | None = None
+    max_size: int | None = None
+    warmup_size: int | None = None
+
+    def onto(self, size: PoolSize) -> PoolSize:
+        """*size* with this change.
+
+        A smaller max_size alone takes min_size and warmup_size down with it.
+
+        Raises:
+            InvalidInput: the numbers do not fit together.
+        """
+        max_size = size.max_size if self.max_size is None else self.max_size
+        min_size = min(size.min_size, max_size) if self.min_size is None else self.min_size
+        warmup = min(size.warmup_size, max_size) if self.warmup_size is None else self.warmup_size
+        return PoolSize(min_size=min_size, max_size=max_size, warmup_size=warmup)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOutcome:
+    """What became of a pool, and for how many tenants."""
+
+    pool: TenantPool | None
+    desired: DesiredPool
+    created: bool
+    tenants: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """What deleting a tenant did; a login not yet disabled is disabled later."""
+
+    eviction: Eviction | None
+    login_disabled: bool
+
+
+class Keeper:
+    """Stores what operators want and makes it so."""
+
+    def __init__(
+        self, catalog: Catalog, manager: TenantPoolManager, wishes: PoolWishes, locks: KeyedLocks
+    ) -> None:
+        """Record in *catalog*, apply through *manager*; what concerns sizes, through *wishes*."""
+        self._catalog = catalog
+        self._manager = manager
+        self._wishes = wishes
+        self._locks = locks
+
+    async def load(self) -> None:
+        """Learn everything the catalog remembers; at start.
+
+        Raises:
+            CatalogUnavailable: it cannot be reached.
+        """
+        for tenant in await self._catalog.tenants.load():
+            self._manager.know(tenant)
+        for desired in await self._catalog.pools.load():
+            self._manager.want(desired)
+
+    # -- tenants -----------------------------------------------------------------------------
+
+    async def put_tenant(
+        self, spec: TenantSpec, actor: Actor, *, expected_generation: int | None = None
+    ) -> tuple[Tenant, bool]:
+        """Create or change a tenant; whether it was created.
+
+        Raises:
+            ServerNotFound, ImmutableField, StaleVersion, TenantDeleting, CatalogUnavailable
+        """
+        if spec.server not in self._manager.servers:
+            raise ServerNotFound(f"No server {spec.server} is declared.")
+        async with self._locks.of(spec.id):
+            account = self._manager.accounts.get(spec.id)
+            before = account.tenant if account else None
+            if before is not None:
+                _refuse_moving(before, spec)
+            tenant, created = await self._catalog.tenants.save(
+                spec,
+                event=told.tenant_saved(before, spec, actor),
+                expected_generation=expected_generation,
+            )
+            self._manager.know(tenant)
+            return tenant, created
+
+    async def provision(
+        self, tenant_id: str, actor: Actor, *, adopt: bool = False
+    ) -> tuple[Tenant, list[str]]:
+        """Create the tenant's database objects, idempotently; the names of what exists then.
+
+        Raises:
+            TenantNotFound, TenantDeleting, ObjectsExist, ProvisioningFailed, ServerUnavailable,
+            CatalogUnavailable: the objects may exist already; the same call finishes the job.
+        """
+        async with self._locks.of(tenant_id):
+            account = self._manager.account(tenant_id)
+            tenant = account.tenant
+            if tenant.deleting:
+                raise TenantDeleting
+            isolation = self._manager.isolations[tenant.spec.strategy]
+            server = self._manager.servers[tenant.spec.server]
+            try:
+                async with asyncio.timeout(_PROVISION_DEADLINE):
+                    objects = await isolation.provision(server, tenant, adopt=adopt)
+            except TimeoutError as error:
+                raise ProvisioningFailed("The server took too long to create it.") from error
+            event = told.provisioned(tenant, objects, actor)
+            tenant = await self._catalog.tenants.mark_provisioned(tenant.spec.id, event=event)
+            self._manager.know(tenant)
+            return tenant, objects
+
+    async def delete_tenant(self, tenant_id: str, actor: Actor, *, deadline: float) -> Deletion:
+        """Close its pool within *deadline* seconds, disable its login and forget it.
+
+        Raises:
+            TenantNotFound, CatalogUnavailable: nothing was done.
+        """
+        async with self._locks.of(tenant_id):
+            account = self._manager.account(tenant_id)
+            tenant = await self._catalog.tenants.mark_deleting(
+                account.tenant.spec.id, event=told.tenant_deleting(account.tenant, actor)
+            )
+            self._manager.know(tenant)
+            pool = self._manager.find(tenant.spec.pool_id)
+            eviction = None
+            if pool is not None and not tenant.spec.is_shared:
+                eviction = await self._manager.evict(pool, EvictionReason.DELETED, deadline)
+            return Deletion(eviction=eviction, login_disabled=await self._retire(account, actor))
+
+    async def finish_deletion(self, tenant_id: str, actor: Actor) -> bool:
+        """Go on with a deletion that was interrupted; whether it is done."""
+        async with self._locks.of(tenant_id):
+            account = self._manager.accounts.get(tenant_id)
+            return account is None or await self._retire(account, actor)
+
+    async def _retire(self, account: TenantAccount, actor: Actor) -> bool:
+        tenant = account.tenant
+        isolation = self._manager.isolations[tenant.spec.strategy]
+        try:
+            if tenant.provisioned_at is not None:
+                await isolation.retire(self._manager.servers[tenant.spec.server], tenant)
+            await self._catalog.tenants.forget(
+                tenant.spec.id, event=told.tenant_deleted(tenant, actor)
+            )
+        except (Unavailable, ProvisioningFailed):
+            return False
+        self._manager.forget(tenant.spec.id)
+        self._manager.unwant(tenant.spec.id)
+        return True
+
+    # -- pools -------------------------------------------------------------------------------
+
+    async def put_pool(
+        self,
+        tenant_id: str,
+        change: PoolChange,
+        actor: Actor,
+        *,
+        whole_pool: bool = False,
+        expected_generation: int | None = None,
+    ) -> PoolOutcome:
+        """Open the tenant's pool with this size, or resize it, and wait until it is warm.
+
+        Raises:
+            TenantNotFound, TenantDeleting, NotProvisioned, InvalidInput, PoolIsShared,
+            BudgetExceeded, StaleVersion, CatalogUnavailable, PoolLimitReached
+        """
+        account = self._manager.account(tenant_id)
+        spec = account.tenant.spec
+        _refuse_unusable(account.tenant)
+        async with self._locks.of(spec.pool_id):
+            current = self._manager.desired_size(spec.pool_id, spec.strategy)
+            size = change.onto(current)
+            if spec.is_shared and size != current and not whole_pool:
+                raise PoolIsShared
+            desired, created = await self._wishes.want(
+                account, actor, size=size, expected_generation=expected_generation
+            )
+            await self._wishes.carry_out(
+                account, self._wishes.plan_for(account, desired, open_now=True)
+            )
+            pool = self._manager.find(spec.pool_id)
+            if pool is not None:
+                await pool.warmed(_WARM_DEADLINE)
+            return self._outcome(account, desired, created=created)
+
+    async def resize_pool(
+        self, account: TenantAccount, max_size: int, actor: Actor, *, reason: str
+    ) -> DesiredPool:
+        """Change one pool's max_size, open or not, and say why in the audit trail.
+
+        Raises:
+            InvalidInput, BudgetExceeded, CatalogUnavailable
+        """
+        spec = account.tenant.spec
+        async with self._locks.of(spec.pool_id):
+            current = self._manager.desired_size(spec.pool_id, spec.strategy)
+            size = PoolChange(max_size=max_size).onto(current)
+            desired, _ = await self._wishes.want(account, actor, size=size, reason=reason)
+            await self._wishes.carry_out(account, self._wishes.plan_for(account, desired))
+            return desired
+
+    async def pause(
+        self, tenant_id: str, actor: Actor, *, paused: bool, whole_pool: bool = False
+    ) -> PoolOutcome:
+        """Pause the tenant's pool, or resume it; works while the catalog is away.
+
+        Raises:
+            TenantNotFound, TenantDeleting, NotProvisioned, PoolIsShared
+        """
+        account = self._manager.account(tenant_id)
+        _refuse_unusable(account.tenant)
+        refuse_shared(account, whole_pool=whole_pool)
+        async with self._locks.of(account.tenant.spec.pool_id):
+            try:
+                desired, created = await self._wishes.want(account, actor, paused=paused)
+            except CatalogUnavailable:
+                desired, created = self._wishes.keep_unsaved(account, actor, paused=paused), False
+            await self._wishes.carry_out(account, self._wishes.plan_for(account, desired))
+            return self._outcome(account, desired, created=created)
+
+    async def release_minimum(self, account: TenantAccount, actor: Actor) -> None:
+        """Keep no connection of a pool that is forced out; works while the catalog is away."""
+        spec = account.tenant.spec
+        size = self._manager.desired_size(spec.pool_id, spec.strategy)
+        if not size.min_size:
+            return
+        async with self._locks.of(spec.pool_id):
+            try:
+                await self._wishes.want(account, actor, size=replace(size, min_size=0))
+            except CatalogUnavailable:
+                self._wishes.keep_unsaved(account, actor, size=replace(size, min_size=0))
+
+    def _outcome(
+        self, account: TenantAccount, desired: DesiredPool, *, created: bool
+    ) -> PoolOutcome:
+        spec = account.tenant.spec
+        return PoolOutcome(
+            pool=self._manager.find(spec.pool_id),
+            desired=desired,
+            created=created,
+            tenants=self._manager.tenants_of(spec.pool_id),
+        )
+
+
+def refuse_shared(account: TenantAccount, *, whole_pool: bool) -> None:
+    """Refuse to touch a pool of many tenants through one of them.
+
+    Raises:
+        PoolIsShared: unless *whole_pool* says that all are meant.
+    """
+    if account.tenant.spec.is_shared and not whole_pool:
+        raise PoolIsShared
+
+
+def _refuse_unusable(tenant: Tenant) -> None:
+    if tenant.deleting:
+        raise TenantDeleting
+    if tenant.provisioned_at is None:
+        raise NotProvisioned(f"Tenant {tenant.spec.id} has not been provisioned.")
+
+
+def _refuse_moving(before: Tenant, spec: TenantSpec) -> None:
+    if before.deleting:
+        raise TenantDeleting
+    if (before.spec.server, before.spec.strategy) != (spec.server, spec.strategy):
+        raise ImmutableField(
+            f"Tenant {spec.id} lives on server {before.spec.server} with strategy "
+            f"{before.spec.strategy}; neither can change."
+        )

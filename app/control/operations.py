@@ -1,0 +1,123 @@
+"""What people do to open pools without changing what is wanted: evict, drain, recycle, check.
+
+All of it works while the catalog is away; the journal keeps the events until it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from time import monotonic
+
+from app.control import told
+from app.control.journal import Journal
+from app.control.keeper import Keeper, refuse_shared
+from app.domain.errors import PoolNotFound
+from app.domain.event import Actor
+from app.pools.account import TenantAccount
+from app.pools.eviction import Eviction, EvictionReason, Skip
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import TenantPool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """How many idle connections were tested, and how many of them failed and were closed."""
+
+    tested: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepReport:
+    """Which pools a sweep closed, and which it left open and why."""
+
+    evicted: tuple[Eviction, ...]
+    skipped: tuple[Skip, ...]
+
+
+class Operations:
+    """Operations on open pools, each with its event.
+
+    Each method that names a tenant raises TenantNotFound, PoolNotFound when its pool is not
+    open, and PoolIsShared when the pool serves others too and *whole_pool* does not say that
+    all of them are meant.
+    """
+
+    def __init__(self, manager: TenantPoolManager, keeper: Keeper, journal: Journal) -> None:
+        """Act on *manager*'s pools, through *keeper* where something wanted changes."""
+        self._manager = manager
+        self._keeper = keeper
+        self._journal = journal
+
+    async def evict(
+        self, tenant_id: str, actor: Actor, *, deadline: float, whole_pool: bool = False
+    ) -> Eviction:
+        """Close the pool: leases get *deadline* seconds, then they are cut; 0 cuts at once."""
+        account, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
+        await self._keeper.release_minimum(account, actor)
+        eviction = await self._manager.evict(pool, EvictionReason.FORCED, deadline)
+        await self._journal.record(told.pool_evicted(eviction, actor))
+        return eviction
+
+    async def drain(
+        self, tenant_id: str, actor: Actor, *, deadline: float, whole_pool: bool = False
+    ) -> TenantPool:
+        """Begin to close the pool and return at once; it refuses new leases from now on."""
+        _, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
+        self._manager.drain_later(pool, deadline)
+        event = told.pool_operated(
+            "draining", pool.pool_id, actor, tenant=tenant_id, after={"deadline_seconds": deadline}
+        )
+        await self._journal.record(event)
+        return pool
+
+    async def recycle(self, tenant_id: str, actor: Actor, *, whole_pool: bool = False) -> int:
+        """Replace every connection without failing a borrower; how many that will be."""
+        _, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
+        count = pool.recycle()
+        event = told.pool_operated(
+            "recycled", pool.pool_id, actor, tenant=tenant_id, after={"connections": count}
+        )
+        await self._journal.record(event)
+        return count
+
+    async def check(self, tenant_id: str, actor: Actor, *, whole_pool: bool = False) -> CheckReport:
+        """Test every idle connection now."""
+        _, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
+        tested, failed = await pool.check(not_since=monotonic())
+        event = told.pool_operated(
+            "checked",
+            pool.pool_id,
+            actor,
+            tenant=tenant_id,
+            after={"tested": tested, "failed": failed},
+        )
+        await self._journal.record(event)
+        return CheckReport(tested=tested, failed=failed)
+
+    async def evict_expired(self, actor: Actor) -> SweepReport:
+        """Close every pool unused for longer than its idle timeout."""
+        self._manager.evict_expired()
+        evicted = self._manager.take_evictions()
+        await self._journal.record(*(told.pool_evicted(eviction, actor) for eviction in evicted))
+        return SweepReport(evicted=tuple(evicted), skipped=tuple(_left_open(self._manager.pools())))
+
+    def _open_pool(self, tenant_id: str, *, whole_pool: bool) -> tuple[TenantAccount, TenantPool]:
+        account = self._manager.account(tenant_id)
+        refuse_shared(account, whole_pool=whole_pool)
+        pool = self._manager.find(account.tenant.spec.pool_id)
+        if pool is None:
+            raise PoolNotFound(f"The pool of tenant {tenant_id} is not open.")
+        return account, pool
+
+
+def _left_open(pools: Iterable[TenantPool]) -> Iterable[Skip]:
+    for pool in pools:
+        if pool.is_busy:
+            reason = "busy"
+        elif pool.size.min_size:
+            reason = "min_size"
+        else:
+            reason = "not_expired"
+        yield Skip(pool_id=pool.pool_id, reason=reason)

@@ -1,0 +1,99 @@
+"""Reconciler: compares what is wanted with what is, and finishes what was interrupted.
+
+After a restart or an outage it opens the pools that keep connections, resizes what was
+resized meanwhile, ends deletions, stores what could not be stored, and makes sure that this
+service is still the only one on its catalog.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+
+from app.catalog.sole import SoleService
+from app.control.journal import Journal
+from app.control.keeper import Keeper
+from app.control.wishes import PoolWishes
+from app.domain.errors import CatalogUnavailable, PoolkeeperError
+from app.domain.event import Actor
+from app.pools.account import TenantAccount
+from app.pools.manager import TenantPoolManager
+
+RECONCILER = Actor(name="reconciler")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconcileReport:
+    """What one comparison did."""
+
+    steps: int
+    deletions_finished: int
+    changes_saved: int
+
+
+class Reconciler:
+    """One comparison after the other."""
+
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        keeper: Keeper,
+        wishes: PoolWishes,
+        journal: Journal,
+        sole: SoleService,
+    ) -> None:
+        """Bring *manager*'s pools to what *wishes* say, and *keeper*'s deletions to their end."""
+        self._manager = manager
+        self._keeper = keeper
+        self._wishes = wishes
+        self._journal = journal
+        self._sole = sole
+
+    async def run_once(self) -> ReconcileReport:
+        """Compare and act, once; what cannot be done now is tried again at the next turn.
+
+        Raises:
+            CatalogInUse: another service has taken over this catalog.
+        """
+        saved = deleted = 0
+        try:
+            await self._sole.check()
+            saved = await self._wishes.save_unsaved()
+            await self._journal.flush()
+            deleted = await self._finish_deletions()
+        except CatalogUnavailable as error:
+            _log.warning("catalog unavailable", reason=error.detail)
+        return ReconcileReport(
+            steps=await self._converge(), deletions_finished=deleted, changes_saved=saved
+        )
+
+    async def _finish_deletions(self) -> int:
+        deleting = [
+            tenant_id
+            for tenant_id, account in self._manager.accounts.items()
+            if account.tenant.deleting
+        ]
+        return sum(
+            [await self._keeper.finish_deletion(tenant_id, RECONCILER) for tenant_id in deleting]
+        )
+
+    async def _converge(self) -> int:
+        steps = 0
+        for pool_id, desired in list(self._manager.desired.items()):
+            account = self._manager.account_for_pool(pool_id)
+            if account is None or not _is_usable(account):
+                continue
+            if not self._wishes.plan_for(account, desired):
+                continue
+            try:
+                steps += len(await self._wishes.converge(account, desired))
+            except PoolkeeperError as error:
+                _log.warning("pool not converged", pool=pool_id, reason=error.detail)
+        return steps
+
+
+def _is_usable(account: TenantAccount) -> bool:
+    return account.tenant.provisioned_at is not None and not account.tenant.deleting
