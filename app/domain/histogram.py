@@ -92,6 +92,7 @@ class RollingHistogram:
         """Everything inside the window, as one histogram."""
         if now >= self._ends_at:
             self._turn(now)
+        self._forget(now)
         merged = Histogram()
         merged.merge(self._current)
         for _, past in self._past:
@@ -99,11 +100,14 @@ class RollingHistogram:
         return merged
 
     def _turn(self, now: float) -> None:
-        """Close the current slice and forget those that reach beyond the window."""
-        slices = self._past
+        """Close the current slice, and begin the next one now."""
         if self._current.counts:
-            slices = (*slices, (self._ends_at, self._current))
+            self._past = (*self._past, (self._ends_at, self._current))
             self._current = Histogram()
-        oldest = now - self._window + self._slice
-        self._past = tuple(kept for kept in slices if kept[0] >= oldest)
         self._ends_at = now + self._slice
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        """Drop the slices that began before the window."""
+        oldest_end = now - self._window + self._slice
+        self._past = tuple(kept for kept in self._past if kept[0] >= oldest_end)

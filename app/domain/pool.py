@@ -55,7 +55,7 @@ class PoolSize:
             raise InvalidInput("warmup_size must be between 0 and max_size.")
 
 
-class _Limits(TypedDict, total=False):
+class PoolLimits(TypedDict, total=False):
     """The keyword arguments that every strategy's configuration takes."""
 
     warmup_size: int
@@ -64,7 +64,6 @@ class _Limits(TypedDict, total=False):
     health_check: bool
     health_check_interval: float
     acquire_timeout: float
-    connect_timeout: float
     max_waiting: int
 
 
@@ -83,7 +82,6 @@ class PoolConfig:
         health_check: whether idle connections are tested at all.
         health_check_interval: seconds between two tests of an idle connection.
         acquire_timeout: seconds a caller waits for a connection; never infinite.
-        connect_timeout: seconds one connection attempt may take.
         max_waiting: most callers waiting at a time; the next one is refused at once.
     """
 
@@ -96,17 +94,16 @@ class PoolConfig:
     health_check: bool = True
     health_check_interval: float = 30.0
     acquire_timeout: float = 5.0
-    connect_timeout: float = 5.0
     max_waiting: int = 1000
 
     @classmethod
-    def shared(cls, max_connections: int = 20, **limits: Unpack[_Limits]) -> Self:
+    def shared(cls, max_connections: int = 20, **limits: Unpack[PoolLimits]) -> Self:
         """One pool of *max_connections* for all shared tenants of a server."""
         return cls(strategy=PoolStrategy.SHARED, pool_size=max_connections, **limits)
 
     @classmethod
     def per_tenant(
-        cls, max_pools: int = 100, pool_size: int = 5, **limits: Unpack[_Limits]
+        cls, max_pools: int = 100, pool_size: int = 5, **limits: Unpack[PoolLimits]
     ) -> Self:
         """Up to *max_pools* pools of *pool_size*, one for each tenant with its own schema."""
         return cls(
@@ -115,7 +112,7 @@ class PoolConfig:
 
     @classmethod
     def per_database(
-        cls, max_databases: int = 50, pool_size: int = 5, **limits: Unpack[_Limits]
+        cls, max_databases: int = 50, pool_size: int = 5, **limits: Unpack[PoolLimits]
     ) -> Self:
         """Up to *max_databases* pools of *pool_size*, one for each tenant with its own database."""
         return cls(

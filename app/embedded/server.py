@@ -109,6 +109,18 @@ class EmbeddedPostgres:
             self._claim.release()
             self._claim = None
 
+    async def look_after(self) -> bool:
+        """Launch the server again if it ended by itself; whether that was needed.
+
+        Raises:
+            EmbeddedPostgresError: it does not come up again.
+        """
+        if self._postmaster is None or self._postmaster.is_running():
+            return False
+        log.error("embedded postgres ended by itself", pid=self._postmaster.pid)
+        await self.restart("immediate")
+        return True
+
     async def restart(self, mode: Literal["fast", "immediate"] = "fast") -> EmbeddedAddress:
         """Stop and launch again, on the same port if nobody took it. Needs a started server.
 

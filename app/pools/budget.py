@@ -52,6 +52,11 @@ class ConnectionBudget:
         return self._used
 
     @property
+    def is_exhausted(self) -> bool:
+        """Whether there is no connection left to take."""
+        return self._used >= self._limit
+
+    @property
     def is_contended(self) -> bool:
         """Whether some pool wants a connection and could not have it."""
         return bool(self._starving)
@@ -63,7 +68,7 @@ class ConnectionBudget:
 
     def take(self, claimant: Claimant) -> bool:
         """Reserve one connection, or remember that *claimant* wants one and make room."""
-        if self._used < self._limit:
+        if not self.is_exhausted:
             self._used += 1
             self._starving.pop(claimant, None)
             return True
@@ -124,7 +129,7 @@ class ConnectionBudget:
 
     def _serve_starving(self) -> None:
         """Offer what is free, the smallest share first."""
-        while self._starving and self._used < self._limit:
+        while self._starving and not self.is_exhausted:
             claimant = min(self._starving, key=_share_or_last)
             del self._starving[claimant]
             claimant.pump()

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import asyncpg
 
@@ -42,12 +43,15 @@ _LOGIN_ERRORS = (
 )
 
 
+TlsMode = Literal["prefer", "require"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
     """Everything one connection needs.
 
     Attributes:
-        tls: an SSL context, or False for none.
+        tls: an SSL context, asyncpg's name of a mode, or False for none.
         settings: server settings fixed for the connection's life.
     """
 
@@ -56,7 +60,7 @@ class Login:
     user: str
     password: str = field(repr=False)
     database: str
-    tls: ssl.SSLContext | bool = False
+    tls: ssl.SSLContext | TlsMode | Literal[False] = False
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def into(self, database: str) -> Login:

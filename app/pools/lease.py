@@ -206,7 +206,7 @@ def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
     if terms.statement_timeout is not None:
         milliseconds = max(1, round(terms.statement_timeout * 1000))
         statements.append(f"SET {local}statement_timeout = {milliseconds}")
-    return "; ".join(statements)
+    return "; ".join(statements) or "SELECT 1"
 
 
 def closing(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit: bool) -> str:

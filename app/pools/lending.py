@@ -327,10 +327,14 @@ class LendingPool:
             self.state = PoolState.READY
         if not self.server.is_available:
             return
-        for _ in range(self.unserved):
-            if not self.server.budget.take(self):
+        while self.unserved:
+            if self.state is PoolState.WARMING_UP and self.server.budget.is_exhausted:
+                # Nothing is taken from other pools only to be warm.
+                self.state = PoolState.READY
+            elif self.server.budget.take(self):
+                self._roster.begin_open()
+            else:
                 return
-            self._roster.begin_open()
 
     def _note_busy(self) -> None:
         if not self._busy:

@@ -85,6 +85,7 @@ class TenantPool(LendingPool):
             self._retry.cancel()
             self._retry = None
         self.pump()
+        await self._until(lambda: not self._roster.checking, _SETTLE_DEADLINE)
         await self._roster.settle(_SETTLE_DEADLINE)
         self.server.detach(self)
         return Closure(closed=self.recorder.closed - closed_before, cut=len(cut))
@@ -110,8 +111,8 @@ class TenantPool(LendingPool):
 
         Returns how many were tested, and how many of them failed and were closed.
         """
-        tested, failed = await self._roster.check(not_since=not_since)
-        if not self._works:
-            self._roster.trim(0)
-        self.pump()
-        return tested, failed
+        try:
+            return await self._roster.check(not_since=not_since)
+        finally:
+            self._roster.trim(self.size.max_size if self._works else 0)
+            self.pump()

@@ -138,7 +138,12 @@ class Roster:
         for connection in due:
             self.idle.remove(connection)
             self.checking.add(connection)
-        answers = await asyncio.gather(*(self._answers(connection) for connection in due))
+        try:
+            answers = await asyncio.gather(*(self._answers(connection) for connection in due))
+        finally:
+            # A check that was cancelled may not even have begun with some of them.
+            for connection in self.checking.intersection(due):
+                self._end_check(connection, answered=False)
         return len(due), answers.count(False)
 
     async def settle(self, deadline: float) -> None:
@@ -158,21 +163,24 @@ class Roster:
         answered = False
         try:
             async with asyncio.timeout(_CHECK_DEADLINE):
-                await connection.raw.execute("")
+                await connection.raw.execute("SELECT 1")
             answered = True
         except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
             self._recorder.health_check_failures += 1
         finally:
-            now = monotonic()
-            self.checking.discard(connection)
-            connection.checked_at = now
-            if answered and self.is_current(connection, now):
-                # Back among the longest unused: a check is no use.
-                self.idle.appendleft(connection)
-            else:
-                self.begin_close(connection)
-            self._owner.pump()
+            self._end_check(connection, answered=answered)
         return answered
+
+    def _end_check(self, connection: PooledConnection, *, answered: bool) -> None:
+        now = monotonic()
+        self.checking.discard(connection)
+        connection.checked_at = now
+        if answered and self.is_current(connection, now):
+            # Back among the longest unused: a check is no use.
+            self.idle.appendleft(connection)
+        else:
+            self.begin_close(connection)
+        self._owner.pump()
 
     async def _open_one(self) -> None:
         generation, epoch, began = self._server.generation, self.epoch, monotonic()

@@ -1,0 +1,128 @@
+"""`poolkeeper …`: serve, migrate, print the OpenAPI document, show a demo.
+
+The door for people: what cannot start says why in one sentence and exits with a status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+
+from app.api.docs import document
+from app.catalog.migrate import migrate as migrate_catalog
+from app.domain.errors import PoolkeeperError
+from app.embedded import EmbeddedPostgresError
+from app.logs import configure_logging
+from app.main import create_app, find_postgres
+from app.settings import Settings, SettingsError, load_settings
+
+_MISCONFIGURED = 2
+
+cli = typer.Typer(
+    name="poolkeeper",
+    help="The control plane for multi-tenant Postgres connection pools.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+@cli.command()
+def serve() -> None:
+    """Serve the API until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    configure_logging(settings.log_format, settings.log_level)
+    app = create_app(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+        )
+    )
+    # What the application says in a sentence, uvicorn would repeat as a traceback.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: (
+            not (hasattr(app.state, "refusal") and record.getMessage().startswith("Traceback"))
+        )
+    )
+    with _signals_end_cleanly():
+        server.run()
+    raise typer.Exit(0 if _ended_well(app, server) else 1)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the catalog's schema up to date, and exit."""
+    settings = _settings()
+    configure_logging(settings.log_format, settings.log_level)
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            postgres = await find_postgres(settings, stack)
+            await migrate_catalog(postgres.catalog)
+
+    with _sentences():
+        asyncio.run(run())
+    typer.echo("The catalog is up to date.")
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the OpenAPI document of this version."""
+    app = create_app(Settings.model_construct())
+    sys.stdout.write(json.dumps(document(app), indent=2, ensure_ascii=False) + "\n")
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        typer.echo(f"poolkeeper: {error}", err=True)
+        raise typer.Exit(_MISCONFIGURED) from error
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except (PoolkeeperError, EmbeddedPostgresError, SettingsError) as error:
+        typer.echo(f"poolkeeper: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _signals_end_cleanly() -> Iterator[None]:
+    """Uvicorn raises the signal again once it has stopped: let that be no death by signal."""
+    before = {
+        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ended_well(app: FastAPI, server: uvicorn.Server) -> bool:
+    service = getattr(app.state, "service", None)
+    return server.started and service is not None and service.loops.dead is None

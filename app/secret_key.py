@@ -1,0 +1,28 @@
+"""The key from which tenants' login passwords are derived, when the operator gives none.
+
+Made once in the data directory, readable by us alone. Losing it is no catastrophe: every
+tenant must be provisioned again to get a new password.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from app.embedded.password import write_private
+
+_KEY_BYTES = 32
+
+
+def keep_secret_key(data_dir: Path) -> bytes:
+    """The key kept in *data_dir*, made if there is none.
+
+    Raises:
+        OSError: it can be neither read nor written.
+    """
+    path = data_dir / "secret-key"
+    if not path.exists():
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, secrets.token_hex(_KEY_BYTES))
+    path.chmod(0o600)
+    return path.read_text(encoding="ascii").strip().encode()
