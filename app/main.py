@@ -6,6 +6,7 @@ the same backwards: loops, then pools, then what they stand on, the embedded Pos
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -114,7 +115,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(catalog.close)
         for server in postgres.servers.values():
             stack.push_async_callback(server.close)
-            await server.start()
+        await asyncio.gather(*(server.start() for server in postgres.servers.values()))
         service = await _assemble(settings, postgres.servers, catalog, sole)
         stack.push_async_callback(service.journal.flush)
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)

@@ -10,6 +10,8 @@ pytest_plugins = [
     "tests.fixtures.catalog",
     "tests.fixtures.private_postgres",
     "tests.fixtures.proxy",
+    "tests.fixtures.pools",  # after proxy, which it imports
+    "tests.fixtures.control",  # after pools and catalog, which it imports
     "tests.fixtures.roles",
 ]
 

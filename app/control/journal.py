@@ -53,9 +53,13 @@ class Journal:
             # Taken out first: a second flush meanwhile must not store them twice.
             for _ in batch:
                 self._pending.popleft()
+            stored = False
             try:
                 await self._catalog.events.append(batch)
+                stored = True
             except CatalogUnavailable:
-                self._pending.extendleft(reversed(batch))
-                _log.warning("events kept until the catalog is back", events=len(self._pending))
+                _log.warning("events kept until the catalog is back", events=len(batch))
                 return
+            finally:
+                if not stored:
+                    self._pending.extendleft(reversed(batch))

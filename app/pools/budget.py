@@ -65,6 +65,7 @@ class ConnectionBudget:
         """Change the limit; connections above it are not cut, but none is opened."""
         self._limit = limit
         self._serve_starving()
+        self.reclaim()
 
     def take(self, claimant: Claimant) -> bool:
         """Reserve one connection, or remember that *claimant* wants one and make room."""
@@ -102,11 +103,11 @@ class ConnectionBudget:
 
     def reclaim(self) -> None:
         """Close as many idle connections of other pools as are wanted and not on their way."""
-        wanted = self._wanted() - self._closing
+        missing = self._missing()
         for donor in list(self._with_idle):
-            while wanted > 0 and donor not in self._starving and donor.shed_idle():
-                wanted -= 1
-            if wanted <= 0:
+            while missing > 0 and donor not in self._starving and donor.shed_idle():
+                missing -= 1
+            if missing <= 0:
                 return
 
     def must_yield(self, holder: Claimant) -> bool:
@@ -116,7 +117,7 @@ class ConnectionBudget:
         serve next: otherwise the connection would wander back and forth.
         """
         mine = holder.neediest_share
-        if mine is None or self._closing >= self._wanted():
+        if mine is None or self._missing() <= 0:
             return False
         shares = (claimant.neediest_share for claimant in self._starving if claimant is not holder)
         return any(share is not None and share < mine for share in shares)
@@ -126,6 +127,11 @@ class ConnectionBudget:
         for claimant in [claimant for claimant in self._starving if not claimant.unserved]:
             del self._starving[claimant]
         return sum(claimant.unserved for claimant in self._starving)
+
+    def _missing(self) -> int:
+        """Connections that have yet to begin to close until all that are wanted can be opened."""
+        wanted = self._wanted()
+        return wanted + self._used - self._limit - self._closing if wanted else 0
 
     def _serve_starving(self) -> None:
         """Offer what is free, the smallest share first."""

@@ -8,10 +8,10 @@ nothing that must survive.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Coroutine, Iterator, Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from app.domain.desired import DesiredPool, Tenant
 from app.domain.errors import NotProvisioned, PoolDraining, TenantDeleting, TenantNotFound
@@ -25,6 +25,9 @@ from app.pools.pool import TenantPool
 from app.pools.recorder import Recorder
 from app.pools.rooms import PoolRooms
 from app.pools.server import Server
+from app.pools.totals import Totals
+
+T = TypeVar("T")
 
 # Evictions remembered between two polls for the audit trail; more than any poll can miss.
 _UNTOLD = 10_000
@@ -50,9 +53,10 @@ class TenantPoolManager:
         self._accounts: dict[str, TenantAccount] = {}
         self._served: Counter[str] = Counter()
         self._shared_recorders: dict[str, Recorder] = {}
+        self._forgotten: dict[tuple[str, PoolStrategy], Totals] = defaultdict(Totals)
         self._desired: dict[str, DesiredPool] = {}
         self._closed = False
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._rooms = {
             strategy: PoolRooms(
                 config,
@@ -81,7 +85,9 @@ class TenantPoolManager:
         """Forget a tenant whose pool is closed."""
         account = self._accounts.pop(tenant_id, None)
         if account is not None:
-            self._served[account.tenant.spec.pool_id] -= 1
+            spec = account.tenant.spec
+            self._served[spec.pool_id] -= 1
+            self._forgotten[spec.server, spec.strategy] += account.recorder
 
     def account(self, tenant_id: str) -> TenantAccount:
         """The account of a known tenant.
@@ -262,13 +268,25 @@ class TenantPoolManager:
         return self._rooms[pool.config.strategy].access_count(pool.pool_id)
 
     async def evict(self, pool: TenantPool, reason: EvictionReason, deadline: float) -> Eviction:
-        """Drain *pool*, cut what still runs after *deadline* seconds, and take it out."""
+        """Drain *pool*, cut what still runs after *deadline* seconds, and take it out.
+
+        Goes on to its end when the caller is cancelled: a pool half drained would refuse for ever.
+        """
+        return await asyncio.shield(self._evict_later(pool, reason, deadline))
+
+    def _evict_later(
+        self, pool: TenantPool, reason: EvictionReason, deadline: float
+    ) -> asyncio.Task[Eviction]:
+        name = f"pool {pool.pool_id}: evict, {reason}"
+        return self._in_background(self._evict(pool, reason, deadline), name)
+
+    async def _evict(self, pool: TenantPool, reason: EvictionReason, deadline: float) -> Eviction:
         rooms = self._rooms[pool.config.strategy]
         # Pinned, lest it be evicted a second time while it drains.
         rooms.busy(pool)
         closure = await pool.drain(deadline)
-        rooms.take_out(pool)
-        self.evictions[reason] += 1
+        if rooms.take_out(pool):
+            self.evictions[reason] += 1
         return Eviction(pool_id=pool.pool_id, reason=reason, closed=closure.closed, cut=closure.cut)
 
     def evict_expired(self) -> list[TenantPool]:
@@ -277,9 +295,7 @@ class TenantPoolManager:
 
     def drain_later(self, pool: TenantPool, deadline: float) -> None:
         """Begin to drain *pool*; after *deadline* seconds what still runs is cut."""
-        self._in_background(
-            self.evict(pool, EvictionReason.DRAINED, deadline), f"pool {pool.pool_id}: drain"
-        )
+        self._evict_later(pool, EvictionReason.DRAINED, deadline)
 
     def take_evictions(self) -> list[Eviction]:
         """Pools that gave way to others or were idle, since this was asked last."""
@@ -293,10 +309,11 @@ class TenantPoolManager:
         self._untold.append(Eviction(pool_id=pool.pool_id, reason=reason, closed=closed))
         self._in_background(pool.drain(0), f"pool {pool.pool_id}: evict")
 
-    def _in_background(self, work: Coroutine[Any, Any, object], name: str) -> None:
-        task: asyncio.Task[object] = asyncio.create_task(work, name=name)
+    def _in_background(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- numbers -----------------------------------------------------------------------------
 
@@ -310,6 +327,21 @@ class TenantPoolManager:
     def pool_stats(self, pool: TenantPool) -> PoolStats:
         """What was counted about one open pool."""
         return pool.recorder.stats(pool.metrics, monotonic())
+
+    def totals(self) -> Mapping[tuple[str, PoolStrategy], Totals]:
+        """What was counted by server and strategy, deleted tenants included."""
+        totals: dict[tuple[str, PoolStrategy], Totals] = defaultdict(Totals)
+        for key, forgotten in self._forgotten.items():
+            totals[key] += forgotten
+        for account in self._accounts.values():
+            spec = account.tenant.spec
+            totals[spec.server, spec.strategy] += account.recorder
+        for name in self.servers:
+            # A shared pool counts all its tenants' leases, and connections that are nobody's own.
+            recorder = self._shared_recorders.get(shared_pool_id(name))
+            if recorder is not None:
+                totals[name, PoolStrategy.SHARED] = Totals.of(recorder)
+        return totals
 
     def recently_active(self) -> list[TenantAccount]:
         """Tenants of shared pools that leased or waited within the statistics' window."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from app.domain.errors import PoolLimitReached
 from app.domain.pool import PoolConfig
@@ -20,6 +21,21 @@ from app.pools.pool import TenantPool
 Evict = Callable[[TenantPool, EvictionReason], None]
 
 
+@dataclass(slots=True, eq=False)
+class _Place:
+    """One caller in the queue, and the pool it wants."""
+
+    pool_id: str
+    offer: asyncio.Future[None]
+
+    def tell(self) -> bool:
+        """Wake the caller; False if it is awake already."""
+        if self.offer.done():
+            return False
+        self.offer.set_result(None)
+        return True
+
+
 class PoolRooms:
     """The open pools of one strategy, by pool id."""
 
@@ -28,7 +44,7 @@ class PoolRooms:
         self.config = config
         self._cache: TenantLruCache[str, TenantPool] = TenantLruCache(capacity, config.idle_timeout)
         self._evict = evict
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[_Place] = deque()
 
     def __len__(self) -> int:
         """How many pools are open."""
@@ -60,14 +76,14 @@ class PoolRooms:
         """
         if not self._queue and self._make_room_for(pool_id):
             return
-        place = self._queue_up()
+        place = self._queue_up(pool_id)
         try:
             async with asyncio.timeout(timeout):
-                await place
+                await place.offer
                 while not self._make_room_for(pool_id):
                     # What became quiet is busy again by now: wait on, as the first in the queue.
-                    place = self._queue_up(first=True)
-                    await place
+                    place = self._queue_up(pool_id, first=True)
+                    await place.offer
         except TimeoutError as error:
             raise PoolLimitReached(
                 f"All {self._cache.max_size} pools of strategy {self.config.strategy} are busy."
@@ -82,12 +98,17 @@ class PoolRooms:
         self._cache.insert(pool.pool_id, pool)
         if pool.size.min_size:
             self._cache.pin(pool.pool_id)
+        for place in self._queue:
+            if place.pool_id == pool.pool_id:
+                place.tell()
 
-    def take_out(self, pool: TenantPool) -> None:
-        """Take *pool* out, whatever it is doing, unless another took its place already."""
-        if self._cache.peek(pool.pool_id) is pool:
-            self._cache.remove(pool.pool_id)
-            self._offer()
+    def take_out(self, pool: TenantPool) -> bool:
+        """Take *pool* out, whatever it is doing; False if somebody did before."""
+        if self._cache.peek(pool.pool_id) is not pool:
+            return False
+        self._cache.remove(pool.pool_id)
+        self._offer()
+        return True
 
     def keep(self, pool: TenantPool, *, kept: bool) -> None:
         """Exempt *pool* from eviction, or no longer, when its min_size changes from or to 0."""
@@ -123,15 +144,13 @@ class PoolRooms:
         self._evict(pool, EvictionReason.IDLE if expired else EvictionReason.LRU)
         return True
 
-    def _queue_up(self, *, first: bool = False) -> asyncio.Future[None]:
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def _queue_up(self, pool_id: str, *, first: bool = False) -> _Place:
+        place = _Place(pool_id, asyncio.get_running_loop().create_future())
         (self._queue.appendleft if first else self._queue.append)(place)
         return place
 
     def _offer(self) -> None:
         """Tell the first who waits that a pool may have become evictable."""
         while self._queue:
-            place = self._queue.popleft()
-            if not place.done():
-                place.set_result(None)
+            if self._queue.popleft().tell():
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ from app.pools import driver
 # The server cancels the statement first; this much later, in seconds, we stop waiting for it.
 _GRACE = 1.0
 _TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "name", "json", "jsonb", "unknown"})
+# asyncpg would cut 7.5 to 7 and make 1.1 a long fraction; Postgres reads their text exactly.
+_EXACT_TYPES = frozenset({"int2", "int4", "int8", "oid", "numeric"})
+# COPY talks a protocol of its own, in which a prepared statement would hang.
+_COPY = re.compile(r"(?:[\s;]|--[^\n]*\n|/\*.*?\*/)*copy\b", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,7 @@ async def run(
         QueryTimeout: it ran longer than *timeout* seconds.
         LeaseLost: the connection broke.
     """
+    _refuse_unsendable(sql)
     with _translated(timeout):
         async with asyncio.timeout(timeout + _GRACE):
             statement = await connection.prepare(sql)
@@ -94,6 +100,17 @@ async def run(
         truncated=len(rows) > max_rows,
         status=None,
     )
+
+
+def _refuse_unsendable(sql: str) -> None:
+    if _COPY.match(sql):
+        raise StatementFailed("COPY is not offered here.", sqlstate="0A000")
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise StatementFailed("The statement is not valid Unicode.", sqlstate="22021") from error
+    if "\x00" in sql:
+        raise StatementFailed("The statement contains a NUL character.", sqlstate="22021")
 
 
 def _without_rows(status: str | None) -> StatementResult:
@@ -124,7 +141,7 @@ async def _bind(
     for position, (wanted, value) in enumerate(zip(types, params, strict=True)):
         if wanted.name in ("json", "jsonb") and value is not None:
             arguments[position] = json.dumps(value)
-        elif isinstance(value, str) and wanted.name not in _TEXT_TYPES:
+        elif _is_read_as_text(value, wanted.name):
             as_text.append(position)
     if as_text:
         names = await connection.fetchrow(
@@ -134,11 +151,17 @@ async def _bind(
         casts = ", ".join(f"${n}::text::{name}" for n, name in enumerate(names or (), start=1))
         read = await connection.fetchrow(
             f"select {casts}",
-            *(params[position] for position in as_text),
+            *(str(params[position]) for position in as_text),
         )
         for position, value in zip(as_text, read or (), strict=True):
             arguments[position] = value
     return arguments
+
+
+def _is_read_as_text(value: object, wanted: str) -> bool:
+    if isinstance(value, str):
+        return wanted not in _TEXT_TYPES
+    return isinstance(value, bool | float) and wanted in _EXACT_TYPES
 
 
 @contextmanager
@@ -152,8 +175,7 @@ def _translated(timeout: float) -> Iterator[None]:
     except asyncpg.TooManyConnectionsError as error:
         raise ServerUnavailable(str(error)) from error
     except asyncpg.DataError as error:
-        # Postgres' own data errors carry a SQLSTATE; asyncpg's, a value that does not fit, none.
-        raise StatementFailed(str(error), sqlstate=getattr(error, "sqlstate", None)) from error
+        raise _refused(error) from error
     except driver.CONNECTION_ERRORS as error:
         raise LeaseLost from error
     except asyncpg.PostgresError as error:
