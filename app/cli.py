@@ -10,8 +10,9 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
 
 import typer
 import uvicorn
@@ -19,8 +20,9 @@ from fastapi import FastAPI
 
 from app.api.docs import document
 from app.catalog.migrate import migrate as migrate_catalog
+from app.demo import DemoFailed, show
 from app.domain.errors import PoolkeeperError
-from app.embedded import EmbeddedPostgresError
+from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.logs import configure_logging
 from app.main import create_app, find_postgres
 from app.settings import Settings, SettingsError, load_settings
@@ -46,28 +48,21 @@ def serve() -> None:
     """Serve the API until SIGTERM or Ctrl-C."""
     settings = _settings()
     configure_logging(settings.log_format, settings.log_level)
-    app = create_app(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
-        )
-    )
-    # What the application says in a sentence, uvicorn would repeat as a traceback.
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: (
-            not (hasattr(app.state, "refusal") and record.getMessage().startswith("Traceback"))
-        )
-    )
-    with _signals_end_cleanly():
-        server.run()
-    raise typer.Exit(0 if _ended_well(app, server) else 1)
+    raise typer.Exit(0 if _run(settings, uvicorn.Server.serve) else 1)
+
+
+@cli.command()
+def demo() -> None:
+    """Serve with some twenty tenants and steady traffic to look at; nothing of it stays."""
+    settings = _settings()
+    if not settings.is_embedded:
+        typer.echo("poolkeeper: The demo only runs on the embedded server.", err=True)
+        raise typer.Exit(_MISCONFIGURED)
+    configure_logging(settings.log_format, settings.log_level)
+    settings = _for_demo(settings)
+    with _sentences(), _signals_end_cleanly(), _nothing_stays(settings.data_dir):
+        ended_well = _run(settings, show)
+    raise typer.Exit(0 if ended_well else 1)
 
 
 @cli.command()
@@ -101,11 +96,61 @@ def _settings() -> Settings:
         raise typer.Exit(_MISCONFIGURED) from error
 
 
+def _for_demo(settings: Settings) -> Settings:
+    """What the operator left open: advice within a minute. A directory of its own always."""
+    brisk = {"advisor_interval_seconds": 5.0, "advisor_samples": 2}
+    left_open = {key: brisk[key] for key in brisk.keys() - settings.model_fields_set}
+    return settings.model_copy(update={**left_open, "data_dir": settings.data_dir / "demo"})
+
+
+@contextmanager
+def _nothing_stays(data_dir: Path) -> Iterator[None]:
+    """Delete an embedded Postgres before, should an earlier demo have been killed, and after."""
+    postgres = EmbeddedPostgres(data_dir)
+    had_parent = data_dir.parent.exists()
+    asyncio.run(postgres.remove())
+    try:
+        yield
+    finally:
+        asyncio.run(postgres.remove())
+        if not had_parent:
+            with suppress(OSError):  # somebody keeps other things there by now
+                data_dir.parent.rmdir()
+
+
+def _run(
+    settings: Settings, serving: Callable[[uvicorn.Server], Coroutine[None, None, None]]
+) -> bool:
+    """Run the service by *serving* it until SIGTERM or Ctrl-C; whether it ended well."""
+    app = create_app(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+        )
+    )
+    # What the application says in a sentence, uvicorn would repeat as a traceback.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: (
+            not (hasattr(app.state, "refusal") and record.getMessage().startswith("Traceback"))
+        )
+    )
+    with _signals_end_cleanly():
+        asyncio.run(serving(server))
+    return _ended_well(app, server)
+
+
 @contextmanager
 def _sentences() -> Iterator[None]:
     try:
         yield
-    except (PoolkeeperError, EmbeddedPostgresError, SettingsError) as error:
+    except (DemoFailed, PoolkeeperError, EmbeddedPostgresError, SettingsError) as error:
         typer.echo(f"poolkeeper: {error}", err=True)
         raise typer.Exit(1) from error
 

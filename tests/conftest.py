@@ -7,6 +7,7 @@ import pytest
 
 pytest_plugins = [
     "tests.fixtures.postgres",  # first: the others import it
+    "tests.fixtures.app",
     "tests.fixtures.catalog",
     "tests.fixtures.private_postgres",
     "tests.fixtures.proxy",

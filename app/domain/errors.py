@@ -14,10 +14,11 @@
     │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
     │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
     │   └── CatalogInUse             another service works on the same catalog
+    ├── LeaseLost                    what became of the request is unknown
     └── Unavailable                  try again: nothing of the request was done
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
         ├── ServerUnavailable · ServerFull · TenantLoginFailed
-        ├── CatalogUnavailable · LeaseLost · QueryTimeout
+        ├── CatalogUnavailable · QueryTimeout
 
 Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
 edge (`api/problems.py`). Messages are sentences for a person and hold no secret. This file
@@ -252,7 +253,7 @@ class CatalogUnavailable(Unavailable):
     code = "catalog-unavailable"
 
 
-class LeaseLost(Unavailable):
+class LeaseLost(PoolkeeperError):
     """The connection broke while it was leased; whether the work was committed is unknown."""
 
     code = "lease-lost"

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from app.embedded.errors import EmbeddedPostgresError
 
+LOCK = "lock"
+"""The lock file's name."""
+
 
 class Claim:
     """Exclusive use of a data directory until `release()` or the end of this process.
@@ -20,7 +23,7 @@ class Claim:
             EmbeddedPostgresError: another service holds it; the message says which.
             OSError: the lock file cannot be opened or locked.
         """
-        self._file = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._file, 0)
@@ -38,6 +41,7 @@ class Claim:
     def release(self) -> None:
         """Let the next service in. To be called once.
 
-        The file stays: removing it would let two services lock two files of the same name.
+        The file stays: removing it would let two services lock two files of the same name,
+        unless its directory goes with it.
         """
         os.close(self._file)

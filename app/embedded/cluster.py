@@ -147,6 +147,11 @@ class Cluster:
         self.configuration.chmod(0o644)
 
 
+def place_elsewhere(data_dir: Path, *, shared_root: Path) -> Path:
+    """Where root's cluster goes when Postgres' account cannot enter `data_dir`."""
+    return shared_root / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
+
+
 async def locate_cluster(data_dir: Path, *, package: Path, shared_root: Path) -> Cluster:
     """Find the cluster of a data directory, or the place where it is to be made.
 
@@ -156,7 +161,7 @@ async def locate_cluster(data_dir: Path, *, package: Path, shared_root: Path) ->
     Raises:
         EmbeddedPostgresError: no account, no programs, or no place that the account can enter.
     """
-    elsewhere = shared_root / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
+    elsewhere = place_elsewhere(data_dir, shared_root=shared_root)
     places = [data_dir, elsewhere] if os.geteuid() == 0 else [data_dir]
     made = next((place for place in places if (place / "postgres").is_dir()), None)
     account = Account.choose(made and made / "postgres")

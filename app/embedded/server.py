@@ -5,7 +5,9 @@ missing, launch, prepare; and the same backwards. Each step is another file's.
 """
 
 import asyncio
+import os
 import random
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,8 +18,8 @@ from typing import Literal
 import structlog
 
 from app.embedded.binaries import installed_package, make_enterable
-from app.embedded.claim import Claim
-from app.embedded.cluster import Cluster, locate_cluster
+from app.embedded.claim import LOCK, Claim
+from app.embedded.cluster import Cluster, locate_cluster, place_elsewhere
 from app.embedded.databases import EmbeddedAddress, create_databases
 from app.embedded.errors import EmbeddedPostgresError
 from app.embedded.password import new_password, read_password, store_password
@@ -108,6 +110,36 @@ class EmbeddedPostgres:
         if self._claim is not None:
             self._claim.release()
             self._claim = None
+
+    async def remove(self) -> None:
+        """Stop, then delete the cluster, wherever it is, and the data directory with all in it.
+
+        Safe before start, twice, and after a service that was killed. Root's copy of the
+        programs stays: other services run it.
+
+        Raises:
+            EmbeddedPostgresError: another service uses the directory, or it cannot be deleted.
+        """
+        await self.stop()
+        places = [self._data_dir]
+        if os.geteuid() == 0:
+            places.append(place_elsewhere(self._data_dir, shared_root=self._shared_root))
+        if not any(place.is_dir() for place in places):
+            return
+        try:
+            make_enterable(self._data_dir)
+            self._claim = Claim(self._data_dir)
+            for place in places:
+                if (left := Postmaster.left_in(place / "postgres")) is not None:
+                    await left.stop()
+            await asyncio.to_thread(_delete, *places)
+            log.info("embedded postgres deleted", directory=str(self._data_dir))
+        except OSError as error:
+            raise EmbeddedPostgresError(
+                f"the embedded Postgres in {self._data_dir} cannot be deleted: {error}",
+            ) from error
+        finally:
+            await self.stop()
 
     async def look_after(self) -> bool:
         """Launch the server again if it ended by itself; whether that was needed.
@@ -213,6 +245,20 @@ class EmbeddedPostgres:
         except BaseException:
             await self.stop()
             raise
+
+
+def _delete(data_dir: Path, *elsewhere: Path) -> None:
+    """Delete what is elsewhere first, and the lock last: nobody may begin anew in between."""
+    for place in elsewhere:
+        if place.is_dir():
+            shutil.rmtree(place)
+    for entry in data_dir.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+    (data_dir / LOCK).unlink()
+    data_dir.rmdir()
 
 
 def _free_port() -> int:

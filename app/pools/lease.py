@@ -23,6 +23,7 @@ from app.domain.errors import (
     LeaseLost,
     PoolTimeout,
     ServerUnavailable,
+    ServerUnavailable,
     StatementEndedLease,
     StatementFailed,
 )

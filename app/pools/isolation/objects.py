@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from app.domain.desired import Tenant
-from app.domain.errors import ObjectsExist
+from app.domain.errors import ObjectsExist, ProvisioningFailed
 
 _ROLE_MARK = "select shobj_description(oid, 'pg_authid') from pg_roles where rolname = $1"
 _SCHEMA_MARK = "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = $1"
@@ -21,10 +21,15 @@ select shobj_description(oid, 'pg_database') from pg_database where datname = $1
 _LOOK_UP = {"ROLE": _ROLE_MARK, "SCHEMA": _SCHEMA_MARK, "DATABASE": _DATABASE_MARK}
 
 # Provisioning of one server goes one at a time: roles are shared by all its databases.
-_LOCK = "select pg_advisory_xact_lock(hashtext('poolkeeper: provisioning'))"
-_LOGIN_ROLE = (
-    "ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD %L"
-)
+_LOCK = "select pg_advisory_lock(hashtext('poolkeeper: provisioning'))"
+_LOGIN_ROLE = "ROLE %I LOGIN PASSWORD %L"
+# Only a superuser may name them; whoever else creates a role gives it none of them.
+_NO_POWERS = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+_HAS_POWERS = """
+select rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
+from pg_roles where rolname = $1
+"""
+_AM_SUPERUSER = "select rolsuper from pg_roles where rolname = current_user"
 
 
 def mark_of(tenant: Tenant) -> str:
@@ -46,7 +51,7 @@ class Objects:
         await self.connection.execute(statement)
 
     async def lock(self) -> None:
-        """Wait for other provisioning on this server; until the end of the transaction."""
+        """Wait for other provisioning on this server; until the connection is closed."""
         await self.connection.execute(_LOCK)
 
     async def is_ours(self, kind: str, name: str, *, mark: str, adopt: bool) -> bool:
@@ -66,13 +71,18 @@ class Objects:
         return True
 
     async def login_role(self, name: str, verifier: str, *, mark: str, adopt: bool) -> None:
-        """Create the role or give it this password, without any privilege, and mark it."""
+        """Create the role or give it this password, without any privilege, and mark it.
+
+        Raises:
+            ProvisioningFailed: it has privileges that this admin cannot take away.
+        """
         verb = "ALTER" if await self.is_ours("ROLE", name, mark=mark, adopt=adopt) else "CREATE"
-        await self.run(f"{verb} {_LOGIN_ROLE}", name, verifier)
+        superuser = await self.connection.fetchval(_AM_SUPERUSER)
+        await self.run(f"{verb} {_LOGIN_ROLE}{_NO_POWERS if superuser else ''}", name, verifier)
+        if await self.connection.fetchval(_HAS_POWERS, name):
+            raise ProvisioningFailed(f"The role {name} has privileges no tenant may have.")
         await self.run("COMMENT ON ROLE %I IS %L", name, mark)
-        if not await self.connection.fetchval(
-            "select rolsuper from pg_roles where rolname = current_user"
-        ):
+        if not superuser:
             await self.run("GRANT %I TO CURRENT_USER", name)
 
     async def disable_login(self, name: str, *, mark: str) -> None:

@@ -1,0 +1,116 @@
+"""Liveness without I/O, and readiness with named checks.
+
+One tenant server that is down turns nothing red: the others are served. What to do about a
+service that is not ready is its orchestrator's business.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from app.api.deps import Service, ServiceDep
+from app.api.problems import documented
+from app.domain.errors import CatalogUnavailable
+
+# A poll may skip two turns and then take as long as it is allowed to.
+_INTERVALS = 3
+_POLL_DEADLINE = 60.0
+
+# They read no input and raise nothing that is foreseen.
+_UNFORESEEN: dict[int | str, dict[str, Any]] = {500: documented()[500]}
+
+router = APIRouter(tags=["health"])
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = Field(examples=["alive"])
+
+
+class Check(BaseModel):
+    """One thing that was looked at."""
+
+    name: str = Field(examples=["catalog"])
+    ok: bool = Field(examples=[True])
+    required: bool = Field(
+        description="Whether the service is not ready without it.", examples=[True]
+    )
+    detail: str = Field(examples=["It answers."])
+
+
+class Readiness(BaseModel):
+    """Whether the service can do all of its work, and what that was concluded from."""
+
+    status: Literal["ready", "not_ready"] = Field(examples=["ready"])
+    checks: Annotated[list[Check], Field(min_length=1)]
+
+
+@router.get("/livez", summary="Tell whether the process answers", responses=_UNFORESEEN)
+async def livez() -> Liveness:
+    """Answers as long as the process can; touches neither Postgres nor the disk."""
+    return Liveness(status="alive")
+
+
+@router.get(
+    "/readyz",
+    summary="Tell whether the service is ready",
+    responses=_UNFORESEEN
+    | {503: {"model": Readiness, "description": "Not ready; `checks` says why."}},
+)
+async def readyz(service: ServiceDep, response: Response) -> Readiness:
+    """Asks the catalog, and looks at the loops and the servers.
+
+    While the catalog is away running pools go on, but nothing can be changed: the service is not
+    ready. Servers are told for information only.
+    """
+    checks = [
+        await _catalog(service),
+        _poller(service),
+        _loops(service),
+        _servers(service),
+    ]
+    ready = all(check.ok for check in checks if check.required)
+    response.headers["Cache-Control"] = "no-store"
+    response.status_code = 200 if ready else 503
+    return Readiness(status="ready" if ready else "not_ready", checks=checks)
+
+
+async def _catalog(service: Service) -> Check:
+    try:
+        await service.catalog.ping()
+    except CatalogUnavailable as error:
+        return Check(name="catalog", ok=False, required=True, detail=error.detail)
+    return Check(name="catalog", ok=True, required=True, detail="It answers.")
+
+
+def _poller(service: Service) -> Check:
+    last_at = service.poller.last_at
+    if last_at is None:
+        return Check(name="poller", ok=False, required=True, detail="No poll has ended yet.")
+    age = monotonic() - last_at
+    return Check(
+        name="poller",
+        ok=age <= _INTERVALS * service.limits.poll_interval + _POLL_DEADLINE,
+        required=True,
+        detail=f"The last poll ended {age:.1f} s ago.",
+    )
+
+
+def _loops(service: Service) -> Check:
+    dead = service.loops.dead
+    detail = "All of them run." if dead is None else f"The loop {dead} has died."
+    return Check(name="loops", ok=dead is None, required=True, detail=detail)
+
+
+def _servers(service: Service) -> Check:
+    servers = service.manager.servers
+    away = sorted(name for name, server in servers.items() if not server.is_available)
+    detail = f"{len(servers) - len(away)} of {len(servers)} available."
+    if away:
+        detail += f" Unavailable: {', '.join(away)}."
+    return Check(name="servers", ok=not away, required=False, detail=detail)

@@ -1,0 +1,132 @@
+"""A pool as the API shows it: what is wanted of it, and what there is.
+
+Read from memory alone, so that it can be shown while the catalog is away.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.deps import Service
+from app.domain.pool import PoolSize, PoolState
+from app.domain.tenant import PoolStrategy
+from app.pools.account import TenantAccount
+from app.pools.pool import TenantPool
+
+POOL_EXAMPLE: dict[str, Any] = {
+    "pool_id": "acme",
+    "tenant": "acme",
+    "tenants": 1,
+    "shared": False,
+    "strategy": "per_tenant",
+    "server": "local",
+    "open": True,
+    "state": "ready",
+    "desired": {"min_size": 0, "max_size": 5, "warmup_size": 1, "paused": False},
+    "size": 3,
+    "idle": 1,
+    "active": 2,
+    "waiting": 0,
+    "access_count": 1841,
+    "wait_p99_ms": 0.4,
+    "generation": 1,
+    "stale": False,
+}
+
+
+class DesiredSize(BaseModel):
+    """What is wanted of a pool; defaults where nobody asked for anything."""
+
+    min_size: int = Field(description="Connections kept open whatever happens.")
+    max_size: int = Field(description="Most connections.")
+    warmup_size: int = Field(description="Connections opened when the pool opens.")
+    paused: bool = Field(description="Whether it shall lend nothing.")
+
+
+class PoolView(BaseModel):
+    """A pool, open or not."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [POOL_EXAMPLE]})
+
+    pool_id: str = Field(description="The tenant's id, or `shared@` and the server.")
+    tenant: str | None = Field(description="Whose pool it is; null for a shared one.")
+    tenants: int = Field(description="How many tenants it serves.")
+    shared: bool
+    strategy: PoolStrategy
+    server: str
+    open: bool = Field(description="A pool that is not open opens on its next use.")
+    state: PoolState = Field(description="`closed` while it is not open.")
+    desired: DesiredSize
+    size: int = Field(description="Open connections.")
+    idle: int
+    active: int = Field(description="Connections lent.")
+    waiting: int = Field(description="Callers waiting for a connection.")
+    access_count: int = Field(description="Times it was used since it opened.")
+    wait_p99_ms: float | None = Field(
+        description="99 of 100 callers waited no longer, within the statistics' window."
+    )
+    generation: int = Field(
+        description="Grows with every change of what is wanted, from 0 for nothing; the ETag."
+    )
+    stale: bool = Field(description="Whether the catalog is away, and this is from memory.")
+
+
+def show_pool(service: Service, pool: TenantPool) -> PoolView:
+    """An open pool, as it is now."""
+    strategy = pool.config.strategy
+    closed = _closed(service, pool.pool_id, strategy, pool.server.name)
+    now = pool.metrics
+    return closed.model_copy(
+        update={
+            "open": True,
+            "state": pool.state,
+            "size": now.total_connections,
+            "idle": now.idle_connections,
+            "active": now.active_connections,
+            "waiting": now.waiting_requests,
+            "access_count": service.manager.access_count(pool),
+            "wait_p99_ms": service.manager.pool_stats(pool).wait.p99_ms,
+        }
+    )
+
+
+def show_pool_of(service: Service, account: TenantAccount) -> PoolView:
+    """The pool of *account*'s tenant, open or not."""
+    spec = account.tenant.spec
+    pool = service.manager.find(spec.pool_id)
+    if pool is not None:
+        return show_pool(service, pool)
+    return _closed(service, spec.pool_id, spec.strategy, spec.server)
+
+
+def _closed(service: Service, pool_id: str, strategy: PoolStrategy, server: str) -> PoolView:
+    manager = service.manager
+    desired = manager.desired.get(pool_id)
+    size: PoolSize = manager.desired_size(pool_id, strategy)
+    is_shared = strategy is PoolStrategy.SHARED
+    return PoolView(
+        pool_id=pool_id,
+        tenant=None if is_shared else pool_id,
+        tenants=manager.tenants_of(pool_id),
+        shared=is_shared,
+        strategy=strategy,
+        server=server,
+        open=False,
+        state=PoolState.CLOSED,
+        desired=DesiredSize(
+            min_size=size.min_size,
+            max_size=size.max_size,
+            warmup_size=size.warmup_size,
+            paused=desired.paused if desired else False,
+        ),
+        size=0,
+        idle=0,
+        active=0,
+        waiting=0,
+        access_count=0,
+        wait_p99_ms=None,
+        generation=desired.generation if desired else 0,
+        stale=not service.catalog.available,
+    )

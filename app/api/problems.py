@@ -1,0 +1,201 @@
+"""Errors as RFC 9457 problem details: the one table from error code to status, the one shape.
+
+Nothing of the input, of an exception's text or of a connection is ever echoed, except the
+sentences that our own errors hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from asgi_correlation_id import correlation_id
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from app.domain import errors
+
+MEDIA_TYPE = "application/problem+json"
+_RETRY_AFTER_SECONDS = "1"
+# What callers sent comes back in these two only, so it is bounded.
+_LONGEST_ECHO = 200
+_MOST_ERRORS = 50
+
+# The nearest class in an error's ancestry decides.
+_STATUS: dict[type[errors.PoolkeeperError], int] = {
+    errors.PoolkeeperError: 500,
+    errors.InvalidInput: 422,
+    errors.Forbidden: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.StaleVersion: 412,
+    errors.LeaseLost: 503,
+    errors.Unavailable: 503,
+    errors.QueryTimeout: 504,
+}
+_TITLES = {
+    400: "Bad request",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    412: "Precondition failed",
+    413: "Content too large",
+    415: "Unsupported media type",
+    422: "Unprocessable content",
+    500: "Internal server error",
+    503: "Service unavailable",
+    504: "Gateway timeout",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class FieldProblem(BaseModel):
+    """One thing wrong with the input."""
+
+    pointer: str = Field(
+        description="Where: /body, /path or /query, then a JSON pointer.",
+        examples=["/body/max_size"],
+    )
+    code: str = Field(description="What is wrong, for programs.", examples=["greater_than_equal"])
+    detail: str = Field(description="What is wrong, for people.")
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 describes them."""
+
+    type: str = Field(examples=["urn:poolkeeper:problem:tenant-not-found"])
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no tenant acme."])
+    instance: str = Field(examples=["/v1/tenants/acme"])
+    code: str = Field(description="Stable; programs switch on it.", examples=["tenant-not-found"])
+    request_id: str | None = Field(description="As in the log.", examples=["5d1c4a2e8b7f4c6d"])
+    retryable: bool = Field(description="Whether the same request may work later.")
+    errors: list[FieldProblem] | None = Field(
+        default=None, description="Validation errors, each with its place."
+    )
+    sqlstate: str | None = Field(default=None, description="Postgres' code for a failed statement.")
+    hint: str | None = Field(default=None, description="Postgres' hint for a failed statement.")
+    position: int | None = Field(
+        default=None, description="Character of the statement at which it failed, from 1."
+    )
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these problems, besides 422, 500 and 503."""
+    return {
+        status: {"model": Problem, "description": _TITLES[status]}
+        for status in sorted({*statuses, 422, 500, 503})
+    }
+
+
+def status_of(error: errors.PoolkeeperError) -> int:
+    """The HTTP status of an error."""
+    return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of *app* with a problem."""
+    app.add_exception_handler(errors.PoolkeeperError, _foreseen)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def invalid(*place: str | int, code: str, detail: str) -> RequestValidationError:
+    """To be raised: what stands at *place* (`"body", "server"`) fits the schema, but not this."""
+    return RequestValidationError([{"type": code, "loc": place, "msg": detail}])
+
+
+def respond(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    retryable: bool = False,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
+    """One problem as a response."""
+    problem = Problem(
+        type=f"urn:poolkeeper:problem:{code}",
+        title=_TITLES.get(status, "Error"),
+        status=status,
+        detail=detail,
+        instance=_printable(request.url.path),
+        code=code,
+        request_id=correlation_id.get(),
+        retryable=retryable,
+        **more,
+    )
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=status,
+        headers=dict(headers or {}),
+        media_type=MEDIA_TYPE,
+    )
+
+
+async def _foreseen(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.PoolkeeperError)  # noqa: S101 - Starlette's signature is wider
+    more: dict[str, Any] = {}
+    if isinstance(error, errors.StatementFailed):
+        more = {"sqlstate": error.sqlstate, "hint": error.hint, "position": error.position}
+    headers = {"Retry-After": _RETRY_AFTER_SECONDS} if error.retryable else None
+    return respond(
+        request,
+        status_of(error),
+        error.code,
+        error.detail,
+        retryable=error.retryable,
+        headers=headers,
+        **more,
+    )
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
+    found = [
+        FieldProblem(
+            pointer="".join("/" + _escaped(part) for part in each["loc"]),
+            code=each["type"],
+            detail=each["msg"],
+        )
+        for each in error.errors()[:_MOST_ERRORS]
+    ]
+    if any(each.code == "json_invalid" for each in found):
+        return respond(request, 400, "malformed-json", "The body is not valid JSON.")
+    return respond(
+        request, 422, "validation-failed", "The request does not fit its schema.", errors=found
+    )
+
+
+def _escaped(part: str | int) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return _printable(str(part)).replace("~", "~0").replace("/", "~1")
+
+
+def _printable(text: str) -> str:
+    """*text* from a caller, short, and without what cannot be sent or is not seen."""
+    shown = text[:_LONGEST_ECHO]
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - see above
+    code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")
+    return respond(request, error.status_code, code, str(error.detail), headers=error.headers)
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    _log.error("unforeseen error", path=request.url.path, exc_info=error)
+    return respond(
+        request, 500, "internal-error", "Something went wrong; the log has it under request_id."
+    )

@@ -1,0 +1,148 @@
+"""One SQL statement as a tenant, over HTTP."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.body import JsonValue, RequestBody, Text
+from app.api.deps import Limits, ServiceDep, TenantDep
+from app.api.problems import documented, invalid
+from app.api.tenant_view import query_refusal
+from app.api.values import to_json
+from app.domain.errors import UntrustedSqlOnSharedRole
+from app.pools import statement
+
+router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"])
+
+_LONGEST_SQL = 100_000
+_MOST_PARAMS = 1000
+
+
+class QueryBody(RequestBody):
+    """A statement and how to run it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"sql": "select current_user, now()"},
+                {
+                    "sql": "insert into notes (day, text) values ($1, $2) returning id",
+                    "params": ["2026-11-20", "hello"],
+                    "read_only": False,
+                    "timeout_seconds": 2,
+                },
+            ]
+        }
+    )
+
+    sql: Annotated[Text, Field(min_length=1, max_length=_LONGEST_SQL)] = Field(
+        description="Exactly one statement; `$1` and so on stand for the parameters."
+    )
+    params: list[JsonValue] = Field(
+        default=[],
+        max_length=_MOST_PARAMS,
+        description="A string binds to a parameter of any type through its text form.",
+    )
+    read_only: bool = Field(default=True, description="Refuse writes.")
+    timeout_seconds: float | None = Field(
+        default=None,
+        ge=0.001,
+        allow_inf_nan=False,
+        description="Longest run, in seconds; the operator's limit if omitted.",
+    )
+    max_rows: int | None = Field(
+        default=None, ge=1, description="Most rows returned; the operator's limit if omitted."
+    )
+
+
+class QueryColumn(BaseModel):
+    """A column of the result."""
+
+    name: str
+    type: str = Field(description="Its Postgres type.")
+
+
+class QueryResult(BaseModel):
+    """What a statement gave."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "columns": [
+                        {"name": "current_user", "type": "name"},
+                        {"name": "now", "type": "timestamptz"},
+                    ],
+                    "rows": [["tenant_acme", "2026-11-20T09:00:00.123456Z"]],
+                    "row_count": 1,
+                    "truncated": False,
+                    "duration_ms": 0.8,
+                    "status": None,
+                }
+            ]
+        }
+    )
+
+    columns: list[QueryColumn]
+    rows: list[list[Any]] = Field(
+        description="Each an array. numeric, and floats that are not finite, are strings."
+    )
+    row_count: int = Field(description="Rows returned, or changed by a statement returning none.")
+    truncated: bool = Field(description="Whether there were more rows than asked for.")
+    duration_ms: float = Field(description="Of the statement, without the wait for a connection.")
+    status: str | None = Field(description="Postgres' command tag of a statement without rows.")
+
+
+@router.post(
+    "",
+    summary="Run a statement as a tenant",
+    responses=documented(400, 403, 404, 409, 413, 415, 504),
+)
+async def run_query(tenant: TenantDep, body: QueryBody, service: ServiceDep) -> QueryResult:
+    """Run one statement inside the tenant's own context, in one transaction.
+
+    Shared tenants may do this only where the operator has allowed it (`query_allowed` of the
+    tenant): one role for all does not hold against hostile SQL. A write needs
+    `"read_only": false`, else it answers 403. A statement that runs into its timeout answers
+    504, a pool without a free connection 503; neither has changed anything.
+    """
+    timeout, max_rows = _bounds(body, service.limits)
+    refusal = query_refusal(service, service.manager.account(tenant).tenant.spec)
+    if refusal is not None:
+        raise UntrustedSqlOnSharedRole(refusal)
+    async with service.manager.lease(
+        tenant, read_only=body.read_only, statement_timeout=timeout
+    ) as connection:
+        began = monotonic()
+        result = await statement.run(
+            connection, body.sql, body.params, max_rows=max_rows, timeout=timeout
+        )
+        took = monotonic() - began
+    types = [column.type for column in result.columns]
+    return QueryResult(
+        columns=[QueryColumn(name=column.name, type=column.type) for column in result.columns],
+        rows=[[to_json(*cell) for cell in zip(row, types, strict=True)] for row in result.rows],
+        row_count=result.row_count,
+        truncated=result.truncated,
+        duration_ms=round(took * 1000, 3),
+        status=result.status,
+    )
+
+
+def _bounds(body: QueryBody, limits: Limits) -> tuple[float, int]:
+    """The timeout and the number of rows that hold for this statement."""
+    timeout = limits.query_timeout if body.timeout_seconds is None else body.timeout_seconds
+    max_rows = limits.query_max_rows if body.max_rows is None else body.max_rows
+    for field, value, most in (
+        ("timeout_seconds", timeout, limits.query_timeout),
+        ("max_rows", max_rows, limits.query_max_rows),
+    ):
+        if value > most:
+            raise invalid(
+                "body", field, code="less_than_equal", detail=f"It may be {most:g} at most."
+            )
+    return timeout, max_rows

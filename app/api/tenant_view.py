@@ -1,0 +1,172 @@
+"""A tenant as the API shows it: what was declared, how far it has come, what serves it.
+
+Read from memory alone, so that it can be shown while the catalog is away.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.deps import Service
+from app.domain.desired import Tenant
+from app.domain.pool import PoolState
+from app.domain.tenant import PoolStrategy, TenantSpec
+from app.pools.account import TenantAccount
+
+TENANT_EXAMPLE: dict[str, Any] = {
+    "id": "acme",
+    "server": "local",
+    "strategy": "per_tenant",
+    "weight": 1,
+    "max_leases": None,
+    "labels": {"plan": "gold"},
+    "generation": 1,
+    "state": "provisioned",
+    "created_at": "2026-11-20T09:00:00Z",
+    "updated_at": "2026-11-20T09:00:02Z",
+    "provisioned_at": "2026-11-20T09:00:02Z",
+    "isolation": {
+        "strategy": "per_tenant",
+        "database": "tenants",
+        "schema": "tenant_acme",
+        "role": "tenant_acme",
+    },
+    "query_allowed": True,
+    "query_refusal": None,
+    "pool": {
+        "pool_id": "acme",
+        "state": "ready",
+        "size": 2,
+        "idle": 1,
+        "active": 1,
+        "waiting": 0,
+    },
+    "stale": False,
+}
+
+
+class TenantState(StrEnum):
+    """How far a tenant has come."""
+
+    DECLARED = "declared"
+    PROVISIONED = "provisioned"
+    DELETING = "deleting"
+
+
+class PoolSummary(BaseModel):
+    """The open pool that serves a tenant."""
+
+    pool_id: str
+    state: PoolState
+    size: int = Field(description="Open connections.")
+    idle: int
+    active: int
+    waiting: int = Field(description="Callers waiting for a connection.")
+
+
+class IsolationNames(BaseModel):
+    """Where the tenant lives inside Postgres; names only, whether or not they exist yet."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    strategy: PoolStrategy
+    database: str | None = Field(description="Null when the server is no longer declared.")
+    schema_name: str | None = Field(
+        alias="schema", description="Its own schema; null when the strategy gives it none."
+    )
+    role: str | None = Field(description="The role its connections log in as.")
+
+
+class TenantView(BaseModel):
+    """A tenant."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [TENANT_EXAMPLE]})
+
+    id: str
+    server: str = Field(description="The declared server it lives on; immutable.")
+    strategy: PoolStrategy = Field(description="How it is isolated; immutable.")
+    weight: int = Field(description="Its share when connections are scarce.")
+    max_leases: int | None = Field(description="Most leases it may hold at once; null: no cap.")
+    labels: dict[str, str]
+    generation: int = Field(description="Grows with every change; the ETag.")
+    state: TenantState
+    created_at: datetime
+    updated_at: datetime
+    provisioned_at: datetime | None
+    isolation: IsolationNames
+    query_allowed: bool = Field(description="Whether the query endpoint is open to it.")
+    query_refusal: str | None = Field(description="Why it is not.")
+    pool: PoolSummary | None = Field(description="The open pool that serves it, if one is open.")
+    stale: bool = Field(description="Whether the catalog is away, and this is from memory.")
+
+
+def show_tenant(service: Service, account: TenantAccount) -> TenantView:
+    """The tenant of *account*, as it is now."""
+    tenant, spec = account.tenant, account.tenant.spec
+    refusal = query_refusal(service, spec)
+    return TenantView(
+        id=spec.id,
+        server=spec.server,
+        strategy=spec.strategy,
+        weight=spec.weight,
+        max_leases=spec.max_leases,
+        labels=dict(spec.labels),
+        generation=tenant.generation,
+        state=state_of(tenant),
+        created_at=tenant.created_at.astimezone(UTC),
+        updated_at=tenant.updated_at.astimezone(UTC),
+        provisioned_at=tenant.provisioned_at and tenant.provisioned_at.astimezone(UTC),
+        isolation=_isolation(service, spec),
+        query_allowed=refusal is None,
+        query_refusal=refusal,
+        pool=_pool(service, spec),
+        stale=not service.catalog.available,
+    )
+
+
+def state_of(tenant: Tenant) -> TenantState:
+    """How far *tenant* has come."""
+    if tenant.deleting:
+        return TenantState.DELETING
+    return TenantState.PROVISIONED if tenant.provisioned_at else TenantState.DECLARED
+
+
+def query_refusal(service: Service, spec: TenantSpec) -> str | None:
+    """Why the query endpoint is closed to this tenant; None if it is open."""
+    if not spec.is_shared or spec.server in service.limits.query_on_shared:
+        return None
+    return (
+        f"Shared tenants of server {spec.server} use one database role, which does not hold "
+        "against free SQL; the operator has not allowed it."
+    )
+
+
+def _isolation(service: Service, spec: TenantSpec) -> IsolationNames:
+    server = service.manager.servers.get(spec.server)
+    login = server and service.manager.isolations[spec.strategy].login(server, spec)
+    has_schema = spec.strategy is PoolStrategy.PER_TENANT
+    return IsolationNames(
+        strategy=spec.strategy,
+        database=login.database if login else None,
+        schema_name=spec.id.object_name if has_schema else None,
+        role=login.user if login else None,
+    )
+
+
+def _pool(service: Service, spec: TenantSpec) -> PoolSummary | None:
+    pool = service.manager.find(spec.pool_id)
+    if pool is None:
+        return None
+    now = pool.metrics
+    return PoolSummary(
+        pool_id=pool.pool_id,
+        state=pool.state,
+        size=now.total_connections,
+        idle=now.idle_connections,
+        active=now.active_connections,
+        waiting=now.waiting_requests,
+    )

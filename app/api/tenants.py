@@ -1,0 +1,261 @@
+"""Tenants over HTTP: declare, show, list, provision, delete."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.body import RequestBody, Text
+from app.api.deps import (
+    ActorDep,
+    CursorQuery,
+    DeadlineQuery,
+    LimitQuery,
+    Service,
+    ServiceDep,
+    TenantDep,
+)
+from app.api.paging import decode_cursor, page_of
+from app.api.problems import documented, invalid
+from app.api.tenant_view import (
+    TENANT_EXAMPLE,
+    TenantState,
+    TenantView,
+    show_tenant,
+    state_of,
+)
+from app.api.versions import IfMatchHeader, IfNoneMatchHeader, etag, expected_generation
+from app.domain.desired import Tenant
+from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId, TenantSpec
+
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+
+_ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
+_LabelKey = Annotated[Text, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
+_LabelValue = Annotated[Text, Field(max_length=256)]
+_LONGEST_LABEL = 63 + 1 + 256
+
+
+class TenantBody(RequestBody):
+    """What is declared of a tenant."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"strategy": "per_tenant", "labels": {"plan": "gold"}},
+                {"server": "local", "strategy": "shared", "weight": 2, "max_leases": 10},
+            ]
+        }
+    )
+
+    server: _ServerName | None = Field(
+        default=None,
+        description="A declared server; the default one if omitted. Immutable.",
+    )
+    strategy: PoolStrategy | None = Field(
+        default=None,
+        strict=False,
+        description="How it is isolated; the service's default if omitted. Immutable.",
+    )
+    weight: int = Field(
+        default=1, ge=1, le=1000, description="Its share when connections are scarce."
+    )
+    max_leases: int | None = Field(
+        default=None, ge=1, le=10_000, description="Most leases it may hold at once; null: no cap."
+    )
+    labels: dict[_LabelKey, _LabelValue] = Field(
+        default={}, max_length=32, description="Free text for people and filters."
+    )
+
+
+class TenantList(BaseModel):
+    """One page of tenants."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [TENANT_EXAMPLE], "next_cursor": None}]}
+    )
+
+    items: list[TenantView]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class TenantDeletion(BaseModel):
+    """What deleting a tenant did."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"tenant": "acme", "closed": 2, "cut": 0, "login_disabled": True}]
+        }
+    )
+
+    tenant: str
+    closed: int = Field(description="Connections closed.")
+    cut: int = Field(description="Leases cut because they outlasted the deadline.")
+    login_disabled: bool = Field(
+        description="False while its server is away; it is done as soon as that is back."
+    )
+
+
+class Provisioning(BaseModel):
+    """What exists in Postgres for a tenant."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "tenant": "acme",
+                    "objects": ["role tenant_acme", "schema tenant_acme"],
+                    "provisioned_at": "2026-11-20T09:00:02Z",
+                }
+            ]
+        }
+    )
+
+    tenant: str
+    objects: list[str]
+    provisioned_at: datetime | None
+
+
+@router.put(
+    "/{tenant}",
+    summary="Declare a tenant",
+    responses={
+        201: {"model": TenantView, "description": "Created"},
+        **documented(400, 409, 412, 413, 415),
+    },
+)
+async def put_tenant(
+    tenant: TenantDep,
+    body: TenantBody,
+    service: ServiceDep,
+    actor: ActorDep,
+    response: Response,
+    if_match: IfMatchHeader = None,
+    if_none_match: IfNoneMatchHeader = None,
+) -> TenantView:
+    """Create the tenant, or replace what was declared of it.
+
+    The first time answers 201, every other time 200; saying the same again changes nothing and
+    keeps the ETag. On an update an omitted server or strategy stays as it is (neither can
+    change), and every other omitted field gets its default.
+    """
+    account = service.manager.accounts.get(tenant)
+    before = account.tenant if account else None
+    spec = _declared(service, tenant, body, before)
+    saved, created = await service.keeper.put_tenant(
+        spec,
+        actor,
+        expected_generation=expected_generation(
+            if_match, if_none_match, exists=before is not None
+        ),
+    )
+    response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
+    response.headers["ETag"] = etag(saved.generation)
+    return show_tenant(service, service.manager.account(tenant))
+
+
+@router.get("", summary="List tenants", responses=documented())
+async def list_tenants(
+    service: ServiceDep,
+    strategy: Annotated[PoolStrategy | None, Query(description="Isolated like this.")] = None,
+    server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,
+    state: Annotated[TenantState | None, Query(description="Come so far.")] = None,
+    label: Annotated[
+        list[Annotated[str, Query(max_length=_LONGEST_LABEL, pattern=":")]],
+        Query(max_length=8, description="`key:value`; several must all fit.", examples=["plan:gold"]),
+    ] = [],  # noqa: B006 - FastAPI's way to say none
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> TenantList:
+    """All tenants that fit every filter, by id. Works while the catalog is away."""
+    after = decode_cursor(cursor, str)[0] if cursor else ""
+    labels = {(key, value) for key, _, value in (text.partition(":") for text in label)}
+
+    def fits(tenant: Tenant) -> bool:
+        spec = tenant.spec
+        return (
+            (strategy is None or spec.strategy is strategy)
+            and (server is None or spec.server == server)
+            and (state is None or state_of(tenant) is state)
+            and labels <= spec.labels.items()
+        )
+
+    accounts = service.manager.accounts
+    ids = sorted(id_ for id_, account in accounts.items() if id_ > after and fits(account.tenant))
+    page, next_cursor = page_of(ids, limit, lambda id_: (id_,))
+    items = [show_tenant(service, accounts[id_]) for id_ in page]
+    return TenantList(items=items, next_cursor=next_cursor)
+
+
+@router.get("/{tenant}", summary="Show a tenant", responses=documented(404))
+async def get_tenant(tenant: TenantDep, service: ServiceDep, response: Response) -> TenantView:
+    """One tenant. Works while the catalog is away."""
+    account = service.manager.account(tenant)
+    response.headers["ETag"] = etag(account.tenant.generation)
+    return show_tenant(service, account)
+
+
+@router.delete("/{tenant}", summary="Delete a tenant", responses=documented(404))
+async def delete_tenant(
+    tenant: TenantDep,
+    service: ServiceDep,
+    actor: ActorDep,
+    deadline_seconds: DeadlineQuery = 5.0,
+) -> TenantDeletion:
+    """Close the tenant's pool, disable its login, and forget it. Its data stays.
+
+    Leases get the deadline to end, then they are cut.
+    """
+    deletion = await service.keeper.delete_tenant(tenant, actor, deadline=deadline_seconds)
+    return TenantDeletion(
+        tenant=tenant,
+        closed=deletion.eviction.closed if deletion.eviction else 0,
+        cut=deletion.eviction.cut if deletion.eviction else 0,
+        login_disabled=deletion.login_disabled,
+    )
+
+
+@router.post(
+    "/{tenant}/provision", summary="Provision a tenant", responses=documented(404, 409)
+)
+async def provision_tenant(
+    tenant: TenantDep,
+    service: ServiceDep,
+    actor: ActorDep,
+    adopt: Annotated[
+        bool, Query(description="Take over objects of that name that exist already.")
+    ] = False,
+) -> Provisioning:
+    """Create what the tenant's strategy needs: role, schema or database, and grants.
+
+    Idempotent. Objects that exist and were not made for this tenant answer 409 `objects-exist`,
+    unless `adopt=true` says that they are meant for it.
+    """
+    saved, objects = await service.keeper.provision(tenant, actor, adopt=adopt)
+    return Provisioning(tenant=tenant, objects=objects, provisioned_at=saved.provisioned_at)
+
+
+def _declared(
+    service: Service, tenant: TenantId, body: TenantBody, before: Tenant | None
+) -> TenantSpec:
+    server = body.server or (before.spec.server if before else service.limits.default_server)
+    if server is None:
+        raise invalid(
+            "body", "server", code="missing", detail="There is no default server; name one."
+        )
+    if server not in service.manager.servers:
+        raise invalid(
+            "body", "server", code="server_not_declared", detail="No server of that name is declared."
+        )
+    strategy = body.strategy or (before.spec.strategy if before else service.limits.default_strategy)
+    return TenantSpec(
+        id=tenant,
+        server=server,
+        strategy=strategy,
+        weight=body.weight,
+        max_leases=body.max_leases,
+        labels=body.labels,
+    )

@@ -1,0 +1,124 @@
+"""Values of Postgres as JSON: numbers that a double may hold stay numbers, the rest is text.
+
+Text is what Postgres itself would read again as a value of that type. Anything unknown
+becomes its text, so that no result can fail here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+
+# Deeper JSON is handed out as the text it came as: whoever renders it recurses.
+_DEEPEST_JSON = 100
+
+
+def to_json(value: Any, type_name: str = "") -> Any:
+    """*value*, of the Postgres type *type_name*, as what a JSON document can hold.
+
+    json and jsonb are parsed; numeric is text, for a double would round it; timestamps are
+    RFC 3339, intervals ISO 8601, bytea is `\\x` and hex, ranges are as in SQL, arrays are
+    arrays, and composite values objects.
+    """
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            return _parsed(value) if type_name in ("json", "jsonb") else value
+        case float():
+            return value if math.isfinite(value) else _non_finite(value)
+        case Decimal():
+            return format(value, "f")
+        case datetime():
+            return _moment(value)
+        case date() | time():
+            return value.isoformat()
+        case timedelta():
+            return _duration(value)
+        case bytes():
+            return value.decode("latin-1") if type_name == "char" else "\\x" + value.hex()
+        case asyncpg.Range():
+            return _range(value)
+        case asyncpg.BitString():
+            return value.as_string().replace(" ", "")
+        case asyncpg.Record() | Mapping():
+            return {name: to_json(part) for name, part in value.items()}
+        case list() | tuple():
+            return [to_json(part, type_name.removesuffix("[]")) for part in value]
+        case _:
+            return str(value)
+
+
+def _non_finite(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _moment(value: datetime) -> str:
+    """RFC 3339; the driver gives the ends of its own range for what Postgres calls infinity."""
+    match value.replace(tzinfo=None):
+        case datetime.max:
+            return "infinity"
+        case datetime.min:
+            return "-infinity"
+        case _:
+            return value.isoformat().replace("+00:00", "Z")
+
+
+def _duration(value: timedelta) -> str:
+    """ISO 8601, days first, each part with the sign of the whole."""
+    sign = "-" if value < timedelta(0) else ""
+    value = abs(value)
+    minutes, seconds = divmod(value.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{value.microseconds:06}".rstrip("0") if value.microseconds else ""
+    return f"P{sign}{value.days}DT{sign}{hours}H{sign}{minutes}M{sign}{seconds}{fraction}S"
+
+
+def _range(value: asyncpg.Range) -> str:
+    if value.isempty:
+        return "empty"
+    lower, upper = ("" if end is None else _bound(end) for end in (value.lower, value.upper))
+    opening = "[" if value.lower_inc else "("
+    return f"{opening}{lower},{upper}{']' if value.upper_inc else ')'}"
+
+
+def _bound(end: Any) -> str:
+    text = str(to_json(end))
+    if text and not set(text) & set(',"\\()[] '):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _parsed(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_float=_number)
+    except (ValueError, RecursionError):
+        return text
+    return value if _depth_is_bounded(value) else text
+
+
+def _number(digits: str) -> float | str:
+    number = float(digits)
+    return number if math.isfinite(number) else digits
+
+
+def _depth_is_bounded(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST_JSON):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return True
+    return False

@@ -1,0 +1,68 @@
+"""The peers as their own documentation says to use them, on the same server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import asyncpg
+from psycopg_pool import AsyncConnectionPool
+
+from app.pools.account import TenantAccount
+from app.pools.pool import TenantPool
+from benchmarks.ground import CONNECTIONS, Ground
+
+Borrow = Callable[[], AbstractAsyncContextManager[Any]]
+
+
+@asynccontextmanager
+async def asyncpg_pool(
+    ground: Ground, *, reset: Callable[[Any], Awaitable[None]] | None = None
+) -> AsyncIterator[asyncpg.Pool]:
+    """Asyncpg's pool with its defaults, of our size; with *reset*, without its own one."""
+    more: dict[str, Any] = {} if reset is None else {"reset": reset}
+    async with asyncpg.create_pool(
+        **ground.dsn,
+        database=ground.address.tenant_database,
+        passfile=os.devnull,
+        min_size=CONNECTIONS,
+        max_size=CONNECTIONS,
+        **more,
+    ) as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def psycopg_pool(ground: Ground) -> AsyncIterator[AsyncConnectionPool]:
+    """Psycopg's pool with its defaults, of our size."""
+    pool = AsyncConnectionPool(
+        kwargs={**ground.dsn, "dbname": ground.address.tenant_database},
+        min_size=CONNECTIONS,
+        max_size=CONNECTIONS,
+        open=False,
+    )
+    async with pool:
+        await pool.wait(timeout=30)
+        yield pool
+
+
+async def nothing(_: object) -> None:
+    """The reset that resets nothing."""
+    await asyncio.sleep(0)
+
+
+def ours(pool: TenantPool, account: TenantAccount) -> Borrow:
+    """Our pool's own acquire and release."""
+
+    @asynccontextmanager
+    async def borrow() -> AsyncIterator[Any]:
+        connection = await pool.acquire(account, 30.0)
+        try:
+            yield connection
+        finally:
+            pool.release(connection, reusable=True)
+
+    return borrow

@@ -1,0 +1,142 @@
+"""A caller is cancelled while waiting, connecting, querying or releasing: nothing is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.domain.pool import PoolConfig
+from app.domain.tenant import PoolStrategy
+from app.pools.account import TenantAccount
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import TenantPool
+from tests.fixtures.pools import manager_on, provisioned, through
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+
+@pytest.fixture
+async def slow(
+    database: Database, fault_proxy: FaultProxy, scrub_roles: None
+) -> AsyncIterator[TenantPoolManager]:
+    """A manager behind a proxy, with one tenant whose pool has one connection."""
+    configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=1)}
+    async with manager_on(through(database, fault_proxy), configs=configs) as manager:
+        account = await provisioned(manager, "a")
+        async with manager.lease("a") as connection:
+            await connection.execute("CREATE TABLE note (id int)")
+        yield manager
+        assert account.leased == account.waiting == 0
+        assert account.recorder.acquired == account.recorder.released
+
+
+def parts(manager: TenantPoolManager) -> tuple[TenantPool, TenantAccount]:
+    [pool] = manager.pools()
+    return pool, manager.account("a")
+
+
+async def work(manager: TenantPoolManager, sql: str) -> None:
+    async with manager.lease("a") as connection:
+        await connection.execute(sql)
+
+
+async def cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    async with asyncio.timeout(1):
+        await asyncio.wait({task})
+    assert task.cancelled()
+
+
+async def count(manager: TenantPoolManager) -> object:
+    async with manager.lease("a") as connection:
+        return await connection.fetchval("SELECT count(*) FROM note")
+
+
+async def test_while_waiting(slow: TenantPoolManager) -> None:
+    pool, account = parts(slow)
+    async with slow.lease("a"):
+        task = asyncio.create_task(work(slow, "INSERT INTO note VALUES (1)"))
+        await eventually(lambda: account.waiting == 1)
+        await cancel(task)
+        assert account.waiting == 0
+    assert await count(slow) == 0
+    assert pool.recorder.opened == 1
+
+
+async def test_while_connecting_the_connection_serves_the_next(
+    slow: TenantPoolManager, fault_proxy: FaultProxy
+) -> None:
+    pool, _ = parts(slow)
+    pool.recycle()
+    fault_proxy.latency_seconds = 0.02
+    task = asyncio.create_task(work(slow, "INSERT INTO note VALUES (1)"))
+    await eventually(lambda: pool._roster.connecting == 1)
+    await cancel(task)
+    assert await count(slow) == 0
+    assert pool.recorder.opened == 2
+
+
+async def test_while_beginning(slow: TenantPoolManager, fault_proxy: FaultProxy) -> None:
+    pool, account = parts(slow)
+    fault_proxy.latency_seconds = 0.05
+    task = asyncio.create_task(work(slow, "INSERT INTO note VALUES (1)"))
+    await eventually(lambda: account.leased == 1)
+    await cancel(task)
+    fault_proxy.latency_seconds = 0
+    assert await count(slow) == 0
+    await eventually(lambda: slow.servers["local"].budget.used == 1)
+    assert pool.metrics.total_connections == 1
+
+
+async def test_while_querying(slow: TenantPoolManager, database: Database) -> None:
+    pool, _ = parts(slow)
+    task = asyncio.create_task(work(slow, "INSERT INTO note SELECT 1 FROM pg_sleep(60)"))
+    async with database.connected() as admin:
+
+        async def sleeps() -> bool:
+            return bool(
+                await admin.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+                )
+            )
+
+        await eventually(sleeps)
+        await cancel(task)
+        assert await count(slow) == 0
+        assert not await sleeps()
+    assert pool.recorder.opened == 2
+
+
+async def test_while_releasing(slow: TenantPoolManager, fault_proxy: FaultProxy) -> None:
+    pool, _ = parts(slow)
+    entered = asyncio.Event()
+
+    async def insert() -> None:
+        async with slow.lease("a") as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+            fault_proxy.latency_seconds = 0.1
+            entered.set()
+
+    task = asyncio.create_task(insert())
+    await entered.wait()
+    await asyncio.sleep(0)
+    await cancel(task)
+    fault_proxy.latency_seconds = 0
+    assert await count(slow) in (0, 1)  # whether it was committed is not known
+    await eventually(lambda: slow.servers["local"].budget.used == 1)
+    assert pool.recorder.opened == 2
+
+
+async def test_a_storm_of_cancellations_never_outgrows_the_pool(
+    slow: TenantPoolManager, database: Database
+) -> None:
+    pool, account = parts(slow)
+    tasks = [asyncio.create_task(work(slow, "SELECT pg_sleep(0.001)")) for _ in range(100)]
+    for task in tasks[::2]:
+        await asyncio.sleep(0)
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(result is None for result in results[1::2])
+    assert pool.metrics.total_connections <= 1
+    assert account.waiting == 0

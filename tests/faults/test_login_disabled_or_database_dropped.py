@@ -1,0 +1,60 @@
+"""One tenant's login or database is gone: it is told; the others and the server are not."""
+
+import pytest
+
+from app.domain.errors import TenantLoginFailed
+from app.domain.tenant import PoolStrategy
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.pools import provisioned
+from tests.fixtures.postgres import Database
+
+FAULTS = {
+    "no login": "ALTER ROLE tenant_bad NOLOGIN",
+    "another password": "ALTER ROLE tenant_bad PASSWORD 'another'",
+    "no role": "ALTER ROLE tenant_bad RENAME TO tenant_gone",
+    "no database": "ALTER DATABASE tenant_bad RENAME TO tenant_gone",
+    "closed database": "ALTER DATABASE tenant_bad ALLOW_CONNECTIONS false",
+    "forbidden database": "REVOKE ALL ON DATABASE tenant_bad FROM tenant_bad",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_tenant_is_told_and_nobody_else_notices(
+    manager: TenantPoolManager, database: Database, fault: str
+) -> None:
+    await provisioned(manager, "bad", PoolStrategy.PER_DATABASE)
+    await provisioned(manager, "good", PoolStrategy.PER_DATABASE)
+    server = manager.servers["local"]
+    async with manager.lease("good"):
+        pass
+    async with database.connected() as admin:
+        await admin.execute(FAULTS[fault])
+        if fault == "forbidden database":
+            await admin.execute("ALTER DATABASE tenant_bad OWNER TO CURRENT_USER")
+    for _ in range(2):
+        with pytest.raises(TenantLoginFailed, match="Postgres refused the login") as raised:
+            async with manager.lease("bad"):
+                pass
+        assert manager.isolations[PoolStrategy.PER_DATABASE].login(
+            server, manager.account("bad").tenant.spec
+        ).password not in repr(raised.value)
+    assert server.is_available
+    assert server.generation == 0
+    async with manager.lease("good") as connection:
+        assert await connection.fetchval("SELECT 42") == 42
+
+
+async def test_provisioning_again_repairs_a_login(
+    manager: TenantPoolManager, database: Database
+) -> None:
+    account = await provisioned(manager, "bad")
+    async with database.connected() as admin:
+        await admin.execute("ALTER ROLE tenant_bad NOLOGIN PASSWORD 'another'")
+    with pytest.raises(TenantLoginFailed):
+        async with manager.lease("bad"):
+            pass
+    await manager.isolations[PoolStrategy.PER_TENANT].provision(
+        manager.servers["local"], account.tenant, adopt=False
+    )
+    async with manager.lease("bad") as connection:
+        assert await connection.fetchval("SELECT 42") == 42

@@ -1,0 +1,26 @@
+"""Postgres restarts under load: callers are told, nobody hangs, everything heals by itself."""
+
+from typing import Literal
+
+import pytest
+
+from app.domain.tenant import PoolStrategy
+from app.embedded import EmbeddedPostgres
+from tests.fixtures.load import load_on
+from tests.fixtures.pools import manager_on, provisioned
+from tests.fixtures.private_postgres import superuser_of
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_restart_under_load_heals(
+    private_postgres: EmbeddedPostgres, mode: Literal["fast", "immediate"]
+) -> None:
+    database = await superuser_of(private_postgres)
+    async with manager_on(database) as manager:
+        for name, strategy in zip("abc", PoolStrategy, strict=True):
+            await provisioned(manager, name, strategy)
+        async with load_on(manager, "a", "b", "c") as load:
+            await load.goes_on()
+            await private_postgres.restart(mode)
+            await load.goes_on_without_failure()
+        assert load.failures

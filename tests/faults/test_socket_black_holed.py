@@ -1,0 +1,110 @@
+"""The network swallows everything: during a query, at the end of a lease, while connecting."""
+
+# ruff: noqa: PT012 - it is the whole block of a lease that raises
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.domain.errors import LeaseLost, QueryTimeout, ServerUnavailable
+from app.pools import statement
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.load import load_on
+from tests.fixtures.pools import manager_on, provisioned, through
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+
+@pytest.fixture
+async def behind(
+    database: Database,
+    fault_proxy: FaultProxy,
+    scrub_roles: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AsyncIterator[TenantPoolManager]:
+    """A manager whose every connection goes through the proxy, with short deadlines."""
+    for deadline in (
+        "lease._BEGIN_DEADLINE",
+        "lease._CLEANUP_DEADLINE",
+        "roster._CLOSE_DEADLINE",
+        "server._GONE_DEADLINE",
+    ):
+        monkeypatch.setattr(f"app.pools.{deadline}", 0.2)
+    async with manager_on(through(database, fault_proxy), connect_timeout=0.5) as manager:
+        await provisioned(manager, "a")
+        yield manager
+
+
+async def test_during_a_query_the_caller_is_told_at_the_deadline(
+    behind: TenantPoolManager, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pools.statement._GRACE", 0.1)
+    with pytest.raises(QueryTimeout):
+        async with behind.lease("a") as connection:
+            fault_proxy.black_hole()
+            await statement.run(connection, "SELECT 1", [], max_rows=1, timeout=0.1)
+    await fault_proxy.pass_through()
+    await _heals(behind)
+
+
+async def test_at_the_end_of_a_lease_the_caller_is_told_that_nothing_is_known(
+    behind: TenantPoolManager, fault_proxy: FaultProxy
+) -> None:
+    with pytest.raises(LeaseLost):
+        async with behind.lease("a") as connection:
+            await connection.fetchval("SELECT 1")
+            fault_proxy.black_hole()
+    await fault_proxy.pass_through()
+    await _heals(behind)
+
+
+async def test_a_borrower_that_failed_is_not_held_up(
+    behind: TenantPoolManager, fault_proxy: FaultProxy
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with behind.lease("a"):
+            fault_proxy.black_hole()
+            raise ZeroDivisionError
+    await fault_proxy.pass_through()
+    await _heals(behind)
+
+
+async def test_while_connecting_all_who_wait_are_told_and_the_server_is_away(
+    behind: TenantPoolManager, fault_proxy: FaultProxy
+) -> None:
+    fault_proxy.black_hole()
+    server = behind.servers["local"]
+    callers = [asyncio.create_task(_use(behind)) for _ in range(10)]
+    await asyncio.wait(callers, timeout=5)
+    assert all(isinstance(caller.exception(), ServerUnavailable) for caller in callers)
+    assert not server.is_available
+    with pytest.raises(ServerUnavailable):
+        await _use(behind)
+    await fault_proxy.pass_through()
+    await eventually(lambda: server.is_available, deadline=10)
+    await _heals(behind)
+
+
+async def test_under_load_everything_heals_when_the_network_is_back(
+    behind: TenantPoolManager, fault_proxy: FaultProxy
+) -> None:
+    async with load_on(behind, "a") as load:
+        await load.goes_on()
+        fault_proxy.black_hole()
+        await asyncio.sleep(1)
+        await fault_proxy.pass_through()
+        await load.goes_on_without_failure()
+
+
+async def _use(manager: TenantPoolManager) -> None:
+    async with manager.lease("a") as connection:
+        assert await connection.fetchval("SELECT 42") == 42
+
+
+async def _heals(manager: TenantPoolManager) -> None:
+    await _use(manager)
+    [pool] = manager.pools()
+    budget = manager.servers["local"].budget
+    await eventually(lambda: budget.used == pool.metrics.total_connections)

@@ -1,0 +1,76 @@
+"""The private names of asyncpg that `app/pools/connection.py` stands on, pinned one by one."""
+
+import asyncpg
+import pytest
+from asyncpg.pool import PoolConnectionProxy
+
+from app.pools.connection import PooledConnection
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+PRIVATE = (
+    "_drop_local_statement_cache",
+    "_drop_local_type_cache",
+    "_listeners",
+    "_log_listeners",
+    "_on_release",
+    "_query_loggers",
+    "_top_xact",
+)
+
+
+async def test_a_connection_has_every_private_name_we_use(database: Database) -> None:
+    async with database.connected() as raw:
+        assert [name for name in PRIVATE if not hasattr(raw, name)] == []
+
+
+def test_a_proxy_can_be_detached() -> None:
+    assert callable(getattr(PoolConnectionProxy, "_detach", None))
+
+
+async def test_an_announced_transaction_makes_the_next_one_a_savepoint(database: Database) -> None:
+    async with database.connected() as raw:
+        pooled = PooledConnection(raw, now=0, max_lifetime=60, epoch=0, generation=0)
+        await raw.execute("BEGIN")
+        pooled.transaction_begun()
+        lent = pooled.lend()
+        async with lent.transaction():
+            await lent.execute("CREATE TABLE made (id int)")
+        assert raw.is_in_transaction()
+        pooled.withdraw()
+        with pytest.raises(asyncpg.InterfaceError):
+            await lent.execute("SELECT 1")
+        await raw.execute("ROLLBACK")
+        assert await raw.fetchval("SELECT to_regclass('made')") is None
+        async with raw.transaction():
+            assert raw.is_in_transaction()
+        assert not raw.is_in_transaction()
+
+
+async def test_a_changed_type_is_forgotten_while_lent(database: Database) -> None:
+    async with database.connected() as raw:
+        pooled = PooledConnection(raw, now=0, max_lifetime=60, epoch=0, generation=0)
+        lent = pooled.lend()
+        await lent.execute("CREATE TABLE seen (id int); INSERT INTO seen VALUES (1)")
+        assert tuple(await lent.fetchrow("SELECT * FROM seen") or ()) == (1,)
+        await lent.execute("ALTER TABLE seen ADD name text DEFAULT 'x'")
+        assert tuple(await lent.fetchrow("SELECT * FROM seen") or ()) == (1, "x")
+        pooled.withdraw()
+
+
+async def test_the_pid_is_known_after_the_end(database: Database) -> None:
+    raw = await database.connect()
+    pooled = PooledConnection(raw, now=0, max_lifetime=60, epoch=0, generation=0)
+    pid = raw.get_server_pid()
+    raw.terminate()
+    assert pooled.is_closed
+    assert pooled.pid == pid
+
+
+async def test_a_listener_of_its_end_hears_when_the_peer_closes(database: Database) -> None:
+    ended: list[object] = []
+    raw = await database.connect()
+    raw.add_termination_listener(ended.append)
+    async with database.connected() as admin:
+        await admin.execute("SELECT pg_terminate_backend($1, 5000)", raw.get_server_pid())
+    await eventually(lambda: ended == [raw])

@@ -1,0 +1,438 @@
+"""What a borrower may rely on, and what is left to the next one: nothing."""
+
+# ruff: noqa: PT012 - it is the whole block of a lease that raises
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from app.domain.errors import (
+    InvalidInput,
+    LeaseLost,
+    NotProvisioned,
+    PoolTimeout,
+    StatementEndedLease,
+    StatementFailed,
+    TenantDeleting,
+    TenantNotFound,
+)
+from app.domain.pool import PoolConfig
+from app.domain.tenant import PoolStrategy
+from app.pools.account import TenantAccount
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.pools import finished, manager_on, provisioned, tenant
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+
+@pytest.fixture
+async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
+    """Pools of one connection, so that the next borrower gets the same one."""
+    configs = {
+        PoolStrategy.SHARED: PoolConfig.shared(max_connections=1),
+        PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=1),
+    }
+    async with manager_on(database, configs=configs) as manager:
+        yield manager
+
+
+@pytest.fixture
+async def acme(manager: TenantPoolManager) -> TenantAccount:
+    """A tenant with a schema of its own and one table."""
+    account = await provisioned(manager, "acme")
+    async with manager.lease("acme") as connection:
+        await connection.execute("CREATE TABLE note (id int PRIMARY KEY)")
+    return account
+
+
+async def notes(manager: TenantPoolManager) -> list[int]:
+    async with manager.lease("acme", read_only=True) as connection:
+        return [note for [note] in await connection.fetch("SELECT id FROM note ORDER BY id")]
+
+
+async def test_work_is_committed_when_the_block_ends(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async with manager.lease("acme") as connection:
+        await connection.execute("INSERT INTO note VALUES (1)")
+    assert await notes(manager) == [1]
+
+
+async def test_work_is_rolled_back_on_an_error_and_the_connection_stays(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with manager.lease("acme") as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+            raise ZeroDivisionError
+    assert await notes(manager) == []
+    assert acme.recorder.opened == 1
+
+
+async def test_an_error_of_postgres_reaches_the_borrower_as_it_is(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    with pytest.raises(asyncpg.UndefinedTableError):
+        async with manager.lease("acme") as connection:
+            await connection.execute("SELECT * FROM nowhere")
+    assert await notes(manager) == []
+    assert acme.recorder.opened == 1
+
+
+async def test_a_nested_transaction_is_a_savepoint(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async with manager.lease("acme") as connection:
+        await connection.execute("INSERT INTO note VALUES (1)")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with connection.transaction():
+                await connection.execute("INSERT INTO note VALUES (2)")
+                await connection.execute("INSERT INTO note VALUES (1)")
+        async with connection.transaction():
+            await connection.execute("INSERT INTO note VALUES (3)")
+    assert await notes(manager) == [1, 3]
+
+
+async def test_a_cursor_works(manager: TenantPoolManager, acme: TenantAccount) -> None:
+    async with manager.lease("acme") as connection:
+        rows = [row[0] async for row in connection.cursor("SELECT generate_series(1, 100)")]
+    assert rows == list(range(1, 101))
+
+
+async def test_the_connection_is_useless_after_the_lease(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async with manager.lease("acme") as connection:
+        statement = await connection.prepare("SELECT 1")
+    with pytest.raises(asyncpg.InterfaceError):
+        await connection.execute("SELECT 1")
+    with pytest.raises(asyncpg.InterfaceError):
+        await statement.fetch()
+
+
+async def test_without_a_transaction_each_statement_stands_for_itself(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with manager.lease("acme", transaction=False) as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+            await connection.execute("VACUUM note")
+            raise ZeroDivisionError
+    assert await notes(manager) == [1]
+
+
+async def test_an_open_transaction_is_rolled_back_even_if_the_lease_had_none(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async with manager.lease("acme", transaction=False) as connection:
+        await connection.execute("BEGIN; INSERT INTO note VALUES (1)")
+    assert await notes(manager) == []
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+async def test_a_read_only_lease_refuses_writes(
+    manager: TenantPoolManager, acme: TenantAccount, *, transaction: bool
+) -> None:
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        async with manager.lease("acme", transaction=transaction, read_only=True) as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+    async with manager.lease("acme", transaction=transaction) as connection:
+        await connection.execute("INSERT INTO note VALUES (2)")
+    assert await notes(manager) == [2]
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+async def test_a_statement_timeout_holds_for_this_lease_only(
+    manager: TenantPoolManager, acme: TenantAccount, *, transaction: bool
+) -> None:
+    with pytest.raises(asyncpg.QueryCanceledError):
+        async with manager.lease(
+            "acme", transaction=transaction, statement_timeout=0.02
+        ) as connection:
+            await connection.execute("SELECT pg_sleep(5)")
+    async with manager.lease("acme", transaction=transaction) as connection:
+        assert await connection.fetchval("SHOW statement_timeout") == "0"
+
+
+@pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
+async def test_work_that_ends_the_transaction_is_told_so(
+    manager: TenantPoolManager, acme: TenantAccount, ending: str
+) -> None:
+    with pytest.raises(StatementEndedLease):
+        async with manager.lease("acme") as connection:
+            await connection.execute(ending)
+    assert await notes(manager) == []
+
+
+async def test_a_failed_transaction_that_the_body_swallowed_is_no_silent_rollback(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    with pytest.raises(StatementFailed, match="it was rolled back") as raised:
+        async with manager.lease("acme") as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+            with pytest.raises(asyncpg.UniqueViolationError):
+                await connection.execute("INSERT INTO note VALUES (1)")
+    assert raised.value.sqlstate == "25P02"
+    assert await notes(manager) == []
+
+
+async def test_a_constraint_that_fails_at_commit_is_told(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async with manager.lease("acme") as connection:
+        await connection.execute(
+            "ALTER TABLE note ADD parent int REFERENCES note DEFERRABLE INITIALLY DEFERRED"
+        )
+    with pytest.raises(StatementFailed) as raised:
+        async with manager.lease("acme") as connection:
+            await connection.execute("INSERT INTO note VALUES (1, 99)")
+    assert raised.value.sqlstate == "23503"
+    assert await notes(manager) == []
+
+
+async def test_a_shared_tenant_gets_no_lease_without_a_transaction(
+    manager: TenantPoolManager,
+) -> None:
+    await provisioned(manager, "small", PoolStrategy.SHARED)
+    with pytest.raises(InvalidInput, match="inside a transaction only"):
+        manager.lease("small", transaction=False)
+
+
+@pytest.mark.parametrize(
+    "escape",
+    [
+        "SET LOCAL app.tenant_id = 'other'",
+        "COMMIT; BEGIN",
+        "COMMIT AND CHAIN",
+        "RESET ALL",
+        "SET SESSION app.tenant_id = 'other'",
+    ],
+)
+async def test_a_shared_lease_that_left_its_context_commits_nothing(
+    manager: TenantPoolManager, database: Database, escape: str
+) -> None:
+    await provisioned(manager, "small", PoolStrategy.SHARED)
+    async with database.connected() as admin:
+        await admin.execute(
+            "CREATE TABLE everybody (id int); GRANT ALL ON everybody TO poolkeeper_shared"
+        )
+        with pytest.raises(StatementEndedLease):
+            async with manager.lease("small") as connection:
+                await connection.execute(escape)
+                await connection.execute("INSERT INTO everybody VALUES (1)")
+        assert await admin.fetchval("SELECT count(*) FROM everybody") == 0
+
+
+async def test_leases_are_given_to_known_provisioned_tenants_only(
+    manager: TenantPoolManager,
+) -> None:
+    with pytest.raises(TenantNotFound, match="no tenant nobody"):
+        manager.lease("nobody")
+    new = tenant("new", PoolStrategy.PER_TENANT)
+    object.__setattr__(new, "provisioned_at", None)
+    manager.know(new)
+    with pytest.raises(NotProvisioned):
+        manager.lease("new")
+    going = tenant("going", PoolStrategy.PER_TENANT)
+    object.__setattr__(going, "deleting", True)
+    manager.know(going)
+    with pytest.raises(TenantDeleting):
+        manager.lease("going")
+
+
+# -- errors on the way out, and cancellation on the way in ---------------------------------------
+
+
+async def test_a_connection_lost_under_a_lease_is_told_at_its_end(
+    manager: TenantPoolManager, acme: TenantAccount, database: Database
+) -> None:
+    with pytest.raises(LeaseLost):
+        async with manager.lease("acme") as connection:
+            await terminate(database, connection)
+    assert await notes(manager) == []
+    assert acme.recorder.acquired == acme.recorder.released
+
+
+async def test_the_borrowers_own_error_wins_over_a_lost_connection(
+    manager: TenantPoolManager, acme: TenantAccount, database: Database
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with manager.lease("acme") as connection:
+            await terminate(database, connection)
+            raise ZeroDivisionError
+    assert await notes(manager) == []
+
+
+async def terminate(database: Database, connection: asyncpg.Connection) -> None:
+    pid = connection.get_server_pid()
+    async with database.connected() as admin:
+        await admin.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+
+
+async def test_a_lease_cut_by_a_drain_is_lost(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    pool = manager.find("acme")
+    assert pool is not None
+    with pytest.raises(LeaseLost):
+        async with manager.lease("acme"):
+            assert (await pool.drain(0)).cut == 1
+    assert acme.recorder.acquired == acme.recorder.released
+
+
+async def test_a_dead_idle_connection_is_replaced_unseen(
+    manager: TenantPoolManager, acme: TenantAccount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = manager.find("acme")
+    assert pool is not None
+    [idle] = pool._roster.idle
+    # As if the news of its end had not arrived yet.
+    idle.raw._transport.abort()  # type: ignore[attr-defined]
+    assert await notes(manager) == []
+    assert acme.recorder.opened == 2
+
+
+async def test_a_statement_still_running_at_the_end_costs_the_connection(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    with pytest.raises(LeaseLost):
+        async with manager.lease("acme") as connection:
+            left = asyncio.create_task(connection.execute("SELECT pg_sleep(30)"))
+            await asyncio.sleep(0)
+    await finished([left])
+    assert await notes(manager) == []
+
+
+async def test_a_lease_cancelled_at_any_await_leaves_no_trace(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async def work() -> None:
+        async with manager.lease("acme") as connection:
+            await connection.execute("SELECT 1")
+
+    pool = manager.find("acme")
+    assert pool is not None
+    budget = manager.servers["local"].budget
+    for awaits in range(15):
+        task = asyncio.create_task(work())
+        for _ in range(awaits):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert acme.leased == acme.waiting == 0
+        assert acme.recorder.acquired == acme.recorder.released
+        assert await notes(manager) == []
+        await eventually(lambda: budget.used == pool.metrics.total_connections == 1)
+
+
+async def test_a_lease_without_any_working_connection_times_out(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async with manager.lease("acme"):
+        with pytest.raises(PoolTimeout):
+            async with manager.lease("acme", timeout=0.05):
+                pass
+
+
+# -- the reset, vector by vector ----------------------------------------------------------------
+
+LEFT_BEHIND = {
+    "a setting": ("SET work_mem = '77MB'", "SHOW work_mem", "77MB"),
+    "a role": ("SET ROLE tenant_other", "SELECT current_user", "tenant_other"),
+    "a session authorization": (
+        "SET SESSION AUTHORIZATION tenant_acme; SET ROLE tenant_other",
+        "SELECT current_user",
+        "tenant_other",
+    ),
+    "a temporary table": (
+        "CREATE TEMP TABLE left_behind AS SELECT 42 AS id",
+        "SELECT to_regclass('pg_temp.left_behind')::text",
+        "left_behind",
+    ),
+    "a cursor": (
+        "DECLARE left_behind CURSOR WITH HOLD FOR SELECT 42",
+        "SELECT name FROM pg_cursors",
+        "left_behind",
+    ),
+    "a channel": ("LISTEN left_behind", "SELECT pg_listening_channels()", "left_behind"),
+    "an advisory lock": (
+        "SELECT pg_advisory_lock(77)",
+        "SELECT objid::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+        "77",
+    ),
+    "a sequence's current value": (
+        "CREATE SEQUENCE IF NOT EXISTS counter; SELECT nextval('counter')",
+        "SELECT lastval()::text",
+        "1",
+    ),
+    "a tenant's name": (
+        "SET app.tenant_id = 'acme'",
+        "SELECT current_setting('app.tenant_id', true)",
+        "acme",
+    ),
+}
+
+
+async def peek(manager: TenantPoolManager, look: str) -> object:
+    """What the next borrower sees, None if there is no such thing."""
+    async with manager.lease("acme", transaction=False) as connection:
+        try:
+            return await connection.fetchval(look)
+        except asyncpg.ObjectNotInPrerequisiteStateError:
+            return None  # lastval() is not defined
+
+
+@pytest.mark.parametrize("vector", LEFT_BEHIND)
+async def test_nothing_is_left_to_the_next_borrower(
+    manager: TenantPoolManager, acme: TenantAccount, database: Database, vector: str
+) -> None:
+    leave, look, leak = LEFT_BEHIND[vector]
+    async with database.connected() as admin:
+        await admin.execute("CREATE ROLE tenant_other; GRANT tenant_other TO tenant_acme")
+    for transaction in (True, False):
+        async with manager.lease("acme", transaction=transaction) as connection:
+            await connection.execute(leave)
+        assert await peek(manager, look) != leak
+    assert acme.recorder.opened == 1
+
+
+@pytest.mark.parametrize("vector", LEFT_BEHIND)
+async def test_without_the_reset_it_would_be_left(
+    manager: TenantPoolManager,
+    acme: TenantAccount,
+    database: Database,
+    vector: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.pools.lease.RESET", "SELECT 1")
+    leave, look, leak = LEFT_BEHIND[vector]
+    async with database.connected() as admin:
+        await admin.execute("CREATE ROLE tenant_other; GRANT tenant_other TO tenant_acme")
+    async with manager.lease("acme") as connection:
+        await connection.execute(leave)
+    assert await peek(manager, look) == leak
+
+
+async def test_a_listeners_callback_is_not_left(
+    manager: TenantPoolManager, acme: TenantAccount, database: Database
+) -> None:
+    heard: list[str] = []
+
+    def listener(who: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 - asyncpg's own shape
+        return lambda *_: heard.append(who)
+
+    async with manager.lease("acme", transaction=False) as connection:
+        await connection.add_listener("news", listener("first"))
+        connection.add_log_listener(listener("log"))
+        connection.add_query_logger(listener("query"))
+    heard.clear()
+    async with manager.lease("acme", transaction=False) as connection:
+        await connection.add_listener("news", listener("second"))
+        async with database.connected() as admin:
+            await admin.execute("NOTIFY news")
+        await connection.execute("DO $$ BEGIN RAISE NOTICE 'x'; END $$")
+        await eventually(lambda: heard)
+    assert heard == ["second"]
+    assert acme.recorder.opened == 1

@@ -1,0 +1,229 @@
+"""Tenant in, lease out: one pool each, never too many, and the right one goes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.domain.errors import PoolDraining, PoolLimitReached
+from app.domain.pool import PoolConfig, PoolSize
+from app.domain.tenant import PoolStrategy
+from app.pools.account import TenantAccount
+from app.pools.eviction import EvictionReason
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.pools import finished, manager_on, provisioned, watched
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+
+@pytest.fixture
+async def few(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
+    """At most two pools at a time, and five provisioned tenants, a to e."""
+    configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(max_pools=2, pool_size=2)}
+    async with manager_on(database, configs=configs) as manager:
+        for name in "abcde":
+            await provisioned(manager, name)
+        yield manager
+
+
+async def use(manager: TenantPoolManager, *names: str) -> None:
+    for name in names:
+        async with manager.lease(name) as connection:
+            await connection.fetchval("SELECT 1")
+
+
+def opened(manager: TenantPoolManager) -> set[str]:
+    return {pool.pool_id for pool in manager.pools()}
+
+
+async def test_a_hundred_first_leases_open_one_pool(few: TenantPoolManager) -> None:
+    await asyncio.gather(*(use(few, "a") for _ in range(100)))
+    assert opened(few) == {"a"}
+    stats = few.tenant_stats(few.account("a"))
+    assert stats.connections_opened == 2
+    assert stats.connections_acquired == stats.connections_released == 100
+    [pool] = few.pools()
+    assert few.access_count(pool) == 100
+
+
+async def test_the_least_recently_used_pool_gives_way(few: TenantPoolManager) -> None:
+    await use(few, "a", "b", "a", "c")
+    assert opened(few) == {"a", "c"}
+    await use(few, "b")
+    assert opened(few) == {"b", "c"}
+    assert few.evictions == {EvictionReason.LRU: 2}
+    assert few.active_pools == 2
+
+
+async def test_an_expired_pool_goes_first_and_is_counted_so(
+    database: Database, scrub_roles: None
+) -> None:
+    configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(max_pools=2, idle_timeout=0.0)}
+    async with manager_on(database, configs=configs) as manager:
+        for name in "abc":
+            await provisioned(manager, name)
+        await use(manager, "a", "b", "c")
+        assert manager.evictions == {EvictionReason.IDLE: 1}
+        assert {pool.pool_id for pool in manager.evict_expired()} == {"b", "c"}
+        assert manager.evictions == {EvictionReason.IDLE: 3}
+        assert manager.active_pools == 0
+
+
+async def test_a_busy_pool_is_never_evicted(few: TenantPoolManager) -> None:
+    async with few.lease("a") as connection:
+        await use(few, "b", "c", "d", "b", "c")
+        assert "a" in opened(few)
+        assert few.evict_expired() == []
+        assert await connection.fetchval("SELECT 42") == 42
+
+
+async def test_when_all_are_busy_a_newcomer_waits_its_deadline(few: TenantPoolManager) -> None:
+    async with few.lease("a"), few.lease("b"):
+        with pytest.raises(PoolLimitReached, match="All 2 pools of strategy per_tenant are busy"):
+            async with few.lease("c", timeout=0.05):
+                pass
+        assert opened(few) == {"a", "b"}
+        # Those who have a pool already are not concerned.
+        await use(few, "a")
+
+
+async def test_a_waiting_newcomer_is_served_when_a_pool_becomes_quiet(
+    few: TenantPoolManager,
+) -> None:
+    async with few.lease("a"):
+        async with few.lease("b"):
+            newcomers = [asyncio.create_task(use(few, name)) for name in "cde"]
+            await asyncio.sleep(0)
+        assert await finished(newcomers) == [None] * 3
+        assert "a" in opened(few)
+
+
+async def test_those_who_wait_for_one_pool_are_all_served_once_it_is_open(
+    few: TenantPoolManager,
+) -> None:
+    release = asyncio.Event()
+
+    async def hold() -> None:
+        async with few.lease("c"):
+            await release.wait()
+
+    async with few.lease("a"):
+        async with few.lease("b"):
+            first = asyncio.create_task(hold())
+            await asyncio.sleep(0)
+            other = asyncio.create_task(use(few, "d"))
+            await asyncio.sleep(0)
+            second = asyncio.create_task(use(few, "c"))
+            await asyncio.sleep(0)
+        # c is open and stays busy; d, before the second in the queue, finds no room.
+        await finished([second])
+        assert not other.done()
+        release.set()
+        await finished([first, other])
+
+
+async def test_a_cancelled_newcomer_leaves_its_chance_to_the_next(few: TenantPoolManager) -> None:
+    async with few.lease("a"):
+        async with few.lease("b"):
+            gone = asyncio.create_task(use(few, "c"))
+            await asyncio.sleep(0)
+            waits = asyncio.create_task(use(few, "d"))
+            await asyncio.sleep(0)
+        gone.cancel()
+        await finished([waits])
+        await asyncio.wait({gone})
+
+
+async def test_counters_survive_eviction(few: TenantPoolManager) -> None:
+    await use(few, "a", "b", "c", "a")
+    stats = few.tenant_stats(few.account("a"))
+    assert stats.connections_acquired == stats.connections_released == 2
+    assert stats.connections_opened == 2
+    assert stats.last_activity is not None
+
+
+async def test_pools_with_a_min_size_are_not_evicted(few: TenantPoolManager) -> None:
+    await use(few, "a")
+    [pool] = few.pools()
+    few.resize(pool, PoolSize(min_size=1, max_size=2, warmup_size=1))
+    await use(few, "b", "c", "d")
+    assert opened(few) == {"a", "d"}
+    few.resize(pool, PoolSize(min_size=0, max_size=2, warmup_size=1))
+    await use(few, "b", "c")
+    assert opened(few) == {"b", "c"}
+
+
+async def test_a_forced_eviction_reports_what_it_closed_and_cut(few: TenantPoolManager) -> None:
+    await use(few, "a")
+    [pool] = few.pools()
+    lease = few.lease("a")
+    await lease.__aenter__()
+    eviction = await few.evict(pool, EvictionReason.FORCED, 0)
+    assert (eviction.pool_id, eviction.closed, eviction.cut) == ("a", 1, 1)
+    assert opened(few) == set()
+    await lease.__aexit__(ValueError, ValueError(), None)
+    await use(few, "a")
+    assert few.evictions == {EvictionReason.FORCED: 1}
+
+
+async def test_an_eviction_whose_caller_leaves_goes_on(few: TenantPoolManager) -> None:
+    async with few.lease("a"):
+        [pool] = few.pools()
+        evicting = asyncio.create_task(few.evict(pool, EvictionReason.FORCED, 30))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        evicting.cancel()
+        await asyncio.wait({evicting})
+        with pytest.raises(PoolDraining):
+            await use(few, "a")
+    await eventually(lambda: opened(few) == set())
+    await use(few, "a")
+
+
+async def test_shared_tenants_of_a_server_share_one_pool_and_keep_their_own_accounts(
+    few: TenantPoolManager,
+) -> None:
+    accounts: list[TenantAccount] = [
+        await provisioned(few, f"s{number}", PoolStrategy.SHARED) for number in range(3)
+    ]
+    await use(few, "s0", "s1", "s2", "s0")
+    assert opened(few) == {"shared@local"}
+    counted = [few.tenant_stats(account).connections_acquired for account in accounts]
+    assert counted == [2, 1, 1]
+    [pool] = few.pools()
+    assert few.pool_stats(pool).connections_acquired == 4
+
+
+async def test_closing_lets_leases_end_and_refuses_new_ones(few: TenantPoolManager) -> None:
+    async with few.lease("a") as connection:
+        closing = asyncio.create_task(few.close(5))
+        await asyncio.sleep(0)
+        with pytest.raises(PoolDraining):
+            await use(few, "b")
+        assert await connection.fetchval("SELECT 42") == 42
+    await closing
+    await few.close(0)
+
+
+async def test_three_hundred_tenants_fit_under_ten_pools(
+    database: Database, postgres_server: Database, scrub_roles: None
+) -> None:
+    configs = {
+        PoolStrategy.PER_TENANT: PoolConfig.per_tenant(
+            max_pools=10, pool_size=2, acquire_timeout=30
+        )
+    }
+    async with manager_on(database, configs=configs, budget=12) as manager:
+        # Roles take their time to make: tenants share thirty of them.
+        for number in range(30):
+            await provisioned(manager, f"t{number}")
+        names = [f"t{number % 30}" for number in range(300)]
+        async with watched(postgres_server) as watch:
+            tasks = [asyncio.create_task(use(manager, name)) for name in names]
+            assert await finished(tasks, deadline=30) == [None] * 300
+        assert watch.most <= 12
+        assert manager.active_pools <= 10
+        assert manager.evictions[EvictionReason.LRU] >= 20
+        stats = [manager.tenant_stats(account) for account in manager.accounts.values()]
+        assert sum(stat.connections_acquired for stat in stats) == 300
+        assert sum(stat.timeouts + stat.connect_failures for stat in stats) == 0

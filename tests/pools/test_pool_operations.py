@@ -1,0 +1,335 @@
+"""What operators and the poller do to a pool: warm, pause, recycle, drain, sweep, check."""
+
+import asyncio
+from time import monotonic
+
+import pytest
+
+from app.domain.errors import PoolDraining
+from app.domain.pool import PoolState
+from app.pools.account import TenantAccount
+from app.pools.pool import Closure, TenantPool
+from tests.fixtures.pools import (
+    Bench,
+    account,
+    bench_on,
+    finished,
+    in_background,
+    lent,
+    pids,
+    through,
+)
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+
+def state_of(pool: TenantPool) -> PoolState:
+    return pool.state
+
+
+async def test_a_pool_warms_up_and_is_ready(bench: Bench) -> None:
+    pool = bench.pool(5, warmup_size=3)
+    assert state_of(pool) is PoolState.WARMING_UP
+    assert await pool.warmed(5)
+    assert state_of(pool) is PoolState.READY
+    assert pool.metrics.idle_connections == 3
+    assert pool.recorder.created_at is not None
+
+
+async def test_a_pool_that_cannot_warm_up_in_time_says_so(bench: Bench) -> None:
+    pool = bench.pool(5, warmup_size=3)
+    assert not await pool.warmed(0)
+
+
+async def test_a_warming_pool_already_lends(bench: Bench) -> None:
+    pool = bench.pool(3, warmup_size=3)
+    async with lent(pool, account()):
+        pass
+    assert await pool.warmed(5)
+
+
+async def test_a_budget_too_small_ends_the_warm_up_and_takes_from_nobody(
+    database: Database,
+) -> None:
+    async with bench_on(database, budget=3) as bench:
+        first = bench.pool(2, warmup_size=2, name="first")
+        assert await first.warmed(5)
+        second = bench.pool(3, warmup_size=3, name="second")
+        assert not await second.warmed(5)
+        assert state_of(second) is PoolState.READY
+        assert not bench.server.budget.is_contended
+        assert first.metrics.idle_connections == 2
+
+
+async def test_callers_of_a_paused_pool_wait_and_are_served_when_it_resumes(bench: Bench) -> None:
+    pool, acme = bench.pool(2), account()
+    lending = await pool.acquire(acme, 1)
+    async with lent(pool, acme):
+        pass
+    pool.pause()
+    assert state_of(pool) is PoolState.PAUSED
+    assert pool.metrics.idle_connections == 0
+    pool.release(lending, reusable=True)
+    assert pool.metrics.total_connections == 0
+    await eventually(lambda: bench.server.budget.used == 0)
+    callers = in_background(lambda: _use(pool, acme), 3, "caller")
+    await eventually(lambda: pool.metrics.waiting_requests == 3)
+    assert pool.metrics.total_connections == 0
+    pool.resume()
+    assert await finished(callers) == [None, None, None]
+    assert state_of(pool) is PoolState.READY
+
+
+async def _use(pool: TenantPool, acme: TenantAccount) -> None:
+    async with lent(pool, acme) as connection:
+        await connection.raw.fetchval("SELECT pg_sleep(0.01)")
+
+
+async def test_recycling_replaces_every_back_end_and_fails_no_borrower(
+    bench: Bench, postgres_server: Database
+) -> None:
+    pool, acme = bench.pool(4, min_size=3), account()
+    await eventually(lambda: pool.metrics.idle_connections == 3)
+    before = await pids(postgres_server)
+    async with lent(pool, acme) as connection:
+        assert pool.recycle() == 3
+        assert await connection.raw.fetchval("SELECT 42") == 42
+    await eventually(lambda: pool.metrics.idle_connections == 3 and bench.server.budget.used == 3)
+    assert not await pids(postgres_server) & before
+
+
+async def test_recycling_also_replaces_what_is_being_opened(bench: Bench) -> None:
+    pool = bench.pool(2, warmup_size=2)
+    await asyncio.sleep(0)
+    pool.recycle()
+    assert await pool.warmed(5)
+    assert pool.recorder.opened >= 2
+    async with lent(pool, account()) as connection:
+        assert connection.epoch == 1
+
+
+async def test_draining_lets_leases_end_and_refuses_new_ones(bench: Bench) -> None:
+    pool, acme = bench.pool(2), account()
+    lending = await pool.acquire(acme, 1)
+    draining = asyncio.create_task(pool.drain(5))
+    await asyncio.sleep(0)
+    assert state_of(pool) is PoolState.DRAINING
+    with pytest.raises(PoolDraining, match="The pool acme is draining"):
+        await pool.acquire(acme, 1)
+    assert await lending.raw.fetchval("SELECT 42") == 42
+    pool.release(lending, reusable=True)
+    assert await draining == Closure(closed=1, cut=0)
+    assert state_of(pool) is PoolState.CLOSED
+    assert bench.server.budget.used == 0
+
+
+async def test_draining_tells_those_who_wait(bench: Bench) -> None:
+    pool, acme = bench.pool(1), account()
+    async with lent(pool, acme):
+        waiter = asyncio.create_task(pool.acquire(acme, 5))
+        await eventually(lambda: pool.metrics.waiting_requests == 1)
+        draining = asyncio.create_task(pool.drain(5))
+        with pytest.raises(PoolDraining):
+            await waiter
+    await draining
+
+
+async def test_leases_beyond_the_deadline_are_cut_and_reported(
+    bench: Bench, postgres_server: Database
+) -> None:
+    pool, acme = bench.pool(3), account()
+    first, _ = await pool.acquire(acme, 1), await pool.acquire(acme, 1)
+    async with lent(pool, acme):
+        pass
+    sleeping = asyncio.create_task(first.raw.fetchval("SELECT pg_sleep(60)"))
+    await asyncio.sleep(0.05)
+    assert await pool.drain(0.05) == Closure(closed=3, cut=2)
+    await finished([sleeping])
+    assert await pids(postgres_server) == set()
+    assert bench.server.budget.used == 0
+    pool.release(first, reusable=True)
+    assert pool.metrics.total_connections == acme.leased == 0
+    assert pool.recorder.acquired == pool.recorder.released == 3
+
+
+async def test_a_pool_can_be_drained_twice_also_at_once(bench: Bench) -> None:
+    pool, acme = bench.pool(2), account()
+    lending = await pool.acquire(acme, 1)
+    drains = in_background(lambda: pool.drain(5), 2, "drain")
+    await asyncio.sleep(0)
+    pool.release(lending, reusable=True)
+    assert await finished(drains) == [Closure(closed=1, cut=0)] * 2
+    assert await pool.drain(0) == Closure(closed=0, cut=0)
+    assert state_of(pool) is PoolState.CLOSED
+
+
+async def test_a_drain_with_no_deadline_left_can_overtake_a_patient_one(bench: Bench) -> None:
+    pool, acme = bench.pool(2), account()
+    await pool.acquire(acme, 1)
+    patient = asyncio.create_task(pool.drain(60))
+    await asyncio.sleep(0)
+    assert (await pool.drain(0)).cut == 1
+    await finished([patient])
+
+
+async def test_what_is_still_connecting_when_a_pool_is_drained_is_closed(bench: Bench) -> None:
+    pool = bench.pool(5, warmup_size=5)
+    await asyncio.sleep(0)
+    assert pool._roster.connecting == 5
+    await pool.drain(0)
+    assert pool._roster.open == pool.metrics.total_connections == 0
+    assert bench.server.budget.used == 0
+
+
+async def test_a_connect_slower_than_the_drain_is_given_up(
+    database: Database, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pools.pool._SETTLE_DEADLINE", 0.1)
+    proxied = through(database, fault_proxy)
+    async with bench_on(proxied) as bench:
+        fault_proxy.black_hole()
+        pool = bench.pool(5, warmup_size=2)
+        await eventually(lambda: fault_proxy.accepted >= 3)
+        await pool.drain(0)
+        assert pool._roster.open == bench.server.budget.used == 0
+        await fault_proxy.pass_through()
+    await bench.server.close()
+    assert bench.server._probe is None
+
+
+async def test_a_closed_pool_stays_closed(bench: Bench) -> None:
+    pool = bench.pool(2)
+    await pool.drain(0)
+    pool.pause()
+    pool.resume()
+    assert state_of(pool) is PoolState.CLOSED
+    with pytest.raises(PoolDraining):
+        await pool.acquire(account(), 1)
+
+
+async def test_connections_unused_for_the_idle_timeout_are_closed_down_to_min_size(
+    bench: Bench,
+) -> None:
+    pool, acme = bench.pool(4, min_size=1, idle_timeout=60), account()
+    async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
+        pass
+    assert pool.sweep(monotonic() + 59) == 0
+    assert pool.sweep(monotonic() + 61) == 2
+    assert pool.metrics.idle_connections == 1
+
+
+async def test_connections_past_their_lifetime_are_replaced(
+    bench: Bench, postgres_server: Database
+) -> None:
+    pool = bench.pool(4, min_size=2, max_lifetime=600, idle_timeout=10_000)
+    await eventually(lambda: pool.metrics.idle_connections == 2)
+    before = await pids(postgres_server)
+    assert pool.sweep(monotonic() + 539) == 0
+    assert pool.sweep(monotonic() + 601) == 2
+    await eventually(lambda: pool.metrics.idle_connections == 2 and bench.server.budget.used == 2)
+    assert not await pids(postgres_server) & before
+
+
+async def test_an_expired_connection_is_not_kept_when_it_comes_back(bench: Bench) -> None:
+    pool, acme = bench.pool(1, max_lifetime=0.01), account()
+    async with lent(pool, acme) as first:
+        await eventually(lambda: monotonic() > first.expires_at)
+    assert pool.metrics.total_connections == 0
+    async with lent(pool, acme) as second:
+        assert second is not first
+
+
+async def test_lifetimes_are_spread_downwards(bench: Bench) -> None:
+    pool = bench.pool(8, min_size=8, max_lifetime=1000)
+    await eventually(lambda: pool.metrics.idle_connections == 8)
+    limits = {connection.expires_at - connection.idle_since for connection in pool._roster.idle}
+    assert len(limits) == 8
+    assert all(899 < limit <= 1000 for limit in limits)
+
+
+async def test_a_killed_idle_back_end_is_noticed_and_replaced(
+    bench: Bench, postgres_server: Database
+) -> None:
+    pool = bench.pool(3, min_size=2)
+    await eventually(lambda: pool.metrics.idle_connections == 2)
+    victim = pool._roster.idle[0].pid
+    async with postgres_server.connected() as connection:
+        await connection.execute("SELECT pg_terminate_backend($1)", victim)
+    await eventually(lambda: pool.recorder.lost == 1)
+    await eventually(lambda: pool.metrics.idle_connections == 2)
+    assert victim not in await pids(postgres_server)
+
+
+async def test_a_check_drops_a_back_end_that_does_not_answer_and_counts_it(
+    database: Database, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pools.roster._CHECK_DEADLINE", 0.1)
+    monkeypatch.setattr("app.pools.roster._CLOSE_DEADLINE", 0.1)
+    monkeypatch.setattr("app.pools.server._GONE_DEADLINE", 0.1)
+    async with bench_on(through(database, fault_proxy)) as bench:
+        pool, acme = bench.pool(3), account()
+        async with lent(pool, acme), lent(pool, acme):
+            pass
+        assert await pool.check(not_since=monotonic()) == (2, 0)
+        fault_proxy.black_hole()
+        assert await pool.check(not_since=monotonic()) == (2, 2)
+        assert pool.metrics.total_connections == 0
+        assert pool.recorder.health_check_failures == 2
+        await fault_proxy.pass_through()
+        async with lent(pool, acme) as connection:
+            assert await connection.raw.fetchval("SELECT 42") == 42
+
+
+async def test_a_check_leaves_alone_what_was_used_a_moment_ago(bench: Bench) -> None:
+    pool, before = bench.pool(2), monotonic()
+    async with lent(pool, account()):
+        pass
+    assert await pool.check(not_since=before) == (0, 0)
+
+
+async def test_a_check_cut_short_gives_every_connection_back(bench: Bench) -> None:
+    pool, acme = bench.pool(3), account()
+    async with lent(pool, acme), lent(pool, acme):
+        pass
+    checking = asyncio.create_task(pool.check(not_since=monotonic()))
+    await asyncio.sleep(0)
+    checking.cancel()
+    await asyncio.wait({checking})
+    await eventually(lambda: bench.server.budget.used == pool.metrics.total_connections)
+    assert not pool._roster.checking
+    async with lent(pool, acme):
+        pass
+
+
+async def test_a_pool_paused_during_a_check_keeps_nothing(bench: Bench) -> None:
+    pool, acme = bench.pool(3), account()
+    async with lent(pool, acme), lent(pool, acme):
+        pass
+    checking = asyncio.create_task(pool.check(not_since=monotonic()))
+    await asyncio.sleep(0)
+    pool.pause()
+    await checking
+    assert pool.metrics.total_connections == 0
+
+
+async def test_a_pool_drained_during_a_check_keeps_nothing(bench: Bench) -> None:
+    pool, acme = bench.pool(3), account()
+    async with lent(pool, acme), lent(pool, acme):
+        pass
+    checking = asyncio.create_task(pool.check(not_since=monotonic()))
+    await asyncio.sleep(0)
+    await pool.drain(0)
+    await checking
+    await eventually(lambda: bench.server.budget.used == 0)
+    assert pool._roster.open == 0
+
+
+async def test_min_size_is_kept_when_connections_break(
+    bench: Bench, postgres_server: Database
+) -> None:
+    pool, acme = bench.pool(4, min_size=2), account()
+    connection = await pool.acquire(acme, 5)
+    pool.release(connection, reusable=False)
+    await eventually(lambda: pool.metrics.idle_connections == 2 and bench.server.budget.used == 2)
+    assert len(await pids(postgres_server)) == 2

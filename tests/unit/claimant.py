@@ -1,0 +1,113 @@
+"""A claimant of a budget: a pool whose connections come and go when a test says so."""
+
+from __future__ import annotations
+
+from app.pools.budget import ConnectionBudget
+
+
+class Pool:
+    """A pool of one tenant, which opens and closes nothing by itself."""
+
+    def __init__(
+        self, name: str, budget: ConnectionBudget, *, weight: int = 1, min_size: int = 0
+    ) -> None:
+        self.name = name
+        self.budget = budget
+        self.weight = weight
+        self.min_size = min_size
+        self.max_size = 6
+        self.waiting = self.idle = self.leased = self.connecting = self.closing = 0
+        self.works = True
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.name}: {self.leased} leased, {self.idle} idle, {self.connecting} connecting, "
+            f"{self.closing} closing; {self.waiting} waiting>"
+        )
+
+    @property
+    def live(self) -> int:
+        return self.idle + self.leased
+
+    @property
+    def open(self) -> int:
+        return self.live + self.connecting + self.closing
+
+    @property
+    def unserved(self) -> int:
+        if not self.works:
+            return 0
+        wanted = max(
+            self.waiting - self.idle - self.connecting,
+            self.min_size - self.live - self.connecting,
+        )
+        return max(0, min(wanted, self.max_size - self.open))
+
+    @property
+    def neediest_share(self) -> float | None:
+        return (self.leased + 1) / self.weight if self.waiting else None
+
+    def pump(self) -> None:
+        handed = min(self.waiting, self.idle)
+        self.waiting -= handed
+        self.idle -= handed
+        self.leased += handed
+        while self.unserved and self.budget.take(self):
+            self.connecting += 1
+        if self.idle and self.budget.is_contended:
+            self.budget.reclaim()
+
+    def shed_idle(self) -> bool:
+        if not self.idle or self.live <= self.min_size:
+            return False
+        self.idle -= 1
+        self.begin_close()
+        return True
+
+    def begin_close(self) -> None:
+        self.closing += 1
+        self.budget.closing()
+
+    def ask(self, callers: int = 1) -> None:
+        self.waiting += callers
+        self.pump()
+
+    def connect(self) -> None:
+        self.connecting -= 1
+        self.idle += 1
+        self.budget.used_now(self)
+        self.pump()
+
+    def connect_in_vain(self) -> None:
+        self.connecting -= 1
+        self.budget.give_back()
+        self.pump()
+
+    def release(self) -> None:
+        self.leased -= 1
+        if self.budget.is_contended and self.budget.must_yield(self):
+            self.begin_close()
+        else:
+            self.idle += 1
+            self.budget.used_now(self)
+        self.pump()
+
+    def close_one(self) -> None:
+        self.closing -= 1
+        self.budget.closed()
+        self.pump()
+
+    def with_idle(self, count: int) -> Pool:
+        """This pool, after so many connections were opened and used by nobody any more."""
+        for _ in range(count):
+            assert self.budget.take(self)
+            self.connecting += 1
+            self.connect()
+        return self
+
+    def with_leased(self, count: int) -> Pool:
+        """This pool, after so many connections were opened and lent."""
+        self.ask(count)
+        for _ in range(count):
+            self.connect()
+        return self

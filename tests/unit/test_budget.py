@@ -1,0 +1,173 @@
+"""The budget: who gets a connection, who gives one up, and who is left alone."""
+
+import pytest
+
+from app.pools.budget import ConnectionBudget
+from tests.unit.claimant import Pool
+
+
+@pytest.fixture
+def budget() -> ConnectionBudget:
+    return ConnectionBudget(3)
+
+
+def test_nothing_is_allowed_until_the_server_was_asked() -> None:
+    budget = ConnectionBudget()
+    pool = Pool("pool", budget)
+    pool.ask()
+    assert (budget.limit, budget.used, pool.connecting) == (0, 0, 0)
+    assert budget.is_contended
+    budget.set_limit(1)
+    assert (budget.used, pool.connecting, budget.is_contended) == (1, 1, False)
+
+
+def test_what_is_free_is_given_to_whoever_asks(budget: ConnectionBudget) -> None:
+    pool = Pool("pool", budget).with_leased(3)
+    assert (pool.leased, budget.used, budget.is_contended) == (3, 3, False)
+    assert budget.is_exhausted
+    pool.ask()
+    assert (pool.connecting, budget.used, budget.is_contended) == (0, 3, True)
+
+
+def test_a_connection_that_never_came_gives_its_place_back(budget: ConnectionBudget) -> None:
+    pool = Pool("pool", budget)
+    pool.ask()
+    pool.waiting = 0
+    pool.connect_in_vain()
+    assert (budget.used, budget.is_exhausted) == (0, False)
+
+
+def test_an_idle_connection_of_another_pool_is_taken_back(budget: ConnectionBudget) -> None:
+    rich, poor = Pool("rich", budget).with_idle(3), Pool("poor", budget)
+    poor.ask()
+    assert (rich.idle, rich.closing, poor.connecting) == (2, 1, 0)
+    rich.close_one()
+    assert (poor.connecting, budget.used, budget.is_contended) == (1, 3, False)
+
+
+def test_no_more_is_taken_back_than_is_wanted_and_not_on_its_way(
+    budget: ConnectionBudget,
+) -> None:
+    rich, poor = Pool("rich", budget).with_idle(3), Pool("poor", budget)
+    poor.ask()
+    poor.ask()
+    budget.reclaim()
+    budget.reclaim()
+    assert (rich.idle, rich.closing) == (1, 2)
+
+
+def test_the_pool_used_longest_ago_gives_first(budget: ConnectionBudget) -> None:
+    used_first, used_last = Pool("first", budget), Pool("last", budget)
+    used_first.with_idle(2)
+    used_last.with_idle(1)
+    budget.used_now(used_first)
+    Pool("poor", budget).ask()
+    assert (used_first.closing, used_last.closing) == (0, 1)
+
+
+def test_no_pool_gives_below_its_min_size(budget: ConnectionBudget) -> None:
+    kept = Pool("kept", budget).with_idle(3)
+    kept.min_size = 2
+    Pool("poor", budget).ask(3)
+    assert (kept.idle, kept.closing) == (2, 1)
+
+
+def test_a_pool_that_gave_up_is_not_served(budget: ConnectionBudget) -> None:
+    rich, poor = Pool("rich", budget).with_leased(3), Pool("poor", budget)
+    poor.ask()
+    poor.waiting = 0
+    rich.release()
+    assert (rich.idle, rich.closing, poor.connecting) == (1, 0, 0)
+    assert not budget.is_contended
+
+
+def test_a_closed_pool_wants_nothing_and_gives_nothing(budget: ConnectionBudget) -> None:
+    closed, poor = Pool("closed", budget).with_idle(3), Pool("poor", budget)
+    budget.forget(closed)
+    poor.ask()
+    assert closed.closing == 0
+    assert budget.is_contended
+    budget.forget(poor)
+    assert not budget.is_contended
+
+
+def test_what_comes_free_goes_to_the_smallest_share(budget: ConnectionBudget) -> None:
+    noisy = Pool("noisy", budget).with_leased(2)
+    last = Pool("last", budget).with_leased(1)
+    noisy.ask()
+    light, heavy = Pool("light", budget), Pool("heavy", budget, weight=5)
+    light.ask()
+    heavy.ask()
+    last.release()
+    last.close_one()
+    assert (heavy.connecting, light.connecting, noisy.connecting) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("held", "weight", "yields"), [(3, 1, True), (1, 1, False), (3, 3, False), (3, 2, True)]
+)
+def test_a_holder_yields_only_to_whom_it_leaves_with_less(
+    held: int, weight: int, *, yields: bool
+) -> None:
+    budget = ConnectionBudget(held)
+    holder = Pool("holder", budget, weight=weight).with_leased(held)
+    holder.ask()
+    Pool("poor", budget).ask()
+    holder.leased -= 1
+    assert budget.must_yield(holder) is yields
+
+
+def test_a_holder_for_whom_nobody_waits_need_not_yield(budget: ConnectionBudget) -> None:
+    holder = Pool("holder", budget).with_leased(3)
+    Pool("poor", budget).ask()
+    assert not budget.must_yield(holder)
+    holder.release()
+    assert (holder.idle, holder.closing) == (0, 1)
+
+
+def test_a_holder_need_not_yield_when_enough_is_on_its_way(budget: ConnectionBudget) -> None:
+    holder, poor = Pool("holder", budget).with_leased(3), Pool("poor", budget)
+    holder.ask(3)
+    poor.ask()
+    holder.release()
+    assert holder.closing == 1
+    poor.waiting = 1
+    budget.forget(holder)
+    assert not budget.must_yield(holder)
+
+
+def test_lowering_the_limit_cuts_nothing_and_opens_nothing(budget: ConnectionBudget) -> None:
+    pool = Pool("pool", budget).with_leased(3)
+    budget.set_limit(1)
+    assert (budget.limit, budget.used, pool.leased) == (1, 3, 3)
+    pool.ask()
+    pool.leased -= 1
+    pool.begin_close()
+    pool.close_one()
+    assert (budget.used, pool.connecting) == (2, 0)
+
+
+def test_above_a_lowered_limit_enough_is_taken_back_to_serve_who_waits() -> None:
+    budget = ConnectionBudget(4)
+    rich = [Pool(name, budget).with_idle(1) for name in ("one", "two", "three")]
+    Pool("busy", budget).with_leased(1)
+    budget.set_limit(2)
+    poor = Pool("poor", budget)
+    poor.ask()
+    for pool in rich:
+        while pool.closing:
+            pool.close_one()
+    assert (poor.connecting, budget.used) == (1, 2)
+
+
+def test_a_limit_lowered_while_a_connection_closes_forgets_nobody() -> None:
+    budget = ConnectionBudget(3)
+    rich = [Pool(name, budget).with_idle(1) for name in ("one", "two")]
+    Pool("busy", budget).with_leased(1)
+    poor = Pool("poor", budget)
+    poor.ask()
+    budget.set_limit(2)
+    for pool in rich:
+        while pool.closing:
+            pool.close_one()
+    assert (poor.connecting, budget.used) == (1, 2)
