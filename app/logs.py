@@ -58,6 +58,7 @@ def configure_logging(log_format: LogFormat, level: str) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_colours,
                 *(_for_people() if is_console else _for_machines()),
             ],
         )
@@ -96,4 +97,10 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     request_id = correlation_id.get()
     if request_id is not None:
         event.setdefault("request_id", request_id)
+    return event
+
+
+def _without_colours(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Uvicorn sends each message a second time, for coloured terminals."""
+    event.pop("color_message", None)
     return event

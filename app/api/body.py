@@ -37,9 +37,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _json_value(value: Any) -> Any:
+def _json_value(value: object) -> object:
     """*value*, if all of it is JSON that Postgres can take, and not nested without end."""
-    level = [value]
+    level: list[object] = [value]
     for _ in range(_DEEPEST):
         for each in level:
             if isinstance(each, str):
@@ -52,7 +52,7 @@ def _json_value(value: Any) -> Any:
     raise PydanticCustomError("too_deep", "A value is nested too deeply.")
 
 
-def _parts_of(value: Any) -> list[Any]:
+def _parts_of(value: object) -> list[object]:
     if isinstance(value, dict):
         return [*value.keys(), *value.values()]
     return value if isinstance(value, list) else []

@@ -25,7 +25,7 @@ def encode_cursor(*key: str | float) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str, *kinds: type[str] | type[int] | type[float]) -> tuple[Any, ...]:
+def decode_cursor(cursor: str, *kinds: type[str | int | float]) -> tuple[Any, ...]:
     """The sort key in *cursor*, one value of each of these *kinds*.
 
     Raises:

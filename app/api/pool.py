@@ -11,7 +11,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
-from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from app.api.body import RequestBody
@@ -49,31 +48,24 @@ ScopeQuery = Annotated[
 
 
 class PoolBody(RequestBody):
-    """What is wanted of a pool's size; what is omitted stays as it is."""
+    """What is wanted of a pool's size; what is omitted, or null, stays as it is."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"max_size": 10}, {"min_size": 2, "max_size": 8}, {}]}
     )
 
-    max_size: int | SkipJsonSchema[None] = Field(
+    max_size: int | None = Field(
         default=None, ge=1, le=MAX_POOL_SIZE, description="Most connections."
     )
-    min_size: int | SkipJsonSchema[None] = Field(
+    min_size: int | None = Field(
         default=None,
         ge=0,
         le=MAX_POOL_SIZE,
         description="Connections kept open whatever happens; such a pool is never evicted as idle.",
     )
-    warmup_size: int | SkipJsonSchema[None] = Field(
+    warmup_size: int | None = Field(
         default=None, ge=0, le=MAX_POOL_SIZE, description="Connections opened when the pool opens."
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_number(cls, value: object) -> object:
-        if value is None:
-            raise PydanticCustomError("int_type", "Omit what shall stay as it is.")
-        return value
 
     @field_validator("min_size", "warmup_size")
     @classmethod
@@ -117,7 +109,9 @@ class PoolCheck(BaseModel):
     """What testing idle connections found."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"pool_id": "acme", "tenants": 1, "tested": 2, "failed": 0}]}
+        json_schema_extra={
+            "examples": [{"pool_id": "acme", "tenants": 1, "tested": 2, "failed": 0}]
+        }
     )
 
     pool_id: str
@@ -155,6 +149,7 @@ class PoolEviction(BaseModel):
 async def put_tenant_pool(
     tenant: TenantDep,
     service: ServiceDep,
+    *,
     actor: ActorDep,
     response: Response,
     body: Annotated[PoolBody | None, Body()] = None,
@@ -270,6 +265,7 @@ async def check_pool(
 async def evict_pool(
     tenant: TenantDep,
     service: ServiceDep,
+    *,
     actor: ActorDep,
     mode: Annotated[
         EvictionMode, Query(description="`force` cuts every lease at once, without a deadline.")

@@ -74,6 +74,7 @@ class Sweep(BaseModel):
 @router.get("", summary="List open pools", responses=documented())
 async def list_pools(
     service: ServiceDep,
+    *,
     sort: Annotated[PoolOrder, Query(description="Ties go by pool id.")] = PoolOrder.POOL_ID,
     strategy: Annotated[PoolStrategy | None, Query(description="Of this strategy.")] = None,
     server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,

@@ -185,7 +185,9 @@ def _escaped(part: str | int) -> str:
 def _printable(text: str) -> str:
     """*text* from a caller, short, and without what cannot be sent or is not seen."""
     shown = text[:_LONGEST_ECHO]
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown)
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown
+    )
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

@@ -130,6 +130,7 @@ class Provisioning(BaseModel):
 async def put_tenant(
     tenant: TenantDep,
     body: TenantBody,
+    *,
     service: ServiceDep,
     actor: ActorDep,
     response: Response,
@@ -148,9 +149,7 @@ async def put_tenant(
     saved, created = await service.keeper.put_tenant(
         spec,
         actor,
-        expected_generation=expected_generation(
-            if_match, if_none_match, exists=before is not None
-        ),
+        expected_generation=expected_generation(if_match, if_none_match, exists=before is not None),
     )
     response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
     response.headers["ETag"] = etag(saved.generation)
@@ -160,12 +159,15 @@ async def put_tenant(
 @router.get("", summary="List tenants", responses=documented())
 async def list_tenants(
     service: ServiceDep,
+    *,
     strategy: Annotated[PoolStrategy | None, Query(description="Isolated like this.")] = None,
     server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,
     state: Annotated[TenantState | None, Query(description="Come so far.")] = None,
     label: Annotated[
         list[Annotated[str, Query(max_length=_LONGEST_LABEL, pattern=":")]],
-        Query(max_length=8, description="`key:value`; several must all fit.", examples=["plan:gold"]),
+        Query(
+            max_length=8, description="`key:value`; several must all fit.", examples=["plan:gold"]
+        ),
     ] = [],  # noqa: B006 - FastAPI's way to say none
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
@@ -218,12 +220,11 @@ async def delete_tenant(
     )
 
 
-@router.post(
-    "/{tenant}/provision", summary="Provision a tenant", responses=documented(404, 409)
-)
+@router.post("/{tenant}/provision", summary="Provision a tenant", responses=documented(404, 409))
 async def provision_tenant(
     tenant: TenantDep,
     service: ServiceDep,
+    *,
     actor: ActorDep,
     adopt: Annotated[
         bool, Query(description="Take over objects of that name that exist already.")
@@ -248,9 +249,14 @@ def _declared(
         )
     if server not in service.manager.servers:
         raise invalid(
-            "body", "server", code="server_not_declared", detail="No server of that name is declared."
+            "body",
+            "server",
+            code="server_not_declared",
+            detail="No server of that name is declared.",
         )
-    strategy = body.strategy or (before.spec.strategy if before else service.limits.default_strategy)
+    strategy = body.strategy or (
+        before.spec.strategy if before else service.limits.default_strategy
+    )
     return TenantSpec(
         id=tenant,
         server=server,

@@ -1,4 +1,4 @@
-"""Values of Postgres as JSON: numbers that a double may hold stay numbers, the rest is text.
+"""Values of Postgres as JSON: what a double may hold stays a number, the rest becomes text.
 
 Text is what Postgres itself would read again as a value of that type. Anything unknown
 becomes its text, so that no result can fail here.
@@ -8,51 +8,45 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import asyncpg
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 # Deeper JSON is handed out as the text it came as: whoever renders it recurses.
 _DEEPEST_JSON = 100
 
 
-def to_json(value: Any, type_name: str = "") -> Any:
-    """*value*, of the Postgres type *type_name*, as what a JSON document can hold.
+def to_json(value: object, type_name: str = "") -> Json:
+    r"""*value*, of the Postgres type *type_name*, as what a JSON document can hold.
 
     json and jsonb are parsed; numeric is text, for a double would round it; timestamps are
-    RFC 3339, intervals ISO 8601, bytea is `\\x` and hex, ranges are as in SQL, arrays are
+    RFC 3339, intervals ISO 8601, bytea is `\x` and hex, ranges are as in SQL, arrays are
     arrays, and composite values objects.
     """
     match value:
         case None | bool() | int():
             return value
+        case float() if math.isfinite(value):
+            return value
         case str():
             return _parsed(value) if type_name in ("json", "jsonb") else value
-        case float():
-            return value if math.isfinite(value) else _non_finite(value)
-        case Decimal():
-            return format(value, "f")
-        case datetime():
-            return _moment(value)
-        case date() | time():
-            return value.isoformat()
-        case timedelta():
-            return _duration(value)
-        case bytes():
-            return value.decode("latin-1") if type_name == "char" else "\\x" + value.hex()
-        case asyncpg.Range():
-            return _range(value)
-        case asyncpg.BitString():
-            return value.as_string().replace(" ", "")
-        case asyncpg.Record() | Mapping():
+        case asyncpg.Record():
             return {name: to_json(part) for name, part in value.items()}
         case list() | tuple():
             return [to_json(part, type_name.removesuffix("[]")) for part in value]
         case _:
-            return str(value)
+            return _text(value, type_name)
+
+
+def _text(value: object, type_name: str) -> str:
+    if type_name == "char" and isinstance(value, bytes):  # "char", one byte of Postgres' catalogs
+        return value.decode("latin-1")
+    return _TEXTS.get(type(value), str)(value)
 
 
 def _non_finite(value: float) -> str:
@@ -63,13 +57,12 @@ def _non_finite(value: float) -> str:
 
 def _moment(value: datetime) -> str:
     """RFC 3339; the driver gives the ends of its own range for what Postgres calls infinity."""
-    match value.replace(tzinfo=None):
-        case datetime.max:
-            return "infinity"
-        case datetime.min:
-            return "-infinity"
-        case _:
-            return value.isoformat().replace("+00:00", "Z")
+    at = value.replace(tzinfo=UTC)
+    if at == datetime.max.replace(tzinfo=UTC):
+        return "infinity"
+    if at == datetime.min.replace(tzinfo=UTC):
+        return "-infinity"
+    return value.isoformat().replace("+00:00", "Z")
 
 
 def _duration(value: timedelta) -> str:
@@ -82,7 +75,7 @@ def _duration(value: timedelta) -> str:
     return f"P{sign}{value.days}DT{sign}{hours}H{sign}{minutes}M{sign}{seconds}{fraction}S"
 
 
-def _range(value: asyncpg.Range) -> str:
+def _range(value: asyncpg.Range[Any]) -> str:
     if value.isempty:
         return "empty"
     lower, upper = ("" if end is None else _bound(end) for end in (value.lower, value.upper))
@@ -90,16 +83,16 @@ def _range(value: asyncpg.Range) -> str:
     return f"{opening}{lower},{upper}{']' if value.upper_inc else ')'}"
 
 
-def _bound(end: Any) -> str:
+def _bound(end: object) -> str:
     text = str(to_json(end))
     if text and not set(text) & set(',"\\()[] '):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> Json:
     try:
-        value = json.loads(text, parse_float=_number)
+        value: Json = json.loads(text, parse_float=_number)
     except (ValueError, RecursionError):
         return text
     return value if _depth_is_bounded(value) else text
@@ -110,15 +103,29 @@ def _number(digits: str) -> float | str:
     return number if math.isfinite(number) else digits
 
 
-def _depth_is_bounded(value: Any) -> bool:
+def _depth_is_bounded(value: Json) -> bool:
     level = [value]
     for _ in range(_DEEPEST_JSON):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+        level = [inner for outer in level for inner in _parts_of(outer)]
         if not level:
             return True
     return False
+
+
+def _parts_of(value: Json) -> list[Json]:
+    if isinstance(value, dict):
+        return [*value.values()]
+    return value if isinstance(value, list) else []
+
+
+_TEXTS: Mapping[type, Callable[[Any], str]] = {
+    Decimal: "{:f}".format,
+    asyncpg.BitString: lambda value: value.as_string().replace(" ", ""),
+    asyncpg.Range: _range,
+    bytes: lambda value: "\\x" + value.hex(),
+    date: date.isoformat,
+    datetime: _moment,
+    float: _non_finite,
+    time: time.isoformat,
+    timedelta: _duration,
+}

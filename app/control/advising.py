@@ -129,6 +129,14 @@ class Advising:
             account = self._manager.account_for_pool(found.pool_id)
             if account is None:
                 raise RecommendationNotFound("Nobody uses the recommendation's pool any more.")
+            now = self._manager.desired_size(found.pool_id, account.tenant.spec.strategy).max_size
+            if (
+                now != found.max_size
+            ):  # somebody resized it meanwhile: the advice is beside the point
+                await self._close(found, RecommendationStatus.SUPERSEDED, actor)
+                raise RecommendationClosed(
+                    f"It was made for a max_size of {found.max_size}; by now that is {now}."
+                )
             await self._keeper.resize_pool(
                 account, found.advice.new_size, actor, reason=found.advice.reason
             )

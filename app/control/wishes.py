@@ -12,7 +12,7 @@ from app.catalog.catalog import Catalog
 from app.control import told
 from app.control.locks import KeyedLocks
 from app.domain.desired import DesiredPool
-from app.domain.errors import BudgetExceeded
+from app.domain.errors import BudgetExceeded, ServerUnavailable
 from app.domain.event import Actor
 from app.domain.plan import ActualPool, Open, Pause, Resize, Resume, Step, plan
 from app.domain.pool import PoolSize, PoolState
@@ -47,6 +47,7 @@ class PoolWishes:
 
         Raises:
             BudgetExceeded, StaleVersion, CatalogUnavailable
+            ServerUnavailable: more is to be kept on a server whose budget is not known yet.
         """
         spec = account.tenant.spec
         before = self._manager.desired.get(spec.pool_id)
@@ -54,7 +55,8 @@ class PoolWishes:
             size = self._manager.desired_size(spec.pool_id, spec.strategy)
         if paused is None:
             paused = before.paused if before else False
-        self._refuse_over_budget(spec, size)
+        if size.min_size > (before.size.min_size if before else 0):
+            self._refuse_over_budget(spec, size)
         desired, created = await self._catalog.pools.save(
             spec.pool_id,
             size,
@@ -109,15 +111,17 @@ class PoolWishes:
                     pool.resume()
 
     def _refuse_over_budget(self, spec: TenantSpec, size: PoolSize) -> None:
-        budget = self._manager.servers[spec.server].budget.limit
+        server = self._manager.servers[spec.server]
+        if server.limits is None:  # never reached yet: its budget is not known
+            raise ServerUnavailable(server.unavailable_detail)
         kept = sum(
             desired.size.min_size
             for pool_id, desired in self._manager.desired.items()
             if pool_id != spec.pool_id and self._manager.server_of(pool_id) == spec.server
         )
-        if size.min_size and kept + size.min_size > budget:
+        if kept + size.min_size > server.budget.limit:
             raise BudgetExceeded(
-                f"min_size {size.min_size} does not fit: {kept} of the server's {budget} "
+                f"min_size {size.min_size} does not fit: {kept} of the server's {server.budget.limit} "
                 "connections are kept by other pools already."
             )
 
@@ -147,8 +151,11 @@ class PoolWishes:
             CatalogUnavailable: it still is.
         """
         saved = 0
-        for pool_id, (desired, actor) in list(self._unsaved.items()):
+        for pool_id in list(self._unsaved):
             async with self._locks.of(pool_id):
+                if pool_id not in self._unsaved:  # a later wish was stored while we waited
+                    continue
+                desired, actor = self._unsaved[pool_id]
                 event = told.pool_wanted(None, desired.size, actor, pool_id, paused=desired.paused)
                 stored, _ = await self._catalog.pools.save(
                     pool_id, desired.size, paused=desired.paused, event=event

@@ -55,7 +55,8 @@ class Histogram:
             while position + 1 < len(buckets) and seen < rank:
                 position += 1
                 seen += buckets[position][1]
-            answers.append(_middle(buckets[position][0]) if total else None)
+            # A bucket's middle may lie beyond the longest duration there was.
+            answers.append(min(_middle(buckets[position][0]), self.longest) if total else None)
         return tuple(answers)
 
 

@@ -16,7 +16,7 @@ from app.domain.errors import InvalidTenantId
 
 TENANT_ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 RESERVED_IDS = frozenset(
-    {"information-schema", "poolkeeper", "postgres", "public", "shared", "template0", "template1"}
+    {"information-schema", "poolkeeper", "postgres", "public", "template0", "template1"}
 )
 # With this prefix the longest id stays under Postgres' 63 bytes for any name.
 OBJECT_PREFIX = "tenant_"

@@ -23,7 +23,6 @@ from app.domain.errors import (
     LeaseLost,
     PoolTimeout,
     ServerUnavailable,
-    ServerUnavailable,
     StatementEndedLease,
     StatementFailed,
 )

@@ -1,7 +1,6 @@
 """The documentation page: complete, and from this machine alone."""
 
 import re
-from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 
 import httpx
@@ -11,14 +10,6 @@ from app.api.docs import document
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.app import problem
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """An application that was never started: the page needs nothing of it."""
-    transport = httpx.ASGITransport(create_app(Settings.model_construct()))
-    async with httpx.AsyncClient(transport=transport, base_url="http://poolkeeper") as client:
-        yield client
 
 
 class Links(HTMLParser):
@@ -32,30 +23,30 @@ class Links(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in ("href", "src", "action")]
 
 
-async def links(client: httpx.AsyncClient) -> list[str]:
+async def links(unstarted: httpx.AsyncClient) -> list[str]:
     parser = Links()
-    parser.feed((await client.get("/docs")).text)
+    parser.feed((await unstarted.get("/docs")).text)
     return parser.found
 
 
-async def test_the_front_door_leads_to_the_page(client: httpx.AsyncClient) -> None:
-    response = await client.get("/", follow_redirects=True)
+async def test_the_front_door_leads_to_the_page(unstarted: httpx.AsyncClient) -> None:
+    response = await unstarted.get("/", follow_redirects=True)
     assert response.url.path == "/docs"
     assert response.headers["content-type"].startswith("text/html")
 
 
-async def test_everything_the_page_loads_is_served_from_here(client: httpx.AsyncClient) -> None:
-    found = await links(client)
+async def test_everything_the_page_loads_is_served_from_here(unstarted: httpx.AsyncClient) -> None:
+    found = await links(unstarted)
     assert len(found) == 4
     for link in found:
         assert "//" not in link
-        assert (await client.get(f"/{link}")).status_code == 200, link
+        assert (await unstarted.get(f"/{link}")).status_code == 200, link
 
 
-async def test_files_have_their_types(client: httpx.AsyncClient) -> None:
+async def test_files_have_their_types(unstarted: httpx.AsyncClient) -> None:
     types = {
-        link: (await client.get(f"/{link}")).headers["content-type"].partition(";")[0]
-        for link in await links(client)
+        link: (await unstarted.get(f"/{link}")).headers["content-type"].partition(";")[0]
+        for link in await links(unstarted)
     }
     assert types == {
         "docs/swagger-ui.css": "text/css",
@@ -66,9 +57,9 @@ async def test_files_have_their_types(client: httpx.AsyncClient) -> None:
 
 
 async def test_its_script_shows_our_document_and_asks_nobody_else(
-    client: httpx.AsyncClient,
+    unstarted: httpx.AsyncClient,
 ) -> None:
-    script = (await client.get("/docs/docs.js")).text
+    script = (await unstarted.get("/docs/docs.js")).text
     assert "http" not in script
     options = dict(re.findall(r"^  (\w+): (.+),$", script, re.MULTILINE))
     assert options == {
@@ -84,9 +75,9 @@ async def test_its_script_shows_our_document_and_asks_nobody_else(
     }
 
 
-async def test_the_pages_policy_lets_no_other_origin_in(client: httpx.AsyncClient) -> None:
+async def test_the_pages_policy_lets_no_other_origin_in(unstarted: httpx.AsyncClient) -> None:
     """Neither foreign scripts, nor inline ones, nor requests to elsewhere."""
-    policy = (await client.get("/docs")).headers["content-security-policy"]
+    policy = (await unstarted.get("/docs")).headers["content-security-policy"]
     rules = {name: set(sources) for name, *sources in map(str.split, policy.split(";"))}
     assert rules["default-src"] == {"'none'"}
     assert rules["script-src"] == rules["connect-src"] == {"'self'"}
@@ -94,14 +85,14 @@ async def test_the_pages_policy_lets_no_other_origin_in(client: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("asset", ["README.md", "docs.html", "..%2Fdocs.py", "%2Fetc%2Fpasswd"])
-async def test_no_other_file_is_served(client: httpx.AsyncClient, asset: str) -> None:
-    assert (await client.get(f"/docs/{asset}")).status_code in (404, 422)
+async def test_no_other_file_is_served(unstarted: httpx.AsyncClient, asset: str) -> None:
+    assert (await unstarted.get(f"/docs/{asset}")).status_code in (404, 422)
 
 
-async def test_the_document_served_is_the_document(client: httpx.AsyncClient) -> None:
-    served = (await client.get("/openapi.json")).json()
+async def test_the_document_served_is_the_document(unstarted: httpx.AsyncClient) -> None:
+    served = (await unstarted.get("/openapi.json")).json()
     assert served == document(create_app(Settings.model_construct()))
 
 
-async def test_there_is_no_redoc(client: httpx.AsyncClient) -> None:
-    problem(await client.get("/redoc"), 404, "not-found")
+async def test_there_is_no_redoc(unstarted: httpx.AsyncClient) -> None:
+    problem(await unstarted.get("/redoc"), 404, "not-found")

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ DESIGNED = {
 }
 
 
+@cache
 def made() -> dict[str, Any]:
     """The document of an application that was never started."""
     return document(create_app(Settings.model_construct()))

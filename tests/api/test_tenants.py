@@ -84,9 +84,7 @@ async def test_if_none_match_creates_only(api: Api) -> None:
         {"If-Match": '"1"', "If-None-Match": "*"},
     ],
 )
-async def test_a_weak_or_malformed_etag_is_a_bad_request(
-    api: Api, headers: dict[str, str]
-) -> None:
+async def test_a_weak_or_malformed_etag_is_a_bad_request(api: Api, headers: dict[str, str]) -> None:
     await api.client.put(ACME, json={})
     problem(await api.client.put(ACME, json={}, headers=headers), 400, "bad-request")
 

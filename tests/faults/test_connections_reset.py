@@ -1,8 +1,19 @@
 """Every connection is reset by the network, under load and at rest."""
 
+import asyncio
+
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import manager_on, provisioned, through, watched
+from tests.fixtures.pools import (
+    account,
+    bench_on,
+    finished,
+    lent,
+    manager_on,
+    provisioned,
+    through,
+    watched,
+)
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
@@ -19,6 +30,27 @@ async def test_pools_under_load_recover_and_stay_inside_their_budget(
                 await fault_proxy.reset()
             await load.goes_on_without_failure()
         assert watch.most <= 5
+
+
+async def test_back_ends_at_work_on_broken_connections_count_until_they_are_gone(
+    database: Database, postgres_server: Database, fault_proxy: FaultProxy
+) -> None:
+    async with bench_on(through(database, fault_proxy), budget=2) as bench:
+        pool, acme = bench.pool(2), account()
+        holders = [await pool.acquire(acme, 5) for _ in range(2)]
+        asleep = [
+            asyncio.create_task(holder.raw.execute("SELECT pg_sleep(30)")) for holder in holders
+        ]
+        async with watched(postgres_server) as watch:
+            await eventually(lambda: watch.now == 2)
+            await fault_proxy.reset()
+            await finished(asleep)
+            for holder in holders:
+                pool.release(holder, reusable=True)
+            async with lent(pool, acme), lent(pool, acme):
+                looks = watch.looks
+                await eventually(lambda: watch.looks > looks + 2)
+            assert watch.most == 2
 
 
 async def test_an_idle_pool_serves_the_next_caller(

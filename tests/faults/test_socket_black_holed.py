@@ -4,6 +4,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from app.domain.errors import LeaseLost, QueryTimeout, ServerUnavailable
 from app.pools import statement
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import manager_on, provisioned, through
+from tests.fixtures.pools import manager_on, provisioned, started_server, through
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
@@ -85,6 +86,22 @@ async def test_while_connecting_all_who_wait_are_told_and_the_server_is_away(
     await fault_proxy.pass_through()
     await eventually(lambda: server.is_available, deadline=10)
     await _heals(behind)
+
+
+async def test_an_attempt_older_than_an_outage_says_nothing_of_the_server_that_is_back(
+    database: Database, fault_proxy: FaultProxy
+) -> None:
+    async with started_server(database, connect_timeout=0.5) as server:
+        fault_proxy.black_hole()
+        old = replace(server.admin_login, port=fault_proxy.port)
+        attempt = asyncio.create_task(server.connect(old))
+        await eventually(lambda: fault_proxy.accepted == 1)
+        server.lost(ServerUnavailable("for a moment"))
+        await eventually(lambda: server.is_available)
+        with pytest.raises(ServerUnavailable):
+            await attempt
+        assert server.is_available
+        assert server.generation == 1
 
 
 async def test_under_load_everything_heals_when_the_network_is_back(

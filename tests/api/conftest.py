@@ -1,0 +1,39 @@
+"""The application with a catalog that can go away, and one that was never started."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.main import create_app
+from app.settings import Settings
+from tests.fixtures.app import Api, serving
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+
+
+@pytest.fixture
+async def api_apart(
+    database: Database,
+    catalog_database: Database,
+    fault_proxy: FaultProxy,
+    scrub_roles: None,
+    tmp_path: Path,
+) -> AsyncIterator[Api]:
+    """The application, whose catalog is reached through `fault_proxy`."""
+    distant = replace(catalog_database, host=fault_proxy.host, port=fault_proxy.port)
+    async with serving(database, distant, tmp_path) as api:
+        yield api
+
+
+@pytest.fixture
+async def unstarted() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application without a service: for what needs none, as refusals do."""
+    app = create_app(Settings.model_construct())
+    app.state.service = None
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://poolkeeper"
+    ) as client:
+        yield client

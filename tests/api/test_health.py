@@ -1,0 +1,81 @@
+"""Liveness and readiness over HTTP."""
+
+from typing import Any
+
+import httpx
+
+from tests.fixtures.app import Api, ok
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+
+async def checks(api: Api, status: int = 200) -> dict[str, dict[str, Any]]:
+    """The checks by name, of an answer with this status."""
+    response = await api.client.get("/readyz")
+    body = ok(response, status)
+    assert response.headers["content-type"] == "application/json"
+    assert body["status"] == ("ready" if status == 200 else "not_ready")
+    return {check["name"]: check for check in body["checks"]}
+
+
+async def is_ready(api: Api) -> bool:
+    return (await api.client.get("/readyz")).status_code == 200
+
+
+async def test_a_process_that_answers_is_alive_even_if_nothing_was_started(
+    unstarted: httpx.AsyncClient,
+) -> None:
+    assert ok(await unstarted.get("/livez")) == {"status": "alive"}
+
+
+async def test_a_service_that_polls_and_reaches_its_catalog_is_ready(api: Api) -> None:
+    await eventually(lambda: is_ready(api))
+    found = await checks(api)
+    assert {name: check["ok"] for name, check in found.items()} == dict.fromkeys(
+        ["catalog", "poller", "loops", "servers"], True
+    )
+    assert all(check["detail"] for check in found.values())
+
+
+async def test_without_its_catalog_it_is_not_ready_until_that_is_back(
+    api_apart: Api, fault_proxy: FaultProxy
+) -> None:
+    await eventually(lambda: is_ready(api_apart))
+    fault_proxy.refuse()
+    await fault_proxy.reset()
+    assert not (await checks(api_apart, 503))["catalog"]["ok"]
+    await fault_proxy.pass_through()
+    assert (await checks(api_apart))["catalog"]["ok"]
+
+
+async def test_a_dead_loop_is_named(api: Api) -> None:
+    await eventually(lambda: is_ready(api))
+    api.service.loops.dead = "poll"
+    check = (await checks(api, 503))["loops"]
+    assert (check["ok"], check["detail"]) == (False, "The loop poll has died.")
+    assert ok(await api.client.get("/livez")) == {"status": "alive"}
+
+
+async def test_before_the_first_poll_it_is_not_ready(api: Api) -> None:
+    await eventually(lambda: is_ready(api))
+    api.service.poller.last_at = None
+    assert not (await checks(api, 503))["poller"]["ok"]
+
+
+async def test_a_poll_long_ago_is_too_old(api: Api) -> None:
+    """Three intervals and the time one poll may take."""
+    await eventually(lambda: is_ready(api))
+    assert api.service.poller.last_at is not None
+    api.service.poller.last_at -= 3 * 3600 + 61
+    check = (await checks(api, 503))["poller"]
+    assert (check["ok"], check["required"]) == (False, True)
+
+
+async def test_a_server_that_is_away_is_told_but_does_no_harm(api: Api) -> None:
+    """The other servers' tenants are served."""
+    await eventually(lambda: is_ready(api))
+    [server] = api.service.manager.servers.values()
+    server.state = type(server.state).UNAVAILABLE
+    check = (await checks(api))["servers"]
+    assert (check["ok"], check["required"]) == (False, False)
+    assert "local" in check["detail"]

@@ -1,0 +1,116 @@
+"""What Prometheus reads."""
+
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as open_families,
+)
+from prometheus_client.parser import text_string_to_metric_families as families
+
+from app import __version__
+from app.domain.errors import PoolTimeout
+from tests.fixtures.app import Api, ok
+from tests.fixtures.proxy import FaultProxy
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+async def scraped(api: Api) -> Samples:
+    """Every sample of one scrape, by name and labels."""
+    response = await api.client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families(response.text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+OWN = {"server": "local", "strategy": "per_tenant"}
+SHARED = {"server": "local", "strategy": "shared"}
+
+
+async def test_connections_are_counted_by_server_and_strategy(api: Api) -> None:
+    for name in ("acme", "globex"):
+        await api.value(await api.tenant(name), "SELECT 1")
+    await api.value(await api.tenant("initech", "shared"), "SELECT 1")
+    async with api.service.manager.lease("acme"):
+        samples = await scraped(api)
+    count = "db_client_connection_count"
+    assert value(samples, count, state="used", **OWN) == 1
+    assert value(samples, count, state="idle", **OWN) == 1
+    assert value(samples, count, state="idle", **SHARED) == 1
+    assert value(samples, "db_client_connection_max", **OWN) == 10
+    assert value(samples, "db_client_connection_max", **SHARED) == 20
+    assert value(samples, "db_client_connection_pending_requests", **OWN) == 0
+    assert value(samples, "poolkeeper_pools", state="ready", **OWN) == 2
+    assert value(samples, "poolkeeper_leases_total", **OWN) == 3
+    assert value(samples, "poolkeeper_leases_total", **SHARED) == 1
+    assert value(samples, "poolkeeper_connections_opened_total", **SHARED) == 1
+
+
+async def test_timeouts_are_counted(api: Api) -> None:
+    url = await api.tenant("acme")
+    ok(await api.client.put(f"{url}/pool", json={"max_size": 1}), 201)
+    lease = api.service.manager.lease
+    async with lease("acme"):
+        with pytest.raises(PoolTimeout):
+            async with lease("acme", timeout=0.01):
+                pass
+    samples = await scraped(api)
+    assert value(samples, "db_client_connection_timeouts_total", **OWN) == 1
+    assert value(samples, "poolkeeper_lease_wait_seconds_total", **OWN) >= 0
+
+
+async def test_an_evicted_pool_leaves_its_counters(api: Api) -> None:
+    """A gauge that vanishes is right; a counter that falls looks like a burst to Prometheus."""
+    url = await api.tenant("acme")
+    await api.value(url, "SELECT 1")
+    ok(await api.client.delete(f"{url}/pool"))
+    ok(await api.client.delete(url))
+    samples = await scraped(api)
+    assert ("poolkeeper_pools", frozenset({**OWN, "state": "ready"}.items())) not in samples
+    assert value(samples, "poolkeeper_leases_total", **OWN) == 1
+    assert value(samples, "poolkeeper_evictions_total", reason="forced") == 1
+    assert value(samples, "poolkeeper_evictions_total", reason="lru") == 0
+
+
+async def test_budgets_the_poll_and_the_version_are_told(api: Api) -> None:
+    await api.value(await api.tenant("acme"), "SELECT 1")
+    await api.service.poller.run_once()
+    samples = await scraped(api)
+    connections = "poolkeeper_server_connections"
+    assert value(samples, connections, server="local", kind="used") == 1
+    assert value(samples, connections, server="local", kind="max") == 200
+    assert 1 < value(samples, connections, server="local", kind="budget") < 200
+    assert value(samples, "poolkeeper_server_up", server="local") == 1
+    assert value(samples, "poolkeeper_catalog_up") == 1
+    assert value(samples, "poolkeeper_poll_age_seconds") >= 0
+    assert value(samples, "poolkeeper_poll_duration_seconds") > 0
+    assert value(samples, "poolkeeper_recommendations_total") == 0
+    assert value(samples, "poolkeeper_recommendations_open") == 0
+    assert value(samples, "poolkeeper_build_info", version=__version__) == 1
+
+
+async def test_no_series_is_per_tenant(api: Api) -> None:
+    await api.value(await api.tenant("acme"), "SELECT 1")
+    assert "acme" not in (await api.client.get("/metrics")).text
+
+
+async def test_a_catalog_that_is_away_shows(api_apart: Api, fault_proxy: FaultProxy) -> None:
+    fault_proxy.refuse()
+    await fault_proxy.reset()
+    await api_apart.client.get("/readyz")
+    assert value(await scraped(api_apart), "poolkeeper_catalog_up") == 0
+
+
+async def test_scrapers_that_ask_for_openmetrics_get_it(api: Api) -> None:
+    accept = "application/openmetrics-text; version=1.0.0"
+    response = await api.client.get("/metrics", headers={"Accept": accept})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    names = {family.name for family in open_families(response.text)}  # type: ignore[no-untyped-call]
+    assert {"db_client_connection_timeouts", "poolkeeper_build_info"} <= names

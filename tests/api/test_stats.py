@@ -1,0 +1,160 @@
+"""Statistics over HTTP: of the service, of a tenant, and of its past."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+from app.domain.sample import PoolSample
+from tests.catalog.values import NOON, sample
+from tests.fixtures.app import Api, ok, pointers, problem
+from tests.fixtures.proxy import FaultProxy
+
+REFUSED = [
+    ("from=2026-07-14T12:00:00Z&to=2026-07-14T12:00:00Z", "to"),
+    ("from=2026-07-14T12:00:00Z&to=2026-07-14T11:00:00Z", "to"),
+    ("from=2026-07-14T12:00:00Z&to=2026-07-14T12:33:21Z&step_seconds=1", "step_seconds"),
+    ("step_seconds=0", "step_seconds"),
+    ("step_seconds=1.5", "step_seconds"),
+    ("from=2026-07-14", "from"),
+    ("to=0001-01-01T00:00:00Z", "to"),
+]
+
+
+async def test_a_tenants_statistics_count_its_leases(api: Api) -> None:
+    url = await api.tenant("acme")
+    for _ in range(3):
+        await api.value(url, "SELECT 1")
+    stats = ok(await api.client.get(f"{url}/stats"))
+    assert (stats["tenant"], stats["pool"], stats["strategy"]) == ("acme", "acme", "per_tenant")
+    assert (stats["pool_state"], stats["window_seconds"]) == ("ready", 300.0)
+    assert (stats["connections_acquired"], stats["connections_released"]) == (3, 3)
+    assert (stats["active_connections"], stats["idle_connections"]) == (0, 1)
+    assert stats["wait"]["p50_ms"] is not None
+    assert stats["hold"]["p99_ms"] >= stats["hold"]["p50_ms"] > 0
+    assert stats["connect"]["p95_ms"] > 0
+    assert stats["last_activity"].endswith("Z")
+
+
+async def test_a_tenant_that_never_worked_has_zeros_and_no_percentile(api: Api) -> None:
+    url = await api.tenant("acme")
+    stats = ok(await api.client.get(f"{url}/stats"))
+    assert (stats["pool_state"], stats["connections_acquired"]) == ("closed", 0)
+    assert stats["wait"] == {"p50_ms": None, "p95_ms": None, "p99_ms": None}
+    assert (stats["created_at"], stats["last_activity"]) == (None, None)
+
+
+async def test_counters_survive_the_eviction_of_the_pool(api: Api) -> None:
+    url = await api.tenant("acme")
+    await api.value(url, "SELECT 1")
+    ok(await api.client.delete(f"{url}/pool"))
+    stats = ok(await api.client.get(f"{url}/stats"))
+    assert (stats["pool_state"], stats["connections_acquired"]) == ("closed", 1)
+    assert (stats["connections_opened"], stats["connections_closed"]) == (1, 1)
+
+
+async def test_a_shared_tenant_sees_its_own_leases_only(api: Api) -> None:
+    acme, globex = await api.tenant("acme", "shared"), await api.tenant("globex", "shared")
+    await api.value(acme, "SELECT 1")
+    stats = ok(await api.client.get(f"{acme}/stats"))
+    assert (stats["pool"], stats["connections_acquired"]) == ("shared@local", 1)
+    stats = ok(await api.client.get(f"{globex}/stats"))
+    assert (stats["pool"], stats["connections_acquired"]) == ("shared@local", 0)
+
+
+async def test_an_unknown_tenant_has_no_statistics(api: Api) -> None:
+    for path in ("stats", "stats/history"):
+        problem(await api.client.get(f"/v1/tenants/nobody/{path}"), 404, "tenant-not-found")
+
+
+async def test_the_service_adds_everything_up(api: Api) -> None:
+    for name, strategy in (("acme", "per_tenant"), ("globex", "shared"), ("initech", "shared")):
+        await api.value(await api.tenant(name, strategy), "SELECT 1")
+    ok(await api.client.delete("/v1/tenants/acme/pool"))
+    stats = ok(await api.client.get("/v1/stats"))
+    assert stats["tenants"] == 3
+    assert stats["pools"] == {"open": 1, "by_state": {"ready": 1}}
+    assert stats["totals"]["connections_acquired"] == 3
+    assert stats["totals"]["connections_opened"] == 2
+    assert stats["totals"]["idle_connections"] == 1
+    assert stats["evictions"] == {"idle": 0, "lru": 0, "forced": 1, "deleted": 0, "drained": 0}
+    [server] = stats["servers"]
+    assert (server["name"], server["state"], server["used"]) == ("local", "available", 1)
+    assert 0 < server["budget"] < server["max_connections"]
+    assert [item["tenant"] for item in stats["items"]] == ["acme", "globex", "initech"]
+
+
+async def test_totals_do_not_fall_when_a_tenant_is_deleted(api: Api) -> None:
+    for strategy in ("per_tenant", "shared"):
+        url = await api.tenant(f"a-{strategy.replace('_', '-')}", strategy)
+        await api.value(url, "SELECT 1")
+        ok(await api.client.delete(url))
+    stats = ok(await api.client.get("/v1/stats"))
+    assert (stats["tenants"], stats["totals"]["connections_acquired"]) == (0, 2)
+
+
+async def test_tenants_come_in_pages(api: Api) -> None:
+    for name in ("acme", "globex", "initech"):
+        ok(await api.client.put(f"/v1/tenants/{name}", json={}), 201)
+    first = ok(await api.client.get("/v1/stats?limit=2"))
+    second = ok(await api.client.get(f"/v1/stats?limit=2&cursor={first['next_cursor']}"))
+    assert [item["tenant"] for item in first["items"] + second["items"]] == [
+        "acme",
+        "globex",
+        "initech",
+    ]
+    assert second["next_cursor"] is None
+
+
+async def remembered(api: Api, *samples: PoolSample) -> None:
+    await api.service.catalog.samples.add(samples)
+
+
+async def test_the_past_comes_in_steps(api: Api) -> None:
+    await api.tenant("acme")
+    await remembered(api, *(sample("acme", second, acquired=second) for second in (0, 30, 60, 150)))
+    query = f"from={quote(NOON.isoformat())}&to={quote((NOON + timedelta(minutes=3)).isoformat())}"
+    history = ok(await api.client.get(f"/v1/tenants/acme/stats/history?{query}"))
+    assert (history["tenant"], history["step_seconds"]) == ("acme", 60)
+    assert (history["from"], history["to"]) == ("2026-07-14T12:00:00Z", "2026-07-14T12:03:00Z")
+    steps = [(step["at"], step["samples"], step["acquired"]) for step in history["items"]]
+    assert steps == [
+        ("2026-07-14T12:00:00Z", 2, 30),
+        ("2026-07-14T12:01:00Z", 1, 30),
+        ("2026-07-14T12:02:00Z", 1, 90),
+    ]
+
+
+async def test_the_past_is_the_last_hour_unless_asked_otherwise(api: Api) -> None:
+    await api.tenant("acme")
+    now = datetime.now(UTC)
+    recent = replace(sample("acme"), at=now - timedelta(minutes=30))
+    ancient = replace(sample("acme"), at=now - timedelta(minutes=90))
+    await remembered(api, recent, ancient)
+    history = ok(await api.client.get("/v1/tenants/acme/stats/history"))
+    assert [step["samples"] for step in history["items"]] == [1]
+
+
+async def test_a_poll_is_in_the_past_at_once(api: Api) -> None:
+    await api.value(await api.tenant("acme"), "SELECT 1")
+    await api.service.poller.run_once()
+    history = ok(await api.client.get("/v1/tenants/acme/stats/history?step_seconds=3600"))
+    assert sum(step["samples"] for step in history["items"]) == 1
+
+
+async def test_a_senseless_range_is_refused_with_its_name(api: Api) -> None:
+    await api.tenant("acme")
+    for query, parameter in REFUSED:
+        response = await api.client.get(f"/v1/tenants/acme/stats/history?{query}")
+        assert pointers(response) == [f"/query/{parameter}"], query
+
+
+async def test_while_the_catalog_is_away_the_present_is_known_and_the_past_is_not(
+    api_apart: Api, fault_proxy: FaultProxy
+) -> None:
+    url = await api_apart.tenant("acme")
+    fault_proxy.refuse()
+    await fault_proxy.reset()
+    await api_apart.value(url, "SELECT 1")
+    assert ok(await api_apart.client.get(f"{url}/stats"))["connections_acquired"] == 1
+    assert ok(await api_apart.client.get("/v1/stats"))["tenants"] == 1
+    problem(await api_apart.client.get(f"{url}/stats/history"), 503, "catalog-unavailable")
