@@ -7,13 +7,13 @@ import pytest
 
 pytest_plugins = [
     "tests.fixtures.postgres",  # first: the others import it
-    "tests.fixtures.app",
     "tests.fixtures.catalog",
     "tests.fixtures.private_postgres",
     "tests.fixtures.proxy",
     "tests.fixtures.pools",  # after proxy, which it imports
     "tests.fixtures.control",  # after pools and catalog, which it imports
     "tests.fixtures.roles",
+    "tests.fixtures.app",  # after catalog and roles, which it imports
 ]
 
 

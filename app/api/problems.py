@@ -24,6 +24,7 @@ _RETRY_AFTER_SECONDS = "1"
 # What callers sent comes back in these two only, so it is bounded.
 _LONGEST_ECHO = 200
 _MOST_ERRORS = 50
+_MALFORMED = "The body is not valid JSON."
 
 # The nearest class in an error's ancestry decides.
 _STATUS: dict[type[errors.PoolkeeperError], int] = {
@@ -171,7 +172,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         for each in error.errors()[:_MOST_ERRORS]
     ]
     if any(each.code == "json_invalid" for each in found):
-        return respond(request, 400, "malformed-json", "The body is not valid JSON.")
+        return respond(request, 400, "malformed-json", _MALFORMED)
     return respond(
         request, 422, "validation-failed", "The request does not fit its schema.", errors=found
     )
@@ -192,6 +193,9 @@ def _printable(text: str) -> str:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - see above
+    if error.status_code == 400 and error.__cause__ is not None:
+        # FastAPI's word for what made Python's JSON parser give up: encoding, depth, digits.
+        return respond(request, 400, "malformed-json", _MALFORMED)
     code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")
     return respond(request, error.status_code, code, str(error.detail), headers=error.headers)
 

@@ -121,8 +121,8 @@ class PoolWishes:
         )
         if kept + size.min_size > server.budget.limit:
             raise BudgetExceeded(
-                f"min_size {size.min_size} does not fit: {kept} of the server's {server.budget.limit} "
-                "connections are kept by other pools already."
+                f"min_size {size.min_size} does not fit: other pools keep {kept} of the server's "
+                f"{server.budget.limit} connections already."
             )
 
     def plan_for(

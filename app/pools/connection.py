@@ -39,6 +39,7 @@ class PooledConnection:
 
     __slots__ = (
         "__weakref__",
+        "_open_transaction",
         "_proxy",
         "account",
         "checked_at",
@@ -69,6 +70,8 @@ class PooledConnection:
         self.generation = generation
         self.uses = 0
         self._proxy: PoolConnectionProxy[asyncpg.Record] | None = None
+        # Never started: it only stands for the transaction that our own statement began.
+        self._open_transaction = raw.transaction()
         self.account: TenantAccount | None = None
         self.expires_at = now + max_lifetime * (1 - jitter)
         self.leased_at = self.idle_since = self.checked_at = now
@@ -83,7 +86,7 @@ class PooledConnection:
 
         With it, `connection.transaction()` is a savepoint, and cursors work.
         """
-        self.raw._top_xact = self.raw.transaction()
+        self.raw._top_xact = self._open_transaction
 
     def lend(self) -> asyncpg.Connection:
         """What the borrower gets: works like a connection until it is withdrawn."""

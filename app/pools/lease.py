@@ -9,7 +9,6 @@ connection still works, so no other test is needed; a dead one is replaced unsee
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
@@ -57,6 +56,9 @@ class LeaseTerms:
     transaction: bool = True
     read_only: bool = False
     statement_timeout: float | None = None
+
+
+USUAL_TERMS = LeaseTerms()
 
 
 class PoolSource(Protocol):
@@ -153,10 +155,10 @@ class Lease:
         """
         begun = False
         try:
-            async with asyncio.timeout(_BEGIN_DEADLINE):
-                await connection.raw.execute(
-                    opening(self._isolation, self._account.tenant.spec, self._terms)
-                )
+            await connection.raw.execute(
+                opening(self._isolation, self._account.tenant.spec, self._terms),
+                timeout=_BEGIN_DEADLINE,
+            )
             if self._terms.transaction:
                 connection.transaction_begun()
             begun = True
@@ -177,10 +179,10 @@ class Lease:
         if self._terms.transaction and commit and not raw.is_in_transaction():
             raise StatementEndedLease
         try:
-            async with asyncio.timeout(_CLEANUP_DEADLINE):
-                await raw.execute(
-                    closing(self._isolation, self._account.tenant.spec, self._terms, commit=commit)
-                )
+            await raw.execute(
+                closing(self._isolation, self._account.tenant.spec, self._terms, commit=commit),
+                timeout=_CLEANUP_DEADLINE,
+            )
         except driver.CONNECTION_ERRORS as error:
             raise LeaseLost from error
         except asyncpg.DivisionByZeroError as error:
@@ -196,17 +198,20 @@ class Lease:
 
 def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
     """The statements before the work, for one round trip."""
-    statements = []
+    context = isolation.context(spec)
+    if terms is USUAL_TERMS:
+        return f"BEGIN; {context}" if context else "BEGIN"
     local = "LOCAL " if terms.transaction else ""
+    statements = []
     if terms.transaction:
         statements.append("BEGIN READ ONLY" if terms.read_only else "BEGIN")
-        statements += isolation.context(spec)
+        statements.append(context)
     elif terms.read_only:
         statements.append("SET default_transaction_read_only = on")
     if terms.statement_timeout is not None:
         milliseconds = max(1, round(terms.statement_timeout * 1000))
         statements.append(f"SET {local}statement_timeout = {milliseconds}")
-    return "; ".join(statements) or "SELECT 1"
+    return "; ".join(filter(None, statements)) or "SELECT 1"
 
 
 def closing(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit: bool) -> str:

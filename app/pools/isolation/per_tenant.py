@@ -24,9 +24,9 @@ class PerTenant:
         password = self._credentials.password(server.name, role)
         return login_as(server, role, password, pool_id=spec.pool_id)
 
-    def context(self, spec: TenantSpec) -> list[str]:  # noqa: ARG002 - the role is the context
+    def context(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
         """Nothing: the session is the tenant's own."""
-        return []
+        return ""
 
     def proof(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
         """A statement that fails only in a failed transaction, which a commit would hide."""

@@ -31,9 +31,9 @@ class Shared:
         password = self._credentials.password(server.name, SHARED_ROLE)
         return login_as(server, SHARED_ROLE, password, pool_id=spec.pool_id)
 
-    def context(self, spec: TenantSpec) -> list[str]:
+    def context(self, spec: TenantSpec) -> str:
         """Name the tenant until the transaction ends; a tenant id needs no escape in a literal."""
-        return [f"SET LOCAL app.tenant_id = '{spec.id}'"]
+        return f"SET LOCAL app.tenant_id = '{spec.id}'"
 
     def proof(self, spec: TenantSpec) -> str:
         """Divide by zero if another tenant, or none, is named by now."""
