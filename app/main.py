@@ -49,6 +49,7 @@ from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.pools.driver import Login, TlsMode
 from app.pools.isolation import Isolation, PerDatabase, PerTenant, Shared
 from app.pools.isolation.credentials import Credentials
+from app.pools.lag import LoopLag
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.secret_key import keep_secret_key
@@ -116,7 +117,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         for server in postgres.servers.values():
             stack.push_async_callback(server.close)
         await asyncio.gather(*(server.start() for server in postgres.servers.values()))
-        service = await _assemble(settings, postgres.servers, catalog, sole)
+        service = await _assemble(settings, postgres, catalog, sole)
         stack.push_async_callback(service.journal.flush)
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.loops.stop)
@@ -130,6 +131,7 @@ class Postgres:
 
     servers: Mapping[str, Server]
     catalog: CatalogAddress
+    lag: LoopLag
     embedded: EmbeddedPostgres | None = None
 
 
@@ -139,13 +141,14 @@ async def find_postgres(settings: Settings, stack: AsyncExitStack) -> Postgres:
     Raises:
         EmbeddedPostgresError, SettingsError: it cannot be started, or a secret not be read.
     """
+    lag = LoopLag()
     if settings.catalog is not None and not settings.is_embedded:
         declared = {
-            name: _declared_server(settings, name, server)
+            name: _declared_server(settings, name, server, lag)
             for name, server in settings.servers.items()
         }
         catalog = _address(settings.catalog, settings.catalog.database)
-        return Postgres(servers=declared, catalog=catalog)
+        return Postgres(servers=declared, catalog=catalog, lag=lag)
     embedded = EmbeddedPostgres(
         settings.data_dir, max_connections=settings.embedded_max_connections
     )
@@ -166,11 +169,13 @@ async def find_postgres(settings: Settings, stack: AsyncExitStack) -> Postgres:
         database=place.catalog_database,
     )
     keep_free = settings.budget_margin + _CATALOG_HOLDS
-    servers = {EMBEDDED_SERVER: _server(settings, EMBEDDED_SERVER, admin, keep_free)}
-    return Postgres(servers=servers, catalog=address, embedded=embedded)
+    servers = {EMBEDDED_SERVER: _server(settings, EMBEDDED_SERVER, admin, keep_free, lag)}
+    return Postgres(servers=servers, catalog=address, lag=lag, embedded=embedded)
 
 
-def _declared_server(settings: Settings, name: str, declared: ServerSettings) -> Server:
+def _declared_server(
+    settings: Settings, name: str, declared: ServerSettings, lag: LoopLag
+) -> Server:
     margin = declared.budget_margin
     keep_free = settings.budget_margin if margin is None else margin
     catalog = settings.catalog
@@ -184,11 +189,17 @@ def _declared_server(settings: Settings, name: str, declared: ServerSettings) ->
         database=declared.database,
         tls=_tls(declared),
     )
-    return _server(settings, name, admin, keep_free, budget=declared.budget)
+    return _server(settings, name, admin, keep_free, lag, budget=declared.budget)
 
 
 def _server(
-    settings: Settings, name: str, admin: Login, keep_free: int, *, budget: int | None = None
+    settings: Settings,
+    name: str,
+    admin: Login,
+    keep_free: int,
+    lag: LoopLag,
+    *,
+    budget: int | None = None,
 ) -> Server:
     return Server(
         name,
@@ -197,6 +208,7 @@ def _server(
         kept_free=keep_free,
         fixed_budget=budget,
         connect_timeout=settings.connect_timeout_seconds,
+        lag=lag,
     )
 
 
@@ -223,10 +235,10 @@ def _tls(endpoint: Endpoint) -> ssl.SSLContext | TlsMode | Literal[False]:
 
 
 async def _assemble(
-    settings: Settings, servers: Mapping[str, Server], catalog: Catalog, sole: SoleService
+    settings: Settings, postgres: Postgres, catalog: Catalog, sole: SoleService
 ) -> Service:
     manager = TenantPoolManager(
-        servers,
+        postgres.servers,
         _pool_configs(settings),
         _isolations(settings),
         stats_window=settings.stats_window_seconds,
@@ -256,7 +268,8 @@ async def _assemble(
         journal=journal,
         catalog=catalog,
         loops=Loops(on_death=lambda: os.kill(os.getpid(), signal.SIGTERM)),
-        limits=_limits(settings, servers),
+        lag=postgres.lag,
+        limits=_limits(settings, postgres.servers),
     )
 
 
@@ -272,6 +285,7 @@ def _start_loops(settings: Settings, service: Service, embedded: EmbeddedPostgre
     }
     if embedded is not None:
         loops["embedded"] = (lambda: _LOOK_AFTER_EMBEDDED_EVERY, embedded.look_after)
+    service.loops.start("loop lag", service.lag.watch())
     for name, (interval, tick) in loops.items():
         service.loops.start(name, run_every(name, interval, tick, timeout=_TICK_DEADLINE))
 
@@ -285,6 +299,7 @@ def _pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
         "health_check_interval": settings.health_check_interval_seconds,
         "acquire_timeout": settings.acquire_timeout_seconds,
         "max_waiting": settings.max_waiting,
+        "leak_threshold": settings.leak_threshold_seconds,
     }
     return {
         PoolStrategy.SHARED: PoolConfig.shared(settings.shared_pool_size, **limits),

@@ -23,6 +23,7 @@ from app.control.ticker import Loops
 from app.control.wishes import PoolWishes
 from app.domain.event import Actor
 from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId
+from app.pools.lag import LoopLag
 from app.pools.manager import TenantPoolManager
 
 
@@ -61,6 +62,7 @@ class Service:
     journal: Journal
     catalog: Catalog
     loops: Loops
+    lag: LoopLag
     limits: Limits
 
 

@@ -162,6 +162,16 @@ class ServiceCollector(Collector):
                 "How long the last poll took.",
                 poller.last.took_seconds,
             )
+            yield GaugeMetricFamily(
+                "poolkeeper_leak_suspects",
+                "Leases held beyond the threshold at the last poll.",
+                poller.last.leak_suspects,
+            )
+        yield GaugeMetricFamily(
+            "poolkeeper_loop_lag_seconds",
+            "How late the event loop was at worst in the last ten seconds.",
+            service.lag.worst,
+        )
         yield GaugeMetricFamily(
             "poolkeeper_events_pending",
             "Events kept in memory until the catalog is back.",

@@ -5,6 +5,8 @@ Read from memory alone, so that it can be shown while the catalog is away.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from time import monotonic
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +33,7 @@ POOL_EXAMPLE: dict[str, Any] = {
     "waiting": 0,
     "access_count": 1841,
     "wait_p99_ms": 0.4,
+    "leak_suspects": [],
     "generation": 1,
     "stale": False,
 }
@@ -43,6 +46,16 @@ class DesiredSize(BaseModel):
     max_size: int = Field(description="Most connections.")
     warmup_size: int = Field(description="Connections opened when the pool opens.")
     paused: bool = Field(description="Whether it shall lend nothing.")
+
+
+class LeakSuspectView(BaseModel):
+    """A lease held for so long that its borrower may have forgotten it."""
+
+    tenant: str = Field(examples=["acme"])
+    task: str = Field(description="Name of the task that borrowed.", examples=["Task-812"])
+    taken_at: str = Field(description="File and line.", examples=["/srv/app/api/query.py:120"])
+    age_seconds: float = Field(examples=[75.2])
+    pid: int = Field(description="The connection's back-end.", examples=[4711])
 
 
 class PoolView(BaseModel):
@@ -67,6 +80,9 @@ class PoolView(BaseModel):
     wait_p99_ms: float | None = Field(
         description="99 of 100 callers waited no longer, within the statistics' window."
     )
+    leak_suspects: list[LeakSuspectView] = Field(
+        description="Leases held beyond the threshold, oldest first."
+    )
     generation: int = Field(
         description="Grows with every change of what is wanted, from 0 for nothing; the ETag."
     )
@@ -88,6 +104,9 @@ def show_pool(service: Service, pool: TenantPool) -> PoolView:
             "waiting": now.waiting_requests,
             "access_count": service.manager.access_count(pool),
             "wait_p99_ms": service.manager.pool_stats(pool).wait.p99_ms,
+            "leak_suspects": [
+                LeakSuspectView(**asdict(suspect)) for suspect in pool.leak_suspects(monotonic())
+            ],
         }
     )
 
@@ -127,6 +146,7 @@ def _closed(service: Service, pool_id: str, strategy: PoolStrategy, server: str)
         waiting=0,
         access_count=0,
         wait_p99_ms=None,
+        leak_suspects=[],
         generation=desired.generation if desired else 0,
         stale=not service.catalog.available,
     )

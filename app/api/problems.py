@@ -7,6 +7,7 @@ sentences that our own errors hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -193,7 +194,7 @@ def _printable(text: str) -> str:
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - see above
-    if error.status_code == 400 and error.__cause__ is not None:
+    if error.status_code == HTTPStatus.BAD_REQUEST and error.__cause__ is not None:
         # FastAPI's word for what made Python's JSON parser give up: encoding, depth, digits.
         return respond(request, 400, "malformed-json", _MALFORMED)
     code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")

@@ -18,6 +18,7 @@ from app.api.moment import Moment
 from app.api.paging import decode_cursor, page_of
 from app.api.problems import documented, invalid
 from app.api.stats_view import (
+    LoopLagView,
     PoolCounts,
     ServiceStats,
     TenantStats,
@@ -81,6 +82,7 @@ async def get_stats(
         totals=show_totals(service),
         servers=show_servers(service),
         evictions={reason: service.manager.evictions[reason] for reason in EvictionReason},
+        loop_lag=LoopLagView(now_ms=service.lag.now * 1000, worst_ms=service.lag.worst * 1000),
         items=[show_stats(service, accounts[tenant]) for tenant in ids],
         next_cursor=next_cursor,
     )

@@ -104,6 +104,13 @@ class ServerUse(BaseModel):
     used: int = Field(description="Open, connecting or closing.", examples=[10])
 
 
+class LoopLagView(BaseModel):
+    """How late the service's own event loop runs; high values explain waits by themselves."""
+
+    now_ms: float = Field(description="At the last look.", examples=[0.3])
+    worst_ms: float = Field(description="At worst in the last ten seconds.", examples=[4.1])
+
+
 class ServiceStats(BaseModel):
     """The whole service, and one page of its tenants by id."""
 
@@ -116,6 +123,7 @@ class ServiceStats(BaseModel):
         description="Pools closed, by reason.",
         examples=[{"idle": 2, "lru": 0, "forced": 1, "deleted": 0, "drained": 0}],
     )
+    loop_lag: LoopLagView
     items: list[TenantStats]
     next_cursor: str | None = Field(
         description="For the next page of tenants; null on the last one.", examples=[None]

@@ -34,6 +34,8 @@ ADVISOR = Actor(name="advisor")
 # A recommendation that is not repeated for this many intervals, or this long, is out of date.
 _INTERVALS_TO_LIVE = 10
 _SHORTEST_LIFE = timedelta(minutes=5)
+# After so many pools the loop gets a turn.
+_SLICE = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -106,7 +108,9 @@ class Advising:
         for gone in self._advisors.keys() - pools.keys():
             del self._advisors[gone]
         made = 0
-        for pool_id, pool in pools.items():
+        for count, (pool_id, pool) in enumerate(pools.items(), start=1):
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
             advisor = self._advisors.setdefault(pool_id, PoolSizingAdvisor(self._settings.config))
             metrics = pool.metrics
             advice = advisor.evaluate(metrics)

@@ -13,6 +13,8 @@ from app.pools.manager import TenantPoolManager
 from app.pools.pool import TenantPool
 
 _AT_A_TIME = 16
+# After so many pools the loop gets a turn.
+_SLICE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +35,25 @@ class Checker:
 
     async def run_once(self) -> HealthReport:
         """Test what was not tested for a check interval."""
-        due = [pool for pool in self._manager.pools() if pool.config.health_check]
         refreshes = [server.refresh() for server in self._manager.servers.values()]
-        results, _ = await asyncio.gather(
-            asyncio.gather(*(self._check(pool) for pool in due)), asyncio.gather(*refreshes)
-        )
+        results, _ = await asyncio.gather(self._check_due(), asyncio.gather(*refreshes))
         return HealthReport(
             tested=sum(tested for tested, _ in results), failed=sum(failed for _, failed in results)
         )
 
+    async def _check_due(self) -> list[tuple[int, int]]:
+        due: list[TenantPool] = []
+        for count, pool in enumerate(list(self._manager.pools()), start=1):
+            if pool.config.health_check and pool.has_untested(not_since=_not_since(pool)):
+                due.append(pool)
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+        return await asyncio.gather(*(self._check(pool) for pool in due))
+
     async def _check(self, pool: TenantPool) -> tuple[int, int]:
         async with self._gate:
-            return await pool.check(not_since=monotonic() - pool.config.health_check_interval)
+            return await pool.check(not_since=_not_since(pool))
+
+
+def _not_since(pool: TenantPool) -> float:
+    return monotonic() - pool.config.health_check_interval

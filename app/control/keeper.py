@@ -209,8 +209,9 @@ class Keeper:
         """
         account = self._manager.account(tenant_id)
         spec = account.tenant.spec
-        _refuse_unusable(account.tenant)
         async with self._locks.of(spec.pool_id):
+            # Only now: who waited for the lock may have waited for the tenant's deletion.
+            _refuse_unusable(account.tenant)
             current = self._manager.desired_size(spec.pool_id, spec.strategy)
             size = change.onto(current)
             if spec.is_shared and size != current and not whole_pool:
@@ -222,7 +223,7 @@ class Keeper:
                 account, self._wishes.plan_for(account, desired, open_now=True)
             )
             pool = self._manager.find(spec.pool_id)
-            if pool is not None:
+            if pool is not None and pool.server.is_available:
                 await pool.warmed(_WARM_DEADLINE)
             return self._outcome(account, desired, created=created)
 
@@ -251,9 +252,9 @@ class Keeper:
             TenantNotFound, TenantDeleting, NotProvisioned, PoolIsShared
         """
         account = self._manager.account(tenant_id)
-        _refuse_unusable(account.tenant)
         refuse_shared(account, whole_pool=whole_pool)
         async with self._locks.of(account.tenant.spec.pool_id):
+            _refuse_unusable(account.tenant)
             try:
                 desired, created = await self._wishes.want(account, actor, paused=paused)
             except CatalogUnavailable:

@@ -12,6 +12,7 @@ from time import monotonic
 from app.control import told
 from app.control.journal import Journal
 from app.control.keeper import Keeper, refuse_shared
+from app.control.poller import POLLER
 from app.domain.errors import PoolNotFound
 from app.domain.event import Actor
 from app.pools.account import TenantAccount
@@ -98,9 +99,13 @@ class Operations:
 
     async def evict_expired(self, actor: Actor) -> SweepReport:
         """Close every pool unused for longer than its idle timeout."""
+        earlier = self._manager.take_evictions()
         self._manager.evict_expired()
         evicted = self._manager.take_evictions()
-        await self._journal.record(*(told.pool_evicted(eviction, actor) for eviction in evicted))
+        await self._journal.record(
+            *(told.pool_evicted(eviction, POLLER) for eviction in earlier),
+            *(told.pool_evicted(eviction, actor) for eviction in evicted),
+        )
         return SweepReport(evicted=tuple(evicted), skipped=tuple(_left_open(self._manager.pools())))
 
     def _open_pool(self, tenant_id: str, *, whole_pool: bool) -> tuple[TenantAccount, TenantPool]:

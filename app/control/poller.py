@@ -26,6 +26,8 @@ POLLER = Actor(name="poller")
 # After so many pools the loop gets a turn, so that a poll never keeps it for long.
 _SLICE = 50
 _FORGET_EVERY = 60.0
+# Rows encoded at once, for the same reason.
+_BATCH = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +41,7 @@ class PollReport:
     connections_closed: int
     pools_evicted: int
     recommendations: int
+    leak_suspects: int
     took_seconds: float
 
 
@@ -68,14 +71,15 @@ class Poller:
         """Measure, sweep, evict, advise and store, once."""
         began = monotonic()
         samples = await self._measure()
-        closed = await self._sweep()
+        closed, suspects = await self._sweep()
         self._manager.evict_expired()
         evicted = self._manager.take_evictions()
         await self._journal.record(*(told.pool_evicted(gone, POLLER) for gone in evicted))
         recommendations, stored = 0, 0
         try:
             recommendations = await self._advising.tick()
-            await self._catalog.samples.add(samples)
+            for first in range(0, len(samples), _BATCH):
+                await self._catalog.samples.add(samples[first : first + _BATCH])
             stored = len(samples)
             await self._forget_old()
         except CatalogUnavailable as error:
@@ -87,6 +91,7 @@ class Poller:
             connections_closed=closed,
             pools_evicted=len(evicted),
             recommendations=recommendations,
+            leak_suspects=suspects,
             took_seconds=self.last_at - began,
         )
         return self.last
@@ -115,13 +120,15 @@ class Poller:
                 await asyncio.sleep(0)
         return samples
 
-    async def _sweep(self) -> int:
-        closed = 0
+    async def _sweep(self) -> tuple[int, int]:
+        closed = suspects = 0
         for count, pool in enumerate(list(self._manager.pools()), start=1):
-            closed += pool.sweep(monotonic())
+            now = monotonic()
+            closed += pool.sweep(now)
+            suspects += len(pool.leak_suspects(now))
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
-        return closed
+        return closed, suspects
 
     async def _forget_old(self) -> None:
         now = monotonic()

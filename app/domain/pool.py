@@ -65,6 +65,7 @@ class PoolLimits(TypedDict, total=False):
     health_check_interval: float
     acquire_timeout: float
     max_waiting: int
+    leak_threshold: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,7 @@ class PoolConfig:
         health_check_interval: seconds between two tests of an idle connection.
         acquire_timeout: seconds a caller waits for a connection; never infinite.
         max_waiting: most callers waiting at a time; the next one is refused at once.
+        leak_threshold: seconds after which a lease is reported as a possible leak.
     """
 
     strategy: PoolStrategy = PoolStrategy.SHARED
@@ -95,6 +97,7 @@ class PoolConfig:
     health_check_interval: float = 30.0
     acquire_timeout: float = 5.0
     max_waiting: int = 1000
+    leak_threshold: float = 60.0
 
     @classmethod
     def shared(cls, max_connections: int = 20, **limits: Unpack[PoolLimits]) -> Self:

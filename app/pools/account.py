@@ -33,10 +33,9 @@ class TenantAccount:
         """What it holds in relation to its weight; the smallest share is served first."""
         return self.leased / self.tenant.spec.weight
 
-    @property
-    def share_with_one_more(self) -> float:
-        """What its share would become with one more lease."""
-        return (self.leased + 1) / self.tenant.spec.weight
+    def share_with(self, more: int) -> float:
+        """What its share would become with so many leases *more*."""
+        return (self.leased + more) / self.tenant.spec.weight
 
     @property
     def metrics(self) -> PoolMetrics:

@@ -2,13 +2,15 @@
 
 The sum of open, connecting and closing connections never exceeds the limit. When nothing is
 left, idle connections of other pools are taken back, the least recently used pool first and
-never below its min_size; when all are busy, a pool holding more than its share gives up the
-next connection that comes back. Nothing here awaits: pools do the opening and closing.
+never below its min_size, and freshly opened ones only if there are no others; when all are
+busy, a pool holding more than its share gives up the next connection that comes back. What is
+on its way to a pool counts as its own. Nothing here awaits: pools do the opening and closing.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from heapq import heapify, heappop, heapreplace
 from typing import Protocol
 
 
@@ -18,16 +20,21 @@ class Claimant(Protocol):
     def pump(self) -> None:
         """Serve its waiters, now that something may have become possible."""
 
-    def shed_idle(self) -> bool:
-        """Begin to close its oldest idle connection above min_size; False if it has none."""
+    def shed_idle(self, *, fresh: bool) -> bool:
+        """Begin to close its longest unused idle connection above min_size; False if it has none.
+
+        One that was opened a moment ago is taken only if *fresh* ones may be.
+        """
 
     @property
     def unserved(self) -> int:
         """How many connections it would open if the budget had them."""
 
-    @property
-    def neediest_share(self) -> float | None:
-        """The share its next waiter's tenant would have once served; None if nobody waits."""
+    def share_after(self, promised: int) -> float | None:
+        """The share its next waiter's tenant would have once served; None if nobody waits.
+
+        Connections being opened, and so many that are *promised*, have found their waiters before.
+        """
 
 
 class ConnectionBudget:
@@ -40,6 +47,8 @@ class ConnectionBudget:
         self._closing = 0
         self._starving: OrderedDict[Claimant, None] = OrderedDict()
         self._with_idle: OrderedDict[Claimant, None] = OrderedDict()
+        # Whose turn it is to take the next free place while others want one too.
+        self._turn: Claimant | None = None
 
     @property
     def limit(self) -> int:
@@ -69,7 +78,8 @@ class ConnectionBudget:
 
     def take(self, claimant: Claimant) -> bool:
         """Reserve one connection, or remember that *claimant* wants one and make room."""
-        if not self.is_exhausted:
+        if not self.is_exhausted and (not self._starving or self._turn is claimant):
+            self._turn = None
             self._used += 1
             self._starving.pop(claimant, None)
             return True
@@ -104,11 +114,13 @@ class ConnectionBudget:
     def reclaim(self) -> None:
         """Close as many idle connections of other pools as are wanted and not on their way."""
         missing = self._missing()
-        for donor in list(self._with_idle):
-            while missing > 0 and donor not in self._starving and donor.shed_idle():
-                missing -= 1
-            if missing <= 0:
-                return
+        if missing <= 0:
+            return
+        donors = [donor for donor in self._with_idle if donor not in self._starving]
+        for fresh in (False, True):
+            for donor in donors:
+                while missing > 0 and donor.shed_idle(fresh=fresh):
+                    missing -= 1
 
     def must_yield(self, holder: Claimant) -> bool:
         """Whether the connection that *holder* has just got back should go to another pool.
@@ -116,11 +128,33 @@ class ConnectionBudget:
         Only if a tenant there would still hold less, once served, than the one *holder* would
         serve next: otherwise the connection would wander back and forth.
         """
-        mine = holder.neediest_share
+        mine = holder.share_after(0)
         if mine is None or self._missing() <= 0:
             return False
-        shares = (claimant.neediest_share for claimant in self._starving if claimant is not holder)
-        return any(share is not None and share < mine for share in shares)
+        theirs = self._smallest_share(without=holder)
+        return theirs is not None and theirs < mine
+
+    def _smallest_share(self, *, without: Claimant) -> float | None:
+        """The smallest share among the starving, once all that closes now has come to them."""
+        promised = self._closing + self._limit - self._used
+        order = [
+            (share, place, claimant, 0)
+            for place, claimant in enumerate(self._starving)
+            if claimant is not without and (share := claimant.share_after(0)) is not None
+        ]
+        heapify(order)
+        while order:
+            share, place, claimant, got = order[0]
+            if promised <= 0:
+                return share
+            promised -= 1
+            got += 1
+            more = claimant.share_after(got) if got < claimant.unserved else None
+            if more is None:
+                heappop(order)
+            else:
+                heapreplace(order, (more, place, claimant, got))
+        return None
 
     def _wanted(self) -> int:
         """Connections that are wanted and could not be had; who wants none any more is dropped."""
@@ -134,13 +168,14 @@ class ConnectionBudget:
         return wanted + self._used - self._limit - self._closing if wanted else 0
 
     def _serve_starving(self) -> None:
-        """Offer what is free, the smallest share first."""
+        """Offer what is free, one place at a time, the smallest share first."""
         while self._starving and not self.is_exhausted:
-            claimant = min(self._starving, key=_share_or_last)
+            claimant = self._turn = min(self._starving, key=_share_or_last)
             del self._starving[claimant]
             claimant.pump()
+        self._turn = None
 
 
 def _share_or_last(claimant: Claimant) -> float:
-    share = claimant.neediest_share
+    share = claimant.share_after(0)
     return float("inf") if share is None else share

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from app.pools.suspect import Borrower, LeakSuspect
+
 if TYPE_CHECKING:
     from app.pools.account import TenantAccount
 
@@ -34,6 +36,9 @@ class PooledConnection:
         generation: the server's generation when it was opened; an older one is stale.
         uses: how many leases it has served.
         account: who leases it now, None when nobody does.
+        borrower: the task and line that does, as far as known.
+        suspected: whether this lease was reported as a possible leak.
+        opened_at: when it was opened.
         leased_at, idle_since, checked_at: when that last began.
     """
 
@@ -42,14 +47,17 @@ class PooledConnection:
         "_open_transaction",
         "_proxy",
         "account",
+        "borrower",
         "checked_at",
         "epoch",
         "expires_at",
         "generation",
         "idle_since",
         "leased_at",
+        "opened_at",
         "pid",
         "raw",
+        "suspected",
         "uses",
     )
 
@@ -73,8 +81,10 @@ class PooledConnection:
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
         self.account: TenantAccount | None = None
+        self.borrower: Borrower | None = None
+        self.suspected = False
         self.expires_at = now + max_lifetime * (1 - jitter)
-        self.leased_at = self.idle_since = self.checked_at = now
+        self.opened_at = self.leased_at = self.idle_since = self.checked_at = now
 
     @property
     def is_closed(self) -> bool:
@@ -103,6 +113,17 @@ class PooledConnection:
             self.raw._query_loggers.clear()
             self.raw._on_release()
         self.raw._top_xact = None
+
+    def suspect(self, now: float) -> LeakSuspect:
+        """The lease on it, as a possible leak."""
+        borrower = self.borrower
+        return LeakSuspect(
+            tenant=str(self.account.tenant.spec.id) if self.account else "",
+            task=borrower.task if borrower else "",
+            taken_at=f"{borrower.file}:{borrower.line}" if borrower else "",
+            age_seconds=now - self.leased_at,
+            pid=self.pid,
+        )
 
     # asyncpg's proxy asks its holder's pool to drop caches after a schema change; each of our
     # connections answers for itself.

@@ -21,6 +21,7 @@ from app.domain.errors import (
     InvalidInput,
     LeaseLost,
     PoolTimeout,
+    ReadOnly,
     ServerUnavailable,
     StatementEndedLease,
     StatementFailed,
@@ -31,6 +32,7 @@ from app.pools.account import TenantAccount
 from app.pools.connection import PooledConnection
 from app.pools.isolation import Isolation
 from app.pools.pool import TenantPool
+from app.pools.suspect import Borrower
 
 # SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not.
 RESET = (
@@ -40,6 +42,9 @@ RESET = (
 # What begin and cleanup may take, in seconds, before the connection counts as broken.
 _BEGIN_DEADLINE = 2.0
 _CLEANUP_DEADLINE = 5.0
+# A connection used more recently than this, in seconds, need not be tested before its use.
+_BYPASS_WINDOW = 0.5
+_FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +119,7 @@ class Lease:
 
     async def __aenter__(self) -> asyncpg.Connection:
         """Borrow a connection that has proved to work, inside the tenant's context."""
+        borrower = Borrower.of_caller()
         deadline = monotonic() + self._timeout
         while True:
             remaining = deadline - monotonic()
@@ -123,6 +129,7 @@ class Lease:
                 break
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
+        connection.borrower = borrower
         self._pool, self._connection = pool, connection
         return connection.lend()
 
@@ -139,6 +146,9 @@ class Lease:
             if kind is None:
                 await self._clean_up(connection, commit=True)
                 clean = True
+            elif isinstance(error, _FOUND_READ_ONLY) and not self._terms.read_only:
+                # The server may have become a standby behind our back.
+                self._pool.server.doubt()
             elif _leaves_connection_usable(kind):
                 # The borrower's own error must reach its caller, whatever becomes of the rest.
                 with suppress(LeaseLost, StatementFailed):
@@ -154,11 +164,12 @@ class Lease:
         Counted as a use of that connection like any other, so every acquisition has its release.
         """
         begun = False
+        statements = opening(self._isolation, self._account.tenant.spec, self._terms)
+        if not statements and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
+            statements = "SELECT 1"
         try:
-            await connection.raw.execute(
-                opening(self._isolation, self._account.tenant.spec, self._terms),
-                timeout=_BEGIN_DEADLINE,
-            )
+            if statements:
+                await connection.raw.execute(statements, timeout=_BEGIN_DEADLINE)
             if self._terms.transaction:
                 connection.transaction_begun()
             begun = True
@@ -211,7 +222,7 @@ def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
     if terms.statement_timeout is not None:
         milliseconds = max(1, round(terms.statement_timeout * 1000))
         statements.append(f"SET {local}statement_timeout = {milliseconds}")
-    return "; ".join(filter(None, statements)) or "SELECT 1"
+    return "; ".join(filter(None, statements))
 
 
 def closing(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit: bool) -> str:

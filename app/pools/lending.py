@@ -9,9 +9,12 @@ tasks, which survive the caller who caused them and serve whoever is next.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
+
+import structlog
 
 from app.domain.errors import (
     PoolDraining,
@@ -29,8 +32,12 @@ from app.pools.roster import Roster
 from app.pools.server import Server
 from app.pools.waiters import Waiter, WaitQueue
 
-# After an attempt failed for this pool alone, the next one waits this long, in seconds.
-_RETRY_AFTER = 0.5
+_log = structlog.get_logger(__name__)
+
+# After attempts failed for this pool alone, the next one waits up to this long, in seconds.
+_FIRST_RETRY = 0.25
+_LAST_RETRY = 5.0
+_NOTABLE_LAG = 0.1
 
 
 class LendingPool:
@@ -71,6 +78,7 @@ class LendingPool:
         self._busy = False
         self._waiters = WaitQueue()
         self._retry: asyncio.TimerHandle | None = None
+        self._backoff = _FIRST_RETRY
         self._changed = asyncio.Event()
         self._roster = Roster(
             self,
@@ -160,8 +168,10 @@ class LendingPool:
         account = connection.account
         if account is None:
             return False
+        hold, suspected = now - connection.leased_at, connection.suspected
         self._roster.unlend(connection)
-        hold = now - connection.leased_at
+        if suspected:
+            _log.info("suspected leak came back", pool=self.pool_id, held_seconds=round(hold, 1))
         self.recorder.lease_ended(hold, now)
         if account.recorder is not self.recorder:
             account.recorder.lease_ended(hold, now)
@@ -214,8 +224,10 @@ class LendingPool:
             return
         for recorder in self._recorders(waiter.account):
             recorder.timeouts += 1
+        late = self.server.lag.since(waiter.since)
+        ours = f" (our event loop was late by {late:.1f} s)" if late > _NOTABLE_LAG else ""
         waiter.fail(
-            PoolTimeout(f"No connection of pool {self.pool_id} became free in {timeout:g} s.")
+            PoolTimeout(f"No connection of pool {self.pool_id} became free in {timeout:g} s{ours}.")
         )
 
     def _abandon(self, waiter: Waiter) -> None:
@@ -266,22 +278,24 @@ class LendingPool:
         )
         return max(0, min(wanted, self.size.max_size - roster.open))
 
-    @property
-    def neediest_share(self) -> float | None:
-        """The share its next waiter's tenant would have once served; None if nobody waits."""
-        waiter = self._waiters.next()
-        return None if waiter is None else waiter.account.share_with_one_more
+    def share_after(self, promised: int) -> float | None:
+        """The share its next waiter's tenant would have once served; None if nobody waits.
 
-    def shed_idle(self) -> bool:
-        """Begin to close its oldest idle connection above min_size; False if it has none."""
-        if not self._roster.idle or self._roster.live <= self.size.min_size:
-            return False
-        self._roster.begin_close(self._roster.idle.popleft())
-        return True
+        Connections being opened, and so many that are *promised*, have found their waiters before.
+        """
+        return self._waiters.share_after(self._roster.connecting + promised)
+
+    def shed_idle(self, *, fresh: bool) -> bool:
+        """Begin to close its longest unused idle connection above min_size; False if it has none.
+
+        One that was opened a moment ago is taken only if *fresh* ones may be.
+        """
+        return self._roster.live > self.size.min_size and self._roster.shed(fresh=fresh)
 
     def admit(self, connection: PooledConnection) -> None:
         """Take in a connection that was just opened."""
         now = monotonic()
+        self._backoff = _FIRST_RETRY
         if self._is_usable(connection, now):
             self._roster.stow(connection, now)
         else:
@@ -296,7 +310,9 @@ class LendingPool:
             self._fail_waiters(error)
         if self._retry is None and self._works and self.server.is_available:
             loop = asyncio.get_running_loop()
-            self._retry = loop.call_later(_RETRY_AFTER, self._try_again)
+            pause = random.uniform(0, self._backoff)  # noqa: S311 - full jitter
+            self._retry = loop.call_later(pause, self._try_again)
+            self._backoff = min(self._backoff * 2, _LAST_RETRY)
         self.pump()
 
     def server_lost(self, error: Unavailable) -> None:

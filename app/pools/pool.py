@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import monotonic
+
+import structlog
 
 from app.domain.errors import PoolDraining
 from app.domain.pool import PoolSize, PoolState
 from app.pools.lending import LendingPool
+from app.pools.suspect import LeakSuspect
 
 _SETTLE_DEADLINE = 5.0
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +111,10 @@ class TenantPool(LendingPool):
         self.pump()
         return closed
 
+    def has_untested(self, *, not_since: float) -> bool:
+        """Whether an idle connection was not tested since the monotonic time *not_since*."""
+        return any(connection.checked_at <= not_since for connection in self._roster.idle)
+
     async def check(self, *, not_since: float) -> tuple[int, int]:
         """Test idle connections not tested since the monotonic time *not_since*.
 
@@ -116,3 +125,15 @@ class TenantPool(LendingPool):
         finally:
             self._roster.trim(self.size.max_size if self._works else 0)
             self.pump()
+
+    def leak_suspects(self, now: float) -> list[LeakSuspect]:
+        """Leases held beyond the threshold at *now*, oldest first; each is logged once."""
+        limit = now - self.config.leak_threshold
+        held = [connection for connection in self._roster.lent if connection.leased_at < limit]
+        held.sort(key=lambda connection: connection.leased_at)
+        for connection in held:
+            if not connection.suspected:
+                connection.suspected = True
+                suspect = connection.suspect(now)
+                _log.warning("suspected leak", pool=self.pool_id, **asdict(suspect))
+        return [connection.suspect(now) for connection in held]

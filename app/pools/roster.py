@@ -24,6 +24,8 @@ from app.pools.server import Server
 
 _CHECK_DEADLINE = 2.0
 _CLOSE_DEADLINE = 2.0
+# A connection younger than this, in seconds, is fresh: opening it has not paid yet.
+_FRESH = 1.0
 
 
 class Owner(Claimant, Protocol):
@@ -95,6 +97,8 @@ class Roster:
         if connection.account is not None:
             connection.account.leased -= 1
             connection.account = None
+        connection.borrower = None
+        connection.suspected = False
         connection.uses += 1
         self.lent.discard(connection)
 
@@ -120,6 +124,16 @@ class Roster:
         """Close idle connections, longest unused first, until *size* are left."""
         while self.idle and self.live + self.connecting > size:
             self.begin_close(self.idle.popleft())
+
+    def shed(self, *, fresh: bool) -> bool:
+        """Close the longest unused idle connection, a *fresh* one only if it may be so."""
+        opened_before = monotonic() - _FRESH
+        for connection in self.idle:
+            if fresh or connection.opened_at < opened_before:
+                self.idle.remove(connection)
+                self.begin_close(connection)
+                return True
+        return False
 
     def sweep(self, now: float, *, unused_since: float, keep: int) -> int:
         """Close idle connections that are stale, and unused ones down to *keep*; how many."""

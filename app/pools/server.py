@@ -12,8 +12,9 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from time import monotonic
 from typing import Protocol
 
 import asyncpg
@@ -29,19 +30,23 @@ from app.domain.errors import (
 from app.pools import driver
 from app.pools.budget import Claimant, ConnectionBudget
 from app.pools.driver import Login
+from app.pools.lag import LoopLag
 
 ADMIN_CONNECTIONS = 2
 _ADMIN_DEADLINE = 10.0
 _GONE_DEADLINE = 3.0
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
+# A loop late by this share of a deadline makes the deadline say nothing about the server.
+_STARVED_SHARE = 0.25
 
 _LIMITS = """
 select current_setting('server_version') as version,
        current_setting('max_connections')::int as max_connections,
        current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
-       (select rolsuper from pg_roles where rolname = current_user) as superuser
+       (select rolsuper from pg_roles where rolname = current_user) as superuser,
+       pg_is_in_recovery() as standby
 """
 
 # The user is compared too: the number may belong to somebody else's back-end by now.
@@ -67,6 +72,7 @@ class ServerLimits:
     max_connections: int
     reserved: int
     superuser: bool
+    standby: bool
 
 
 class ServerPool(Claimant, Protocol):
@@ -88,6 +94,7 @@ class Server:
         kept_free: int,
         fixed_budget: int | None = None,
         connect_timeout: float = 5.0,
+        lag: LoopLag | None = None,
     ) -> None:
         """Describe a server; nothing is opened before `start`.
 
@@ -98,6 +105,7 @@ class Server:
             kept_free: connections left to others: the margin, and the catalog's if it lives here.
             fixed_budget: the operator's own number instead of the computed one.
             connect_timeout: seconds one attempt may take.
+            lag: of the event loop, so that our own slowness is not held against the server.
         """
         self.name = name
         self.admin_login = admin
@@ -113,6 +121,8 @@ class Server:
         self._admin_gate = asyncio.Semaphore(ADMIN_CONNECTIONS)
         self._pools: set[ServerPool] = set()
         self._probe: asyncio.Task[None] | None = None
+        self._doubt: asyncio.Task[None] | None = None
+        self.lag = lag or LoopLag()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -134,10 +144,11 @@ class Server:
     async def close(self) -> None:
         """Stop probing, for good. Pools are closed by whoever opened them."""
         self._closed = True
-        if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.gather(self._probe, return_exceptions=True)
-            self._probe = None
+        tasks = [task for task in (self._probe, self._doubt) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._probe = self._doubt = None
 
     def attach(self, pool: ServerPool) -> None:
         """Tell *pool* when the server is lost and when it is back."""
@@ -159,12 +170,12 @@ class Server:
         async with self._connect_gate:
             if not self.is_available:
                 raise ServerUnavailable(self.unavailable_detail)
-            generation = self.generation
+            generation, began = self.generation, monotonic()
             try:
                 return await driver.connect(login, timeout=self._connect_timeout)
             except ServerUnavailable as error:
                 # An attempt begun before an outage says nothing of the server that came back.
-                if generation == self.generation:
+                if generation == self.generation and not self._was_starved(error, began):
                     self.lost(error)
                 raise
 
@@ -221,16 +232,34 @@ class Server:
         for pool in list(self._pools):
             pool.server_lost(ServerUnavailable(self.unavailable_detail))
 
+    def doubt(self) -> None:
+        """Something looks as if the server were not what it was: ask it, in the background."""
+        if self._doubt is None and not self._closed:
+            self._doubt = asyncio.create_task(self._resolve_doubt(), name=f"{self.name}: doubt")
+
+    async def _resolve_doubt(self) -> None:
+        try:
+            await self.refresh()
+        finally:
+            self._doubt = None
+
     async def refresh(self) -> None:
         """Read the limits again, for they may have changed; a failure loses the server."""
         if not self.is_available:
             return
+        began = monotonic()
         try:
             await self._contact()
         except ServerFull as error:
             self.last_error = error.detail
         except Unavailable as error:
-            self.lost(error)
+            if not self._was_starved(error, began):
+                self.lost(error)
+
+    def _was_starved(self, error: Unavailable, began: float) -> bool:
+        """Whether an attempt ran out of time because our own loop did not run."""
+        timed_out = isinstance(error.__cause__, TimeoutError)
+        return timed_out and self.lag.since(began) > self._connect_timeout * _STARVED_SHARE
 
     async def _probe_until_back(self) -> None:
         backoff = _FIRST_BACKOFF
@@ -259,13 +288,18 @@ class Server:
         finally:
             await _close(connection)
         self.limits = ServerLimits(**dict(row or {}))
+        if self.limits.standby:
+            raise ServerUnavailable("The server is a standby and takes no writes.")
         self.state = ServerState.AVAILABLE
         self.last_error = None
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         self.budget.set_limit(max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS))
 
     async def _open_admin(self, database: str | None) -> asyncpg.Connection:
-        login = self.admin_login if database is None else self.admin_login.into(database)
+        # A standby lets the admin in, so that the reason can be told.
+        login = replace(self.admin_login, primary=False)
+        if database is not None:
+            login = login.into(database)
         try:
             return await driver.connect(login, timeout=self._connect_timeout)
         except TenantLoginFailed as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from heapq import heapify, heappop, heapreplace
 from typing import TYPE_CHECKING
 
 from app.pools.account import TenantAccount
@@ -104,11 +105,35 @@ class WaitQueue:
     @property
     def servable(self) -> int:
         """How many could be served at once if there were connections enough."""
-        total = 0
-        for account, queue in self._queues.items():
-            cap = account.tenant.spec.max_leases
-            total += len(queue) if cap is None else max(0, min(len(queue), cap - account.leased))
-        return total
+        return sum(map(self._servable, self._queues))
+
+    def share_after(self, served: int) -> float | None:
+        """The share the next waiter's tenant would have, were it served after *served* others.
+
+        None if nobody is left to serve by then.
+        """
+        order = [
+            (account.share, queue[0].since, place, account, 0)
+            for place, (account, queue) in enumerate(self._queues.items())
+            if account.may_lease
+        ]
+        heapify(order)
+        while order:
+            _, _, place, account, taken = order[0]
+            taken += 1
+            if served <= 0:
+                return account.share_with(taken)
+            served -= 1
+            if taken < self._servable(account):
+                since = self._queues[account][taken].since
+                heapreplace(order, (account.share_with(taken), since, place, account, taken))
+            else:
+                heappop(order)
+        return None
+
+    def _servable(self, account: TenantAccount) -> int:
+        waiting, cap = len(self._queues[account]), account.tenant.spec.max_leases
+        return waiting if cap is None else max(0, min(waiting, cap - account.leased))
 
     def _taken(self, waiter: Waiter, queue: deque[Waiter]) -> None:
         self._count -= 1

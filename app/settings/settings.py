@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=1000, ge=0, le=100_000)
     """Most borrowers waiting on one pool; 1000, since beyond it waiting helps nobody."""
 
+    leak_threshold_seconds: Seconds = 60.0
+    """Age at which a lease is reported as a possible leak; 60 s is no ordinary transaction."""
+
     connect_timeout_seconds: float = Field(default=5.0, gt=0, le=300)
     """How long one login may take; 5 s covers TLS and SCRAM on a busy server."""
 

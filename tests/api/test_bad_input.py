@@ -7,7 +7,7 @@ import pytest
 from httpx import Response
 
 from app.api.gate import MAX_BODY_BYTES
-from tests.fixtures.app import PROBLEM, Api, ok, pointers, problem
+from tests.fixtures.app import PROBLEM, Api, pointers, problem
 
 ACME = "/v1/tenants/acme"
 TAKEN = "/v1/tenants/taken"

@@ -199,6 +199,24 @@ async def test_an_evicted_pool_keeps_no_connection_any_more(api: Api) -> None:
     assert (body["open"], body["desired"]["min_size"]) == (False, 0)
 
 
+async def test_a_put_that_waits_for_a_deletion_opens_nothing(api: Api) -> None:
+    url = await api.tenant("acme")
+    async with lent(api, "acme"):
+        deletion = asyncio.create_task(
+            api.client.delete(f"{url}?deadline_seconds=0.2"), name="a deletion"
+        )
+        await eventually(lambda: only_pool(api).is_closing)
+        late = [
+            api.client.put(f"{url}/pool", json={"min_size": 1}),
+            api.client.post(f"{url}/pool/pause"),
+        ]
+        for refused in await asyncio.gather(*late):
+            problem(refused, 409, "tenant-deleting")
+        ok(await deletion)
+    assert not list(api.service.manager.pools())
+    assert not api.service.manager.desired
+
+
 async def test_a_shared_pool_is_touched_through_one_tenant_only_with_its_scope(api: Api) -> None:
     url = await api.tenant("acme", "shared")
     await api.tenant("beta", "shared")

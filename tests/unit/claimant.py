@@ -17,6 +17,8 @@ class Pool:
         self.min_size = min_size
         self.max_size = 6
         self.waiting = self.idle = self.leased = self.connecting = self.closing = 0
+        self.fresh = 0
+        """How many of the idle ones were opened a moment ago."""
         self.works = True
 
     def __repr__(self) -> str:
@@ -43,9 +45,9 @@ class Pool:
         )
         return max(0, min(wanted, self.max_size - self.open))
 
-    @property
-    def neediest_share(self) -> float | None:
-        return (self.leased + 1) / self.weight if self.waiting else None
+    def share_after(self, promised: int) -> float | None:
+        coming = self.connecting + promised
+        return (self.leased + coming + 1) / self.weight if self.waiting > coming else None
 
     def pump(self) -> None:
         handed = min(self.waiting, self.idle)
@@ -57,10 +59,11 @@ class Pool:
         if self.idle and self.budget.is_contended:
             self.budget.reclaim()
 
-    def shed_idle(self) -> bool:
-        if not self.idle or self.live <= self.min_size:
+    def shed_idle(self, *, fresh: bool) -> bool:
+        if not (self.idle if fresh else self.idle - self.fresh) > 0 or self.live <= self.min_size:
             return False
         self.idle -= 1
+        self.fresh = min(self.fresh, self.idle)
         self.begin_close()
         return True
 

@@ -14,7 +14,7 @@ def test_a_share_is_what_is_leased_by_weight(
 ) -> None:
     acme = account(weight=weight)
     acme.leased = leased
-    assert (acme.share, acme.share_with_one_more) == (share, with_one_more)
+    assert (acme.share, acme.share_with(1)) == (share, with_one_more)
 
 
 @pytest.mark.parametrize(

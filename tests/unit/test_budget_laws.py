@@ -60,8 +60,8 @@ class BudgetMachine(RuleBasedStateMachine):
             return
         pool.leased -= 1
         if self.budget.must_yield(pool):
-            mine = pool.neediest_share
-            others = [other.neediest_share for other in self.pools if other is not pool]
+            mine = pool.share_after(0)
+            others = [other.share_after(0) for other in self.pools if other is not pool]
             assert mine is not None
             assert min(share for share in others if share is not None) < mine
         pool.leased += 1

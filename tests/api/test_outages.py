@@ -1,0 +1,160 @@
+"""The catalog or a server goes away under the API: what goes on, what is refused, what heals."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.app import Api, ok, problem, serving
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """An application that reaches its catalog and its server through proxies."""
+
+    api: Api
+    catalog: FaultProxy
+    server: FaultProxy
+
+
+@pytest.fixture
+async def proxied(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Proxied]:
+    """Both healthy, to begin with."""
+    async with (
+        FaultProxy(database.host, database.port) as to_catalog,
+        FaultProxy(database.host, database.port) as to_server,
+        serving(
+            replace(database, port=to_server.port),
+            replace(catalog_database, port=to_catalog.port),
+            tmp_path,
+        ) as api,
+    ):
+        yield Proxied(api, to_catalog, to_server)
+        await to_catalog.pass_through()
+        await to_server.pass_through()
+
+
+async def gone(proxy: FaultProxy) -> None:
+    proxy.refuse()
+    await proxy.reset()
+
+
+async def test_without_the_catalog_what_is_desired_cannot_change(proxied: Proxied) -> None:
+    client = proxied.api.client
+    acme = await proxied.api.tenant("acme")
+    await client.put("/v1/tenants/beta", json={})
+    await gone(proxied.catalog)
+    for method, url, body in [
+        ("PUT", "/v1/tenants/new", {}),
+        ("PUT", acme, {"weight": 2}),
+        ("DELETE", acme, None),
+        ("POST", "/v1/tenants/beta/provision", None),
+        ("PUT", f"{acme}/pool", {"max_size": 2}),
+    ]:
+        refused = await client.request(method, url, json=body)
+        problem(refused, 503, "catalog-unavailable")
+        assert refused.headers["retry-after"]
+    assert ok(await client.get(acme))["weight"] == 1
+
+
+async def test_without_the_catalog_reads_are_stale_and_pools_go_on(proxied: Proxied) -> None:
+    api, client = proxied.api, proxied.api.client
+    acme = await api.tenant("acme")
+    await client.put(f"{acme}/pool", json={"min_size": 1})
+    await gone(proxied.catalog)
+    problem(await client.put(acme, json={"weight": 2}), 503, "catalog-unavailable")
+    for url in (acme, f"{acme}/pool"):
+        assert ok(await client.get(url))["stale"] is True
+    for url in ("/v1/tenants", "/v1/pools"):
+        assert [item["stale"] for item in ok(await client.get(url))["items"]] == [True]
+    assert await api.value(acme, "select 1") == 1
+    assert ok(await client.post(f"{acme}/pool/check"))["failed"] == 0
+    assert ok(await client.post(f"{acme}/pool/recycle"))["connections"] == 1
+    assert ok(await client.post(f"{acme}/pool/pause"))["state"] == "paused"
+    assert ok(await client.post(f"{acme}/pool/resume"))["state"] == "ready"
+    assert ok(await client.post("/v1/pools/evict-expired"))["evicted"] == []
+    assert ok(await client.delete(f"{acme}/pool"))["reason"] == "forced"
+
+
+async def test_what_was_done_without_the_catalog_is_stored_when_it_is_back(
+    proxied: Proxied,
+) -> None:
+    api, client = proxied.api, proxied.api.client
+    acme = await api.tenant("acme")
+    await client.put(f"{acme}/pool", json={})
+    await gone(proxied.catalog)
+    ok(await client.post(f"{acme}/pool/recycle"))
+    ok(await client.post(f"{acme}/pool/pause"))
+    await proxied.catalog.pass_through()
+
+    async def stored() -> bool:
+        await api.service.reconciler.run_once()
+        return not ok(await client.get(f"{acme}/pool"))["stale"]
+
+    await eventually(stored, deadline=20)
+    events = ok(await client.get("/v1/events?tenant=acme"))["items"]
+    assert "pool.recycled" in [event["action"] for event in events]
+    [desired] = await api.service.catalog.pools.load()
+    assert desired.paused
+
+
+async def test_a_server_that_is_gone_is_told_at_once_and_heals_by_itself(
+    proxied: Proxied,
+) -> None:
+    api, client = proxied.api, proxied.api.client
+    acme, beta = await api.tenant("acme"), await api.tenant("beta")
+    assert await api.value(acme, "select 1") == 1
+    await gone(proxied.server)
+    for url in (acme, beta):
+        told = problem(await api.query(url, "select 1"), 503, "server-unavailable")
+        assert told["retryable"] is True
+    shown = ok(await client.get("/v1/servers/local"))
+    assert (shown["state"], bool(shown["last_error"])) == ("unavailable", True)
+    problem(await client.post(f"{beta}/provision"), 503, "server-unavailable")
+    wished = ok(await client.put(f"{beta}/pool", json={"min_size": 1}), 201)
+    assert (wished["open"], wished["size"]) == (True, 0)
+    assert ok(await client.get(acme))["stale"] is False
+
+    await proxied.server.pass_through()
+
+    async def heals() -> bool:
+        return (await api.query(acme, "select 1")).status_code == 200
+
+    await eventually(heals, deadline=20)
+    await eventually(lambda: _size(api, "beta") == 1, deadline=20)
+    shown = ok(await client.get("/v1/servers/local"))
+    assert (shown["state"], shown["last_error"]) == ("available", None)
+
+
+async def test_a_tenant_deleted_without_its_server_is_finished_when_that_is_back(
+    proxied: Proxied,
+) -> None:
+    api, client = proxied.api, proxied.api.client
+    acme = await api.tenant("acme")
+    await api.value(acme, "select 1")
+    await gone(proxied.server)
+    problem(await api.query(acme, "select 1"), 503, "server-unavailable")
+    assert ok(await client.delete(acme))["login_disabled"] is False
+    assert ok(await client.get(acme))["state"] == "deleting"
+    problem(await client.put(acme, json={}), 409, "tenant-deleting")
+    problem(await client.put(f"{acme}/pool", json={}), 409, "tenant-deleting")
+    problem(await client.post(f"{acme}/provision"), 409, "tenant-deleting")
+    problem(await api.query(acme, "select 1"), 409, "tenant-deleting")
+    await proxied.server.pass_through()
+
+    async def finished() -> bool:
+        await api.service.reconciler.run_once()
+        return (await client.get(acme)).status_code == 404
+
+    await eventually(finished, deadline=20)
+
+
+def _size(api: Api, pool_id: str) -> int:
+    pool = api.service.manager.find(pool_id)
+    return pool.metrics.total_connections if pool else 0

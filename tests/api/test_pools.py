@@ -1,0 +1,98 @@
+"""All open pools over HTTP: the list, and the sweep."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.app import Api, ok, pointers, serving
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+
+async def ids(api: Api, **wanted: Any) -> list[str]:
+    page = ok(await api.client.get("/v1/pools", params=wanted))
+    return [item["pool_id"] for item in page["items"]]
+
+
+async def test_open_pools_are_listed_by_id_and_filtered(api: Api) -> None:
+    for name, strategy in [("zeta", "per_tenant"), ("acme", "per_database"), ("beta", "shared")]:
+        await api.value(await api.tenant(name, strategy), "select 1")
+    await api.tenant("idle")
+    assert await ids(api) == ["acme", "shared@local", "zeta"]
+    assert await ids(api, strategy="shared") == ["shared@local"]
+    assert await ids(api, server="local", strategy="per_tenant") == ["zeta"]
+    assert await ids(api, server="mars") == []
+
+
+async def test_pools_are_sorted_by_what_one_looks_for(api: Api) -> None:
+    for name in ("a", "b", "c"):
+        await api.tenant(name)
+    manager = api.service.manager
+    async with manager.lease("c"), manager.lease("c"), manager.lease("b"):
+        await api.value("/v1/tenants/a", "select 1")
+        assert await ids(api, sort="-active") == ["c", "b", "a"]
+        assert await ids(api, sort="active") == ["a", "b", "c"]
+        assert await ids(api, sort="-size") == ["c", "a", "b"]
+        await api.client.post("/v1/tenants/b/pool/pause")
+        waiting = asyncio.create_task(api.value("/v1/tenants/b", "select 1"), name="a query")
+        await eventually(lambda: any(pool.metrics.waiting_requests for pool in manager.pools()))
+        assert await ids(api, sort="-waiting") == ["b", "a", "c"]
+        await api.client.post("/v1/tenants/b/pool/resume")
+        await waiting
+    slowest = [
+        (-(item["wait_p99_ms"] or 0), item["pool_id"])
+        for item in ok(await api.client.get("/v1/pools?sort=-wait_p99_ms"))["items"]
+    ]
+    assert slowest == sorted(slowest)
+
+
+@pytest.mark.parametrize("sort", ["pool_id", "size", "-size", "-wait_p99_ms", "-waiting"])
+async def test_pages_hold_every_pool_once(api: Api, sort: str) -> None:
+    for name in "abcde":
+        await api.value(await api.tenant(name), "select 1")
+    seen: list[str] = []
+    cursor: dict[str, str | None] = {}
+    for _ in range(3):
+        query: dict[str, str | int | None] = {"sort": sort, "limit": 2, **cursor}
+        page = ok(await api.client.get("/v1/pools", params=query))
+        seen += [item["pool_id"] for item in page["items"]]
+        cursor = {"cursor": page["next_cursor"]}
+    assert sorted(seen) == list("abcde")
+    assert cursor == {"cursor": None}
+
+
+async def test_a_cursor_belongs_to_its_order(api: Api) -> None:
+    for name in "ab":
+        await api.value(await api.tenant(name), "select 1")
+    page = ok(await api.client.get("/v1/pools?limit=1"))
+    query = {"cursor": page["next_cursor"], "sort": "-size"}
+    assert pointers(await api.client.get("/v1/pools", params=query)) == ["/query/cursor"]
+
+
+async def test_a_sweep_tells_what_it_closed_and_why_the_rest_stayed(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    async with serving(database, catalog_database, tmp_path, idle_timeout_seconds=0.01) as api:
+        unused = await api.tenant("unused")
+        await api.client.put(f"{await api.tenant('kept')}/pool", json={"min_size": 1})
+        await api.tenant("busy", "shared")
+        await api.value(unused, "select 1")
+        async with api.service.manager.lease("busy"):
+            await asyncio.sleep(0.02)  # beyond the idle timeout, which is what this is about
+            swept = ok(await api.client.post("/v1/pools/evict-expired"))
+        assert swept["evicted"] == [{"tenant": "unused", "pool_id": "unused", "reason": "idle"}]
+        assert sorted(swept["skipped"], key=lambda skip: str(skip["pool_id"])) == [
+            {"tenant": "kept", "pool_id": "kept", "reason": "min_size"},
+            {"tenant": None, "pool_id": "shared@local", "reason": "busy"},
+        ]
+
+
+async def test_a_pool_in_use_lately_is_left_open(api: Api) -> None:
+    await api.value(await api.tenant("acme"), "select 1")
+    swept = ok(await api.client.post("/v1/pools/evict-expired"))
+    assert swept == {
+        "evicted": [],
+        "skipped": [{"tenant": "acme", "pool_id": "acme", "reason": "not_expired"}],
+    }
