@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import typer
 import uvicorn
-from fastapi import FastAPI
 
 from app.api.docs import document
 from app.catalog.migrate import migrate as migrate_catalog
@@ -25,6 +22,7 @@ from app.domain.errors import PoolkeeperError
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.logs import configure_logging
 from app.main import create_app, find_postgres
+from app.serving import Serving, run, signals_end_cleanly
 from app.settings import Settings, SettingsError, load_settings
 
 _MISCONFIGURED = 2
@@ -60,7 +58,7 @@ def demo() -> None:
         raise typer.Exit(_MISCONFIGURED)
     configure_logging(settings.log_format, settings.log_level)
     settings = _for_demo(settings)
-    with _sentences(), _signals_end_cleanly(), _nothing_stays(settings.data_dir):
+    with _sentences(), signals_end_cleanly(), _nothing_stays(settings.data_dir):
         ended_well = _run(settings, show)
     raise typer.Exit(0 if ended_well else 1)
 
@@ -118,32 +116,15 @@ def _nothing_stays(data_dir: Path) -> Iterator[None]:
                 data_dir.parent.rmdir()
 
 
-def _run(
-    settings: Settings, serving: Callable[[uvicorn.Server], Coroutine[None, None, None]]
-) -> bool:
-    """Run the service by *serving* it until SIGTERM or Ctrl-C; whether it ended well."""
-    app = create_app(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
-        )
+def _run(settings: Settings, serving: Serving) -> bool:
+    """Serve until SIGTERM or Ctrl-C; whether it started and ended well."""
+    return run(
+        create_app(settings),
+        serving,
+        host=settings.host,
+        port=settings.port,
+        shutdown_seconds=settings.shutdown_seconds,
     )
-    # What the application says in a sentence, uvicorn would repeat as a traceback.
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: (
-            not (hasattr(app.state, "refusal") and record.getMessage().startswith("Traceback"))
-        )
-    )
-    with _signals_end_cleanly():
-        asyncio.run(serving(server))
-    return _ended_well(app, server)
 
 
 @contextmanager
@@ -153,21 +134,3 @@ def _sentences() -> Iterator[None]:
     except (DemoFailed, PoolkeeperError, EmbeddedPostgresError, SettingsError) as error:
         typer.echo(f"poolkeeper: {error}", err=True)
         raise typer.Exit(1) from error
-
-
-@contextmanager
-def _signals_end_cleanly() -> Iterator[None]:
-    """Uvicorn raises the signal again once it has stopped: let that be no death by signal."""
-    before = {
-        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ended_well(app: FastAPI, server: uvicorn.Server) -> bool:
-    service = getattr(app.state, "service", None)
-    return server.started and service is not None and service.loops.dead is None

@@ -107,6 +107,44 @@ async def test_when_all_are_busy_the_smallest_share_is_served_first(tight: Bench
             waiting.remove((pool, task))
 
 
+async def test_connections_coming_back_in_the_same_instant_are_divided_by_shares(
+    tight: Bench, postgres_server: Database
+) -> None:
+    (greedy, one), (modest, two) = pools(tight, 2, max_size=BUDGET)
+    holders = [await greedy.acquire(one, 5) for _ in range(BUDGET)]
+    waiting = [
+        asyncio.create_task(pool.acquire(owner, 10))
+        for pool, owner in ((greedy, one), (modest, two))
+        for _ in range(BUDGET)
+    ]
+    await asyncio.sleep(0)
+    async with watched(postgres_server) as watch:
+        for holder in holders:
+            greedy.release(holder, reusable=True)
+        await eventually(lambda: modest.metrics.active_connections == BUDGET // 2)
+        assert greedy.metrics.active_connections == BUDGET // 2
+        for task in waiting:
+            task.cancel()
+        for task in await finished(waiting):
+            if not isinstance(task, asyncio.CancelledError):
+                (greedy if task.account is None or task.account is one else modest).release(
+                    task, reusable=True
+                )
+    assert watch.most <= BUDGET
+
+
+async def test_a_fresh_connection_is_taken_back_only_if_there_is_no_other(tight: Bench) -> None:
+    (old, one), (new, two), (asking, three) = pools(tight, 3, max_size=3)
+    for pool, owner in ((old, one), (new, two)):
+        async with lent(pool, owner), lent(pool, owner), lent(pool, owner):
+            pass
+    for connection in new._roster.idle:
+        connection.opened_at -= 60
+    async with lent(asking, three), lent(asking, three):
+        assert old.metrics.total_connections == 3
+        assert new.metrics.total_connections == 1
+
+
 async def test_random_load_stays_inside_the_budget_and_nobody_starves(
     tight: Bench, postgres_server: Database
 ) -> None:

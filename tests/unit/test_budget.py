@@ -117,6 +117,57 @@ def test_a_holder_yields_only_to_whom_it_leaves_with_less(
     assert budget.must_yield(holder) is yields
 
 
+@pytest.mark.parametrize(
+    ("weight", "kept", "given"), [(1, 3, 3), (2, 2, 4), (5, 1, 5)], ids=["equal", "twice", "five"]
+)
+def test_what_is_on_its_way_to_a_pool_counts_as_its_own(weight: int, kept: int, given: int) -> None:
+    budget = ConnectionBudget(6)
+    rich, poor = Pool("rich", budget).with_leased(6), Pool("poor", budget, weight=weight)
+    rich.ask(6)
+    poor.ask(6)
+    for _ in range(6):
+        rich.release()
+    assert (rich.leased, rich.idle, rich.closing) == (kept, 0, given)
+    for _ in range(given):
+        rich.close_one()
+    assert (poor.connecting, rich.connecting) == (given, 0)
+
+
+def test_connections_being_opened_count_for_the_pool_that_opens_them() -> None:
+    budget = ConnectionBudget(6)
+    rich, poor = Pool("rich", budget).with_leased(3), Pool("poor", budget)
+    rich.max_size = 3
+    poor.ask(3)
+    rich.ask(3)
+    poor.ask(3)
+    assert poor.connecting == 3
+    rich.release()
+    assert (rich.leased, rich.closing) == (3, 0)
+
+
+def test_a_raised_limit_is_divided_among_all_who_wait() -> None:
+    budget = ConnectionBudget(0)
+    first, second, third = (Pool(name, budget) for name in ("first", "second", "third"))
+    for pool in (first, second, third):
+        pool.ask(5)
+    budget.set_limit(6)
+    assert [pool.connecting for pool in (first, second, third)] == [2, 2, 2]
+
+
+def test_fresh_connections_are_taken_back_only_if_there_are_no_others() -> None:
+    budget = ConnectionBudget(4)
+    used_first, used_last = (
+        Pool("first", budget).with_idle(2),
+        Pool("last", budget).with_idle(2),
+    )
+    used_first.fresh, used_last.fresh = 1, 2
+    poor = Pool("poor", budget)
+    poor.ask(2)
+    assert (used_first.closing, used_last.closing) == (2, 0)
+    poor.ask()
+    assert (used_first.closing, used_last.closing) == (2, 1)
+
+
 def test_a_holder_for_whom_nobody_waits_need_not_yield(budget: ConnectionBudget) -> None:
     holder = Pool("holder", budget).with_leased(3)
     Pool("poor", budget).ask()

@@ -56,6 +56,11 @@ def all_served(queue: WaitQueue) -> list[Waiter]:
     return list(iter(lambda: served(queue), None))
 
 
+def all_served_at_once(queue: WaitQueue) -> Iterator[Waiter]:
+    while (waiter := served(queue)) is not None:
+        yield waiter
+
+
 def test_nobody_is_next_when_nobody_waits(queue: WaitQueue) -> None:
     assert queue.next() is None
     assert (len(queue), queue.servable) == (0, 0)
@@ -150,6 +155,22 @@ def test_everybody_can_be_taken_out_at_once(queue: WaitQueue, comes: Newcomer) -
     waiters = [comes(one), comes(other), comes(one)]
     assert Counter(queue.clear()) == Counter(waiters)
     assert (len(queue), one.waiting, other.waiting, queue.next()) == (0, 0, 0, None)
+
+
+def test_shares_are_foretold_as_they_will_come(queue: WaitQueue, comes: Newcomer) -> None:
+    callers = [
+        account("plain"),
+        account("heavy", weight=3),
+        account("capped", max_leases=2),
+        account("full", max_leases=1),
+    ]
+    callers[0].leased = callers[3].leased = 1
+    for caller in callers * 4:
+        comes(caller)
+    foretold = [queue.share_after(number) for number in range(12)]
+    came = [waiter.account.share for waiter in all_served_at_once(queue)]
+    assert foretold == came + [None] * (12 - len(came))
+    assert len(came) == 4 + 4 + 2
 
 
 def test_a_waiter_knows_what_it_was_handed(comes: Newcomer) -> None:

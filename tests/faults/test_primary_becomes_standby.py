@@ -1,0 +1,89 @@
+"""The primary comes back as a standby: it is recognised, left, and found again when promoted."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.domain.errors import ReadOnly, ServerUnavailable
+from app.embedded import EmbeddedPostgres
+from app.pools import statement
+from app.pools.manager import TenantPoolManager
+from app.pools.server import Server
+from tests.fixtures.pools import manager_on, provisioned
+from tests.fixtures.postgres import Database
+from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.waiting import eventually
+
+
+async def replicable(postgres: EmbeddedPostgres) -> Database:
+    """A server that writes what a standby needs to begin with."""
+    database = await superuser_of(postgres)
+    async with database.connected() as connection:
+        await connection.execute("alter system set wal_level = 'replica'")
+    await postgres.restart()
+    return database
+
+
+async def demote(postgres: EmbeddedPostgres) -> None:
+    """Restart a server as a hot standby of nobody."""
+    assert postgres._cluster is not None
+    (postgres._cluster.directory / "standby.signal").touch(mode=0o666)
+    await postgres.restart()
+
+
+async def promote(database: Database) -> None:
+    """Make a standby the primary again."""
+    async with database.connected() as connection:
+        assert await connection.fetchval("select pg_promote()")
+
+
+async def write(manager: TenantPoolManager) -> None:
+    """Write something as the tenant."""
+    async with manager.lease("acme") as connection:
+        await connection.execute("create table if not exists written (at timestamptz)")
+
+
+async def test_a_demoted_server_is_left_until_it_is_promoted(
+    private_postgres: EmbeddedPostgres,
+) -> None:
+    database = await replicable(private_postgres)
+    async with manager_on(database) as manager:
+        await provisioned(manager, "acme")
+        await write(manager)
+        await demote(private_postgres)
+        server = manager.servers["local"]
+        await eventually(lambda: refused(manager), deadline=10)
+        await eventually(lambda: "standby" in str(server.last_error))
+        await promote(database)
+        await eventually(lambda: server.is_available, deadline=10)
+        await write(manager)
+
+
+async def refused(manager: TenantPoolManager) -> bool:
+    """Whether a lease is refused because of the server."""
+    try:
+        await write(manager)
+    except ServerUnavailable:
+        return True
+    return False
+
+
+async def write_in_vain(manager: TenantPoolManager, *, read_only: bool) -> None:
+    """Write where nothing can be written, for the lease's own or for some other reason."""
+    async with manager.lease("acme", read_only=read_only) as connection:
+        await connection.execute("set transaction read only")
+        await statement.run(connection, "create table t (i int)", [], max_rows=1, timeout=5)
+
+
+async def test_a_write_refused_as_read_only_makes_the_server_doubted(
+    private_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubted: list[str] = []
+    database = await superuser_of(private_postgres)
+    async with manager_on(database) as manager:
+        await provisioned(manager, "acme")
+        monkeypatch.setattr(Server, "doubt", lambda server: doubted.append(server.name))
+        for read_only in (False, True):
+            with pytest.raises(ReadOnly):
+                await write_in_vain(manager, read_only=read_only)
+    assert doubted == ["local"]
