@@ -140,7 +140,7 @@ class Keeper:
             if tenant.deleting:
                 raise TenantDeleting
             isolation = self._manager.isolations[tenant.spec.strategy]
-            server = self._manager.servers[tenant.spec.server]
+            server = self._manager.server(tenant.spec.server)
             try:
                 async with asyncio.timeout(_PROVISION_DEADLINE):
                     objects = await isolation.provision(server, tenant, adopt=adopt)
@@ -180,7 +180,7 @@ class Keeper:
         isolation = self._manager.isolations[tenant.spec.strategy]
         try:
             if tenant.provisioned_at is not None:
-                await isolation.retire(self._manager.servers[tenant.spec.server], tenant)
+                await isolation.retire(self._manager.server(tenant.spec.server), tenant)
             await self._catalog.tenants.forget(
                 tenant.spec.id, event=told.tenant_deleted(tenant, actor)
             )

@@ -111,7 +111,7 @@ class PoolWishes:
                     pool.resume()
 
     def _refuse_over_budget(self, spec: TenantSpec, size: PoolSize) -> None:
-        server = self._manager.servers[spec.server]
+        server = self._manager.server(spec.server)
         if server.limits is None:  # never reached yet: its budget is not known
             raise ServerUnavailable(server.unavailable_detail)
         kept = sum(

@@ -14,7 +14,13 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from app.domain.desired import DesiredPool, Tenant
-from app.domain.errors import NotProvisioned, PoolDraining, TenantDeleting, TenantNotFound
+from app.domain.errors import (
+    NotProvisioned,
+    PoolDraining,
+    ServerUnavailable,
+    TenantDeleting,
+    TenantNotFound,
+)
 from app.domain.pool import PoolConfig, PoolSize, PoolStats
 from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.pools.account import TenantAccount
@@ -105,6 +111,17 @@ class TenantPoolManager:
         """Every known tenant's account."""
         return self._accounts
 
+    def server(self, name: str) -> Server:
+        """A declared server.
+
+        Raises:
+            ServerUnavailable: the settings name it no longer.
+        """
+        server = self.servers.get(name)
+        if server is None:
+            raise ServerUnavailable(f"Server {name} is not declared any more.")
+        return server
+
     # -- leases ------------------------------------------------------------------------------
 
     def lease(
@@ -171,7 +188,7 @@ class TenantPoolManager:
 
     def _open(self, account: TenantAccount, rooms: PoolRooms) -> TenantPool:
         spec = account.tenant.spec
-        server = self.servers[spec.server]
+        server = self.server(spec.server)
         desired = self._desired.get(spec.pool_id)
         pool = TenantPool(
             spec.pool_id,

@@ -176,8 +176,18 @@ def _translated(timeout: float) -> Iterator[None]:
         raise ServerUnavailable(str(error)) from error
     except asyncpg.DataError as error:
         raise _refused(error) from error
+    except asyncpg.UnsupportedClientFeatureError as error:
+        raise StatementFailed(
+            "A parameter's type takes no value here; cast it to text.", sqlstate="0A000"
+        ) from error
     except driver.CONNECTION_ERRORS as error:
         raise LeaseLost from error
+    except (ValueError, OverflowError) as error:
+        # The driver could not make a Python value of one: a year before Christ, 24:00, a legacy
+        # encoding. The connection is in step all the same.
+        raise StatementFailed(
+            "A value of the result cannot be shown; cast it to text.", sqlstate="0A000"
+        ) from error
     except asyncpg.PostgresError as error:
         raise _refused(error) from error
 
@@ -185,7 +195,8 @@ def _translated(timeout: float) -> Iterator[None]:
 def _refused(error: asyncpg.PostgresError) -> StatementFailed:
     position = getattr(error, "position", None)
     return StatementFailed(
-        str(error),
+        # Postgres' own sentence; str(error) would say the hint and details with it.
+        getattr(error, "message", None) or str(error),
         sqlstate=error.sqlstate,
         hint=getattr(error, "hint", None),
         position=int(position) if position else None,

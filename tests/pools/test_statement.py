@@ -239,3 +239,22 @@ async def test_a_server_that_does_not_cancel_is_not_waited_for(
 async def test_a_connection_that_breaks_is_a_lost_lease(connection: asyncpg.Connection) -> None:
     with pytest.raises(LeaseLost):
         await execute(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select '0044-03-15 BC'::date",
+        "select '24:00'::time",
+        "select make_interval(years => 100000000)",
+        "select 'infinity'::interval",
+    ],
+)
+async def test_a_value_the_driver_cannot_hold_is_told_and_leaves_the_connection_in_step(
+    connection: asyncpg.Connection, sql: str
+) -> None:
+    with pytest.raises(StatementFailed) as caught:
+        await execute(connection, sql)
+    assert caught.value.sqlstate == "0A000"
+    await connection.execute("rollback")
+    assert await connection.fetchval("select 1") == 1
