@@ -12,6 +12,7 @@ import asyncpg
 from psycopg_pool import AsyncConnectionPool
 
 from app.pools.account import TenantAccount
+from app.pools.connection import PooledConnection
 from app.pools.pool import TenantPool
 from benchmarks.ground import CONNECTIONS, Ground
 
@@ -54,15 +55,26 @@ async def nothing(_: object) -> None:
     await asyncio.sleep(0)
 
 
+class Ours:
+    """Our pool's own acquire and release, as the context manager the peers have."""
+
+    __slots__ = ("_account", "_connection", "_pool")
+
+    def __init__(self, pool: TenantPool, account: TenantAccount) -> None:
+        """Borrow from *pool* for *account*."""
+        self._pool = pool
+        self._account = account
+
+    async def __aenter__(self) -> PooledConnection:
+        """Acquire."""
+        self._connection = await self._pool.acquire(self._account, 30.0)
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        """Release."""
+        self._pool.release(self._connection, reusable=True)
+
+
 def ours(pool: TenantPool, account: TenantAccount) -> Borrow:
-    """Our pool's own acquire and release."""
-
-    @asynccontextmanager
-    async def borrow() -> AsyncIterator[Any]:
-        connection = await pool.acquire(account, 30.0)
-        try:
-            yield connection
-        finally:
-            pool.release(connection, reusable=True)
-
-    return borrow
+    """What makes such a context manager for each borrower."""
+    return lambda: Ours(pool, account)

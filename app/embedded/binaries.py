@@ -72,9 +72,7 @@ async def find_binaries(package: Path, *, account: Account, shared_root: Path) -
         return binaries
     if account.user is not None:
         binaries = await asyncio.to_thread(_copy, package, shared_root)
-        log.info(
-            "embedded postgres programs copied", reason="unreachable", to=str(binaries.package)
-        )
+        log.info("embedded postgres runs from a copy of its programs", place=str(binaries.package))
         if await binaries.work_for(account):
             return binaries
     raise EmbeddedPostgresError(

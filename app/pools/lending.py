@@ -76,7 +76,7 @@ class LendingPool:
         self._on_busy = on_busy
         self._on_quiet = on_quiet
         self._busy = False
-        self._waiters = WaitQueue()
+        self._waiters = WaitQueue(on_overdue=self._time_out)
         self._retry: asyncio.TimerHandle | None = None
         self._backoff = _FIRST_RETRY
         self._changed = asyncio.Event()
@@ -144,24 +144,24 @@ class LendingPool:
         now = monotonic()
         if not self._take_back(connection, now):
             return
-        if not reusable:
-            self._roster.begin_close(connection)
-        elif self._is_steady and self._is_usable(connection, now):
-            self._roster.stow(connection, now)
-            self._note_quiet()
+        usable = reusable and self._is_usable(connection, now)
+        if usable and self.state is PoolState.READY and not self.server.budget.is_contended:
+            # Nothing becomes possible but what is done here, so no pump is needed.
+            self._pass_on(connection, now)
             return
-        else:
+        if usable:
             self._put_back(connection, now)
+        else:
+            self._roster.begin_close(connection)
         self.pump()
 
-    @property
-    def _is_steady(self) -> bool:
-        """Whether a connection coming back makes nothing possible that was not before."""
-        return (
-            self.state is PoolState.READY
-            and not len(self._waiters)
-            and not self.server.budget.is_contended
-        )
+    def _pass_on(self, connection: PooledConnection, now: float) -> None:
+        waiter = self._waiters.next() if len(self._waiters) else None
+        if waiter is None:
+            self._roster.stow(connection, now)
+            self._note_quiet()
+        else:
+            self._hand(connection, waiter, now)
 
     def _take_back(self, connection: PooledConnection, now: float) -> bool:
         """End the lease on *connection*; False if a drain has cut it before."""
@@ -179,9 +179,7 @@ class LendingPool:
 
     def _put_back(self, connection: PooledConnection, now: float) -> None:
         budget = self.server.budget
-        if not self._is_usable(connection, now) or (
-            budget.is_contended and budget.must_yield(self)
-        ):
+        if budget.is_contended and budget.must_yield(self):
             self._roster.begin_close(connection)
         else:
             self._roster.stow(connection, now)
@@ -196,18 +194,15 @@ class LendingPool:
     ) -> PooledConnection:
         self._refuse_newcomer(account)
         loop = asyncio.get_running_loop()
-        waiter = Waiter(account, loop.create_future(), asked_at)
+        waiter = Waiter(account, loop.create_future(), since=asked_at, deadline=asked_at + timeout)
         self._waiters.add(waiter)
         self._note_busy()
-        timer = loop.call_later(timeout, self._time_out, waiter, timeout)
         self.pump()
         try:
             return await waiter.future
         except BaseException:
             self._abandon(waiter)
             raise
-        finally:
-            timer.cancel()
 
     def _refuse_newcomer(self, account: TenantAccount) -> None:
         if self.is_closing:
@@ -219,16 +214,13 @@ class LendingPool:
                 recorder.rejected += 1
             raise PoolSaturated(f"{len(self._waiters)} callers wait for pool {self.pool_id}.")
 
-    def _time_out(self, waiter: Waiter, timeout: float) -> None:
-        if waiter.future.done():
-            return
+    def _time_out(self, waiter: Waiter) -> None:
         for recorder in self._recorders(waiter.account):
             recorder.timeouts += 1
         late = self.server.lag.since(waiter.since)
         ours = f" (our event loop was late by {late:.1f} s)" if late > _NOTABLE_LAG else ""
-        waiter.fail(
-            PoolTimeout(f"No connection of pool {self.pool_id} became free in {timeout:g} s{ours}.")
-        )
+        waited = f"{waiter.deadline - waiter.since:g} s{ours}"
+        waiter.fail(PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}."))
 
     def _abandon(self, waiter: Waiter) -> None:
         """The caller is gone; take back what was handed to it in the same moment."""
@@ -236,8 +228,12 @@ class LendingPool:
         if connection is None:
             self._waiters.discard(waiter)
         else:
+            now = monotonic()
             self._roster.unlend(connection)
-            self._put_back(connection, monotonic())
+            if self._is_usable(connection, now):
+                self._put_back(connection, now)
+            else:
+                self._roster.begin_close(connection)
         self.pump()
 
     def _take_idle(self, account: TenantAccount, now: float) -> PooledConnection | None:
@@ -246,7 +242,7 @@ class LendingPool:
             return None
         while idle:
             connection = idle.pop()
-            if self._is_usable(connection, now):
+            if self._roster.is_current(connection, now):
                 self._roster.lend(connection, account, now)
                 self._note_busy()
                 return connection
@@ -269,6 +265,9 @@ class LendingPool:
         if not self._works or self._retry is not None:
             return 0
         roster = self._roster
+        room = self.size.max_size - roster.open
+        if room <= 0:
+            return 0
         floor = self.size.min_size
         if self.state is PoolState.WARMING_UP:
             floor = max(floor, self.size.warmup_size)
@@ -276,7 +275,7 @@ class LendingPool:
             self._waiters.servable - len(roster.idle) - roster.connecting,
             floor - roster.live - roster.connecting,
         )
-        return max(0, min(wanted, self.size.max_size - roster.open))
+        return max(0, min(wanted, room))
 
     def share_after(self, promised: int) -> float | None:
         """The share its next waiter's tenant would have once served; None if nobody waits.
@@ -345,12 +344,15 @@ class LendingPool:
         roster, now = self._roster, monotonic()
         while roster.idle and (waiter := self._waiters.next()) is not None:
             connection = roster.idle.pop()
-            if self._is_usable(connection, now):
-                self._waiters.pop(waiter)
-                roster.lend(connection, waiter.account, now)
-                waiter.future.set_result(connection)
+            if roster.is_current(connection, now):
+                self._hand(connection, waiter, now)
             else:
                 roster.begin_close(connection)
+
+    def _hand(self, connection: PooledConnection, waiter: Waiter, now: float) -> None:
+        self._waiters.pop(waiter)
+        self._roster.lend(connection, waiter.account, now)
+        waiter.future.set_result(connection)
 
     def _grow(self) -> None:
         if self.state is PoolState.WARMING_UP and self._roster.live >= self.size.warmup_size:

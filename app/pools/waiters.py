@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heapreplace
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from app.pools.account import TenantAccount
@@ -21,15 +23,21 @@ if TYPE_CHECKING:
 class Waiter:
     """One caller, and the future it awaits."""
 
-    __slots__ = ("account", "future", "since")
+    __slots__ = ("account", "deadline", "future", "since")
 
     def __init__(
-        self, account: TenantAccount, future: asyncio.Future[PooledConnection], since: float
+        self,
+        account: TenantAccount,
+        future: asyncio.Future[PooledConnection],
+        *,
+        since: float,
+        deadline: float,
     ) -> None:
-        """Wait on behalf of *account* since the monotonic time *since*."""
+        """Wait on behalf of *account* from *since* until *deadline*, in monotonic seconds."""
         self.account = account
         self.future = future
         self.since = since
+        self.deadline = deadline
 
     @property
     def handed(self) -> PooledConnection | None:
@@ -46,12 +54,14 @@ class Waiter:
 
 
 class WaitQueue:
-    """Waiters by tenant."""
+    """Waiters by tenant, each with a deadline."""
 
-    def __init__(self) -> None:
-        """Nobody waits."""
+    def __init__(self, *, on_overdue: Callable[[Waiter], None]) -> None:
+        """Nobody waits. Who still does at the deadline is handed to *on_overdue*, to be failed."""
         self._queues: dict[TenantAccount, deque[Waiter]] = {}
         self._count = 0
+        self._on_overdue = on_overdue
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         """How many callers wait."""
@@ -59,9 +69,13 @@ class WaitQueue:
 
     def add(self, waiter: Waiter) -> None:
         """Put *waiter* behind the others of its tenant."""
-        self._queues.setdefault(waiter.account, deque()).append(waiter)
+        queue = self._queues.get(waiter.account)
+        if queue is None:
+            queue = self._queues[waiter.account] = deque()
+        queue.append(waiter)
         self._count += 1
         waiter.account.waiting += 1
+        self._watch(waiter)
 
     def discard(self, waiter: Waiter) -> None:
         """Take *waiter* out if it is still here."""
@@ -95,12 +109,19 @@ class WaitQueue:
 
     def clear(self) -> list[Waiter]:
         """Take out and return everybody."""
-        everybody = [waiter for queue in self._queues.values() for waiter in queue]
+        everybody = list(self)
         for waiter in everybody:
             waiter.account.waiting -= 1
         self._queues.clear()
         self._count = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         return everybody
+
+    def __iter__(self) -> Iterator[Waiter]:
+        """Everybody, in no particular order."""
+        return (waiter for queue in self._queues.values() for waiter in queue)
 
     @property
     def servable(self) -> int:
@@ -140,3 +161,25 @@ class WaitQueue:
         waiter.account.waiting -= 1
         if not queue:
             del self._queues[waiter.account]
+
+    def _watch(self, waiter: Waiter) -> None:
+        """Have one timer for all waiters, at the earliest deadline or before it.
+
+        A timer of its own for each of them would be most of what waiting costs.
+        """
+        if self._timer is not None:
+            if self._timer.when() <= waiter.deadline:
+                return
+            self._timer.cancel()
+        self._timer = waiter.future.get_loop().call_at(waiter.deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now = monotonic()
+        waiting = [waiter for waiter in self if not waiter.future.done()]
+        for waiter in waiting:
+            if waiter.deadline <= now:
+                self._on_overdue(waiter)
+        later = [waiter for waiter in waiting if waiter.deadline > now]
+        if later:
+            self._watch(min(later, key=lambda waiter: waiter.deadline))

@@ -10,10 +10,11 @@ from app.domain.tenant import PoolStrategy
 from app.pools.account import TenantAccount
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import TenantPool
-from tests.fixtures.pools import manager_on, provisioned, through
+from tests.fixtures.pools import provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
+from tests.fixtures.watch import watched_manager_on
 
 
 @pytest.fixture
@@ -22,7 +23,9 @@ async def slow(
 ) -> AsyncIterator[TenantPoolManager]:
     """A manager behind a proxy, with one tenant whose pool has one connection."""
     configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=1)}
-    async with manager_on(through(database, fault_proxy), configs=configs) as manager:
+    async with watched_manager_on(
+        database, proxy=fault_proxy, configs=configs, budget=1
+    ) as manager:
         account = await provisioned(manager, "a")
         async with manager.lease("a") as connection:
             await connection.execute("CREATE TABLE note (id int)")

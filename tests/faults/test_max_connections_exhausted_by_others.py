@@ -9,13 +9,14 @@ import pytest
 
 from app.domain.errors import ServerFull
 from app.embedded import EmbeddedPostgres
-from tests.fixtures.pools import manager_on, provisioned
+from tests.fixtures.pools import provisioned
 from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.watch import watched_manager_on
 
 
 async def test_a_full_server_is_told_and_recovers(private_postgres: EmbeddedPostgres) -> None:
     database = await superuser_of(private_postgres)
-    async with manager_on(database, kept_free=2) as manager:
+    async with watched_manager_on(database) as manager:
         account = await provisioned(manager, "a")
         async with AsyncExitStack() as others:
             with pytest.raises(asyncpg.TooManyConnectionsError):

@@ -7,9 +7,10 @@ import random
 from app.domain.errors import Unavailable
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
-from tests.fixtures.pools import finished, manager_on, provisioned, watched
+from tests.fixtures.pools import finished, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
+from tests.fixtures.watch import watched_manager_on
 
 LEASES = int(os.environ.get("SOAK_LEASES", "2000"))
 BUDGET = 8
@@ -17,14 +18,14 @@ BATCH = 200
 
 
 async def test_leases_cancelled_at_random_leak_nothing_and_mix_up_nothing(
-    database: Database, postgres_server: Database, scrub_roles: None
+    database: Database, scrub_roles: None
 ) -> None:
     chance = random.Random(11)  # noqa: S311 - a load, not a secret
     configs = {
         PoolStrategy.SHARED: PoolConfig.shared(max_connections=4, acquire_timeout=30),
         PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=3, acquire_timeout=30),
     }
-    async with manager_on(database, configs=configs, budget=BUDGET) as manager:
+    async with watched_manager_on(database, configs=configs, budget=BUDGET) as manager:
         own = [await provisioned(manager, f"own{number}") for number in range(4)]
         shared = [
             await provisioned(manager, f"shared{number}", PoolStrategy.SHARED)
@@ -50,19 +51,13 @@ async def test_leases_cancelled_at_random_leak_nothing_and_mix_up_nothing(
             served += 1
 
         loop = asyncio.get_running_loop()
-        async with watched(postgres_server) as watch:
-            for first in range(0, LEASES, BATCH):
-                tasks = [
-                    asyncio.create_task(work(number)) for number in range(first, first + BATCH)
-                ]
-                for task in chance.sample(tasks, BATCH // 3):
-                    loop.call_later(chance.random() * 0.2, task.cancel)
-                for result in await finished(tasks, deadline=40):
-                    assert result is None or isinstance(
-                        result, asyncio.CancelledError | Unavailable
-                    )
-                    cancelled += result is not None
-            assert watch.most <= BUDGET
+        for first in range(0, LEASES, BATCH):
+            tasks = [asyncio.create_task(work(number)) for number in range(first, first + BATCH)]
+            for task in chance.sample(tasks, BATCH // 3):
+                loop.call_later(chance.random() * 0.2, task.cancel)
+            for result in await finished(tasks, deadline=40):
+                assert result is None or isinstance(result, asyncio.CancelledError | Unavailable)
+                cancelled += result is not None
         assert wrong == 0
         assert served + cancelled == LEASES
         assert served >= LEASES // 2

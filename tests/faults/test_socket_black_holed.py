@@ -12,10 +12,11 @@ from app.domain.errors import LeaseLost, QueryTimeout, ServerUnavailable
 from app.pools import statement
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import manager_on, provisioned, started_server, through
+from tests.fixtures.pools import provisioned, started_server
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
+from tests.fixtures.watch import watched_manager_on
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ async def behind(
         "server._GONE_DEADLINE",
     ):
         monkeypatch.setattr(f"app.pools.{deadline}", 0.2)
-    async with manager_on(through(database, fault_proxy), connect_timeout=0.5) as manager:
+    async with watched_manager_on(database, proxy=fault_proxy, connect_timeout=0.5) as manager:
         await provisioned(manager, "a")
         yield manager
 

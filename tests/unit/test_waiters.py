@@ -14,6 +14,14 @@ from app.pools.account import TenantAccount
 from app.pools.waiters import Waiter, WaitQueue
 from tests.unit.values import account
 
+FOR_EVER = 1e9
+
+
+def refused(waiter: Waiter) -> None:
+    """What a pool does with a caller whose deadline has come."""
+    waiter.fail(PoolTimeout())
+
+
 Newcomer = Callable[[TenantAccount], Waiter]
 
 
@@ -26,7 +34,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture
 def queue() -> WaitQueue:
-    return WaitQueue()
+    return WaitQueue(on_overdue=refused)
 
 
 @pytest.fixture
@@ -35,7 +43,8 @@ def comes(queue: WaitQueue, loop: asyncio.AbstractEventLoop) -> Newcomer:
     arrivals = iter(range(1000))
 
     def newcomer(caller: TenantAccount) -> Waiter:
-        waiter = Waiter(caller, loop.create_future(), float(next(arrivals)))
+        since = float(next(arrivals))
+        waiter = Waiter(caller, loop.create_future(), since=since, deadline=since + FOR_EVER)
         queue.add(waiter)
         return waiter
 
@@ -202,7 +211,7 @@ class WaitQueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.queue = WaitQueue()
+        self.queue = WaitQueue(on_overdue=refused)
         self.accounts = [
             account("plain"),
             account("heavy", weight=3),
@@ -221,7 +230,12 @@ class WaitQueueMachine(RuleBasedStateMachine):
 
     @rule(tenant=tenants)
     def come(self, tenant: int) -> None:
-        waiter = Waiter(self.accounts[tenant], self.loop.create_future(), float(self.arrivals))
+        waiter = Waiter(
+            self.accounts[tenant],
+            self.loop.create_future(),
+            since=float(self.arrivals),
+            deadline=FOR_EVER,
+        )
         self.arrivals += 1
         self.waiting.append(waiter)
         self.queue.add(waiter)
@@ -284,3 +298,20 @@ class WaitQueueMachine(RuleBasedStateMachine):
 
 
 TestAnySequenceOfArrivals = WaitQueueMachine.TestCase
+
+
+async def test_callers_are_told_at_their_own_deadline_whoever_came_first(
+    queue: WaitQueue,
+) -> None:
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    patient, hasty = (
+        Waiter(account(), loop.create_future(), since=now, deadline=now + seconds)
+        for seconds in (FOR_EVER, 0.01)
+    )
+    queue.add(patient)
+    queue.add(hasty)
+    with pytest.raises(PoolTimeout):
+        await asyncio.wait_for(hasty.future, 5)
+    assert not patient.future.done()
+    queue.clear()

@@ -1,0 +1,16 @@
+"""In here every manager has a tight budget, which is watched from its first moment to its last."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.postgres import Database
+from tests.fixtures.watch import watched_manager_on
+
+
+@pytest.fixture
+async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
+    """A manager with default settings, and nobody provisioned yet."""
+    async with watched_manager_on(database) as manager:
+        yield manager

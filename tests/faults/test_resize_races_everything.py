@@ -1,0 +1,115 @@
+"""Leases, cancellations, resizes, evictions and a moving budget at random: the sums are right."""
+
+import asyncio
+import random
+
+from app.domain.errors import LeaseLost, Unavailable
+from app.domain.pool import PoolConfig, PoolSize
+from app.domain.tenant import PoolStrategy
+from app.pools.driver import CONNECTION_ERRORS
+from app.pools.eviction import EvictionReason
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.pools import backends, finished, provisioned
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+from tests.fixtures.watch import TIGHT, watched_manager_on
+
+LEASES = 600
+_FORESEEN = (asyncio.CancelledError, Unavailable, LeaseLost, *CONNECTION_ERRORS)
+
+CONFIGS = {
+    PoolStrategy.SHARED: PoolConfig.shared(max_connections=3, acquire_timeout=20),
+    PoolStrategy.PER_TENANT: PoolConfig.per_tenant(
+        max_pools=3, pool_size=3, idle_timeout=0.0, acquire_timeout=20
+    ),
+}
+
+
+class Disturber:
+    """Changes whatever can be changed about a manager's pools, at random."""
+
+    def __init__(self, manager: TenantPoolManager, chance: random.Random) -> None:
+        self.manager = manager
+        self.chance = chance
+        self.resized = self.evicted = 0
+
+    async def run(self) -> None:
+        """One disturbance after another until cancelled; then the budget is whole again."""
+        budget = self.manager.servers["local"].budget
+        try:
+            while True:
+                await asyncio.sleep(self.chance.random() * 0.02)
+                budget.set_limit(self.chance.randint(1, TIGHT))
+                if pools := list(self.manager.pools()):
+                    await self.disturb(pools)
+        finally:
+            budget.set_limit(TIGHT)
+
+    async def disturb(self, pools: list) -> None:
+        pool = self.chance.choice(pools)
+        match self.chance.randrange(8):
+            case 0:
+                self.evicted += 1
+                await self.manager.evict(pool, EvictionReason.FORCED, self.chance.random() * 0.02)
+            case 1:
+                pool.recycle()
+            case 2:
+                pool.pause()
+                await asyncio.sleep(self.chance.random() * 0.01)
+                pool.resume()
+            case 3:
+                self.manager.evict_expired()
+            case _:
+                self.resized += 1
+                least = self.chance.randint(0, 1)
+                most = self.chance.randint(1, 5)
+                self.manager.resize(pool, PoolSize(min_size=least, max_size=most, warmup_size=0))
+
+
+async def test_nothing_is_lost_and_the_budget_holds(database: Database, scrub_roles: None) -> None:
+    chance = random.Random(23)  # noqa: S311 - a load, not a secret
+    async with watched_manager_on(database, configs=CONFIGS) as manager:
+        accounts = [
+            await provisioned(manager, f"{strategy}-{number}".replace("_", "-"), strategy)
+            for strategy in CONFIGS
+            for number in range(4)
+        ]
+        disturber = Disturber(manager, chance)
+
+        async def work(number: int) -> None:
+            await asyncio.sleep(chance.random() * 2)
+            async with manager.lease(str(chance.choice(accounts).tenant.spec.id)) as connection:
+                assert await connection.fetchval("SELECT $1::int", number) == number
+
+        disturbing = asyncio.create_task(disturber.run(), name="disturber")
+        tasks = [asyncio.create_task(work(number)) for number in range(LEASES)]
+        for task in chance.sample(tasks, LEASES // 4):
+            asyncio.get_running_loop().call_later(chance.random() * 2.5, task.cancel)
+        results = await finished(tasks, deadline=40)
+        disturbing.cancel()
+        await asyncio.wait({disturbing})
+        assert disturbing.cancelled(), disturbing.exception()
+
+        assert [one for one in results if not isinstance(one, (type(None), *_FORESEEN))] == []
+        assert results.count(None) > LEASES // 2
+        assert disturber.resized > 10
+        assert disturber.evicted > 1
+        for account in accounts:
+            assert account.leased == account.waiting == 0
+            assert account.recorder.acquired == account.recorder.released
+        await rests(manager, database)
+
+
+async def rests(manager: TenantPoolManager, database: Database) -> None:
+    """Counters, pools and Postgres agree, and nobody wants anything."""
+    budget = manager.servers["local"].budget
+    await eventually(
+        lambda: budget.used == sum(pool.metrics.total_connections for pool in manager.pools())
+    )
+    assert not budget.is_contended
+    assert all(pool.metrics.total_connections <= pool.size.max_size for pool in manager.pools())
+
+    async def agrees() -> bool:
+        return await backends(database) == budget.used
+
+    await eventually(agrees, because="Postgres sees what the budget counts")

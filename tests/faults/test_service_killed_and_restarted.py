@@ -1,0 +1,85 @@
+"""kill -9 of the service under load, and a new one on the same catalog: everything heals."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tests.fixtures.pools import finished, pids
+from tests.fixtures.postgres import Database
+from tests.fixtures.processes import kill
+from tests.fixtures.served import Served, served
+from tests.fixtures.waiting import eventually
+from tests.fixtures.watch import watched
+
+BUDGET = 4
+CLIENTS = 5
+
+
+async def load_until_killed(service: Served) -> None:
+    """Callers of two tenants, in the midst of whom the process is killed."""
+    callers = [
+        asyncio.create_task(service.caller(name), name=f"caller of {name}")
+        for name in "ab"
+        for _ in range(CLIENTS)
+    ]
+    await eventually(lambda: service.answers[200] > 50, deadline=20)
+    await kill(service.process)
+    await finished(callers)
+
+
+async def test_the_next_service_knows_its_tenants_and_serves_them(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "tenants_in": database,
+        "catalog_in": catalog_database,
+        "servers__local__budget": BUDGET,
+    }
+    # For the moment between death and discovery there may be both services' back-ends.
+    async with watched(database, budget=2 * BUDGET) as watch:
+        async with served(tmp_path, **settings) as first:
+            for name in "ab":
+                await first.tenant(name)
+            await load_until_killed(first)
+            old = await pids(database)
+        async with served(tmp_path, **settings) as second:
+            async with database.connected() as admin:
+                await eventually(lambda: _gone(admin, old))
+            watch.most = 0
+            known = (await second.client.get("/v1/tenants")).json()["items"]
+            assert {tenant["id"] for tenant in known} == {"a", "b"}
+            for name in "ab":
+                assert await second.query(name, "SELECT 42") == 200
+            await load_until_killed(second)
+            assert set(second.answers) <= {200, 0}
+            assert watch.most <= BUDGET
+
+
+async def test_a_statement_left_behind_ends_and_does_not_hold_up_the_next_service(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"tenants_in": database, "catalog_in": catalog_database}
+    async with served(tmp_path, **settings) as first:
+        await first.tenant("a")
+        endless = asyncio.create_task(first.query("a", "SELECT pg_sleep(25)"))
+        async with database.connected() as admin:
+            await eventually(lambda: _asleep(admin))
+            old = await pids(database)
+            assert old
+            await kill(first.process)
+            assert await endless == 0
+            async with served(tmp_path, **settings) as second:
+                assert await second.query("a", "SELECT 42") == 200
+                await eventually(lambda: _gone(admin, old), deadline=10)
+
+
+async def _gone(admin: Any, old: set[int]) -> bool:
+    return not await admin.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1::int[])", list(old)
+    )
+
+
+async def _asleep(admin: Any) -> bool:
+    return bool(
+        await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
+    )
