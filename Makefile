@@ -19,7 +19,7 @@ DEV := $(VENV)/.dev
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test coverage lint format types openapi bench lock
+.PHONY: help run demo test soak coverage lint format types openapi bench lock
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,10 @@ demo: $(RUNTIME) ## Serve, with some twenty tenants and steady traffic to look a
 
 test: $(DEV) ## Run the tests against a real Postgres
 	@exec $(BIN)/pytest $(ARGS)
+
+soak: $(DEV) ## Lend a hundred thousand times, cancelling at random, and look for what leaked
+	@SOAK_LEASES=$${SOAK_LEASES:-100000} exec $(BIN)/pytest --timeout 3600 --durations 1 \
+		tests/faults/test_random_cancellation.py $(ARGS)
 
 coverage: $(DEV) ## Run the tests and show which branches they miss
 	@exec $(BIN)/pytest --cov $(ARGS)

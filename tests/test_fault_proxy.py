@@ -39,6 +39,18 @@ async def test_a_black_hole_swallows_live_and_new_connections_until_it_ends(
         await (await newcomer).close()
 
 
+async def test_stranded_connections_stay_so_while_new_ones_work(
+    proxied: Database, fault_proxy: FaultProxy
+) -> None:
+    connection = await proxied.connect()
+    fault_proxy.strand()
+    async with proxied.connected() as newcomer:
+        assert await newcomer.fetchval("SELECT 42") == 42
+        with pytest.raises(TimeoutError):
+            await connection.fetchval("SELECT 42", timeout=0.1)
+    connection.terminate()
+
+
 async def test_refusing_spares_live_connections_and_keeps_the_port(
     proxied: Database, fault_proxy: FaultProxy
 ) -> None:

@@ -1,82 +1,43 @@
-"""A server hangs (SIGSTOP, as in a stalled machine); the tenants of another notice nothing."""
-
-import asyncio
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+"""Postgres hangs (SIGSTOP, as in a stalled machine) under load, and goes on later."""
 
 import pytest
 
 from app.domain.errors import Unavailable
-from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres
-from app.pools.isolation import Isolation, PerTenant
-from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import CREDENTIALS, started_server, tenant
-from tests.fixtures.postgres import Database
+from tests.fixtures.pools import provisioned
 from tests.fixtures.private_postgres import superuser_of
-from tests.fixtures.processes import family
+from tests.fixtures.processes import paused
 from tests.fixtures.waiting import eventually
+from tests.fixtures.watch import watched_manager_on
 
 
-@contextmanager
-def paused(pid: int) -> Iterator[None]:
-    """The postmaster and all its processes stand still for a block."""
-    members = {pid} | family(pid)
-    for member in members:
-        os.kill(member, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for member in members:
-            os.kill(member, signal.SIGCONT)
-
-
-async def test_a_hung_server_harms_its_own_tenants_only(
-    private_postgres: EmbeddedPostgres,
-    database: Database,
-    scrub_roles: None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for deadline in ("lease._BEGIN_DEADLINE", "roster._CLOSE_DEADLINE", "server._GONE_DEADLINE"):
-        monkeypatch.setattr(f"app.pools.{deadline}", 0.3)
-    strategy, config = PoolStrategy.PER_TENANT, PoolConfig.per_tenant(acquire_timeout=1)
-    isolations: dict[PoolStrategy, Isolation] = {strategy: PerTenant(CREDENTIALS)}
-    async with (
-        started_server(await superuser_of(private_postgres), connect_timeout=0.5) as hung,
-        started_server(database) as healthy,
+@pytest.fixture(autouse=True)
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for deadline in (
+        "lease._BEGIN_DEADLINE",
+        "lease._CLEANUP_DEADLINE",
+        "roster._CLOSE_DEADLINE",
+        "server._GONE_DEADLINE",
     ):
-        hung.name = "hung"
-        manager = TenantPoolManager(
-            {"hung": hung, "local": healthy}, {strategy: config}, isolations
-        )
-        for name in ("sick", "well"):
-            new = tenant(name, strategy)
-            if name == "sick":
-                new = replace(new, spec=replace(new.spec, server="hung"))
-            await isolations[strategy].provision(manager.servers[new.spec.server], new, adopt=False)
-            manager.know(new)
-        try:
-            async with load_on(manager, "well") as well:
-                for _ in range(3):
-                    await _use(manager)
-                with paused(private_postgres.pid or 0):
-                    for _ in range(3):
-                        with pytest.raises(Unavailable):
-                            await _use(manager)
-                    assert not hung.is_available
-                    await well.goes_on(50)
-                await eventually(lambda: hung.is_available, deadline=10)
-                await _use(manager)
-            assert well.failures == []
-        finally:
-            await manager.close(0)
+        monkeypatch.setattr(f"app.pools.{deadline}", 0.3)
 
 
-async def _use(manager: TenantPoolManager) -> None:
-    async with asyncio.timeout(5), manager.lease("sick") as connection:
-        assert await connection.fetchval("SELECT 42") == 42
+async def test_callers_are_told_while_it_hangs_and_served_when_it_goes_on(
+    private_postgres: EmbeddedPostgres,
+) -> None:
+    database = await superuser_of(private_postgres)
+    async with watched_manager_on(database, connect_timeout=0.5) as manager:
+        for name, strategy in zip("abc", PoolStrategy, strict=True):
+            await provisioned(manager, name, strategy)
+        server = manager.servers["local"]
+        async with load_on(manager, "a", "b", "c") as load:
+            await load.goes_on()
+            with paused(private_postgres.pid or 0):
+                await eventually(lambda: not server.is_available, deadline=10)
+                with pytest.raises(Unavailable):
+                    async with manager.lease("a"):
+                        pass
+            await load.goes_on_without_failure()
+        assert load.failures

@@ -9,6 +9,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools.driver import CONNECTION_ERRORS
 from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
+from app.pools.pool import TenantPool
 from tests.fixtures.pools import backends, finished, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -45,7 +46,7 @@ class Disturber:
         finally:
             budget.set_limit(TIGHT)
 
-    async def disturb(self, pools: list) -> None:
+    async def disturb(self, pools: list[TenantPool]) -> None:
         pool = self.chance.choice(pools)
         match self.chance.randrange(8):
             case 0:

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from tests.fixtures.pools import finished, pids
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import kill
@@ -73,13 +75,13 @@ async def test_a_statement_left_behind_ends_and_does_not_hold_up_the_next_servic
                 await eventually(lambda: _gone(admin, old), deadline=10)
 
 
-async def _gone(admin: Any, old: set[int]) -> bool:
+async def _gone(admin: asyncpg.Connection, old: set[int]) -> bool:
     return not await admin.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1::int[])", list(old)
     )
 
 
-async def _asleep(admin: Any) -> bool:
+async def _asleep(admin: asyncpg.Connection) -> bool:
     return bool(
         await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
     )

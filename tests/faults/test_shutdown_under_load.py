@@ -51,7 +51,10 @@ async def test_the_service_ends_well_and_leaves_no_back_end(
     async with (
         watched(database, budget=BUDGET),
         served(
-            tmp_path, tenants_in=database, catalog_in=catalog_database, servers__local__budget=BUDGET
+            tmp_path,
+            tenants_in=database,
+            catalog_in=catalog_database,
+            servers__local__budget=BUDGET,
         ) as service,
     ):
         async with under_load(service):

@@ -1,0 +1,101 @@
+"""The wall clock is set two days forward or an hour back: nothing expires, no age is negative.
+
+Everything measured in seconds stands on the monotonic clock, which cannot be set; here every
+`datetime` of the service is shifted under it.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+import pytest
+
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.app import Api, ok
+from tests.fixtures.postgres import Database
+from tests.fixtures.watch import watched
+
+JUMPS = [timedelta(days=2), timedelta(hours=-1)]
+_AGES = ("_seconds", "_ms", "size", "idle", "active", "waiting")
+
+
+class _EveryDatetime(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, datetime)
+
+
+@pytest.fixture
+def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Set the service's wall clock by so much, from now on."""
+
+    def set_by(shift: timedelta) -> None:
+        class Shifted(datetime, metaclass=_EveryDatetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+                return datetime.now(tz) + shift
+
+        modules = [module for name, module in sys.modules.items() if name.startswith("app.")]
+        clocks = [one for one in modules if getattr(one, "datetime", None) is datetime]
+        assert {"app.control.poller", "app.pools.recorder"} <= {one.__name__ for one in clocks}
+        for module in clocks:
+            monkeypatch.setattr(module, "datetime", Shifted)
+
+    return set_by
+
+
+@pytest.mark.parametrize("shift", JUMPS, ids=["two days forward", "an hour back"])
+async def test_nothing_expires_and_nothing_is_evicted(
+    api: Api, database: Database, jump: Callable[[timedelta], None], shift: timedelta
+) -> None:
+    service, manager = api.service, api.service.manager
+    async with watched(database, budget=manager.servers["local"].budget.limit):
+        own, shared = await api.tenant("own"), await api.tenant("shared", "shared")
+        for url in (own, shared):
+            assert await api.value(url, "SELECT 42") == 42
+        await service.poller.run_once()
+        before = opened_and_closed(manager)
+        jump(shift)
+        for url in (own, shared):
+            assert await api.value(url, "SELECT 42") == 42
+        await service.checker.run_once()
+        await service.poller.run_once()
+        await service.reconciler.run_once()
+        assert opened_and_closed(manager) == before
+        assert manager.active_pools == 2
+        assert not manager.evictions
+        assert manager.servers["local"].is_available
+
+
+@pytest.mark.parametrize("shift", JUMPS, ids=["two days forward", "an hour back"])
+async def test_no_age_is_negative_in_any_answer(
+    api: Api, jump: Callable[[timedelta], None], shift: timedelta
+) -> None:
+    own = await api.tenant("own")
+    assert await api.value(own, "SELECT 42") == 42
+    await api.service.poller.run_once()
+    jump(shift)
+    assert await api.value(own, "SELECT 42") == 42
+    await api.service.poller.run_once()
+    for path in ("/readyz", "/v1/pools", "/v1/stats", "/v1/servers", f"{own}/stats", f"{own}/pool"):
+        found = list(ages(ok(await api.client.get(path))))
+        assert found or path == "/readyz"
+        assert [age for age in found if age[1] < 0] == []
+
+
+def opened_and_closed(manager: TenantPoolManager) -> list[tuple[str, int, int]]:
+    """What became of each pool's connections so far."""
+    return [(pool.pool_id, pool.recorder.opened, pool.recorder.closed) for pool in manager.pools()]
+
+
+def ages(body: Any, name: str = "") -> Iterator[tuple[str, float]]:  # noqa: ANN401 - JSON
+    """Every duration and every count of an answer, by its name."""
+    match body:
+        case dict():
+            for key, value in body.items():
+                yield from ages(value, key)
+        case list():
+            for value in body:
+                yield from ages(value, name)
+        case int() | float() if name.endswith(_AGES):
+            yield name, float(body)

@@ -1,0 +1,133 @@
+"""One of two servers hangs, in two ways: the tenants of the other notice nothing at all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from app.domain.errors import Unavailable
+from app.domain.pool import PoolConfig
+from app.domain.tenant import PoolStrategy
+from app.embedded import EmbeddedPostgres
+from app.pools.isolation import Isolation, PerTenant
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.load import load_on
+from tests.fixtures.pools import CREDENTIALS, started_server, tenant, through
+from tests.fixtures.postgres import Database
+from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.processes import paused
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+from tests.fixtures.watch import TIGHT, watched
+
+STRATEGY = PoolStrategy.PER_TENANT
+CONFIG = PoolConfig.per_tenant(acquire_timeout=1)
+# The shortest deadline that the hung server's tenants run into, in seconds; theirs alone.
+_DEADLINE = 0.3
+
+
+@pytest.fixture(autouse=True)
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for deadline in (
+        "lease._BEGIN_DEADLINE",
+        "lease._CLEANUP_DEADLINE",
+        "roster._CLOSE_DEADLINE",
+        "server._GONE_DEADLINE",
+    ):
+        monkeypatch.setattr(f"app.pools.{deadline}", _DEADLINE)
+
+
+@dataclass(slots=True)
+class Two:
+    """A manager of the servers `sick` and `local`, with one tenant on each."""
+
+    manager: TenantPoolManager
+    hang: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def sick_is_available(self) -> bool:
+        return self.manager.servers["sick"].is_available
+
+    def well_p99(self) -> float:
+        """The wait of the healthy server's tenant, in milliseconds."""
+        return self.manager.tenant_stats(self.manager.account("well")).wait.p99_ms or 0.0
+
+
+@pytest.fixture(params=["stopped", "black-holed"])
+async def two(
+    request: pytest.FixtureRequest,
+    private_postgres: EmbeddedPostgres,
+    database: Database,
+    scrub_roles: None,
+) -> AsyncIterator[Two]:
+    """Two servers, of which one can be made to hang."""
+    own = await superuser_of(private_postgres)
+    async with FaultProxy(own.host, own.port) as proxy:
+
+        @contextmanager
+        def swallowed() -> Iterator[None]:
+            proxy.black_hole()
+            try:
+                yield
+            finally:
+                proxy._flowing.set()
+
+        def stopped() -> AbstractContextManager[None]:
+            return paused(private_postgres.pid or 0)
+
+        async with managed(through(own, proxy), own, database) as manager:
+            yield Two(manager, stopped if request.param == "stopped" else swallowed)
+
+
+@asynccontextmanager
+async def managed(
+    sick: Database, directly: Database, well: Database
+) -> AsyncIterator[TenantPoolManager]:
+    """A manager whose servers both have a tight budget, watched from outside."""
+    isolations: dict[PoolStrategy, Isolation] = {STRATEGY: PerTenant(CREDENTIALS)}
+    async with (
+        watched(directly, budget=TIGHT),
+        watched(well, budget=TIGHT),
+        started_server(sick, budget=TIGHT, connect_timeout=0.5) as hanging,
+        started_server(well, budget=TIGHT) as healthy,
+    ):
+        hanging.name = "sick"
+        manager = TenantPoolManager(
+            {"sick": hanging, "local": healthy}, {STRATEGY: CONFIG}, isolations
+        )
+        for name, server in (("ill", "sick"), ("well", "local")):
+            new = tenant(name, STRATEGY)
+            new = replace(new, spec=replace(new.spec, server=server))
+            await isolations[STRATEGY].provision(manager.servers[server], new, adopt=False)
+            manager.know(new)
+        try:
+            yield manager
+        finally:
+            await manager.close(0)
+
+
+async def test_its_own_tenants_are_told_and_the_others_notice_nothing(two: Two) -> None:
+    async with load_on(two.manager, "well", clients=10) as well:
+        for _ in range(3):
+            await use(two.manager)
+        with two.hang():
+            for _ in range(3):
+                with pytest.raises(Unavailable):
+                    await use(two.manager)
+            callers = [asyncio.create_task(use(two.manager)) for _ in range(50)]
+            await asyncio.wait(callers, timeout=10)
+            assert all(isinstance(caller.exception(), Unavailable) for caller in callers)
+            assert not two.sick_is_available
+            await well.goes_on(100)
+        await eventually(lambda: two.sick_is_available, deadline=10)
+        await use(two.manager)
+    assert well.failures == []
+    assert two.well_p99() < _DEADLINE * 1000
+
+
+async def use(manager: TenantPoolManager) -> None:
+    """One lease on the server that may hang."""
+    async with asyncio.timeout(5), manager.lease("ill") as connection:
+        assert await connection.fetchval("SELECT 42") == 42
