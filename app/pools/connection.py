@@ -11,6 +11,7 @@ upgrade changes one of them.
 from __future__ import annotations
 
 import random
+import socket
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 # A connection lives between 90 % and 100 % of its limit, so that those opened together do not
 # all expire together and reconnect as a herd.
 _LIFETIME_JITTER = 0.1
+
+# Half a minute without an answer to probes or data; what a system lacks of these is left out.
+_SILENCE = {
+    "TCP_KEEPIDLE": 15,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 30_000,
+}
 
 
 class PooledConnection:
@@ -78,6 +87,7 @@ class PooledConnection:
         self.generation = generation
         self.uses = 0
         self._proxy: PoolConnectionProxy[asyncpg.Record] | None = None
+        _notice_silence(raw)
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
         self.account: TenantAccount | None = None
@@ -136,3 +146,15 @@ class PooledConnection:
 
     def _drop_type_cache(self) -> None:
         self.raw._drop_local_type_cache()
+
+
+def _notice_silence(raw: asyncpg.Connection) -> None:
+    """Have the kernel end a connection whose peer is silent, so that no borrower hangs on it."""
+    transport = getattr(raw, "_transport", None)
+    connected = transport.get_extra_info("socket") if transport is not None else None
+    if connected is None:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _SILENCE.items():
+        if hasattr(socket, option):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

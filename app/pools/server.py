@@ -57,6 +57,10 @@ select pg_terminate_backend(pid, 500) from pg_stat_activity where pid = $1 and u
 _log = structlog.get_logger(__name__)
 
 
+class _StarvedAttempt(ServerUnavailable):
+    """An attempt ran out of time because our own loop did not run."""
+
+
 class ServerState(StrEnum):
     """Whether connections can be opened."""
 
@@ -120,6 +124,7 @@ class Server:
         self._connect_gate = asyncio.Semaphore(max_connecting)
         self._admin_gate = asyncio.Semaphore(ADMIN_CONNECTIONS)
         self._pools: set[ServerPool] = set()
+        self._unended: dict[int, str] = {}
         self._probe: asyncio.Task[None] | None = None
         self._doubt: asyncio.Task[None] | None = None
         self.lag = lag or LoopLag()
@@ -170,14 +175,23 @@ class Server:
         async with self._connect_gate:
             if not self.is_available:
                 raise ServerUnavailable(self.unavailable_detail)
-            generation, began = self.generation, monotonic()
             try:
-                return await driver.connect(login, timeout=self._connect_timeout)
-            except ServerUnavailable as error:
-                # An attempt begun before an outage says nothing of the server that came back.
-                if generation == self.generation and not self._was_starved(error, began):
-                    self.lost(error)
-                raise
+                return await self._attempt(login)
+            except _StarvedAttempt:
+                # That attempt says nothing of the server; another one will.
+                return await self._attempt(login)
+
+    async def _attempt(self, login: Login) -> asyncpg.Connection:
+        generation, began = self.generation, monotonic()
+        try:
+            return await driver.connect(login, timeout=self._connect_timeout)
+        except ServerUnavailable as error:
+            if self._was_starved(error, began):
+                raise _StarvedAttempt(error.detail) from error
+            # An attempt begun before an outage says nothing of the server that came back.
+            if generation == self.generation:
+                self.lost(error)
+            raise
 
     @property
     def unavailable_detail(self) -> str:
@@ -209,16 +223,23 @@ class Server:
     async def until_gone(self, pid: int, user: str) -> None:
         """Wait until the back-end *pid* of *user*, whose connection broke off, has ended.
 
-        Ends it if it has not noticed. Gives up after a few seconds or when the server is away.
+        Ends it if it has not noticed. What cannot be seen to end now is ended before the server
+        is used again, or at its next refresh.
         """
+        self._unended[pid] = user
         if not self.is_available:
             return
         try:
             async with asyncio.timeout(_GONE_DEADLINE), self.admin() as connection:
-                while await connection.fetchval(_END_BACKEND, pid, user) is not None:
-                    pass
+                await self._end(connection, pid)
         except (PoolkeeperError, TimeoutError):
             _log.warning("back-end not seen to end", server=self.name, pid=pid)
+
+    async def _end(self, connection: asyncpg.Connection, pid: int) -> None:
+        user = self._unended.get(pid)
+        while user is not None and await connection.fetchval(_END_BACKEND, pid, user) is not None:
+            pass
+        self._unended.pop(pid, None)
 
     def lost(self, error: Unavailable) -> None:
         """The server cannot be reached: tell its pools, and probe until it is back."""
@@ -283,6 +304,8 @@ class Server:
             async with asyncio.timeout(self._connect_timeout):
                 with driver.translated():
                     row = await connection.fetchrow(_LIMITS)
+                    for pid in list(self._unended):
+                        await self._end(connection, pid)
         except TimeoutError as error:
             raise ServerUnavailable("The server does not answer.") from error
         finally:

@@ -19,6 +19,10 @@ from app.pools.account import TenantAccount
 if TYPE_CHECKING:
     from app.pools.connection import PooledConnection
 
+# When deadlines are looked at so late, in seconds, a moment passes before anybody is failed.
+_LATE = 0.1
+_GRACE = 0.05
+
 
 class Waiter:
     """One caller, and the future it awaits."""
@@ -174,9 +178,14 @@ class WaitQueue:
         self._timer = waiter.future.get_loop().call_at(waiter.deadline, self._look)
 
     def _look(self) -> None:
+        due = self._timer.when() if self._timer is not None else 0.0
         self._timer = None
         now = monotonic()
         waiting = [waiter for waiter in self if not waiter.future.done()]
+        if waiting and now - due > _LATE:
+            # Our own loop stood still; what came back meanwhile may serve them yet.
+            self._timer = waiting[0].future.get_loop().call_at(now + _GRACE, self._look)
+            return
         for waiter in waiting:
             if waiter.deadline <= now:
                 self._on_overdue(waiter)

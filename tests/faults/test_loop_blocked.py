@@ -78,7 +78,6 @@ async def test_an_idle_connection_passes_the_check_it_was_in(bench: Bench) -> No
     assert pool.metrics.idle_connections == 1
 
 
-@pytest.mark.xfail(reason="the attempt that ran out of our time is not made again")
 async def test_the_server_is_not_lost_and_who_waits_is_served(
     measured: TenantPoolManager, fault_proxy: FaultProxy
 ) -> None:
@@ -104,7 +103,6 @@ async def test_asking_the_server_for_its_limits_does_not_lose_it(
     assert healthy(measured)
 
 
-@pytest.mark.xfail(reason="a late timer does not spare those who could be served")
 async def test_a_waiter_whose_time_passed_in_the_block_gets_what_came_free_in_it(
     measured: TenantPoolManager,
 ) -> None:

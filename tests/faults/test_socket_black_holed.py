@@ -107,7 +107,6 @@ async def test_an_attempt_older_than_an_outage_says_nothing_of_the_server_that_i
         assert server.generation == 1
 
 
-@pytest.mark.xfail(reason="who was not seen to end during an outage is not looked for after it")
 async def test_back_ends_stranded_by_an_outage_are_ended_before_others_take_their_places(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> None:
