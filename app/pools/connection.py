@@ -101,6 +101,11 @@ class PooledConnection:
         """Whether the connection is known to be gone."""
         return bool(self.raw.is_closed())
 
+    @property
+    def was_cut(self) -> bool:
+        """Whether it was closed without a farewell, so that its back-end may not know yet."""
+        return bool(self.raw._aborted)
+
     def transaction_begun(self) -> None:
         """Tell asyncpg that a transaction was begun by our own statement.
 

@@ -110,6 +110,9 @@ def translated() -> Iterator[None]:
         raise ServerUnavailable(
             f"The server cannot be reached ({type(error).__name__})."
         ) from error
+    except asyncpg.PostgresError as error:
+        # Whatever else it is, it is this login's: a full disk, a setting of its role.
+        raise TenantLoginFailed(f"Postgres refused the connection ({error.sqlstate}).") from error
 
 
 @contextmanager

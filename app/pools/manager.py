@@ -174,12 +174,15 @@ class TenantPoolManager:
         """
         self._refuse_when_closed()
         spec = account.tenant.spec
+        self.server(spec.server)
         rooms = self._rooms[spec.strategy]
         pool = rooms.use(spec.pool_id)
         if pool is not None:
             return pool
         await rooms.room_for(spec.pool_id, timeout)
         self._refuse_when_closed()
+        if self._accounts.get(spec.id) is not account or account.tenant.deleting:
+            raise TenantDeleting(f"Tenant {spec.id} was deleted meanwhile.")
         return rooms.find(spec.pool_id) or self._open(account, rooms)
 
     def _refuse_when_closed(self) -> None:

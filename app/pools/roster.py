@@ -224,7 +224,7 @@ class Roster:
         raw = connection.raw
         try:
             # A connection that broke off by itself may have left its back-end at work.
-            if cut or connection.is_closed or not await _close_gracefully(raw):
+            if cut or connection.is_closed or not await _close_gracefully(connection):
                 raw.terminate()
                 await self._server.until_gone(connection.pid, self._login.user)
         finally:
@@ -245,10 +245,11 @@ class Roster:
         task.add_done_callback(self._tasks.discard)
 
 
-async def _close_gracefully(raw: asyncpg.Connection) -> bool:
+async def _close_gracefully(connection: PooledConnection) -> bool:
     try:
-        await raw.close(timeout=_CLOSE_DEADLINE)
+        await connection.raw.close(timeout=_CLOSE_DEADLINE)
     except (*driver.CONNECTION_ERRORS, AssertionError):
         # asyncpg asserts that no statement is running; a borrower may have left one behind.
         return False
-    return True
+    # Cancelling its last statement may have failed meanwhile, which cuts the connection.
+    return not connection.was_cut

@@ -32,6 +32,7 @@ from app.pools.budget import Claimant, ConnectionBudget
 from app.pools.driver import Login
 from app.pools.lag import LoopLag
 
+# One for provisioning and the like, one for asking how the server is.
 ADMIN_CONNECTIONS = 2
 _ADMIN_DEADLINE = 10.0
 _GONE_DEADLINE = 3.0
@@ -53,6 +54,13 @@ select current_setting('server_version') as version,
 _END_BACKEND = """
 select pg_terminate_backend(pid, 500) from pg_stat_activity where pid = $1 and usename = $2
 """
+
+_END_BACKEND_LATER = """
+select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and usename = $2
+"""
+_STILL_THERE = "select pid, usename from pg_stat_activity where pid = any($1::int[])"
+_END_LOOKS = 20
+_END_PAUSE = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -122,7 +130,8 @@ class Server:
         self._fixed_budget = fixed_budget
         self._connect_timeout = connect_timeout
         self._connect_gate = asyncio.Semaphore(max_connecting)
-        self._admin_gate = asyncio.Semaphore(ADMIN_CONNECTIONS)
+        self._admin_gate = asyncio.Semaphore(ADMIN_CONNECTIONS - 1)
+        self._contact_gate = asyncio.Lock()
         self._pools: set[ServerPool] = set()
         self._unended: dict[int, str] = {}
         self._probe: asyncio.Task[None] | None = None
@@ -205,6 +214,8 @@ class Server:
         Raises:
             ServerUnavailable: it cannot be reached.
         """
+        if not self.is_available:
+            raise ServerUnavailable(self.unavailable_detail)
         try:
             async with asyncio.timeout(_ADMIN_DEADLINE):
                 await self._admin_gate.acquire()
@@ -223,23 +234,34 @@ class Server:
     async def until_gone(self, pid: int, user: str) -> None:
         """Wait until the back-end *pid* of *user*, whose connection broke off, has ended.
 
-        Ends it if it has not noticed. What cannot be seen to end now is ended before the server
-        is used again, or at its next refresh.
+        Ends it if it has not noticed. One that cannot be seen to end counts against the budget
+        until it is, which every later contact with the server tries again.
         """
-        self._unended[pid] = user
-        if not self.is_available:
-            return
         try:
             async with asyncio.timeout(_GONE_DEADLINE), self.admin() as connection:
-                await self._end(connection, pid)
+                while await connection.fetchval(_END_BACKEND, pid, user) is not None:
+                    pass
         except (PoolkeeperError, TimeoutError):
-            _log.warning("back-end not seen to end", server=self.name, pid=pid)
+            self._unended[pid] = user
+            self._settle_limit()
+            self.doubt()
+            _log.info("back-end not seen to end", server=self.name, pid=pid)
 
-    async def _end(self, connection: asyncpg.Connection, pid: int) -> None:
-        user = self._unended.get(pid)
-        while user is not None and await connection.fetchval(_END_BACKEND, pid, user) is not None:
-            pass
-        self._unended.pop(pid, None)
+    async def _end_rest(self, connection: asyncpg.Connection) -> None:
+        """End what was not seen to end, as far as that goes now."""
+        for _ in range(_END_LOOKS):
+            # More may be added while we ask: those are asked about the next time.
+            asked = dict(self._unended)
+            rows = await connection.fetch(_STILL_THERE, list(asked))
+            there = {row["pid"]: row["usename"] for row in rows}
+            for pid, user in asked.items():
+                if there.get(pid) == user:
+                    await connection.fetchval(_END_BACKEND_LATER, pid, user)
+                else:
+                    self._unended.pop(pid, None)
+            if not self._unended:
+                return
+            await asyncio.sleep(_END_PAUSE)
 
     def lost(self, error: Unavailable) -> None:
         """The server cannot be reached: tell its pools, and probe until it is back."""
@@ -259,8 +281,13 @@ class Server:
             self._doubt = asyncio.create_task(self._resolve_doubt(), name=f"{self.name}: doubt")
 
     async def _resolve_doubt(self) -> None:
+        pause = _FIRST_BACKOFF
         try:
             await self.refresh()
+            while self._unended and self.is_available:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_BACKOFF)
+                await self.refresh()
         finally:
             self._doubt = None
 
@@ -296,27 +323,40 @@ class Server:
                 _log.info("server available", server=self.name, budget=self.budget.limit)
                 for pool in list(self._pools):
                     pool.pump()
+                if self._unended:
+                    self.doubt()
                 return
 
     async def _contact(self) -> None:
-        connection = await self._open_admin(None)
-        try:
-            async with asyncio.timeout(self._connect_timeout):
-                with driver.translated():
-                    row = await connection.fetchrow(_LIMITS)
-                    for pid in list(self._unended):
-                        await self._end(connection, pid)
-        except TimeoutError as error:
-            raise ServerUnavailable("The server does not answer.") from error
-        finally:
-            await _close(connection)
+        """Ask the server how it is, one at a time; what it answers holds from then on.
+
+        Raises:
+            Unavailable: it does not answer, lets nobody in, or is a standby.
+        """
+        async with self._contact_gate:
+            connection = await self._open_admin(None)
+            try:
+                async with asyncio.timeout(self._connect_timeout):
+                    with driver.translated():
+                        row = await connection.fetchrow(_LIMITS)
+                        await self._end_rest(connection)
+            except TimeoutError as error:
+                raise ServerUnavailable("The server does not answer.") from error
+            finally:
+                await _close(connection)
         self.limits = ServerLimits(**dict(row or {}))
         if self.limits.standby:
             raise ServerUnavailable("The server is a standby and takes no writes.")
         self.state = ServerState.AVAILABLE
         self.last_error = None
+        self._settle_limit()
+
+    def _settle_limit(self) -> None:
+        if self.limits is None:
+            return
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
-        self.budget.set_limit(max(0, self._fixed_budget or computed - ADMIN_CONNECTIONS))
+        limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
+        self.budget.set_limit(max(0, limit - len(self._unended)))
 
     async def _open_admin(self, database: str | None) -> asyncpg.Connection:
         # A standby lets the admin in, so that the reason can be told.

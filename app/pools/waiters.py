@@ -66,6 +66,7 @@ class WaitQueue:
         self._count = 0
         self._on_overdue = on_overdue
         self._timer: asyncio.TimerHandle | None = None
+        self._graced = False
 
     def __len__(self) -> int:
         """How many callers wait."""
@@ -182,7 +183,8 @@ class WaitQueue:
         self._timer = None
         now = monotonic()
         waiting = [waiter for waiter in self if not waiter.future.done()]
-        if waiting and now - due > _LATE:
+        self._graced = not self._graced and now - due > _LATE
+        if waiting and self._graced:
             # Our own loop stood still; what came back meanwhile may serve them yet.
             self._timer = waiting[0].future.get_loop().call_at(now + _GRACE, self._look)
             return
