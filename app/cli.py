@@ -58,8 +58,8 @@ def demo() -> None:
         raise typer.Exit(_MISCONFIGURED)
     configure_logging(settings.log_format, settings.log_level)
     settings = _for_demo(settings)
-    with _sentences(), signals_end_cleanly(), _nothing_stays(settings.data_dir):
-        ended_well = _run(settings, show)
+    with _sentences(), signals_end_cleanly() as is_to_end, _nothing_stays(settings.data_dir):
+        ended_well = is_to_end() or _run(settings, show)
     raise typer.Exit(0 if ended_well else 1)
 
 

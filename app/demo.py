@@ -90,9 +90,18 @@ async def _entertain(server: uvicorn.Server) -> None:
         tenants = await _move_in(client)
         typer.echo(_welcome(base_url, len(tenants)))
         traffic = Traffic(client, tenants, _CROWDS)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(traffic.run(), name="demo: traffic")
-            group.create_task(_tell(client, traffic), name="demo: teller")
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(traffic.run(), name="demo: traffic")
+                group.create_task(_tell(client, traffic), name="demo: teller")
+        except ExceptionGroup as failures:
+            raise DemoFailed(f"the demo's traffic failed: {_first_of(failures)!r}") from failures
+
+
+def _first_of(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _address(server: uvicorn.Server) -> str:

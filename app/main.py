@@ -349,6 +349,7 @@ def _limits(settings: Settings, servers: Mapping[str, Server]) -> Limits:
         query_timeout=settings.query_timeout_seconds,
         query_max_rows=settings.query_max_rows,
         poll_interval=settings.poll_interval_seconds,
+        poll_deadline=_TICK_DEADLINE,
     )
 
 

@@ -14,7 +14,12 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.problems import respond
+
+_CUT_OFF = "The service is stopping; what became of the request is unknown."
 
 Serving = Callable[[uvicorn.Server], Coroutine[None, None, None]]
 
@@ -34,13 +39,7 @@ def run(app: FastAPI, serving: Serving, *, host: str, port: int, shutdown_second
     )
     server = uvicorn.Server(config)
     last_words.are_said_by(server)
-    # What the application says in a sentence, uvicorn would repeat as a traceback.
-    logging.getLogger("uvicorn.error").addFilter(
-        lambda record: (
-            not (hasattr(app.state, "refusal") and record.getMessage().startswith("Traceback"))
-        )
-    )
-    with signals_end_cleanly():
+    with signals_end_cleanly(), _refusal_said_once(app):
         asyncio.run(serving(server))
     service = getattr(app.state, "service", None)
     return server.started and service is not None and service.loops.dead is None
@@ -63,26 +62,58 @@ class LastWords:
         self._server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; add a header to responses at the end."""
+        """Pass everything on; at the end add a header, and answer those who are cut off."""
+        begun = False
 
         async def send_closing(message: MutableMapping[str, Any]) -> None:
-            stopping = self._server is not None and self._server.should_exit
-            if stopping and message["type"] == "http.response.start":
+            nonlocal begun
+            begun = True
+            if self._is_stopping and message["type"] == "http.response.start":
                 headers = [*message.get("headers", []), (b"connection", b"close")]
                 message = {**message, "headers": headers}
             await send(message)
 
-        await self._app(scope, receive, send_closing)
+        try:
+            await self._app(scope, receive, send_closing)
+        except asyncio.CancelledError:
+            if begun or not self._is_stopping or scope["type"] != "http":
+                raise
+            answer = respond(Request(scope), 503, "service-stopping", _CUT_OFF)
+            await answer(scope, receive, send_closing)
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._server is not None and self._server.should_exit
 
 
 @contextmanager
-def signals_end_cleanly() -> Iterator[None]:
-    """Uvicorn raises the signal again once it has stopped: let that be no death by signal."""
-    before = {
-        number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def _refusal_said_once(app: FastAPI) -> Iterator[None]:
+    """What the application says in a sentence, uvicorn would repeat as a traceback."""
+
+    def is_no_repetition(record: logging.LogRecord) -> bool:
+        return not (hasattr(app.state, "refusal") and record.getMessage().startswith("Traceback"))
+
+    log = logging.getLogger("uvicorn.error")
+    log.addFilter(is_no_repetition)
     try:
         yield
+    finally:
+        log.removeFilter(is_no_repetition)
+
+
+@contextmanager
+def signals_end_cleanly() -> Iterator[Callable[[], bool]]:
+    """SIGTERM and Ctrl-C are no death by signal; given is a question: whether one came.
+
+    Uvicorn raises them again once it has stopped.
+    """
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -12,7 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
 
+import app.demo
+from app.demo import DemoFailed
 from tests.fixtures.processes import family, is_alive, processes_about
 from tests.fixtures.waiting import eventually
 
@@ -131,6 +135,22 @@ async def test_another_service_on_the_port_is_left_alone(enterable_path: Path) -
     assert b"address already in use" in logged
     assert not called
     assert not names_in(enterable_path)
+
+
+async def test_traffic_that_fails_ends_the_demo_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def move_in(_: httpx.AsyncClient) -> list[str]:
+        return ["demo-bakery"]
+
+    async def fail(*_: object) -> None:
+        raise httpx.DecodingError("no gzip")
+
+    monkeypatch.setattr(app.demo, "_move_in", move_in)
+    monkeypatch.setattr(app.demo, "_tell", fail)
+    server = uvicorn.Server(uvicorn.Config(FastAPI(), host="127.0.0.1", port=0, log_config=None))
+    with pytest.raises(DemoFailed, match="traffic failed: DecodingError"):
+        await app.demo.show(server)
 
 
 async def test_declared_servers_are_never_used(enterable_path: Path) -> None:

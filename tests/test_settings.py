@@ -175,7 +175,7 @@ def test_a_server_may_have_its_place_in_the_file_and_its_password_in_the_environ
 
 
 def test_passwords_are_in_no_representation_and_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    declare(monkeypatch, POOLKEEPER_SECRET_KEY="s3cret-key")
+    declare(monkeypatch, POOLKEEPER_SECRET_KEY="s3cret-key" * 4)
     settings = load_settings()
     assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump_json()}"
     monkeypatch.setenv("POOLKEEPER_SERVERS__MAIN__PASSWORD_FILE", "too")
@@ -215,11 +215,25 @@ def test_a_password_file_that_cannot_be_used_stops_the_start(
 
 def test_a_secret_key_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "key"
-    file.write_text("k3y\n")
+    file.write_text("k3y" * 11 + "\n")
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", str(file))
     key = load_settings().read_secret_key()
     assert key is not None
-    assert key.get_secret_value() == "k3y"
+    assert key.get_secret_value() == "k3y" * 11
+
+
+def test_a_secret_key_that_can_be_guessed_is_refused_without_being_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    needed = "at least 32 characters are needed."
+    monkeypatch.setenv("POOLKEEPER_SECRET_KEY", "x" * 31)
+    assert refusal() == f"POOLKEEPER_SECRET_KEY (secret_key): {needed.capitalize()}"
+    monkeypatch.delenv("POOLKEEPER_SECRET_KEY")
+    file = tmp_path / "key"
+    file.write_text("x" * 31 + "\n")
+    monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", str(file))
+    key = "POOLKEEPER_SECRET_KEY_FILE (secret_key_file)"
+    assert refusal() == f"{key}: Cannot use {file}: {needed}"
 
 
 def test_a_secret_key_file_that_is_missing_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +242,7 @@ def test_a_secret_key_file_that_is_missing_stops_the_start(monkeypatch: pytest.M
 
 
 def test_two_secret_keys_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POOLKEEPER_SECRET_KEY", "a")
+    monkeypatch.setenv("POOLKEEPER_SECRET_KEY", "a" * 32)
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", "b")
     assert refusal().startswith("Give at most one of POOLKEEPER_SECRET_KEY (secret_key) and")
 
@@ -250,6 +264,15 @@ def test_servers_need_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
         if "CATALOG" in name:
             monkeypatch.delenv(name)
     assert refusal() == "POOLKEEPER_CATALOG (catalog): Required once servers are declared."
+
+
+def test_a_catalog_needs_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    declare(monkeypatch)
+    for name in SERVER:
+        if "SERVERS" in name:
+            monkeypatch.delenv(name)
+    expected = "POOLKEEPER_CATALOG (catalog): Of no use without declared servers"
+    assert refusal() == f"{expected}; the embedded server has its own."
 
 
 def test_the_name_of_a_server_is_a_slug(monkeypatch: pytest.MonkeyPatch) -> None:

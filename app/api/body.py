@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
-_DEEPEST = 32
+from app.api.nesting import DEEPEST_TAKEN, TooDeep, parts_of
 
 
 class RequestBody(BaseModel):
@@ -39,23 +39,15 @@ def _is_unicode(text: str) -> bool:
 
 def _json_value(value: object) -> object:
     """*value*, if all of it is JSON that Postgres can take, and not nested without end."""
-    level: list[object] = [value]
-    for _ in range(_DEEPEST):
-        for each in level:
+    try:
+        for each in parts_of(value, deepest=DEEPEST_TAKEN):
             if isinstance(each, str):
                 _storable(each)
             elif isinstance(each, float) and not math.isfinite(each):
                 raise PydanticCustomError("finite_number", "JSON knows no NaN and no infinity.")
-        level = [inner for outer in level for inner in _parts_of(outer)]
-        if not level:
-            return value
-    raise PydanticCustomError("too_deep", "A value is nested too deeply.")
-
-
-def _parts_of(value: object) -> list[object]:
-    if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
-    return value if isinstance(value, list) else []
+    except TooDeep as error:
+        raise PydanticCustomError("too_deep", "A value is nested too deeply.") from error
+    return value
 
 
 Text = Annotated[str, AfterValidator(_storable)]

@@ -37,6 +37,7 @@ class Limits:
         query_timeout: longest statement of the query endpoint, in seconds.
         query_max_rows: most rows it returns.
         poll_interval: seconds between two polls.
+        poll_deadline: most seconds one poll may take.
     """
 
     default_server: str | None
@@ -45,6 +46,7 @@ class Limits:
     query_timeout: float
     query_max_rows: int
     poll_interval: float
+    poll_deadline: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

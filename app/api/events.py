@@ -51,9 +51,7 @@ class EventView(BaseModel):
     action: str = Field(examples=["pool.resized"])
     tenant: str | None = Field(examples=["acme"])
     pool: str | None = Field(examples=["acme"])
-    reason: str | None = Field(
-        examples=["8 requests waiting (threshold 3), 3 samples; grown by 5"],
-    )
+    reason: str | None = Field(examples=["8 requests waiting (threshold 3); grown by 5"])
     before: Mapping[str, Any] | None = Field(
         examples=[{"min_size": 0, "max_size": 5, "warmup_size": 1, "paused": False}]
     )

@@ -18,7 +18,6 @@ from app.domain.errors import CatalogUnavailable
 
 # A poll may skip two turns and then take as long as it is allowed to.
 _INTERVALS = 3
-_POLL_DEADLINE = 60.0
 
 # They read no input and raise nothing that is foreseen.
 _UNFORESEEN: dict[int | str, dict[str, Any]] = {500: documented()[500]}
@@ -93,9 +92,10 @@ def _poller(service: Service) -> Check:
     if last_at is None:
         return Check(name="poller", ok=False, required=True, detail="No poll has ended yet.")
     age = monotonic() - last_at
+    limits = service.limits
     return Check(
         name="poller",
-        ok=age <= _INTERVALS * service.limits.poll_interval + _POLL_DEADLINE,
+        ok=age <= _INTERVALS * limits.poll_interval + limits.poll_deadline,
         required=True,
         detail=f"The last poll ended {age:.1f} s ago.",
     )

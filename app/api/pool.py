@@ -164,13 +164,13 @@ async def put_tenant_pool(
     kept, and the pool fills up when the server is back.
     """
     account = service.manager.account(tenant)
-    declared = account.tenant.spec.pool_id in service.manager.desired
+    exists = _exists(service, account.tenant.spec.pool_id)
     outcome = await service.keeper.put_pool(
         tenant,
         PoolChange(**body.model_dump()) if body else PoolChange(),
         actor,
         whole_pool=scope is Scope.POOL,
-        expected_generation=expected_generation(if_match, if_none_match, exists=declared),
+        expected_generation=expected_generation(if_match, if_none_match, exists=exists),
     )
     response.status_code = status.HTTP_201_CREATED if outcome.created else status.HTTP_200_OK
     response.headers["ETag"] = etag(outcome.desired.generation)
@@ -181,7 +181,7 @@ async def put_tenant_pool(
 async def get_tenant_pool(tenant: TenantDep, service: ServiceDep, response: Response) -> PoolView:
     """The pool that serves the tenant: 404 when it is not open and nobody asked anything of it."""
     view = show_pool_of(service, service.manager.account(tenant))
-    if not view.open and view.pool_id not in service.manager.desired:
+    if not _exists(service, view.pool_id):
         raise PoolNotFound(f"Tenant {tenant} has no pool yet; the first use opens one.")
     response.headers["ETag"] = etag(view.generation)
     return view
@@ -291,6 +291,11 @@ async def evict_pool(
         closed=eviction.closed,
         cut=eviction.cut,
     )
+
+
+def _exists(service: Service, pool_id: str) -> bool:
+    """Whether there is something to show or to match: it is open, or somebody asked for it."""
+    return pool_id in service.manager.desired or service.manager.find(pool_id) is not None
 
 
 def _pool_of(service: Service, tenant: TenantId) -> tuple[str, int]:

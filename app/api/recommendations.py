@@ -7,10 +7,11 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from app.api.deps import ActorDep, CursorQuery, LimitQuery, Service, ServiceDep
 from app.api.events import PoolQuery, TenantQuery
+from app.api.moment import Moment
 from app.api.paging import decode_cursor, page_of
 from app.api.problems import documented, invalid
 from app.domain.advisor import Action, ReasonCode
@@ -18,6 +19,9 @@ from app.domain.errors import CatalogUnavailable
 from app.domain.recommendation import Recommendation, RecommendationStatus
 
 router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"])
+
+# A forged cursor may hold any moment, and only ours can be compared and stored.
+_POSITION: TypeAdapter[tuple[datetime, UUID]] = TypeAdapter(tuple[Moment, UUID])
 
 RecommendationId = Annotated[
     UUID,
@@ -170,14 +174,13 @@ def _key(recommendation: Recommendation) -> tuple[str, str]:
 
 
 def _position(cursor: str) -> tuple[datetime, UUID]:
-    created_at, recommendation_id = decode_cursor(cursor, str, str)
+    key = decode_cursor(cursor, str, str)
     try:
-        moment, last = datetime.fromisoformat(created_at), UUID(recommendation_id)
-    except ValueError as error:
+        return _POSITION.validate_python(key)
+    except ValidationError as error:
         raise invalid(
             "query", "cursor", code="bad_cursor", detail="It is no cursor of this list."
         ) from error
-    return moment, last
 
 
 def _open(

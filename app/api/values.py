@@ -15,10 +15,9 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+from app.api.nesting import DEEPEST_SHOWN, parts_of
 
-# Deeper JSON is handed out as the text it came as: whoever renders it recurses.
-_DEEPEST_JSON = 100
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 def to_json(value: object, type_name: str = "") -> Json:
@@ -26,7 +25,8 @@ def to_json(value: object, type_name: str = "") -> Json:
 
     json and jsonb are parsed; numeric is text, for a double would round it; timestamps are
     RFC 3339, intervals ISO 8601, bytea is `\x` and hex, ranges are as in SQL, arrays are
-    arrays, and composite values objects.
+    arrays, and composite values objects. An infinite date becomes the first or the last one of
+    the driver's range: the driver gives the same value for both.
     """
     match value:
         case None | bool() | int():
@@ -93,9 +93,12 @@ def _bound(end: object) -> str:
 def _parsed(text: str) -> Json:
     try:
         value: Json = json.loads(text, parse_float=_number)
+        for part in parts_of(value, deepest=DEEPEST_SHOWN):
+            if isinstance(part, str):
+                part.encode()  # json may hold half of a surrogate pair, our answer may not
     except (ValueError, RecursionError):
         return text
-    return value if _depth_is_bounded(value) else text
+    return value
 
 
 def _number(digits: str) -> float | str:
@@ -103,24 +106,17 @@ def _number(digits: str) -> float | str:
     return number if math.isfinite(number) else digits
 
 
-def _depth_is_bounded(value: Json) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST_JSON):
-        level = [inner for outer in level for inner in _parts_of(outer)]
-        if not level:
-            return True
-    return False
-
-
-def _parts_of(value: Json) -> list[Json]:
-    if isinstance(value, dict):
-        return [*value.values()]
-    return value if isinstance(value, list) else []
+def _points(value: asyncpg.Path | asyncpg.Polygon) -> str:
+    inside = ",".join(f"({point.x!r},{point.y!r})" for point in value.points)
+    is_open = isinstance(value, asyncpg.Path) and not value.is_closed
+    return f"[{inside}]" if is_open else f"({inside})"
 
 
 _TEXTS: Mapping[type, Callable[[Any], str]] = {
     Decimal: "{:f}".format,
     asyncpg.BitString: lambda value: value.as_string().replace(" ", ""),
+    asyncpg.Path: _points,
+    asyncpg.Polygon: _points,
     asyncpg.Range: _range,
     bytes: lambda value: "\\x" + value.hex(),
     date: date.isoformat,

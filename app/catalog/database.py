@@ -24,9 +24,10 @@ from app.domain.errors import CatalogUnavailable
 
 CONNECTIONS = 4
 
-# Connection lost, login refused, database missing, out of resources, server going down: as
-# classes of SQLSTATE. The last is a write on a standby that somebody still calls the primary.
-_OUTAGES = ("08", "28", "3D", "53", "57P", "25006")
+# Connection lost, login refused, database missing, out of resources, server going down, its
+# disk failing; then a deadlock, a lock not had in time, a statement cancelled by somebody: as
+# (classes of) SQLSTATE. The last is a write on a standby that somebody still calls the primary.
+_OUTAGES = ("08", "28", "3D", "53", "57P", "58", "40P01", "55P03", "57014", "25006")
 # "POOL": the class of this service's advisory locks, in a database of its own.
 LOCK_CLASS = 0x504F4F4C
 

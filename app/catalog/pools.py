@@ -34,7 +34,7 @@ class DesiredPools:
         size: PoolSize,
         *,
         paused: bool,
-        event: Event,
+        event: Event | None = None,
         expected_generation: int | None = None,
     ) -> tuple[DesiredPool, bool]:
         """Ask something of a pool; what is asked already keeps its generation and records nothing.
@@ -43,7 +43,8 @@ class DesiredPools:
             pool_id: a tenant's id, or `shared@server`.
             size: what it should be.
             paused: whether it hands out leases at all.
-            event: recorded in the same transaction, if anything changes.
+            event: recorded in the same transaction, if anything changes; None when the change
+                was told before.
             expected_generation: 0 when nobody must have asked yet, None when all is well.
 
         Returns:
@@ -60,7 +61,7 @@ class DesiredPools:
                 values={**asdict(size), "paused": paused},
                 expected_generation=expected_generation,
             )
-            if saved.changed:
+            if saved.changed and event is not None:
                 await record(connection, event)
             return _desired_pool(saved.row), saved.created
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from uuid import UUID, uuid4
@@ -17,6 +18,7 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.control import told
 from app.control.keeper import Keeper
+from app.control.locks import KeyedLocks
 from app.domain.advisor import Action, PoolSizingAdvisor, PoolSizingRecommendation
 from app.domain.desired import AdvisorMode, AdvisorSettings
 from app.domain.errors import (
@@ -26,14 +28,17 @@ from app.domain.errors import (
     RecommendationNotFound,
 )
 from app.domain.event import Actor
+from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import TenantPool
+from app.pools.server import Server
 
 ADVISOR = Actor(name="advisor")
 # A recommendation that is not repeated for this many intervals, or this long, is out of date.
 _INTERVALS_TO_LIVE = 10
 _SHORTEST_LIFE = timedelta(minutes=5)
+_ADVICE = "the advice"
 # After so many pools the loop gets a turn.
 _SLICE = 500
 
@@ -58,7 +63,7 @@ class Advising:
         self._advisors: dict[str, PoolSizingAdvisor] = {}
         self._open: dict[str, Recommendation] = {}
         self._due = 0.0
-        self._changing = asyncio.Lock()
+        self._changing = KeyedLocks()
         self.adjustments_total = 0
 
     @property
@@ -87,12 +92,13 @@ class Advising:
         Raises:
             StaleVersion, CatalogUnavailable
         """
-        async with self._changing:
+        async with self._changing.hold(_ADVICE):
+            event = told.advisor_saved(self._settings, settings, actor)
             self._settings = await self._catalog.advisor.save(
-                settings,
-                event=told.advisor_saved(self._settings, settings, actor),
-                expected_generation=expected_generation,
+                settings, event=event, expected_generation=expected_generation
             )
+            if event.before != event.after:
+                told.log(event)
             self._advisors.clear()
             self._due = 0.0
             return self._settings
@@ -113,8 +119,8 @@ class Advising:
                 await asyncio.sleep(0)
             advisor = self._advisors.setdefault(pool_id, PoolSizingAdvisor(self._settings.config))
             metrics = pool.metrics
-            advice = advisor.evaluate(metrics)
-            if _would_change(advice, pool):
+            advice = _within(advisor.evaluate(metrics), pool.size.min_size, pool.server)
+            if _moves(advice, pool.size):
                 self.adjustments_total += 1
                 made += await self._recommend(pool, advice)
         return made
@@ -124,27 +130,31 @@ class Advising:
 
         Raises:
             RecommendationNotFound, RecommendationClosed, BudgetExceeded, InvalidInput,
-            CatalogUnavailable
+            TenantDeleting, NotProvisioned, ServerUnavailable, CatalogUnavailable
         """
-        async with self._changing:
+        async with self._changing.hold(_ADVICE):
             found = await self._catalog.recommendations.get(recommendation_id)
             if found.status is not RecommendationStatus.OPEN:
                 raise RecommendationClosed(f"The recommendation is {found.status} already.")
             account = self._manager.account_for_pool(found.pool_id)
             if account is None:
                 raise RecommendationNotFound("Nobody uses the recommendation's pool any more.")
-            now = self._manager.desired_size(found.pool_id, account.tenant.spec.strategy).max_size
-            if (
-                now != found.max_size
-            ):  # somebody resized it meanwhile: the advice is beside the point
-                await self._close(found, RecommendationStatus.SUPERSEDED, actor)
-                raise RecommendationClosed(
-                    f"It was made for a max_size of {found.max_size}; by now that is {now}."
+            size = self._manager.desired_size(found.pool_id, account.tenant.spec.strategy)
+            server = self._manager.server(account.tenant.spec.server)
+            advice = _within(found.advice, size.min_size, server)
+            # A former call may have got no further than the resize.
+            is_resized = size.max_size == advice.new_size != found.max_size
+            if not is_resized:
+                if size.max_size != found.max_size or not _moves(advice, size):
+                    await self._close(found, RecommendationStatus.SUPERSEDED, actor)
+                    raise RecommendationClosed(
+                        f"It was made for a max_size of {found.max_size} and for other limits; "
+                        f"by now max_size is {size.max_size}."
+                    )
+                await self._keeper.resize_pool(
+                    account, advice.new_size, actor, reason=advice.reason
                 )
-            await self._keeper.resize_pool(
-                account, found.advice.new_size, actor, reason=found.advice.reason
-            )
-            return await self._close(found, RecommendationStatus.APPLIED, actor)
+            return await self._close_applied(found, actor)
 
     async def dismiss(self, recommendation_id: UUID, actor: Actor) -> Recommendation:
         """Leave the pool as it is.
@@ -152,36 +162,36 @@ class Advising:
         Raises:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
         """
-        async with self._changing:
+        async with self._changing.hold(_ADVICE):
             found = await self._catalog.recommendations.get(recommendation_id)
             return await self._close(found, RecommendationStatus.DISMISSED, actor)
 
     async def _recommend(self, pool: TenantPool, advice: PoolSizingRecommendation) -> int:
         standing = self._open.get(pool.pool_id)
-        if standing is not None and standing.advice.new_size == advice.new_size:
+        must_apply = self._settings.mode is AdvisorMode.APPLY
+        if standing is not None and _repeats(standing, advice, pool):
+            if must_apply:
+                await self._obey(standing)
             return 0
         recommendation = self._new(pool, advice)
-        try:
-            await self._catalog.recommendations.add(recommendation)
-        except CatalogUnavailable:
-            return 0
+        await self._catalog.recommendations.add(recommendation)
         self._open[pool.pool_id] = recommendation
-        facts = {
-            "pool": pool.pool_id,
-            "new_size": advice.new_size,
-            "max_size": pool.size.max_size,
-            "reason": advice.reason,
-        }
-        if self._settings.mode is not AdvisorMode.APPLY:
-            _log.warning("resize recommended", **facts)
-            return 1
+        if must_apply:
+            await self._obey(recommendation)
+        else:
+            _log.warning("resize recommended", **_facts(recommendation))
+        return 1
+
+    async def _obey(self, recommendation: Recommendation) -> None:
+        facts = _facts(recommendation)
         try:
             await self.apply(recommendation.id, ADVISOR)
+        except CatalogUnavailable:
+            raise
         except PoolkeeperError as error:
             _log.warning("recommendation not applied", **facts, why=error.detail)
         else:
             _log.info("recommendation applied", **facts)
-        return 1
 
     def _new(self, pool: TenantPool, advice: PoolSizingRecommendation) -> Recommendation:
         interval = timedelta(milliseconds=self._settings.config.tuning_interval_ms)
@@ -199,38 +209,81 @@ class Advising:
             expires_at=now + max(_SHORTEST_LIFE, interval * _INTERVALS_TO_LIVE),
         )
 
+    async def _close_applied(self, found: Recommendation, actor: Actor) -> Recommendation:
+        try:
+            return await self._close(found, RecommendationStatus.APPLIED, actor)
+        except CatalogUnavailable as error:
+            raise CatalogUnavailable(
+                "The pool is resized, but the catalog could not be told that the recommendation "
+                "was applied; apply it again to finish."
+            ) from error
+
     async def _close(
         self, found: Recommendation, status: RecommendationStatus, actor: Actor
     ) -> Recommendation:
+        event = told.recommendation_closed(found, status, actor)
         closed = await self._catalog.recommendations.close(
-            found.id,
-            status,
-            at=datetime.now(UTC),
-            closed_by=actor.name,
-            event=told.recommendation_closed(found, status, actor),
+            found.id, status, at=event.at, closed_by=actor.name, event=event
         )
+        told.log(event)
         if found.pool_id in self._open and self._open[found.pool_id].id == found.id:
             del self._open[found.pool_id]
         return closed
 
     async def _expire(self) -> None:
         now = datetime.now(UTC)
-        if all(recommendation.expires_at > now for recommendation in self._open.values()):
+        if all(self._stands(recommendation, now) for recommendation in self._open.values()):
             return
-        for expired in await self._catalog.recommendations.expire(now):
-            if expired.pool_id in self._open and self._open[expired.pool_id].id == expired.id:
-                del self._open[expired.pool_id]
+        await self._catalog.recommendations.expire(now)
+        self._open = {
+            pool_id: recommendation
+            for pool_id, recommendation in self._open.items()
+            if self._stands(recommendation, now)
+        }
+
+    def _stands(self, recommendation: Recommendation, now: datetime) -> bool:
+        # The catalog forgets a tenant's advice together with the tenant.
+        tenant = recommendation.tenant
+        is_used = tenant is None or tenant in self._manager.accounts
+        return is_used and recommendation.expires_at > now
 
 
-def _would_change(advice: PoolSizingRecommendation, pool: TenantPool) -> bool:
+def _within(
+    advice: PoolSizingRecommendation, min_size: int, server: Server
+) -> PoolSizingRecommendation:
+    """*advice* that neither takes min_size down nor exceeds what the server can hold."""
+    # A server never reached yet has a budget that is not known.
+    limit = server.budget.limit if server.limits else advice.new_size
+    new_size = max(min(advice.new_size, limit), min_size)
+    if advice.action is Action.STABLE or new_size == advice.new_size:
+        return advice
+    reason = f"{advice.reason}; held at {new_size} by min_size or the server's budget"
+    return replace(advice, new_size=new_size, reason=reason)
+
+
+def _repeats(standing: Recommendation, advice: PoolSizingRecommendation, pool: TenantPool) -> bool:
+    told_before = (standing.advice.new_size, standing.max_size)
+    return told_before == (advice.new_size, pool.size.max_size)
+
+
+def _facts(recommendation: Recommendation) -> dict[str, object]:
+    return {
+        "pool": recommendation.pool_id,
+        "new_size": recommendation.advice.new_size,
+        "max_size": recommendation.max_size,
+        "reason": recommendation.advice.reason,
+    }
+
+
+def _moves(advice: PoolSizingRecommendation, size: PoolSize) -> bool:
     """Whether obeying would move the limit in force the way the advice means.
 
     The rule sees open connections; a pool that has yet to open what it may is not too small.
     """
     match advice.action:
         case Action.SCALE_UP:
-            return advice.new_size > pool.size.max_size
+            return advice.new_size > size.max_size
         case Action.SCALE_DOWN:
-            return max(advice.new_size, pool.size.min_size) < pool.size.max_size
+            return advice.new_size < size.max_size
         case Action.STABLE:
             return False

@@ -14,6 +14,7 @@ from itertools import islice
 import structlog
 
 from app.catalog.catalog import Catalog
+from app.control import told
 from app.domain.errors import CatalogUnavailable
 from app.domain.event import Event
 
@@ -38,13 +39,19 @@ class Journal:
         return tuple(self._pending)
 
     async def record(self, *events: Event) -> None:
-        """Store *events*, now or when the catalog is back; the oldest are dropped if too many."""
+        """Store *events*, now or when the catalog is back."""
+        self.keep(*events)
+        await self.flush()
+
+    def keep(self, *events: Event) -> None:
+        """Have *events* stored by the next flush; the oldest are dropped if too many."""
+        for event in events:
+            told.log(event)
         self._pending.extend(events)
         surplus = len(self._pending) - _CAPACITY
         for _ in range(surplus):
             self._pending.popleft()
             self.dropped += 1
-        await self.flush()
 
     async def flush(self) -> None:
         """Store what is pending, if the catalog can be reached."""

@@ -19,9 +19,11 @@ from app.domain.errors import (
     CatalogUnavailable,
     ImmutableField,
     NotProvisioned,
+    PoolDraining,
     PoolIsShared,
     ProvisioningFailed,
     ServerNotFound,
+    ServerUnavailable,
     TenantDeleting,
     Unavailable,
 )
@@ -35,6 +37,7 @@ from app.pools.pool import TenantPool
 
 _PROVISION_DEADLINE = 30.0
 _WARM_DEADLINE = 5.0
+_RETIRE_DEADLINE = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,10 @@ class PoolOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
-    """What deleting a tenant did; a login not yet disabled is disabled later."""
+    """What deleting a tenant did; a login not yet disabled is disabled later.
+
+    Only a server that is not declared any more keeps the login for good.
+    """
 
     eviction: Eviction | None
     login_disabled: bool
@@ -112,16 +118,17 @@ class Keeper:
         """
         if spec.server not in self._manager.servers:
             raise ServerNotFound(f"No server {spec.server} is declared.")
-        async with self._locks.of(spec.id):
+        async with self._locks.hold(spec.id):
             account = self._manager.accounts.get(spec.id)
             before = account.tenant if account else None
             if before is not None:
                 _refuse_moving(before, spec)
+            event = told.tenant_saved(before, spec, actor)
             tenant, created = await self._catalog.tenants.save(
-                spec,
-                event=told.tenant_saved(before, spec, actor),
-                expected_generation=expected_generation,
+                spec, event=event, expected_generation=expected_generation
             )
+            if before is None or before.generation != tenant.generation:
+                told.log(event)
             self._manager.know(tenant)
             return tenant, created
 
@@ -134,7 +141,7 @@ class Keeper:
             TenantNotFound, TenantDeleting, ObjectsExist, ProvisioningFailed, ServerUnavailable,
             CatalogUnavailable: the objects may exist already; the same call finishes the job.
         """
-        async with self._locks.of(tenant_id):
+        async with self._locks.hold(tenant_id):
             account = self._manager.account(tenant_id)
             tenant = account.tenant
             if tenant.deleting:
@@ -145,11 +152,16 @@ class Keeper:
                 async with asyncio.timeout(_PROVISION_DEADLINE):
                     objects = await isolation.provision(server, tenant, adopt=adopt)
             except TimeoutError as error:
-                raise ProvisioningFailed("The server took too long to create it.") from error
+                raise ServerUnavailable("The server took too long to create it.") from error
             event = told.provisioned(tenant, objects, actor)
-            tenant = await self._catalog.tenants.mark_provisioned(tenant.spec.id, event=event)
-            self._manager.know(tenant)
-            return tenant, objects
+            if adopt and tenant.provisioned_at is not None:  # no first time, yet a change
+                await self._catalog.events.append([event])
+                told.log(event)
+            marked = await self._catalog.tenants.mark_provisioned(tenant.spec.id, event=event)
+            if tenant.provisioned_at is None:
+                told.log(event)
+            self._manager.know(marked)
+            return marked, objects
 
     async def delete_tenant(self, tenant_id: str, actor: Actor, *, deadline: float) -> Deletion:
         """Close its pool within *deadline* seconds, disable its login and forget it.
@@ -157,37 +169,51 @@ class Keeper:
         Raises:
             TenantNotFound, CatalogUnavailable: nothing was done.
         """
-        async with self._locks.of(tenant_id):
+        async with self._locks.hold(tenant_id):
             account = self._manager.account(tenant_id)
-            tenant = await self._catalog.tenants.mark_deleting(
-                account.tenant.spec.id, event=told.tenant_deleting(account.tenant, actor)
-            )
+            event = told.tenant_deleting(account.tenant, actor)
+            was_deleting = account.tenant.deleting
+            tenant = await self._catalog.tenants.mark_deleting(account.tenant.spec.id, event=event)
+            if not was_deleting:
+                told.log(event)
             self._manager.know(tenant)
             pool = self._manager.find(tenant.spec.pool_id)
             eviction = None
             if pool is not None and not tenant.spec.is_shared:
                 eviction = await self._manager.evict(pool, EvictionReason.DELETED, deadline)
-            return Deletion(eviction=eviction, login_disabled=await self._retire(account, actor))
+            is_done = await self._retire(account, actor, eviction)
+            is_declared = tenant.spec.server in self._manager.servers
+            return Deletion(eviction=eviction, login_disabled=is_done and is_declared)
 
     async def finish_deletion(self, tenant_id: str, actor: Actor) -> bool:
-        """Go on with a deletion that was interrupted; whether it is done."""
-        async with self._locks.of(tenant_id):
+        """Go on with a deletion that was interrupted; whether it is done.
+
+        One that is still under way is left to whoever works on it.
+        """
+        if self._locks.is_held(tenant_id):
+            return False
+        async with self._locks.hold(tenant_id):
             account = self._manager.accounts.get(tenant_id)
             return account is None or await self._retire(account, actor)
 
-    async def _retire(self, account: TenantAccount, actor: Actor) -> bool:
+    async def _retire(
+        self, account: TenantAccount, actor: Actor, eviction: Eviction | None = None
+    ) -> bool:
         tenant = account.tenant
         isolation = self._manager.isolations[tenant.spec.strategy]
+        server = self._manager.servers.get(tenant.spec.server)
         try:
-            if tenant.provisioned_at is not None:
-                await isolation.retire(self._manager.server(tenant.spec.server), tenant)
-            await self._catalog.tenants.forget(
-                tenant.spec.id, event=told.tenant_deleted(tenant, actor)
-            )
-        except (Unavailable, ProvisioningFailed):
+            # A server the settings name no longer has no login that could be disabled here.
+            if tenant.provisioned_at is not None and server is not None:
+                async with asyncio.timeout(_RETIRE_DEADLINE):
+                    await isolation.retire(server, tenant)
+            event = told.tenant_deleted(tenant, actor, eviction)
+            await self._catalog.tenants.forget(tenant.spec.id, event=event)
+        except (Unavailable, ProvisioningFailed, TimeoutError):
             return False
+        told.log(event)
         self._manager.forget(tenant.spec.id)
-        self._manager.unwant(tenant.spec.id)
+        self._wishes.forget(tenant.spec.id)
         return True
 
     # -- pools -------------------------------------------------------------------------------
@@ -205,13 +231,16 @@ class Keeper:
 
         Raises:
             TenantNotFound, TenantDeleting, NotProvisioned, InvalidInput, PoolIsShared,
-            BudgetExceeded, StaleVersion, CatalogUnavailable, PoolLimitReached
+            BudgetExceeded, StaleVersion, CatalogUnavailable, PoolLimitReached, PoolDraining
         """
         account = self._manager.account(tenant_id)
         spec = account.tenant.spec
-        async with self._locks.of(spec.pool_id):
+        async with self._locks.hold(spec.pool_id):
             # Only now: who waited for the lock may have waited for the tenant's deletion.
             _refuse_unusable(account.tenant)
+            pool = self._manager.find(spec.pool_id)
+            if pool is not None and pool.is_closing:
+                raise PoolDraining(f"The pool {spec.pool_id} is draining; it opens again after.")
             current = self._manager.desired_size(spec.pool_id, spec.strategy)
             size = change.onto(current)
             if spec.is_shared and size != current and not whole_pool:
@@ -233,10 +262,12 @@ class Keeper:
         """Change one pool's max_size, open or not, and say why in the audit trail.
 
         Raises:
-            InvalidInput, BudgetExceeded, CatalogUnavailable
+            InvalidInput, BudgetExceeded, CatalogUnavailable, TenantDeleting, NotProvisioned
         """
         spec = account.tenant.spec
-        async with self._locks.of(spec.pool_id):
+        async with self._locks.hold(spec.pool_id):
+            if not spec.is_shared:
+                _refuse_unusable(account.tenant)
             current = self._manager.desired_size(spec.pool_id, spec.strategy)
             size = PoolChange(max_size=max_size).onto(current)
             desired, _ = await self._wishes.want(account, actor, size=size, reason=reason)
@@ -253,7 +284,7 @@ class Keeper:
         """
         account = self._manager.account(tenant_id)
         refuse_shared(account, whole_pool=whole_pool)
-        async with self._locks.of(account.tenant.spec.pool_id):
+        async with self._locks.hold(account.tenant.spec.pool_id):
             _refuse_unusable(account.tenant)
             try:
                 desired, created = await self._wishes.want(account, actor, paused=paused)
@@ -265,10 +296,12 @@ class Keeper:
     async def release_minimum(self, account: TenantAccount, actor: Actor) -> None:
         """Keep no connection of a pool that is forced out; works while the catalog is away."""
         spec = account.tenant.spec
-        size = self._manager.desired_size(spec.pool_id, spec.strategy)
-        if not size.min_size:
+        if _is_leaving(account):  # whoever deletes it holds the lock
             return
-        async with self._locks.of(spec.pool_id):
+        async with self._locks.hold(spec.pool_id):
+            size = self._manager.desired_size(spec.pool_id, spec.strategy)
+            if not size.min_size or _is_leaving(account):
+                return
             try:
                 await self._wishes.want(account, actor, size=replace(size, min_size=0))
             except CatalogUnavailable:
@@ -294,6 +327,10 @@ def refuse_shared(account: TenantAccount, *, whole_pool: bool) -> None:
     """
     if account.tenant.spec.is_shared and not whole_pool:
         raise PoolIsShared
+
+
+def _is_leaving(account: TenantAccount) -> bool:
+    return account.tenant.deleting and not account.tenant.spec.is_shared
 
 
 def _refuse_unusable(tenant: Tenant) -> None:

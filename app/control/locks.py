@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
+
+from app.domain.errors import Unavailable
+
+_HOLD_DEADLINE = 10.0
 
 
 class KeyedLocks:
@@ -13,6 +19,25 @@ class KeyedLocks:
         """Begin with none."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def of(self, key: str) -> asyncio.Lock:
-        """The lock of *key*."""
-        return self._locks.setdefault(key, asyncio.Lock())
+    @asynccontextmanager
+    async def hold(self, key: str) -> AsyncIterator[None]:
+        """Hold the lock of *key*: `async with locks.hold("acme"):`.
+
+        Raises:
+            Unavailable: somebody else held it for too long.
+        """
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        try:
+            async with asyncio.timeout(_HOLD_DEADLINE):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"Another change of {key} is still under way.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_held(self, key: str) -> bool:
+        """Whether somebody holds the lock of *key* now."""
+        lock = self._locks.get(key)
+        return lock is not None and lock.locked()

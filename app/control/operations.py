@@ -5,6 +5,7 @@ All of it works while the catalog is away; the journal keeps the events until it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
@@ -50,6 +51,7 @@ class Operations:
         self._manager = manager
         self._keeper = keeper
         self._journal = journal
+        self._closing: set[asyncio.Task[Eviction]] = set()
 
     async def evict(
         self, tenant_id: str, actor: Actor, *, deadline: float, whole_pool: bool = False
@@ -57,8 +59,10 @@ class Operations:
         """Close the pool: leases get *deadline* seconds, then they are cut; 0 cuts at once."""
         account, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
         await self._keeper.release_minimum(account, actor)
-        eviction = await self._manager.evict(pool, EvictionReason.FORCED, deadline)
-        await self._journal.record(told.pool_evicted(eviction, actor))
+        # Shielded: an eviction goes on without its caller, and then it is told all the same.
+        closing = self._close(pool, EvictionReason.FORCED, deadline, actor)
+        eviction = await asyncio.shield(closing)
+        await self._journal.flush()
         return eviction
 
     async def drain(
@@ -66,7 +70,7 @@ class Operations:
     ) -> TenantPool:
         """Begin to close the pool and return at once; it refuses new leases from now on."""
         _, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
-        self._manager.drain_later(pool, deadline)
+        self._close(pool, EvictionReason.DRAINED, deadline, actor)
         event = told.pool_operated(
             "draining", pool.pool_id, actor, tenant=tenant_id, after={"deadline_seconds": deadline}
         )
@@ -107,6 +111,20 @@ class Operations:
             *(told.pool_evicted(eviction, actor) for eviction in evicted),
         )
         return SweepReport(evicted=tuple(evicted), skipped=tuple(_left_open(self._manager.pools())))
+
+    def _close(
+        self, pool: TenantPool, reason: EvictionReason, deadline: float, actor: Actor
+    ) -> asyncio.Task[Eviction]:
+        def tell(closed: asyncio.Task[Eviction]) -> None:
+            self._closing.discard(closed)
+            if not closed.cancelled():
+                self._journal.keep(told.pool_evicted(closed.result(), actor))
+
+        work = self._manager.evict(pool, reason, deadline)
+        closing = asyncio.create_task(work, name=f"pool {pool.pool_id}: evict and tell")
+        self._closing.add(closing)
+        closing.add_done_callback(tell)
+        return closing
 
     def _open_pool(self, tenant_id: str, *, whole_pool: bool) -> tuple[TenantAccount, TenantPool]:
         account = self._manager.account(tenant_id)

@@ -59,16 +59,20 @@ class Reconciler:
             CatalogInUse: another service has taken over this catalog.
         """
         saved = deleted = 0
+        is_reached = False
+        self._journal.keep(*self._wishes.take_untold())
         try:
             await self._sole.check()
             saved = await self._wishes.save_unsaved()
             await self._journal.flush()
-            deleted = await self._finish_deletions()
+            is_reached = True
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)
-        return ReconcileReport(
-            steps=await self._converge(), deletions_finished=deleted, changes_saved=saved
-        )
+        # Deletions may wait for a server; nobody else's pool is to wait for that.
+        steps = await self._converge()
+        if is_reached:
+            deleted = await self._finish_deletions()
+        return ReconcileReport(steps=steps, deletions_finished=deleted, changes_saved=saved)
 
     async def _finish_deletions(self) -> int:
         deleting = [

@@ -1,4 +1,4 @@
-"""The audit trail's sentences: which event tells which change."""
+"""The audit trail's sentences: which event tells which change; and the log's, in one place."""
 
 from __future__ import annotations
 
@@ -6,12 +6,27 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+
 from app.domain.desired import AdvisorSettings, DesiredPool, Tenant
 from app.domain.event import Actor, Event
 from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import TenantSpec
 from app.pools.eviction import Eviction
+
+_log = structlog.get_logger(__name__)
+
+
+def log(event: Event) -> None:
+    """Say in the log what was done, once it is."""
+    _log.info(
+        "done",
+        action=event.action,
+        tenant=event.tenant,
+        pool=event.pool,
+        actor=event.actor.name,
+    )
 
 
 def tenant_saved(before: Tenant | None, spec: TenantSpec, actor: Actor) -> Event:
@@ -48,9 +63,15 @@ def tenant_deleting(tenant: Tenant, actor: Actor) -> Event:
     )
 
 
-def tenant_deleted(tenant: Tenant, actor: Actor) -> Event:
+def tenant_deleted(tenant: Tenant, actor: Actor, eviction: Eviction | None = None) -> Event:
     """A tenant was forgotten, its login disabled, its data left."""
-    return Event(at=datetime.now(UTC), actor=actor, action="tenant.deleted", tenant=tenant.spec.id)
+    return Event(
+        at=datetime.now(UTC),
+        actor=actor,
+        action="tenant.deleted",
+        tenant=tenant.spec.id,
+        after={"closed": eviction.closed, "cut": eviction.cut} if eviction else None,
+    )
 
 
 def pool_wanted(

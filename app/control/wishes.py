@@ -6,6 +6,7 @@ while the catalog is away: such a wish is kept here and stored when the catalog 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from app.catalog.catalog import Catalog
@@ -13,7 +14,7 @@ from app.control import told
 from app.control.locks import KeyedLocks
 from app.domain.desired import DesiredPool
 from app.domain.errors import BudgetExceeded, ServerUnavailable
-from app.domain.event import Actor
+from app.domain.event import Actor, Event
 from app.domain.plan import ActualPool, Open, Pause, Resize, Resume, Step, plan
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import TenantSpec
@@ -31,7 +32,8 @@ class PoolWishes:
         self._catalog = catalog
         self._manager = manager
         self._locks = locks
-        self._unsaved: dict[str, tuple[DesiredPool, Actor]] = {}
+        self._unsaved: dict[str, DesiredPool] = {}
+        self._untold: list[Event] = []
 
     async def want(
         self,
@@ -55,19 +57,30 @@ class PoolWishes:
             size = self._manager.desired_size(spec.pool_id, spec.strategy)
         if paused is None:
             paused = before.paused if before else False
-        if size.min_size > (before.size.min_size if before else 0):
-            self._refuse_over_budget(spec, size)
-        desired, created = await self._catalog.pools.save(
-            spec.pool_id,
-            size,
-            paused=paused,
-            event=told.pool_wanted(
+        keeps_more = size.min_size > (before.size.min_size if before else 0)
+        # Two pools of one server must not both take what is left of its budget.
+        budget = self._locks.hold(f"server {spec.server}") if keeps_more else nullcontext()
+        async with budget:
+            if keeps_more:
+                self._refuse_over_budget(spec, size)
+            event = told.pool_wanted(
                 before, size, actor, spec.pool_id, paused=paused, spec=spec, reason=reason
-            ),
-            expected_generation=expected_generation,
-        )
-        self._unsaved.pop(spec.pool_id, None)
-        self._manager.want(desired)
+            )
+            # Against what the catalog has, a wish after an unsaved one may seem no change.
+            after_unsaved = spec.pool_id in self._unsaved
+            desired, created = await self._catalog.pools.save(
+                spec.pool_id,
+                size,
+                paused=paused,
+                event=None if after_unsaved else event,
+                expected_generation=expected_generation,
+            )
+            self._manager.want(desired)
+        if after_unsaved:
+            del self._unsaved[spec.pool_id]
+            self._tell_later(before, event)
+        elif before is None or before.generation != desired.generation:
+            told.log(event)
         return desired, created
 
     def keep_unsaved(
@@ -88,12 +101,32 @@ class PoolWishes:
             generation=before.generation if before else 0,
             updated_at=datetime.now(UTC),
         )
-        self._unsaved[spec.pool_id] = (desired, actor)
+        event = told.pool_wanted(
+            before, desired.size, actor, spec.pool_id, paused=desired.paused, spec=spec
+        )
+        self._tell_later(before, event)
+        self._unsaved[spec.pool_id] = desired
         self._manager.want(desired)
         return desired
 
-    async def carry_out(self, account: TenantAccount, steps: list[Step]) -> None:
-        """Do what `plan_for` said.
+    def forget(self, pool_id: str) -> None:
+        """Want nothing of the pool any more, stored or not: its tenant is gone."""
+        self._unsaved.pop(pool_id, None)
+        self._manager.unwant(pool_id)
+
+    def take_untold(self) -> list[Event]:
+        """What tells of changes kept while the catalog was away, since this was asked last."""
+        untold, self._untold = self._untold, []
+        return untold
+
+    def _tell_later(self, before: DesiredPool | None, event: Event) -> None:
+        if before is None or event.before != event.after:
+            self._untold.append(event)
+
+    async def carry_out(
+        self, account: TenantAccount, steps: list[Step], *, open_deadline: float = _OPEN_DEADLINE
+    ) -> None:
+        """Do what `plan_for` said; room for the pool is awaited *open_deadline* seconds.
 
         Raises:
             PoolLimitReached: there was no room to open the pool.
@@ -102,7 +135,7 @@ class PoolWishes:
         for step in steps:
             match step:
                 case Open():
-                    await self._manager.open_pool(account, _OPEN_DEADLINE)
+                    await self._manager.open_pool(account, open_deadline)
                 case Resize(after=size) if pool is not None:
                     self._manager.resize(pool, size)
                 case Pause() if pool is not None:
@@ -138,10 +171,18 @@ class PoolWishes:
         return plan(desired, actual, open_now=open_now)
 
     async def converge(self, account: TenantAccount, desired: DesiredPool) -> list[Step]:
-        """Carry out what is still to be done for a pool; the steps that were."""
-        async with self._locks.of(desired.pool_id):
+        """Carry out at once what is still to be done for a pool; the steps that were.
+
+        Waits neither for room nor for a change of the pool that is under way.
+
+        Raises:
+            PoolLimitReached: there is no room to open the pool now.
+        """
+        if self._locks.is_held(desired.pool_id):
+            return []
+        async with self._locks.hold(desired.pool_id):
             steps = self.plan_for(account, desired)
-            await self.carry_out(account, steps)
+            await self.carry_out(account, steps, open_deadline=0.0)
             return steps
 
     async def save_unsaved(self) -> int:
@@ -152,13 +193,14 @@ class PoolWishes:
         """
         saved = 0
         for pool_id in list(self._unsaved):
-            async with self._locks.of(pool_id):
-                if pool_id not in self._unsaved:  # a later wish was stored while we waited
+            if self._locks.is_held(pool_id):  # a change under way; the next turn saves it
+                continue
+            async with self._locks.hold(pool_id):
+                if pool_id not in self._unsaved:  # stored or forgotten meanwhile
                     continue
-                desired, actor = self._unsaved[pool_id]
-                event = told.pool_wanted(None, desired.size, actor, pool_id, paused=desired.paused)
+                desired = self._unsaved[pool_id]
                 stored, _ = await self._catalog.pools.save(
-                    pool_id, desired.size, paused=desired.paused, event=event
+                    pool_id, desired.size, paused=desired.paused
                 )
                 self._manager.want(stored)
                 del self._unsaved[pool_id]

@@ -144,13 +144,23 @@ class EmbeddedPostgres:
     async def look_after(self) -> bool:
         """Launch the server again if it ended by itself; whether that was needed.
 
+        Whatever comes of it, a failure or a cancellation, the next call goes on from there; the
+        directory stays ours until `stop()`.
+
         Raises:
-            EmbeddedPostgresError: it does not come up again.
+            EmbeddedPostgresError: it did not come up this time.
         """
-        if self._postmaster is None or self._postmaster.is_running():
+        postmaster, cluster, address = self._postmaster, self._cluster, self._address
+        if postmaster is None or cluster is None or address is None or postmaster.is_running():
             return False
-        log.error("embedded postgres ended by itself", pid=self._postmaster.pid)
-        await self.restart("immediate")
+        log.error("embedded postgres ended by itself", pid=postmaster.pid)
+        try:
+            port = await self._launch(cluster, port=address.port)
+        except OSError as error:
+            raise EmbeddedPostgresError(
+                f"the embedded Postgres in {self._data_dir} cannot be started: {error}",
+            ) from error
+        self._address = replace(address, port=port)
         return True
 
     async def restart(self, mode: Literal["fast", "immediate"] = "fast") -> EmbeddedAddress:

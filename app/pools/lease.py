@@ -39,11 +39,14 @@ RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
     "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
 )
+# Said outright, for a role may have made read-only its default.
+_BEGIN = "BEGIN READ WRITE"
 # What begin and cleanup may take, in seconds, before the connection counts as broken.
 _BEGIN_DEADLINE = 2.0
 _CLEANUP_DEADLINE = 5.0
 # A connection used more recently than this, in seconds, need not be tested before its use.
 _BYPASS_WINDOW = 0.5
+_UNKNOWN_STATEMENT = "26000"
 _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
 
@@ -149,7 +152,7 @@ class Lease:
             elif isinstance(error, _FOUND_READ_ONLY) and not self._terms.read_only:
                 # The server may have become a standby behind our back.
                 self._pool.server.doubt()
-            elif _leaves_connection_usable(kind):
+            elif _leaves_connection_usable(error):
                 # The borrower's own error must reach its caller, whatever becomes of the rest.
                 with suppress(LeaseLost, StatementFailed):
                     await self._clean_up(connection, commit=False)
@@ -211,11 +214,11 @@ def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
     """The statements before the work, for one round trip."""
     context = isolation.context(spec)
     if terms is USUAL_TERMS:
-        return f"BEGIN; {context}" if context else "BEGIN"
+        return f"{_BEGIN}; {context}" if context else _BEGIN
     local = "LOCAL " if terms.transaction else ""
     statements = []
     if terms.transaction:
-        statements.append("BEGIN READ ONLY" if terms.read_only else "BEGIN")
+        statements.append("BEGIN READ ONLY" if terms.read_only else _BEGIN)
         statements.append(context)
     elif terms.read_only:
         statements.append("SET default_transaction_read_only = on")
@@ -234,6 +237,9 @@ def closing(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit
     return f"ROLLBACK; {RESET}"
 
 
-def _leaves_connection_usable(kind: type[BaseException]) -> bool:
-    """Whether work that ended with an error of this kind left no statement half done."""
-    return issubclass(kind, Exception) and not issubclass(kind, driver.CONNECTION_ERRORS)
+def _leaves_connection_usable(error: BaseException | None) -> bool:
+    """Whether work that ended with *error* left no statement half done, or none missing."""
+    if isinstance(error, driver.CONNECTION_ERRORS) or not isinstance(error, Exception):
+        return False
+    # Somebody deallocated the statements that asyncpg believes to be prepared.
+    return getattr(error, "sqlstate", None) != _UNKNOWN_STATEMENT

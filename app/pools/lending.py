@@ -219,7 +219,7 @@ class LendingPool:
             recorder.timeouts += 1
         late = self.server.lag.since(waiter.since)
         ours = f" (our event loop was late by {late:.1f} s)" if late > _NOTABLE_LAG else ""
-        waited = f"{waiter.deadline - waiter.since:g} s{ours}"
+        waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
         waiter.fail(PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}."))
 
     def _abandon(self, waiter: Waiter) -> None:

@@ -314,10 +314,6 @@ class TenantPoolManager:
         """Close every pool unused for longer than its idle timeout; busy ones never are."""
         return [pool for rooms in self._rooms.values() for pool in rooms.evict_expired()]
 
-    def drain_later(self, pool: TenantPool, deadline: float) -> None:
-        """Begin to drain *pool*; after *deadline* seconds what still runs is cut."""
-        self._evict_later(pool, EvictionReason.DRAINED, deadline)
-
     def take_evictions(self) -> list[Eviction]:
         """Pools that gave way to others or were idle, since this was asked last."""
         untold = list(self._untold)

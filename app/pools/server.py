@@ -209,7 +209,9 @@ class Server:
 
     @asynccontextmanager
     async def admin(self, database: str | None = None) -> AsyncIterator[asyncpg.Connection]:
-        """An admin connection, in the server's own database unless another is named.
+        """The admin connection, in the server's own database unless another is named.
+
+        One at a time, so provisioning one tenant never meets provisioning another.
 
         Raises:
             ServerUnavailable: it cannot be reached.

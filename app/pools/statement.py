@@ -15,24 +15,33 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+from asyncpg.cursor import Cursor
 from asyncpg.prepared_stmt import PreparedStatement
 
 from app.domain.errors import (
     LeaseLost,
     QueryTimeout,
     ReadOnly,
-    ServerUnavailable,
     StatementFailed,
 )
 from app.pools import driver
 
 # The server cancels the statement first; this much later, in seconds, we stop waiting for it.
 _GRACE = 1.0
+# Rows fetched at once, and the most text and bytes of an answer: the loop has others to serve.
+_AT_A_TIME = 100
+_MOST_CHARACTERS = 8 * 1024 * 1024
 _TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "name", "json", "jsonb", "unknown"})
 # asyncpg would cut 7.5 to 7 and make 1.1 a long fraction; Postgres reads their text exactly.
 _EXACT_TYPES = frozenset({"int2", "int4", "int8", "oid", "numeric"})
 # COPY talks a protocol of its own, in which a prepared statement would hang.
 _COPY = re.compile(r"(?:[\s;]|--[^\n]*\n|/\*.*?\*/)*copy\b", re.IGNORECASE | re.DOTALL)
+
+
+_NO_MONTHS = """
+select bool_and(date_part('year', each) = 0 and date_part('month', each) = 0)
+from unnest($1::text[]::interval[]) as each
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,16 +99,31 @@ async def run(
             if not columns:
                 await statement.fetch(*arguments)
                 return _without_rows(statement.get_statusmsg())
-            cursor = await statement.cursor(*arguments)
-            rows = await cursor.fetch(max_rows + 1)
-    kept = tuple(tuple(row.values()) for row in rows[:max_rows])
+            rows, truncated = await _fetch(await statement.cursor(*arguments), max_rows)
     return StatementResult(
         columns=columns,
-        rows=kept,
-        row_count=len(kept),
-        truncated=len(rows) > max_rows,
+        rows=tuple(tuple(row.values()) for row in rows),
+        row_count=len(rows),
+        truncated=truncated,
         status=None,
     )
+
+
+async def _fetch(
+    cursor: Cursor[asyncpg.Record], max_rows: int
+) -> tuple[list[asyncpg.Record], bool]:
+    """Up to *max_rows* rows, or fewer that fit into an answer; and whether there were more."""
+    rows: list[asyncpg.Record] = []
+    size = 0
+    while batch := await cursor.fetch(_AT_A_TIME):
+        for row in batch:
+            size += sum(len(cell) for cell in row.values() if isinstance(cell, str | bytes))
+            if len(rows) == max_rows or (size > _MOST_CHARACTERS and rows):
+                return rows, True
+            if size > _MOST_CHARACTERS:
+                raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
+            rows.append(row)
+    return rows, False
 
 
 def _refuse_unsendable(sql: str) -> None:
@@ -145,7 +169,7 @@ async def _bind(
             as_text.append(position)
     if as_text:
         names = await connection.fetchrow(
-            "select " + ", ".join(f"format_type(${n}, null)" for n in range(1, len(as_text) + 1)),
+            "select " + ", ".join(f"format_type(${n}, -1)" for n in range(1, len(as_text) + 1)),
             *(types[position].oid for position in as_text),
         )
         casts = ", ".join(f"${n}::text::{name}" for n, name in enumerate(names or (), start=1))
@@ -155,7 +179,19 @@ async def _bind(
         )
         for position, value in zip(as_text, read or (), strict=True):
             arguments[position] = value
+        await _refuse_months(
+            connection, [params[each] for each in as_text if types[each].name == "interval"]
+        )
     return arguments
+
+
+async def _refuse_months(connection: asyncpg.Connection, intervals: Sequence[str]) -> None:
+    """Python's timedelta would make 30 days of a month, and write that."""
+    if intervals and not await connection.fetchval(_NO_MONTHS, intervals):
+        raise StatementFailed(
+            "Months and years do not survive as a parameter; write $n::text::interval.",
+            sqlstate="0A000",
+        )
 
 
 def _is_read_as_text(value: object, wanted: str) -> bool:
@@ -172,13 +208,18 @@ def _translated(timeout: float) -> Iterator[None]:
         raise QueryTimeout(f"The statement ran longer than {timeout:g} s.") from error
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise ReadOnly(f"The request is read-only: {error}") from error
-    except asyncpg.TooManyConnectionsError as error:
-        raise ServerUnavailable(str(error)) from error
-    except asyncpg.DataError as error:
+    except (asyncpg.DataError, asyncpg.TooManyConnectionsError) as error:
         raise _refused(error) from error
     except asyncpg.UnsupportedClientFeatureError as error:
         raise StatementFailed(
             "A parameter's type takes no value here; cast it to text.", sqlstate="0A000"
+        ) from error
+    except asyncpg.ProtocolError as error:
+        raise LeaseLost from error
+    except asyncpg.InternalClientError as error:
+        raise StatementFailed(
+            "A value is of a type that cannot be sent or shown; cast it to text.",
+            sqlstate="0A000",
         ) from error
     except driver.CONNECTION_ERRORS as error:
         raise LeaseLost from error

@@ -1,6 +1,6 @@
 """The settings themselves: one field per knob, its unit, default and reason underneath.
 
-Values and the rules between them; where they come from is `sources` and `loading`.
+Values and the rules between them; where they come from is `toml` and `loading`.
 Durations are seconds, sizes are connections unless the name says otherwise.
 """
 
@@ -10,7 +10,7 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,10 +20,11 @@ from pydantic_settings import (
 
 from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy
 from app.settings.endpoint import CatalogSettings, Port, ServerSettings, read_secret
-from app.settings.problems import ENV_DELIMITER, ENV_PREFIX, both_names
+from app.settings.problems import ENV_DELIMITER, ENV_PREFIX, SettingsError, both_names
 from app.settings.toml import read_toml
 
 EMBEDDED_SERVER = "local"
+_SHORTEST_KEY = 32
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
@@ -69,8 +70,9 @@ class Settings(BaseSettings):
     shutdown_seconds: Seconds = 5.0
     """How long leases may go on after SIGTERM; 5 s fits inside any orchestrator's grace."""
 
-    secret_key: SecretStr | None = Field(default=None, min_length=1)
-    """Key from which tenants' login passwords are derived; from the environment only."""
+    secret_key: SecretStr | None = None
+    """Key from which tenants' login passwords are derived, 32 characters at least; from the
+    environment only."""
 
     secret_key_file: Path | None = None
     """File with that key; when neither is given, one is made in data_dir, readable by us alone."""
@@ -190,6 +192,13 @@ class Settings(BaseSettings):
         """
         return init_settings, env_settings, InitSettingsSource(settings_cls, read_toml())
 
+    @field_validator("secret_key")
+    @classmethod
+    def _is_hard_to_guess(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key) < _SHORTEST_KEY:
+            raise ValueError(f"At least {_SHORTEST_KEY} characters are needed")
+        return key
+
     @model_validator(mode="after")
     def _is_not_open_to_all(self) -> Self:
         if not (self.allow_no_auth or _is_loopback(self.host)):
@@ -211,6 +220,11 @@ class Settings(BaseSettings):
     def _has_a_catalog_with_its_servers(self) -> Self:
         if self.servers and self.catalog is None:
             raise ValueError(f"{both_names('catalog')}: Required once servers are declared")
+        if self.catalog is not None and not self.servers:
+            raise ValueError(
+                f"{both_names('catalog')}: Of no use without declared servers;"
+                " the embedded server has its own"
+            )
         return self
 
     @model_validator(mode="after")
@@ -230,11 +244,17 @@ class Settings(BaseSettings):
         """Return the key for tenants' passwords; None when the operator gave none.
 
         Raises:
-            SettingsError: its file cannot be read, or is empty.
+            SettingsError: its file cannot be read, or holds too short a key.
         """
-        if self.secret_key_file is not None:
-            return read_secret(self.secret_key_file)
-        return self.secret_key
+        if self.secret_key_file is None:
+            return self.secret_key
+        key = read_secret(self.secret_key_file)
+        if len(key) < _SHORTEST_KEY:
+            raise SettingsError(
+                f"Cannot use {self.secret_key_file}:"
+                f" at least {_SHORTEST_KEY} characters are needed."
+            )
+        return key
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,10 +1,13 @@
 """Liveness and readiness over HTTP."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.fixtures.app import Api, ok
+from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 
@@ -71,11 +74,20 @@ async def test_a_poll_long_ago_is_too_old(api: Api) -> None:
     assert (check["ok"], check["required"]) == (False, True)
 
 
-async def test_a_server_that_is_away_is_told_but_does_no_harm(api: Api) -> None:
+async def test_a_server_that_is_away_is_told_but_does_no_harm(
+    database: Database,
+    catalog_database: Database,
+    fault_proxy: FaultProxy,
+    tmp_path: Path,
+) -> None:
     """The other servers' tenants are served."""
-    await eventually(lambda: is_ready(api))
-    [server] = api.service.manager.servers.values()
-    server.state = type(server.state).UNAVAILABLE
-    check = (await checks(api))["servers"]
+    distant = replace(database, host=fault_proxy.host, port=fault_proxy.port)
+    async with serving(distant, catalog_database, tmp_path) as api:
+        await eventually(lambda: is_ready(api))
+        fault_proxy.refuse()
+        await fault_proxy.reset()
+        [server] = api.service.manager.servers.values()
+        await server.refresh()
+        check = (await checks(api))["servers"]
     assert (check["ok"], check["required"]) == (False, False)
     assert "local" in check["detail"]

@@ -99,6 +99,20 @@ async def test_if_match_guards_the_size_too(api: Api) -> None:
     problem(refused, 412, "stale-version")
 
 
+async def test_the_version_of_an_open_pool_nobody_asked_for_can_be_matched(api: Api) -> None:
+    url = await api.tenant("acme")
+    await api.value(url, "select 1")
+    tag = (await api.client.get(f"{url}/pool")).headers["etag"]
+    assert tag == '"0"'
+    pool = f"{url}/pool"
+    refused = await api.client.put(pool, json={}, headers={"If-None-Match": "*"})
+    problem(refused, 412, "stale-version")
+    asked = await api.client.put(pool, json={"max_size": 2}, headers={"If-Match": tag})
+    assert ok(asked, 201)["generation"] == 1
+    refused = await api.client.put(pool, json={}, headers={"If-Match": tag})
+    problem(refused, 412, "stale-version")
+
+
 async def test_more_kept_connections_than_the_server_has_are_refused(api: Api) -> None:
     pool = await api.tenant("acme") + "/pool"
     refused = await api.client.put(pool, json={"min_size": 500, "max_size": 500})

@@ -6,6 +6,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from app.api.paging import encode_cursor
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from tests.catalog.values import recommendation
 from tests.fixtures.app import Api, ok, pointers, problem
@@ -139,6 +140,21 @@ async def test_a_senseless_filter_is_refused_with_its_name(
     unstarted: httpx.AsyncClient, query: str, parameter: str
 ) -> None:
     assert pointers(await unstarted.get(f"{URL}?{query}")) == [f"/query/{parameter}"]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["2026-07-14T12:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "1784030400"],
+)
+async def test_a_forged_cursor_is_refused_whether_the_catalog_is_there_or_not(
+    api_apart: Api, fault_proxy: FaultProxy, moment: str
+) -> None:
+    await given(api_apart)
+    url = f"{URL}?cursor={encode_cursor(moment, str(uuid4()))}"
+    assert pointers(await api_apart.client.get(url)) == ["/query/cursor"]
+    fault_proxy.refuse()
+    await fault_proxy.reset()
+    assert pointers(await api_apart.client.get(url)) == ["/query/cursor"]
 
 
 async def test_while_the_catalog_is_away_the_open_ones_are_served_and_marked(

@@ -6,13 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
 from app.control.advising import ADVISOR
+from app.control.keeper import PoolChange
 from app.domain.desired import AdvisorMode
-from app.domain.errors import RecommendationClosed, RecommendationNotFound
+from app.domain.errors import (
+    CatalogUnavailable,
+    PoolLimitReached,
+    RecommendationClosed,
+    RecommendationNotFound,
+)
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.waiting import eventually
@@ -142,3 +149,122 @@ async def test_settings_and_open_recommendations_survive_a_restart(control: Cont
     await control.advising.load()
     assert control.advising.open["acme"].id == recommendation.id
     assert control.advising.settings.mode is AdvisorMode.OFF
+
+
+async def in_mode(control: Control, mode: AdvisorMode) -> None:
+    """Have the advisor work in another mode."""
+    await control.advising.put_settings(replace(control.advising.settings, mode=mode), PERSON)
+
+
+async def test_advice_that_stands_is_obeyed_once_the_mode_is_apply(control: Control) -> None:
+    await control.tenant("acme")
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 2) == 1
+        await in_mode(control, AdvisorMode.APPLY)
+        assert await sampled(control, 2) == 0
+    assert control.manager.desired["acme"].size.max_size == 10
+    assert control.advising.open == {}
+
+
+async def test_advice_that_could_not_be_applied_is_tried_again(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    await in_mode(control, AdvisorMode.APPLY)
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise PoolLimitReached
+
+    async with crowd(control, "acme", waiting=4):
+        with monkeypatch.context() as patched:
+            patched.setattr(control.keeper, "resize_pool", refuse)
+            assert await sampled(control, 2) == 1
+        await sampled(control, 2)
+    assert control.manager.desired["acme"].size.max_size == 10
+
+
+async def test_advice_made_for_another_size_gives_way_to_new_advice(control: Control) -> None:
+    recommendation = await recommended(control)
+    control.advising._open["acme"] = replace(recommendation, max_size=7)
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 2) == 1
+    assert control.advising.open["acme"].max_size == 5
+
+
+async def test_advice_of_a_deleted_tenant_is_forgotten(control: Control) -> None:
+    await recommended(control)
+    await control.keeper.delete_tenant("acme", PERSON, deadline=1)
+    await control.advising.tick()
+    assert control.advising.open == {}
+
+
+async def test_advice_the_catalog_has_no_more_is_forgotten_when_it_expires(
+    control: Control,
+) -> None:
+    recommendation = await recommended(control)
+    await control.catalog.recommendations.close(
+        recommendation.id, RecommendationStatus.EXPIRED, at=datetime.now(UTC), closed_by="other"
+    )
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    control.advising._open["acme"] = replace(recommendation, expires_at=past)
+    await control.advising.tick()
+    assert control.advising.open == {}
+
+
+async def test_a_round_of_advice_ends_at_the_first_pool_the_catalog_does_not_answer_for(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    async with crowd(control, "acme", waiting=4):
+        await sampled(control, 1)
+        control.proxy.refuse()
+        await control.proxy.reset()
+        with pytest.raises(CatalogUnavailable):
+            await sampled(control, 1)
+
+
+async def test_advice_never_exceeds_the_budget_of_the_server(control: Control) -> None:
+    control.manager.servers["local"].budget.set_limit(7)
+    recommendation = await recommended(control)
+    assert recommendation.advice.new_size == 7
+    control.manager.servers["local"].budget.set_limit(6)
+    await control.advising.apply(recommendation.id, PERSON)
+    assert control.manager.desired["acme"].size.max_size == 6
+
+
+async def test_advice_never_takes_the_minimum_down(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool(
+        "acme", PoolChange(min_size=9, max_size=10, warmup_size=10), PERSON
+    )
+    await eventually(lambda: idle(control, "acme") == 10)
+    assert await sampled(control, 2) == 1
+    recommendation = control.advising.open["acme"]
+    assert recommendation.advice.new_size == 9
+    await control.keeper.put_pool("acme", PoolChange(min_size=10), PERSON)
+    with pytest.raises(RecommendationClosed):
+        await control.advising.apply(recommendation.id, PERSON)
+    assert control.manager.desired["acme"].size.min_size == 10
+
+
+def idle(control: Control, name: str) -> int:
+    """How many connections of a tenant's pool are idle."""
+    pool = control.manager.find(name)
+    return pool.metrics.idle_connections if pool else 0
+
+
+async def test_an_application_the_catalog_missed_is_told_as_it_is_and_finished_by_a_repeat(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommendation = await recommended(control)
+
+    async def away(*_: object, **__: object) -> None:
+        raise CatalogUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control.catalog.recommendations, "close", away)
+        with pytest.raises(CatalogUnavailable, match="The pool is resized"):
+            await control.advising.apply(recommendation.id, PERSON)
+    applied = await control.advising.apply(recommendation.id, PERSON)
+    assert applied.status is RecommendationStatus.APPLIED
+    assert (await control.actions()).count("pool.declared") == 1

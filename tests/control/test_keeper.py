@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import structlog
 
+from app.control import keeper, locks
 from app.control.keeper import PoolChange
 from app.domain.errors import (
     BudgetExceeded,
@@ -13,14 +15,19 @@ from app.domain.errors import (
     ImmutableField,
     InvalidInput,
     NotProvisioned,
+    PoolDraining,
     PoolIsShared,
     ServerNotFound,
+    ServerUnavailable,
     StaleVersion,
+    TenantDeleting,
     TenantNotFound,
+    Unavailable,
 )
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control, spec_of
+from tests.fixtures.waiting import eventually
 
 
 async def test_a_new_tenant_is_stored_known_and_told(control: Control) -> None:
@@ -198,3 +205,114 @@ async def test_nothing_is_changed_while_the_catalog_is_away(control: Control) ->
         await control.keeper.put_pool("acme", PoolChange(max_size=9), PERSON)
     assert "beta" not in control.manager.accounts
     assert "acme" not in control.manager.desired
+
+
+async def test_a_wish_kept_in_an_outage_goes_with_its_tenant(control: Control) -> None:
+    await control.tenant("acme")
+    control.proxy.refuse()
+    await control.proxy.reset()
+    await control.keeper.pause("acme", PERSON, paused=True)
+    await control.proxy.pass_through()
+    await control.keeper.delete_tenant("acme", PERSON, deadline=0)
+    assert (await control.reconciler.run_once()).changes_saved == 0
+    assert await control.catalog.pools.load() == ()
+
+
+async def test_a_pool_is_not_resized_for_a_tenant_that_is_gone(control: Control) -> None:
+    await control.tenant("acme")
+    account = control.manager.account("acme")
+    await control.keeper.delete_tenant("acme", PERSON, deadline=0)
+    with pytest.raises(TenantDeleting):
+        await control.keeper.resize_pool(account, 7, PERSON, reason="advice")
+    await control.keeper.release_minimum(account, PERSON)
+    assert await control.catalog.pools.load() == ()
+
+
+async def test_two_minimums_at_once_cannot_both_take_the_last_of_the_budget(
+    control: Control,
+) -> None:
+    control.manager.servers["local"].budget.set_limit(4)
+    await control.tenant("acme")
+    await control.tenant("beta")
+    answers = await asyncio.gather(
+        *(
+            control.keeper.put_pool(name, PoolChange(min_size=3, max_size=3), PERSON)
+            for name in ("acme", "beta")
+        ),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers].count(BudgetExceeded) == 1
+    assert len(control.manager.desired) == 1
+
+
+async def test_provisioning_that_takes_too_long_may_be_tried_again(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.keeper.put_tenant(spec_of("acme"), PERSON)
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper, "_PROVISION_DEADLINE", 0.0)
+        with pytest.raises(ServerUnavailable):
+            await control.keeper.provision("acme", PERSON)
+    await control.keeper.provision("acme", PERSON)
+
+
+async def test_a_tenant_of_an_undeclared_server_can_be_deleted(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    with monkeypatch.context() as patched:
+        patched.setattr(control.manager, "servers", {})
+        deletion = await control.keeper.delete_tenant("acme", PERSON, deadline=0)
+    assert not deletion.login_disabled
+    assert await control.catalog.tenants.load() == ()
+
+
+async def test_a_draining_pool_is_not_declared_until_it_is_closed(control: Control) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pool = await control.operations.drain("acme", PERSON, deadline=5)
+        await eventually(lambda: pool.is_closing)
+        with pytest.raises(PoolDraining):
+            await control.keeper.put_pool("acme", PoolChange(max_size=9), PERSON)
+    assert "acme" not in control.manager.desired
+
+
+async def test_a_change_does_not_wait_for_ever_for_another(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    monkeypatch.setattr(locks, "_HOLD_DEADLINE", 0.0)
+    async with control.keeper._locks.hold("acme"):
+        with pytest.raises(Unavailable, match="Another change of acme"):
+            await control.keeper.put_tenant(spec_of("acme", weight=2), PERSON)
+    await control.keeper.put_tenant(spec_of("acme", weight=2), PERSON)
+
+
+async def test_a_deletion_tells_what_it_closed(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
+    await control.keeper.delete_tenant("acme", PERSON, deadline=0)
+    [event] = await control.catalog.events.page(action="tenant.deleted")
+    assert event.after == {"closed": 1, "cut": 0}
+
+
+async def test_adopting_what_exists_is_told_every_time(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.provision("acme", PERSON, adopt=True)
+    assert (await control.actions()).count("tenant.provisioned") == 2
+
+
+async def test_the_log_says_each_change_once(control: Control) -> None:
+    with structlog.testing.capture_logs() as logged:
+        await control.tenant("acme")
+        for _ in range(2):
+            await control.keeper.put_pool("acme", PoolChange(max_size=3), PERSON)
+        await control.operations.recycle("acme", PERSON)
+    done = [entry for entry in logged if entry["event"] == "done"]
+    assert [(entry["log_level"], entry["action"]) for entry in done] == [
+        ("info", "tenant.created"),
+        ("info", "tenant.provisioned"),
+        ("info", "pool.declared"),
+        ("info", "pool.recycled"),
+    ]
+    assert {(entry["tenant"], entry["actor"]) for entry in done} == {("acme", PERSON.name)}

@@ -126,3 +126,30 @@ async def test_operations_work_while_the_catalog_is_away_and_are_told_later(
     told = await control.actions(pool="acme")
     assert {"pool.recycled", "pool.evicted"} <= set(told)
     assert control.journal.pending == ()
+
+
+async def test_an_eviction_nobody_waits_for_any_more_is_told_all_the_same(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        caller = asyncio.create_task(control.operations.evict("acme", PERSON, deadline=5))
+        pool = control.manager.find("acme")
+        assert pool is not None
+        await eventually(lambda: pool.is_closing)
+        caller.cancel()
+        await asyncio.wait({caller})
+        assert caller.cancelled()
+    await eventually(lambda: bool(control.journal.pending))
+    [event] = control.journal.pending
+    assert (event.action, event.reason, event.actor) == ("pool.evicted", "forced", PERSON)
+
+
+async def test_a_drained_pool_tells_what_it_closed(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
+    await control.operations.drain("acme", PERSON, deadline=0)
+    await eventually(lambda: control.manager.find("acme") is None)
+    await control.reconciler.run_once()
+    [event] = await control.catalog.events.page(action="pool.evicted")
+    assert (event.reason, event.after) == ("drained", {"closed": 1, "cut": 0})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AbstractAsyncContextManager
+
 import pytest
 
 from app.catalog.sole import SoleService
+from app.control import keeper
 from app.control.keeper import PoolChange
 from app.domain.errors import CatalogInUse
 from app.domain.pool import PoolSize, PoolState
+from app.domain.tenant import PoolStrategy, TenantId
 from tests.fixtures.catalog import address_of
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
@@ -70,3 +75,81 @@ async def test_it_ends_the_service_when_another_one_took_the_catalog(
             await control.reconciler.run_once()
     finally:
         await other.release()
+
+
+async def held(lock: AbstractAsyncContextManager[None], until: asyncio.Event) -> None:
+    """Hold a lock as a slow change would."""
+    async with lock:
+        await until.wait()
+
+
+async def test_a_deletion_under_way_keeps_nobody_from_converging(control: Control) -> None:
+    await control.tenant("leaving")
+    await control.tenant("kept")
+    event = (await control.catalog.events.page())[0]
+    await control.catalog.tenants.mark_deleting(TenantId("leaving"), event=event)
+    await control.catalog.pools.save("kept", PoolSize(min_size=1, max_size=3), paused=False)
+    await control.keeper.load()
+    done = asyncio.Event()
+    deletion = asyncio.create_task(held(control.keeper._locks.hold("leaving"), done))
+    await eventually(lambda: control.keeper._locks.is_held("leaving"))
+    async with asyncio.timeout(5):
+        report = await control.reconciler.run_once()
+    assert (report.steps, report.deletions_finished) == (1, 0)
+    done.set()
+    await deletion
+    assert (await control.reconciler.run_once()).deletions_finished == 1
+
+
+async def test_a_server_that_hangs_delays_a_deletion_only_for_a_while(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeper, "_RETIRE_DEADLINE", 0.0)
+        patched.setattr(control.manager.isolations[PoolStrategy.PER_TENANT], "retire", hang)
+        deletion = await control.keeper.delete_tenant("acme", PERSON, deadline=0)
+    assert not deletion.login_disabled
+    assert (await control.reconciler.run_once()).deletions_finished == 1
+
+
+async def test_a_change_under_way_is_not_waited_for(control: Control) -> None:
+    await control.tenant("acme")
+    await control.catalog.pools.save("acme", PoolSize(min_size=1, max_size=3), paused=False)
+    await control.keeper.load()
+    async with control.keeper._locks.hold("acme"), asyncio.timeout(5):
+        assert (await control.reconciler.run_once()).steps == 0
+    assert (await control.reconciler.run_once()).steps == 1
+
+
+async def test_changes_made_in_an_outage_are_told_as_they_were(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(), PERSON)
+    control.proxy.refuse()
+    await control.proxy.reset()
+    for paused in (True, True, False):
+        await control.keeper.pause("acme", PERSON, paused=paused)
+    await control.reconciler.run_once()
+    assert [one.action for one in control.journal.pending] == ["pool.paused", "pool.resumed"]
+    await control.proxy.pass_through()
+    await control.reconciler.run_once()
+    resumed, paused_event, declared = await control.catalog.events.page(pool="acme")
+    assert [resumed.action, paused_event.action] == ["pool.resumed", "pool.paused"]
+    assert (paused_event.tenant, paused_event.actor) == ("acme", PERSON)
+    assert paused_event.before == declared.after
+
+
+async def test_a_change_undone_after_an_outage_is_told_too(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(), PERSON)
+    control.proxy.refuse()
+    await control.proxy.reset()
+    await control.keeper.pause("acme", PERSON, paused=True)
+    await control.proxy.pass_through()
+    await control.keeper.pause("acme", PERSON, paused=False)
+    await control.reconciler.run_once()
+    assert (await control.actions(pool="acme"))[1:] == ["pool.paused", "pool.resumed"]

@@ -1,9 +1,11 @@
 """The embedded server dies or hangs under a living service."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -34,6 +36,49 @@ async def test_a_killed_server_comes_back_by_a_restart(private_postgres: Embedde
     await private_postgres.restart()
     async with database.connected() as connection:
         assert await connection.fetchval("SELECT 42") == 42
+
+
+async def test_a_server_that_does_not_come_up_is_tried_again_and_its_directory_kept(
+    private_postgres: EmbeddedPostgres,
+) -> None:
+    database = await superuser_of(private_postgres)
+    async with database.connected() as connection:
+        version = Path(await connection.fetchval("SHOW data_directory")) / "PG_VERSION"
+    os.kill(private_postgres.pid or 0, signal.SIGKILL)
+    await eventually(lambda: not is_alive(private_postgres.pid or 0))
+    version.rename(version.with_name("HIDDEN"))
+    for _ in range(2):
+        with pytest.raises(EmbeddedPostgresError, match="does not start"):
+            await private_postgres.look_after()
+        with pytest.raises(EmbeddedPostgresError, match="in use"):
+            await EmbeddedPostgres(private_postgres._data_dir).start()
+    version.with_name("HIDDEN").rename(version)
+    assert await private_postgres.look_after()
+    assert not await private_postgres.look_after()
+    async with database.connected() as connection:
+        assert await connection.fetchval("SELECT 42") == 42
+
+
+async def test_a_cancelled_relaunch_is_gone_on_with(private_postgres: EmbeddedPostgres) -> None:
+    database = await superuser_of(private_postgres)
+    killed = private_postgres.pid or 0
+    os.kill(killed, signal.SIGKILL)
+    await eventually(lambda: not is_alive(killed))
+    relaunch = asyncio.create_task(private_postgres.look_after(), name="relaunch")
+    await eventually(lambda: private_postgres.pid != killed)
+    relaunch.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await relaunch
+
+    async def answers() -> bool:
+        await private_postgres.look_after()
+        try:
+            async with database.connected() as connection:
+                return bool(await connection.fetchval("SELECT true"))
+        except (OSError, asyncpg.PostgresError):
+            return False
+
+    await eventually(answers, deadline=30)
 
 
 async def test_a_killed_server_does_not_hinder_the_stop(private_postgres: EmbeddedPostgres) -> None:

@@ -334,3 +334,30 @@ async def test_a_lease_without_any_working_connection_times_out(
         with pytest.raises(PoolTimeout):
             async with manager.lease("acme", timeout=0.05):
                 pass
+
+
+async def test_a_connection_whose_statements_were_deallocated_is_not_lent_again(
+    manager: TenantPoolManager,
+) -> None:
+    account = await provisioned(manager, "acme")
+    with pytest.raises(asyncpg.InvalidSQLStatementNameError):
+        async with manager.lease("acme") as connection:
+            await connection.fetch("select 1")
+            await connection.execute("deallocate all")
+            await connection.fetch("select 1")
+    async with manager.lease("acme") as connection:
+        assert await connection.fetchval("select 1") == 1
+    assert account.recorder.opened == 2
+
+
+async def test_a_role_that_made_read_only_its_default_can_still_write(
+    manager: TenantPoolManager,
+) -> None:
+    await provisioned(manager, "acme")
+    async with manager.lease("acme") as connection:
+        await connection.execute("alter role current_user set default_transaction_read_only = on")
+    pool = manager.find("acme")
+    assert pool is not None
+    pool.recycle()
+    async with manager.lease("acme") as connection:
+        await connection.execute("create table written (id int)")

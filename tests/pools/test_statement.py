@@ -258,3 +258,35 @@ async def test_a_value_the_driver_cannot_hold_is_told_and_leaves_the_connection_
     assert caught.value.sqlstate == "0A000"
     await connection.execute("rollback")
     assert await connection.fetchval("select 1") == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "param", "shown"),
+    [
+        ("select $1::bit(3)::text", "101", "101"),
+        ("select ($1::bit(3)[])[2]::text", "{101,110}", "110"),
+        ("select ($1::char(3)[])[1]::text", "{abc}", "abc"),
+        ("select $1::interval::text", "90 minutes", "01:30:00"),
+    ],
+)
+async def test_a_types_length_is_not_lost_on_the_way(
+    connection: asyncpg.Connection, sql: str, param: str, shown: str
+) -> None:
+    result = await execute(connection, sql, param)
+    assert result.rows == ((shown,),)
+
+
+async def test_months_are_refused_rather_than_made_thirty_days(
+    connection: asyncpg.Connection,
+) -> None:
+    with pytest.raises(StatementFailed, match="Months and years"):
+        await execute(connection, "select $1::interval", "1 mon")
+
+
+async def test_an_answer_has_a_size_as_well_as_a_number_of_rows(
+    connection: asyncpg.Connection,
+) -> None:
+    result = await execute(connection, "select repeat('x', 1048576) from generate_series(1, 20)")
+    assert (result.row_count, result.truncated) == (8, True)
+    with pytest.raises(StatementFailed, match="too large"):
+        await execute(connection, "select repeat('x', 16777216)")

@@ -20,8 +20,6 @@ select shobj_description(oid, 'pg_database') from pg_database where datname = $1
 """
 _LOOK_UP = {"ROLE": _ROLE_MARK, "SCHEMA": _SCHEMA_MARK, "DATABASE": _DATABASE_MARK}
 
-# Provisioning of one server goes one at a time: roles are shared by all its databases.
-_LOCK = "select pg_advisory_lock(hashtext('poolkeeper: provisioning'))"
 _LOGIN_ROLE = "ROLE %I LOGIN PASSWORD %L"
 # Only a superuser may name them; whoever else creates a role gives it none of them.
 _NO_POWERS = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
@@ -50,10 +48,6 @@ class Objects:
         )
         await self.connection.execute(statement)
 
-    async def lock(self) -> None:
-        """Wait for other provisioning on this server; until the connection is closed."""
-        await self.connection.execute(_LOCK)
-
     async def is_ours(self, kind: str, name: str, *, mark: str, adopt: bool) -> bool:
         """Whether *name* exists and may be used; False if it has yet to be created.
 
@@ -81,6 +75,8 @@ class Objects:
         await self.run(f"{verb} {_LOGIN_ROLE}{_NO_POWERS if superuser else ''}", name, verifier)
         if await self.connection.fetchval(_HAS_POWERS, name):
             raise ProvisioningFailed(f"The role {name} has privileges no tenant may have.")
+        # What a role has set for its own sessions could keep it from working, or from writing.
+        await self.run("ALTER ROLE %I RESET ALL", name)
         await self.run("COMMENT ON ROLE %I IS %L", name, mark)
         if not superuser:
             await self.run("GRANT %I TO CURRENT_USER", name)

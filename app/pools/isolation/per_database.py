@@ -42,7 +42,6 @@ class PerDatabase:
         async with server.admin() as connection:
             objects = Objects(connection)
             async with connection.transaction():
-                await objects.lock()
                 owned = await connection.fetchval(_OWNED_BY_MARKED_ROLE, name, mark)
                 exists = owned or await objects.is_ours("DATABASE", name, mark=mark, adopt=adopt)
                 verifier = self._credentials.verifier(server.name, name)

@@ -37,7 +37,6 @@ class PerTenant:
         name, mark, database = tenant.spec.id.object_name, mark_of(tenant), server.admin_login
         async with server.admin() as connection, connection.transaction():
             objects = Objects(connection)
-            await objects.lock()
             exists = await objects.is_ours("SCHEMA", name, mark=mark, adopt=adopt)
             verifier = self._credentials.verifier(server.name, name)
             await objects.login_role(name, verifier, mark=mark, adopt=adopt)
@@ -49,6 +48,7 @@ class PerTenant:
             await objects.run("REVOKE ALL ON SCHEMA %I FROM PUBLIC", name)
             await objects.run("GRANT CONNECT ON DATABASE %I TO %I", database.database, name)
             await objects.run("GRANT TEMPORARY ON DATABASE %I TO %I", database.database, name)
+            await objects.run("ALTER ROLE %I IN DATABASE %I RESET ALL", name, database.database)
             await objects.run(
                 "ALTER ROLE %I IN DATABASE %I SET search_path = %I, pg_temp",
                 *(name, database.database, name),

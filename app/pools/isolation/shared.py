@@ -43,7 +43,6 @@ class Shared:
         """Create the shared role."""
         async with server.admin() as connection, connection.transaction():
             objects = Objects(connection)
-            await objects.lock()
             verifier = self._credentials.verifier(server.name, SHARED_ROLE)
             await objects.login_role(SHARED_ROLE, verifier, mark=_MARK, adopt=adopt)
             await objects.run(
