@@ -60,7 +60,7 @@ openapi: $(RUNTIME) ## Write openapi/openapi.json anew
 	@$(BIN)/poolkeeper openapi > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
 
-bench: $(RUNTIME) ## Measure, and print the figures
+bench: $(DEV) ## Measure, and print the figures
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -221,7 +221,7 @@ async def _light_load(manager: TenantPoolManager, names: list[str], *, seed: int
     waits: list[float] = []
 
     async def now_and_then(name: str) -> None:
-        for pause in [chance.expovariate(2.0) for _ in range(4)]:
+        for pause in [chance.expovariate(2.0) for _ in range(3)]:
             await asyncio.sleep(pause)
             asked = perf_counter()
             async with manager.lease(name, timeout=60.0):
