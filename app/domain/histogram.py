@@ -32,8 +32,8 @@ class Histogram:
         bucket = _ZERO_BUCKET
         if seconds > _SMALLEST:
             bucket = floor(log2(seconds) * _BUCKETS_PER_OCTAVE)
-            if seconds > self.longest:  # noqa: PLR1730 - on every lease: max() takes twice as long
-                self.longest = seconds
+        if seconds > self.longest:  # noqa: PLR1730 - on every lease: max() takes twice as long
+            self.longest = seconds
         counts = self.counts
         counts[bucket] = counts.get(bucket, 0) + 1
 
