@@ -74,6 +74,7 @@ def _route_libraries(level: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
+        logger.setLevel(logging.NOTSET)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel("DEBUG" if level == "DEBUG" else "WARNING")
     logging.captureWarnings(capture=True)

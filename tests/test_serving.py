@@ -56,7 +56,7 @@ async def test_a_request_that_is_cut_off_at_the_end_is_answered_with_a_problem()
         await asyncio.Event().wait()
 
     last_words = LastWords(hangs)
-    server = uvicorn.Server(uvicorn.Config(last_words))
+    server = uvicorn.Server(uvicorn.Config(last_words, log_config=None))
     last_words.are_said_by(server)
     server.should_exit = True
     said: list[Any] = []
