@@ -21,7 +21,8 @@ from app.demo import DemoFailed, show
 from app.domain.errors import PoolkeeperError
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.logs import configure_logging
-from app.main import create_app, find_postgres
+from app.main import create_app
+from app.postgres import find_postgres
 from app.serving import Serving, run, signals_end_cleanly
 from app.settings import Settings, SettingsError, load_settings
 

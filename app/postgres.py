@@ -1,0 +1,134 @@
+"""Where Postgres is: the declared servers, the catalog's, or an embedded one started here.
+
+Translates settings into servers and addresses, and owns nothing after that: who starts and
+stops what is decided in `app.main`.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from app.catalog.database import CONNECTIONS as CATALOG_CONNECTIONS
+from app.catalog.database import CatalogAddress
+from app.embedded import EmbeddedPostgres
+from app.pools.driver import Login, TlsMode
+from app.pools.lag import LoopLag
+from app.pools.server import Server
+from app.settings import EMBEDDED_SERVER, Endpoint, ServerSettings, Settings
+
+# What the catalog holds on its server: its pool, and the connection with the service's lock.
+_CATALOG_HOLDS = CATALOG_CONNECTIONS + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postgres:
+    """Where everything is: tenants' servers, the catalog, and our own Postgres if there is one."""
+
+    servers: Mapping[str, Server]
+    catalog: CatalogAddress
+    lag: LoopLag
+    embedded: EmbeddedPostgres | None = None
+
+
+async def find_postgres(settings: Settings, stack: AsyncExitStack) -> Postgres:
+    """The declared servers, or the embedded one, started and stopped with *stack*.
+
+    Raises:
+        EmbeddedPostgresError, SettingsError: it cannot be started, or a secret not be read.
+    """
+    lag = LoopLag()
+    if settings.catalog is not None and not settings.is_embedded:
+        declared = {
+            name: _declared_server(settings, name, server, lag)
+            for name, server in settings.servers.items()
+        }
+        catalog = _address(settings.catalog, settings.catalog.database)
+        return Postgres(servers=declared, catalog=catalog, lag=lag)
+    embedded = EmbeddedPostgres(
+        settings.data_dir, max_connections=settings.embedded_max_connections
+    )
+    stack.push_async_callback(embedded.stop)
+    place = await embedded.start()
+    admin = Login(
+        host=place.host,
+        port=place.port,
+        user=place.user,
+        password=place.password,
+        database=place.tenant_database,
+    )
+    address = CatalogAddress(
+        host=place.host,
+        port=place.port,
+        user=place.user,
+        password=place.password,
+        database=place.catalog_database,
+    )
+    keep_free = settings.budget_margin + _CATALOG_HOLDS
+    servers = {EMBEDDED_SERVER: _server(settings, EMBEDDED_SERVER, admin, keep_free, lag)}
+    return Postgres(servers=servers, catalog=address, lag=lag, embedded=embedded)
+
+
+def _declared_server(
+    settings: Settings, name: str, declared: ServerSettings, lag: LoopLag
+) -> Server:
+    margin = declared.budget_margin
+    keep_free = settings.budget_margin if margin is None else margin
+    catalog = settings.catalog
+    if catalog is not None and (catalog.host, catalog.port) == (declared.host, declared.port):
+        keep_free += _CATALOG_HOLDS
+    admin = Login(
+        host=declared.host,
+        port=declared.port,
+        user=declared.user,
+        password=declared.read_password().get_secret_value(),
+        database=declared.database,
+        tls=_tls(declared),
+    )
+    return _server(settings, name, admin, keep_free, lag, budget=declared.budget)
+
+
+def _server(
+    settings: Settings,
+    name: str,
+    admin: Login,
+    keep_free: int,
+    lag: LoopLag,
+    *,
+    budget: int | None = None,
+) -> Server:
+    return Server(
+        name,
+        admin,
+        max_connecting=settings.max_connecting or 2 * (os.cpu_count() or 1),
+        kept_free=keep_free,
+        fixed_budget=budget,
+        connect_timeout=settings.connect_timeout_seconds,
+        lag=lag,
+    )
+
+
+def _address(endpoint: Endpoint, database: str) -> CatalogAddress:
+    return CatalogAddress(
+        host=endpoint.host,
+        port=endpoint.port,
+        user=endpoint.user,
+        password=endpoint.read_password().get_secret_value(),
+        database=database,
+        ssl=_tls(endpoint),
+    )
+
+
+def _tls(endpoint: Endpoint) -> ssl.SSLContext | TlsMode | Literal[False]:
+    """What asyncpg takes; never a path of its own choosing in somebody's home directory."""
+    match endpoint.tls:
+        case "disable":
+            return False
+        case "prefer" | "require":
+            return endpoint.tls
+        case "verify-full":
+            return ssl.create_default_context(cafile=endpoint.tls_ca_file)
