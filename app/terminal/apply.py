@@ -1,0 +1,149 @@
+"""`poolkeeper apply -f tenants.yaml`: show the way to what a file says, then go it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from app.terminal.manifest import Manifest, ManifestError, Step, Verb, plan
+from app.terminal.remote import Exit, Remote, RemoteError
+from app.terminal.session import DEFAULT_URL, JsonOption, KeyFileOption, Session, UrlOption
+
+_SIGNS = {
+    Verb.CREATE: ("+", "green"),
+    Verb.CHANGE: ("~", "yellow"),
+    Verb.PROVISION: ("+", "green"),
+    Verb.RESIZE: ("~", "yellow"),
+    Verb.DELETE: ("-", "red"),
+    Verb.REFUSE: ("!", "red"),
+}
+
+
+def apply(
+    *,
+    file: Annotated[
+        str, typer.Option("--file", "-f", help="YAML with the tenants; - reads stdin.")
+    ],
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete tenants the file does not name; data stays.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan, change nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")] = False,
+    url: UrlOption = DEFAULT_URL,
+    key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Declare, change, provision and resize tenants until they are as a file says."""
+    manifest = _read(file)
+    session = Session(url=url, key_file=key_file, as_json=as_json)
+    with session.remote() as remote:
+        steps = _plan(remote, manifest, prune=prune)
+        if dry_run or not steps or any(step.verb is Verb.REFUSE for step in steps):
+            session.show(
+                lambda: {"steps": [asdict(step) for step in steps]}, lambda _: _told(steps)
+            )
+            refused = any(step.verb is Verb.REFUSE for step in steps)
+            raise typer.Exit(Exit.REFUSED if refused else 0)
+        if not as_json:
+            Console(stderr=True).print(_told(steps))
+        deleted = sum(step.verb is Verb.DELETE for step in steps)
+        if deleted and not yes:
+            typer.confirm(f"Delete {deleted} tenants? Their data stays.", abort=True, err=True)
+        done, failures = _carry_out(remote, steps)
+        session.show(
+            lambda: {"done": done, "failed": failures},
+            lambda _: f"{done} done, {len(failures)} failed",
+        )
+    if failures:
+        raise typer.Exit(Exit.REFUSED)
+
+
+def _read(file: str) -> Manifest:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        return Manifest.read(text)
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        typer.echo(f"poolkeeper: Cannot read {file}: {why}.", err=True)
+        raise typer.Exit(Exit.USAGE) from error
+    except ManifestError as error:
+        typer.echo(f"poolkeeper: {file}: {error}", err=True)
+        raise typer.Exit(Exit.USAGE) from error
+
+
+def _plan(remote: Remote, manifest: Manifest, *, prune: bool) -> list[Step]:
+    actual = {each["id"]: each for each in remote.items("/v1/tenants")}
+    pools: Mapping[str, Any] = {
+        tenant: remote.get(f"/v1/tenants/{tenant}/pool")
+        for tenant, declared in manifest.tenants.items()
+        if declared.pool is not None and tenant in actual
+    }
+    return plan(manifest, actual, pools, prune=prune)
+
+
+def _carry_out(remote: Remote, steps: Sequence[Step]) -> tuple[int, list[dict[str, str]]]:
+    """Do one step after the other; a tenant of which one failed is left alone from there on.
+
+    How many were done, and which failed.
+    """
+    failures: list[dict[str, str]] = []
+    done = 0
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("applying", total=len(steps))
+        failed: set[str] = set()
+        for step in steps:
+            progress.update(task, description=f"{step.verb} {step.tenant}")
+            if step.tenant not in failed:
+                try:
+                    _do(remote, step)
+                    done += 1
+                except RemoteError as error:
+                    if error.code in {Exit.UNREACHABLE, Exit.FORBIDDEN}:
+                        raise
+                    failed.add(step.tenant)
+                    failures.append(
+                        {"tenant": step.tenant, "step": step.verb, "reason": str(error)}
+                    )
+                    progress.console.print(Text(f"! {step.verb} {step.tenant}: {error}", "red"))
+            progress.advance(task)
+    return done, failures
+
+
+def _do(remote: Remote, step: Step) -> None:
+    path = f"/v1/tenants/{step.tenant}"
+    match step.verb:
+        case Verb.CREATE | Verb.CHANGE:
+            remote.put(path, step.body or {})
+        case Verb.PROVISION:
+            remote.post(f"{path}/provision")
+        case Verb.RESIZE:
+            remote.put(f"{path}/pool", step.body or {})
+        case Verb.DELETE:
+            remote.delete(path)
+        case Verb.REFUSE:
+            raise RemoteError(step.what, Exit.REFUSED)
+
+
+def _told(steps: Sequence[Step]) -> Text:
+    """The plan, as tools people know show one."""
+    if not steps:
+        return Text("Nothing to do: the service is as the file says.")
+    told = Text()
+    for step in steps:
+        sign, colour = _SIGNS[step.verb]
+        told.append(f"{sign} {step.verb} {step.tenant}: {step.what}\n", style=colour)
+    counts = Counter(step.verb for step in steps)
+    told.append(", ".join(f"{counts[verb]} to {verb}" for verb in Verb if counts[verb]))
+    return told
