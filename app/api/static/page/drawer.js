@@ -1,0 +1,229 @@
+// One tenant's drawer: its numbers, its past with what happened to it, and what can be done.
+
+import { get, list, post, put, remove } from "./api.js";
+import { drawChart } from "./chart.js";
+import { ago, byId, h, milliseconds, say } from "./element.js";
+
+const SPANS = [["15 min", 900, 15], ["1 h", 3600, 60], ["6 h", 21_600, 300], ["24 h", 86_400, 900]];
+
+const CHARTS = [
+  {
+    title: "Connections and who waits",
+    unit: "",
+    lines: [
+      { key: "total_connections", label: "size", steps: true, fill: true },
+      { key: "active_connections", label: "active", steps: true },
+      { key: "waiting_requests", label: "waiting", steps: true },
+    ],
+  },
+  {
+    title: "Wait and hold, p95",
+    unit: "ms",
+    lines: [{ key: "wait_p95_ms", label: "wait" }, { key: "hold_p95_ms", label: "hold" }],
+  },
+  { title: "Connects, p95", unit: "ms", lines: [{ key: "connect_p95_ms", label: "connect" }] },
+];
+
+export class Drawer {
+  constructor({ act, confirm }) {
+    this.act = act;
+    this.confirm = confirm;
+    this.place = byId("drawer");
+    this.pool = null;
+    this.span = SPANS[0];
+    this.plots = [];
+    document.addEventListener("keydown", (event) => {
+      const isInDialog = document.querySelector("dialog[open]") !== null;
+      if (event.key === "Escape" && !isInDialog && !this.place.hidden) this.close();
+    });
+  }
+
+  get isShared() {
+    return this.pool.startsWith("shared@");
+  }
+
+  async open(pool) {
+    this.opener = document.activeElement;
+    this.pool = pool;
+    this.frame();
+    this.place.hidden = false;
+    document.body.classList.add("drawn");
+    byId("drawer-close").focus();
+    await this.refresh();
+  }
+
+  close() {
+    this.place.hidden = true;
+    this.pool = null;
+    document.body.classList.remove("drawn");
+    this.clear();
+    this.opener?.focus();
+  }
+
+  clear() {
+    for (const plot of this.plots) plot.destroy();
+    this.plots = [];
+  }
+
+  frame() {
+    const spans = SPANS.map((span) =>
+      h("button", { type: "button", "aria-pressed": String(span === this.span), onclick: () => this.choose(span) }, span[0]));
+    this.place.replaceChildren(
+      h("div", { class: "bar" },
+        h("h2", { id: "drawer-heading" }, this.pool),
+        h("button", { id: "drawer-close", type: "button", title: "Close (Esc)", onclick: () => this.close() }, "Close")),
+      h("p", { id: "drawer-trouble", role: "status", hidden: true }),
+      h("dl", { id: "drawer-facts" }),
+      h("div", { id: "drawer-actions", class: "buttons" }),
+      h("div", { id: "drawer-spans", class: "buttons", role: "group", "aria-label": "Time shown" }, ...spans),
+      ...CHARTS.map((_, at) => h("div", { id: `chart-${at}`, class: "chart" })),
+      h("h3", {}, "What happened"),
+      h("ol", { id: "drawer-events" }),
+    );
+  }
+
+  async choose(span) {
+    this.span = span;
+    for (const button of byId("drawer-spans").children) {
+      button.setAttribute("aria-pressed", String(button.textContent === span[0]));
+    }
+    await this.refresh();
+  }
+
+  // Fetches everything anew; what a slower, earlier refresh brings is dropped.
+  async refresh() {
+    const pool = this.pool;
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    if (pool === null) return;
+    try {
+      const seen = await (this.isShared ? this.lookAtPool(pool) : this.lookAtTenant(pool));
+      if (turn !== this.turn || this.pool !== pool) return;
+      this.draw(seen);
+      this.trouble(null);
+    } catch (error) {
+      if (turn === this.turn && this.pool === pool) this.trouble(error.message);
+    }
+  }
+
+  trouble(text) {
+    byId("drawer-trouble").hidden = text === null;
+    if (text !== null) say(byId("drawer-trouble"), text);
+  }
+
+  async lookAtTenant(tenant) {
+    const [, seconds, step] = this.span;
+    const to = Math.floor(Date.now() / 1000);
+    const from = to - seconds;
+    const range = `from=${moment(from)}&to=${moment(to)}&step_seconds=${step}`;
+    const [view, stats, past, events, advice] = await Promise.all([
+      get(`v1/tenants/${tenant}`),
+      get(`v1/tenants/${tenant}/stats`),
+      get(`v1/tenants/${tenant}/stats/history?${range}`),
+      list(`v1/events?tenant=${tenant}&since=${moment(from)}&limit=100`, 100),
+      list(`v1/recommendations?tenant=${tenant}&limit=100`, 100),
+    ]);
+    return { view, stats, points: past.items, from, to, happened: happened(events.items, advice.items, from) };
+  }
+
+  async lookAtPool(pool) {
+    const [, seconds, step] = this.span;
+    const to = Math.floor(Date.now() / 1000);
+    const from = to - seconds;
+    const range = `from=${moment(from)}&to=${moment(to)}&step_seconds=${step}`;
+    const [past, events, advice] = await Promise.all([
+      get(`v1/pools/${pool}/stats/history?${range}`),
+      list(`v1/events?pool=${pool}&since=${moment(from)}&limit=100`, 100),
+      list(`v1/recommendations?pool=${pool}&limit=100`, 100),
+    ]);
+    return { points: past.items, from, to, happened: happened(events.items, advice.items, from) };
+  }
+
+  draw({ view, stats, points, from, to, happened: told }) {
+    byId("drawer-facts").replaceChildren(...(view ? facts(view, stats) : []));
+    this.drawActions(view);
+    const plotted = points.map((point) => ({ ...point, at: new Date(point.at) / 1000 }));
+    this.clear();
+    this.plots = CHARTS.map((chart, at) =>
+      drawChart(byId(`chart-${at}`), { ...chart, points: plotted, moments: told, from, to }));
+    const items = told.map(({ at, text }) => h("li", {}, h("time", {}, ago(at * 1000)), ` ${text}`));
+    byId("drawer-events").replaceChildren(...(items.length ? items : [h("li", {}, "Nothing in this time.")]));
+  }
+
+  drawActions(view) {
+    // Buttons stay while the numbers change; only what they can do is decided anew.
+    const state = view?.pool?.state ?? "closed";
+    if (this.drawnFor === `${this.pool} ${state}` && byId("drawer-actions").children.length) return;
+    this.drawnFor = `${this.pool} ${state}`;
+    const actions = this.isShared ? [] : this.actions(state);
+    byId("drawer-actions").replaceChildren(...actions);
+  }
+
+  actions(state) {
+    const path = `v1/tenants/${this.pool}/pool`;
+    const scope = "?scope=pool";
+    const button = (label, run, question) =>
+      h("button", { type: "button", onclick: () => this.run(label, run, question) }, label);
+    const size = h("input", { id: "drawer-size", type: "number", min: 1, max: 10_000, "aria-label": "max_size" });
+    const resize = h("form", { class: "resize", onsubmit: (event) => {
+      event.preventDefault();
+      const wanted = size.valueAsNumber;
+      if (wanted >= 1) this.run("Resize", () => put(`${path}${scope}`, { max_size: wanted }));
+    } }, h("label", { for: "drawer-size" }, "max_size"), size, h("button", {}, "Resize"));
+    const paused = state === "paused";
+    return [
+      resize,
+      paused ? button("Resume", () => post(`${path}/resume${scope}`))
+        : button("Pause", () => post(`${path}/pause${scope}`), "Callers will get an error until it is resumed."),
+      button("Recycle", () => post(`${path}/recycle${scope}`)),
+      button("Check", () => post(`${path}/check${scope}`)),
+      button("Evict", () => remove(`${path}${scope}`), "Its connections are closed; the next request opens it again."),
+    ];
+  }
+
+  async run(label, action, question) {
+    if (question && !(await this.confirm(`${label} ${this.pool}?`, question))) return;
+    await this.act(action);
+    await this.refresh();
+  }
+}
+
+function moment(seconds) {
+  return new Date(seconds * 1000).toISOString();
+}
+
+function facts(view, stats) {
+  const pool = view.pool;
+  const pairs = [
+    ["Strategy", `${view.strategy} on ${view.server}`],
+    ["Tenant", `${view.state}, weight ${view.weight}`],
+    ["Pool", pool ? `${pool.state}: ${pool.active} active, ${pool.idle} idle, ${pool.waiting} waiting` : "not open"],
+    ["Wait p50, p95, p99", three(stats.wait)],
+    ["Hold p50, p95, p99", three(stats.hold)],
+    ["Leases", `${stats.connections_acquired}, ${stats.timeouts} timeouts, ${stats.rejected} rejected`],
+  ];
+  if (view.isolation?.assurance) pairs.push(["Isolation", view.isolation.assurance]);
+  for (const check of view.isolation?.checks ?? []) {
+    if (!check.ok) pairs.push([check.severity, `${check.name}: ${check.detail ?? ""}`]);
+  }
+  return pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+}
+
+function three({ p50_ms, p95_ms, p99_ms }) {
+  return [p50_ms, p95_ms, p99_ms].map(milliseconds).join(", ");
+}
+
+function happened(events, recommendations, from) {
+  const told = [
+    ...events.map((event) => ({
+      at: new Date(event.at) / 1000,
+      kind: "event",
+      text: `${event.actor}: ${event.action}${event.reason ? ` (${event.reason})` : ""}`,
+    })),
+    ...recommendations.map((each) => ({
+      at: new Date(each.created_at) / 1000,
+      kind: "recommendation",
+      text: `advisor: ${each.reason} [${each.status}]`,
+    })),
+  ];
+  return told.filter((each) => each.at >= from).sort((a, b) => b.at - a.at);
+}

@@ -1,0 +1,36 @@
+// Elements out of words: text is always text, never markup.
+
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === false || value === null || value === undefined) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") Object.assign(element.style, value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+// Puts text in only where it changed, so that screen readers and selections are left in peace.
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function milliseconds(value) {
+  if (value === null || value === undefined) return "–";
+  if (value >= 10_000) return `${(value / 1000).toFixed(1)} s`;
+  return value >= 100 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
+}
+
+export function ago(moment) {
+  const seconds = Math.max(0, Math.round((Date.now() - new Date(moment)) / 1000));
+  for (const [unit, letter] of [[86_400, "d"], [3600, "h"], [60, "min"]]) {
+    if (seconds >= unit) return `${Math.floor(seconds / unit)} ${letter} ago`;
+  }
+  return `${seconds} s ago`;
+}

@@ -1,0 +1,85 @@
+"""A browser, and a running service to look at with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import Served, served
+
+# Without these it looks for hosts of its maker, and as root it does not start.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+_PATIENCE_MS = 20_000
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium without a screen."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("There is no chromium on this machine: the page was not looked at.")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        await browser.close()
+
+
+class Tab:
+    """A tab of the browser, and what went wrong in it."""
+
+    def __init__(self, page: Page, context: BrowserContext, address: str) -> None:
+        self.page = page
+        self.context = context
+        self.address = address
+        self.errors: list[str] = []
+        self.strangers: list[str] = []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self._note(request.url))
+
+    def _note(self, url: str) -> None:
+        if not url.startswith((self.address, "data:")):
+            self.strangers.append(url)
+
+
+@pytest_asyncio.fixture
+async def service(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Served]:
+    """A service that samples twice a second and advises as often."""
+    async with served(
+        tmp_path,
+        tenants_in=database,
+        catalog_in=catalog_database,
+        poll_interval_seconds=0.5,
+        advisor_interval_seconds=0.5,
+        per_tenant_pool_size=2,
+    ) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def tab(browser: Browser, service: Served) -> AsyncIterator[Tab]:
+    """A tab that has not opened the page yet; nothing may have gone wrong in it at the end."""
+    address = str(service.client.base_url).rstrip("/")
+    context = await browser.new_context(base_url=address)
+    context.set_default_timeout(_PATIENCE_MS)
+    expect.set_options(timeout=_PATIENCE_MS)
+    tab = Tab(await context.new_page(), context, address)
+    yield tab
+    await context.close()
+    assert tab.errors == []
+    assert tab.strangers == []

@@ -1,0 +1,127 @@
+"""The page in a browser: what somebody sees and does who was paged at night."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Page, expect
+
+from tests.fixtures.served import Served
+from tests.page.conftest import Tab
+
+SERIOUS = {"serious", "critical"}
+
+
+@asynccontextmanager
+async def crowd(service: Served, tenant: str, callers: int) -> AsyncIterator[None]:
+    """So many callers of one tenant, each holding a connection for a while, again and again."""
+
+    async def call() -> None:
+        while True:
+            await service.query(tenant, "SELECT pg_sleep(0.2)")
+
+    tasks = [asyncio.create_task(call(), name=f"caller {number}") for number in range(callers)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def serious(page: Page) -> list[str]:
+    """What axe finds that keeps people out."""
+    found = await Axe().run(page)
+    return [
+        f"{each['id']}: {each['nodes'][0]['html']}"
+        for each in found.response["violations"]
+        if each["impact"] in SERIOUS
+    ]
+
+
+async def test_a_crowd_appears_by_itself_and_its_advice_is_applied(
+    service: Served, tab: Tab
+) -> None:
+    await service.tenant("acme")
+    page = tab.page
+    await page.goto("/")
+    await expect(page.locator("#nothing")).to_contain_text("No pool is open")
+    async with crowd(service, "acme", callers=8):
+        row = page.locator("#rows tr", has_text="acme")
+        await expect(row).to_have_class("waiting")
+        advice = page.locator("#advice li", has_text="acme")
+        await advice.get_by_role("button", name="Apply").click()
+        await expect(row).not_to_contain_text("of 2")
+    await expect(page.locator("#headline")).to_contain_text("1 tenants")
+
+
+async def test_a_pool_is_opened_by_keyboard_resized_and_evicted(service: Served, tab: Tab) -> None:
+    for name in ("acme", "beta"):
+        await service.tenant(name)
+        assert await service.query(name, "SELECT 1") == 200
+    page = tab.page
+    await page.goto("/")
+    await expect(page.locator("#count")).to_have_text("2 of 2")
+    await page.keyboard.press("/")
+    await page.keyboard.type("bet")
+    await expect(page.locator("#count")).to_have_text("1 of 2")
+    await page.keyboard.press("Enter")
+    drawer = page.locator("#drawer")
+    await expect(drawer.locator("h2")).to_have_text("beta")
+    await expect(drawer.locator("canvas")).to_have_count(3)
+    await expect(drawer.locator("#drawer-events")).to_contain_text("tenant.provisioned")
+
+    await drawer.get_by_label("max_size").fill("7")
+    await drawer.get_by_role("button", name="Resize").click()
+    await page.keyboard.press("Escape")
+    await expect(drawer).to_be_hidden()
+    await expect(page.locator("#rows tr", has_text="beta")).to_contain_text("of 7")
+
+    await page.get_by_role("button", name="beta", exact=True).click()
+    await drawer.get_by_role("button", name="Evict").click()
+    await page.get_by_role("button", name="Yes").click()
+    await expect(drawer.locator("#drawer-facts")).to_contain_text("not open")
+    await expect(page.locator("#rows tr")).to_have_count(0)  # the search still says "bet"
+    gone = await service.client.get("/v1/tenants/beta/pool")
+    assert gone.json()["open"] is False
+
+
+async def test_a_service_that_goes_away_is_told_and_comes_back(service: Served, tab: Tab) -> None:
+    page = tab.page
+    await page.goto("/")
+    await expect(page.locator("#headline")).to_contain_text("0 tenants")
+    await tab.context.set_offline(offline=True)
+    await expect(page.locator("#trouble")).to_contain_text("does not answer")
+    await tab.context.set_offline(offline=False)
+    await expect(page.locator("#trouble")).to_be_hidden()
+
+
+async def test_nothing_serious_keeps_people_out_by_day_and_by_night(
+    service: Served, tab: Tab
+) -> None:
+    await service.tenant("acme")
+    page = tab.page
+    await page.goto("/")
+    async with crowd(service, "acme", callers=8):
+        await expect(page.locator("#advice .recommendation")).to_be_visible()
+        await page.get_by_role("button", name="acme", exact=True).first.click()
+        await expect(page.locator("#drawer canvas")).to_have_count(3)
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            assert await serious(page) == []
+
+
+async def test_a_phone_shows_the_pools_without_scrolling_sideways(
+    service: Served, tab: Tab
+) -> None:
+    await service.tenant("acme")
+    assert await service.query("acme", "SELECT 1") == 200
+    page = tab.page
+    await page.set_viewport_size({"width": 390, "height": 800})
+    await page.goto("/")
+    await expect(page.locator("#rows tr")).to_have_count(1)
+    wider = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+    assert not wider
