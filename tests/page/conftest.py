@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import Browser, async_playwright, expect
 
+from tests.fixtures.browser import Tab
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import Served, served
 
@@ -36,23 +37,6 @@ async def browser() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
         await browser.close()
-
-
-class Tab:
-    """A tab of the browser, and what went wrong in it."""
-
-    def __init__(self, page: Page, context: BrowserContext, address: str) -> None:
-        self.page = page
-        self.context = context
-        self.address = address
-        self.errors: list[str] = []
-        self.strangers: list[str] = []
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self._note(request.url))
-
-    def _note(self, url: str) -> None:
-        if not url.startswith((self.address, "data:")):
-            self.strangers.append(url)
 
 
 @pytest_asyncio.fixture

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, expect
 
+from tests.fixtures.browser import Tab
 from tests.fixtures.served import Served
-from tests.page.conftest import Tab
 
 SERIOUS = {"serious", "critical"}
 
