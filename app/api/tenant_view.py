@@ -5,14 +5,17 @@ Read from memory alone, so that it can be shown while the catalog is away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.caller import Caller
 from app.api.deps import Service
 from app.domain.desired import Tenant
+from app.domain.isolation import Assurance, Check, Finding, Severity, assurance_of, checks_of
 from app.domain.pool import PoolState
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.account import TenantAccount
@@ -31,9 +34,21 @@ TENANT_EXAMPLE: dict[str, Any] = {
     "provisioned_at": "2026-11-20T09:00:02Z",
     "isolation": {
         "strategy": "per_tenant",
+        "assurance": "role",
         "database": "tenants",
         "schema": "tenant_acme",
         "role": "tenant_acme",
+        "checks": [
+            {"name": "powers", "ok": True, "severity": None, "detail": None},
+            {
+                "name": "other_databases",
+                "ok": False,
+                "severity": "warning",
+                "detail": "It may connect to postgres as well; "
+                "REVOKE CONNECT, TEMPORARY ON DATABASE … FROM PUBLIC.",
+            },
+        ],
+        "checked_at": "2026-11-20T09:00:30Z",
     },
     "query_allowed": True,
     "query_refusal": None,
@@ -68,17 +83,39 @@ class PoolSummary(BaseModel):
     waiting: int = Field(description="Callers waiting for a connection.")
 
 
-class IsolationNames(BaseModel):
-    """Where the tenant lives inside Postgres; names only, whether or not they exist yet."""
+class IsolationCheck(BaseModel):
+    """One thing that was looked at in Postgres."""
+
+    name: Check
+    ok: bool
+    severity: Severity | None = Field(
+        description="How bad it is; critical: the promise does not hold. Null when all is well."
+    )
+    detail: str | None = Field(
+        description="What is wrong, and what mends it; not for a key that is bound to tenants."
+    )
+
+
+class IsolationView(BaseModel):
+    """Where the tenant lives inside Postgres, what that promises, and whether the promise holds.
+
+    Names are told whether or not they exist yet.
+    """
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     strategy: PoolStrategy
+    assurance: Assurance = Field(
+        description="What it holds against. trusted_sql: a forgotten WHERE, not hostile SQL; "
+        "role: hostile SQL, by a login role of its own; database: by a database of its own too."
+    )
     database: str | None = Field(description="Null when the server is no longer declared.")
     schema_name: str | None = Field(
         alias="schema", description="Its own schema; null when the strategy gives it none."
     )
     role: str | None = Field(description="The role its connections log in as.")
+    checks: list[IsolationCheck] = Field(description="What the last look found; none before it.")
+    checked_at: datetime | None = Field(description="When that look was.")
 
 
 class TenantView(BaseModel):
@@ -97,14 +134,14 @@ class TenantView(BaseModel):
     created_at: datetime
     updated_at: datetime
     provisioned_at: datetime | None
-    isolation: IsolationNames
+    isolation: IsolationView
     query_allowed: bool = Field(description="Whether the query endpoint is open to it.")
     query_refusal: str | None = Field(description="Why it is not.")
     pool: PoolSummary | None = Field(description="The open pool that serves it, if one is open.")
     stale: bool = Field(description="Whether the catalog is away, and this is from memory.")
 
 
-def show_tenant(service: Service, account: TenantAccount) -> TenantView:
+def show_tenant(service: Service, account: TenantAccount, caller: Caller) -> TenantView:
     """The tenant of *account*, as it is now."""
     tenant, spec = account.tenant, account.tenant.spec
     refusal = query_refusal(service, spec)
@@ -120,7 +157,7 @@ def show_tenant(service: Service, account: TenantAccount) -> TenantView:
         created_at=tenant.created_at.astimezone(UTC),
         updated_at=tenant.updated_at.astimezone(UTC),
         provisioned_at=tenant.provisioned_at and tenant.provisioned_at.astimezone(UTC),
-        isolation=_isolation(service, spec),
+        isolation=_isolation(service, account, caller),
         query_allowed=refusal is None,
         query_refusal=refusal,
         pool=_pool(service, spec),
@@ -145,16 +182,37 @@ def query_refusal(service: Service, spec: TenantSpec) -> str | None:
     )
 
 
-def _isolation(service: Service, spec: TenantSpec) -> IsolationNames:
+def _isolation(service: Service, account: TenantAccount, caller: Caller) -> IsolationView:
+    spec, report = account.tenant.spec, account.isolation
     server = service.manager.servers.get(spec.server)
-    login = server and service.manager.isolations[spec.strategy].login(server, spec)
+    isolation = service.manager.isolations[spec.strategy]
     has_schema = spec.strategy is PoolStrategy.PER_TENANT
-    return IsolationNames(
+    return IsolationView(
         strategy=spec.strategy,
-        database=login.database if login else None,
+        assurance=assurance_of(spec.strategy),
+        database=isolation.database(server, spec) if server else None,
         schema_name=spec.id.object_name if has_schema else None,
-        role=login.user if login else None,
+        role=isolation.role(spec) if server else None,
+        checks=_checks(spec.strategy, report.findings, caller) if report else [],
+        checked_at=report.checked_at if report else None,
     )
+
+
+def _checks(
+    strategy: PoolStrategy, findings: Sequence[Finding], caller: Caller
+) -> list[IsolationCheck]:
+    failed = {finding.check: finding for finding in findings}
+    # A detail may name other tenants' roles and databases.
+    is_told = caller.tenants is None
+    return [
+        IsolationCheck(
+            name=check,
+            ok=check not in failed,
+            severity=failed[check].severity if check in failed else None,
+            detail=failed[check].detail if check in failed and is_told else None,
+        )
+        for check in checks_of(strategy)
+    ]
 
 
 def _pool(service: Service, spec: TenantSpec) -> PoolSummary | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from app.catalog.advisor import StoredAdvisorSettings
+from app.catalog.credentials import CredentialVersions
 from app.catalog.database import CatalogAddress, Database
 from app.catalog.events import Events
 from app.catalog.pools import DesiredPools
@@ -30,6 +31,7 @@ class Catalog:
         self._database = Database(address, deadline=deadline)
         self.tenants = Tenants(self._database)
         self.pools = DesiredPools(self._database)
+        self.credentials = CredentialVersions(self._database)
         self.advisor = StoredAdvisorSettings(self._database)
         self.events = Events(self._database)
         self.recommendations = Recommendations(self._database)

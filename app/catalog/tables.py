@@ -91,6 +91,18 @@ pools = Table(
     CheckConstraint("warmup_size BETWEEN 0 AND max_size", name="warmup_size"),
 )
 
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("server", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+    # False until Postgres is known to have it.
+    Column("applied", Boolean, nullable=False),
+    _moment("updated_at"),
+    CheckConstraint("version >= 2", name="version"),
+)
+
 advisor = Table(
     "advisor",
     metadata,

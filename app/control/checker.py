@@ -1,4 +1,4 @@
-"""Checker: tests idle connections, and asks each server for its limits, at their interval.
+"""Checker: tests connections and isolation, and asks each server for its limits, in turns.
 
 Each test has its own deadline, so a server that hangs delays nobody else's pools.
 """
@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass
 from time import monotonic
 
+from app.control.self_check import SelfCheck
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import TenantPool
 
@@ -28,15 +29,18 @@ class HealthReport:
 class Checker:
     """One round of checks after the other."""
 
-    def __init__(self, manager: TenantPoolManager) -> None:
-        """Check *manager*'s pools and servers."""
+    def __init__(self, manager: TenantPoolManager, self_check: SelfCheck) -> None:
+        """Check *manager*'s pools and servers, and with *self_check* their tenants' isolation."""
         self._manager = manager
+        self._self_check = self_check
         self._gate = asyncio.Semaphore(_AT_A_TIME)
 
     async def run_once(self) -> HealthReport:
         """Test what was not tested for a check interval."""
         refreshes = [server.refresh() for server in self._manager.servers.values()]
-        results, _ = await asyncio.gather(self._check_due(), asyncio.gather(*refreshes))
+        results, _, _ = await asyncio.gather(
+            self._check_due(), asyncio.gather(*refreshes), self._self_check.run_once()
+        )
         return HealthReport(
             tested=sum(tested for tested, _ in results), failed=sum(failed for _, failed in results)
         )

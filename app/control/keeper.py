@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from app.catalog.catalog import Catalog
 from app.control import told
 from app.control.locks import KeyedLocks
+from app.control.role_limits import RoleLimits
 from app.control.wishes import PoolWishes
 from app.domain.desired import DesiredPool, Tenant
 from app.domain.errors import (
@@ -23,7 +24,7 @@ from app.domain.errors import (
     PoolIsShared,
     ProvisioningFailed,
     ServerNotFound,
-    ServerUnavailable,
+    StaleVersion,
     TenantDeleting,
     Unavailable,
 )
@@ -35,7 +36,6 @@ from app.pools.eviction import Eviction, EvictionReason
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import TenantPool
 
-_PROVISION_DEADLINE = 30.0
 _WARM_DEADLINE = 5.0
 _RETIRE_DEADLINE = 10.0
 
@@ -87,12 +87,18 @@ class Keeper:
     """Stores what operators want and makes it so."""
 
     def __init__(
-        self, catalog: Catalog, manager: TenantPoolManager, wishes: PoolWishes, locks: KeyedLocks
+        self,
+        catalog: Catalog,
+        manager: TenantPoolManager,
+        wishes: PoolWishes,
+        limits: RoleLimits,
+        locks: KeyedLocks,
     ) -> None:
-        """Record in *catalog*, apply through *manager*; what concerns sizes, through *wishes*."""
+        """Record in *catalog*, apply through *manager*; sizes through *wishes* and *limits*."""
         self._catalog = catalog
         self._manager = manager
         self._wishes = wishes
+        self._limits = limits
         self._locks = locks
 
     async def load(self) -> None:
@@ -122,7 +128,7 @@ class Keeper:
             account = self._manager.accounts.get(spec.id)
             before = account.tenant if account else None
             if before is not None:
-                _refuse_moving(before, spec)
+                refuse_moving(before, spec)
             event = told.tenant_saved(before, spec, actor)
             tenant, created = await self._catalog.tenants.save(
                 spec, event=event, expected_generation=expected_generation
@@ -132,45 +138,23 @@ class Keeper:
             self._manager.know(tenant)
             return tenant, created
 
-    async def provision(
-        self, tenant_id: str, actor: Actor, *, adopt: bool = False
-    ) -> tuple[Tenant, list[str]]:
-        """Create the tenant's database objects, idempotently; the names of what exists then.
-
-        Raises:
-            TenantNotFound, TenantDeleting, ObjectsExist, ProvisioningFailed, ServerUnavailable,
-            CatalogUnavailable: the objects may exist already; the same call finishes the job.
-        """
-        async with self._locks.hold(tenant_id):
-            account = self._manager.account(tenant_id)
-            tenant = account.tenant
-            if tenant.deleting:
-                raise TenantDeleting
-            isolation = self._manager.isolations[tenant.spec.strategy]
-            server = self._manager.server(tenant.spec.server)
-            try:
-                async with asyncio.timeout(_PROVISION_DEADLINE):
-                    objects = await isolation.provision(server, tenant, adopt=adopt)
-            except TimeoutError as error:
-                raise ServerUnavailable("The server took too long to create it.") from error
-            event = told.provisioned(tenant, objects, actor)
-            if adopt and tenant.provisioned_at is not None:  # no first time, yet a change
-                await self._catalog.events.append([event])
-                told.log(event)
-            marked = await self._catalog.tenants.mark_provisioned(tenant.spec.id, event=event)
-            if tenant.provisioned_at is None:
-                told.log(event)
-            self._manager.know(marked)
-            return marked, objects
-
-    async def delete_tenant(self, tenant_id: str, actor: Actor, *, deadline: float) -> Deletion:
+    async def delete_tenant(
+        self,
+        tenant_id: str,
+        actor: Actor,
+        *,
+        deadline: float,
+        expected_generation: int | None = None,
+    ) -> Deletion:
         """Close its pool within *deadline* seconds, disable its login and forget it.
 
         Raises:
-            TenantNotFound, CatalogUnavailable: nothing was done.
+            TenantNotFound, StaleVersion, CatalogUnavailable: nothing was done.
         """
         async with self._locks.hold(tenant_id):
             account = self._manager.account(tenant_id)
+            if expected_generation not in (None, account.tenant.generation):
+                raise StaleVersion
             event = told.tenant_deleting(account.tenant, actor)
             was_deleting = account.tenant.deleting
             tenant = await self._catalog.tenants.mark_deleting(account.tenant.spec.id, event=event)
@@ -237,7 +221,7 @@ class Keeper:
         spec = account.tenant.spec
         async with self._locks.hold(spec.pool_id):
             # Only now: who waited for the lock may have waited for the tenant's deletion.
-            _refuse_unusable(account.tenant)
+            refuse_unusable(account.tenant)
             pool = self._manager.find(spec.pool_id)
             if pool is not None and pool.is_closing:
                 raise PoolDraining(f"The pool {spec.pool_id} is draining; it opens again after.")
@@ -248,9 +232,7 @@ class Keeper:
             desired, created = await self._wishes.want(
                 account, actor, size=size, expected_generation=expected_generation
             )
-            await self._wishes.carry_out(
-                account, self._wishes.plan_for(account, desired, open_now=True)
-            )
+            await self._resize(account, desired, current, open_now=True)
             pool = self._manager.find(spec.pool_id)
             if pool is not None and pool.server.is_available:
                 await pool.warmed(_WARM_DEADLINE)
@@ -267,12 +249,29 @@ class Keeper:
         spec = account.tenant.spec
         async with self._locks.hold(spec.pool_id):
             if not spec.is_shared:
-                _refuse_unusable(account.tenant)
+                refuse_unusable(account.tenant)
             current = self._manager.desired_size(spec.pool_id, spec.strategy)
             size = PoolChange(max_size=max_size).onto(current)
             desired, _ = await self._wishes.want(account, actor, size=size, reason=reason)
-            await self._wishes.carry_out(account, self._wishes.plan_for(account, desired))
+            await self._resize(account, desired, current)
             return desired
+
+    async def _resize(
+        self,
+        account: TenantAccount,
+        desired: DesiredPool,
+        before: PoolSize,
+        *,
+        open_now: bool = False,
+    ) -> None:
+        """Apply a size, the role's limit first if it grows and last if it shrinks."""
+        growth = desired.size.max_size - before.max_size
+        if growth > 0:
+            await self._limits.follow(account)
+        steps = self._wishes.plan_for(account, desired, open_now=open_now)
+        await self._wishes.carry_out(account, steps)
+        if growth < 0:
+            await self._limits.follow(account)
 
     async def pause(
         self, tenant_id: str, actor: Actor, *, paused: bool, whole_pool: bool = False
@@ -285,7 +284,7 @@ class Keeper:
         account = self._manager.account(tenant_id)
         refuse_shared(account, whole_pool=whole_pool)
         async with self._locks.hold(account.tenant.spec.pool_id):
-            _refuse_unusable(account.tenant)
+            refuse_unusable(account.tenant)
             try:
                 desired, created = await self._wishes.want(account, actor, paused=paused)
             except CatalogUnavailable:
@@ -333,14 +332,24 @@ def _is_leaving(account: TenantAccount) -> bool:
     return account.tenant.deleting and not account.tenant.spec.is_shared
 
 
-def _refuse_unusable(tenant: Tenant) -> None:
+def refuse_unusable(tenant: Tenant) -> None:
+    """Refuse to work on the pool of a tenant that has no database objects, or is leaving.
+
+    Raises:
+        TenantDeleting, NotProvisioned
+    """
     if tenant.deleting:
         raise TenantDeleting
     if tenant.provisioned_at is None:
         raise NotProvisioned(f"Tenant {tenant.spec.id} has not been provisioned.")
 
 
-def _refuse_moving(before: Tenant, spec: TenantSpec) -> None:
+def refuse_moving(before: Tenant, spec: TenantSpec) -> None:
+    """Refuse *spec* for a tenant that is leaving, or that lives elsewhere.
+
+    Raises:
+        TenantDeleting, ImmutableField
+    """
     if before.deleting:
         raise TenantDeleting
     if (before.spec.server, before.spec.strategy) != (spec.server, spec.strategy):

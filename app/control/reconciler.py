@@ -14,6 +14,7 @@ import structlog
 from app.catalog.sole import SoleService
 from app.control.journal import Journal
 from app.control.keeper import Keeper
+from app.control.provisioning import Provisioning
 from app.control.wishes import PoolWishes
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.domain.event import Actor
@@ -31,6 +32,7 @@ class ReconcileReport:
 
     steps: int
     deletions_finished: int
+    rotations_finished: int
     changes_saved: int
 
 
@@ -41,13 +43,16 @@ class Reconciler:
         self,
         manager: TenantPoolManager,
         keeper: Keeper,
+        provisioning: Provisioning,
         wishes: PoolWishes,
+        *,
         journal: Journal,
         sole: SoleService,
     ) -> None:
-        """Bring *manager*'s pools to what *wishes* say, and *keeper*'s deletions to their end."""
+        """Bring pools to what *wishes* say, and what others left undone to its end."""
         self._manager = manager
         self._keeper = keeper
+        self._provisioning = provisioning
         self._wishes = wishes
         self._journal = journal
         self._sole = sole
@@ -69,10 +74,16 @@ class Reconciler:
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)
         # Deletions may wait for a server; nobody else's pool is to wait for that.
+        rotated = await self._provisioning.finish_rotations()
         steps = await self._converge()
         if is_reached:
             deleted = await self._finish_deletions()
-        return ReconcileReport(steps=steps, deletions_finished=deleted, changes_saved=saved)
+        return ReconcileReport(
+            steps=steps,
+            deletions_finished=deleted,
+            rotations_finished=rotated,
+            changes_saved=saved,
+        )
 
     async def _finish_deletions(self) -> int:
         deleting = [

@@ -52,6 +52,30 @@ def provisioned(tenant: Tenant, objects: list[str], actor: Actor) -> Event:
     )
 
 
+def credentials_rotated(tenant: Tenant, role: str, actor: Actor) -> Event:
+    """A login role is to get another password."""
+    return Event(
+        at=datetime.now(UTC),
+        actor=actor,
+        action="tenant.credentials_rotated",
+        tenant=tenant.spec.id,
+        pool=tenant.spec.pool_id,
+        after={"role": role},
+    )
+
+
+def settings_reset(role: str, pool_id: str, actor: Actor) -> Event:
+    """What was set for all sessions of a login role was undone."""
+    return Event(
+        at=datetime.now(UTC),
+        actor=actor,
+        action="pool.role_settings_reset",
+        tenant=None if "@" in pool_id else pool_id,
+        pool=pool_id,
+        after={"role": role},
+    )
+
+
 def tenant_deleting(tenant: Tenant, actor: Actor) -> Event:
     """A tenant's deletion began."""
     return Event(

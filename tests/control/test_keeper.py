@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import structlog
 
-from app.control import keeper, locks
+from app.control import locks, provisioning
 from app.control.keeper import PoolChange
 from app.domain.errors import (
     BudgetExceeded,
@@ -79,8 +79,8 @@ async def test_fifty_callers_that_declare_one_tenant_make_one(control: Control) 
 
 async def test_provisioning_twice_is_provisioning_once(control: Control) -> None:
     await control.keeper.put_tenant(spec_of("acme"), PERSON)
-    first, objects = await control.keeper.provision("acme", PERSON)
-    second, again = await control.keeper.provision("acme", PERSON)
+    first, objects = await control.provisioning.provision("acme", PERSON)
+    second, again = await control.provisioning.provision("acme", PERSON)
     assert objects == again == ["role tenant_acme", "schema tenant_acme"]
     assert first.provisioned_at == second.provisioned_at
     assert await control.actions() == ["tenant.created", "tenant.provisioned"]
@@ -250,10 +250,10 @@ async def test_provisioning_that_takes_too_long_may_be_tried_again(
 ) -> None:
     await control.keeper.put_tenant(spec_of("acme"), PERSON)
     with monkeypatch.context() as patched:
-        patched.setattr(keeper, "_PROVISION_DEADLINE", 0.0)
+        patched.setattr(provisioning, "_PROVISION_DEADLINE", 0.0)
         with pytest.raises(ServerUnavailable):
-            await control.keeper.provision("acme", PERSON)
-    await control.keeper.provision("acme", PERSON)
+            await control.provisioning.provision("acme", PERSON)
+    await control.provisioning.provision("acme", PERSON)
 
 
 async def test_a_tenant_of_an_undeclared_server_can_be_deleted(
@@ -298,7 +298,7 @@ async def test_a_deletion_tells_what_it_closed(control: Control) -> None:
 
 async def test_adopting_what_exists_is_told_every_time(control: Control) -> None:
     await control.tenant("acme")
-    await control.keeper.provision("acme", PERSON, adopt=True)
+    await control.provisioning.provision("acme", PERSON, adopt=True)
     assert (await control.actions()).count("tenant.provisioned") == 2
 
 

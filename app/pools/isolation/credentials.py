@@ -16,25 +16,38 @@ _SALT_BYTES = 16
 
 
 class Credentials:
-    """Derives the password of a role on a server from a secret key."""
+    """Derives the password of a role on a server from a secret key and a version.
+
+    The versions are the catalog's; what nobody ever rotated has the first one.
+    """
 
     def __init__(self, key: bytes) -> None:
         """Use *key*, at least 32 random bytes; losing it means new passwords for all roles."""
         self._key = key
+        self._versions: dict[tuple[str, str], int] = {}
 
     def __repr__(self) -> str:
         """Shows nothing of the key."""
         return "<Credentials>"
 
-    def password(self, server: str, role: str) -> str:
-        """The password of *role* on *server*; the same every time."""
-        digest = hmac.digest(self._key, f"{server}/{role}/1".encode(), "sha256")
+    def version(self, server: str, role: str) -> int:
+        """Which version of the password *role* has on *server*; 1 at first."""
+        return self._versions.get((server, role), 1)
+
+    def use(self, server: str, role: str, version: int) -> None:
+        """From now on *role* has that version of its password on *server*."""
+        self._versions[server, role] = version
+
+    def password(self, server: str, role: str, version: int | None = None) -> str:
+        """The password of *role* on *server*, in the version in use or another one."""
+        version = version or self.version(server, role)
+        digest = hmac.digest(self._key, f"{server}/{role}/{version}".encode(), "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
-    def verifier(self, server: str, role: str) -> str:
-        """What to give Postgres as that role's password."""
+    def verifier(self, server: str, role: str, version: int | None = None) -> str:
+        """What to give Postgres as that password."""
         salt = secrets.token_bytes(_SALT_BYTES)
-        password = self.password(server, role).encode()
+        password = self.password(server, role, version).encode()
         salted = hashlib.pbkdf2_hmac("sha256", password, salt, _ITERATIONS)
         stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
         server_key = hmac.digest(salted, b"Server Key", "sha256")

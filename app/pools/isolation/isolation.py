@@ -9,12 +9,34 @@ from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
 from app.pools.server import Server
 
+# Beyond the pool's own: one to be replaced while it closes, one for a person.
+SPARE_CONNECTIONS = 2
+
+UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
+
 
 class Isolation(Protocol):
     """One strategy's way to keep tenants apart."""
 
+    @property
+    def preparation(self) -> str:
+        """What each connection runs before its first lease; empty if nothing."""
+
+    @property
+    def unlock(self) -> str:
+        """The statement that gives up the session's advisory locks after the work."""
+
+    def role(self, spec: TenantSpec) -> str:
+        """The role that connections for this tenant log in as."""
+
+    def database(self, server: Server, spec: TenantSpec) -> str:
+        """The database they work in."""
+
     def login(self, server: Server, spec: TenantSpec) -> Login:
         """How connections for this tenant are opened."""
+
+    def connection_limit(self, max_size: int) -> int:
+        """Most connections its role may have with a pool of *max_size*; -1 for no limit."""
 
     def context(self, spec: TenantSpec) -> str:
         """The statement that puts a transaction into the tenant's context; empty if none must."""
@@ -22,13 +44,25 @@ class Isolation(Protocol):
     def proof(self, spec: TenantSpec) -> str:
         """A statement that fails, before the commit, if the context is no longer in place."""
 
-    async def provision(self, server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
+    async def provision(
+        self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
+    ) -> list[str]:
         """Create what the tenant needs, idempotently; the names of what exists then.
+
+        With *max_size*, its pool's, the role gets its connection limit too.
 
         Raises:
             ObjectsExist: something of that name was made for somebody else, and not *adopt*.
             ProvisioningFailed: Postgres refused.
             ServerUnavailable: it cannot be reached.
+        """
+
+    async def renew(self, server: Server, tenant: Tenant, version: int) -> None:
+        """Give the tenant's role that version of its password, whatever it has now.
+
+        Raises:
+            ObjectsExist: the role was made for somebody else.
+            ServerUnavailable, ProvisioningFailed: it may have either password.
         """
 
     async def retire(self, server: Server, tenant: Tenant) -> None:

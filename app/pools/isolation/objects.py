@@ -27,6 +27,30 @@ _HAS_POWERS = """
 select rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
 from pg_roles where rolname = $1
 """
+# Where somebody, the role itself as well, set something for all its sessions; null: everywhere.
+_SETTINGS = """
+select datname from pg_db_role_setting
+join pg_roles on pg_roles.oid = setrole left join pg_database on pg_database.oid = setdatabase
+where rolname = $1
+"""
+# Whether everybody may use a database or the schema public, and we may say who may.
+_OPEN_DATABASE = """
+select exists (
+    select from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
+    where datname = $1 and grantee = 0 and pg_has_role(datdba, 'USAGE')
+)
+"""
+_OPEN_SCHEMA = """
+select exists (
+    select from pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
+    where nspname = 'public' and grantee = 0 and pg_has_role(nspowner, 'USAGE')
+)
+"""
+_MAY_GRANT_PUBLIC = """
+select exists (
+    select from pg_namespace where nspname = 'public' and pg_has_role(nspowner, 'USAGE')
+)
+"""
 _AM_SUPERUSER = "select rolsuper from pg_roles where rolname = current_user"
 
 
@@ -75,11 +99,48 @@ class Objects:
         await self.run(f"{verb} {_LOGIN_ROLE}{_NO_POWERS if superuser else ''}", name, verifier)
         if await self.connection.fetchval(_HAS_POWERS, name):
             raise ProvisioningFailed(f"The role {name} has privileges no tenant may have.")
-        # What a role has set for its own sessions could keep it from working, or from writing.
-        await self.run("ALTER ROLE %I RESET ALL", name)
+        await self.reset_settings(name)
         await self.run("COMMENT ON ROLE %I IS %L", name, mark)
         if not superuser:
             await self.run("GRANT %I TO CURRENT_USER", name)
+
+    async def limit_connections(self, name: str, limit: int) -> None:
+        """Let the role have *limit* connections at most."""
+        await self.run(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
+
+    async def reset_settings(self, name: str) -> None:
+        """Undo what was set for all sessions of the role, which could keep it from working."""
+        for [database] in await self.connection.fetch(_SETTINGS, name):
+            if database is None:
+                await self.run("ALTER ROLE %I RESET ALL", name)
+            else:
+                await self.run("ALTER ROLE %I IN DATABASE %I RESET ALL", name, database)
+
+    async def set_search_path(self, name: str, database: str) -> None:
+        """Let the role find its own schema wherever else it logs in to *database* from."""
+        await self.run(
+            "ALTER ROLE %I IN DATABASE %I SET search_path = %I, pg_temp", name, database, name
+        )
+
+    async def close_to_public(self, database: str) -> None:
+        """Leave everybody nothing of *database*, which this connection is in, that we may take.
+
+        What is not ours to take is for the self-check to find.
+        """
+        if await self.connection.fetchval(_OPEN_DATABASE, database):
+            await self.run("REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
+        if await self.connection.fetchval(_OPEN_SCHEMA):
+            await self.run("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+
+    async def grant_usage_of_public(self, name: str) -> None:
+        """Let the role use, not change, the schema that tables live in by default."""
+        if await self.connection.fetchval(_MAY_GRANT_PUBLIC):
+            await self.run("GRANT USAGE ON SCHEMA public TO %I", name)
+
+    async def keep_new_objects_private(self, name: str) -> None:
+        """Give nobody else what Postgres would give everybody of the role's future objects."""
+        for kind in ("EXECUTE ON FUNCTIONS", "USAGE ON TYPES"):
+            await self.run(f"ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE {kind} FROM PUBLIC", name)
 
     async def disable_login(self, name: str, *, mark: str) -> None:
         """Take the role's login away, if it is marked as ours."""

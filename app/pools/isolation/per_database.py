@@ -6,23 +6,44 @@ from app.domain.desired import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
 from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.isolation import SPARE_CONNECTIONS, UNLOCK
 from app.pools.isolation.login import login_as
 from app.pools.isolation.objects import Objects, mark_of
 from app.pools.server import Server
+
+_PATH = '"$user", public'
 
 
 class PerDatabase:
     """Each tenant owns a database nobody else may enter."""
 
+    # Nothing is prepared: what a tenant deallocates is its own business.
+    preparation = ""
+    unlock = UNLOCK
+
     def __init__(self, credentials: Credentials) -> None:
         """Derive the roles' passwords with *credentials*."""
         self._credentials = credentials
+
+    def role(self, spec: TenantSpec) -> str:
+        """The tenant's own role."""
+        return spec.id.object_name
+
+    def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - on any server
+        """The tenant's own database."""
+        return spec.id.object_name
 
     def login(self, server: Server, spec: TenantSpec) -> Login:
         """The tenant's role, in the tenant's database."""
         name = spec.id.object_name
         password = self._credentials.password(server.name, name)
-        return login_as(server, name, password, pool_id=spec.pool_id, database=name)
+        return login_as(
+            server, name, password, pool_id=spec.pool_id, search_path=_PATH, database=name
+        )
+
+    def connection_limit(self, max_size: int) -> int:
+        """A few more than its pool may open."""
+        return max_size + SPARE_CONNECTIONS
 
     def context(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
         """Nothing: the database is the tenant's own."""
@@ -32,7 +53,9 @@ class PerDatabase:
         """A statement that fails only in a failed transaction, which a commit would hide."""
         return "SELECT 1"
 
-    async def provision(self, server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
+    async def provision(
+        self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
+    ) -> list[str]:
         """Create role and database; the database opens only when nobody else may enter.
 
         CREATE DATABASE cannot be part of a transaction: one left unmarked by a crash is known
@@ -46,6 +69,8 @@ class PerDatabase:
                 exists = owned or await objects.is_ours("DATABASE", name, mark=mark, adopt=adopt)
                 verifier = self._credentials.verifier(server.name, name)
                 await objects.login_role(name, verifier, mark=mark, adopt=adopt)
+                if max_size is not None:
+                    await objects.limit_connections(name, self.connection_limit(max_size))
             if exists:
                 await objects.run("ALTER DATABASE %I OWNER TO %I", name, name)
             else:
@@ -55,8 +80,23 @@ class PerDatabase:
                 )
             await objects.run("COMMENT ON DATABASE %I IS %L", name, mark)
             await objects.run("REVOKE ALL ON DATABASE %I FROM PUBLIC", name)
-            await objects.run("ALTER DATABASE %I ALLOW_CONNECTIONS true", name)
+            await _make_enterable(objects, name)
+        # What the tenant owns it may open again; but nobody else gets in to use it.
+        async with server.admin(name) as connection, connection.transaction():
+            objects = Objects(connection)
+            await objects.close_to_public(name)
+            await objects.keep_new_objects_private(name)
         return [f"role {name}", f"database {name}"]
+
+    async def renew(self, server: Server, tenant: Tenant, version: int) -> None:
+        """Give the role a new password, and undo what keeps it out of its own database."""
+        name = tenant.spec.id.object_name
+        verifier = self._credentials.verifier(server.name, name, version)
+        async with server.admin() as connection:
+            objects = Objects(connection)
+            async with connection.transaction():
+                await objects.login_role(name, verifier, mark=mark_of(tenant), adopt=False)
+            await _make_enterable(objects, name)
 
     async def retire(self, server: Server, tenant: Tenant) -> None:
         """Take the role's login away."""
@@ -64,6 +104,13 @@ class PerDatabase:
             await Objects(connection).disable_login(
                 tenant.spec.id.object_name, mark=mark_of(tenant)
             )
+
+
+async def _make_enterable(objects: Objects, name: str) -> None:
+    """Take back what the owner of the database may have done to its connections."""
+    await objects.run("ALTER DATABASE %I RESET ALL", name)
+    await objects.run("ALTER DATABASE %I WITH CONNECTION LIMIT -1", name)
+    await objects.run("ALTER DATABASE %I ALLOW_CONNECTIONS true", name)
 
 
 _OWNED_BY_MARKED_ROLE = """

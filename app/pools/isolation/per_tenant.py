@@ -6,6 +6,7 @@ from app.domain.desired import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
 from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.isolation import SPARE_CONNECTIONS, UNLOCK
 from app.pools.isolation.login import login_as
 from app.pools.isolation.objects import Objects, mark_of
 from app.pools.server import Server
@@ -14,15 +15,31 @@ from app.pools.server import Server
 class PerTenant:
     """Each tenant logs in as itself; Postgres keeps it in its schema."""
 
+    # Nothing is prepared: what a tenant deallocates is its own business.
+    preparation = ""
+    unlock = UNLOCK
+
     def __init__(self, credentials: Credentials) -> None:
         """Derive the roles' passwords with *credentials*."""
         self._credentials = credentials
 
+    def role(self, spec: TenantSpec) -> str:
+        """The tenant's own role."""
+        return spec.id.object_name
+
+    def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - of all tenants
+        """The server's own database."""
+        return server.admin_login.database
+
     def login(self, server: Server, spec: TenantSpec) -> Login:
-        """The tenant's role, in the server's own database."""
+        """The tenant's role, in the server's own database and there in the tenant's schema."""
         role = spec.id.object_name
         password = self._credentials.password(server.name, role)
-        return login_as(server, role, password, pool_id=spec.pool_id)
+        return login_as(server, role, password, pool_id=spec.pool_id, search_path=f'"{role}"')
+
+    def connection_limit(self, max_size: int) -> int:
+        """A few more than its pool may open."""
+        return max_size + SPARE_CONNECTIONS
 
     def context(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
         """Nothing: the session is the tenant's own."""
@@ -32,14 +49,18 @@ class PerTenant:
         """A statement that fails only in a failed transaction, which a commit would hide."""
         return "SELECT 1"
 
-    async def provision(self, server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
-        """Create role and schema, in one transaction."""
+    async def provision(
+        self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
+    ) -> list[str]:
+        """Create role and schema, and close the database to everybody else, in one transaction."""
         name, mark, database = tenant.spec.id.object_name, mark_of(tenant), server.admin_login
         async with server.admin() as connection, connection.transaction():
             objects = Objects(connection)
             exists = await objects.is_ours("SCHEMA", name, mark=mark, adopt=adopt)
             verifier = self._credentials.verifier(server.name, name)
             await objects.login_role(name, verifier, mark=mark, adopt=adopt)
+            if max_size is not None:
+                await objects.limit_connections(name, self.connection_limit(max_size))
             if exists:
                 await objects.run("ALTER SCHEMA %I OWNER TO %I", name, name)
             else:
@@ -48,12 +69,19 @@ class PerTenant:
             await objects.run("REVOKE ALL ON SCHEMA %I FROM PUBLIC", name)
             await objects.run("GRANT CONNECT ON DATABASE %I TO %I", database.database, name)
             await objects.run("GRANT TEMPORARY ON DATABASE %I TO %I", database.database, name)
-            await objects.run("ALTER ROLE %I IN DATABASE %I RESET ALL", name, database.database)
-            await objects.run(
-                "ALTER ROLE %I IN DATABASE %I SET search_path = %I, pg_temp",
-                *(name, database.database, name),
-            )
+            await objects.close_to_public(database.database)
+            await objects.keep_new_objects_private(name)
+            await objects.set_search_path(name, database.database)
         return [f"role {name}", f"schema {name}"]
+
+    async def renew(self, server: Server, tenant: Tenant, version: int) -> None:
+        """Give the role a new password, and take back what it has set for its own sessions."""
+        name = tenant.spec.id.object_name
+        verifier = self._credentials.verifier(server.name, name, version)
+        async with server.admin() as connection, connection.transaction():
+            objects = Objects(connection)
+            await objects.login_role(name, verifier, mark=mark_of(tenant), adopt=False)
+            await objects.set_search_path(name, server.admin_login.database)
 
     async def retire(self, server: Server, tenant: Tenant) -> None:
         """Take the role's login away."""

@@ -6,49 +6,100 @@ It guards trusted SQL against forgetting a WHERE, through row-level security on
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from app.domain.desired import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
 from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.isolation import UNLOCK
 from app.pools.isolation.login import login_as
 from app.pools.isolation.objects import Objects
 from app.pools.server import Server
 
 SHARED_ROLE = "poolkeeper_shared"
-_NAMED = "current_setting('app.tenant_id', true)"
 _MARK = "poolkeeper shared role"
+_DEFAULT_PATH = '"$user", public'
+
+# Everything is named in full, for the search_path may be the borrower's.
+_NAMED = "pg_catalog.current_setting('app.tenant_id', true)"
+_IS_STILL = f"coalesce({_NAMED} OPERATOR(pg_catalog.=) $1, false)"
+_PROOF = f"SELECT 1 OPERATOR(pg_catalog./) {_IS_STILL}::pg_catalog.int4"
 
 
 class Shared:
     """Every tenant logs in as one role that owns nothing."""
 
+    # To parse and plan these two anew for every lease would be a quarter of its transaction.
+    preparation = (
+        f"PREPARE poolkeeper_proof(pg_catalog.text) AS {_PROOF}; "
+        f"PREPARE poolkeeper_unlock AS {UNLOCK}"
+    )
+    unlock = "EXECUTE poolkeeper_unlock"
+
     def __init__(self, credentials: Credentials) -> None:
         """Derive the role's password with *credentials*."""
         self._credentials = credentials
 
+    def role(self, spec: TenantSpec) -> str:  # noqa: ARG002 - every tenant shares one role
+        """The shared role."""
+        return SHARED_ROLE
+
+    def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - same
+        """The server's own database."""
+        return server.admin_login.database
+
     def login(self, server: Server, spec: TenantSpec) -> Login:
-        """The shared role, in the server's own database."""
-        password = self._credentials.password(server.name, SHARED_ROLE)
-        return login_as(server, SHARED_ROLE, password, pool_id=spec.pool_id)
+        """The shared role, in the server's own database, with that database's search_path."""
+        path = server.limits.search_path if server.limits else None
+        login = login_as(
+            server,
+            SHARED_ROLE,
+            self._credentials.password(server.name, SHARED_ROLE),
+            pool_id=spec.pool_id,
+            search_path=path or _DEFAULT_PATH,
+        )
+        return replace(login, settings={**login.settings, "app.tenant_id": ""})
+
+    def connection_limit(self, max_size: int) -> int:  # noqa: ARG002 - the budget is its limit
+        """None: the role is nobody's own, and a limit reached would stop all its tenants."""
+        return -1
 
     def context(self, spec: TenantSpec) -> str:
         """Name the tenant until the transaction ends; a tenant id needs no escape in a literal."""
         return f"SET LOCAL app.tenant_id = '{spec.id}'"
 
     def proof(self, spec: TenantSpec) -> str:
-        """Divide by zero if another tenant, or none, is named by now."""
-        return f"SELECT 1 / ({_NAMED} IS NOT DISTINCT FROM '{spec.id}')::int"  # noqa: S608 - a slug
+        """Divide by zero if another tenant, or none, is named by now.
 
-    async def provision(self, server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:  # noqa: ARG002 - every tenant shares one role
-        """Create the shared role."""
+        It fails too if somebody deallocated what was prepared.
+        """
+        return f"EXECUTE poolkeeper_proof('{spec.id}')"
+
+    async def provision(
+        self,
+        server: Server,
+        tenant: Tenant,  # noqa: ARG002 - every tenant shares one role
+        *,
+        adopt: bool,
+        max_size: int | None = None,  # noqa: ARG002 - see connection_limit
+    ) -> list[str]:
+        """Create the shared role, and close the database to everybody else."""
+        database = server.admin_login.database
         async with server.admin() as connection, connection.transaction():
             objects = Objects(connection)
             verifier = self._credentials.verifier(server.name, SHARED_ROLE)
             await objects.login_role(SHARED_ROLE, verifier, mark=_MARK, adopt=adopt)
-            await objects.run(
-                "GRANT CONNECT ON DATABASE %I TO %I", server.admin_login.database, SHARED_ROLE
-            )
+            await objects.run("GRANT CONNECT ON DATABASE %I TO %I", database, SHARED_ROLE)
+            await objects.close_to_public(database)
+            await objects.grant_usage_of_public(SHARED_ROLE)
         return [f"role {SHARED_ROLE}"]
+
+    async def renew(self, server: Server, tenant: Tenant, version: int) -> None:  # noqa: ARG002
+        """Give the shared role a new password; all its tenants'."""
+        verifier = self._credentials.verifier(server.name, SHARED_ROLE, version)
+        async with server.admin() as connection, connection.transaction():
+            await Objects(connection).login_role(SHARED_ROLE, verifier, mark=_MARK, adopt=False)
 
     async def retire(self, server: Server, tenant: Tenant) -> None:
         """Nothing: the role serves the others."""

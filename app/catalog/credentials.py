@@ -1,0 +1,69 @@
+"""Which version of its password each login role has; never a password.
+
+A row stays when its tenant is gone: a later tenant of the same name does not get back a
+password that was rotated away.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app.catalog.database import Database
+from app.catalog.events import record
+from app.catalog.tables import credentials
+from app.domain.desired import CredentialVersion
+from app.domain.event import Event
+
+
+class CredentialVersions:
+    """Versions of passwords. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep them in *database*."""
+        self._database = database
+
+    async def load(self) -> tuple[CredentialVersion, ...]:
+        """Return all that are not the first."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(select(credentials))
+            return tuple(
+                CredentialVersion(
+                    server=row.server, role=row.role, version=row.version, applied=row.applied
+                )
+                for row in rows
+            )
+
+    async def advance(self, server: str, role: str, *, event: Event) -> CredentialVersion:
+        """Want the next version for *role*, and remember that Postgres has yet to get it.
+
+        One that Postgres never got is left out: nobody knows whether it did.
+        """
+        first = {"server": server, "role": role, "version": 2, "applied": False}
+        grown = {
+            "version": credentials.c.version + 1,
+            "applied": False,
+            "updated_at": func.now(),
+        }
+        statement = (
+            insert(credentials)
+            .values(**first)
+            .on_conflict_do_update(index_elements=["server", "role"], set_=grown)
+            .returning(credentials.c.version)
+        )
+        async with self._database.transaction() as connection:
+            version = (await connection.execute(statement)).scalar_one()
+            await record(connection, event)
+        return CredentialVersion(server=server, role=role, version=version, applied=False)
+
+    async def mark_applied(self, credential: CredentialVersion) -> None:
+        """Remember that Postgres has this version, unless a later one is wanted by now."""
+        columns = credentials.c
+        change = (
+            update(credentials)
+            .where(columns.server == credential.server, columns.role == credential.role)
+            .where(columns.version == credential.version)
+            .values(applied=True)
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(change)

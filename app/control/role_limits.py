@@ -1,0 +1,49 @@
+"""RoleLimits: how many connections each tenant's own role may have, in step with its pool's size.
+
+What cannot be set now, the self-check sets at its next round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from app.domain.errors import ProvisioningFailed, Unavailable
+from app.pools.account import TenantAccount
+from app.pools.isolation.repair import Repair, repair
+from app.pools.manager import TenantPoolManager
+
+_DEADLINE = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class RoleLimits:
+    """Connection limits of roles."""
+
+    def __init__(self, manager: TenantPoolManager) -> None:
+        """Limit the roles of *manager*'s tenants."""
+        self._manager = manager
+
+    def wanted(self, account: TenantAccount) -> int:
+        """Most connections the tenant's role should have; -1 for no limit."""
+        spec = account.tenant.spec
+        size = self._manager.desired_size(spec.pool_id, spec.strategy)
+        return self._manager.isolations[spec.strategy].connection_limit(size.max_size)
+
+    async def follow(self, account: TenantAccount) -> None:
+        """Limit the tenant's role as the size wanted of its pool asks."""
+        spec = account.tenant.spec
+        limit = self.wanted(account)
+        if limit < 0:
+            return
+        role = self._manager.isolations[spec.strategy].role(spec)
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                server = self._manager.server(spec.server)
+                refused = await repair(server, [Repair(role=role, connection_limit=limit)])
+        except (Unavailable, ProvisioningFailed, TimeoutError):
+            refused = [role]
+        if refused:
+            _log.warning("connection limit not set", role=role, limit=limit)

@@ -1,0 +1,184 @@
+"""SelfCheck: looks whether each tenant's isolation still is what its strategy promises.
+
+All tenants of a server at every health round, and in between those just provisioned or whose
+pool was just opened: one connection and a few queries a server, however many tenants it has.
+What a role did to itself is undone; everything else is told and left to people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from time import monotonic
+from weakref import WeakSet
+
+import structlog
+
+from app.control import told
+from app.control.journal import Journal
+from app.control.role_limits import RoleLimits
+from app.domain.errors import ProvisioningFailed, Unavailable
+from app.domain.event import Actor
+from app.domain.isolation import Check, Finding, IsolationReport
+from app.domain.tenant import PoolStrategy, TenantSpec
+from app.domain.verdict import RoleFacts, SharedFacts, judge
+from app.pools.account import TenantAccount
+from app.pools.isolation.inspection import inspect
+from app.pools.isolation.repair import Repair, repair
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import TenantPool
+from app.pools.server import Server
+
+SELF_CHECK = Actor(name="self-check")
+
+_DEADLINE = 20.0
+# After so many tenants the loop gets a turn.
+_SLICE = 500
+
+_log = structlog.get_logger(__name__)
+
+
+class SelfCheck:
+    """One look after the other."""
+
+    def __init__(self, manager: TenantPoolManager, limits: RoleLimits, journal: Journal) -> None:
+        """Look at *manager*'s tenants; what is undone is told in *journal*."""
+        self._manager = manager
+        self._limits = limits
+        self._journal = journal
+        self._next: dict[str, float] = {}
+        self._seen: WeakSet[TenantPool] = WeakSet()
+
+    async def run_once(self) -> None:
+        """Look at what is due."""
+        due = [(server, self._due(server)) for server in self._manager.servers.values()]
+        await asyncio.gather(*(self.look_at(server, accounts) for server, accounts in due))
+
+    def _due(self, server: Server) -> list[TenantAccount]:
+        now = monotonic()
+        opened = {pool.pool_id for pool in self._manager.pools() if pool not in self._seen}
+        self._seen.update(self._manager.pools())
+        everybody = now >= self._next.get(server.name, now)
+        if everybody:
+            interval = self._manager.config(PoolStrategy.PER_TENANT).health_check_interval
+            self._next[server.name] = now + interval
+        return [
+            account
+            for account in self._manager.accounts.values()
+            if account.tenant.spec.server == server.name
+            and _exists(account)
+            and (everybody or account.isolation is None or account.tenant.spec.pool_id in opened)
+        ]
+
+    async def look_at(self, server: Server, accounts: Iterable[TenantAccount]) -> None:
+        """Look at the roles of these tenants of *server*, and report on each of its accounts.
+
+        What cannot be looked at now keeps its last report.
+        """
+        by_pool: dict[str, list[TenantAccount]] = {}
+        for account in accounts:
+            by_pool.setdefault(account.tenant.spec.pool_id, []).append(account)
+        if not by_pool or not server.is_available:
+            return
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                facts, reach = await self._inspect(server, [one for one, *_ in by_pool.values()])
+                repairs = await self._report(server, by_pool, facts, reach)
+                if repairs:
+                    await self._repair(server, repairs)
+        except (Unavailable, ProvisioningFailed, TimeoutError) as error:
+            _log.warning("isolation not checked", server=server.name, reason=str(error))
+
+    async def _inspect(
+        self, server: Server, accounts: list[TenantAccount]
+    ) -> tuple[dict[str, RoleFacts], SharedFacts]:
+        roles: dict[PoolStrategy, set[str]] = {strategy: set() for strategy in PoolStrategy}
+        for account in accounts:
+            spec = account.tenant.spec
+            roles[spec.strategy].add(self._manager.isolations[spec.strategy].role(spec))
+        async with server.admin() as connection:
+            return await inspect(
+                connection,
+                in_schema=roles[PoolStrategy.PER_TENANT],
+                in_database=roles[PoolStrategy.PER_DATABASE],
+                shared=next(iter(roles[PoolStrategy.SHARED]), None),
+            )
+
+    async def _report(
+        self,
+        server: Server,
+        by_pool: dict[str, list[TenantAccount]],
+        facts: dict[str, RoleFacts],
+        reach: SharedFacts,
+    ) -> dict[str, Repair]:
+        """Judge each pool's role for all its tenants; what is to be mended, by pool."""
+        checked_at = datetime.now(UTC)
+        repairs: dict[str, Repair] = {}
+        for count, (pool_id, accounts) in enumerate(by_pool.items(), start=1):
+            spec, limit = accounts[0].tenant.spec, self._limits.wanted(accounts[0])
+            isolation = self._manager.isolations[spec.strategy]
+            role, home = isolation.role(spec), isolation.database(server, spec)
+            findings = judge(
+                spec.strategy,
+                role,
+                facts.get(role),
+                home=home,
+                connection_limit=limit,
+                shared=reach,
+            )
+            _tell_new(accounts[0], role, findings)
+            for account in accounts:
+                account.isolation = IsolationReport(findings=findings, checked_at=checked_at)
+            failed = {finding.check for finding in findings}
+            if not failed.isdisjoint((Check.SETTINGS, Check.CONNECTION_LIMIT)):
+                repairs[pool_id] = Repair(
+                    role=role,
+                    reset=Check.SETTINGS in failed,
+                    own_schema_in=home if spec.strategy is PoolStrategy.PER_TENANT else None,
+                    connection_limit=limit if Check.CONNECTION_LIMIT in failed else None,
+                )
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+        return repairs
+
+    async def _repair(self, server: Server, repairs: dict[str, Repair]) -> None:
+        refused = await repair(server, repairs.values())
+        for pool_id, each in repairs.items():
+            if each.role in refused:
+                _log.warning("isolation not repaired", role=each.role)
+            elif each.reset:
+                # Connections opened since then have what was set.
+                pool = self._manager.find(pool_id)
+                if pool is not None:
+                    pool.recycle()
+                self._journal.keep(told.settings_reset(each.role, pool_id, SELF_CHECK))
+
+
+def findings_of(manager: TenantPoolManager) -> Iterator[tuple[TenantSpec, Finding]]:
+    """All findings of the last looks; those of a shared role once, with one of its tenants."""
+    told_of: set[str] = set()
+    for account in manager.accounts.values():
+        spec, report = account.tenant.spec, account.isolation
+        if report is None or spec.pool_id in told_of:
+            continue
+        told_of.add(spec.pool_id)
+        for finding in report.findings:
+            yield spec, finding
+
+
+def _tell_new(account: TenantAccount, role: str, findings: tuple[Finding, ...]) -> None:
+    known = account.isolation.findings if account.isolation else ()
+    for finding in findings:
+        if finding not in known:
+            _log.warning(
+                "isolation finding",
+                role=role,
+                check=finding.check,
+                severity=finding.severity,
+                detail=finding.detail,
+            )
+
+
+def _exists(account: TenantAccount) -> bool:
+    return account.tenant.provisioned_at is not None and not account.tenant.deleting

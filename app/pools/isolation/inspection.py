@@ -1,0 +1,204 @@
+"""Looks at tenants' roles and at what they can reach: a few queries for all roles of a server.
+
+Facts only; `app.domain.verdict` judges them. Nothing is asked in a tenant's own database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import asyncpg
+
+from app.domain.tenant import OBJECT_PREFIX
+from app.domain.verdict import RelationFacts, RoleFacts, SharedFacts
+
+_POWERS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
+_PUBLIC = 0
+
+_ROLES = """
+with recursive ours as (
+    select * from pg_roles where rolname = any($1::text[])
+), acting(role, as_role) as (
+    select member, roleid from pg_auth_members where member in (select oid from ours)
+    union
+    select acting.role, roleid from acting join pg_auth_members on member = as_role
+), granted as (
+    select role, array_agg(rolname::text) as names,
+        array_agg(rolname::text) filter (
+            where rolname ~ '^pg_'
+                or rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
+        ) as mighty
+    from acting join pg_roles on oid = as_role group by role
+), settings as (
+    select setrole, array_agg(setting) filter (
+        where not (datname is not distinct from current_database() and setting =
+            format('search_path=%I, pg_temp', pg_get_userbyid(setrole)))
+        ) as names
+    from pg_db_role_setting left join pg_database on pg_database.oid = setdatabase,
+        unnest(setconfig) as setting
+    where setrole in (select oid from ours) group by setrole
+), home as (
+    select nspname as name, pg_get_userbyid(nspowner) as owner, grantee
+    from pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
+    where nspname = any($1) and nspname <> all ($2)
+    union all
+    select datname, pg_get_userbyid(datdba), grantee
+    from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
+    where datname = any($2)
+), homes as (
+    select name, min(owner) as owner, array_agg(
+        case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end::text
+    ) as grantees
+    from home group by name
+)
+select ours.oid, ours.rolname::text as name, rolcanlogin as can_login,
+    array[rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls] as powers,
+    rolconnlimit as connection_limit, coalesce(granted.names, '{}') as granted,
+    coalesce(granted.mighty, '{}') as mighty, coalesce(settings.names, '{}') as settings,
+    homes.owner::text as owner, coalesce(homes.grantees, '{}') as grantees
+from ours
+left join granted on granted.role = ours.oid
+left join settings on settings.setrole = ours.oid
+left join homes on homes.name = ours.rolname
+"""
+_DATABASES = """
+select grantee,
+    array_agg(datname::text) filter (where privilege_type = 'CONNECT') as connect,
+    coalesce(bool_or(privilege_type = 'TEMPORARY') filter (where datname = current_database()),
+        false) as temporary
+from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
+where datallowconn and grantee in (
+    select 0::oid union all select oid from pg_roles where rolname = any($1::text[])
+)
+group by grantee
+"""
+_PUBLIC_MAY_CREATE = """
+select exists (
+    select from pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
+    where nspname = 'public' and grantee = 0 and privilege_type = 'CREATE'
+)
+"""
+_OWNED = """
+select count(*) from pg_shdepend
+where refclassid = 'pg_authid'::regclass and refobjid = $1 and deptype = 'o'
+"""
+# Only schemas that the shared role may use: tenants' own are not among them.
+_RELATIONS = """
+with usable as materialized (
+    select oid, nspname from pg_namespace
+    where nspname !~ '^pg_' and nspname <> 'information_schema'
+        and has_schema_privilege($1::oid, oid, 'USAGE')
+)
+select format('%I.%I', nspname, relname) as name, relkind::text as kind,
+    relrowsecurity as enabled, relforcerowsecurity as forced,
+    array(
+        select polname::text from pg_policy
+        where polrelid = pg_class.oid and polpermissive and not coalesce(
+            coalesce(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
+                ~ 'app\\.tenant_id', false)
+    ) as loose_policies,
+    has_table_privilege($1::oid, pg_class.oid, 'TRUNCATE') as may_truncate,
+    relkind = 'v' and (rolsuper or rolbypassrls)
+        and not coalesce(reloptions && '{security_invoker=true,security_invoker=on}', false)
+        as bypassing
+from pg_class
+join usable on usable.oid = relnamespace
+join pg_roles on pg_roles.oid = relowner
+where relkind in ('r', 'p', 'f', 'm', 'v')
+    and (has_any_column_privilege($1::oid, pg_class.oid, 'SELECT, INSERT, UPDATE')
+        or has_table_privilege($1::oid, pg_class.oid, 'DELETE, TRUNCATE'))
+    and (exists (select from pg_policy where polrelid = pg_class.oid)
+        or exists (
+            select from pg_attribute
+            where attrelid = pg_class.oid and attname = 'tenant_id' and not attisdropped))
+"""
+_DEFINERS = """
+select pg_proc.oid::regprocedure::text from pg_proc
+join pg_namespace on pg_namespace.oid = pronamespace
+where prosecdef and nspname !~ '^pg_' and nspname <> 'information_schema'
+    and has_schema_privilege($1::oid, pronamespace, 'USAGE')
+    and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
+    and not exists (select from unnest(proconfig) as setting where setting like 'search_path=%')
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grants:
+    """What one grantee, or everybody, may do with databases."""
+
+    connect: frozenset[str]
+    temporary: bool
+
+
+_NOTHING = Grants(connect=frozenset(), temporary=False)
+
+
+async def inspect(
+    connection: asyncpg.Connection,
+    *,
+    in_schema: Iterable[str],
+    in_database: Iterable[str],
+    shared: str | None,
+) -> tuple[dict[str, RoleFacts], SharedFacts]:
+    """Facts about roles by name, over an admin *connection* into the server's own database.
+
+    Args:
+        connection: may be any role's that is allowed to read the system catalogs.
+        in_schema: roles of tenants with a schema of their own.
+        in_database: roles of tenants with a database of their own.
+        shared: the role of the shared tenants, if there are any.
+
+    Returns:
+        The facts of those roles that exist, and what the shared role can reach.
+    """
+    databases = list(in_database)
+    names = [*in_schema, *databases, *([shared] if shared else [])]
+    grants = {
+        row["grantee"]: Grants(connect=frozenset(row["connect"] or ()), temporary=row["temporary"])
+        for row in await connection.fetch(_DATABASES, names)
+    }
+    public_may_create = bool(await connection.fetchval(_PUBLIC_MAY_CREATE))
+    facts: dict[str, RoleFacts] = {}
+    reach = SharedFacts()
+    for row in await connection.fetch(_ROLES, names, databases):
+        owns = 0
+        if row["name"] == shared:
+            owns = await connection.fetchval(_OWNED, row["oid"])
+            reach = await _reach(connection, row["oid"])
+        facts[row["name"]] = _facts(row, grants, owns=owns, public_may_create=public_may_create)
+    return facts, reach
+
+
+async def _reach(connection: asyncpg.Connection, role: int) -> SharedFacts:
+    relations = await connection.fetch(_RELATIONS, role)
+    definers = await connection.fetch(_DEFINERS, role)
+    return SharedFacts(
+        relations=tuple(
+            RelationFacts(**{**dict(row), "loose_policies": tuple(row["loose_policies"])})
+            for row in relations
+        ),
+        definers=tuple(name for [name] in definers),
+    )
+
+
+def _facts(
+    row: asyncpg.Record, grants: Mapping[int, Grants], *, owns: int, public_may_create: bool
+) -> RoleFacts:
+    public, own = grants.get(_PUBLIC, _NOTHING), grants.get(row["oid"], _NOTHING)
+    name = row["name"]
+    others = set(row["grantees"]) - {name, row["owner"]}
+    return RoleFacts(
+        can_login=row["can_login"],
+        powers=tuple(power for power, has in zip(_POWERS, row["powers"], strict=True) if has),
+        granted=tuple(row["granted"]),
+        mighty=tuple(row["mighty"]),
+        settings=tuple(row["settings"]),
+        databases=tuple(public.connect | own.connect),
+        connection_limit=row["connection_limit"],
+        owner=row["owner"],
+        open_to=tuple(others) if name.startswith(OBJECT_PREFIX) else (),
+        owns=owns,
+        may_create_temporary=public.temporary or own.temporary,
+        public_may_create=public_may_create,
+    )

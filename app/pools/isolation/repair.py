@@ -1,0 +1,55 @@
+"""Mends what a role did to itself, or what an earlier version left undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import asyncpg
+
+from app.pools.isolation.objects import Objects
+from app.pools.server import Server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """What to do about one role.
+
+    Attributes:
+        role: which one.
+        reset: whether to undo what is set for all its sessions.
+        own_schema_in: the database where it finds its own schema first, if it has one.
+        connection_limit: most connections it shall have; None leaves that as it is.
+    """
+
+    role: str
+    reset: bool = False
+    own_schema_in: str | None = None
+    connection_limit: int | None = None
+
+
+async def repair(server: Server, repairs: Iterable[Repair]) -> list[str]:
+    """Carry *repairs* out, each by itself; the roles with which Postgres did not let us.
+
+    Raises:
+        ServerUnavailable: it cannot be reached; some may have been carried out.
+    """
+    refused = []
+    async with server.admin() as connection:
+        objects = Objects(connection)
+        for each in repairs:
+            try:
+                async with connection.transaction():
+                    await _carry_out(objects, each)
+            except asyncpg.PostgresError:
+                refused.append(each.role)
+    return refused
+
+
+async def _carry_out(objects: Objects, repair: Repair) -> None:
+    if repair.reset:
+        await objects.reset_settings(repair.role)
+        if repair.own_schema_in is not None:
+            await objects.set_search_path(repair.role, repair.own_schema_in)
+    if repair.connection_limit is not None:
+        await objects.limit_connections(repair.role, repair.connection_limit)

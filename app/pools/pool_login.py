@@ -1,0 +1,74 @@
+"""How a pool logs in, and how that changes without failing anybody.
+
+While a role's password is being changed, a login with either password may be refused: an
+attempt that falls into that time is repeated afterwards, unseen by those who wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
+
+import asyncpg
+
+from app.domain.errors import TenantLoginFailed
+from app.domain.tenant import PoolStrategy, TenantSpec
+from app.pools.driver import Login
+from app.pools.isolation import Isolation
+from app.pools.server import Server
+
+
+class PoolLogin:
+    """The login of one pool, as it is now."""
+
+    def __init__(self, derive: Callable[[], Login]) -> None:
+        """Ask *derive* for it at every attempt."""
+        self._derive = derive
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._changes = 0
+
+    @property
+    def user(self) -> str:
+        """The role it logs in as, which never changes."""
+        return self._derive().user
+
+    async def connect(self, server: Server, *, first: bool) -> asyncpg.Connection:
+        """Open a connection to *server*, see `Server.connect`."""
+        while True:
+            changes = self._changes
+            try:
+                return await server.connect(self._derive(), first=first)
+            except TenantLoginFailed:
+                if changes == self._changes and self._settled.is_set():
+                    raise
+            # Whoever changes it has a deadline.
+            await self._settled.wait()
+
+    @asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Change the password in this block; one change at a time."""
+        self._changes += 1
+        self._settled.clear()
+        try:
+            yield
+        finally:
+            self._changes += 1
+            self._settled.set()
+
+
+class PoolLogins:
+    """The logins of all pools that are open, or whose password is being changed."""
+
+    def __init__(self, isolations: Mapping[PoolStrategy, Isolation]) -> None:
+        """Derive each as its strategy says."""
+        self._isolations = isolations
+        self._logins: WeakValueDictionary[str, PoolLogin] = WeakValueDictionary()
+
+    def of(self, server: Server, spec: TenantSpec) -> PoolLogin:
+        """The login of the tenant's pool, open or not; hold on to it as long as it matters."""
+        isolation = self._isolations[spec.strategy]
+        new = PoolLogin(lambda: isolation.login(server, spec))
+        return self._logins.setdefault(spec.pool_id, new)

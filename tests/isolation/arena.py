@@ -1,0 +1,176 @@
+"""Two tenants of each strategy on one database: mallory attacks, alice has a secret."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import asyncpg
+
+from app.catalog.catalog import Catalog
+from app.control.journal import Journal
+from app.control.role_limits import RoleLimits
+from app.control.self_check import SelfCheck
+from app.domain.pool import PoolConfig
+from app.domain.tenant import PoolStrategy, TenantSpec
+from app.pools.account import TenantAccount
+from app.pools.driver import Login
+from app.pools.eviction import EvictionReason
+from app.pools.isolation import Isolation
+from app.pools.lease import Lease
+from app.pools.manager import TenantPoolManager
+from app.pools.server import Server
+from app.rls import policies
+from tests.fixtures.catalog import address_of
+from tests.fixtures.pools import manager_on, provisioned
+from tests.fixtures.postgres import Database
+
+SECRET = "the recipe of alice"
+SIZE = 2
+SHARED, PER_TENANT, PER_DATABASE = PoolStrategy
+
+_NOTES = "CREATE TABLE notes (tenant_id text NOT NULL, body text)"
+
+
+class _Undo(Exception):
+    """Rolls a lease back."""
+
+
+@dataclass(slots=True)
+class Arena:
+    """Where mallory attacks alice, both isolated by *strategy*."""
+
+    strategy: PoolStrategy
+    manager: TenantPoolManager
+    database: Database
+    self_check: SelfCheck
+    self_checks: bool = True
+    """Whether the service looks after itself between two steps of an attack."""
+
+    @property
+    def mallory(self) -> str:
+        return f"mallory-{self.strategy.replace('_', '-')}"
+
+    @property
+    def alice(self) -> str:
+        return f"alice-{self.strategy.replace('_', '-')}"
+
+    @property
+    def me(self) -> str:
+        """Mallory's role."""
+        return self.isolation.role(self.spec(self.mallory))
+
+    @property
+    def other(self) -> str:
+        """A role that is somebody else's."""
+        return "tenant_alice-per-tenant" if self.strategy is SHARED else f"tenant_{self.alice}"
+
+    @property
+    def server(self) -> Server:
+        return self.manager.servers["local"]
+
+    @property
+    def isolation(self) -> Isolation:
+        return self.manager.isolations[self.strategy]
+
+    def spec(self, name: str) -> TenantSpec:
+        return self.manager.account(name).tenant.spec
+
+    def home(self, name: str) -> str:
+        """The database somebody works in."""
+        return self.isolation.database(self.server, self.spec(name))
+
+    def login(self, name: str) -> Login:
+        return self.isolation.login(self.server, self.spec(name))
+
+    def lease(self, name: str = "", **terms: Any) -> Lease:
+        return self.manager.lease(name or self.mallory, **terms)
+
+    @asynccontextmanager
+    async def attempt(self) -> AsyncIterator[asyncpg.Connection]:
+        """A lease of mallory's whose work is undone."""
+        with suppress(_Undo):
+            async with self.lease() as connection:
+                yield connection
+                raise _Undo
+
+    @asynccontextmanager
+    async def direct(
+        self, name: str = "", *, database: str | None = None
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """A connection past the pool, of somebody who knows their password."""
+        login = self.login(name or self.mallory)
+        connection = await self.server.connect(login.into(database) if database else login)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=5)
+
+    @asynccontextmanager
+    async def admin(self, database: str = "") -> AsyncIterator[asyncpg.Connection]:
+        into = replace(self.database, database=database or self.database.database)
+        async with into.connected() as connection:
+            yield connection
+
+    async def run(self, template: str, database: str = "") -> None:
+        """Execute as superuser, with {me}, {other}, {home} and {theirs} filled in."""
+        names = {
+            "me": f'"{self.me}"',
+            "other": f'"{self.other}"',
+            "home": f'"{self.home(self.mallory)}"',
+            "theirs": f'"{self.home(self.alice)}"',
+        }
+        async with self.admin(database) as connection:
+            await connection.execute(template.format(**names))
+
+    async def recycled(self) -> None:
+        """Nobody has a connection from before any more."""
+        for name in (self.mallory, self.alice):
+            pool = self.manager.find(self.spec(name).pool_id)
+            if pool is not None:
+                await self.manager.evict(pool, EvictionReason.FORCED, 0)
+
+    async def look_after(self) -> None:
+        """What the service does by itself every few seconds."""
+        if self.self_checks:
+            account = self.manager.account(self.mallory)
+            await self.self_check.look_at(self.server, [account])
+
+
+@asynccontextmanager
+async def arenas_on(database: Database) -> AsyncIterator[dict[PoolStrategy, Arena]]:
+    """An arena for each strategy, all on one server."""
+    configs = {
+        PER_TENANT: PoolConfig.per_tenant(pool_size=SIZE),
+        PER_DATABASE: PoolConfig.per_database(pool_size=SIZE),
+    }
+    async with manager_on(database, configs=configs) as manager:
+        journal = Journal(Catalog(address_of(database)))
+        check = SelfCheck(manager, RoleLimits(manager), journal)
+        arenas = {each: Arena(each, manager, database, check) for each in PoolStrategy}
+        for arena in arenas.values():
+            for name in (arena.mallory, arena.alice):
+                await _furnish(arena, await provisioned(manager, name, arena.strategy))
+        yield arenas
+
+
+async def _furnish(arena: Arena, account: TenantAccount) -> None:
+    """A table of notes for somebody, alice's with her secret."""
+    spec = account.tenant.spec
+    await arena.isolation.provision(arena.server, account.tenant, adopt=False, max_size=SIZE)
+    if spec.is_shared:
+        async with arena.admin() as admin:
+            if not await admin.fetchval("SELECT to_regclass('notes') IS NOT NULL"):
+                await admin.execute(_NOTES)
+                sql = policies(["public.notes"], column="tenant_id", role=arena.me)
+                await admin.execute(sql)
+    body = SECRET if spec.id == arena.alice else "nothing"
+    async with arena.lease(spec.id) as connection:
+        if not spec.is_shared:
+            await connection.execute(_NOTES)
+        await connection.execute("INSERT INTO notes VALUES ($1, $2)", spec.id, body)
+
+
+Attack = Callable[[Arena], Awaitable[bool]]

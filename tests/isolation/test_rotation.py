@@ -1,0 +1,199 @@
+"""A password is rotated without failing a borrower, and what interrupts that is made up for."""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from app.control.provisioning import Provisioning
+from app.control.reconciler import Reconciler
+from app.domain.errors import (
+    CatalogUnavailable,
+    PoolIsShared,
+    ServerUnavailable,
+    TenantLoginFailed,
+)
+from app.domain.tenant import PoolStrategy
+from app.pools.isolation.credentials import Credentials
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.load import load_on
+from tests.fixtures.pools import CREDENTIALS
+from tests.fixtures.postgres import Database
+
+ALL = pytest.mark.parametrize("strategy", PoolStrategy)
+OWN = pytest.mark.parametrize("strategy", [PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE])
+
+
+async def works(control: Control) -> bool:
+    """Whether a new connection can be opened."""
+    pool = control.manager.find("acme") or control.manager.find("shared@local")
+    if pool is not None:
+        pool.recycle()
+    async with control.manager.lease("acme") as connection:
+        return bool(await connection.fetchval("SELECT 42") == 42)
+
+
+@ALL
+async def test_borrowers_go_on_while_the_password_changes_and_the_old_one_is_dead(
+    control: Control, strategy: PoolStrategy
+) -> None:
+    tenant = await control.tenant("acme", strategy)
+    server, isolation = control.manager.servers["local"], control.manager.isolations[strategy]
+    old = isolation.login(server, tenant.spec)
+    async with control.manager.lease("acme") as connection:
+        before = connection.get_server_pid()
+        rotation = await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+        assert (rotation.role, rotation.version) == (isolation.role(tenant.spec), 2)
+        assert await connection.fetchval("SELECT 42") == 42
+    with pytest.raises(TenantLoginFailed):
+        await server.connect(old)
+    async with control.manager.lease("acme") as connection:
+        assert connection.get_server_pid() != before
+    async with load_on(control.manager, "acme", clients=8) as load:
+        for _ in range(5):
+            await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+            await load.goes_on(20)
+    assert load.failures == []
+    assert (await control.actions()).count("tenant.credentials_rotated") == 6
+
+
+async def test_a_pool_opened_just_then_fails_nobody(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres has the new password, and we do not know that yet."""
+    await control.tenant("acme")
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    server = control.manager.servers["local"]
+    renew, connect = isolation.renew, server.connect
+    refused = asyncio.Event()
+    borrowed: list[asyncio.Task[bool]] = []
+
+    async def noticed(*arguments: Any, **terms: Any) -> asyncpg.Connection:
+        try:
+            return await connect(*arguments, **terms)
+        except TenantLoginFailed:
+            refused.set()
+            raise
+
+    async def slowly(*arguments: Any) -> None:
+        await renew(*arguments)
+        borrowed.append(asyncio.create_task(works(control), name="borrower"))
+        async with asyncio.timeout(5):
+            await refused.wait()
+
+    monkeypatch.setattr(server, "connect", noticed)
+    monkeypatch.setattr(isolation, "renew", slowly)
+    await control.provisioning.rotate("acme", PERSON)
+    assert await borrowed[0]
+
+
+@OWN
+async def test_a_tenant_that_locked_itself_out_is_let_in_again(
+    control: Control, strategy: PoolStrategy
+) -> None:
+    await control.tenant("acme", strategy)
+    async with control.manager.lease("acme") as connection:
+        await connection.execute("ALTER ROLE CURRENT_USER PASSWORD 'evil'")
+        await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '64kB'")
+        if strategy is PoolStrategy.PER_DATABASE:
+            own = "ALTER DATABASE tenant_acme"
+            await connection.execute(f"{own} SET local_preload_libraries = 'none_such'")
+            await connection.execute(f"{own} CONNECTION LIMIT 0")
+    with pytest.raises(TenantLoginFailed):
+        await works(control)
+    await control.provisioning.rotate("acme", PERSON)
+    assert await works(control)
+
+
+async def test_a_shared_role_is_rotated_only_for_all_its_tenants(control: Control) -> None:
+    await control.tenant("acme", PoolStrategy.SHARED)
+    with pytest.raises(PoolIsShared):
+        await control.provisioning.rotate("acme", PERSON)
+    rotation = await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+    assert rotation.tenants == 1
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before Postgres", "after Postgres"])
+async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
+    control: Control, monkeypatch: pytest.MonkeyPatch, *, done: bool
+) -> None:
+    await control.tenant("acme")
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    renew = isolation.renew
+
+    async def breaks(*arguments: Any) -> None:
+        if done:
+            await renew(*arguments)
+        raise ServerUnavailable("The service was killed.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(isolation, "renew", breaks)
+        with pytest.raises(ServerUnavailable):
+            await control.provisioning.rotate("acme", PERSON)
+    CREDENTIALS._versions.clear()
+    restarted = Provisioning(
+        control.catalog,
+        control.manager,
+        CREDENTIALS,
+        control.self_check,
+        control.provisioning._locks,
+    )
+    await restarted.load()
+    assert await restarted.finish_rotations() == 1
+    assert CREDENTIALS.version("local", "tenant_acme") == 2
+    assert await works(control)
+    assert await restarted.finish_rotations() == 0
+    CREDENTIALS._versions.clear()
+    await restarted.load()
+    assert await works(control)
+
+
+async def test_the_reconciler_finishes_a_rotation(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+
+    async def fails(*_: object) -> None:
+        raise ServerUnavailable("Not now.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(isolation, "renew", fails)
+        with pytest.raises(ServerUnavailable):
+            await control.provisioning.rotate("acme", PERSON)
+        assert await works(control), "the old password holds until the new one is known to"
+    assert isinstance(control.reconciler, Reconciler)
+    report = await control.reconciler.run_once()
+    assert report.rotations_finished == 1
+    assert CREDENTIALS.version("local", "tenant_acme") == 2
+    assert await works(control)
+
+
+async def test_without_the_catalog_nothing_is_rotated(control: Control) -> None:
+    await control.tenant("acme")
+    control.proxy.refuse()
+    await control.proxy.reset()
+    with pytest.raises(CatalogUnavailable):
+        await control.provisioning.rotate("acme", PERSON)
+    assert CREDENTIALS.version("local", "tenant_acme") == 1
+    assert await works(control)
+
+
+async def test_provisioning_again_keeps_the_password_that_holds(
+    control: Control, database: Database
+) -> None:
+    await control.tenant("acme")
+    await control.provisioning.rotate("acme", PERSON)
+    await control.provisioning.provision("acme", PERSON)
+    assert await works(control)
+
+
+def test_every_version_is_another_password_and_none_can_be_guessed_from_another() -> None:
+    credentials = Credentials(b"k" * 32)
+    passwords = {credentials.password("s", "r", version) for version in (1, 2, 3)}
+    assert len(passwords) == 3
+    assert credentials.password("s", "r") == credentials.password("s", "r", 1)
+    credentials.use("s", "r", 3)
+    assert credentials.password("s", "r") == credentials.password("s", "r", 3)
+    assert credentials.password("s", "other") == credentials.password("s", "other", 1)

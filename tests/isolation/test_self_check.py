@@ -1,0 +1,214 @@
+"""The self-check finds what breaks each promise, and undoes what a role did to itself."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from app.domain.isolation import Check, Severity
+from app.domain.tenant import PoolStrategy
+from tests.isolation.arena import PER_DATABASE, PER_TENANT, SHARED, Arena
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breach:
+    """Something that breaks a promise: what a superuser runs for it, and to mend it."""
+
+    do: str
+    undo: str
+    matters: tuple[PoolStrategy, ...] = tuple(PoolStrategy)
+    finds: Check
+    severity: Severity = Severity.CRITICAL
+
+
+BREACHES = (
+    Breach(do="ALTER ROLE {me} SUPERUSER", undo="ALTER ROLE {me} NOSUPERUSER", finds=Check.POWERS),
+    Breach(
+        do="ALTER ROLE {me} BYPASSRLS CREATEROLE CREATEDB REPLICATION",
+        undo="ALTER ROLE {me} NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION",
+        finds=Check.POWERS,
+    ),
+    Breach(
+        do="ALTER ROLE {me} NOLOGIN",
+        undo="ALTER ROLE {me} LOGIN",
+        finds=Check.ROLE,
+        severity=Severity.WARNING,
+    ),
+    Breach(
+        do="GRANT pg_read_all_data TO {me}",
+        undo="REVOKE pg_read_all_data FROM {me}",
+        finds=Check.MEMBERSHIPS,
+    ),
+    Breach(do="GRANT {other} TO {me}", undo="REVOKE {other} FROM {me}", finds=Check.MEMBERSHIPS),
+    Breach(
+        do="CREATE ROLE poolkeeper_group; GRANT poolkeeper_group TO {me}",
+        undo="DROP ROLE poolkeeper_group",
+        finds=Check.MEMBERSHIPS,
+        severity=Severity.WARNING,
+    ),
+    Breach(
+        do="CREATE ROLE poolkeeper_outer SUPERUSER; CREATE ROLE poolkeeper_inner;"
+        "GRANT poolkeeper_outer TO poolkeeper_inner; GRANT poolkeeper_inner TO {me}",
+        undo="DROP ROLE poolkeeper_outer, poolkeeper_inner",
+        finds=Check.MEMBERSHIPS,
+    ),
+    Breach(
+        do="GRANT CONNECT ON DATABASE postgres TO PUBLIC",
+        undo="REVOKE CONNECT ON DATABASE postgres FROM PUBLIC",
+        finds=Check.OTHER_DATABASES,
+        severity=Severity.WARNING,
+    ),
+    Breach(
+        do='GRANT CONNECT ON DATABASE "tenant_alice-per-database" TO {me}',
+        undo='REVOKE CONNECT ON DATABASE "tenant_alice-per-database" FROM {me}',
+        finds=Check.OTHER_DATABASES,
+    ),
+    Breach(
+        do="GRANT CREATE ON SCHEMA public TO PUBLIC",
+        undo="REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+        matters=(SHARED, PER_TENANT),
+        finds=Check.PUBLIC_SCHEMA,
+    ),
+    Breach(
+        do="GRANT TEMPORARY ON DATABASE {home} TO PUBLIC",
+        undo="REVOKE TEMPORARY ON DATABASE {home} FROM PUBLIC",
+        matters=(SHARED,),
+        finds=Check.TEMPORARY_TABLES,
+    ),
+    Breach(
+        do="CREATE TABLE owned (); ALTER TABLE owned OWNER TO {me}",
+        undo="DROP TABLE owned",
+        matters=(SHARED,),
+        finds=Check.OWNERSHIP,
+    ),
+    Breach(
+        do="ALTER SCHEMA {me} OWNER TO CURRENT_USER",
+        undo="ALTER SCHEMA {me} OWNER TO {me}",
+        matters=(PER_TENANT,),
+        finds=Check.OWNERSHIP,
+    ),
+    Breach(
+        do="GRANT USAGE ON SCHEMA {me} TO PUBLIC",
+        undo="REVOKE USAGE ON SCHEMA {me} FROM PUBLIC",
+        matters=(PER_TENANT,),
+        finds=Check.CLOSED_TO_OTHERS,
+    ),
+    Breach(
+        do="GRANT CONNECT ON DATABASE {home} TO {other}",
+        undo="REVOKE CONNECT ON DATABASE {home} FROM {other}",
+        matters=(PER_DATABASE,),
+        finds=Check.CLOSED_TO_OTHERS,
+        severity=Severity.WARNING,
+    ),
+    Breach(
+        do="GRANT CONNECT ON DATABASE {home} TO PUBLIC",
+        undo="REVOKE CONNECT ON DATABASE {home} FROM PUBLIC",
+        matters=(PER_DATABASE,),
+        finds=Check.CLOSED_TO_OTHERS,
+    ),
+    Breach(
+        do="ALTER ROLE {me} CONNECTION LIMIT -1",
+        undo="SELECT 'the self-check does it'",
+        matters=(PER_TENANT, PER_DATABASE),
+        finds=Check.CONNECTION_LIMIT,
+        severity=Severity.WARNING,
+    ),
+    Breach(
+        do="ALTER ROLE {me} SET jit = off; ALTER ROLE {me} IN DATABASE {home} SET jit = off",
+        undo="SELECT 'the self-check does it'",
+        finds=Check.SETTINGS,
+        severity=Severity.WARNING,
+    ),
+    Breach(
+        do="CREATE TABLE plain (tenant_id text); GRANT SELECT ON plain TO {me}",
+        undo="DROP TABLE plain",
+        matters=(SHARED,),
+        finds=Check.ROW_SECURITY,
+    ),
+    Breach(
+        do="CREATE TABLE unforced (tenant_id text); GRANT SELECT (tenant_id) ON unforced TO {me};"
+        "ALTER TABLE unforced ENABLE ROW LEVEL SECURITY",
+        undo="DROP TABLE unforced",
+        matters=(SHARED,),
+        finds=Check.ROW_SECURITY,
+    ),
+    Breach(
+        do="CREATE POLICY everything ON notes USING (true)",
+        undo="DROP POLICY everything ON notes",
+        matters=(SHARED,),
+        finds=Check.ROW_SECURITY,
+        severity=Severity.WARNING,
+    ),
+    Breach(
+        do="GRANT TRUNCATE ON notes TO {me}",
+        undo="REVOKE TRUNCATE ON notes FROM {me}",
+        matters=(SHARED,),
+        finds=Check.BYPASSES,
+    ),
+    Breach(
+        do="CREATE VIEW seen AS SELECT * FROM notes; GRANT SELECT ON seen TO {me}",
+        undo="DROP VIEW seen",
+        matters=(SHARED,),
+        finds=Check.BYPASSES,
+    ),
+    Breach(
+        do="CREATE MATERIALIZED VIEW kept AS SELECT * FROM notes; GRANT SELECT ON kept TO {me}",
+        undo="DROP MATERIALIZED VIEW kept",
+        matters=(SHARED,),
+        finds=Check.BYPASSES,
+    ),
+    Breach(
+        do="CREATE FUNCTION f() RETURNS void SECURITY DEFINER LANGUAGE sql AS ''",
+        undo="DROP FUNCTION f()",
+        matters=(SHARED,),
+        finds=Check.BYPASSES,
+        severity=Severity.WARNING,
+    ),
+)
+CASES = [
+    pytest.param(strategy, breach, id=f"{strategy}-{breach.finds}-{number}")
+    for number, breach in enumerate(BREACHES)
+    for strategy in breach.matters
+]
+
+
+async def look(arena: Arena) -> dict[Check, Severity]:
+    account = arena.manager.account(arena.mallory)
+    await arena.self_check.look_at(arena.server, [account])
+    assert account.isolation is not None
+    return {finding.check: finding.severity for finding in account.isolation.findings}
+
+
+@pytest.mark.parametrize(("strategy", "breach"), CASES)
+async def test_what_breaks_a_promise_is_found(
+    arenas: dict[PoolStrategy, Arena], strategy: PoolStrategy, breach: Breach
+) -> None:
+    arena = arenas[strategy]
+    assert await look(arena) == {}
+    await arena.run(breach.do)
+    try:
+        found = await look(arena)
+        assert found.pop(breach.finds) is breach.severity
+        # Who may read everything, by whatever way, reads what no policy protects as well.
+        assert found.keys() <= {Check.ROW_SECURITY, Check.BYPASSES}
+    finally:
+        await arena.run(breach.undo)
+    assert await look(arena) == {}
+
+
+@pytest.mark.parametrize("strategy", PoolStrategy)
+async def test_what_a_role_set_for_itself_is_undone_and_its_connections_replaced(
+    arenas: dict[PoolStrategy, Arena], strategy: PoolStrategy
+) -> None:
+    arena = arenas[strategy]
+    async with arena.lease() as connection:
+        before = connection.get_server_pid()
+        await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '64kB'")
+    assert await look(arena) == {Check.SETTINGS: Severity.WARNING}
+    async with arena.lease() as connection:
+        assert connection.get_server_pid() != before
+        assert await connection.fetchval("SHOW work_mem") != "64kB"
+    assert [event.action for event in arena.self_check._journal.pending][-1] == (
+        "pool.role_settings_reset"
+    )

@@ -1,0 +1,72 @@
+"""Every tenant is looked at in its turn, with one connection a server; limits follow sizes."""
+
+import asyncpg
+import pytest
+
+from app.control.keeper import PoolChange
+from app.domain.tenant import PoolStrategy
+from app.pools.server import Server
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.postgres import Database
+
+
+async def test_a_round_looks_at_everybody_with_one_connection_a_server(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        await control.tenant(f"t{number}", list(PoolStrategy)[number % 3])
+    opened = 0
+    admin = Server.admin
+
+    def counted(server: Server, database: str | None = None) -> object:
+        nonlocal opened
+        opened += 1
+        return admin(server, database)
+
+    monkeypatch.setattr(Server, "admin", counted)
+    before = {name: one.isolation for name, one in control.manager.accounts.items()}
+    await control.self_check.run_once()
+    assert opened == 1
+    for name, account in control.manager.accounts.items():
+        assert account.isolation is not None
+        assert account.isolation is not before[name]
+    await control.self_check.run_once()
+    assert opened == 1, "nothing is due again at once"
+    async with control.manager.lease("t0"):
+        pass
+    await control.self_check.run_once()
+    assert opened == 2, "a pool that was opened is looked at"
+
+
+async def test_a_server_that_is_away_leaves_the_last_report(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    before = control.manager.account("acme").isolation
+
+    async def fails(*_: object, **__: object) -> None:
+        raise asyncpg.CannotConnectNowError("shutting down")
+
+    monkeypatch.setattr("app.control.self_check.inspect", fails)
+    await control.self_check.look_at(
+        control.manager.servers["local"], [control.manager.account("acme")]
+    )
+    assert control.manager.account("acme").isolation is before
+
+
+@pytest.mark.parametrize("strategy", [PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE])
+async def test_the_roles_limit_follows_its_pools_size(
+    control: Control, database: Database, strategy: PoolStrategy
+) -> None:
+    async def limit() -> int:
+        async with database.connected() as admin:
+            query = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'tenant_acme'"
+            return int(await admin.fetchval(query))
+
+    await control.tenant("acme", strategy)
+    assert await limit() == 5 + 2
+    for size in (9, 3):
+        await control.keeper.put_pool("acme", PoolChange(max_size=size), PERSON)
+        assert await limit() == size + 2
+    await control.keeper.resize_pool(control.manager.account("acme"), 12, PERSON, reason="advised")
+    assert await limit() == 12 + 2

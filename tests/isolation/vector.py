@@ -1,0 +1,176 @@
+"""What a known attack is: how it goes, what becomes of it, and which defence stands in its way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from unittest.mock import patch
+
+import asyncpg
+
+from app.domain.errors import PoolkeeperError
+from app.domain.tenant import PoolStrategy
+from app.pools import lease
+from app.pools.driver import Login
+from tests.isolation.arena import PER_DATABASE, PER_TENANT, SHARED, Arena, Attack
+
+Without = Callable[[Arena], AbstractAsyncContextManager[None]]
+
+
+class Verdict(StrEnum):
+    """What becomes of an attack."""
+
+    HELD = "held"
+    OPEN = "open by design"
+
+
+ALL_HELD = dict.fromkeys(PoolStrategy, Verdict.HELD)
+ALL_OPEN = dict.fromkeys(PoolStrategy, Verdict.OPEN)
+OWN_HELD = dict.fromkeys((PER_TENANT, PER_DATABASE), Verdict.HELD)
+SHARED_HELD = {SHARED: Verdict.HELD}
+SHARED_OPEN = {SHARED: Verdict.OPEN}
+OPEN_WITHIN_A_DATABASE = {
+    SHARED: Verdict.OPEN,
+    PER_TENANT: Verdict.OPEN,
+    PER_DATABASE: Verdict.HELD,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """One known attack.
+
+    Attributes:
+        attack: true if it reached what it wanted.
+        verdicts: under the strategies it concerns.
+        without: takes its defence away for a block; not needed where it is open anyway.
+        extension: what Postgres must have at hand for it.
+    """
+
+    name: str
+    attack: Attack
+    verdicts: Mapping[PoolStrategy, Verdict]
+    without: Without | None = None
+    extension: str | None = None
+
+    async def succeeds(self, arena: Arena) -> bool:
+        """Whether the attack reaches what it wants; refused is not."""
+        try:
+            return await self.attack(arena)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, PoolkeeperError):
+            return False
+
+
+def sql(switch_off: str, switch_on: str, *, at_home: bool = False) -> Without:
+    """Take a defence away, and put it back, by what a superuser runs."""
+
+    @asynccontextmanager
+    async def without(arena: Arena) -> AsyncIterator[None]:
+        database = arena.home(arena.mallory) if at_home else ""
+        await arena.run(switch_off, database)
+        await arena.recycled()
+        try:
+            yield
+        finally:
+            await arena.run(switch_on, database)
+            await arena.recycled()
+
+    return without
+
+
+def each(**by_strategy: Without) -> Without:
+    """Another defence under each strategy."""
+    return lambda arena: by_strategy[arena.strategy](arena)
+
+
+def both(*withouts: Without) -> Without:
+    """Several defences, each of which would do."""
+
+    @asynccontextmanager
+    async def without(arena: Arena) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for one in withouts:
+                await stack.enter_async_context(one(arena))
+            yield
+
+    return without
+
+
+def patched(target: object, name: str, value: object) -> Without:
+    """Take away a defence that is in our own code."""
+
+    @asynccontextmanager
+    async def without(arena: Arena) -> AsyncIterator[None]:
+        await arena.recycled()
+        with patch.object(target(arena) if callable(target) else target, name, value):
+            yield
+        await arena.recycled()
+
+    return without
+
+
+def logging_in(change: Callable[[Arena, Login], Login]) -> Without:
+    """Log everybody in otherwise."""
+
+    @asynccontextmanager
+    async def without(arena: Arena) -> AsyncIterator[None]:
+        login = arena.isolation.login
+        await arena.recycled()
+        with patch.object(
+            arena.isolation, "login", lambda server, spec: change(arena, login(server, spec))
+        ):
+            yield
+        await arena.recycled()
+
+    return without
+
+
+def unset(*names: str) -> Without:
+    """Log in without these settings."""
+
+    def change(_: Arena, login: Login) -> Login:
+        return replace(
+            login, settings={name: v for name, v in login.settings.items() if name not in names}
+        )
+
+    return logging_in(change)
+
+
+@asynccontextmanager
+async def not_looked_after(arena: Arena) -> AsyncIterator[None]:
+    """No self-check mends anything."""
+    arena.self_checks = False
+    try:
+        yield
+    finally:
+        arena.self_checks = True
+
+
+@asynccontextmanager
+async def unproven(arena: Arena) -> AsyncIterator[None]:
+    """Nobody looks whether the lease's transaction and its context are still there."""
+    with (
+        patch.object(arena.isolation, "proof", lambda _: "SELECT 1"),
+        patch.object(asyncpg.Connection, "is_in_transaction", lambda _: True),
+    ):
+        yield
+
+
+SUPERUSER = sql("ALTER ROLE {me} SUPERUSER", "ALTER ROLE {me} NOSUPERUSER")
+MEMBERSHIP = sql("GRANT {other} TO {me}", "REVOKE {other} FROM {me}")
+NO_RESET = patched(lease, "RESET", "SELECT 1")
+ROW_SECURITY_OFF = sql(
+    "ALTER TABLE notes DISABLE ROW LEVEL SECURITY", "ALTER TABLE notes ENABLE ROW LEVEL SECURITY"
+)
+
+
+def in_the_same_database(arena: Arena) -> AbstractAsyncContextManager[None]:
+    """Both work in alice's database."""
+    let_in = sql(
+        "GRANT CONNECT ON DATABASE {theirs} TO {me}",
+        "REVOKE CONNECT ON DATABASE {theirs} FROM {me}",
+    )
+    there = logging_in(lambda arena, login: login.into(arena.home(arena.alice)))
+    return both(let_in, there)(arena)
