@@ -6,6 +6,7 @@ opens a connection.
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -15,7 +16,8 @@ from app.settings.problems import SettingsError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
-TlsMode = Literal["disable", "prefer", "require", "verify-full"]
+# Without `prefer`: whoever stands in between would only have to say no.
+TlsMode = Literal["disable", "require", "verify-full"]
 
 
 class Endpoint(BaseModel):
@@ -41,7 +43,8 @@ class Endpoint(BaseModel):
     """File that holds the password, for mounted secrets; read at start, a final newline dropped."""
 
     tls: TlsMode = "verify-full"
-    """How the connection is protected; the strictest, because credentials travel over it."""
+    """How the connection is protected; the strictest, because credentials travel over it.
+    `require` encrypts and trusts anybody; both weaker modes are warned of beyond this machine."""
 
     tls_ca_file: Path | None = None
     """PEM file of the authorities to trust; none means those of the system."""
@@ -51,6 +54,17 @@ class Endpoint(BaseModel):
         if (self.password is None) == (self.password_file is None):
             raise ValueError("Give exactly one of password and password_file")
         return self
+
+    @model_validator(mode="after")
+    def _trusts_authorities_where_it_looks(self) -> Self:
+        if self.tls_ca_file is not None and self.tls != "verify-full":
+            raise ValueError("tls_ca_file is of use only where tls is verify-full")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, by its name: a loopback address or a Unix socket."""
+        return self.host.startswith("/") or is_loopback(self.host)
 
     def read_password(self) -> SecretStr:
         """Return the password, wherever it is kept.
@@ -83,6 +97,16 @@ class CatalogSettings(Endpoint):
 
     database: Name = "poolkeeper"
     """The catalog's own database, away from every tenant's data."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is this machine and nobody else's."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def read_secret(path: Path) -> SecretStr:

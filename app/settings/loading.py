@@ -25,11 +25,25 @@ from app.settings.settings import Settings
 from app.settings.toml import CONFIG_FILE_VARIABLE
 
 _NESTED = frozenset({"catalog", "servers"})
-_LIBPQ_VARIABLES = ("PGPASSFILE", "PGPASSWORD", "PGSERVICE")
+# The last three tell the commands where a service is; the service itself has no use for them.
+_NOT_SETTINGS = frozenset(
+    {CONFIG_FILE_VARIABLE, "POOLKEEPER_URL", "POOLKEEPER_API_KEY", "POOLKEEPER_API_KEY_FILE"}
+)
+_LIBPQ_VARIABLES = (
+    "PGPASSFILE",
+    "PGPASSWORD",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGSSLCERT",
+    "PGSSLKEY",
+)
 
 
-def load_settings() -> Settings:
+def load_settings(*, to_serve: bool = True) -> Settings:
     """Read arguments, environment and TOML file into settings that are fit to start with.
+
+    Args:
+        to_serve: whether callers will come; then there must be keys where keys are needed.
 
     Raises:
         SettingsError: with one sentence per problem, naming the key and never its value.
@@ -48,6 +62,8 @@ def load_settings() -> Settings:
         problems.append(str(error))
     else:
         problems += _unreadable_secrets(settings)
+        if to_serve:
+            problems += _missing_keys(settings)
     if problems:
         raise SettingsError("\n".join(problems))
     return settings
@@ -57,7 +73,7 @@ def _unknown_variables() -> Iterator[str]:
     """Find the variables that pydantic-settings would ignore."""
     fields = Settings.model_fields
     for variable in sorted(os.environ):
-        if not variable.upper().startswith(ENV_PREFIX) or variable == CONFIG_FILE_VARIABLE:
+        if not variable.upper().startswith(ENV_PREFIX) or variable in _NOT_SETTINGS:
             continue
         name = variable[len(ENV_PREFIX) :].lower()
         top, delimiter, _ = name.partition(ENV_DELIMITER)
@@ -73,6 +89,19 @@ def _libpq_variables() -> Iterator[str]:
                 f"{variable} must not be set: the driver would fall back to it;"
                 " credentials are declared per server."
             )
+
+
+def _missing_keys(settings: Settings) -> Iterator[str]:
+    path = settings.keys_path
+    if settings.must_have_keys and not path.exists():
+        if settings.keys_file is None:
+            yield (
+                f"{both_names('host')}: Only a loopback address is allowed without keys;"
+                f" `poolkeeper keys new` makes one and keeps its hash in {path}."
+            )
+        else:
+            key = both_names("keys_file")
+            yield f"{key}: There is no file {path}; `poolkeeper keys new` makes it."
 
 
 def _unreadable_secrets(settings: Settings) -> Iterator[str]:

@@ -6,7 +6,6 @@ Durations are seconds, sizes are connections unless the name says otherwise.
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -19,7 +18,13 @@ from pydantic_settings import (
 )
 
 from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy
-from app.settings.endpoint import CatalogSettings, Port, ServerSettings, read_secret
+from app.settings.endpoint import (
+    CatalogSettings,
+    Port,
+    ServerSettings,
+    is_loopback,
+    read_secret,
+)
 from app.settings.problems import ENV_DELIMITER, ENV_PREFIX, SettingsError, both_names
 from app.settings.toml import read_toml
 
@@ -28,6 +33,7 @@ _SHORTEST_KEY = 32
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
+HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])$")]
 Size = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -50,7 +56,7 @@ class Settings(BaseSettings):
     # --- the service -------------------------------------------------------------------------
 
     host: str = "127.0.0.1"
-    """Address to listen on; this machine only, for there is no authentication yet."""
+    """Address to listen on; this machine only, until there are keys."""
 
     port: Port = 8080
     """TCP port to listen on; 8080 by custom."""
@@ -58,8 +64,24 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".poolkeeper")
     """Folder of the embedded Postgres and generated secrets; beside where one works."""
 
-    allow_no_auth: bool = False
-    """Whether others than this machine may call without authentication; off, as one would hope."""
+    keys_file: Path | None = None
+    """File with the API keys, made by `poolkeeper keys new`; keys.json in data_dir by default."""
+
+    rate_limit: int = Field(default=200, ge=0, le=1_000_000)
+    """Most requests a second of one key that has no limit of its own; 200 leave the others theirs
+    on two cores, 0 means no limit."""
+
+    trusted_hosts: list[HostName] | None = None
+    """Names callers may use in the Host header, `*.example.com` and `*` too; by default this
+    machine's own when listening on loopback, so that no web page gets in by DNS, else all."""
+
+    request_deadline_seconds: Seconds = 60.0
+    """How long a request's body may take to arrive, and then its answer; 60 s, what callers wait.
+    Queries, deletions and evictions get their own time on top."""
+
+    require_if_match: bool = False
+    """Whether changes must say in If-Match which version they mean; off, for scripts that only
+    declare."""
 
     log_format: Literal["auto", "json", "console"] = "auto"
     """One JSON event a line, or text for people; auto looks whether stderr is a terminal."""
@@ -200,16 +222,6 @@ class Settings(BaseSettings):
         return key
 
     @model_validator(mode="after")
-    def _is_not_open_to_all(self) -> Self:
-        if not (self.allow_no_auth or _is_loopback(self.host)):
-            key, consent = both_names("host"), both_names("allow_no_auth")
-            raise ValueError(
-                f"{key}: Only a loopback address is allowed without authentication;"
-                f" set {consent} to true to listen beyond this machine all the same"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _has_one_secret_key_at_most(self) -> Self:
         if self.secret_key is not None and self.secret_key_file is not None:
             key, file = both_names("secret_key"), both_names("secret_key_file")
@@ -236,6 +248,21 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine can call."""
+        return is_loopback(self.host)
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the API keys are, if there are any."""
+        return self.keys_file or self.data_dir / "keys.json"
+
+    @property
+    def must_have_keys(self) -> bool:
+        """Whether to serve nobody rather than without keys: they were asked for, or are needed."""
+        return self.keys_file is not None or not self.is_loopback
+
+    @property
     def is_embedded(self) -> bool:
         """Whether the service brings its own Postgres."""
         return not self.servers
@@ -255,12 +282,3 @@ class Settings(BaseSettings):
                 f" at least {_SHORTEST_KEY} characters are needed."
             )
         return key
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -1,0 +1,211 @@
+"""Who may come in: API keys as Bearer tokens, and a scope for every operation.
+
+`Authentication` refuses strangers before anything is read of their body; each route says what
+it takes by one of the `MAY_…`. A key never reaches a log, and strangers are all refused alike:
+what was wrong is told to the operator alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from hmac import compare_digest
+
+import structlog
+from fastapi import Depends, Request, Security
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security import SecurityScopes
+from fastapi.security.base import SecurityBase
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
+from structlog.contextvars import bound_contextvars
+
+from app.api.caller import ANYBODY, NOBODY, Caller
+from app.api.key import Key, Scope, digest_of, id_of
+from app.api.key_file import KeyFile
+from app.api.problems import respond
+from app.api.rate import RateLimits
+from app.domain.errors import BoundToTenants, MissingScope
+
+OPEN_PATHS = frozenset({"/", "/docs", "/livez", "/openapi.json", "/readyz"})
+OPEN_FOLDERS = ("/docs/", "/page/")
+_NO_DIGEST = bytes(32)
+_NOT_KNOWN = "A valid API key is needed, sent as Authorization: Bearer and the key."
+_TOO_OFTEN = "The key asks more often than it may."
+_TOO_MANY_FAILURES = "Too many requests without a valid key came from this address."
+
+_log = structlog.get_logger(__name__)
+
+
+class Failure(StrEnum):
+    """Why somebody was not let in, or not any further."""
+
+    NO_KEY = "no_key"
+    MALFORMED = "malformed"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    MISSING_SCOPE = "missing_scope"
+    BOUND = "bound_to_tenants"
+
+
+class Door:
+    """Tells keys apart, and counts who was refused."""
+
+    def __init__(self, keys: KeyFile, limits: RateLimits) -> None:
+        """Let in whoever has one of *keys*; everybody, as long as there are none."""
+        self.keys = keys
+        self.failures: Counter[Failure] = Counter()
+        self.limited: Counter[str] = Counter()
+        self._limits = limits
+
+    def open(self) -> None:
+        """Read the keys, and say so if there are none.
+
+        Raises:
+            BadKeyFile: they cannot be read.
+        """
+        self.keys.load()
+        if not self.keys.is_in_use:
+            _log.warning(
+                "no keys: every program on this machine may do everything",
+                keys_file=str(self.keys.path),
+            )
+
+    def who(self, authorization: Sequence[str]) -> Key | Caller | Failure:
+        """Whose the Authorization headers of a request are."""
+        if not self.keys.is_in_use:
+            return ANYBODY
+        if not authorization:
+            return Failure.NO_KEY
+        scheme, _, token = authorization[0].partition(" ")
+        key_id = id_of(token.strip(" "))
+        if len(authorization) > 1 or scheme.lower() != "bearer" or key_id is None:
+            return Failure.MALFORMED
+        key = self.keys.find(key_id)
+        # An id that nobody has takes the same steps as a wrong key.
+        is_right = compare_digest(
+            digest_of(token.strip(" ")), _NO_DIGEST if key is None else key.digest
+        )
+        if key is None or not is_right:
+            return Failure.UNKNOWN
+        if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+            return Failure.EXPIRED
+        return key
+
+    def wait_of(self, key: Key) -> float:
+        """Count a request; the seconds this key has to wait, 0 if it may pass."""
+        wait = self._limits.wait_of_key(key.id, key.requests_per_second)
+        if wait:
+            self.limited["key"] += 1
+        return wait
+
+    def turn_away(self, failure: Failure, address: str) -> float:
+        """Count and tell a failure; the seconds this address should wait, 0 if it may try again."""
+        wait = self._limits.wait_of_stranger(address)
+        if wait:
+            self.limited["address"] += 1
+        self.note(failure, client=address)
+        return wait
+
+    def note(self, failure: Failure, **facts: str) -> None:
+        """Count a failure, and log it unless there were too many of late."""
+        self.failures[failure] += 1
+        if self._limits.may_log():
+            _log.warning("refused", reason=str(failure), **facts)
+
+
+class Authentication:
+    """Puts the caller into the request, or answers 401 or 429 itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Guard *app*, whose `state.door` knows the keys."""
+        self._app = app
+
+    async def __call__(self, connection: Connection, receive: Receive, send: Send) -> None:
+        """Let the request pass with its caller, or refuse it."""
+        if connection["type"] != "http":
+            await self._app(connection, receive, send)
+            return
+        found = _identify(connection)
+        if isinstance(found, Response):
+            await found(connection, receive, send)
+            return
+        connection.setdefault("state", {})["caller"] = found
+        with bound_contextvars(actor=found.name):
+            await self._app(connection, receive, send)
+
+
+class NeedsScope(SecurityBase):
+    """What a route takes: a key with its scope. In the document it is the route's security."""
+
+    def __init__(self) -> None:
+        """Describe the keys for the document."""
+        self.scheme_name = "key"
+        self.model = HTTPBearer(
+            bearerFormat="poolkeeper_<id>_<secret>",
+            description="A key that `poolkeeper keys new` made.",
+        )
+
+    async def __call__(self, request: Request, needed: SecurityScopes) -> None:
+        """Let the caller pass.
+
+        Raises:
+            MissingScope: they may not do this.
+        """
+        caller: Caller = request.state.caller
+        for scope in needed.scopes:
+            if scope not in caller.scopes:
+                request.app.state.door.note(Failure.MISSING_SCOPE, path=request.url.path)
+                raise MissingScope(f"This needs a key with the scope {scope}.")
+
+
+async def refuse_bound(request: Request) -> None:
+    """Let nobody pass whose key is bound to tenants: others are concerned too.
+
+    Raises:
+        BoundToTenants: it is.
+    """
+    caller: Caller = request.state.caller
+    if caller.tenants is not None:
+        request.app.state.door.note(Failure.BOUND, path=request.url.path)
+        raise BoundToTenants
+
+
+_NEEDS = NeedsScope()
+MAY_READ = Security(_NEEDS, scopes=[Scope.READ.value])
+MAY_OPERATE = Security(_NEEDS, scopes=[Scope.OPERATE.value])
+MAY_QUERY = Security(_NEEDS, scopes=[Scope.QUERY.value])
+MAY_ADMIN = Security(_NEEDS, scopes=[Scope.ADMIN.value])
+# Besides a scope: a key that is bound to no tenants.
+ON_WHOLE_SERVICE = Depends(refuse_bound)
+
+
+def _identify(connection: Connection) -> Caller | Response:
+    door: Door = connection["app"].state.door
+    path = connection["path"]
+    found = door.who(Headers(scope=connection).getlist("authorization"))
+    if isinstance(found, Caller):
+        return found
+    if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+        return Caller.with_key(found) if isinstance(found, Key) else NOBODY
+    request = Request(connection)
+    if isinstance(found, Key):
+        wait = door.wait_of(found)
+        return _too_often(request, wait, _TOO_OFTEN) if wait else Caller.with_key(found)
+    wait = door.turn_away(found, request.client.host if request.client else "")
+    if wait:
+        return _too_often(request, wait, _TOO_MANY_FAILURES)
+    # RFC 6750: an error is told only to who showed something.
+    challenge = "Bearer" if found is Failure.NO_KEY else 'Bearer error="invalid_token"'
+    headers = {"WWW-Authenticate": challenge}
+    return respond(request, 401, "unauthenticated", _NOT_KNOWN, headers=headers)
+
+
+def _too_often(request: Request, wait: float, detail: str) -> Response:
+    headers = {"Retry-After": str(math.ceil(wait))}
+    return respond(request, 429, "too-many-requests", detail, retryable=True, headers=headers)

@@ -1,0 +1,45 @@
+"""Who asks, and what of the service exists for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.api.key import INCLUDED, Key, Scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Whoever sent a request.
+
+    Attributes:
+        name: the key's name; `api` when no keys are in use.
+        scopes: everything they may do.
+        tenants: the only ones that exist for them; None: all.
+    """
+
+    name: str
+    scopes: frozenset[Scope]
+    tenants: frozenset[str] | None = None
+
+    @classmethod
+    def with_key(cls, key: Key) -> Caller:
+        """Whoever holds *key*."""
+        return cls(
+            name=key.name,
+            scopes=frozenset().union(*(INCLUDED[scope] for scope in key.scopes)),
+            tenants=None if key.tenants is None else frozenset(key.tenants),
+        )
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether the whole service is theirs to read."""
+        return self.tenants is None and Scope.READ in self.scopes
+
+    def sees(self, tenant: str | None) -> bool:
+        """Whether this tenant exists for them; None stands for what belongs to no single one."""
+        return self.tenants is None or tenant in self.tenants
+
+
+# A program on this machine, while no keys are in use.
+ANYBODY = Caller(name="api", scopes=frozenset(Scope))
+NOBODY = Caller(name="nobody", scopes=frozenset())
