@@ -9,6 +9,7 @@ No clock is read here: callers pass monotonic seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from math import floor, log2
 
 _BUCKETS_PER_OCTAVE = 8
@@ -34,8 +35,10 @@ class Histogram:
             bucket = floor(log2(seconds) * _BUCKETS_PER_OCTAVE)
         if seconds > self.longest:  # noqa: PLR1730 - on every lease: max() takes twice as long
             self.longest = seconds
-        counts = self.counts
-        counts[bucket] = counts.get(bucket, 0) + 1
+        try:
+            self.counts[bucket] += 1
+        except KeyError:
+            self.counts[bucket] = 1
 
     def merge(self, other: Histogram) -> None:
         """Add everything that *other* counted."""
@@ -43,10 +46,54 @@ class Histogram:
             self.counts[bucket] = self.counts.get(bucket, 0) + count
         self.longest = max(self.longest, other.longest)
 
+    def without(self, earlier: Histogram) -> Histogram:
+        """What was counted since it looked like *earlier*; the longest one as its bucket tells."""
+        rest = Histogram()
+        for bucket, count in self.counts.items():
+            if more := count - earlier.counts.get(bucket, 0):
+                rest.counts[bucket] = more
+        if rest.counts:
+            rest.longest = self.longest
+            if self.longest <= earlier.longest:
+                rest.longest = min(_middle(max(rest.counts)), self.longest)
+        return rest
+
+    def keep_up_with(self, earlier: Histogram) -> None:
+        """Count in no bucket less than *earlier* did."""
+        for bucket, count in earlier.counts.items():
+            if self.counts.get(bucket, 0) < count:
+                self.counts[bucket] = count
+        self.longest = max(self.longest, earlier.longest)
+
     @property
     def total(self) -> int:
         """How many durations were counted."""
         return sum(self.counts.values())
+
+    def moments(self) -> tuple[int, float, float]:
+        """How many durations there were, their sum in seconds, and the sum of their squares."""
+        total, seconds, squares = 0, 0.0, 0.0
+        for bucket, count in self.counts.items():
+            middle = _middle(bucket)
+            total += count
+            seconds += count * middle
+            squares += count * middle * middle
+        return total, seconds, squares
+
+    def count_above(self, seconds: float) -> int:
+        """How many durations were longer than *seconds*, as far as buckets tell them apart."""
+        return sum(count for bucket, count in self.counts.items() if _middle(bucket) > seconds)
+
+    def below(self, octaves: Iterable[int]) -> tuple[int, ...]:
+        """How many durations were shorter than 2**octave seconds, for each of *octaves*; exact."""
+        return tuple(
+            sum(
+                count
+                for bucket, count in self.counts.items()
+                if bucket < octave * _BUCKETS_PER_OCTAVE
+            )
+            for octave in octaves
+        )
 
     def quantiles(self, fractions: Iterable[float]) -> tuple[float | None, ...]:
         """Seconds below which each of the ascending *fractions* (0..1) lies; None when empty."""
@@ -64,6 +111,7 @@ class Histogram:
         return tuple(answers)
 
 
+@cache
 def _middle(bucket: int) -> float:
     if bucket == _ZERO_BUCKET:
         return 0.0
@@ -77,15 +125,23 @@ class RollingHistogram:
     which nothing was recorded take no memory: thousands of quiet tenants keep one of these.
     """
 
-    __slots__ = ("_current", "_ends_at", "_past", "_slice", "_window")
+    __slots__ = ("_closed", "_current", "_ended", "_ends_at", "_past", "_slices", "_window")
 
-    def __init__(self, window: float = 300.0, slices: int = 10) -> None:
-        """Cover *window* seconds (> 0), forgetting in steps of window / slices."""
+    def __init__(
+        self, window: float = 300.0, slices: int = 10, *, ended: Histogram | None = None
+    ) -> None:
+        """Cover *window* seconds (> 0), forgetting in steps of window / slices.
+
+        Slices that have ended are added to *ended*, which may be that of many.
+        """
         self._window = window
-        self._slice = window / slices
+        self._ended = ended
+        self._slices = slices
         self._ends_at = 0.0
         self._current = Histogram()
         self._past: tuple[tuple[float, Histogram], ...] = ()
+        # All slices that have ended since `begin_sum`, as one.
+        self._closed: Histogram | None = None
 
     def record(self, seconds: float, now: float) -> None:
         """Count one duration that ended at *now*."""
@@ -104,15 +160,53 @@ class RollingHistogram:
             merged.merge(past)
         return merged
 
+    def begin_sum(self) -> None:
+        """Keep what falls out of the window too, from now on and for `summed`."""
+        self._close()
+        self._closed = Histogram()
+
+    def end_sum(self) -> None:
+        """Keep nothing beyond the window any more."""
+        self._closed = None
+
+    def summed(self) -> Histogram:
+        """Everything since `begin_sum`, as a histogram of its own; empty without that.
+
+        Costs recording nothing: ended slices are added up when they end.
+        """
+        everything = Histogram()
+        if self._closed is not None:
+            everything.counts.update(self._closed.counts)
+            everything.longest = self._closed.longest
+            everything.merge(self._current)
+        return everything
+
+    def add_unended_to(self, sum_: Histogram) -> None:
+        """Add what is not in `ended` yet."""
+        if self._current.counts:
+            sum_.merge(self._current)
+
+    def end(self) -> None:
+        """End the current slice early: everything is in `ended` then."""
+        self._close()
+
     def _turn(self, now: float) -> None:
         """Close the current slice, and begin the next one now."""
-        if self._current.counts:
-            self._past = (*self._past, (self._ends_at, self._current))
-            self._current = Histogram()
-        self._ends_at = now + self._slice
+        self._close()
+        self._ends_at = now + self._window / self._slices
         self._forget(now)
+
+    def _close(self) -> None:
+        if not self._current.counts:
+            return
+        if self._closed is not None:
+            self._closed.merge(self._current)
+        if self._ended is not None:
+            self._ended.merge(self._current)
+        self._past = (*self._past, (self._ends_at, self._current))
+        self._current = Histogram()
 
     def _forget(self, now: float) -> None:
         """Drop the slices that began before the window."""
-        oldest_end = now - self._window + self._slice
+        oldest_end = now - self._window + self._window / self._slices
         self._past = tuple(kept for kept in self._past if kept[0] >= oldest_end)

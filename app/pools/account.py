@@ -6,6 +6,7 @@ Exists for every known tenant, with or without a pool, so it is kept small.
 from __future__ import annotations
 
 from app.domain.desired import Tenant
+from app.domain.isolation import IsolationReport
 from app.domain.pool import PoolMetrics
 from app.pools.recorder import Recorder
 
@@ -13,7 +14,7 @@ from app.pools.recorder import Recorder
 class TenantAccount:
     """The running numbers of one tenant; the pool that serves it keeps them."""
 
-    __slots__ = ("leased", "recorder", "tenant", "waiting")
+    __slots__ = ("isolation", "leased", "recorder", "tenant", "waiting")
 
     def __init__(self, tenant: Tenant, recorder: Recorder) -> None:
         """Open an account with nothing leased."""
@@ -21,6 +22,7 @@ class TenantAccount:
         self.recorder = recorder
         self.leased = 0
         self.waiting = 0
+        self.isolation: IsolationReport | None = None
 
     @property
     def may_lease(self) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -43,7 +44,8 @@ class PooledConnection:
         pid: the process id of its back-end, known also after the connection broke.
         epoch: the pool's epoch when it was opened; an older one than the pool's is replaced.
         generation: the server's generation when it was opened; an older one is stale.
-        uses: how many leases it has served.
+        is_prepared: whether it ran what its strategy has each connection run first.
+        is_closed: whether the connection is known to be gone; asyncpg's own method.
         account: who leases it now, None when nobody does.
         borrower: the task and line that does, as far as known.
         suspected: whether this lease was reported as a possible leak.
@@ -62,12 +64,13 @@ class PooledConnection:
         "expires_at",
         "generation",
         "idle_since",
+        "is_closed",
+        "is_prepared",
         "leased_at",
         "opened_at",
         "pid",
         "raw",
         "suspected",
-        "uses",
     )
 
     def __init__(
@@ -82,24 +85,19 @@ class PooledConnection:
         """Note when it was opened and when it will have lived long enough."""
         jitter = random.uniform(0, _LIFETIME_JITTER)  # noqa: S311 - spreads load, hides nothing
         self.raw = raw
+        self.is_closed: Callable[[], bool] = raw.is_closed
         self.pid = int(raw.get_server_pid())
         self.epoch = epoch
         self.generation = generation
-        self.uses = 0
         self._proxy: PoolConnectionProxy[asyncpg.Record] | None = None
         _notice_silence(raw)
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
         self.account: TenantAccount | None = None
         self.borrower: Borrower | None = None
-        self.suspected = False
+        self.suspected = self.is_prepared = False
         self.expires_at = now + max_lifetime * (1 - jitter)
         self.opened_at = self.leased_at = self.idle_since = self.checked_at = now
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the connection is known to be gone."""
-        return bool(self.raw.is_closed())
 
     @property
     def was_cut(self) -> bool:
@@ -135,7 +133,7 @@ class PooledConnection:
         return LeakSuspect(
             tenant=str(self.account.tenant.spec.id) if self.account else "",
             task=borrower.task if borrower else "",
-            taken_at=f"{borrower.file}:{borrower.line}" if borrower else "",
+            taken_at=borrower.taken_at if borrower else "",
             age_seconds=now - self.leased_at,
             pid=self.pid,
         )

@@ -34,10 +34,11 @@ from app.pools.isolation import Isolation
 from app.pools.pool import TenantPool
 from app.pools.suspect import Borrower
 
-# SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not.
+# SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not. Advisory locks
+# are given up by the strategy's own statement.
 RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
-    "SELECT pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES"
+    "DISCARD TEMP; DISCARD SEQUENCES"
 )
 # Said outright, for a role may have made read-only its default.
 _BEGIN = "BEGIN READ WRITE"
@@ -122,7 +123,7 @@ class Lease:
 
     async def __aenter__(self) -> asyncpg.Connection:
         """Borrow a connection that has proved to work, inside the tenant's context."""
-        borrower = Borrower.of_caller()
+        borrower = Borrower()
         deadline = monotonic() + self._timeout
         while True:
             remaining = deadline - monotonic()
@@ -168,11 +169,14 @@ class Lease:
         """
         begun = False
         statements = opening(self._isolation, self._account.tenant.spec, self._terms)
+        if not connection.is_prepared and self._isolation.preparation:
+            statements = f"{self._isolation.preparation}; {statements}"
         if not statements and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
             statements = "SELECT 1"
         try:
             if statements:
                 await connection.raw.execute(statements, timeout=_BEGIN_DEADLINE)
+            connection.is_prepared = True
             if self._terms.transaction:
                 connection.transaction_begun()
             begun = True
@@ -188,7 +192,7 @@ class Lease:
     async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> None:
         connection.withdraw()
         raw = connection.raw
-        if connection.is_closed:
+        if connection.is_closed():
             raise LeaseLost
         if self._terms.transaction and commit and not raw.is_in_transaction():
             raise StatementEndedLease
@@ -230,11 +234,9 @@ def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
 
 def closing(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit: bool) -> str:
     """The statements after the work, for one round trip; a failing proof prevents the commit."""
-    if not terms.transaction:
-        return f"ROLLBACK; {RESET}"
-    if commit:
-        return f"{isolation.proof(spec)}; COMMIT; {RESET}"
-    return f"ROLLBACK; {RESET}"
+    if commit and terms.transaction:
+        return f"{isolation.proof(spec)}; COMMIT; {RESET}; {isolation.unlock}"
+    return f"ROLLBACK; {RESET}; {isolation.unlock}"
 
 
 def _leaves_connection_usable(error: BaseException | None) -> bool:

@@ -24,9 +24,10 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState
-from app.pools import driver
 from app.pools.account import TenantAccount
 from app.pools.connection import PooledConnection
+from app.pools.lru import Entry
+from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from app.pools.roster import Roster
 from app.pools.server import Server
@@ -34,6 +35,8 @@ from app.pools.waiters import Waiter, WaitQueue
 
 _log = structlog.get_logger(__name__)
 
+# Looked up once: members of an enumeration are slow to find, and these are needed at every lease.
+_READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
 # After attempts failed for this pool alone, the next one waits up to this long, in seconds.
 _FIRST_RETRY = 0.25
 _LAST_RETRY = 5.0
@@ -50,7 +53,7 @@ class LendingPool:
         config: PoolConfig,
         *,
         server: Server,
-        login: driver.Login,
+        login: PoolLogin,
         recorder: Recorder,
         on_busy: Callable[[Any], None],
         on_quiet: Callable[[Any], None],
@@ -73,6 +76,8 @@ class LendingPool:
         self.server = server
         self.recorder = recorder
         self.state = PoolState.INITIALIZING
+        # Its place in the cache that may evict it.
+        self.entry: Entry[str, Any] | None = None
         self._on_busy = on_busy
         self._on_quiet = on_quiet
         self._busy = False
@@ -129,15 +134,8 @@ class LendingPool:
             PoolDraining: the pool is being drained or closed.
             ServerUnavailable, ServerFull, TenantLoginFailed: none can be opened.
         """
-        now = asked_at = monotonic()
-        connection = self._take_idle(account, now)
-        if connection is None:
-            connection = await self._wait(account, timeout, asked_at)
-            now = monotonic()
-        self.recorder.lease_begun(now - asked_at, now)
-        if account.recorder is not self.recorder:
-            account.recorder.lease_begun(now - asked_at, now)
-        return connection
+        now = monotonic()
+        return self._take_idle(account, now) or await self._wait(account, timeout, now)
 
     def release(self, connection: PooledConnection, *, reusable: bool) -> None:
         """Take back a lent connection; one that is not *reusable* is closed in the background."""
@@ -145,44 +143,46 @@ class LendingPool:
         if not self._take_back(connection, now):
             return
         usable = reusable and self._is_usable(connection, now)
-        if usable and self.state is PoolState.READY and not self.server.budget.is_contended:
-            # Nothing becomes possible but what is done here, so no pump is needed.
-            self._pass_on(connection, now)
-            return
-        if usable:
-            self._put_back(connection, now)
-        else:
-            self._roster.begin_close(connection)
-        self.pump()
-
-    def _pass_on(self, connection: PooledConnection, now: float) -> None:
-        waiter = self._waiters.next() if len(self._waiters) else None
-        if waiter is None:
-            self._roster.stow(connection, now)
-            self._note_quiet()
-        else:
+        if not usable or self.state is not _READY or self.server.budget.is_contended:
+            self._put_back(connection, now, usable=usable)
+        elif self._waiters and (waiter := self._waiters.next()) is not None:
             self._hand(connection, waiter, now)
+        else:
+            # Nothing becomes possible by this, so no pump is needed.
+            self._roster.stow(connection, now)
+            if not self._roster.lent:
+                self._note_quiet()
+
+    def _lend(
+        self, connection: PooledConnection, account: TenantAccount, now: float, *, since: float
+    ) -> None:
+        self._roster.lend(connection, account, now)
+        wait = now - since
+        account.recorder.lease_begun(wait, now)
+        if account.recorder is not self.recorder:
+            self.recorder.lease_begun(wait, now)
 
     def _take_back(self, connection: PooledConnection, now: float) -> bool:
         """End the lease on *connection*; False if a drain has cut it before."""
         account = connection.account
         if account is None:
             return False
-        hold, suspected = now - connection.leased_at, connection.suspected
-        self._roster.unlend(connection)
-        if suspected:
+        hold = now - connection.leased_at
+        if connection.suspected:
             _log.info("suspected leak came back", pool=self.pool_id, held_seconds=round(hold, 1))
-        self.recorder.lease_ended(hold, now)
+        self._roster.unlend(connection)
+        account.recorder.lease_ended(hold, now)
         if account.recorder is not self.recorder:
-            account.recorder.lease_ended(hold, now)
+            self.recorder.lease_ended(hold, now)
         return True
 
-    def _put_back(self, connection: PooledConnection, now: float) -> None:
+    def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         budget = self.server.budget
-        if budget.is_contended and budget.must_yield(self):
-            self._roster.begin_close(connection)
-        else:
+        if usable and not (budget.is_contended and budget.must_yield(self)):
             self._roster.stow(connection, now)
+        else:
+            self._roster.begin_close(connection)
+        self.pump()
 
     def _recorders(self, account: TenantAccount) -> tuple[Recorder, ...]:
         if account.recorder is self.recorder:
@@ -197,7 +197,8 @@ class LendingPool:
         waiter = Waiter(account, loop.create_future(), since=asked_at, deadline=asked_at + timeout)
         self._waiters.add(waiter)
         self._note_busy()
-        self.pump()
+        if self._roster.idle or self._roster.open < self.size.max_size:
+            self.pump()
         try:
             return await waiter.future
         except BaseException:
@@ -220,33 +221,43 @@ class LendingPool:
         late = self.server.lag.since(waiter.since)
         ours = f" (our event loop was late by {late:.1f} s)" if late > _NOTABLE_LAG else ""
         waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
-        waiter.fail(PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}."))
+        error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.")
+        self._fail(waiter, error, monotonic())
+
+    def _fail(self, waiter: Waiter, error: Exception, now: float) -> None:
+        if not waiter.future.done():
+            self._gave_up(waiter, now)
+            waiter.fail(error)
+
+    def _gave_up(self, waiter: Waiter, now: float) -> None:
+        for recorder in self._recorders(waiter.account):
+            recorder.gave_up(now - waiter.since)
 
     def _abandon(self, waiter: Waiter) -> None:
         """The caller is gone; take back what was handed to it in the same moment."""
+        now = monotonic()
         connection = waiter.handed
         if connection is None:
+            if waiter.future.cancelled():
+                self._gave_up(waiter, now)
             self._waiters.discard(waiter)
-        else:
-            now = monotonic()
-            self._roster.unlend(connection)
-            if self._is_usable(connection, now):
-                self._put_back(connection, now)
-            else:
-                self._roster.begin_close(connection)
-        self.pump()
+            self.pump()
+        elif self._take_back(connection, now):
+            self._put_back(connection, now, usable=self._is_usable(connection, now))
 
     def _take_idle(self, account: TenantAccount, now: float) -> PooledConnection | None:
-        idle = self._roster.idle
-        if not self._works or not account.may_lease:
+        roster = self._roster
+        idle = roster.idle
+        if not idle or not self._works or not account.may_lease:
             return None
         while idle:
             connection = idle.pop()
-            if self._roster.is_current(connection, now):
-                self._roster.lend(connection, account, now)
-                self._note_busy()
+            if roster.is_current(connection, now):
+                self._lend(connection, account, now, since=now)
+                if not self._busy:
+                    self._note_busy()
                 return connection
-            self._roster.begin_close(connection)
+            roster.begin_close(connection)
         return None
 
     def pump(self) -> None:
@@ -284,12 +295,13 @@ class LendingPool:
         """
         return self._waiters.share_after(self._roster.connecting + promised)
 
-    def shed_idle(self, *, fresh: bool) -> bool:
+    def shed_idle(self, *, fresh: bool, keep: int = 0) -> bool:
         """Begin to close its longest unused idle connection above min_size; False if it has none.
 
-        One that was opened a moment ago is taken only if *fresh* ones may be.
+        One that was opened a moment ago is taken only if *fresh* ones may be, and none of the
+        last that it is to *keep*.
         """
-        return self._roster.live > self.size.min_size and self._roster.shed(fresh=fresh)
+        return self._roster.live > max(self.size.min_size, keep) and self._roster.shed(fresh=fresh)
 
     def admit(self, connection: PooledConnection) -> None:
         """Take in a connection that was just opened."""
@@ -324,20 +336,21 @@ class LendingPool:
         self.pump()
 
     def _fail_waiters(self, error: Unavailable) -> None:
+        now = monotonic()
         for waiter in self._waiters.clear():
-            waiter.fail(type(error)(error.detail))
+            self._fail(waiter, type(error)(error.detail), now)
 
     @property
     def _works(self) -> bool:
-        return self.state is PoolState.READY or self.state is PoolState.WARMING_UP
+        return self.state is _READY or self.state is _WARMING_UP
 
     def _is_usable(self, connection: PooledConnection, now: float) -> bool:
         """Whether *connection*, which is in no place now, may stay."""
         roster = self._roster
         return (
-            self._works
+            (self.state is _READY or self.state is _WARMING_UP)
             and roster.is_current(connection, now)
-            and roster.live + roster.connecting < self.size.max_size
+            and roster.has_room(self.size.max_size)
         )
 
     def _hand_over(self) -> None:
@@ -351,7 +364,7 @@ class LendingPool:
 
     def _hand(self, connection: PooledConnection, waiter: Waiter, now: float) -> None:
         self._waiters.pop(waiter)
-        self._roster.lend(connection, waiter.account, now)
+        self._lend(connection, waiter.account, now, since=waiter.since)
         waiter.future.set_result(connection)
 
     def _grow(self) -> None:

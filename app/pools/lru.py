@@ -15,15 +15,50 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Entry(Generic[K, V]):
-    __slots__ = ("access_count", "key", "last_access", "pins", "value")
+class Entry(Generic[K, V]):
+    """One value and its place in the order; whoever pins it often need not look it up.
 
-    def __init__(self, key: K, value: V, now: float) -> None:
+    An entry that was taken out keeps a pin for ever, so that nothing puts it back.
+    """
+
+    __slots__ = ("_clock", "_unpinned", "access_count", "key", "last_access", "pins", "value")
+
+    def __init__(
+        self,
+        key: K,
+        value: V,
+        unpinned: OrderedDict[K, Entry[K, V]],
+        clock: Callable[[], float],
+    ) -> None:
+        """Put *value* last into the order of what is *unpinned*."""
         self.key = key
         self.value = value
-        self.last_access = now
         self.access_count = 1
         self.pins = 0
+        self.last_access = clock()
+        self._clock = clock
+        self._unpinned = unpinned
+        unpinned[key] = self
+
+    def pin(self) -> None:
+        """Keep it from being evicted until it is unpinned as often as it was pinned."""
+        if not self.pins:
+            del self._unpinned[self.key]
+        self.pins += 1
+
+    def unpin(self) -> None:
+        """Undo one pin; the last one counts as a use."""
+        self.pins -= 1
+        if not self.pins:
+            self.last_access = self._clock()
+            self._unpinned[self.key] = self
+
+    def use(self) -> None:
+        """Count a use."""
+        self.access_count += 1
+        self.last_access = self._clock()
+        if not self.pins:
+            self._unpinned.move_to_end(self.key)
 
 
 class TenantLruCache(Generic[K, V]):
@@ -36,8 +71,8 @@ class TenantLruCache(Generic[K, V]):
         self.max_size = max_size
         self.idle_timeout = idle_timeout
         self._clock = clock
-        self._entries: dict[K, _Entry[K, V]] = {}
-        self._unpinned: OrderedDict[K, _Entry[K, V]] = OrderedDict()
+        self._entries: dict[K, Entry[K, V]] = {}
+        self._unpinned: OrderedDict[K, Entry[K, V]] = OrderedDict()
 
     def __len__(self) -> int:
         """How many entries there are, pinned ones included."""
@@ -61,8 +96,7 @@ class TenantLruCache(Generic[K, V]):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        entry.access_count += 1
-        self._touch(entry)
+        entry.use()
         return entry.value
 
     def peek(self, key: K) -> V | None:
@@ -75,36 +109,16 @@ class TenantLruCache(Generic[K, V]):
         entry = self._entries.get(key)
         return entry.access_count if entry else 0
 
-    def insert(self, key: K, value: V) -> None:
+    def insert(self, key: K, value: V) -> Entry[K, V]:
         """Add or replace an entry. Whoever inserts makes room first, with `evict_one`."""
         self.remove(key)
-        entry = _Entry(key, value, self._clock())
-        self._entries[key] = entry
-        self._unpinned[key] = entry
+        entry = self._entries[key] = Entry(key, value, self._unpinned, self._clock)
+        return entry
 
     def remove(self, key: K) -> V | None:
         """Take an entry out, pinned or not."""
-        entry = self._entries.pop(key, None)
-        if entry is None:
-            return None
-        self._unpinned.pop(key, None)
-        return entry.value
-
-    def pin(self, key: K) -> None:
-        """Keep *key* from being evicted until it is unpinned as often as it was pinned."""
-        entry = self._entries[key]
-        entry.pins += 1
-        self._unpinned.pop(key, None)
-
-    def unpin(self, key: K) -> None:
-        """Undo one pin; the last one counts as a use. An entry removed meanwhile is ignored."""
         entry = self._entries.get(key)
-        if entry is None:
-            return
-        entry.pins -= 1
-        if entry.pins == 0:
-            entry.last_access = self._clock()
-            self._unpinned[key] = entry
+        return None if entry is None else self._take_out(entry)
 
     def evict_one(self) -> tuple[V, bool] | None:
         """Take out the least recently used entry, and say whether it had expired.
@@ -113,23 +127,24 @@ class TenantLruCache(Generic[K, V]):
         """
         if not self._unpinned:
             return None
-        key, entry = self._unpinned.popitem(last=False)
-        del self._entries[key]
-        return entry.value, self._is_expired(entry)
+        entry = next(iter(self._unpinned.values()))
+        return self._take_out(entry), self._is_expired(entry)
+
+    def expired(self) -> list[V]:
+        """What `evict_expired` would take out now."""
+        return [entry.value for entry in self._unpinned.values() if self._is_expired(entry)]
 
     def evict_expired(self) -> list[V]:
         """Take out every entry that was not used for over the idle timeout."""
         evicted: list[V] = []
-        while self._unpinned and self._is_expired(next(iter(self._unpinned.values()))):
-            key, entry = self._unpinned.popitem(last=False)
-            del self._entries[key]
-            evicted.append(entry.value)
+        while self._unpinned and self._is_expired(entry := next(iter(self._unpinned.values()))):
+            evicted.append(self._take_out(entry))
         return evicted
 
-    def _touch(self, entry: _Entry[K, V]) -> None:
-        entry.last_access = self._clock()
-        if entry.key in self._unpinned:
-            self._unpinned.move_to_end(entry.key)
+    def _take_out(self, entry: Entry[K, V]) -> V:
+        entry.pin()
+        del self._entries[entry.key]
+        return entry.value
 
-    def _is_expired(self, entry: _Entry[K, V]) -> bool:
+    def _is_expired(self, entry: Entry[K, V]) -> bool:
         return self._clock() - entry.last_access > self.idle_timeout

@@ -12,8 +12,10 @@ from time import monotonic
 
 import structlog
 
-from app.domain.errors import PoolDraining
+from app.domain.errors import PoolDraining, TenantDeleting
+from app.domain.flow import PoolFlow
 from app.domain.pool import PoolSize, PoolState
+from app.pools.account import TenantAccount
 from app.pools.lending import LendingPool
 from app.pools.suspect import LeakSuspect
 
@@ -35,7 +37,8 @@ class TenantPool(LendingPool):
 
     def open(self) -> None:
         """Begin to work, and to open the first connections."""
-        self.recorder.pool_created()
+        self._opened_at = monotonic()
+        self.recorder.pool_created(self._opened_at)
         self.state = PoolState.WARMING_UP if self.size.warmup_size else PoolState.READY
         self.pump()
 
@@ -92,8 +95,16 @@ class TenantPool(LendingPool):
         self.pump()
         await self._until(lambda: not self._roster.checking, _SETTLE_DEADLINE)
         await self._roster.settle(_SETTLE_DEADLINE)
+        self.recorder.pool_closed(self._opened_at)
         self.server.detach(self)
         return Closure(closed=self.recorder.closed - closed_before, cut=len(cut))
+
+    def refuse(self, account: TenantAccount) -> None:
+        """Fail those who wait on behalf of a tenant that is being deleted."""
+        now = monotonic()
+        for waiter in self._waiters.take_out(account):
+            self._fail(waiter, TenantDeleting(), now)
+        self.pump()
 
     async def _until(self, holds: Callable[[], bool], deadline: float) -> None:
         try:
@@ -125,6 +136,22 @@ class TenantPool(LendingPool):
         finally:
             self._roster.trim(self.size.max_size if self._works else 0)
             self.pump()
+
+    def flow(self, now: float) -> PoolFlow:
+        """What went through it until *now*, monotonic seconds; cheap, and free for its leases."""
+        roster = self._roster
+        waits = [now - waiter.since for waiter in self._waiters if not waiter.is_counted]
+        return self.recorder.flow(
+            now,
+            waiting=len(waits),
+            waiting_seconds=sum(waits),
+            busy_seconds=sum([now - connection.leased_at for connection in roster.lent]),
+            open_seconds=sum(
+                now - connection.opened_at
+                for place in (roster.idle, roster.lent, roster.checking)
+                for connection in place
+            ),
+        )
 
     def leak_suspects(self, now: float) -> list[LeakSuspect]:
         """Leases held beyond the threshold at *now*, oldest first; each is logged once."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from app.domain.flow import PoolFlow
 from app.domain.histogram import Histogram, RollingHistogram
 from app.domain.pool import Percentiles, PoolMetrics, PoolStats
+from app.pools.durations import Durations
 
 _FRACTIONS = (0.50, 0.95, 0.99)
 
@@ -21,7 +23,9 @@ class Recorder:
         "_connect",
         "_hold",
         "_last_activity",
+        "_since",
         "_wait",
+        "abandoned",
         "acquired",
         "closed",
         "connect_failures",
@@ -32,26 +36,49 @@ class Recorder:
         "rejected",
         "released",
         "timeouts",
+        "total_connect",
+        "total_hold",
+        "total_open",
         "total_wait",
+        "vain_wait",
         "window",
     )
 
-    def __init__(self, window: float = 300.0) -> None:
-        """Count from zero; percentiles will cover *window* seconds."""
+    def __init__(self, window: float = 300.0, ended: Durations | None = None) -> None:
+        """Count from zero; percentiles will cover *window* seconds.
+
+        Durations go into *ended* some time after they were measured, see `add_unended_to`.
+        """
         self.window = window
         self.created_at: datetime | None = None
-        self.acquired = self.released = self.timeouts = self.rejected = 0
+        self.acquired = self.released = self.timeouts = self.rejected = self.abandoned = 0
         self.opened = self.closed = self.lost = 0
         self.connect_failures = self.health_check_failures = 0
-        self.total_wait = 0.0
+        # Seconds; of leases, of waits that ended without one, of connections that are closed, and
+        # of opening them.
+        self.total_wait = self.total_hold = self.vain_wait = self.total_open = 0.0
+        self.total_connect = 0.0
         self._last_activity: float | None = None
-        self._wait = RollingHistogram(window)
-        self._hold = RollingHistogram(window)
-        self._connect = RollingHistogram(window)
+        self._since = 0.0
+        self._wait = RollingHistogram(window, ended=ended and ended.wait)
+        self._hold = RollingHistogram(window, ended=ended and ended.hold)
+        self._connect = RollingHistogram(window, ended=ended and ended.connect)
 
-    def pool_created(self) -> None:
-        """Note the wall-clock time at which a pool was (last) created."""
+    def pool_created(self, since: float) -> None:
+        """Note the wall-clock time at which a pool was (last) created; its flow begins.
+
+        *since* is the same moment in monotonic seconds.
+        """
         self.created_at = datetime.now(UTC)
+        self._since = since
+        self._wait.begin_sum()
+        self._hold.begin_sum()
+
+    def pool_closed(self, since: float) -> None:
+        """Forget what only the flow of the pool created then needs, unless there is a new one."""
+        if self._since == since:
+            self._wait.end_sum()
+            self._hold.end_sum()
 
     def lease_begun(self, wait: float, now: float) -> None:
         """A caller got a connection after *wait* seconds."""
@@ -63,17 +90,80 @@ class Recorder:
     def lease_ended(self, hold: float, now: float) -> None:
         """A caller gave a connection back after *hold* seconds."""
         self.released += 1
+        self.total_hold += hold
         self._hold.record(hold, now)
         self._last_activity = now
+
+    def gave_up(self, wait: float) -> None:
+        """A caller waited *wait* seconds in vain."""
+        self.abandoned += 1
+        self.vain_wait += wait
 
     def connected(self, took: float, now: float) -> None:
         """A connection was opened in *took* seconds."""
         self.opened += 1
+        self.total_connect += took
         self._connect.record(took, now)
+
+    @property
+    def version(self) -> int:
+        """A number that grows with everything that is counted."""
+        return (
+            self.acquired
+            + self.released
+            + self.abandoned
+            + self.timeouts
+            + self.rejected
+            + self.opened
+            + self.closed
+            + self.lost
+            + self.connect_failures
+            + self.health_check_failures
+        )
+
+    def add_unended_to(self, durations: Durations) -> None:
+        """Add what was measured lately, and is not in `ended` yet."""
+        self._wait.add_unended_to(durations.wait)
+        self._hold.add_unended_to(durations.hold)
+        self._connect.add_unended_to(durations.connect)
+
+    def end(self) -> None:
+        """Leave nothing that is not in `ended`: no more will be measured."""
+        self._wait.end()
+        self._hold.end()
+        self._connect.end()
 
     def was_used(self, since: float) -> bool:
         """Whether a lease began or ended after the monotonic time *since*."""
         return self._last_activity is not None and self._last_activity > since
+
+    def flow(
+        self,
+        now: float,
+        *,
+        waiting: int,
+        waiting_seconds: float,
+        busy_seconds: float,
+        open_seconds: float,
+    ) -> PoolFlow:
+        """What went through the pool until *now*; the rest is what has not ended yet."""
+        return PoolFlow(
+            at=now,
+            since=self._since,
+            waiting=waiting,
+            acquired=self.acquired,
+            released=self.released,
+            abandoned=self.abandoned,
+            timeouts=self.timeouts,
+            rejected=self.rejected,
+            opened=self.opened,
+            connect_failures=self.connect_failures,
+            busy_seconds=self.total_hold + busy_seconds,
+            waiting_seconds=self.total_wait + self.vain_wait + waiting_seconds,
+            open_seconds=self.total_open + open_seconds,
+            wait=self._wait.summed(),
+            hold=self._hold.summed(),
+        )
 
     def stats(self, metrics: PoolMetrics, now: float) -> PoolStats:
         """Everything counted so far, with the *metrics* of the moment, as of *now*."""

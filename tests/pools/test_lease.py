@@ -350,6 +350,40 @@ async def test_a_connection_whose_statements_were_deallocated_is_not_lent_again(
     assert account.recorder.opened == 2
 
 
+async def test_a_shared_lease_that_deallocates_all_commits_nothing_and_hurts_nobody(
+    manager: TenantPoolManager, database: Database
+) -> None:
+    await provisioned(manager, "small", PoolStrategy.SHARED)
+    await provisioned(manager, "other", PoolStrategy.SHARED)
+    async with database.connected() as admin:
+        await admin.execute(
+            "CREATE TABLE everybody (id int); GRANT ALL ON everybody TO poolkeeper_shared"
+        )
+        with pytest.raises(StatementFailed) as raised:
+            async with manager.lease("small") as connection:
+                await connection.execute("INSERT INTO everybody VALUES (1)")
+                await connection.execute("DEALLOCATE ALL")
+        assert raised.value.sqlstate == "26000"
+        assert await admin.fetchval("SELECT count(*) FROM everybody") == 0
+    async with manager.lease("other") as connection:
+        assert await connection.fetchval("SELECT 1") == 1
+    pool = manager.find("shared@local")
+    assert pool is not None
+    assert pool.recorder.opened == 2
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+async def test_a_tenant_may_deallocate_all_in_a_pool_of_its_own(
+    manager: TenantPoolManager, acme: TenantAccount, *, transaction: bool
+) -> None:
+    async with manager.lease("acme", transaction=transaction) as connection:
+        await connection.execute("INSERT INTO note VALUES (1)")
+        await connection.execute("DEALLOCATE ALL")
+    async with manager.lease("acme") as connection:
+        await connection.execute("INSERT INTO note VALUES (2)")
+    assert acme.recorder.acquired == acme.recorder.released
+
+
 async def test_a_role_that_made_read_only_its_default_can_still_write(
     manager: TenantPoolManager,
 ) -> None:

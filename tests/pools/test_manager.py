@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from app.domain.errors import PoolDraining, PoolLimitReached
+from app.domain.errors import PoolDraining, PoolLimitReached, TenantDeleting
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.account import TenantAccount
@@ -193,6 +194,30 @@ async def test_shared_tenants_of_a_server_share_one_pool_and_keep_their_own_acco
     assert counted == [2, 1, 1]
     [pool] = few.pools()
     assert few.pool_stats(pool).connections_acquired == 4
+
+
+async def test_deleting_a_shared_tenant_fails_its_waiting_callers_and_nobody_elses(
+    few: TenantPoolManager,
+) -> None:
+    for name in ("leaving", "staying"):
+        await provisioned(few, name, PoolStrategy.SHARED)
+    pool = await few.open_pool(few.account("staying"), 1)
+    pool.resize(PoolSize(min_size=0, max_size=1, warmup_size=0))
+
+    async def borrow(name: str) -> None:
+        async with few.lease(name):
+            pass
+
+    async with few.lease("leaving"):
+        callers = [asyncio.create_task(borrow(n)) for n in ("leaving", "staying", "leaving")]
+        await eventually(lambda: pool.metrics.waiting_requests == len(callers))
+        account = few.account("leaving")
+        few.know(replace(account.tenant, deleting=True))
+        assert (account.waiting, pool.metrics.waiting_requests) == (0, 1)
+    first, other, second = await finished(callers)
+    assert isinstance(first, TenantDeleting)
+    assert isinstance(second, TenantDeleting)
+    assert other is None
 
 
 async def test_closing_lets_leases_end_and_refuses_new_ones(few: TenantPoolManager) -> None:

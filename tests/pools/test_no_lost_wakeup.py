@@ -18,15 +18,19 @@ from app.domain.errors import ServerFull, TenantLoginFailed, Unavailable
 from app.domain.pool import PoolConfig, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from app.pools.account import TenantAccount
+from app.pools.budget import is_modest
 from app.pools.connection import PooledConnection
 from app.pools.driver import Login
 from app.pools.pool import TenantPool
+from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from tests.fixtures.pools import account
 from tests.fixtures.unreal import UnrealConnection, UnrealServer
 
 _NOBODY = Login(host="", port=0, user="", password="", database="")
 _FAR = 1e9
+# Enough for a reserve of two: one idle connection, and one place that stays free.
+LIMITS = st.sampled_from([0, 1, 2, 3, 4, 6, 10])
 _FAILURES = (ServerFull, TenantLoginFailed)
 
 
@@ -64,7 +68,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.callers: list[Caller] = []
 
-    @initialize(limit=st.integers(0, 6), warmup=st.integers(0, 1))
+    @initialize(limit=LIMITS, warmup=st.integers(0, 1))
     def begin(self, limit: int, warmup: int) -> None:
         self.highest = limit
         self.server = UnrealServer(limit)
@@ -83,10 +87,10 @@ class PoolMachine(RuleBasedStateMachine):
     def pool(self, name: str, warmup: int) -> TenantPool:
         return TenantPool(
             name,
-            PoolSize(min_size=0, max_size=3, warmup_size=warmup),
+            PoolSize(min_size=0, max_size=4, warmup_size=warmup),
             PoolConfig(strategy=PoolStrategy.PER_TENANT),
             server=self.server.as_server(),
-            login=_NOBODY,
+            login=PoolLogin(lambda: _NOBODY),
             recorder=Recorder(),
             on_busy=lambda _: None,
             on_quiet=lambda _: None,
@@ -157,7 +161,7 @@ class PoolMachine(RuleBasedStateMachine):
         pool = self.pool_of(number)
         self.do(partial(pool.sweep, _FAR) if what == "sweep" else getattr(pool, what))
 
-    @rule(limit=st.integers(0, 6))
+    @rule(limit=LIMITS)
     def change_budget(self, limit: int) -> None:
         self.highest = max(limit, self.server.budget.used)
         self.do(lambda: self.server.budget.set_limit(limit))
@@ -205,6 +209,10 @@ class PoolMachine(RuleBasedStateMachine):
             pool._retry.cancel()
             self.do(pool._try_again)
 
+    @rule(seconds=st.sampled_from([0.1, 0.6, 1.5]))
+    def pass_time(self, seconds: float) -> None:
+        self.do(lambda: self.server.clock.let_pass(seconds))
+
     # -- rest, and what holds then -------------------------------------------------------------
 
     @rule(asked=numbers | st.none())
@@ -212,6 +220,17 @@ class PoolMachine(RuleBasedStateMachine):
         if asked is not None:
             self.ask(asked, 2)
         self.let_pass(self.rests)
+
+    @rule()
+    def come_to_rest_and_wait(self) -> None:
+        # What is opened is used, and belongs to the reserve for another while.
+        for _ in range(20):
+            self.let_pass(self.rests)
+            self.pass_time(1.5)
+            if self.rests():
+                break
+        for pool in self.pools:
+            self.nobody_waits_in_vain(pool, reserved=0)
 
     def rests(self) -> bool:
         return not any(
@@ -225,7 +244,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.let_callers_wake()
         if self.rests():
             for pool in self.pools:
-                self.nobody_waits_in_vain(pool)
+                modest = is_modest(pool.share_after(0))
+                reserve = max(1, round(self.server.budget.limit * 0.15))
+                self.nobody_waits_in_vain(pool, reserved=0 if modest else reserve)
         self.accounts_are_right()
 
     def let_callers_wake(self) -> None:
@@ -254,7 +275,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.do(holding[0].give_back)
         pytest.fail(f"callers are served without end: {self.pools}")
 
-    def nobody_waits_in_vain(self, pool: TenantPool) -> None:
+    def nobody_waits_in_vain(self, pool: TenantPool, *, reserved: int) -> None:
         roster, budget = pool._roster, self.server.budget
         if pool.state is PoolState.PAUSED:
             assert not roster.idle
@@ -262,8 +283,9 @@ class PoolMachine(RuleBasedStateMachine):
             return
         assert not roster.idle, pool
         if roster.open < pool.size.max_size:
-            assert budget.used >= budget.limit, (pool, self.server.budget.used)
-            assert budget.used - self.spare() >= budget.limit, self.pools
+            free = budget.limit - budget.used
+            assert free <= min(reserved, 1), (pool, budget.used)
+            assert free + self.spare() <= reserved, self.pools
 
     def spare(self) -> int:
         """Idle connections that could be taken back."""

@@ -1,5 +1,7 @@
 """The reset between two leases, vector by vector: each would be left, and none is."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -8,6 +10,7 @@ import pytest
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools.account import TenantAccount
+from app.pools.isolation import PerTenant, Shared
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
@@ -100,6 +103,7 @@ async def test_without_the_reset_it_would_be_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.pools.lease.RESET", "SELECT 1")
+    monkeypatch.setattr(PerTenant, "unlock", "SELECT 1")
     leave, look, leak = LEFT_BEHIND[vector]
     async with database.connected() as admin:
         await admin.execute("CREATE ROLE tenant_other; GRANT tenant_other TO tenant_acme")
@@ -129,3 +133,40 @@ async def test_a_listeners_callback_is_not_left(
         await eventually(lambda: heard)
     assert heard == ["second"]
     assert acme.recorder.opened == 1
+
+
+async def test_a_shared_tenants_advisory_lock_is_not_left(
+    manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = await provisioned(manager, "small", PoolStrategy.SHARED)
+    lock, look, leak = LEFT_BEHIND["an advisory lock"]
+    for error in (None, ZeroDivisionError()):
+        with contextlib.suppress(ZeroDivisionError):
+            async with manager.lease("small") as connection:
+                await connection.execute(lock)
+                if error:
+                    raise error
+        async with manager.lease("small") as connection:
+            assert await connection.fetchval(look) is None
+    monkeypatch.setattr(Shared, "unlock", "SELECT 1")
+    async with manager.lease("small") as connection:
+        await connection.execute(lock)
+    async with manager.lease("small") as connection:
+        assert await connection.fetchval(look) == leak
+    assert small.recorder.acquired == small.recorder.released
+
+
+async def test_an_advisory_lock_is_kept_until_the_work_is_committed(
+    manager: TenantPoolManager, acme: TenantAccount, database: Database
+) -> None:
+    async with manager.lease("acme") as connection:
+        await connection.execute("CREATE TABLE guarded (id int)")
+    async with database.connected() as other:
+        lock = "SELECT pg_advisory_lock(77)"
+        async with manager.lease("acme") as connection:
+            await connection.execute(lock)
+            await connection.execute("INSERT INTO guarded VALUES (1)")
+            waiting = asyncio.create_task(other.execute(lock))
+            await asyncio.sleep(0)
+        await waiting
+        assert await other.fetchval("SELECT count(*) FROM tenant_acme.guarded") == 1

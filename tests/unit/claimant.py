@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from app.pools.budget import ConnectionBudget
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> None:
+        self.due.append((self.now + delay, callback))
+
+    def let_pass(self, seconds: float) -> None:
+        self.now += seconds
+        ripe = [call for call in self.due if call[0] <= self.now]
+        self.due = [call for call in self.due if call[0] > self.now]
+        for _, callback in ripe:
+            callback()
+
+
+class TimedBudget(ConnectionBudget):
+    """A budget and its clock."""
+
+    def __init__(self, limit: int = 0) -> None:
+        self.clock = Clock()
+        super().__init__(limit, clock=self.clock)
 
 
 class Pool:
     """A pool of one tenant, which opens and closes nothing by itself."""
 
     def __init__(
-        self, name: str, budget: ConnectionBudget, *, weight: int = 1, min_size: int = 0
+        self, name: str, budget: TimedBudget, *, weight: int = 1, min_size: int = 0
     ) -> None:
         self.name = name
         self.budget = budget
@@ -59,8 +90,9 @@ class Pool:
         if self.idle and self.budget.is_contended:
             self.budget.reclaim()
 
-    def shed_idle(self, *, fresh: bool) -> bool:
-        if not (self.idle if fresh else self.idle - self.fresh) > 0 or self.live <= self.min_size:
+    def shed_idle(self, *, fresh: bool, keep: int = 0) -> bool:
+        spare = self.idle if fresh else self.idle - self.fresh
+        if spare <= 0 or self.live <= max(self.min_size, keep):
             return False
         self.idle -= 1
         self.fresh = min(self.fresh, self.idle)
@@ -78,7 +110,7 @@ class Pool:
     def connect(self) -> None:
         self.connecting -= 1
         self.idle += 1
-        self.budget.used_now(self)
+        self.budget.used_now(self, self.budget.clock.now)
         self.pump()
 
     def connect_in_vain(self) -> None:
@@ -92,7 +124,7 @@ class Pool:
             self.begin_close()
         else:
             self.idle += 1
-            self.budget.used_now(self)
+            self.budget.used_now(self, self.budget.clock.now)
         self.pump()
 
     def close_one(self) -> None:

@@ -168,3 +168,47 @@ def test_a_busy_window_holds_at_most_its_slices(durations: list[float]) -> None:
     for number, duration in enumerate(durations):
         rolling.record(duration, number * SLICE)
     assert len(rolling._past) <= SLICES
+
+
+@given(MANY, MANY)
+def test_without_what_was_there_before_the_rest_is_left(
+    some: list[float], more: list[float]
+) -> None:
+    before, after = histogram(some), histogram(some + more)
+    rest = after.without(before)
+    assert rest.counts == histogram(more).counts
+    assert rest.longest == pytest.approx(max(more, default=0.0), rel=0.1)
+    if more and max(more) > max(some, default=0.0):
+        assert rest.longest == max(more)
+
+
+@given(MANY, st.lists(st.tuples(STEPS, DURATIONS), max_size=40))
+def test_a_sum_covers_everything_since_it_was_begun(
+    earlier: list[float], pauses: list[tuple[float, float]]
+) -> None:
+    rolling = RollingHistogram(WINDOW, SLICES)
+    for seconds in earlier:
+        rolling.record(seconds, 990.0)
+    rolling.begin_sum()
+    now = 1000.0
+    for pause, seconds in pauses:
+        now += pause
+        rolling.record(seconds, now)
+    assert merged(rolling.summed()) == merged(histogram([seconds for _, seconds in pauses]))
+
+
+def test_a_sum_that_ended_is_empty_and_the_window_goes_on() -> None:
+    rolling = RollingHistogram(WINDOW, SLICES)
+    rolling.begin_sum()
+    rolling.record(1.0, 100.0)
+    rolling.end_sum()
+    assert rolling.summed().total == 0
+    assert rolling.merged(100.0).total == 1
+
+
+def test_beginning_a_sum_takes_nothing_out_of_the_window() -> None:
+    rolling = RollingHistogram(WINDOW, SLICES)
+    rolling.record(1.0, 100.0)
+    rolling.begin_sum()
+    rolling.record(1.0, 101.0)
+    assert (rolling.merged(102.0).total, rolling.summed().total) == (2, 1)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from app.pools.lru import TenantLruCache
+from app.pools.lru import Entry, TenantLruCache
 
 IDLE_TIMEOUT = 60.0
 
@@ -38,6 +38,11 @@ def cache(clock: Clock) -> TenantLruCache[str, int]:
 
 
 Cache = TenantLruCache[str, int]
+
+
+def entry_of(cache: Cache, key: str) -> Entry[str, int]:
+    """What `insert` returned for it."""
+    return cache._entries[key]
 
 
 def test_an_insert_beyond_the_capacity_costs_the_least_recently_used(cache: Cache) -> None:
@@ -84,7 +89,7 @@ def test_an_access_count_begins_with_the_insert_and_starts_anew_with_the_next(
 
 
 def test_a_pinned_entry_is_never_evicted(cache: Cache, clock: Clock) -> None:
-    cache.pin("a")
+    entry_of(cache, "a").pin()
     clock.now += 10 * IDLE_TIMEOUT
     assert sorted(cache.evict_expired()) == [2, 3]
     assert cache.evict_one() is None
@@ -92,35 +97,55 @@ def test_a_pinned_entry_is_never_evicted(cache: Cache, clock: Clock) -> None:
 
 
 def test_an_entry_pinned_twice_is_unpinned_twice(cache: Cache) -> None:
-    cache.pin("a")
-    cache.pin("a")
-    cache.unpin("a")
+    entry_of(cache, "a").pin()
+    entry_of(cache, "a").pin()
+    entry_of(cache, "a").unpin()
     assert [cache.evict_one() for _ in range(3)] == [(2, False), (3, False), None]
-    cache.unpin("a")
+    entry_of(cache, "a").unpin()
     assert cache.evict_one() == (1, False)
 
 
 def test_the_last_unpin_is_a_use(cache: Cache, clock: Clock) -> None:
-    cache.pin("a")
+    entry_of(cache, "a").pin()
     assert cache.evict_one() == (2, False)
     clock.now += IDLE_TIMEOUT + 1
-    cache.unpin("a")
+    entry_of(cache, "a").unpin()
     assert cache.evict_expired() == [3]
     assert cache.evict_one() == (1, False)
 
 
 def test_using_a_pinned_entry_does_not_make_it_evictable(cache: Cache) -> None:
-    cache.pin("a")
+    entry_of(cache, "a").pin()
     cache.get("a")
     assert [cache.evict_one() for _ in range(3)] == [(2, False), (3, False), None]
 
 
 def test_a_pinned_entry_can_be_taken_out_and_its_unpin_is_ignored(cache: Cache) -> None:
-    cache.pin("a")
+    entry = entry_of(cache, "a")
+    entry.pin()
     assert cache.remove("a") == 1
-    cache.unpin("a")
+    entry.unpin()
     assert "a" not in cache
     assert cache.evict_one() == (2, False)
+
+
+@pytest.mark.parametrize(
+    "take_out", [lambda cache: cache.remove("a"), TenantLruCache.evict_one], ids=["remove", "evict"]
+)
+def test_whoever_still_holds_an_entry_taken_out_cannot_disturb_its_successor(
+    cache: Cache, take_out: Callable[[Cache], object]
+) -> None:
+    gone = entry_of(cache, "a")
+    take_out(cache)
+    new = cache.insert("a", 9)
+    gone.pin()
+    gone.unpin()
+    gone.unpin()
+    gone.use()
+    new.pin()
+    assert [cache.evict_one() for _ in range(3)] == [(2, False), (3, False), None]
+    new.unpin()
+    assert cache.evict_one() == (9, False)
 
 
 def test_an_entry_is_expired_only_after_more_than_the_timeout(cache: Cache, clock: Clock) -> None:
@@ -155,6 +180,7 @@ class LruMachine(RuleBasedStateMachine):
         self.cache: Cache = TenantLruCache(4, IDLE_TIMEOUT, clock=self.clock)
         self.kept: list[Kept] = []
         self.serial = 0
+        self.gone: list[Entry[str, int]] = []
 
     def find(self, key: str) -> Kept | None:
         return next((kept for kept in self.kept if kept.key == key), None)
@@ -196,22 +222,30 @@ class LruMachine(RuleBasedStateMachine):
     @rule(key=keys)
     def remove(self, key: str) -> None:
         kept = self.find(key)
-        assert self.cache.remove(key) == (kept.value if kept else None)
         if kept:
+            self.gone.append(entry_of(self.cache, key))
             self.kept.remove(kept)
+        assert self.cache.remove(key) == (kept.value if kept else None)
+
+    @precondition(lambda self: self.gone)
+    @rule(data=st.data())
+    def use_what_is_gone(self, data: st.DataObject) -> None:
+        gone = data.draw(st.sampled_from(self.gone))
+        gone.pin()
+        gone.use()
+        gone.unpin()
 
     @rule(key=keys)
     def pin(self, key: str) -> None:
         if kept := self.find(key):
-            self.cache.pin(key)
+            entry_of(self.cache, key).pin()
             kept.pins += 1
 
     @rule(key=keys)
     def unpin(self, key: str) -> None:
         kept = self.find(key)
-        if kept is None or kept.pins:
-            self.cache.unpin(key)
         if kept and kept.pins:
+            entry_of(self.cache, key).unpin()
             kept.pins -= 1
             if not kept.pins:
                 self.used(kept)

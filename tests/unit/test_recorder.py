@@ -49,7 +49,7 @@ def counters(stats: PoolStats) -> tuple[int, ...]:
 
 def test_acquired_released_active_and_the_longest_wait_are_told() -> None:
     recorder = Recorder()
-    recorder.pool_created()
+    recorder.pool_created(STARTED)
     recorder.lease_begun(0.005, STARTED)
     recorder.lease_begun(0.010, STARTED)
     recorder.lease_ended(0.1, STARTED)
@@ -121,10 +121,10 @@ def test_the_longest_wait_and_the_percentiles_decay_but_the_counters_stay() -> N
 
 def test_when_a_pool_was_last_created_is_told(wall: type[WallClock]) -> None:
     recorder = Recorder()
-    recorder.pool_created()
+    recorder.pool_created(STARTED)
     wall.shown = NOON + timedelta(hours=1)
     assert recorder.stats(IDLE, STARTED).created_at == NOON
-    recorder.pool_created()
+    recorder.pool_created(STARTED)
     assert recorder.stats(IDLE, STARTED).created_at == wall.shown
 
 
