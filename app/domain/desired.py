@@ -49,6 +49,20 @@ class DesiredPool:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialVersion:
+    """Which version of its password a login role is to have.
+
+    Attributes:
+        applied: whether Postgres is known to have it; until then it has this one or the one before.
+    """
+
+    server: str
+    role: str
+    version: int
+    applied: bool
+
+
 class AdvisorMode(StrEnum):
     """What becomes of advice."""
 

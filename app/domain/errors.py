@@ -5,20 +5,24 @@
     │   ├── InvalidTenantId
     │   ├── StatementFailed          the tenant's SQL, with its SQLSTATE
     │   ├── StatementEndedLease      the tenant's SQL ended the lease's transaction
+    │   ├── IdempotencyKeyReused     the key came with another request before
     │   └── UntrustedSqlOnSharedRole
     ├── Forbidden
-    │   └── ReadOnly                 a write in a read-only lease
+    │   ├── ReadOnly                 a write in a read-only lease
+    │   └── MissingScope · BoundToTenants   the caller's key may not do this
     ├── NotFound
     │   ├── TenantNotFound · ServerNotFound · PoolNotFound · RecommendationNotFound
     ├── Conflict                     what is asked does not fit what exists
     │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
     │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
+    │   ├── PreconditionRequired · ReplayTooLarge
     │   └── CatalogInUse             another service works on the same catalog
     ├── LeaseLost                    what became of the request is unknown
     └── Unavailable                  try again: nothing of the request was done
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
         ├── ServerUnavailable · ServerFull · TenantLoginFailed
         ├── CatalogUnavailable · QueryTimeout
+        ├── RequestInFlight          the first request with this idempotency key is under way
 
 Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
 edge (`api/problems.py`). Messages are sentences for a person and hold no secret. This file
@@ -84,6 +88,12 @@ class StatementEndedLease(InvalidInput):
     code = "statement-ended-lease"
 
 
+class IdempotencyKeyReused(InvalidInput):
+    """This idempotency key was used for another request before."""
+
+    code = "idempotency-key-reused"
+
+
 class UntrustedSqlOnSharedRole(InvalidInput):
     """Free SQL is off for tenants that share one database role."""
 
@@ -100,6 +110,18 @@ class ReadOnly(Forbidden):
     """The statement writes, but the request is read-only."""
 
     code = "read-only"
+
+
+class MissingScope(Forbidden):
+    """The key has not the scope that this needs."""
+
+    code = "missing-scope"
+
+
+class BoundToTenants(Forbidden):
+    """The key is bound to some tenants, and this concerns others too."""
+
+    code = "bound-to-tenants"
 
 
 class NotFound(PoolkeeperError):
@@ -192,6 +214,18 @@ class StaleVersion(Conflict):
     code = "stale-version"
 
 
+class PreconditionRequired(Conflict):
+    """Say in If-Match which version is meant, or * for any."""
+
+    code = "precondition-required"
+
+
+class ReplayTooLarge(Conflict):
+    """The request was carried out before, but its answer was too large to be kept."""
+
+    code = "replay-too-large"
+
+
 class CatalogInUse(Conflict):
     """The catalog is in use by another service."""
 
@@ -251,6 +285,12 @@ class CatalogUnavailable(Unavailable):
     """The catalog cannot be reached; nothing was changed."""
 
     code = "catalog-unavailable"
+
+
+class RequestInFlight(Unavailable):
+    """The first request with this idempotency key is still under way."""
+
+    code = "idempotency-key-in-flight"
 
 
 class LeaseLost(PoolkeeperError):

@@ -8,7 +8,9 @@ pool that nobody resizes is told the same thing again and not ever larger sizes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.recommendation import Action, PoolSizingRecommendation, ReasonCode
 from app.domain.errors import InvalidInput
 from app.domain.pool import PoolMetrics
@@ -149,3 +151,25 @@ def _stay(current: int, code: ReasonCode, reason: str) -> PoolSizingRecommendati
         reason_code=code,
         reason=reason,
     )
+
+
+class Hysteresis:
+    """The rule over the gauges at the end of each interval, as it was published."""
+
+    name: ClassVar[str] = "hysteresis"
+
+    __slots__ = ("config",)
+
+    def __init__(self, config: PoolPressureMonitorConfig) -> None:
+        """Judge by *config*."""
+        self.config = config
+
+    def fresh(self) -> Streaks:
+        """No samples yet."""
+        return Streaks()
+
+    def advise(
+        self, memory: Streaks, seen: PoolObservation
+    ) -> tuple[PoolSizingRecommendation, Streaks]:
+        """Judge the gauges of *seen*."""
+        return advise(self.config, memory, seen.metrics)

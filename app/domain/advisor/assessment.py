@@ -1,0 +1,154 @@
+"""Assessment: what one observation, and all before it, say about a pool's load.
+
+The part of the demand rule that learns and reckons; `demand` decides by it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil
+
+from app.domain.advisor.demand_config import LATE_MEMORY, DemandConfig
+from app.domain.advisor.erlang import Load, least_size
+from app.domain.advisor.forecast import Forecast
+from app.domain.advisor.gates import Gate, unreliable
+from app.domain.advisor.lateness import Lateness
+from app.domain.advisor.observation import PoolObservation
+from app.domain.advisor.recommendation import Confidence
+from app.domain.advisor.trial import Guard, Verdict, is_saturated
+from app.domain.advisor.window import Slice, Window
+from app.domain.pool import PoolState
+
+
+@dataclass(frozen=True, slots=True)
+class DemandMemory:
+    """What the demand rule remembers of one pool.
+
+    Attributes:
+        forecast: of its load.
+        window: what it needed lately.
+        guard: its growths on trial.
+        late: of the last ticks at this size, whether too many callers were late.
+    """
+
+    forecast: Forecast = field(default_factory=Forecast)
+    window: Window = field(default_factory=Window)
+    guard: Guard = field(default_factory=Guard)
+    late: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """One observation, understood.
+
+    Attributes:
+        seen: the observation.
+        load: what the pool is expected to have to carry.
+        lateness: who waited too long in the interval.
+        needed: the least size that carries the load; `top` + 1 if more than it may become.
+        desired: the same, or more if callers are late nevertheless.
+        top: the most the size may become.
+        gate: why the observation says nothing about the size; None when it does.
+        events: callers seen in the window.
+        memory: what to remember for the next one.
+    """
+
+    seen: PoolObservation
+    load: Load
+    lateness: Lateness
+    needed: int
+    desired: int
+    top: int
+    gate: Gate | None
+    events: int
+    memory: DemandMemory
+
+    @property
+    def in_use(self) -> int:
+        """Connections leased now."""
+        return self.seen.metrics.active_connections
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody used, wanted or waited for the pool in the whole interval."""
+        seen, now = self.seen, self.seen.metrics
+        return not (
+            seen.arrivals or now.active_connections or now.waiting_requests or seen.mean_active
+        )
+
+    @property
+    def least(self) -> int:
+        """The size below which it must not shrink: in use, usually busy plus one, min_size."""
+        busy = ceil(self.memory.window.median_busy) + 1
+        return max(self.seen.min_size, self.in_use, busy, 1)
+
+    def confidence(self, config: DemandConfig) -> Confidence:
+        """By how many callers were seen."""
+        if self.gate is not None or self.events < config.least_events:
+            return Confidence.LOW
+        return Confidence.HIGH if self.events >= config.enough_events else Confidence.MEDIUM
+
+    def is_strained(self, config: DemandConfig) -> bool:
+        """Whether the pool is saturated while leases last suspiciously long.
+
+        Then more connections may only make each of them slower; otherwise each one more
+        carries its share, and growing needs no trial.
+        """
+        forecast = self.memory.forecast
+        return is_saturated(config.trial, self.seen) and forecast.is_inflated(config)
+
+
+def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) -> Assessment:
+    """Learn from *seen*, and reckon what it means."""
+    is_resized = seen.max_size != memory.guard.now.size
+    gate = unreliable(config, seen, is_resized=is_resized)
+    guard, verdict = memory.guard.after(config.trial, seen)
+    forecast = memory.forecast
+    if seen.state is PoolState.READY:
+        forecast = forecast.after(config, seen)
+    if verdict is Verdict.COMMIT:
+        forecast = forecast.rebased()
+    load, top = forecast.load(config), max(seen.ceiling, seen.min_size, 1)
+    needed = _needed(config, load, seen, top)
+    lateness = Lateness.of(seen, config.patience_seconds)
+    is_late = gate is None and lateness.bound > config.late_share
+    # What waited before a change of size says nothing about the size after it.
+    late = (is_late,) if is_resized else (*memory.late, is_late)[-LATE_MEMORY:]
+    desired = needed
+    if sum(late) >= config.late_ticks and is_late:
+        desired = max(needed, min(top + 1, seen.max_size + _late_step(config, seen)))
+    window = memory.window.after(_slice(seen, desired), config.window_seconds)
+    return Assessment(
+        seen=seen,
+        load=load,
+        lateness=lateness,
+        needed=needed,
+        desired=desired,
+        top=top,
+        gate=gate,
+        events=window.events,
+        memory=DemandMemory(forecast, window, guard, late),
+    )
+
+
+def _needed(config: DemandConfig, load: Load, seen: PoolObservation, top: int) -> int:
+    """The feed-forward size; at least what Little's law saw busy."""
+    least = least_size(load, config.patience_seconds, config.late_share, top + 1)
+    return max(least, min(ceil(seen.mean_active), top))
+
+
+def _late_step(config: DemandConfig, seen: PoolObservation) -> int:
+    """A share of the size, but not more connections than there were callers to use them."""
+    backlog = max(ceil(2.0 * seen.mean_waiting), seen.metrics.waiting_requests)
+    return max(1, min(ceil(config.late_growth * seen.max_size), backlog))
+
+
+def _slice(seen: PoolObservation, desired: int) -> Slice:
+    return Slice(
+        begins=seen.at - seen.seconds,
+        needed=desired,
+        size=seen.max_size,
+        busy=seen.mean_active * seen.seconds,
+        seconds=seen.seconds,
+        events=seen.arrivals,
+    )

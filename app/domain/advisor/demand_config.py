@@ -1,0 +1,159 @@
+"""What the demand rule and its trials judge by: every knob with its unit, default and source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from app.domain.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialConfig:
+    """When a growth made while saturated paid, and what happens when it did not.
+
+    Attributes:
+        saturation: share of the connections busy (0..1) above which a pool that keeps callers
+            waiting counts as saturated.
+        ticks: saturated ticks before and after the growth that make a comparison, at least 1.
+        completions: leases ended before and after the growth that make one, at least 1.
+        most_ticks: ticks after which an undecided trial is undone, at least `ticks`.
+        least_growth: growth of the size (above 1) below which nothing could be told.
+        elasticity: growth of throughput per growth of size that pays, 0..1.
+        certainty: standard errors that a verdict keeps from `elasticity`; 1.64 is 95 %.
+        ceiling_seconds: how long the size before an undone growth is the ceiling.
+        longest_ceiling_seconds: it doubles up to this with every further failure.
+
+    Raises:
+        InvalidInput: for values with which no trial could end.
+    """
+
+    saturation: float = 0.9
+    ticks: int = 3
+    completions: int = 200
+    most_ticks: int = 6
+    least_growth: float = 1.1
+    elasticity: float = 0.3
+    certainty: float = 1.64
+    ceiling_seconds: float = 300.0
+    longest_ceiling_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        _require_shares(self, "saturation", "elasticity")
+        _require_positive(self, "ticks", "completions", "certainty", "ceiling_seconds")
+        if self.most_ticks < self.ticks:
+            raise InvalidInput("most_ticks must be at least ticks.")
+        if not self.least_growth > 1.0:
+            raise InvalidInput("least_growth must be above 1.")
+        if not self.longest_ceiling_seconds >= self.ceiling_seconds:
+            raise InvalidInput("longest_ceiling_seconds must be at least ceiling_seconds.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandConfig:
+    """The demand rule's knobs.
+
+    The defaults come from queueing theory where it has an answer, from Kubernetes' autoscaler
+    (asymmetric stabilisation: growth x2 a tick, a window of 300 s), and from
+    simulations on synthetic loads for the rest.
+
+    Attributes:
+        patience_seconds: a caller that waits longer is late.
+        late_share: share of callers (0..1) that may be late.
+        rate_smoothing: weight (0..1) of the newest 5 seconds in the smoothed arrival rate.
+        rate_margin: mean absolute deviations added to the smoothed rate.
+        hold_seconds: the past over which hold times are averaged, seconds.
+        hold_inflation: above this multiple of its value under light load (at least 1) a longer
+            hold is not a reason for more connections: our own may have caused it.
+        late_ticks: late ticks among the last three that ask for more, 1..3.
+        late_growth: share of the size added when callers are late, above 0.
+        most_growth: factor by which the size may grow in one tick, above 1.
+        least_step: connections it may always grow by in one tick, at least 1.
+        window_seconds: a size needed in this time is not given back.
+        shrink_share: share of the size that may be given back in a minute, 0..1.
+        shrink_step: connections that may always be given back in a minute, at least 1.
+        dead_band: share of the size (0..1) up to which being too large does not matter.
+        least_events: callers in the window below which nothing is concluded.
+        enough_events: callers in the window above which confidence is high.
+        loop_lag_seconds: a longer standstill of the loop explains waits by itself.
+        idle_in_transaction_share: share of our back-ends (0..1) idle in transactions above
+            which the application keeps connections.
+        lock_share: share of active back-ends (0..1) waiting for locks that is contention.
+        io_share: share of active back-ends (0..1) waiting for IO above which growth is by
+            `late_growth` at most.
+        client_write_share: share of active back-ends (0..1) waiting for the client to read
+            above which callers read too slowly.
+        running_per_core: statements running per core at which the processors are the limit.
+        trial: when a growth paid.
+
+    Raises:
+        InvalidInput: for values with which the rule could not work.
+    """
+
+    patience_seconds: float = 0.050
+    late_share: float = 0.01
+    rate_smoothing: float = 0.4
+    rate_margin: float = 2.0
+    hold_seconds: float = 120.0
+    hold_inflation: float = 1.5
+    late_ticks: int = 2
+    late_growth: float = 0.25
+    most_growth: float = 2.0
+    least_step: int = 10
+    window_seconds: float = 300.0
+    shrink_share: float = 0.25
+    shrink_step: int = 2
+    dead_band: float = 0.12
+    least_events: int = 20
+    enough_events: int = 200
+    loop_lag_seconds: float = 0.100
+    idle_in_transaction_share: float = 0.30
+    lock_share: float = 0.25
+    io_share: float = 0.25
+    client_write_share: float = 0.25
+    running_per_core: float = 1.0
+    trial: TrialConfig = field(default_factory=TrialConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what could not work."""
+        _require_shares(
+            self,
+            *("late_share", "rate_smoothing", "shrink_share", "dead_band", "lock_share"),
+            *("io_share", "client_write_share", "idle_in_transaction_share"),
+        )
+        _require_positive(
+            self,
+            *("patience_seconds", "late_share", "rate_smoothing", "hold_seconds", "late_growth"),
+            *(
+                "least_step",
+                "window_seconds",
+                "shrink_step",
+                "least_events",
+                "enough_events",
+            ),
+            *("loop_lag_seconds", "running_per_core"),
+        )
+        if not self.rate_margin >= 0.0:
+            raise InvalidInput("rate_margin must not be negative.")
+        if not self.hold_inflation >= 1.0:
+            raise InvalidInput("hold_inflation must be at least 1.")
+        if not 1 <= self.late_ticks <= LATE_MEMORY:
+            raise InvalidInput(f"late_ticks must be between 1 and {LATE_MEMORY}.")
+        if not self.most_growth > 1.0:
+            raise InvalidInput("most_growth must be above 1.")
+
+
+LATE_MEMORY = 3
+"""Ticks among which `late_ticks` must have been late."""
+
+
+def _require_shares(config: DemandConfig | TrialConfig, *names: str) -> None:
+    for name in names:
+        if not 0.0 <= getattr(config, name) <= 1.0:
+            raise InvalidInput(f"{name} must be between 0 and 1.")
+
+
+def _require_positive(config: DemandConfig | TrialConfig, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise InvalidInput(f"{name} must be above 0.")

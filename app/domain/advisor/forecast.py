@@ -1,0 +1,101 @@
+"""Forecast: what will be asked of a pool next, from what was asked of it so far.
+
+Arrivals as `arrival_rate` tells them. The mean hold is remembered twice: as it is, and as it
+was while the pool was less than half busy, because a database that is given more statements
+takes longer for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import exp
+
+from app.domain.advisor.arrival_rate import ArrivalRate
+from app.domain.advisor.demand_config import DemandConfig
+from app.domain.advisor.erlang import Load
+from app.domain.advisor.observation import PoolObservation
+
+_LIGHT = 0.5
+# Most weight of the newest mean hold in the one under light load, and the leases it takes.
+_BASE_SMOOTHING = 0.2
+_MANY_FOR_BASE = 100
+# Fewer ended leases say nothing about a variance.
+_MANY = 20
+_MOST_VARIED = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is remembered of one pool's arrivals and holds.
+
+    Attributes:
+        arrivals: callers a second.
+        ended: leases ended, fading away.
+        held: their seconds, fading away alike.
+        squares: their squared seconds, fading away alike.
+        base_hold: mean seconds of a lease under light load; None before any lease ended.
+    """
+
+    arrivals: ArrivalRate = field(default_factory=ArrivalRate)
+    ended: float = 0.0
+    held: float = 0.0
+    squares: float = 0.0
+    base_hold: float | None = None
+
+    @property
+    def hold(self) -> float | None:
+        """Mean seconds of a lease; None before any ended."""
+        return self.held / self.ended if self.ended else None
+
+    @property
+    def cv2(self) -> float:
+        """Squared coefficient of variation of the holds; 1 (exponential) when too few ended."""
+        if self.ended < _MANY or not self.held:
+            return 1.0
+        return min(
+            max(self.ended * self.squares / (self.held * self.held) - 1.0, 0.0), _MOST_VARIED
+        )
+
+    def after(self, config: DemandConfig, seen: PoolObservation) -> Forecast:
+        """The forecast once *seen* is known."""
+        ended, held, squares = seen.hold.moments()
+        kept = exp(-seen.seconds / config.hold_seconds)
+        ended_now = self.ended * kept + ended
+        held_now = self.held * kept + held
+        return Forecast(
+            arrivals=self.arrivals.after(config, seen.arrivals, seen.seconds),
+            ended=ended_now,
+            held=held_now,
+            squares=self.squares * kept + squares,
+            base_hold=self._base_after(
+                seen, ended, held, held_now / ended_now if ended_now else None
+            ),
+        )
+
+    def rebased(self) -> Forecast:
+        """The same, with the present hold taken for normal: more connections did pay."""
+        return replace(self, base_hold=self.hold)
+
+    def load(self, config: DemandConfig) -> Load:
+        """What the pool has to carry: the rate with its margin, and the uninflated hold."""
+        hold, base = self.hold, self.base_hold
+        if hold is None or base is None or hold <= 0.0:
+            return Load(0.0, 0.0)
+        effective = min(hold, config.hold_inflation * base) if base > 0.0 else hold
+        return Load(self.arrivals.expected(config) * effective, effective, self.cv2)
+
+    def is_inflated(self, config: DemandConfig) -> bool:
+        """Whether leases last so much longer than under light load that ours may be why."""
+        hold, base = self.hold, self.base_hold
+        return hold is not None and base is not None and hold > config.hold_inflation * base > 0.0
+
+    def _base_after(
+        self, seen: PoolObservation, ended: int, held: float, hold: float | None
+    ) -> float | None:
+        base = self.base_hold
+        if base is None or hold is None:
+            return hold
+        if ended and seen.mean_active < _LIGHT * seen.max_size:
+            return base + min(_BASE_SMOOTHING, ended / _MANY_FOR_BASE) * (held / ended - base)
+        # Load only ever makes it longer: what is shorter was not inflated.
+        return min(base, hold)

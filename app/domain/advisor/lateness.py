@@ -1,0 +1,44 @@
+"""Lateness: how many callers waited too long, and how few that may really be.
+
+The bound is Wilson's for a proportion ("Probable Inference, the Law of Succession, and
+Statistical Inference", 1927), one-sided: a handful of late callers proves nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+from app.domain.advisor.observation import PoolObservation
+
+# One-sided 95 %.
+_Z = 1.6449
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """Callers that waited too long, timed out or were refused, among all that were answered."""
+
+    late: int
+    callers: int
+
+    @classmethod
+    def of(cls, seen: PoolObservation, patience: float) -> Lateness:
+        """Count the callers of *seen* that waited over *patience* seconds, or in vain."""
+        in_vain = seen.timeouts + seen.rejected
+        return cls(seen.wait.count_above(patience) + in_vain, seen.acquired + in_vain)
+
+    @property
+    def share(self) -> float:
+        """The measured share, 0..1; 0 when nobody asked."""
+        return self.late / self.callers if self.callers else 0.0
+
+    @property
+    def bound(self) -> float:
+        """Least share (0..1) that explains what was measured."""
+        if not self.late:
+            return 0.0
+        n, share, z2 = self.callers, self.share, _Z * _Z
+        middle = share + z2 / (2 * n)
+        spread = _Z * sqrt((share * (1.0 - share) + z2 / (4 * n)) / n)
+        return max(0.0, (middle - spread) / (1.0 + z2 / n))

@@ -1,0 +1,88 @@
+"""What a rule is shown: one pool between two ticks, and what its server did meanwhile.
+
+Integrals and histograms of the interval, not only gauges at its end: a burst between two
+ticks is seen. Values only; whoever measures them lives elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.domain.histogram import Histogram
+from app.domain.pool import PoolMetrics, PoolState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLoad:
+    """What the database itself was doing, averaged over samples of `pg_stat_activity`.
+
+    Attributes:
+        cores: processors of the database's machine; None when nobody knows.
+        running: back-ends active without a wait event, the mean over the samples.
+        lock_share: share of active back-ends that waited on a Lock or LWLock, 0..1.
+        io_share: share of active back-ends that waited on IO, 0..1.
+        idle_in_transaction_share: share of our back-ends idle inside a transaction, 0..1.
+        client_write_share: share of active back-ends that waited for the client to read, 0..1.
+        samples: how many looks it rests on.
+    """
+
+    cores: int | None = None
+    running: float = 0.0
+    lock_share: float = 0.0
+    io_share: float = 0.0
+    idle_in_transaction_share: float = 0.0
+    client_write_share: float = 0.0
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolObservation:
+    """One pool over one interval.
+
+    Attributes:
+        at: monotonic seconds at which the interval ended.
+        seconds: how long the interval was, above 0.
+        state: the pool's state at its end.
+        metrics: the pool's gauges at its end.
+        min_size: connections it keeps whatever happens.
+        max_size: the limit in force, at its end.
+        ceiling: the most max_size may become, whoever asks.
+        mean_active: connections leased, averaged over time.
+        mean_waiting: callers waiting, averaged over time.
+        mean_open: connections open, averaged over time.
+        arrivals: callers that asked for a connection.
+        acquired: callers that got one.
+        released: leases that ended.
+        timeouts: callers that gave up waiting.
+        rejected: callers refused at once because too many waited.
+        wait: how long those that got one waited, seconds.
+        hold: how long the ended leases lasted, seconds.
+        connect_failures: connects that failed.
+        leak_suspects: leases held for longer than the leak threshold, now.
+        loop_lag_seconds: the longest standstill of the event loop.
+        server: what the database did; None when nobody looked.
+        weight: the pool's share of a short budget, relative to others, at least 1.
+    """
+
+    at: float
+    seconds: float
+    state: PoolState = PoolState.READY
+    metrics: PoolMetrics
+    min_size: int = 0
+    max_size: int
+    ceiling: int
+    mean_active: float = 0.0
+    mean_waiting: float = 0.0
+    mean_open: float = 0.0
+    arrivals: int = 0
+    acquired: int = 0
+    released: int = 0
+    timeouts: int = 0
+    rejected: int = 0
+    wait: Histogram
+    hold: Histogram
+    connect_failures: int = 0
+    leak_suspects: int = 0
+    loop_lag_seconds: float = 0.0
+    server: ServerLoad | None = None
+    weight: int = 1

@@ -1,0 +1,89 @@
+"""Window: what a pool needed lately, in slices that fall off one by one.
+
+Sizes go up at once but come down only to the most that the window needed, as Kubernetes'
+autoscaler does: a load that comes and goes is not followed down and up again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+_SLICES = 20
+_MINUTE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of the window.
+
+    Attributes:
+        begins: monotonic seconds.
+        needed: most connections that were needed.
+        size: the largest size in force.
+        busy: connections busy, seconds times connections.
+        seconds: how long it was observed.
+        events: callers seen.
+    """
+
+    begins: float
+    needed: int
+    size: int
+    busy: float
+    seconds: float
+    events: int
+
+    def plus(self, other: Slice) -> Slice:
+        """Both as one."""
+        return Slice(
+            self.begins,
+            max(self.needed, other.needed),
+            max(self.size, other.size),
+            self.busy + other.busy,
+            self.seconds + other.seconds,
+            self.events + other.events,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The last *span* seconds of one pool, oldest slice first."""
+
+    slices: tuple[Slice, ...] = ()
+
+    def after(self, new: Slice, span: float) -> Window:
+        """The window once *new* is added, and what is older than *span* seconds forgotten."""
+        slices, now = self.slices, new.begins + new.seconds
+        if slices and now <= slices[-1].begins + span / _SLICES:
+            return Window((*slices[:-1], slices[-1].plus(new)))
+        begin = 0
+        while begin < len(slices) and slices[begin].begins + slices[begin].seconds < now - span:
+            begin += 1
+        return Window((*slices[begin:], new))
+
+    @property
+    def needed(self) -> int:
+        """Most connections that were needed at any time."""
+        return max((part.needed for part in self.slices), default=0)
+
+    @property
+    def events(self) -> int:
+        """Callers seen."""
+        return sum([part.events for part in self.slices])
+
+    @property
+    def seconds(self) -> float:
+        """How much of the span was observed."""
+        return sum([part.seconds for part in self.slices])
+
+    @property
+    def median_busy(self) -> float:
+        """Connections busy half of the time."""
+        return median(part.busy / part.seconds for part in self.slices) if self.slices else 0.0
+
+    def largest_within_a_minute(self, now: float) -> int:
+        """The largest size that was in force less than a minute ago."""
+        return max(
+            (part.size for part in self.slices if part.begins + part.seconds > now - _MINUTE),
+            default=0,
+        )

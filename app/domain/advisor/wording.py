@@ -1,0 +1,191 @@
+"""The sentences of the demand rule: what a person reads at night, with the numbers in them."""
+
+from __future__ import annotations
+
+from app.domain.advisor.assessment import Assessment
+from app.domain.advisor.demand_config import DemandConfig, TrialConfig
+from app.domain.advisor.erlang import late_share
+from app.domain.advisor.gates import Gate
+
+_HALF_A_PERCENT = 0.005
+
+
+def demand(config: DemandConfig, found: Assessment, new_size: int) -> str:
+    """The load needs more."""
+    size, patience = found.seen.max_size, config.patience_seconds
+    left = late_share(found.load, size, patience)
+    words = (
+        f"{_connections(found.needed)} carry {_load(config, found)} with under "
+        f"{_percent(config.late_share)} waiting over {_ms(patience)}; "
+    )
+    if found.needed > found.top:
+        words = f"{_load(config, found)} need more than the {found.top} it may have; "
+    words += f"{size} cannot keep up" if left >= 1.0 else f"{size} leave {_percent(left)} waiting"
+    is_all = new_size >= min(found.needed, found.top)
+    return words if is_all else f"{words}; {new_size} as the next step"
+
+
+def late(config: DemandConfig, found: Assessment, new_size: int) -> str:
+    """Callers are late, whatever the forecast said."""
+    lateness = found.lateness
+    return (
+        f"{_percent(lateness.share)} of {lateness.callers} callers waited over "
+        f"{_ms(config.patience_seconds)} or in vain (target {_percent(config.late_share)}), and "
+        f"not for the first time; adding {new_size - found.seen.max_size} to "
+        f"{_connections(found.seen.max_size)}"
+    )
+
+
+def shrink(config: DemandConfig, found: Assessment, new_size: int) -> str:
+    """The window did not need as many."""
+    needed = max(found.memory.window.needed, found.least)
+    words = (
+        f"the busiest moment of the last {_span(config.window_seconds)} needed "
+        f"{_connections(needed)} of {found.seen.max_size}"
+    )
+    gives = f"giving back {found.seen.max_size - new_size}"
+    return f"{words}; {gives}" if new_size <= needed else f"{words}; {gives} as the next step"
+
+
+def shrunk_enough(found: Assessment, was: int) -> str:
+    """The minute's share is given back already."""
+    return (
+        f"the pool came down from {was} to {found.seen.max_size} within a minute; "
+        f"the next step towards {max(found.memory.window.needed, found.least)} follows"
+    )
+
+
+def fits(found: Assessment) -> str:
+    """Nothing to change."""
+    size = found.seen.max_size
+    if found.is_idle:
+        return f"nobody uses the pool, and {_connections(size)} are no more than it keeps"
+    return f"{_connections(size)} fit the load, which needs {max(found.needed, found.least)}"
+
+
+def recent_peak(config: DemandConfig, found: Assessment) -> str:
+    """The load fell a short while ago."""
+    window = found.memory.window
+    return (
+        f"the load needs {_connections(max(found.needed, found.least))} now, but needed "
+        f"{window.needed} within the last {_span(config.window_seconds)}; "
+        f"keeping {found.seen.max_size}"
+    )
+
+
+def too_few(found: Assessment) -> str:
+    """Too little happened."""
+    return (
+        f"only {_count(found.events, 'caller')} so far: too few to tell what size is right; "
+        f"keeping {found.seen.max_size}"
+    )
+
+
+def watched(config: DemandConfig, found: Assessment) -> str:
+    """Not yet known what the whole window needs."""
+    return (
+        f"{max(found.memory.window.needed, found.least)} of {found.seen.max_size} would do, but "
+        f"the pool was watched for {_span(found.memory.window.seconds)} only; nothing is given "
+        f"back before {_span(config.window_seconds)} are seen"
+    )
+
+
+def unreliable(found: Assessment, gate: Gate) -> str:
+    """The observation says nothing about the size."""
+    return f"keeping {found.seen.max_size}: {gate.because}"
+
+
+def no_help(found: Assessment, gate: Gate) -> str:
+    """The limit is elsewhere."""
+    size = min(found.desired, max(found.top, found.seen.max_size + 1))
+    return f"growing from {found.seen.max_size} to {size} would not help, because {gate.because}"
+
+
+def at_maximum(found: Assessment) -> str:
+    """No room above."""
+    return f"the load needs more, but the pool already has the {found.top} it may have at most"
+
+
+def above_maximum(found: Assessment) -> str:
+    """The limit was lowered below the size."""
+    return f"the pool may have {_connections(found.top)} at most, not {found.seen.max_size}"
+
+
+def trial_pending(found: Assessment, config: TrialConfig) -> str:
+    """Measuring before a growth."""
+    now = found.memory.guard.now
+    return (
+        f"{_inflation(found)}, so more connections may only slow each other down; measuring "
+        f"throughput at {now.size} first ({now.ticks} of {config.ticks} looks)"
+    )
+
+
+def trial_running(found: Assessment, config: TrialConfig) -> str:
+    """Measuring after a growth."""
+    guard = found.memory.guard
+    before = guard.before.size if guard.before is not None else guard.now.size
+    return (
+        f"the growth from {before} to {guard.now.size} is on trial: comparing throughput "
+        f"({guard.now.ticks} of {config.ticks} to {config.most_ticks} looks)"
+    )
+
+
+def undone(found: Assessment, back: int) -> str:
+    """A growth brought nothing."""
+    return f"{_failure(found)}; going back to {back} as leases end"
+
+
+def at_ceiling(found: Assessment) -> str:
+    """A growth was tried, and brought nothing."""
+    seconds = found.memory.guard.until - found.seen.at
+    return f"{_failure(found)}; staying at {found.seen.max_size} for another {_span(seconds)}"
+
+
+def _failure(found: Assessment) -> str:
+    tried = found.memory.guard.undone
+    if tried is None:
+        return "growing did not pay"
+    return (
+        f"growing from {tried.size_before} to {tried.size_after} did not pay: "
+        f"{_number(tried.before)} leases/s before, {_number(tried.after)} after"
+    )
+
+
+def _inflation(found: Assessment) -> str:
+    forecast = found.memory.forecast
+    hold, base = forecast.hold or 0.0, forecast.base_hold or 0.0
+    return f"leases take {_ms(hold)} instead of {_ms(base)} under light load"
+
+
+def _load(config: DemandConfig, found: Assessment) -> str:
+    rate = found.memory.forecast.arrivals.expected(config)
+    return f"{_number(rate)} leases/s of {_ms(found.load.hold)}"
+
+
+def _connections(number: int) -> str:
+    return _count(number, "connection")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 10.0 else f"{value:.1f}"  # noqa: PLR2004 - two digits
+
+
+def _ms(seconds: float) -> str:
+    milliseconds = seconds * 1000.0
+    return f"{milliseconds:.0f} ms" if milliseconds >= 10.0 else f"{milliseconds:.1f} ms"  # noqa: PLR2004 - two digits
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120.0:  # noqa: PLR2004 - two minutes
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60.0:.0f} min"
+
+
+def _percent(share: float) -> str:
+    if 0.0 < share < _HALF_A_PERCENT:
+        return f"{share * 100.0:.1g} %"
+    return f"{share * 100.0:.0f} %"
