@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from app.domain.tenant import PoolStrategy
-from benchmarks import measures
+from benchmarks import measures, polling, upheavals
 from benchmarks.figure import Figure
 from benchmarks.ground import ground
 
@@ -30,6 +30,9 @@ async def main() -> dict[str, Any]:
         figures["flood_p99_vs_calm"], figures["flood_growth_ms"] = shared
         _, across = await measures.flood(here, PoolStrategy.PER_TENANT)
         figures["flood_across_pools_growth_ms"] = across
+        figures |= await upheavals.resize(here)
+        figures |= await polling.longest_turn(here)
+        figures |= await upheavals.restart(here)
     return figures
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
+
+import asyncpg
 
 from app.domain.desired import Tenant
 from app.domain.pool import PoolConfig
@@ -28,6 +31,7 @@ class Ground:
     """Where the embedded server is, and the contenders' common login."""
 
     address: EmbeddedAddress
+    postgres: EmbeddedPostgres
 
     @property
     def dsn(self) -> dict[str, object]:
@@ -40,8 +44,24 @@ class Ground:
         }
 
     @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection beside all pools, to look at the server with."""
+        connection = await asyncpg.connect(
+            **self.dsn, database=self.address.tenant_database, passfile=os.devnull
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=2)
+
+    @asynccontextmanager
     async def manager(
-        self, *, budget: int = 60, shared_size: int = CONNECTIONS, own_size: int = 5
+        self,
+        *,
+        budget: int = 60,
+        shared_size: int = CONNECTIONS,
+        own_size: int = 5,
+        max_pools: int = 100,
     ) -> AsyncIterator[TenantPoolManager]:
         """A manager with the default settings, but for the sizes."""
         admin = Login(
@@ -57,7 +77,7 @@ class Ground:
             {"local": server},
             {
                 PoolStrategy.SHARED: PoolConfig.shared(shared_size),
-                PoolStrategy.PER_TENANT: PoolConfig.per_tenant(100, own_size),
+                PoolStrategy.PER_TENANT: PoolConfig.per_tenant(max_pools, own_size),
                 PoolStrategy.PER_DATABASE: PoolConfig.per_database(),
             },
             {
@@ -80,7 +100,7 @@ async def ground() -> AsyncIterator[Ground]:
         Path(folder).chmod(0o755)  # noqa: ASYNC240 - before anything else runs
         postgres = EmbeddedPostgres(Path(folder) / "data")
         try:
-            yield Ground(address=await postgres.start())
+            yield Ground(address=await postgres.start(), postgres=postgres)
         finally:
             await postgres.stop()
 

@@ -161,7 +161,8 @@ async def memory(ground: Ground) -> Figure:
     per_tenant = []
     async with ground.manager() as manager:
         for batch in range(ROUNDS + 1):
-            names = [f"m{batch}-{number}" for number in range(20)]
+            # So many that the growth of a dictionary, now and then, is not laid upon a few.
+            names = [f"m{batch}-{number}" for number in range(40)]
             made = [tenant(name, PoolStrategy.PER_TENANT) for name in names]
             isolation = manager.isolations[PoolStrategy.PER_TENANT]
             for one in made:

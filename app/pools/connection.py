@@ -104,6 +104,19 @@ class PooledConnection:
         """Whether it was closed without a farewell, so that its back-end may not know yet."""
         return bool(self.raw._aborted)
 
+    async def run(self, statements: str) -> None:
+        """Run *statements* in one round trip; its deadline is `RoundTrips`' business.
+
+        Raises:
+            asyncpg.PostgresError: one of them failed; the rest was not run.
+            asyncpg.InterfaceError, OSError: the connection is gone.
+        """
+        await self.raw.execute(statements)
+
+    def cut(self) -> None:
+        """Close it without a farewell, whatever it is doing."""
+        self.raw.terminate()
+
     def transaction_begun(self) -> None:
         """Tell asyncpg that a transaction was begun by our own statement.
 

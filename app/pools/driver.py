@@ -1,22 +1,19 @@
-"""The border to asyncpg: how a connection is opened, and what its errors mean to us.
+"""The border to asyncpg: what a connection needs, and what asyncpg's errors mean to us.
 
 No exception of the driver leaves `app.pools` untranslated, except to the borrower whose own
-statement caused it. Never takes a DSN: every parameter is given, so that nothing falls back
-to the environment, a password file or a service file of this machine.
+statement caused it. What a server says while it refuses a login is not quoted: nothing has
+proved yet that it is ours.
 """
 
 from __future__ import annotations
 
-import os
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 
+from app import wire
 from app.domain.errors import (
     ProvisioningFailed,
     ServerFull,
@@ -42,9 +39,14 @@ _LOGIN_ERRORS = (
     asyncpg.InsufficientPrivilegeError,
     asyncpg.ObjectNotInPrerequisiteStateError,
 )
-
-
-TlsMode = Literal["prefer", "require"]
+# What they mean, as SQLSTATE: of the login, and of the database.
+_REASONS = {
+    "28P01": "the password is wrong, or there is no such role",
+    "28000": "the role may not log in, or not from here",
+    "3D000": "the database does not exist",
+    "42501": "the role may not connect to the database",
+    "55000": "the database takes no connections",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,7 @@ class Login:
     """Everything one connection needs.
 
     Attributes:
-        tls: an SSL context, asyncpg's name of a mode, or False for none.
+        tls: how TLS is spoken, or False for not at all.
         settings: server settings fixed for the connection's life.
         primary: whether a standby, which takes no writes, is refused.
     """
@@ -62,7 +64,7 @@ class Login:
     user: str
     password: str = field(repr=False)
     database: str
-    tls: ssl.SSLContext | TlsMode | Literal[False] = False
+    tls: wire.Tls = False
     settings: Mapping[str, str] = field(default_factory=dict)
     primary: bool = True
 
@@ -80,20 +82,16 @@ async def connect(login: Login, *, timeout: float) -> asyncpg.Connection:
         TenantLoginFailed: it refuses the role, the password or the database.
     """
     with translated():
-        return await asyncpg.connect(
+        return await wire.connect(
             host=login.host,
             port=login.port,
             user=login.user,
             password=login.password,
             database=login.database,
-            ssl=login.tls,
-            passfile=os.devnull,
+            tls=login.tls,
             timeout=timeout,
-            # From PostgreSQL 14 on the server says so by itself: no further round trip.
-            target_session_attrs=(
-                SessionAttribute.primary if login.primary else SessionAttribute.any
-            ),
-            server_settings=dict(login.settings),
+            settings=login.settings,
+            primary=login.primary,
         )
 
 
@@ -103,9 +101,12 @@ def translated() -> Iterator[None]:
     try:
         yield
     except asyncpg.TooManyConnectionsError as error:
-        raise ServerFull(f"Postgres accepts no further connection: {error}") from error
+        raise ServerFull("Postgres accepts no further connection.") from error
     except _LOGIN_ERRORS as error:
-        raise TenantLoginFailed(f"Postgres refused the login: {error}") from error
+        reason = _REASONS.get(error.sqlstate or "", "it did not say why")
+        raise TenantLoginFailed(f"Postgres refused the login: {reason}.") from error
+    except wire.Refused as error:
+        raise ServerUnavailable(str(error)) from error
     except CONNECTION_ERRORS as error:
         raise ServerUnavailable(
             f"The server cannot be reached ({type(error).__name__})."

@@ -175,7 +175,8 @@ class Lease:
             statements = "SELECT 1"
         try:
             if statements:
-                await connection.raw.execute(statements, timeout=_BEGIN_DEADLINE)
+                pool.round_trips.begin(connection, _BEGIN_DEADLINE)
+                await connection.run(statements)
             connection.is_prepared = True
             if self._terms.transaction:
                 connection.transaction_begun()
@@ -185,6 +186,7 @@ class Lease:
         except asyncpg.PostgresError as error:
             raise ServerUnavailable(f"Postgres let no lease begin: {error}") from error
         finally:
+            pool.round_trips.end(connection)
             if not begun:
                 pool.release(connection, reusable=False)
         return True
@@ -196,11 +198,10 @@ class Lease:
             raise LeaseLost
         if self._terms.transaction and commit and not raw.is_in_transaction():
             raise StatementEndedLease
+        statements = closing(self._isolation, self._account.tenant.spec, self._terms, commit=commit)
+        self._pool.round_trips.begin(connection, _CLEANUP_DEADLINE)
         try:
-            await raw.execute(
-                closing(self._isolation, self._account.tenant.spec, self._terms, commit=commit),
-                timeout=_CLEANUP_DEADLINE,
-            )
+            await connection.run(statements)
         except driver.CONNECTION_ERRORS as error:
             raise LeaseLost from error
         except asyncpg.DivisionByZeroError as error:
@@ -212,6 +213,8 @@ class Lease:
             ) from error
         except asyncpg.PostgresError as error:
             raise StatementFailed(str(error), sqlstate=error.sqlstate) from error
+        finally:
+            self._pool.round_trips.end(connection)
 
 
 def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:

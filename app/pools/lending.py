@@ -30,6 +30,7 @@ from app.pools.lru import Entry
 from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from app.pools.roster import Roster
+from app.pools.round_trips import RoundTrips
 from app.pools.server import Server
 from app.pools.waiters import Waiter, WaitQueue
 
@@ -82,6 +83,7 @@ class LendingPool:
         self._on_quiet = on_quiet
         self._busy = False
         self._waiters = WaitQueue(on_overdue=self._time_out)
+        self.round_trips = RoundTrips()
         self._retry: asyncio.TimerHandle | None = None
         self._backoff = _FIRST_RETRY
         self._changed = asyncio.Event()

@@ -8,7 +8,7 @@ nothing that must survive.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
@@ -21,17 +21,18 @@ from app.domain.errors import (
     TenantDeleting,
     TenantNotFound,
 )
-from app.domain.pool import PoolConfig, PoolSize, PoolStats
+from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolStats
 from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.pools.account import TenantAccount
 from app.pools.eviction import Eviction, EvictionReason
 from app.pools.isolation import Isolation
 from app.pools.lease import USUAL_TERMS, Lease, LeaseTerms
+from app.pools.ledger import Ledger
 from app.pools.pool import TenantPool
+from app.pools.pool_login import PoolLogins
 from app.pools.recorder import Recorder
 from app.pools.rooms import PoolRooms
 from app.pools.server import Server
-from app.pools.totals import Totals
 
 T = TypeVar("T")
 
@@ -53,13 +54,13 @@ class TenantPoolManager:
         """Manage pools on *servers*; percentiles cover *stats_window* seconds."""
         self.servers = servers
         self.isolations = isolations
+        self.logins = PoolLogins(isolations)
         self.evictions: Counter[EvictionReason] = Counter()
         self._untold: deque[Eviction] = deque(maxlen=_UNTOLD)
         self._window = stats_window
+        self.ledger = Ledger(stats_window)
         self._accounts: dict[str, TenantAccount] = {}
         self._served: Counter[str] = Counter()
-        self._shared_recorders: dict[str, Recorder] = {}
-        self._forgotten: dict[tuple[str, PoolStrategy], Totals] = defaultdict(Totals)
         self._desired: dict[str, DesiredPool] = {}
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -78,12 +79,14 @@ class TenantPoolManager:
         """Learn of a tenant, or of a change to it; its counters go on."""
         account = self._accounts.get(tenant.spec.id)
         if account is None:
-            account = TenantAccount(tenant, Recorder(self._window))
+            account = TenantAccount(tenant, self.ledger.new(tenant.spec))
             self._accounts[tenant.spec.id] = account
             self._served[tenant.spec.pool_id] += 1
         account.tenant = tenant
         pool = self.find(tenant.spec.pool_id)
-        if pool is not None:
+        if pool is not None and tenant.deleting:
+            pool.refuse(account)
+        elif pool is not None:
             pool.pump()
         return account
 
@@ -91,9 +94,8 @@ class TenantPoolManager:
         """Forget a tenant whose pool is closed."""
         account = self._accounts.pop(tenant_id, None)
         if account is not None:
-            spec = account.tenant.spec
-            self._served[spec.pool_id] -= 1
-            self._forgotten[spec.server, spec.strategy] += account.recorder
+            self._served[account.tenant.spec.pool_id] -= 1
+            self.ledger.forget(account)
 
     def account(self, tenant_id: str) -> TenantAccount:
         """The account of a known tenant.
@@ -198,7 +200,7 @@ class TenantPoolManager:
             self.desired_size(spec.pool_id, spec.strategy),
             rooms.config,
             server=server,
-            login=self.isolations[spec.strategy].login(server, spec),
+            login=self.logins.of(server, spec),
             recorder=self._recorder(account),
             on_busy=rooms.busy,
             on_quiet=rooms.quiet,
@@ -212,7 +214,7 @@ class TenantPoolManager:
     def _recorder(self, account: TenantAccount) -> Recorder:
         spec = account.tenant.spec
         if spec.is_shared:
-            return self._shared_recorders.setdefault(spec.pool_id, Recorder(self._window))
+            return self.ledger.of_shared_pool(spec.server)
         return account.recorder
 
     # -- what is wanted ----------------------------------------------------------------------
@@ -310,6 +312,10 @@ class TenantPoolManager:
             self.evictions[reason] += 1
         return Eviction(pool_id=pool.pool_id, reason=reason, closed=closure.closed, cut=closure.cut)
 
+    def expired(self) -> list[TenantPool]:
+        """What `evict_expired` would close now."""
+        return [pool for rooms in self._rooms.values() for pool in rooms.expired()]
+
     def evict_expired(self) -> list[TenantPool]:
         """Close every pool unused for longer than its idle timeout; busy ones never are."""
         return [pool for rooms in self._rooms.values() for pool in rooms.evict_expired()]
@@ -336,29 +342,18 @@ class TenantPoolManager:
 
     def tenant_stats(self, account: TenantAccount) -> PoolStats:
         """What was counted about one tenant, whether or not its pool is open."""
+        return account.recorder.stats(self.tenant_metrics(account), monotonic())
+
+    def tenant_metrics(self, account: TenantAccount) -> PoolMetrics:
+        """What one tenant holds and waits for now."""
         pool = self.find(account.tenant.spec.pool_id)
         if pool is None or account.tenant.spec.is_shared:
-            return account.recorder.stats(account.metrics, monotonic())
-        return account.recorder.stats(pool.metrics, monotonic())
+            return account.metrics
+        return pool.metrics
 
     def pool_stats(self, pool: TenantPool) -> PoolStats:
         """What was counted about one open pool."""
         return pool.recorder.stats(pool.metrics, monotonic())
-
-    def totals(self) -> Mapping[tuple[str, PoolStrategy], Totals]:
-        """What was counted by server and strategy, deleted tenants included."""
-        totals: dict[tuple[str, PoolStrategy], Totals] = defaultdict(Totals)
-        for key, forgotten in self._forgotten.items():
-            totals[key] += forgotten
-        for account in self._accounts.values():
-            spec = account.tenant.spec
-            totals[spec.server, spec.strategy] += account.recorder
-        for name in self.servers:
-            # A shared pool counts all its tenants' leases, and connections that are nobody's own.
-            recorder = self._shared_recorders.get(shared_pool_id(name))
-            if recorder is not None:
-                totals[name, PoolStrategy.SHARED] = Totals.of(recorder)
-        return totals
 
     def recently_active(self) -> list[TenantAccount]:
         """Tenants of shared pools that leased or waited within the statistics' window."""

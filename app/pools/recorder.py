@@ -60,9 +60,9 @@ class Recorder:
         self.total_connect = 0.0
         self._last_activity: float | None = None
         self._since = 0.0
-        self._wait = RollingHistogram(window, ended=ended and ended.wait)
-        self._hold = RollingHistogram(window, ended=ended and ended.hold)
-        self._connect = RollingHistogram(window, ended=ended and ended.connect)
+        self._wait = RollingHistogram(window, ended=ended.wait if ended else None)
+        self._hold = RollingHistogram(window, ended=ended.hold if ended else None)
+        self._connect = RollingHistogram(window, ended=ended.connect if ended else None)
 
     def pool_created(self, since: float) -> None:
         """Note the wall-clock time at which a pool was (last) created; its flow begins.

@@ -95,9 +95,9 @@ class PoolRooms:
 
     def put(self, pool: TenantPool) -> None:
         """Take in a pool for which there is room."""
-        self._cache.insert(pool.pool_id, pool)
+        pool.entry = self._cache.insert(pool.pool_id, pool)
         if pool.size.min_size:
-            self._cache.pin(pool.pool_id)
+            pool.entry.pin()
         for place in self._queue:
             if place.pool_id == pool.pool_id:
                 place.tell()
@@ -112,20 +112,26 @@ class PoolRooms:
 
     def keep(self, pool: TenantPool, *, kept: bool) -> None:
         """Exempt *pool* from eviction, or no longer, when its min_size changes from or to 0."""
-        if self._cache.peek(pool.pool_id) is pool:
-            (self._cache.pin if kept else self._cache.unpin)(pool.pool_id)
-            self._offer()
+        if kept:
+            self.busy(pool)
+        else:
+            self.quiet(pool)
 
     def busy(self, pool: TenantPool) -> None:
         """*pool* is in use: it cannot be evicted."""
-        if self._cache.peek(pool.pool_id) is pool:
-            self._cache.pin(pool.pool_id)
+        if pool.entry is not None:
+            pool.entry.pin()
 
     def quiet(self, pool: TenantPool) -> None:
         """*pool* is not in use any more."""
-        if self._cache.peek(pool.pool_id) is pool:
-            self._cache.unpin(pool.pool_id)
+        if pool.entry is not None:
+            pool.entry.unpin()
+        if self._queue:
             self._offer()
+
+    def expired(self) -> list[TenantPool]:
+        """What `evict_expired` would put out now."""
+        return self._cache.expired()
 
     def evict_expired(self) -> list[TenantPool]:
         """Put out every pool unused for longer than the idle timeout."""

@@ -17,8 +17,9 @@ import asyncpg
 from app.domain.errors import Unavailable
 from app.pools import driver
 from app.pools.account import TenantAccount
-from app.pools.budget import Claimant
+from app.pools.budget import Claimant, is_modest
 from app.pools.connection import PooledConnection
+from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from app.pools.server import Server
 
@@ -47,7 +48,7 @@ class Roster:
         *,
         name: str,
         server: Server,
-        login: driver.Login,
+        login: PoolLogin,
         max_lifetime: float,
         recorder: Recorder,
     ) -> None:
@@ -79,11 +80,16 @@ class Roster:
     def is_current(self, connection: PooledConnection, now: float) -> bool:
         """Whether *connection* is neither gone, nor stale, nor too old."""
         return (
-            not connection.is_closed
+            not connection.is_closed()
             and connection.epoch == self.epoch
             and connection.generation == self._server.generation
             and now < connection.expires_at
         )
+
+    def has_room(self, size: int) -> bool:
+        """Whether one that is in no place now may stay without exceeding *size*."""
+        held = len(self.idle) + len(self.lent) + len(self.checking)
+        return held + self.connecting < size
 
     def lend(self, connection: PooledConnection, account: TenantAccount, now: float) -> None:
         """Note that *account* holds *connection*, which was taken from `idle`."""
@@ -99,24 +105,25 @@ class Roster:
             connection.account = None
         connection.borrower = None
         connection.suspected = False
-        connection.uses += 1
         self.lent.discard(connection)
 
     def stow(self, connection: PooledConnection, now: float) -> None:
         """Put *connection* among the idle ones; the last one in is the first one out."""
         connection.idle_since = connection.checked_at = now
         self.idle.append(connection)
-        self._server.budget.used_now(self._owner)
+        self._server.budget.used_now(self._owner, now)
 
     def begin_open(self) -> None:
         """Open a connection, whose place in the budget is taken already."""
+        first = is_modest(self._owner.share_after(0))
         self.connecting += 1
-        self._start(self._open_one(), "connect")
+        self._start(self._open_one(first=first), "connect")
 
     def begin_close(self, connection: PooledConnection, *, cut: bool = False) -> None:
         """Close a connection that is in no place; *cut* it off if somebody may still use it."""
         self.closing += 1
         self._recorder.closed += 1
+        self._recorder.total_open += monotonic() - connection.opened_at
         self._server.budget.closing()
         self._start(self._close_one(connection, cut=cut), "close")
 
@@ -196,12 +203,12 @@ class Roster:
             self.begin_close(connection)
         self._owner.pump()
 
-    async def _open_one(self) -> None:
+    async def _open_one(self, *, first: bool) -> None:
         generation, epoch, began = self._server.generation, self.epoch, monotonic()
         raw: asyncpg.Connection | None = None
         error: Unavailable | None = None
         try:
-            raw = await self._server.connect(self._login)
+            raw = await self._login.connect(self._server, first=first)
         except Unavailable as caught:
             error = caught
         finally:
@@ -224,7 +231,7 @@ class Roster:
         raw = connection.raw
         try:
             # A connection that broke off by itself may have left its back-end at work.
-            if cut or connection.is_closed or not await _close_gracefully(connection):
+            if cut or connection.is_closed() or not await _close_gracefully(connection):
                 raw.terminate()
                 await self._server.until_gone(connection.pid, self._login.user)
         finally:

@@ -30,6 +30,7 @@ from app.domain.errors import (
 from app.pools import driver
 from app.pools.budget import Claimant, ConnectionBudget
 from app.pools.driver import Login
+from app.pools.gate import ConnectGate
 from app.pools.lag import LoopLag
 
 # One for provisioning and the like, one for asking how the server is.
@@ -47,7 +48,11 @@ select current_setting('server_version') as version,
        current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
        (select rolsuper from pg_roles where rolname = current_user) as superuser,
-       pg_is_in_recovery() as standby
+       pg_is_in_recovery() as standby,
+       (select substr(setting, length('search_path=') + 1)
+        from pg_db_role_setting, pg_database, unnest(setconfig) as setting
+        where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
+            and setting like 'search_path=%') as search_path
 """
 
 # The user is compared too: the number may belong to somebody else's back-end by now.
@@ -61,6 +66,9 @@ select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and usenam
 _STILL_THERE = "select pid, usename from pg_stat_activity where pid = any($1::int[])"
 _END_LOOKS = 20
 _END_PAUSE = 0.05
+
+# What others created must not stand before what we mean, nor a database choose who we are.
+_ADMIN_SETTINGS = {"search_path": "pg_catalog, pg_temp", "role": "none"}
 
 _log = structlog.get_logger(__name__)
 
@@ -85,6 +93,7 @@ class ServerLimits:
     reserved: int
     superuser: bool
     standby: bool
+    search_path: str | None = None
 
 
 class ServerPool(Claimant, Protocol):
@@ -129,7 +138,7 @@ class Server:
         self._kept_free = kept_free
         self._fixed_budget = fixed_budget
         self._connect_timeout = connect_timeout
-        self._connect_gate = asyncio.Semaphore(max_connecting)
+        self._connect_gate = ConnectGate(max_connecting)
         self._admin_gate = asyncio.Semaphore(ADMIN_CONNECTIONS - 1)
         self._contact_gate = asyncio.Lock()
         self._pools: set[ServerPool] = set()
@@ -173,15 +182,17 @@ class Server:
         self._pools.discard(pool)
         self.budget.forget(pool)
 
-    async def connect(self, login: Login) -> asyncpg.Connection:
+    async def connect(self, login: Login, *, first: bool = False) -> asyncpg.Connection:
         """Open a connection for a pool; a server found unreachable is lost for all its pools.
+
+        It waits behind the other attempts unless it is to be *first*.
 
         Raises:
             ServerUnavailable: it cannot be reached, or is known to be away.
             ServerFull: it accepts no further connection.
             TenantLoginFailed: it refuses this role, password or database.
         """
-        async with self._connect_gate:
+        async with self._connect_gate.passing(first=first):
             if not self.is_available:
                 raise ServerUnavailable(self.unavailable_detail)
             try:
@@ -362,7 +373,8 @@ class Server:
 
     async def _open_admin(self, database: str | None) -> asyncpg.Connection:
         # A standby lets the admin in, so that the reason can be told.
-        login = replace(self.admin_login, primary=False)
+        settings = {**self.admin_login.settings, **_ADMIN_SETTINGS}
+        login = replace(self.admin_login, primary=False, settings=settings)
         if database is not None:
             login = login.into(database)
         try:

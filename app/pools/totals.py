@@ -10,11 +10,13 @@ from app.pools.recorder import Recorder
 
 @dataclass(slots=True, kw_only=True)
 class Totals:
-    """Sums of counters since the service started; `total_wait` in seconds."""
+    """Sums of counters since the service started; those named `total_…` in seconds."""
 
     acquired: int = 0
     released: int = 0
     total_wait: float = 0.0
+    total_hold: float = 0.0
+    total_connect: float = 0.0
     timeouts: int = 0
     rejected: int = 0
     opened: int = 0
@@ -35,6 +37,8 @@ class Totals:
         self.acquired += counted.acquired
         self.released += counted.released
         self.total_wait += counted.total_wait
+        self.total_hold += counted.total_hold
+        self.total_connect += counted.total_connect
         self.timeouts += counted.timeouts
         self.rejected += counted.rejected
         self.opened += counted.opened

@@ -51,6 +51,11 @@ class Waiter:
             return None
         return future.result()
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether its wait was served or failed; a caller that gave up has yet to say so."""
+        return self.future.done() and not self.future.cancelled()
+
     def fail(self, error: Exception) -> None:
         """Wake the caller with *error*, unless it was served or gave up already."""
         if not self.future.done():
@@ -111,6 +116,13 @@ class WaitQueue:
         queue = self._queues[waiter.account]
         queue.popleft()
         self._taken(waiter, queue)
+
+    def take_out(self, account: TenantAccount) -> list[Waiter]:
+        """Take out and return everybody who waits on behalf of *account*."""
+        theirs = list(self._queues.pop(account, ()))
+        self._count -= len(theirs)
+        account.waiting -= len(theirs)
+        return theirs
 
     def clear(self) -> list[Waiter]:
         """Take out and return everybody."""

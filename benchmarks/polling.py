@@ -1,0 +1,120 @@
+"""One poll over ten thousand open pools: the longest time it keeps the event loop to itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic, perf_counter, thread_time
+
+from app.catalog.catalog import Catalog
+from app.catalog.database import CatalogAddress
+from app.catalog.migrate import migrate
+from app.control.advising import Advising
+from app.control.journal import Journal
+from app.control.keeper import Keeper
+from app.control.locks import KeyedLocks
+from app.control.poller import Poller
+from app.control.role_limits import RoleLimits
+from app.control.snapshots import Snapshots
+from app.control.wishes import PoolWishes
+from app.domain.advisor import PoolPressureMonitorConfig
+from app.domain.desired import AdvisorMode, AdvisorSettings, DesiredPool
+from app.domain.pool import PoolSize
+from app.domain.tenant import PoolStrategy
+from app.pools.lag import LoopLag
+from app.pools.manager import TenantPoolManager
+from benchmarks.figure import Figure
+from benchmarks.ground import Ground, tenant
+
+ROUNDS = 9
+_POOLS = 10_000
+_NO_CONNECTION = PoolSize(min_size=0, max_size=5, warmup_size=0)
+
+
+@dataclass(slots=True)
+class _Turns:
+    """The longest turn of the loop, in seconds: as it was, and what of it we computed."""
+
+    wall: float = 0.0
+    computing: float = 0.0
+
+    async def watch(self) -> None:
+        """Take a turn of the loop again and again, and see how long the others took."""
+        while True:
+            wall, computing = perf_counter(), thread_time()
+            await asyncio.sleep(0)
+            self.wall = max(self.wall, perf_counter() - wall)
+            self.computing = max(self.computing, thread_time() - computing)
+
+
+async def longest_turn(ground: Ground) -> dict[str, Figure]:
+    """The longest turn of the loop within a poll, in milliseconds.
+
+    The second figure leaves out what other processes took of the processor meanwhile.
+    """
+    walls, computing = [], []
+    async with ground.manager(max_pools=_POOLS) as manager:
+        await _open_pools(manager)
+        async with _poller(ground, manager) as poller:
+            for number in range(ROUNDS + 1):
+                turns = _Turns()
+                watching = asyncio.create_task(turns.watch(), name="longest turn")
+                await poller.run_once()
+                watching.cancel()
+                await asyncio.wait({watching})
+                if number:
+                    walls.append(turns.wall * 1000)
+                    computing.append(turns.computing * 1000)
+    return {
+        "poll_10k_longest_turn_ms": Figure.of(walls),
+        "poll_10k_longest_turn_computing_ms": Figure.of(computing),
+    }
+
+
+async def _open_pools(manager: TenantPoolManager) -> None:
+    """Pools without connections, each of which has counted something."""
+    for number in range(_POOLS):
+        made = tenant(f"p{number}", PoolStrategy.PER_TENANT)
+        name = made.spec.id
+        manager.want(
+            DesiredPool(
+                pool_id=name,
+                size=_NO_CONNECTION,
+                paused=False,
+                generation=1,
+                updated_at=made.updated_at,
+            )
+        )
+        pool = await manager.open_pool(manager.know(made), 5.0)
+        pool.recorder.lease_begun(0.001 * (number % 7), monotonic())
+        pool.recorder.lease_ended(0.02, monotonic())
+
+
+@asynccontextmanager
+async def _poller(ground: Ground, manager: TenantPoolManager) -> AsyncIterator[Poller]:
+    """The poller as the service has it, with a catalog on the same server."""
+    address = CatalogAddress(
+        host=ground.address.host,
+        port=ground.address.port,
+        user=ground.address.user,
+        password=ground.address.password,
+        database=ground.address.catalog_database,
+    )
+    await migrate(address)
+    catalog = Catalog(address)
+    try:
+        locks = KeyedLocks()
+        wishes = PoolWishes(catalog, manager, locks)
+        keeper = Keeper(catalog, manager, wishes, RoleLimits(manager), locks)
+        settings = AdvisorSettings(
+            rule="hysteresis",
+            mode=AdvisorMode.RECOMMEND,
+            config=PoolPressureMonitorConfig(enabled=True, tuning_interval_ms=100),
+        )
+        advising = Advising(catalog, manager, keeper, settings)
+        snapshots = Snapshots(manager, catalog, LoopLag())
+        yield Poller(catalog, manager, advising, Journal(catalog), snapshots)
+    finally:
+        await catalog.close()

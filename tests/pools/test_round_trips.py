@@ -1,0 +1,63 @@
+"""Deadlines of round trips: many of them, and one timer."""
+
+import asyncio
+
+import pytest
+
+from app.pools.round_trips import RoundTrips
+
+
+class Wire:
+    """Remembers when it was cut."""
+
+    def __init__(self) -> None:
+        self.cut_at: float | None = None
+
+    def cut(self) -> None:
+        self.cut_at = asyncio.get_running_loop().time()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's clock, which these tests turn, is the one that deadlines are read from."""
+    monkeypatch.setattr(
+        "app.pools.round_trips.monotonic", lambda: asyncio.get_running_loop().time()
+    )
+
+
+@pytest.mark.looptime
+async def test_only_what_is_overdue_is_cut(clock: None) -> None:
+    trips, slow, quick, late = RoundTrips(), Wire(), Wire(), Wire()
+    trips.begin(slow, 2.0)
+    trips.begin(quick, 2.0)
+    await asyncio.sleep(1.0)
+    trips.begin(late, 2.0)
+    trips.end(quick)
+    await asyncio.sleep(1.5)
+    assert slow.cut_at is not None
+    assert 2.0 <= slow.cut_at <= 2.3
+    assert quick.cut_at is None
+    assert late.cut_at is None
+    await asyncio.sleep(1.0)
+    assert late.cut_at is not None
+
+
+@pytest.mark.looptime
+async def test_a_timer_runs_only_while_somebody_waits(clock: None) -> None:
+    trips, first, second = RoundTrips(), Wire(), Wire()
+    trips.begin(first, 2.0)
+    trips.end(first)
+    await asyncio.sleep(1.0)
+    assert trips._timer is None
+    trips.begin(second, 1.0)
+    await asyncio.sleep(1.5)
+    assert second.cut_at is not None
+    assert trips._timer is None
+
+
+async def test_ending_twice_is_no_error() -> None:
+    trips, wire = RoundTrips(), Wire()
+    trips.end(wire)
+    trips.begin(wire, 5.0)
+    trips.end(wire)
+    trips.end(wire)
