@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+TRACES ?=
 LOCK_ARGS ?=
 
 VENV := .venv
@@ -19,10 +20,10 @@ DEV := $(VENV)/.dev
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test soak coverage lint format types openapi bench lock
+.PHONY: help run demo test soak coverage lint format types openapi bench advisor-report lock
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # `exec`: signals reach the service itself, and no shell stays behind.
 
@@ -62,6 +63,9 @@ openapi: $(RUNTIME) ## Write openapi/openapi.json anew
 
 bench: $(DEV) ## Measure, and print the figures
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+advisor-report: $(DEV) ## Simulate every rule, and write docs/advisor (TRACES=dir adds traces)
+	@exec $(BIN)/python -m benchmarks.advisor_report --traces '$(TRACES)' $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml

@@ -1,0 +1,131 @@
+"""What others do, as rules: fixed sizes, utilisation, and growing whenever somebody waits.
+
+For comparison only; the service offers none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from app.domain.advisor import Action, PoolObservation, PoolSizingRecommendation, ReasonCode
+
+_UP_WINDOW = 15.0
+_DOWN_WINDOW = 300.0
+_TOLERANCE = 0.1
+_LEAST_STEP = 4
+
+Points = tuple[tuple[float, int], ...]
+"""Sizes with their times, oldest first."""
+
+
+class Blind:
+    """Looks at no histogram: a simulation need not fill one for it."""
+
+
+class Static(Blind):
+    """Never anything but the size there is."""
+
+    name = "static"
+
+    def fresh(self) -> None:
+        """Nothing to remember."""
+
+    def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
+        """Stay."""
+        return advice(seen, seen.max_size, "The size is fixed."), memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recent:
+    """What the utilisation rule remembers.
+
+    Attributes:
+        wanted: what it wanted at each look of the last 300 seconds.
+        sizes: what the size was at each look of the last 15 seconds.
+    """
+
+    wanted: Points = ()
+    sizes: Points = ()
+
+
+class Utilisation(Blind):
+    """As the Kubernetes horizontal autoscaler: ceil(size x utilisation / target).
+
+    Its defaults: nothing is done within 10 % of the target; up at once, but within 15 seconds
+    to no more than twice the size or four more; down to the largest size wanted within 300
+    seconds. It looks at every tick and not only every 15 seconds.
+    """
+
+    name = "hpa"
+
+    def __init__(self, target: float = 0.7) -> None:
+        """Aim at *target*, the share (0..1) of the size that is leased on average."""
+        self._target = target
+
+    def fresh(self) -> Recent:
+        """Nothing seen."""
+        return Recent()
+
+    def advise(
+        self, memory: Recent, seen: PoolObservation
+    ) -> tuple[PoolSizingRecommendation, Recent]:
+        """Follow the share of the size that was leased."""
+        size = seen.max_size
+        ratio = seen.mean_active / size / self._target
+        wanted = size if abs(ratio - 1) <= _TOLERANCE else ceil(size * ratio)
+        recent = Recent(
+            wanted=(*_since(memory.wanted, seen.at - _DOWN_WINDOW), (seen.at, wanted)),
+            sizes=(*_since(memory.sizes, seen.at - _UP_WINDOW), (seen.at, size)),
+        )
+        if wanted > size:
+            before = min(past for _, past in recent.sizes)
+            new_size = max(size, min(wanted, max(2 * before, before + _LEAST_STEP)))
+        else:
+            new_size = min(size, max(past for _, past in recent.wanted))
+        reason = f"{seen.mean_active / size:.0%} of {size} leased, target {self._target:.0%}."
+        return advice(seen, new_size, reason), recent
+
+
+class Increment:
+    """As FlexyPool's increment strategy: one more for each acquire that was slow or timed out.
+
+    It never shrinks. The library grows at once, here it does so at the next tick.
+    """
+
+    name = "increment"
+
+    def __init__(self, slow: float) -> None:
+        """Grow for every wait over *slow* seconds."""
+        self._slow = slow
+
+    def fresh(self) -> None:
+        """Nothing to remember."""
+
+    def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
+        """Grow by the number of slow and failed acquires."""
+        slow = seen.timeouts + sum(
+            count for bucket, count in seen.wait.counts.items() if 2 ** (bucket / 8) > self._slow
+        )
+        return advice(seen, seen.max_size + slow, f"{slow} acquires were slow."), memory
+
+
+def advice(seen: PoolObservation, size: int, reason: str) -> PoolSizingRecommendation:
+    """A recommendation of *size*, kept between min_size, 1 and the ceiling."""
+    new_size = max(min(size, seen.ceiling), seen.min_size, 1)
+    action, code = Action.STABLE, ReasonCode.SIZE_FITS
+    if new_size > seen.max_size:
+        action, code = Action.SCALE_UP, ReasonCode.DEMAND_ABOVE_SIZE
+    elif new_size < seen.max_size:
+        action, code = Action.SCALE_DOWN, ReasonCode.DEMAND_BELOW_SIZE
+    return PoolSizingRecommendation(
+        action=action,
+        current_size=seen.max_size,
+        new_size=new_size,
+        reason_code=code,
+        reason=reason,
+    )
+
+
+def _since(points: Points, moment: float) -> Points:
+    return tuple(point for point in points if point[0] > moment)

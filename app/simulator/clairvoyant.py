@@ -1,0 +1,86 @@
+"""The clairvoyant: it knows the rate of the next window, and sizes for it by Erlang-C.
+
+No rule of the service could do that; what it reaches is what the others are measured against.
+It knows rates, not single requests, so now and then luck beats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from app.domain.advisor import PoolObservation, PoolSizingRecommendation
+from app.domain.advisor.erlang import Load, late_share, least_size
+from app.simulator.baselines import Blind, advice
+from app.simulator.knee import Knee
+from app.simulator.workload import Holds
+
+_PATIENCE, _SHARE = 0.05, 0.01
+
+
+class Clairvoyant(Blind):
+    """A rule for the one pool whose future it was given."""
+
+    name = "clairvoyant"
+
+    def __init__(
+        self,
+        rates: Sequence[float],
+        bin_seconds: float,
+        holds: Holds,
+        *,
+        late: float,
+        price: float | None = None,
+        knee: Knee | None = None,
+    ) -> None:
+        """Know everything that the requests are drawn from.
+
+        Args:
+            rates: requests per second, bin by bin.
+            bin_seconds: how long a bin lasts.
+            holds: how long leases take.
+            late: seconds; who waits longer is late.
+            price: connection-seconds that one late request may cost: it takes the size with the
+                least expected cost. None: at most 1 % wait over 50 ms.
+            knee: how leases take longer together: it never goes beyond.
+        """
+        self._rates = rates
+        self._bin_seconds = bin_seconds
+        self._holds = holds
+        self._late = late
+        self._price = price
+        self._knee = knee
+        self._sized = cache(self._size)
+
+    def fresh(self) -> None:
+        """Nothing to remember."""
+
+    def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
+        """Size for the highest rate until the next look."""
+        # After the last bin nothing is known, and nothing changes any more.
+        first = min(int(seen.at / self._bin_seconds + 1e-9), len(self._rates) - 1)
+        last = int((seen.at + seen.seconds) / self._bin_seconds - 1e-9)
+        rate = max(self._rates[first : last + 1], default=0.0)
+        most = seen.ceiling
+        if self._knee is not None:
+            most = min(most, int(self._knee.connections))
+        return advice(seen, self._sized(rate, most), f"{rate:.1f} requests/s are to come."), memory
+
+    def _size(self, rate: float, most: int) -> int:
+        if self._price is None:
+            return least_size(self._offered(rate, 1), _PATIENCE, _SHARE, most)
+        # Under a load that no size bears it takes what it may.
+        least, best = float("inf"), most if rate else 1
+        for size in range(1, most + 1):
+            if size >= least:
+                break
+            late = late_share(self._offered(rate, size), size, self._late)
+            cost = size + self._price * rate * late
+            if cost < least and late < 1:
+                least, best = cost, size
+        return best
+
+    def _offered(self, rate: float, size: int) -> Load:
+        stretch = 1.0 if self._knee is None else self._knee.stretch(size)
+        hold = self._holds.mean * stretch
+        return Load(offered=rate * hold, hold=hold, cv2=self._holds.cv**2)

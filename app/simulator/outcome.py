@@ -1,0 +1,197 @@
+"""What a simulation says: how long callers waited, and what that cost in connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from app.domain.histogram import Histogram
+from app.simulator.tally import Tally
+
+PRICES = (10, 100, 1000)
+"""Connection-seconds that one late wait may cost."""
+
+_OVER_TARGET = 0.01
+_NEAR = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """One tick, for drawings.
+
+    Attributes:
+        at: seconds since the beginning, at the tick's end.
+        max_size: of all pools together, after it.
+        open: connections open, averaged over the tick.
+        active: connections leased, averaged over the tick.
+        arrivals: requests decided upon since the beginning.
+        late: how many of these waited too long or got nothing.
+        served: leases ended since the beginning.
+    """
+
+    at: float
+    max_size: int
+    open: float
+    active: float
+    arrivals: int
+    late: int
+    served: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Everything that was counted.
+
+    Attributes:
+        rule: whose sizes these were.
+        seconds: simulated.
+        leases: requests of which is known what became of them.
+        late: those of them that waited over the limit, timed out or were refused.
+        timeouts: those that timed out.
+        rejected: those that were refused because too many waited.
+        served: leases that ended.
+        in_flight: requests that still waited or held a connection at the end.
+        p99_wait_ms: 99 % of those not refused waited no longer; who timed out waited that long.
+        connection_seconds: connections open or being opened, integrated over time.
+        max_size_seconds: the sizes in force, integrated over time.
+        active_seconds: connections leased, integrated over time.
+        connects: connections opened.
+        resizes: changes of a max_size.
+        flips_per_hour: changes of direction between resizes, for each pool and hour.
+        settling_s: see `settling_seconds`.
+        tenants_over_target: share (0..1) of tenants, without noisy ones, of whose requests more
+            than 1 % were late.
+        most_connections: the most that all pools had at the end of a tick.
+        history: every tick, if it was asked for.
+        regret: by price of a late wait, see `regret`; empty until it was compared.
+    """
+
+    rule: str
+    seconds: float
+    leases: int
+    late: int
+    timeouts: int
+    rejected: int
+    served: int
+    in_flight: int
+    p99_wait_ms: float
+    connection_seconds: float
+    max_size_seconds: float
+    active_seconds: float
+    connects: int
+    resizes: int
+    flips_per_hour: float
+    settling_s: float | None
+    tenants_over_target: float
+    most_connections: int
+    history: Sequence[Moment] = ()
+    regret: Mapping[int, float | None] = field(default_factory=dict, hash=False)
+
+    @property
+    def late_share(self) -> float:
+        """Share (0..1) of the requests that were late or got nothing."""
+        return self.late / self.leases if self.leases else 0.0
+
+    @property
+    def avg_connections(self) -> float:
+        """Connections open or being opened, averaged over time."""
+        return self.connection_seconds / self.seconds
+
+    @property
+    def goodput(self) -> float:
+        """Leases that ended, per second."""
+        return self.served / self.seconds
+
+    def cost(self, price: float) -> float:
+        """Connection-seconds, plus *price* connection-seconds for each late request."""
+        return self.connection_seconds + price * self.late
+
+    def as_json(self) -> dict[str, object]:
+        """For programs; times as their names say, shares 0..1."""
+        return {
+            "rule": self.rule,
+            "seconds": self.seconds,
+            "leases": self.leases,
+            "late": self.late,
+            "late_share": self.late_share,
+            "timeouts": self.timeouts,
+            "rejected": self.rejected,
+            "p99_wait_ms": self.p99_wait_ms,
+            "goodput": self.goodput,
+            "avg_connections": self.avg_connections,
+            "avg_max_size": self.max_size_seconds / self.seconds,
+            "avg_active": self.active_seconds / self.seconds,
+            "connection_seconds": self.connection_seconds,
+            "connects_per_s": self.connects / self.seconds,
+            "resizes": self.resizes,
+            "flips_per_hour": self.flips_per_hour,
+            "settling_s": self.settling_s,
+            "regret": {str(price): regret for price, regret in self.regret.items()},
+            "tenants_over_target": self.tenants_over_target,
+        }
+
+
+def regret(outcome: Outcome, clairvoyant: Outcome, price: float) -> float | None:
+    """How much more *outcome* cost than the *clairvoyant* on the same requests, as a share.
+
+    (J - J*) / J*, with J = connection-seconds + price x late requests. J and J* may both be
+    divided by 1,000 leases without a change: they saw the same ones. None if J* is 0.
+    """
+    least = clairvoyant.cost(price)
+    return (outcome.cost(price) - least) / least if least else None
+
+
+def p99_wait(tallies: Sequence[Tally]) -> float:
+    """Seconds that 99 % of all requests waited at most."""
+    waits = Histogram()
+    immediate = 0
+    for tally in tallies:
+        waits.merge(tally.waits)
+        immediate += tally.acquired + tally.timeouts - tally.waits.total
+    waited = waits.total
+    rank = 0.99 * (immediate + waited) - immediate
+    if rank <= 0:
+        return 0.0
+    [quantile] = waits.quantiles([rank / waited])
+    return quantile or 0.0
+
+
+def over_target(tallies: Sequence[Tally]) -> float:
+    """Share of *tallies* with more than 1 % late."""
+    return sum(tally.late_share > _OVER_TARGET for tally in tallies) / max(1, len(tallies))
+
+
+def settling_seconds(
+    rates: Sequence[float], bin_seconds: float, sizes: Sequence[tuple[float, int]]
+) -> float | None:
+    """How long after the steepest rise of the load the size fitted it.
+
+    The rise is the largest one from a bin to the next; it counts if it at least doubles the
+    rate. The load is level for as long as it stays within 20 % of what it rose to. The settled
+    size is the median over the second half of that time; the size fits as soon as it is within
+    10 % of it, or within one connection.
+
+    Args:
+        rates: requests per second of all tenants, bin by bin.
+        bin_seconds: how long a bin lasts.
+        sizes: every tick's time and the sum of all max_size after it, in order.
+
+    Returns:
+        Seconds; None if the load knows no such rise, or was not level for at least 12 ticks.
+    """
+    if len(rates) < 2:  # noqa: PLR2004 - a rise is between two bins
+        return None
+    rise = max(range(1, len(rates)), key=lambda place: rates[place] - rates[place - 1])
+    after, before = rates[rise], rates[rise - 1]
+    if after < 2 * before or after <= 0:
+        return None
+    end = rise
+    while end < len(rates) and abs(rates[end] - after) <= after / 5:
+        end += 1
+    level = [(at, size) for at, size in sizes if rise * bin_seconds < at <= end * bin_seconds]
+    if len(level) < 12:  # noqa: PLR2004 - as the docstring says
+        return None
+    later = sorted(size for _, size in level[len(level) // 2 :])
+    settled = later[len(later) // 2]
+    near = max(1.0, _NEAR * settled)
+    return next(at for at, size in level if abs(size - settled) <= near) - rise * bin_seconds

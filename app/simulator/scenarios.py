@@ -1,0 +1,133 @@
+"""Made-up loads, each to show one thing: on these rules may be tuned, on traces never."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import cos, exp, pi
+
+from app.simulator.knee import Knee
+from app.simulator.load import Load, single, zipf
+
+_MINUTE = 60.0
+_HOUR = 60 * _MINUTE
+_BIN = 5.0
+
+
+class ScenarioName(StrEnum):
+    """The loads there are."""
+
+    STEADY = "steady"
+    """60 requests/s for two hours."""
+
+    STEP = "step"
+    """10 requests/s, 100 for 20 minutes, 10 again."""
+
+    RAMP = "ramp"
+    """From 10 to 100 requests/s in 20 minutes, and back."""
+
+    BURST = "burst"
+    """10 requests/s, and 80 for 30 seconds every 5 minutes."""
+
+    DIURNAL = "diurnal"
+    """Between 5 and 60 requests/s as a wave of 4 hours."""
+
+    FLASH_CROWD = "flash-crowd"
+    """10 requests/s, within 30 seconds 150, which wear off over minutes."""
+
+    OVERLOAD = "overload"
+    """A quarter of what the server can do at best, then 1.25 times that for 20 minutes."""
+
+    NOISY_NEIGHBOUR = "noisy-neighbour"
+    """200 tenants, 30 erlang in sum; for 10 minutes one of them adds 60. A budget of 100."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A load and what else makes the case.
+
+    Attributes:
+        load: what tenants send.
+        knee: where the server's throughput peaks, None for nowhere.
+    """
+
+    load: Load
+    knee: Knee | None = None
+
+
+def scenario(name: ScenarioName, hold: float) -> Scenario:
+    """The scenario of that *name*, when a lease takes *hold* seconds on average."""
+    return _SCENARIOS[name](hold)
+
+
+def _steady(_hold: float) -> Scenario:
+    return _alone(_level(60, 2 * _HOUR))
+
+
+def _step(_hold: float) -> Scenario:
+    quiet = _level(10, 10 * _MINUTE)
+    return _alone([*quiet, *_level(100, 20 * _MINUTE), *quiet])
+
+
+def _ramp(_hold: float) -> Scenario:
+    bins = int(20 * _MINUTE / _BIN)
+    up = [10 + 90 * place / bins for place in range(bins)]
+    level = _level(10, 5 * _MINUTE)
+    return _alone([*level, *up, *_level(100, 5 * _MINUTE), *reversed(up), *level])
+
+
+def _burst(_hold: float) -> Scenario:
+    once = [*_level(10, 4.5 * _MINUTE), *_level(80, 0.5 * _MINUTE)]
+    return _alone(once * 12)
+
+
+def _diurnal(_hold: float) -> Scenario:
+    bins = int(4 * _HOUR / _BIN)
+    return _alone([32.5 - 27.5 * cos(2 * pi * place / bins) for place in range(bins)])
+
+
+def _flash_crowd(_hold: float) -> Scenario:
+    rise = [10 + 140 * place / 6 for place in range(6)]
+    fall = [10 + 140 * exp(-place * _BIN / (3 * _MINUTE)) for place in range(240)]
+    return _alone([*_level(10, 10 * _MINUTE), *rise, *fall])
+
+
+def _overload(hold: float) -> Scenario:
+    knee = Knee(connections=50)
+    capacity = knee.connections / hold / knee.stretch(50)
+    quiet = _level(capacity / 4, 10 * _MINUTE)
+    return replace(_alone([*quiet, *_level(1.25 * capacity, 20 * _MINUTE), *quiet]), knee=knee)
+
+
+def _noisy_neighbour(hold: float) -> Scenario:
+    bins = int(10 * _MINUTE / _BIN)
+    load = zipf([30 / hold] * 3 * bins, _BIN, 200)
+    tenants = list(load.tenants)
+    noisy = tenants[49]
+    rates = [
+        rate + (60 / hold if bins <= place < 2 * bins else 0.0)
+        for place, rate in enumerate(noisy.rates)
+    ]
+    tenants[49] = replace(noisy, rates=rates, is_noisy=True)
+    return Scenario(load=replace(load, tenants=tenants))
+
+
+def _alone(rates: Iterable[float]) -> Scenario:
+    return Scenario(load=single(list(rates), _BIN))
+
+
+def _level(rate: float, seconds: float) -> Sequence[float]:
+    return [rate] * int(seconds / _BIN)
+
+
+_SCENARIOS: Mapping[ScenarioName, Callable[[float], Scenario]] = {
+    ScenarioName.STEADY: _steady,
+    ScenarioName.STEP: _step,
+    ScenarioName.RAMP: _ramp,
+    ScenarioName.BURST: _burst,
+    ScenarioName.DIURNAL: _diurnal,
+    ScenarioName.FLASH_CROWD: _flash_crowd,
+    ScenarioName.OVERLOAD: _overload,
+    ScenarioName.NOISY_NEIGHBOUR: _noisy_neighbour,
+}

@@ -1,0 +1,254 @@
+"""The loop: a tick of requests, a look at every pool, the advisor, and the sizes it wants.
+
+What the service's poller does in `apply` mode, with the advisor that ships and simulated pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.advisor import Action, PoolSizingRecommendation
+from app.domain.advisor.observation import PoolObservation
+from app.domain.advisor.server_advisor import ServerAdvisor
+from app.domain.histogram import Histogram
+from app.domain.pool import MAX_POOL_SIZE
+from app.simulator.baselines import Blind
+from app.simulator.knee import Knee
+from app.simulator.load import Load, TenantLoad
+from app.simulator.outcome import Moment, Outcome, over_target, p99_wait, settling_seconds
+from app.simulator.pool import PoolRules, SimulatedPool
+from app.simulator.server import SimulatedServer
+from app.simulator.tally import Tally
+from app.simulator.workload import Arrivals, Holds, Workload
+
+AdvisorOf = Callable[[TenantLoad], ServerAdvisor[Any]]
+"""Who advises on a tenant's pool: for every rule but the clairvoyant the same for all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Everything but the load and the rule.
+
+    Attributes:
+        seed: of all random numbers.
+        tick: seconds between two looks of the advisor.
+        late: seconds; who waits longer is late.
+        holds: how long leases take.
+        arrivals: how requests are spread over a bin.
+        knee: how leases take longer together; None for not at all.
+        budget: most connections of all pools together.
+        pool: how the pools behave.
+        connect: seconds that opening a connection takes.
+        max_connecting: how many are opened at a time.
+    """
+
+    seed: int = 1
+    tick: float = 5.0
+    late: float = 0.1
+    holds: Holds
+    arrivals: Arrivals = Arrivals.POISSON
+    knee: Knee | None = None
+    budget: int = 100
+    pool: PoolRules = field(default_factory=PoolRules)
+    connect: float = 0.01
+    max_connecting: int = 4
+
+
+class Simulation:
+    """One rule on one load."""
+
+    def __init__(
+        self,
+        load: Load,
+        world: World,
+        advisor_of: AdvisorOf,
+        *,
+        held: int | None = None,
+        keep_history: bool = False,
+    ) -> None:
+        """Set everything up at 0 seconds.
+
+        Args:
+            load: what tenants send.
+            world: everything else.
+            advisor_of: whose sizes are obeyed.
+            held: connections that every pool begins with and keeps; None for opening them on
+                demand.
+            keep_history: whether the outcome tells every tick.
+        """
+        self._load = load
+        self._world = world
+        self._tenants = {tenant.name: place for place, tenant in enumerate(load.tenants)}
+        self._advisor_of = {tenant.name: advisor_of(tenant) for tenant in load.tenants}
+        self._pools = [
+            SimulatedPool(
+                min_size=held or 0,
+                max_size=held or world.pool.start_size,
+                weight=tenant.weight,
+            )
+            for tenant in load.tenants
+        ]
+        self._server = SimulatedServer(
+            self._pools,
+            budget=world.budget,
+            rules=world.pool,
+            connect_seconds=world.connect,
+            max_connecting=world.max_connecting,
+            knee=world.knee,
+        )
+        self._workload = Workload(load, world.holds, world.arrivals, world.seed)
+        self._tallies = [Tally(world.late) for _ in load.tenants]
+        self._watches = [
+            _Watch(pool, world, is_blind=isinstance(advisor.rule, Blind))
+            for pool, advisor in zip(self._pools, self._advisor_of.values(), strict=True)
+        ]
+        self._active_seconds = 0.0
+        self._most = 0
+        self._sizes: list[tuple[float, int]] = []
+        self._history: list[Moment] | None = [] if keep_history else None
+
+    def run(self, rule: str) -> Outcome:
+        """Simulate the whole load, and say what came of it under the name *rule*."""
+        now, tick, count = 0.0, self._world.tick, 0
+        while now < self._load.seconds:
+            count += 1
+            until = min(count * tick, self._load.seconds)
+            self._server.run(self._workload.before(until), until)
+            self._server.sweep()
+            self._look(until - now)
+            now = until
+        return self._outcome(rule)
+
+    def _look(self, seconds: float) -> None:
+        """Measure every pool, ask its advisor, and obey."""
+        held = self._server.held_so_far()
+        active = open_ = 0.0
+        for name, place in self._tenants.items():
+            tally, watch = self._tallies[place], self._watches[place]
+            tally.add(self._pools[place], seconds, self._world.pool.acquire_timeout)
+            seen = watch.look(self._server.now, seconds, held[place])
+            self._advisor_of[name].judge(name, seen)
+            active += seen.mean_active
+            open_ += seen.mean_open
+        self._active_seconds += active * seconds
+        for advisor in dict.fromkeys(self._advisor_of.values()):
+            for name, advice in advisor.settle(self._world.budget):
+                self._obey(self._tenants[name], advice)
+        self._most = max(self._most, self._server.used)
+        size = sum(pool.max_size for pool in self._pools)
+        self._sizes.append((self._server.now, size))
+        if self._history is not None:
+            moment = Moment(
+                at=self._server.now,
+                max_size=size,
+                open=open_,
+                active=active,
+                arrivals=sum(tally.arrivals for tally in self._tallies),
+                late=sum(tally.late for tally in self._tallies),
+                served=sum(tally.released for tally in self._tallies),
+            )
+            self._history.append(moment)
+
+    def _obey(self, place: int, advice: PoolSizingRecommendation) -> None:
+        """Change max_size if that is the way the advice means, within the limits."""
+        pool = self._pools[place]
+        before = pool.max_size
+        size = max(min(advice.new_size, self._world.budget, MAX_POOL_SIZE), pool.min_size, 1)
+        grows = advice.action is Action.SCALE_UP and size > before
+        shrinks = advice.action is Action.SCALE_DOWN and size < before
+        if grows or shrinks:
+            self._server.resize(pool, size)
+            self._tallies[place].resized(before, size)
+
+    def _outcome(self, rule: str) -> Outcome:
+        tallies, pools, seconds = self._tallies, self._pools, self._load.seconds
+        quiet = [
+            tally
+            for tally, tenant in zip(tallies, self._load.tenants, strict=True)
+            if not tenant.is_noisy
+        ]
+        return Outcome(
+            rule=rule,
+            seconds=seconds,
+            leases=sum(tally.arrivals for tally in tallies),
+            late=sum(tally.late for tally in tallies),
+            timeouts=sum(tally.timeouts for tally in tallies),
+            rejected=sum(tally.rejected for tally in tallies),
+            served=sum(tally.released for tally in tallies),
+            in_flight=sum(pool.leased + len(pool.waiting) for pool in pools),
+            p99_wait_ms=p99_wait(tallies) * 1000,
+            connection_seconds=sum(pool.open_seconds for pool in pools),
+            max_size_seconds=sum(tally.size_seconds for tally in tallies),
+            active_seconds=self._active_seconds,
+            connects=sum(pool.connects for pool in pools),
+            resizes=sum(tally.resizes for tally in tallies),
+            flips_per_hour=sum(tally.flips for tally in tallies) / len(pools) / seconds * 3600,
+            settling_s=settling_seconds(
+                self._load.total_rates, self._load.bin_seconds, self._sizes
+            ),
+            tenants_over_target=over_target(quiet),
+            most_connections=self._most,
+            history=self._history or (),
+        )
+
+
+class _Watch:
+    """What was known of a pool at the last tick, to tell what happened since."""
+
+    def __init__(self, pool: SimulatedPool, world: World, *, is_blind: bool) -> None:
+        self._pool = pool
+        self._is_blind = is_blind
+        self._world = world
+        self._held = self._waited = self._open_seconds = 0.0
+        self._waiting = 0
+
+    def look(self, now: float, seconds: float, held: float) -> PoolObservation:
+        """What the advisor is shown of the last *seconds*; the pool counts anew afterwards.
+
+        *held* is how long the leases in progress have lasted until now, summed.
+        """
+        pool = self._pool
+        waited = sum(now - since for since, _ in pool.waiting)
+        gone = sum(pool.waits) + pool.timeouts * self._world.pool.acquire_timeout
+        decided = pool.acquired + pool.timeouts + pool.rejected
+        seen = PoolObservation(
+            at=now,
+            seconds=seconds,
+            metrics=pool.metrics,
+            min_size=pool.min_size,
+            max_size=pool.max_size,
+            ceiling=self._world.budget,
+            # Integrals: all that ended, less what was counted of it before, plus what goes on.
+            mean_active=max(0.0, sum(pool.holds) + held - self._held) / seconds,
+            mean_waiting=max(0.0, gone + waited - self._waited) / seconds,
+            mean_open=(pool.open_seconds - self._open_seconds) / seconds,
+            arrivals=decided + len(pool.waiting) - self._waiting,
+            acquired=pool.acquired,
+            released=len(pool.holds),
+            timeouts=pool.timeouts,
+            rejected=pool.rejected,
+            wait=self._histogram(pool.waits, immediate=pool.acquired - len(pool.waits)),
+            hold=self._histogram(pool.holds),
+            weight=pool.weight,
+        )
+        self._held, self._waited, self._open_seconds = held, waited, pool.open_seconds
+        self._waiting = len(pool.waiting)
+        pool.waits, pool.holds = [], []
+        pool.acquired = pool.timeouts = pool.rejected = 0
+        return seen
+
+    def _histogram(self, values: Sequence[float], immediate: int = 0) -> Histogram:
+        """*values*, and so many zeros, of which all but the first are only counted."""
+        histogram = Histogram()
+        if self._is_blind:
+            return histogram
+        if immediate:
+            histogram.record(0.0)
+            [bucket] = histogram.counts
+            histogram.counts[bucket] = immediate
+        record = histogram.record
+        for value in values:
+            record(value)
+        return histogram

@@ -1,0 +1,71 @@
+"""A trace: how many requests came in each bin, and the rates that it is scaled to.
+
+Parsed from lines of text; whoever calls opens the file.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from math import isfinite
+
+from app.domain.errors import InvalidInput
+
+_COLUMNS = ["timestamp", "value"]
+
+
+def parse_counts(lines: Iterable[str]) -> list[float]:
+    """The counts of a CSV with the header `timestamp,value`, one row a bin, in the file's order.
+
+    Timestamps are not looked at: a row is a bin, and how long it lasts the caller says.
+
+    Raises:
+        InvalidInput: other columns, no rows, or a count that is no finite number of at least 0.
+    """
+    try:
+        rows = list(csv.reader(lines, strict=True))
+    except csv.Error as error:
+        raise InvalidInput(f"The trace is no CSV: {error}.") from error
+    if not rows or [cell.strip() for cell in rows[0]] != _COLUMNS:
+        raise InvalidInput("The trace has to begin with the header `timestamp,value`.")
+    counts = [_count(number, row) for number, row in enumerate(rows[1:], start=2) if row]
+    if not counts:
+        raise InvalidInput("The trace has no rows.")
+    return counts
+
+
+def _count(line: int, row: Sequence[str]) -> float:
+    if len(row) != len(_COLUMNS):
+        raise InvalidInput(f"Line {line} of the trace has {len(row)} columns and not 2.")
+    try:
+        count = float(row[1])
+    except ValueError as error:
+        raise InvalidInput(f"Line {line} of the trace: {row[1]!r} is no number.") from error
+    if not isfinite(count) or count < 0:
+        raise InvalidInput(f"Line {line} of the trace: a count is finite and at least 0.")
+    return count
+
+
+def scaled(
+    counts: Sequence[float], *, p99_rate: float | None, clip_rate: float | None, bin_seconds: float
+) -> list[float]:
+    """Requests per second of each bin.
+
+    Args:
+        counts: requests of each bin.
+        p99_rate: the rate that the bin at the 99th percentile (nearest rank) gets; None leaves
+            the counts as they are.
+        clip_rate: no bin gets a higher rate than this; None clips nothing.
+        bin_seconds: how long a bin lasts.
+
+    Raises:
+        InvalidInput: the bin at the 99th percentile is empty, so nothing can be scaled to it.
+    """
+    factor = 1 / bin_seconds
+    if p99_rate is not None and any(counts):
+        at_p99 = sorted(counts)[max(0, -(-99 * len(counts) // 100) - 1)]
+        if not at_p99:
+            raise InvalidInput("The 99th-percentile bin of the trace is empty: leave out p99-rate.")
+        factor = p99_rate / at_p99
+    rates = (count * factor for count in counts)
+    return [rate if clip_rate is None else min(rate, clip_rate) for rate in rates]
