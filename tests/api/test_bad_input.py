@@ -1,13 +1,18 @@
 """Whatever is sent, the answer is a problem of the 4xx kind: never a 500, never a stack trace."""
 
+import gzip
 import json
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import pytest
+from fastapi.routing import APIRoute
 from httpx import Response
+from starlette.routing import BaseRoute
 
-from app.api.gate import MAX_BODY_BYTES
-from tests.fixtures.app import PROBLEM, Api, pointers, problem
+from app.api.gate import MAX_BODY_BYTES, MAX_QUERY_BYTES
+from app.api.strict_route import StrictRoute
+from tests.fixtures.app import PROBLEM, Api, ok, pointers, problem
 
 ACME = "/v1/tenants/acme"
 TAKEN = "/v1/tenants/taken"
@@ -85,7 +90,24 @@ async def test_a_method_that_is_none_tells_which_there_are(standing_api: Api) ->
         b'{"labels": {"a": "\xff"}}',
         b"[" * 100_000,
         b'{"labels":' * 50_000,
+        b"[" * 1000 + b"]" * 1000,
         b'{"weight": ' + b"9" * 5000 + b"}",
+        b'{"weight": NaN}',
+        b'{"weight": -Infinity}',
+        b"NaN",
+        b'{"weight": 1, "weight": 1}',
+        b'{"labels": {"a": "x", "\\u0061": "y"}}',
+        b'{"labels": {"a": "\\ud800"}}',
+        b'{"labels": {"a": "\\udc00\\ud800"}}',
+        b'{"\\ud800": 1}',
+        b'{"labels": {"a": "\xed\xa0\x80"}}',
+        b'{"labels": {"a": "x\0"}}',
+        b"\xef\xbb\xbf{}",
+        "{}".encode("utf-16"),
+        b"{} {}",
+        b'{"weight": 01}',
+        b'{"weight": +1}',
+        b'{"a": 1 /* no */}',
     ],
 )
 async def test_a_body_that_is_no_json_is_a_bad_request(standing_api: Api, content: bytes) -> None:
@@ -93,13 +115,32 @@ async def test_a_body_that_is_no_json_is_a_bad_request(standing_api: Api, conten
     problem(answer, 400, "malformed-json")
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "",
+        "application/json; charset=latin-1",
+        "application/json; charset=utf-16",
+        "application/json; charset*=xyz''%ff",
+        "application/json, text/plain",
+        "text/json",
+        "json",
+    ],
+)
 async def test_a_body_of_another_type_is_not_read(standing_api: Api, content_type: str) -> None:
     problem(await put(standing_api, b"{}", content_type), 415, "unsupported-media-type")
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/x+json"]
+    "content_type",
+    [
+        "application/json; charset=utf-8",
+        'application/json;charset="UTF-8"',
+        "APPLICATION/JSON",
+        "application/x+json",
+    ],
 )
 async def test_json_is_taken_whatever_it_is_called(standing_api: Api, content_type: str) -> None:
     answer = await put(standing_api, b"{}", content_type, url=TAKEN)
@@ -136,8 +177,6 @@ async def test_a_body_just_under_the_limit_is_read(standing_api: Api) -> None:
         ('{"weight": 0}', "/body/weight"),
         ('{"weight": 1001}', "/body/weight"),
         ('{"weight": 99999999999999999999999999}', "/body/weight"),
-        ('{"weight": NaN}', "/body/weight"),
-        ('{"weight": Infinity}', "/body/weight"),
         ('{"max_leases": 0}', "/body/max_leases"),
         ('{"max_leases": 10001}', "/body/max_leases"),
         ('{"strategy": "SHARED"}', "/body/strategy"),
@@ -149,17 +188,14 @@ async def test_a_body_just_under_the_limit_is_read(standing_api: Api) -> None:
         ('{"labels": {"a": 1}}', "/body/labels/a"),
         ('{"labels": {"a": null}}', "/body/labels/a"),
         ('{"labels": {"a": "b\\u0000"}}', "/body/labels/a"),
-        ('{"labels": {"a": "\\ud800"}}', "/body/labels/a"),
         ('{"labels": {"a:b": "x"}}', "/body/labels/a:b/[key]"),
         ('{"labels": {"": "x"}}', "/body/labels//[key]"),
         ('{"labels": {"a\\u0000": "x"}}', "/body/labels/a\ufffd/[key]"),
-        ('{"labels": {"\\ud800": "x"}}', "/body/labels/\ufffd\ufffd\ufffd/[key]"),
         ('{"id": "other"}', "/body/id"),
         ('{"\\u202e": 1}', "/body/\ufffd"),
         ("[]", "/body"),
         ("null", "/body"),
         ('"text"', "/body"),
-        ("NaN", "/body"),
     ],
 )
 async def test_a_body_that_does_not_fit_is_refused_with_its_place(
@@ -168,11 +204,6 @@ async def test_a_body_that_does_not_fit_is_refused_with_its_place(
     answer = await put(standing_api, content.encode())
     assert pointers(answer) == [place]
     problem(await standing_api.client.get(ACME), 404, "tenant-not-found")
-
-
-async def test_half_a_character_as_a_field_is_refused(standing_api: Api) -> None:
-    answer = await put(standing_api, b'{"\\ud800": 1}')
-    problem(answer, 422, "validation-failed")
 
 
 async def test_a_missing_body_is_refused(standing_api: Api) -> None:
@@ -253,3 +284,105 @@ async def test_a_problem_carries_the_callers_request_id(standing_api: Api) -> No
     answer = await standing_api.client.get(ACME, headers={"X-Request-ID": "mine-1"})
     assert answer.headers["content-type"] == PROBLEM
     assert answer.json()["request_id"] == answer.headers["x-request-id"] == "mine-1"
+
+
+async def test_a_body_in_another_coding_or_of_two_types_is_not_read(standing_api: Api) -> None:
+    packed = {**AS_JSON, "Content-Encoding": "gzip"}
+    answer = await standing_api.client.put(ACME, content=gzip.compress(b"{}"), headers=packed)
+    problem(answer, 415, "unsupported-media-type")
+    twice = [("Content-Type", "application/json"), ("Content-Type", "text/plain")]
+    answer = await standing_api.client.put(ACME, content=b"{}", headers=twice)
+    problem(answer, 415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "code"),
+    [
+        (b"{", 400, "malformed-json"),
+        (b'{"paused": true}', 422, "validation-failed"),
+        (b"[]", 422, "validation-failed"),
+        (b"{}", 404, "tenant-not-found"),
+        (b"null", 404, "tenant-not-found"),
+    ],
+)
+async def test_a_body_nobody_asked_for_is_not_ignored(
+    standing_api: Api, content: bytes, status: int, code: str
+) -> None:
+    for method, path in (("POST", "/pool/pause"), ("DELETE", "/pool")):
+        answer = await standing_api.client.request(
+            method, "/v1/tenants/nobody" + path, content=content, headers=AS_JSON
+        )
+        problem(answer, status, code)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "places"),
+    [
+        ("GET", "/v1/tenants?limit=1&limit=2", ["/query/limit"]),
+        ("GET", "/v1/tenants?label=a:b&label=c:d", []),
+        ("GET", "/v1/tenants?limit=1&%6cimit=2", ["/query/limit"]),
+        ("GET", "/v1/tenants?Limit=1", ["/query/Limit"]),
+        ("DELETE", f"{ACME}?dryrun=true", ["/query/dryrun"]),
+        ("DELETE", f"{ACME}?dry_run=true&dry_run=false", ["/query/dry_run"]),
+        ("GET", f"{ACME}?api_key=secret", ["/query/api_key"]),
+        ("GET", f"{ACME}?\u202e=1", ["/query/\ufffd"]),
+        ("GET", f"{ACME}?%00=1", ["/query/\ufffd"]),
+    ],
+)
+async def test_a_parameter_nobody_asked_for_or_given_twice_is_refused(
+    standing_api: Api, method: str, url: str, places: list[str]
+) -> None:
+    answer = await standing_api.client.request(method, url)
+    if places:
+        assert pointers(answer) == places
+        assert "secret" not in answer.text
+    else:
+        ok(answer)
+
+
+async def test_an_overlong_query_is_refused(standing_api: Api) -> None:
+    answer = await standing_api.client.get("/v1/tenants?server=" + "x" * MAX_QUERY_BYTES)
+    problem(answer, 414, "uri-too-long")
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PATCH", "FOO", "POST"])
+async def test_a_method_that_is_none_tells_all_there_are(standing_api: Api, method: str) -> None:
+    asking = {"Origin": "https://evil.example", "Access-Control-Request-Method": "PUT"}
+    answer = await standing_api.client.request(method, ACME, headers=asking)
+    problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "DELETE, GET, PUT, HEAD"
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_head_answers_as_get_does_without_a_body(standing_api: Api) -> None:
+    for url in ("/v1/tenants", "/livez", "/docs", "/openapi.json", "/v1/nothing"):
+        got = await standing_api.client.get(url)
+        asked = await standing_api.client.head(url)
+        assert (asked.status_code, asked.content) == (got.status_code, b"")
+        if got.is_success:
+            assert asked.headers["content-length"] == str(len(got.content))
+
+
+@pytest.mark.parametrize(
+    "value", ["a b", "x" * 129, "a\tb", "é", "a,b", "<script>", "%0d%0aSet-Cookie:a=b"]
+)
+async def test_a_request_id_that_could_be_more_is_not_echoed(standing_api: Api, value: str) -> None:
+    sent = [(b"X-Request-ID", value.encode("latin-1"))]
+    answer = await standing_api.client.get("/livez", headers=sent)
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+
+
+async def test_every_route_of_the_api_is_strict(standing_api: Api) -> None:
+    def routes(of: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+        for route in of:
+            inner = getattr(route, "original_router", None)
+            yield from routes(inner.routes) if inner else [route]
+
+    loose = [
+        route.path
+        for route in routes(standing_api.app.routes)
+        if isinstance(route, APIRoute)
+        and route.path.startswith("/v1")
+        and not isinstance(route, StrictRoute)
+    ]
+    assert loose == []
