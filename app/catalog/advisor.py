@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sqlalchemy import RowMapping, select
 
@@ -10,9 +10,10 @@ from app.catalog.database import Database
 from app.catalog.events import record
 from app.catalog.generation import save
 from app.catalog.tables import advisor
-from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired import AdvisorMode, AdvisorSettings
+from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
+from app.domain.desired import AdvisorRule, AdvisorSettings
 from app.domain.event import Event
+from app.domain.mode import AdvisorMode
 
 
 class StoredAdvisorSettings:
@@ -49,7 +50,11 @@ class StoredAdvisorSettings:
                 values={
                     "rule": settings.rule,
                     "mode": settings.mode,
-                    "config": asdict(settings.config),
+                    "config": {
+                        "hysteresis": asdict(settings.hysteresis),
+                        "demand": asdict(settings.demand),
+                        "demand_interval_ms": settings.demand_interval_ms,
+                    },
                 },
                 expected_generation=expected_generation,
             )
@@ -59,9 +64,18 @@ class StoredAdvisorSettings:
 
 
 def _settings(row: RowMapping) -> AdvisorSettings:
-    return AdvisorSettings(
-        rule=row["rule"],
+    config = row["config"]
+    settings = AdvisorSettings(
+        rule=AdvisorRule(row["rule"]),
         mode=AdvisorMode(row["mode"]),
-        config=PoolPressureMonitorConfig(**row["config"]),
+        hysteresis=PoolPressureMonitorConfig(**config["hysteresis"]),
         generation=row["generation"],
+    )
+    if "demand" not in config:  # stored when there was no such rule
+        return settings
+    demand = config["demand"]
+    return replace(
+        settings,
+        demand=DemandConfig(**{**demand, "trial": TrialConfig(**demand["trial"])}),
+        demand_interval_ms=config["demand_interval_ms"],
     )

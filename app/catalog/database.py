@@ -8,11 +8,9 @@ No statement is written here.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from ssl import SSLContext
 from typing import Any
 
 import asyncpg
@@ -20,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app import wire
 from app.domain.errors import CatalogUnavailable
 
 CONNECTIONS = 4
@@ -34,29 +33,27 @@ LOCK_CLASS = 0x504F4F4C
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogAddress:
-    """Where the catalog is and who we are there; `ssl` is what asyncpg takes."""
+    """Where the catalog is and who we are there; `tls` is False for not at all."""
 
     host: str
     port: int
     user: str
     password: str = field(repr=False)
     database: str
-    ssl: SSLContext | str | bool = False
+    tls: wire.Tls = False
 
     def connect_arguments(self, *, timeout: float, application_name: str) -> dict[str, Any]:
-        """Everything asyncpg would otherwise look up in the environment or the home directory."""
+        """What `wire.connect` takes."""
         return {
             "host": self.host,
             "port": self.port,
             "user": self.user,
             "password": self.password,
             "database": self.database,
-            "ssl": self.ssl,
-            "passfile": os.devnull,
-            "target_session_attrs": "any",
+            "tls": self.tls,
             "timeout": timeout,
             "command_timeout": timeout,
-            "server_settings": {
+            "settings": {
                 "application_name": application_name,
                 # The server notices within 25 s that we are gone, and lets go of our locks.
                 "tcp_keepalives_idle": "10",
@@ -69,9 +66,10 @@ class CatalogAddress:
         """Make an engine that neither logs nor quotes the values of a statement."""
         return create_async_engine(
             "postgresql+asyncpg://",
-            connect_args=self.connect_arguments(
-                timeout=timeout, application_name="poolkeeper catalog"
-            ),
+            connect_args={
+                **self.connect_arguments(timeout=timeout, application_name="poolkeeper catalog"),
+                "async_creator_fn": wire.connect,
+            },
             hide_parameters=True,
             **options,
         )
@@ -127,6 +125,8 @@ def outages_translated() -> Iterator[None]:
     try:
         yield
     except (OSError, NoFreeConnection, DBAPIError, asyncpg.PostgresError) as error:
+        if isinstance(error, wire.Refused):
+            raise CatalogUnavailable(f"The catalog cannot be reached: {error}") from error
         if _is_outage(error):
             raise CatalogUnavailable from error
         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -41,6 +41,7 @@ class Events:
         since: datetime | None = None,
         before_id: int | None = None,
         limit: int = 100,
+        among: Collection[str] | None = None,
     ) -> tuple[Event, ...]:
         """Return the newest events that fit, newest first.
 
@@ -51,10 +52,13 @@ class Events:
             since: only those at this moment or later.
             before_id: only those older than this one, the last of the page before.
             limit: most to return.
+            among: only those of one of these tenants.
         """
         columns = events.c
         equal = {columns.tenant: tenant, columns.pool: pool, columns.action: action}
         wanted = [column == value for column, value in equal.items() if value is not None]
+        if among is not None:
+            wanted.append(columns.tenant.in_(among))
         if since is not None:
             wanted.append(columns.at >= since)
         if before_id is not None:

@@ -1,10 +1,11 @@
-"""Recommendations and what became of them; a pool has at most one that is open."""
+"""Recommendations and what became of them; each subject has at most one that is open."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import datetime
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -14,11 +15,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.catalog.database import Database
 from app.catalog.events import record
 from app.catalog.tables import recommendations
-from app.domain.advisor import Action, PoolSizingRecommendation, ReasonCode
+from app.domain.advisor import (
+    Action,
+    Confidence,
+    Effect,
+    Move,
+    PoolSizingRecommendation,
+    ReasonCode,
+)
 from app.domain.errors import RecommendationClosed, RecommendationNotFound
 from app.domain.event import Event
 from app.domain.pool import PoolMetrics
-from app.domain.recommendation import Recommendation, RecommendationStatus
+from app.domain.recommendation import (
+    LONGEST_LIFE,
+    Recommendation,
+    RecommendationKind,
+    RecommendationStatus,
+)
 
 _METRICS = ("total_connections", "idle_connections", "active_connections", "waiting_requests")
 
@@ -31,12 +44,16 @@ class Recommendations:
         self._database = database
 
     async def add(self, recommendation: Recommendation) -> None:
-        """Store an open one; what was open for its pool is superseded at that moment."""
+        """Store an open one; what was open for its subject is superseded at that moment."""
         column = recommendations.c
+        is_about = column.pool_id == recommendation.pool_id
+        if recommendation.kind is RecommendationKind.MOVE:
+            is_about = column.tenant == recommendation.tenant
         supersede = (
             update(recommendations)
             .where(
-                column.pool_id == recommendation.pool_id,
+                is_about,
+                column.kind == recommendation.kind,
                 column.status == RecommendationStatus.OPEN,
             )
             .values(status=RecommendationStatus.SUPERSEDED, closed_at=recommendation.created_at)
@@ -62,6 +79,7 @@ class Recommendations:
         tenant: str | None = None,
         before: tuple[datetime, UUID] | None = None,
         limit: int = 100,
+        among: Collection[str] | None = None,
     ) -> tuple[Recommendation, ...]:
         """Return the newest that fit, newest first.
 
@@ -71,10 +89,13 @@ class Recommendations:
             tenant: only those about this tenant's own pool.
             before: `created_at` and `id` of the last one of the page before.
             limit: most to return.
+            among: only those about one of these tenants' own pools.
         """
         columns = recommendations.c
         equal = {columns.status: status, columns.pool_id: pool_id, columns.tenant: tenant}
         wanted = [column == value for column, value in equal.items() if value is not None]
+        if among is not None:
+            wanted.append(columns.tenant.in_(among))
         if before is not None:
             wanted.append(tuple_(columns.created_at, columns.id) < tuple_(*before))
         statement = (
@@ -125,6 +146,45 @@ class Recommendations:
                 await record(connection, event)
             return _recommendation(row)
 
+    async def undo_growth(self, pool_id: str) -> None:
+        """Mark the growth that was applied to a pool last as undone, if there is one."""
+        column = recommendations.c
+        last = (
+            select(column.id)
+            .where(
+                column.pool_id == pool_id,
+                column.kind == RecommendationKind.RESIZE,
+                column.action == Action.SCALE_UP,
+                column.status == RecommendationStatus.APPLIED,
+            )
+            .order_by(column.closed_at.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        change = (
+            update(recommendations)
+            .where(column.id == last)
+            .values(status=RecommendationStatus.UNDONE)
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(change)
+
+    async def dismissed(self, now: datetime) -> tuple[Recommendation, ...]:
+        """Return those dismissed whose time would not be over by *now*, oldest first."""
+        column = recommendations.c
+        statement = (
+            select(recommendations)
+            .where(
+                column.status == RecommendationStatus.DISMISSED,
+                column.created_at > now - LONGEST_LIFE,
+                column.expires_at > now,
+            )
+            .order_by(column.closed_at)
+        )
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(statement)
+            return tuple(_recommendation(row) for row in rows.mappings())
+
     async def expire(self, now: datetime) -> tuple[Recommendation, ...]:
         """Close those whose time is over by *now*, and return them."""
         column = recommendations.c
@@ -149,12 +209,17 @@ async def _find(connection: AsyncConnection, recommendation_id: UUID) -> Recomme
 
 
 def _values(recommendation: Recommendation) -> Mapping[str, Any]:
+    advice = asdict(recommendation.advice)
+    del advice["trial"]
+    advice["evidence"] = {name: _finite(value) for name, value in advice["evidence"].items()}
     return {
         "id": recommendation.id,
         "pool_id": recommendation.pool_id,
         "tenant": recommendation.tenant,
         "rule": recommendation.rule,
-        **asdict(recommendation.advice),
+        **advice,
+        "kind": recommendation.kind,
+        "move": recommendation.move,
         "max_size": recommendation.max_size,
         **asdict(recommendation.metrics),
         "status": recommendation.status,
@@ -163,6 +228,11 @@ def _values(recommendation: Recommendation) -> Mapping[str, Any]:
         "closed_at": recommendation.closed_at,
         "closed_by": recommendation.closed_by,
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON knows no infinity."""
+    return value if value is None or isfinite(value) else None
 
 
 def _recommendation(row: RowMapping) -> Recommendation:
@@ -177,6 +247,10 @@ def _recommendation(row: RowMapping) -> Recommendation:
             new_size=row["new_size"],
             reason_code=ReasonCode(row["reason_code"]),
             reason=row["reason"],
+            evidence=row["evidence"],
+            confidence=Confidence(row["confidence"]),
+            expected=None if row["expected"] is None else Effect(**row["expected"]),
+            wanted=row["wanted"],
         ),
         max_size=row["max_size"],
         metrics=PoolMetrics(**{name: row[name] for name in _METRICS}),
@@ -185,4 +259,5 @@ def _recommendation(row: RowMapping) -> Recommendation:
         expires_at=row["expires_at"],
         closed_at=row["closed_at"],
         closed_by=row["closed_by"],
+        move=None if row["move"] is None else Move(row["move"]),
     )

@@ -1,33 +1,27 @@
-"""What the poller measured: written in bulk, folded into time steps, deleted when old."""
+"""What the poller measured: written in bulk, rolled up into minutes and hours, deleted when old.
+
+Three tables, one for each resolution; each is made from the next finer one by SQL alone, and
+read together by `history.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    CTE,
-    BigInteger,
-    ColumnElement,
-    Double,
-    case,
-    cast,
-    delete,
-    func,
-    select,
-    text,
-    tuple_,
-)
+from sqlalchemy import ColumnElement, any_, delete, func, literal, literal_column, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.database import Database
-from app.catalog.tables import samples
-from app.domain.sample import HistoryPoint, PoolSample
+from app.catalog.history import SAMPLES, folded, past_of
+from app.domain.sample import History, PoolSample, Resolution
 
-_GAUGES = ("total_connections", "active_connections", "idle_connections", "waiting_requests")
-_COUNTERS = ("acquired", "timeouts")
-_PERCENTILES = ("wait_p95_ms", "wait_p99_ms", "hold_p95_ms", "connect_p95_ms")
+_FINER = {Resolution.MINUTE: Resolution.RAW, Resolution.HOUR: Resolution.MINUTE}
+_CTID: ColumnElement[Any] = literal_column("ctid")
+# Wherever the clock jumps to, one deletion takes no more than so much of the past with it.
+_MOST_AT_ONCE = timedelta(minutes=2)
 
 
 class Samples:
@@ -38,90 +32,81 @@ class Samples:
         self._database = database
 
     async def add(self, measured: Sequence[PoolSample]) -> None:
-        """Store one poll's samples; those of a subject and moment stored already are skipped."""
+        """Store samples; those of a subject and moment stored already are skipped."""
         if not measured:
             return
-        statement = insert(samples).on_conflict_do_nothing()
+        statement = insert(SAMPLES[Resolution.RAW]).on_conflict_do_nothing()
         async with self._database.transaction() as connection:
-            await connection.execute(statement, [_values(sample) for sample in measured])
+            await connection.execute(statement, [asdict(sample) for sample in measured])
+
+    async def roll_up(self, resolution: Resolution, until: datetime) -> datetime:
+        """Fold the next minute or hour before *until* in which there is something.
+
+        One transaction's work; whoever repeats it until it answers *until* has done all of it.
+        Repeating it after an interruption folds nothing twice.
+
+        Args:
+            resolution: what to make: minutes of polls, or hours of minutes.
+            until: when a minute or hour began, before which everything is stored.
+
+        Returns:
+            The moment before which everything is folded now.
+        """
+        source, target = SAMPLES[_FINER[resolution]], SAMPLES[resolution]
+        last = select(func.max(target.c.at)).where(target.c.at < until)
+        first = select(func.min(source.c.at)).where(source.c.at < until)
+        async with self._database.transaction() as connection:
+            done = (await connection.execute(last)).scalar_one()
+            if done is not None:
+                first = first.where(source.c.at >= done + resolution.length)
+            found = (await connection.execute(first)).scalar_one()
+            if found is None:
+                return until
+            start = resolution.begin(found)
+            end = start + resolution.length
+            columns = folded(source)
+            rows = (
+                select(source.c.subject, literal(start).label("at"), *columns)
+                .where(source.c.at >= start, source.c.at < end)
+                .group_by(source.c.subject)
+            )
+            await connection.execute(
+                insert(target)
+                .from_select(rows.selected_columns.keys(), rows)
+                .on_conflict_do_nothing()
+            )
+            return end
 
     async def history(
         self, subject: str, *, start: datetime, end: datetime, step: float
-    ) -> tuple[HistoryPoint, ...]:
+    ) -> History:
         """Fold the samples from *start* up to, not including, *end* into steps, oldest first.
 
         Steps begin at whole multiples of *step* seconds, so that asking again a little later
-        moves no point; the first may begin before *start*. A step without a sample is left out.
-        A counter's growth is told from the sample before, however old; without one it is 0.
+        moves no point; the first may begin before *start*. A step without a poll is left out.
         """
-        seen = _with_sample_before(subject, start, end)
-        origin = text("timestamptz '2000-01-01 00:00:00Z'")
-        begins = func.date_bin(timedelta(seconds=step), seen.c.at, origin).label("at")
-        statement = (
-            select(
-                begins,
-                func.count().label("samples"),
-                *(cast(func.avg(seen.c[name]), Double).label(name) for name in _GAUGES),
-                *(
-                    cast(func.sum(_growth(seen, name)), BigInteger).label(name)
-                    for name in _COUNTERS
-                ),
-                *(func.max(seen.c[name]).label(name) for name in _PERCENTILES),
+        async with self._database.transaction() as connection:
+            return await past_of(
+                connection, subject, start=start, end=end, step=timedelta(seconds=step)
             )
-            .where(seen.c.at >= start)
-            .group_by(begins)
-            .order_by(begins)
-        )
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(statement)
-            return tuple(HistoryPoint(**row) for row in rows.mappings())
 
-    async def delete_before(self, moment: datetime, *, limit: int = 50_000) -> int:
-        """Delete up to *limit* samples older than *moment*; return how many.
+    async def delete_before(
+        self, resolution: Resolution, moment: datetime, *, limit: int = 50_000
+    ) -> int:
+        """Delete up to *limit* of the oldest samples, all older than *moment*; return how many.
 
-        As many as the limit means that more may be left: what piled up is worked off bit by
-        bit, each within the deadline.
+        No more than the oldest two minutes go, or the oldest hour: should the clock be wrong,
+        little is lost until it is right again. What piled up is worked off bit by bit.
         """
-        key = tuple_(samples.c.subject, samples.c.at)
-        old = select(samples.c.subject, samples.c.at).where(samples.c.at < moment).limit(limit)
+        table = SAMPLES[resolution]
+        oldest = select(func.min(table.c.at)).scalar_subquery()
+        old = (
+            select(_CTID)
+            .select_from(table)
+            .where(table.c.at < moment, table.c.at < oldest + _MOST_AT_ONCE)
+            .order_by(table.c.at)
+            .limit(limit)
+        )
+        statement = delete(table).where(any_(func.array(old.scalar_subquery())) == _CTID)
         async with self._database.transaction() as connection:
-            return (await connection.execute(delete(samples).where(key.in_(old)))).rowcount
-
-
-def _with_sample_before(subject: str, start: datetime, end: datetime) -> CTE:
-    """Select the subject's samples and the last one before them, with the counters before each."""
-    mine = samples.c.subject == subject
-    before = select(func.max(samples.c.at)).where(mine, samples.c.at < start).scalar_subquery()
-    previous = (
-        func.lag(samples.c[name]).over(order_by=samples.c.at).label(f"{name}_before")
-        for name in _COUNTERS
-    )
-    return (
-        select(samples, *previous)
-        .where(mine, samples.c.at >= func.coalesce(before, start), samples.c.at < end)
-        .cte("seen")
-    )
-
-
-def _growth(seen: CTE, name: str) -> ColumnElement[int]:
-    """Say what a counter grew by: nothing is known of the first, one that fell began at zero."""
-    now, before = seen.c[name], seen.c[f"{name}_before"]
-    return case((before.is_(None), 0), (now < before, now), else_=now - before)
-
-
-def _values(sample: PoolSample) -> Mapping[str, Any]:
-    stats = sample.stats
-    return {
-        "subject": sample.subject,
-        "at": sample.at,
-        "total_connections": sample.total_connections,
-        "active_connections": stats.active_connections,
-        "idle_connections": stats.idle_connections,
-        "waiting_requests": stats.waiting_requests,
-        "acquired": stats.connections_acquired,
-        "timeouts": stats.timeouts,
-        "wait_p95_ms": stats.wait.p95_ms,
-        "wait_p99_ms": stats.wait.p99_ms,
-        "hold_p95_ms": stats.hold.p95_ms,
-        "connect_p95_ms": stats.connect.p95_ms,
-    }
+            return (await connection.execute(statement)).rowcount

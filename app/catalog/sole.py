@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
+from app import wire
 from app.catalog.database import LOCK_CLASS, CatalogAddress, outages_translated
 from app.domain.errors import CatalogInUse, CatalogUnavailable
 
@@ -111,7 +112,7 @@ class SoleService:
     async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
         """Connect for a block, and stay connected if the block made it *the* connection."""
         name = f"poolkeeper on {socket.gethostname()}, process {os.getpid()}"
-        connection = await asyncpg.connect(
+        connection = await wire.connect(
             **self._address.connect_arguments(timeout=self._deadline, application_name=name)
         )
         try:

@@ -28,9 +28,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.domain.desired import AdvisorMode
+from app.domain.mode import AdvisorMode
 from app.domain.pool import MAX_POOL_SIZE
-from app.domain.recommendation import RecommendationStatus
+from app.domain.recommendation import RecommendationKind, RecommendationStatus
 from app.domain.tenant import PoolStrategy
 
 metadata = MetaData(
@@ -71,7 +71,10 @@ tenants = Table(
     Column("deleting", Boolean, nullable=False, server_default=text("false")),
     _moment("created_at"),
     _moment("updated_at"),
+    # None: as for the whole service.
+    Column("advisor_mode", Text),
     _one_of("strategy", PoolStrategy),
+    _one_of("advisor_mode", AdvisorMode),
     CheckConstraint("weight BETWEEN 1 AND 1000", name="weight"),
     CheckConstraint("max_leases >= 1", name="max_leases"),
 )
@@ -155,32 +158,60 @@ recommendations = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("closed_at", DateTime(timezone=True)),
     Column("closed_by", Text),
+    Column("kind", Text, nullable=False, server_default=text("'resize'")),
+    Column("move", Text),
+    Column("evidence", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("confidence", Text, nullable=False, server_default=text("'high'")),
+    Column("expected", JSONB(none_as_null=True)),
+    Column("wanted", Integer),
     _one_of("status", RecommendationStatus),
+    _one_of("kind", RecommendationKind),
     CheckConstraint("(status = 'open') = (closed_at IS NULL)", name="closed_at"),
     Index(None, "created_at", "id"),
     Index(
         "recommendations_open_by_pool_key",
         "pool_id",
         unique=True,
-        postgresql_where=text("status = 'open'"),
+        postgresql_where=text("status = 'open' AND kind = 'resize'"),
+    ),
+    Index(
+        "recommendations_open_move_by_tenant_key",
+        "tenant",
+        unique=True,
+        postgresql_where=text("status = 'open' AND kind = 'move'"),
     ),
 )
 
-samples = Table(
-    "samples",
-    metadata,
-    Column("subject", Text, primary_key=True),
-    Column("at", DateTime(timezone=True), primary_key=True),
-    Column("total_connections", Integer, nullable=False),
-    Column("active_connections", Integer, nullable=False),
-    Column("idle_connections", Integer, nullable=False),
-    Column("waiting_requests", Integer, nullable=False),
-    Column("acquired", BigInteger, nullable=False),
-    Column("timeouts", BigInteger, nullable=False),
-    Column("wait_p95_ms", REAL),
-    Column("wait_p99_ms", REAL),
-    Column("hold_p95_ms", REAL),
-    Column("connect_p95_ms", REAL),
-    # Samples arrive in order of time: a BRIN finds the old ones at next to no cost.
-    Index("samples_at_idx", "at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
+
+def _samples(name: str, gauge: type[Integer | REAL[float]], *extra: Column[object]) -> Table:
+    """Make a table of samples, its columns in an order that leaves no room between them."""
+    return Table(
+        name,
+        metadata,
+        Column("subject", Text, primary_key=True),
+        Column("at", DateTime(timezone=True), primary_key=True),
+        Column("acquired", BigInteger, nullable=False),
+        Column("timeouts", BigInteger, nullable=False),
+        Column("polls", Integer, nullable=False),
+        Column("total_connections", gauge, nullable=False),
+        Column("active_connections", gauge, nullable=False),
+        Column("idle_connections", gauge, nullable=False),
+        Column("waiting_requests", gauge, nullable=False),
+        *extra,
+        Column("wait_p95_ms", REAL),
+        Column("wait_p99_ms", REAL),
+        Column("hold_p95_ms", REAL),
+        Column("connect_p95_ms", REAL),
+        # A poll's rows have one moment in common, which a B-tree keeps once: 7 bytes a row. A
+        # BRIN would be smaller, but never narrows again once new rows take deleted ones' pages.
+        Index(None, "at"),
+    )
+
+
+samples = _samples("samples", Integer, Column("gap_seconds", REAL, nullable=False))
+samples_by_minute = _samples(
+    "samples_by_minute", REAL, Column("waiting_requests_max", Integer, nullable=False)
+)
+samples_by_hour = _samples(
+    "samples_by_hour", REAL, Column("waiting_requests_max", Integer, nullable=False)
 )

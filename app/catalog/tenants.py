@@ -13,6 +13,7 @@ from app.catalog.tables import pools, recommendations, tenants
 from app.domain.desired import Tenant
 from app.domain.errors import TenantNotFound
 from app.domain.event import Event
+from app.domain.mode import AdvisorMode
 from app.domain.recommendation import RecommendationStatus
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 
@@ -56,6 +57,7 @@ class Tenants:
                     "weight": spec.weight,
                     "max_leases": spec.max_leases,
                     "labels": dict(spec.labels),
+                    "advisor_mode": spec.advisor_mode,
                 },
                 expected_generation=expected_generation,
             )
@@ -117,6 +119,7 @@ def _tenant(row: RowMapping) -> Tenant:
             weight=row["weight"],
             max_leases=row["max_leases"],
             labels=MappingProxyType(row["labels"]),
+            advisor_mode=AdvisorMode(row["advisor_mode"]) if row["advisor_mode"] else None,
         ),
         uid=row["uid"],
         generation=row["generation"],

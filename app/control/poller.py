@@ -7,8 +7,9 @@ seen. Testing connections is `checker.py`'s.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import monotonic
 
 import structlog
@@ -17,15 +18,18 @@ from app.catalog.catalog import Catalog
 from app.control import told
 from app.control.advising import Advising
 from app.control.journal import Journal
+from app.control.sampling import Sampling
+from app.control.snapshot import Snapshot
+from app.control.snapshots import Snapshots
 from app.domain.errors import CatalogUnavailable
 from app.domain.event import Actor
-from app.domain.sample import PoolSample
+from app.domain.pool import PoolStats
+from app.domain.sample import PoolSample, Resolution
 from app.pools.manager import TenantPoolManager
 
 POLLER = Actor(name="poller")
 # After so many pools the loop gets a turn, so that a poll never keeps it for long.
 _SLICE = 50
-_FORGET_EVERY = 60.0
 # Rows encoded at once, for the same reason.
 _BATCH = 500
 
@@ -54,36 +58,36 @@ class Poller:
         manager: TenantPoolManager,
         advising: Advising,
         journal: Journal,
-        *,
-        retention: timedelta,
+        snapshots: Snapshots,
     ) -> None:
-        """Measure *manager*'s pools; samples older than *retention* are deleted."""
+        """Measure *manager*'s pools."""
         self._catalog = catalog
         self._manager = manager
         self._advising = advising
         self._journal = journal
-        self._retention = retention
-        self._forget_due = 0.0
+        self._snapshots = snapshots
+        self.polls = 0
+        self._sampling = Sampling()
+        self._unsaved: list[PoolSample] = []
         self.last: PollReport | None = None
         self.last_at: float | None = None
+        # When a minute began before which everything measured is stored; it may go back.
+        self.stored_until: datetime | None = None
 
     async def run_once(self) -> PollReport:
         """Measure, sweep, evict, advise and store, once."""
         began = monotonic()
-        samples = await self._measure()
+        stored = await self._measure(await self._snapshots.tick())
         closed, suspects = await self._sweep()
         self._manager.evict_expired()
         evicted = self._manager.take_evictions()
         await self._journal.record(*(told.pool_evicted(gone, POLLER) for gone in evicted))
-        recommendations, stored = 0, 0
+        recommendations = 0
         try:
             recommendations = await self._advising.tick()
-            for first in range(0, len(samples), _BATCH):
-                await self._catalog.samples.add(samples[first : first + _BATCH])
-            stored = len(samples)
-            await self._forget_old()
         except CatalogUnavailable as error:
-            _log.warning("samples not stored", reason=error.detail)
+            _log.warning("not advised", reason=error.detail)
+        self.polls += 1
         self.last_at = monotonic()
         self.last = PollReport(
             pools=self._manager.active_pools,
@@ -96,29 +100,55 @@ class Poller:
         )
         return self.last
 
-    async def _measure(self) -> list[PoolSample]:
-        """A sample of every open pool, and of every shared tenant that did something lately."""
-        at = datetime.now(UTC)
-        samples: list[PoolSample] = []
-        for count, pool in enumerate(list(self._manager.pools()), start=1):
-            samples.append(
-                PoolSample(
-                    subject=pool.pool_id,
-                    at=at,
-                    total_connections=pool.metrics.total_connections,
-                    stats=self._manager.pool_stats(pool),
-                )
-            )
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
-        for count, account in enumerate(self._manager.recently_active(), start=1):
-            stats = self._manager.tenant_stats(account)
-            samples.append(
-                PoolSample(subject=account.tenant.spec.id, at=at, total_connections=0, stats=stats)
-            )
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
-        return samples
+    async def _measure(self, snapshot: Snapshot) -> int:
+        """Store what is new of every open pool and shared tenant active lately; how many samples.
+
+        Batch by batch: holding thousands at once makes Python's garbage collector look at
+        everything there is, which takes longer than all our own slices together.
+        """
+        stored, at = 0, datetime.now(UTC)
+        try:
+            stored += await self._save()
+            for count, (subject, size, stats) in enumerate(self._subjects(snapshot), start=1):
+                self._unsaved += self._sampling.measured(subject, at, size, stats)
+                if len(self._unsaved) >= _BATCH:
+                    stored += await self._save()
+                elif count % _SLICE == 0:
+                    await asyncio.sleep(0)
+            self._unsaved += self._sampling.ended(at, self._is_known)
+            stored += await self._save()
+        except CatalogUnavailable as error:
+            _log.warning("samples not stored", reason=error.detail)
+        else:
+            self.stored_until = Resolution.MINUTE.begin(at)
+        return stored
+
+    async def _save(self) -> int:
+        """Store what is not stored yet.
+
+        When that fails nobody knows whether it was: the same samples are stored again before
+        anything else is measured, so that nothing they counted is lost, or told twice.
+        """
+        unsaved, self._unsaved = self._unsaved, []
+        try:
+            for first in range(0, len(unsaved), _BATCH):
+                await self._catalog.samples.add(unsaved[first : first + _BATCH])
+        except (CatalogUnavailable, asyncio.CancelledError):
+            self._unsaved = unsaved
+            raise
+        return len(unsaved)
+
+    def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats]]:
+        for pool in snapshot.pools.values():
+            yield pool.pool_id, pool.metrics.total_connections, pool.stats
+        for account in self._manager.recently_active():
+            tenant = snapshot.tenants.get(account.tenant.spec.id)
+            if tenant is not None:
+                yield tenant.spec.id, 0, tenant.stats
+
+    def _is_known(self, subject: str) -> bool:
+        """A deleted tenant begins anew; a server's shared pool counts on when it opens again."""
+        return "@" in subject or subject in self._manager.accounts
 
     async def _sweep(self) -> tuple[int, int]:
         closed = suspects = 0
@@ -129,9 +159,3 @@ class Poller:
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
         return closed, suspects
-
-    async def _forget_old(self) -> None:
-        now = monotonic()
-        if now >= self._forget_due:
-            self._forget_due = now + _FORGET_EVERY
-            await self._catalog.samples.delete_before(datetime.now(UTC) - self._retention)

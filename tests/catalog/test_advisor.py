@@ -1,20 +1,27 @@
 """The advisor's settings are one row under the rules of desired state."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from sqlalchemy.exc import DBAPIError
 
 from app.catalog.catalog import Catalog
-from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired import AdvisorMode, AdvisorSettings
+from app.catalog.migrate import downgrade, migrate
+from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
+from app.domain.desired import AdvisorRule, AdvisorSettings
 from app.domain.errors import StaleVersion
+from app.domain.mode import AdvisorMode
 from tests.catalog.values import event, refused_event
+from tests.fixtures.catalog import address_of
+from tests.fixtures.postgres import Database
 
 SETTINGS = AdvisorSettings(
-    rule="hysteresis",
+    rule=AdvisorRule.DEMAND,
     mode=AdvisorMode.RECOMMEND,
-    config=PoolPressureMonitorConfig(enabled=True, scale_down_idle_ratio=0.1),
+    hysteresis=PoolPressureMonitorConfig(enabled=True, scale_down_idle_ratio=0.1),
+    demand=DemandConfig(late_share=0.05, trial=TrialConfig(ticks=4)),
+    demand_interval_ms=1_000,
 )
 
 
@@ -47,3 +54,23 @@ async def test_no_change_without_its_event(catalog: Catalog) -> None:
     with pytest.raises(DBAPIError):
         await catalog.advisor.save(SETTINGS, event=refused_event())
     assert await catalog.advisor.load() is None
+
+
+async def test_a_catalog_from_before_keeps_its_advisor(database: Database) -> None:
+    address = address_of(database)
+    await migrate(address)
+    await downgrade(address, revision="0003")
+    async with database.connected() as connection:
+        await connection.execute(
+            "INSERT INTO advisor (id, rule, mode, config) VALUES (1, 'hysteresis', 'apply', $1)",
+            json.dumps(asdict(PoolPressureMonitorConfig(enabled=True, scale_up_step=7))),
+        )
+    await migrate(address)
+    catalog = Catalog(address)
+    try:
+        settings = await catalog.advisor.load()
+    finally:
+        await catalog.close()
+    assert settings is not None
+    assert (settings.rule, settings.mode) == (AdvisorRule.HYSTERESIS, AdvisorMode.APPLY)
+    assert (settings.hysteresis.scale_up_step, settings.demand) == (7, DemandConfig())

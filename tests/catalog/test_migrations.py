@@ -21,7 +21,18 @@ from app.domain.errors import CatalogUnavailable, Conflict
 from tests.fixtures.catalog import address_of
 from tests.fixtures.postgres import Database, fresh_database
 
-TABLES = {"advisor", "alembic_version", "events", "pools", "recommendations", "samples", "tenants"}
+TABLES = {
+    "advisor",
+    "alembic_version",
+    "credentials",
+    "events",
+    "pools",
+    "recommendations",
+    "samples",
+    "samples_by_hour",
+    "samples_by_minute",
+    "tenants",
+}
 
 # What alembic cannot compare: constraints with their conditions, and indexes with their options.
 SHAPE = """
@@ -49,6 +60,39 @@ async def test_up_down_and_up_again(database: Database) -> None:
         assert await tables_of(connection) == {"alembic_version"}
         await migrate(address)
         assert await tables_of(connection) == TABLES
+
+
+async def test_old_polls_become_minutes_and_minutes_become_polls_again(database: Database) -> None:
+    address = address_of(database)
+    await migrate(address)
+    await downgrade(address, revision="0002")
+    polls = """
+        INSERT INTO samples
+        SELECT subject, timestamptz '2026-07-14 12:00Z' + second * interval '1 s',
+            5, second / 30, 4, 1, counter, 0, NULL, second, NULL, NULL
+        FROM (VALUES ('acme', 0, 100), ('acme', 30, 110), ('acme', 60, 3), ('acme', 90, 7),
+            ('globex', 0, 50)) AS polled (subject, second, counter)
+    """
+    columns = "subject, extract(minute FROM at)::int, acquired"
+    async with database.connected() as connection:
+        await connection.execute(polls)
+        await migrate(address)
+        minutes = await connection.fetch(
+            f"SELECT {columns}, polls, active_connections, wait_p99_ms FROM samples_by_minute"
+            " ORDER BY subject, at"
+        )
+        assert [tuple(minute) for minute in minutes] == [
+            ("acme", 0, 10, 2, 0.5, 30.0),
+            ("acme", 1, 7, 2, 2.5, 90.0),
+            ("globex", 0, 0, 1, 0.0, 0.0),
+        ]
+        await downgrade(address, revision="0002")
+        samples = await connection.fetch(f"SELECT {columns} FROM samples ORDER BY subject, at")
+        assert [tuple(sample) for sample in samples] == [
+            ("acme", 0, 10),
+            ("acme", 1, 17),
+            ("globex", 0, 0),
+        ]
 
 
 async def test_alembic_finds_no_drift(catalog_address: CatalogAddress) -> None:

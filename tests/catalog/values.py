@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.domain.advisor import Action, PoolSizingRecommendation, ReasonCode
+from app.domain.advisor import Action, Confidence, Effect, PoolSizingRecommendation, ReasonCode
 from app.domain.event import Actor, Event
-from app.domain.pool import Percentiles, PoolMetrics, PoolStats
+from app.domain.pool import PoolMetrics
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.sample import PoolSample
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
@@ -31,43 +31,24 @@ def refused_event() -> Event:
     return event(after={"name": "\0"})
 
 
-def sample(
-    subject: str = "acme",
-    seconds: float = 0.0,
-    *,
-    acquired: int = 0,
-    timeouts: int = 0,
-    active: int = 0,
-    wait_p95_ms: float | None = None,
-) -> PoolSample:
+def sample(subject: str = "acme", seconds: float = 0.0, **changes: Any) -> PoolSample:
     """What was measured `seconds` after noon."""
-    return PoolSample(
+    active = changes.get("active_connections", 0)
+    measured = PoolSample(
         subject=subject,
         at=NOON + timedelta(seconds=seconds),
         total_connections=5,
-        stats=PoolStats(
-            connections_acquired=acquired,
-            connections_released=acquired,
-            active_connections=active,
-            idle_connections=5 - active,
-            waiting_requests=0,
-            total_wait_time_ms=0.0,
-            max_wait_time_ms=0.0,
-            timeouts=timeouts,
-            rejected=0,
-            health_check_failures=0,
-            connections_opened=5,
-            connections_closed=0,
-            connections_lost=0,
-            connect_failures=0,
-            created_at=NOON,
-            last_activity=NOON,
-            window_seconds=300.0,
-            wait=Percentiles(p95_ms=wait_p95_ms),
-            hold=Percentiles(),
-            connect=Percentiles(),
-        ),
+        active_connections=active,
+        idle_connections=5 - active,
+        waiting_requests=0,
+        acquired=0,
+        timeouts=0,
+        wait_p95_ms=None,
+        wait_p99_ms=None,
+        hold_p95_ms=None,
+        connect_p95_ms=None,
     )
+    return replace(measured, **changes)
 
 
 def recommendation(pool_id: str = "acme", seconds: float = 0.0, **changes: Any) -> Recommendation:
@@ -84,6 +65,15 @@ def recommendation(pool_id: str = "acme", seconds: float = 0.0, **changes: Any) 
             new_size=10,
             reason_code=ReasonCode.QUEUE_ABOVE_TARGET,
             reason="8 requests waiting (threshold 3); grown by 5",
+            evidence={"offered_load": 6.5, "needed_size": None},
+            confidence=Confidence.MEDIUM,
+            expected=Effect(
+                late_share_before=0.5,
+                late_share_after=None,
+                connections_before=5,
+                connections_after=10,
+            ),
+            wanted=12,
         ),
         max_size=5,
         metrics=PoolMetrics(
