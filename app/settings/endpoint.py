@@ -91,6 +91,10 @@ class ServerSettings(Endpoint):
     budget_margin: int | None = Field(default=None, ge=0)
     """Connections left for others here; by default the service's budget_margin."""
 
+    cores: int | None = Field(default=None, ge=1, le=100_000)
+    """Processors of its machine, beyond which running more at a time helps nobody; by default
+    this machine's if the server is on it, else not known."""
+
 
 class CatalogSettings(Endpoint):
     """Where the service remembers."""

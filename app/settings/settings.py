@@ -32,6 +32,7 @@ EMBEDDED_SERVER = "local"
 _SHORTEST_KEY = 32
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+TenantName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
 HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])$")]
 Size = Annotated[int, Field(ge=1, le=10_000)]
@@ -180,11 +181,31 @@ class Settings(BaseSettings):
     reconcile_interval_seconds: Seconds = 10.0
     """Time between comparisons of desired with actual; 10 s, an outage's tail."""
 
+    metrics_tenants: int = Field(default=200, ge=0, le=10_000)
+    """Tenants with metrics of their own, those with the most demand; 200, since each is nine
+    series. The rest is summed up as `_other`."""
+
+    metrics_tenants_always: list[TenantName] = []
+    """Tenants that always have metrics of their own, whatever the others do."""
+
+    max_streams: int = Field(default=1000, ge=0, le=100_000)
+    """Most programs and pages that may follow the statistics at a time; 1000, some 100 MB if
+    none of them reads what it is sent."""
+
     stats_window_seconds: Seconds = 300.0
     """Rolling window of the percentiles; 300 s forgets a burst within minutes."""
 
-    sample_retention_hours: float = Field(default=24.0, gt=0, le=8760)
-    """How long samples are kept, in hours; 24 shows a whole day."""
+    sample_retention_hours: float = Field(default=2.0, gt=0, le=8760)
+    """How long every poll is kept, in hours; 2 show an incident as it was. A busy tenant's polls
+    take 140 kB an hour, those of one that stays idle 12."""
+
+    minute_retention_days: float = Field(default=7.0, gt=0, le=3660)
+    """How long polls are kept minute by minute, in days; 7 show the same day last week. A day of
+    a tenant whose pool is open takes 280 kB."""
+
+    hour_retention_days: float = Field(default=400.0, gt=0, le=3660)
+    """How long polls are kept hour by hour, in days; 400 show the same month last year. A day of
+    a tenant whose pool is open takes 4.3 kB."""
 
     budget_margin: int = Field(default=5, ge=0, le=10_000)
     """Connections of each server left for others; 5 let a person in with psql."""
@@ -192,11 +213,21 @@ class Settings(BaseSettings):
     advisor_mode: Literal["off", "recommend", "apply"] = "recommend"
     """What becomes of advice; recommend changes nothing until a person says so."""
 
-    advisor_interval_seconds: float = Field(default=30.0, ge=0.1, le=86_400)
-    """Time between two samples of the advisor; 30 s, as published."""
+    advisor_rule: Literal["demand", "hysteresis"] = "demand"
+    """How sizes are judged; demand, since it has a tenth of the late waits of hysteresis."""
+
+    advisor_interval_seconds: float | None = Field(default=None, ge=0.1, le=86_400)
+    """Time between two looks of the advisor; by default 5 s for demand, which grows at once, and
+    30 s for hysteresis, as published."""
 
     advisor_samples: int = Field(default=3, ge=1, le=1000)
-    """Samples in a row that must agree before it advises; 3, as published."""
+    """Samples in a row that must agree before hysteresis advises; 3, as published."""
+
+    advisor_resizes_per_minute: int = Field(default=60, ge=1, le=100_000)
+    """Most resizes a minute of one server by the advisor itself; 60 spread a storm over minutes."""
+
+    advisor_cooldown_seconds: float = Field(default=900.0, ge=0, le=86_400)
+    """How long the advisor leaves alone what a person sized; 900 s, one look at a dashboard."""
 
     @classmethod
     def settings_customise_sources(

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from http.client import NOT_FOUND
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,11 +86,22 @@ def _read(file: str) -> Manifest:
 def _plan(remote: Remote, manifest: Manifest, *, prune: bool) -> list[Step]:
     actual = {each["id"]: each for each in remote.items("/v1/tenants")}
     pools: Mapping[str, Any] = {
-        tenant: remote.get(f"/v1/tenants/{tenant}/pool")
+        tenant: pool
         for tenant, declared in manifest.tenants.items()
         if declared.pool is not None and tenant in actual
+        if (pool := _pool(remote, tenant)) is not None
     }
     return plan(manifest, actual, pools, prune=prune)
+
+
+def _pool(remote: Remote, tenant: str) -> Mapping[str, Any] | None:
+    """A tenant's pool; None while it has none."""
+    try:
+        return remote.get(f"/v1/tenants/{tenant}/pool")
+    except RemoteError as error:
+        if error.status == NOT_FOUND:
+            return None
+        raise
 
 
 def _carry_out(remote: Remote, steps: Sequence[Step]) -> tuple[int, list[dict[str, str]]]:

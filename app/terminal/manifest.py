@@ -42,6 +42,7 @@ class DeclaredTenant(BaseModel):
     weight: int = Field(default=1, ge=1, le=1000)
     max_leases: int | None = Field(default=None, ge=1, le=10_000)
     labels: dict[str, str] = {}
+    advisor_mode: Literal["off", "recommend", "apply"] | None = None
     provision: bool = True
     pool: DeclaredPool | None = None
 
@@ -164,7 +165,7 @@ def _towards(
             return
         changed = [
             name
-            for name in ("weight", "max_leases", "labels")
+            for name in ("weight", "max_leases", "labels", "advisor_mode")
             if getattr(declared, name) != actual[name]
         ]
         if changed:

@@ -19,7 +19,7 @@ from app.terminal.session import (
 )
 from app.terminal.table import ago, number, table, text
 
-Status = Literal["open", "applied", "dismissed", "superseded", "expired", "all"]
+Status = Literal["open", "applied", "dismissed", "superseded", "expired", "undone", "all"]
 IdArgument = Annotated[str, typer.Argument(help="The recommendation's id.", show_default=False)]
 
 COLUMNS = (

@@ -21,6 +21,7 @@ from app.terminal.session import (
 from app.terminal.table import Column, ago, number, table, text
 
 Strategy = Literal["shared", "per_tenant", "per_database"]
+Mode = Literal["off", "recommend", "apply"]
 
 COLUMNS = (
     text("TENANT", "id"),
@@ -60,7 +61,12 @@ def list_tenants(
         context.obj.show(
             lambda: list(
                 remote.items(
-                    "/v1/tenants", most=limit, strategy=strategy, server=server, label=label
+                    "/v1/tenants",
+                    most=limit,
+                    strategy=strategy,
+                    server=server,
+                    # As the API writes it.
+                    label=label and label.replace("=", ":", 1),
                 )
             ),
             lambda items: table(COLUMNS, items),
@@ -86,6 +92,9 @@ def put(
     weight: Annotated[int, typer.Option(min=1, max=1000, help="Its share in need.")] = 1,
     max_leases: Annotated[int | None, typer.Option(min=1, help="Most leases at once.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
+    advisor_mode: Annotated[
+        Mode | None, typer.Option(help="What becomes of advice about its own pool.")
+    ] = None,
     provision: Annotated[bool, typer.Option(help="Create role, schema or database, too.")] = True,
 ) -> None:
     """Declare a tenant, or change it: what is left out gets its default."""
@@ -95,6 +104,7 @@ def put(
         "weight": weight,
         "max_leases": max_leases,
         "labels": _labels(label or []),
+        "advisor_mode": advisor_mode,
     }
     given = {key: value for key, value in body.items() if value is not None}
     with session(context).remote() as remote:

@@ -94,7 +94,7 @@ def _look(remote: Remote, sort: str, rows: int) -> Look:
         stats=remote.get("/v1/stats", limit=1),
         servers=list(remote.items("/v1/servers")),
         pools=list(remote.items("/v1/pools", sort=sort, most=rows)),
-        advice={each["pool"]: each for each in advice},
+        advice={each["pool"]: each for each in advice if each["kind"] == "resize"},
     )
 
 

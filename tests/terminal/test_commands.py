@@ -80,6 +80,14 @@ async def test_a_file_is_applied_shown_and_then_nothing_is_left_to_do(shell: She
     assert [each["id"] for each in await shell.json("tenants", "--json")] == ["beta"]
 
 
+async def test_a_pool_is_asked_for_where_there_was_none(shell: Shell) -> None:
+    await shell.run("tenants", "put", "beta", "--strategy", "per_tenant", "--label", "plan=gold")
+    asked = "tenants: {beta: {labels: {plan: gold}, pool: {max_size: 3}}}"
+    assert "1 done, 0 failed" in (await shell.run("apply", "-f", "-", stdin=asked)).stdout
+    found = await shell.json("tenants", "--label", "plan=gold", "--json")
+    assert [each["id"] for each in found] == ["beta"]
+
+
 async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Served) -> None:
     await shell.run("tenants", "put", "acme", "--strategy", "per_tenant", "--label", "a=b")
     await shell.run("pools", "resize", "acme", "--max-size", "3", "--min-size", "1")

@@ -30,6 +30,7 @@ def tenant(**spec: Any) -> dict[str, Any]:
         "weight": 1,
         "max_leases": None,
         "labels": {},
+        "advisor_mode": None,
         "state": "provisioned",
         **spec,
     }

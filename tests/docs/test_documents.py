@@ -1,0 +1,295 @@
+"""The documents: every command works, every link leads somewhere, the settings are all there.
+
+A block that begins with ```sh is run, block after block in one shell, as somebody who reads
+from top to bottom types it. What stands behind `sh` says what is different:
+
+    no-run: why     it is only checked that its targets and commands exist
+    412             one of its requests is answered so; all others succeed
+    exit 3          its last command ends so; all others end with 0
+
+A block of ```json or ```text right after it shows what comes out: names and words have to be
+there, numbers may differ, and … stands for anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from app.cli import cli
+from app.settings.reference import reference
+from tests.docs.quick import quick_poolkeeper
+from tests.fixtures.postgres import Database
+from tests.fixtures.processes import kill
+from tests.fixtures.served import Served, served
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ADDRESS = "http://127.0.0.1:8080"
+PATIENCE = 90.0
+_FENCE = re.compile(r"^```(\w*)(?: +([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_MARK = "=== end of block ==="
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A block of commands, and what the document shows of its output."""
+
+    line: int
+    info: str
+    text: str
+    shown: str | None
+    language: str | None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it can be."""
+        return not self.info.startswith("no-run: ")
+
+    @property
+    def exit_status(self) -> int:
+        """How its last command ends."""
+        found = re.fullmatch(r"exit (\d)", self.info)
+        return int(found[1]) if found else 0
+
+    @property
+    def http_status(self) -> str | None:
+        """An answer that is no success, and is meant."""
+        return self.info if re.fullmatch(r"\d{3}", self.info) else None
+
+
+def blocks(document: Path) -> list[Block]:
+    """The blocks of commands of a document."""
+    text = document.read_text(encoding="utf-8")
+    found = list(_FENCE.finditer(text))
+    return [
+        _block(text, here, after)
+        for here, after in zip_longest(found, found[1:])
+        if here[1] == "sh"
+    ]
+
+
+def _block(text: str, here: re.Match[str], after: re.Match[str] | None) -> Block:
+    follows = after is not None and not text[here.end() : after.start()].strip()
+    shows = after if after is not None and follows and after[1] in {"json", "text"} else None
+    return Block(
+        line=text.count("\n", 0, here.start()) + 1,
+        info=here[2] or "",
+        text=here[3],
+        shown=shows[3] if shows else None,
+        language=shows[1] if shows else None,
+    )
+
+
+RUN = [each for each in DOCUMENTS if any(block.is_run for block in blocks(each))]
+
+
+@pytest.fixture(scope="module")
+def poolkeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the command in it."""
+    with quick_poolkeeper(tmp_path_factory.mktemp("quick")) as folder:
+        yield folder
+
+
+@pytest.fixture
+async def service(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Served]:
+    """A service as a newcomer's, but for its Postgres, which runs already."""
+    brisk = {"poll_interval_seconds": 1, "query_on_shared": True}
+    async with served(
+        tmp_path, tenants_in=database, catalog_in=catalog_database, **brisk
+    ) as running:
+        yield running
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="no curl here")
+@pytest.mark.parametrize("document", RUN, ids=lambda each: each.name)
+async def test_every_command_works_in_order(
+    document: Path, poolkeeper: Path, service: Served, tmp_path: Path
+) -> None:
+    to_run = [block for block in blocks(document) if block.is_run]
+    address = str(service.client.base_url).rstrip("/")
+    path = f"{tmp_path}/bin:{poolkeeper}:{os.environ['PATH']}"
+    outputs = await _typed(_script(to_run, address), tmp_path, address, path)
+    for block, output in zip(to_run, outputs, strict=True):
+        _check(document.name, block, *output)
+
+
+def _script(to_run: list[Block], address: str) -> str:
+    """One script of all blocks, with a mark and the answers' statuses after each."""
+    lines = ["set -e"]
+    for block in to_run:
+        text = block.text.replace(ADDRESS, address)
+        if block.exit_status:
+            text = f"set +e\n{text}[ $? -eq {block.exit_status} ] || exit 99\nset -e\n"
+        lines += [
+            text,
+            f"printf '\\n%s\\n' '{_MARK}'",
+            "cat answers; : > answers",
+            f"echo '{_MARK}'",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+async def _typed(script: str, folder: Path, address: str, path: str) -> list[tuple[str, str]]:
+    """What the commands print, and the statuses of the answers, block by block."""
+    answers = folder / "answers"
+    answers.touch()
+    commands = folder / "bin"
+    commands.mkdir()
+    curl = commands / "curl"
+    note = "%{stderr}answered %{http_code}\\n"
+    curl.write_text(f"#!/bin/sh\nexec {shutil.which('curl')} -w '{note}' \"$@\" 2>>{answers}\n")
+    curl.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "COLUMNS": "160",
+        "POOLKEEPER_URL": address,
+        "POOLKEEPER_DATA_DIR": str(folder / "data"),
+    }
+    shell = await asyncio.create_subprocess_exec(
+        *("bash", "-c", script),
+        cwd=folder,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, errors = await shell.communicate()
+    finally:
+        await kill(shell)
+    parts = out.decode().split(f"{_MARK}\n")
+    assert shell.returncode == 0, f"after {parts[-1]}\n{errors.decode()}\n{answers.read_text()}"
+    return list(zip(parts[::2], parts[1::2], strict=False))
+
+
+def _check(name: str, block: Block, output: str, answers: str) -> None:
+    where = f"{name}:{block.line}: {output}\n{answers}"
+    statuses = re.findall(r"^answered (\d+)$", answers, re.MULTILINE)
+    refused = {status for status in statuses if not status.startswith(("2", "3"))}
+    assert refused == ({block.http_status} - {None}), where
+    if block.language == "json":
+        assert block.shown is not None
+        _fits(json.loads(block.shown), _last_json(output), where)
+    elif block.shown is not None:
+        _reads_like(block.shown, output, where)
+
+
+def _last_json(output: str) -> object:
+    """The last document that was printed; documents stand one after the other."""
+    decoder, at = json.JSONDecoder(), 0
+    found: object = None
+    while begin := re.compile(r"[\[{]").search(output, at):
+        found, at = decoder.raw_decode(output, begin.start())
+    return found
+
+
+def _fits(shown: object, actual: object, where: str) -> None:
+    """Whatever is shown is there; words are the same, numbers and moments may differ."""
+    match shown:
+        case dict():
+            assert isinstance(actual, dict), where
+            for name, value in shown.items():
+                assert name in actual, f"{name} of {where}"
+                _fits(value, actual[name], where)
+        case list():
+            assert isinstance(actual, list), where
+            assert len(actual) >= len(shown), where
+            for value, other in zip(shown, actual, strict=False):
+                _fits(value, other, where)
+        case str() if re.search(r"\d|…", shown):
+            assert isinstance(actual, str), where
+        case bool() | str() | None:
+            assert shown == actual, where
+        case _:
+            assert isinstance(actual, int | float), where
+
+
+def _reads_like(shown: str, output: str, where: str) -> None:
+    text = _plain(output)
+    for line in shown.splitlines():
+        at = 0
+        for piece in _plain(line).split("…"):
+            at = text.find(piece.strip(), at)
+            assert at >= 0, f"{line!r} is not in {where}"
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"\d[\d.,]*", "0", text).split())
+
+
+def test_a_difference_is_seen() -> None:
+    with pytest.raises(AssertionError):
+        _fits({"state": "ready"}, {"state": "paused"}, "")
+    with pytest.raises(AssertionError):
+        _reads_like("+ create acme", "+ create globex", "")
+    _fits({"at": "2026-01-01", "n": 1}, {"at": "2027-02-02", "n": 2.5, "more": None}, "")
+    _reads_like("took 12 ms … done", "took 9.1   ms\n and was done", "")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.name)
+def test_commands_that_are_only_named_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    commands = set(get_command(cli).commands)  # type: ignore[attr-defined]
+    inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", document.read_text(encoding="utf-8")))
+    for text in [*inline, *(block.text for block in blocks(document))]:
+        assert set(re.findall(r"\bmake ([a-z][a-z-]*)", text)) <= targets
+        named = re.findall(r"^(?:\S*/)?poolkeeper ([a-z][a-z-]*)", text, re.MULTILINE)
+        assert set(named) <= commands
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.name)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for target in _links(document):
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), f"{target} in {document.name}"
+        if anchor:
+            assert anchor in _anchors(file), f"{target} in {document.name}"
+
+
+def _links(document: Path) -> Iterator[str]:
+    text = _FENCE.sub("", document.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text):
+        found = target[0] or target[1]
+        if not found.startswith(("http://", "https://")):
+            yield found
+
+
+def _anchors(document: Path) -> set[str]:
+    """The anchors of its headings, as the usual viewers make them."""
+    text = _FENCE.sub("", document.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_reference_of_the_settings_is_up_to_date() -> None:
+    said = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert said == reference(), "python -m app.settings.reference > docs/settings.md"
+
+
+def test_no_document_is_out_of_reach() -> None:
+    reached, at = {ROOT / "README.md"}, [ROOT / "README.md"]
+    while at:
+        document = at.pop()
+        for target in _links(document):
+            file = (document.parent / target.partition("#")[0]).resolve()
+            if file.suffix == ".md" and file not in reached and file.exists():
+                reached.add(file)
+                at.append(file)
+    # The advisor's report is there only when somebody had it made.
+    report = ROOT / "docs" / "advisor" / "report.md"
+    assert set(DOCUMENTS) - {report} <= reached
