@@ -24,3 +24,20 @@ def add_to(cli: typer.Typer) -> None:
     cli.add_typer(recommendations, name="recommendations", rich_help_panel=_PANEL)
     cli.command(rich_help_panel=_PANEL)(events)
     cli.command(rich_help_panel=_PANEL)(apply)
+
+
+def alone() -> typer.Typer:
+    """A command line of these commands and no others."""
+    cli = typer.Typer(name="poolkeeper", no_args_is_help=True, pretty_exceptions_enable=False)
+    add_to(cli)
+    return cli
+
+
+def names() -> frozenset[str]:
+    """What these commands are called."""
+    found = alone()
+    commands = [command.callback for command in found.registered_commands]
+    return frozenset(
+        [each.__name__ for each in commands if each is not None]
+        + [str(group.name) for group in found.registered_groups]
+    )

@@ -170,7 +170,7 @@ def _towards(
         ]
         if changed:
             told = ", ".join(
-                f"{name} {_value(actual[name])} → {_value(getattr(declared, name))}"
+                f"{name} {_value(actual.get(name))} → {_value(getattr(declared, name))}"
                 for name in changed
             )
             yield Step(verb=Verb.CHANGE, tenant=tenant, what=told, body=body)

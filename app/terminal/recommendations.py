@@ -23,7 +23,7 @@ Status = Literal["open", "applied", "dismissed", "superseded", "expired", "undon
 IdArgument = Annotated[str, typer.Argument(help="The recommendation's id.", show_default=False)]
 
 COLUMNS = (
-    text("ID", "id"),
+    text("ID", "id", no_wrap=False),
     text("POOL", "pool"),
     text("RULE", "rule"),
     number("MAX", "max_size"),

@@ -44,6 +44,7 @@ LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="M
 TenantArgument = Annotated[str, typer.Argument(help="The tenant's id.", show_default=False)]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+_WIDE = 1000
 # Never an option: command lines are seen by every user of a machine.
 _KEY_VARIABLE = "POOLKEEPER_API_KEY"
 
@@ -77,7 +78,8 @@ class Session:
                 time.sleep(self.watch)
                 self._print_json(fetch())
             return
-        console = Console(soft_wrap=not sys.stdout.isatty())
+        # What is piped is read by programs or by no terminal: nothing is cut off there.
+        console = Console(width=None if sys.stdout.isatty() else _WIDE)
         if self.watch is None:
             console.print(draw(fetch()))
             return

@@ -53,7 +53,9 @@ def table(columns: Sequence[Column], items: Iterable[Item], *, title: str | None
     """The *items*, one in a row."""
     drawn = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        drawn.add_column(column.title, justify=column.justify, no_wrap=column.no_wrap)
+        drawn.add_column(
+            column.title, justify=column.justify, no_wrap=column.no_wrap, overflow="fold"
+        )
     for item in items:
         # Text and never markup: a label may hold brackets.
         drawn.add_row(*(Text(_plain(column.show(item))) for column in columns))

@@ -20,8 +20,8 @@ from app.terminal.session import (
 )
 from app.terminal.table import Column, ago, number, table, text
 
-Strategy = Literal["shared", "per_tenant", "per_database"]
 Mode = Literal["off", "recommend", "apply"]
+Strategy = Literal["shared", "per_tenant", "per_database"]
 
 COLUMNS = (
     text("TENANT", "id"),

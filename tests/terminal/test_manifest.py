@@ -16,6 +16,7 @@ DECLARED = st.fixed_dictionaries(
     optional={
         "labels": st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")),
         "max_leases": st.none() | st.integers(1, 5),
+        "advisor_mode": st.none() | st.sampled_from(["off", "apply"]),
         "provision": st.booleans(),
         "pool": st.fixed_dictionaries({}, optional={"max_size": SIZES, "min_size": SIZES}),
     },

@@ -4,6 +4,11 @@ import { h } from "./element.js";
 
 const SHOWN = 20;
 
+// Somebody waits for a growth; nobody for a smaller pool.
+function byUrgency(a, b) {
+  return (b.action === "scale_up") - (a.action === "scale_up");
+}
+
 // Only drawn anew when something in it changed, so that a button under the mouse stays.
 let drawn = "";
 
@@ -13,7 +18,7 @@ export function drawAdvice(place, { recommendations, findings }, actions) {
   drawn = now;
   const items = [
     ...findings.map((finding) => drawFinding(finding, actions)),
-    ...recommendations.slice(0, SHOWN).map((each) => drawRecommendation(each, actions)),
+    ...[...recommendations].sort(byUrgency).slice(0, SHOWN).map((each) => drawRecommendation(each, actions)),
   ];
   if (recommendations.length > SHOWN) {
     items.push(h("li", {}, `and ${recommendations.length - SHOWN} more recommendations`));
@@ -57,7 +62,8 @@ function drawFinding(finding, { open }) {
 }
 
 function drawRecommendation(each, { open, apply, dismiss }) {
-  const size = each.new_size === undefined ? "" : `${each.max_size} → ${each.new_size}`;
+  const isMove = each.kind === "move";
+  const size = isMove || each.new_size === undefined ? "" : `${each.max_size} → ${each.new_size}`;
   return h(
     "li",
     { class: `recommendation ${each.action}` },
@@ -65,7 +71,7 @@ function drawRecommendation(each, { open, apply, dismiss }) {
     h("strong", {}, size),
     h("span", { class: "text" }, each.reason),
     h("span", { class: "buttons" },
-      h("button", { type: "button", class: "primary", onclick: () => apply(each) }, "Apply"),
+      isMove ? null : h("button", { type: "button", class: "primary", onclick: () => apply(each) }, "Apply"),
       h("button", { type: "button", onclick: () => dismiss(each) }, "Dismiss")),
   );
 }
