@@ -284,8 +284,9 @@ class ConnectionBudget:
         """Offer what is free, one place at a time, the smallest share first."""
         while not self.is_exhausted and (able := self._served_by_a_free_place()):
             claimant = self._turn = min(able, key=_share_or_last)
-            del self._starving[claimant]
             claimant.pump()
+            if self._turn is claimant:  # it wants none any more
+                self._starving.pop(claimant, None)
         self._turn = None
         if self._starving and not self.is_exhausted:
             self._look_again_later()

@@ -18,6 +18,7 @@ from app.domain.errors import (
     ProvisioningFailed,
     ServerFull,
     ServerUnavailable,
+    StatementFailed,
     TenantLoginFailed,
 )
 
@@ -126,4 +127,20 @@ def translated_administration() -> Iterator[None]:
             f"The server cannot be reached ({type(error).__name__})."
         ) from error
     except asyncpg.PostgresError as error:
-        raise ProvisioningFailed(f"Postgres refused: {error}") from error
+        raise ProvisioningFailed(f"Postgres refused: {sentence(error)}") from error
+
+
+def sentence(error: asyncpg.PostgresError) -> str:
+    """Postgres' own sentence; str(error) would say the details, with their values, and the hint."""
+    return getattr(error, "message", None) or str(error)
+
+
+def refused(error: asyncpg.PostgresError) -> StatementFailed:
+    """What Postgres said of the borrower's own statement."""
+    position = getattr(error, "position", None)
+    return StatementFailed(
+        sentence(error),
+        sqlstate=error.sqlstate,
+        hint=getattr(error, "hint", None),
+        position=int(position) if position else None,
+    )

@@ -184,7 +184,7 @@ class Lease:
         except driver.CONNECTION_ERRORS:
             return False
         except asyncpg.PostgresError as error:
-            raise ServerUnavailable(f"Postgres let no lease begin: {error}") from error
+            raise ServerUnavailable(f"Postgres let no lease begin: {driver.sentence(error)}") from error
         finally:
             pool.round_trips.end(connection)
             if not begun:
@@ -212,7 +212,7 @@ class Lease:
                 sqlstate=error.sqlstate,
             ) from error
         except asyncpg.PostgresError as error:
-            raise StatementFailed(str(error), sqlstate=error.sqlstate) from error
+            raise driver.refused(error) from error
         finally:
             self._pool.round_trips.end(connection)
 

@@ -319,7 +319,7 @@ class LendingPool:
         """One could not be opened: if nothing else can serve them, tell those who wait."""
         if self.state is PoolState.WARMING_UP:
             self.state = PoolState.READY
-        if not self._roster.live:
+        if not (self._roster.live or self._roster.connecting):
             self._fail_waiters(error)
         if self._retry is None and self._works and self.server.is_available:
             loop = asyncio.get_running_loop()

@@ -153,6 +153,11 @@ class TenantPool(LendingPool):
             ),
         )
 
+    def count_leak_suspects(self, now: float) -> int:
+        """How many leases are held beyond the threshold at *now*."""
+        limit = now - self.config.leak_threshold
+        return sum([connection.leased_at < limit for connection in self._roster.lent])
+
     def leak_suspects(self, now: float) -> list[LeakSuspect]:
         """Leases held beyond the threshold at *now*, oldest first; each is logged once."""
         limit = now - self.config.leak_threshold

@@ -137,6 +137,11 @@ class Recorder:
         """Whether a lease began or ended after the monotonic time *since*."""
         return self._last_activity is not None and self._last_activity > since
 
+    def late_share(self, patience: float, now: float) -> float:
+        """Share (0..1) of those who waited longer than *patience* seconds, in the window."""
+        wait = self._wait.merged(now)
+        return wait.count_above(patience) / max(1, wait.total)
+
     def flow(
         self,
         now: float,

@@ -6,12 +6,14 @@ A timer of its own for each would cost a lease as much as all the rest of the po
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-# How late a deadline may be noticed, in seconds: they are counted in whole ones.
+# How late a deadline may be noticed, in seconds.
 _LOOK_EVERY = 0.25
+# A look as late as this came after a standstill of our own loop: answers that arrived meanwhile
+# have until the next look to be taken.
+_LATE = 0.1
 
 
 class Cuttable(Protocol):
@@ -24,18 +26,21 @@ class Cuttable(Protocol):
 class RoundTrips:
     """Those under way, and when each has to be over."""
 
-    __slots__ = ("_due", "_timer")
+    __slots__ = ("_due", "_graced", "_look_at", "_timer")
 
     def __init__(self) -> None:
         """None is under way."""
         self._due: dict[Cuttable, float] = {}
+        self._look_at = 0.0
+        self._graced = False
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: Cuttable, seconds: float) -> None:
         """*connection* waits for an answer, and is cut unless `end` comes within *seconds*."""
-        self._due[connection] = monotonic() + seconds
+        now = monotonic()
+        self._due[connection] = now + seconds
         if self._timer is None:
-            self._timer = _later(self._look)
+            self._look_again(now)
 
     def end(self, connection: Cuttable) -> None:
         """The answer came, or will not."""
@@ -43,11 +48,15 @@ class RoundTrips:
 
     def _look(self) -> None:
         now = monotonic()
-        for connection in [each for each, due in self._due.items() if due <= now]:
-            del self._due[connection]
-            connection.cut()
-        self._timer = _later(self._look) if self._due else None
+        self._graced = not self._graced and now - self._look_at > _LATE
+        if not self._graced:
+            for connection in [each for each, due in self._due.items() if due <= now]:
+                del self._due[connection]
+                connection.cut()
+        self._timer = None
+        if self._due:
+            self._look_again(now)
 
-
-def _later(callback: Callable[[], None]) -> asyncio.TimerHandle:
-    return asyncio.get_running_loop().call_later(_LOOK_EVERY, callback)
+    def _look_again(self, now: float) -> None:
+        self._look_at = now + _LOOK_EVERY
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look)

@@ -116,6 +116,7 @@ class Server:
         fixed_budget: int | None = None,
         connect_timeout: float = 5.0,
         lag: LoopLag | None = None,
+        cores: int | None = None,
     ) -> None:
         """Describe a server; nothing is opened before `start`.
 
@@ -127,6 +128,7 @@ class Server:
             fixed_budget: the operator's own number instead of the computed one.
             connect_timeout: seconds one attempt may take.
             lag: of the event loop, so that our own slowness is not held against the server.
+            cores: processors of its machine; None when nobody knows.
         """
         self.name = name
         self.admin_login = admin
@@ -146,6 +148,7 @@ class Server:
         self._probe: asyncio.Task[None] | None = None
         self._doubt: asyncio.Task[None] | None = None
         self.lag = lag or LoopLag()
+        self.cores = cores
         self._closed = False
 
     def __repr__(self) -> str:

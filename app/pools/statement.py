@@ -207,9 +207,9 @@ def _translated(timeout: float) -> Iterator[None]:
     except (asyncpg.QueryCanceledError, TimeoutError) as error:
         raise QueryTimeout(f"The statement ran longer than {timeout:g} s.") from error
     except asyncpg.ReadOnlySQLTransactionError as error:
-        raise ReadOnly(f"The request is read-only: {error}") from error
+        raise ReadOnly(f"The request is read-only: {driver.sentence(error)}") from error
     except (asyncpg.DataError, asyncpg.TooManyConnectionsError) as error:
-        raise _refused(error) from error
+        raise driver.refused(error) from error
     except asyncpg.UnsupportedClientFeatureError as error:
         raise StatementFailed(
             "A parameter's type takes no value here; cast it to text.", sqlstate="0A000"
@@ -230,15 +230,4 @@ def _translated(timeout: float) -> Iterator[None]:
             "A value of the result cannot be shown; cast it to text.", sqlstate="0A000"
         ) from error
     except asyncpg.PostgresError as error:
-        raise _refused(error) from error
-
-
-def _refused(error: asyncpg.PostgresError) -> StatementFailed:
-    position = getattr(error, "position", None)
-    return StatementFailed(
-        # Postgres' own sentence; str(error) would say the hint and details with it.
-        getattr(error, "message", None) or str(error),
-        sqlstate=error.sqlstate,
-        hint=getattr(error, "hint", None),
-        position=int(position) if position else None,
-    )
+        raise driver.refused(error) from error

@@ -1,6 +1,7 @@
 """Deadlines of round trips: many of them, and one timer."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -61,3 +62,20 @@ async def test_ending_twice_is_no_error() -> None:
     trips.begin(wire, 5.0)
     trips.end(wire)
     trips.end(wire)
+
+
+async def test_an_answer_that_came_while_our_loop_stood_still_is_taken() -> None:
+    trips, wire = RoundTrips(), Wire()
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    trips.begin(wire, 0.3)
+
+    async def answered() -> None:
+        await answer
+        trips.end(wire)
+
+    task = asyncio.create_task(answered(), name="round trip")
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(answer.set_result, None)
+    time.sleep(0.6)  # noqa: ASYNC251 - the fault: nobody runs meanwhile
+    await asyncio.wait_for(task, 5)
+    assert wire.cut_at is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.pools.budget import ConnectionBudget
+from app.pools.budget import Claimant, ConnectionBudget
 
 
 class Clock:
@@ -29,11 +29,20 @@ class Clock:
 
 
 class TimedBudget(ConnectionBudget):
-    """A budget and its clock."""
+    """A budget, its clock, and how often it was asked for a place."""
+
+    # More than any test asks: who is asked without end is told at once.
+    MOST_TAKES = 10_000
 
     def __init__(self, limit: int = 0) -> None:
         self.clock = Clock()
+        self.takes = 0
         super().__init__(limit, clock=self.clock)
+
+    def take(self, claimant: Claimant) -> bool:
+        self.takes += 1
+        assert self.takes < self.MOST_TAKES
+        return super().take(claimant)
 
 
 class Pool:

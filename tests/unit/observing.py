@@ -33,21 +33,23 @@ def seen(
     late: int = 0,
     active: float | None = None,
     waiting: float = 0.0,
+    opened: int | None = None,
     hold_times: Histogram | None = None,
     **more: Any,
 ) -> PoolObservation:
     """One tick of a pool of *size*: *rate* callers a second hold for *hold* seconds each.
 
     *late* of them waited a second, the others not at all; *active* and *waiting* are averages,
-    and the gauges at the end. *hold_times* replaces *hold* by something less even.
+    and the gauges at the end, when *opened* connections are open, or all. *hold_times* replaces
+    *hold* by something less even.
     """
     callers = round(rate * TICK)
     busy = min(rate * hold, float(size)) if active is None else active
-    leased = round(busy)
+    leased, opened = round(busy), size if opened is None else opened
     facts: dict[str, Any] = {
         "metrics": PoolMetrics(
-            total_connections=max(size, leased),
-            idle_connections=max(0, size - leased),
+            total_connections=max(opened, leased),
+            idle_connections=max(0, opened - leased),
             active_connections=leased,
             waiting_requests=round(waiting),
         ),

@@ -297,3 +297,19 @@ def test_a_flood_gives_up_one_connection_when_the_reserve_has_no_place_left() ->
     assert (noisy.connecting, budget.used) == (0, 13)
     budget.clock.let_pass(1.1)
     assert (noisy.connecting, budget.used) == (1, 14)
+
+
+def test_two_pools_used_a_moment_ago_do_not_pass_a_place_to_and_fro() -> None:
+    budget = TimedBudget(20)
+    pools = [Pool(name, budget) for name in ("one", "other")]
+    for pool in pools:
+        pool.max_size = 20
+        pool.with_leased(10)
+    for pool in pools:
+        pool.ask(5)
+        budget.used_now(pool, budget.clock.now)
+    asked = budget.takes
+    pools[0].leased -= 1
+    budget.give_back()
+    assert sum(pool.connecting for pool in pools) == 1
+    assert budget.takes - asked < 10

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 import app.domain
-from app.domain.desired import AdvisorMode
+from app.domain.mode import AdvisorMode
 from app.domain.recommendation import RecommendationStatus
 
 
@@ -54,11 +54,12 @@ def test_advice_is_ignored_shown_or_applied() -> None:
     assert [str(mode) for mode in AdvisorMode] == ["off", "recommend", "apply"]
 
 
-def test_a_recommendation_ends_in_one_of_four_ways() -> None:
+def test_a_recommendation_ends_in_one_of_five_ways() -> None:
     assert [str(status) for status in RecommendationStatus] == [
         "open",
         "applied",
         "dismissed",
         "superseded",
         "expired",
+        "undone",
     ]

@@ -78,11 +78,11 @@ def test_a_pool_without_leases_has_no_load() -> None:
     assert forecast_after((0.0, 0.1)).load(CONFIG).offered == 0.0
 
 
-def test_a_hold_inflated_under_load_counts_for_half_as_much_again_only() -> None:
+def test_a_hold_inflated_under_load_counts_only_in_part() -> None:
     forecast = forecast_after(*[(60.0, 0.1)] * 30, *[(60.0, 1.0)] * 60)
     assert forecast.hold == pytest.approx(0.9, rel=0.1)
     assert forecast.base_hold == pytest.approx(0.1, rel=0.05)
-    assert forecast.load(CONFIG).hold == pytest.approx(0.15, rel=0.05)
+    assert forecast.load(CONFIG).hold == pytest.approx(0.1 * CONFIG.hold_inflation, rel=0.05)
     assert forecast.is_inflated(CONFIG)
     assert not forecast.rebased().is_inflated(CONFIG)
 

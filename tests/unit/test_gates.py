@@ -21,7 +21,7 @@ CONFIG = DemandConfig()
         ({"state": PoolState.WARMING_UP}, ReasonCode.NOT_READY),
         ({"connect_failures": 1}, ReasonCode.CONNECTS_FAILING),
         ({"loop_lag_seconds": 0.101}, ReasonCode.LOOP_LAG),
-        ({"mean_open": 7.9, "waiting": 1.0}, ReasonCode.OPEN_BELOW_TARGET),
+        ({"mean_open": 7.9, "opened": 7, "waiting": 1.0}, ReasonCode.OPEN_BELOW_TARGET),
     ],
 )
 def test_an_observation_that_says_nothing_is_told_why(
@@ -37,10 +37,11 @@ def test_an_observation_that_says_nothing_is_told_why(
     [
         ({}, False),
         ({"loop_lag_seconds": 0.1}, False),
-        ({"mean_open": 2.0}, False),
-        ({"mean_open": 2.0, "waiting": 0.9}, False),
-        ({"mean_open": 8.0, "waiting": 30.0}, False),
-        ({"mean_open": 2.0, "waiting": 30.0}, True),
+        ({"mean_open": 2.0, "opened": 2}, False),
+        ({"mean_open": 2.0, "opened": 2, "waiting": 0.9}, False),
+        ({"mean_open": 8.0, "opened": 2, "waiting": 30.0}, False),
+        ({"mean_open": 2.0, "opened": 10, "waiting": 30.0}, False),
+        ({"mean_open": 2.0, "opened": 2, "waiting": 30.0}, True),
     ],
 )
 def test_an_ordinary_observation_passes(facts: dict[str, Any], *, is_resized: bool) -> None:

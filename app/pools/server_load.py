@@ -1,0 +1,100 @@
+"""What a database does while its pools are used, sampled from `pg_stat_activity`.
+
+Looks, and changes nothing. A server that does not answer, or shows us only our own back-ends,
+is not judged: then nobody knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+from app.domain.advisor import ServerLoad
+from app.domain.errors import PoolkeeperError
+from app.pools.server import Server
+
+_LOOK_DEADLINE = 1.0
+# Some seconds' worth: a single look is chance.
+_REMEMBERED = 10
+_MEMORY_SECONDS = 30.0
+# Shares of fewer active back-ends than this, over all looks, say nothing.
+_ENOUGH_ACTIVE = 10
+
+# Others' back-ends show no state to those who may not see it.
+_LOOK = """
+select count(*) filter (where state is null) as hidden,
+       count(*) filter (where state = 'active') as active,
+       count(*) filter (where state = 'active' and wait_event_type is null) as running,
+       count(*) filter (where state = 'active' and wait_event_type in ('Lock', 'LWLock'))
+           as locked,
+       count(*) filter (where state = 'active' and wait_event_type = 'IO') as io,
+       count(*) filter (where state = 'active' and wait_event = 'ClientWrite') as client_write,
+       count(*) filter (where application_name like 'poolkeeper/%') as ours,
+       count(*) filter (where application_name like 'poolkeeper/%'
+           and state like 'idle in transaction%'
+           and state_change < clock_timestamp() - interval '50 ms') as idle_in_transaction
+from pg_stat_activity
+where backend_type = 'client backend' and pid <> pg_backend_pid()
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    at: float
+    active: int
+    running: int
+    locked: int
+    io: int
+    client_write: int
+    ours: int
+    idle_in_transaction: int
+
+
+class ServerLoads:
+    """Every server's load: `look` again and again, and ask for one when it is needed."""
+
+    def __init__(self, servers: Mapping[str, Server]) -> None:
+        """Look at *servers*, those of them whose connections are used."""
+        self._servers = servers
+        self._looks: dict[str, deque[_Look]] = {name: deque(maxlen=_REMEMBERED) for name in servers}
+
+    def of(self, server: str) -> ServerLoad | None:
+        """What a server did in the last half minute at most; None when nobody could look."""
+        since = monotonic() - _MEMORY_SECONDS
+        looks = [look for look in self._looks.get(server, ()) if look.at >= since]
+        if not looks:
+            return None
+        active = sum(look.active for look in looks)
+        ours = sum(look.ours for look in looks)
+
+        def share(count: int, whole: int) -> float:
+            return count / whole if whole >= _ENOUGH_ACTIVE else 0.0
+
+        return ServerLoad(
+            cores=self._servers[server].cores,
+            running=sum(look.running for look in looks) / len(looks),
+            lock_share=share(sum(look.locked for look in looks), active),
+            io_share=share(sum(look.io for look in looks), active),
+            idle_in_transaction_share=share(sum(look.idle_in_transaction for look in looks), ours),
+            client_write_share=share(sum(look.client_write for look in looks), active),
+            samples=len(looks),
+        )
+
+    async def look(self) -> None:
+        """Look at every server once, all at a time; none of them holds up another for long."""
+        await asyncio.gather(*(self._look_at(server) for server in self._servers.values()))
+
+    async def _look_at(self, server: Server) -> None:
+        if not (server.is_available and server.budget.used):
+            return
+        try:
+            async with asyncio.timeout(_LOOK_DEADLINE), server.admin() as connection:
+                row = await connection.fetchrow(_LOOK)
+        except (PoolkeeperError, TimeoutError):
+            return
+        found: dict[str, int] = dict(row or {})
+        if found and not found.pop("hidden"):
+            self._looks[server.name].append(_Look(at=monotonic(), **found))
