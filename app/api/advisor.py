@@ -2,81 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.advice_view import ConfidenceField, Evidence, Expected, Wanted, advice_fields
+from app.api.advisor_config import AdvisorConfig, DemandKnobs, PoolSizeNumber, shown
+from app.api.auth import MAY_ADMIN, MAY_READ, ON_WHOLE_SERVICE, refuse_bound
 from app.api.body import RequestBody
-from app.api.deps import ActorDep, Service, ServiceDep
-from app.api.problems import documented
-from app.api.versions import IfMatchHeader, etag, expected_generation
-from app.domain.advisor import Action, PoolPressureMonitorConfig, PoolSizingAdvisor, ReasonCode
-from app.domain.desired import AdvisorMode, AdvisorSettings
-from app.domain.pool import MAX_POOL_SIZE, PoolMetrics
+from app.api.deps import ActorDep, CallerDep, Service, ServiceDep
+from app.api.plan import DryRunQuery, Plan, show_plan
+from app.api.problems import documented, invalid
+from app.api.strict_route import StrictRoute
+from app.api.versions import PreconditionsDep, etag
+from app.control.what_if import what_if
+from app.domain.advisor import (
+    Action,
+    PoolPressureMonitorConfig,
+    PoolSizingAdvisor,
+    PoolSizingRecommendation,
+    ReasonCode,
+)
+from app.domain.desired import AdvisorRule, AdvisorSettings
+from app.domain.errors import TenantNotFound
+from app.domain.mode import AdvisorMode
+from app.domain.pool import PoolMetrics
+from app.domain.tenant import TENANT_ID_PATTERN
 
 _MANY = 1_000_000
-_DAY_MS = 86_400_000
 
-router = APIRouter(prefix="/v1/advisor", tags=["advisor"])
+router = APIRouter(prefix="/v1/advisor", tags=["advisor"], route_class=StrictRoute)
 
-Rule = Annotated[Literal["hysteresis"], Field(description="How sizes are judged.")]
-PoolSizeNumber = Annotated[int, Field(ge=1, le=MAX_POOL_SIZE)]
+Rule = Annotated[AdvisorRule, Field(strict=False, description="How sizes are judged.")]
 Mode = Annotated[
     AdvisorMode,
     Field(
         strict=False,
         description="`off`: nothing is sampled. `recommend`: advice waits for a person. "
-        "`apply`: it is obeyed at once.",
+        "`apply`: it is obeyed at once. A tenant may have a mode of its own.",
     ),
 ]
-
-
-class AdvisorConfig(RequestBody):
-    """Knobs of the rule; a knob left out stays as it is."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [asdict(PoolPressureMonitorConfig(enabled=True))]}
-    )
-
-    enabled: bool | None = Field(
-        default=None,
-        description="The published rule's own switch, true unless the mode is `off`. "
-        "The mode decides; in a request this is not looked at.",
-    )
-    min_pool_size: PoolSizeNumber | None = Field(
-        default=None, description="Never advise fewer connections; below max_pool_size."
-    )
-    max_pool_size: PoolSizeNumber | None = Field(
-        default=None, description="Never advise more connections."
-    )
-    target_queue_depth: int | None = Field(
-        default=None, ge=0, le=_MANY, description="Callers that may wait: more count as too many."
-    )
-    scale_up_step: PoolSizeNumber | None = Field(
-        default=None, description="Connections added at a time."
-    )
-    scale_down_step: PoolSizeNumber | None = Field(
-        default=None, description="Connections removed at a time."
-    )
-    scale_down_idle_ratio: float | None = Field(
-        default=None, ge=0, le=1, description="Share of idle connections: more count as too many."
-    )
-    tuning_interval_ms: int | None = Field(
-        default=None, ge=100, le=_DAY_MS, description="Milliseconds between two samples."
-    )
-    samples_before_action: int | None = Field(
-        default=None, ge=1, le=1000, description="Samples in a row that must agree."
-    )
-
-    def onto(self, config: PoolPressureMonitorConfig) -> PoolPressureMonitorConfig:
-        """*config* with these knobs.
-
-        Raises:
-            InvalidInput: they do not fit together.
-        """
-        return replace(config, **self.model_dump(exclude_none=True, exclude={"enabled"}))
 
 
 class AdvisorBody(RequestBody):
@@ -84,7 +51,10 @@ class AdvisorBody(RequestBody):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"mode": "apply", "config": {"max_pool_size": 20, "scale_up_step": 2}}]
+            "examples": [
+                {"mode": "apply", "config": {"patience_seconds": 0.1, "late_share": 0.02}},
+                {"rule": "hysteresis", "config": {"max_pool_size": 20, "scale_up_step": 2}},
+            ]
         }
     )
 
@@ -97,7 +67,7 @@ class AdvisorCounters(BaseModel):
     """What came of it since the service started."""
 
     adjustments_total: int = Field(
-        description="Times the rule asked for another size of a pool.", examples=[3]
+        description="Times the rule asked for another size of any pool.", examples=[3]
     )
     open_recommendations: int = Field(description="Waiting for a decision now.", examples=[1])
 
@@ -105,9 +75,11 @@ class AdvisorCounters(BaseModel):
 class AdvisorView(BaseModel):
     """How the advisor works, and what came of it."""
 
-    rule: Rule
+    rule: Rule = Field(examples=["demand"])
     mode: Mode = Field(examples=["recommend"])
-    config: AdvisorConfig
+    config: DemandKnobs | PoolPressureMonitorConfig = Field(
+        description="The knobs of the rule in force."
+    )
     generation: int = Field(
         description="Grows with every change; the ETag. 0: nothing was ever changed.", examples=[1]
     )
@@ -127,17 +99,56 @@ class EvaluateMetrics(RequestBody):
 
 
 class EvaluateBody(RequestBody):
-    """A pool that looks the same so many samples in a row."""
+    """Either a pool that looks the same so many samples in a row, or a tenant's live pool."""
 
-    rule: Rule = Field(default="hysteresis", examples=["hysteresis"])
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "metrics": {
+                        "total_connections": 10,
+                        "idle_connections": 0,
+                        "active_connections": 10,
+                        "waiting_requests": 8,
+                    },
+                    "samples": 3,
+                },
+                {"tenant": "acme", "late_ms": 20, "late_share": 0.001},
+            ]
+        }
+    )
+
+    rule: Rule | None = Field(
+        default=None,
+        description="For `metrics` hysteresis, the only rule that needs no past; for a tenant by "
+        "default the rule in force.",
+        examples=["hysteresis"],
+    )
     config: AdvisorConfig = Field(
         default=AdvisorConfig(),
         description="Knobs to try; one left out is as it is in force now.",
         examples=[{"scale_up_step": 5, "samples_before_action": 3}],
     )
-    metrics: EvaluateMetrics
+    metrics: EvaluateMetrics | None = None
     samples: int = Field(
-        default=1, ge=1, le=1000, description="How often the rule sees it.", examples=[3]
+        default=1, ge=1, le=1000, description="How often the rule sees them.", examples=[3]
+    )
+    tenant: Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)] | None = Field(
+        default=None,
+        description="Judge the last minutes of this tenant's open pool.",
+        examples=["acme"],
+    )
+    late_ms: Annotated[float, Field(gt=0, le=86_400_000, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="demand: a caller that waits longer is late; patience_seconds otherwise.",
+    )
+    late_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+        default=None, description="demand: share of callers that may be late."
+    )
+    budget: PoolSizeNumber | None = Field(
+        default=None,
+        description="Connections that all pools of the server may have; by default nothing is "
+        "divided. Not for a key that is bound to tenants.",
     )
 
 
@@ -149,60 +160,127 @@ class Evaluation(BaseModel):
     new_size: int = Field(examples=[15])
     reason_code: ReasonCode = Field(examples=["queue_above_target"])
     reason: str = Field(examples=["8 requests waiting (threshold 3); grown by 5"])
+    wanted: Wanted
+    confidence: ConfidenceField
+    evidence: Evidence
+    expected: Expected
 
 
-@router.get("", summary="Show the advisor", responses=documented())
+@router.get("", dependencies=[MAY_READ], summary="Show the advisor", responses=documented())
 async def get_advisor(service: ServiceDep, response: Response) -> AdvisorView:
     """Its rule, mode and knobs, and its counters. Works while the catalog is away."""
     return _show(service, response)
 
 
-@router.put("", summary="Change the advisor", responses=documented(400, 412, 413, 415))
+@router.put(
+    "",
+    dependencies=[MAY_ADMIN, ON_WHOLE_SERVICE],
+    summary="Change the advisor",
+    responses=documented(408, 412, 413, 415, 428),
+)
 async def put_advisor(
     body: AdvisorBody,
     service: ServiceDep,
+    *,
     actor: ActorDep,
     response: Response,
-    if_match: IfMatchHeader = None,
-) -> AdvisorView:
-    """Change its mode or knobs for all pools; samples are counted anew.
+    preconditions: PreconditionsDep,
+    dry_run: DryRunQuery = False,
+) -> AdvisorView | Plan:
+    """Change its rule, mode or knobs for all pools; what it has seen counts no more.
 
-    What is left out stays as it is; the same again changes nothing and keeps the ETag.
+    `config` is that of the chosen rule; the other rule's knobs are kept. What is left out stays
+    as it is; the same again changes nothing and keeps the ETag. A key that
+    is bound to tenants cannot do this.
     """
     before = service.advising.settings
+    expected = preconditions.expected(before.generation)
     mode = body.mode or before.mode
-    config = replace(body.config.onto(before.config), enabled=mode is not AdvisorMode.OFF)
-    settings = AdvisorSettings(rule=body.rule or before.rule, mode=mode, config=config)
-    await service.advising.put_settings(
-        settings,
-        actor,
-        expected_generation=expected_generation(if_match, None, exists=True),
+    hysteresis = replace(before.hysteresis, enabled=mode is not AdvisorMode.OFF)
+    settings = body.config.onto(
+        replace(before, rule=body.rule or before.rule, mode=mode, hysteresis=hysteresis)
     )
+    if dry_run:
+        preview = service.previews.put_advisor(settings)
+        return show_plan(service, response, preview, needs_catalog=True)
+    await service.advising.put_settings(settings, actor, expected_generation=expected)
     return _show(service, response)
 
 
 @router.post(
-    "/evaluate", summary="Ask what the advisor would say", responses=documented(400, 413, 415)
+    "/evaluate",
+    dependencies=[MAY_READ],
+    summary="Ask what the advisor would say",
+    responses=documented(404, 408, 409, 413, 415),
 )
-async def evaluate_advisor(body: EvaluateBody, service: ServiceDep) -> Evaluation:
-    """Feed a fresh advisor the same numbers `samples` times and answer what it says at last.
+async def evaluate_advisor(
+    body: EvaluateBody, request: Request, service: ServiceDep, caller: CallerDep
+) -> Evaluation:
+    """Ask a fresh advisor about given numbers, or "what if" about a tenant's live pool.
 
-    Changes nothing, touches no pool, and works in every mode.
+    `metrics` are shown to it `samples` times, and what it says at last is answered. With `tenant`
+    it sees the last minutes of that tenant's open pool, and may be given another lateness, rule,
+    knobs or budget. Changes nothing, touches no pool, and works in every mode.
     """
-    advisor = PoolSizingAdvisor(body.config.onto(service.advising.settings.config))
+    if body.tenant is None:
+        return _evaluation(_of_metrics(body, service))
+    if body.metrics is not None:
+        raise invalid("body", "metrics", code="not_both", detail="Give a tenant or metrics.")
+    if not caller.sees(body.tenant):
+        raise TenantNotFound(f"There is no tenant {body.tenant}.")
+    if body.budget is not None:
+        await refuse_bound(request)
+    account = service.manager.account(body.tenant)
+    settings = _tried(body, service.advising.settings)
+    return _evaluation(
+        await what_if(service.manager, service.observing, account, settings, budget=body.budget)
+    )
+
+
+def _of_metrics(body: EvaluateBody, service: Service) -> PoolSizingRecommendation:
+    if body.metrics is None:
+        raise invalid("body", "metrics", code="missing", detail="Give metrics, or a tenant.")
+    if body.rule is AdvisorRule.DEMAND:
+        raise invalid(
+            *("body", "rule"),
+            code="needs_a_tenant",
+            detail="The demand rule judges what happened over time: name a tenant.",
+        )
+    for name in ("late_ms", "late_share", "budget"):
+        if getattr(body, name) is not None:
+            raise invalid(
+                "body", name, code="needs_a_tenant", detail="It is of use with a tenant only."
+            )
+    settings = replace(service.advising.settings, rule=AdvisorRule.HYSTERESIS)
+    advisor = PoolSizingAdvisor(body.config.onto(settings).hysteresis)
     metrics = PoolMetrics(**body.metrics.model_dump())
     for _ in range(body.samples - 1):
         advisor.evaluate(metrics)
-    return Evaluation(**asdict(advisor.evaluate(metrics)))
+    return advisor.evaluate(metrics)
+
+
+def _tried(body: EvaluateBody, settings: AdvisorSettings) -> AdvisorSettings:
+    """*settings* with what is to be tried."""
+    tried = body.config.onto(replace(settings, rule=body.rule or settings.rule))
+    demand = tried.demand
+    if body.late_ms is not None:
+        demand = replace(demand, patience_seconds=body.late_ms / 1000)
+    if body.late_share is not None:
+        demand = replace(demand, late_share=body.late_share)
+    return replace(tried, demand=demand)
+
+
+def _evaluation(advice: PoolSizingRecommendation) -> Evaluation:
+    return Evaluation(**advice_fields(advice))
 
 
 def _show(service: Service, response: Response) -> AdvisorView:
     settings = service.advising.settings
     response.headers["ETag"] = etag(settings.generation)
     return AdvisorView(
-        rule="hysteresis",
+        rule=settings.rule,
         mode=settings.mode,
-        config=AdvisorConfig(**asdict(settings.config)),
+        config=shown(settings),
         generation=settings.generation,
         counters=AdvisorCounters(
             adjustments_total=service.advising.adjustments_total,

@@ -11,7 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.advice_view import AdviceView
+from app.api.caller import Caller
 from app.api.deps import Service
+from app.control.snapshot import PoolRow
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from app.pools.account import TenantAccount
@@ -36,6 +39,7 @@ POOL_EXAMPLE: dict[str, Any] = {
     "leak_suspects": [],
     "generation": 1,
     "stale": False,
+    "advice": None,
 }
 
 
@@ -65,7 +69,7 @@ class PoolView(BaseModel):
 
     pool_id: str = Field(description="The tenant's id, or `shared@` and the server.")
     tenant: str | None = Field(description="Whose pool it is; null for a shared one.")
-    tenants: int = Field(description="How many tenants it serves.")
+    tenants: int = Field(description="How many tenants it serves, of those the key may see.")
     shared: bool
     strategy: PoolStrategy
     server: str
@@ -87,15 +91,60 @@ class PoolView(BaseModel):
         description="Grows with every change of what is wanted, from 0 for nothing; the ETag."
     )
     stale: bool = Field(description="Whether the catalog is away, and this is from memory.")
+    advice: AdviceView | None = Field(
+        default=None,
+        description="The advisor's last word about it; null before there is one, where its mode "
+        "is off, and in lists.",
+    )
 
 
-def show_pool(service: Service, pool: TenantPool) -> PoolView:
-    """An open pool, as it is now."""
+def show_row(row: PoolRow, caller: Caller, *, tenants: int, stale: bool) -> PoolView:
+    """An open pool, as of a snapshot; of its tenants those the caller may see are counted."""
+    is_shared = row.strategy is PoolStrategy.SHARED
+    return PoolView(
+        pool_id=row.pool_id,
+        tenant=None if is_shared else row.pool_id,
+        tenants=tenants,
+        shared=is_shared,
+        strategy=row.strategy,
+        server=row.server,
+        open=True,
+        state=row.state,
+        desired=_wanted(row.desired, paused=row.paused),
+        size=row.metrics.total_connections,
+        idle=row.metrics.idle_connections,
+        active=row.metrics.active_connections,
+        waiting=row.metrics.waiting_requests,
+        access_count=row.access_count,
+        wait_p99_ms=row.stats.wait.p99_ms,
+        leak_suspects=[
+            LeakSuspectView(**asdict(suspect))
+            for suspect in row.suspects
+            if caller.sees(suspect.tenant)
+        ],
+        generation=row.generation,
+        stale=stale,
+    )
+
+
+def visible_pools(service: Service, caller: Caller) -> list[TenantPool]:
+    """The open pools that serve a tenant of the caller's."""
+    pools = service.manager.pools()
+    if caller.tenants is None:
+        return list(pools)
+    theirs = set(_their_pools(service, caller.tenants))
+    return [pool for pool in pools if pool.pool_id in theirs]
+
+
+def show_pool(service: Service, pool: TenantPool, caller: Caller) -> PoolView:
+    """An open pool, as it is now; of a shared one's borrowers only those the caller may see."""
     strategy = pool.config.strategy
-    closed = _closed(service, pool.pool_id, strategy, pool.server.name)
+    closed = _closed(service, pool.pool_id, strategy, pool.server.name, caller)
     now = pool.metrics
+    verdict = service.advising.verdicts.get(pool.pool_id)
     return closed.model_copy(
         update={
+            "advice": AdviceView.of(verdict, caller) if verdict else None,
             "open": True,
             "state": pool.state,
             "size": now.total_connections,
@@ -105,22 +154,26 @@ def show_pool(service: Service, pool: TenantPool) -> PoolView:
             "access_count": service.manager.access_count(pool),
             "wait_p99_ms": service.manager.pool_stats(pool).wait.p99_ms,
             "leak_suspects": [
-                LeakSuspectView(**asdict(suspect)) for suspect in pool.leak_suspects(monotonic())
+                LeakSuspectView(**asdict(suspect))
+                for suspect in pool.leak_suspects(monotonic())
+                if caller.sees(suspect.tenant)
             ],
         }
     )
 
 
-def show_pool_of(service: Service, account: TenantAccount) -> PoolView:
+def show_pool_of(service: Service, account: TenantAccount, caller: Caller) -> PoolView:
     """The pool of *account*'s tenant, open or not."""
     spec = account.tenant.spec
     pool = service.manager.find(spec.pool_id)
     if pool is not None:
-        return show_pool(service, pool)
-    return _closed(service, spec.pool_id, spec.strategy, spec.server)
+        return show_pool(service, pool, caller)
+    return _closed(service, spec.pool_id, spec.strategy, spec.server, caller)
 
 
-def _closed(service: Service, pool_id: str, strategy: PoolStrategy, server: str) -> PoolView:
+def _closed(
+    service: Service, pool_id: str, strategy: PoolStrategy, server: str, caller: Caller
+) -> PoolView:
     manager = service.manager
     desired = manager.desired.get(pool_id)
     size: PoolSize = manager.desired_size(pool_id, strategy)
@@ -128,18 +181,13 @@ def _closed(service: Service, pool_id: str, strategy: PoolStrategy, server: str)
     return PoolView(
         pool_id=pool_id,
         tenant=None if is_shared else pool_id,
-        tenants=manager.tenants_of(pool_id),
+        tenants=_tenants_of(service, pool_id, caller),
         shared=is_shared,
         strategy=strategy,
         server=server,
         open=False,
         state=PoolState.CLOSED,
-        desired=DesiredSize(
-            min_size=size.min_size,
-            max_size=size.max_size,
-            warmup_size=size.warmup_size,
-            paused=desired.paused if desired else False,
-        ),
+        desired=_wanted(size, paused=desired.paused if desired else False),
         size=0,
         idle=0,
         active=0,
@@ -150,3 +198,24 @@ def _closed(service: Service, pool_id: str, strategy: PoolStrategy, server: str)
         generation=desired.generation if desired else 0,
         stale=not service.catalog.available,
     )
+
+
+def _wanted(size: PoolSize, *, paused: bool) -> DesiredSize:
+    return DesiredSize(
+        min_size=size.min_size,
+        max_size=size.max_size,
+        warmup_size=size.warmup_size,
+        paused=paused,
+    )
+
+
+def _tenants_of(service: Service, pool_id: str, caller: Caller) -> int:
+    if caller.tenants is None:
+        return service.manager.tenants_of(pool_id)
+    return _their_pools(service, caller.tenants).count(pool_id)
+
+
+def _their_pools(service: Service, tenants: frozenset[str]) -> list[str]:
+    """The pool of each of *tenants*, as far as there are such tenants."""
+    accounts = service.manager.accounts
+    return [accounts[tenant].tenant.spec.pool_id for tenant in accounts.keys() & tenants]

@@ -6,19 +6,28 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from app.api.deps import ActorDep, CursorQuery, LimitQuery, Service, ServiceDep
+from app.api.advice_view import ConfidenceField, Evidence, Expected, Wanted, advice_fields
+from app.api.auth import MAY_OPERATE, MAY_READ
+from app.api.caller import Caller
+from app.api.deps import ActorDep, CallerDep, CursorQuery, LimitQuery, Service, ServiceDep
 from app.api.events import PoolQuery, TenantQuery
 from app.api.moment import Moment
 from app.api.paging import decode_cursor, page_of
+from app.api.plan import DryRunQuery, Plan, show_plan
 from app.api.problems import documented, invalid
-from app.domain.advisor import Action, ReasonCode
-from app.domain.errors import CatalogUnavailable
-from app.domain.recommendation import Recommendation, RecommendationStatus
+from app.api.strict_route import StrictRoute
+from app.domain.advisor import Action, Move, ReasonCode
+from app.domain.errors import CatalogUnavailable, RecommendationNotFound
+from app.domain.recommendation import (
+    Recommendation,
+    RecommendationKind,
+    RecommendationStatus,
+)
 
-router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"])
+router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"], route_class=StrictRoute)
 
 # A forged cursor may hold any moment, and only ours can be compared and stored.
 _POSITION: TypeAdapter[tuple[datetime, UUID]] = TypeAdapter(tuple[Moment, UUID])
@@ -33,6 +42,23 @@ RecommendationId = Annotated[
 ]
 
 
+async def _is_theirs(
+    recommendation_id: RecommendationId, service: ServiceDep, caller: CallerDep
+) -> None:
+    """To a key that is bound to tenants there is no recommendation about another's pool.
+
+    Raises:
+        RecommendationNotFound: it is about one.
+    """
+    if caller.tenants is not None:
+        found = await service.catalog.recommendations.get(recommendation_id)
+        if not caller.sees(found.tenant):
+            raise RecommendationNotFound
+
+
+_THEIRS = Depends(_is_theirs)
+
+
 class SampleView(BaseModel):
     """One look at a pool."""
 
@@ -43,19 +69,33 @@ class SampleView(BaseModel):
 
 
 class RecommendationView(BaseModel):
-    """A size for one pool, why, and what became of it."""
+    """A size for one pool, or a move for one tenant, why, and what became of it."""
 
     id: UUID = Field(examples=["3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e"])
     pool: str = Field(examples=["acme"])
     tenant: str | None = Field(
         description="Whose pool it is; null for a shared pool.", examples=["acme"]
     )
-    rule: str = Field(examples=["hysteresis"])
-    action: Action = Field(examples=["scale_up"])
-    current_size: int = Field(description="Connections open when it was made.", examples=[5])
-    new_size: int = Field(description="The recommended max_size.", examples=[10])
-    reason_code: ReasonCode = Field(examples=["queue_above_target"])
-    reason: str = Field(examples=["8 requests waiting (threshold 3); grown by 5"])
+    kind: RecommendationKind = Field(
+        description="`resize`: another size. `move`: another kind of pool for a tenant; never "
+        "applied by itself, and its size stays as it is.",
+        examples=["resize"],
+    )
+    move: Move | None = Field(description="Where to; null for a resize.", examples=[None])
+    rule: str = Field(examples=["demand"])
+    action: Action = Field(description="`stable` for a move.", examples=["scale_up"])
+    current_size: int = Field(
+        description="The size the rule started from: hysteresis from the connections open, every "
+        "other from max_size.",
+        examples=[5],
+    )
+    new_size: int = Field(description="The recommended max_size.", examples=[12])
+    wanted: Wanted
+    reason_code: ReasonCode = Field(examples=["demand_above_size"])
+    reason: str = Field(examples=["41.3 callers a second keep 6.2 connections busy: grow to 12"])
+    confidence: ConfidenceField
+    evidence: Evidence
+    expected: Expected
     max_size: int = Field(description="The max_size in force when it was made.", examples=[5])
     metrics: SampleView = Field(description="The sample it rests on.")
     status: RecommendationStatus = Field(examples=["open"])
@@ -75,11 +115,9 @@ class RecommendationView(BaseModel):
             pool=recommendation.pool_id,
             tenant=recommendation.tenant,
             rule=recommendation.rule,
-            action=advice.action,
-            current_size=advice.current_size,
-            new_size=advice.new_size,
-            reason_code=advice.reason_code,
-            reason=advice.reason,
+            kind=recommendation.kind,
+            move=recommendation.move,
+            **advice_fields(advice),
             max_size=recommendation.max_size,
             metrics=SampleView(
                 total_connections=sample.total_connections,
@@ -107,9 +145,10 @@ class RecommendationList(BaseModel):
     )
 
 
-@router.get("", summary="List recommendations", responses=documented())
+@router.get("", dependencies=[MAY_READ], summary="List recommendations", responses=documented())
 async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     service: ServiceDep,
+    caller: CallerDep,
     status: Annotated[
         RecommendationStatus | None, Query(description="Only those of which this became.")
     ] = None,
@@ -121,18 +160,25 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     """What the advisor said, newest first, and what became of it.
 
     A shared pool belongs to no single tenant: ask for it with `pool`. While the catalog is away
-    the open ones are answered from memory, with `stale: true`.
+    the open ones are answered from memory, with `stale: true`. A key that is bound to tenants is
+    shown what concerns their own pools.
     """
     before = _position(cursor) if cursor else None
     stale = False
     try:
         found = await service.catalog.recommendations.page(
-            status=status, pool_id=pool, tenant=tenant, before=before, limit=limit + 1
+            status=status,
+            pool_id=pool,
+            tenant=tenant,
+            before=before,
+            limit=limit + 1,
+            among=caller.tenants,
         )
     except CatalogUnavailable:
         if status not in (None, RecommendationStatus.OPEN):  # in the catalog alone
             raise
-        found, stale = _open(service, tenant=tenant, pool=pool, before=before), True
+        found = _open(service, caller, tenant=tenant, pool=pool, before=before)
+        stale = True
     items, next_cursor = page_of(found, limit, _key)
     return RecommendationList(
         items=[RecommendationView.of(each) for each in items], next_cursor=next_cursor, stale=stale
@@ -141,32 +187,55 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
 
 @router.post(
     "/{id}/apply",  # noqa: FAST003 - it is the parameter's alias
+    dependencies=[MAY_OPERATE, _THEIRS],
     summary="Apply a recommendation",
     responses=documented(404, 409),
 )
 async def apply_recommendation(
-    recommendation_id: RecommendationId, service: ServiceDep, actor: ActorDep
-) -> RecommendationView:
+    recommendation_id: RecommendationId,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    dry_run: DryRunQuery = False,
+) -> RecommendationView | Plan:
     """Give the pool the recommended `max_size`, recorded like any other change of it.
 
-    One that is no longer open answers 409 `recommendation-closed`.
+    One that is no longer open answers 409 `recommendation-closed`; a move is a person's work and
+    answers 409 `recommendation-is-a-move`.
     """
-    return RecommendationView.of(await service.advising.apply(recommendation_id, actor))
+    if dry_run:
+        preview = await service.previews.close_recommendation(
+            recommendation_id, RecommendationStatus.APPLIED
+        )
+        return show_plan(service, response, preview)
+    return RecommendationView.of(await service.obeying.apply(recommendation_id, actor))
 
 
 @router.post(
     "/{id}/dismiss",  # noqa: FAST003 - it is the parameter's alias
+    dependencies=[MAY_OPERATE, _THEIRS],
     summary="Dismiss a recommendation",
     responses=documented(404, 409),
 )
 async def dismiss_recommendation(
-    recommendation_id: RecommendationId, service: ServiceDep, actor: ActorDep
-) -> RecommendationView:
+    recommendation_id: RecommendationId,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    dry_run: DryRunQuery = False,
+) -> RecommendationView | Plan:
     """Leave the pool as it is.
 
     One that is no longer open answers 409 `recommendation-closed`.
     """
-    return RecommendationView.of(await service.advising.dismiss(recommendation_id, actor))
+    if dry_run:
+        preview = await service.previews.close_recommendation(
+            recommendation_id, RecommendationStatus.DISMISSED
+        )
+        return show_plan(service, response, preview)
+    return RecommendationView.of(await service.obeying.dismiss(recommendation_id, actor))
 
 
 def _key(recommendation: Recommendation) -> tuple[str, str]:
@@ -185,6 +254,7 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
 
 def _open(
     service: Service,
+    caller: Caller,
     *,
     tenant: str | None,
     pool: str | None,
@@ -194,7 +264,8 @@ def _open(
     found = [
         each
         for each in service.advising.open.values()
-        if (tenant is None or each.tenant == tenant)
+        if caller.sees(each.tenant)
+        and (tenant is None or each.tenant == tenant)
         and (pool is None or each.pool_id == pool)
         and (before is None or (each.created_at, each.id) < before)
     ]

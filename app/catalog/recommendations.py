@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, insert, select, tuple_, update
+from sqlalchemy import RowMapping, Update, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.database import Database
@@ -116,6 +116,7 @@ class Recommendations:
         at: datetime,
         closed_by: str,
         event: Event | None = None,
+        undoes_growth: bool = False,
     ) -> Recommendation:
         """Close an open one; *event* is recorded in the same transaction.
 
@@ -125,6 +126,7 @@ class Recommendations:
             at: when.
             closed_by: through whom, an actor's name.
             event: None when another change tells of it, as a resize does.
+            undoes_growth: the growth applied to its pool last is undone by it.
 
         Raises:
             RecommendationNotFound: there is none with this id.
@@ -142,32 +144,11 @@ class Recommendations:
             if row is None:
                 found = await _find(connection, recommendation_id)
                 raise RecommendationClosed(f"The recommendation is {found.status} already.")
+            if undoes_growth:
+                await connection.execute(_undo_growth(row["pool_id"]))
             if event is not None:
                 await record(connection, event)
             return _recommendation(row)
-
-    async def undo_growth(self, pool_id: str) -> None:
-        """Mark the growth that was applied to a pool last as undone, if there is one."""
-        column = recommendations.c
-        last = (
-            select(column.id)
-            .where(
-                column.pool_id == pool_id,
-                column.kind == RecommendationKind.RESIZE,
-                column.action == Action.SCALE_UP,
-                column.status == RecommendationStatus.APPLIED,
-            )
-            .order_by(column.closed_at.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        change = (
-            update(recommendations)
-            .where(column.id == last)
-            .values(status=RecommendationStatus.UNDONE)
-        )
-        async with self._database.transaction() as connection:
-            await connection.execute(change)
 
     async def dismissed(self, now: datetime) -> tuple[Recommendation, ...]:
         """Return those dismissed whose time would not be over by *now*, oldest first."""
@@ -197,6 +178,25 @@ class Recommendations:
         async with self._database.transaction() as connection:
             rows = await connection.execute(change)
             return tuple(_recommendation(row) for row in rows.mappings())
+
+
+def _undo_growth(pool_id: str) -> Update:
+    """What marks the growth that was applied to a pool last as undone, if there is one."""
+    column = recommendations.c
+    last = (
+        select(column.id)
+        .where(
+            column.pool_id == pool_id,
+            column.kind == RecommendationKind.RESIZE,
+            column.action == Action.SCALE_UP,
+            column.status == RecommendationStatus.APPLIED,
+        )
+        .order_by(column.closed_at.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    undone = {"status": RecommendationStatus.UNDONE}
+    return update(recommendations).where(column.id == last).values(**undone)
 
 
 async def _find(connection: AsyncConnection, recommendation_id: UUID) -> Recommendation:

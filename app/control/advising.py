@@ -1,68 +1,95 @@
-"""Advice about every open pool: sampled, remembered, applied or dismissed.
+"""Advice about every open pool: judged at the rule's own interval, told, and obeyed if so wished.
 
-The rule is `app.domain.advisor`'s. Here it is fed at its own interval, its recommendations
-get a life in the catalog, and those that are obeyed go through the Keeper like any change.
+The rules are `app.domain.advisor`'s, what they are shown is `observing.py`'s, the lives of
+recommendations are `advice_book.py`'s, and who may resize is `obeying.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import uuid4
 
 import structlog
 
 from app.catalog.catalog import Catalog
 from app.control import told
-from app.control.keeper import Keeper
+from app.control.advice_book import AdviceBook
 from app.control.locks import KeyedLocks
-from app.domain.advisor import Action, PoolSizingAdvisor, PoolSizingRecommendation
-from app.domain.desired import AdvisorMode, AdvisorSettings
-from app.domain.errors import (
-    CatalogUnavailable,
-    PoolkeeperError,
-    RecommendationClosed,
-    RecommendationNotFound,
-)
+from app.control.obeying import Obeying, facts_of, moves, within
+from app.control.observing import Observing
+from app.control.tiering import Tiering
+from app.domain.advisor import Action, MoveSuggestion, PoolSizingRecommendation, ServerAdvisor
+from app.domain.desired import AdvisorRule, AdvisorSettings
 from app.domain.event import Actor
-from app.domain.pool import PoolSize
-from app.domain.recommendation import Recommendation, RecommendationStatus
+from app.domain.mode import AdvisorMode
+from app.domain.recommendation import LONGEST_LIFE, Recommendation, RecommendationStatus
+from app.pools.account import TenantAccount
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import TenantPool
-from app.pools.server import Server
 
-ADVISOR = Actor(name="advisor")
 # A recommendation that is not repeated for this many intervals, or this long, is out of date.
 _INTERVALS_TO_LIVE = 10
 _SHORTEST_LIFE = timedelta(minutes=5)
-_ADVICE = "the advice"
+_SETTINGS = "the settings"
 # After so many pools the loop gets a turn.
-_SLICE = 500
+_SLICE = 50
+# Polls are not exactly as far apart as they should be.
+_EARLY = 0.1
+# New recommendations of one tick, so that writing them down does not hold up the poll.
+_MOST_AT_A_TIME = 100
+_TIERING_EVERY = 60.0
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The last word about a pool.
+
+    Attributes:
+        at: when it was said.
+        advice: the size, and why; `stable` has its reason, too.
+        held: why it was not told or obeyed, as the end of a sentence; None if nothing held it.
+    """
+
+    at: datetime
+    advice: PoolSizingRecommendation
+    held: str | None = None
+
+
 class Advising:
-    """The service's advisor: one rule, one memory per pool, one mode."""
+    """The service's advisor: one rule, one ServerAdvisor per server, a mode per pool."""
 
     def __init__(
         self,
         catalog: Catalog,
         manager: TenantPoolManager,
-        keeper: Keeper,
         settings: AdvisorSettings,
+        *,
+        observing: Observing,
+        book: AdviceBook,
+        obeying: Obeying,
     ) -> None:
         """Advise on *manager*'s pools; *settings* hold until others are stored."""
         self._catalog = catalog
         self._manager = manager
-        self._keeper = keeper
+        self._observing = observing
+        self._book = book
+        self._obeying = obeying
         self._settings = settings
-        self._advisors: dict[str, PoolSizingAdvisor] = {}
-        self._open: dict[str, Recommendation] = {}
-        self._due = 0.0
+        self._tiering = Tiering(manager)
+        self._advisors: dict[str, ServerAdvisor[Any]] = {}
+        self._verdicts: dict[str, Verdict] = {}
+        self._due = self._tiering_due = 0.0
+        self._room = _MOST_AT_A_TIME
+        # Connections of pools on each server that it does not advise on.
+        self._taken: Counter[str] = Counter()
         self._changing = KeyedLocks()
         self.adjustments_total = 0
 
@@ -73,26 +100,29 @@ class Advising:
 
     @property
     def open(self) -> Mapping[str, Recommendation]:
-        """What it recommends now, by pool; known even while the catalog is away."""
-        return self._open
+        """What it recommends now; known even while the catalog is away."""
+        return self._book.open
+
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """The last word about every open pool."""
+        return self._verdicts
 
     async def load(self) -> None:
         """Learn what the catalog remembers; at start."""
         self._settings = await self._catalog.advisor.load() or self._settings
-        page = await self._catalog.recommendations.page(
-            status=RecommendationStatus.OPEN, limit=10_000
-        )
-        self._open = {recommendation.pool_id: recommendation for recommendation in page}
+        await self._book.load()
+        await self._obeying.load()
 
     async def put_settings(
         self, settings: AdvisorSettings, actor: Actor, *, expected_generation: int | None = None
     ) -> AdvisorSettings:
-        """Store and follow other settings; every pool's samples are counted anew.
+        """Store and follow other settings; every pool is judged as if never seen before.
 
         Raises:
             StaleVersion, CatalogUnavailable
         """
-        async with self._changing.hold(_ADVICE):
+        async with self._changing.hold(_SETTINGS):
             event = told.advisor_saved(self._settings, settings, actor)
             self._settings = await self._catalog.advisor.save(
                 settings, event=event, expected_generation=expected_generation
@@ -103,99 +133,108 @@ class Advising:
             self._due = 0.0
             return self._settings
 
+    def mode_of(self, pool: TenantPool) -> AdvisorMode:
+        """What becomes of advice about a pool: as its only tenant has it, else the service."""
+        account = self._manager.accounts.get(pool.pool_id)
+        own = account.tenant.spec.advisor_mode if account else None
+        return own or self._settings.mode
+
     async def tick(self) -> int:
-        """Sample every open pool if it is time to; how many recommendations that made."""
-        await self._expire()
+        """Judge every open pool if it is time to; how many recommendations that made.
+
+        Raises:
+            CatalogUnavailable: not all that was to be said could be written down.
+        """
+        await self._book.expire()
         now = monotonic()
-        if self._settings.mode is AdvisorMode.OFF or now < self._due:
+        if now < self._due:
             return 0
-        self._due = now + self._settings.config.tuning_interval_ms / 1000
-        pools = {pool.pool_id: pool for pool in self._manager.pools() if not pool.is_closing}
-        for gone in self._advisors.keys() - pools.keys():
-            del self._advisors[gone]
+        self._due = now + self._settings.interval * (1 - _EARLY)
+        await self._judge(now)
+        self._room = _MOST_AT_A_TIME
         made = 0
-        for count, (pool_id, pool) in enumerate(pools.items(), start=1):
+        for server, advisor in list(self._advisors.items()):
+            settled = advisor.settle(self._budget(server))
+            for count, (pool_id, advice) in enumerate(settled, start=1):
+                if count % _SLICE == 0:
+                    await asyncio.sleep(0)
+                pool = self._manager.find(pool_id)
+                if pool is not None:
+                    made += await self._conclude(pool, advice)
+        return made + await self._suggest_moves(now)
+
+    async def _judge(self, began: float) -> None:
+        """Show every pool whose mode is not off to the advisor of its server."""
+        self._observing.begin(began)
+        self._taken.clear()
+        watched: set[str] = set()
+        for count, pool in enumerate(list(self._manager.pools()), start=1):
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
-            advisor = self._advisors.setdefault(pool_id, PoolSizingAdvisor(self._settings.config))
-            metrics = pool.metrics
-            advice = _within(advisor.evaluate(metrics), pool.size.min_size, pool.server)
-            if _moves(advice, pool.size):
-                self.adjustments_total += 1
-                made += await self._recommend(pool, advice)
+            if pool.is_closing or self.mode_of(pool) is AdvisorMode.OFF:
+                self._taken[pool.server.name] += pool.metrics.total_connections
+                continue
+            watched.add(pool.pool_id)
+            now = monotonic()
+            seen = self._observing.look(pool, now)
+            if seen is None and self._settings.rule is AdvisorRule.HYSTERESIS:
+                seen = self._observing.gauges(pool, now)
+            if seen is not None:
+                self._advisor(pool.server.name).judge(pool.pool_id, seen)
+        for gone in self._observing.keep(watched):
+            self._verdicts.pop(gone, None)
+            for advisor in self._advisors.values():
+                advisor.forget(gone)
+
+    def _advisor(self, server: str) -> ServerAdvisor[Any]:
+        advisor = self._advisors.get(server)
+        if advisor is None:
+            advisor = self._advisors[server] = self._settings.advisor()
+        return advisor
+
+    def _budget(self, name: str) -> int | None:
+        """What the pools it advises on may have together; None while nobody knows."""
+        server = self._manager.servers.get(name)
+        if server is None or server.limits is None:
+            return None
+        return max(0, server.budget.limit - self._taken[name])
+
+    async def _conclude(self, pool: TenantPool, advice: PoolSizingRecommendation) -> int:
+        """Say what became of the advice about a pool; how many recommendations that made."""
+        advice = within(advice, pool.size.min_size, pool.server)
+        made, held = 0, None
+        if moves(advice, pool.size):
+            self.adjustments_total += 1
+            if self._book.dismissed(pool.pool_id, advice, pool.size.max_size):
+                held = "somebody dismissed this a short while ago"
+            else:
+                made, held = await self._recommend(pool, advice)
+        self._verdicts[pool.pool_id] = Verdict(datetime.now(UTC), advice, held)
         return made
 
-    async def apply(self, recommendation_id: UUID, actor: Actor) -> Recommendation:
-        """Give the pool the recommended size.
-
-        Raises:
-            RecommendationNotFound, RecommendationClosed, BudgetExceeded, InvalidInput,
-            TenantDeleting, NotProvisioned, ServerUnavailable, CatalogUnavailable
-        """
-        async with self._changing.hold(_ADVICE):
-            found = await self._catalog.recommendations.get(recommendation_id)
-            if found.status is not RecommendationStatus.OPEN:
-                raise RecommendationClosed(f"The recommendation is {found.status} already.")
-            account = self._manager.account_for_pool(found.pool_id)
-            if account is None:
-                raise RecommendationNotFound("Nobody uses the recommendation's pool any more.")
-            size = self._manager.desired_size(found.pool_id, account.tenant.spec.strategy)
-            server = self._manager.server(account.tenant.spec.server)
-            advice = _within(found.advice, size.min_size, server)
-            # A former call may have got no further than the resize.
-            is_resized = size.max_size == advice.new_size != found.max_size
-            if not is_resized:
-                if size.max_size != found.max_size or not _moves(advice, size):
-                    await self._close(found, RecommendationStatus.SUPERSEDED, actor)
-                    raise RecommendationClosed(
-                        f"It was made for a max_size of {found.max_size} and for other limits; "
-                        f"by now max_size is {size.max_size}."
-                    )
-                await self._keeper.resize_pool(
-                    account, advice.new_size, actor, reason=advice.reason
-                )
-            return await self._close_applied(found, actor)
-
-    async def dismiss(self, recommendation_id: UUID, actor: Actor) -> Recommendation:
-        """Leave the pool as it is.
-
-        Raises:
-            RecommendationNotFound, RecommendationClosed, CatalogUnavailable
-        """
-        async with self._changing.hold(_ADVICE):
-            found = await self._catalog.recommendations.get(recommendation_id)
-            return await self._close(found, RecommendationStatus.DISMISSED, actor)
-
-    async def _recommend(self, pool: TenantPool, advice: PoolSizingRecommendation) -> int:
-        standing = self._open.get(pool.pool_id)
-        must_apply = self._settings.mode is AdvisorMode.APPLY
-        if standing is not None and _repeats(standing, advice, pool):
-            if must_apply:
-                await self._obey(standing)
-            return 0
-        recommendation = self._new(pool, advice)
-        await self._catalog.recommendations.add(recommendation)
-        self._open[pool.pool_id] = recommendation
-        if must_apply:
-            await self._obey(recommendation)
-        else:
-            _log.warning("resize recommended", **_facts(recommendation))
-        return 1
-
-    async def _obey(self, recommendation: Recommendation) -> None:
-        facts = _facts(recommendation)
-        try:
-            await self.apply(recommendation.id, ADVISOR)
-        except CatalogUnavailable:
-            raise
-        except PoolkeeperError as error:
-            _log.warning("recommendation not applied", **facts, why=error.detail)
-        else:
-            _log.info("recommendation applied", **facts)
+    async def _recommend(
+        self, pool: TenantPool, advice: PoolSizingRecommendation
+    ) -> tuple[int, str | None]:
+        """Write the advice down unless that is done, and obey it if the mode says so."""
+        made = 0
+        standing = self._book.standing(pool.pool_id, advice, pool.size.max_size)
+        if standing is None and not self._room:
+            return 0, "many others came first; the next tick tells it"
+        if standing is None:
+            self._room -= 1
+            standing = self._new(pool, advice)
+            await self._book.add(standing)
+            made = 1
+        if self.mode_of(pool) is AdvisorMode.APPLY:
+            return made, await self._obeying.obey(standing, pool.server.name)
+        if made:
+            _log.warning("resize recommended", **facts_of(standing))
+        return made, None
 
     def _new(self, pool: TenantPool, advice: PoolSizingRecommendation) -> Recommendation:
-        interval = timedelta(milliseconds=self._settings.config.tuning_interval_ms)
         now = datetime.now(UTC)
+        interval = timedelta(seconds=self._settings.interval)
+        life = max(_SHORTEST_LIFE, interval * _INTERVALS_TO_LIVE)
         return Recommendation(
             id=uuid4(),
             pool_id=pool.pool_id,
@@ -206,84 +245,55 @@ class Advising:
             metrics=pool.metrics,
             status=RecommendationStatus.OPEN,
             created_at=now,
-            expires_at=now + max(_SHORTEST_LIFE, interval * _INTERVALS_TO_LIVE),
+            expires_at=now + min(life, LONGEST_LIFE),
         )
 
-    async def _close_applied(self, found: Recommendation, actor: Actor) -> Recommendation:
-        try:
-            return await self._close(found, RecommendationStatus.APPLIED, actor)
-        except CatalogUnavailable as error:
-            raise CatalogUnavailable(
-                "The pool is resized, but the catalog could not be told that the recommendation "
-                "was applied; apply it again to finish."
-            ) from error
+    async def _suggest_moves(self, now: float) -> int:
+        """Recommend to some tenants another kind of pool, if it is time to."""
+        if now < self._tiering_due:
+            return 0
+        self._tiering_due = now + _TIERING_EVERY
+        self._tiering.mark(now)
+        made = 0
+        for count, (account, found) in enumerate(self._tiering.suggestions(now), start=1):
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+            pool = self._manager.find(account.tenant.spec.pool_id)
+            mode = account.tenant.spec.advisor_mode or self._settings.mode
+            if pool is None or mode is AdvisorMode.OFF or not self._room:
+                continue
+            move = self._new_move(account, pool, found)
+            size = pool.size.max_size
+            if self._book.standing(move.subject, move.advice, size) is None and (
+                self._book.dismissed(move.subject, move.advice, size) is None
+            ):
+                self._room -= 1
+                await self._book.add(move)
+                made += 1
+        return made
 
-    async def _close(
-        self, found: Recommendation, status: RecommendationStatus, actor: Actor
+    def _new_move(
+        self, account: TenantAccount, pool: TenantPool, found: MoveSuggestion
     ) -> Recommendation:
-        event = told.recommendation_closed(found, status, actor)
-        closed = await self._catalog.recommendations.close(
-            found.id, status, at=event.at, closed_by=actor.name, event=event
+        now, size = datetime.now(UTC), pool.size.max_size
+        advice = PoolSizingRecommendation(
+            action=Action.STABLE,
+            current_size=size,
+            new_size=size,
+            reason_code=found.reason_code,
+            reason=found.reason,
+            evidence=found.evidence,
         )
-        told.log(event)
-        if found.pool_id in self._open and self._open[found.pool_id].id == found.id:
-            del self._open[found.pool_id]
-        return closed
-
-    async def _expire(self) -> None:
-        now = datetime.now(UTC)
-        if all(self._stands(recommendation, now) for recommendation in self._open.values()):
-            return
-        await self._catalog.recommendations.expire(now)
-        self._open = {
-            pool_id: recommendation
-            for pool_id, recommendation in self._open.items()
-            if self._stands(recommendation, now)
-        }
-
-    def _stands(self, recommendation: Recommendation, now: datetime) -> bool:
-        # The catalog forgets a tenant's advice together with the tenant.
-        tenant = recommendation.tenant
-        is_used = tenant is None or tenant in self._manager.accounts
-        return is_used and recommendation.expires_at > now
-
-
-def _within(
-    advice: PoolSizingRecommendation, min_size: int, server: Server
-) -> PoolSizingRecommendation:
-    """*advice* that neither takes min_size down nor exceeds what the server can hold."""
-    # A server never reached yet has a budget that is not known.
-    limit = server.budget.limit if server.limits else advice.new_size
-    new_size = max(min(advice.new_size, limit), min_size)
-    if advice.action is Action.STABLE or new_size == advice.new_size:
-        return advice
-    reason = f"{advice.reason}; held at {new_size} by min_size or the server's budget"
-    return replace(advice, new_size=new_size, reason=reason)
-
-
-def _repeats(standing: Recommendation, advice: PoolSizingRecommendation, pool: TenantPool) -> bool:
-    told_before = (standing.advice.new_size, standing.max_size)
-    return told_before == (advice.new_size, pool.size.max_size)
-
-
-def _facts(recommendation: Recommendation) -> dict[str, object]:
-    return {
-        "pool": recommendation.pool_id,
-        "new_size": recommendation.advice.new_size,
-        "max_size": recommendation.max_size,
-        "reason": recommendation.advice.reason,
-    }
-
-
-def _moves(advice: PoolSizingRecommendation, size: PoolSize) -> bool:
-    """Whether obeying would move the limit in force the way the advice means.
-
-    The rule sees open connections; a pool that has yet to open what it may is not too small.
-    """
-    match advice.action:
-        case Action.SCALE_UP:
-            return advice.new_size > size.max_size
-        case Action.SCALE_DOWN:
-            return advice.new_size < size.max_size
-        case Action.STABLE:
-            return False
+        return Recommendation(
+            id=uuid4(),
+            pool_id=pool.pool_id,
+            tenant=account.tenant.spec.id,
+            rule="tiering",
+            advice=advice,
+            max_size=size,
+            metrics=self._manager.tenant_metrics(account),
+            status=RecommendationStatus.OPEN,
+            created_at=now,
+            expires_at=now + LONGEST_LIFE,
+            move=found.move,
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from time import monotonic
 
 from app.catalog.catalog import Catalog
 from app.control import told
@@ -100,6 +101,8 @@ class Keeper:
         self._wishes = wishes
         self._limits = limits
         self._locks = locks
+        # When a person last set each pool's max_size, in monotonic seconds.
+        self.sized_by_hand: dict[str, float] = {}
 
     async def load(self) -> None:
         """Learn everything the catalog remembers; at start.
@@ -198,6 +201,7 @@ class Keeper:
         told.log(event)
         self._manager.forget(tenant.spec.id)
         self._wishes.forget(tenant.spec.id)
+        self.sized_by_hand.pop(tenant.spec.id, None)
         return True
 
     # -- pools -------------------------------------------------------------------------------
@@ -232,6 +236,8 @@ class Keeper:
             desired, created = await self._wishes.want(
                 account, actor, size=size, expected_generation=expected_generation
             )
+            if change.max_size is not None:
+                self.sized_by_hand[spec.pool_id] = monotonic()
             await self._resize(account, desired, current, open_now=True)
             pool = self._manager.find(spec.pool_id)
             if pool is not None and pool.server.is_available:

@@ -57,7 +57,7 @@ class Operations:
         self, tenant_id: str, actor: Actor, *, deadline: float, whole_pool: bool = False
     ) -> Eviction:
         """Close the pool: leases get *deadline* seconds, then they are cut; 0 cuts at once."""
-        account, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
+        account, pool = self.open_pool(tenant_id, whole_pool=whole_pool)
         await self._keeper.release_minimum(account, actor)
         # Shielded: an eviction goes on without its caller, and then it is told all the same.
         closing = self._close(pool, EvictionReason.FORCED, deadline, actor)
@@ -69,7 +69,7 @@ class Operations:
         self, tenant_id: str, actor: Actor, *, deadline: float, whole_pool: bool = False
     ) -> TenantPool:
         """Begin to close the pool and return at once; it refuses new leases from now on."""
-        _, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
+        _, pool = self.open_pool(tenant_id, whole_pool=whole_pool)
         self._close(pool, EvictionReason.DRAINED, deadline, actor)
         event = told.pool_operated(
             "draining", pool.pool_id, actor, tenant=tenant_id, after={"deadline_seconds": deadline}
@@ -79,7 +79,7 @@ class Operations:
 
     async def recycle(self, tenant_id: str, actor: Actor, *, whole_pool: bool = False) -> int:
         """Replace every connection without failing a borrower; how many that will be."""
-        _, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
+        _, pool = self.open_pool(tenant_id, whole_pool=whole_pool)
         count = pool.recycle()
         event = told.pool_operated(
             "recycled", pool.pool_id, actor, tenant=tenant_id, after={"connections": count}
@@ -89,7 +89,7 @@ class Operations:
 
     async def check(self, tenant_id: str, actor: Actor, *, whole_pool: bool = False) -> CheckReport:
         """Test every idle connection now."""
-        _, pool = self._open_pool(tenant_id, whole_pool=whole_pool)
+        _, pool = self.open_pool(tenant_id, whole_pool=whole_pool)
         tested, failed = await pool.check(not_since=monotonic())
         event = told.pool_operated(
             "checked",
@@ -112,6 +112,15 @@ class Operations:
         )
         return SweepReport(evicted=tuple(evicted), skipped=tuple(_left_open(self._manager.pools())))
 
+    def open_pool(self, tenant_id: str, *, whole_pool: bool) -> tuple[TenantAccount, TenantPool]:
+        """The tenant's account and its open pool; raises as every operation does."""
+        account = self._manager.account(tenant_id)
+        refuse_shared(account, whole_pool=whole_pool)
+        pool = self._manager.find(account.tenant.spec.pool_id)
+        if pool is None:
+            raise PoolNotFound(f"The pool of tenant {tenant_id} is not open.")
+        return account, pool
+
     def _close(
         self, pool: TenantPool, reason: EvictionReason, deadline: float, actor: Actor
     ) -> asyncio.Task[Eviction]:
@@ -125,14 +134,6 @@ class Operations:
         self._closing.add(closing)
         closing.add_done_callback(tell)
         return closing
-
-    def _open_pool(self, tenant_id: str, *, whole_pool: bool) -> tuple[TenantAccount, TenantPool]:
-        account = self._manager.account(tenant_id)
-        refuse_shared(account, whole_pool=whole_pool)
-        pool = self._manager.find(account.tenant.spec.pool_id)
-        if pool is None:
-            raise PoolNotFound(f"The pool of tenant {tenant_id} is not open.")
-        return account, pool
 
 
 def _left_open(pools: Iterable[TenantPool]) -> Iterable[Skip]:

@@ -2,7 +2,7 @@
 
 Holds nothing that could change anything: it reads memory, and the catalog and Postgres where
 the change would be refused for what they hold. Its refusals are the very functions of the
-Keeper, the Operations and the Advising, in their order.
+Keeper, the Operations and the Obeying, in their order.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from uuid import UUID
 from app.control import told
 from app.control.advising import Advising
 from app.control.keeper import PoolChange, refuse_moving, refuse_shared, refuse_unusable
+from app.control.obeying import Obeying
 from app.control.operations import Operations
 from app.control.wishes import PoolWishes
 from app.domain.desired import AdvisorSettings, DesiredPool
@@ -55,12 +56,14 @@ class Previews:
         wishes: PoolWishes,
         operations: Operations,
         advising: Advising,
+        obeying: Obeying,
     ) -> None:
         """Look at what these know."""
         self._manager = manager
         self._wishes = wishes
         self._operations = operations
         self._advising = advising
+        self._obeying = obeying
 
     # -- tenants -----------------------------------------------------------------------------
 
@@ -185,22 +188,22 @@ class Previews:
         self, recommendation_id: UUID, status: RecommendationStatus
     ) -> Preview:
         """Applying a recommendation, or dismissing it."""
-        found = await self._advising.find_open(recommendation_id)
+        found = await self._obeying.find_open(recommendation_id)
         event = told.recommendation_closed(found, status, _NOBODY)
         closing = _recorded(f"recommendation {recommendation_id}", event)
         if status is not RecommendationStatus.APPLIED:
             return closing
-        verdict = self._advising.judge(found)
-        if verdict.outdated:
-            raise RecommendationClosed(verdict.outdated)
-        if verdict.is_resized:
+        judgement = self._obeying.judge(found)
+        if judgement.outdated:
+            raise RecommendationClosed(judgement.outdated)
+        if judgement.is_resized:
             return closing
-        account = verdict.account
+        account = judgement.account
         spec = account.tenant.spec
         if not spec.is_shared:
             refuse_unusable(account.tenant)
         current = self._manager.desired_size(spec.pool_id, spec.strategy)
-        size = PoolChange(max_size=verdict.new_size).onto(current)
+        size = PoolChange(max_size=judgement.new_size).onto(current)
         return self._wish(account, size=size) + closing
 
     # -- together ----------------------------------------------------------------------------

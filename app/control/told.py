@@ -192,8 +192,11 @@ def _spec(spec: TenantSpec) -> dict[str, Any]:
         "weight": spec.weight,
         "max_leases": spec.max_leases,
         "labels": dict(spec.labels),
+        "advisor_mode": spec.advisor_mode,
     }
 
 
 def _advisor(settings: AdvisorSettings) -> dict[str, Any]:
-    return {"rule": settings.rule, "mode": settings.mode, "config": asdict(settings.config)}
+    told = asdict(settings)
+    del told["generation"]
+    return told

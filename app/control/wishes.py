@@ -57,12 +57,12 @@ class PoolWishes:
             size = self._manager.desired_size(spec.pool_id, spec.strategy)
         if paused is None:
             paused = before.paused if before else False
-        keeps_more = size.min_size > (before.size.min_size if before else 0)
+        keeps_more = self.keeps_more(spec, size)
         # Two pools of one server must not both take what is left of its budget.
         budget = self._locks.hold(f"server {spec.server}") if keeps_more else nullcontext()
         async with budget:
             if keeps_more:
-                self._refuse_over_budget(spec, size)
+                self.refuse_over_budget(spec, size)
             event = told.pool_wanted(
                 before, size, actor, spec.pool_id, paused=paused, spec=spec, reason=reason
             )
@@ -83,15 +83,15 @@ class PoolWishes:
             told.log(event)
         return desired, created
 
-    def keep_unsaved(
+    def wish(
         self,
         account: TenantAccount,
         actor: Actor,
         *,
         size: PoolSize | None = None,
         paused: bool | None = None,
-    ) -> DesiredPool:
-        """Want something while the catalog is away, and store it later."""
+    ) -> tuple[DesiredPool, Event]:
+        """What wanting this would come to, and the event that would tell it; nothing is kept."""
         spec = account.tenant.spec
         before = self._manager.desired.get(spec.pool_id)
         desired = DesiredPool(
@@ -104,6 +104,20 @@ class PoolWishes:
         event = told.pool_wanted(
             before, desired.size, actor, spec.pool_id, paused=desired.paused, spec=spec
         )
+        return desired, event
+
+    def keep_unsaved(
+        self,
+        account: TenantAccount,
+        actor: Actor,
+        *,
+        size: PoolSize | None = None,
+        paused: bool | None = None,
+    ) -> DesiredPool:
+        """Want something while the catalog is away, and store it later."""
+        spec = account.tenant.spec
+        before = self._manager.desired.get(spec.pool_id)
+        desired, event = self.wish(account, actor, size=size, paused=paused)
         self._tell_later(before, event)
         self._unsaved[spec.pool_id] = desired
         self._manager.want(desired)
@@ -143,7 +157,18 @@ class PoolWishes:
                 case Resume() if pool is not None:
                     pool.resume()
 
-    def _refuse_over_budget(self, spec: TenantSpec, size: PoolSize) -> None:
+    def keeps_more(self, spec: TenantSpec, size: PoolSize) -> bool:
+        """Whether this size keeps more connections open than what was wanted so far."""
+        before = self._manager.desired.get(spec.pool_id)
+        return size.min_size > (before.size.min_size if before else 0)
+
+    def refuse_over_budget(self, spec: TenantSpec, size: PoolSize) -> None:
+        """Refuse a min_size that does not fit beside those of the server's other pools.
+
+        Raises:
+            BudgetExceeded
+            ServerUnavailable: the server's budget is not known yet.
+        """
         server = self._manager.server(spec.server)
         if server.limits is None:  # never reached yet: its budget is not known
             raise ServerUnavailable(server.unavailable_detail)

@@ -6,12 +6,20 @@ API shows it as the ETag.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from app.domain.advisor import PoolPressureMonitorConfig
+from app.domain.advisor import (
+    Demand,
+    DemandConfig,
+    Hysteresis,
+    PoolPressureMonitorConfig,
+    ServerAdvisor,
+)
+from app.domain.mode import AdvisorMode
 from app.domain.pool import PoolSize
 from app.domain.tenant import TenantSpec
 
@@ -63,19 +71,44 @@ class CredentialVersion:
     applied: bool
 
 
-class AdvisorMode(StrEnum):
-    """What becomes of advice."""
+class AdvisorRule(StrEnum):
+    """How sizes are judged."""
 
-    OFF = "off"
-    RECOMMEND = "recommend"
-    APPLY = "apply"
+    DEMAND = "demand"
+    """As many connections as the load needs."""
+
+    HYSTERESIS = "hysteresis"
+    """A step up or down when a threshold was exceeded several samples in a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdvisorSettings:
-    """How the advisor works for the whole service."""
+    """How the advisor works for the whole service.
 
-    rule: str
+    Attributes:
+        rule: the rule in force.
+        mode: what becomes of its advice, unless a tenant says otherwise.
+        hysteresis, demand: the knobs of each rule, kept while another is in force.
+        demand_interval_ms: milliseconds between two looks of the demand rule.
+        generation: grows with every change.
+    """
+
+    rule: AdvisorRule = AdvisorRule.DEMAND
     mode: AdvisorMode
-    config: PoolPressureMonitorConfig
+    hysteresis: PoolPressureMonitorConfig
+    demand: DemandConfig = field(default_factory=DemandConfig)
+    demand_interval_ms: int = 5_000
     generation: int = 0
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks of the rule in force."""
+        if self.rule is AdvisorRule.DEMAND:
+            return self.demand_interval_ms / 1000
+        return self.hysteresis.tuning_interval_ms / 1000
+
+    def advisor(self) -> ServerAdvisor[Any]:
+        """A fresh advisor by the rule in force."""
+        if self.rule is AdvisorRule.DEMAND:
+            return ServerAdvisor(Demand(self.demand))
+        return ServerAdvisor(Hysteresis(self.hysteresis))

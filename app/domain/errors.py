@@ -15,6 +15,7 @@
     ├── Conflict                     what is asked does not fit what exists
     │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
     │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
+    │   ├── RecommendationIsAMove    it is a person's work
     │   ├── PreconditionRequired · ReplayTooLarge
     │   └── CatalogInUse             another service works on the same catalog
     ├── LeaseLost                    what became of the request is unknown
@@ -22,6 +23,7 @@
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
         ├── ServerUnavailable · ServerFull · TenantLoginFailed
         ├── CatalogUnavailable · QueryTimeout
+        ├── TooManyStreams
         ├── RequestInFlight          the first request with this idempotency key is under way
 
 Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
@@ -208,6 +210,12 @@ class RecommendationClosed(Conflict):
     code = "recommendation-closed"
 
 
+class RecommendationIsAMove(Conflict):
+    """A move takes data along: declare a new tenant, copy the data, then delete this one."""
+
+    code = "recommendation-is-a-move"
+
+
 class StaleVersion(Conflict):
     """The resource changed since the version named in If-Match."""
 
@@ -285,6 +293,12 @@ class CatalogUnavailable(Unavailable):
     """The catalog cannot be reached; nothing was changed."""
 
     code = "catalog-unavailable"
+
+
+class TooManyStreams(Unavailable):
+    """As many follow the statistics as may."""
+
+    code = "too-many-streams"
 
 
 class RequestInFlight(Unavailable):

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Self
 
 from app.domain.errors import InvalidTenantId
+from app.domain.mode import AdvisorMode
 
 TENANT_ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 RESERVED_IDS = frozenset(
@@ -72,6 +73,7 @@ class TenantSpec:
         weight: share against others when connections are scarce, 1..1000.
         max_leases: most leases it may hold at once, None for no cap of its own.
         labels: free text for people and filters.
+        advisor_mode: what becomes of advice about its own pool; None as for the whole service.
     """
 
     id: TenantId
@@ -80,6 +82,7 @@ class TenantSpec:
     weight: int = 1
     max_leases: int | None = None
     labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
+    advisor_mode: AdvisorMode | None = None
 
     @property
     def pool_id(self) -> str:

@@ -1,5 +1,6 @@
 """The advisor over HTTP: shown, changed, and asked what it would say."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -26,10 +27,18 @@ async def evaluate(api: Api, metrics: dict[str, int] = CROWDED, **body: Any) -> 
     return ok(await api.client.post(f"{URL}/evaluate", json={"metrics": metrics, **body}))
 
 
-async def test_it_begins_with_the_published_knobs_and_recommends(api: Api) -> None:
+async def test_it_begins_with_the_demand_rule_and_recommends(api: Api) -> None:
     response = await api.client.get(URL)
     shown = ok(response)
-    assert (shown["rule"], shown["mode"], shown["generation"]) == ("hysteresis", "recommend", 0)
+    assert (shown["rule"], shown["mode"], shown["generation"]) == ("demand", "recommend", 0)
+    assert shown["config"]["patience_seconds"] == 0.05
+    assert shown["config"]["trial"]["elasticity"] == 0.3
+    assert shown["counters"] == {"adjustments_total": 0, "open_recommendations": 0}
+    assert response.headers["etag"] == '"0"'
+
+
+async def test_hysteresis_can_be_chosen_and_has_the_published_knobs(api: Api) -> None:
+    shown = ok(await api.client.put(URL, json={"rule": "hysteresis"}))
     assert shown["config"] == {
         "enabled": True,
         "min_pool_size": 5,
@@ -38,25 +47,34 @@ async def test_it_begins_with_the_published_knobs_and_recommends(api: Api) -> No
         "scale_up_step": 5,
         "scale_down_step": 2,
         "scale_down_idle_ratio": 0.5,
-        "tuning_interval_ms": 30_000,
+        "tuning_interval_ms": 3_600_000,
         "samples_before_action": 3,
     }
-    assert shown["counters"] == {"adjustments_total": 0, "open_recommendations": 0}
-    assert response.headers["etag"] == '"0"'
 
 
 async def test_what_is_left_out_of_a_change_stays_as_it_is(api: Api) -> None:
-    ok(await api.client.put(URL, json={"config": {"scale_up_step": 7}}))
+    config = {"late_share": 0.05, "trial": {"ticks": 5}}
+    before = ok(await api.client.put(URL, json={"config": config}))["config"]
     changed = ok(await api.client.put(URL, json={"mode": "apply"}))
-    assert (changed["mode"], changed["config"]["scale_up_step"]) == ("apply", 7)
-    assert ok(await api.client.get(URL)) == changed
+    assert (changed["mode"], changed["config"]) == ("apply", before)
+    assert (before["late_share"], before["trial"]["ticks"]) == (0.05, 5)
+    assert before["trial"]["most_ticks"] == 6
+    ok(await api.client.put(URL, json={"rule": "hysteresis", "config": {"scale_up_step": 7}}))
+    assert ok(await api.client.put(URL, json={"rule": "demand"})) == {**changed, "generation": 4}
 
 
-async def test_what_was_shown_can_be_put_again_and_changes_nothing(api: Api) -> None:
-    shown = ok(await api.client.put(URL, json={"mode": "off"}))
-    assert shown["config"]["enabled"] is False
+@pytest.mark.parametrize("rule", ["demand", "hysteresis"])
+async def test_what_was_shown_can_be_put_again_and_changes_nothing(api: Api, rule: str) -> None:
+    shown = ok(await api.client.put(URL, json={"mode": "off", "rule": rule}))
     again = {name: shown[name] for name in ("rule", "mode", "config")}
     assert ok(await api.client.put(URL, json=again)) == shown
+
+
+async def test_a_knob_of_the_other_rule_is_refused_with_its_place(api: Api) -> None:
+    response = await api.client.put(URL, json={"config": {"scale_up_step": 7}})
+    assert pointers(response) == ["/body/config/scale_up_step"]
+    body = {"rule": "hysteresis", "config": {"late_share": 0.1}}
+    assert pointers(await api.client.put(URL, json=body)) == ["/body/config/late_share"]
 
 
 async def test_a_change_is_in_the_audit_trail(api: Api) -> None:
@@ -91,6 +109,8 @@ async def test_a_change_meant_for_another_version_is_refused(api: Api) -> None:
         ({"config": {"max_pool_size": "10"}}, "/body/config/max_pool_size"),
         ({"config": {"max_pool_size": 10.5}}, "/body/config/max_pool_size"),
         ({"config": {"max_pool_size": 10**9}}, "/body/config/max_pool_size"),
+        ({"config": {"late_share": 1.5}}, "/body/config/late_share"),
+        ({"config": {"trial": {"knob": 1}}}, "/body/config/trial/knob"),
     ],
 )
 async def test_what_cannot_work_is_refused_with_its_place(
@@ -101,7 +121,7 @@ async def test_what_cannot_work_is_refused_with_its_place(
 
 async def test_a_minimum_must_be_below_the_maximum(api: Api) -> None:
     for config in ({"min_pool_size": 50}, {"max_pool_size": 5}):
-        response = await api.client.put(URL, json={"config": config})
+        response = await api.client.put(URL, json={"rule": "hysteresis", "config": config})
         problem(response, 422, "invalid-input")
 
 
@@ -146,9 +166,58 @@ async def test_asking_changes_nothing_and_works_while_it_is_off(api: Api) -> Non
         ({"metrics": CROWDED, "samples": 0}, "/body/samples"),
         ({"metrics": CROWDED, "samples": 10**6}, "/body/samples"),
         ({"metrics": CROWDED, "rule": "other"}, "/body/rule"),
+        ({"metrics": CROWDED, "rule": "demand"}, "/body/rule"),
+        ({"metrics": CROWDED, "late_ms": 5}, "/body/late_ms"),
+        ({"metrics": CROWDED, "tenant": "acme"}, "/body/metrics"),
+        ({"tenant": "acme", "late_share": 0}, "/body/late_share"),
     ],
 )
 async def test_a_senseless_question_is_refused_with_its_place(
     unstarted: httpx.AsyncClient, body: dict[str, Any], pointer: str
 ) -> None:
     assert pointers(await unstarted.post(f"{URL}/evaluate", json=body)) == [pointer]
+
+
+async def test_a_live_pool_can_be_judged_by_another_lateness_rule_or_budget(api: Api) -> None:
+    url = await api.tenant("acme")
+    problem(
+        await api.client.post(f"{URL}/evaluate", json={"tenant": "acme"}), 404, "pool-not-found"
+    )
+    ok(await api.client.put(f"{url}/pool", json={"max_size": 5}), 201)
+    await observed(api)
+    await asyncio.gather(*(api.query(url, "select pg_sleep(0.1)") for _ in range(60)))
+    await observed(api)
+
+    async def needed(**body: Any) -> int:
+        answer = ok(await api.client.post(f"{URL}/evaluate", json={"tenant": "acme", **body}))
+        assert answer["evidence"]["events"] == 60
+        size: int = answer["evidence"]["needed_size"]
+        return size
+
+    before = ok(await api.client.get(URL))
+    assert await needed(late_ms=1, late_share=0.001) > await needed(late_ms=500, late_share=0.2)
+    cut = {"tenant": "acme", "budget": 6}
+    assert ok(await api.client.post(f"{URL}/evaluate", json=cut))["new_size"] <= 6
+    other = {"tenant": "acme", "rule": "hysteresis", "config": {"samples_before_action": 1}}
+    answer = ok(await api.client.post(f"{URL}/evaluate", json=other))
+    assert answer["reason_code"] == "within_thresholds"
+    assert ok(await api.client.get(URL)) == before
+    problem(
+        await api.client.post(f"{URL}/evaluate", json={"tenant": "nobody"}), 404, "tenant-not-found"
+    )
+
+
+async def observed(api: Api) -> None:
+    api.service.advising._due = 0.0
+    await api.service.advising.tick()
+
+
+async def test_the_last_word_about_a_pool_is_shown_with_it(api: Api) -> None:
+    url = await api.tenant("acme")
+    assert ok(await api.client.put(f"{url}/pool", json={}), 201)["advice"] is None
+    await observed(api)
+    await observed(api)
+    advice = ok(await api.client.get(f"{url}/pool"))["advice"]
+    assert (advice["action"], advice["reason_code"]) == ("stable", "too_few_events")
+    assert (advice["confidence"], advice["held"]) == ("low", None)
+    assert advice["reason"]

@@ -11,16 +11,21 @@ from uuid import uuid4
 
 import pytest
 
-from app.control.advising import ADVISOR
 from app.control.keeper import PoolChange
-from app.domain.desired import AdvisorMode
+from app.control.obeying import ADVISOR, Caution
+from app.control.tiering import Tiering
+from app.domain.advisor import Action, Move, ReasonCode, TieringConfig
+from app.domain.desired import AdvisorRule
 from app.domain.errors import (
     CatalogUnavailable,
     PoolLimitReached,
     RecommendationClosed,
+    RecommendationIsAMove,
     RecommendationNotFound,
 )
+from app.domain.mode import AdvisorMode
 from app.domain.recommendation import Recommendation, RecommendationStatus
+from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.waiting import eventually
 
@@ -89,7 +94,7 @@ async def test_advice_nobody_follows_stays_one_recommendation_and_one_number(
 
 async def test_an_applied_recommendation_resizes_the_pool_and_is_told(control: Control) -> None:
     recommendation = await recommended(control)
-    applied = await control.advising.apply(recommendation.id, PERSON)
+    applied = await control.obeying.apply(recommendation.id, PERSON)
     assert (applied.status, applied.closed_by) == (RecommendationStatus.APPLIED, PERSON.name)
     pool = control.manager.find("acme")
     assert pool is not None
@@ -100,18 +105,18 @@ async def test_an_applied_recommendation_resizes_the_pool_and_is_told(control: C
 
 async def test_a_recommendation_has_one_end(control: Control) -> None:
     recommendation = await recommended(control)
-    await control.advising.dismiss(recommendation.id, PERSON)
+    await control.obeying.dismiss(recommendation.id, PERSON)
     with pytest.raises(RecommendationClosed):
-        await control.advising.apply(recommendation.id, PERSON)
+        await control.obeying.apply(recommendation.id, PERSON)
     with pytest.raises(RecommendationNotFound):
-        await control.advising.apply(uuid4(), PERSON)
+        await control.obeying.apply(uuid4(), PERSON)
     assert control.manager.desired == {}
 
 
 async def test_two_who_apply_at_once_apply_it_once(control: Control) -> None:
     recommendation = await recommended(control)
     answers = await asyncio.gather(
-        *(control.advising.apply(recommendation.id, PERSON) for _ in range(2)),
+        *(control.obeying.apply(recommendation.id, PERSON) for _ in range(2)),
         return_exceptions=True,
     )
     assert [type(answer) for answer in answers].count(Recommendation) == 1
@@ -144,7 +149,7 @@ async def test_settings_and_open_recommendations_survive_a_restart(control: Cont
     await control.advising.put_settings(
         replace(control.advising.settings, mode=AdvisorMode.OFF), PERSON
     )
-    control.advising._open = {}
+    control.advising._book._open = {}
     control.advising._settings = replace(control.advising.settings, mode=AdvisorMode.APPLY)
     await control.advising.load()
     assert control.advising.open["acme"].id == recommendation.id
@@ -185,7 +190,7 @@ async def test_advice_that_could_not_be_applied_is_tried_again(
 
 async def test_advice_made_for_another_size_gives_way_to_new_advice(control: Control) -> None:
     recommendation = await recommended(control)
-    control.advising._open["acme"] = replace(recommendation, max_size=7)
+    control.advising._book._open["acme"] = replace(recommendation, max_size=7)
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 2) == 1
     assert control.advising.open["acme"].max_size == 5
@@ -206,7 +211,7 @@ async def test_advice_the_catalog_has_no_more_is_forgotten_when_it_expires(
         recommendation.id, RecommendationStatus.EXPIRED, at=datetime.now(UTC), closed_by="other"
     )
     past = datetime.now(UTC) - timedelta(seconds=1)
-    control.advising._open["acme"] = replace(recommendation, expires_at=past)
+    control.advising._book._open["acme"] = replace(recommendation, expires_at=past)
     await control.advising.tick()
     assert control.advising.open == {}
 
@@ -228,7 +233,7 @@ async def test_advice_never_exceeds_the_budget_of_the_server(control: Control) -
     recommendation = await recommended(control)
     assert recommendation.advice.new_size == 7
     control.manager.servers["local"].budget.set_limit(6)
-    await control.advising.apply(recommendation.id, PERSON)
+    await control.obeying.apply(recommendation.id, PERSON)
     assert control.manager.desired["acme"].size.max_size == 6
 
 
@@ -243,7 +248,7 @@ async def test_advice_never_takes_the_minimum_down(control: Control) -> None:
     assert recommendation.advice.new_size == 9
     await control.keeper.put_pool("acme", PoolChange(min_size=10), PERSON)
     with pytest.raises(RecommendationClosed):
-        await control.advising.apply(recommendation.id, PERSON)
+        await control.obeying.apply(recommendation.id, PERSON)
     assert control.manager.desired["acme"].size.min_size == 10
 
 
@@ -264,7 +269,169 @@ async def test_an_application_the_catalog_missed_is_told_as_it_is_and_finished_b
     with monkeypatch.context() as patched:
         patched.setattr(control.catalog.recommendations, "close", away)
         with pytest.raises(CatalogUnavailable, match="The pool is resized"):
-            await control.advising.apply(recommendation.id, PERSON)
-    applied = await control.advising.apply(recommendation.id, PERSON)
+            await control.obeying.apply(recommendation.id, PERSON)
+    applied = await control.obeying.apply(recommendation.id, PERSON)
     assert applied.status is RecommendationStatus.APPLIED
     assert (await control.actions()).count("pool.declared") == 1
+
+
+async def test_what_somebody_dismissed_is_not_said_again_unless_it_differs(
+    control: Control,
+) -> None:
+    recommendation = await recommended(control)
+    await control.obeying.dismiss(recommendation.id, PERSON)
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 4) == 0
+        assert control.advising.verdicts["acme"].held == "somebody dismissed this a short while ago"
+        await control.advising.load()  # a restart does not make it come back either
+        assert await sampled(control, 2) == 0
+        other = replace(control.advising.settings.hysteresis, scale_up_step=20)
+        await control.advising.put_settings(
+            replace(control.advising.settings, hysteresis=other), PERSON
+        )
+        assert await sampled(control, 2) == 1
+
+
+async def test_what_a_person_sized_is_left_alone_for_a_while(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    await in_mode(control, AdvisorMode.APPLY)
+    await control.keeper.put_pool("acme", PoolChange(max_size=4), PERSON)
+    control.keeper.sized_by_hand.clear()
+    await control.advising.load()  # a restart does not make it forgotten
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 2) == 1
+        assert control.manager.desired["acme"].size.max_size == 4
+        held = control.advising.verdicts["acme"].held or ""
+        assert held.startswith("a person set this size")
+        control.keeper.sized_by_hand["acme"] -= 900
+        await sampled(control, 2)
+    assert control.manager.desired["acme"].size.max_size == 9
+
+
+async def test_the_advisor_resizes_so_many_pools_a_minute_and_no_more(control: Control) -> None:
+    control.obeying._caution = Caution(resizes_per_minute=1)
+    await in_mode(control, AdvisorMode.APPLY)
+    for name in ("acme", "globex"):
+        await control.tenant(name)
+    async with crowd(control, "acme", waiting=4), crowd(control, "globex", waiting=4):
+        await sampled(control, 2)
+    assert len(control.manager.desired) == 1
+    [open_one] = control.advising.open.values()
+    held = control.advising.verdicts[open_one.pool_id].held
+    assert held == "1 pools of the server were resized within the last minute"
+
+
+async def test_a_tenant_may_have_a_mode_of_its_own(control: Control) -> None:
+    await control.tenant("acme", advisor_mode=AdvisorMode.APPLY)
+    await control.tenant("globex")
+    await control.tenant("initech", advisor_mode=AdvisorMode.OFF)
+    async with (
+        crowd(control, "acme", waiting=4),
+        crowd(control, "globex", waiting=4),
+        crowd(control, "initech", waiting=4),
+    ):
+        await sampled(control, 2)
+    assert control.manager.desired.keys() == {"acme"}
+    assert control.advising.open.keys() == {"globex"}
+    assert "initech" not in control.advising.verdicts
+
+
+async def test_the_demand_rule_sees_what_happened_between_two_ticks(control: Control) -> None:
+    """A burst that is over at the tick is seen all the same."""
+    await control.tenant("acme")
+    await control.advising.put_settings(
+        replace(control.advising.settings, rule=AdvisorRule.DEMAND), PERSON
+    )
+
+    async def borrow() -> None:
+        async with control.manager.lease("acme", timeout=30) as connection:
+            await connection.execute("select pg_sleep(0.1)")
+
+    await borrow()
+    assert await sampled(control, 1) == 0
+    await asyncio.gather(*(borrow() for _ in range(60)))
+    assert waits(control, "acme") == 0
+    await control.loads.look()
+    assert await sampled(control, 1) == 1
+    advice = control.advising.open["acme"].advice
+    assert (advice.action, advice.reason_code) == (Action.SCALE_UP, ReasonCode.DEMAND_ABOVE_SIZE)
+    assert advice.evidence["events"] == 60
+    assert advice.expected is not None
+    assert advice.expected.late_share_before is not None
+    assert advice.expected.late_share_before > 0.5 > (advice.expected.late_share_after or 0.0)
+    [stored] = await control.catalog.recommendations.page()
+    assert stored.advice.evidence == pytest.approx(advice.evidence)
+    assert stored.advice.expected == pytest.approx(advice.expected)
+
+
+async def test_a_growth_that_is_taken_back_is_undone(control: Control) -> None:
+    recommendation = await recommended(control)
+    await control.obeying.apply(recommendation.id, PERSON)
+    undo = replace(
+        recommendation,
+        id=uuid4(),
+        max_size=10,
+        advice=replace(
+            recommendation.advice,
+            action=Action.SCALE_DOWN,
+            current_size=10,
+            new_size=5,
+            reason_code=ReasonCode.GROWTH_UNDONE,
+        ),
+    )
+    await control.advising._book.add(undo)
+    await control.obeying.apply(undo.id, PERSON)
+    page = await control.catalog.recommendations.page()
+    assert {each.id: each.status for each in page} == {
+        recommendation.id: RecommendationStatus.UNDONE,
+        undo.id: RecommendationStatus.APPLIED,
+    }
+    assert control.manager.desired["acme"].size.max_size == 5
+
+
+async def test_a_tenant_that_keeps_the_shared_pool_busy_is_told_to_move_and_not_moved(
+    control: Control,
+) -> None:
+    await control.tenant("acme", PoolStrategy.SHARED)
+    async with control.manager.lease("acme") as connection:
+        await connection.execute("select 1")
+    tiering = control.advising._tiering = Tiering(control.manager, TieringConfig(least_seconds=0.2))
+    assert await sampled(control, 1) == 0
+    control.manager.account("acme").recorder.total_hold += 3600.0
+    await asyncio.sleep(0.3)
+    control.advising._tiering_due = 0.0
+    assert await sampled(control, 1) == 1
+    assert tiering is control.advising._tiering
+    [move] = control.advising.open.values()
+    assert (move.tenant, move.pool_id) == ("acme", "shared@local")
+    assert (move.move, move.advice.reason_code) == (Move.TO_OWN, ReasonCode.HOT_TENANT)
+    with pytest.raises(RecommendationIsAMove, match="copy the data"):
+        await control.obeying.apply(move.id, PERSON)
+    await control.obeying.dismiss(move.id, PERSON)
+    control.advising._tiering_due = 0.0
+    assert await sampled(control, 1) == 0
+
+
+async def test_what_the_database_does_is_seen(control: Control) -> None:
+    await control.tenant("acme")
+    assert control.loads.of("local") is None
+    lock = "select pg_advisory_xact_lock(7)"
+
+    async def wait_for_lock() -> None:
+        async with control.manager.lease("acme") as connection:
+            await connection.execute(lock)
+
+    async with control.manager.lease("acme") as holder:
+        await holder.execute(lock)
+        waiting = asyncio.create_task(wait_for_lock())
+        for _ in range(12):
+            await control.loads.look()
+    await waiting
+    load = control.loads.of("local")
+    assert load is not None
+    assert load.samples == 10
+    assert load.lock_share > 0.0
+    assert load.idle_in_transaction_share > 0.0
+    assert load.running < 1.0

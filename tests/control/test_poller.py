@@ -25,7 +25,7 @@ async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
         history = await control.catalog.samples.history(
             subject, start=now - timedelta(minutes=1), end=now, step=60
         )
-        assert sum(point.samples for point in history) == points
+        assert sum(point.samples for point in history.points) == points
 
 
 async def test_an_idle_pool_is_closed_and_its_end_is_told(control: Control) -> None:

@@ -47,6 +47,7 @@ class Assessment:
         lateness: who waited too long in the interval.
         needed: the least size that carries the load; `top` + 1 if more than it may become.
         desired: the same, or more if callers are late nevertheless.
+        allowance: connections above these that a burst may open.
         top: the most the size may become.
         gate: why the observation says nothing about the size; None when it does.
         events: callers seen in the window.
@@ -58,6 +59,7 @@ class Assessment:
     lateness: Lateness
     needed: int
     desired: int
+    allowance: int
     top: int
     gate: Gate | None
     events: int
@@ -82,6 +84,16 @@ class Assessment:
         busy = ceil(self.memory.window.median_busy) + 1
         return max(self.seen.min_size, self.in_use, busy, 1)
 
+    @property
+    def asked(self) -> int:
+        """The size that the whole window asked for."""
+        return max(self.memory.window.needed, self.least)
+
+    @property
+    def enough(self) -> int:
+        """The size above which it shrinks: what was asked for, and the allowance."""
+        return min(self.asked + self.allowance, max(self.asked, self.top))
+
     def confidence(self, config: DemandConfig) -> Confidence:
         """By how many callers were seen."""
         if self.gate is not None or self.events < config.least_events:
@@ -94,8 +106,11 @@ class Assessment:
         Then more connections may only make each of them slower; otherwise each one more
         carries its share, and growing needs no trial.
         """
-        forecast = self.memory.forecast
-        return is_saturated(config.trial, self.seen) and forecast.is_inflated(config)
+        return self.is_saturated(config) and self.memory.forecast.is_inflated(config)
+
+    def is_saturated(self, config: DemandConfig) -> bool:
+        """Whether nearly all connections were busy and callers waited."""
+        return is_saturated(config.trial, self.seen)
 
 
 def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) -> Assessment:
@@ -124,6 +139,7 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
         lateness=lateness,
         needed=needed,
         desired=desired,
+        allowance=_allowance(config, forecast, window),
         top=top,
         gate=gate,
         events=window.events,
@@ -135,6 +151,16 @@ def _needed(config: DemandConfig, load: Load, seen: PoolObservation, top: int) -
     """The feed-forward size; at least what Little's law saw busy."""
     least = least_size(load, config.patience_seconds, config.late_share, top + 1)
     return max(least, min(ceil(seen.mean_active), top))
+
+
+def _allowance(config: DemandConfig, forecast: Forecast, window: Window) -> int:
+    """Connections that the limit leaves to bursts.
+
+    Connections are opened when callers need them: a limit costs nothing until a burst uses it,
+    and without it the burst waits for the next look. An unused pool keeps none, and where leases
+    last longer because of each other a burst would only make them slower.
+    """
+    return config.burst_allowance if window.events and not forecast.is_inflated(config) else 0
 
 
 def _late_step(config: DemandConfig, seen: PoolObservation) -> int:

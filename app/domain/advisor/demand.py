@@ -52,7 +52,8 @@ class Demand:
         2. The observation says nothing about the size: keep it.
         3. The last growth did not pay: take it back; or is on trial: wait.
         4. More is desired than there is: grow, unless it would not help.
-        5. Otherwise: give back what the window did not need.
+        5. The load is carried, but a burst would wait: grow by the allowance, likewise.
+        6. Otherwise: give back what the window did not need.
         """
         found = assess(self.config, memory, seen)
         return self._judge(found), found.memory
@@ -73,15 +74,17 @@ class Demand:
             return self._keep(found, ReasonCode.TRIAL_RUNNING, words, TrialPhase.RUNNING)
         if found.desired > size and not found.is_idle:
             return self._grow(found, ceiling)
-        return self._shrink(found)
+        room = self._room_for_bursts(found, ceiling)
+        return self._shrink(found) if room is None else room
 
     def _grow(self, found: Assessment, ceiling: int | None) -> PoolSizingRecommendation:
         size, is_strained = found.seen.max_size, found.is_strained(self.config)
         if hindrance := self._hindrance(found, ceiling, is_strained=is_strained):
             return self._keep(found, *hindrance)
-        new_size = min(found.desired, self._reach(found), found.top)
-        if ceiling is not None:
-            new_size = min(new_size, ceiling)
+        # A saturated pool may have met the database's limit: it gets what it needs, no more.
+        is_saturated = found.is_saturated(self.config)
+        desired = found.desired if is_saturated else found.desired + found.allowance
+        new_size = min(desired, self._reach(found), self._most(found, ceiling))
         if found.needed > size:
             code, words = ReasonCode.DEMAND_ABOVE_SIZE, wording.demand(self.config, found, new_size)
         else:
@@ -107,6 +110,24 @@ class Demand:
             hindrance = ReasonCode.TRIAL_PENDING, wording.trial_pending(found, config.trial)
         return hindrance
 
+    def _room_for_bursts(
+        self, found: Assessment, ceiling: int | None
+    ) -> PoolSizingRecommendation | None:
+        """Restore the allowance when half of it is gone; None when not, or when it may not."""
+        size, most = found.seen.max_size, self._most(found, ceiling)
+        has_half = size >= min(found.desired + found.allowance // 2, most)
+        if has_half or found.is_idle or found.is_saturated(self.config):
+            return None
+        if self._hindrance(found, ceiling, is_strained=False):
+            return None
+        new_size = min(found.desired + found.allowance, self._reach(found), most)
+        words = wording.room_for_bursts(found, new_size)
+        return self._say(found, new_size, ReasonCode.ROOM_FOR_BURSTS, words)
+
+    def _most(self, found: Assessment, ceiling: int | None) -> int:
+        """The most the size may become, with the last trial in mind."""
+        return found.top if ceiling is None else min(found.top, ceiling)
+
     def _reach(self, found: Assessment) -> int:
         """The most the size may grow to in one tick."""
         config, size = self.config, found.seen.max_size
@@ -120,12 +141,13 @@ class Demand:
         is_known = window.seconds >= _WATCHED * config.window_seconds
         if found.events < config.least_events and not is_known:
             return self._keep(found, ReasonCode.TOO_FEW_EVENTS, wording.too_few(found))
-        target = max(window.needed, found.least)
+        target = found.enough
         if target < size and not is_known:
             words = wording.watched(config, found)
             return self._keep(found, ReasonCode.COLLECTING_SAMPLES, words)
         if size - target <= config.dead_band * size:
-            if size - max(found.needed, found.least) <= config.dead_band * size:
+            needed = max(found.needed, found.least) + found.allowance
+            if size - needed <= config.dead_band * size:
                 return self._keep(found, ReasonCode.SIZE_FITS, wording.fits(found))
             return self._keep(found, ReasonCode.RECENT_PEAK, wording.recent_peak(config, found))
         was = window.largest_within_a_minute(seen.at)
@@ -172,7 +194,7 @@ class Demand:
 
     def _wanted(self, found: Assessment, new_size: int) -> int:
         """What the load asks for, before steps and the dead band held it back."""
-        needed = max(found.memory.window.needed, found.least)
+        needed = found.asked
         ceiling = found.memory.guard.ceiling(found.seen.at)
         if new_size <= found.seen.max_size:
             return min(needed, max(new_size, found.seen.min_size), found.top)
@@ -206,6 +228,7 @@ class Demand:
             "events": found.events,
             "needed_size": found.needed if found.needed <= found.top else None,
             "window_peak_size": min(found.memory.window.needed, found.top),
+            "burst_allowance": found.allowance,
         }
         if guard.undone is not None and found.seen.at < guard.until:
             evidence |= {

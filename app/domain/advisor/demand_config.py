@@ -54,8 +54,13 @@ class DemandConfig:
     """The demand rule's knobs.
 
     The defaults come from queueing theory where it has an answer, from Kubernetes' autoscaler
-    (asymmetric stabilisation: growth x2 a tick, a window of 300 s), and from
-    simulations on synthetic loads for the rest.
+    (asymmetric stabilisation: growth x2 a tick, a window of 300 s), and from simulations on
+    made-up loads for the rest: minute bins that wander, spike, jump or recur, and steps, ramps,
+    bursts, waves and a flash crowd, none of them a recorded trace. On 12 such loads of 5 seeds an
+    allowance of 0, 10 and 20 had a mean regret of 6.9, 1.1 and 0.4 at 1,000 connection-seconds a
+    late wait, and of 0.59, 0.88 and 0.88 at 10. The hold inflation is the largest of 1.25, 1.35
+    and 1.5 with which a pool under 1.25 times the capacity of a server with a knee at 50
+    connections does not settle beyond 55 (3 seeds).
 
     Attributes:
         patience_seconds: a caller that waits longer is late.
@@ -72,6 +77,8 @@ class DemandConfig:
         window_seconds: a size needed in this time is not given back.
         shrink_share: share of the size that may be given back in a minute, 0..1.
         shrink_step: connections that may always be given back in a minute, at least 1.
+        burst_allowance: connections that the limit leaves to bursts above what the load needs, at
+            least 0; none once leases last longer because of each other.
         dead_band: share of the size (0..1) up to which being too large does not matter.
         least_events: callers in the window below which nothing is concluded.
         enough_events: callers in the window above which confidence is high.
@@ -95,7 +102,7 @@ class DemandConfig:
     rate_smoothing: float = 0.4
     rate_margin: float = 2.0
     hold_seconds: float = 120.0
-    hold_inflation: float = 1.5
+    hold_inflation: float = 1.35
     late_ticks: int = 2
     late_growth: float = 0.25
     most_growth: float = 2.0
@@ -103,6 +110,7 @@ class DemandConfig:
     window_seconds: float = 300.0
     shrink_share: float = 0.25
     shrink_step: int = 2
+    burst_allowance: int = 20
     dead_band: float = 0.12
     least_events: int = 20
     enough_events: int = 200
@@ -135,6 +143,8 @@ class DemandConfig:
         )
         if not self.rate_margin >= 0.0:
             raise InvalidInput("rate_margin must not be negative.")
+        if not self.burst_allowance >= 0:
+            raise InvalidInput("burst_allowance must not be negative.")
         if not self.hold_inflation >= 1.0:
             raise InvalidInput("hold_inflation must be at least 1.")
         if not 1 <= self.late_ticks <= LATE_MEMORY:

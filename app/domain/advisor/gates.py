@@ -46,7 +46,9 @@ def unreliable(config: DemandConfig, seen: PoolObservation, *, is_resized: bool)
             f"the service itself stood still for {seen.loop_lag_seconds * 1000:.0f} ms, "
             "so the waits may be its own",
         )
-    is_short = seen.mean_open < _OPEN_SHARE * seen.max_size and seen.mean_waiting >= _WAITING
+    # Few were open on average before a burst came, too: at the end they are all open.
+    most_open = max(seen.mean_open, seen.metrics.total_connections)
+    is_short = most_open < _OPEN_SHARE * seen.max_size and seen.mean_waiting >= _WAITING
     if is_short and not is_resized:
         return Gate(
             ReasonCode.OPEN_BELOW_TARGET,

@@ -36,6 +36,9 @@ class ReasonCode(StrEnum):
     DEMAND_ABOVE_SIZE = "demand_above_size"
     """Arrivals times hold time need more connections: grow."""
 
+    ROOM_FOR_BURSTS = "room_for_bursts"
+    """The load is carried, but a burst would have to wait for the next look: grow."""
+
     LATE_WAITS = "late_waits"
     """Too many callers waited too long, whatever the forecast said: grow."""
 
@@ -141,6 +144,7 @@ EVIDENCE: Final[Mapping[str, str]] = {
     "events": "Callers seen in the window.",
     "needed_size": "Least size at which few enough wait too long; null: more than it may have.",
     "window_peak_size": "Largest size needed in the window.",
+    "burst_allowance": "Connections above these that the limit leaves to bursts.",
     "throughput_before": "Leases ended a second before the growth on trial.",
     "throughput_after": "Leases ended a second since the growth on trial.",
     "elasticity": "Growth of throughput for growth of size, 1 if in proportion.",

@@ -159,7 +159,7 @@ def _on_trial(trials: Mapping[str, _Judged]) -> str | None:
 def _cuts(budget: int, kinds: Collection[_Alike]) -> dict[str, int]:
     """The pools that must get less than they want, and what they get."""
     greedy: list[_Alike] = []
-    busy, wanted, least, weight = 0.0, 0, 0, 0
+    busy, wanted, least, weight, floors = 0.0, 0, 0, 0, 0
     for kind in kinds:
         busy += kind.busy
         wanted += kind.wanted * len(kind.members)
@@ -168,11 +168,12 @@ def _cuts(budget: int, kinds: Collection[_Alike]) -> dict[str, int]:
     if left >= 0:
         return {}
     for kind in sorted(kinds, key=attrgetter("greed"), reverse=True):
-        # One more, as long as it wants more than those before it would get.
-        if greedy and kind.greed * weight <= left:
+        # One more, as long as it wants more than those before it would get, or these need more.
+        if greedy and kind.greed * weight <= left and floors <= left:
             break
         greedy.append(kind)
         weight += kind.weight * len(kind.members)
+        floors += kind.min_size * len(kind.members)
         busy -= kind.busy
         wanted -= kind.wanted * len(kind.members)
         least -= kind.min_size * len(kind.members)

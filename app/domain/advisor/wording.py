@@ -21,8 +21,19 @@ def demand(config: DemandConfig, found: Assessment, new_size: int) -> str:
     if found.needed > found.top:
         words = f"{_load(config, found)} need more than the {found.top} it may have; "
     words += f"{size} cannot keep up" if left >= 1.0 else f"{size} leave {_percent(left)} waiting"
-    is_all = new_size >= min(found.needed, found.top)
-    return words if is_all else f"{words}; {new_size} as the next step"
+    if new_size < min(found.needed, found.top):
+        return f"{words}; {new_size} as the next step"
+    spare = new_size - found.desired
+    return f"{words}; {new_size} leave {spare} for bursts" if spare > 0 else words
+
+
+def room_for_bursts(found: Assessment, new_size: int) -> str:
+    """The load is carried, but nothing is left for bursts."""
+    size = found.seen.max_size
+    return (
+        f"{_connections(size)} carry the load, which needs {found.desired}, but a burst would "
+        f"wait: {new_size} leave {new_size - found.desired} for it, opened only when used"
+    )
 
 
 def late(config: DemandConfig, found: Assessment, new_size: int) -> str:
@@ -32,26 +43,25 @@ def late(config: DemandConfig, found: Assessment, new_size: int) -> str:
         f"{_percent(lateness.share)} of {lateness.callers} callers waited over "
         f"{_ms(config.patience_seconds)} or in vain (target {_percent(config.late_share)}), and "
         f"not for the first time; adding {new_size - found.seen.max_size} to "
-        f"{_connections(found.seen.max_size)}"
+        f"{_connections(found.seen.max_size)}{_for_bursts(new_size - found.desired)}"
     )
 
 
 def shrink(config: DemandConfig, found: Assessment, new_size: int) -> str:
     """The window did not need as many."""
-    needed = max(found.memory.window.needed, found.least)
     words = (
         f"the busiest moment of the last {_span(config.window_seconds)} needed "
-        f"{_connections(needed)} of {found.seen.max_size}"
+        f"{_connections(found.asked)} of {found.seen.max_size}{_allowed(found)}"
     )
     gives = f"giving back {found.seen.max_size - new_size}"
-    return f"{words}; {gives}" if new_size <= needed else f"{words}; {gives} as the next step"
+    return f"{words}; {gives}" if new_size <= found.enough else f"{words}; {gives} as the next step"
 
 
 def shrunk_enough(found: Assessment, was: int) -> str:
     """The minute's share is given back already."""
     return (
         f"the pool came down from {was} to {found.seen.max_size} within a minute; "
-        f"the next step towards {max(found.memory.window.needed, found.least)} follows"
+        f"the next step towards {found.enough} follows"
     )
 
 
@@ -60,7 +70,10 @@ def fits(found: Assessment) -> str:
     size = found.seen.max_size
     if found.is_idle:
         return f"nobody uses the pool, and {_connections(size)} are no more than it keeps"
-    return f"{_connections(size)} fit the load, which needs {max(found.needed, found.least)}"
+    needed = max(found.needed, found.least)
+    words = f"{_connections(size)} fit the load, which needs {needed}"
+    left = min(size - needed, found.allowance)
+    return f"{words} and leaves {left} for bursts" if left > 0 else words
 
 
 def recent_peak(config: DemandConfig, found: Assessment) -> str:
@@ -69,7 +82,7 @@ def recent_peak(config: DemandConfig, found: Assessment) -> str:
     return (
         f"the load needs {_connections(max(found.needed, found.least))} now, but needed "
         f"{window.needed} within the last {_span(config.window_seconds)}; "
-        f"keeping {found.seen.max_size}"
+        f"keeping {found.seen.max_size}{_allowed(found)}"
     )
 
 
@@ -84,7 +97,7 @@ def too_few(found: Assessment) -> str:
 def watched(config: DemandConfig, found: Assessment) -> str:
     """Not yet known what the whole window needs."""
     return (
-        f"{max(found.memory.window.needed, found.least)} of {found.seen.max_size} would do, but "
+        f"{found.enough} of {found.seen.max_size} would do, but "
         f"the pool was watched for {_span(found.memory.window.seconds)} only; nothing is given "
         f"back before {_span(config.window_seconds)} are seen"
     )
@@ -139,6 +152,14 @@ def at_ceiling(found: Assessment) -> str:
     """A growth was tried, and brought nothing."""
     seconds = found.memory.guard.until - found.seen.at
     return f"{_failure(found)}; staying at {found.seen.max_size} for another {_span(seconds)}"
+
+
+def _for_bursts(spare: int) -> str:
+    return f", {spare} of them for bursts" if spare > 0 else ""
+
+
+def _allowed(found: Assessment) -> str:
+    return f" with {found.allowance} more for bursts" if found.allowance else ""
 
 
 def _failure(found: Assessment) -> str:

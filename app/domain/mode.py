@@ -1,0 +1,13 @@
+"""What becomes of the advisor's advice: for the whole service, or for one tenant's pool."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class AdvisorMode(StrEnum):
+    """What becomes of advice."""
+
+    OFF = "off"
+    RECOMMEND = "recommend"
+    APPLY = "apply"
