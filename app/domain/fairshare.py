@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import floor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What one claimant wants of the budget.
 

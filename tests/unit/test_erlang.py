@@ -36,7 +36,7 @@ def by_the_book(load: Load, size: int, patience: float) -> float:
     ],
 )
 def test_the_staffing_table_comes_out(offered: float, sizes: tuple[int, ...]) -> None:
-    load = Load(offered, 0.02, 2.25)
+    load = Load(offered=offered, hold=0.02, cv2=2.25)
     assert tuple(least_size(load, late, 0.01, 100) for late in (0.01, 0.05, 0.1)) == sizes
 
 
@@ -49,7 +49,7 @@ def test_it_agrees_with_the_closed_formula(load: Load, size: int, patience: floa
 
 def test_a_single_connection_is_the_textbook_queue() -> None:
     # M/M/1: P(W > t) = rho exp(-(1 - rho) t / S)
-    assert late_share(Load(0.5, 0.1), 1, 0.1) == pytest.approx(0.5 * exp(-0.5))
+    assert late_share(Load(offered=0.5, hold=0.1), 1, 0.1) == pytest.approx(0.5 * exp(-0.5))
 
 
 @given(loads, patiences, shares)
@@ -70,7 +70,7 @@ def test_it_never_asks_for_more_than_there_may_be(
 def test_more_load_never_needs_fewer(
     load: Load, growth: float, patience: float, share: float
 ) -> None:
-    more = Load(load.offered * growth, load.hold, load.cv2)
+    more = Load(offered=load.offered * growth, hold=load.hold, cv2=load.cv2)
     assert least_size(more, patience, share, 500) >= least_size(load, patience, share, 500)
 
 
@@ -83,10 +83,10 @@ def test_one_connection_more_never_makes_more_callers_late(
 
 @pytest.mark.parametrize(("size", "share"), [(0, 1.0), (3, 1.0), (4, 1.0)])
 def test_a_load_beyond_the_size_makes_everybody_late(size: int, share: float) -> None:
-    assert late_share(Load(4.0, 0.1), size, 0.05) == share
-    assert late_share(Load(4.0, 0.1), 5, inf) == 0.0
+    assert late_share(Load(offered=4.0, hold=0.1), size, 0.05) == share
+    assert late_share(Load(offered=4.0, hold=0.1), 5, inf) == 0.0
 
 
 def test_no_load_needs_nothing_and_makes_nobody_late() -> None:
-    assert least_size(Load(0.0, 0.0), 0.05, 0.01, 100) == 0
-    assert late_share(Load(0.0, 0.0), 0, 0.05) == 0.0
+    assert least_size(Load(offered=0.0, hold=0.0), 0.05, 0.01, 100) == 0
+    assert late_share(Load(offered=0.0, hold=0.0), 0, 0.05) == 0.0

@@ -11,7 +11,12 @@ from app.domain.fairshare import Claim, divide
 def claims(draw: st.DrawFn) -> Claim:
     floor = draw(st.integers(0, 8))
     ceiling = draw(st.none() | st.integers(floor, 60))
-    return Claim(draw(st.integers(0, 60)), floor, ceiling, draw(st.integers(1, 5)))
+    return Claim(
+        wanted=draw(st.integers(0, 60)),
+        floor=floor,
+        ceiling=ceiling,
+        weight=draw(st.integers(1, 5)),
+    )
 
 
 many = st.lists(claims(), max_size=30)
@@ -32,21 +37,21 @@ budgets = st.integers(0, 400)
 def test_equal_weights_share_what_the_modest_leave(
     budget: int, wanted: list[int], grants: list[int]
 ) -> None:
-    assert divide(budget, [Claim(each) for each in wanted]) == grants
+    assert divide(budget, [Claim(wanted=each) for each in wanted]) == grants
 
 
 def test_weights_share_in_proportion() -> None:
-    assert divide(12, [Claim(50, weight=1), Claim(50, weight=3)]) == [3, 9]
-    assert divide(12, [Claim(50, weight=1), Claim(4, weight=3)]) == [8, 4]
+    assert divide(12, [Claim(wanted=50, weight=1), Claim(wanted=50, weight=3)]) == [3, 9]
+    assert divide(12, [Claim(wanted=50, weight=1), Claim(wanted=4, weight=3)]) == [8, 4]
 
 
 def test_floors_come_first_and_ceilings_hold() -> None:
-    assert divide(10, [Claim(9, floor=8), Claim(9)]) == [8, 2]
-    assert divide(10, [Claim(9, ceiling=3), Claim(9)]) == [3, 7]
+    assert divide(10, [Claim(wanted=9, floor=8), Claim(wanted=9)]) == [8, 2]
+    assert divide(10, [Claim(wanted=9, ceiling=3), Claim(wanted=9)]) == [3, 7]
 
 
 def test_floors_are_kept_even_beyond_the_budget() -> None:
-    assert divide(5, [Claim(9, floor=4), Claim(2, floor=3)]) == [4, 3]
+    assert divide(5, [Claim(wanted=9, floor=4), Claim(wanted=2, floor=3)]) == [4, 3]
 
 
 @given(budgets, many)

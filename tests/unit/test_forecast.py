@@ -123,19 +123,29 @@ def test_late_callers_are_those_over_the_patience_or_in_vain() -> None:
     ],
 )
 def test_the_bound_is_wilsons(late: int, callers: int, bound: float) -> None:
-    assert Lateness(late, callers).bound == pytest.approx(bound, rel=0.02)
+    assert Lateness(late=late, callers=callers).bound == pytest.approx(bound, rel=0.02)
 
 
 @given(st.integers(0, 500), st.integers(1, 500))
 def test_the_bound_never_exceeds_what_was_measured(late: int, more: int) -> None:
-    measured = Lateness(late, late + more)
+    measured = Lateness(late=late, callers=late + more)
     assert 0.0 <= measured.bound <= measured.share
 
 
 def window_of(*needed: int, span: float = 300.0) -> Window:
     window = Window()
     for place, need in enumerate(needed):
-        window = window.after(Slice(place * TICK, need, need, need * TICK, TICK, 10), span)
+        window = window.after(
+            Slice(
+                begins=place * TICK,
+                needed=need,
+                size=need,
+                busy=need * TICK,
+                seconds=TICK,
+                events=10,
+            ),
+            span,
+        )
     return window
 
 
@@ -158,7 +168,9 @@ def test_the_median_is_of_time_not_of_peaks() -> None:
 
 
 def test_a_gap_in_the_measurements_empties_the_window() -> None:
-    window = window_of(*[9] * 20).after(Slice(5000.0, 1, 1, 5.0, TICK, 1), 300.0)
+    window = window_of(*[9] * 20).after(
+        Slice(begins=5000.0, needed=1, size=1, busy=5.0, seconds=TICK, events=1), 300.0
+    )
     assert (window.needed, window.events) == (1, 1)
 
 

@@ -97,7 +97,10 @@ def test_another_growth_during_a_trial_ends_it() -> None:
 
 
 def test_elasticity_and_its_error_are_the_formula() -> None:
-    compared = Comparison.of(Stretch(10, 3, 400, 15.0), Stretch(20, 3, 800, 15.0))
+    compared = Comparison.of(
+        Stretch(size=10, ticks=3, completions=400, seconds=15.0),
+        Stretch(size=20, ticks=3, completions=800, seconds=15.0),
+    )
     assert compared.elasticity == pytest.approx(1.0)
     assert compared.error == pytest.approx((1 / 400 + 1 / 800) ** 0.5 / 0.6931, rel=1e-3)
 

@@ -23,7 +23,7 @@ _CHANCE = 2.5
 _SWING_BY_CHANCE = 1.4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArrivalRate:
     """What is remembered of a pool's arrivals, all in callers a second.
 
@@ -46,7 +46,9 @@ class ArrivalRate:
         rate = arrivals / seconds
         if self.quick is None:
             noise = sqrt(max(arrivals, 1)) / seconds
-            return ArrivalRate(rate, rate, _SWING_BY_CHANCE * noise, noise, rate)
+            return ArrivalRate(
+                quick=rate, steady=rate, deviation=_SWING_BY_CHANCE * noise, noise=noise, peak=rate
+            )
         kept = (1.0 - config.rate_smoothing) ** (seconds / _SMOOTHING_SECONDS)
         quick = rate + kept * (self.quick - rate)
         steady = rate + exp(-seconds / _STEADY_SECONDS) * (self.steady - rate)

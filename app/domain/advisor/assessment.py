@@ -20,7 +20,7 @@ from app.domain.advisor.window import Slice, Window
 from app.domain.pool import PoolState
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemandMemory:
     """What the demand rule remembers of one pool.
 
@@ -37,7 +37,7 @@ class DemandMemory:
     late: tuple[bool, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
     """One observation, understood.
 
@@ -143,7 +143,7 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
         top=top,
         gate=gate,
         events=window.events,
-        memory=DemandMemory(forecast, window, guard, late),
+        memory=DemandMemory(forecast=forecast, window=window, guard=guard, late=late),
     )
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import exp
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """What callers ask of a pool.
 

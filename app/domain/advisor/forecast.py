@@ -24,7 +24,7 @@ _MANY = 20
 _MOST_VARIED = 16.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """What is remembered of one pool's arrivals and holds.
 
@@ -80,9 +80,11 @@ class Forecast:
         """What the pool has to carry: the rate with its margin, and the uninflated hold."""
         hold, base = self.hold, self.base_hold
         if hold is None or base is None or hold <= 0.0:
-            return Load(0.0, 0.0)
+            return Load(offered=0.0, hold=0.0)
         effective = min(hold, config.hold_inflation * base) if base > 0.0 else hold
-        return Load(self.arrivals.expected(config) * effective, effective, self.cv2)
+        return Load(
+            offered=self.arrivals.expected(config) * effective, hold=effective, cv2=self.cv2
+        )
 
     def is_inflated(self, config: DemandConfig) -> bool:
         """Whether leases last so much longer than under light load that ours may be why."""

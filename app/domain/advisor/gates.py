@@ -19,7 +19,7 @@ _OPEN_SHARE = 0.8
 _WAITING = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """A closed gate: its code, and why, as the end of a sentence."""
 
@@ -33,17 +33,19 @@ def unreliable(config: DemandConfig, seen: PoolObservation, *, is_resized: bool)
     *is_resized*: the size was changed just before; connections may still be opening.
     """
     if seen.state is not PoolState.READY:
-        return Gate(ReasonCode.NOT_READY, f"the pool is {seen.state.replace('_', ' ')}")
+        return Gate(
+            code=ReasonCode.NOT_READY, because=f"the pool is {seen.state.replace('_', ' ')}"
+        )
     if seen.connect_failures:
         return Gate(
-            ReasonCode.CONNECTS_FAILING,
-            f"{_count(seen.connect_failures, 'connect')} failed: "
+            code=ReasonCode.CONNECTS_FAILING,
+            because=f"{_count(seen.connect_failures, 'connect')} failed: "
             "look at the database, its login and the network",
         )
     if seen.loop_lag_seconds > config.loop_lag_seconds:
         return Gate(
-            ReasonCode.LOOP_LAG,
-            f"the service itself stood still for {seen.loop_lag_seconds * 1000:.0f} ms, "
+            code=ReasonCode.LOOP_LAG,
+            because=f"the service itself stood still for {seen.loop_lag_seconds * 1000:.0f} ms, "
             "so the waits may be its own",
         )
     # Few were open on average before a burst came, too: at the end they are all open.
@@ -51,8 +53,8 @@ def unreliable(config: DemandConfig, seen: PoolObservation, *, is_resized: bool)
     is_short = most_open < _OPEN_SHARE * seen.max_size and seen.mean_waiting >= _WAITING
     if is_short and not is_resized:
         return Gate(
-            ReasonCode.OPEN_BELOW_TARGET,
-            f"only {seen.mean_open:.0f} of {seen.max_size} connections were open while callers "
+            code=ReasonCode.OPEN_BELOW_TARGET,
+            because=f"only {seen.mean_open:.0f} of {seen.max_size} connections were open while callers "
             "waited: the server's budget, the network or slow connects hold it back",
         )
     return None
@@ -63,8 +65,8 @@ def against_growth(config: DemandConfig, seen: PoolObservation) -> Gate | None:
     if seen.leak_suspects:
         held = "is" if seen.leak_suspects == 1 else "are"
         return Gate(
-            ReasonCode.LEAK_SUSPECTED,
-            f"{_count(seen.leak_suspects, 'lease')} {held} held for so long "
+            code=ReasonCode.LEAK_SUSPECTED,
+            because=f"{_count(seen.leak_suspects, 'lease')} {held} held for so long "
             "that the application may have lost track of them",
         )
     return _of_server(config, seen.server) if seen.server and seen.server.samples else None
@@ -73,25 +75,25 @@ def against_growth(config: DemandConfig, seen: PoolObservation) -> Gate | None:
 def _of_server(config: DemandConfig, server: ServerLoad) -> Gate | None:
     if server.idle_in_transaction_share > config.idle_in_transaction_share:
         return Gate(
-            ReasonCode.IDLE_IN_TRANSACTION,
-            f"{server.idle_in_transaction_share:.0%} of our connections sit idle in a "
+            code=ReasonCode.IDLE_IN_TRANSACTION,
+            because=f"{server.idle_in_transaction_share:.0%} of our connections sit idle in a "
             "transaction: the application holds them without using them",
         )
     if server.cores is not None and server.running >= config.running_per_core * server.cores:
         return Gate(
-            ReasonCode.CPU_BOUND,
-            f"the database already runs {server.running:.1f} statements at a time on "
+            code=ReasonCode.CPU_BOUND,
+            because=f"the database already runs {server.running:.1f} statements at a time on "
             f"{_count(server.cores, 'core')}",
         )
     if server.lock_share > config.lock_share:
         return Gate(
-            ReasonCode.LOCK_CONTENTION,
-            f"{server.lock_share:.0%} of the database's active connections wait for locks",
+            code=ReasonCode.LOCK_CONTENTION,
+            because=f"{server.lock_share:.0%} of the database's active connections wait for locks",
         )
     if server.client_write_share > config.client_write_share:
         return Gate(
-            ReasonCode.SLOW_READER,
-            f"{server.client_write_share:.0%} of the database's active connections wait for "
+            code=ReasonCode.SLOW_READER,
+            because=f"{server.client_write_share:.0%} of the database's active connections wait for "
             "callers to read their results",
         )
     return None

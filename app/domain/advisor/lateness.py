@@ -15,7 +15,7 @@ from app.domain.advisor.observation import PoolObservation
 _Z = 1.6449
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lateness:
     """Callers that waited too long, timed out or were refused, among all that were answered."""
 
@@ -26,7 +26,7 @@ class Lateness:
     def of(cls, seen: PoolObservation, patience: float) -> Lateness:
         """Count the callers of *seen* that waited over *patience* seconds, or in vain."""
         in_vain = seen.timeouts + seen.rejected
-        return cls(seen.wait.count_above(patience) + in_vain, seen.acquired + in_vain)
+        return cls(late=seen.wait.count_above(patience) + in_vain, callers=seen.acquired + in_vain)
 
     @property
     def share(self) -> float:

@@ -30,7 +30,7 @@ _DEAD_BAND = 0.1
 _Kind = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Judged:
     """One pool in the present round: what was seen of it, and what the rule said."""
 
@@ -71,7 +71,9 @@ class _Alike:
     def claim(self) -> Claim:
         """What all of them want."""
         count = len(self.members)
-        return Claim(self.wanted * count, self.min_size * count, weight=self.weight * count)
+        return Claim(
+            wanted=self.wanted * count, floor=self.min_size * count, weight=self.weight * count
+        )
 
 
 class ServerAdvisor(Generic[Memory]):
@@ -99,7 +101,7 @@ class ServerAdvisor(Generic[Memory]):
             memory = self.rule.fresh()
         advice, self._memories[pool_id] = self.rule.advise(memory, observation)
         self._drop(pool_id)
-        judged = self._round[pool_id] = _Judged(observation, advice)
+        judged = self._round[pool_id] = _Judged(seen=observation, advice=advice)
         kind = judged.kind
         alike = self._alike.get(kind)
         if alike is None:

@@ -32,7 +32,7 @@ class Verdict(Enum):
     VOID = "void"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
     """Ticks in a row at one size, all of them saturated."""
 
@@ -47,7 +47,7 @@ class Stretch:
         return self.completions / self.seconds if self.seconds else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """Throughput before and after a growth.
 
@@ -70,16 +70,16 @@ class Comparison:
         """Compare two stretches in which leases ended."""
         growth = log(after.size / before.size)
         return cls(
-            before.throughput,
-            after.throughput,
-            log(after.throughput / before.throughput) / growth,
-            sqrt(1 / before.completions + 1 / after.completions) / growth,
-            before.size,
-            after.size,
+            before=before.throughput,
+            after=after.throughput,
+            elasticity=log(after.throughput / before.throughput) / growth,
+            error=sqrt(1 / before.completions + 1 / after.completions) / growth,
+            size_before=before.size,
+            size_after=after.size,
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """What is remembered of one pool's growths.
 
@@ -113,7 +113,10 @@ class Guard:
             return calm, None if guard.before is None else Verdict.VOID
         now = guard.now
         now = Stretch(
-            now.size, now.ticks + 1, now.completions + seen.released, now.seconds + seen.seconds
+            size=now.size,
+            ticks=now.ticks + 1,
+            completions=now.completions + seen.released,
+            seconds=now.seconds + seen.seconds,
         )
         return _judge(config, replace(guard, now=now), seen.at)
 

@@ -13,7 +13,7 @@ _SLICES = 20
 _MINUTE = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """A part of the window.
 
@@ -36,16 +36,16 @@ class Slice:
     def plus(self, other: Slice) -> Slice:
         """Both as one."""
         return Slice(
-            self.begins,
-            max(self.needed, other.needed),
-            max(self.size, other.size),
-            self.busy + other.busy,
-            self.seconds + other.seconds,
-            self.events + other.events,
+            begins=self.begins,
+            needed=max(self.needed, other.needed),
+            size=max(self.size, other.size),
+            busy=self.busy + other.busy,
+            seconds=self.seconds + other.seconds,
+            events=self.events + other.events,
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """The last *span* seconds of one pool, oldest slice first."""
 
@@ -55,11 +55,11 @@ class Window:
         """The window once *new* is added, and what is older than *span* seconds forgotten."""
         slices, now = self.slices, new.begins + new.seconds
         if slices and now <= slices[-1].begins + span / _SLICES:
-            return Window((*slices[:-1], slices[-1].plus(new)))
+            return Window(slices=(*slices[:-1], slices[-1].plus(new)))
         begin = 0
         while begin < len(slices) and slices[begin].begins + slices[begin].seconds < now - span:
             begin += 1
-        return Window((*slices[begin:], new))
+        return Window(slices=(*slices[begin:], new))
 
     @property
     def needed(self) -> int:
