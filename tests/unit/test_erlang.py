@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from app.domain.advisor.erlang import Load, late_share, least_size
 
-loads = st.builds(Load, st.floats(0.01, 60.0), st.floats(0.001, 5.0), st.floats(0.0, 16.0))
+loads = st.builds(
+    Load,
+    offered=st.floats(0.01, 60.0),
+    hold=st.floats(0.001, 5.0),
+    cv2=st.floats(0.0, 16.0),
+)
 patiences = st.floats(0.0, 2.0)
 shares = st.floats(0.0001, 0.5)
 
