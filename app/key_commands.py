@@ -109,6 +109,7 @@ def revoke(
 @contextmanager
 def _file(given: Path | None) -> Iterator[tuple[Path, tuple[Key, ...]]]:
     """The file of keys and what is in it, while no other command may change it."""
+    path = given
     try:
         path = given or load_settings(to_serve=False).keys_path
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ def _file(given: Path | None) -> Iterator[tuple[Path, tuple[Key, ...]]]:
     except (BadKeyFile, SettingsError) as error:
         _refuse(str(error))
     except OSError as error:
-        _refuse(f"Cannot use {error.filename or path}: {error.strerror}.")
+        _refuse(f"Cannot use {error.filename or path or 'the settings'}: {error.strerror}.")
 
 
 @contextmanager

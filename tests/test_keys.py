@@ -1,18 +1,25 @@
 """The file of keys: made by the command, read by the service, and never half believed."""
 
+import errno
 import json
 import os
 import re
 import stat
+from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 import pytest
+from pydantic import ValidationError
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from app.api.key import Key, digest_of, id_of, new_token
+from app import control, key_commands
+from app.api.key import Key, Scope, digest_of, id_of, key_for, new_token
 from app.api.key_file import BadKeyFile, KeyFile, read_keys
 from app.cli import cli
+from app.domain.event import Actor
 from tests.fixtures.keys import Keyring
 
 
@@ -138,6 +145,33 @@ def test_without_a_file_it_is_that_of_the_settings(
     monkeypatch.setenv("POOLKEEPER_DATA_DIR", "here")
     assert run("new", "ci", "--scope", "read").exit_code == 0
     assert len(kept_in(Path("here/keys.json"))) == 1
+
+
+def test_settings_that_cannot_be_read_are_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreadable(**_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(key_commands, "load_settings", unreadable)
+    told = run("list")
+    assert (told.exit_code, told.stderr) == (
+        1,
+        "poolkeeper: Cannot use the settings: Input/output error.\n",
+    )
+
+
+def test_no_key_has_the_name_of_an_actor_of_the_service() -> None:
+    actors = {
+        value.name
+        for found in walk_packages(control.__path__, "app.control.")
+        for value in vars(import_module(found.name)).values()
+        if isinstance(value, Actor)
+    }
+    assert {"advisor", "poller", "self-check"} <= actors
+    for name in actors:
+        with pytest.raises(ValidationError):
+            key_for(new_token(), name=name, scopes=(Scope.READ,), created_at=datetime.now(UTC))
 
 
 # --- the file, as the service reads it -------------------------------------------------------

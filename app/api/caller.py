@@ -15,11 +15,13 @@ class Caller:
         name: the key's name; `api` when no keys are in use.
         scopes: everything they may do.
         tenants: the only ones that exist for them; None: all.
+        key_id: of their key; a name can be given again, an id cannot.
     """
 
     name: str
     scopes: frozenset[Scope]
     tenants: frozenset[str] | None = None
+    key_id: str | None = None
 
     @classmethod
     def with_key(cls, key: Key) -> Caller:
@@ -28,6 +30,7 @@ class Caller:
             name=key.name,
             scopes=frozenset().union(*(INCLUDED[scope] for scope in key.scopes)),
             tenants=None if key.tenants is None else frozenset(key.tenants),
+            key_id=key.id,
         )
 
     @property

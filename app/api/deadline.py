@@ -105,9 +105,11 @@ class _Exchange:
             self._farewell = asyncio.create_task(self._give_up(), name="request: deadline")
 
     async def _give_up(self) -> None:
-        headers = {"Connection": "close", "Retry-After": "1"}
         request = Request(self._scope)
+        # A change that goes on would be made twice, unless its key tells that it is the same.
+        is_safe = request.method in {"GET", "HEAD"} or "idempotency-key" in request.headers
+        headers = {"Connection": "close"} | ({"Retry-After": "1"} if is_safe else {})
         answer = respond(
-            request, 504, "deadline-exceeded", _TOO_LONG, retryable=True, headers=headers
+            request, 504, "deadline-exceeded", _TOO_LONG, retryable=is_safe, headers=headers
         )
         await answer(self._scope, self._receive, self._send)

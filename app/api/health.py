@@ -6,18 +6,26 @@ service that is not ready is its orchestrator's business.
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.deps import Service, ServiceDep
+from app.api.auth import Door
+from app.api.deps import CallerDep, DoorDep, Service, ServiceDep
 from app.api.problems import documented
+from app.control.self_check import findings_of
 from app.domain.errors import CatalogUnavailable
+from app.domain.isolation import Severity
 
 # A poll may skip two turns and then take as long as it is allowed to.
 _INTERVALS = 3
+# Anybody may ask: what takes long is looked at once in so many seconds.
+_FRESH_SECONDS = 1.0
+# Of tenants with a critical finding, as many are named.
+_MOST_NAMES = 5
 
 # They read no input and raise nothing that is foreseen.
 _UNFORESEEN: dict[int | str, dict[str, Any]] = {500: documented()[500]}
@@ -39,7 +47,10 @@ class Check(BaseModel):
     required: bool = Field(
         description="Whether the service is not ready without it.", examples=[True]
     )
-    detail: str = Field(examples=["It answers."])
+    detail: str | None = Field(
+        description="Null without a key that may read, or with one that is bound to tenants.",
+        examples=["It answers."],
+    )
 
 
 class Readiness(BaseModel):
@@ -47,6 +58,24 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not_ready"] = Field(examples=["ready"])
     checks: Annotated[list[Check], Field(min_length=1)]
+
+
+class CostlyChecks:
+    """The checks that ask the catalog and go through all tenants, made once for all who ask."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._lock = asyncio.Lock()
+        self._found: tuple[Check, Check] | None = None
+        self._at = 0.0
+
+    async def find(self, service: Service) -> tuple[Check, Check]:
+        """The catalog's check and that of isolation, at most a second old."""
+        async with self._lock:
+            if self._found is None or monotonic() - self._at >= _FRESH_SECONDS:
+                self._found = await _catalog(service), _isolation(service)
+                self._at = monotonic()
+            return self._found
 
 
 @router.get("/livez", summary="Tell whether the process answers", responses=_UNFORESEEN)
@@ -58,21 +87,31 @@ async def livez() -> Liveness:
 @router.get(
     "/readyz",
     summary="Tell whether the service is ready",
+    # The key is optional here: more is told with it.
+    openapi_extra={"security": [{}, {"key": ["read"]}]},
     responses=_UNFORESEEN
     | {503: {"model": Readiness, "description": "Not ready; `checks` says why."}},
 )
-async def readyz(service: ServiceDep, response: Response) -> Readiness:
-    """Asks the catalog, and looks at the loops and the servers.
+async def readyz(
+    request: Request, service: ServiceDep, door: DoorDep, caller: CallerDep, response: Response
+) -> Readiness:
+    """Asks the catalog, once a second at most, and looks at the loops and the servers.
 
     While the catalog is away running pools go on, but nothing can be changed: the service is not
-    ready. Servers are told for information only.
+    ready. Servers, isolation and keys are told for information only.
     """
+    costly: CostlyChecks = request.app.state.costly
+    catalog, isolation = await costly.find(service)
     checks = [
-        await _catalog(service),
+        catalog,
         _poller(service),
         _loops(service),
         _servers(service),
+        isolation,
+        _keys(door),
     ]
+    if not caller.sees_all:
+        checks = [check.model_copy(update={"detail": None}) for check in checks]
     ready = all(check.ok for check in checks if check.required)
     response.headers["Cache-Control"] = "no-store"
     response.status_code = 200 if ready else 503
@@ -105,6 +144,24 @@ def _loops(service: Service) -> Check:
     dead = service.loops.dead
     detail = "All of them run." if dead is None else f"The loop {dead} has died."
     return Check(name="loops", ok=dead is None, required=True, detail=detail)
+
+
+def _keys(door: Door) -> Check:
+    keys = door.keys
+    detail = keys.problem or f"{len(keys)} in force."
+    if not keys.is_in_use:
+        detail = "There are none: only this machine may call, and may do everything."
+    return Check(name="keys", ok=keys.problem is None, required=False, detail=detail)
+
+
+def _isolation(service: Service) -> Check:
+    found = list(findings_of(service.manager))
+    critical = sorted({str(spec.id) for spec, one in found if one.severity is Severity.CRITICAL})
+    detail = f"{len(found)} findings."
+    if critical:
+        shown = ", ".join(critical[:_MOST_NAMES])
+        detail += f" Critical ones concern {len(critical)} tenants or their role: {shown}."
+    return Check(name="isolation", ok=not critical, required=False, detail=detail)
 
 
 def _servers(service: Service) -> Check:

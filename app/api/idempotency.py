@@ -1,7 +1,8 @@
 """Idempotency-Key: an action sent twice is done once, and answered alike both times.
 
 Answers are kept in memory: a request may be repeated for 24 hours, or until the service
-restarts, or until its caller has brought a thousand other keys. That needs no catalog, so
+restarts, or until its caller has brought a thousand other keys, or all callers together 64 MiB
+of answers. That needs no catalog, so
 actions that work without it work with a key too. Kept is what an action answered, be it that
 it cannot be done; not what says that the request was never looked at (400, 401, 422 …), that it
 should be tried again (429) or that something went wrong (5xx): the same key tries again then.
@@ -28,10 +29,15 @@ from app.domain.errors import IdempotencyKeyReused, ReplayTooLarge, RequestInFli
 KEPT_SECONDS = 24 * 3600.0
 MOST_KEPT = 1000
 LARGEST_KEPT = 64 * 1024
+# Of all callers' bodies together.
+MOST_BYTES = 64 * 1024 * 1024
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _BAD_KEY = "An Idempotency-Key is 1 to 255 visible ASCII characters, given once."
 _KEPT_STATUSES = frozenset({200, 201, 202, 204, 404, 409, 412})
 _KEPT_HEADERS = frozenset({b"content-type", b"etag", b"location"})
+
+# Who they are, and the tenants that exist for them: an answer tells of no others.
+Owner = tuple[str, frozenset[str] | None]
 
 
 @dataclass(slots=True)
@@ -56,18 +62,21 @@ class Attempt:
 class Answers:
     """Every caller's attempts by key, oldest first."""
 
-    of_caller: defaultdict[str, OrderedDict[str, Attempt]] = field(
+    of_caller: defaultdict[Owner, OrderedDict[str, Attempt]] = field(
         default_factory=lambda: defaultdict(OrderedDict)
     )
+    # What was answered, the earliest first, and how large each is.
+    _sizes: OrderedDict[tuple[Owner, str], int] = field(default_factory=OrderedDict)
+    _bytes: int = 0
 
-    def begin(self, caller: str, key: str, fingerprint: bytes) -> Attempt | Answer:
+    def begin(self, caller: Owner, key: str, fingerprint: bytes) -> Attempt | Answer:
         """A new attempt, or the answer to the one before.
 
         Raises:
             RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
         """
         attempts = self.of_caller[caller]
-        self._forget_old(attempts)
+        self._forget_old(caller, attempts)
         before = attempts.get(key)
         if before is None:
             attempts[key] = Attempt(fingerprint, monotonic())
@@ -80,14 +89,19 @@ class Answers:
             raise ReplayTooLarge
         return before.answer
 
-    def end(self, caller: str, key: str, answer: Answer | None) -> None:
+    def end(self, caller: Owner, key: str, answer: Answer | None) -> None:
         """Keep what an attempt came to; None: nothing that another attempt should be told."""
         if answer is None:
             del self.of_caller[caller][key]
-        else:
-            self.of_caller[caller][key].answer = answer
+            return
+        self.of_caller[caller][key].answer = answer
+        size = len(answer.body or b"")
+        self._sizes[caller, key] = size
+        self._bytes += size
+        while self._bytes > MOST_BYTES:
+            self._forget(*next(iter(self._sizes)))
 
-    def _forget_old(self, attempts: OrderedDict[str, Attempt]) -> None:
+    def _forget_old(self, caller: Owner, attempts: OrderedDict[str, Attempt]) -> None:
         too_old = monotonic() - KEPT_SECONDS
         surplus = len(attempts) - MOST_KEPT + 1
         gone: list[str] = []
@@ -97,7 +111,11 @@ class Answers:
             if attempt.answer is not None:
                 gone.append(key)
         for key in gone:
-            del attempts[key]
+            self._forget(caller, key)
+
+    def _forget(self, caller: Owner, key: str) -> None:
+        del self.of_caller[caller][key]
+        self._bytes -= self._sizes.pop((caller, key))
 
 
 class Repeated(Exception):
@@ -128,7 +146,8 @@ class Idempotency:
             await refusal(scope, receive, send)
             return
         caller: Caller = scope["state"]["caller"]
-        claimed = Claim(self._answers, caller.name, keys[0])
+        owner = (caller.key_id or caller.name, caller.tenants)
+        claimed = Claim(self._answers, owner, keys[0])
         scope["state"]["claim"] = claimed
 
         async def send_heard(message: Message) -> None:
@@ -144,7 +163,7 @@ class Idempotency:
 class Claim:
     """One request's hold on its key."""
 
-    def __init__(self, answers: Answers, caller: str, key: str) -> None:
+    def __init__(self, answers: Answers, caller: Owner, key: str) -> None:
         """Nothing is held before `begin`."""
         self._answers = answers
         self._caller = caller

@@ -8,18 +8,22 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.auth import MAY_ADMIN, MAY_READ
 from app.api.body import RequestBody, Text
 from app.api.deps import (
     ActorDep,
+    CallerDep,
     CursorQuery,
-    DeadlineQuery,
+    DeadlineDep,
     LimitQuery,
     Service,
     ServiceDep,
     TenantDep,
 )
 from app.api.paging import decode_cursor, page_of
+from app.api.plan import DryRunQuery, Plan, show_plan
 from app.api.problems import documented, invalid
+from app.api.strict_route import StrictRoute
 from app.api.tenant_view import (
     TENANT_EXAMPLE,
     TenantState,
@@ -27,11 +31,12 @@ from app.api.tenant_view import (
     show_tenant,
     state_of,
 )
-from app.api.versions import IfMatchHeader, IfNoneMatchHeader, etag, expected_generation
+from app.api.versions import PreconditionsDep, etag
 from app.domain.desired import Tenant
+from app.domain.mode import AdvisorMode
 from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId, TenantSpec
 
-router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)
 
 _ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 _LabelKey = Annotated[Text, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
@@ -68,6 +73,12 @@ class TenantBody(RequestBody):
     )
     labels: dict[_LabelKey, _LabelValue] = Field(
         default={}, max_length=32, description="Free text for people and filters."
+    )
+    advisor_mode: AdvisorMode | None = Field(
+        default=None,
+        strict=False,
+        description="What becomes of advice about its own pool; null: as for the whole service. "
+        "A shared pool follows the service.",
     )
 
 
@@ -121,10 +132,11 @@ class Provisioning(BaseModel):
 
 @router.put(
     "/{tenant}",
+    dependencies=[MAY_ADMIN],
     summary="Declare a tenant",
     responses={
         201: {"model": TenantView, "description": "Created"},
-        **documented(400, 409, 412, 413, 415),
+        **documented(408, 409, 412, 413, 415, 428),
     },
 )
 async def put_tenant(
@@ -132,11 +144,12 @@ async def put_tenant(
     body: TenantBody,
     *,
     service: ServiceDep,
+    caller: CallerDep,
     actor: ActorDep,
     response: Response,
-    if_match: IfMatchHeader = None,
-    if_none_match: IfNoneMatchHeader = None,
-) -> TenantView:
+    preconditions: PreconditionsDep,
+    dry_run: DryRunQuery = False,
+) -> TenantView | Plan:
     """Create the tenant, or replace what was declared of it.
 
     The first time answers 201, every other time 200; saying the same again changes nothing and
@@ -146,19 +159,21 @@ async def put_tenant(
     account = service.manager.accounts.get(tenant)
     before = account.tenant if account else None
     spec = _declared(service, tenant, body, before)
-    saved, created = await service.keeper.put_tenant(
-        spec,
-        actor,
-        expected_generation=expected_generation(if_match, if_none_match, exists=before is not None),
+    expected = preconditions.expected(
+        before.generation if before else None, _mark(before) if before else ""
     )
+    if dry_run:
+        return show_plan(service, response, service.previews.put_tenant(spec), needs_catalog=True)
+    saved, created = await service.keeper.put_tenant(spec, actor, expected_generation=expected)
     response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
-    response.headers["ETag"] = etag(saved.generation)
-    return show_tenant(service, service.manager.account(tenant))
+    response.headers["ETag"] = tenant_tag(saved)
+    return show_tenant(service, service.manager.account(tenant), caller)
 
 
-@router.get("", summary="List tenants", responses=documented())
+@router.get("", dependencies=[MAY_READ], summary="List tenants", responses=documented())
 async def list_tenants(
     service: ServiceDep,
+    caller: CallerDep,
     *,
     strategy: Annotated[PoolStrategy | None, Query(description="Isolated like this.")] = None,
     server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,
@@ -172,14 +187,18 @@ async def list_tenants(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> TenantList:
-    """All tenants that fit every filter, by id. Works while the catalog is away."""
+    """All tenants that the key may see and that fit every filter, by id.
+
+    Works while the catalog is away.
+    """
     after = decode_cursor(cursor, str)[0] if cursor else ""
     labels = {(key, value) for key, _, value in (text.partition(":") for text in label)}
 
     def fits(tenant: Tenant) -> bool:
         spec = tenant.spec
         return (
-            (strategy is None or spec.strategy is strategy)
+            caller.sees(spec.id)
+            and (strategy is None or spec.strategy is strategy)
             and (server is None or spec.server == server)
             and (state is None or state_of(tenant) is state)
             and labels <= spec.labels.items()
@@ -188,30 +207,50 @@ async def list_tenants(
     accounts = service.manager.accounts
     ids = sorted(id_ for id_, account in accounts.items() if id_ > after and fits(account.tenant))
     page, next_cursor = page_of(ids, limit, lambda id_: (id_,))
-    items = [show_tenant(service, accounts[id_]) for id_ in page]
+    items = [show_tenant(service, accounts[id_], caller) for id_ in page]
     return TenantList(items=items, next_cursor=next_cursor)
 
 
-@router.get("/{tenant}", summary="Show a tenant", responses=documented(404))
-async def get_tenant(tenant: TenantDep, service: ServiceDep, response: Response) -> TenantView:
+@router.get(
+    "/{tenant}", dependencies=[MAY_READ], summary="Show a tenant", responses=documented(404)
+)
+async def get_tenant(
+    tenant: TenantDep, service: ServiceDep, caller: CallerDep, response: Response
+) -> TenantView:
     """One tenant. Works while the catalog is away."""
     account = service.manager.account(tenant)
-    response.headers["ETag"] = etag(account.tenant.generation)
-    return show_tenant(service, account)
+    response.headers["ETag"] = tenant_tag(account.tenant)
+    return show_tenant(service, account, caller)
 
 
-@router.delete("/{tenant}", summary="Delete a tenant", responses=documented(404))
+@router.delete(
+    "/{tenant}",
+    dependencies=[MAY_ADMIN],
+    summary="Delete a tenant",
+    responses=documented(404, 409, 412, 428),
+)
 async def delete_tenant(
     tenant: TenantDep,
     service: ServiceDep,
+    *,
     actor: ActorDep,
-    deadline_seconds: DeadlineQuery = 5.0,
-) -> TenantDeletion:
+    response: Response,
+    deadline_seconds: DeadlineDep,
+    preconditions: PreconditionsDep,
+    dry_run: DryRunQuery = False,
+) -> TenantDeletion | Plan:
     """Close the tenant's pool, disable its login, and forget it. Its data stays.
 
     Leases get the deadline to end, then they are cut.
     """
-    deletion = await service.keeper.delete_tenant(tenant, actor, deadline=deadline_seconds)
+    before = service.manager.account(tenant).tenant
+    expected = preconditions.expected(before.generation, _mark(before))
+    if dry_run:
+        preview = service.previews.delete_tenant(tenant, deadline=deadline_seconds)
+        return show_plan(service, response, preview, needs_catalog=True)
+    deletion = await service.keeper.delete_tenant(
+        tenant, actor, deadline=deadline_seconds, expected_generation=expected
+    )
     return TenantDeletion(
         tenant=tenant,
         closed=deletion.eviction.closed if deletion.eviction else 0,
@@ -220,23 +259,47 @@ async def delete_tenant(
     )
 
 
-@router.post("/{tenant}/provision", summary="Provision a tenant", responses=documented(404, 409))
+@router.post(
+    "/{tenant}/provision",
+    dependencies=[MAY_ADMIN],
+    summary="Provision a tenant",
+    responses=documented(404, 409),
+)
 async def provision_tenant(
     tenant: TenantDep,
     service: ServiceDep,
     *,
     actor: ActorDep,
+    response: Response,
     adopt: Annotated[
         bool, Query(description="Take over objects of that name that exist already.")
     ] = False,
-) -> Provisioning:
+    dry_run: DryRunQuery = False,
+) -> Provisioning | Plan:
     """Create what the tenant's strategy needs: role, schema or database, and grants.
 
     Idempotent. Objects that exist and were not made for this tenant answer 409 `objects-exist`,
     unless `adopt=true` says that they are meant for it.
     """
-    saved, objects = await service.keeper.provision(tenant, actor, adopt=adopt)
+    if dry_run:
+        preview = await service.previews.provision(tenant, adopt=adopt)
+        return show_plan(service, response, preview, needs_catalog=True)
+    saved, objects = await service.provisioning.provision(tenant, actor, adopt=adopt)
     return Provisioning(tenant=tenant, objects=objects, provisioned_at=saved.provisioned_at)
+
+
+def tenant_tag(tenant: Tenant) -> str:
+    """The ETag of what is recorded of *tenant*: its spec's generation, and how far it has come.
+
+    A later tenant of the same name starts at generation 1 again, and has another uid.
+    """
+    state = state_of(tenant)
+    declared = state is TenantState.DECLARED
+    return etag(tenant.generation, _mark(tenant), "" if declared else state.value)
+
+
+def _mark(tenant: Tenant) -> str:
+    return tenant.uid.hex[:8]
 
 
 def _declared(
@@ -264,4 +327,5 @@ def _declared(
         weight=body.weight,
         max_leases=body.max_leases,
         labels=body.labels,
+        advisor_mode=body.advisor_mode,
     )

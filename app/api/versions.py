@@ -38,13 +38,19 @@ IfNoneMatchHeader = Annotated[
 _ONE = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
 _LIST = re.compile(rf"{_ONE}(?:[ \t]*,[ \t]*{_ONE})*")
 _TAG = re.compile(_ONE)
-# A tenant's tag goes on with its state, which is no part of its generation.
-_OURS = re.compile(r'"(\d{1,18})(?:-[a-z]+)?"')
+# A tenant's tag goes on with its mark, and with its state, which is no part of its generation.
+_OURS = re.compile(r'"(\d{1,18})(?:-([0-9a-f]{8}))?(?:-[a-z]+)?"')
 
 
-def etag(generation: int, state: str = "") -> str:
-    """The strong ETag of a generation, and of the *state* that is recorded beside it."""
-    return f'"{generation}-{state}"' if state else f'"{generation}"'
+def etag(generation: int, mark: str = "", state: str = "") -> str:
+    """The strong ETag of a generation, and of what is recorded beside it.
+
+    Args:
+        generation: it starts anew when a thing is deleted and made again.
+        mark: 8 hexadecimal digits that tell such a thing from the one before; empty for none.
+        state: how far it has come; empty for none.
+    """
+    return '"' + "-".join(filter(None, (str(generation), mark, state))) + '"'
 
 
 def tags_of(header: str) -> list[str]:
@@ -75,11 +81,12 @@ class Preconditions:
     if_none_match: str | None
     required: bool
 
-    def expected(self, current: int | None) -> int | None:
+    def expected(self, current: int | None, mark: str = "") -> int | None:
         """The generation a change is meant for: 0 for none yet, None for any.
 
         Args:
             current: the generation in force, None when there is no such thing.
+            mark: see `etag`; a tag without one says the generation alone.
 
         Raises:
             StaleVersion: something else is expected than what there is.
@@ -89,38 +96,38 @@ class Preconditions:
         if self.if_match is not None and self.if_none_match is not None:
             raise HTTPException(400, "If-Match and If-None-Match exclude each other.")
         if self.if_match is not None:
-            return _matching(tags_of(self.if_match), current)
+            return _matching(tags_of(self.if_match), current, mark)
         if self.if_none_match is not None:
-            return _not_matching(tags_of(self.if_none_match), current)
+            return _not_matching(tags_of(self.if_none_match), current, mark)
         if self.required and current is not None:
             raise PreconditionRequired
         return None
 
 
-def _matching(tags: list[str], current: int | None) -> int | None:
+def _matching(tags: list[str], current: int | None, mark: str) -> int | None:
     if current is None:
         raise StaleVersion("It does not exist.")
     if tags == ["*"]:
         return None
     # Weak tags never match here: they do not say which version was seen.
-    if current not in {_generation(tag) for tag in tags}:
+    if current not in {_generation(tag, mark) for tag in tags}:
         raise StaleVersion
     return current
 
 
-def _not_matching(tags: list[str], current: int | None) -> int | None:
+def _not_matching(tags: list[str], current: int | None, mark: str) -> int | None:
     if current is None:
         return 0
     if tags == ["*"]:
         raise StaleVersion("It exists already.")
-    if current in {_generation(tag.removeprefix("W/")) for tag in tags}:
+    if current in {_generation(tag.removeprefix("W/"), mark) for tag in tags}:
         raise StaleVersion("It is still this version.")
     return current
 
 
-def _generation(tag: str) -> int | None:
+def _generation(tag: str, mark: str) -> int | None:
     ours = _OURS.fullmatch(tag)
-    return int(ours[1]) if ours else None
+    return int(ours[1]) if ours and ours[2] in {None, mark} else None
 
 
 async def get_preconditions(

@@ -118,14 +118,14 @@ class Previews:
         size = change.onto(current)
         if size != current:
             refuse_shared(account, whole_pool=whole_pool)
-        return self._wish(account, size=size, open_now=True)
+        return self._wish(account, size=size, open_now=True, whole_pool=whole_pool)
 
     def pause(self, tenant_id: str, *, paused: bool, whole_pool: bool) -> Preview:
         """Pausing the tenant's pool, or resuming it."""
         account = self._manager.account(tenant_id)
         refuse_shared(account, whole_pool=whole_pool)
         refuse_unusable(account.tenant)
-        return self._wish(account, paused=paused)
+        return self._wish(account, paused=paused, whole_pool=whole_pool)
 
     def close(self, tenant_id: str, *, deadline: float, whole_pool: bool, forced: bool) -> Preview:
         """Evicting the tenant's pool (*forced*), or draining it."""
@@ -204,7 +204,7 @@ class Previews:
             refuse_unusable(account.tenant)
         current = self._manager.desired_size(spec.pool_id, spec.strategy)
         size = PoolChange(max_size=judgement.new_size).onto(current)
-        return self._wish(account, size=size) + closing
+        return self._wish(account, size=size, whole_pool=True) + closing
 
     # -- together ----------------------------------------------------------------------------
 
@@ -215,6 +215,7 @@ class Previews:
         size: PoolSize | None = None,
         paused: bool | None = None,
         open_now: bool = False,
+        whole_pool: bool,
     ) -> Preview:
         """Wanting something of the pool, and carrying it out."""
         wish, event = self._wishes.wish(account, _NOBODY, size=size, paused=paused)
@@ -225,7 +226,10 @@ class Previews:
         metrics: PoolMetrics | None = pool.metrics if pool else None
         preview = _recorded(f"pool {wish.pool_id}", event)
         preview += preview_steps(wish.pool_id, steps, metrics)
-        return preview + self._shared(account) + self._unreachable(account, wish)
+        # Who means but the one tenant may not know of others, and touches none of them.
+        if whole_pool:
+            preview += self._shared(account)
+        return preview + self._unreachable(account, wish)
 
     def _shared(self, account: TenantAccount) -> Preview:
         spec = account.tenant.spec

@@ -86,7 +86,7 @@ class Locked:
     ) -> httpx.Response:
         """Call an operation with a key, from an address that was never seen before."""
         method, path = operation.split(" ")
-        url = path.format(tenant=tenant, server="local", id=uuid4())
+        url = path.format(tenant=tenant, server="local", id=uuid4(), pool_id=tenant)
         headers = more.pop("headers", self.keys.headers(key) if key else {})
         transport = httpx.ASGITransport(self.api.app, client=(f"client-{next(self.addresses)}", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -335,6 +335,12 @@ async def test_a_shared_pool_tells_a_bound_key_nothing_of_others(locked: Locked)
     url = "get /v1/tenants/{tenant}/pool"
     assert ok(await locked.send(url, "everything", tenant="mine-too"))["tenants"] == 2
     assert ok(await locked.send(url, "bound", tenant="mine-too"))["tenants"] == 1
+    url, dry = "put /v1/tenants/{tenant}/pool", {"dry_run": "true"}
+    told = ok(await locked.send(url, "bound", tenant="mine-too", params=dry))
+    assert not told["warnings"]
+    whole = {**dry, "scope": "pool"}
+    told = ok(await locked.send(url, "everything", tenant="mine-too", params=whole))
+    assert told["warnings"] == ["The pool is shared: this touches 2 tenants."]
 
 
 async def test_a_finding_tells_a_bound_key_no_other_names(locked: Locked) -> None:

@@ -136,6 +136,40 @@ async def test_the_operator_names_the_hosts(names: list[str], host: str, status:
     assert answer.status_code == status
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": "null"},
+    ],
+)
+async def test_a_page_of_another_site_changes_nothing(
+    unstarted: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        url = "/v1/tenants/acme/rotate-credentials?scope=pool"
+        problem(await unstarted.request(method, url, headers=headers), 403, "cross-site")
+    ok(await unstarted.get("/livez", headers=headers))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://LOCALHOST"},
+    ],
+)
+async def test_our_own_page_and_programs_change_what_they_may(
+    unstarted: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    problem(await unstarted.post("/livez", headers=headers), 405, "method-not-allowed")
+
+
 async def test_a_body_that_does_not_arrive_is_not_awaited_for_ever(hasty_api: Api) -> None:
     async def endless() -> AsyncIterator[bytes]:
         yield b"{"
@@ -159,6 +193,7 @@ async def test_work_that_takes_too_long_goes_on_without_its_caller(hasty_api: Ap
     late = await slow  # in memory the answer is handed over when all is done
     problem(late, 504, "deadline-exceeded")
     assert late.headers["connection"] == "close"
+    assert (late.json()["retryable"], "retry-after" in late.headers) == (False, False)
     ok(await hasty_api.client.get(url))
 
 
@@ -171,7 +206,8 @@ async def test_a_late_answer_is_kept_for_its_key(hasty_api: Api) -> None:
         await asyncio.sleep(DEADLINE * 2)
         again = await hasty_api.client.post(f"{url}/pool/pause", headers=key)
         problem(again, 409, "idempotency-key-in-flight")
-    problem(await slow, 504, "deadline-exceeded")
+    late = problem(await slow, 504, "deadline-exceeded")
+    assert late["retryable"]
     again = await hasty_api.client.post(f"{url}/pool/pause", headers=key)
     assert (ok(again)["state"], again.headers["idempotency-replayed"]) == ("paused", "true")
 

@@ -1,11 +1,14 @@
 """Liveness and readiness over HTTP."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from app.api import health
 from tests.fixtures.app import Api, ok, serving
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -25,6 +28,10 @@ async def is_ready(api: Api) -> bool:
     return (await api.client.get("/readyz")).status_code == 200
 
 
+async def is_not_ready(api: Api) -> bool:
+    return not await is_ready(api)
+
+
 async def test_a_process_that_answers_is_alive_even_if_nothing_was_started(
     unstarted: httpx.AsyncClient,
 ) -> None:
@@ -35,7 +42,7 @@ async def test_a_service_that_polls_and_reaches_its_catalog_is_ready(api: Api) -
     await eventually(lambda: is_ready(api))
     found = await checks(api)
     assert {name: check["ok"] for name, check in found.items()} == dict.fromkeys(
-        ["catalog", "poller", "loops", "servers"], True
+        ["catalog", "poller", "loops", "servers", "isolation", "keys"], True
     )
     assert all(check["detail"] for check in found.values())
 
@@ -46,9 +53,30 @@ async def test_without_its_catalog_it_is_not_ready_until_that_is_back(
     await eventually(lambda: is_ready(api_apart))
     fault_proxy.refuse()
     await fault_proxy.reset()
+    await eventually(lambda: is_not_ready(api_apart))
     assert not (await checks(api_apart, 503))["catalog"]["ok"]
     await fault_proxy.pass_through()
+    await eventually(lambda: is_ready(api_apart))
     assert (await checks(api_apart))["catalog"]["ok"]
+
+
+async def test_however_many_ask_the_catalog_is_asked_once_a_second(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = 1000.0, 0
+    ping = api.service.catalog.ping
+
+    async def counted() -> None:
+        nonlocal asked
+        asked += 1
+        await ping()
+
+    monkeypatch.setattr(api.service.catalog, "ping", counted)
+    monkeypatch.setattr(health, "monotonic", lambda: now)
+    for total in (1, 2):
+        await asyncio.gather(*(api.client.get("/readyz") for _ in range(20)))
+        assert asked == total
+        now += 1.0
 
 
 async def test_a_dead_loop_is_named(api: Api) -> None:

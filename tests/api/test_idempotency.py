@@ -3,16 +3,24 @@
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import pytest
 from httpx import Response
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from app.api import idempotency
+from app.api.caller import Caller
 from tests.fixtures.app import Api, ok, problem
 
 AS_JSON = {"Content-Type": "application/json"}
 REPLAYED = "idempotency-replayed"
+
+
+ALICE: idempotency.Owner = ("alice", None)
+BOB: idempotency.Owner = ("bob", None)
 
 
 def keyed(key: str = "k") -> dict[str, str]:
@@ -169,18 +177,18 @@ async def test_what_is_read_or_declared_needs_no_key(api: Api, url: str) -> None
 
 def test_keys_of_two_callers_never_meet() -> None:
     answers = idempotency.Answers()
-    answers.begin("alice", "k", b"1")
-    answers.end("alice", "k", idempotency.Answer(200, {}, b"alice's"))
-    assert isinstance(answers.begin("bob", "k", b"2"), idempotency.Attempt)
+    answers.begin(ALICE, "k", b"1")
+    answers.end(ALICE, "k", idempotency.Answer(200, {}, b"alice's"))
+    assert isinstance(answers.begin(BOB, "k", b"2"), idempotency.Attempt)
 
 
 def test_the_memory_is_bounded_and_what_is_under_way_is_never_forgotten() -> None:
     answers = idempotency.Answers()
-    answers.begin("alice", "first", b"1")
+    answers.begin(ALICE, "first", b"1")
     for number in range(idempotency.MOST_KEPT * 2):
-        answers.begin("alice", f"k{number}", b"1")
-        answers.end("alice", f"k{number}", idempotency.Answer(200, {}, b""))
-    kept = answers.of_caller["alice"]
+        answers.begin(ALICE, f"k{number}", b"1")
+        answers.end(ALICE, f"k{number}", idempotency.Answer(200, {}, b""))
+    kept = answers.of_caller[ALICE]
     assert len(kept) <= idempotency.MOST_KEPT
     assert "first" in kept
     assert "k0" not in kept
@@ -190,9 +198,43 @@ def test_after_a_day_a_key_is_new_again(monkeypatch: pytest.MonkeyPatch) -> None
     answers = idempotency.Answers()
     now = 1000.0
     monkeypatch.setattr(idempotency, "monotonic", lambda: now)
-    answers.begin("alice", "k", b"1")
-    answers.end("alice", "k", idempotency.Answer(200, {}, b""))
+    answers.begin(ALICE, "k", b"1")
+    answers.end(ALICE, "k", idempotency.Answer(200, {}, b""))
     now += idempotency.KEPT_SECONDS - 1
-    assert isinstance(answers.begin("alice", "k", b"1"), idempotency.Answer)
+    assert isinstance(answers.begin(ALICE, "k", b"1"), idempotency.Answer)
     now += 2
-    assert isinstance(answers.begin("alice", "k", b"2"), idempotency.Attempt)
+    assert isinstance(answers.begin(ALICE, "k", b"2"), idempotency.Attempt)
+
+
+async def test_a_key_that_is_bound_anew_hears_no_answer_from_before() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["claim"].begin(b"1")
+        await PlainTextResponse()(scope, receive, send)
+
+    stage = idempotency.Idempotency(application)
+
+    async def ask(tenants: frozenset[str] | None) -> None:
+        caller = Caller(name="k", scopes=frozenset(), tenants=tenants, key_id="k")
+        headers = [(b"idempotency-key", b"k")]
+        scope = {"type": "http", "headers": headers, "state": {"caller": caller}}
+        await stage(scope, AsyncMock(), AsyncMock())
+
+    await ask(None)
+    await ask(frozenset({"acme"}))
+    with pytest.raises(idempotency.Repeated):
+        await ask(None)
+
+
+def test_all_callers_together_are_kept_no_more_than_there_is_room_for() -> None:
+    answers = idempotency.Answers()
+    most = idempotency.MOST_BYTES // idempotency.LARGEST_KEPT
+    body = bytes(idempotency.LARGEST_KEPT)  # one object: the test takes no memory
+    owners = [(f"caller-{number}", None) for number in range(most + 1)]
+    answers.begin(ALICE, "under way", b"1")
+    for owner in owners:
+        answers.begin(owner, "k", b"1")
+        answers.end(owner, "k", idempotency.Answer(200, {}, body))
+    assert isinstance(answers.begin(owners[0], "k", b"1"), idempotency.Attempt)
+    for owner in owners[1:]:
+        assert isinstance(answers.begin(owner, "k", b"1"), idempotency.Answer)
+    assert "under way" in answers.of_caller[ALICE]

@@ -67,8 +67,19 @@ async def test_a_tenant_and_its_pool_are_deleted_in_the_version_one_saw(api: Api
     assert ok(await api.client.get(pool))["open"]
     ok(await api.client.delete(pool, headers={"If-Match": '"2"'}))
     tag = (await api.client.get(url)).headers["etag"]
-    assert tag == '"1-provisioned"'
+    mark = api.service.manager.account("acme").tenant.uid.hex[:8]
+    assert tag == f'"1-{mark}-provisioned"'
     ok(await api.client.delete(url, headers={"If-Match": tag}))
+
+
+async def test_a_later_tenant_of_the_same_name_is_another_version(api: Api) -> None:
+    old = {"If-Match": (await api.client.put(ACME, json={})).headers["etag"]}
+    ok(await api.client.delete(ACME, headers=old))
+    made = await api.client.put(ACME, json={})
+    assert ok(made, 201)["generation"] == 1
+    problem(await api.client.put(ACME, json={"weight": 2}, headers=old), 412, "stale-version")
+    problem(await api.client.delete(ACME, headers=old), 412, "stale-version")
+    ok(await api.client.delete(ACME, headers={"If-Match": made.headers["etag"]}))
 
 
 async def test_where_it_is_required_nothing_is_changed_blindly(strict_api: Api) -> None:

@@ -1,0 +1,71 @@
+"""The statistics as a stream of server-sent events; what is sent is the matter of `streams.py`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.api.auth import MAY_READ
+from app.api.caller import Caller
+from app.api.deps import CallerDep, DoorDep, ServiceDep
+from app.api.problems import documented
+from app.api.streams import Streams
+from app.api.strict_route import StrictRoute
+
+_EXAMPLE = """event: beat
+id: 417
+data: {"as_of":"2026-11-20T09:12:34Z","sequence":417,"totals":{…},"servers":[…]}
+"""
+
+router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
+
+
+class EventStream(StreamingResponse):
+    """The response that goes on."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, streams: Streams, caller: Caller, events: AsyncIterator[bytes]) -> None:
+        """Send *events* to *caller*, who has entered *streams*."""
+        super().__init__(events)
+        self._streams = streams
+        self._caller = caller
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them until either end has enough."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._streams.leave(self._caller)
+
+
+@router.get(
+    "/stats/stream",
+    dependencies=[MAY_READ],
+    summary="Follow the service's statistics",
+    response_class=StreamingResponse,
+    responses=documented()
+    | {
+        200: {
+            "description": "Server-sent events without an end.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}},
+        }
+    },
+)
+async def stream_stats(
+    request: Request, service: ServiceDep, door: DoorDep, caller: CallerDep
+) -> Response:
+    """An event `beat` at once, and one after each poll: totals and servers as in `/v1/stats`.
+
+    For a key that is bound to tenants the totals are of these alone. Who reads slowly misses
+    beats and gets the newest; a comment every 15 seconds keeps the connection alive. The stream
+    ends when the key does, or the service.
+    """
+    if getattr(request.state, "is_head", False):
+        return Response(media_type=EventStream.media_type)
+    service.streams.enter(caller)
+    authorization = request.headers.getlist("authorization")
+    return EventStream(service.streams, caller, service.streams.events(door, authorization))
