@@ -8,43 +8,59 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
-from uuid import uuid4
 
 import structlog
-from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app import __version__, api
+from app.api.auth import Door
 from app.api.deps import Limits, Service
+from app.api.exposition import Exposition
+from app.api.hosts import LOOPBACK_NAMES
+from app.api.key_file import BadKeyFile, KeyFile
+from app.api.rate import RateLimits
+from app.api.streams import Streams
 from app.catalog.catalog import Catalog
 from app.catalog.migrate import migrate
 from app.catalog.sole import SoleService
+from app.control.advice_book import AdviceBook
 from app.control.advising import Advising
 from app.control.checker import Checker
 from app.control.journal import Journal
 from app.control.keeper import Keeper
 from app.control.locks import KeyedLocks
+from app.control.obeying import Caution, Obeying
+from app.control.observing import Observing
 from app.control.operations import Operations
-from app.control.poller import Poller
+from app.control.poller import Poller, PollReport
+from app.control.previews import Previews
+from app.control.provisioning import Provisioning
 from app.control.reconciler import Reconciler
+from app.control.role_limits import RoleLimits
+from app.control.roll_up import RollUp
+from app.control.self_check import SelfCheck
+from app.control.snapshots import Snapshots
 from app.control.ticker import Loops, run_every
 from app.control.wishes import PoolWishes
 from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired import AdvisorMode, AdvisorSettings
+from app.domain.desired import AdvisorRule, AdvisorSettings
 from app.domain.errors import PoolkeeperError
+from app.domain.mode import AdvisorMode
 from app.domain.pool import PoolConfig, PoolLimits
+from app.domain.sample import Resolution
 from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.pools.isolation import Isolation, PerDatabase, PerTenant, Shared
 from app.pools.isolation.credentials import Credentials
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
+from app.pools.server_load import ServerLoads
 from app.postgres import Postgres, find_postgres
 from app.secret_key import keep_secret_key
 from app.settings import Settings, SettingsError
@@ -53,7 +69,14 @@ from app.settings import Settings, SettingsError
 _LAST_LEASES_DEADLINE = 1.0
 _TICK_DEADLINE = 60.0
 _CHECK_EVERY = 5.0
+_ROLL_UP_EVERY = 10.0
 _LOOK_AFTER_EMBEDDED_EVERY = 1.0
+# What the servers do is looked at a few times for each look of the advisor.
+_LOOKS_PER_INTERVAL = 3
+_LOOK_AT_MOST_EVERY = 1.0
+
+# Why it cannot start, in a sentence.
+_REFUSALS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, BadKeyFile, OSError)
 
 _log = structlog.get_logger(__name__)
 
@@ -65,8 +88,9 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
+                app.state.door.open()
                 app.state.service = await stack.enter_async_context(running(settings))
-            except (PoolkeeperError, EmbeddedPostgresError, SettingsError, OSError) as error:
+            except _REFUSALS as error:
                 app.state.refusal = str(error)
                 _log.critical("cannot start", reason=str(error))
                 raise
@@ -81,14 +105,14 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
     )
-    app.add_middleware(
-        CorrelationIdMiddleware,
-        header_name="X-Request-ID",
-        generator=lambda: uuid4().hex,
-        validator=_is_request_id,
-        transformer=str,
+    keys = KeyFile(settings.keys_path, required=settings.must_have_keys)
+    app.state.door = Door(keys, RateLimits(settings.rate_limit))
+    api.assemble(
+        app,
+        trusted_hosts=_trusted_hosts(settings),
+        request_deadline=settings.request_deadline_seconds,
+        require_if_match=settings.require_if_match,
     )
-    api.assemble(app)
     return app
 
 
@@ -112,8 +136,10 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         await asyncio.gather(*(server.start() for server in postgres.servers.values()))
         service = await _assemble(settings, postgres, catalog, sole)
         stack.push_async_callback(service.journal.flush)
+        stack.push_async_callback(service.operations.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.loops.stop)
+        stack.callback(service.snapshots.end)
         _start_loops(settings, service, postgres.embedded)
         yield service
 
@@ -121,49 +147,84 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
 async def _assemble(
     settings: Settings, postgres: Postgres, catalog: Catalog, sole: SoleService
 ) -> Service:
+    credentials = _credentials(settings)
     manager = TenantPoolManager(
         postgres.servers,
         _pool_configs(settings),
-        _isolations(settings),
+        _isolations(credentials),
         stats_window=settings.stats_window_seconds,
     )
     locks = KeyedLocks()
     journal = Journal(catalog)
     wishes = PoolWishes(catalog, manager, locks)
-    keeper = Keeper(catalog, manager, wishes, locks)
-    advising = Advising(catalog, manager, keeper, _advisor_settings(settings))
+    limits = RoleLimits(manager)
+    keeper = Keeper(catalog, manager, wishes, limits, locks)
+    self_check = SelfCheck(manager, limits, journal)
+    provisioning = Provisioning(catalog, manager, credentials, self_check, locks)
+    loads = ServerLoads(postgres.servers)
+    book = AdviceBook(catalog, manager)
+    obeying = Obeying(catalog, manager, keeper, book, _caution(settings))
+    observing = Observing(manager, loads)
+    advising = Advising(
+        catalog,
+        manager,
+        _advisor_settings(settings),
+        observing=observing,
+        book=book,
+        obeying=obeying,
+    )
+    operations = Operations(manager, keeper, journal)
+    snapshots = Snapshots(manager, catalog, postgres.lag)
+    poller = Poller(catalog, manager, advising, journal, snapshots)
+    await provisioning.load()
     await keeper.load()
     await advising.load()
     return Service(
         manager=manager,
         keeper=keeper,
+        provisioning=provisioning,
         wishes=wishes,
-        operations=Operations(manager, keeper, journal),
+        operations=operations,
         advising=advising,
-        poller=Poller(
-            catalog,
-            manager,
-            advising,
-            journal,
-            retention=timedelta(hours=settings.sample_retention_hours),
-        ),
-        checker=Checker(manager),
-        reconciler=Reconciler(manager, keeper, wishes, journal, sole),
+        obeying=obeying,
+        observing=observing,
+        loads=loads,
+        previews=Previews(manager, wishes, operations, advising, obeying),
+        poller=poller,
+        roll_up=RollUp(catalog, poller, retention=_retention(settings)),
+        checker=Checker(manager, self_check),
+        reconciler=Reconciler(manager, keeper, provisioning, wishes, journal=journal, sole=sole),
         journal=journal,
         catalog=catalog,
         loops=Loops(on_death=lambda: os.kill(os.getpid(), signal.SIGTERM)),
         lag=postgres.lag,
+        snapshots=snapshots,
+        exposition=Exposition(settings.metrics_tenants, settings.metrics_tenants_always),
+        streams=Streams(snapshots, settings.max_streams),
         limits=_limits(settings, postgres.servers),
     )
 
 
 def _start_loops(settings: Settings, service: Service, embedded: EmbeddedPostgres | None) -> None:
     def poll_interval() -> float:
-        advisor = service.advising.settings.config.tuning_interval_ms / 1000
-        return min(settings.poll_interval_seconds, advisor)
+        return min(settings.poll_interval_seconds, service.advising.settings.interval)
+
+    def look_interval() -> float:
+        return max(_LOOK_AT_MOST_EVERY, service.advising.settings.interval / _LOOKS_PER_INTERVAL)
+
+    async def poll() -> PollReport:
+        report = await service.poller.run_once()
+        if service.snapshots.beat is not None:
+            await service.exposition.prepare(service.snapshots.beat)
+        return report
+
+    def roll_up_interval() -> float:
+        return max(poll_interval(), _ROLL_UP_EVERY)
 
     loops: dict[str, tuple[Callable[[], float], Callable[[], Awaitable[object]]]] = {
-        "poll": (poll_interval, service.poller.run_once),
+        "poll": (poll_interval, poll),
+        "roll-up": (roll_up_interval, service.roll_up.run_once),
+        "server load": (look_interval, service.loads.look),
         "check": (lambda: _CHECK_EVERY, service.checker.run_once),
         "reconcile": (lambda: settings.reconcile_interval_seconds, service.reconciler.run_once),
     }
@@ -196,10 +257,14 @@ def _pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
     }
 
 
-def _isolations(settings: Settings) -> dict[PoolStrategy, Isolation]:
+def _credentials(settings: Settings) -> Credentials:
     given = settings.read_secret_key()
-    key = given.get_secret_value().encode() if given else keep_secret_key(settings.data_dir)
-    credentials = Credentials(key)
+    return Credentials(
+        given.get_secret_value().encode() if given else keep_secret_key(settings.data_dir)
+    )
+
+
+def _isolations(credentials: Credentials) -> dict[PoolStrategy, Isolation]:
     return {
         PoolStrategy.SHARED: Shared(credentials),
         PoolStrategy.PER_TENANT: PerTenant(credentials),
@@ -209,15 +274,37 @@ def _isolations(settings: Settings) -> dict[PoolStrategy, Isolation]:
 
 def _advisor_settings(settings: Settings) -> AdvisorSettings:
     mode = AdvisorMode(settings.advisor_mode)
-    return AdvisorSettings(
-        rule="hysteresis",
+    advisor = AdvisorSettings(
+        rule=AdvisorRule(settings.advisor_rule),
         mode=mode,
-        config=PoolPressureMonitorConfig(
+        hysteresis=PoolPressureMonitorConfig(
             enabled=mode is not AdvisorMode.OFF,
-            tuning_interval_ms=round(settings.advisor_interval_seconds * 1000),
             samples_before_action=settings.advisor_samples,
         ),
     )
+    if settings.advisor_interval_seconds is None:
+        return advisor
+    interval = round(settings.advisor_interval_seconds * 1000)
+    return replace(
+        advisor,
+        demand_interval_ms=interval,
+        hysteresis=replace(advisor.hysteresis, tuning_interval_ms=interval),
+    )
+
+
+def _caution(settings: Settings) -> Caution:
+    return Caution(
+        resizes_per_minute=settings.advisor_resizes_per_minute,
+        cooldown=settings.advisor_cooldown_seconds,
+    )
+
+
+def _retention(settings: Settings) -> dict[Resolution, timedelta]:
+    return {
+        Resolution.RAW: timedelta(hours=settings.sample_retention_hours),
+        Resolution.MINUTE: timedelta(days=settings.minute_retention_days),
+        Resolution.HOUR: timedelta(days=settings.hour_retention_days),
+    }
 
 
 def _limits(settings: Settings, servers: Mapping[str, Server]) -> Limits:
@@ -236,8 +323,11 @@ def _limits(settings: Settings, servers: Mapping[str, Server]) -> Limits:
     )
 
 
-def _is_request_id(text: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", text) is not None
+def _trusted_hosts(settings: Settings) -> list[str]:
+    """Beyond this machine keys are needed, and no page of another site has one."""
+    if settings.trusted_hosts is not None:
+        return settings.trusted_hosts
+    return [*LOOPBACK_NAMES, settings.host] if settings.is_loopback else ["*"]
 
 
 def _operation_id(route: APIRoute) -> str:

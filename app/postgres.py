@@ -11,18 +11,22 @@ import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Literal
+
+import structlog
 
 from app.catalog.database import CONNECTIONS as CATALOG_CONNECTIONS
 from app.catalog.database import CatalogAddress
 from app.embedded import EmbeddedPostgres
-from app.pools.driver import Login, TlsMode
+from app.pools.driver import Login
 from app.pools.lag import LoopLag
 from app.pools.server import Server
-from app.settings import EMBEDDED_SERVER, Endpoint, ServerSettings, Settings
+from app.settings import EMBEDDED_SERVER, Endpoint, ServerSettings, Settings, SettingsError
+from app.wire import Tls
 
 # What the catalog holds on its server: its pool, and the connection with the service's lock.
 _CATALOG_HOLDS = CATALOG_CONNECTIONS + 1
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,9 @@ async def find_postgres(settings: Settings, stack: AsyncExitStack) -> Postgres:
         database=place.catalog_database,
     )
     keep_free = settings.budget_margin + _CATALOG_HOLDS
-    servers = {EMBEDDED_SERVER: _server(settings, EMBEDDED_SERVER, admin, keep_free, lag)}
+    cores = os.cpu_count()
+    local = _server(settings, EMBEDDED_SERVER, admin, keep_free, lag, cores=cores)
+    servers = {EMBEDDED_SERVER: local}
     return Postgres(servers=servers, catalog=address, lag=lag, embedded=embedded)
 
 
@@ -87,9 +93,10 @@ def _declared_server(
         user=declared.user,
         password=declared.read_password().get_secret_value(),
         database=declared.database,
-        tls=_tls(declared),
+        tls=_tls(f"server {name}", declared),
     )
-    return _server(settings, name, admin, keep_free, lag, budget=declared.budget)
+    cores = declared.cores or (os.cpu_count() if declared.is_local else None)
+    return _server(settings, name, admin, keep_free, lag, budget=declared.budget, cores=cores)
 
 
 def _server(
@@ -100,6 +107,7 @@ def _server(
     lag: LoopLag,
     *,
     budget: int | None = None,
+    cores: int | None = None,
 ) -> Server:
     return Server(
         name,
@@ -109,6 +117,7 @@ def _server(
         fixed_budget=budget,
         connect_timeout=settings.connect_timeout_seconds,
         lag=lag,
+        cores=cores,
     )
 
 
@@ -119,16 +128,26 @@ def _address(endpoint: Endpoint, database: str) -> CatalogAddress:
         user=endpoint.user,
         password=endpoint.read_password().get_secret_value(),
         database=database,
-        ssl=_tls(endpoint),
+        tls=_tls("the catalog", endpoint),
     )
 
 
-def _tls(endpoint: Endpoint) -> ssl.SSLContext | TlsMode | Literal[False]:
-    """What asyncpg takes; never a path of its own choosing in somebody's home directory."""
+def _tls(name: str, endpoint: Endpoint) -> Tls:
+    """How TLS is spoken with *name*; never with a file of asyncpg's choosing in somebody's home."""
+    if endpoint.tls != "verify-full" and not endpoint.is_local:
+        _log.warning("connections are not protected", to=name, tls=endpoint.tls)
     match endpoint.tls:
         case "disable":
             return False
-        case "prefer" | "require":
-            return endpoint.tls
+        case "require":
+            unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            unverified.check_hostname = False
+            unverified.verify_mode = ssl.CERT_NONE
+            return unverified
         case "verify-full":
-            return ssl.create_default_context(cafile=endpoint.tls_ca_file)
+            try:
+                return ssl.create_default_context(cafile=endpoint.tls_ca_file)
+            except OSError as error:  # an SSLError is one, too
+                raise SettingsError(
+                    f"Cannot use {endpoint.tls_ca_file}: {error.strerror}."
+                ) from error

@@ -37,10 +37,12 @@ class Checker:
 
     async def run_once(self) -> HealthReport:
         """Test what was not tested for a check interval."""
-        refreshes = [server.refresh() for server in self._manager.servers.values()]
-        results, _, _ = await asyncio.gather(
-            self._check_due(), asyncio.gather(*refreshes), self._self_check.run_once()
-        )
+        async with asyncio.TaskGroup() as group:
+            due = group.create_task(self._check_due(), name="check: connections")
+            group.create_task(self._self_check.run_once(), name="check: isolation")
+            for server in self._manager.servers.values():
+                group.create_task(server.refresh(), name=f"check: server {server.name}")
+        results = due.result()
         return HealthReport(
             tested=sum(tested for tested, _ in results), failed=sum(failed for _, failed in results)
         )
@@ -52,7 +54,12 @@ class Checker:
                 due.append(pool)
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
-        return await asyncio.gather(*(self._check(pool) for pool in due))
+        async with asyncio.TaskGroup() as group:
+            checks = [
+                group.create_task(self._check(pool), name=f"check: pool {pool.pool_id}")
+                for pool in due
+            ]
+        return [check.result() for check in checks]
 
     async def _check(self, pool: TenantPool) -> tuple[int, int]:
         async with self._gate:

@@ -112,6 +112,14 @@ class Operations:
         )
         return SweepReport(evicted=tuple(evicted), skipped=tuple(_left_open(self._manager.pools())))
 
+    async def close(self, deadline: float) -> None:
+        """Wait until what is closing has been told, at most *deadline* seconds. Safe twice."""
+        if self._closing:
+            _, untold = await asyncio.wait(self._closing, timeout=deadline)
+            for closing in untold:
+                closing.cancel()
+            await asyncio.gather(*untold, return_exceptions=True)
+
     def open_pool(self, tenant_id: str, *, whole_pool: bool) -> tuple[TenantAccount, TenantPool]:
         """The tenant's account and its open pool; raises as every operation does."""
         account = self._manager.account(tenant_id)
@@ -124,15 +132,15 @@ class Operations:
     def _close(
         self, pool: TenantPool, reason: EvictionReason, deadline: float, actor: Actor
     ) -> asyncio.Task[Eviction]:
-        def tell(closed: asyncio.Task[Eviction]) -> None:
-            self._closing.discard(closed)
-            if not closed.cancelled():
-                self._journal.keep(told.pool_evicted(closed.result(), actor))
+        async def close_and_tell() -> Eviction:
+            eviction = await self._manager.evict(pool, reason, deadline)
+            self._journal.keep(told.pool_evicted(eviction, actor))
+            return eviction
 
-        work = self._manager.evict(pool, reason, deadline)
-        closing = asyncio.create_task(work, name=f"pool {pool.pool_id}: evict and tell")
+        name = f"pool {pool.pool_id}: evict and tell"
+        closing = asyncio.create_task(close_and_tell(), name=name)
         self._closing.add(closing)
-        closing.add_done_callback(tell)
+        closing.add_done_callback(self._closing.discard)
         return closing
 
 

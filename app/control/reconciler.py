@@ -73,9 +73,9 @@ class Reconciler:
             is_reached = True
         except CatalogUnavailable as error:
             _log.warning("catalog unavailable", reason=error.detail)
-        # Deletions may wait for a server; nobody else's pool is to wait for that.
-        rotated = await self._provisioning.finish_rotations()
         steps = await self._converge()
+        # Rotations and deletions may wait for a server; nobody else's pool is to wait for that.
+        rotated = await self._provisioning.finish_rotations()
         if is_reached:
             deleted = await self._finish_deletions()
         return ReconcileReport(

@@ -6,6 +6,7 @@ What cannot be set now, the self-check sets at its next round.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import structlog
 
@@ -42,7 +43,8 @@ class RoleLimits:
         try:
             async with asyncio.timeout(_DEADLINE):
                 server = self._manager.server(spec.server)
-                refused = await repair(server, [Repair(role=role, connection_limit=limit)])
+                mended = Repair(role=role, connection_limit=partial(self.wanted, account))
+                refused = await repair(server, [mended])
         except (Unavailable, ProvisioningFailed, TimeoutError):
             refused = [role]
         if refused:

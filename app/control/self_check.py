@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from weakref import WeakSet
 
@@ -53,7 +54,10 @@ class SelfCheck:
     async def run_once(self) -> None:
         """Look at what is due."""
         due = [(server, self._due(server)) for server in self._manager.servers.values()]
-        await asyncio.gather(*(self.look_at(server, accounts) for server, accounts in due))
+        async with asyncio.TaskGroup() as group:
+            for server, accounts in due:
+                look = self.look_at(server, accounts)
+                group.create_task(look, name=f"check: isolation on {server.name}")
 
     def _due(self, server: Server) -> list[TenantAccount]:
         now = monotonic()
@@ -136,7 +140,11 @@ class SelfCheck:
                     role=role,
                     reset=Check.SETTINGS in failed,
                     own_schema_in=home if spec.strategy is PoolStrategy.PER_TENANT else None,
-                    connection_limit=limit if Check.CONNECTION_LIMIT in failed else None,
+                    connection_limit=(
+                        partial(self._limits.wanted, accounts[0])
+                        if Check.CONNECTION_LIMIT in failed
+                        else None
+                    ),
                 )
             if count % _SLICE == 0:
                 await asyncio.sleep(0)

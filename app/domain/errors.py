@@ -19,12 +19,12 @@
     │   ├── PreconditionRequired · ReplayTooLarge
     │   └── CatalogInUse             another service works on the same catalog
     ├── LeaseLost                    what became of the request is unknown
-    └── Unavailable                  try again: nothing of the request was done
+    └── Unavailable                  not now: nothing of this request was done, so try again
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
         ├── ServerUnavailable · ServerFull · TenantLoginFailed
         ├── CatalogUnavailable · QueryTimeout
         ├── TooManyStreams
-        ├── RequestInFlight          the first request with this idempotency key is under way
+        ├── RequestInFlight          this repetition did nothing; the first request goes on
 
 Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
 edge (`api/problems.py`). Messages are sentences for a person and hold no secret. This file

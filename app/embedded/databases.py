@@ -3,14 +3,13 @@
 Speaks to the embedded server as its superuser; tables and roles belong to others.
 """
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 
+from app import wire
 from app.embedded.errors import EmbeddedPostgresError
 
 CONNECT_SECONDS = 10.0
@@ -56,20 +55,16 @@ async def _execute(connection: asyncpg.Connection, statement: str, name: str) ->
 @asynccontextmanager
 async def _superuser(address: EmbeddedAddress) -> AsyncIterator[asyncpg.Connection]:
     try:
-        connection = await asyncpg.connect(
+        connection = await wire.connect(
             host=address.host,
             port=address.port,
             user=address.user,
             password=address.password,
             database="postgres",
-            # The operator's PG* variables and files are for other servers.
-            passfile=os.devnull,
-            servicefile=os.devnull,
-            ssl=False,
-            target_session_attrs=SessionAttribute.any,
+            tls=False,
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
-            server_settings={"application_name": "poolkeeper-embedded"},
+            settings={"application_name": "poolkeeper-embedded"},
         )
         try:
             yield connection

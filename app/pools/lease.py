@@ -184,7 +184,9 @@ class Lease:
         except driver.CONNECTION_ERRORS:
             return False
         except asyncpg.PostgresError as error:
-            raise ServerUnavailable(f"Postgres let no lease begin: {driver.sentence(error)}") from error
+            raise ServerUnavailable(
+                f"Postgres let no lease begin: {driver.sentence(error)}"
+            ) from error
         finally:
             pool.round_trips.end(connection)
             if not begun:

@@ -28,8 +28,10 @@ from app.pools import driver
 
 # The server cancels the statement first; this much later, in seconds, we stop waiting for it.
 _GRACE = 1.0
-# Rows fetched at once, and the most text and bytes of an answer: the loop has others to serve.
+# Most rows fetched at once, fewer where they are large, and the most text and bytes of them and
+# of an answer: the loop has others to serve.
 _AT_A_TIME = 100
+_MOST_CHARACTERS_AT_A_TIME = 1024 * 1024
 _MOST_CHARACTERS = 8 * 1024 * 1024
 _TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "name", "json", "jsonb", "unknown"})
 # asyncpg would cut 7.5 to 7 and make 1.1 a long fraction; Postgres reads their text exactly.
@@ -114,16 +116,31 @@ async def _fetch(
 ) -> tuple[list[asyncpg.Record], bool]:
     """Up to *max_rows* rows, or fewer that fit into an answer; and whether there were more."""
     rows: list[asyncpg.Record] = []
-    size = 0
-    while batch := await cursor.fetch(_AT_A_TIME):
+    size = largest = 0
+    count = 1
+    while batch := await cursor.fetch(count):
         for row in batch:
-            size += sum(len(cell) for cell in row.values() if isinstance(cell, str | bytes))
+            row_size = _size(row)
+            largest = max(largest, row_size)
+            size += row_size
             if len(rows) == max_rows or (size > _MOST_CHARACTERS and rows):
                 return rows, True
             if size > _MOST_CHARACTERS:
                 raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
             rows.append(row)
+        # The driver holds a batch whole before its size is seen: the largest row so far tells.
+        fitting = max(1, _MOST_CHARACTERS_AT_A_TIME // max(1, largest))
+        count = min(_AT_A_TIME, fitting, max_rows + 1 - len(rows))
     return rows, False
+
+
+def _size(value: object) -> int:
+    """Text and bytes in a row or a cell of one, those in arrays and composites included."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list | tuple | asyncpg.Record):
+        return sum(map(_size, value))
+    return 0
 
 
 def _refuse_unsendable(sql: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from app.catalog.sole import SoleService
 from app.control import keeper
 from app.control.keeper import PoolChange
+from app.control.provisioning import Provisioning
 from app.domain.errors import CatalogInUse
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
@@ -153,3 +154,23 @@ async def test_a_change_undone_after_an_outage_is_told_too(control: Control) -> 
     await control.keeper.pause("acme", PERSON, paused=False)
     await control.reconciler.run_once()
     assert (await control.actions(pool="acme"))[1:] == ["pool.paused", "pool.resumed"]
+
+
+async def test_pools_converge_before_rotations_are_finished(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("kept")
+    event = (await control.catalog.events.page())[0]
+    size = PoolSize(min_size=1, max_size=3)
+    await control.catalog.pools.save("kept", size, paused=False, event=event)
+    await control.keeper.load()
+    was_open = False
+
+    async def finish(_: Provisioning) -> int:
+        nonlocal was_open
+        was_open = control.manager.find("kept") is not None
+        return 0
+
+    monkeypatch.setattr(Provisioning, "finish_rotations", finish)
+    await control.reconciler.run_once()
+    assert was_open

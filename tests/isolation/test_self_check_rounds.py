@@ -1,10 +1,15 @@
 """Every tenant is looked at in its turn, with one connection a server; limits follow sizes."""
 
+import asyncio
+from collections.abc import Iterable
+
 import asyncpg
 import pytest
 
 from app.control.keeper import PoolChange
+from app.control.self_check import SelfCheck
 from app.domain.tenant import PoolStrategy
+from app.pools.isolation.repair import Repair, repair
 from app.pools.server import Server
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
@@ -70,3 +75,44 @@ async def test_the_roles_limit_follows_its_pools_size(
         assert await limit() == size + 2
     await control.keeper.resize_pool(control.manager.account("acme"), 12, PERSON, reason="advised")
     assert await limit() == 12 + 2
+
+
+async def test_mending_a_limit_undoes_no_resize_made_meanwhile(
+    control: Control, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    account = control.manager.account("acme")
+
+    async def after_a_resize(server: Server, repairs: Iterable[Repair]) -> list[str]:
+        await control.keeper.put_pool("acme", PoolChange(max_size=9), PERSON)
+        return await repair(server, repairs)
+
+    monkeypatch.setattr("app.control.self_check.repair", after_a_resize)
+    async with database.connected() as admin:
+        await admin.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 1")
+        await control.self_check.look_at(control.manager.servers["local"], [account])
+        query = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'tenant_acme'"
+        assert await admin.fetchval(query) == 9 + 2
+
+
+async def test_a_check_that_fails_leaves_nothing_running(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = False
+
+    async def endless(_: Server) -> None:
+        nonlocal ended
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended = True
+
+    async def fails(_: SelfCheck) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Server, "refresh", endless)
+    monkeypatch.setattr(SelfCheck, "run_once", fails)
+    with pytest.raises(ExceptionGroup) as caught:
+        await control.checker.run_once()
+    assert caught.group_contains(ZeroDivisionError)
+    assert ended

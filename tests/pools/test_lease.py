@@ -395,3 +395,17 @@ async def test_a_role_that_made_read_only_its_default_can_still_write(
     pool.recycle()
     async with manager.lease("acme") as connection:
         await connection.execute("create table written (id int)")
+
+
+async def test_a_refused_commit_quotes_no_values(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    with pytest.raises(StatementFailed) as caught:
+        async with manager.lease("acme") as connection:
+            await connection.execute(
+                "CREATE TABLE person (name text UNIQUE DEFERRABLE INITIALLY DEFERRED);"
+                " INSERT INTO person VALUES ('Ada'), ('Ada')"
+            )
+    assert "duplicate key" in caught.value.detail
+    assert "Ada" not in caught.value.detail
+    assert caught.value.sqlstate == "23505"

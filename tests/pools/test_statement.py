@@ -290,3 +290,14 @@ async def test_an_answer_has_a_size_as_well_as_a_number_of_rows(
     assert (result.row_count, result.truncated) == (8, True)
     with pytest.raises(StatementFailed, match="too large"):
         await execute(connection, "select repeat('x', 16777216)")
+
+
+@pytest.mark.parametrize("cell", ["repeat('x', 2000000)", "array[repeat('x', 2000000)]"])
+async def test_few_large_rows_are_fetched_at_once(
+    connection: asyncpg.Connection, cell: str
+) -> None:
+    await connection.execute("CREATE SEQUENCE fetched")
+    sql = f"SELECT nextval('fetched'), {cell} FROM generate_series(1, 100)"
+    result = await execute(connection, sql)
+    assert (result.row_count, result.truncated) == (4, True)
+    assert await connection.fetchval("SELECT last_value FROM fetched") == 5

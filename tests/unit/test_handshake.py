@@ -1,9 +1,10 @@
-"""What a server may say before we are logged in."""
+"""What a server may say before we are logged in, and where it is."""
 
 import struct
 
 import pytest
 
+from app.wire.connect import _is_here
 from app.wire.handshake import Handshake, Violation
 
 WELCOME = b"R" + struct.pack("!ii", 8, 0)
@@ -15,8 +16,24 @@ def test_a_welcome_without_proof_is_refused_from_afar() -> None:
         Handshake(is_verified=False, is_here=False).feed(WELCOME)
 
 
-@pytest.mark.parametrize(("is_verified", "is_here"), [(True, False), (False, True)])
-def test_a_welcome_without_proof_is_taken_from_a_server_that_is_known(
-    is_verified: bool, is_here: bool
+def test_a_welcome_without_proof_is_taken_from_a_server_that_is_known() -> None:
+    assert Handshake(is_verified=True, is_here=False).feed(WELCOME + READY)
+    assert Handshake(is_verified=False, is_here=True).feed(WELCOME + READY)
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_here"),
+    [
+        (("127.0.0.1", 5432), True),
+        (("::1", 5432, 0, 0), True),
+        ("/run/postgresql/.s.PGSQL.5432", True),
+        (("192.0.2.1", 5432), False),
+        (("fe80::1%eth0", 5432, 0, 2), False),
+        (None, False),
+    ],
+)
+def test_only_loopback_and_unix_sockets_are_on_this_machine(
+    peer: object,
+    is_here: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    assert Handshake(is_verified=is_verified, is_here=is_here).feed(WELCOME + READY)
+    assert _is_here(peer) is is_here

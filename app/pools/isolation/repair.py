@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import asyncpg
@@ -19,13 +19,14 @@ class Repair:
         role: which one.
         reset: whether to undo what is set for all its sessions.
         own_schema_in: the database where it finds its own schema first, if it has one.
-        connection_limit: most connections it shall have; None leaves that as it is.
+        connection_limit: tells, when it is set, how many connections it shall have at most,
+            for the wish may change before; None leaves that as it is.
     """
 
     role: str
     reset: bool = False
     own_schema_in: str | None = None
-    connection_limit: int | None = None
+    connection_limit: Callable[[], int] | None = None
 
 
 async def repair(server: Server, repairs: Iterable[Repair]) -> list[str]:
@@ -52,4 +53,4 @@ async def _carry_out(objects: Objects, repair: Repair) -> None:
         if repair.own_schema_in is not None:
             await objects.set_search_path(repair.role, repair.own_schema_in)
     if repair.connection_limit is not None:
-        await objects.limit_connections(repair.role, repair.connection_limit)
+        await objects.limit_connections(repair.role, repair.connection_limit())

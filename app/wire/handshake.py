@@ -1,0 +1,125 @@
+"""What a server may say before we are logged in, and nothing else.
+
+asyncpg believes whoever answers: it would hash a password as often as it is told to, in the
+event loop, keep a message of 2 GiB, and send a password in clear. So every message of a login
+passes here first. Pure: bytes in, a verdict out.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+MOST_BYTES = 65_536
+"""For a whole login; a usual one takes about 600 bytes, and libpq refuses errors over 30 000."""
+
+MOST_MESSAGES = 1_000
+"""For a whole login; a usual one takes about 20. Notices of a login trigger are among them."""
+
+MOST_ITERATIONS = 100_000
+"""Of SCRAM's hash; PostgreSQL's default is 4096, and 100 000 take about 40 ms of processor time."""
+
+_HEADER = struct.Struct("!ci")
+_CODE = struct.Struct("!i")
+_ITERATIONS = re.compile(rb",i=([0-9]{1,10})(?:,|\Z)")
+
+# AuthenticationXXX by its code, as the protocol has them.
+_OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
+_NAMES = {_CLEARTEXT: "in clear", _MD5: "as MD5"}
+# What may follow what: nothing twice, and no welcome before the server has proved itself too.
+_FOLLOWS: dict[int | None, tuple[int, ...]] = {
+    None: (_OK, _SASL, _CLEARTEXT, _MD5),
+    _SASL: (_SASL_CONTINUE,),
+    _SASL_CONTINUE: (_SASL_FINAL,),
+    _SASL_FINAL: (_OK,),
+    _CLEARTEXT: (_OK,),
+    _MD5: (_OK,),
+}
+# What there is before and after the welcome, and how it looks: asyncpg stumbles over anything else.
+_FIELDS = re.compile(rb"(?:[^\0]+\0)*\0")
+_BEFORE_OK = {b"R": re.compile(rb"(?s:.{4,})"), b"E": _FIELDS, b"N": _FIELDS}
+_AFTER_OK = {
+    b"E": _FIELDS,
+    b"K": re.compile(rb"(?s:.{8})"),
+    b"N": _FIELDS,
+    b"S": re.compile(rb"[^\0]*\0[^\0]*\0"),
+    b"Z": re.compile(rb"[ITE]"),
+}
+
+
+class Violation(Exception):
+    """The server said what no server has to say; the text is ours, nothing of it is quoted."""
+
+
+class Handshake:
+    """One login, followed message by message."""
+
+    __slots__ = ("_asked", "_buffer", "_bytes", "_is_here", "_is_verified", "_messages")
+
+    def __init__(self, *, is_verified: bool, is_here: bool) -> None:
+        """Follow a new login.
+
+        Args:
+            is_verified: whether TLS has proved who the server is.
+            is_here: whether it is on this machine, where it may let us in without a password.
+        """
+        self._is_here = is_here
+        self._is_verified = is_verified
+        self._buffer = bytearray()
+        self._bytes = self._messages = 0
+        self._asked: int | None = None
+
+    def feed(self, data: bytes) -> bool:
+        """Judge what the server sent next; whether the login is done with it.
+
+        Raises:
+            Violation: it must not reach asyncpg.
+        """
+        self._bytes += len(data)
+        if self._bytes > MOST_BYTES:
+            raise Violation("The server sends too much before the login is done.")
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(self._buffer)
+            if not _CODE.size <= length <= MOST_BYTES:
+                raise Violation("The server announces a message of an impossible length.")
+            if len(self._buffer) <= length:
+                break
+            body = bytes(self._buffer[_HEADER.size : length + 1])
+            del self._buffer[: length + 1]
+            if self._is_last(kind, body):
+                return True
+        return False
+
+    def _is_last(self, kind: bytes, body: bytes) -> bool:
+        self._messages += 1
+        if self._messages > MOST_MESSAGES:
+            raise Violation("The server sends too many messages before the login is done.")
+        shape = (_AFTER_OK if self._asked == _OK else _BEFORE_OK).get(kind)
+        if shape is None or not shape.fullmatch(body):
+            raise Violation("The server does not speak PostgreSQL's protocol.")
+        if kind == b"R":
+            self._authenticate(body)
+        return kind == b"Z"
+
+    def _authenticate(self, body: bytes) -> None:
+        (code,) = _CODE.unpack_from(body)
+        if code not in _FOLLOWS.get(self._asked, ()):
+            raise Violation("The server asks for a login that is not offered.")
+        if code == _OK and self._asked is None and not (self._is_verified or self._is_here):
+            raise Violation(
+                "The server lets us in without a password, so it has not proved to know it;"
+                " that is accepted only where tls is verify-full, or on this machine."
+            )
+        if code in _NAMES and not self._is_verified:
+            raise Violation(
+                f"The server asks for the password {_NAMES[code]},"
+                " which is given only where tls is verify-full."
+            )
+        if code == _SASL_CONTINUE:
+            said = _ITERATIONS.search(body, _CODE.size)
+            if said is None or not 0 < int(said[1]) <= MOST_ITERATIONS:
+                raise Violation(
+                    f"The server asks for more than {MOST_ITERATIONS} iterations of SCRAM, or none."
+                )
+        self._asked = code
