@@ -20,11 +20,15 @@ from app.catalog.migrate import migrate as migrate_catalog
 from app.demo import DemoFailed, show
 from app.domain.errors import PoolkeeperError
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.key_commands import keys
 from app.logs import configure_logging
 from app.main import create_app
 from app.postgres import find_postgres
+from app.rls import rls_sql
 from app.serving import Serving, run, signals_end_cleanly
 from app.settings import Settings, SettingsError, load_settings
+from app.simulate import simulate
+from app.terminal.cli import add_to
 
 _MISCONFIGURED = 2
 
@@ -32,9 +36,18 @@ cli = typer.Typer(
     name="poolkeeper",
     help="The control plane for multi-tenant Postgres connection pools.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+cli.command()(simulate)
+cli.command()(rls_sql)
+
+
+add_to(cli)
+
+
+cli.add_typer(keys)
 
 
 def main() -> None:
@@ -56,6 +69,9 @@ def demo() -> None:
     settings = _settings()
     if not settings.is_embedded:
         typer.echo("poolkeeper: The demo only runs on the embedded server.", err=True)
+        raise typer.Exit(_MISCONFIGURED)
+    if settings.must_have_keys:
+        typer.echo("poolkeeper: The demo only runs on loopback, and without keys.", err=True)
         raise typer.Exit(_MISCONFIGURED)
     configure_logging(settings.log_format, settings.log_level)
     settings = _for_demo(settings)

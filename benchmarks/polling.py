@@ -11,20 +11,25 @@ from time import monotonic, perf_counter, thread_time
 from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
 from app.catalog.migrate import migrate
+from app.control.advice_book import AdviceBook
 from app.control.advising import Advising
 from app.control.journal import Journal
 from app.control.keeper import Keeper
 from app.control.locks import KeyedLocks
+from app.control.obeying import Caution, Obeying
+from app.control.observing import Observing
 from app.control.poller import Poller
 from app.control.role_limits import RoleLimits
 from app.control.snapshots import Snapshots
 from app.control.wishes import PoolWishes
 from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired import AdvisorMode, AdvisorSettings, DesiredPool
+from app.domain.desired import AdvisorSettings, DesiredPool
+from app.domain.mode import AdvisorMode
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.lag import LoopLag
 from app.pools.manager import TenantPoolManager
+from app.pools.server_load import ServerLoads
 from benchmarks.figure import Figure
 from benchmarks.ground import Ground, tenant
 
@@ -57,7 +62,7 @@ async def longest_turn(ground: Ground) -> dict[str, Figure]:
     walls, computing = [], []
     async with ground.manager(max_pools=_POOLS) as manager:
         await _open_pools(manager)
-        async with _poller(ground, manager) as poller:
+        async with _control(ground, manager) as (poller, _):
             for number in range(ROUNDS + 1):
                 turns = _Turns()
                 watching = asyncio.create_task(turns.watch(), name="longest turn")
@@ -93,8 +98,19 @@ async def _open_pools(manager: TenantPoolManager) -> None:
 
 
 @asynccontextmanager
-async def _poller(ground: Ground, manager: TenantPoolManager) -> AsyncIterator[Poller]:
-    """The poller as the service has it, with a catalog on the same server."""
+async def advised_pools(ground: Ground) -> AsyncIterator[tuple[TenantPoolManager, Advising]]:
+    """Ten thousand open pools, and the advisor as the service has it."""
+    async with ground.manager(max_pools=_POOLS, budget=5 * _POOLS) as manager:
+        await _open_pools(manager)
+        async with _control(ground, manager) as (_, advising):
+            yield manager, advising
+
+
+@asynccontextmanager
+async def _control(
+    ground: Ground, manager: TenantPoolManager
+) -> AsyncIterator[tuple[Poller, Advising]]:
+    """The poller and the advisor as the service has them, with a catalog on the same server."""
     address = CatalogAddress(
         host=ground.address.host,
         port=ground.address.port,
@@ -109,12 +125,17 @@ async def _poller(ground: Ground, manager: TenantPoolManager) -> AsyncIterator[P
         wishes = PoolWishes(catalog, manager, locks)
         keeper = Keeper(catalog, manager, wishes, RoleLimits(manager), locks)
         settings = AdvisorSettings(
-            rule="hysteresis",
             mode=AdvisorMode.RECOMMEND,
-            config=PoolPressureMonitorConfig(enabled=True, tuning_interval_ms=100),
+            hysteresis=PoolPressureMonitorConfig(enabled=True),
+            demand_interval_ms=100,
         )
-        advising = Advising(catalog, manager, keeper, settings)
+        book = AdviceBook(catalog, manager)
+        obeying = Obeying(catalog, manager, keeper, book, Caution())
+        observing = Observing(manager, ServerLoads(manager.servers))
+        advising = Advising(
+            catalog, manager, settings, observing=observing, book=book, obeying=obeying
+        )
         snapshots = Snapshots(manager, catalog, LoopLag())
-        yield Poller(catalog, manager, advising, Journal(catalog), snapshots)
+        yield Poller(catalog, manager, advising, Journal(catalog), snapshots), advising
     finally:
         await catalog.close()

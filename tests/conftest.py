@@ -6,9 +6,11 @@ import os
 import pytest
 
 pytest_plugins = [
-    "tests.fixtures.postgres",  # first: the others import it
+    "tests.fixtures.canary",  # before any secret is made
+    "tests.fixtures.postgres",  # the others import it
     "tests.fixtures.catalog",
     "tests.fixtures.private_postgres",
+    "tests.fixtures.tls",
     "tests.fixtures.proxy",
     "tests.fixtures.pools",  # after proxy, which it imports
     "tests.fixtures.control",  # after pools and catalog, which it imports

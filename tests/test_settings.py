@@ -303,7 +303,7 @@ def test_the_embedded_server_may_be_the_default(monkeypatch: pytest.MonkeyPatch)
     assert load_settings().default_server == "local"
 
 
-@pytest.mark.parametrize("variable", ["PGPASSWORD", "PGSERVICE", "PGPASSFILE"])
+@pytest.mark.parametrize("variable", ["PGPASSWORD", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGSSLKEY"])
 def test_the_drivers_own_credentials_are_refused(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
@@ -322,17 +322,48 @@ def test_this_machine_may_always_call(monkeypatch: pytest.MonkeyPatch, host: str
     assert load_settings().host == host
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "keeper.example", ""])  # noqa: S104
-def test_others_may_not_call_without_authentication(
-    monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
+OTHERS = pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "10.0.0.1", "keeper.example", ""],  # noqa: S104
+)
+
+
+@OTHERS
+def test_others_may_not_call_without_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("POOLKEEPER_HOST", host)
     text = refusal()
     assert text.startswith("POOLKEEPER_HOST (host): Only a loopback address is allowed")
-    assert "POOLKEEPER_ALLOW_NO_AUTH (allow_no_auth)" in text
+    assert "poolkeeper keys new" in text
+    assert str(Path(".poolkeeper/keys.json")) in text
 
 
-def test_others_may_call_when_the_operator_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POOLKEEPER_HOST", "::")
+@OTHERS
+def test_others_may_call_when_there_are_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("POOLKEEPER_HOST", host)
+    Path(".poolkeeper").mkdir()
+    Path(".poolkeeper/keys.json").touch()
+    settings = load_settings()
+    assert settings.must_have_keys
+    assert settings.keys_path == Path(".poolkeeper/keys.json")
+
+
+def test_a_file_of_keys_that_was_asked_for_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLKEEPER_KEYS_FILE", "mine.json")
+    assert refusal().startswith("POOLKEEPER_KEYS_FILE (keys_file): There is no file mine.json;")
+    Path("mine.json").touch()
+    assert load_settings().must_have_keys
+
+
+def test_keys_can_be_made_before_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POOLKEEPER_HOST", "0.0.0.0")  # noqa: S104
+    monkeypatch.setenv("POOLKEEPER_KEYS_FILE", "mine.json")
+    assert load_settings(to_serve=False).keys_path == Path("mine.json")
+
+
+def test_nobody_needs_keys_on_loopback() -> None:
+    assert not load_settings().must_have_keys
+
+
+def test_there_is_no_way_to_go_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_ALLOW_NO_AUTH", "true")
-    assert load_settings().allow_no_auth
+    assert refusal().startswith("POOLKEEPER_ALLOW_NO_AUTH is not a setting")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import FileResponse, RedirectResponse
+from fastapi.responses import FileResponse
 
 from app.api.examples import add_examples, problem_example
 from app.api.problems import MEDIA_TYPE
@@ -34,6 +34,12 @@ Errors are RFC 9457 problems (`application/problem+json`) with a stable `code`. 
 in UTC; durations end in `_seconds` or `_ms`. Lists are `{items, next_cursor}`: hand the cursor
 back for the next page. Unknown fields are refused. An answer with `stale: true` comes from memory,
 because the catalog is away.
+
+Once there are keys (`poolkeeper keys new`), each request sends one as `Authorization: Bearer …`.
+Each operation says which scope it needs: `read` to look; `operate` to work with pools and
+recommendations, `read` included; `admin` for tenants and the advisor, `operate` included; and
+`query`, which no other includes, to run statements. To a key that is bound to tenants no others
+exist: they answer 404, and lists leave them out; what concerns the whole service answers it 403.
 """
 _TAGS = {
     "servers": "The Postgres servers that the operator declared, and their connection budgets.",
@@ -79,15 +85,10 @@ def document(app: FastAPI) -> dict[str, Any]:
             for operation in path.values():
                 for status, response in operation["responses"].items():
                     _mend_problem(status, response)
+                _tell_scope(operation)
         add_examples(made)
         app.openapi_schema = made
     return app.openapi_schema
-
-
-@router.get("/")
-async def home() -> RedirectResponse:
-    """Lead people to the documentation."""
-    return RedirectResponse("docs")
 
 
 @router.get("/docs")
@@ -100,6 +101,13 @@ async def docs() -> FileResponse:
 async def docs_asset(asset: Asset) -> FileResponse:
     """Serve a file of the page."""
     return FileResponse(_STATIC / asset, headers={"Cache-Control": "public, max-age=3600"})
+
+
+def _tell_scope(operation: dict[str, Any]) -> None:
+    """Swagger UI shows no scopes but those of OAuth."""
+    for needed in operation.get("security", ()):
+        for scopes in needed.values():
+            operation["description"] += f"\n\nScope: `{'`, `'.join(scopes)}`."
 
 
 def _mend_problem(status: str, response: dict[str, Any]) -> None:

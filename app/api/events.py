@@ -10,17 +10,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from app.api.deps import CursorQuery, LimitQuery, Service, ServiceDep
+from app.api.auth import MAY_READ
+from app.api.caller import Caller
+from app.api.deps import CallerDep, CursorQuery, LimitQuery, Service, ServiceDep
 from app.api.moment import Moment
 from app.api.paging import decode_cursor, page_of
 from app.api.problems import documented
+from app.api.strict_route import StrictRoute
 from app.domain.errors import CatalogUnavailable
 from app.domain.event import Event
 from app.domain.tenant import TENANT_ID_PATTERN
 
 POOL_ID_PATTERN = r"^(shared@)?[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 
-router = APIRouter(prefix="/v1/events", tags=["events"])
+router = APIRouter(prefix="/v1/events", tags=["events"], route_class=StrictRoute)
 
 TenantQuery = Annotated[
     str | None, Query(pattern=TENANT_ID_PATTERN, max_length=48, description="Only of this tenant.")
@@ -43,7 +46,8 @@ class EventView(BaseModel):
     )
     at: datetime = Field(examples=["2026-07-14T12:00:00Z"])
     actor: str = Field(
-        description="`api`, or the part of the service that did it.", examples=["api"]
+        description="A key's name, `api` without keys, or the part of the service that did it.",
+        examples=["api"],
     )
     request_id: str | None = Field(
         description="The request that did it, as in the log.", examples=["5d1c4a2e8b7f4c6d"]
@@ -87,9 +91,10 @@ class EventList(BaseModel):
     )
 
 
-@router.get("", responses=documented(), summary="List events")
+@router.get("", dependencies=[MAY_READ], responses=documented(), summary="List events")
 async def list_events(  # noqa: PLR0917 - one parameter per filter
     service: ServiceDep,
+    caller: CallerDep,
     tenant: TenantQuery = None,
     pool: PoolQuery = None,
     action: Annotated[
@@ -106,18 +111,18 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
 
     Changes of desired state are stored together with their event. Events of operations and of the
     service's own doing are kept in memory while the catalog is away; they are answered then, with
-    `stale: true`.
+    `stale: true`. A key that is bound to tenants is shown their events alone.
     """
     wanted = {"tenant": tenant, "pool": pool, "action": action}
     before_id = decode_cursor(cursor, int)[0] if cursor else None
     try:
         found = await service.catalog.events.page(
-            **wanted, since=since, before_id=before_id, limit=limit + 1
+            **wanted, since=since, before_id=before_id, limit=limit + 1, among=caller.tenants
         )
     except CatalogUnavailable:
         if cursor:  # what follows is in the catalog alone
             raise
-        kept = islice(_kept(service, wanted, since), limit)
+        kept = islice(_kept(service, wanted, since, caller), limit)
         return EventList(items=[EventView.of(each) for each in kept], next_cursor=None, stale=True)
     items, next_cursor = page_of(found, limit, lambda event: (event.id or 0,))
     return EventList(
@@ -126,10 +131,10 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
 
 
 def _kept(
-    service: Service, wanted: Mapping[str, str | None], since: datetime | None
+    service: Service, wanted: Mapping[str, str | None], since: datetime | None, caller: Caller
 ) -> Iterable[Event]:
     """The events in memory that fit, newest first."""
     for event in reversed(service.journal.pending):
         fits = all(value is None or getattr(event, name) == value for name, value in wanted.items())
-        if fits and (since is None or event.at >= since):
+        if fits and caller.sees(event.tenant) and (since is None or event.at >= since):
             yield event

@@ -19,16 +19,20 @@ _OF_TYPE: dict[str, Any] = {
 
 _PROBLEMS = {
     400: ("malformed-json", "The body is not valid JSON."),
+    401: ("unauthenticated", "A valid API key is needed."),
     403: ("read-only", "The statement writes, but the request is read-only."),
     404: ("tenant-not-found", "There is no tenant acme."),
+    408: ("request-timeout", "The body did not arrive in time."),
     409: ("not-provisioned", "Tenant acme has not been provisioned."),
     412: ("stale-version", "The resource changed since the version named in If-Match."),
     413: ("content-too-large", "The body is larger than 1048576 bytes."),
     415: ("unsupported-media-type", "The body must be JSON."),
     422: ("validation-failed", "The request does not fit its schema."),
+    428: ("precondition-required", "Say in If-Match which version is meant, or * for any."),
+    429: ("too-many-requests", "The key asks more often than it may."),
     500: ("internal-error", "Something went wrong; the log has it under request_id."),
     503: ("catalog-unavailable", "The catalog cannot be reached; nothing was changed."),
-    504: ("query-timeout", "The statement ran longer than its timeout and was cancelled."),
+    504: ("deadline-exceeded", "It takes longer than it may."),
 }
 
 
@@ -43,7 +47,7 @@ def problem_example(status: int, title: str) -> dict[str, Any]:
         "instance": "/v1/tenants/acme",
         "code": code,
         "request_id": "5d1c4a2e8b7f4c6d9a0b1c2d3e4f5a6b",
-        "retryable": status in (503, 504),
+        "retryable": status in (429, 503, 504),
     }
     if status == 422:  # noqa: PLR2004 - the one that names places
         place = {

@@ -6,7 +6,6 @@ no CORS header anywhere, so no page of another site reads an answer.
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Of all answers; none of them is ever a page, except the documentation.
@@ -18,6 +17,7 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+_RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 class CommonHeaders:
@@ -36,9 +36,9 @@ class CommonHeaders:
 
         async def send_complete(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                said = {name for name, _ in message["headers"]}
+                unsaid = [header for header in _RAW if header[0] not in said]
+                message = {**message, "headers": [*message["headers"], *unsaid]}
             elif is_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)

@@ -1,7 +1,8 @@
-"""What Prometheus scrapes: gauges and counters by server and strategy, never by tenant.
+"""What Prometheus scrapes, by server and strategy, and of the tenants where something happens.
 
-Names of connection metrics are OpenTelemetry's. Everything is read at the moment of the
-scrape from what the service knows; nothing is kept here, and no server is asked.
+Names of connection metrics are OpenTelemetry's. What is told of pools and tenants is that of
+the last poll, see `exposition.py`; what is told of the service itself is of the moment of the
+scrape. No server is asked for anything.
 """
 
 from __future__ import annotations
@@ -12,28 +13,18 @@ from time import monotonic
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from app import __version__
-from app.api.deps import Service, ServiceDep
+from app.api.auth import MAY_READ, ON_WHOLE_SERVICE, Door, Failure
+from app.api.deps import DoorDep, Service, ServiceDep
+from app.api.exposition import encoded, gauge
 from app.api.problems import documented
-from app.pools.eviction import EvictionReason
+from app.api.rendered import is_stale
 
-_KEY = ("server", "strategy")
-_COUNTED = {
-    "db_client_connection_timeouts": ("timeouts", "Leases not obtained within their deadline."),
-    "poolkeeper_leases": ("acquired", "Leases begun."),
-    "poolkeeper_lease_wait_seconds": ("total_wait", "Time that leases waited for a connection."),
-    "poolkeeper_leases_rejected": ("rejected", "Leases refused because too many waited."),
-    "poolkeeper_connections_opened": ("opened", "Connections opened."),
-    "poolkeeper_connections_closed": ("closed", "Connections closed."),
-    "poolkeeper_connections_lost": ("lost", "Idle connections that broke by themselves."),
-    "poolkeeper_connect_failures": ("connect_failures", "Connections that could not be opened."),
-    "poolkeeper_health_check_failures": ("health_check_failures", "Failed connection tests."),
-}
+_END = b"# EOF\n"
 _EXAMPLE = """# HELP db_client_connection_count Connections by state.
 # TYPE db_client_connection_count gauge
 db_client_connection_count{server="local",state="idle",strategy="per_tenant"} 7.0
@@ -45,6 +36,7 @@ router = APIRouter(tags=["health"])
 
 @router.get(
     "/metrics",
+    dependencies=[MAY_READ, ON_WHOLE_SERVICE],
     summary="Show metrics for Prometheus",
     response_class=Response,
     responses=documented()
@@ -57,65 +49,42 @@ router = APIRouter(tags=["health"])
 )
 async def metrics(
     service: ServiceDep,
+    door: DoorDep,
     accept: Annotated[
         str | None, Header(max_length=1000, description="Formats the scraper understands.")
     ] = None,
 ) -> Response:
-    """Gauges and counters of pools, servers and the service itself; none is per tenant."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(ServiceCollector(service))
+    """Gauges, counters and histograms of pools, servers and the service itself.
+
+    Only tenants with the most demand have series of their own, see the setting
+    `metrics_tenants`; `_other` is all the rest together.
+
+    Prometheus sends its key as `authorization: {credentials_file: /path}` of the scrape config.
+    A key that is bound to tenants cannot do this.
+    """
+    prepared = service.exposition.snapshot
+    if prepared is None or is_stale(service, monotonic() - prepared.at):
+        await service.exposition.prepare(await service.snapshots.current())
     encode, content_type = choose_encoder(accept or "")
-    return Response(encode(registry), headers={"Content-Type": content_type})
+    polled = await service.exposition.newest(encode, content_type)
+    body = polled.removesuffix(_END) + encoded(ServiceCollector(service, door), encode)
+    return Response(body, headers={"Content-Type": content_type})
 
 
 class ServiceCollector(Collector):
-    """Turns the state of one service into metric families."""
+    """What the service says of itself, and of its servers."""
 
-    def __init__(self, service: Service) -> None:
-        """Read from *service*."""
+    def __init__(self, service: Service, door: Door) -> None:
+        """Read from *service*, and who was refused from *door*."""
         self._service = service
+        self._door = door
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as of now."""
-        yield from self._pools()
-        yield from self._counters()
         yield from self._servers()
         yield from self._advice()
+        yield from self._refusals()
         yield from self._itself()
-
-    def _pools(self) -> Iterator[Metric]:
-        connections: Counter[tuple[str, ...]] = Counter()
-        limits: Counter[tuple[str, ...]] = Counter()
-        waiting: Counter[tuple[str, ...]] = Counter()
-        pools: Counter[tuple[str, ...]] = Counter()
-        for pool in self._service.manager.pools():
-            key = (pool.server.name, str(pool.config.strategy))
-            seen = pool.metrics
-            connections[*key, "idle"] += seen.idle_connections
-            connections[*key, "used"] += seen.active_connections
-            limits[key] += pool.size.max_size
-            waiting[key] += seen.waiting_requests
-            pools[*key, str(pool.state)] += 1
-        yield _gauge(
-            "db_client_connection_count", "Connections by state.", (*_KEY, "state"), connections
-        )
-        yield _gauge(
-            "db_client_connection_max", "Most connections open pools may have.", _KEY, limits
-        )
-        yield _gauge("db_client_connection_pending_requests", "Leases waiting now.", _KEY, waiting)
-        yield _gauge("poolkeeper_pools", "Open pools by state.", (*_KEY, "state"), pools)
-
-    def _counters(self) -> Iterator[Metric]:
-        totals = self._service.manager.totals()
-        for name, (attribute, text) in _COUNTED.items():
-            family = CounterMetricFamily(name, text, labels=_KEY)
-            for (server, strategy), counted in sorted(totals.items()):
-                family.add_metric((server, strategy), getattr(counted, attribute))
-            yield family
-        evictions = CounterMetricFamily("poolkeeper_evictions", "Pools closed.", labels=("reason",))
-        for reason in EvictionReason:
-            evictions.add_metric((reason,), self._service.manager.evictions[reason])
-        yield evictions
 
     def _servers(self) -> Iterator[Metric]:
         servers = self._service.manager.servers
@@ -124,7 +93,7 @@ class ServiceCollector(Collector):
             kinds[name, "used"] = server.budget.used
             kinds[name, "budget"] = server.budget.limit
             kinds[name, "max"] = server.limits.max_connections if server.limits else 0
-        yield _gauge(
+        yield gauge(
             "poolkeeper_server_connections",
             "Connections of all pools together, their budget, and the server's maximum.",
             ("server", "kind"),
@@ -133,7 +102,7 @@ class ServiceCollector(Collector):
         up: Counter[tuple[str, ...]] = Counter(
             {(name,): int(server.is_available) for name, server in servers.items()}
         )
-        yield _gauge("poolkeeper_server_up", "Whether the server is reachable.", ("server",), up)
+        yield gauge("poolkeeper_server_up", "Whether the server is reachable.", ("server",), up)
 
     def _advice(self) -> Iterator[Metric]:
         advising = self._service.advising
@@ -146,6 +115,22 @@ class ServiceCollector(Collector):
             "poolkeeper_recommendations_open", "Recommendations open now.", len(advising.open)
         )
 
+    def _refusals(self) -> Iterator[Metric]:
+        failures = CounterMetricFamily(
+            "poolkeeper_auth_failures", "Requests refused for their key.", labels=("reason",)
+        )
+        for reason in Failure:
+            failures.add_metric((reason,), self._door.failures[reason])
+        yield failures
+        limited = CounterMetricFamily(
+            "poolkeeper_requests_limited",
+            "Requests refused because a key, or an address without one, asked too often.",
+            labels=("by",),
+        )
+        for by in ("key", "address"):
+            limited.add_metric((by,), self._door.limited[by])
+        yield limited
+
     def _itself(self) -> Iterator[Metric]:
         service = self._service
         yield GaugeMetricFamily(
@@ -154,6 +139,7 @@ class ServiceCollector(Collector):
             int(service.catalog.available),
         )
         poller = service.poller
+        yield CounterMetricFamily("poolkeeper_polls", "Polls that ended.", poller.polls)
         if poller.last is not None and poller.last_at is not None:
             age = monotonic() - poller.last_at
             yield GaugeMetricFamily("poolkeeper_poll_age_seconds", "Since the last poll.", age)
@@ -181,13 +167,4 @@ class ServiceCollector(Collector):
             "poolkeeper_events_dropped", "Events that did not fit.", service.journal.dropped
         )
         build: Counter[tuple[str, ...]] = Counter({(__version__,): 1})
-        yield _gauge("poolkeeper_build_info", "Which version this is.", ("version",), build)
-
-
-def _gauge(
-    name: str, text: str, labels: tuple[str, ...], values: Counter[tuple[str, ...]]
-) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for key, value in sorted(values.items()):
-        family.add_metric(key, value)
-    return family
+        yield gauge("poolkeeper_build_info", "Which version this is.", ("version",), build)

@@ -1,7 +1,7 @@
 """One tenant's pool over HTTP: open or resize it, show it, operate on it, evict it.
 
 A shared pool serves other tenants too, so whatever touches it through one of them needs
-`scope=pool`, and every reply tells how many tenants it touched.
+`scope=pool` and a key that is bound to no tenants, and every reply tells how many it touched.
 """
 
 from __future__ import annotations
@@ -9,22 +9,32 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query, Response, status
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from fastapi import APIRouter, Body, Depends, Query, Request, Response, status
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from app.api.auth import MAY_OPERATE, MAY_READ, refuse_bound
 from app.api.body import RequestBody
-from app.api.deps import ActorDep, DeadlineQuery, Service, ServiceDep, TenantDep
+from app.api.deps import (
+    ActorDep,
+    CallerDep,
+    DeadlineDep,
+    Service,
+    ServiceDep,
+    TenantDep,
+)
+from app.api.plan import DryRunQuery, Plan, show_plan
+from app.api.pool_outcomes import PoolCheck, PoolDrain, PoolEviction, PoolRecycling
 from app.api.pool_view import PoolView, show_pool_of
 from app.api.problems import documented
-from app.api.versions import IfMatchHeader, IfNoneMatchHeader, etag, expected_generation
+from app.api.strict_route import StrictRoute
+from app.api.versions import PreconditionsDep, etag
 from app.control.keeper import PoolChange
 from app.domain.errors import PoolNotFound
-from app.domain.pool import MAX_POOL_SIZE, PoolState
+from app.domain.pool import MAX_POOL_SIZE
 from app.domain.tenant import TenantId
-from app.pools.eviction import EvictionReason
 
-router = APIRouter(prefix="/v1/tenants/{tenant}/pool", tags=["pools"])
+router = APIRouter(prefix="/v1/tenants/{tenant}/pool", tags=["pools"], route_class=StrictRoute)
 
 
 class Scope(StrEnum):
@@ -45,6 +55,16 @@ ScopeQuery = Annotated[
     Scope,
     Query(description="`pool`: all tenants of a shared pool are meant, not this one alone."),
 ]
+
+
+async def _spare_others(request: Request, service: ServiceDep, tenant: TenantDep) -> None:
+    """A shared pool is more than the tenants that a key is bound to."""
+    is_whole = Scope.POOL in request.query_params.getlist("scope")
+    if is_whole and service.manager.account(tenant).tenant.spec.is_shared:
+        await refuse_bound(request)
+
+
+SPARES_OTHERS = Depends(_spare_others)
 
 
 class PoolBody(RequestBody):
@@ -76,87 +96,27 @@ class PoolBody(RequestBody):
         return value
 
 
-class PoolDrain(BaseModel):
-    """A drain that has begun."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"pool_id": "acme", "tenants": 1, "state": "draining", "deadline_seconds": 5.0}
-            ]
-        }
-    )
-
-    pool_id: str
-    tenants: int = Field(description="How many tenants this touches.")
-    state: PoolState
-    deadline_seconds: float
-
-
-class PoolRecycling(BaseModel):
-    """How many connections will be replaced."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"pool_id": "acme", "tenants": 1, "connections": 3}]}
-    )
-
-    pool_id: str
-    tenants: int = Field(description="How many tenants this touches.")
-    connections: int = Field(description="Idle ones at once, lent ones when they come back.")
-
-
-class PoolCheck(BaseModel):
-    """What testing idle connections found."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"pool_id": "acme", "tenants": 1, "tested": 2, "failed": 0}]
-        }
-    )
-
-    pool_id: str
-    tenants: int = Field(description="How many tenants this touches.")
-    tested: int
-    failed: int = Field(description="Those did not answer and were closed.")
-
-
-class PoolEviction(BaseModel):
-    """What evicting a pool did."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"pool_id": "acme", "tenants": 1, "reason": "forced", "closed": 3, "cut": 0}
-            ]
-        }
-    )
-
-    pool_id: str
-    tenants: int = Field(description="How many tenants this touches.")
-    reason: EvictionReason
-    closed: int = Field(description="Connections closed.")
-    cut: int = Field(description="Leases cut because they outlasted the deadline.")
-
-
 @router.put(
     "",
+    dependencies=[MAY_OPERATE, SPARES_OTHERS],
     summary="Open or resize a tenant's pool",
     responses={
         201: {"model": PoolView, "description": "Created"},
-        **documented(400, 404, 409, 412, 413, 415),
+        **documented(404, 408, 409, 412, 413, 415, 428),
     },
 )
 async def put_tenant_pool(
     tenant: TenantDep,
     service: ServiceDep,
     *,
+    caller: CallerDep,
     actor: ActorDep,
     response: Response,
+    preconditions: PreconditionsDep,
     body: Annotated[PoolBody | None, Body()] = None,
     scope: ScopeQuery = Scope.TENANT,
-    if_match: IfMatchHeader = None,
-    if_none_match: IfNoneMatchHeader = None,
-) -> PoolView:
+    dry_run: DryRunQuery = False,
+) -> PoolView | Plan:
     """Open the tenant's pool with this size, or resize it live, and wait a few seconds until warm.
 
     The first time answers 201, every other time 200. A smaller `max_size` fails no borrower:
@@ -164,54 +124,88 @@ async def put_tenant_pool(
     kept, and the pool fills up when the server is back.
     """
     account = service.manager.account(tenant)
-    exists = _exists(service, account.tenant.spec.pool_id)
+    expected = preconditions.expected(_generation(service, account.tenant.spec.pool_id))
+    change = PoolChange(**body.model_dump()) if body else PoolChange()
+    whole_pool = scope is Scope.POOL
+    if dry_run:
+        preview = service.previews.put_pool(tenant, change, whole_pool=whole_pool)
+        return show_plan(service, response, preview, needs_catalog=True)
     outcome = await service.keeper.put_pool(
-        tenant,
-        PoolChange(**body.model_dump()) if body else PoolChange(),
-        actor,
-        whole_pool=scope is Scope.POOL,
-        expected_generation=expected_generation(if_match, if_none_match, exists=exists),
+        tenant, change, actor, whole_pool=whole_pool, expected_generation=expected
     )
     response.status_code = status.HTTP_201_CREATED if outcome.created else status.HTTP_200_OK
     response.headers["ETag"] = etag(outcome.desired.generation)
-    return show_pool_of(service, account)
+    return show_pool_of(service, account, caller)
 
 
-@router.get("", summary="Show a tenant's pool", responses=documented(404))
-async def get_tenant_pool(tenant: TenantDep, service: ServiceDep, response: Response) -> PoolView:
+@router.get("", dependencies=[MAY_READ], summary="Show a tenant's pool", responses=documented(404))
+async def get_tenant_pool(
+    tenant: TenantDep, service: ServiceDep, caller: CallerDep, response: Response
+) -> PoolView:
     """The pool that serves the tenant: 404 when it is not open and nobody asked anything of it."""
-    view = show_pool_of(service, service.manager.account(tenant))
-    if not _exists(service, view.pool_id):
+    view = show_pool_of(service, service.manager.account(tenant), caller)
+    if _generation(service, view.pool_id) is None:
         raise PoolNotFound(f"Tenant {tenant} has no pool yet; the first use opens one.")
     response.headers["ETag"] = etag(view.generation)
     return view
 
 
-@router.post("/pause", summary="Pause a tenant's pool", responses=documented(404, 409))
+@router.post(
+    "/pause",
+    dependencies=[MAY_OPERATE, SPARES_OTHERS],
+    summary="Pause a tenant's pool",
+    responses=documented(404, 409),
+)
 async def pause_pool(
-    tenant: TenantDep, service: ServiceDep, actor: ActorDep, scope: ScopeQuery = Scope.TENANT
-) -> PoolView:
+    tenant: TenantDep,
+    service: ServiceDep,
+    *,
+    caller: CallerDep,
+    actor: ActorDep,
+    response: Response,
+    scope: ScopeQuery = Scope.TENANT,
+    dry_run: DryRunQuery = False,
+) -> PoolView | Plan:
     """Lend nothing until resumed: callers wait, connections close when they come back.
 
     Works while the catalog is away.
     """
     whole_pool = scope is Scope.POOL
+    if dry_run:
+        preview = service.previews.pause(tenant, paused=True, whole_pool=whole_pool)
+        return show_plan(service, response, preview)
     await service.keeper.pause(tenant, actor, paused=True, whole_pool=whole_pool)
-    return show_pool_of(service, service.manager.account(tenant))
+    return show_pool_of(service, service.manager.account(tenant), caller)
 
 
-@router.post("/resume", summary="Resume a tenant's pool", responses=documented(404, 409))
+@router.post(
+    "/resume",
+    dependencies=[MAY_OPERATE, SPARES_OTHERS],
+    summary="Resume a tenant's pool",
+    responses=documented(404, 409),
+)
 async def resume_pool(
-    tenant: TenantDep, service: ServiceDep, actor: ActorDep, scope: ScopeQuery = Scope.TENANT
-) -> PoolView:
+    tenant: TenantDep,
+    service: ServiceDep,
+    *,
+    caller: CallerDep,
+    actor: ActorDep,
+    response: Response,
+    scope: ScopeQuery = Scope.TENANT,
+    dry_run: DryRunQuery = False,
+) -> PoolView | Plan:
     """Lend again. Works while the catalog is away."""
     whole_pool = scope is Scope.POOL
+    if dry_run:
+        preview = service.previews.pause(tenant, paused=False, whole_pool=whole_pool)
+        return show_plan(service, response, preview)
     await service.keeper.pause(tenant, actor, paused=False, whole_pool=whole_pool)
-    return show_pool_of(service, service.manager.account(tenant))
+    return show_pool_of(service, service.manager.account(tenant), caller)
 
 
 @router.post(
     "/drain",
+    dependencies=[MAY_OPERATE, SPARES_OTHERS],
     summary="Drain a tenant's pool",
     status_code=status.HTTP_202_ACCEPTED,
     responses=documented(404, 409),
@@ -219,15 +213,23 @@ async def resume_pool(
 async def drain_pool(
     tenant: TenantDep,
     service: ServiceDep,
+    *,
     actor: ActorDep,
+    response: Response,
+    deadline_seconds: DeadlineDep,
     scope: ScopeQuery = Scope.TENANT,
-    deadline_seconds: DeadlineQuery = 5.0,
-) -> PoolDrain:
+    dry_run: DryRunQuery = False,
+) -> PoolDrain | Plan:
     """Begin to close the pool and answer at once: it takes no new lease from now on.
 
     When it is closed, the next use opens a fresh one.
     """
     whole_pool = scope is Scope.POOL
+    if dry_run:
+        preview = service.previews.close(
+            tenant, deadline=deadline_seconds, whole_pool=whole_pool, forced=False
+        )
+        return show_plan(service, response, preview)
     pool = await service.operations.drain(
         tenant, actor, deadline=deadline_seconds, whole_pool=whole_pool
     )
@@ -239,50 +241,92 @@ async def drain_pool(
     )
 
 
-@router.post("/recycle", summary="Replace a pool's connections", responses=documented(404, 409))
+@router.post(
+    "/recycle",
+    dependencies=[MAY_OPERATE, SPARES_OTHERS],
+    summary="Replace a pool's connections",
+    responses=documented(404, 409),
+)
 async def recycle_pool(
-    tenant: TenantDep, service: ServiceDep, actor: ActorDep, scope: ScopeQuery = Scope.TENANT
-) -> PoolRecycling:
+    tenant: TenantDep,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    scope: ScopeQuery = Scope.TENANT,
+    dry_run: DryRunQuery = False,
+) -> PoolRecycling | Plan:
     """Replace every connection without failing a borrower."""
     whole_pool = scope is Scope.POOL
+    if dry_run:
+        preview = service.previews.recycle(tenant, whole_pool=whole_pool)
+        return show_plan(service, response, preview)
     count = await service.operations.recycle(tenant, actor, whole_pool=whole_pool)
     pool_id, tenants = _pool_of(service, tenant)
     return PoolRecycling(pool_id=pool_id, tenants=tenants, connections=count)
 
 
-@router.post("/check", summary="Test a pool's connections", responses=documented(404, 409))
+@router.post(
+    "/check",
+    dependencies=[MAY_OPERATE, SPARES_OTHERS],
+    summary="Test a pool's connections",
+    responses=documented(404, 409),
+)
 async def check_pool(
-    tenant: TenantDep, service: ServiceDep, actor: ActorDep, scope: ScopeQuery = Scope.TENANT
-) -> PoolCheck:
+    tenant: TenantDep,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    scope: ScopeQuery = Scope.TENANT,
+    dry_run: DryRunQuery = False,
+) -> PoolCheck | Plan:
     """Test every idle connection now; those that do not answer are closed."""
     whole_pool = scope is Scope.POOL
+    if dry_run:
+        preview = service.previews.check(tenant, whole_pool=whole_pool)
+        return show_plan(service, response, preview)
     report = await service.operations.check(tenant, actor, whole_pool=whole_pool)
     pool_id, tenants = _pool_of(service, tenant)
     return PoolCheck(pool_id=pool_id, tenants=tenants, tested=report.tested, failed=report.failed)
 
 
-@router.delete("", summary="Evict a tenant's pool", responses=documented(404, 409))
+@router.delete(
+    "",
+    dependencies=[MAY_OPERATE, SPARES_OTHERS],
+    summary="Evict a tenant's pool",
+    responses=documented(404, 409, 412, 428),
+)
 async def evict_pool(
     tenant: TenantDep,
     service: ServiceDep,
     *,
     actor: ActorDep,
+    response: Response,
+    deadline_seconds: DeadlineDep,
+    preconditions: PreconditionsDep,
     mode: Annotated[
         EvictionMode, Query(description="`force` cuts every lease at once, without a deadline.")
     ] = EvictionMode.GRACEFUL,
-    deadline_seconds: DeadlineQuery = 5.0,
     scope: ScopeQuery = Scope.TENANT,
-) -> PoolEviction:
+    dry_run: DryRunQuery = False,
+) -> PoolEviction | Plan:
     """Close the pool now, and tell what was closed and what was cut.
 
     Its `min_size` becomes 0, lest it open again by itself; the next use opens a fresh one.
     Works while the catalog is away.
     """
+    deadline = 0.0 if mode is EvictionMode.FORCE else deadline_seconds
+    whole_pool = scope is Scope.POOL
+    pool_id, _ = _pool_of(service, tenant)
+    preconditions.expected(_generation(service, pool_id))
+    if dry_run:
+        preview = service.previews.close(
+            tenant, deadline=deadline, whole_pool=whole_pool, forced=True
+        )
+        return show_plan(service, response, preview)
     eviction = await service.operations.evict(
-        tenant,
-        actor,
-        deadline=0.0 if mode is EvictionMode.FORCE else deadline_seconds,
-        whole_pool=scope is Scope.POOL,
+        tenant, actor, deadline=deadline, whole_pool=whole_pool
     )
     return PoolEviction(
         pool_id=eviction.pool_id,
@@ -293,9 +337,12 @@ async def evict_pool(
     )
 
 
-def _exists(service: Service, pool_id: str) -> bool:
-    """Whether there is something to show or to match: it is open, or somebody asked for it."""
-    return pool_id in service.manager.desired or service.manager.find(pool_id) is not None
+def _generation(service: Service, pool_id: str) -> int | None:
+    """The generation there is to show or to match; None: not open, and nobody asked for it."""
+    desired = service.manager.desired.get(pool_id)
+    if desired is not None:
+        return desired.generation
+    return None if service.manager.find(pool_id) is None else 0
 
 
 def _pool_of(service: Service, tenant: TenantId) -> tuple[str, int]:

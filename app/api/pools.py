@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.deps import ActorDep, CursorQuery, LimitQuery, Service, ServiceDep
+from app.api.auth import MAY_OPERATE, MAY_READ, ON_WHOLE_SERVICE
+from app.api.deps import ActorDep, CallerDep, CursorQuery, LimitQuery, ServiceDep
+from app.api.fields import FieldsQuery, SparseItems, left_out
 from app.api.paging import decode_cursor, page_of
-from app.api.pool_view import POOL_EXAMPLE, PoolView, show_pool
+from app.api.plan import DryRunQuery, Plan, show_plan
+from app.api.pool_view import POOL_EXAMPLE, PoolView, show_row
 from app.api.problems import documented, invalid
+from app.api.rendered import age_of, is_stale, render
+from app.api.strict_route import StrictRoute
+from app.control.snapshot import PoolRow
 from app.domain.tenant import PoolStrategy
-from app.pools.pool import TenantPool
 
-router = APIRouter(prefix="/v1/pools", tags=["pools"])
+router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 
 
 class PoolOrder(StrEnum):
@@ -32,13 +41,35 @@ class PoolOrder(StrEnum):
     LARGEST = "-size"
 
 
+_RANKS: dict[str, Callable[[PoolRow], float]] = {
+    "pool_id": lambda _: 0.0,
+    "waiting": lambda row: row.metrics.waiting_requests,
+    "wait_p99_ms": lambda row: row.stats.wait.p99_ms or 0.0,
+    "active": lambda row: row.metrics.active_connections,
+    "size": lambda row: row.metrics.total_connections,
+}
+
+
 class PoolList(BaseModel):
     """One page of open pools."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"items": [POOL_EXAMPLE], "next_cursor": None}]}
+        json_schema_extra={
+            "examples": [
+                {
+                    "as_of": "2026-11-20T09:12:34Z",
+                    "age_seconds": 0,
+                    "stale": False,
+                    "items": [POOL_EXAMPLE],
+                    "next_cursor": None,
+                }
+            ]
+        }
     )
 
+    as_of: datetime = Field(description="When they were looked at.")
+    age_seconds: int = Field(description="How long ago that is.")
+    stale: bool = Field(description="Whether it is older than two polls.")
     items: list[PoolView]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")
 
@@ -71,47 +102,81 @@ class Sweep(BaseModel):
     skipped: list[SweptPool]
 
 
-@router.get("", summary="List open pools", responses=documented())
+@router.get(
+    "",
+    dependencies=[MAY_READ],
+    summary="List open pools",
+    response_model=PoolList | SparseItems,
+    responses=documented(),
+)
 async def list_pools(
+    request: Request,
     service: ServiceDep,
+    caller: CallerDep,
     *,
     sort: Annotated[PoolOrder, Query(description="Ties go by pool id.")] = PoolOrder.POOL_ID,
     strategy: Annotated[PoolStrategy | None, Query(description="Of this strategy.")] = None,
     server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,
+    fields: FieldsQuery = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
-) -> PoolList:
-    """Every pool that is open, from any tenant.
+) -> Response:
+    """Every pool that is open and serves a tenant the key may see.
 
-    What pools are sorted by changes while one turns the pages, so a pool may be seen twice or
-    not at all, unless they are sorted by id.
+    As of a moment at most a second ago, and after the last change that was made through this
+    API. What pools are sorted by changes while one turns the pages, so a pool may be seen twice
+    or not at all, unless they are sorted by id.
     """
-    found = sorted(
-        (_rank(service, pool, sort), pool.pool_id, pool)
-        for pool in service.manager.pools()
-        if (strategy is None or pool.config.strategy is strategy)
-        and (server is None or pool.server.name == server)
+    leave_out = left_out(fields, PoolView)
+    after = _after(cursor, sort) if cursor else None
+    snapshot = await service.snapshots.current()
+    rank, sign = _RANKS[sort.lstrip("-")], -1.0 if sort.startswith("-") else 1.0
+    found = (
+        (sign * rank(row), row.pool_id, row)
+        for row in snapshot.pools_of(caller.tenants)
+        if (strategy is None or row.strategy is strategy)
+        and (server is None or row.server == server)
     )
-    if cursor:
-        order, rank, pool_id = decode_cursor(cursor, str, float, str)
-        if order != sort:
-            raise invalid(
-                "query", "cursor", code="bad_cursor", detail="It belongs to another order."
+    first = heapq.nsmallest(
+        limit + 1, (each for each in found if after is None or each[:2] > after)
+    )
+    page, next_cursor = page_of(first, limit, lambda each: (sort.value, each[0], each[1]))
+    served = Counter(row.spec.pool_id for row in snapshot.tenants_of(caller.tenants or ()))
+    age, stale = age_of(snapshot), not snapshot.catalog_available
+    pools = PoolList(
+        as_of=snapshot.as_of,
+        age_seconds=age,
+        stale=is_stale(service, age),
+        items=[
+            show_row(
+                row,
+                caller,
+                tenants=row.tenants if caller.tenants is None else served[row.pool_id],
+                stale=stale,
             )
-        found = [each for each in found if each[:2] > (rank, pool_id)]
-    page, next_cursor = page_of(found, limit, lambda each: (sort.value, each[0], each[1]))
-    return PoolList(
-        items=[show_pool(service, pool) for _, _, pool in page], next_cursor=next_cursor
+            for _, _, row in page
+        ],
+        next_cursor=next_cursor,
     )
+    return render(request, snapshot, pools, leave_out=leave_out)
 
 
-@router.post("/evict-expired", summary="Close pools nobody uses", responses=documented())
-async def evict_expired_pools(service: ServiceDep, actor: ActorDep) -> Sweep:
+@router.post(
+    "/evict-expired",
+    dependencies=[MAY_OPERATE, ON_WHOLE_SERVICE],
+    summary="Close pools nobody uses",
+    responses=documented(),
+)
+async def evict_expired_pools(
+    service: ServiceDep, *, actor: ActorDep, response: Response, dry_run: DryRunQuery = False
+) -> Sweep | Plan:
     """Close every pool unused for longer than its idle timeout, and say why the others stay.
 
     The service does the same at each poll; busy pools and those with a `min_size` are left
-    alone. Works while the catalog is away.
+    alone. Works while the catalog is away. A key that is bound to tenants cannot do this.
     """
+    if dry_run:
+        return show_plan(service, response, service.previews.evict_expired())
     report = await service.operations.evict_expired(actor)
     return Sweep(
         evicted=[_swept(gone.pool_id, gone.reason) for gone in report.evicted],
@@ -119,20 +184,12 @@ async def evict_expired_pools(service: ServiceDep, actor: ActorDep) -> Sweep:
     )
 
 
-def _rank(service: Service, pool: TenantPool, order: PoolOrder) -> float:
-    """What sorts *pool* ascending into this order."""
-    match order.lstrip("-"):
-        case "waiting":
-            rank = float(pool.metrics.waiting_requests)
-        case "wait_p99_ms":
-            rank = service.manager.pool_stats(pool).wait.p99_ms or 0.0
-        case "active":
-            rank = float(pool.metrics.active_connections)
-        case "size":
-            rank = float(pool.metrics.total_connections)
-        case _:
-            rank = 0.0
-    return -rank if order.startswith("-") else rank
+def _after(cursor: str, order: PoolOrder) -> tuple[float, str]:
+    """The rank and id of the last pool of the page before."""
+    of_order, rank, pool_id = decode_cursor(cursor, str, float, str)
+    if of_order != order:
+        raise invalid("query", "cursor", code="bad_cursor", detail="It belongs to another order.")
+    return rank, pool_id
 
 
 def _swept(pool_id: str, reason: str) -> SweptPool:

@@ -17,7 +17,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
+from app.api.headers import SECURITY_HEADERS
 from app.domain import errors
 
 MEDIA_TYPE = "application/problem+json"
@@ -35,24 +37,34 @@ _STATUS: dict[type[errors.PoolkeeperError], int] = {
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.StaleVersion: 412,
+    errors.PreconditionRequired: 428,
+    errors.RequestInFlight: 409,
     errors.LeaseLost: 503,
     errors.Unavailable: 503,
     errors.QueryTimeout: 504,
 }
 _TITLES = {
     400: "Bad request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timeout",
     409: "Conflict",
     412: "Precondition failed",
     413: "Content too large",
+    414: "URI too long",
     415: "Unsupported media type",
     422: "Unprocessable content",
+    428: "Precondition required",
+    429: "Too many requests",
     500: "Internal server error",
     503: "Service unavailable",
     504: "Gateway timeout",
 }
+# Whoever may come in may be refused, and whatever is asked may fail.
+_EVERYWHERE = (400, 401, 403, 422, 429, 500, 503, 504)
+_METHODS = ("DELETE", "GET", "POST", "PUT")
 
 _log = structlog.get_logger(__name__)
 
@@ -90,10 +102,10 @@ class Problem(BaseModel):
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that may answer with these problems, besides 422, 500 and 503."""
+    """The `responses` of a route: these problems, and those that every route may answer with."""
     return {
         status: {"model": Problem, "description": _TITLES[status]}
-        for status in sorted({*statuses, 422, 500, 503})
+        for status in sorted({*statuses, *_EVERYWHERE})
     }
 
 
@@ -140,7 +152,7 @@ def respond(
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=status,
-        headers=dict(headers or {}),
+        headers={**SECURITY_HEADERS, **(headers or {})},
         media_type=MEDIA_TYPE,
     )
 
@@ -164,18 +176,20 @@ async def _foreseen(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
-    found = [
-        FieldProblem(
-            pointer="".join("/" + _escaped(part) for part in each["loc"]),
-            code=each["type"],
-            detail=each["msg"],
+    told = {
+        (pointer, each["type"]): FieldProblem(
+            pointer=pointer, code=each["type"], detail=each["msg"]
         )
         for each in error.errors()[:_MOST_ERRORS]
-    ]
-    if any(each.code == "json_invalid" for each in found):
-        return respond(request, 400, "malformed-json", _MALFORMED)
+        # What several dependencies take is told once.
+        for pointer in ["".join("/" + _escaped(part) for part in each["loc"])]
+    }
     return respond(
-        request, 422, "validation-failed", "The request does not fit its schema.", errors=found
+        request,
+        422,
+        "validation-failed",
+        "The request does not fit its schema.",
+        errors=list(told.values()),
     )
 
 
@@ -197,12 +211,27 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == HTTPStatus.BAD_REQUEST and error.__cause__ is not None:
         # FastAPI's word for what made Python's JSON parser give up: encoding, depth, digits.
         return respond(request, 400, "malformed-json", _MALFORMED)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_allowed(request))}
     code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")
-    return respond(request, error.status_code, code, str(error.detail), headers=error.headers)
+    return respond(request, error.status_code, code, str(error.detail), headers=headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Every method that some route takes at this path; Starlette knows of the first route's."""
+    allowed = [
+        method
+        for method in _METHODS
+        for route in request.app.routes
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    ]
+    return [*allowed, "HEAD"] if "GET" in allowed else allowed
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     _log.error("unforeseen error", path=request.url.path, exc_info=error)
-    return respond(
-        request, 500, "internal-error", "Something went wrong; the log has it under request_id."
-    )
+    # No stage is left outside this one that would put it in.
+    headers = {"X-Request-ID": correlation_id.get() or ""}
+    detail = "Something went wrong; the log has it under request_id."
+    return respond(request, 500, "internal-error", detail, headers=headers)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from time import monotonic
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.auth import MAY_QUERY
 from app.api.body import JsonValue, RequestBody, Text
+from app.api.deadline import allow
 from app.api.deps import Limits, ServiceDep, TenantDep
+from app.api.plan import DryRunQuery, Plan, show_plan
 from app.api.problems import documented, invalid
+from app.api.strict_route import StrictRoute
 from app.api.tenant_view import query_refusal
 from app.api.values import to_json
 from app.domain.errors import UntrustedSqlOnSharedRole
 from app.pools import statement
 
-router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"])
+router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_class=StrictRoute)
 
 _LONGEST_SQL = 100_000
 _MOST_PARAMS = 1000
@@ -99,10 +103,19 @@ class QueryResult(BaseModel):
 
 @router.post(
     "",
+    dependencies=[MAY_QUERY],
     summary="Run a statement as a tenant",
-    responses=documented(400, 403, 404, 409, 413, 415, 504),
+    responses=documented(404, 408, 409, 413, 415),
 )
-async def run_query(tenant: TenantDep, body: QueryBody, service: ServiceDep) -> QueryResult:
+async def run_query(
+    tenant: TenantDep,
+    body: QueryBody,
+    service: ServiceDep,
+    *,
+    request: Request,
+    response: Response,
+    dry_run: DryRunQuery = False,
+) -> QueryResult | Plan:
     """Run one statement inside the tenant's own context, in one transaction.
 
     Shared tenants may do this only where the operator has allowed it (`query_allowed` of the
@@ -114,6 +127,10 @@ async def run_query(tenant: TenantDep, body: QueryBody, service: ServiceDep) -> 
     refusal = query_refusal(service, service.manager.account(tenant).tenant.spec)
     if refusal is not None:
         raise UntrustedSqlOnSharedRole(refusal)
+    if dry_run:
+        return show_plan(service, response, service.previews.query(tenant))
+    strategy = service.manager.account(tenant).tenant.spec.strategy
+    allow(request, timeout + service.manager.config(strategy).acquire_timeout)
     async with service.manager.lease(
         tenant, read_only=body.read_only, statement_timeout=timeout
     ) as connection:

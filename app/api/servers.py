@@ -7,14 +7,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.deps import CursorQuery, LimitQuery, Service, ServiceDep
+from app.api.auth import MAY_READ
+from app.api.caller import Caller
+from app.api.deps import CallerDep, CursorQuery, LimitQuery, Service, ServiceDep
 from app.api.paging import decode_cursor, page_of
+from app.api.pool_view import visible_pools
 from app.api.problems import documented
+from app.api.strict_route import StrictRoute
 from app.domain.errors import ServerNotFound
 from app.domain.pool import PoolState
 from app.pools.server import Server, ServerState
 
-router = APIRouter(prefix="/v1/servers", tags=["servers"])
+router = APIRouter(prefix="/v1/servers", tags=["servers"], route_class=StrictRoute)
 
 _EXAMPLE: dict[str, Any] = {
     "name": "local",
@@ -81,33 +85,36 @@ class ServerList(BaseModel):
     next_cursor: str | None = Field(description="For the next page; null on the last one.")
 
 
-@router.get("", summary="List servers", responses=documented())
+@router.get("", dependencies=[MAY_READ], summary="List servers", responses=documented())
 async def list_servers(
-    service: ServiceDep, limit: LimitQuery = 50, cursor: CursorQuery = None
+    service: ServiceDep, caller: CallerDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> ServerList:
     """Every declared server, by name. Works while the servers and the catalog are away."""
     after = decode_cursor(cursor, str)[0] if cursor else ""
     names = sorted(name for name in service.manager.servers if name > after)
     page, next_cursor = page_of(names, limit, lambda name: (name,))
-    items = [_show(service, service.manager.servers[name]) for name in page]
+    items = [_show(service, service.manager.servers[name], caller) for name in page]
     return ServerList(items=items, next_cursor=next_cursor)
 
 
-@router.get("/{server}", summary="Show a server", responses=documented(404))
+@router.get(
+    "/{server}", dependencies=[MAY_READ], summary="Show a server", responses=documented(404)
+)
 async def get_server(
     server: Annotated[
         str, Path(max_length=48, description="A declared server.", examples=["local"])
     ],
     service: ServiceDep,
+    caller: CallerDep,
 ) -> ServerView:
-    """One declared server, its connection budget and its open pools."""
+    """One declared server, its connection budget and the open pools that the key may see."""
     found = service.manager.servers.get(server)
     if found is None:
         raise ServerNotFound
-    return _show(service, found)
+    return _show(service, found, caller)
 
 
-def _show(service: Service, server: Server) -> ServerView:
+def _show(service: Service, server: Server, caller: Caller) -> ServerView:
     limits, budget, admin = server.limits, server.budget, server.admin_login
     return ServerView(
         name=server.name,
@@ -122,13 +129,13 @@ def _show(service: Service, server: Server) -> ServerView:
             kept_free=max(0, limits.max_connections - budget.limit) if limits else None,
             contended=budget.is_contended,
         ),
-        pools=_pools(service, server),
+        pools=_pools(service, server, caller),
         last_error=server.last_error,
     )
 
 
-def _pools(service: Service, server: Server) -> list[ServerPool]:
-    pools = (pool for pool in service.manager.pools() if pool.server is server)
+def _pools(service: Service, server: Server, caller: Caller) -> list[ServerPool]:
+    pools = (pool for pool in visible_pools(service, caller) if pool.server is server)
     return [
         ServerPool(
             pool_id=pool.pool_id,

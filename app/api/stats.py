@@ -1,22 +1,21 @@
-"""Statistics over HTTP: of the whole service, of one tenant, and of its past.
+"""Statistics over HTTP: of the whole service and of one tenant; their past is `history.py`'s.
 
-The present is read from memory and works while the catalog is away; the past is the catalog's.
+Read from memory, so that it works while the catalog is away.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from typing import Annotated
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Request, Response
 
-from app.api.deps import CursorQuery, LimitQuery, ServiceDep, TenantDep
-from app.api.moment import Moment
+from app.api.auth import MAY_READ
+from app.api.deps import CallerDep, CursorQuery, LimitQuery, ServiceDep, TenantDep
+from app.api.fields import FieldsQuery, SparseItems, left_out
 from app.api.paging import decode_cursor, page_of
-from app.api.problems import documented, invalid
+from app.api.problems import documented
+from app.api.rendered import age_of, is_stale, render
 from app.api.stats_view import (
     LoopLagView,
     PoolCounts,
@@ -26,118 +25,74 @@ from app.api.stats_view import (
     show_stats,
     show_totals,
 )
+from app.api.strict_route import StrictRoute
+from app.domain.pool import PoolState
 from app.pools.eviction import EvictionReason
 
-_MOST_STEPS = 2000
-_DAY_SECONDS = 86_400
-
-router = APIRouter(prefix="/v1", tags=["stats"])
-
-
-class HistoryPointView(BaseModel):
-    """One time step: gauges averaged, counters as growth, percentiles at their worst."""
-
-    at: datetime = Field(description="When the step began.", examples=["2026-11-20T09:00:00Z"])
-    samples: int = Field(description="Polls in it.", examples=[12])
-    total_connections: float = Field(examples=[3.0])
-    active_connections: float = Field(examples=[1.5])
-    idle_connections: float = Field(examples=[1.5])
-    waiting_requests: float = Field(examples=[0.0])
-    acquired: int = Field(description="Leases begun in it.", examples=[310])
-    timeouts: int = Field(description="Leases not obtained in time in it.", examples=[0])
-    wait_p95_ms: float | None = Field(examples=[2.1])
-    wait_p99_ms: float | None = Field(examples=[8.5])
-    hold_p95_ms: float | None = Field(examples=[12.0])
-    connect_p95_ms: float | None = Field(examples=[9.4])
-
-
-class StatsHistory(BaseModel):
-    """The steps in which something was measured, oldest first."""
-
-    tenant: str = Field(examples=["acme"])
-    start: datetime = Field(alias="from", examples=["2026-11-20T09:00:00Z"])
-    end: datetime = Field(alias="to", examples=["2026-11-20T10:00:00Z"])
-    step_seconds: int = Field(examples=[60])
-    items: list[HistoryPointView]
-
-
-@router.get("/stats", summary="Show the service's statistics", responses=documented())
-async def get_stats(
-    service: ServiceDep, limit: LimitQuery = 50, cursor: CursorQuery = None
-) -> ServiceStats:
-    """Totals, budgets and evictions of the whole service, and a page of tenants by id.
-
-    Works while the catalog is away: nothing of it is stored there.
-    """
-    after = decode_cursor(cursor, str)[0] if cursor else ""
-    accounts = service.manager.accounts
-    ids, next_cursor = page_of(
-        sorted(tenant for tenant in accounts if tenant > after), limit, lambda tenant: (tenant,)
-    )
-    states = Counter(pool.state for pool in service.manager.pools())
-    return ServiceStats(
-        at=datetime.now(UTC),
-        tenants=len(accounts),
-        pools=PoolCounts(open=states.total(), by_state=states),
-        totals=show_totals(service),
-        servers=show_servers(service),
-        evictions={reason: service.manager.evictions[reason] for reason in EvictionReason},
-        loop_lag=LoopLagView(now_ms=service.lag.now * 1000, worst_ms=service.lag.worst * 1000),
-        items=[show_stats(service, accounts[tenant]) for tenant in ids],
-        next_cursor=next_cursor,
-    )
+router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
 
 
 @router.get(
-    "/tenants/{tenant}/stats", summary="Show a tenant's statistics", responses=documented(404)
+    "/stats",
+    dependencies=[MAY_READ],
+    summary="Show the service's statistics",
+    response_model=ServiceStats | SparseItems,
+    responses=documented(),
+)
+async def get_stats(
+    request: Request,
+    service: ServiceDep,
+    caller: CallerDep,
+    *,
+    fields: FieldsQuery = None,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> Response:
+    """Totals, budgets and evictions of the whole service, and a page of tenants by id.
+
+    As of a moment at most a second ago, and after the last change that was made through this
+    API. For a key that is bound to tenants the totals are of these alone, and evictions, which
+    are counted for all tenants together, are left out. Works while the catalog is away: nothing
+    of it is stored there.
+    """
+    leave_out = left_out(fields, TenantStats)
+    after = decode_cursor(cursor, str)[0] if cursor else ""
+    snapshot = await service.snapshots.current()
+    ids = [row.spec.id for row in snapshot.tenants_of(caller.tenants)]
+    page, next_cursor = page_of(ids[bisect_right(ids, after) :], limit, lambda tenant: (tenant,))
+    states = Counter(row.state for row in snapshot.pools_of(caller.tenants))
+    lag, worst_lag = snapshot.loop_lag
+    reasons = EvictionReason if caller.tenants is None else ()
+    age = age_of(snapshot)
+    stats = ServiceStats(
+        as_of=snapshot.as_of,
+        age_seconds=age,
+        stale=is_stale(service, age),
+        at=snapshot.as_of,
+        tenants=len(ids),
+        pools=PoolCounts(open=states.total(), by_state=states),
+        totals=show_totals(snapshot, caller.tenants),
+        servers=show_servers(snapshot),
+        evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
+        loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
+        items=[
+            show_stats(row.spec, row.pool_state, row.stats)
+            for row in map(snapshot.tenants.__getitem__, page)
+        ],
+        next_cursor=next_cursor,
+    )
+    return render(request, snapshot, stats, leave_out=leave_out)
+
+
+@router.get(
+    "/tenants/{tenant}/stats",
+    dependencies=[MAY_READ],
+    summary="Show a tenant's statistics",
+    responses=documented(404),
 )
 async def get_tenant_stats(tenant: TenantDep, service: ServiceDep) -> TenantStats:
     """Counters, gauges and percentiles of one tenant, whether or not its pool is open."""
-    return show_stats(service, service.manager.account(tenant))
-
-
-@router.get(
-    "/tenants/{tenant}/stats/history",
-    summary="Show a tenant's past statistics",
-    responses=documented(404),
-)
-async def get_tenant_stats_history(
-    tenant: TenantDep,
-    service: ServiceDep,
-    start: Annotated[
-        Moment | None,
-        Query(alias="from", description="Begin, RFC 3339; one hour before the end if omitted."),
-    ] = None,
-    end: Annotated[
-        Moment | None, Query(alias="to", description="End, not included; now if omitted.")
-    ] = None,
-    step_seconds: Annotated[
-        int, Query(ge=1, le=_DAY_SECONDS, description="Length of one step.")
-    ] = 60,
-) -> StatsHistory:
-    """What the polls measured, folded into steps.
-
-    Steps begin at whole multiples of their length, so that asking again moves no point; one
-    without a measurement is left out. At most 2000 steps.
-    """
     account = service.manager.account(tenant)
-    end = end or datetime.now(UTC)
-    start = start or end - timedelta(hours=1)
-    if end <= start:
-        raise invalid("query", "to", code="before_from", detail="`to` must be after `from`.")
-    if (end - start).total_seconds() > _MOST_STEPS * step_seconds:
-        raise invalid(
-            "query", "step_seconds", code="too_many_steps", detail=f"At most {_MOST_STEPS} steps."
-        )
-    points = await service.catalog.samples.history(
-        account.tenant.spec.id, start=start, end=end, step=step_seconds
-    )
-    return StatsHistory.model_validate(
-        {
-            "tenant": tenant,
-            "from": start,
-            "to": end,
-            "step_seconds": step_seconds,
-            "items": [asdict(point) for point in points],
-        }
-    )
+    pool = service.manager.find(account.tenant.spec.pool_id)
+    state = PoolState.CLOSED if pool is None else pool.state
+    return show_stats(account.tenant.spec, state, service.manager.tenant_stats(account))

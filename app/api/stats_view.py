@@ -1,19 +1,18 @@
 """Statistics as the API shows them: a tenant's, and the whole service's.
 
-Read from memory alone, so that they can be shown while the catalog is away.
+Made of snapshots and recorders, which are in memory: they are shown while the catalog is away.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.deps import Service
-from app.domain.pool import PoolState
-from app.domain.tenant import PoolStrategy
-from app.pools.account import TenantAccount
+from app.control.snapshot import Snapshot
+from app.domain.pool import PoolState, PoolStats
+from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.eviction import EvictionReason
 from app.pools.server import ServerState
 from app.pools.totals import Totals
@@ -21,6 +20,8 @@ from app.pools.totals import Totals
 
 class Latency(BaseModel):
     """Percentiles over the window; null when nothing was measured in it."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     p50_ms: float | None = Field(examples=[0.4])
     p95_ms: float | None = Field(examples=[2.1])
@@ -95,6 +96,8 @@ class ServiceTotals(BaseModel):
 class ServerUse(BaseModel):
     """One server's connection budget, and what is used of it."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     name: str = Field(examples=["local"])
     state: ServerState = Field(examples=["available"])
     max_connections: int | None = Field(
@@ -114,7 +117,10 @@ class LoopLagView(BaseModel):
 class ServiceStats(BaseModel):
     """The whole service, and one page of its tenants by id."""
 
-    at: datetime = Field(examples=["2026-11-20T09:12:34Z"])
+    as_of: datetime = Field(description="When it was looked at.", examples=["2026-11-20T09:12:34Z"])
+    age_seconds: int = Field(description="How long ago that is.", examples=[0])
+    stale: bool = Field(description="Whether it is older than two polls.", examples=[False])
+    at: datetime = Field(description="The same as `as_of`.", examples=["2026-11-20T09:12:34Z"])
     tenants: int = Field(description="Known tenants.", examples=[24])
     pools: PoolCounts
     totals: ServiceTotals
@@ -130,26 +136,42 @@ class ServiceStats(BaseModel):
     )
 
 
-def show_stats(service: Service, account: TenantAccount) -> TenantStats:
-    """One tenant's statistics, as of now."""
-    spec = account.tenant.spec
-    pool = service.manager.find(spec.pool_id)
+_TOTALS = tuple(ServiceTotals.model_fields)
+_COUNTED = tuple(field.name for field in fields(PoolStats))
+
+
+class Beat(BaseModel):
+    """What the stream tells after each poll."""
+
+    as_of: datetime = Field(examples=["2026-11-20T09:12:34Z"])
+    sequence: int = Field(description="Grows with each snapshot.", examples=[417])
+    totals: ServiceTotals
+    servers: list[ServerUse]
+
+
+def show_stats(spec: TenantSpec, pool_state: PoolState, stats: PoolStats) -> TenantStats:
+    """One tenant's statistics."""
     return TenantStats(
         tenant=spec.id,
         server=spec.server,
         strategy=spec.strategy,
         pool=spec.pool_id,
-        pool_state=PoolState.CLOSED if pool is None else pool.state,
-        **asdict(service.manager.tenant_stats(account)),
+        pool_state=pool_state,
+        **{name: getattr(stats, name) for name in _COUNTED},
     )
 
 
-def show_totals(service: Service) -> ServiceTotals:
-    """All pools together, as of now."""
+def show_totals(snapshot: Snapshot, only: frozenset[str] | None) -> ServiceTotals:
+    """All pools together, or *only* what these tenants hold and did."""
+    if only is not None:
+        stats = [row.stats for row in snapshot.tenants_of(only)]
+        return ServiceTotals(
+            **{name: sum(getattr(each, name) for each in stats) for name in _TOTALS}
+        )
     counted = Totals()
-    for each in service.manager.totals().values():
+    for each in snapshot.count.totals.values():
         counted += each
-    now = [pool.metrics for pool in service.manager.pools()]
+    now = [row.metrics for row in snapshot.pools.values()]
     return ServiceTotals(
         active_connections=sum(each.active_connections for each in now),
         idle_connections=sum(each.idle_connections for each in now),
@@ -167,15 +189,16 @@ def show_totals(service: Service) -> ServiceTotals:
     )
 
 
-def show_servers(service: Service) -> list[ServerUse]:
-    """Every server's budget, as of now."""
-    return [
-        ServerUse(
-            name=name,
-            state=server.state,
-            max_connections=server.limits.max_connections if server.limits else None,
-            budget=server.budget.limit,
-            used=server.budget.used,
-        )
-        for name, server in sorted(service.manager.servers.items())
-    ]
+def show_servers(snapshot: Snapshot) -> list[ServerUse]:
+    """Every server's budget."""
+    return [ServerUse.model_validate(row) for row in snapshot.servers]
+
+
+def show_beat(snapshot: Snapshot, only: frozenset[str] | None) -> Beat:
+    """What the stream tells of *snapshot*, or *only* of these tenants."""
+    return Beat(
+        as_of=snapshot.as_of,
+        sequence=snapshot.sequence,
+        totals=show_totals(snapshot, only),
+        servers=show_servers(snapshot),
+    )

@@ -16,6 +16,7 @@ from app.api.caller import Caller
 from app.api.deps import Service
 from app.domain.desired import Tenant
 from app.domain.isolation import Assurance, Check, Finding, Severity, assurance_of, checks_of
+from app.domain.mode import AdvisorMode
 from app.domain.pool import PoolState
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.account import TenantAccount
@@ -27,6 +28,7 @@ TENANT_EXAMPLE: dict[str, Any] = {
     "weight": 1,
     "max_leases": None,
     "labels": {"plan": "gold"},
+    "advisor_mode": None,
     "generation": 1,
     "state": "provisioned",
     "created_at": "2026-11-20T09:00:00Z",
@@ -129,6 +131,9 @@ class TenantView(BaseModel):
     weight: int = Field(description="Its share when connections are scarce.")
     max_leases: int | None = Field(description="Most leases it may hold at once; null: no cap.")
     labels: dict[str, str]
+    advisor_mode: AdvisorMode | None = Field(
+        description="What becomes of advice about its own pool; null: as for the whole service."
+    )
     generation: int = Field(description="Grows with every change; the ETag.")
     state: TenantState
     created_at: datetime
@@ -152,6 +157,7 @@ def show_tenant(service: Service, account: TenantAccount, caller: Caller) -> Ten
         weight=spec.weight,
         max_leases=spec.max_leases,
         labels=dict(spec.labels),
+        advisor_mode=spec.advisor_mode,
         generation=tenant.generation,
         state=state_of(tenant),
         created_at=tenant.created_at.astimezone(UTC),

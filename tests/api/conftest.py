@@ -29,11 +29,11 @@ async def api_apart(
 
 
 @pytest.fixture
-async def unstarted() -> AsyncIterator[httpx.AsyncClient]:
+async def unstarted(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application without a service: for what needs none, as refusals do."""
-    app = create_app(Settings.model_construct())
+    app = create_app(Settings.model_construct(data_dir=tmp_path))
     app.state.service = None
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://poolkeeper"
+        transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as client:
         yield client

@@ -29,12 +29,6 @@ async def links(unstarted: httpx.AsyncClient) -> list[str]:
     return parser.found
 
 
-async def test_the_front_door_leads_to_the_page(unstarted: httpx.AsyncClient) -> None:
-    response = await unstarted.get("/", follow_redirects=True)
-    assert response.url.path == "/docs"
-    assert response.headers["content-type"].startswith("text/html")
-
-
 async def test_everything_the_page_loads_is_served_from_here(unstarted: httpx.AsyncClient) -> None:
     found = await links(unstarted)
     assert len(found) == 4

@@ -1,21 +1,27 @@
 """What Prometheus reads."""
 
+from pathlib import Path
+
 import pytest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as open_families,
 )
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from app import __version__
+from app.api import rendered
 from app.domain.errors import PoolTimeout
-from tests.fixtures.app import Api, ok
+from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 async def scraped(api: Api) -> Samples:
-    """Every sample of one scrape, by name and labels."""
+    """Every sample of a scrape after a poll, by name and labels."""
+    await api.service.exposition.prepare(await api.service.snapshots.tick())
     response = await api.client.get("/metrics")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/plain; version=")
@@ -46,6 +52,8 @@ async def test_connections_are_counted_by_server_and_strategy(api: Api) -> None:
     assert value(samples, count, state="idle", **SHARED) == 1
     assert value(samples, "db_client_connection_max", **OWN) == 10
     assert value(samples, "db_client_connection_max", **SHARED) == 20
+    assert value(samples, "db_client_connection_idle_max", **OWN) == 10
+    assert value(samples, "db_client_connection_idle_min", **OWN) == 0
     assert value(samples, "db_client_connection_pending_requests", **OWN) == 0
     assert value(samples, "poolkeeper_pools", state="ready", **OWN) == 2
     assert value(samples, "poolkeeper_leases_total", **OWN) == 3
@@ -96,9 +104,75 @@ async def test_budgets_the_poll_and_the_version_are_told(api: Api) -> None:
     assert value(samples, "poolkeeper_build_info", version=__version__) == 1
 
 
-async def test_no_series_is_per_tenant(api: Api) -> None:
+def histogram(samples: Samples, name: str, **labels: str) -> tuple[list[float], float, float]:
+    """The cumulative counts of its buckets, its count, and its sum."""
+    buckets = sorted(
+        (float(dict(key[1])["le"]), count)
+        for key, count in samples.items()
+        if key[0] == f"{name}_bucket" and labels.items() <= dict(key[1]).items()
+    )
+    total = value(samples, f"{name}_count", **labels)
+    assert buckets[-1] == (float("inf"), total)
+    return [count for _, count in buckets], total, value(samples, f"{name}_sum", **labels)
+
+
+async def test_durations_are_counted_since_the_start_whatever_was_evicted(api: Api) -> None:
+    acme, globex = await api.tenant("acme"), await api.tenant("globex", "shared")
+    for url in (acme, acme, globex):
+        await api.value(url, "SELECT 1 FROM pg_sleep(0.02)")
+    for is_deleted in (False, True):
+        if is_deleted:
+            ok(await api.client.delete(acme))
+        samples = await scraped(api)
+        for name, count, least in (("use", 2, 0.04), ("wait", 2, 0), ("create", 1, 0.0001)):
+            family = f"db_client_connection_{name}_time_seconds"
+            buckets, total, seconds = histogram(samples, family, **OWN)
+            assert (buckets, total) == (sorted(buckets), count)
+            assert seconds > least
+        buckets, total, _ = histogram(samples, "db_client_connection_use_time_seconds", **SHARED)
+        assert total == 1
+        # A lease of 20 ms and more is in no bucket up to 15.6 ms.
+        bucket = "db_client_connection_use_time_seconds_bucket"
+        assert value(samples, bucket, le="0.015625", **OWN) == 0
+
+
+async def test_only_tenants_with_the_most_demand_have_their_own_series(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    settings = {"metrics_tenants": 1, "metrics_tenants_always": ["initech"]}
+    async with serving(database, catalog_database, tmp_path, **settings) as api:
+        for name in ("acme", "globex", "hooli", "initech"):
+            await api.value(await api.tenant(name), "SELECT 1")
+        async with api.service.manager.lease("globex"):
+            samples = await scraped(api)
+        named = {dict(labels).get("tenant") for _, labels in samples} - {None}
+        assert named == {"globex", "initech", "_other"}
+        connections = "poolkeeper_tenant_connections"
+        assert value(samples, connections, tenant="globex", state="used") == 1
+        assert value(samples, connections, tenant="_other", state="idle") == 2
+        assert value(samples, f"{connections}_max", tenant="globex") == 5
+        assert value(samples, f"{connections}_max", tenant="_other") == 10
+        assert value(samples, "poolkeeper_tenant_leases_total", tenant="globex") == 2
+        assert value(samples, "poolkeeper_tenant_leases_total", tenant="_other") == 2
+        assert value(samples, "poolkeeper_tenant_wait_p99_seconds", tenant="_other") > 0
+        assert value(samples, "poolkeeper_metrics_tenants_omitted") == 2
+        assert value(samples, "poolkeeper_tenants") == 4
+
+
+async def test_a_poll_is_rendered_once_however_many_scrape_it(api: Api) -> None:
+    exposition, usual = api.service.exposition, choose_encoder("")
+    await exposition.prepare(await api.service.snapshots.tick())
+    first, second = await exposition.newest(*usual), await exposition.newest(*usual)
+    assert first is second
+    await exposition.prepare(await api.service.snapshots.tick())
+    assert await exposition.newest(*usual) is not first
+
+
+async def test_an_old_poll_is_not_told_for_ever(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.service.snapshots.tick()
     await api.value(await api.tenant("acme"), "SELECT 1")
-    assert "acme" not in (await api.client.get("/metrics")).text
+    monkeypatch.setattr(rendered, "_STALE_POLLS", 0)
+    assert "poolkeeper_tenants 1.0" in (await api.client.get("/metrics")).text
 
 
 async def test_a_catalog_that_is_away_shows(api_apart: Api, fault_proxy: FaultProxy) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from app.pools.pool import TenantPool
-from tests.fixtures.app import Api, ok, pointers, problem
+from tests.fixtures.app import Api, ok, pointers, problem, serving
+from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 
@@ -273,3 +275,16 @@ def only_pool(api: Api) -> TenantPool:
     """The one pool that is open."""
     [pool] = api.service.manager.pools()
     return pool
+
+
+async def test_a_drain_cut_short_by_the_end_of_the_service_is_told(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as lease:
+        async with serving(database, catalog_database, tmp_path) as api:
+            url = await api.tenant("acme")
+            await lease.enter_async_context(lent(api, "acme"))
+            ok(await api.client.post(f"{url}/pool/drain?deadline_seconds=60"), 202)
+        async with catalog_database.connected() as connection:
+            actions = [action for [action] in await connection.fetch("SELECT action FROM events")]
+        assert {"pool.draining", "pool.evicted"} <= set(actions)

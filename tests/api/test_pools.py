@@ -71,6 +71,24 @@ async def test_a_cursor_belongs_to_its_order(api: Api) -> None:
     assert pointers(await api.client.get("/v1/pools", params=query)) == ["/query/cursor"]
 
 
+async def test_pools_have_the_fields_that_were_asked_for(api: Api) -> None:
+    await api.value(await api.tenant("acme"), "select 1")
+    page = ok(await api.client.get("/v1/pools?fields=pool_id,idle"))
+    assert page["items"] == [{"pool_id": "acme", "idle": 1}]
+    assert (page["age_seconds"], page["stale"], page["next_cursor"]) == (0, False, None)
+    assert pointers(await api.client.get("/v1/pools?fields=tenant,idles")) == ["/query/fields"]
+
+
+async def test_a_pool_is_listed_as_it_is_shown_by_itself(api: Api) -> None:
+    for name, strategy in [("acme", "per_tenant"), ("beta", "shared"), ("gamma", "shared")]:
+        await api.value(await api.tenant(name, strategy), "select 1")
+    ok(await api.client.put("/v1/tenants/acme/pool", json={"min_size": 1, "max_size": 3}), 201)
+    await eventually(lambda: api.service.manager.active_pools == 2)
+    listed = ok(await api.client.get("/v1/pools"))["items"]
+    alone = [ok(await api.client.get(f"/v1/tenants/{name}/pool")) for name in ("acme", "gamma")]
+    assert listed == alone
+
+
 async def test_a_sweep_tells_what_it_closed_and_why_the_rest_stayed(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:

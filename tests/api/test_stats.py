@@ -1,23 +1,7 @@
-"""Statistics over HTTP: of the service, of a tenant, and of its past."""
+"""Statistics over HTTP: of the service and of a tenant."""
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from urllib.parse import quote
-
-from app.domain.sample import PoolSample
-from tests.catalog.values import NOON, sample
-from tests.fixtures.app import Api, ok, pointers, problem
+from tests.fixtures.app import Api, ok, problem
 from tests.fixtures.proxy import FaultProxy
-
-REFUSED = [
-    ("from=2026-07-14T12:00:00Z&to=2026-07-14T12:00:00Z", "to"),
-    ("from=2026-07-14T12:00:00Z&to=2026-07-14T11:00:00Z", "to"),
-    ("from=2026-07-14T12:00:00Z&to=2026-07-14T12:33:21Z&step_seconds=1", "step_seconds"),
-    ("step_seconds=0", "step_seconds"),
-    ("step_seconds=1.5", "step_seconds"),
-    ("from=2026-07-14", "from"),
-    ("to=0001-01-01T00:00:00Z", "to"),
-]
 
 
 async def test_a_tenants_statistics_count_its_leases(api: Api) -> None:
@@ -62,8 +46,7 @@ async def test_a_shared_tenant_sees_its_own_leases_only(api: Api) -> None:
 
 
 async def test_an_unknown_tenant_has_no_statistics(api: Api) -> None:
-    for path in ("stats", "stats/history"):
-        problem(await api.client.get(f"/v1/tenants/nobody/{path}"), 404, "tenant-not-found")
+    problem(await api.client.get("/v1/tenants/nobody/stats"), 404, "tenant-not-found")
 
 
 async def test_the_service_adds_everything_up(api: Api) -> None:
@@ -105,50 +88,7 @@ async def test_tenants_come_in_pages(api: Api) -> None:
     assert second["next_cursor"] is None
 
 
-async def remembered(api: Api, *samples: PoolSample) -> None:
-    await api.service.catalog.samples.add(samples)
-
-
-async def test_the_past_comes_in_steps(api: Api) -> None:
-    await api.tenant("acme")
-    await remembered(api, *(sample("acme", second, acquired=second) for second in (0, 30, 60, 150)))
-    query = f"from={quote(NOON.isoformat())}&to={quote((NOON + timedelta(minutes=3)).isoformat())}"
-    history = ok(await api.client.get(f"/v1/tenants/acme/stats/history?{query}"))
-    assert (history["tenant"], history["step_seconds"]) == ("acme", 60)
-    assert (history["from"], history["to"]) == ("2026-07-14T12:00:00Z", "2026-07-14T12:03:00Z")
-    steps = [(step["at"], step["samples"], step["acquired"]) for step in history["items"]]
-    assert steps == [
-        ("2026-07-14T12:00:00Z", 2, 30),
-        ("2026-07-14T12:01:00Z", 1, 30),
-        ("2026-07-14T12:02:00Z", 1, 90),
-    ]
-
-
-async def test_the_past_is_the_last_hour_unless_asked_otherwise(api: Api) -> None:
-    await api.tenant("acme")
-    now = datetime.now(UTC)
-    recent = replace(sample("acme"), at=now - timedelta(minutes=30))
-    ancient = replace(sample("acme"), at=now - timedelta(minutes=90))
-    await remembered(api, recent, ancient)
-    history = ok(await api.client.get("/v1/tenants/acme/stats/history"))
-    assert [step["samples"] for step in history["items"]] == [1]
-
-
-async def test_a_poll_is_in_the_past_at_once(api: Api) -> None:
-    await api.value(await api.tenant("acme"), "SELECT 1")
-    await api.service.poller.run_once()
-    history = ok(await api.client.get("/v1/tenants/acme/stats/history?step_seconds=3600"))
-    assert sum(step["samples"] for step in history["items"]) == 1
-
-
-async def test_a_senseless_range_is_refused_with_its_name(api: Api) -> None:
-    await api.tenant("acme")
-    for query, parameter in REFUSED:
-        response = await api.client.get(f"/v1/tenants/acme/stats/history?{query}")
-        assert pointers(response) == [f"/query/{parameter}"], query
-
-
-async def test_while_the_catalog_is_away_the_present_is_known_and_the_past_is_not(
+async def test_while_the_catalog_is_away_the_present_is_known(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
     url = await api_apart.tenant("acme")
@@ -157,4 +97,3 @@ async def test_while_the_catalog_is_away_the_present_is_known_and_the_past_is_no
     await api_apart.value(url, "SELECT 1")
     assert ok(await api_apart.client.get(f"{url}/stats"))["connections_acquired"] == 1
     assert ok(await api_apart.client.get("/v1/stats"))["tenants"] == 1
-    problem(await api_apart.client.get(f"{url}/stats/history"), 503, "catalog-unavailable")

@@ -75,16 +75,16 @@ async def test_if_none_match_creates_only(api: Api) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        {"If-Match": 'W/"1"'},
         {"If-Match": "1"},
-        {"If-Match": '"1", "2"'},
-        {"If-Match": '"' + "9" * 90 + '"'},
+        {"If-Match": '"1" "2"'},
+        {"If-Match": '*, "1"'},
+        {"If-Match": 'w/"1"'},
         {"If-Match": ""},
-        {"If-None-Match": '"1"'},
+        {"If-None-Match": "1"},
         {"If-Match": '"1"', "If-None-Match": "*"},
     ],
 )
-async def test_a_weak_or_malformed_etag_is_a_bad_request(api: Api, headers: dict[str, str]) -> None:
+async def test_a_malformed_etag_is_a_bad_request(api: Api, headers: dict[str, str]) -> None:
     await api.client.put(ACME, json={})
     problem(await api.client.put(ACME, json={}, headers=headers), 400, "bad-request")
 
@@ -226,7 +226,26 @@ async def test_a_tenant_shows_where_it_will_live(api: Api) -> None:
     ok(await api.client.put(ACME, json={"strategy": "per_database"}), 201)
     assert ok(await api.client.get(ACME))["isolation"] == {
         "strategy": "per_database",
+        "assurance": "database",
         "database": "tenant_acme",
         "schema": None,
         "role": "tenant_acme",
+        "checks": [],
+        "checked_at": None,
     }
+
+
+async def test_a_provisioned_tenant_shows_that_its_promise_holds_and_rotates_its_password(
+    api: Api,
+) -> None:
+    url = await api.tenant("acme")
+    isolation = ok(await api.client.get(url))["isolation"]
+    assert isolation["checked_at"] is not None
+    assert {check["ok"] for check in isolation["checks"]} == {True}
+    assert "powers" in {check["name"] for check in isolation["checks"]}
+    rotated = ok(await api.client.post(f"{url}/rotate-credentials"))
+    assert (rotated["role"], rotated["version"], rotated["tenants"]) == ("tenant_acme", 2, 1)
+    assert await api.value(url, "select 1") == 1
+    shared = await api.tenant("beta", "shared")
+    problem(await api.client.post(f"{shared}/rotate-credentials"), 409, "pool-is-shared")
+    assert ok(await api.client.post(f"{shared}/rotate-credentials?scope=pool"))["tenants"] == 1

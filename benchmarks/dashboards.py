@@ -1,0 +1,312 @@
+"""Dashboards at the door: how fast they are answered, scraped and streamed to.
+
+`python -m benchmarks.dashboards` starts the service, and a bare FastAPI route that returns the
+same bytes, each as a process of its own, and asks both by turns: JSON with ratios and the rest.
+Nothing asserts a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import socket
+import statistics
+import sys
+import tempfile
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+_ROUNDS = 7
+_ROUND_SECONDS = 1.5
+_DASHBOARDS = 32
+_MANY_DASHBOARDS = 200
+_PATH = "/v1/pools?sort=-waiting"
+_START_DEADLINE = 240.0
+_SCRAPES = 40
+_READERS = 1000
+_BEATS_SECONDS = 20.0
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server that answers."""
+
+    process: Process
+    port: int
+    headers: str = ""
+
+    def request(self, path: str) -> bytes:
+        """A GET request."""
+        return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{self.headers}\r\n".encode()
+
+    async def get(self, path: str) -> bytes:
+        """The body of one answer, which must be 200."""
+        connection = await Dashboard.connect(self.port)
+        try:
+            status, body = await connection.ask(self.request(path))
+        finally:
+            connection.close()
+        if status != b"200":
+            raise RuntimeError(f"{path}: {status!r} {body[:200]!r}")
+        return body
+
+    def computed(self) -> float:
+        """The seconds of processor time it took so far."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    def megabytes(self) -> float:
+        """Its resident memory."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        found = re.search(r"VmRSS:\s+(\d+)", status)
+        return round(int(found[1]) / 1024, 1) if found else 0.0
+
+
+class Dashboard:
+    """One connection that is kept, and asked again and again."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Speak through these."""
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def connect(cls, port: int) -> Dashboard:
+        """A connection to a port of this machine."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
+
+    async def ask(self, request: bytes) -> tuple[bytes, bytes]:
+        """The status and the body of the answer."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        body = await self._reader.readexactly(int(length[1])) if length else b""
+        return head[9:12], body
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+
+async def throughput(target: Target, paths: Sequence[str], dashboards: int) -> tuple[float, float]:
+    """Answers to so many dashboards, each asking for one of *paths*.
+
+    By second, and by second of the server's own processor time, which leaves out what other
+    processes took of the machine.
+    """
+    answered = 0
+    connections = [await Dashboard.connect(target.port) for _ in range(dashboards)]
+    ends = perf_counter() + _ROUND_SECONDS
+
+    async def look(connection: Dashboard, request: bytes) -> None:
+        nonlocal answered
+        while perf_counter() < ends:
+            status, _ = await connection.ask(request)
+            if status != b"200":
+                raise RuntimeError(f"answered {status!r}")
+            answered += 1
+
+    began, computed = perf_counter(), target.computed()
+    try:
+        await asyncio.gather(
+            *(
+                look(connection, target.request(paths[number % len(paths)]))
+                for number, connection in enumerate(connections)
+            )
+        )
+    finally:
+        for connection in connections:
+            connection.close()
+    return answered / (perf_counter() - began), answered / (target.computed() - computed)
+
+
+async def compare(
+    bare: Target, ours: Target, paths: Sequence[str] = (_PATH,), dashboards: int = _DASHBOARDS
+) -> Figures:
+    """Both by turns, so that what else the machine does befalls both alike."""
+    pairs = [
+        (await throughput(bare, paths[:1], dashboards), await throughput(ours, paths, dashboards))
+        for _ in range(_ROUNDS + 1)
+    ][1:]
+    figures: Figures = {}
+    for place, name in enumerate(("by_second", "by_computing_second")):
+        bare_rates, our_rates = (
+            [one[place] for one in rates] for rates in zip(*pairs, strict=True)
+        )
+        ratios = sorted(mine / theirs for theirs, mine in zip(bare_rates, our_rates, strict=True))
+        figures[name] = {
+            "ratio": round(statistics.median(ratios), 2),
+            "ratio_least": round(ratios[0], 2),
+            "ratio_most": round(ratios[-1], 2),
+            "bare_per_s": round(statistics.median(bare_rates)),
+            "ours_per_s": round(statistics.median(our_rates)),
+        }
+    return figures
+
+
+async def scrape(ours: Target, pools: int) -> Figures:
+    """Scrapes and dashboards over several polls, and the longest turn of the loop meanwhile."""
+    await ours.get("/bench/turns?on=1")
+    took: list[float] = []
+    connection = await Dashboard.connect(ours.port)
+    size = 0
+    for number in range(_SCRAPES):
+        began = perf_counter()
+        status, body = await connection.ask(ours.request("/metrics"))
+        took.append((perf_counter() - began) * 1000)
+        if status != b"200":
+            raise RuntimeError(f"answered {status!r}")
+        size = len(body)
+        if number % 2:
+            await connection.ask(ours.request(f"/v1/stats?limit={number}"))
+            await connection.ask(ours.request(f"/v1/pools?sort=-size&limit={number}"))
+        await asyncio.sleep(0.4)
+    connection.close()
+    turns = json.loads(await ours.get("/bench/turns?on=0"))
+    return {
+        "tenants": pools,
+        "scrape_ms_median": round(statistics.median(took), 2),
+        "scrape_ms_p95": round(sorted(took)[int(len(took) * 0.95)], 2),
+        "scrape_bytes": size,
+        **turns,
+    }
+
+
+async def slow_readers(ours: Target) -> Figures:
+    """Streams that are opened and never read: memory, and how long polls take meanwhile."""
+    before = await _poll_ms(ours), ours.megabytes()
+    sockets: list[socket.socket] = []
+    loop = asyncio.get_running_loop()
+    try:
+        for _ in range(_READERS):
+            reader = socket.socket()
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.setblocking(False)  # noqa: FBT003 - socket's signature
+            sockets.append(reader)
+            await loop.sock_connect(reader, ("127.0.0.1", ours.port))
+            await loop.sock_sendall(reader, ours.request("/v1/stats/stream"))
+        await asyncio.sleep(3)
+        connected = ours.megabytes()
+        during = [await _poll_ms(ours) for _ in range(3)]
+        await asyncio.sleep(_BEATS_SECONDS)
+        half_way = ours.megabytes()
+        await asyncio.sleep(_BEATS_SECONDS)
+        during += [await _poll_ms(ours)]
+        return {
+            "readers": _READERS,
+            "poll_ms_before": before[0],
+            "poll_ms_with_readers": round(statistics.median(during), 2),
+            "memory_mb_before": before[1],
+            "memory_mb_connected": connected,
+            "memory_mb_half_way": half_way,
+            "memory_mb_after": ours.megabytes(),
+            "beats_meanwhile": round(2 * _BEATS_SECONDS / 0.1),
+        }
+    finally:
+        for reader in sockets:
+            reader.close()
+
+
+async def _poll_ms(ours: Target) -> float:
+    """How long the last five polls took, as their median."""
+    seen = []
+    for _ in range(5):
+        text = (await ours.get("/metrics")).decode()
+        found = re.search(r"^poolkeeper_poll_duration_seconds (\S+)$", text, re.MULTILINE)
+        seen.append(float(found[1]) * 1000 if found else 0.0)
+        await asyncio.sleep(0.25)
+    return round(statistics.median(seen), 2)
+
+
+@asynccontextmanager
+async def started(*arguments: str, headers: str = "") -> AsyncIterator[Target]:
+    """`python -m benchmarks.serving_dashboards …` on a free port, ready, for a block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.serving_dashboards", str(port), *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        env={name: text for name, text in os.environ.items() if not name.startswith("POOLKEEPER_")},
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        async with asyncio.timeout(_START_DEADLINE):
+            line = (await process.stdout.readline()).decode().strip()
+        if not line.startswith("ready"):
+            raise RuntimeError(f"it did not start: {line}")
+        token = line.removeprefix("ready").strip()
+        header = f"Authorization: Bearer {token}\r\n" if token else ""
+        yield Target(process=process, port=port, headers=header + headers)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def measure_throughput(folder: Path) -> Figures:
+    """How many answers a second, beside the bare route's."""
+    figures: Figures = {}
+    pages = [f"/v1/pools?sort=-waiting&limit={limit}" for limit in range(40, 60)]
+    sample = folder / "sample.json"
+    async with started(str(folder / "open"), "1000") as ours:
+        sample.write_bytes(await ours.get(_PATH))
+        figures["bytes"] = sample.stat().st_size
+        async with started("--bare", str(sample)) as bare:
+            figures["without_keys"] = await compare(bare, ours)
+            figures["many_dashboards_and_queries"] = await compare(
+                bare, ours, pages, _MANY_DASHBOARDS
+            )
+    async with (
+        started(str(folder / "keyed"), "1000", "--keys") as keyed,
+        started("--bare", str(sample)) as bare,
+    ):
+        figures["with_keys_and_access_log"] = await compare(bare, keyed)
+    return figures
+
+
+async def measure_scrapes(folder: Path, pools: int) -> Figures:
+    """What Prometheus costs with so many tenants."""
+    async with started(str(folder / "large"), str(pools)) as ours:
+        return await scrape(ours, pools)
+
+
+async def measure_streams(folder: Path) -> Figures:
+    """What followers cost who do not read."""
+    async with started(str(folder / "stream"), "100", "--poll", "0.1") as ours:
+        return await slow_readers(ours)
+
+
+def main() -> int:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pools", type=int, default=10_000)
+    parser.add_argument("--only", choices=("throughput", "scrapes", "streams"))
+    given = parser.parse_args()
+    figures: Figures = {}
+    with tempfile.TemporaryDirectory(prefix="poolkeeper-bench-") as folder:
+        Path(folder).chmod(0o711)  # root's Postgres runs under an account that has to get in
+        here = Path(folder)
+        if given.only in (None, "throughput"):
+            figures["throughput"] = asyncio.run(measure_throughput(here))
+        if given.only in (None, "scrapes"):
+            figures["scrapes"] = asyncio.run(measure_scrapes(here, given.pools))
+        if given.only in (None, "streams"):
+            figures["streams"] = asyncio.run(measure_streams(here))
+    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
