@@ -18,7 +18,7 @@ from app.simulator.workload import Arrivals, Holds
 
 HOLDS = Holds(mean=0.15, cv=1.5)
 P99_RATE, CLIP_RATE, BIN_SECONDS, BUDGET = 60.0, 160.0, 60.0, 100
-STATIC_SIZES = (5, 10, 15, 20, 30, 50, 70, 100)
+STATIC_SIZES = (10, 15, 20, 30, 50)
 SIZES_FOR_MANY = (5, 100)
 RULES = (
     RuleName.DEMAND,

@@ -15,7 +15,8 @@ Leases take 150 ms on average (lognormal, coefficient of variation 1.5), who wai
 in vain is *late*, the advisor looks every 5 seconds, a server has 100 connections, and every pool
 begins with 5. Connections are opened when somebody waits (10 ms each, four at a time) and closed
 after 5 minutes without use; a *static* pool alone on its server holds all of its connections.
-Each cell is the mean over the seeds ± its standard deviation.
+The parameters of `demand` were chosen on made-up loads only, never on a trace.
+Each cell is the mean over the seeds ± its standard deviation; a single seed has no spread.
 
 *Connections* are those open, averaged over time, and not the limits. *Regret* is
 (J - J\\*) / J\\*, where J is connection-seconds plus the price of each late request (10, 100 or
@@ -141,7 +142,10 @@ def _rules(results: Results, load: str) -> list[str]:
 
 
 def _spread(values: Iterable[float], unit: str = "") -> str:
-    mean, deviation = figures.spread(list(values))
+    known = list(values)
+    mean, deviation = figures.spread(known)
+    if len(known) == 1:
+        return f"{mean:.0f}{unit}" if mean >= _LARGE else f"{mean:.3g}{unit}"
     if mean >= _LARGE:
         return f"{mean:.0f} ± {deviation:.0f}{unit}"
     return f"{mean:.3g} ± {deviation:.2g}{unit}"
