@@ -303,7 +303,9 @@ def test_the_embedded_server_may_be_the_default(monkeypatch: pytest.MonkeyPatch)
     assert load_settings().default_server == "local"
 
 
-@pytest.mark.parametrize("variable", ["PGPASSWORD", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGSSLKEY"])
+@pytest.mark.parametrize(
+    "variable", ["PGPASSWORD", "PGSERVICE", "PGSERVICEFILE", "PGPASSFILE", "PGSSLKEY"]
+)
 def test_the_drivers_own_credentials_are_refused(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:

@@ -1,0 +1,158 @@
+"""The whole document, fuzzed: whatever fits or does not fit it gets an answer that it describes.
+
+`schemathesis.toml` says how, with the reason for each exception.
+"""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import uvicorn
+from fastapi import FastAPI, HTTPException, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.key import Scope, key_for, new_token
+from app.api.key_file import KeyList
+from tests.fixtures.canary import watch
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import served
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+TENANTS = {"acme": "per_tenant", "shared-one": "shared", "own-database": "per_database"}
+
+
+async def fuzzed(url: str, directory: Path, *options: str) -> tuple[int, str]:
+    """Fuzz what is served at *url*; the exit status, and what was found."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)),
+        *("run", f"{url}/openapi.json", "--no-color", "--report", "vcr"),
+        *("--report-vcr-path", str(directory / "cassette.yaml"), *options),
+        cwd=directory,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode or 0, output.decode()
+
+
+@pytest.mark.timeout(300)
+async def test_the_whole_document_holds(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    token = new_token()
+    scopes = (Scope.ADMIN, Scope.QUERY)
+    key = key_for(token, name="fuzzer", scopes=scopes, created_at=datetime.now(UTC))
+    (tmp_path / "data").mkdir(mode=0o700)
+    keys = tmp_path / "data" / "keys.json"
+    keys.write_text(KeyList(keys=(key,)).model_dump_json())
+    keys.chmod(0o600)
+    async with served(
+        tmp_path,
+        tenants_in=database,
+        catalog_in=catalog_database,
+        rate_limit=0,
+        query_on_shared="true",
+    ) as service:
+        authorization = f"Bearer {token}"
+        service.client.headers["Authorization"] = authorization
+        for tenant, strategy in TENANTS.items():
+            await service.tenant(tenant, strategy)
+        address = str(service.client.base_url).rstrip("/")
+        options = ["-H", f"Authorization: {authorization}"]
+        # The one answer without an end.
+        options += ["--exclude-path", "/v1/stats/stream"]
+        status, found = await fuzzed(address, tmp_path, *options)
+        assert status == 0, found
+        assert await service.is_ready()
+    watch.look_through("fuzzed answers", tmp_path / "cassette.yaml")
+    print(found[found.index("SUMMARY") :])  # noqa: T201 - the number of cases, for who asks
+
+
+class Planted(BaseModel):
+    """What the faulty application takes: the shapes that our own has."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    low: Annotated[int, Field(ge=0, le=10_000)]
+    high: Annotated[int, Field(ge=0, le=10_000)] = 5
+    name: Annotated[str, Field(max_length=48)] = "acme"
+    labels: dict[str, str] = {}
+
+
+def _crossed(body: Planted) -> bool:
+    return body.low > body.high
+
+
+def _at_its_limit(body: Planted) -> bool:
+    return body.low == 10_000
+
+
+def _not_ascii(body: Planted) -> bool:
+    return not body.name.isascii()
+
+
+Fault = Callable[[Planted], bool]
+FAULTS: tuple[Fault, ...] = (
+    _crossed,
+    _at_its_limit,
+    _not_ascii,
+)
+
+
+def faulty_app() -> FastAPI:
+    """An application in which each route answers 500 to one kind of request that fits it."""
+    app = FastAPI()
+    for fault in FAULTS:
+        app.put(f"/{_name(fault)}/{{tenant}}", responses={400: {}})(_route(fault))
+    return app
+
+
+def _name(fault: Fault) -> str:
+    return fault.__name__.strip("_")
+
+
+def _route(fault: Fault) -> Callable[[str, Planted, int], Planted]:
+    def change(
+        tenant: str, body: Planted, limit: Annotated[int, Query(ge=1, le=1000)] = 50
+    ) -> Planted:
+        if fault(body):
+            raise HTTPException(500)
+        return body
+
+    return change
+
+
+@asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[str]:
+    """An application, served in this process; its address."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        serving = asyncio.create_task(server.serve([door]), name="faulty application")
+        try:
+            yield f"http://127.0.0.1:{door.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@pytest.mark.timeout(120)
+async def test_planted_faults_are_found_with_the_same_settings(tmp_path: Path) -> None:
+    async with listening(faulty_app()) as address:
+        status, found = await fuzzed(address, tmp_path)
+    assert status == 1, found
+    for fault in FAULTS:
+        name = _name(fault)
+        section = found.partition(f"PUT /{name}/{{tenant}} __")[2].partition("\n____")[0]
+        assert "Server error" in section, f"{name} was not found\n{found}"
