@@ -54,8 +54,8 @@ def unreliable(config: DemandConfig, seen: PoolObservation, *, is_resized: bool)
     if is_short and not is_resized:
         return Gate(
             code=ReasonCode.OPEN_BELOW_TARGET,
-            because=f"only {seen.mean_open:.0f} of {seen.max_size} connections were open while callers "
-            "waited: the server's budget, the network or slow connects hold it back",
+            because=f"only {seen.mean_open:.0f} of {seen.max_size} connections were open while "
+            "callers waited: the server's budget, the network or slow connects hold it back",
         )
     return None
 
@@ -93,8 +93,8 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> Gate | None:
     if server.client_write_share > config.client_write_share:
         return Gate(
             code=ReasonCode.SLOW_READER,
-            because=f"{server.client_write_share:.0%} of the database's active connections wait for "
-            "callers to read their results",
+            because=f"{server.client_write_share:.0%} of the database's active connections wait "
+            "for callers to read their results",
         )
     return None
 
