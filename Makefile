@@ -33,8 +33,10 @@ run: $(RUNTIME) ## Serve, with a Postgres of its own unless servers are configur
 demo: $(RUNTIME) ## Serve, with some twenty tenants and steady traffic to look at
 	@exec $(BIN)/poolkeeper demo $(ARGS)
 
+# Most tests wait for a server most of the time: two processes, each with a Postgres of its own.
+
 test: $(DEV) ## Run the tests against a real Postgres
-	@exec $(BIN)/pytest $(ARGS)
+	@exec $(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 soak: $(DEV) ## Lend a hundred thousand times, cancelling at random, and look for what leaked
 	@SOAK_LEASES=$${SOAK_LEASES:-100000} exec $(BIN)/pytest --timeout 3600 --durations 1 \
