@@ -97,12 +97,12 @@ class SoleService:
         self._drop()
         with outages_translated():
             async with asyncio.timeout(self._deadline), self._connected() as connection:
-                if await connection.fetchval(_TRY, LOCK_CLASS, _SOLE_LOCK):
-                    self._connection, self._backend = connection, connection.get_server_pid()
-                    return
-                holder = await connection.fetchrow(_HOLDER, LOCK_CLASS, _SOLE_LOCK)
-        if holder is None:  # it has let go just now
-            raise CatalogInUse
+                holder = None
+                while holder is None:  # whoever had it may let go between the two questions
+                    if await connection.fetchval(_TRY, LOCK_CLASS, _SOLE_LOCK):
+                        self._connection, self._backend = connection, connection.get_server_pid()
+                        return
+                    holder = await connection.fetchrow(_HOLDER, LOCK_CLASS, _SOLE_LOCK)
         if holder["pid"] == self._backend:
             raise CatalogUnavailable("The catalog still waits for the connection that we lost.")
         name = holder["application_name"] or "another service"
