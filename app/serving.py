@@ -6,7 +6,6 @@ SIGTERM and Ctrl-C: no new work, requests in hand get until the deadline, exit s
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -20,9 +19,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.problems import respond
+from app.short_collections import short_collections
 
-# So many collections of younger objects between two of everything; Python's default is 10.
-_FULL_COLLECTIONS = 1000
 _CUT_OFF = "The service is stopping; what became of the request is unknown."
 
 Serving = Callable[[uvicorn.Server], Coroutine[None, None, None]]
@@ -30,7 +28,6 @@ Serving = Callable[[uvicorn.Server], Coroutine[None, None, None]]
 
 def run(app: FastAPI, serving: Serving, *, host: str, port: int, shutdown_seconds: float) -> bool:
     """Run *app* by *serving* it until SIGTERM or Ctrl-C; whether it started and ended well."""
-    rarely_collect_everything()
     last_words = LastWords(app)
     config = uvicorn.Config(
         last_words,
@@ -44,24 +41,10 @@ def run(app: FastAPI, serving: Serving, *, host: str, port: int, shutdown_second
     )
     server = Server(config, app)
     last_words.are_said_by(server)
-    # What was imported and wired stays: looking at all of it in every full collection would keep
-    # the event loop for 100 ms.
-    gc.collect()
-    gc.freeze()
-    with signals_end_cleanly(), _refusal_said_once(app):
+    with short_collections(), signals_end_cleanly(), _refusal_said_once(app):
         asyncio.run(serving(server))
     service = getattr(app.state, "service", None)
     return server.started and service is not None and service.loops.dead is None
-
-
-def rarely_collect_everything() -> None:
-    """Let Python's collector look at all there is a hundred times more rarely.
-
-    That stops the loop for 0.4 s when ten thousand pools are open, and finds next to nothing:
-    what is given up in cycles is young, and found by the smaller collections as before.
-    """
-    youngest, middle, _ = gc.get_threshold()
-    gc.set_threshold(youngest, middle, _FULL_COLLECTIONS)
 
 
 class Server(uvicorn.Server):

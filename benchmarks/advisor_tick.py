@@ -12,6 +12,7 @@ from random import Random
 from time import monotonic, perf_counter, process_time, thread_time
 
 from app.pools.manager import TenantPoolManager
+from app.short_collections import short_collections
 from benchmarks.ground import ground
 from benchmarks.polling import advised_pools
 
@@ -65,7 +66,8 @@ def main() -> None:
     """Run it, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--used", type=float, default=1.0, help="share of pools in use, 0 to 1")
-    asyncio.run(run(parser.parse_args().used))
+    with short_collections():
+        asyncio.run(run(parser.parse_args().used))
 
 
 if __name__ == "__main__":

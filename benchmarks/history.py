@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import json
 import logging
 import os
@@ -30,6 +29,7 @@ from app.catalog.samples import Samples
 from app.domain.sample import Resolution
 from app.main import create_app
 from app.settings import Settings
+from app.short_collections import short_collections
 from benchmarks.figure import Figure, quantile
 from benchmarks.ground import Ground, ground
 
@@ -134,9 +134,6 @@ async def _application(
         }
     )
     app = create_app(settings)
-    # As serving does.
-    gc.collect()
-    gc.freeze()
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -167,7 +164,8 @@ def main() -> None:
     parser.add_argument("--tenants", type=int, default=1000)
     tenants: int = parser.parse_args().tenants
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    with tempfile.TemporaryDirectory(prefix="poolkeeper-bench-") as folder:
+    temporary = tempfile.TemporaryDirectory(prefix="poolkeeper-bench-")
+    with temporary as folder, short_collections():
         figures, plan = asyncio.run(measure(Path(folder), tenants))
     for key, value in figures.items():
         sys.stdout.write(f"{key:36}{value}\n")

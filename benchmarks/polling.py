@@ -30,6 +30,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools.lag import LoopLag
 from app.pools.manager import TenantPoolManager
 from app.pools.server_load import ServerLoads
+from app.short_collections import short_collections
 from benchmarks.figure import Figure
 from benchmarks.ground import Ground, tenant
 
@@ -60,22 +61,28 @@ async def longest_turn(ground: Ground) -> dict[str, Figure]:
     The second figure leaves out what other processes took of the processor meanwhile.
     """
     walls, computing = [], []
-    async with ground.manager(max_pools=_POOLS) as manager:
-        await _open_pools(manager)
-        async with _control(ground, manager) as (poller, _):
-            for number in range(ROUNDS + 1):
-                turns = _Turns()
-                watching = asyncio.create_task(turns.watch(), name="longest turn")
-                await poller.run_once()
-                watching.cancel()
-                await asyncio.wait({watching})
-                if number:
-                    walls.append(turns.wall * 1000)
-                    computing.append(turns.computing * 1000)
+    with short_collections():
+        async with ground.manager(max_pools=_POOLS) as manager:
+            await _open_pools(manager)
+            async with _control(ground, manager) as (poller, _):
+                for number in range(ROUNDS + 1):
+                    turns = await _watched(poller)
+                    if number:
+                        walls.append(turns.wall * 1000)
+                        computing.append(turns.computing * 1000)
     return {
         "poll_10k_longest_turn_ms": Figure.of(walls),
         "poll_10k_longest_turn_computing_ms": Figure.of(computing),
     }
+
+
+async def _watched(poller: Poller) -> _Turns:
+    turns = _Turns()
+    watching = asyncio.create_task(turns.watch(), name="longest turn")
+    await poller.run_once()
+    watching.cancel()
+    await asyncio.wait({watching})
+    return turns
 
 
 async def _open_pools(manager: TenantPoolManager) -> None:

@@ -24,8 +24,8 @@ from app.domain.desired import DesiredPool
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
 from app.main import create_app
-from app.serving import rarely_collect_everything
 from app.settings import Settings
+from app.short_collections import short_collections
 from benchmarks.ground import tenant
 
 _EVERY = 0.001
@@ -124,7 +124,6 @@ async def _serve(given: argparse.Namespace) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if given.poll < 1:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-    rarely_collect_everything()
     listener.bind(("127.0.0.1", given.port))
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=given.keys, server_header=False)
@@ -165,7 +164,8 @@ def main() -> None:
         # As an operator would have it: one line for each request, in a file.
         path = given.folder.with_suffix(".log")
         logging.basicConfig(filename=path, level=logging.INFO)
-    asyncio.run(_serve(given))
+    with short_collections():
+        asyncio.run(_serve(given))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ recommendations are `advice_book.py`'s, and who may resize is `obeying.py`'s.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from app.control.locks import KeyedLocks
 from app.control.obeying import Obeying, facts_of, moves, within
 from app.control.observing import Observing
 from app.control.tiering import Tiering
+from app.control.turn import next_turn
 from app.domain.advisor import Action, MoveSuggestion, PoolSizingRecommendation, ServerAdvisor
 from app.domain.desired import AdvisorRule, AdvisorSettings
 from app.domain.event import Actor
@@ -157,7 +157,7 @@ class Advising:
             settled = advisor.settle(self._budget(server))
             for count, (pool_id, advice) in enumerate(settled, start=1):
                 if count % _SLICE == 0:
-                    await asyncio.sleep(0)
+                    await next_turn()
                 pool = self._manager.find(pool_id)
                 if pool is not None:
                     made += await self._conclude(pool, advice)
@@ -170,7 +170,7 @@ class Advising:
         watched: set[str] = set()
         for count, pool in enumerate(list(self._manager.pools()), start=1):
             if count % _SLICE == 0:
-                await asyncio.sleep(0)
+                await next_turn()
             if pool.is_closing or self.mode_of(pool) is AdvisorMode.OFF:
                 self._taken[pool.server.name] += pool.metrics.total_connections
                 continue
@@ -257,7 +257,7 @@ class Advising:
         made = 0
         for count, (account, found) in enumerate(self._tiering.suggestions(now), start=1):
             if count % _SLICE == 0:
-                await asyncio.sleep(0)
+                await next_turn()
             pool = self._manager.find(account.tenant.spec.pool_id)
             mode = account.tenant.spec.advisor_mode or self._settings.mode
             if pool is None or mode is AdvisorMode.OFF or not self._room:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from app.control.self_check import SelfCheck
+from app.control.turn import next_turn
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import TenantPool
 
@@ -53,7 +54,7 @@ class Checker:
             if pool.config.health_check and pool.has_untested(not_since=_not_since(pool)):
                 due.append(pool)
             if count % _SLICE == 0:
-                await asyncio.sleep(0)
+                await next_turn()
         async with asyncio.TaskGroup() as group:
             checks = [
                 group.create_task(self._check(pool), name=f"check: pool {pool.pool_id}")

@@ -21,6 +21,7 @@ from app.control.journal import Journal
 from app.control.sampling import Sampling
 from app.control.snapshot import Snapshot
 from app.control.snapshots import Snapshots
+from app.control.turn import next_turn
 from app.domain.errors import CatalogUnavailable
 from app.domain.event import Actor
 from app.domain.pool import PoolStats
@@ -114,7 +115,7 @@ class Poller:
                 if len(self._unsaved) >= _BATCH:
                     stored += await self._save()
                 elif count % _SLICE == 0:
-                    await asyncio.sleep(0)
+                    await next_turn()
             self._unsaved += self._sampling.ended(at, self._is_known)
             stored += await self._save()
         except CatalogUnavailable as error:
@@ -157,5 +158,5 @@ class Poller:
             closed += pool.sweep(now)
             suspects += len(pool.leak_suspects(now))
             if count % _SLICE == 0:
-                await asyncio.sleep(0)
+                await next_turn()
         return closed, suspects

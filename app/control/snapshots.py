@@ -16,6 +16,7 @@ from time import monotonic
 from app.catalog.catalog import Catalog
 from app.control.self_check import findings_of
 from app.control.snapshot import PoolRow, ServerRow, Snapshot, TenantRow
+from app.control.turn import next_turn
 from app.domain.pool import PoolState
 from app.pools.account import TenantAccount
 from app.pools.lag import LoopLag
@@ -101,10 +102,10 @@ class Snapshots:
         for _ in look.steps():
             if (so_long := monotonic() - turn) > _TURN:
                 took += so_long
-                await asyncio.sleep(0)
+                await next_turn()
                 turn = monotonic()
         took += monotonic() - turn
-        await asyncio.sleep(0)
+        await next_turn()
         self.newest = look.snapshot(self._lag, catalog_available=self._catalog.available)
         self._seen_changes = changes
         self._rest_until = monotonic() + min(_REST * took, FRESH_SECONDS)

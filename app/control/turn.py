@@ -1,0 +1,18 @@
+"""The event loop's next turn, for work over all pools that is done slice by slice."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+
+async def next_turn() -> None:
+    """Let everybody else run before the next slice.
+
+    What a slice leaves behind mostly lives until the next round replaces it, and what it replaced
+    is freed at once. So Python's collector, which counts the difference, runs rarely then, and
+    has to look at the whole round in one stop: 50 ms for ten thousand pools. Hence what lives is
+    set aside slice by slice, which costs nothing; `app.short_collections` looks at it again.
+    """
+    gc.freeze()
+    await asyncio.sleep(0)

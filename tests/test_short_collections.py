@@ -1,0 +1,76 @@
+"""The collector's stops: what survived a long one is not looked at again and again."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from app.short_collections import short_collections
+
+
+class Ring:
+    """Something that only the collector can free."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+
+@pytest.fixture(autouse=True)
+def only_collected_when_the_test_says_so() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def many() -> list[list[int]]:
+    return [[number] for number in range(1000)]
+
+
+def test_what_survives_a_long_collection_is_set_aside() -> None:
+    with short_collections(long=0.0):
+        before, alive = gc.get_freeze_count(), many()
+        gc.collect()
+        assert gc.get_freeze_count() >= before + len(alive)
+
+
+def test_a_short_collection_sets_nothing_aside() -> None:
+    with short_collections(long=1e9):
+        before, alive = gc.get_freeze_count(), many()
+        gc.collect()
+        assert alive
+        assert gc.get_freeze_count() <= before
+
+
+def test_a_collection_of_young_objects_sets_nothing_aside() -> None:
+    with short_collections(long=0.0):
+        before, alive = gc.get_freeze_count(), many()
+        gc.collect(1)
+        assert alive
+        assert gc.get_freeze_count() <= before
+
+
+def test_what_dies_after_it_was_set_aside_is_freed_once_that_has_doubled() -> None:
+    with short_collections(long=0.0, few=0):
+        ring = Ring()
+        gone = weakref.ref(ring)
+        gc.collect()
+        del ring
+        gc.collect()
+        assert gone() is not None, "it was set aside"
+        alive = []
+        for _ in range(10_000):
+            alive.append(many())
+            gc.collect()
+            if gone() is None:
+                break
+        assert gone() is None
+        assert gc.get_freeze_count() > sum(map(len, alive))
+
+
+def test_nothing_is_set_aside_any_more_at_the_end() -> None:
+    callbacks = list(gc.callbacks)
+    with short_collections():
+        assert gc.get_freeze_count()
+    assert gc.get_freeze_count() == 0
+    assert gc.callbacks == callbacks
