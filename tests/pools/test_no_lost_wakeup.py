@@ -1,13 +1,15 @@
 """Whatever happens to pools, in whatever order: nobody waits beside something usable.
 
 The pools, their queues and the budget are the real ones; connections are unreal, so that they
-open, fail and close at every moment hypothesis can think of.
+open, fail and close at every moment hypothesis can think of. Time stands still but for
+`pass_time`: what happens once happens again.
 """
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 
 import pytest
 from hypothesis import settings
@@ -25,7 +27,7 @@ from app.pools.pool import TenantPool
 from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from tests.fixtures.pools import account
-from tests.fixtures.unreal import UnrealConnection, UnrealServer
+from tests.fixtures.unreal import UnrealClock, UnrealConnection, UnrealLoop, UnrealServer
 
 _NOBODY = Login(host="", port=0, user="", password="", database="")
 _FAR = 1e9
@@ -65,13 +67,17 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.clock = UnrealClock()
+        self.loop = UnrealLoop(self.clock)
+        self.patch = pytest.MonkeyPatch()
+        for module in ("lending", "pool", "roster", "waiters"):
+            self.patch.setattr(f"app.pools.{module}.monotonic", self.clock.time)
         self.callers: list[Caller] = []
 
     @initialize(limit=LIMITS, warmup=st.integers(0, 1))
     def begin(self, limit: int, warmup: int) -> None:
         self.highest = limit
-        self.server = UnrealServer(limit)
+        self.server = UnrealServer(limit, self.clock)
         shared = PoolStrategy.SHARED
         self.accounts = [
             account("own"),
@@ -116,6 +122,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.let_pass(lambda: all(drain.done() for drain in drains))
             assert self.server.budget.used == 0
         self.loop.close()
+        self.patch.undo()
 
     # -- callers -----------------------------------------------------------------------------
 
@@ -188,13 +195,12 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(number=numbers, data=st.data())
     def break_off(self, number: int, data: st.DataObject) -> None:
-        roster = self.pool_of(number)._roster
-        if alive := [*roster.idle, *sorted(roster.lent, key=id)]:
-            which = data.draw(st.integers(0, len(alive) - 1))
-            raw: object = alive[which].raw
-            assert isinstance(raw, UnrealConnection)
-            if not raw.closed:
-                self.do(raw.break_off)
+        here = self.pool_of(number)._roster
+        raws: list[object] = [connection.raw for connection in (*here.idle, *here.lent)]
+        alive = [raw for raw in raws if isinstance(raw, UnrealConnection) and not raw.closed]
+        if alive:
+            alive.sort(key=attrgetter("number"))
+            self.do(data.draw(st.sampled_from(alive)).break_off)
 
     @rule(stays=st.booleans())
     def go_away(self, *, stays: bool) -> None:
@@ -211,7 +217,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5]))
     def pass_time(self, seconds: float) -> None:
-        self.do(lambda: self.server.clock.let_pass(seconds))
+        self.do(lambda: self.clock.let_pass(seconds))
 
     # -- rest, and what holds then -------------------------------------------------------------
 
