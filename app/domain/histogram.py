@@ -42,15 +42,20 @@ class Histogram:
 
     def merge(self, other: Histogram) -> None:
         """Add everything that *other* counted."""
-        for bucket, count in other.counts.items():
-            self.counts[bucket] = self.counts.get(bucket, 0) + count
+        counts = self.counts
+        if counts:
+            known = counts.get
+            for bucket, count in other.counts.items():
+                counts[bucket] = known(bucket, 0) + count
+        else:
+            counts.update(other.counts)
         self.longest = max(self.longest, other.longest)
 
     def without(self, earlier: Histogram) -> Histogram:
         """What was counted since it looked like *earlier*; the longest one as its bucket tells."""
-        rest = Histogram()
+        rest, known = Histogram(), earlier.counts.get
         for bucket, count in self.counts.items():
-            if more := count - earlier.counts.get(bucket, 0):
+            if more := count - known(bucket, 0):
                 rest.counts[bucket] = more
         if rest.counts:
             rest.longest = self.longest
