@@ -3,10 +3,11 @@
 const KEY = "poolkeeper-key";
 
 export class Problem extends Error {
-  constructor(status, detail, code) {
+  constructor(status, detail, code, document) {
     super(detail);
     this.status = status;
     this.code = code;
+    this.document = document;
   }
 }
 
@@ -46,7 +47,7 @@ async function ask(method, path, { body, signal } = {}) {
   const document = await answer.json().catch(() => ({}));
   if (!answer.ok) {
     const detail = document.detail ?? `The service answered ${answer.status}.`;
-    throw new Problem(answer.status, detail, document.code);
+    throw new Problem(answer.status, detail, document.code, document);
   }
   const etag = answer.headers.get("ETag");
   if (remembers && etag) known.set(path, { etag, document });

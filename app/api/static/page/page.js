@@ -1,6 +1,6 @@
 // The page: fetches what the parts show at every beat of the service, and draws them.
 
-import { drawAdvice, findingsOf } from "./advice.js";
+import { Advice, findingsOf, lineOf, sizes } from "./advice.js";
 import { follow, get, key, list, post } from "./api.js";
 import { Drawer } from "./drawer.js";
 import { byId, say } from "./element.js";
@@ -10,6 +10,8 @@ import { drawHeadline, drawServers } from "./servers.js";
 const EVERY_MS = 5000;
 // No stream for so long after one broke; until then the page asks at its own pace.
 const AGAIN_MS = 10_000;
+// Advice is superseded at most once an interval; more often than that something else is wrong.
+const TRIES = 3;
 // Charts move slowly; the drawer is fetched anew at every so many beats.
 const DRAWER_BEATS = 3;
 const MOST_POOLS = 2000;
@@ -17,6 +19,10 @@ const THEME = "poolkeeper-theme";
 
 const drawer = new Drawer({ act, confirm });
 const table = new PoolTable((pool) => drawer.open(pool));
+const advice = new Advice(byId("advice"), {
+  open: (pool) => drawer.open(pool),
+  settle: (each, what) => act(() => settle(each, what)),
+});
 let beats = 0;
 let refreshing = null;
 let wanted = false;
@@ -41,22 +47,17 @@ function refresh() {
 
 async function fetchAndDraw() {
   try {
-    const [stats, servers, pools, advice, readiness] = await Promise.all([
+    const [stats, servers, pools, advised, readiness] = await Promise.all([
       get("v1/stats?limit=1"),
       list("v1/servers?limit=100", 100),
       list("v1/pools?sort=-waiting&limit=500", MOST_POOLS),
       list("v1/recommendations?status=open&limit=200", 200),
-      get("readyz").catch(() => null),
+      get("readyz").catch((error) => error.document),
     ]);
     drawHeadline(byId("headline"), stats);
     drawServers(byId("servers"), servers.items, (pool) => drawer.open(pool));
     table.show(pools.items);
-    const findings = findingsOf(servers.items, pools.items, readiness);
-    drawAdvice(byId("advice"), { recommendations: advice.items, findings }, {
-      open: (pool) => drawer.open(pool),
-      apply: (each) => act(() => post(`v1/recommendations/${each.id}/apply`)),
-      dismiss: (each) => act(() => post(`v1/recommendations/${each.id}/dismiss`)),
-    });
+    advice.show(advised.items, findingsOf(servers.items, pools.items, readiness));
     tell(null);
     say(byId("liveness"), `as of ${new Date().toLocaleTimeString()}`);
     if (drawer.pool !== null && ++beats % DRAWER_BEATS === 0) await drawer.refresh();
@@ -79,12 +80,45 @@ function tell(text) {
 
 // Does what a button says, and shows at once what became of it.
 async function act(action) {
+  report(null);
   try {
     await action();
-    await refresh();
   } catch (error) {
-    fail(error);
+    if (error.status === undefined || error.status === 401) fail(error);
+    else report(error.message);
   }
+  await refresh();
+}
+
+// What became of the last thing somebody did; it stays until the next, whatever beats bring.
+function report(text) {
+  byId("outcome").hidden = text === null;
+  say(byId("outcome-text"), text ?? "");
+}
+
+// Applies or dismisses a recommendation. One that was superseded after it was drawn is its
+// successor by now, which says the same with another number: that is done, and said.
+async function settle(drawn, what) {
+  let each = drawn;
+  for (let left = TRIES; ; left -= 1) {
+    try {
+      await post(`v1/recommendations/${each.id}/${what}`);
+      break;
+    } catch (error) {
+      const successor = error.code === "recommendation-closed" && left > 1 ? await successorOf(each) : undefined;
+      if (!successor) throw error;
+      each = successor;
+    }
+  }
+  if (each.new_size !== drawn.new_size) {
+    const done = what === "apply" ? "applied" : "dismissed";
+    report(`The advice on ${each.pool} had changed a moment before: ${sizes(each)} was ${done}.`);
+  }
+}
+
+async function successorOf(each) {
+  const { items } = await get(`v1/recommendations?status=open&pool=${encodeURIComponent(each.pool)}`);
+  return items.find((other) => other.id !== each.id && lineOf(other) === lineOf(each));
 }
 
 function confirm(question, text) {
@@ -114,10 +148,16 @@ byId("key-dialog").addEventListener("close", () => {
     return;
   }
   declined = false;
-  key.set(byId("key").value.trim());
+  const given = byId("key").value.trim();
   byId("key").value = "";
-  refresh();
+  // Nothing else fits into a header.
+  if (!/^[\x21-\x7e]*$/.test(given)) askForKey("The service does not take this key.");
+  else {
+    key.set(given);
+    refresh();
+  }
 });
+byId("outcome-close").addEventListener("click", () => report(null));
 byId("give-key").addEventListener("click", () => askForKey(null));
 byId("help").addEventListener("click", () => byId("help-dialog").showModal());
 byId("theme").addEventListener("click", turnTheme);
