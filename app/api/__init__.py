@@ -5,9 +5,9 @@ border, and picks the status of an error. Rules, SQL and connections live in the
 nothing here may reach past `control` for a change.
 """
 
+import os
 import re
 from collections.abc import Sequence
-from uuid import uuid4
 
 from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI
@@ -87,14 +87,14 @@ def assemble(
         Middleware(
             CorrelationIdMiddleware,
             header_name="X-Request-ID",
-            generator=lambda: uuid4().hex,
+            generator=lambda: os.urandom(16).hex(),
             validator=_is_request_id,
             transformer=str,
         ),
         Middleware(TrustedHosts, names=trusted_hosts),
         Middleware(SameOrigin),
         Middleware(Authentication),
-        # Nothing before this waits for anything: no deadline is needed yet.
+        # Nothing before the deadline waits for more than a snapshot.
         Middleware(Shortcut),
         Middleware(RequestDeadline, seconds=request_deadline),
         Middleware(Idempotency),

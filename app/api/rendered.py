@@ -1,7 +1,8 @@
 """Answers rendered of the newest snapshot: made once, sent to all dashboards that ask the same.
 
 `Shortcut` answers before any route is looked for; whoever asks something new, or asks for it in
-an unusual way, goes on to the route, which puts its answer here.
+an unusual way, goes on to the route, which puts its answer here. A new snapshot is waited for by
+all dashboards at once: the first of those who ask the same has it rendered.
 """
 
 from __future__ import annotations
@@ -62,6 +63,10 @@ class Rendered:
         """What was answered of *snapshot*."""
         return self._answers.get(question) if snapshot is self._of else None
 
+    def has_known(self, question: Question) -> bool:
+        """Whether it was answered of the newest snapshot of which anything was."""
+        return question in self._answers
+
     def keep(self, snapshot: Snapshot, question: Question, answer: Answer) -> None:
         """Answer the same again, if there is room; what was of another snapshot is forgotten."""
         if snapshot is not self._of:
@@ -115,7 +120,8 @@ class Shortcut:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, or pass the request on."""
-        answer = _known(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
+        is_read = scope["type"] == "http" and scope["method"] == "GET"
+        answer = await _known(scope) if is_read else None
         if answer is None:
             await self._app(scope, receive, send)
             return
@@ -132,17 +138,21 @@ class Shortcut:
         await send({"type": "http.response.body", "body": body})
 
 
-def _known(scope: Scope) -> Answer | None:
+async def _known(scope: Scope) -> Answer | None:
     state = scope["app"].state
     service: Service | None = getattr(state, "service", None)
-    snapshot = service.snapshots.fresh if service else None
     caller: Caller = scope["state"]["caller"]
-    if service is None or snapshot is None or KeyScope.READ not in caller.scopes:
+    if service is None or KeyScope.READ not in caller.scopes:
         return None
     rendered: Rendered = state.rendered
-    answer = rendered.find(snapshot, (scope["path"], scope["query_string"], caller.tenants))
-    if answer is None or not _UNUSUAL.isdisjoint([name for name, _ in scope["headers"]]):
+    question = (scope["path"], scope["query_string"], caller.tenants)
+    if not rendered.has_known(question):
         return None
-    age = age_of(snapshot)
-    answer.turn(age, stale=is_stale(service, age))
+    if not _UNUSUAL.isdisjoint([name for name, _ in scope["headers"]]):
+        return None
+    snapshot = service.snapshots.fresh or await service.snapshots.current()
+    answer = rendered.find(snapshot, question)
+    if answer is not None:
+        age = age_of(snapshot)
+        answer.turn(age, stale=is_stale(service, age))
     return answer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.rendered import MOST_BYTES, Answer, Rendered
+from app.api.rendered import MOST_BYTES, Answer, Question, Rendered
 from app.control import snapshots
 from app.control.snapshot import Snapshot
 from tests.fixtures.app import Api, ok, serving
@@ -106,6 +106,27 @@ async def test_answers_are_never_those_for_another_key(
                 assert [item["tenant"] for item in ok(answer)["items"]] == seen
                 refused = await api.client.get(path, headers=keys.headers("query"))
                 assert refused.status_code == 403
+
+
+async def test_of_many_dashboards_that_wait_for_a_snapshot_one_has_it_rendered(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = ("/v1/stats", "/v1/stats?limit=7", "/v1/pools", "/v1/pools?fields=tenant")
+    rendered: list[str] = []
+
+    def noted(kept: Rendered, snapshot: Snapshot, question: Question, answer: Answer) -> None:
+        rendered.append(question[0])
+        keep(kept, snapshot, question, answer)
+
+    keep = Rendered.keep
+    monkeypatch.setattr(Rendered, "keep", noted)
+    for path in paths:
+        ok(await api.client.get(path))
+    rendered.clear()
+    api.service.snapshots.outdate()
+    answers = await asyncio.gather(*(api.client.get(path) for path in paths * 20))
+    assert len({ok(answer)["as_of"] for answer in answers if "fields" not in str(answer.url)}) == 1
+    assert sorted(rendered) == ["/v1/pools", "/v1/pools", "/v1/stats", "/v1/stats"]
 
 
 async def test_what_is_kept_of_answers_is_bounded(api: Api) -> None:
