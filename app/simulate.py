@@ -85,6 +85,10 @@ def simulate(
     start_size: Annotated[
         int, typer.Option(min=1, max=MAX_POOL_SIZE, help="max_size at the beginning.")
     ] = 5,
+    idle_seconds: Annotated[
+        float,
+        typer.Option(help="Without use for so long a connection closes; advice may shorten it."),
+    ] = 300,
     size: Annotated[int | None, typer.Option(help="The size of a static pool.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed, the same requests.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
@@ -99,6 +103,7 @@ def simulate(
             late_ms=late_ms,
             acquire_timeout=acquire_timeout,
             tick=tick,
+            idle_seconds=idle_seconds,
         )
         holds = Holds(mean=hold_ms / 1000, cv=hold_cv)
         rates = scaled(
@@ -120,7 +125,12 @@ def simulate(
             budget=budget,
             connect=connect_ms / 1000,
         )
-        pool = replace(world.pool, start_size=start_size, acquire_timeout=acquire_timeout)
+        pool = replace(
+            world.pool,
+            start_size=start_size,
+            acquire_timeout=acquire_timeout,
+            idle_timeout=idle_seconds,
+        )
         outcome = _outcome(rule, case.load, replace(world, pool=pool), size)
     except (InvalidInput, OSError, UnicodeDecodeError) as error:
         typer.echo(f"poolkeeper: {_sentence(error, trace)}", err=True)

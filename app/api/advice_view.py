@@ -50,6 +50,16 @@ Wanted = Annotated[
 ]
 
 
+IdleSeconds = Annotated[
+    float | None,
+    Field(
+        description="Seconds without use after which a connection is not worth keeping, which mode "
+        "`apply` follows; null: as the settings have it.",
+        examples=[10.0],
+    ),
+]
+
+
 class EffectView(BaseModel):
     """What following the advice is expected to change."""
 
@@ -86,6 +96,7 @@ class AdviceView(BaseModel):
     confidence: ConfidenceField
     evidence: Evidence
     expected: Expected
+    idle_seconds: IdleSeconds
     held: str | None = Field(
         description="Why it was not told or applied; null if nothing held it.",
         examples=["a person set this size 3 min ago"],
@@ -99,6 +110,7 @@ class AdviceView(BaseModel):
         return cls(
             at=verdict.at,
             **advice_fields(advice) | ({"reason": _ELSEWHERE} if is_of_others else {}),
+            idle_seconds=advice.idle_seconds,
             held=verdict.held,
         )
 

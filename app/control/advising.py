@@ -172,6 +172,7 @@ class Advising:
             if count % _SLICE == 0:
                 await next_turn()
             if pool.is_closing or self.mode_of(pool) is AdvisorMode.OFF:
+                pool.idle_seconds = None
                 self._taken[pool.server.name] += pool.metrics.total_connections
                 continue
             watched.add(pool.pool_id)
@@ -203,6 +204,8 @@ class Advising:
         """Say what became of the advice about a pool; how many recommendations that made."""
         advice = within(advice, pool.size.min_size, pool.server)
         made, held = 0, None
+        is_followed = self.mode_of(pool) is AdvisorMode.APPLY
+        pool.idle_seconds = advice.idle_seconds if is_followed else None
         if moves(advice, pool.size):
             self.adjustments_total += 1
             if self._book.dismissed(pool.pool_id, advice, pool.size.max_size):

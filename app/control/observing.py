@@ -93,6 +93,7 @@ class Observing:
             wait=flow.wait,
             hold=flow.hold,
             connect_failures=flow.connect_failures,
+            mean_connect=flow.mean_connect,
             leak_suspects=pool.count_leak_suspects(flow.at),
             loop_lag_seconds=lag,
             server=load,
@@ -153,6 +154,7 @@ def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
         timeouts=first.timeouts + then.timeouts,
         rejected=first.rejected + then.rejected,
         connect_failures=first.connect_failures + then.connect_failures,
+        mean_connect=first.mean_connect if then.mean_connect is None else then.mean_connect,
         # One standstill does not make the other minutes worthless.
         loop_lag_seconds=mean(first.loop_lag_seconds, then.loop_lag_seconds),
         wait=first.wait,

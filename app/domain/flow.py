@@ -28,6 +28,7 @@ class PoolFlow:
         rejected: callers refused at once because too many waited.
         opened: connections opened.
         connect_failures: connections that could not be opened.
+        connect_seconds: how long those took that were opened, summed.
         busy_seconds: how long connections were leased, ongoing leases included; connections
             times seconds.
         waiting_seconds: how long callers waited, ongoing waits included, whatever they end in.
@@ -46,6 +47,7 @@ class PoolFlow:
     rejected: int
     opened: int
     connect_failures: int
+    connect_seconds: float
     busy_seconds: float
     waiting_seconds: float
     open_seconds: float
@@ -72,6 +74,7 @@ class FlowBetween:
     rejected: int
     opened: int
     connect_failures: int
+    connect_seconds: float
     busy_seconds: float
     waiting_seconds: float
     open_seconds: float
@@ -92,6 +95,11 @@ class FlowBetween:
     def mean_open(self) -> float:
         """Connections open, averaged over the interval."""
         return self.open_seconds / self.seconds
+
+    @property
+    def mean_connect(self) -> float | None:
+        """Seconds that opening a connection took; None if none was opened."""
+        return self.connect_seconds / self.opened if self.opened else None
 
 
 _DIFFERENCES = tuple(

@@ -33,7 +33,14 @@ class Closure:
 
 
 class TenantPool(LendingPool):
-    """A pool of one tenant, or of all shared tenants of a server."""
+    """A pool of one tenant, or of all shared tenants of a server.
+
+    Attributes:
+        idle_seconds: seconds without use after which a connection is closed if that is less than
+            `config.idle_timeout`, which still decides about the pool; None: that alone.
+    """
+
+    idle_seconds: float | None = None
 
     def open(self) -> None:
         """Begin to work, and to open the first connections."""
@@ -117,7 +124,10 @@ class TenantPool(LendingPool):
 
     def sweep(self, now: float) -> int:
         """Close idle connections too old or unused for too long at *now*; how many that were."""
-        unused_since = now - self.config.idle_timeout
+        timeout = self.config.idle_timeout
+        if self.idle_seconds is not None:
+            timeout = min(timeout, self.idle_seconds)
+        unused_since = now - timeout
         closed = self._roster.sweep(now, unused_since=unused_since, keep=self.size.min_size)
         self.pump()
         return closed

@@ -163,6 +163,7 @@ class Recorder:
             rejected=self.rejected,
             opened=self.opened,
             connect_failures=self.connect_failures,
+            connect_seconds=self.total_connect,
             busy_seconds=self.total_hold + busy_seconds,
             waiting_seconds=self.total_wait + self.vain_wait + waiting_seconds,
             open_seconds=self.total_open + open_seconds,

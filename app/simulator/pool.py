@@ -38,6 +38,7 @@ class SimulatedPool:
         "connects",
         "holds",
         "idle",
+        "idle_seconds",
         "live",
         "max_size",
         "min_size",
@@ -57,6 +58,8 @@ class SimulatedPool:
         self.weight = weight
         self.live = 0
         self.connecting = 0
+        # Seconds unused after which a connection closes, if that is less than the rules say.
+        self.idle_seconds: float | None = None
         # When each idle connection was last used: the last one is lent first.
         self.idle: list[float] = []
         # When each waiter came, and how long it will hold.

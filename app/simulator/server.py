@@ -112,8 +112,11 @@ class SimulatedServer:
 
     def sweep(self) -> None:
         """Close what nobody has used for the idle timeout, never below min_size."""
-        moment = self.now - self._rules.idle_timeout
+        timeout = self._rules.idle_timeout
         for pool in self._pools:
+            moment = self.now - timeout
+            if pool.idle_seconds is not None:
+                moment = self.now - min(timeout, pool.idle_seconds)
             if pool.idle and pool.idle[0] < moment:
                 spare = max(0, pool.live - pool.min_size)
                 self._close_idle(pool, min(spare, pool.unused_since(moment)))

@@ -154,6 +154,7 @@ class Simulation:
     def _obey(self, place: int, advice: PoolSizingRecommendation) -> None:
         """Change max_size if that is the way the advice means, within the limits."""
         pool = self._pools[place]
+        pool.idle_seconds = advice.idle_seconds
         before = pool.max_size
         size = max(min(advice.new_size, self._world.budget, MAX_POOL_SIZE), pool.min_size, 1)
         grows = advice.action is Action.SCALE_UP and size > before
@@ -202,7 +203,7 @@ class _Watch:
         self._is_blind = is_blind
         self._world = world
         self._held = self._waited = self._open_seconds = 0.0
-        self._waiting = 0
+        self._waiting = self._connects = 0
 
     def look(self, now: float, seconds: float, held: float) -> PoolObservation:
         """What the advisor is shown of the last *seconds*; the pool counts anew afterwards.
@@ -231,10 +232,11 @@ class _Watch:
             rejected=pool.rejected,
             wait=self._histogram(pool.waits, immediate=pool.acquired - len(pool.waits)),
             hold=self._histogram(pool.holds),
+            mean_connect=self._world.connect if pool.connects > self._connects else None,
             weight=pool.weight,
         )
         self._held, self._waited, self._open_seconds = held, waited, pool.open_seconds
-        self._waiting = len(pool.waiting)
+        self._waiting, self._connects = len(pool.waiting), pool.connects
         pool.waits, pool.holds = [], []
         pool.acquired = pool.timeouts = pool.rejected = 0
         return seen

@@ -366,6 +366,30 @@ async def test_the_demand_rule_sees_what_happened_between_two_ticks(control: Con
     assert stored.advice.expected == pytest.approx(advice.expected)
 
 
+async def test_only_in_apply_mode_unused_connections_are_kept_as_long_as_advised(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    demand = replace(control.advising.settings, rule=AdvisorRule.DEMAND)
+
+    async def borrow() -> None:
+        async with control.manager.lease("acme", timeout=30) as connection:
+            await connection.execute("select pg_sleep(0.01)")
+
+    await borrow()
+    pool = control.manager.find("acme")
+    assert pool is not None
+    kept = []
+    for mode in (AdvisorMode.RECOMMEND, AdvisorMode.APPLY, AdvisorMode.OFF):
+        await control.advising.put_settings(replace(demand, mode=mode), PERSON)
+        await sampled(control, 1)
+        pool.recycle()
+        await asyncio.gather(*(borrow() for _ in range(5)))
+        await sampled(control, 1)
+        kept.append(pool.idle_seconds)
+    assert kept == [None, 10.0, None]
+
+
 async def test_a_growth_that_is_taken_back_is_undone(control: Control) -> None:
     recommendation = await recommended(control)
     await control.obeying.apply(recommendation.id, PERSON)

@@ -110,6 +110,18 @@ async def test_integrals_are_exact_at_every_look(stage: Stage) -> None:
     assert integrals(stage.look()) == (5.0, 4.0, 13.0)
 
 
+async def test_how_long_connects_took_is_told_only_where_there_were_any(stage: Stage) -> None:
+    first, second = await stage.ask(), await stage.ask()
+    before = stage.look(3.0)
+    await stage.connect()
+    after = stage.look(1.0)
+    assert between(before, after).mean_connect == 3.0
+    assert between(after, stage.look(1.0)).mean_connect is None
+    for holder in (first, second):
+        stage.pool.release(holder.result(), reusable=True)
+    await stage.close()
+
+
 async def test_waits_in_vain_count_until_they_end_and_as_arrivals(stage: Stage) -> None:
     holders = [await stage.ask(), await stage.ask()]
     await stage.connect()

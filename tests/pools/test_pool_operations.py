@@ -219,6 +219,19 @@ async def test_connections_unused_for_the_idle_timeout_are_closed_down_to_min_si
     assert pool.metrics.idle_connections == 1
 
 
+@pytest.mark.parametrize(("idle_seconds", "lasts"), [(10.0, 10), (90.0, 60), (None, 60)])
+async def test_advice_makes_the_idle_timeout_of_connections_shorter_and_never_longer(
+    bench: Bench, idle_seconds: float | None, lasts: int
+) -> None:
+    pool, acme = bench.pool(4, min_size=1, idle_timeout=60), account()
+    async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
+        pass
+    pool.idle_seconds = idle_seconds
+    assert pool.sweep(monotonic() + lasts - 1) == 0
+    assert pool.sweep(monotonic() + lasts + 1) == 2
+    assert pool.metrics.idle_connections == 1
+
+
 async def test_connections_past_their_lifetime_are_replaced(
     bench: Bench, postgres_server: Database
 ) -> None:

@@ -93,6 +93,18 @@ def test_a_connection_is_opened_for_who_waits_and_closed_when_unused() -> None:
     assert queue.open_seconds == pytest.approx(302.5 - 1.0 + 302.5 - 1.1 + 304 - 302.5)
 
 
+@pytest.mark.parametrize(("idle_seconds", "left"), [(None, 2), (10.0, 0), (1000.0, 2)])
+def test_advice_makes_the_idle_timeout_shorter_and_never_longer(
+    idle_seconds: float | None, left: int
+) -> None:
+    queue = pool(5)
+    swept = server(queue)
+    swept.run([(1.0, 0, 1.0), (1.0, 0, 1.0)], 13.0)
+    queue.idle_seconds = idle_seconds
+    swept.sweep()
+    assert queue.open == left
+
+
 def test_only_so_many_connections_are_opened_at_a_time() -> None:
     queue = pool(4)
     server(queue, connect=0.5, max_connecting=2).run([(1.0, 0, 9.0)] * 4, 5.0)

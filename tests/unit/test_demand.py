@@ -251,6 +251,27 @@ def test_an_idle_pool_gives_back_all_but_one() -> None:
     assert obeyed(20, [IDLE] * 300)[-1] == 1
 
 
+BUSY: dict[str, Any] = {"rate": 20.0, "hold": 0.1}
+QUICK = seen(5, **BUSY, mean_connect=0.025)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "seconds"),
+    [
+        ([QUICK], RULE.config.idle_seconds),
+        ([QUICK, seen(5, **BUSY)], RULE.config.idle_seconds),
+        ([seen(5, **BUSY)], None),
+        ([QUICK, seen(5, **BUSY, mean_connect=0.026)], None),
+        ([QUICK, seen(5, **BUSY, connect_failures=1)], None),
+    ],
+    ids=["quick", "quick the last time", "never opened", "slow", "failing"],
+)
+def test_unused_connections_are_not_kept_for_long_where_opening_another_makes_nobody_late(
+    ticks: list[PoolObservation], seconds: float | None
+) -> None:
+    assert last(*ticks).idle_seconds == seconds
+
+
 def test_long_leases_in_use_are_kept() -> None:
     held = {"rate": 0.0, "active": 7.0}
     assert 8 <= obeyed(20, [{"rate": 40.0}] * 10 + [held] * 300)[-1] <= 9

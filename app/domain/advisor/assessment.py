@@ -19,6 +19,9 @@ from app.domain.advisor.trial import Guard, Verdict, is_saturated
 from app.domain.advisor.window import Slice, Window
 from app.domain.pool import PoolState
 
+# Of the patience: whoever waits for a connect may wait a little for its turn as well.
+_QUICK = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandMemory:
@@ -29,12 +32,14 @@ class DemandMemory:
         window: what it needed lately.
         guard: its growths on trial.
         late: of the last ticks at this size, whether too many callers were late.
+        connect: seconds that opening a connection took lately; None before any was opened.
     """
 
     forecast: Forecast = field(default_factory=Forecast)
     window: Window = field(default_factory=Window)
     guard: Guard = field(default_factory=Guard)
     late: tuple[bool, ...] = ()
+    connect: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +105,16 @@ class Assessment:
             return Confidence.LOW
         return Confidence.HIGH if self.events >= config.enough_events else Confidence.MEDIUM
 
+    def idle_seconds(self, config: DemandConfig) -> float | None:
+        """How long an unused connection is worth keeping; None: as the pool is configured.
+
+        Not long, if opening another one when it is needed again makes nobody late.
+        """
+        connect = self.memory.connect
+        if self.gate is not None or connect is None:
+            return None
+        return config.idle_seconds if connect <= _QUICK * config.patience_seconds else None
+
     def is_strained(self, config: DemandConfig) -> bool:
         """Whether the pool is saturated while leases last suspiciously long.
 
@@ -143,7 +158,13 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
         top=top,
         gate=gate,
         events=window.events,
-        memory=DemandMemory(forecast=forecast, window=window, guard=guard, late=late),
+        memory=DemandMemory(
+            forecast=forecast,
+            window=window,
+            guard=guard,
+            late=late,
+            connect=memory.connect if seen.mean_connect is None else seen.mean_connect,
+        ),
     )
 
 

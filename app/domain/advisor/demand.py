@@ -190,6 +190,7 @@ class Demand:
             expected=None if action is Action.STABLE else self._effect(found, new_size),
             wanted=self._wanted(found, new_size),
             trial=trial,
+            idle_seconds=found.idle_seconds(self.config),
         )
 
     def _wanted(self, found: Assessment, new_size: int) -> int:

@@ -58,6 +58,7 @@ class PoolObservation:
         wait: how long those that got one waited, seconds.
         hold: how long the ended leases lasted, seconds.
         connect_failures: connects that failed.
+        mean_connect: seconds that opening a connection took; None if none was opened.
         leak_suspects: leases held for longer than the leak threshold, now.
         loop_lag_seconds: the longest standstill of the event loop.
         server: what the database did; None when nobody looked.
@@ -82,6 +83,7 @@ class PoolObservation:
     wait: Histogram
     hold: Histogram
     connect_failures: int = 0
+    mean_connect: float | None = None
     leak_suspects: int = 0
     loop_lag_seconds: float = 0.0
     server: ServerLoad | None = None

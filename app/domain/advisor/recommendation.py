@@ -191,6 +191,8 @@ class PoolSizingRecommendation:
         wanted: what the pool's load asks for, before anything held it back or cut it; None
             when the rule cannot tell it from new_size.
         trial: whether it proposes, or waits for, a trial of growth.
+        idle_seconds: seconds without use after which a connection is not worth keeping; None: as
+            the pool is configured. Who follows the advice need not change a size for this.
     """
 
     action: Action
@@ -203,3 +205,4 @@ class PoolSizingRecommendation:
     expected: Effect | None = None
     wanted: int | None = None
     trial: TrialPhase | None = None
+    idle_seconds: float | None = None
