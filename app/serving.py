@@ -17,10 +17,13 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.problems import respond
 from app.short_collections import short_collections
 
+# Of each connection. Asyncio would keep 64 KiB, which is a hundred beats of a stream.
+_MOST_UNSENT_BYTES = 8192
 _CUT_OFF = "The service is stopping; what became of the request is unknown."
 
 Serving = Callable[[uvicorn.Server], Coroutine[None, None, None]]
@@ -34,6 +37,7 @@ def run(app: FastAPI, serving: Serving, *, host: str, port: int, shutdown_second
         host=host,
         port=port,
         lifespan="on",
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -61,6 +65,19 @@ class Server(uvicorn.Server):
         if service is not None:
             service.snapshots.end()
         await super().shutdown(sockets)
+
+
+class Protocol(H11Protocol):
+    """HTTP, which keeps next to nothing for clients that do not read.
+
+    What is sent bit by bit waits for them instead: a thousand slow readers of a stream cost little
+    memory, and get beats that are new.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        transport.set_write_buffer_limits(high=_MOST_UNSENT_BYTES)
+        super().connection_made(transport)
 
 
 class LastWords:

@@ -32,7 +32,7 @@ _PATH = "/v1/pools?sort=-waiting"
 _START_DEADLINE = 240.0
 _SCRAPES = 40
 _READERS = 1000
-_BEATS_SECONDS = 20.0
+_LOOK_AT_MEMORY = (5, 10.0)
 
 Figures = dict[str, Any]
 
@@ -199,9 +199,11 @@ async def slow_readers(ours: Target) -> Figures:
         await asyncio.sleep(3)
         connected = ours.megabytes()
         during = [await _poll_ms(ours) for _ in range(3)]
-        await asyncio.sleep(_BEATS_SECONDS)
-        half_way = ours.megabytes()
-        await asyncio.sleep(_BEATS_SECONDS)
+        memory = []
+        times, seconds = _LOOK_AT_MEMORY
+        for _ in range(times):
+            await asyncio.sleep(seconds)
+            memory.append(ours.megabytes())
         during += [await _poll_ms(ours)]
         return {
             "readers": _READERS,
@@ -209,9 +211,8 @@ async def slow_readers(ours: Target) -> Figures:
             "poll_ms_with_readers": round(statistics.median(during), 2),
             "memory_mb_before": before[1],
             "memory_mb_connected": connected,
-            "memory_mb_half_way": half_way,
-            "memory_mb_after": ours.megabytes(),
-            "beats_meanwhile": round(2 * _BEATS_SECONDS / 0.1),
+            "memory_mb_each_10_s": memory,
+            "beats_meanwhile": round(times * seconds / 0.1),
         }
     finally:
         for reader in sockets:

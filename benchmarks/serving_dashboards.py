@@ -24,6 +24,7 @@ from app.domain.desired import DesiredPool
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
 from app.main import create_app
+from app.serving import Protocol
 from app.settings import Settings
 from app.short_collections import short_collections
 from benchmarks.ground import tenant
@@ -126,7 +127,13 @@ async def _serve(given: argparse.Namespace) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     listener.bind(("127.0.0.1", given.port))
     server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=given.keys, server_header=False)
+        uvicorn.Config(
+            app,
+            http="h11" if given.bare else Protocol,
+            log_config=None,
+            access_log=given.keys,
+            server_header=False,
+        )
     )
     serving = asyncio.create_task(server.serve([listener]), name="serving")
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets no event

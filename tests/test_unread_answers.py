@@ -1,0 +1,56 @@
+"""Serving clients that do not read: next to nothing is kept for them."""
+
+import asyncio
+import socket
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from app.serving import Protocol
+from tests.fixtures.waiting import eventually
+
+PIECE = b"x" * 1000
+# Room in the kernel, of which it takes double.
+ROOM = 4096
+
+
+async def test_what_nobody_reads_is_not_piled_up() -> None:
+    sent = 0
+
+    async def without_end(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal sent
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+            sent += 1
+            await asyncio.sleep(0)
+
+    listener, reader = socket.socket(), socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        without_end, http=Protocol, lifespan="off", log_config=None, timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listener]), name="serving")
+    try:
+        await eventually(lambda: server.started)
+        reader.setblocking(False)  # noqa: FBT003 - socket's signature
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(reader, listener.getsockname())
+        await loop.sock_sendall(reader, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        await eventually(lambda: sent > 5)
+        seen = -1
+
+        def is_at_rest() -> bool:
+            nonlocal seen
+            before, seen = seen, sent
+            return before == seen
+
+        await eventually(is_at_rest)
+        assert sent < 40
+    finally:
+        reader.close()
+        server.should_exit = True
+        await serving
