@@ -148,6 +148,10 @@ class AdvisorConfig(RequestBody):
         le=MAX_POOL_SIZE,
         description="demand: connections that the limit leaves to bursts.",
     )
+    idle_seconds: Positive | None = Field(
+        default=None,
+        description="demand: unused for so long a connection is closed where connects are quick.",
+    )
     dead_band: Share | None = Field(
         default=None, description="demand: share by which a size may be too large."
     )
