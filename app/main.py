@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 from fastapi import FastAPI
@@ -64,6 +66,9 @@ from app.pools.server_load import ServerLoads
 from app.postgres import Postgres, find_postgres
 from app.secret_key import keep_secret_key
 from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from app.api.otlp import Otlp
 
 # Requests have had their time when pools are closed; what is left then is cut soon.
 _LAST_LEASES_DEADLINE = 1.0
@@ -140,7 +145,10 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.loops.stop)
         stack.callback(service.snapshots.end)
-        _start_loops(settings, service, postgres.embedded)
+        otlp = _otlp(settings)
+        if otlp is not None:
+            stack.callback(otlp.close)
+        _start_loops(settings, service, postgres.embedded, otlp)
         yield service
 
 
@@ -205,7 +213,19 @@ async def _assemble(
     )
 
 
-def _start_loops(settings: Settings, service: Service, embedded: EmbeddedPostgres | None) -> None:
+def _otlp(settings: Settings) -> Otlp | None:
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from app.api.otlp import Otlp  # noqa: PLC0415 - what it needs is an extra
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"otlp_endpoint needs the extra poolkeeper[otel]: {error}.") from error
+    return Otlp(str(settings.otlp_endpoint))
+
+
+def _start_loops(
+    settings: Settings, service: Service, embedded: EmbeddedPostgres | None, otlp: Otlp | None
+) -> None:
     def poll_interval() -> float:
         return min(settings.poll_interval_seconds, service.advising.settings.interval)
 
@@ -228,6 +248,9 @@ def _start_loops(settings: Settings, service: Service, embedded: EmbeddedPostgre
         "check": (lambda: _CHECK_EVERY, service.checker.run_once),
         "reconcile": (lambda: settings.reconcile_interval_seconds, service.reconciler.run_once),
     }
+    if otlp is not None:
+        push = partial(otlp.push, service.exposition)
+        loops["otlp"] = (poll_interval, push)
     if embedded is not None:
         loops["embedded"] = (lambda: _LOOK_AFTER_EMBEDDED_EVERY, embedded.look_after)
     service.loops.start("loop lag", service.lag.watch())

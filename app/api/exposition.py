@@ -76,6 +76,11 @@ class Exposition:
             self.snapshot, self._families = snapshot, families
             self._bytes = {content_type: rendered}
 
+    @property
+    def families(self) -> Iterator[Metric]:
+        """What was prepared last, in no format yet; nothing before that."""
+        return self._families.collect() if self._families else iter(())
+
     async def newest(self, encode: Encode, content_type: str) -> bytes:
         """What was prepared last, in this format; nothing before that."""
         self._usual = encode, content_type

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AnyHttpUrl, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -188,8 +188,12 @@ class Settings(BaseSettings):
     metrics_tenants_always: list[TenantName] = []
     """Tenants that always have metrics of their own, whatever the others do."""
 
+    otlp_endpoint: AnyHttpUrl | None = None
+    """Where metrics of pools are pushed to after each poll, by OTLP over HTTP, such as
+    `http://collector:4318/v1/metrics`; by default nowhere. Needs the extra `otel`."""
+
     max_streams: int = Field(default=1000, ge=0, le=100_000)
-    """Most programs and pages that may follow the statistics at a time; 1000, some 100 MB if
+    """Most programs and pages that may follow the statistics at a time; 1000, some 60 MB if
     none of them reads what it is sent."""
 
     stats_window_seconds: Seconds = 300.0
@@ -251,6 +255,13 @@ class Settings(BaseSettings):
         if key is not None and len(key) < _SHORTEST_KEY:
             raise ValueError(f"At least {_SHORTEST_KEY} characters are needed")
         return key
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _holds_no_secret(cls, url: AnyHttpUrl | None) -> AnyHttpUrl | None:
+        if url is not None and (url.username or url.password):
+            raise ValueError("Give what proves who you are in OTEL_EXPORTER_OTLP_HEADERS")
+        return url
 
     @model_validator(mode="after")
     def _has_one_secret_key_at_most(self) -> Self:
