@@ -19,6 +19,8 @@ from benchmarks.peers import Borrow, asyncpg_pool, nothing, ours, psycopg_pool
 ROUNDS = 9
 CONCURRENCY = (1, 10, 100)
 HOLD = 0.02
+# Seconds for which the tenants at light load are watched, with and without a flood.
+_WATCHED = 2.5
 
 Work = Callable[[], Awaitable[object]]
 
@@ -225,13 +227,21 @@ async def _noise(manager: TenantPoolManager) -> None:
             await asyncio.sleep(HOLD)
 
 
+def _pauses(chance: random.Random) -> list[float]:
+    """Seconds between leases at random, twice a second on average, as long as it is watched."""
+    pauses = [chance.expovariate(2.0)]
+    while sum(pauses) < _WATCHED:
+        pauses.append(chance.expovariate(2.0))
+    return pauses[:-1]
+
+
 async def _light_load(manager: TenantPoolManager, names: list[str], *, seed: int) -> float:
     """p99 wait in seconds of tenants that lease for one hold, about twice a second each."""
     chance = random.Random(seed)
     waits: list[float] = []
 
     async def now_and_then(name: str) -> None:
-        for pause in [chance.expovariate(2.0) for _ in range(3)]:
+        for pause in _pauses(chance):
             await asyncio.sleep(pause)
             asked = perf_counter()
             async with manager.lease(name, timeout=60.0):

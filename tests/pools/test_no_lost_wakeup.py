@@ -20,7 +20,7 @@ from app.domain.errors import ServerFull, TenantLoginFailed, Unavailable
 from app.domain.pool import PoolConfig, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from app.pools.account import TenantAccount
-from app.pools.budget import is_modest
+from app.pools.budget import is_modest, most_reserved
 from app.pools.connection import PooledConnection
 from app.pools.driver import Login
 from app.pools.pool import TenantPool
@@ -251,7 +251,7 @@ class PoolMachine(RuleBasedStateMachine):
         if self.rests():
             for pool in self.pools:
                 modest = is_modest(pool.share_after(0))
-                reserve = max(1, round(self.server.budget.limit * 0.15))
+                reserve = most_reserved(self.server.budget.limit)
                 self.nobody_waits_in_vain(pool, reserved=0 if modest else reserve)
         self.accounts_are_right()
 

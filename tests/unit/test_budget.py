@@ -272,6 +272,25 @@ def test_a_modest_claim_finds_a_place_free_and_the_next_is_cleared_behind_it() -
     assert first.closing + second.closing == 1
 
 
+@pytest.mark.parametrize(("lately", "free"), [(1, 1), (2, 2), (5, 3)])
+def test_of_twenty_places_three_stay_free_once_as_many_pools_used_one_lately(
+    lately: int, free: int
+) -> None:
+    budget = TimedBudget(20)
+    used = [Pool(str(number), budget).with_idle(1) for number in range(lately)]
+    noisy = flooded(budget, 20 - lately)
+    for pool in used:
+        while pool.closing:
+            pool.close_one()
+    while noisy.connecting:
+        noisy.connect()
+    assert budget.limit - budget.used == free
+    newcomers = [Pool(f"new {number}", budget) for number in range(free)]
+    for newcomer in newcomers:
+        newcomer.ask()
+    assert [newcomer.connecting for newcomer in newcomers] == [1] * free
+
+
 def test_who_is_alone_or_among_floods_only_has_everything() -> None:
     budget = TimedBudget(14)
     one, other = Pool("one", budget), Pool("other", budget)

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.pools.budget import is_modest
+from app.pools.budget import is_modest, most_reserved
 from tests.unit.claimant import Pool, TimedBudget
 
 # Enough for a reserve of two: one idle connection, and one place that stays free.
@@ -171,7 +171,7 @@ class BudgetMachine(RuleBasedStateMachine):
     @precondition(lambda self: not any(pool.connecting or pool.closing for pool in self.pools))
     @invariant()
     def at_rest_nobody_wants_what_another_could_spare(self) -> None:
-        reserve = max(1, round(self.budget.limit * 0.15))
+        reserve = most_reserved(self.budget.limit)
         for pool in self.pools:
             if pool.unserved:
                 modest = is_modest(pool.share_after(0))
