@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from time import perf_counter
 
 _OLDEST = 2
-# Seconds; about a hundred thousand objects. Twenty milliseconds is what the loop may stand still.
-_LONG = 0.01
+# Seconds; about fifty thousand objects. Twenty milliseconds is what the loop may stand still.
+_LONG = 0.005
 # Objects, some tens of megabytes: not worth a long stop.
 _FEW = 500_000
 

@@ -254,18 +254,18 @@ def test_a_modest_claim_is_not_refused_what_a_flood_is() -> None:
 
 
 def test_a_modest_claim_finds_a_place_free_and_the_next_is_cleared_behind_it() -> None:
-    budget = TimedBudget(14)
+    budget = TimedBudget(9)
     first, second = Pool("first", budget).with_idle(1), Pool("second", budget).with_idle(1)
-    noisy = flooded(budget, 6)
-    noisy.max_size = 14
-    noisy.waiting = 14
+    noisy = flooded(budget, 4)
+    noisy.max_size = 9
+    noisy.waiting = 9
     noisy.pump()
     for _ in range(noisy.connecting):
         noisy.connect()
     for pool in (first, second):
         while pool.closing:
             pool.close_one()
-    assert (budget.used, first.idle + second.idle) == (13, 1)
+    assert (budget.used, first.idle + second.idle) == (8, 1)
     newcomer = Pool("newcomer", budget)
     newcomer.ask()
     assert newcomer.connecting == 1
