@@ -101,7 +101,9 @@ async def tenant_transaction(ground: Ground) -> dict[str, Figure]:
                 await connection.fetchval("select 1")
 
         return {
-            str(concurrency): await ratios(mine, theirs, times=(600, 600), concurrency=concurrency)
+            str(concurrency): await ratios(
+                mine, theirs, times=(2000, 2000), concurrency=concurrency
+            )
             for concurrency in CONCURRENCY
         }
 

@@ -19,8 +19,8 @@ How long an unused connection is kept is part of what `demand` advises: 10 secon
 opening another one makes nobody late. The other rules say nothing about it. Whoever would give
 all of them the same 10 seconds (`poolkeeper simulate --idle-seconds 10`) finds them nearer.
 The parameters of `demand` were chosen on made-up loads. That a shorter idle time might help was
-first seen on parts of the traces, with 300, 60, 30 and 10 seconds; 10 was then taken because made-up
-loads alone say so.
+first seen on parts of the traces, with 300, 60, 30 and 10 seconds; 10 was then taken because
+made-up loads alone say so.
 Each cell is the mean over the seeds ± its standard deviation; a single seed has no spread.
 
 *Connections* are those open, averaged over time, and not the limits. *Regret* is
