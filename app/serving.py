@@ -31,6 +31,8 @@ Serving = Callable[[uvicorn.Server], Coroutine[None, None, None]]
 
 def run(app: FastAPI, serving: Serving, *, host: str, port: int, shutdown_seconds: float) -> bool:
     """Run *app* by *serving* it until SIGTERM or Ctrl-C; whether it started and ended well."""
+    # FastAPI puts off routes and document until they are asked for, and keeps the loop with them.
+    app.openapi()
     last_words = LastWords(app)
     config = uvicorn.Config(
         last_words,

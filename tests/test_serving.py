@@ -26,6 +26,17 @@ def test_a_run_leaves_the_log_as_it_was() -> None:
     assert logging.getLogger("uvicorn.error").filters == before
 
 
+def test_routes_and_document_are_made_before_the_loop_runs() -> None:
+    app = FastAPI()
+    made: list[bool] = []
+
+    async def look(_: uvicorn.Server) -> None:
+        made.append(app.openapi_schema is not None)
+
+    run(app, look, host="127.0.0.1", port=0, shutdown_seconds=1)
+    assert made == [True]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_the_demos_first_clearing_ends_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: signal.Signals

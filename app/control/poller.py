@@ -32,7 +32,7 @@ POLLER = Actor(name="poller")
 # After so many pools the loop gets a turn, so that a poll never keeps it for long.
 _SLICE = 50
 # Rows encoded at once, for the same reason.
-_BATCH = 500
+_BATCH = 200
 
 _log = structlog.get_logger(__name__)
 

@@ -53,27 +53,40 @@ class SelfCheck:
 
     async def run_once(self) -> None:
         """Look at what is due."""
-        due = [(server, self._due(server)) for server in self._manager.servers.values()]
+        opened = await self._opened()
+        servers = list(self._manager.servers.values())
+        due = [(server, await self._due(server, opened)) for server in servers]
         async with asyncio.TaskGroup() as group:
             for server, accounts in due:
                 look = self.look_at(server, accounts)
                 group.create_task(look, name=f"check: isolation on {server.name}")
 
-    def _due(self, server: Server) -> list[TenantAccount]:
+    async def _opened(self) -> set[str]:
+        """The pools opened since the last look, on any server."""
+        opened = set()
+        for count, pool in enumerate(list(self._manager.pools()), start=1):
+            if pool not in self._seen:
+                self._seen.add(pool)
+                opened.add(pool.pool_id)
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+        return opened
+
+    async def _due(self, server: Server, opened: set[str]) -> list[TenantAccount]:
         now = monotonic()
-        opened = {pool.pool_id for pool in self._manager.pools() if pool not in self._seen}
-        self._seen.update(self._manager.pools())
         everybody = now >= self._next.get(server.name, now)
         if everybody:
             interval = self._manager.config(PoolStrategy.PER_TENANT).health_check_interval
             self._next[server.name] = now + interval
-        return [
-            account
-            for account in self._manager.accounts.values()
-            if account.tenant.spec.server == server.name
-            and _exists(account)
-            and (everybody or account.isolation is None or account.tenant.spec.pool_id in opened)
-        ]
+        due = []
+        for count, account in enumerate(list(self._manager.accounts.values()), start=1):
+            spec = account.tenant.spec
+            is_due = everybody or account.isolation is None or spec.pool_id in opened
+            if is_due and spec.server == server.name and _exists(account):
+                due.append(account)
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+        return due
 
     async def look_at(self, server: Server, accounts: Iterable[TenantAccount]) -> None:
         """Look at the roles of these tenants of *server*, and report on each of its accounts.

@@ -25,7 +25,7 @@ from app.pools.pool import TenantPool
 
 FRESH_SECONDS = 1.0
 # A turn of the loop ends after so many seconds.
-_TURN = 0.004
+_TURN = 0.002
 # Taking snapshots on demand leaves at least so many parts in one of the time to everything else.
 _REST = 4
 # Percentiles forget in steps of a tenth of their window; until half of that is over they stand.

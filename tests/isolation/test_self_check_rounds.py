@@ -9,6 +9,7 @@ import pytest
 from app.control.keeper import PoolChange
 from app.control.self_check import SelfCheck
 from app.domain.tenant import PoolStrategy
+from app.pools.driver import Login
 from app.pools.isolation.repair import Repair, repair
 from app.pools.server import Server
 from tests.fixtures.control import PERSON, Control
@@ -41,6 +42,26 @@ async def test_a_round_looks_at_everybody_with_one_connection_a_server(
         pass
     await control.self_check.run_once()
     assert opened == 2, "a pool that was opened is looked at"
+
+
+async def test_a_pool_just_opened_is_looked_at_whichever_server_it_is_on(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    await control.self_check.run_once()
+    servers = control.manager.servers
+    # One that is asked before the tenant's own, and where nobody lives.
+    monkeypatch.setattr(control.manager, "servers", {"other": _away(), **servers})
+    before = control.manager.account("acme").isolation
+    async with control.manager.lease("acme"):
+        pass
+    await control.self_check.run_once()
+    assert control.manager.account("acme").isolation is not before
+
+
+def _away() -> Server:
+    login = Login(host="127.0.0.1", port=1, user="nobody", password="", database="none")
+    return Server("other", login, max_connecting=1, kept_free=0)
 
 
 async def test_a_server_that_is_away_leaves_the_last_report(
