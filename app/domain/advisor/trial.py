@@ -109,6 +109,8 @@ class Guard:
         """What to remember once *seen* is known, and the verdict if a growth is on trial."""
         guard = self._grown(config, seen) if seen.max_size != self.now.size else self
         if not is_saturated(config, seen):
+            if guard.before is None and not guard.now.ticks:
+                return guard, None
             calm = replace(guard, now=Stretch(size=seen.max_size), before=None)
             return calm, None if guard.before is None else Verdict.VOID
         now = guard.now
