@@ -46,6 +46,7 @@ class PooledConnection:
         generation: the server's generation when it was opened; an older one is stale.
         is_prepared: whether it ran what its strategy has each connection run first.
         is_closed: whether the connection is known to be gone; asyncpg's own method.
+        begun: what it has run for its next lease already, empty if nothing.
         account: who leases it now, None when nobody does.
         borrower: the task and line that does, as far as known.
         suspected: whether this lease was reported as a possible leak.
@@ -58,6 +59,7 @@ class PooledConnection:
         "_open_transaction",
         "_proxy",
         "account",
+        "begun",
         "borrower",
         "checked_at",
         "epoch",
@@ -93,6 +95,7 @@ class PooledConnection:
         _notice_silence(raw)
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
+        self.begun = ""
         self.account: TenantAccount | None = None
         self.borrower: Borrower | None = None
         self.suspected = self.is_prepared = False

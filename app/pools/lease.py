@@ -5,6 +5,10 @@ still in place, commit or rollback, reset). The reset leaves nothing to the next
 SQL-level PREPARE, which only a new connection forgets: trusted SQL in the shared strategy,
 the tenant's own business in the others. The first round trip also shows whether the
 connection still works, so no other test is needed; a dead one is replaced unseen.
+
+While callers wait, the round trip after the work also begins the lease that will probably be
+next, which then needs none of its own. Who is next is decided afterwards, as ever: whoever
+comes instead rolls back what was begun, and begins anew.
 """
 
 from __future__ import annotations
@@ -125,11 +129,12 @@ class Lease:
         """Borrow a connection that has proved to work, inside the tenant's context."""
         borrower = Borrower()
         deadline = monotonic() + self._timeout
+        first = opening(self._isolation, self._account.tenant.spec, self._terms)
         while True:
             remaining = deadline - monotonic()
             pool = await self._source.open_pool(self._account, remaining)
-            connection = await pool.acquire(self._account, deadline - monotonic())
-            if await self._begin(pool, connection):
+            connection = await pool.acquire(self._account, deadline - monotonic(), first)
+            if await self._begin(pool, connection, first):
                 break
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
@@ -162,16 +167,21 @@ class Lease:
             connection.withdraw()
             self._pool.release(connection, reusable=clean)
 
-    async def _begin(self, pool: TenantPool, connection: PooledConnection) -> bool:
-        """Make the first round trip; False if the connection turned out to be dead.
+    async def _begin(self, pool: TenantPool, connection: PooledConnection, statements: str) -> bool:
+        """Make the first round trip, unless the last lease's clean-up has begun this one already.
+
+        False if the connection turned out to be dead.
 
         Counted as a use of that connection like any other, so every acquisition has its release.
         """
         begun = False
-        statements = opening(self._isolation, self._account.tenant.spec, self._terms)
-        if not connection.is_prepared and self._isolation.preparation:
+        if connection.begun:
+            was_meant = connection.begun == statements
+            statements = "" if was_meant else "; ".join(filter(None, ("ROLLBACK", statements)))
+            connection.begun = ""
+        elif not connection.is_prepared and self._isolation.preparation:
             statements = f"{self._isolation.preparation}; {statements}"
-        if not statements and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
+        elif not statements and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
             statements = "SELECT 1"
         try:
             if statements:
@@ -200,10 +210,16 @@ class Lease:
             raise LeaseLost
         if self._terms.transaction and commit and not raw.is_in_transaction():
             raise StatementEndedLease
-        statements = closing(self._isolation, self._account.tenant.spec, self._terms, commit=commit)
+        ahead = ""
+        if self._terms.transaction and not self._terms.read_only:
+            # It is known to take writes, so what the next lease begins with cannot fail.
+            ahead = self._pool.foresee(connection)
+        spec = self._account.tenant.spec
+        statements = closing(self._isolation, spec, self._terms, commit=commit, ahead=ahead)
         self._pool.round_trips.begin(connection, _CLEANUP_DEADLINE)
         try:
             await connection.run(statements)
+            connection.begun = ahead
         except driver.CONNECTION_ERRORS as error:
             raise LeaseLost from error
         except asyncpg.DivisionByZeroError as error:
@@ -237,11 +253,18 @@ def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
     return "; ".join(filter(None, statements))
 
 
-def closing(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit: bool) -> str:
-    """The statements after the work, for one round trip; a failing proof prevents the commit."""
-    if commit and terms.transaction:
-        return f"{isolation.proof(spec)}; COMMIT; {RESET}; {isolation.unlock}"
-    return f"ROLLBACK; {RESET}; {isolation.unlock}"
+def closing(
+    isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit: bool, ahead: str = ""
+) -> str:
+    """The statements after the work, for one round trip; a failing proof prevents the commit.
+
+    With *ahead*, what the next lease begins with, the reset is a transaction of its own: without
+    that it would be part of the next lease's, and undone if that is rolled back.
+    """
+    end = f"{isolation.proof(spec)}; COMMIT" if commit and terms.transaction else "ROLLBACK"
+    if ahead:
+        return f"{end}; {_BEGIN}; {RESET}; {isolation.unlock}; COMMIT; {ahead}"
+    return f"{end}; {RESET}; {isolation.unlock}"
 
 
 def _leaves_connection_usable(error: BaseException | None) -> bool:

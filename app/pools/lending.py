@@ -127,8 +127,12 @@ class LendingPool:
         """Whether it takes no new lease any more."""
         return self.state in (PoolState.DRAINING, PoolState.CLOSED)
 
-    async def acquire(self, account: TenantAccount, timeout: float) -> PooledConnection:
+    async def acquire(
+        self, account: TenantAccount, timeout: float, opening: str = ""
+    ) -> PooledConnection:
         """Lend a connection to *account* within *timeout* seconds.
+
+        *opening* is what its lease will run first; it may come back as `connection.begun`.
 
         Raises:
             PoolTimeout: none became free in time.
@@ -137,23 +141,39 @@ class LendingPool:
             ServerUnavailable, ServerFull, TenantLoginFailed: none can be opened.
         """
         now = monotonic()
-        return self._take_idle(account, now) or await self._wait(account, timeout, now)
+        roster = self._roster
+        idle = roster.idle
+        if idle and (self.state is _READY or self._works) and account.may_lease:
+            while idle:
+                connection = idle.pop()
+                if roster.is_current(connection, now):
+                    self._lend(connection, account, now, since=now)
+                    if not self._busy:
+                        self._busy = True
+                        self._on_busy(self)
+                    return connection
+                roster.begin_close(connection)
+        return await self._wait(account, timeout, now, opening)
 
     def release(self, connection: PooledConnection, *, reusable: bool) -> None:
         """Take back a lent connection; one that is not *reusable* is closed in the background."""
         now = monotonic()
         if not self._take_back(connection, now):
             return
+        roster = self._roster
         usable = reusable and self._is_usable(connection, now)
         if not usable or self.state is not _READY or self.server.budget.is_contended:
             self._put_back(connection, now, usable=usable)
-        elif self._waiters and (waiter := self._waiters.next()) is not None:
+        elif not self._waiters:
+            # Nothing becomes possible by this, so no pump is needed.
+            roster.stow(connection, now)
+            if not roster.lent:
+                self._busy = False
+                self._on_quiet(self)
+        elif (waiter := self._waiters.next()) is not None:
             self._hand(connection, waiter, now)
         else:
-            # Nothing becomes possible by this, so no pump is needed.
-            self._roster.stow(connection, now)
-            if not self._roster.lent:
-                self._note_quiet()
+            roster.stow(connection, now)
 
     def _lend(
         self, connection: PooledConnection, account: TenantAccount, now: float, *, since: float
@@ -192,11 +212,12 @@ class LendingPool:
         return (self.recorder, account.recorder)
 
     async def _wait(
-        self, account: TenantAccount, timeout: float, asked_at: float
+        self, account: TenantAccount, timeout: float, asked_at: float, opening: str
     ) -> PooledConnection:
         self._refuse_newcomer(account)
-        loop = asyncio.get_running_loop()
-        waiter = Waiter(account, loop.create_future(), since=asked_at, deadline=asked_at + timeout)
+        future = asyncio.get_running_loop().create_future()
+        deadline = asked_at + timeout
+        waiter = Waiter(account, future, since=asked_at, deadline=deadline, opening=opening)
         self._waiters.add(waiter)
         self._note_busy()
         if self._roster.idle or self._roster.open < self.size.max_size:
@@ -246,21 +267,6 @@ class LendingPool:
             self.pump()
         elif self._take_back(connection, now):
             self._put_back(connection, now, usable=self._is_usable(connection, now))
-
-    def _take_idle(self, account: TenantAccount, now: float) -> PooledConnection | None:
-        roster = self._roster
-        idle = roster.idle
-        if not idle or not self._works or not account.may_lease:
-            return None
-        while idle:
-            connection = idle.pop()
-            if roster.is_current(connection, now):
-                self._lend(connection, account, now, since=now)
-                if not self._busy:
-                    self._note_busy()
-                return connection
-            roster.begin_close(connection)
-        return None
 
     def pump(self) -> None:
         """Hand over what is idle, open what is missing, and say so when it becomes quiet."""
@@ -350,7 +356,7 @@ class LendingPool:
         """Whether *connection*, which is in no place now, may stay."""
         roster = self._roster
         return (
-            (self.state is _READY or self.state is _WARMING_UP)
+            (self.state is _READY or self._works)
             and roster.is_current(connection, now)
             and roster.has_room(self.size.max_size)
         )

@@ -16,6 +16,7 @@ from app.domain.errors import PoolDraining, TenantDeleting
 from app.domain.flow import PoolFlow
 from app.domain.pool import PoolSize, PoolState
 from app.pools.account import TenantAccount
+from app.pools.connection import PooledConnection
 from app.pools.lending import LendingPool
 from app.pools.suspect import LeakSuspect
 
@@ -41,6 +42,21 @@ class TenantPool(LendingPool):
     """
 
     idle_seconds: float | None = None
+
+    def foresee(self, connection: PooledConnection) -> str:
+        """What *connection*, about to come back, may begin its next lease with; empty if nothing.
+
+        A guess, which binds nobody: who is next is decided when it is back.
+        """
+        if (
+            not self._waiters
+            or self.state is not PoolState.READY
+            or self.server.budget.is_contended
+            or not self._roster.is_current(connection, monotonic())
+        ):
+            return ""
+        waiter = self._waiters.foresee(connection.account) if connection.account else None
+        return waiter.opening if waiter is not None else ""
 
     def open(self) -> None:
         """Begin to work, and to open the first connections."""

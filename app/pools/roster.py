@@ -110,8 +110,13 @@ class Roster:
     def stow(self, connection: PooledConnection, now: float) -> None:
         """Put *connection* among the idle ones; the last one in is the first one out."""
         connection.idle_since = connection.checked_at = now
-        self.idle.append(connection)
         self._server.budget.used_now(self._owner, now)
+        if connection.begun:
+            # Nobody came for it: it must not lie about in a transaction.
+            self.checking.add(connection)
+            self._start(self._undo(connection), "undo")
+        else:
+            self.idle.append(connection)
 
     def begin_open(self) -> None:
         """Open a connection, whose place in the budget is taken already."""
@@ -180,11 +185,15 @@ class Roster:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
 
-    async def _answers(self, connection: PooledConnection) -> bool:
+    async def _undo(self, connection: PooledConnection) -> None:
+        connection.begun = ""
+        await self._answers(connection, "ROLLBACK")
+
+    async def _answers(self, connection: PooledConnection, question: str = "SELECT 1") -> bool:
         answered = False
         try:
             # asyncpg's own deadline: an answer that came while our loop stood still counts.
-            await connection.raw.execute("SELECT 1", timeout=_CHECK_DEADLINE)
+            await connection.raw.execute(question, timeout=_CHECK_DEADLINE)
             answered = True
         except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
             self._recorder.health_check_failures += 1

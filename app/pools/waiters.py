@@ -25,9 +25,14 @@ _GRACE = 0.05
 
 
 class Waiter:
-    """One caller, and the future it awaits."""
+    """One caller, and the future it awaits.
 
-    __slots__ = ("account", "deadline", "future", "since")
+    Attributes:
+        opening: what its lease will run first.
+        foreseen: whether a connection that comes back soon is expected to be for it.
+    """
+
+    __slots__ = ("account", "deadline", "foreseen", "future", "opening", "since")
 
     def __init__(
         self,
@@ -36,12 +41,15 @@ class Waiter:
         *,
         since: float,
         deadline: float,
+        opening: str = "",
     ) -> None:
         """Wait on behalf of *account* from *since* until *deadline*, in monotonic seconds."""
         self.account = account
         self.future = future
         self.since = since
         self.deadline = deadline
+        self.opening = opening
+        self.foreseen = False
 
     @property
     def handed(self) -> PooledConnection | None:
@@ -109,6 +117,33 @@ class WaitQueue:
             head = queue[0]
             if best is None or (account.share, head.since) < (best.account.share, best.since):
                 best = head
+        return best
+
+    def foresee(self, leaving: TenantAccount) -> Waiter | None:
+        """Who will probably be next when *leaving* has given a lease back; None if unknown.
+
+        Nobody is foreseen twice, so that connections which come back together have one each.
+        """
+        leaving.leased -= 1
+        try:
+            return self._foresee()
+        finally:
+            leaving.leased += 1
+
+    def _foresee(self) -> Waiter | None:
+        best: Waiter | None = None
+        least = 0.0
+        for account, queue in self._queues.items():
+            if not account.may_lease:
+                continue
+            for place, waiter in enumerate(queue):
+                if not waiter.foreseen:
+                    share = account.share_with(place)
+                    if best is None or (share, waiter.since) < (least, best.since):
+                        best, least = waiter, share
+                    break
+        if best is not None:
+            best.foreseen = True
         return best
 
     def pop(self, waiter: Waiter) -> None:

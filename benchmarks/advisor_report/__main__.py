@@ -23,6 +23,7 @@ def main() -> None:
     """Write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", default="", help="folder of CSV files; none are skipped aloud")
+    parser.add_argument("--only-traces", action="store_true", help="leave out made-up loads")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trace-seeds", type=int, help="seeds for the traces, as many by default")
     parser.add_argument("--arrivals", type=Arrivals, default=Arrivals.POISSON)
@@ -31,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     trace_seeds = options.trace_seeds or options.seeds
     files = sorted(Path(options.traces).glob("*.csv")) if options.traces else []
-    made_up = [Case(name=name.value) for name in ScenarioName]
+    made_up = [] if options.only_traces else [Case(name=name.value) for name in ScenarioName]
     recorded = [Case(name=file.stem, trace=file) for file in files]
     everything = [
         *jobs(recorded, range(1, trace_seeds + 1), options.arrivals),
@@ -57,7 +58,10 @@ def main() -> None:
 
 def _notes(options: argparse.Namespace, files: list[Path], trace_seeds: int) -> list[str]:
     """What was done and what was left out."""
-    notes = [f"{options.seeds} seeds; requests of a bin spread as {options.arrivals.value}."]
+    spread = f"requests of a bin spread as {options.arrivals.value}"
+    notes = [
+        f"{'No made-up loads' if options.only_traces else f'{options.seeds} seeds'}; {spread}."
+    ]
     if files:
         names = ", ".join(file.stem for file in files)
         notes.append(

@@ -67,7 +67,9 @@ def verdicts(results: Results, traces: Sequence[str]) -> list[Verdict]:
     found = [verdict for trace in traces for verdict in _on_trace(results, trace)]
     if traces:
         found += _regrets(results, traces)
-    return found + _on_made_up(results)
+    if ScenarioName.STEADY.value in results:
+        found += _on_made_up(results)
+    return found
 
 
 def _on_trace(results: Results, load: str) -> list[Verdict]:

@@ -42,7 +42,13 @@ class Caller:
     def __init__(self, pool: TenantPool, owner: TenantAccount) -> None:
         self.pool = pool
         self.account = owner
-        self.task = asyncio.create_task(pool.acquire(owner, _FAR), name="caller")
+        self.opening = f"begin for {owner.tenant.spec.id}"
+        self.task = asyncio.create_task(self._acquire(), name="caller")
+
+    async def _acquire(self) -> PooledConnection:
+        connection = await self.pool.acquire(self.account, _FAR, self.opening)
+        connection.begun = ""
+        return connection
 
     @property
     def waits(self) -> bool:
@@ -55,9 +61,12 @@ class Caller:
             return None
         return self.task.result()
 
-    def give_back(self, *, reusable: bool = True) -> None:
-        """Return what it was lent."""
-        self.pool.release(self.task.result(), reusable=reusable)
+    def give_back(self, *, reusable: bool = True, ahead: bool = False) -> None:
+        """Return what it was lent, perhaps with the next lease begun on it."""
+        connection = self.task.result()
+        if reusable and ahead:
+            connection.begun = self.pool.foresee(connection)
+        self.pool.release(connection, reusable=reusable)
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -132,8 +141,10 @@ class PoolMachine(RuleBasedStateMachine):
         for _ in range(callers):
             self.do(lambda: self.callers.append(Caller(pool, owner)))
 
-    @rule(data=st.data(), reusable=st.booleans(), also_cancel=st.booleans())
-    def give_back(self, data: st.DataObject, *, reusable: bool, also_cancel: bool) -> None:
+    @rule(data=st.data(), reusable=st.booleans(), ahead=st.booleans(), also_cancel=st.booleans())
+    def give_back(
+        self, data: st.DataObject, *, reusable: bool, ahead: bool, also_cancel: bool
+    ) -> None:
         holding = [caller for caller in self.callers if caller.holds]
         if not holding:
             return
@@ -144,7 +155,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.callers.remove(caller)
 
         def act() -> None:
-            caller.give_back(reusable=reusable)
+            caller.give_back(reusable=reusable, ahead=ahead)
             if unlucky:
                 unlucky.task.cancel()
 
@@ -240,7 +251,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     def rests(self) -> bool:
         return not any(
-            pool._retry or pool._roster.connecting or pool._roster.closing for pool in self.pools
+            pool._retry or pool._roster.connecting or pool._roster.closing or pool._roster.checking
+            for pool in self.pools
         )
 
     @invariant()
@@ -305,6 +317,11 @@ class PoolMachine(RuleBasedStateMachine):
             own = [caller for caller in self.callers if caller.account is owner]
             assert owner.waiting == sum(caller.waits for caller in own)
             assert owner.leased == sum(caller.holds is not None for caller in own)
+
+    @invariant()
+    def what_is_idle_has_begun_nothing(self) -> None:
+        for pool in getattr(self, "pools", []):
+            assert not any(connection.begun for connection in pool._roster.idle)
 
     @invariant()
     def what_is_open_was_taken_from_the_budget(self) -> None:

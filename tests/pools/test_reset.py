@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from app.domain.errors import StatementEndedLease
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools.account import TenantAccount
@@ -110,6 +111,33 @@ async def test_without_the_reset_it_would_be_left(
     async with manager.lease("acme") as connection:
         await connection.execute(leave)
     assert await peek(manager, look) == leak
+
+
+@pytest.mark.parametrize("vector", LEFT_BEHIND)
+async def test_nothing_is_left_to_a_borrower_who_waits_even_if_it_rolls_back(
+    manager: TenantPoolManager, acme: TenantAccount, database: Database, vector: str
+) -> None:
+    leave, look, leak = LEFT_BEHIND[vector]
+    async with database.connected() as admin:
+        await admin.execute("CREATE ROLE tenant_other; GRANT tenant_other TO tenant_acme")
+    seen: list[object] = []
+
+    async def next_one() -> None:
+        async with manager.lease("acme") as connection:
+            for _ in range(2):
+                with contextlib.suppress(asyncpg.ObjectNotInPrerequisiteStateError):
+                    seen.append(await connection.fetchval(look))
+                # Out of the transaction that was begun along with the reset.
+                await connection.execute("ROLLBACK")
+
+    async with manager.lease("acme") as connection:
+        await connection.execute(leave)
+        waiting = asyncio.create_task(next_one(), name="next")
+        await eventually(lambda: acme.waiting == 1)
+    with pytest.raises(StatementEndedLease):
+        await waiting
+    assert leak not in seen
+    assert acme.recorder.opened == 1
 
 
 async def test_a_listeners_callback_is_not_left(

@@ -105,6 +105,28 @@ def test_a_tie_goes_to_whoever_waits_longest(queue: WaitQueue, comes: Newcomer) 
     assert all_served(queue) == waiters
 
 
+def test_as_long_as_nothing_changes_those_foreseen_are_served_in_that_order(
+    queue: WaitQueue, comes: Newcomer
+) -> None:
+    accounts = [account("one"), account("heavy", weight=3), account("other")]
+    for number in range(12):
+        comes(accounts[number % 3])
+    accounts[0].leased = 1
+    foreseen = list(iter(lambda: queue.foresee(accounts[0]), None))
+    assert len(foreseen) == 12
+    accounts[0].leased = 0
+    assert all_served(queue) == foreseen
+
+
+def test_a_tenant_at_its_own_cap_is_not_foreseen(queue: WaitQueue, comes: Newcomer) -> None:
+    capped, other = account("capped", max_leases=1), account("other")
+    capped.leased = other.leased = 1
+    waiter = comes(capped)
+    assert queue.foresee(other) is None
+    assert queue.foresee(capped) is waiter
+    assert (capped.leased, other.leased) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("heavy", "light", "split"), [(3, 1, (6, 2)), (1, 1, (4, 4)), (7, 1, (7, 1)), (2, 6, (2, 6))]
 )
@@ -263,6 +285,13 @@ class WaitQueueMachine(RuleBasedStateMachine):
         assert served(self.queue) is expected
         if expected is not None:
             self.waiting.remove(expected)
+
+    @rule()
+    def foresee(self) -> None:
+        for leaving in self.accounts:
+            if leaving.leased:
+                foreseen = self.queue.foresee(leaving)
+                assert foreseen is None or foreseen.account is leaving or foreseen.account.may_lease
 
     @rule(tenant=tenants)
     def release(self, tenant: int) -> None:
