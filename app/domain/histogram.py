@@ -152,10 +152,11 @@ class RollingHistogram:
         """Count one duration that ended at *now*."""
         if now >= self._ends_at:
             self._turn(now)
-        # As in Histogram: this is done four times a lease, and a call would double what it takes.
+        # Histogram.record once more: four times a lease a call would double what it takes.
         current = self._current
         bucket = floor(log2(seconds) * _BUCKETS_PER_OCTAVE) if seconds > _SMALLEST else _ZERO_BUCKET
-        current.longest = max(current.longest, seconds)
+        if seconds > current.longest:  # noqa: PLR1730 - as in Histogram
+            current.longest = seconds
         try:
             current.counts[bucket] += 1
         except KeyError:
