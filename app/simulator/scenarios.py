@@ -36,6 +36,9 @@ class ScenarioName(StrEnum):
     FLASH_CROWD = "flash-crowd"
     """10 requests/s, within 30 seconds 150, which wear off over minutes."""
 
+    JOBS = "jobs"
+    """Nothing, and 60 requests/s for a minute every 15 minutes."""
+
     OVERLOAD = "overload"
     """A quarter of what the server can do at best, then 1.25 times that for 20 minutes."""
 
@@ -93,6 +96,11 @@ def _flash_crowd(_hold: float) -> Scenario:
     return _alone([*_level(10, 10 * _MINUTE), *rise, *fall])
 
 
+def _jobs(_hold: float) -> Scenario:
+    once = [*_level(0, 14 * _MINUTE), *_level(60, _MINUTE)]
+    return _alone(once * 8)
+
+
 def _overload(hold: float) -> Scenario:
     knee = Knee(connections=50)
     capacity = knee.connections / hold / knee.stretch(50)
@@ -128,6 +136,7 @@ _SCENARIOS: Mapping[ScenarioName, Callable[[float], Scenario]] = {
     ScenarioName.BURST: _burst,
     ScenarioName.DIURNAL: _diurnal,
     ScenarioName.FLASH_CROWD: _flash_crowd,
+    ScenarioName.JOBS: _jobs,
     ScenarioName.OVERLOAD: _overload,
     ScenarioName.NOISY_NEIGHBOUR: _noisy_neighbour,
 }

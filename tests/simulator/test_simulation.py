@@ -190,7 +190,7 @@ def test_bursts_make_more_callers_late() -> None:
 def test_every_scenario_says_what_its_name_says(name: ScenarioName) -> None:
     case = scenario(name, 0.15)
     rates = case.load.total_rates
-    assert min(rates) > 0
+    assert min(rates) > 0 or name is ScenarioName.JOBS
     assert (
         max(rates)
         == {
@@ -200,6 +200,7 @@ def test_every_scenario_says_what_its_name_says(name: ScenarioName) -> None:
             ScenarioName.BURST: 80,
             ScenarioName.DIURNAL: 60,
             ScenarioName.FLASH_CROWD: 150,
+            ScenarioName.JOBS: 60,
             ScenarioName.OVERLOAD: pytest.approx(200, rel=0.01),
             ScenarioName.NOISY_NEIGHBOUR: pytest.approx(600),
         }[name]

@@ -247,8 +247,8 @@ def test_a_size_a_little_too_large_is_left_alone() -> None:
     assert f" of {enough + 8} with {ALLOWANCE} more for bursts; giving back 8" in advice.reason
 
 
-def test_an_idle_pool_gives_back_all_but_one() -> None:
-    assert obeyed(20, [IDLE] * 300)[-1] == 1
+def test_an_idle_pool_gives_back_all_but_one_and_the_allowance_for_what_comes_rarely() -> None:
+    assert obeyed(60, [IDLE] * 300)[-1] == 1 + ALLOWANCE
 
 
 BUSY: dict[str, Any] = {"rate": 20.0, "hold": 0.1}
@@ -274,11 +274,12 @@ def test_unused_connections_are_not_kept_for_long_where_opening_another_makes_no
 
 def test_long_leases_in_use_are_kept() -> None:
     held = {"rate": 0.0, "active": 7.0}
-    assert 8 <= obeyed(20, [{"rate": 40.0}] * 10 + [held] * 300)[-1] <= 9
+    size = obeyed(60, [{"rate": 40.0}] * 10 + [held] * 300)[-1]
+    assert 8 + ALLOWANCE <= size <= 9 + ALLOWANCE
 
 
 def test_a_new_pool_is_not_judged_by_silence_before_the_window_is_over() -> None:
-    advice = told([seen(20)] * 60)
+    advice = told([seen(60)] * 60)
     assert {each.reason_code for each in advice[:50]} == {ReasonCode.TOO_FEW_EVENTS}
     assert advice[-1].action is Action.SCALE_DOWN
 

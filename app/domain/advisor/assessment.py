@@ -154,7 +154,7 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
         lateness=lateness,
         needed=needed,
         desired=desired,
-        allowance=_allowance(config, forecast, window),
+        allowance=_allowance(config, forecast),
         top=top,
         gate=gate,
         events=window.events,
@@ -174,14 +174,15 @@ def _needed(config: DemandConfig, load: Load, seen: PoolObservation, top: int) -
     return max(least, min(ceil(seen.mean_active), top))
 
 
-def _allowance(config: DemandConfig, forecast: Forecast, window: Window) -> int:
+def _allowance(config: DemandConfig, forecast: Forecast) -> int:
     """Connections that the limit leaves to bursts.
 
     Connections are opened when callers need them: a limit costs nothing until a burst uses it,
-    and without it the burst waits for the next look. An unused pool keeps none, and where leases
-    last longer because of each other a burst would only make them slower.
+    and without it the burst waits for the next look. So a pool that nobody uses keeps the
+    allowance too: what runs once an hour would be late every time. Where leases last longer
+    because of each other there is none, for a burst would only make them slower.
     """
-    return config.burst_allowance if window.events and not forecast.is_inflated(config) else 0
+    return 0 if forecast.is_inflated(config) else config.burst_allowance
 
 
 def _late_step(config: DemandConfig, seen: PoolObservation) -> int:
