@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 
 from app.api.deps import Service
 from app.api.key import Scope, key_for, new_token
@@ -54,8 +55,12 @@ class Turns:
         elif self._task is not None:
             self._task.cancel()
         wall, computing = self._wall * 1000, self._computing * 1000
-        text = f'{{"longest_turn_ms":{wall:.1f},"longest_turn_computing_ms":{computing:.1f}}}'
-        return Response(text)
+        told = {
+            "longest_turn_ms": round(wall, 1),
+            "longest_turn_computing_ms": round(computing, 1),
+            "set_aside_objects": gc.get_freeze_count(),
+        }
+        return JSONResponse(told)
 
     async def _watch(self) -> None:
         while True:
@@ -85,13 +90,6 @@ async def _open_pools(service: Service, count: int) -> None:
         pool.recorder.lease_ended(0.02, monotonic())
         if number % _TOGETHER == 0:
             await next_turn()
-
-
-def _look_at_everything() -> None:
-    """The collector's long stop that opening so many pools leads to: once, and not measured."""
-    # The first notices how much there is, the second looks at it.
-    gc.collect()
-    gc.collect()
 
 
 async def _busy(service: Service) -> None:
@@ -156,7 +154,6 @@ async def _serve(given: argparse.Namespace) -> None:
         await _open_pools(app.state.service, given.pools)
         app.state.service.snapshots.outdate()
         await app.state.service.snapshots.current()
-        _look_at_everything()
         busy = asyncio.create_task(_busy(app.state.service), name="bench: busy")
         serving.add_done_callback(lambda _: busy.cancel())
     sys.stdout.write(f"ready {token}\n")

@@ -11,8 +11,10 @@ async def next_turn() -> None:
 
     What a slice leaves behind mostly lives until the next round replaces it, and what it replaced
     is freed at once. So Python's collector, which counts the difference, runs rarely then, and
-    has to look at the whole round in one stop: 50 ms for ten thousand pools. Hence what lives is
-    set aside slice by slice, which costs nothing; `app.short_collections` looks at it again.
+    has to look at the whole round in one stop: 50 ms for ten thousand pools. Hence it looks at
+    each slice by itself, and what lives then is set aside; `app.short_collections` looks at that
+    again. Without the look what others gave up meanwhile would be set aside too, and stay.
     """
+    gc.collect()
     gc.freeze()
     await asyncio.sleep(0)
