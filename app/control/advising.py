@@ -24,7 +24,13 @@ from app.control.obeying import Obeying, facts_of, moves, within
 from app.control.observing import Observing
 from app.control.tiering import Tiering
 from app.control.turn import next_turn
-from app.domain.advisor import Action, MoveSuggestion, PoolSizingRecommendation, ServerAdvisor
+from app.domain.advisor import (
+    Action,
+    MoveSuggestion,
+    PoolSizingRecommendation,
+    ReasonCode,
+    ServerAdvisor,
+)
 from app.domain.desired import AdvisorRule, AdvisorSettings
 from app.domain.event import Actor
 from app.domain.mode import AdvisorMode
@@ -210,10 +216,22 @@ class Advising:
             self.adjustments_total += 1
             if self._book.dismissed(pool.pool_id, advice, pool.size.max_size):
                 held = "somebody dismissed this a short while ago"
+            elif not is_followed and self._can_wait(pool, advice):
+                held = "callers come in time without it; in mode `apply` it would be done"
             else:
                 made, held = await self._recommend(pool, advice)
         self._verdicts[pool.pool_id] = Verdict(datetime.now(UTC), advice, held)
         return made
+
+    def _can_wait(self, pool: TenantPool, advice: PoolSizingRecommendation) -> bool:
+        """Whether no person need be told: only room for bursts is meant, and none was late.
+
+        Every pool in use is advised that room, so a person would see nothing else.
+        """
+        if advice.reason_code is not ReasonCode.ROOM_FOR_BURSTS:
+            return False
+        aim = self._settings.demand
+        return pool.recorder.late_share(aim.patience_seconds, monotonic()) <= aim.late_share
 
     async def _recommend(
         self, pool: TenantPool, advice: PoolSizingRecommendation

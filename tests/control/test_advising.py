@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from uuid import uuid4
 
 import pytest
@@ -14,7 +15,13 @@ import pytest
 from app.control.keeper import PoolChange
 from app.control.obeying import ADVISOR, Caution
 from app.control.tiering import Tiering
-from app.domain.advisor import Action, Move, ReasonCode, TieringConfig
+from app.domain.advisor import (
+    Action,
+    Move,
+    PoolSizingRecommendation,
+    ReasonCode,
+    TieringConfig,
+)
 from app.domain.desired import AdvisorRule
 from app.domain.errors import (
     CatalogUnavailable,
@@ -459,3 +466,41 @@ async def test_what_the_database_does_is_seen(control: Control) -> None:
     assert load.lock_share > 0.0
     assert load.idle_in_transaction_share > 0.0
     assert load.running < 1.0
+
+
+ROOM = PoolSizingRecommendation(
+    action=Action.SCALE_UP,
+    current_size=5,
+    new_size=20,
+    reason_code=ReasonCode.ROOM_FOR_BURSTS,
+    reason="A burst would wait.",
+)
+
+
+async def test_of_room_for_bursts_alone_no_person_is_told_as_long_as_callers_come_in_time(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pool = control.manager.find("acme")
+    assert pool is not None
+    assert await control.advising._conclude(pool, ROOM) == 0
+    held = control.advising.verdicts["acme"].held
+    assert held == "callers come in time without it; in mode `apply` it would be done"
+    assert control.advising.open == {}
+    pool.recorder.lease_begun(0.2, monotonic())
+    pool.recorder.lease_ended(0.1, monotonic())
+    assert await control.advising._conclude(pool, ROOM) == 1
+    assert control.advising.open["acme"].advice.new_size == 20
+
+
+async def test_room_for_bursts_is_given_in_mode_apply_before_anybody_is_late(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    await in_mode(control, AdvisorMode.APPLY)
+    async with control.manager.lease("acme"):
+        pool = control.manager.find("acme")
+    assert pool is not None
+    assert await control.advising._conclude(pool, ROOM) == 1
+    assert pool.size.max_size == 20
