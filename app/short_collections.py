@@ -7,7 +7,7 @@ in the next one; since Python starts those whenever a quarter was added, none ta
 
 What was set aside and is given up in a cycle later would stay for ever. So once twice as much is
 set aside as after the last look at everything, everything is looked at again: a long stop, but
-one for each doubling only, and garbage never outgrows what lives.
+one for each doubling only, and garbage never outgrows what lives, or what ten thousand pools are.
 """
 
 from __future__ import annotations
