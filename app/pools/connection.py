@@ -22,6 +22,7 @@ from app.pools.suspect import Borrower, LeakSuspect
 
 if TYPE_CHECKING:
     from app.pools.account import TenantAccount
+    from app.pools.waiters import Waiter
 
 # A connection lives between 90 % and 100 % of its limit, so that those opened together do not
 # all expire together and reconnect as a herd.
@@ -46,12 +47,13 @@ class PooledConnection:
         generation: the server's generation when it was opened; an older one is stale.
         is_prepared: whether it ran what its strategy has each connection run first.
         is_closed: whether the connection is known to be gone; asyncpg's own method.
+        foreseen: who will probably lease it next, while the last lease is cleaned up.
         begun: what it has run for its next lease already, empty if nothing.
         account: who leases it now, None when nobody does.
         borrower: the task and line that does, as far as known.
         suspected: whether this lease was reported as a possible leak.
         opened_at: when it was opened.
-        leased_at, idle_since, checked_at: when that last began.
+        leased_at, idle_since, checked_at, begun_at: when that last began.
     """
 
     __slots__ = (
@@ -60,10 +62,12 @@ class PooledConnection:
         "_proxy",
         "account",
         "begun",
+        "begun_at",
         "borrower",
         "checked_at",
         "epoch",
         "expires_at",
+        "foreseen",
         "generation",
         "idle_since",
         "is_closed",
@@ -96,11 +100,12 @@ class PooledConnection:
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
         self.begun = ""
+        self.foreseen: Waiter | None = None
         self.account: TenantAccount | None = None
         self.borrower: Borrower | None = None
         self.suspected = self.is_prepared = False
         self.expires_at = now + max_lifetime * (1 - jitter)
-        self.opened_at = self.leased_at = self.idle_since = self.checked_at = now
+        self.opened_at = self.leased_at = self.idle_since = self.checked_at = self.begun_at = now
 
     @property
     def was_cut(self) -> bool:

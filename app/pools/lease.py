@@ -8,7 +8,8 @@ connection still works, so no other test is needed; a dead one is replaced unsee
 
 While callers wait, the round trip after the work also begins the lease that will probably be
 next, which then needs none of its own. Who is next is decided afterwards, as ever: whoever
-comes instead rolls back what was begun, and begins anew.
+comes instead rolls back what was begun, and begins anew. The now() of such a lease is the time
+of that round trip's beginning, always after its borrower asked.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ _BEGIN_DEADLINE = 2.0
 _CLEANUP_DEADLINE = 5.0
 # A connection used more recently than this, in seconds, need not be tested before its use.
 _BYPASS_WINDOW = 0.5
+# Of a statement, in seconds: Postgres counts milliseconds in 31 bits.
+_LONGEST_TIMEOUT = 2_147_483
 _UNKNOWN_STATEMENT = "26000"
 _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
@@ -115,8 +118,11 @@ class Lease:
         """Prepare a lease for *account*; nothing is borrowed before it is entered.
 
         Raises:
-            InvalidInput: for a shared tenant without a transaction.
+            InvalidInput: for a shared tenant without a transaction; for a timeout that Postgres
+                does not take.
         """
+        if not 0 <= (terms.statement_timeout or 0) <= _LONGEST_TIMEOUT:
+            raise InvalidInput("statement_timeout must be between 0 and 2147483 seconds.")
         if account.tenant.spec.is_shared and not terms.transaction:
             raise InvalidInput("A shared pool lends connections inside a transaction only.")
         self._source = source
@@ -128,13 +134,16 @@ class Lease:
     async def __aenter__(self) -> asyncpg.Connection:
         """Borrow a connection that has proved to work, inside the tenant's context."""
         borrower = Borrower()
-        deadline = monotonic() + self._timeout
+        asked_at = monotonic()
+        deadline = asked_at + self._timeout
         first = opening(self._isolation, self._account.tenant.spec, self._terms)
+        # What is run without a transaction no rollback would undo.
+        ahead = first if self._terms.transaction else ""
         while True:
             remaining = deadline - monotonic()
             pool = await self._source.open_pool(self._account, remaining)
-            connection = await pool.acquire(self._account, deadline - monotonic(), first)
-            if await self._begin(pool, connection, first):
+            connection = await pool.acquire(self._account, deadline - monotonic(), ahead)
+            if await self._begin(pool, connection, self._missing(connection, first, asked_at)):
                 break
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
@@ -167,22 +176,29 @@ class Lease:
             connection.withdraw()
             self._pool.release(connection, reusable=clean)
 
-    async def _begin(self, pool: TenantPool, connection: PooledConnection, statements: str) -> bool:
-        """Make the first round trip, unless the last lease's clean-up has begun this one already.
+    def _missing(self, connection: PooledConnection, first: str, asked_at: float) -> str:
+        """What is to be run on *connection* yet, before the work; empty if nothing.
 
-        False if the connection turned out to be dead.
+        A transaction begun before the borrower asked is not for it: its now() would lie before.
+        """
+        if connection.begun:
+            is_meant = connection.begun == first and connection.begun_at >= asked_at
+            connection.begun = ""
+            if is_meant and not connection.is_closed():
+                return ""
+            return "; ".join(filter(None, ("ROLLBACK", first)))
+        if not connection.is_prepared and self._isolation.preparation:
+            return f"{self._isolation.preparation}; {first}"
+        if not first and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
+            return "SELECT 1"
+        return first
+
+    async def _begin(self, pool: TenantPool, connection: PooledConnection, statements: str) -> bool:
+        """Make the first round trip; False if the connection turned out to be dead.
 
         Counted as a use of that connection like any other, so every acquisition has its release.
         """
         begun = False
-        if connection.begun:
-            was_meant = connection.begun == statements
-            statements = "" if was_meant else "; ".join(filter(None, ("ROLLBACK", statements)))
-            connection.begun = ""
-        elif not connection.is_prepared and self._isolation.preparation:
-            statements = f"{self._isolation.preparation}; {statements}"
-        elif not statements and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
-            statements = "SELECT 1"
         try:
             if statements:
                 pool.round_trips.begin(connection, _BEGIN_DEADLINE)
@@ -212,15 +228,17 @@ class Lease:
             raise StatementEndedLease
         ahead = ""
         if self._terms.transaction and not self._terms.read_only:
-            # It is known to take writes, so what the next lease begins with cannot fail.
+            # It takes writes, so to begin cannot fail, and nobody else's failure be told here.
             ahead = self._pool.foresee(connection)
         spec = self._account.tenant.spec
         statements = closing(self._isolation, spec, self._terms, commit=commit, ahead=ahead)
         self._pool.round_trips.begin(connection, _CLEANUP_DEADLINE)
+        sent_at = monotonic()
         try:
             await connection.run(statements)
-            connection.begun = ahead
-        except driver.CONNECTION_ERRORS as error:
+            connection.begun, connection.begun_at = ahead, sent_at
+        except (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError) as error:
+            # Cancelled before the commit, or after it.
             raise LeaseLost from error
         except asyncpg.DivisionByZeroError as error:
             raise StatementEndedLease from error

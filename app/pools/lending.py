@@ -291,7 +291,7 @@ class LendingPool:
         if self.state is PoolState.WARMING_UP:
             floor = max(floor, self.size.warmup_size)
         wanted = max(
-            self._waiters.servable - len(roster.idle) - roster.connecting,
+            self._waiters.servable - len(roster.idle) - roster.connecting - roster.undoing,
             floor - roster.live - roster.connecting,
         )
         return max(0, min(wanted, room))
@@ -301,7 +301,7 @@ class LendingPool:
 
         Connections being opened, and so many that are *promised*, have found their waiters before.
         """
-        return self._waiters.share_after(self._roster.connecting + promised)
+        return self._waiters.share_after(self._roster.connecting + self._roster.undoing + promised)
 
     def shed_idle(self, *, fresh: bool, keep: int = 0) -> bool:
         """Begin to close its longest unused idle connection above min_size; False if it has none.
@@ -312,7 +312,7 @@ class LendingPool:
         return self._roster.live > max(self.size.min_size, keep) and self._roster.shed(fresh=fresh)
 
     def admit(self, connection: PooledConnection) -> None:
-        """Take in a connection that was just opened."""
+        """Take in a connection that is in no place, and works: just opened, or undone."""
         now = monotonic()
         self._backoff = _FIRST_RETRY
         if self._is_usable(connection, now):

@@ -55,8 +55,9 @@ class TenantPool(LendingPool):
             or not self._roster.is_current(connection, monotonic())
         ):
             return ""
-        waiter = self._waiters.foresee(connection.account) if connection.account else None
-        return waiter.opening if waiter is not None else ""
+        if connection.account is not None:
+            connection.foreseen = self._waiters.foresee(connection.account)
+        return connection.foreseen.opening if connection.foreseen else ""
 
     def open(self) -> None:
         """Begin to work, and to open the first connections."""

@@ -33,7 +33,7 @@ class Owner(Claimant, Protocol):
     """The pool, as its roster knows it."""
 
     def admit(self, connection: PooledConnection) -> None:
-        """Take in a connection that was just opened."""
+        """Take in a connection that is in no place, and works."""
 
     def open_failed(self, error: Unavailable) -> None:
         """Take note that one could not be opened."""
@@ -58,6 +58,8 @@ class Roster:
         self.checking: set[PooledConnection] = set()
         self.connecting = 0
         self.closing = 0
+        # Of those being checked, the ones that only have to forget what was begun.
+        self.undoing = 0
         self.epoch = 0
         self._owner = owner
         self._name = name
@@ -105,6 +107,9 @@ class Roster:
             connection.account = None
         connection.borrower = None
         connection.suspected = False
+        if connection.foreseen is not None:
+            connection.foreseen.foreseen = False
+            connection.foreseen = None
         self.lent.discard(connection)
 
     def stow(self, connection: PooledConnection, now: float) -> None:
@@ -114,6 +119,7 @@ class Roster:
         if connection.begun:
             # Nobody came for it: it must not lie about in a transaction.
             self.checking.add(connection)
+            self.undoing += 1
             self._start(self._undo(connection), "undo")
         else:
             self.idle.append(connection)
@@ -186,14 +192,27 @@ class Roster:
             await asyncio.gather(*unfinished, return_exceptions=True)
 
     async def _undo(self, connection: PooledConnection) -> None:
-        connection.begun = ""
-        await self._answers(connection, "ROLLBACK")
+        undone = False
+        try:
+            await connection.raw.execute("ROLLBACK", timeout=_CHECK_DEADLINE)
+            connection.begun = ""
+            undone = True
+        except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
+            pass
+        finally:
+            self.checking.discard(connection)
+            self.undoing -= 1
+            if undone:
+                self._owner.admit(connection)
+            else:
+                self.begin_close(connection)
+                self._owner.pump()
 
-    async def _answers(self, connection: PooledConnection, question: str = "SELECT 1") -> bool:
+    async def _answers(self, connection: PooledConnection) -> bool:
         answered = False
         try:
             # asyncpg's own deadline: an answer that came while our loop stood still counts.
-            await connection.raw.execute(question, timeout=_CHECK_DEADLINE)
+            await connection.raw.execute("SELECT 1", timeout=_CHECK_DEADLINE)
             answered = True
         except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
             self._recorder.health_check_failures += 1

@@ -29,7 +29,7 @@ class Waiter:
 
     Attributes:
         opening: what its lease will run first.
-        foreseen: whether a connection that comes back soon is expected to be for it.
+        foreseen: whether a connection that is about to come back is expected to be for it.
     """
 
     __slots__ = ("account", "deadline", "foreseen", "future", "opening", "since")
@@ -122,7 +122,8 @@ class WaitQueue:
     def foresee(self, leaving: TenantAccount) -> Waiter | None:
         """Who will probably be next when *leaving* has given a lease back; None if unknown.
 
-        Nobody is foreseen twice, so that connections which come back together have one each.
+        Nobody is foreseen twice, so that connections which come back together have one each;
+        whoever asks unmarks who was `foreseen` when the connection is back.
         """
         leaving.leased -= 1
         try:
@@ -137,7 +138,7 @@ class WaitQueue:
             if not account.may_lease:
                 continue
             for place, waiter in enumerate(queue):
-                if not waiter.foreseen:
+                if not (waiter.foreseen or waiter.future.done()):
                     share = account.share_with(place)
                     if best is None or (share, waiter.since) < (least, best.since):
                         best, least = waiter, share

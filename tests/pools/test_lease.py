@@ -192,6 +192,32 @@ async def test_a_constraint_that_fails_at_commit_is_told(
     assert await notes(manager) == []
 
 
+async def test_a_commit_that_is_cancelled_promises_nothing(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async with manager.lease("acme") as connection:
+        await connection.execute(
+            """
+            CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN PERFORM pg_sleep(30); RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON note
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow();
+            """
+        )
+    with pytest.raises(LeaseLost):
+        async with manager.lease("acme", statement_timeout=0.05) as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+    assert await notes(manager) == []
+
+
+@pytest.mark.parametrize("seconds", [-1, 2_147_484, float("nan"), float("inf")])
+async def test_a_timeout_that_postgres_does_not_take_is_refused_at_once(
+    manager: TenantPoolManager, acme: TenantAccount, seconds: float
+) -> None:
+    with pytest.raises(InvalidInput, match="statement_timeout"):
+        manager.lease("acme", statement_timeout=seconds)
+
+
 async def test_a_shared_tenant_gets_no_lease_without_a_transaction(
     manager: TenantPoolManager,
 ) -> None:

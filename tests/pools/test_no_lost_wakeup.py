@@ -43,6 +43,7 @@ class Caller:
         self.pool = pool
         self.account = owner
         self.opening = f"begin for {owner.tenant.spec.id}"
+        self.ahead = ""
         self.task = asyncio.create_task(self._acquire(), name="caller")
 
     async def _acquire(self) -> PooledConnection:
@@ -61,11 +62,16 @@ class Caller:
             return None
         return self.task.result()
 
-    def give_back(self, *, reusable: bool = True, ahead: bool = False) -> None:
+    def clean_up(self) -> None:
+        """Begin to clean up, and the next lease with it."""
+        if not self.ahead:
+            self.ahead = self.pool.foresee(self.task.result())
+
+    def give_back(self, *, reusable: bool = True) -> None:
         """Return what it was lent, perhaps with the next lease begun on it."""
         connection = self.task.result()
-        if reusable and ahead:
-            connection.begun = self.pool.foresee(connection)
+        if reusable:
+            connection.begun = self.ahead
         self.pool.release(connection, reusable=reusable)
 
 
@@ -141,10 +147,13 @@ class PoolMachine(RuleBasedStateMachine):
         for _ in range(callers):
             self.do(lambda: self.callers.append(Caller(pool, owner)))
 
-    @rule(data=st.data(), reusable=st.booleans(), ahead=st.booleans(), also_cancel=st.booleans())
-    def give_back(
-        self, data: st.DataObject, *, reusable: bool, ahead: bool, also_cancel: bool
-    ) -> None:
+    @rule(data=st.data())
+    def clean_up(self, data: st.DataObject) -> None:
+        if holding := [caller for caller in self.callers if caller.holds]:
+            self.do(data.draw(st.sampled_from(holding)).clean_up)
+
+    @rule(data=st.data(), reusable=st.booleans(), also_cancel=st.booleans())
+    def give_back(self, data: st.DataObject, *, reusable: bool, also_cancel: bool) -> None:
         holding = [caller for caller in self.callers if caller.holds]
         if not holding:
             return
@@ -155,7 +164,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.callers.remove(caller)
 
         def act() -> None:
-            caller.give_back(reusable=reusable, ahead=ahead)
+            caller.give_back(reusable=reusable)
             if unlucky:
                 unlucky.task.cancel()
 
@@ -322,6 +331,13 @@ class PoolMachine(RuleBasedStateMachine):
     def what_is_idle_has_begun_nothing(self) -> None:
         for pool in getattr(self, "pools", []):
             assert not any(connection.begun for connection in pool._roster.idle)
+            assert pool._roster.undoing <= len(pool._roster.checking)
+
+    @invariant()
+    def whoever_is_foreseen_is_so_by_a_lent_connection(self) -> None:
+        for pool in getattr(self, "pools", []):
+            foreseen = {connection.foreseen for connection in pool._roster.lent}
+            assert {waiter for waiter in pool._waiters if waiter.foreseen} <= foreseen
 
     @invariant()
     def what_is_open_was_taken_from_the_budget(self) -> None:
