@@ -18,9 +18,8 @@ after 5 minutes without use; a *static* pool alone on its server holds all of it
 How long an unused connection is kept is part of what `demand` advises: 10 seconds here, since
 opening another one makes nobody late. The other rules say nothing about it. Whoever would give
 all of them the same 10 seconds (`poolkeeper simulate --idle-seconds 10`) finds them nearer.
-The parameters of `demand` were chosen on made-up loads. That a shorter idle time might help was
-first seen on parts of the traces, with 300, 60, 30 and 10 seconds; 10 was then taken because
-made-up loads alone say so.
+The parameters of `demand` were chosen on made-up loads; how blind it was to traces is
+[told beside its losses](../advisor.md#what-it-costs-and-where-it-loses).
 Each cell is the mean over the seeds ± its standard deviation; a single seed has no spread.
 
 *Connections* are those open, averaged over time, and not the limits. *Regret* is
