@@ -5,14 +5,14 @@ has no public name. asyncpg's version is pinned; `tests/pools/test_connection.py
 upgrade changes one of them.
 """
 
-# mypy: disable-error-code="attr-defined,arg-type,return-value"
+# mypy: disable-error-code="attr-defined,arg-type,return-value,no-any-return"
 # ruff: noqa: SLF001 - see above
 
 from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -112,14 +112,16 @@ class PooledConnection:
         """Whether it was closed without a farewell, so that its back-end may not know yet."""
         return bool(self.raw._aborted)
 
-    async def run(self, statements: str) -> None:
+    def run(self, statements: str) -> Awaitable[object]:
         """Run *statements* in one round trip; its deadline is `RoundTrips`' business.
+
+        Past `execute`, whose checks and loggers are the borrower's.
 
         Raises:
             asyncpg.PostgresError: one of them failed; the rest was not run.
             asyncpg.InterfaceError, OSError: the connection is gone.
         """
-        await self.raw.execute(statements)
+        return self.raw._protocol.query(statements, None)
 
     def cut(self) -> None:
         """Close it without a farewell, whatever it is doing."""
@@ -145,7 +147,8 @@ class PooledConnection:
             self.raw._listeners.clear()
             self.raw._log_listeners.clear()
             self.raw._query_loggers.clear()
-            self.raw._on_release()
+            # What `_on_release` does once nobody listens any more.
+            self.raw._pool_release_ctr += 1
         self.raw._top_xact = None
 
     def suspect(self, now: float) -> LeakSuspect:
