@@ -46,7 +46,7 @@ class PooledConnection:
         epoch: the pool's epoch when it was opened; an older one than the pool's is replaced.
         generation: the server's generation when it was opened; an older one is stale.
         is_prepared: whether it ran what its strategy has each connection run first.
-        is_closed: whether the connection is known to be gone; asyncpg's own method.
+        is_connected: whether the connection is not known to be gone; asyncpg's own method.
         foreseen: who will probably lease it next, while the last lease is cleaned up.
         begun: what it has run for its next lease already, empty if nothing.
         account: who leases it now, None when nobody does.
@@ -70,7 +70,7 @@ class PooledConnection:
         "foreseen",
         "generation",
         "idle_since",
-        "is_closed",
+        "is_connected",
         "is_prepared",
         "leased_at",
         "opened_at",
@@ -91,7 +91,7 @@ class PooledConnection:
         """Note when it was opened and when it will have lived long enough."""
         jitter = random.uniform(0, _LIFETIME_JITTER)  # noqa: S311 - spreads load, hides nothing
         self.raw = raw
-        self.is_closed: Callable[[], bool] = raw.is_closed
+        self.is_connected: Callable[[], bool] = raw._protocol.is_connected
         self.pid = int(raw.get_server_pid())
         self.epoch = epoch
         self.generation = generation

@@ -184,7 +184,7 @@ class Lease:
         if connection.begun:
             is_meant = connection.begun == first and connection.begun_at >= asked_at
             connection.begun = ""
-            if is_meant and not connection.is_closed():
+            if is_meant and connection.is_connected():
                 return ""
             return "; ".join(filter(None, ("ROLLBACK", first)))
         if not connection.is_prepared and self._isolation.preparation:
@@ -222,7 +222,7 @@ class Lease:
     async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> None:
         connection.withdraw()
         raw = connection.raw
-        if connection.is_closed():
+        if not connection.is_connected():
             raise LeaseLost
         if self._terms.transaction and commit and not raw.is_in_transaction():
             raise StatementEndedLease

@@ -103,7 +103,7 @@ class LendingPool:
         return (
             f"<TenantPool {self.pool_id} {self.state}: {len(roster.lent)} active, "
             f"{len(roster.idle)} idle, {roster.connecting} connecting, {roster.closing} closing "
-            f"of {self.size.max_size}; {len(self._waiters)} waiting>"
+            f"of {self.size.max_size}; {self._waiters.count} waiting>"
         )
 
     @property
@@ -114,13 +114,13 @@ class LendingPool:
             total_connections=roster.live,
             idle_connections=roster.live - len(roster.lent),
             active_connections=len(roster.lent),
-            waiting_requests=len(self._waiters),
+            waiting_requests=self._waiters.count,
         )
 
     @property
     def is_busy(self) -> bool:
         """Whether somebody holds or awaits one of its connections."""
-        return bool(self._roster.lent or len(self._waiters))
+        return bool(self._roster.lent or self._waiters.count)
 
     @property
     def is_closing(self) -> bool:
@@ -164,7 +164,7 @@ class LendingPool:
         usable = reusable and self._is_usable(connection, now)
         if not usable or self.state is not _READY or self.server.budget.is_contended:
             self._put_back(connection, now, usable=usable)
-        elif not self._waiters:
+        elif not self._waiters.count:
             # Nothing becomes possible by this, so no pump is needed.
             roster.stow(connection, now)
             if not roster.lent:
@@ -233,10 +233,10 @@ class LendingPool:
             raise PoolDraining(f"The pool {self.pool_id} is {self.state}.")
         if not self.server.is_available:
             raise ServerUnavailable(self.server.unavailable_detail)
-        if len(self._waiters) >= self.config.max_waiting:
+        if self._waiters.count >= self.config.max_waiting:
             for recorder in self._recorders(account):
                 recorder.rejected += 1
-            raise PoolSaturated(f"{len(self._waiters)} callers wait for pool {self.pool_id}.")
+            raise PoolSaturated(f"{self._waiters.count} callers wait for pool {self.pool_id}.")
 
     def _time_out(self, waiter: Waiter) -> None:
         for recorder in self._recorders(waiter.account):

@@ -49,7 +49,7 @@ class TenantPool(LendingPool):
         A guess, which binds nobody: who is next is decided when it is back.
         """
         if (
-            not self._waiters
+            not self._waiters.count
             or self.state is not PoolState.READY
             or self.server.budget.is_contended
             or not self._roster.is_current(connection, monotonic())

@@ -82,7 +82,7 @@ class Roster:
     def is_current(self, connection: PooledConnection, now: float) -> bool:
         """Whether *connection* is neither gone, nor stale, nor too old."""
         return (
-            not connection.is_closed()
+            connection.is_connected()
             and connection.epoch == self.epoch
             and connection.generation == self._server.generation
             and now < connection.expires_at
@@ -259,7 +259,7 @@ class Roster:
         raw = connection.raw
         try:
             # A connection that broke off by itself may have left its back-end at work.
-            if cut or connection.is_closed() or not await _close_gracefully(connection):
+            if cut or not connection.is_connected() or not await _close_gracefully(connection):
                 raw.terminate()
                 await self._server.until_gone(connection.pid, self._login.user)
         finally:

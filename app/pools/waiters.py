@@ -71,19 +71,19 @@ class Waiter:
 
 
 class WaitQueue:
-    """Waiters by tenant, each with a deadline."""
+    """Waiters by tenant, each with a deadline.
+
+    Attributes:
+        count: how many callers wait.
+    """
 
     def __init__(self, *, on_overdue: Callable[[Waiter], None]) -> None:
         """Nobody waits. Who still does at the deadline is handed to *on_overdue*, to be failed."""
         self._queues: dict[TenantAccount, deque[Waiter]] = {}
-        self._count = 0
+        self.count = 0
         self._on_overdue = on_overdue
         self._timer: asyncio.TimerHandle | None = None
         self._graced = False
-
-    def __len__(self) -> int:
-        """How many callers wait."""
-        return self._count
 
     def add(self, waiter: Waiter) -> None:
         """Put *waiter* behind the others of its tenant."""
@@ -91,7 +91,7 @@ class WaitQueue:
         if queue is None:
             queue = self._queues[waiter.account] = deque()
         queue.append(waiter)
-        self._count += 1
+        self.count += 1
         waiter.account.waiting += 1
         self._watch(waiter)
 
@@ -156,7 +156,7 @@ class WaitQueue:
     def take_out(self, account: TenantAccount) -> list[Waiter]:
         """Take out and return everybody who waits on behalf of *account*."""
         theirs = list(self._queues.pop(account, ()))
-        self._count -= len(theirs)
+        self.count -= len(theirs)
         account.waiting -= len(theirs)
         return theirs
 
@@ -166,7 +166,7 @@ class WaitQueue:
         for waiter in everybody:
             waiter.account.waiting -= 1
         self._queues.clear()
-        self._count = 0
+        self.count = 0
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -210,7 +210,7 @@ class WaitQueue:
         return waiting if cap is None else max(0, min(waiting, cap - account.leased))
 
     def _taken(self, waiter: Waiter, queue: deque[Waiter]) -> None:
-        self._count -= 1
+        self.count -= 1
         waiter.account.waiting -= 1
         if not queue:
             del self._queues[waiter.account]

@@ -63,7 +63,7 @@ async def test_the_pid_is_known_after_the_end(database: Database) -> None:
     pooled = PooledConnection(raw, now=0, max_lifetime=60, epoch=0, generation=0)
     pid = raw.get_server_pid()
     raw.terminate()
-    assert pooled.is_closed()
+    assert not pooled.is_connected()
     assert pooled.pid == pid
 
 

@@ -72,7 +72,7 @@ def all_served_at_once(queue: WaitQueue) -> Iterator[Waiter]:
 
 def test_nobody_is_next_when_nobody_waits(queue: WaitQueue) -> None:
     assert queue.next() is None
-    assert (len(queue), queue.servable) == (0, 0)
+    assert (queue.count, queue.servable) == (0, 0)
 
 
 def test_within_a_tenant_the_first_to_come_is_the_first_served(
@@ -87,7 +87,7 @@ def test_within_a_tenant_the_first_to_come_is_the_first_served(
 def test_looking_at_the_next_takes_nobody_out(queue: WaitQueue, comes: Newcomer) -> None:
     first = comes(account())
     assert queue.next() is queue.next() is first
-    assert len(queue) == 1
+    assert queue.count == 1
 
 
 def test_between_tenants_the_one_that_holds_less_is_next(queue: WaitQueue, comes: Newcomer) -> None:
@@ -146,7 +146,7 @@ def test_a_tenant_at_its_own_cap_is_passed_over(queue: WaitQueue, comes: Newcome
     waiters = [comes(capped), comes(capped), comes(free), comes(free), comes(free)]
     assert queue.servable == 4
     assert all_served(queue) == [waiters[0], waiters[2], waiters[3], waiters[4]]
-    assert (len(queue), queue.servable, capped.waiting) == (1, 0, 1)
+    assert (queue.count, queue.servable, capped.waiting) == (1, 0, 1)
     capped.leased -= 1
     assert served(queue) is waiters[1]
 
@@ -166,7 +166,7 @@ def test_whoever_gave_up_is_skipped(queue: WaitQueue, comes: Newcomer) -> None:
     gone.future.cancel()
     failed.fail(PoolTimeout())
     assert queue.next() is last
-    assert (len(queue), acme.waiting) == (1, 1)
+    assert (queue.count, acme.waiting) == (1, 1)
     assert isinstance(failed.future.exception(), PoolTimeout)
 
 
@@ -175,17 +175,17 @@ def test_taking_a_waiter_out_twice_is_taking_it_out_once(queue: WaitQueue, comes
     first, second = comes(acme), comes(acme)
     queue.discard(first)
     queue.discard(first)
-    assert (len(queue), acme.waiting, queue.next()) == (1, 1, second)
+    assert (queue.count, acme.waiting, queue.next()) == (1, 1, second)
     queue.discard(second)
     queue.discard(second)
-    assert (len(queue), acme.waiting, queue.next()) == (0, 0, None)
+    assert (queue.count, acme.waiting, queue.next()) == (0, 0, None)
 
 
 def test_everybody_can_be_taken_out_at_once(queue: WaitQueue, comes: Newcomer) -> None:
     one, other = account("one"), account("other")
     waiters = [comes(one), comes(other), comes(one)]
     assert Counter(queue.clear()) == Counter(waiters)
-    assert (len(queue), one.waiting, other.waiting, queue.next()) == (0, 0, 0, None)
+    assert (queue.count, one.waiting, other.waiting, queue.next()) == (0, 0, 0, None)
 
 
 def test_shares_are_foretold_as_they_will_come(queue: WaitQueue, comes: Newcomer) -> None:
@@ -306,8 +306,8 @@ class WaitQueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_counts_add_up(self) -> None:
-        assert len(self.queue) == sum(each.waiting for each in self.accounts)
-        assert len(self.waiting) <= len(self.queue) <= len(self.waiting) + len(self.gone)
+        assert self.queue.count == sum(each.waiting for each in self.accounts)
+        assert len(self.waiting) <= self.queue.count <= len(self.waiting) + len(self.gone)
         for each in self.accounts:
             own = sum(waiter.account is each for waiter in self.waiting)
             assert own <= each.waiting <= own + sum(gone.account is each for gone in self.gone)
