@@ -59,6 +59,7 @@ class PooledConnection:
     __slots__ = (
         "__weakref__",
         "_open_transaction",
+        "_protocol",
         "_proxy",
         "account",
         "begun",
@@ -91,7 +92,8 @@ class PooledConnection:
         """Note when it was opened and when it will have lived long enough."""
         jitter = random.uniform(0, _LIFETIME_JITTER)  # noqa: S311 - spreads load, hides nothing
         self.raw = raw
-        self.is_connected: Callable[[], bool] = raw._protocol.is_connected
+        self._protocol = raw._protocol
+        self.is_connected: Callable[[], bool] = self._protocol.is_connected
         self.pid = int(raw.get_server_pid())
         self.epoch = epoch
         self.generation = generation
@@ -121,11 +123,13 @@ class PooledConnection:
             asyncpg.PostgresError: one of them failed; the rest was not run.
             asyncpg.InterfaceError, OSError: the connection is gone.
         """
-        return self.raw._protocol.query(statements, None)
+        return self._protocol.query(statements, None)
 
     def cut(self) -> None:
         """Close it without a farewell, whatever it is doing."""
         self.raw.terminate()
+        # asyncpg forgets it, and a borrower between two round trips would meet None.
+        self.raw._protocol = self._protocol
 
     def transaction_begun(self) -> None:
         """Tell asyncpg that a transaction was begun by our own statement.

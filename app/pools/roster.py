@@ -256,11 +256,10 @@ class Roster:
         self._owner.admit(connection)
 
     async def _close_one(self, connection: PooledConnection, *, cut: bool) -> None:
-        raw = connection.raw
         try:
             # A connection that broke off by itself may have left its back-end at work.
             if cut or not connection.is_connected() or not await _close_gracefully(connection):
-                raw.terminate()
+                connection.cut()
                 await self._server.until_gone(connection.pid, self._login.user)
         finally:
             self.closing -= 1

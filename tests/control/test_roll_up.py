@@ -38,8 +38,10 @@ async def test_polls_become_minutes_and_go_when_they_are_old(control: Control) -
 
 
 async def test_what_is_not_rolled_up_yet_is_not_deleted(control: Control) -> None:
-    """Fifteen minutes are more than one turn folds."""
-    await remembered(control, *(HOURS - timedelta(minutes=minute) for minute in range(15)))
+    """Fifteen minutes are more than one turn folds; of one hour, lest that be folded before."""
+    now = datetime.now(UTC)
+    age = now - Resolution.HOUR.begin(now - HOURS)
+    await remembered(control, *(age - timedelta(minutes=minute) for minute in range(15)))
     await control.poller.run_once()
     for turns in range(1, 30):
         report = await control.roll_up.run_once()

@@ -13,7 +13,8 @@ PRIVATE = (
     "_drop_local_type_cache",
     "_listeners",
     "_log_listeners",
-    "_on_release",
+    "_pool_release_ctr",
+    "_protocol",
     "_query_loggers",
     "_top_xact",
 )
@@ -65,6 +66,26 @@ async def test_the_pid_is_known_after_the_end(database: Database) -> None:
     raw.terminate()
     assert not pooled.is_connected()
     assert pooled.pid == pid
+
+
+async def test_a_borrower_between_two_round_trips_hears_that_it_was_cut(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = await database.connect()
+    pooled = PooledConnection(raw, now=0, max_lifetime=60, epoch=0, generation=0)
+    lent = pooled.lend()
+    prepare = asyncpg.Connection._get_statement  # type: ignore[attr-defined]
+
+    async def prepare_and_be_cut(*args: object, **options: object) -> object:
+        statement = await prepare(*args, **options)
+        pooled.cut()
+        return statement
+
+    monkeypatch.setattr(asyncpg.Connection, "_get_statement", prepare_and_be_cut)
+    with pytest.raises(asyncpg.InterfaceError):
+        await lent.fetchval("SELECT 1")
+    with pytest.raises(asyncpg.InterfaceError):
+        await pooled.run("SELECT 1")
 
 
 async def test_a_listener_of_its_end_hears_when_the_peer_closes(database: Database) -> None:
