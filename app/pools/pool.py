@@ -119,6 +119,7 @@ class TenantPool(LendingPool):
         self.pump()
         await self._until(lambda: not self._roster.checking, _SETTLE_DEADLINE)
         await self._roster.settle(_SETTLE_DEADLINE)
+        self.round_trips.stop()
         self.recorder.pool_closed(self._opened_at)
         self.server.detach(self)
         return Closure(closed=self.recorder.closed - closed_before, cut=len(cut))

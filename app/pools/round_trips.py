@@ -46,6 +46,12 @@ class RoundTrips:
         """The answer came, or will not."""
         self._due.pop(connection, None)
 
+    def stop(self) -> None:
+        """Look no more, unless another begins; nothing is under way any more."""
+        if self._timer is not None and not self._due:
+            self._timer.cancel()
+            self._timer = None
+
     def _look(self) -> None:
         now = monotonic()
         self._graced = not self._graced and now - self._look_at > _LATE
