@@ -261,6 +261,9 @@ async def test_a_plan_tells_steps_and_effects(api: Api) -> None:
         "leases_cut": 0,
     }
     ok(await api.client.put(pool, json={"min_size": 2, "max_size": 4}), 201)
+    opened = api.service.manager.find("acme")
+    assert opened is not None
+    await eventually(lambda: opened.metrics.total_connections == 2)
     with pytest.raises(LeaseLost):  # noqa: PT012 - it is raised when the block is left
         async with api.service.manager.lease("acme"):
             evicting = ok(await api.client.delete(f"{pool}?dry_run=true&mode=force"))

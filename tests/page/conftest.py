@@ -6,11 +6,11 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
 from tests.fixtures.browser import Tab
+from tests.fixtures.missing import missing
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import Served, served
 
@@ -32,7 +32,7 @@ async def browser() -> AsyncIterator[Browser]:
     """Chromium without a screen."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        pytest.skip("There is no chromium on this machine: the page was not looked at.")
+        missing("There is no chromium on this machine: the page was not looked at.")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
