@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from app.api import (
     advisor,
     credentials,
+    disconnect,
     docs,
     events,
     health,
@@ -79,6 +80,7 @@ def assemble(
     app.state.rendered = Rendered()
     app.state.costly = health.CostlyChecks()
     problems.install(app)
+    disconnect.install(app)
     app.add_exception_handler(Repeated, replay)
     # Outermost first: every refusal carries a request id, nothing is read of what strangers
     # send, and what is kept of an answer is what the caller would have been told.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
@@ -50,6 +50,7 @@ router = APIRouter(tags=["health"])
 async def metrics(
     service: ServiceDep,
     door: DoorDep,
+    request: Request,
     accept: Annotated[
         str | None, Header(max_length=1000, description="Formats the scraper understands.")
     ] = None,
@@ -67,17 +68,19 @@ async def metrics(
         await service.exposition.prepare(await service.snapshots.current())
     encode, content_type = choose_encoder(accept or "")
     polled = await service.exposition.newest(encode, content_type)
-    body = polled.removesuffix(_END) + encoded(ServiceCollector(service, door), encode)
+    collector = ServiceCollector(service, door, abandoned=request.app.state.abandoned)
+    body = polled.removesuffix(_END) + encoded(collector, encode)
     return Response(body, headers={"Content-Type": content_type})
 
 
 class ServiceCollector(Collector):
     """What the service says of itself, and of its servers."""
 
-    def __init__(self, service: Service, door: Door) -> None:
-        """Read from *service*, and who was refused from *door*."""
+    def __init__(self, service: Service, door: Door, *, abandoned: int) -> None:
+        """Read from *service*, and who was refused from *door*; so many requests were abandoned."""
         self._service = service
         self._door = door
+        self._abandoned = abandoned
 
     def collect(self) -> Iterator[Metric]:
         """Everything, as of now."""
@@ -130,6 +133,11 @@ class ServiceCollector(Collector):
         for by in ("key", "address"):
             limited.add_metric((by,), self._door.limited[by])
         yield limited
+        yield CounterMetricFamily(
+            "poolkeeper_requests_abandoned",
+            "Statements and uploads whose client disconnected before the answer.",
+            self._abandoned,
+        )
 
     def _itself(self) -> Iterator[Metric]:
         service = self._service

@@ -12,6 +12,7 @@ from app.api.auth import MAY_QUERY
 from app.api.body import JsonValue, RequestBody, Text
 from app.api.deadline import allow
 from app.api.deps import Limits, ServiceDep, TenantDep
+from app.api.disconnect import until_disconnect
 from app.api.plan import DryRunQuery, Plan, show_plan
 from app.api.problems import documented, invalid
 from app.api.strict_route import StrictRoute
@@ -121,7 +122,8 @@ async def run_query(
     Shared tenants may do this only where the operator has allowed it (`query_allowed` of the
     tenant): one role for all does not hold against hostile SQL. A write needs
     `"read_only": false`, else it answers 403. A statement that runs into its timeout answers
-    504, a pool without a free connection 503; neither has changed anything.
+    504, a pool without a free connection 503; neither has changed anything. If the client
+    disconnects, the statement is cancelled and rolled back, unless it is being committed already.
     """
     timeout, max_rows = _bounds(body, service.limits)
     refusal = query_refusal(service, service.manager.account(tenant).tenant.spec)
@@ -131,14 +133,14 @@ async def run_query(
         return show_plan(service, response, service.previews.query(tenant))
     strategy = service.manager.account(tenant).tenant.spec.strategy
     allow(request, timeout + service.manager.config(strategy).acquire_timeout)
-    async with service.manager.lease(
-        tenant, read_only=body.read_only, statement_timeout=timeout
-    ) as connection:
+    lease = service.manager.lease(tenant, read_only=body.read_only, statement_timeout=timeout)
+    async with until_disconnect(request) as run_to_the_end, lease as connection:
         began = monotonic()
         result = await statement.run(
             connection, body.sql, body.params, max_rows=max_rows, timeout=timeout
         )
         took = monotonic() - began
+        run_to_the_end()
     types = [column.type for column in result.columns]
     return QueryResult(
         columns=[QueryColumn(name=column.name, type=column.type) for column in result.columns],

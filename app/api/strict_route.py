@@ -21,7 +21,9 @@ from fastapi.params import Query
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from app.api.disconnect import Abandoned
 from app.api.idempotency import claim
 from app.api.problems import invalid
 from app.api.versions import tags_of
@@ -32,6 +34,17 @@ _NOTHING: tuple[object, ...] = (None, {})
 
 class StrictRequest(Request):
     """A request whose body is strict JSON or none."""
+
+    async def body(self) -> bytes:
+        """The body; read once.
+
+        Raises:
+            Abandoned: the client disconnected in the middle of it.
+        """
+        try:
+            return await super().body()
+        except ClientDisconnect as error:
+            raise Abandoned from error
 
     async def json(self) -> Any:  # noqa: ANN401 - Starlette's signature
         """The parsed body; parsed once.

@@ -1,0 +1,196 @@
+"""A client leaves before its answer: its statement ends, and what must not end goes on."""
+
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from app.pools.account import TenantAccount
+from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.listening import Address, Client, connected, listening
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+SLEEP = {"sql": "select pg_sleep(60)"}
+SLOW_FUNCTION = """
+create function slow() returns trigger language plpgsql as
+$$ begin perform pg_sleep(1); return null; end $$
+"""
+SLOW_COMMIT = """
+create constraint trigger slow after insert on note deferrable initially deferred
+for each row execute function slow()
+"""
+Leave = Callable[[Client], None]
+
+
+def close(client: Client) -> None:
+    client.writer.close()
+
+
+def half_close(client: Client) -> None:
+    client.writer.write_eof()
+
+
+@pytest.fixture
+async def api(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Api]:
+    """The application; a pool of per_tenant has one connection."""
+    async with serving(database, catalog_database, tmp_path, per_tenant_pool_size=1) as api:
+        yield api
+
+
+@pytest.fixture
+async def address(api: Api) -> AsyncIterator[Address]:
+    """Where it answers."""
+    async with listening(api.app) as address:
+        yield address
+
+
+@pytest.fixture
+async def account(api: Api) -> TenantAccount:
+    """A provisioned tenant."""
+    await api.tenant("acme")
+    return api.service.manager.account("acme")
+
+
+async def sleeping(database: Database) -> int:
+    async with database.connected() as admin:
+        return int(
+            await admin.fetchval(
+                "select count(*) from pg_stat_activity"
+                " where wait_event = 'PgSleep' and datname = current_database()"
+            )
+        )
+
+
+async def sleeps(database: Database) -> bool:
+    return await sleeping(database) == 1
+
+
+async def sleeps_no_more(database: Database) -> bool:
+    return await sleeping(database) == 0
+
+
+def has_abandoned(api: Api, count: int) -> bool:
+    return bool(api.app.state.abandoned == count)
+
+
+@pytest.mark.parametrize("leave", [close, half_close, Client.reset])
+async def test_its_statement_ends_and_the_next_is_served(
+    api: Api, address: Address, account: TenantAccount, database: Database, leave: Leave
+) -> None:
+    for _ in range(2):
+        async with connected(address) as client:
+            client.ask("POST", "/v1/tenants/acme/query", SLEEP)
+            await eventually(lambda: sleeps(database))
+            leave(client)
+            await eventually(lambda: sleeps_no_more(database))
+    assert await api.value("/v1/tenants/acme", "select 1") == 1
+    assert api.app.state.abandoned == 2
+    assert account.leased == account.waiting == 0
+    await eventually(lambda: api.service.manager.servers["local"].budget.used == 1)
+
+
+async def test_it_no_longer_waits_for_a_connection(
+    api: Api, address: Address, account: TenantAccount
+) -> None:
+    async with api.service.manager.lease("acme"):
+        async with connected(address) as client:
+            client.ask("POST", "/v1/tenants/acme/query", SLEEP)
+            await eventually(lambda: account.waiting == 1)
+        await eventually(lambda: account.waiting == 0)
+    assert await api.value("/v1/tenants/acme", "select 1") == 1
+
+
+async def test_its_write_is_undone_and_its_key_may_be_used_again(
+    api: Api, address: Address, account: TenantAccount, database: Database
+) -> None:
+    url = "/v1/tenants/acme"
+    ok(await api.query(url, "create table note (n int)", read_only=False))
+    insert = {"sql": "insert into note select 1 from pg_sleep(1)", "read_only": False}
+    async with connected(address) as client:
+        client.ask("POST", f"{url}/query", insert, Idempotency_Key="once")
+        await eventually(lambda: sleeps(database))
+    await eventually(lambda: sleeps_no_more(database))
+    for _ in range(2):
+        again = await api.client.post(
+            f"{url}/query", json=insert, headers={"Idempotency-Key": "once"}
+        )
+        assert ok(again)["row_count"] == 1
+    assert await api.value(url, "select count(*) from note") == 1
+
+
+async def test_a_commit_that_has_begun_runs_to_its_end(
+    api: Api, address: Address, account: TenantAccount, database: Database
+) -> None:
+    url = "/v1/tenants/acme"
+    for sql in ("create table note (n int)", SLOW_FUNCTION, SLOW_COMMIT):
+        ok(await api.query(url, sql, read_only=False))
+    insert = {"sql": "insert into note values (1)", "read_only": False}
+    async with connected(address) as client:
+        client.ask("POST", f"{url}/query", insert, Idempotency_Key="once")
+        await eventually(lambda: sleeps(database))
+    again = await api.client.post(f"{url}/query", json=insert, headers={"Idempotency-Key": "once"})
+    assert again.status_code == 409
+    await eventually(lambda: sleeps_no_more(database))
+
+    async def is_replayed() -> bool:
+        again = await api.client.post(
+            f"{url}/query", json=insert, headers={"Idempotency-Key": "once"}
+        )
+        return again.status_code == 200 and "idempotency-replayed" in again.headers
+
+    await eventually(is_replayed)
+    assert await api.value(url, "select count(*) from note") == 1
+
+
+async def test_a_change_that_has_begun_runs_to_its_end(
+    api: Api, address: Address, database: Database
+) -> None:
+    ok(await api.client.put("/v1/tenants/acme", json={"strategy": "per_tenant"}), 201)
+
+    async def waits() -> bool:
+        async with database.connected() as looker:
+            return bool(
+                await looker.fetchval(
+                    "select count(*) from pg_locks"
+                    " where not granted and relation = 'pg_namespace'::regclass"
+                )
+            )
+
+    async with database.connected() as admin, admin.transaction():
+        await admin.execute("lock table pg_namespace in share row exclusive mode")
+        async with connected(address) as client:
+            client.ask("POST", "/v1/tenants/acme/provision")
+            await eventually(waits)
+        assert await waits()
+
+    async def works() -> bool:
+        return (await api.query("/v1/tenants/acme", "select 1")).is_success
+
+    await eventually(works, deadline=15)
+
+
+async def test_its_stream_ends(api: Api, address: Address) -> None:
+    async with connected(address) as client:
+        client.ask("GET", "/v1/stats/stream")
+        await client.reader.readuntil(b"event: beat")
+        assert api.service.streams.open == 1
+    await eventually(lambda: api.service.streams.open == 0)
+
+
+async def test_half_a_body_changes_nothing_and_is_no_error(
+    api: Api, address: Address, account: TenantAccount, caplog: pytest.LogCaptureFixture
+) -> None:
+    for count, path in enumerate(("/query", "/pool/pause"), start=1):
+        async with connected(address) as client:
+            client.writer.write(
+                f"POST /v1/tenants/acme{path} HTTP/1.1\r\nHost: localhost\r\n"
+                "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{".encode()
+            )
+            await client.writer.drain()
+        await eventually(partial(has_abandoned, api, count))
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+    assert await api.value("/v1/tenants/acme", "select 1") == 1
