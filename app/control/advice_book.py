@@ -7,10 +7,12 @@ is said, and whether it is obeyed, is decided elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 
 from app.catalog.catalog import Catalog
 from app.control import told
+from app.control.locks import KeyedLocks
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode
 from app.domain.event import Actor
 from app.domain.recommendation import Recommendation, RecommendationStatus
@@ -20,6 +22,7 @@ from app.pools.manager import TenantPoolManager
 _SAME = 0.1
 # Whoever dismissed a size dismissed those near it.
 _NEAR = 0.25
+_DECISION = "the advice"
 
 
 class AdviceBook:
@@ -31,6 +34,7 @@ class AdviceBook:
         self._manager = manager
         self._open: dict[str, Recommendation] = {}
         self._dismissed: dict[str, Recommendation] = {}
+        self._locks = KeyedLocks()
 
     @property
     def open(self) -> Mapping[str, Recommendation]:
@@ -45,10 +49,26 @@ class AdviceBook:
         dismissed = await stored.dismissed(datetime.now(UTC))
         self._dismissed = {each.subject: each for each in dismissed}
 
-    async def add(self, recommendation: Recommendation) -> None:
-        """Write down a new one; what was open for its subject is superseded."""
-        await self._catalog.recommendations.add(recommendation)
-        self._open[recommendation.subject] = recommendation
+    def deciding(self) -> AbstractAsyncContextManager[None]:
+        """Apply or dismiss a recommendation in this block, one at a time.
+
+        Raises:
+            Unavailable: another decision took too long.
+        """
+        return self._locks.hold(_DECISION)
+
+    async def add(self, recommendation: Recommendation) -> bool:
+        """Write down a new one, which supersedes the open one of its subject.
+
+        False if one is being applied or dismissed now: it must not be superseded meanwhile, and
+        the next tick sees what came of it.
+        """
+        if self._locks.is_held(_DECISION):
+            return False
+        async with self._locks.hold(_DECISION):
+            await self._catalog.recommendations.add(recommendation)
+            self._open[recommendation.subject] = recommendation
+        return True
 
     def standing(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int

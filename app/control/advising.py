@@ -244,7 +244,8 @@ class Advising:
         if standing is None:
             self._room -= 1
             standing = self._new(pool, advice)
-            await self._book.add(standing)
+            if not await self._book.add(standing):
+                return 0, "another recommendation is being applied; the next tick goes on"
             made = 1
         if self.mode_of(pool) is AdvisorMode.APPLY:
             return made, await self._obeying.obey(standing, pool.server.name)
@@ -289,8 +290,7 @@ class Advising:
                 self._book.dismissed(move.subject, move.advice, size) is None
             ):
                 self._room -= 1
-                await self._book.add(move)
-                made += 1
+                made += await self._book.add(move)
         return made
 
     def _new_move(

@@ -17,7 +17,6 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.control.advice_book import AdviceBook
 from app.control.keeper import Keeper
-from app.control.locks import KeyedLocks
 from app.domain.advisor import Action, PoolSizingRecommendation
 from app.domain.errors import (
     CatalogUnavailable,
@@ -34,7 +33,6 @@ from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
 ADVISOR = Actor(name="advisor")
-_ADVICE = "the advice"
 _MINUTE = 60.0
 _MOST_REMEMBERED = 1000
 
@@ -91,7 +89,6 @@ class Obeying:
         self._book = book
         self._caution = caution
         self._resized: defaultdict[str, deque[float]] = defaultdict(deque)
-        self._changing = KeyedLocks()
 
     async def load(self) -> None:
         """Learn from the audit trail which pools people sized a short while ago; at start."""
@@ -116,7 +113,7 @@ class Obeying:
             RecommendationNotFound, RecommendationClosed, RecommendationIsAMove, BudgetExceeded,
             InvalidInput, TenantDeleting, NotProvisioned, ServerUnavailable, CatalogUnavailable
         """
-        async with self._changing.hold(_ADVICE):
+        async with self._book.deciding():
             found = await self.find_open(recommendation_id)
             judgement = self.judge(found)
             if judgement.outdated:
@@ -178,7 +175,7 @@ class Obeying:
         Raises:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
         """
-        async with self._changing.hold(_ADVICE):
+        async with self._book.deciding():
             found = await self.find_open(recommendation_id)
             return await self._book.close(found, RecommendationStatus.DISMISSED, actor)
 

@@ -35,7 +35,15 @@ from app.domain.mode import AdvisorMode
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
+from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
+
+_RESIZE_WAITS = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE query LIKE '%CONNECTION LIMIT%' AND wait_event_type = 'Lock'
+)
+"""
 
 
 @asynccontextmanager
@@ -129,6 +137,27 @@ async def test_two_who_apply_at_once_apply_it_once(control: Control) -> None:
     )
     assert [type(answer) for answer in answers].count(Recommendation) == 1
     assert (await control.actions()).count("recommendation.applied") == 1
+
+
+async def test_advice_that_is_being_applied_is_not_superseded_meanwhile(
+    control: Control, database: Database
+) -> None:
+    recommendation = await recommended(control)
+    newer = replace(recommendation, id=uuid4(), advice=replace(recommendation.advice, new_size=20))
+    async with database.connected() as stranger, database.connected() as watcher:
+        transaction = stranger.transaction()
+        await transaction.start()
+        await stranger.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 7")
+        applying = asyncio.create_task(control.obeying.apply(recommendation.id, PERSON))
+
+        async def hangs() -> bool:
+            return bool(await watcher.fetchval(_RESIZE_WAITS))
+
+        await eventually(hangs, deadline=20)
+        assert not await control.advising._book.add(newer)
+        await transaction.rollback()
+    assert (await applying).status is RecommendationStatus.APPLIED
+    assert await control.advising._book.add(newer)
 
 
 async def test_in_apply_mode_the_advisor_acts_in_its_own_name(control: Control) -> None:

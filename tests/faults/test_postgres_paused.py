@@ -28,14 +28,14 @@ async def test_callers_are_told_while_it_hangs_and_served_when_it_goes_on(
     private_postgres: EmbeddedPostgres,
 ) -> None:
     database = await superuser_of(private_postgres)
-    async with watched_manager_on(database, connect_timeout=0.5) as manager:
+    async with watched_manager_on(database, connect_timeout=2.0) as manager:
         for name, strategy in zip("abc", PoolStrategy, strict=True):
             await provisioned(manager, name, strategy)
         server = manager.servers["local"]
         async with load_on(manager, "a", "b", "c") as load:
             await load.goes_on()
             with paused(private_postgres.pid or 0):
-                await eventually(lambda: not server.is_available, deadline=10)
+                await eventually(lambda: not server.is_available, deadline=60)
                 with pytest.raises(Unavailable):
                     async with manager.lease("a"):
                         pass
