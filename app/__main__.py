@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 
+from app.printable import use_any_encoding
 from app.terminal.cli import alone, names
 
 
 def main() -> None:
     """Run the command line."""
+    use_any_encoding()
     if len(sys.argv) > 1 and sys.argv[1] in names():
         alone()()
         return

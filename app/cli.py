@@ -24,6 +24,7 @@ from app.key_commands import keys
 from app.logs import configure_logging
 from app.main import create_app
 from app.postgres import find_postgres
+from app.printable import complain
 from app.rls import rls_sql
 from app.serving import Serving, run, signals_end_cleanly
 from app.settings import Settings, SettingsError, load_settings
@@ -68,10 +69,10 @@ def demo() -> None:
     """Serve with some twenty tenants and steady traffic to look at; nothing of it stays."""
     settings = _settings()
     if not settings.is_embedded:
-        typer.echo("poolkeeper: The demo only runs on the embedded server.", err=True)
+        complain("The demo only runs on the embedded server.")
         raise typer.Exit(_MISCONFIGURED)
     if settings.must_have_keys:
-        typer.echo("poolkeeper: The demo only runs on loopback, and without keys.", err=True)
+        complain("The demo only runs on loopback, and without keys.")
         raise typer.Exit(_MISCONFIGURED)
     configure_logging(settings.log_format, settings.log_level)
     settings = _for_demo(settings)
@@ -100,14 +101,15 @@ def migrate() -> None:
 def openapi() -> None:
     """Print the OpenAPI document of this version."""
     app = create_app(Settings.model_construct())
-    sys.stdout.write(json.dumps(document(app), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
+    sys.stdout.buffer.write(text.encode())  # a document, in whatever locale it is written
 
 
 def _settings() -> Settings:
     try:
         return load_settings()
     except SettingsError as error:
-        typer.echo(f"poolkeeper: {error}", err=True)
+        complain(str(error))
         raise typer.Exit(_MISCONFIGURED) from error
 
 
@@ -149,5 +151,5 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except (DemoFailed, PoolkeeperError, EmbeddedPostgresError, SettingsError) as error:
-        typer.echo(f"poolkeeper: {error}", err=True)
+        complain(str(error))
         raise typer.Exit(1) from error

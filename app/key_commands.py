@@ -23,6 +23,7 @@ from rich.table import Table
 from app.api.key import Key, Scope, key_for, new_token
 from app.api.key_file import BadKeyFile, KeyList, read_keys
 from app.embedded.password import write_private
+from app.printable import complain
 from app.settings import SettingsError, load_settings
 
 _LIFETIME = re.compile(r"([1-9]\d{0,4})([hdw])")
@@ -154,5 +155,5 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    typer.echo(f"poolkeeper: {sentence}", err=True)
+    complain(sentence)
     raise typer.Exit(1)

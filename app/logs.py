@@ -9,13 +9,18 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from io import StringIO
+from typing import Literal, TextIO
 
 import structlog
 from asgi_correlation_id.context import correlation_id
 from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from app.printable import is_printable, printable, printable_lines
+
+_OF_SEVERAL_LINES = ("event", "exception", "stack")
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -82,9 +87,9 @@ def _route_libraries(level: str) -> None:
 
 def _for_people() -> Sequence[Processor]:
     renderer = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        colors=sys.stderr.isatty(), exception_formatter=_printable_traceback
     )
-    return [renderer]
+    return [_printable, renderer]
 
 
 def _for_machines() -> Sequence[Processor]:
@@ -99,6 +104,32 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     if request_id is not None:
         event.setdefault("request_id", request_id)
     return event
+
+
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """An event that changes no terminal, whoever's words are in it; JSON escapes by itself."""
+    return {key: _shown(key, value) for key, value in event.items()}
+
+
+def _shown(key: str, value: object) -> object:
+    if key == "exc_info":
+        return value
+    if key in _OF_SEVERAL_LINES:
+        return _indented(str(value))
+    if isinstance(value, str):
+        return printable(value)
+    return value if is_printable(said := repr(value)) else printable(said)
+
+
+def _printable_traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    whole = StringIO()
+    structlog.dev.plain_traceback(whole, exc_info)
+    out.write("\n    " + _indented(whole.getvalue().strip("\n")))
+
+
+def _indented(text: str) -> str:
+    """So that no line of a message looks like an event of its own."""
+    return printable_lines(text).replace("\n", "\n    ")
 
 
 def _without_colours(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

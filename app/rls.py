@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from app.pools.isolation.shared import SHARED_ROLE
+from app.printable import complain
 
 POLICY = "poolkeeper_tenant"
 _MISUSED = 2
@@ -37,7 +38,7 @@ def rls_sql(
     try:
         typer.echo(policies(tables, column=column, role=role), nl=False)
     except NotAName as error:
-        typer.echo(f"poolkeeper: {error}", err=True)
+        complain(str(error))
         raise typer.Exit(_MISUSED) from error
 
 

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from app.domain.errors import InvalidInput
 from app.domain.pool import MAX_POOL_SIZE
+from app.printable import complain
 from app.simulator.knee import Knee
 from app.simulator.load import Load, single, zipf
 from app.simulator.outcome import PRICES, Outcome, regret
@@ -133,7 +134,7 @@ def simulate(
         )
         outcome = _outcome(rule, case.load, replace(world, pool=pool), size)
     except (InvalidInput, OSError, UnicodeDecodeError) as error:
-        typer.echo(f"poolkeeper: {_sentence(error, trace)}", err=True)
+        complain(_sentence(error, trace))
         raise typer.Exit(_BAD_INPUT) from error
     _tell(outcome, as_json=as_json)
 

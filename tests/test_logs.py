@@ -7,13 +7,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
 from asgi_correlation_id.context import correlation_id
 
 from app.logs import configure_logging
+from app.printable import is_printable
 
 LIBRARIES = (
     "",
@@ -120,6 +121,28 @@ def test_a_person_reads_text_without_locals(capsys: pytest.CaptureFixture[str]) 
     assert "tenant=acme" in text
     assert "ConnectionError: no answer" in text
     assert "s3cret" not in text
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_nothing_in_an_event_changes_a_terminal(
+    capsys: pytest.CaptureFixture[str], log_format: Literal["console", "json"]
+) -> None:
+    hostile = "\x1b[2J\x07\r\n2026 [info] forged\x9b\u202e\u2028"
+
+    class Odd:
+        def __repr__(self) -> str:
+            return hostile
+
+    configure_logging(log_format, "INFO")
+    try:
+        int(hostile)
+    except ValueError as error:
+        error.add_note(hostile)
+        structlog.get_logger().exception("failed", label=hostile, odd=Odd(), many=[hostile])
+        logging.getLogger("uvicorn.error").exception("foreign %s", hostile, extra={"a": hostile})
+    text = capsys.readouterr().err
+    assert [line for line in text.split("\n") if not is_printable(line)] == []
+    assert "\n2026 [info] forged" not in text
 
 
 def test_auto_means_json_when_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
 from app.api.nesting import DEEPEST_TAKEN, TooDeep, parts_of
+from app.printable import is_printable
 
 
 class RequestBody(BaseModel):
@@ -50,5 +51,16 @@ def _json_value(value: object) -> object:
     return value
 
 
+def _printable(text: str) -> str:
+    if not is_printable(text):
+        raise PydanticCustomError(
+            "control_character",
+            "Text must not contain control characters, line separators or marks of direction.",
+        )
+    return text
+
+
 Text = Annotated[str, AfterValidator(_storable)]
+# For what people read in lists and terminals.
+PrintableText = Annotated[Text, AfterValidator(_printable)]
 JsonValue = Annotated[Any, AfterValidator(_json_value)]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth import MAY_ADMIN, MAY_READ
-from app.api.body import RequestBody, Text
+from app.api.body import PrintableText, RequestBody
 from app.api.deps import (
     ActorDep,
     CallerDep,
@@ -39,8 +39,8 @@ from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId, TenantS
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)
 
 _ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
-_LabelKey = Annotated[Text, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
-_LabelValue = Annotated[Text, Field(max_length=256)]
+_LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
+_LabelValue = Annotated[PrintableText, Field(max_length=256)]
 _LONGEST_LABEL = 63 + 1 + 256
 
 
@@ -72,7 +72,9 @@ class TenantBody(RequestBody):
         default=None, ge=1, le=10_000, description="Most leases it may hold at once; null: no cap."
     )
     labels: dict[_LabelKey, _LabelValue] = Field(
-        default={}, max_length=32, description="Free text for people and filters."
+        default={},
+        max_length=32,
+        description="Words for people and filters; no control characters.",
     )
     advisor_mode: AdvisorMode | None = Field(
         default=None,

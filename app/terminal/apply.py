@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from app.printable import complain, printable, printable_lines
 from app.terminal.manifest import Manifest, ManifestError, Step, Verb, plan
 from app.terminal.remote import Exit, Remote, RemoteError
 from app.terminal.session import DEFAULT_URL, JsonOption, KeyFileOption, Session, UrlOption
@@ -72,14 +73,15 @@ def apply(
 
 def _read(file: str) -> Manifest:
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        return Manifest.read(text)
+        # YAML is UTF-8, whatever the terminal speaks.
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return Manifest.read(raw.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
-        typer.echo(f"poolkeeper: Cannot read {file}: {why}.", err=True)
+        complain(f"Cannot read {file}: {why}.")
         raise typer.Exit(Exit.USAGE) from error
     except ManifestError as error:
-        typer.echo(f"poolkeeper: {file}: {error}", err=True)
+        complain(f"{file}: {error}")
         raise typer.Exit(Exit.USAGE) from error
 
 
@@ -111,12 +113,12 @@ def _carry_out(remote: Remote, steps: Sequence[Step]) -> tuple[int, list[dict[st
     """
     failures: list[dict[str, str]] = []
     done = 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("applying", total=len(steps))
         failed: set[str] = set()
         for step in steps:
-            progress.update(task, description=f"{step.verb} {step.tenant}")
+            progress.update(task, description=printable(f"{step.verb} {step.tenant}"))
             if step.tenant not in failed:
                 try:
                     _do(remote, step)
@@ -128,7 +130,8 @@ def _carry_out(remote: Remote, steps: Sequence[Step]) -> tuple[int, list[dict[st
                     failures.append(
                         {"tenant": step.tenant, "step": step.verb, "reason": str(error)}
                     )
-                    progress.console.print(Text(f"! {step.verb} {step.tenant}: {error}", "red"))
+                    told = printable_lines(f"! {step.verb} {step.tenant}: {error}")
+                    progress.console.print(Text(told, "red"))
             progress.advance(task)
     return done, failures
 
@@ -155,7 +158,8 @@ def _told(steps: Sequence[Step]) -> Text:
     told = Text()
     for step in steps:
         sign, colour = _SIGNS[step.verb]
-        told.append(f"{sign} {step.verb} {step.tenant}: {step.what}\n", style=colour)
+        said = printable(f"{sign} {step.verb} {step.tenant}: {step.what}")
+        told.append(f"{said}\n", style=colour)
     counts = Counter(step.verb for step in steps)
     told.append(", ".join(f"{counts[verb]} to {verb}" for verb in Verb if counts[verb]))
     return told

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from app.printable import is_printable, printable
 
 _MOST_PROBLEMS = 20
 
@@ -20,6 +23,15 @@ Document = Mapping[str, Any]
 
 class ManifestError(Exception):
     """The file cannot be used; one line per problem."""
+
+
+def _seen(text: str) -> str:
+    if not is_printable(text):
+        raise PydanticCustomError("control_character", "must not contain control characters")
+    return text
+
+
+Words = Annotated[str, AfterValidator(_seen)]
 
 
 class DeclaredPool(BaseModel):
@@ -41,7 +53,7 @@ class DeclaredTenant(BaseModel):
     server: str | None = None
     weight: int = Field(default=1, ge=1, le=1000)
     max_leases: int | None = Field(default=None, ge=1, le=10_000)
-    labels: dict[str, str] = {}
+    labels: dict[Words, Words] = {}
     advisor_mode: Literal["off", "recommend", "apply"] | None = None
     provision: bool = True
     pool: DeclaredPool | None = None
@@ -57,7 +69,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    tenants: dict[str, DeclaredTenant]
+    tenants: dict[Words, DeclaredTenant]
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -68,8 +80,10 @@ class Manifest(BaseModel):
         """
         try:
             said = yaml.load(text, _Unambiguous)  # noqa: S506 - derived from the safe loader
-        except yaml.YAMLError as error:
-            raise ManifestError(f"No YAML: {' '.join(str(error).split())}") from error
+        # PyYAML lets a date that is none, and nesting without end, out as they are.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            said = printable(" ".join(str(error).split()))
+            raise ManifestError(f"No YAML: {said}") from error
         said = {"tenants": {}} if said is None else said
         if isinstance(said, dict) and isinstance(said.get("tenants"), dict):
             # `acme:` alone is a tenant with every default.
@@ -78,7 +92,7 @@ class Manifest(BaseModel):
             return cls.model_validate(said)
         except ValidationError as error:
             lines = [
-                f"{'.'.join(str(part) for part in each['loc']) or 'file'}: {each['msg']}"
+                printable(f"{'.'.join(str(part) for part in each['loc']) or 'file'}: {each['msg']}")
                 for each in error.errors(include_url=False, include_input=False)
             ]
             raise ManifestError("\n".join(lines[:_MOST_PROBLEMS])) from error

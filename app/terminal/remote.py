@@ -8,10 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
+from http.client import CONFLICT
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+
+from app.printable import printable
 
 _PAGE = 200
 _PATIENCE_SECONDS = 60.0
@@ -19,6 +22,7 @@ _PATIENCE_SECONDS = 60.0
 _ATTEMPTS = 5
 _LONGEST_PAUSE_SECONDS = 10.0
 _AUTHENTICATION = frozenset({401, 403})
+# 409 only with Retry-After: the same request is still under way. Other conflicts stay.
 _LATER = frozenset({429, 503})
 
 Document = dict[str, Any]
@@ -141,7 +145,7 @@ class Remote:
         given = {name: _text(value) for name, value in params.items() if value is not None}
         for attempt in range(1, _ATTEMPTS + 1):
             answer = self._send(method, path, given, body)
-            if answer.status_code not in _LATER or attempt == _ATTEMPTS:
+            if not _is_for_later(answer) or attempt == _ATTEMPTS:
                 break
             time.sleep(min(_retry_after(answer), _LONGEST_PAUSE_SECONDS))
         if not answer.is_success:
@@ -174,6 +178,11 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _is_for_later(answer: httpx.Response) -> bool:
+    is_in_flight = answer.status_code == CONFLICT and "retry-after" in answer.headers
+    return is_in_flight or answer.status_code in _LATER
+
+
 def _retry_after(answer: httpx.Response) -> float:
     said = answer.headers.get("retry-after", "")
     return float(said) if said.isdecimal() else 1.0
@@ -184,8 +193,11 @@ def _refusal(answer: httpx.Response) -> RemoteError:
     code = Exit.FORBIDDEN if answer.status_code in _AUTHENTICATION else Exit.REFUSED
     try:
         problem = answer.json()
-        sentence = str(problem["detail"])
-        wrong = [f"  {each['pointer']}: {each['detail']}" for each in problem.get("errors") or ()]
-    except (ValueError, KeyError, TypeError):
+        sentence = printable(str(problem["detail"]))
+        wrong = [
+            printable(f"  {each['pointer']}: {each['detail']}")
+            for each in problem.get("errors") or ()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError):
         sentence, wrong = f"HTTP {answer.status_code} from {answer.request.url.path}.", []
     return RemoteError("\n".join([sentence, *wrong]), code, status=answer.status_code)

@@ -19,7 +19,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.text import Text
 
+from app.printable import complain, printable, printable_json
 from app.terminal.remote import Exit, Remote, RemoteError
 
 UrlOption = Annotated[
@@ -65,7 +67,7 @@ class Session:
             with Remote(self.url, _key(self.key_file)) as service:
                 yield service
         except RemoteError as error:
-            typer.echo(f"poolkeeper: {error}", err=True)
+            complain(str(error))
             raise typer.Exit(error.code) from error
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
@@ -81,23 +83,30 @@ class Session:
         # What is piped is read by programs or by no terminal: nothing is cut off there.
         console = Console(width=None if sys.stdout.isatty() else _WIDE)
         if self.watch is None:
-            console.print(draw(fetch()))
+            console.print(_drawn(draw(fetch())))
             return
-        with Live(draw(fetch()), console=console, auto_refresh=False) as live:
+        with Live(_drawn(draw(fetch())), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(self.watch)
-                live.update(draw(fetch()), refresh=True)
+                live.update(_drawn(draw(fetch())), refresh=True)
 
     def _print_json(self, document: object) -> None:
         # One document a line while watching, so that programs can read line by line.
         indent = None if self.watch else 2
-        typer.echo(json.dumps(document, indent=indent, ensure_ascii=False))
+        is_unicode = sys.stdout.encoding.lower().startswith("utf")
+        text = json.dumps(document, indent=indent, ensure_ascii=not is_unicode)
+        typer.echo(printable_json(text))
 
 
 def session(context: typer.Context) -> Session:
     """The session that the group's callback began."""
     found: Session = context.obj
     return found
+
+
+def _drawn(drawn: RenderableType) -> RenderableType:
+    """A sentence is text and never markup; whatever is no sentence has seen to that itself."""
+    return Text(printable(drawn)) if isinstance(drawn, str) else drawn
 
 
 def _key(file: Path | None) -> str | None:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from app.printable import printable
+
 Item = Mapping[str, Any]
 _HOUR = 3600
 _MINUTE = 60
@@ -57,8 +59,8 @@ def table(columns: Sequence[Column], items: Iterable[Item], *, title: str | None
             column.title, justify=column.justify, no_wrap=column.no_wrap, overflow="fold"
         )
     for item in items:
-        # Text and never markup: a label may hold brackets.
-        drawn.add_row(*(Text(_plain(column.show(item))) for column in columns))
+        # Text and never markup: a label may hold brackets, and worse.
+        drawn.add_row(*(Text(printable(_plain(column.show(item)))) for column in columns))
     return drawn
 
 

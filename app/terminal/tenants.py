@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from app.printable import printable
 from app.terminal.remote import Document
 from app.terminal.session import (
     DEFAULT_URL,
@@ -126,7 +127,8 @@ def provision(
     """Create what the tenant's strategy needs."""
     with session(context).remote() as remote:
         session(context).show(
-            lambda: remote.post(f"/v1/tenants/{tenant}/provision", adopt=adopt), str
+            lambda: remote.post(f"/v1/tenants/{tenant}/provision", adopt=adopt),
+            lambda done: f"{tenant}: provisioned, {', '.join(done['objects']) or 'nothing to do'}",
         )
 
 
@@ -139,7 +141,8 @@ def delete(
 ) -> None:
     """Close its pool, disable its login and forget it; its data stays."""
     if not yes:
-        typer.confirm(f"Delete the tenant {tenant}? Its data stays.", abort=True, err=True)
+        question = printable(f"Delete the tenant {tenant}? Its data stays.")
+        typer.confirm(question, abort=True, err=True)
     with session(context).remote() as remote:
         session(context).show(
             lambda: remote.delete(f"/v1/tenants/{tenant}"),

@@ -5,6 +5,7 @@ Draws what `/v1/servers`, `/v1/pools`, `/v1/stats` and `/v1/recommendations` say
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import time
@@ -19,6 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from app.printable import printable
 from app.terminal.remote import Remote
 from app.terminal.session import DEFAULT_URL, KeyFileOption, Session, UrlOption
 from app.terminal.table import Column, milliseconds, number, table, text
@@ -114,7 +116,7 @@ def _headline(stats: Document, url: str) -> Text:
     waiting = totals["waiting_requests"]
     return Text.assemble(
         ("Poolkeeper ", "bold"),
-        f"{url}  {stats['tenants']} tenants, {stats['pools']['open']} pools open, ",
+        f"{printable(url)}  {stats['tenants']} tenants, {stats['pools']['open']} pools open, ",
         f"{totals['active_connections']} active, ",
         (f"{waiting} waiting", "bold red" if waiting else ""),
         f", {totals['timeouts']} timeouts, loop {stats['loop_lag']['worst_ms']:.0f} ms late",
@@ -129,13 +131,13 @@ def _server(server: Document) -> Text:
     busy = min(used, round(active / limit * _BAR))
     is_well = server["state"] == "available"
     return Text.assemble(
-        (f"{server['name']:<12} ", "bold" if is_well else "bold red"),
+        (f"{printable(server['name']):<12} ", "bold" if is_well else "bold red"),
         ("█" * busy, "red" if budget["contended"] else "green"),
         ("█" * (used - busy), "blue"),
         ("░" * (_BAR - used), "dim"),
         f" {active} active of {budget['used']} open, budget {budget['limit']}",
         ("  contended", "bold red") if budget["contended"] else "",
-        "" if is_well else (f"  {server['state']}: {server['last_error']}", "red"),
+        "" if is_well else (printable(f"  {server['state']}: {server['last_error']}"), "red"),
     )
 
 
@@ -163,7 +165,8 @@ def _keys() -> Iterator[Any]:
 
         def pressed(seconds: float) -> str | None:
             ready, _, _ = select.select([sys.stdin], [], [], seconds)
-            return sys.stdin.read(1) if ready else None
+            # Bytes: a key that is no character of the locale is no reason to end. None at all: is.
+            return (os.read(sys.stdin.fileno(), 1).decode("latin-1") or "q") if ready else None
 
         yield pressed
     finally:

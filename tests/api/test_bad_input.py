@@ -188,6 +188,11 @@ async def test_a_body_just_under_the_limit_is_read(standing_api: Api) -> None:
         ('{"labels": {"a": 1}}', "/body/labels/a"),
         ('{"labels": {"a": null}}', "/body/labels/a"),
         ('{"labels": {"a": "b\\u0000"}}', "/body/labels/a"),
+        *(
+            (f'{{"labels": {{"a": "b{sign}"}}}}', "/body/labels/a")
+            for sign in ("\\u001b[2J", "\\u007f", "\x7f", "\x9b", "\u202e", "\u2066", "\u2028")
+        ),
+        ('{"labels": {"a\u2029": "x"}}', "/body/labels/a\ufffd/[key]"),
         ('{"labels": {"a:b": "x"}}', "/body/labels/a:b/[key]"),
         ('{"labels": {"": "x"}}', "/body/labels//[key]"),
         ('{"labels": {"a\\u0000": "x"}}', "/body/labels/a\ufffd/[key]"),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.printable import is_printable
 from app.terminal.manifest import Manifest, ManifestError, Step, Verb, plan
 
 NAMES = st.sampled_from(["acme", "beta", "gamma", "delta"])
@@ -87,12 +88,19 @@ def test_an_empty_file_declares_nothing() -> None:
         ("- acme", "file"),
         ("pools: {}", "pools"),
         ("tenants: !!python/object/apply:os.getcwd []", "No YAML"),
+        ("tenants: {a: {weight: 2001-13-45}}", "No YAML"),
+        ("[" * 5000, "No YAML"),
+        ('tenants: {a: {labels: {x: "\\e[2J"}}}', "control characters"),
+        ('tenants: {a: {labels: {x: "\\L"}}}', "control characters"),
+        ('tenants: {a: {labels: {"\\u202e": x}}}', "control characters"),
+        ('tenants: {"a\\e[2J": {}}', "tenants.a\\x1b[2J"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_with_its_place(text: str, word: str) -> None:
     with pytest.raises(ManifestError) as refusal:
         Manifest.read(text)
     assert word in str(refusal.value)
+    assert all(is_printable(line) for line in str(refusal.value).split("\n"))
 
 
 class Service:
