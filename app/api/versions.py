@@ -35,8 +35,8 @@ IfNoneMatchHeader = Annotated[
     ),
 ]
 
-_ONE = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-_LIST = re.compile(rf"{_ONE}(?:[ \t]*,[ \t]*{_ONE})*")
+_ONE = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
+_LIST = re.compile(rf"{_ONE}(?:[ \t]*+,[ \t]*+{_ONE})*+")
 _TAG = re.compile(_ONE)
 # A tenant's tag goes on with its mark, and with its state, which is no part of its generation.
 _OURS = re.compile(r'"(\d{1,18})(?:-([0-9a-f]{8}))?(?:-[a-z]+)?"')

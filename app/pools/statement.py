@@ -36,8 +36,12 @@ _MOST_CHARACTERS = 8 * 1024 * 1024
 _TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "name", "json", "jsonb", "unknown"})
 # asyncpg would cut 7.5 to 7 and make 1.1 a long fraction; Postgres reads their text exactly.
 _EXACT_TYPES = frozenset({"int2", "int4", "int8", "oid", "numeric"})
-# COPY talks a protocol of its own, in which a prepared statement would hang.
-_COPY = re.compile(r"(?:[\s;]|--[^\n]*\n|/\*.*?\*/)*copy\b", re.IGNORECASE | re.DOTALL)
+# COPY talks a protocol of its own, in which a prepared statement would hang. The rest is what may
+# stand before it: Postgres' white space, and comments, of which one kind nests.
+_COPY = re.compile(r"copy\b", re.IGNORECASE)
+_SPACE = re.compile(r"[ \t\n\r\f\v;]*+")
+_LINE = re.compile(r"--[^\r\n]*+")
+_COMMENT_MARK = re.compile(r"/\*|\*/")
 
 
 _NO_MONTHS = """
@@ -144,7 +148,7 @@ def _size(value: object) -> int:
 
 
 def _refuse_unsendable(sql: str) -> None:
-    if _COPY.match(sql):
+    if _COPY.match(sql, _beginning(sql)):
         raise StatementFailed("COPY is not offered here.", sqlstate="0A000")
     try:
         sql.encode()
@@ -152,6 +156,30 @@ def _refuse_unsendable(sql: str) -> None:
         raise StatementFailed("The statement is not valid Unicode.", sqlstate="22021") from error
     if "\x00" in sql:
         raise StatementFailed("The statement contains a NUL character.", sqlstate="22021")
+
+
+def _beginning(sql: str) -> int:
+    """Where the first word of *sql* stands; each character is looked at a few times at most."""
+    at = depth = 0
+    while True:
+        at = _end_of(_SPACE, sql, at)
+        if sql.startswith("--", at):
+            at = _end_of(_LINE, sql, at)
+        elif sql.startswith("/*", at):
+            for mark in _COMMENT_MARK.finditer(sql, at):
+                depth += 1 if mark[0] == "/*" else -1
+                at = mark.end()
+                if depth == 0:
+                    break
+            else:
+                return len(sql)
+        else:
+            return at
+
+
+def _end_of(pattern: re.Pattern[str], sql: str, at: int) -> int:
+    found = pattern.match(sql, at)
+    return found.end() if found else at
 
 
 def _without_rows(status: str | None) -> StatementResult:

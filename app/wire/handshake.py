@@ -36,7 +36,7 @@ _FOLLOWS: dict[int | None, tuple[int, ...]] = {
     _MD5: (_OK,),
 }
 # What there is before and after the welcome, and how it looks: asyncpg stumbles over anything else.
-_FIELDS = re.compile(rb"(?:[^\0]+\0)*\0")
+_FIELDS = re.compile(rb"(?:[^\0]++\0)*+\0")
 _BEFORE_OK = {b"R": re.compile(rb"(?s:.{4,})"), b"E": _FIELDS, b"N": _FIELDS}
 _AFTER_OK = {
     b"E": _FIELDS,

@@ -179,6 +179,12 @@ REFUSED = [
     ("CREATE DATABASE other", "25001", None),
     ("COPY note FROM STDIN", "0A000", None),
     ("-- all\n /* x */ ; copy note TO STDOUT", "0A000", None),
+    ("--x\rcopy note FROM STDIN", "0A000", None),
+    ("/* a /* b */ c */\f\vCOPY note TO STDOUT", "0A000", None),
+    ("/**/" * 26 + "SELEC", "42601", 105),
+    ("/* */ " * 16_000 + "SELEC", "42601", 96_001),
+    ("--\r" * 30_000 + "SELEC", "42601", 90_001),
+    ("/* " * 33_000, "42601", 1),
     ("SELECT '\ud800'", "22021", None),
     ("SELECT '\x00'", "22021", None),
 ]
