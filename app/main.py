@@ -36,6 +36,7 @@ from app.control.advising import Advising
 from app.control.checker import Checker
 from app.control.journal import Journal
 from app.control.keeper import Keeper
+from app.control.lock_guard import LockGuard
 from app.control.locks import KeyedLocks
 from app.control.obeying import Caution, Obeying
 from app.control.observing import Observing
@@ -76,6 +77,7 @@ _TICK_DEADLINE = 60.0
 _CHECK_EVERY = 5.0
 _ROLL_UP_EVERY = 10.0
 _LOOK_AFTER_EMBEDDED_EVERY = 1.0
+_LOOK_AT_LOCKS_EVERY = 0.25
 # What the servers do is looked at a few times for each look of the advisor.
 _LOOKS_PER_INTERVAL = 3
 _LOOK_AT_MOST_EVERY = 1.0
@@ -143,6 +145,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(service.journal.flush)
         stack.push_async_callback(service.operations.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
+        for guard in service.lock_guards.values():
+            stack.callback(guard.close)
         stack.push_async_callback(service.loops.stop)
         stack.callback(service.snapshots.end)
         otlp = _otlp(settings)
@@ -203,6 +207,7 @@ async def _assemble(
         checker=Checker(manager, self_check),
         reconciler=Reconciler(manager, keeper, provisioning, wishes, journal=journal, sole=sole),
         journal=journal,
+        lock_guards=_lock_guards(settings, manager, journal),
         catalog=catalog,
         loops=Loops(on_death=lambda: os.kill(os.getpid(), signal.SIGTERM)),
         lag=postgres.lag,
@@ -211,6 +216,18 @@ async def _assemble(
         streams=Streams(snapshots, settings.max_streams),
         limits=_limits(settings, postgres.servers),
     )
+
+
+def _lock_guards(
+    settings: Settings, manager: TenantPoolManager, journal: Journal
+) -> dict[str, LockGuard]:
+    limit = settings.lock_table_limit
+    if not limit:
+        return {}
+    return {
+        name: LockGuard(server, manager, journal, limit=limit)
+        for name, server in manager.servers.items()
+    }
 
 
 def _otlp(settings: Settings) -> Otlp | None:
@@ -248,6 +265,8 @@ def _start_loops(
         "check": (lambda: _CHECK_EVERY, service.checker.run_once),
         "reconcile": (lambda: settings.reconcile_interval_seconds, service.reconciler.run_once),
     }
+    for name, guard in service.lock_guards.items():
+        loops[f"locks on {name}"] = (lambda: _LOOK_AT_LOCKS_EVERY, guard.look)
     if otlp is not None:
         push = partial(otlp.push, service.exposition)
         loops["otlp"] = (poll_interval, push)

@@ -5,6 +5,7 @@ Only fetches; decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from app.control.advising import Advising
 from app.control.checker import Checker
 from app.control.journal import Journal
 from app.control.keeper import Keeper
+from app.control.lock_guard import LockGuard
 from app.control.obeying import Obeying
 from app.control.observing import Observing
 from app.control.operations import Operations
@@ -80,6 +82,7 @@ class Service:
     checker: Checker
     reconciler: Reconciler
     journal: Journal
+    lock_guards: Mapping[str, LockGuard]
     catalog: Catalog
     loops: Loops
     lag: LoopLag

@@ -23,6 +23,7 @@ from app.api.deps import DoorDep, Service, ServiceDep
 from app.api.exposition import encoded, gauge
 from app.api.problems import documented
 from app.api.rendered import is_stale
+from app.domain.lock_table import Ending
 
 _END = b"# EOF\n"
 _EXAMPLE = """# HELP db_client_connection_count Connections by state.
@@ -105,6 +106,22 @@ class ServiceCollector(Collector):
         up: Counter[tuple[str, ...]] = Counter(
             {(name,): int(server.is_available) for name, server in servers.items()}
         )
+        guards = self._service.lock_guards.items()
+        yield gauge(
+            "poolkeeper_server_lock_table_ratio",
+            "How much of the server's lock table was used at the last look.",
+            ("server",),
+            {(name,): guard.share for name, guard in guards},
+        )
+        ended = CounterMetricFamily(
+            "poolkeeper_lock_holders_ended",
+            "Statements and connections ended because they filled the lock table.",
+            labels=("server", "ended"),
+        )
+        for name, guard in guards:
+            for ending in Ending:
+                ended.add_metric((name, ending), guard.ended[ending])
+        yield ended
         yield gauge("poolkeeper_server_up", "Whether the server is reachable.", ("server",), up)
 
     def _advice(self) -> Iterator[Metric]:

@@ -27,7 +27,7 @@ _EXAMPLE: dict[str, Any] = {
     "state": "available",
     "version": "18.6",
     "max_connections": 100,
-    "budget": {"limit": 85, "used": 3, "kept_free": 15, "contended": False},
+    "budget": {"limit": 84, "used": 3, "kept_free": 16, "contended": False},
     "pools": [
         {"pool_id": "acme", "state": "ready", "size": 3, "idle": 1, "active": 2, "waiting": 0}
     ],

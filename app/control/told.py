@@ -10,6 +10,7 @@ import structlog
 
 from app.domain.desired import AdvisorSettings, DesiredPool, Tenant
 from app.domain.event import Actor, Event
+from app.domain.lock_table import Ending, LockHolder
 from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import TenantSpec
@@ -142,6 +143,27 @@ def pool_operated(
         tenant=tenant,
         pool=pool_id,
         after=after,
+    )
+
+
+def locks_relieved(
+    ending: Ending,
+    pool_id: str,
+    actor: Actor,
+    *,
+    tenant: str | None,
+    holder: LockHolder,
+    reason: str,
+) -> Event:
+    """A statement or a connection was ended, for it held too many locks."""
+    return Event(
+        at=datetime.now(UTC),
+        actor=actor,
+        action=f"pool.{ending}_ended",
+        tenant=tenant,
+        pool=pool_id,
+        reason=reason,
+        after={"pid": holder.backend[0], "role": holder.role, "locks": holder.locks},
     )
 
 

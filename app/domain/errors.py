@@ -4,6 +4,7 @@
     ├── InvalidInput                 what the caller sent can never work
     │   ├── InvalidTenantId
     │   ├── StatementFailed          the tenant's SQL, with its SQLSTATE
+    │   │   └── TooManyLocks         we ended it, for it filled the server's lock table
     │   ├── StatementEndedLease      the tenant's SQL ended the lease's transaction
     │   ├── IdempotencyKeyReused     the key came with another request before
     │   └── UntrustedSqlOnSharedRole
@@ -82,6 +83,12 @@ class StatementFailed(InvalidInput):
         self.sqlstate = sqlstate
         self.hint = hint
         self.position = position
+
+
+class TooManyLocks(StatementFailed):
+    """The statement was ended because it held too many locks."""
+
+    code = "too-many-locks"
 
 
 class StatementEndedLease(InvalidInput):

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import asyncpg
+from asyncpg import connect_utils
 from asyncpg.pool import PoolConnectionProxy
 
 from app.pools.suspect import Borrower, LeakSuspect
@@ -52,6 +53,7 @@ class PooledConnection:
         account: who leases it now, None when nobody does.
         borrower: the task and line that does, as far as known.
         suspected: whether this lease was reported as a possible leak.
+        ended: why we ended what this lease runs, empty if we did not.
         opened_at: when it was opened.
         leased_at, idle_since, checked_at, begun_at: when that last began.
     """
@@ -66,6 +68,7 @@ class PooledConnection:
         "begun_at",
         "borrower",
         "checked_at",
+        "ended",
         "epoch",
         "expires_at",
         "foreseen",
@@ -101,7 +104,7 @@ class PooledConnection:
         _notice_silence(raw)
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
-        self.begun = ""
+        self.begun = self.ended = ""
         self.foreseen: Waiter | None = None
         self.account: TenantAccount | None = None
         self.borrower: Borrower | None = None
@@ -130,6 +133,21 @@ class PooledConnection:
         self.raw.terminate()
         # asyncpg forgets it, and a borrower between two round trips would meet None.
         self.raw._protocol = self._protocol
+
+    async def cancel(self) -> None:
+        """Ask for the end of what it runs, over a connection that needs no login.
+
+        Raises:
+            OSError: the server cannot be asked.
+        """
+        raw = self.raw
+        await connect_utils._cancel(
+            loop=raw._loop,
+            addr=raw._addr,
+            params=raw._params,
+            backend_pid=self.pid,
+            backend_secret=self._protocol.backend_secret,
+        )
 
     def transaction_begun(self) -> None:
         """Tell asyncpg that a transaction was begun by our own statement.

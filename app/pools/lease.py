@@ -25,11 +25,13 @@ import asyncpg
 from app.domain.errors import (
     InvalidInput,
     LeaseLost,
+    PoolkeeperError,
     PoolTimeout,
     ReadOnly,
     ServerUnavailable,
     StatementEndedLease,
     StatementFailed,
+    TooManyLocks,
 )
 from app.domain.tenant import TenantSpec
 from app.pools import driver
@@ -55,6 +57,7 @@ _BYPASS_WINDOW = 0.5
 # Of a statement, in seconds: Postgres counts milliseconds in 31 bits.
 _LONGEST_TIMEOUT = 2_147_483
 _UNKNOWN_STATEMENT = "26000"
+_CANCELLED = "57014"
 _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
 
@@ -90,6 +93,7 @@ class Lease:
     Raises on entering:
         PoolTimeout, PoolSaturated, PoolLimitReached, PoolDraining, ServerUnavailable: try again.
     Raises on leaving:
+        TooManyLocks: we ended the work, for it filled the server's lock table.
         StatementFailed: the commit was refused; nothing was stored.
         StatementEndedLease: the work left the lease's transaction or context; a transaction still
             open was rolled back.
@@ -173,8 +177,11 @@ class Lease:
                     await self._clean_up(connection, commit=False)
                     clean = True
         finally:
+            ended = connection.ended
             connection.withdraw()
             self._pool.release(connection, reusable=clean)
+        if ended and _is_postgres_own(error):
+            raise TooManyLocks(f"The statement was ended. {ended}", sqlstate=_CANCELLED) from error
 
     def _missing(self, connection: PooledConnection, first: str, asked_at: float) -> str:
         """What is to be run on *connection* yet, before the work; empty if nothing.
@@ -283,6 +290,11 @@ def closing(
     if ahead:
         return f"{end}; {_BEGIN}; {RESET}; {isolation.unlock}; COMMIT; {ahead}"
     return f"{end}; {RESET}; {isolation.unlock}"
+
+
+def _is_postgres_own(error: BaseException | None) -> bool:
+    """Whether *error* tells of the statement or the connection, rather than of the borrower."""
+    return isinstance(error, (PoolkeeperError, asyncpg.PostgresError, *driver.CONNECTION_ERRORS))
 
 
 def _leaves_connection_usable(error: BaseException | None) -> bool:

@@ -66,6 +66,10 @@ class TenantPool(LendingPool):
         self.state = PoolState.WARMING_UP if self.size.warmup_size else PoolState.READY
         self.pump()
 
+    def lent_with(self, pid: int) -> PooledConnection | None:
+        """The lent connection whose back-end has this process id."""
+        return next((each for each in self._roster.lent if each.pid == pid), None)
+
     async def warmed(self, deadline: float) -> bool:
         """Wait up to *deadline* seconds for the first connections; whether they are there."""
         await self._until(lambda: self.state is not PoolState.WARMING_UP, deadline)

@@ -96,6 +96,7 @@ class Roster:
     def lend(self, connection: PooledConnection, account: TenantAccount, now: float) -> None:
         """Note that *account* holds *connection*, which was taken from `idle`."""
         connection.account = account
+        connection.ended = ""
         connection.leased_at = now
         self.lent.add(connection)
         account.leased += 1

@@ -33,8 +33,8 @@ from app.pools.driver import Login
 from app.pools.gate import ConnectGate
 from app.pools.lag import LoopLag
 
-# One for provisioning and the like, one for asking how the server is.
-ADMIN_CONNECTIONS = 2
+# One for provisioning and the like, one for asking how the server is, and one that stays open.
+ADMIN_CONNECTIONS = 3
 _ADMIN_DEADLINE = 10.0
 _GONE_DEADLINE = 3.0
 _FIRST_BACKOFF = 0.1
@@ -141,7 +141,7 @@ class Server:
         self._fixed_budget = fixed_budget
         self._connect_timeout = connect_timeout
         self._connect_gate = ConnectGate(max_connecting)
-        self._admin_gate = asyncio.Semaphore(ADMIN_CONNECTIONS - 1)
+        self._admin_gate = asyncio.Semaphore(1)
         self._contact_gate = asyncio.Lock()
         self._pools: set[ServerPool] = set()
         self._unended: dict[int, str] = {}
@@ -246,6 +246,10 @@ class Server:
                 await _close(connection)
         finally:
             self._admin_gate.release()
+
+    async def open_standing(self) -> asyncpg.Connection:
+        """The one admin connection that may stay open, see `admin`; the caller closes it."""
+        return await self._open_admin(None)
 
     async def until_gone(self, pid: int, user: str) -> None:
         """Wait until the back-end *pid* of *user*, whose connection broke off, has ended.

@@ -167,6 +167,10 @@ class Settings(BaseSettings):
     max_connecting: int | None = Field(default=None, ge=1, le=1000)
     """Logins under way on one server; by default twice our cores, SCRAM being CPU work."""
 
+    lock_table_limit: float = Field(default=0.5, ge=0, le=1)
+    """Share of a server's lock table beyond which the tenant with the most locks loses its
+    statement, then its connection; half leaves room for the rest, 0 means no limit."""
+
     query_timeout_seconds: float = Field(default=30.0, gt=0, le=3600)
     """Longest statement of the query endpoint; 30 s, what proxies wait for a reply."""
 
