@@ -125,7 +125,7 @@ def outages_translated() -> Iterator[None]:
     try:
         yield
     except (OSError, NoFreeConnection, DBAPIError, asyncpg.PostgresError) as error:
-        if isinstance(error, wire.Refused):
+        if isinstance(error, wire.ConnectError):
             raise CatalogUnavailable(f"The catalog cannot be reached: {error}") from error
         if _is_outage(error):
             raise CatalogUnavailable from error

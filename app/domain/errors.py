@@ -22,7 +22,7 @@
     ├── LeaseLost                    what became of the request is unknown
     └── Unavailable                  not now: nothing of this request was done, so try again
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
-        ├── ServerUnavailable · ServerFull · TenantLoginFailed
+        ├── ServerUnavailable · ServerFull · ConnectFailed · TenantLoginFailed
         ├── CatalogUnavailable · QueryTimeout
         ├── TooManyStreams
         ├── RequestInFlight          this repetition did nothing; the first request goes on
@@ -288,6 +288,12 @@ class ServerFull(Unavailable):
     """The database server accepts no further connection."""
 
     code = "server-full"
+
+
+class ConnectFailed(Unavailable):
+    """No connection can be opened right now; those that are open go on working."""
+
+    code = "connect-failed"
 
 
 class TenantLoginFailed(Unavailable):

@@ -201,7 +201,8 @@ def _notice_silence(raw: asyncpg.Connection) -> None:
     """Have the kernel end a connection whose peer is silent, so that no borrower hangs on it."""
     transport = getattr(raw, "_transport", None)
     connected = transport.get_extra_info("socket") if transport is not None else None
-    if connected is None:
+    # The other end of a Unix socket cannot fall silent without its kernel, which is ours.
+    if connected is None or connected.family == socket.AF_UNIX:
         return
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _SILENCE.items():

@@ -15,6 +15,7 @@ import asyncpg
 
 from app import wire
 from app.domain.errors import (
+    ConnectFailed,
     ProvisioningFailed,
     ServerFull,
     ServerUnavailable,
@@ -48,6 +49,12 @@ _REASONS = {
     "42501": "the role may not connect to the database",
     "55000": "the database takes no connections",
 }
+# Class 53 as far as it says what is used up; all of it means: not now, for nobody's fault here.
+_LACKING = {
+    "53100": "disk space",
+    "53200": "memory or lock table space",
+    "53400": "what its configuration allows",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +87,7 @@ async def connect(login: Login, *, timeout: float) -> asyncpg.Connection:
     Raises:
         ServerUnavailable: the server cannot be reached or is starting or stopping.
         ServerFull: it accepts no further connection, for everybody or for this role.
+        ConnectFailed: this machine cannot connect, or the login does not come to its end.
         TenantLoginFailed: it refuses the role, the password or the database.
     """
     with translated():
@@ -103,10 +111,17 @@ def translated() -> Iterator[None]:
         yield
     except asyncpg.TooManyConnectionsError as error:
         raise ServerFull("Postgres accepts no further connection.") from error
+    except asyncpg.InsufficientResourcesError as error:
+        lacking = _LACKING.get(error.sqlstate or "", "a resource")
+        raise ServerFull(
+            f"Postgres has too little of {lacking} for another connection ({error.sqlstate})."
+        ) from error
+    except (wire.LocalFailure, wire.Unfinished) as error:
+        raise ConnectFailed(str(error)) from error
     except _LOGIN_ERRORS as error:
         reason = _REASONS.get(error.sqlstate or "", "it did not say why")
         raise TenantLoginFailed(f"Postgres refused the login: {reason}.") from error
-    except wire.Refused as error:
+    except (wire.Refused, wire.NoAnswer) as error:
         raise ServerUnavailable(str(error)) from error
     except CONNECTION_ERRORS as error:
         raise ServerUnavailable(

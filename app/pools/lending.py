@@ -86,6 +86,8 @@ class LendingPool:
         self.round_trips = RoundTrips()
         self._retry: asyncio.TimerHandle | None = None
         self._backoff = _FIRST_RETRY
+        self._open_error: Unavailable | None = None
+        self.answered_at = 0.0
         self._changed = asyncio.Event()
         self._roster = Roster(
             self,
@@ -161,6 +163,8 @@ class LendingPool:
         if not self._take_back(connection, now):
             return
         roster = self._roster
+        if reusable:
+            self.answered_at = now
         usable = reusable and self._is_usable(connection, now)
         if not usable or self.state is not _READY or self.server.budget.is_contended:
             self._put_back(connection, now, usable=usable)
@@ -244,7 +248,10 @@ class LendingPool:
         late = self.server.lag.since(waiter.since)
         ours = f" (our event loop was late by {late:.1f} s)" if late > _NOTABLE_LAG else ""
         waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
-        error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.")
+        why = f" Opening one failed: {self._open_error.detail}" if self._open_error else ""
+        if not why and not self._roster.live and self._roster.connecting:
+            why = " Postgres has not answered the login yet."
+        error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.{why}")
         self._fail(waiter, error, monotonic())
 
     def _fail(self, waiter: Waiter, error: Exception, now: float) -> None:
@@ -290,6 +297,9 @@ class LendingPool:
         floor = self.size.min_size
         if self.state is PoolState.WARMING_UP:
             floor = max(floor, self.size.warmup_size)
+        if self._open_error is not None:
+            # One attempt shows whether it is over: many would hold places that others can use.
+            room = min(room, 1 - roster.connecting)
         wanted = max(
             self._waiters.servable - len(roster.idle) - roster.connecting - roster.undoing,
             floor - roster.live - roster.connecting,
@@ -315,6 +325,7 @@ class LendingPool:
         """Take in a connection that is in no place, and works: just opened, or undone."""
         now = monotonic()
         self._backoff = _FIRST_RETRY
+        self._open_error = None
         if self._is_usable(connection, now):
             self._roster.stow(connection, now)
         else:
@@ -323,6 +334,7 @@ class LendingPool:
 
     def open_failed(self, error: Unavailable) -> None:
         """One could not be opened: if nothing else can serve them, tell those who wait."""
+        self._open_error = error
         if self.state is PoolState.WARMING_UP:
             self.state = PoolState.READY
         if not (self._roster.live or self._roster.connecting):
@@ -334,10 +346,34 @@ class LendingPool:
             self._backoff = min(self._backoff * 2, _LAST_RETRY)
         self.pump()
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the latest attempt to open a connection failed."""
+        return self._open_error is not None
+
+    @property
+    def is_lending(self) -> bool:
+        """Whether somebody holds one of its connections, and it is not known to be gone."""
+        return any(connection.is_connected() for connection in self._roster.lent)
+
+    async def answers(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it answers."""
+        try:
+            return await self._roster.answers()
+        finally:
+            self.pump()
+
     def server_lost(self, error: Unavailable) -> None:
         """The server is gone: nobody is left waiting for it."""
         self._fail_waiters(error)
         self.pump()
+
+    def server_back(self) -> None:
+        """What prevented an opening is over: no need to wait for the next attempt."""
+        self._backoff = _FIRST_RETRY
+        if self._retry is not None:
+            self._retry.cancel()
+        self._try_again()
 
     def _try_again(self) -> None:
         self._retry = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ from app.pools.recorder import Recorder
 from app.pools.server import Server
 
 _CHECK_DEADLINE = 2.0
+# Answered with one row by a server that takes writes, with none by a standby.
+_CHECK, _PASSED = "SELECT WHERE NOT pg_catalog.pg_is_in_recovery()", "SELECT 1"
 _CLOSE_DEADLINE = 2.0
 # A connection younger than this, in seconds, is fresh: opening it has not paid yet.
 _FRESH = 1.0
@@ -37,6 +40,10 @@ class Owner(Claimant, Protocol):
 
     def open_failed(self, error: Unavailable) -> None:
         """Take note that one could not be opened."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the latest attempt to open one failed."""
 
 
 class Roster:
@@ -127,7 +134,7 @@ class Roster:
 
     def begin_open(self) -> None:
         """Open a connection, whose place in the budget is taken already."""
-        first = is_modest(self._owner.share_after(0))
+        first = is_modest(self._owner.share_after(0)) and not self._owner.is_failing
         self.connecting += 1
         self._start(self._open_one(first=first), "connect")
 
@@ -168,16 +175,24 @@ class Roster:
     async def check(self, *, not_since: float) -> tuple[int, int]:
         """Test idle connections not tested since *not_since*; how many, and how many failed."""
         due = [connection for connection in self.idle if connection.checked_at <= not_since]
+        answers = await self._test(due)
+        return len(due), answers.count(False)
+
+    async def answers(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it passed."""
+        return any(await self._test([self.idle[-1]] if self.idle else []))
+
+    async def _test(self, due: list[PooledConnection]) -> list[bool]:
+        """Test idle connections, and close those that fail."""
         for connection in due:
             self.idle.remove(connection)
             self.checking.add(connection)
         try:
-            answers = await asyncio.gather(*(self._answers(connection) for connection in due))
+            return await asyncio.gather(*(self._answers(connection) for connection in due))
         finally:
             # A check that was cancelled may not even have begun with some of them.
             for connection in self.checking.intersection(due):
                 self._end_check(connection, answered=False)
-        return len(due), answers.count(False)
 
     async def settle(self, deadline: float) -> None:
         """Let all opening and closing end within *deadline* seconds; what does not is given up."""
@@ -212,11 +227,11 @@ class Roster:
     async def _answers(self, connection: PooledConnection) -> bool:
         answered = False
         try:
-            # asyncpg's own deadline: an answer that came while our loop stood still counts.
-            await connection.raw.execute("SELECT 1", timeout=_CHECK_DEADLINE)
-            answered = True
-        except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
-            self._recorder.health_check_failures += 1
+            with suppress(*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
+                # asyncpg's own deadline: an answer that came while our loop stood still counts.
+                said = await connection.raw.execute(_CHECK, timeout=_CHECK_DEADLINE)
+                answered = said == _PASSED
+            self._recorder.health_check_failures += not answered
         finally:
             self._end_check(connection, answered=answered)
         return answered
@@ -233,28 +248,41 @@ class Roster:
         self._owner.pump()
 
     async def _open_one(self, *, first: bool) -> None:
-        generation, epoch, began = self._server.generation, self.epoch, monotonic()
-        raw: asyncpg.Connection | None = None
-        error: Unavailable | None = None
+        connection: PooledConnection | None = None
+        error = Unavailable()
         try:
-            raw = await self._login.connect(self._server, first=first)
+            connection = await self._connect(first=first)
         except Unavailable as caught:
             error = caught
         finally:
             self.connecting -= 1
-            if raw is None:
+            if connection is None:
                 self._server.budget.give_back()
-        now = monotonic()
-        if raw is None or error is not None:
+        if connection is None:
             self._recorder.connect_failures += 1
-            self._owner.open_failed(error or Unavailable())
+            self._owner.open_failed(error)
             return
-        self._recorder.connected(now - began, now)
-        connection = PooledConnection(
-            raw, now=now, max_lifetime=self._max_lifetime, epoch=epoch, generation=generation
-        )
-        raw.add_termination_listener(lambda _: self._lost(connection))
         self._owner.admit(connection)
+
+    async def _connect(self, *, first: bool) -> PooledConnection:
+        generation, epoch, began = self._server.generation, self.epoch, monotonic()
+        raw = await self._login.connect(self._server, first=first)
+        now = monotonic()
+        try:
+            with driver.translated():
+                connection = PooledConnection(
+                    raw,
+                    now=now,
+                    max_lifetime=self._max_lifetime,
+                    epoch=epoch,
+                    generation=generation,
+                )
+                raw.add_termination_listener(lambda _: self._lost(connection))
+        except BaseException:
+            raw.terminate()
+            raise
+        self._recorder.connected(now - began, now)
+        return connection
 
     async def _close_one(self, connection: PooledConnection, *, cut: bool) -> None:
         try:

@@ -1,9 +1,13 @@
 """One declared Postgres server: whether it can be reached, and what it can take.
 
-A server is `available` or `unavailable`, as one, for all of its pools. When a connection
-attempt shows that it is gone, its waiters are told at once, its generation grows (every
-connection opened before is stale), and a single probe with full-jitter back-off brings it
-back. Its admin connections (provisioning, checks) are few and counted off the budget.
+A server is `available` or `unavailable`, as one, for all of its pools. That an opening failed
+does not make it unavailable: it may be the tenant's database, the name's resolution, or this
+machine. It makes us ask, by the admin login first; if that fails too, over connections that
+worked. Only if none of them answers is the server lost: its waiters are told at once, its
+generation grows (every connection opened before is stale), and a single probe with full-jitter
+back-off brings it back. Otherwise those that work go on, `last_error` says what does not, and
+we ask again until it does. Its admin connections (provisioning, checks) are few and counted off
+the budget.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import asyncpg
 import structlog
 
 from app.domain.errors import (
+    ConnectFailed,
     PoolkeeperError,
     ServerFull,
     ServerUnavailable,
@@ -41,6 +46,8 @@ _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 # A loop late by this share of a deadline makes the deadline say nothing about the server.
 _STARVED_SHARE = 0.25
+# So many pools, those that were served last, are asked whether their connections still work.
+_WITNESSES = 5
 
 _LIMITS = """
 select current_setting('server_version') as version,
@@ -48,7 +55,6 @@ select current_setting('server_version') as version,
        current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
        (select rolsuper from pg_roles where rolname = current_user) as superuser,
-       pg_is_in_recovery() as standby,
        (select substr(setting, length('search_path=') + 1)
         from pg_db_role_setting, pg_database, unnest(setconfig) as setting
         where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
@@ -92,15 +98,27 @@ class ServerLimits:
     max_connections: int
     reserved: int
     superuser: bool
-    standby: bool
     search_path: str | None = None
 
 
 class ServerPool(Claimant, Protocol):
     """What a server needs to know of its pools."""
 
+    answered_at: float
+    """When a lease last came back clean, in monotonic seconds."""
+
+    @property
+    def is_lending(self) -> bool:
+        """Whether somebody holds one of its connections, and it is not known to be gone."""
+
+    async def answers(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it answers."""
+
     def server_lost(self, error: Unavailable) -> None:
         """Fail those who wait: nothing can be opened for now."""
+
+    def server_back(self) -> None:
+        """Try again to open what is missing, at once."""
 
 
 class Server:
@@ -186,13 +204,14 @@ class Server:
         self.budget.forget(pool)
 
     async def connect(self, login: Login, *, first: bool = False) -> asyncpg.Connection:
-        """Open a connection for a pool; a server found unreachable is lost for all its pools.
+        """Open a connection for a pool; if it cannot be reached, find out whether it is lost.
 
         It waits behind the other attempts unless it is to be *first*.
 
         Raises:
             ServerUnavailable: it cannot be reached, or is known to be away.
             ServerFull: it accepts no further connection.
+            ConnectFailed: this machine cannot connect, or the login does not come to its end.
             TenantLoginFailed: it refuses this role, password or database.
         """
         async with self._connect_gate.passing(first=first):
@@ -205,15 +224,13 @@ class Server:
                 return await self._attempt(login)
 
     async def _attempt(self, login: Login) -> asyncpg.Connection:
-        generation, began = self.generation, monotonic()
+        began = monotonic()
         try:
             return await driver.connect(login, timeout=self._connect_timeout)
-        except ServerUnavailable as error:
+        except (ServerUnavailable, ConnectFailed) as error:
             if self._was_starved(error, began):
                 raise _StarvedAttempt(error.detail) from error
-            # An attempt begun before an outage says nothing of the server that came back.
-            if generation == self.generation:
-                self.lost(error)
+            self.doubt()
             raise
 
     @property
@@ -304,7 +321,7 @@ class Server:
         pause = _FIRST_BACKOFF
         try:
             await self.refresh()
-            while self._unended and self.is_available:
+            while (self._unended or self.last_error) and self.is_available:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_BACKOFF)
                 await self.refresh()
@@ -312,17 +329,42 @@ class Server:
             self._doubt = None
 
     async def refresh(self) -> None:
-        """Read the limits again, for they may have changed; a failure loses the server."""
+        """Read the limits again, for they may have changed; if that fails, judge the server."""
         if not self.is_available:
             return
-        began = monotonic()
+        generation, began = self.generation, monotonic()
         try:
             await self._contact()
         except ServerFull as error:
-            self.last_error = error.detail
+            self._strained(error)
         except Unavailable as error:
-            if not self._was_starved(error, began):
+            works = await self._works(error, began)
+            # Another contact may have told more meanwhile.
+            if generation != self.generation or self._was_starved(error, began):
+                return
+            if works:
+                self._strained(error)
+            else:
                 self.lost(error)
+
+    def _strained(self, error: Unavailable) -> None:
+        """Nothing can be opened, and what is open works."""
+        if self.last_error != error.detail:
+            _log.warning("no connection can be opened", server=self.name, reason=error.detail)
+        self.last_error = error.detail
+
+    async def _works(self, error: Unavailable, since: float) -> bool:
+        """Whether connections that were fine still are, although the admin contact failed.
+
+        A lease that came back since the contact began is an answer. What a lease still does we
+        cannot ask: it counts only where the failure says nothing about the server.
+        """
+        pools = sorted(self._pools, key=lambda pool: pool.answered_at, reverse=True)
+        return (
+            any(await asyncio.gather(*(pool.answers() for pool in pools[:_WITNESSES])))
+            or any(pool.answered_at > since for pool in pools)
+            or (isinstance(error, ConnectFailed) and any(pool.is_lending for pool in pools))
+        )
 
     def _was_starved(self, error: Unavailable, began: float) -> bool:
         """Whether an attempt ran out of time because our own loop did not run."""
@@ -340,9 +382,6 @@ class Server:
                 self.last_error = error.detail
             else:
                 self._probe = None
-                _log.info("server available", server=self.name, budget=self.budget.limit)
-                for pool in list(self._pools):
-                    pool.pump()
                 if self._unended:
                     self.doubt()
                 return
@@ -365,11 +404,13 @@ class Server:
             finally:
                 await _close(connection)
         self.limits = ServerLimits(**dict(row or {}))
-        if self.limits.standby:
-            raise ServerUnavailable("The server is a standby and takes no writes.")
+        had_trouble, self.last_error = self.last_error is not None, None
         self.state = ServerState.AVAILABLE
-        self.last_error = None
         self._settle_limit()
+        if had_trouble:
+            _log.info("server available", server=self.name, budget=self.budget.limit)
+            for pool in list(self._pools):
+                pool.server_back()
 
     def _settle_limit(self) -> None:
         if self.limits is None:
@@ -379,9 +420,8 @@ class Server:
         self.budget.set_limit(max(0, limit - len(self._unended)))
 
     async def _open_admin(self, database: str | None) -> asyncpg.Connection:
-        # A standby lets the admin in, so that the reason can be told.
         settings = {**self.admin_login.settings, **_ADMIN_SETTINGS}
-        login = replace(self.admin_login, primary=False, settings=settings)
+        login = replace(self.admin_login, settings=settings)
         if database is not None:
             login = login.into(database)
         try:

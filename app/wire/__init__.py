@@ -3,6 +3,7 @@
 Knows addresses and logins as plain values; must not know whose they are, nor why.
 """
 
-from app.wire.connect import Refused, Tls, connect
+from app.wire.connect import Tls, connect
+from app.wire.errors import ConnectError, LocalFailure, NoAnswer, Refused, Unfinished
 
-__all__ = ["Refused", "Tls", "connect"]
+__all__ = ["ConnectError", "LocalFailure", "NoAnswer", "Refused", "Tls", "Unfinished", "connect"]

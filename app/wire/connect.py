@@ -17,16 +17,13 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.protocol import Protocol
 
+from app.wire.errors import NoAnswer, Refused, Unfinished, local_failure
 from app.wire.handshake import Handshake, Violation
 
 Tls = ssl.SSLContext | Literal[False]
 
 # What asyncpg raises when it reads what nobody should have sent.
 _UNREADABLE = (BufferError, LookupError, UnicodeDecodeError)
-
-
-class Refused(ConnectionError):
-    """We do not talk to this server as it is; the text says why and quotes nothing of it."""
 
 
 async def connect(
@@ -58,6 +55,8 @@ async def connect(
 
     Raises:
         Refused: the server is not who it should be, or misbehaves.
+        NoAnswer, Unfinished: it did not answer, or not finish the login, in time.
+        LocalFailure: this machine cannot connect.
         OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg has them.
     """
     watch = _Watch(asyncio.get_running_loop(), is_verified=_is_verified(tls))
@@ -87,13 +86,19 @@ async def connect(
         raise Refused(f"The server's certificate is not accepted: {reason}.") from error
     except ssl.SSLError as error:
         raise Refused("The server and we do not agree on TLS.") from error
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except TimeoutError as error:
+        raise watch.late(timeout) from error
+    except (OSError, MemoryError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         if watch.violation is not None:
             raise Refused(str(watch.violation)) from watch.violation
+        if (ours := local_failure(error)) is not None:
+            raise ours from error
         # asyncpg raises no subclass where the server did not answer our wish for TLS with yes.
         if tls and type(error) is ConnectionError:
             raise Refused("The server does not offer TLS.") from error
         raise
+    except asyncpg.TargetServerAttributeNotMatched as error:
+        raise Refused("The server is a standby and takes no writes.") from error
     except _UNREADABLE as error:
         raise Refused("The server's answer cannot be read.") from error
 
@@ -128,20 +133,22 @@ class _Guard(asyncio.Protocol):
         self._transport = transport
         is_here = _is_here(transport.get_extra_info("peername"))
         self._handshake = Handshake(is_verified=self._watch.is_verified, is_here=is_here)
+        self._watch.handshake = self._handshake
         transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._handshake is None or self._transport.is_closing():
             return
         try:
-            is_done = self._handshake.feed(data)
+            passed = self._handshake.feed(data)
         except Violation as violation:
             self._watch.violation = violation
             self._transport.abort()
             return
-        if is_done:
+        if self._handshake.is_done:
             self._transport.set_protocol(self._inner)
-        self._inner.data_received(data)
+        if passed:
+            self._inner.data_received(passed)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
@@ -163,6 +170,18 @@ class _Watch:
         self.loop = loop
         self.is_verified = is_verified
         self.violation: Violation | None = None
+        self.handshake: Handshake | None = None
+
+    def late(self, timeout: float) -> NoAnswer | Unfinished:
+        """What it means that the login was not done after *timeout* seconds."""
+        if self.handshake is None:
+            return NoAnswer(f"No connection to the server within {timeout:.3g} s.")
+        if not self.handshake.is_authenticated:
+            return NoAnswer(f"The server did not answer the login within {timeout:.3g} s.")
+        return Unfinished(
+            f"Postgres accepted the login and did not open the database within {timeout:.3g} s;"
+            " it may be locked, as while it is copied."
+        )
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.loop, name)

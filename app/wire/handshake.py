@@ -2,7 +2,8 @@
 
 asyncpg believes whoever answers: it would hash a password as often as it is told to, in the
 event loop, keep a message of 2 GiB, and send a password in clear. So every message of a login
-passes here first. Pure: bytes in, a verdict out.
+passes here first. What is no UTF-8 is replaced: before a server knows our encoding, it reports
+errors in its own. Pure: bytes in, bytes out.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _FOLLOWS: dict[int | None, tuple[int, ...]] = {
 # What there is before and after the welcome, and how it looks: asyncpg stumbles over anything else.
 _FIELDS = re.compile(rb"(?:[^\0]++\0)*+\0")
 _BEFORE_OK = {b"R": re.compile(rb"(?s:.{4,})"), b"E": _FIELDS, b"N": _FIELDS}
+# What may hold words in the language and encoding of the server, which is not always UTF-8.
+_WORDED = (b"E", b"N", b"S")
 _AFTER_OK = {
     b"E": _FIELDS,
     b"K": re.compile(rb"(?s:.{8})"),
@@ -54,7 +57,7 @@ class Violation(Exception):
 class Handshake:
     """One login, followed message by message."""
 
-    __slots__ = ("_asked", "_buffer", "_bytes", "_is_here", "_is_verified", "_messages")
+    __slots__ = ("_asked", "_buffer", "_bytes", "_is_here", "_is_verified", "_messages", "is_done")
 
     def __init__(self, *, is_verified: bool, is_here: bool) -> None:
         """Follow a new login.
@@ -68,9 +71,20 @@ class Handshake:
         self._buffer = bytearray()
         self._bytes = self._messages = 0
         self._asked: int | None = None
+        self.is_done = False
 
-    def feed(self, data: bytes) -> bool:
-        """Judge what the server sent next; whether the login is done with it.
+    @property
+    def is_answered(self) -> bool:
+        """Whether the server sent anything."""
+        return self._bytes > 0
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the server knows who we are, and has yet to open the database."""
+        return self._asked == _OK
+
+    def feed(self, data: bytes) -> bytes:
+        """Judge what the server sent next; the complete messages, in UTF-8, for asyncpg.
 
         Raises:
             Violation: it must not reach asyncpg.
@@ -79,7 +93,8 @@ class Handshake:
         if self._bytes > MOST_BYTES:
             raise Violation("The server sends too much before the login is done.")
         self._buffer += data
-        while len(self._buffer) >= _HEADER.size:
+        passed = bytearray()
+        while not self.is_done and len(self._buffer) >= _HEADER.size:
             kind, length = _HEADER.unpack_from(self._buffer)
             if not _CODE.size <= length <= MOST_BYTES:
                 raise Violation("The server announces a message of an impossible length.")
@@ -87,11 +102,15 @@ class Handshake:
                 break
             body = bytes(self._buffer[_HEADER.size : length + 1])
             del self._buffer[: length + 1]
-            if self._is_last(kind, body):
-                return True
-        return False
+            self._judge(kind, body)
+            if kind in _WORDED:
+                body = body.decode(errors="replace").encode()
+            passed += _HEADER.pack(kind, len(body) + _CODE.size) + body
+        if self.is_done:
+            passed += self._buffer
+        return bytes(passed)
 
-    def _is_last(self, kind: bytes, body: bytes) -> bool:
+    def _judge(self, kind: bytes, body: bytes) -> None:
         self._messages += 1
         if self._messages > MOST_MESSAGES:
             raise Violation("The server sends too many messages before the login is done.")
@@ -100,7 +119,7 @@ class Handshake:
             raise Violation("The server does not speak PostgreSQL's protocol.")
         if kind == b"R":
             self._authenticate(body)
-        return kind == b"Z"
+        self.is_done = kind == b"Z"
 
     def _authenticate(self, body: bytes) -> None:
         (code,) = _CODE.unpack_from(body)

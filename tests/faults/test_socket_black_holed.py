@@ -83,7 +83,7 @@ async def test_while_connecting_all_who_wait_are_told_and_the_server_is_away(
     callers = [asyncio.create_task(_use(behind)) for _ in range(10)]
     await asyncio.wait(callers, timeout=5)
     assert all(isinstance(caller.exception(), ServerUnavailable) for caller in callers)
-    assert not server.is_available
+    await eventually(lambda: not server.is_available, deadline=10)
     with pytest.raises(ServerUnavailable):
         await _use(behind)
     await fault_proxy.pass_through()

@@ -17,8 +17,10 @@ def test_a_welcome_without_proof_is_refused_from_afar() -> None:
 
 
 def test_a_welcome_without_proof_is_taken_from_a_server_that_is_known() -> None:
-    assert Handshake(is_verified=True, is_here=False).feed(WELCOME + READY)
-    assert Handshake(is_verified=False, is_here=True).feed(WELCOME + READY)
+    for is_verified, is_here in ((True, False), (False, True)):
+        login = Handshake(is_verified=is_verified, is_here=is_here)
+        assert login.feed(WELCOME + READY) == WELCOME + READY
+        assert login.is_done
 
 
 @pytest.mark.parametrize(

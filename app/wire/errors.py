@@ -1,0 +1,66 @@
+"""Why no connection was opened, told apart by whose trouble it is.
+
+Each text is ours, says why and quotes nothing of the server.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+# What this machine lacks or forbids, whatever the server is like.
+_LOCAL = frozenset(
+    {
+        errno.EACCES,
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,
+        errno.EAGAIN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.EPERM,
+    }
+)
+
+
+class ConnectError(Exception):
+    """No connection was opened; the text says why."""
+
+
+class Refused(ConnectError, ConnectionError):
+    """We do not talk to this server as it is."""
+
+
+class Standby(Refused):
+    """It takes no writes."""
+
+
+class NoAnswer(ConnectError, TimeoutError):
+    """The server did not answer in time."""
+
+
+class Unfinished(ConnectError, TimeoutError):
+    """The server let us in, and did not finish the login in time."""
+
+
+class LocalFailure(ConnectError, ConnectionError):
+    """This machine cannot connect now; that says nothing about the server."""
+
+
+def local_failure(error: Exception) -> LocalFailure | None:
+    """What *error*, raised while connecting, means if this machine is the cause."""
+    if isinstance(error, socket.gaierror):
+        return LocalFailure(f"The host name cannot be resolved ({_reason(error)}).")
+    if isinstance(error, MemoryError):
+        return LocalFailure("This machine is out of memory.")
+    if isinstance(error, OSError) and error.errno in _LOCAL:
+        return LocalFailure(f"This machine cannot connect now ({os.strerror(error.errno)}).")
+    return None
+
+
+def _reason(error: socket.gaierror) -> str:
+    if error.errno == socket.EAI_SYSTEM:
+        return "system error"
+    return str(error.strerror or error.errno)
