@@ -176,11 +176,11 @@ class _Watch:
         """What it means that the login was not done after *timeout* seconds."""
         if self.handshake is None:
             return NoAnswer(f"No connection to the server within {timeout:.3g} s.")
-        if not self.handshake.is_authenticated:
+        if not self.handshake.is_answered:
             return NoAnswer(f"The server did not answer the login within {timeout:.3g} s.")
         return Unfinished(
-            f"Postgres accepted the login and did not open the database within {timeout:.3g} s;"
-            " it may be locked, as while it is copied."
+            f"Postgres answered and did not finish the login within {timeout:.3g} s;"
+            " the database may be locked, as while it is copied."
         )
 
     def __getattr__(self, name: str) -> object:

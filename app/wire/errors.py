@@ -42,7 +42,7 @@ class NoAnswer(ConnectError, TimeoutError):
 
 
 class Unfinished(ConnectError, TimeoutError):
-    """The server let us in, and did not finish the login in time."""
+    """The server answered, and did not finish the login in time."""
 
 
 class LocalFailure(ConnectError, ConnectionError):

@@ -78,11 +78,6 @@ class Handshake:
         """Whether the server sent anything."""
         return self._bytes > 0
 
-    @property
-    def is_authenticated(self) -> bool:
-        """Whether the server knows who we are, and has yet to open the database."""
-        return self._asked == _OK
-
     def feed(self, data: bytes) -> bytes:
         """Judge what the server sent next; the complete messages, in UTF-8, for asyncpg.
 
