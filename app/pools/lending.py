@@ -9,7 +9,6 @@ tasks, which survive the caller who caused them and serve whoever is next.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -27,6 +26,7 @@ from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState
 from app.pools.account import TenantAccount
 from app.pools.connection import PooledConnection
 from app.pools.lru import Entry
+from app.pools.opening_backoff import OpeningBackoff
 from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from app.pools.roster import Roster
@@ -38,9 +38,6 @@ _log = structlog.get_logger(__name__)
 
 # Looked up once: members of an enumeration are slow to find, and these are needed at every lease.
 _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
-# After attempts failed for this pool alone, the next one waits up to this long, in seconds.
-_FIRST_RETRY = 0.25
-_LAST_RETRY = 5.0
 _NOTABLE_LAG = 0.1
 
 
@@ -84,9 +81,7 @@ class LendingPool:
         self._busy = False
         self._waiters = WaitQueue(on_overdue=self._time_out)
         self.round_trips = RoundTrips()
-        self._retry: asyncio.TimerHandle | None = None
-        self._backoff = _FIRST_RETRY
-        self._open_error: Unavailable | None = None
+        self._backoff = OpeningBackoff(self.pump)
         self.answered_at = 0.0
         self._changed = asyncio.Event()
         self._roster = Roster(
@@ -97,7 +92,6 @@ class LendingPool:
             max_lifetime=config.max_lifetime,
             recorder=recorder,
         )
-        server.attach(self)
 
     def __repr__(self) -> str:
         """The whole state in one line, for logs and for tests that read like a story."""
@@ -248,7 +242,8 @@ class LendingPool:
         late = self.server.lag.since(waiter.since)
         ours = f" (our event loop was late by {late:.1f} s)" if late > _NOTABLE_LAG else ""
         waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
-        why = f" Opening one failed: {self._open_error.detail}" if self._open_error else ""
+        failed = self._backoff.error
+        why = f" Opening one failed: {failed.detail}" if failed else ""
         if not why and not self._roster.live and self._roster.connecting:
             why = " Postgres has not answered the login yet."
         error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.{why}")
@@ -288,7 +283,7 @@ class LendingPool:
     @property
     def unserved(self) -> int:
         """How many connections it would open now if the budget had them."""
-        if not self._works or self._retry is not None:
+        if not self._works or self._backoff.is_pausing:
             return 0
         roster = self._roster
         room = self.size.max_size - roster.open
@@ -297,7 +292,7 @@ class LendingPool:
         floor = self.size.min_size
         if self.state is PoolState.WARMING_UP:
             floor = max(floor, self.size.warmup_size)
-        if self._open_error is not None:
+        if self.is_failing:
             # One attempt shows whether it is over: many would hold places that others can use.
             room = min(room, 1 - roster.connecting)
         wanted = max(
@@ -324,8 +319,7 @@ class LendingPool:
     def admit(self, connection: PooledConnection) -> None:
         """Take in a connection that is in no place, and works: just opened, or undone."""
         now = monotonic()
-        self._backoff = _FIRST_RETRY
-        self._open_error = None
+        self._backoff.succeeded()
         if self._is_usable(connection, now):
             self._roster.stow(connection, now)
         else:
@@ -334,50 +328,17 @@ class LendingPool:
 
     def open_failed(self, error: Unavailable) -> None:
         """One could not be opened: if nothing else can serve them, tell those who wait."""
-        self._open_error = error
+        self._backoff.failed(error, pause=self._works and self.server.is_available)
         if self.state is PoolState.WARMING_UP:
             self.state = PoolState.READY
         if not (self._roster.live or self._roster.connecting):
             self._fail_waiters(error)
-        if self._retry is None and self._works and self.server.is_available:
-            loop = asyncio.get_running_loop()
-            pause = random.uniform(0, self._backoff)  # noqa: S311 - full jitter
-            self._retry = loop.call_later(pause, self._try_again)
-            self._backoff = min(self._backoff * 2, _LAST_RETRY)
         self.pump()
 
     @property
     def is_failing(self) -> bool:
         """Whether the latest attempt to open a connection failed."""
-        return self._open_error is not None
-
-    @property
-    def is_lending(self) -> bool:
-        """Whether somebody holds one of its connections, and it is not known to be gone."""
-        return any(connection.is_connected() for connection in self._roster.lent)
-
-    async def answers(self) -> bool:
-        """Test the idle connection used last; whether there is one, and it answers."""
-        try:
-            return await self._roster.answers()
-        finally:
-            self.pump()
-
-    def server_lost(self, error: Unavailable) -> None:
-        """The server is gone: nobody is left waiting for it."""
-        self._fail_waiters(error)
-        self.pump()
-
-    def server_back(self) -> None:
-        """What prevented an opening is over: no need to wait for the next attempt."""
-        self._backoff = _FIRST_RETRY
-        if self._retry is not None:
-            self._retry.cancel()
-        self._try_again()
-
-    def _try_again(self) -> None:
-        self._retry = None
-        self.pump()
+        return self._backoff.error is not None
 
     def _fail_waiters(self, error: Unavailable) -> None:
         now = monotonic()

@@ -12,7 +12,7 @@ from time import monotonic
 
 import structlog
 
-from app.domain.errors import PoolDraining, TenantDeleting
+from app.domain.errors import PoolDraining, TenantDeleting, Unavailable
 from app.domain.flow import PoolFlow
 from app.domain.pool import PoolSize, PoolState
 from app.pools.account import TenantAccount
@@ -61,6 +61,7 @@ class TenantPool(LendingPool):
 
     def open(self) -> None:
         """Begin to work, and to open the first connections."""
+        self.server.attach(self)
         self._opened_at = monotonic()
         self.recorder.pool_created(self._opened_at)
         self.state = PoolState.WARMING_UP if self.size.warmup_size else PoolState.READY
@@ -117,9 +118,7 @@ class TenantPool(LendingPool):
             self._take_back(connection, monotonic())
             self._roster.begin_close(connection, cut=True)
         self.state = PoolState.CLOSED
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
+        self._backoff.stop()
         self.pump()
         await self._until(lambda: not self._roster.checking, _SETTLE_DEADLINE)
         await self._roster.settle(_SETTLE_DEADLINE)
@@ -143,6 +142,27 @@ class TenantPool(LendingPool):
                     await self._changed.wait()
         except TimeoutError:
             return
+
+    @property
+    def is_lending(self) -> bool:
+        """Whether somebody holds one of its connections, and it is not known to be gone."""
+        return any(connection.is_connected() for connection in self._roster.lent)
+
+    async def answers(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it answers."""
+        try:
+            return await self._roster.answers()
+        finally:
+            self.pump()
+
+    def server_lost(self, error: Unavailable) -> None:
+        """The server is gone: nobody is left waiting for it."""
+        self._fail_waiters(error)
+        self.pump()
+
+    def server_back(self) -> None:
+        """The server's trouble is over: no need to wait for the next attempt."""
+        self._backoff.resume()
 
     def sweep(self, now: float) -> int:
         """Close idle connections too old or unused for too long at *now*; how many that were."""

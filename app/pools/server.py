@@ -16,10 +16,9 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from time import monotonic
-from typing import Protocol
 
 import asyncpg
 import structlog
@@ -33,10 +32,12 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.pools import driver
-from app.pools.budget import Claimant, ConnectionBudget
+from app.pools.budget import ConnectionBudget
 from app.pools.driver import Login
 from app.pools.gate import ConnectGate
 from app.pools.lag import LoopLag
+from app.pools.server_limits import ServerLimits
+from app.pools.server_pool import ServerPool
 
 # One for provisioning and the like, one for asking how the server is, and one that stays open.
 ADMIN_CONNECTIONS = 3
@@ -48,18 +49,6 @@ _LONGEST_BACKOFF = 5.0
 _STARVED_SHARE = 0.25
 # So many pools, those that were served last, are asked whether their connections still work.
 _WITNESSES = 5
-
-_LIMITS = """
-select current_setting('server_version') as version,
-       current_setting('max_connections')::int as max_connections,
-       current_setting('superuser_reserved_connections')::int
-           + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
-       (select rolsuper from pg_roles where rolname = current_user) as superuser,
-       (select substr(setting, length('search_path=') + 1)
-        from pg_db_role_setting, pg_database, unnest(setconfig) as setting
-        where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
-            and setting like 'search_path=%') as search_path
-"""
 
 # The user is compared too: the number may belong to somebody else's back-end by now.
 _END_BACKEND = """
@@ -88,37 +77,6 @@ class ServerState(StrEnum):
 
     AVAILABLE = "available"
     UNAVAILABLE = "unavailable"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerLimits:
-    """What the server says of itself."""
-
-    version: str
-    max_connections: int
-    reserved: int
-    superuser: bool
-    search_path: str | None = None
-
-
-class ServerPool(Claimant, Protocol):
-    """What a server needs to know of its pools."""
-
-    answered_at: float
-    """When a lease last came back clean, in monotonic seconds."""
-
-    @property
-    def is_lending(self) -> bool:
-        """Whether somebody holds one of its connections, and it is not known to be gone."""
-
-    async def answers(self) -> bool:
-        """Test the idle connection used last; whether there is one, and it answers."""
-
-    def server_lost(self, error: Unavailable) -> None:
-        """Fail those who wait: nothing can be opened for now."""
-
-    def server_back(self) -> None:
-        """Try again to open what is missing, at once."""
 
 
 class Server:
@@ -397,13 +355,13 @@ class Server:
             try:
                 async with asyncio.timeout(self._connect_timeout):
                     with driver.translated():
-                        row = await connection.fetchrow(_LIMITS)
+                        limits = await ServerLimits.read(connection)
                         await self._end_rest(connection)
             except TimeoutError as error:
                 raise ServerUnavailable("The server does not answer.") from error
             finally:
                 await _close(connection)
-        self.limits = ServerLimits(**dict(row or {}))
+        self.limits = limits
         had_trouble, self.last_error = self.last_error is not None, None
         self.state = ServerState.AVAILABLE
         self._settle_limit()

@@ -231,9 +231,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     def retry(self, pool: TenantPool) -> None:
         """Let the pause after a failed attempt be over."""
-        if pool._retry is not None:
-            pool._retry.cancel()
-            self.do(pool._try_again)
+        if pool._backoff.is_pausing:
+            self.do(pool._backoff.resume)
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5]))
     def pass_time(self, seconds: float) -> None:
@@ -260,7 +259,10 @@ class PoolMachine(RuleBasedStateMachine):
 
     def rests(self) -> bool:
         return not any(
-            pool._retry or pool._roster.connecting or pool._roster.closing or pool._roster.checking
+            pool._backoff.is_pausing
+            or pool._roster.connecting
+            or pool._roster.closing
+            or pool._roster.checking
             for pool in self.pools
         )
 

@@ -1,0 +1,40 @@
+"""What a Postgres server says of itself, as far as it limits what we may do there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+_QUERY = """
+select current_setting('server_version') as version,
+       current_setting('max_connections')::int as max_connections,
+       current_setting('superuser_reserved_connections')::int
+           + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
+       (select rolsuper from pg_roles where rolname = current_user) as superuser,
+       (select substr(setting, length('search_path=') + 1)
+        from pg_db_role_setting, pg_database, unnest(setconfig) as setting
+        where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
+            and setting like 'search_path=%') as search_path
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """What the server says of itself."""
+
+    version: str
+    max_connections: int
+    reserved: int
+    superuser: bool
+    search_path: str | None = None
+
+    @classmethod
+    async def read(cls, connection: asyncpg.Connection) -> ServerLimits:
+        """Ask the server.
+
+        Raises:
+            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as asyncpg has them.
+        """
+        row = await connection.fetchrow(_QUERY)
+        return cls(**dict(row or {}))

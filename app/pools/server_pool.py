@@ -1,0 +1,28 @@
+"""A pool, as its server knows it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from app.domain.errors import Unavailable
+from app.pools.budget import Claimant
+
+
+class ServerPool(Claimant, Protocol):
+    """What a server needs to know of its pools."""
+
+    answered_at: float
+    """When a lease last came back clean, in monotonic seconds."""
+
+    @property
+    def is_lending(self) -> bool:
+        """Whether somebody holds one of its connections, and it is not known to be gone."""
+
+    async def answers(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it answers."""
+
+    def server_lost(self, error: Unavailable) -> None:
+        """Fail those who wait: nothing can be opened for now."""
+
+    def server_back(self) -> None:
+        """Try again to open what is missing, at once."""
