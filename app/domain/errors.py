@@ -15,6 +15,7 @@
     │   ├── TenantNotFound · ServerNotFound · PoolNotFound · RecommendationNotFound
     ├── Conflict                     what is asked does not fit what exists
     │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
+    │   ├── SchemaMissing            the tenant has nothing to work in
     │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
     │   ├── RecommendationIsAMove    it is a person's work
     │   ├── PreconditionRequired · ReplayTooLarge
@@ -185,6 +186,12 @@ class ObjectsExist(Conflict):
     """The role, schema or database exists and was not made for this tenant."""
 
     code = "objects-exist"
+
+
+class SchemaMissing(Conflict):
+    """The tenant's schema was dropped, renamed or closed to its role; provision the tenant."""
+
+    code = "schema-missing"
 
 
 class ProvisioningFailed(Conflict):

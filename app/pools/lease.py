@@ -28,6 +28,7 @@ from app.domain.errors import (
     PoolkeeperError,
     PoolTimeout,
     ReadOnly,
+    SchemaMissing,
     ServerUnavailable,
     StatementEndedLease,
     StatementFailed,
@@ -37,7 +38,7 @@ from app.domain.tenant import TenantSpec
 from app.pools import driver
 from app.pools.account import TenantAccount
 from app.pools.connection import PooledConnection
-from app.pools.isolation import Isolation
+from app.pools.isolation import Isolation, schema_is_missing
 from app.pools.pool import TenantPool
 from app.pools.suspect import Borrower
 
@@ -58,6 +59,8 @@ _BYPASS_WINDOW = 0.5
 _LONGEST_TIMEOUT = 2_147_483
 _UNKNOWN_STATEMENT = "26000"
 _CANCELLED = "57014"
+# What a strategy's proof fails with.
+_FAILED_PROOF = (asyncpg.DivisionByZeroError, asyncpg.InvalidTextRepresentationError)
 _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
 
@@ -92,11 +95,13 @@ class Lease:
 
     Raises on entering:
         PoolTimeout, PoolSaturated, PoolLimitReached, PoolDraining, ServerUnavailable: try again.
+        SchemaMissing: the tenant must be provisioned again first.
     Raises on leaving:
         TooManyLocks: we ended the work, for it filled the server's lock table.
         StatementFailed: the commit was refused; nothing was stored.
         StatementEndedLease: the work left the lease's transaction or context; a transaction still
             open was rolled back.
+        SchemaMissing: the work failed, and the tenant's schema is gone.
         LeaseLost: the connection broke; whether the work was committed is unknown.
     """
 
@@ -166,16 +171,16 @@ class Lease:
         clean = False
         try:
             if kind is None:
-                await self._clean_up(connection, commit=True)
-                clean = True
+                clean = await self._clean_up(connection, commit=True)
             elif isinstance(error, _FOUND_READ_ONLY) and not self._terms.read_only:
                 # The server may have become a standby behind our back.
                 self._pool.server.doubt()
             elif _leaves_connection_usable(error):
                 # The borrower's own error must reach its caller, whatever becomes of the rest.
                 with suppress(LeaseLost, StatementFailed):
-                    await self._clean_up(connection, commit=False)
-                    clean = True
+                    clean = await self._clean_up(connection, commit=False)
+                    if not clean and isinstance(error, asyncpg.PostgresError | StatementFailed):
+                        raise _no_schema(self._account) from error
         finally:
             ended = connection.ended
             connection.withdraw()
@@ -194,8 +199,9 @@ class Lease:
             if is_meant and connection.is_connected():
                 return ""
             return "; ".join(filter(None, ("ROLLBACK", first)))
-        if not connection.is_prepared and self._isolation.preparation:
-            return f"{self._isolation.preparation}; {first}"
+        if not connection.is_prepared:
+            preparation = self._isolation.preparation(self._account.tenant.spec)
+            return "; ".join(filter(None, ("BEGIN", preparation, "COMMIT", first)))
         if not first and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
             return "SELECT 1"
         return first
@@ -205,7 +211,7 @@ class Lease:
 
         Counted as a use of that connection like any other, so every acquisition has its release.
         """
-        begun = False
+        begun = usable = False
         try:
             if statements:
                 pool.round_trips.begin(connection, _BEGIN_DEADLINE)
@@ -217,16 +223,26 @@ class Lease:
         except driver.CONNECTION_ERRORS:
             return False
         except asyncpg.PostgresError as error:
-            raise ServerUnavailable(
-                f"Postgres let no lease begin: {driver.sentence(error)}"
-            ) from error
+            if not schema_is_missing(error):
+                raise ServerUnavailable(
+                    f"Postgres let no lease begin: {driver.sentence(error)}"
+                ) from error
+            # Kept for the next lease, which asks again.
+            with suppress(*driver.CONNECTION_ERRORS):
+                await connection.run("ROLLBACK")
+                usable = True
+            raise _no_schema(self._account) from error
         finally:
             pool.round_trips.end(connection)
             if not begun:
-                pool.release(connection, reusable=False)
+                pool.release(connection, reusable=usable)
         return True
 
-    async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> None:
+    async def _clean_up(self, connection: PooledConnection, *, commit: bool) -> bool:
+        """End the transaction; False if the tenant's schema was found missing afterwards.
+
+        Then every connection of the pool is replaced, and a new one lets no lease begin.
+        """
         connection.withdraw()
         raw = connection.raw
         if not connection.is_connected():
@@ -247,17 +263,23 @@ class Lease:
         except (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError) as error:
             # Cancelled before the commit, or after it.
             raise LeaseLost from error
-        except asyncpg.DivisionByZeroError as error:
-            raise StatementEndedLease from error
+        except _FAILED_PROOF as error:
+            if raw.is_in_transaction():
+                raise StatementEndedLease from error
+            raise driver.refused(error) from error  # by the commit: a deferred trigger's
         except asyncpg.InFailedSQLTransactionError as error:
             raise StatementFailed(
                 "An earlier statement of the transaction failed; it was rolled back.",
                 sqlstate=error.sqlstate,
             ) from error
         except asyncpg.PostgresError as error:
-            raise driver.refused(error) from error
+            if not schema_is_missing(error):
+                raise driver.refused(error) from error
+            self._pool.recycle()
+            return False
         finally:
             self._pool.round_trips.end(connection)
+        return True
 
 
 def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
@@ -288,8 +310,16 @@ def closing(
     """
     end = f"{isolation.proof(spec)}; COMMIT" if commit and terms.transaction else "ROLLBACK"
     if ahead:
-        return f"{end}; {_BEGIN}; {RESET}; {isolation.unlock}; COMMIT; {ahead}"
-    return f"{end}; {RESET}; {isolation.unlock}"
+        return f"{end}; {_BEGIN}; {RESET}; {isolation.unlock(spec)}; COMMIT; {ahead}"
+    return f"{end}; {RESET}; {isolation.unlock(spec)}"
+
+
+def _no_schema(account: TenantAccount) -> SchemaMissing:
+    name = account.tenant.spec.id.object_name
+    return SchemaMissing(
+        f"The schema {name} does not exist, or the role {name} may not use it: it was dropped, "
+        "renamed or closed. Provision the tenant again."
+    )
 
 
 def _is_postgres_own(error: BaseException | None) -> bool:

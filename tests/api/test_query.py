@@ -94,3 +94,27 @@ async def test_free_sql_on_a_shared_role_is_refused_where_it_is_not_allowed(
         assert (told["query_allowed"], "local" in told["query_refusal"]) == (False, True)
         told = ok(await api.client.get(own))
         assert (told["query_allowed"], told["query_refusal"]) == (True, None)
+
+
+@pytest.mark.parametrize("strategy", ["shared", "per_tenant", "per_database"])
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_statement_that_chains_another_transaction_is_refused(
+    api: Api, strategy: str, *, read_only: bool
+) -> None:
+    url = await api.tenant("acme", strategy)
+    for chain in ("commit and chain", "ROLLBACK WORK AND CHAIN", "abort and chain"):
+        answer = await api.query(url, chain, read_only=read_only)
+        problem(answer, 422, "statement-ended-lease")
+    assert await api.value(url, "select 1") == 1
+
+
+async def test_a_tenant_without_its_schema_is_refused_until_it_is_provisioned(
+    api: Api, acme: str
+) -> None:
+    ok(await api.query(acme, "drop schema tenant_acme", read_only=False))
+    for statement in ("create table t as select 42", "select * from t", "select 1"):
+        refused = problem(await api.query(acme, statement, read_only=False), 409, "schema-missing")
+        assert "tenant_acme" in refused["detail"]
+    ok(await api.client.post(f"{acme}/provision"))
+    ok(await api.query(acme, "create table t as select 42 as a", read_only=False))
+    assert await api.value(acme, "select a from t") == 42

@@ -4,6 +4,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -13,6 +14,7 @@ from app.domain.errors import (
     LeaseLost,
     NotProvisioned,
     PoolTimeout,
+    SchemaMissing,
     StatementEndedLease,
     StatementFailed,
     TenantDeleting,
@@ -249,6 +251,142 @@ async def test_a_shared_lease_that_left_its_context_commits_nothing(
                 await connection.execute(escape)
                 await connection.execute("INSERT INTO everybody VALUES (1)")
         assert await admin.fetchval("SELECT count(*) FROM everybody") == 0
+
+
+CHAINS = ("COMMIT AND CHAIN", "ROLLBACK AND CHAIN", "COMMIT; BEGIN", "END WORK AND CHAIN; SELECT 1")
+
+
+@pytest.mark.parametrize("strategy", PoolStrategy)
+@pytest.mark.parametrize("chain", CHAINS)
+async def test_another_transaction_than_the_leases_commits_nothing(
+    manager: TenantPoolManager, database: Database, strategy: PoolStrategy, chain: str
+) -> None:
+    await provisioned(manager, "small", strategy)
+    into = database
+    if strategy is PoolStrategy.PER_DATABASE:
+        into = replace(database, database="tenant_small")
+    role = manager.isolations[strategy].role(manager.account("small").tenant.spec)
+    async with into.connected() as admin:
+        await admin.execute(
+            f"CREATE SCHEMA everybody; CREATE TABLE everybody.note (id int); GRANT ALL ON SCHEMA "
+            f'everybody TO "{role}"; GRANT ALL ON everybody.note TO "{role}"'
+        )
+        for _ in range(2):  # on a new connection, and on one that was used before
+            with pytest.raises(StatementEndedLease):
+                async with manager.lease("small") as connection:
+                    await connection.execute(chain)
+                    await connection.execute("INSERT INTO everybody.note VALUES (1)")
+            async with manager.lease("small") as connection:
+                await connection.execute("SELECT 1")
+        assert await admin.fetchval("SELECT count(*) FROM everybody.note") == 0
+
+
+@pytest.mark.parametrize("own", ["RESET ALL", "DEALLOCATE ALL", "SET SESSION work_mem = '1MB'"])
+async def test_what_a_tenant_may_do_with_its_own_session_ends_no_lease(
+    manager: TenantPoolManager, acme: TenantAccount, own: str
+) -> None:
+    for number in (1, 2):
+        async with manager.lease("acme") as connection:
+            await connection.execute(own)
+            await connection.execute(f"INSERT INTO note VALUES ({number})")
+    assert await notes(manager) == [1, 2]
+
+
+async def test_a_borrower_may_choose_its_isolation_level_at_every_lease(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    for strategy, name in ((PoolStrategy.PER_TENANT, "acme"), (PoolStrategy.SHARED, "small")):
+        if name == "small":
+            await provisioned(manager, name, strategy)
+        for _ in range(2):
+            async with manager.lease(name) as connection:
+                await connection.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+                assert await connection.fetchval("SHOW transaction_isolation") == "serializable"
+
+
+async def test_a_deferred_trigger_that_fails_as_a_proof_would_is_told_as_itself(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    async with manager.lease("acme") as connection:
+        await connection.execute(
+            """
+            CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN PERFORM 'many'::text::int; RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER picky AFTER INSERT ON note
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION picky();
+            """
+        )
+    with pytest.raises(StatementFailed, match="many") as raised:
+        async with manager.lease("acme") as connection:
+            await connection.execute("INSERT INTO note VALUES (1)")
+    assert raised.value.sqlstate == "22P02"
+
+
+# -- without a schema ------------------------------------------------------------------------------
+
+LOST = {
+    "dropped by its tenant": "",
+    "dropped": "DROP SCHEMA tenant_acme CASCADE",
+    "renamed": "ALTER SCHEMA tenant_acme RENAME TO elsewhere",
+    "closed": "REVOKE ALL ON SCHEMA tenant_acme FROM tenant_acme",
+}
+
+
+@pytest.mark.parametrize("loss", LOST)
+async def test_without_its_schema_a_tenants_writes_are_refused_and_never_vanish(
+    manager: TenantPoolManager, acme: TenantAccount, database: Database, loss: str
+) -> None:
+    if statement := LOST[loss]:
+        async with database.connected() as admin:
+            await admin.execute(statement)
+    else:
+        async with manager.lease("acme") as connection:
+            await connection.execute("DROP SCHEMA tenant_acme CASCADE")
+    for write in ("CREATE TABLE precious AS SELECT 42", "CREATE SEQUENCE precious", "SELECT 1"):
+        with pytest.raises(SchemaMissing, match="tenant_acme"):
+            async with manager.lease("acme") as connection:
+                await connection.execute(write)
+    for terms in ({"read_only": True}, {"transaction": False}):
+        with pytest.raises(SchemaMissing):
+            async with manager.lease("acme", **terms):
+                pass
+    assert acme.recorder.opened == 2, "refused leases open no further connections"
+    tenant = acme.tenant
+    await manager.isolations[PoolStrategy.PER_TENANT].provision(
+        manager.servers["local"], tenant, adopt=False
+    )
+    async with manager.lease("acme") as connection:
+        await connection.execute("CREATE TABLE precious AS SELECT 42")
+    async with manager.lease("acme") as connection:
+        assert await connection.fetchval("SELECT * FROM precious") == 42
+
+
+async def test_a_schema_lost_and_used_in_the_same_lease_takes_nothing(
+    manager: TenantPoolManager, acme: TenantAccount
+) -> None:
+    with pytest.raises(SchemaMissing) as raised:
+        async with manager.lease("acme", transaction=False) as connection:
+            await connection.execute("DROP SCHEMA tenant_acme CASCADE")
+            await connection.execute("CREATE TABLE precious AS SELECT 42")
+    assert isinstance(raised.value.__cause__, asyncpg.InvalidSchemaNameError)
+
+
+async def test_a_database_without_the_schema_public_takes_no_unqualified_writes(
+    manager: TenantPoolManager,
+) -> None:
+    await provisioned(manager, "big", PoolStrategy.PER_DATABASE)
+    async with manager.lease("big") as connection:
+        await connection.execute("DROP SCHEMA public CASCADE")
+    with pytest.raises(asyncpg.InvalidSchemaNameError):
+        async with manager.lease("big") as connection:
+            await connection.execute("CREATE TABLE precious AS SELECT 42")
+    async with manager.lease("big") as connection:
+        await connection.execute("CREATE SCHEMA public; CREATE TABLE precious AS SELECT 42")
+    async with manager.lease("big") as connection:
+        assert await connection.fetchval("SELECT * FROM precious") == 42
+
+
+# -- who may borrow --------------------------------------------------------------------------------
 
 
 async def test_leases_are_given_to_known_provisioned_tenants_only(

@@ -104,7 +104,7 @@ async def test_without_the_reset_it_would_be_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("app.pools.lease.RESET", "SELECT 1")
-    monkeypatch.setattr(PerTenant, "unlock", "SELECT 1")
+    monkeypatch.setattr(PerTenant, "unlock", lambda *_: "SELECT 1")
     leave, look, leak = LEFT_BEHIND[vector]
     async with database.connected() as admin:
         await admin.execute("CREATE ROLE tenant_other; GRANT tenant_other TO tenant_acme")
@@ -176,7 +176,7 @@ async def test_a_shared_tenants_advisory_lock_is_not_left(
                     raise error
         async with manager.lease("small") as connection:
             assert await connection.fetchval(look) is None
-    monkeypatch.setattr(Shared, "unlock", "SELECT 1")
+    monkeypatch.setattr(Shared, "unlock", lambda *_: "SELECT 1")
     async with manager.lease("small") as connection:
         await connection.execute(lock)
     async with manager.lease("small") as connection:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import asyncpg
+
 from app.domain.desired import Tenant
 from app.domain.tenant import TenantSpec
+from app.pools import driver
 from app.pools.driver import Login
 from app.pools.server import Server
 
@@ -14,17 +17,31 @@ SPARE_CONNECTIONS = 2
 
 UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
 
+# A setting that does not exist: to read it fails with its name in the message, in any language.
+SCHEMA_MISSING = "poolkeeper.schema_missing"
+
+
+def schema_is_missing(error: asyncpg.PostgresError) -> bool:
+    """Whether a statement of ours failed because the tenant has no schema to work in."""
+    return isinstance(error, asyncpg.UndefinedObjectError) and SCHEMA_MISSING in driver.sentence(
+        error
+    )
+
 
 class Isolation(Protocol):
     """One strategy's way to keep tenants apart."""
 
-    @property
-    def preparation(self) -> str:
-        """What each connection runs before its first lease; empty if nothing."""
+    def preparation(self, spec: TenantSpec) -> str:
+        """What each connection runs before its first lease, in a transaction of its own.
 
-    @property
-    def unlock(self) -> str:
-        """The statement that gives up the session's advisory locks after the work."""
+        It raises what `schema_is_missing` knows if the tenant has no schema to work in.
+        """
+
+    def unlock(self, spec: TenantSpec) -> str:
+        """The statements that give up the session's advisory locks after the work.
+
+        They raise the same as `preparation`.
+        """
 
     def role(self, spec: TenantSpec) -> str:
         """The role that connections for this tenant log in as."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from app.pools.driver import Login
@@ -30,11 +31,13 @@ def login_as(
     *,
     pool_id: str,
     search_path: str,
+    settings: Mapping[str, str],
     database: str | None = None,
 ) -> Login:
-    """Log in to *server* as *role*, into *database* or the server's own.
+    """Log in to *server* as *role*, into *database* or the server's own, with these *settings*.
 
-    In *search_path*, names of relations are looked for among temporary ones last of all.
+    The *search_path* must not end in pg_temp where the role may make temporary tables: once its
+    schema is gone, every table it makes would be one.
     """
     return replace(
         server.admin_login,
@@ -44,6 +47,7 @@ def login_as(
         settings={
             **_FIXED,
             "application_name": f"poolkeeper/{pool_id}",
-            "search_path": f"{search_path}, pg_temp",
+            "search_path": search_path,
+            **settings,
         },
     )

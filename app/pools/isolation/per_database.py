@@ -6,28 +6,20 @@ from app.domain.desired import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
 from app.pools.isolation.credentials import Credentials
-from app.pools.isolation.isolation import SPARE_CONNECTIONS, UNLOCK
 from app.pools.isolation.login import login_as
 from app.pools.isolation.objects import Objects, mark_of
+from app.pools.isolation.own_role import OwnRole
 from app.pools.server import Server
 
 _PATH = '"$user", public'
 
 
-class PerDatabase:
+class PerDatabase(OwnRole):
     """Each tenant owns a database nobody else may enter."""
-
-    # Nothing is prepared: what a tenant deallocates is its own business.
-    preparation = ""
-    unlock = UNLOCK
 
     def __init__(self, credentials: Credentials) -> None:
         """Derive the roles' passwords with *credentials*."""
         self._credentials = credentials
-
-    def role(self, spec: TenantSpec) -> str:
-        """The tenant's own role."""
-        return spec.id.object_name
 
     def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - on any server
         """The tenant's own database."""
@@ -38,20 +30,14 @@ class PerDatabase:
         name = spec.id.object_name
         password = self._credentials.password(server.name, name)
         return login_as(
-            server, name, password, pool_id=spec.pool_id, search_path=_PATH, database=name
+            server,
+            name,
+            password,
+            pool_id=spec.pool_id,
+            search_path=_PATH,
+            settings=self.settings,
+            database=name,
         )
-
-    def connection_limit(self, max_size: int) -> int:
-        """A few more than its pool may open."""
-        return max_size + SPARE_CONNECTIONS
-
-    def context(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
-        """Nothing: the database is the tenant's own."""
-        return ""
-
-    def proof(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
-        """A statement that fails only in a failed transaction, which a commit would hide."""
-        return "SELECT 1"
 
     async def provision(
         self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
@@ -98,16 +84,10 @@ class PerDatabase:
                 await objects.login_role(name, verifier, mark=mark_of(tenant), adopt=False)
             await _make_enterable(objects, name)
 
-    async def retire(self, server: Server, tenant: Tenant) -> None:
-        """Take the role's login away."""
-        async with server.admin() as connection:
-            await Objects(connection).disable_login(
-                tenant.spec.id.object_name, mark=mark_of(tenant)
-            )
-
 
 async def _make_enterable(objects: Objects, name: str) -> None:
     """Take back what the owner of the database may have done to its connections."""
+    await objects.run("GRANT ALL ON DATABASE %I TO %I", name, name)
     await objects.run("ALTER DATABASE %I RESET ALL", name)
     await objects.run("ALTER DATABASE %I WITH CONNECTION LIMIT -1", name)
     await objects.run("ALTER DATABASE %I ALLOW_CONNECTIONS true", name)

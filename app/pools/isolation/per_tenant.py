@@ -6,26 +6,19 @@ from app.domain.desired import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
 from app.pools.isolation.credentials import Credentials
-from app.pools.isolation.isolation import SPARE_CONNECTIONS, UNLOCK
+from app.pools.isolation.isolation import SCHEMA_MISSING
 from app.pools.isolation.login import login_as
 from app.pools.isolation.objects import Objects, mark_of
+from app.pools.isolation.own_role import OwnRole
 from app.pools.server import Server
 
 
-class PerTenant:
+class PerTenant(OwnRole):
     """Each tenant logs in as itself; Postgres keeps it in its schema."""
-
-    # Nothing is prepared: what a tenant deallocates is its own business.
-    preparation = ""
-    unlock = UNLOCK
 
     def __init__(self, credentials: Credentials) -> None:
         """Derive the roles' passwords with *credentials*."""
         self._credentials = credentials
-
-    def role(self, spec: TenantSpec) -> str:
-        """The tenant's own role."""
-        return spec.id.object_name
 
     def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - of all tenants
         """The server's own database."""
@@ -35,19 +28,22 @@ class PerTenant:
         """The tenant's role, in the server's own database and there in the tenant's schema."""
         role = spec.id.object_name
         password = self._credentials.password(server.name, role)
-        return login_as(server, role, password, pool_id=spec.pool_id, search_path=f'"{role}"')
+        return login_as(
+            server,
+            role,
+            password,
+            pool_id=spec.pool_id,
+            search_path=f'"{role}"',
+            settings=self.settings,
+        )
 
-    def connection_limit(self, max_size: int) -> int:
-        """A few more than its pool may open."""
-        return max_size + SPARE_CONNECTIONS
+    def preparation(self, spec: TenantSpec) -> str:
+        """The same as under every role of its own; it fails without the tenant's schema."""
+        return f"{super().preparation(spec)}; SELECT {_schema_of(spec)}"
 
-    def context(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
-        """Nothing: the session is the tenant's own."""
-        return ""
-
-    def proof(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
-        """A statement that fails only in a failed transaction, which a commit would hide."""
-        return "SELECT 1"
+    def unlock(self, spec: TenantSpec) -> str:
+        """The same as under every role of its own; it fails without the tenant's schema."""
+        return f"{super().unlock(spec)}, {_schema_of(spec)}"
 
     async def provision(
         self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
@@ -65,6 +61,8 @@ class PerTenant:
                 await objects.run("ALTER SCHEMA %I OWNER TO %I", name, name)
             else:
                 await objects.run("CREATE SCHEMA %I AUTHORIZATION %I", name, name)
+            # What the role may have taken from itself.
+            await objects.run("GRANT ALL ON SCHEMA %I TO %I", name, name)
             await objects.run("COMMENT ON SCHEMA %I IS %L", name, mark)
             await objects.run("REVOKE ALL ON SCHEMA %I FROM PUBLIC", name)
             await objects.run("GRANT CONNECT ON DATABASE %I TO %I", database.database, name)
@@ -83,9 +81,11 @@ class PerTenant:
             await objects.login_role(name, verifier, mark=mark_of(tenant), adopt=False)
             await objects.set_search_path(name, server.admin_login.database)
 
-    async def retire(self, server: Server, tenant: Tenant) -> None:
-        """Take the role's login away."""
-        async with server.admin() as connection:
-            await Objects(connection).disable_login(
-                tenant.spec.id.object_name, mark=mark_of(tenant)
-            )
+
+def _schema_of(spec: TenantSpec) -> str:
+    """An expression that fails if the tenant's schema was dropped, renamed, or closed to it."""
+    schema = f"pg_catalog.to_regnamespace('\"{spec.id.object_name}\"')::pg_catalog.oid"
+    return (
+        f"CASE WHEN pg_catalog.has_schema_privilege({schema}, 'USAGE') THEN '' "
+        f"ELSE pg_catalog.current_setting('{SCHEMA_MISSING}') END"
+    )

@@ -6,8 +6,6 @@ It guards trusted SQL against forgetting a WHERE, through row-level security on
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from app.domain.desired import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
@@ -30,13 +28,6 @@ _PROOF = f"SELECT 1 OPERATOR(pg_catalog./) {_IS_STILL}::pg_catalog.int4"
 class Shared:
     """Every tenant logs in as one role that owns nothing."""
 
-    # To parse and plan these two anew for every lease would be a quarter of its transaction.
-    preparation = (
-        f"PREPARE poolkeeper_proof(pg_catalog.text) AS {_PROOF}; "
-        f"PREPARE poolkeeper_unlock AS {UNLOCK}"
-    )
-    unlock = "EXECUTE poolkeeper_unlock"
-
     def __init__(self, credentials: Credentials) -> None:
         """Derive the role's password with *credentials*."""
         self._credentials = credentials
@@ -52,18 +43,33 @@ class Shared:
     def login(self, server: Server, spec: TenantSpec) -> Login:
         """The shared role, in the server's own database, with that database's search_path."""
         path = server.limits.search_path if server.limits else None
-        login = login_as(
+        return login_as(
             server,
             SHARED_ROLE,
             self._credentials.password(server.name, SHARED_ROLE),
             pool_id=spec.pool_id,
-            search_path=path or _DEFAULT_PATH,
+            # Temporary tables, which it may not make, are looked for last of all.
+            search_path=f"{path or _DEFAULT_PATH}, pg_temp",
+            settings={"app.tenant_id": ""},
         )
-        return replace(login, settings={**login.settings, "app.tenant_id": ""})
 
     def connection_limit(self, max_size: int) -> int:  # noqa: ARG002 - the budget is its limit
         """None: the role is nobody's own, and a limit reached would stop all its tenants."""
         return -1
+
+    def preparation(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for everybody
+        """Prepare the two queries of every lease.
+
+        To parse and plan them anew would be a quarter of its transaction.
+        """
+        return (
+            f"PREPARE poolkeeper_proof(pg_catalog.text) AS {_PROOF}; "
+            f"PREPARE poolkeeper_unlock AS {UNLOCK}"
+        )
+
+    def unlock(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for everybody
+        """Run what was prepared for it."""
+        return "EXECUTE poolkeeper_unlock"
 
     def context(self, spec: TenantSpec) -> str:
         """Name the tenant until the transaction ends; a tenant id needs no escape in a literal."""
