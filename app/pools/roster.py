@@ -1,17 +1,19 @@
 """The connections of one pool: which are idle, lent, being checked, opened or closed.
 
 It carries out what the pool decides. Each opening and closing is a named task that belongs to
-the roster and gives its place in the budget back exactly once, whatever happens to it.
+the roster. What it holds is released when the task is done, not inside it: a task that is
+cancelled before its first step runs none of its lines.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 
@@ -23,6 +25,8 @@ from app.pools.connection import PooledConnection
 from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from app.pools.server import Server
+
+T = TypeVar("T")
 
 _CHECK_DEADLINE = 2.0
 # Answered with one row by a server that takes writes, with none by a standby.
@@ -74,7 +78,7 @@ class Roster:
         self._login = login
         self._max_lifetime = max_lifetime
         self._recorder = recorder
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def live(self) -> int:
@@ -128,7 +132,7 @@ class Roster:
             # Nobody came for it: it must not lie about in a transaction.
             self.checking.add(connection)
             self.undoing += 1
-            self._start(self._undo(connection), "undo")
+            self._start(_undo(connection), "undo", partial(self._undone, connection))
         else:
             self.idle.append(connection)
 
@@ -136,7 +140,7 @@ class Roster:
         """Open a connection, whose place in the budget is taken already."""
         first = is_modest(self._owner.share_after(0)) and not self._owner.is_failing
         self.connecting += 1
-        self._start(self._open_one(first=first), "connect")
+        self._start(self._open(first=first), "connect", self._opened)
 
     def begin_close(self, connection: PooledConnection, *, cut: bool = False) -> None:
         """Close a connection that is in no place; *cut* it off if somebody may still use it."""
@@ -144,7 +148,7 @@ class Roster:
         self._recorder.closed += 1
         self._recorder.total_open += monotonic() - connection.opened_at
         self._server.budget.closing()
-        self._start(self._close_one(connection, cut=cut), "close")
+        self._start(self._close(connection, cut=cut), "close", partial(self._closed, connection))
 
     def trim(self, size: int) -> None:
         """Close idle connections, longest unused first, until *size* are left."""
@@ -195,34 +199,29 @@ class Roster:
                 self._end_check(connection, answered=False)
 
     async def settle(self, deadline: float) -> None:
-        """Let all opening and closing end within *deadline* seconds; what does not is given up."""
+        """Let all opening and closing end within *deadline* seconds; what does not is given up.
+
+        Whatever is given up has released what it held, or the server counts what is left of it.
+        """
         try:
             async with asyncio.timeout(deadline):
                 # What was just opened is closed by another task, so one round is not enough.
                 while self._tasks:
-                    await asyncio.wait(set(self._tasks))
+                    await asyncio.wait(self._tasks)
         except TimeoutError:
-            unfinished = list(self._tasks)
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
+            while self._tasks:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.wait(self._tasks)
 
-    async def _undo(self, connection: PooledConnection) -> None:
-        undone = False
-        try:
-            await connection.raw.execute("ROLLBACK", timeout=_CHECK_DEADLINE)
-            connection.begun = ""
-            undone = True
-        except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
-            pass
-        finally:
-            self.checking.discard(connection)
-            self.undoing -= 1
-            if undone:
-                self._owner.admit(connection)
-            else:
-                self.begin_close(connection)
-                self._owner.pump()
+    def _undone(self, connection: PooledConnection, undone: bool | None) -> None:  # noqa: FBT001
+        self.checking.discard(connection)
+        self.undoing -= 1
+        if undone:
+            self._owner.admit(connection)
+        else:
+            self.begin_close(connection)
+            self._owner.pump()
 
     async def _answers(self, connection: PooledConnection) -> bool:
         answered = False
@@ -247,22 +246,11 @@ class Roster:
             self.begin_close(connection)
         self._owner.pump()
 
-    async def _open_one(self, *, first: bool) -> None:
-        connection: PooledConnection | None = None
-        error = Unavailable()
+    async def _open(self, *, first: bool) -> PooledConnection | Unavailable:
         try:
-            connection = await self._connect(first=first)
-        except Unavailable as caught:
-            error = caught
-        finally:
-            self.connecting -= 1
-            if connection is None:
-                self._server.budget.give_back()
-        if connection is None:
-            self._recorder.connect_failures += 1
-            self._owner.open_failed(error)
-            return
-        self._owner.admit(connection)
+            return await self._connect(first=first)
+        except Unavailable as error:
+            return error
 
     async def _connect(self, *, first: bool) -> PooledConnection:
         generation, epoch, began = self._server.generation, self.epoch, monotonic()
@@ -284,16 +272,29 @@ class Roster:
         self._recorder.connected(now - began, now)
         return connection
 
-    async def _close_one(self, connection: PooledConnection, *, cut: bool) -> None:
-        try:
-            # A connection that broke off by itself may have left its back-end at work.
-            if cut or not connection.is_connected() or not await _close_gracefully(connection):
-                connection.cut()
-                await self._server.until_gone(connection.pid, self._login.user)
-        finally:
-            self.closing -= 1
-            self._server.budget.closed()
-            self._owner.pump()
+    def _opened(self, result: PooledConnection | Unavailable | None) -> None:
+        self.connecting -= 1
+        if isinstance(result, PooledConnection):
+            self._owner.admit(result)
+            return
+        self._server.budget.give_back()
+        self._recorder.connect_failures += 1
+        self._owner.open_failed(result or Unavailable())
+
+    async def _close(self, connection: PooledConnection, *, cut: bool) -> bool:
+        # A connection that broke off by itself may have left its back-end at work.
+        if cut or not connection.is_connected() or not await _close_gracefully(connection):
+            connection.cut()
+            await self._server.until_gone(connection.pid, self._login.user)
+        return True
+
+    def _closed(self, connection: PooledConnection, closed: bool | None) -> None:  # noqa: FBT001
+        self.closing -= 1
+        if not closed:
+            connection.cut()
+            self._server.count_unended(connection.pid, self._login.user)
+        self._server.budget.closed()
+        self._owner.pump()
 
     def _lost(self, connection: PooledConnection) -> None:
         """The connection ended without our doing; a lent one is noticed when it comes back."""
@@ -302,10 +303,32 @@ class Roster:
             self._recorder.lost += 1
             self.begin_close(connection)
 
-    def _start(self, work: Coroutine[Any, Any, None], what: str) -> None:
+    def _start(
+        self, work: Coroutine[Any, Any, T], what: str, ended: Callable[[T | None], None]
+    ) -> None:
+        """Run *work*, and call *ended* with its result; None if it was cancelled, or a fault."""
+
+        def done(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            result = None
+            try:
+                if not task.cancelled():
+                    result = task.result()
+            finally:
+                ended(result)
+
         task = asyncio.create_task(work, name=f"pool {self._name}: {what}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(done)
+
+
+async def _undo(connection: PooledConnection) -> bool:
+    try:
+        await connection.raw.execute("ROLLBACK", timeout=_CHECK_DEADLINE)
+    except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
+        return False
+    connection.begun = ""
+    return True
 
 
 async def _close_gracefully(connection: PooledConnection) -> bool:

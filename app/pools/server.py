@@ -237,10 +237,14 @@ class Server:
                 while await connection.fetchval(_END_BACKEND, pid, user) is not None:
                     pass
         except (PoolkeeperError, TimeoutError):
-            self._unended[pid] = user
-            self._settle_limit()
-            self.doubt()
-            _log.info("back-end not seen to end", server=self.name, pid=pid)
+            self.count_unended(pid, user)
+
+    def count_unended(self, pid: int, user: str) -> None:
+        """Count the back-end *pid* of *user* against the budget until it is seen to have ended."""
+        self._unended[pid] = user
+        self._settle_limit()
+        self.doubt()
+        _log.info("back-end not seen to end", server=self.name, pid=pid)
 
     async def _end_rest(self, connection: asyncpg.Connection) -> None:
         """End what was not seen to end, as far as that goes now."""

@@ -6,7 +6,7 @@ open, fail and close at every moment hypothesis can think of. Time stands still 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -183,10 +183,29 @@ class PoolMachine(RuleBasedStateMachine):
         size = PoolSize(min_size=least, max_size=max(1, least + more), warmup_size=0)
         self.do(lambda: self.pool_of(number).resize(size))
 
-    @rule(number=numbers, what=st.sampled_from(["pause", "resume", "resume", "recycle", "sweep"]))
-    def operate(self, number: int, what: str) -> None:
+    @rule(
+        number=numbers,
+        what=st.sampled_from(["pause", "resume", "resume", "recycle", "sweep"]),
+        also_cancel=st.booleans(),
+    )
+    def operate(self, number: int, what: str, *, also_cancel: bool) -> None:
         pool = self.pool_of(number)
-        self.do(partial(pool.sweep, _FAR) if what == "sweep" else getattr(pool, what))
+
+        def act() -> None:
+            pool.sweep(_FAR) if what == "sweep" else getattr(pool, what)()
+            if also_cancel:
+                # What this has just started has not made its first step.
+                self.cancel_tasks_of(pool)
+
+        self.do(act)
+
+    @rule(number=numbers)
+    def cancel_tasks(self, number: int) -> None:
+        self.do(partial(self.cancel_tasks_of, self.pool_of(number)))
+
+    def cancel_tasks_of(self, pool: TenantPool) -> None:
+        for task in pool._roster._tasks:
+            task.cancel()
 
     @rule(limit=LIMITS)
     def change_budget(self, limit: int) -> None:
@@ -347,7 +366,17 @@ class PoolMachine(RuleBasedStateMachine):
             budget = self.server.budget
             assert budget.used == sum(pool._roster.open for pool in self.pools)
             assert budget.used <= self.highest
+            known = {c.raw for pool in self.pools for c in places(pool)}
+            if self.rests():
+                assert self.server.open <= known, "in no pool, and not closed"
             self.highest = max(budget.limit, min(self.highest, budget.used))
+
+
+def places(pool: TenantPool) -> Iterator[PooledConnection]:
+    """Every connection of *pool* that works."""
+    yield from pool._roster.idle
+    yield from pool._roster.lent
+    yield from pool._roster.checking
 
 
 def tell(future: asyncio.Future[None], failure: type[Unavailable] | None = None) -> None:
