@@ -17,6 +17,7 @@ import uvicorn
 
 from app.api.docs import document
 from app.catalog.migrate import migrate as migrate_catalog
+from app.clients import ClientLimits
 from app.demo import DemoFailed, show
 from app.domain.errors import PoolkeeperError
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -143,6 +144,12 @@ def _run(settings: Settings, serving: Serving) -> bool:
         host=settings.host,
         port=settings.port,
         shutdown_seconds=settings.shutdown_seconds,
+        limits=ClientLimits(
+            max_connections=settings.max_http_connections,
+            header_timeout=settings.header_timeout_seconds,
+            send_timeout=settings.send_timeout_seconds,
+            keep_alive=settings.keep_alive_seconds,
+        ),
     )
 
 

@@ -11,41 +11,61 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.problems import respond
+from app.clients import ClientLimits, Clients
+from app.descriptors import raise_limit, room_for_clients
+from app.overload import Overload
+from app.protocol import Protocol
 from app.short_collections import short_collections
 
-# Of each connection. Asyncio would keep 64 KiB, which is a hundred beats of a stream.
-_MOST_UNSENT_BYTES = 8192
+# Clients that the kernel lets wait to be accepted, and how many are accepted in one turn of the
+# loop: in the next turns others are closed for them, and until then all need descriptors.
+_BACKLOG = 2048
+_ACCEPTED_AT_ONCE = 16
+_TICKS_A_SECOND = 10
 _CUT_OFF = "The service is stopping; what became of the request is unknown."
 
 Serving = Callable[[uvicorn.Server], Coroutine[None, None, None]]
 
 
-def run(app: FastAPI, serving: Serving, *, host: str, port: int, shutdown_seconds: float) -> bool:
+def run(
+    app: FastAPI,
+    serving: Serving,
+    *,
+    host: str,
+    port: int,
+    shutdown_seconds: float,
+    limits: ClientLimits,
+) -> bool:
     """Run *app* by *serving* it until SIGTERM or Ctrl-C; whether it started and ended well."""
     # FastAPI puts off routes and document until they are asked for, and keeps the loop with them.
     app.openapi()
-    last_words = LastWords(app)
+    clients = Clients(limits, partial(_most_clients, app, limits, raise_limit()))
+    app.state.clients = clients
+    last_words = LastWords(Overload(app, clients))
     config = uvicorn.Config(
         last_words,
         host=host,
         port=port,
         lifespan="on",
-        http=Protocol,
+        http=partial(Protocol, clients=clients),  # type: ignore[arg-type]
+        ws="none",
+        backlog=_ACCEPTED_AT_ONCE,
+        timeout_keep_alive=limits.keep_alive,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
     )
-    server = Server(config, app)
+    server = Server(config, app, clients)
     last_words.are_said_by(server)
     with short_collections(), signals_end_cleanly(), _refusal_said_once(app):
         asyncio.run(serving(server))
@@ -54,12 +74,30 @@ def run(app: FastAPI, serving: Serving, *, host: str, port: int, shutdown_second
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, except that streams, which have no end of their own, do not hold up the stop."""
+    """Uvicorn, except that streams, which have no end of their own, do not hold up the stop.
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        """Serve as *config* says; the streams are those of *app*."""
+    It also closes connections whose clients are too late.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, clients: Clients) -> None:
+        """Serve *clients* as *config* says; the streams are those of *app*."""
         super().__init__(config)
         self._app = app
+        self._clients = clients
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, with the kernel's queue longer than what is accepted at once."""
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                with listener.dup() as same:
+                    same.listen(_BACKLOG)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close what clients leave lying, once a second."""
+        if counter % _TICKS_A_SECOND == 0:
+            self._clients.sweep()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then wait for requests and stop."""
@@ -67,19 +105,6 @@ class Server(uvicorn.Server):
         if service is not None:
             service.snapshots.end()
         await super().shutdown(sockets)
-
-
-class Protocol(H11Protocol):
-    """HTTP, which keeps next to nothing for clients that do not read.
-
-    What is sent bit by bit waits for them instead: a thousand slow readers of a stream cost little
-    memory, and get beats that are new.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin."""
-        transport.set_write_buffer_limits(high=_MOST_UNSENT_BYTES)
-        super().connection_made(transport)
 
 
 class LastWords:
@@ -121,6 +146,14 @@ class LastWords:
     @property
     def _is_stopping(self) -> bool:
         return self._server is not None and self._server.should_exit
+
+
+def _most_clients(app: FastAPI, limits: ClientLimits, descriptors: int) -> int:
+    """How many clients may connect, given what the servers' connections need."""
+    service = getattr(app.state, "service", None)
+    servers = service.manager.servers.values() if service is not None else ()
+    room = room_for_clients(descriptors, sum(server.budget.limit for server in servers))
+    return room if limits.max_connections is None else min(limits.max_connections, room)
 
 
 @contextmanager

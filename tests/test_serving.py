@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import cli
+from app.clients import ClientLimits
 from app.serving import LastWords, run
 
 
@@ -22,7 +23,14 @@ async def serve_nothing(_: uvicorn.Server) -> None:
 
 def test_a_run_leaves_the_log_as_it_was() -> None:
     before = list(logging.getLogger("uvicorn.error").filters)
-    assert not run(FastAPI(), serve_nothing, host="127.0.0.1", port=0, shutdown_seconds=1)
+    assert not run(
+        FastAPI(),
+        serve_nothing,
+        host="127.0.0.1",
+        port=0,
+        shutdown_seconds=1,
+        limits=ClientLimits(),
+    )
     assert logging.getLogger("uvicorn.error").filters == before
 
 
@@ -33,7 +41,7 @@ def test_routes_and_document_are_made_before_the_loop_runs() -> None:
     async def look(_: uvicorn.Server) -> None:
         made.append(app.openapi_schema is not None)
 
-    run(app, look, host="127.0.0.1", port=0, shutdown_seconds=1)
+    run(app, look, host="127.0.0.1", port=0, shutdown_seconds=1, limits=ClientLimits())
     assert made == [True]
 
 

@@ -3,10 +3,9 @@
 import asyncio
 import socket
 
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from app.serving import Protocol
+from tests.fixtures.listening import listening
 from tests.fixtures.waiting import eventually
 
 PIECE = b"x" * 1000
@@ -28,17 +27,10 @@ async def test_what_nobody_reads_is_not_piled_up() -> None:
     listener, reader = socket.socket(), socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        without_end, http=Protocol, lifespan="off", log_config=None, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve([listener]), name="serving")
-    try:
-        await eventually(lambda: server.started)
+    async with listening(without_end, listener=listener) as address:
         reader.setblocking(False)  # noqa: FBT003 - socket's signature
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(reader, listener.getsockname())
+        await loop.sock_connect(reader, address)
         await loop.sock_sendall(reader, b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
         await eventually(lambda: sent > 5)
         seen = -1
@@ -50,7 +42,4 @@ async def test_what_nobody_reads_is_not_piled_up() -> None:
 
         await eventually(is_at_rest)
         assert sent < 40
-    finally:
         reader.close()
-        server.should_exit = True
-        await serving

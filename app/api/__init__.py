@@ -35,6 +35,7 @@ from app.api import (
 )
 from app.api.auth import Authentication
 from app.api.deadline import RequestDeadline
+from app.api.framing import Framing
 from app.api.gate import BodyGate
 from app.api.headers import CommonHeaders
 from app.api.hosts import SameOrigin, TrustedHosts
@@ -93,6 +94,7 @@ def assemble(
             validator=_is_request_id,
             transformer=str,
         ),
+        Middleware(Framing),
         Middleware(TrustedHosts, names=trusted_hosts),
         Middleware(SameOrigin),
         Middleware(Authentication),

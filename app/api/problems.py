@@ -58,7 +58,9 @@ _TITLES = {
     422: "Unprocessable content",
     428: "Precondition required",
     429: "Too many requests",
+    431: "Request header fields too large",
     500: "Internal server error",
+    501: "Not implemented",
     503: "Service unavailable",
     504: "Gateway timeout",
 }
@@ -109,6 +111,11 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def title_of(status: int) -> str:
+    """What problems of this HTTP status are called."""
+    return _TITLES.get(status, "Error")
+
+
 def status_of(error: errors.PoolkeeperError) -> int:
     """The HTTP status of an error."""
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
@@ -140,7 +147,7 @@ def respond(
     """One problem as a response."""
     problem = Problem(
         type=f"urn:poolkeeper:problem:{code}",
-        title=_TITLES.get(status, "Error"),
+        title=title_of(status),
         status=status,
         detail=detail,
         instance=_printable(request.url.path),

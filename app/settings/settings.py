@@ -80,6 +80,22 @@ class Settings(BaseSettings):
     """How long a request's body may take to arrive, and then its answer; 60 s, what callers wait.
     Queries, deletions and evictions get their own time on top."""
 
+    header_timeout_seconds: Seconds = 10.0
+    """How long the headers of a request may take to arrive, from the connection's beginning; 10 s
+    suffice on any network, and silent connections cost a file descriptor each."""
+
+    keep_alive_seconds: int = Field(default=5, ge=1, le=3600)
+    """How long a connection may be unused between two requests; 5 s. Set it above the idle timeout
+    of a proxy that stands before the service."""
+
+    send_timeout_seconds: Seconds = 60.0
+    """How long a client may read nothing of its answer before the connection is closed; 60 s, as
+    nginx has it."""
+
+    max_http_connections: int | None = Field(default=None, ge=16, le=60_000)
+    """Most connections of HTTP clients; by default the open files that the system allows, less
+    those for Postgres, and 10000 at most."""
+
     require_if_match: bool = False
     """Whether changes must say in If-Match which version they mean; off, for scripts that only
     declare."""

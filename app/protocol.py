@@ -1,0 +1,151 @@
+"""HTTP on one connection: uvicorn's parser, with bounds on what a client can make us keep.
+
+What it adds goes by what uvicorn's protocols have in common, whichever parser they use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import sys
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from app.api.problems import MEDIA_TYPE, Problem, title_of
+from app.clients import Clients, Closed
+
+# Of each connection. Asyncio would keep 64 KiB, which is a hundred beats of a stream.
+_MOST_UNSENT_BYTES = 8192
+# Sent ahead while a request is under way; beyond it the connection is not read.
+_MOST_HELD_BYTES = 65_536
+_NO_LINGERING = struct.pack("ii", 1, 0)
+_MALFORMED = "The request is not HTTP as RFC 9112 has it."
+_LATE = "The headers did not arrive in time."
+_FULL = "All connections are in use."
+
+
+class Protocol(H11Protocol):
+    """HTTP, which keeps next to nothing for clients that do not read, or do not finish.
+
+    What is sent bit by bit waits for them instead: a thousand slow readers of a stream cost little
+    memory, and get beats that are new. While a request is under way the connection is read on,
+    so that its end is noticed; what comes then is the next request's, and waits.
+    """
+
+    def __init__(self, *arguments: Any, clients: Clients, **options: Any) -> None:
+        """Count the connection among *clients*."""
+        super().__init__(*arguments, **options)
+        self._clients = clients
+        self._held = bytearray()
+        # Nothing came yet, or nothing since the last answer.
+        self._is_idle = True
+
+    @property
+    def owes_headers(self) -> bool:
+        """Whether the headers of a request have begun to come, or should have."""
+        return self.cycle is None or (self.cycle.response_complete and not self._is_idle)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits for the client to read."""
+        return self.transport.get_write_buffer_size()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        transport.set_write_buffer_limits(high=_MOST_UNSENT_BYTES)
+        super().connection_made(transport)
+        self._clients.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._clients.leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data*, or hold it back until what is under way is answered."""
+        if self._has_whole_request:
+            self._held += data
+            if len(self._held) > _MOST_HELD_BYTES:
+                self.flow.pause_reading()
+            return
+        super().data_received(data)
+        if self._has_whole_request:
+            self._clients.serves(self)
+        elif self._is_idle and self.cycle is not None:
+            self._clients.awaits(self)
+        self._is_idle = False
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if it came already."""
+        self._is_idle = True
+        self._clients.awaits(self)
+        super().on_response_complete()
+        if self._has_whole_request:
+            self._clients.serves(self)
+        elif self._held and not self.transport.is_closing():
+            data = bytes(self._held)
+            self._held.clear()
+            self.data_received(data)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        super().pause_writing()
+        self._clients.does_not_read(self)
+
+    def resume_writing(self) -> None:
+        """Go on: it has read."""
+        super().resume_writing()
+        self._clients.reads(self)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - a problem says it instead
+        """Refuse what cannot be parsed; uvicorn calls this while it handles the parser's error."""
+        status = getattr(sys.exception(), "error_status_hint", 400)
+        self._refuse(status, "malformed-request", _MALFORMED)
+
+    def close_for(self, reason: Closed) -> None:
+        """Close the connection at once, with an answer if the client may be waiting for one."""
+        if reason is Closed.HEADER_TIMEOUT and not self._is_idle:
+            self._refuse(408, "request-timeout", _LATE)
+        elif reason is Closed.REFUSED:
+            self._refuse(503, "overloaded", _FULL)
+        if self.unsent_bytes:
+            # It will not be read: the kernel is to forget it as well.
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            self.transport.abort()
+        else:
+            self.transport.close()
+
+    @property
+    def _has_whole_request(self) -> bool:
+        cycle = self.cycle
+        return cycle is not None and not (cycle.response_complete or cycle.more_body)
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """Answer without the application, unless an answer has begun; and close."""
+        cycle = self.cycle
+        is_between = cycle is None or (cycle.response_complete and not cycle.more_body)
+        if is_between or not cycle.response_started:
+            self.transport.write(_problem(status, code, detail))
+        self.transport.close()
+
+
+def _problem(status: int, code: str, detail: str) -> bytes:
+    problem = Problem(
+        type=f"urn:poolkeeper:problem:{code}",
+        title=title_of(status),
+        status=status,
+        detail=detail,
+        instance="",
+        code=code,
+        request_id=None,
+        retryable=status != 400,  # noqa: PLR2004
+    )
+    body = problem.model_dump_json(exclude_none=True).encode()
+    head = (
+        f"HTTP/1.1 {status} {problem.title}\r\ncontent-type: {MEDIA_TYPE}\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode() + body

@@ -1,0 +1,50 @@
+"""More silent clients than a service has descriptors: it goes on answering."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from tests.fixtures.listening import Client, connected
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import served
+
+DESCRIPTORS = 256
+HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-"
+
+
+async def test_a_service_with_few_descriptors_answers_its_probe_and_its_tenants(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    async with (
+        served(
+            tmp_path,
+            under=("prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"),
+            tenants_in=database,
+            catalog_in=catalog_database,
+        ) as service,
+        AsyncExitStack() as stack,
+    ):
+        await service.tenant("acme")
+        host, port = service.client.base_url.host, service.client.base_url.port or 0
+
+        async def connect() -> Client:
+            return await stack.enter_async_context(connected((host, port)))
+
+        async def come_one_by_one() -> None:
+            while True:
+                client = await connect()
+                client.writer.write(HALF)
+
+        for _ in range(400):
+            await connect()
+        crowd = asyncio.create_task(come_one_by_one())
+        for _ in range(5):
+            async with connected((host, port)) as stranger:
+                stranger.ask("GET", "/livez")
+                assert (await stranger.answer())[0] == 200
+            assert await service.query("acme", "select 1") == 200
+        crowd.cancel()
+        await asyncio.wait({crowd})
+        log = (tmp_path / "service.log").read_text()
+        assert "out of system resource" not in log
+        assert "Traceback" not in log
