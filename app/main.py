@@ -163,7 +163,7 @@ async def _assemble(
     manager = TenantPoolManager(
         postgres.servers,
         _pool_configs(settings),
-        _isolations(credentials),
+        _isolations(settings, credentials),
         stats_window=settings.stats_window_seconds,
     )
     locks = KeyedLocks()
@@ -171,7 +171,7 @@ async def _assemble(
     wishes = PoolWishes(catalog, manager, locks)
     limits = RoleLimits(manager)
     keeper = Keeper(catalog, manager, wishes, limits, locks)
-    self_check = SelfCheck(manager, limits, journal)
+    self_check = SelfCheck(manager, limits, journal, extension_schemas=settings.extension_schemas)
     provisioning = Provisioning(catalog, manager, credentials, self_check, locks)
     loads = ServerLoads(postgres.servers)
     book = AdviceBook(catalog, manager)
@@ -306,10 +306,10 @@ def _credentials(settings: Settings) -> Credentials:
     )
 
 
-def _isolations(credentials: Credentials) -> dict[PoolStrategy, Isolation]:
+def _isolations(settings: Settings, credentials: Credentials) -> dict[PoolStrategy, Isolation]:
     return {
         PoolStrategy.SHARED: Shared(credentials),
-        PoolStrategy.PER_TENANT: PerTenant(credentials),
+        PoolStrategy.PER_TENANT: PerTenant(credentials, settings.extension_schemas),
         PoolStrategy.PER_DATABASE: PerDatabase(credentials),
     }
 

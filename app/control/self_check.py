@@ -8,7 +8,7 @@ What a role did to itself is undone; everything else is told and left to people.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -34,6 +34,7 @@ from app.pools.server import Server
 SELF_CHECK = Actor(name="self-check")
 
 _DEADLINE = 20.0
+_MENDED = (Check.SETTINGS, Check.CONNECTION_LIMIT, Check.EXTENSION_SCHEMAS)
 # After so many tenants the loop gets a turn.
 _SLICE = 500
 
@@ -43,8 +44,19 @@ _log = structlog.get_logger(__name__)
 class SelfCheck:
     """One look after the other."""
 
-    def __init__(self, manager: TenantPoolManager, limits: RoleLimits, journal: Journal) -> None:
-        """Look at *manager*'s tenants; what is undone is told in *journal*."""
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        limits: RoleLimits,
+        journal: Journal,
+        *,
+        extension_schemas: Sequence[str] = (),
+    ) -> None:
+        """Look at *manager*'s tenants; what is undone is told in *journal*.
+
+        Every per_tenant tenant may use *extension_schemas*.
+        """
+        self._extension_schemas = extension_schemas
         self._manager = manager
         self._limits = limits
         self._journal = journal
@@ -120,6 +132,7 @@ class SelfCheck:
                 in_schema=roles[PoolStrategy.PER_TENANT],
                 in_database=roles[PoolStrategy.PER_DATABASE],
                 shared=next(iter(roles[PoolStrategy.SHARED]), None),
+                schemas=self._extension_schemas,
             )
 
     async def _report(
@@ -148,11 +161,13 @@ class SelfCheck:
             for account in accounts:
                 account.isolation = IsolationReport(findings=findings, checked_at=checked_at)
             failed = {finding.check for finding in findings}
-            if not failed.isdisjoint((Check.SETTINGS, Check.CONNECTION_LIMIT)):
+            if not failed.isdisjoint(_MENDED):
                 repairs[pool_id] = Repair(
                     role=role,
                     reset=Check.SETTINGS in failed,
                     own_schema_in=home if spec.strategy is PoolStrategy.PER_TENANT else None,
+                    schemas=self._extension_schemas,
+                    grant=facts[role].extensions.closed if role in facts else (),
                     connection_limit=(
                         partial(self._limits.wanted, accounts[0])
                         if Check.CONNECTION_LIMIT in failed

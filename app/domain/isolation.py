@@ -50,6 +50,7 @@ class Check(StrEnum):
     TEMPORARY_TABLES = "temporary_tables"
     ROW_SECURITY = "row_security"
     BYPASSES = "bypasses"
+    EXTENSION_SCHEMAS = "extension_schemas"
 
 
 _OF_ALL = (
@@ -73,6 +74,7 @@ _CHECKS = {
         Check.CONNECTION_LIMIT,
         Check.CLOSED_TO_OTHERS,
         Check.PUBLIC_SCHEMA,
+        Check.EXTENSION_SCHEMAS,
     ),
     PoolStrategy.PER_DATABASE: (*_OF_ALL, Check.CONNECTION_LIMIT, Check.CLOSED_TO_OTHERS),
 }

@@ -17,6 +17,24 @@ _MOST_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExtensionSchemas:
+    """Which of the schemas for extensions are not as a role needs them.
+
+    Attributes:
+        missing: those that do not exist.
+        closed: those that the role may not use.
+        open: those that it may create objects in.
+    """
+
+    missing: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+
+
+_NO_SCHEMAS = ExtensionSchemas()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoleFacts:
     """What Postgres says of a tenant's login role and of what it lives in.
 
@@ -33,6 +51,7 @@ class RoleFacts:
         owns: how many objects it owns.
         may_create_temporary: whether it may create temporary tables.
         public_may_create: whether everybody may create objects in the schema public it sees.
+        extensions: what it may do with the schemas for extensions.
     """
 
     can_login: bool
@@ -47,6 +66,7 @@ class RoleFacts:
     owns: int
     may_create_temporary: bool
     public_may_create: bool
+    extensions: ExtensionSchemas = _NO_SCHEMAS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +126,7 @@ def judge(
         found += _of_reach(shared or SharedFacts())
     else:
         found += _of_own(role, facts, connection_limit)
+        found += _of_extensions(role, facts.extensions)
     if strategy is not PoolStrategy.PER_DATABASE and facts.public_may_create:
         found.append(
             _critical(
@@ -164,6 +185,26 @@ def _of_own(role: str, facts: RoleFacts, connection_limit: int) -> Iterator[Find
             Check.CONNECTION_LIMIT,
             f"The role's connection limit was {facts.connection_limit} "
             f"and is set to {connection_limit}.",
+        )
+
+
+def _of_extensions(role: str, schemas: ExtensionSchemas) -> Iterator[Finding]:
+    if schemas.open:
+        names = _listed(schemas.open)
+        yield _critical(
+            Check.EXTENSION_SCHEMAS,
+            f"The role {role} may create objects in {names}, where others use them; "
+            f"REVOKE CREATE ON SCHEMA {names} FROM PUBLIC, {role}.",
+        )
+    if schemas.missing:
+        names = _listed(schemas.missing)
+        yield _warning(
+            Check.EXTENSION_SCHEMAS, f"The schema {names} does not exist; CREATE SCHEMA {names}."
+        )
+    if schemas.closed:
+        names = _listed(schemas.closed)
+        yield _warning(
+            Check.EXTENSION_SCHEMAS, f"The role {role} lacked USAGE on {names}; it is granted."
         )
 
 

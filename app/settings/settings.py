@@ -17,7 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy
+from app.domain.tenant import OBJECT_PREFIX, TENANT_ID_PATTERN, PoolStrategy
 from app.settings.endpoint import (
     CatalogSettings,
     Port,
@@ -34,6 +34,7 @@ _SHORTEST_KEY = 32
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 TenantName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
+SchemaName = Annotated[str, Field(pattern="^[a-z_][a-z0-9_$]{0,62}$")]
 HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])$")]
 Size = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -132,6 +133,10 @@ class Settings(BaseSettings):
 
     default_strategy: PoolStrategy = PoolStrategy.SHARED
     """Strategy of tenants that name none; shared, the cheapest."""
+
+    extension_schemas: list[SchemaName] = []
+    """Schemas that every per_tenant tenant may use and finds after its own, for extensions; none,
+    since somebody must make them and install the extensions there."""
 
     query_on_shared: bool | None = None
     """Whether shared tenants may use the query endpoint; by default on the embedded server only."""
@@ -268,6 +273,14 @@ class Settings(BaseSettings):
             SettingsError: the TOML file cannot be read, or holds a secret.
         """
         return init_settings, env_settings, InitSettingsSource(settings_cls, read_toml())
+
+    @field_validator("extension_schemas")
+    @classmethod
+    def _are_schemas_for_extensions(cls, schemas: list[str]) -> list[str]:
+        for schema in schemas:
+            if schema.startswith(("pg_", OBJECT_PREFIX)) or schema == "information_schema":
+                raise ValueError("A tenant's own schema, or one of Postgres', cannot be named")
+        return schemas
 
     @field_validator("secret_key")
     @classmethod

@@ -48,7 +48,7 @@ def test_each_error_has_a_code_of_its_own_in_one_style(error: type[PoolkeeperErr
 def test_each_error_says_a_sentence_by_itself(error: type[PoolkeeperError]) -> None:
     sentence = (error.__doc__ or "").partition("\n")[0]
     assert re.fullmatch(r"[A-Z].+\.", sentence)
-    if error is not StatementFailed:
+    if not issubclass(error, StatementFailed):
         assert error().detail == str(error()) == sentence
 
 

@@ -5,13 +5,13 @@ Facts only; `app.domain.verdict` judges them. Nothing is asked in a tenant's own
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import asyncpg
 
 from app.domain.tenant import OBJECT_PREFIX
-from app.domain.verdict import RelationFacts, RoleFacts, SharedFacts
+from app.domain.verdict import ExtensionSchemas, RelationFacts, RoleFacts, SharedFacts
 
 _POWERS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
 _PUBLIC = 0
@@ -33,7 +33,7 @@ with recursive ours as (
 ), settings as (
     select setrole, array_agg(setting) filter (
         where not (datname is not distinct from current_database() and setting =
-            format('search_path=%I, pg_temp', pg_get_userbyid(setrole)))
+            format('search_path=%I%s, pg_temp', pg_get_userbyid(setrole), $3::text))
         ) as names
     from pg_db_role_setting left join pg_database on pg_database.oid = setdatabase,
         unnest(setconfig) as setting
@@ -72,6 +72,21 @@ where datallowconn and grantee in (
     select 0::oid union all select oid from pg_roles where rolname = any($1::text[])
 )
 group by grantee
+"""
+_SCHEMAS = """
+select rolname::text as role,
+    array_agg(nspname::text) filter (
+        where not has_schema_privilege(pg_roles.oid, pg_namespace.oid, 'USAGE')) as closed,
+    array_agg(nspname::text) filter (
+        where has_schema_privilege(pg_roles.oid, pg_namespace.oid, 'CREATE')) as open
+from pg_roles, pg_namespace
+where rolname = any($1::text[]) and nspname = any($2::text[])
+group by rolname
+"""
+_EXISTING = "select nspname::text from pg_namespace where nspname = any($1::text[])"
+_AFTER = """
+select coalesce(string_agg(', ' || quote_ident(name), '' order by place), '')
+from unnest($1::text[]) with ordinality as each(name, place)
 """
 _PUBLIC_MAY_CREATE = """
 select exists (
@@ -140,6 +155,7 @@ async def inspect(
     in_schema: Iterable[str],
     in_database: Iterable[str],
     shared: str | None,
+    schemas: Sequence[str] = (),
 ) -> tuple[dict[str, RoleFacts], SharedFacts]:
     """Facts about roles by name, over an admin *connection* into the server's own database.
 
@@ -148,6 +164,7 @@ async def inspect(
         in_schema: roles of tenants with a schema of their own.
         in_database: roles of tenants with a database of their own.
         shared: the role of the shared tenants, if there are any.
+        schemas: what tenants with a schema of their own find after that.
 
     Returns:
         The facts of those roles that exist, and what the shared role can reach.
@@ -158,16 +175,36 @@ async def inspect(
         row["grantee"]: Grants(connect=frozenset(row["connect"] or ()), temporary=row["temporary"])
         for row in await connection.fetch(_DATABASES, names)
     }
+    after = await connection.fetchval(_AFTER, list(schemas))
+    reachable = await _extension_schemas(connection, list(in_schema), schemas)
     public_may_create = bool(await connection.fetchval(_PUBLIC_MAY_CREATE))
     facts: dict[str, RoleFacts] = {}
     reach = SharedFacts()
-    for row in await connection.fetch(_ROLES, names, databases):
+    for row in await connection.fetch(_ROLES, names, databases, after):
         owns = 0
         if row["name"] == shared:
             owns = await connection.fetchval(_OWNED, row["oid"])
             reach = await _reach(connection, row["oid"])
-        facts[row["name"]] = _facts(row, grants, owns=owns, public_may_create=public_may_create)
+        known = _facts(row, grants, owns=owns, public_may_create=public_may_create)
+        extensions = reachable.get(row["name"], known.extensions)
+        facts[row["name"]] = replace(known, extensions=extensions)
     return facts, reach
+
+
+async def _extension_schemas(
+    connection: asyncpg.Connection, roles: list[str], schemas: Sequence[str]
+) -> dict[str, ExtensionSchemas]:
+    """What there is to say of each role about *schemas*."""
+    if not schemas:
+        return {}
+    there = {name for [name] in await connection.fetch(_EXISTING, list(schemas))}
+    missing = ExtensionSchemas(missing=tuple(name for name in schemas if name not in there))
+    found = dict.fromkeys(roles, missing)
+    for row in await connection.fetch(_SCHEMAS, roles, list(schemas)):
+        found[row["role"]] = replace(
+            missing, closed=tuple(row["closed"] or ()), open=tuple(row["open"] or ())
+        )
+    return found
 
 
 async def _reach(connection: asyncpg.Connection, role: int) -> SharedFacts:

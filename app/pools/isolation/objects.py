@@ -6,6 +6,7 @@ made for a tenant carries a comment with the tenant's uid; whatever lacks it is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -50,6 +51,11 @@ _MAY_GRANT_PUBLIC = """
 select exists (
     select from pg_namespace where nspname = 'public' and pg_has_role(nspowner, 'USAGE')
 )
+"""
+_EXTENSION_SCHEMA = """
+select has_schema_privilege($2::name, oid, 'CREATE') as is_open,
+    has_schema_privilege($2::name, oid, 'USAGE') as is_usable
+from pg_namespace where nspname = $1
 """
 _AM_SUPERUSER = "select rolsuper from pg_roles where rolname = current_user"
 
@@ -116,11 +122,37 @@ class Objects:
             else:
                 await self.run("ALTER ROLE %I IN DATABASE %I RESET ALL", name, database)
 
-    async def set_search_path(self, name: str, database: str) -> None:
-        """Let the role find its own schema wherever else it logs in to *database* from."""
+    async def set_search_path(self, name: str, database: str, schemas: Sequence[str]) -> None:
+        """Let the role find its own schema wherever else it logs in to *database* from.
+
+        After that it finds *schemas*.
+        """
+        path = ", ".join(["%I"] * (1 + len(schemas)))
         await self.run(
-            "ALTER ROLE %I IN DATABASE %I SET search_path = %I, pg_temp", name, database, name
+            f"ALTER ROLE %I IN DATABASE %I SET search_path = {path}, pg_temp",
+            *(name, database, name, *schemas),
         )
+
+    async def let_use(self, name: str, schemas: Sequence[str]) -> None:
+        """Let the role use *schemas*, where extensions are.
+
+        Raises:
+            ProvisioningFailed: one does not exist, or tenants may create objects there.
+        """
+        for schema in schemas:
+            row = await self.connection.fetchrow(_EXTENSION_SCHEMA, schema, name)
+            if row is None:
+                raise ProvisioningFailed(
+                    f"The schema {schema}, which tenants are to use, does not exist. "
+                    f"Run: CREATE SCHEMA {schema};"
+                )
+            if row["is_open"]:
+                raise ProvisioningFailed(
+                    f"The role {name} may create objects in the schema {schema}, where others "
+                    f"would use them. Run: REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {name};"
+                )
+            if not row["is_usable"]:
+                await self.run("GRANT USAGE ON SCHEMA %I TO %I", schema, name)
 
     async def close_to_public(self, database: str) -> None:
         """Leave everybody nothing of *database*, which this connection is in, that we may take.

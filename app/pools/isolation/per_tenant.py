@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from app.domain.desired import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
@@ -16,9 +18,10 @@ from app.pools.server import Server
 class PerTenant(OwnRole):
     """Each tenant logs in as itself; Postgres keeps it in its schema."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        """Derive the roles' passwords with *credentials*."""
+    def __init__(self, credentials: Credentials, schemas: Sequence[str] = ()) -> None:
+        """Derive the roles' passwords with *credentials*; let every tenant use *schemas*, too."""
         self._credentials = credentials
+        self._schemas = schemas
 
     def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - of all tenants
         """The server's own database."""
@@ -33,9 +36,12 @@ class PerTenant(OwnRole):
             role,
             password,
             pool_id=spec.pool_id,
-            search_path=f'"{role}"',
+            search_path=self._path(role),
             settings=self.settings,
         )
+
+    def _path(self, role: str) -> str:
+        return ", ".join(f'"{schema}"' for schema in (role, *self._schemas))
 
     def preparation(self, spec: TenantSpec) -> str:
         """The same as under every role of its own; it fails without the tenant's schema."""
@@ -69,7 +75,8 @@ class PerTenant(OwnRole):
             await objects.run("GRANT TEMPORARY ON DATABASE %I TO %I", database.database, name)
             await objects.close_to_public(database.database)
             await objects.keep_new_objects_private(name)
-            await objects.set_search_path(name, database.database)
+            await objects.let_use(name, self._schemas)
+            await objects.set_search_path(name, database.database, self._schemas)
         return [f"role {name}", f"schema {name}"]
 
     async def renew(self, server: Server, tenant: Tenant, version: int) -> None:
@@ -79,7 +86,7 @@ class PerTenant(OwnRole):
         async with server.admin() as connection, connection.transaction():
             objects = Objects(connection)
             await objects.login_role(name, verifier, mark=mark_of(tenant), adopt=False)
-            await objects.set_search_path(name, server.admin_login.database)
+            await objects.set_search_path(name, server.admin_login.database, self._schemas)
 
 
 def _schema_of(spec: TenantSpec) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
+from app.domain.errors import ProvisioningFailed
 from app.pools.isolation.objects import Objects
 from app.pools.server import Server
 
@@ -19,6 +20,8 @@ class Repair:
         role: which one.
         reset: whether to undo what is set for all its sessions.
         own_schema_in: the database where it finds its own schema first, if it has one.
+        schemas: those that it finds after that.
+        grant: those of them that it is to be let use.
         connection_limit: tells, when it is set, how many connections it shall have at most,
             for the wish may change before; None leaves that as it is.
     """
@@ -26,6 +29,8 @@ class Repair:
     role: str
     reset: bool = False
     own_schema_in: str | None = None
+    schemas: Sequence[str] = ()
+    grant: Sequence[str] = ()
     connection_limit: Callable[[], int] | None = None
 
 
@@ -42,7 +47,7 @@ async def repair(server: Server, repairs: Iterable[Repair]) -> list[str]:
             try:
                 async with connection.transaction():
                     await _carry_out(objects, each)
-            except asyncpg.PostgresError:
+            except (asyncpg.PostgresError, ProvisioningFailed):
                 refused.append(each.role)
     return refused
 
@@ -51,6 +56,7 @@ async def _carry_out(objects: Objects, repair: Repair) -> None:
     if repair.reset:
         await objects.reset_settings(repair.role)
         if repair.own_schema_in is not None:
-            await objects.set_search_path(repair.role, repair.own_schema_in)
+            await objects.set_search_path(repair.role, repair.own_schema_in, repair.schemas)
+    await objects.let_use(repair.role, repair.grant)
     if repair.connection_limit is not None:
         await objects.limit_connections(repair.role, repair.connection_limit())
