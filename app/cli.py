@@ -19,11 +19,10 @@ from app.api.docs import document
 from app.catalog.migrate import migrate as migrate_catalog
 from app.clients import ClientLimits
 from app.demo import DemoFailed, show
-from app.domain.errors import PoolkeeperError
-from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from app.embedded import EmbeddedPostgres
 from app.key_commands import keys
 from app.logs import configure_logging
-from app.main import create_app
+from app.main import REFUSALS, create_app, reason_of
 from app.postgres import find_postgres
 from app.printable import complain
 from app.rls import rls_sql
@@ -157,6 +156,6 @@ def _run(settings: Settings, serving: Serving) -> bool:
 def _sentences() -> Iterator[None]:
     try:
         yield
-    except (DemoFailed, PoolkeeperError, EmbeddedPostgresError, SettingsError) as error:
-        complain(str(error))
+    except (DemoFailed, *REFUSALS) as error:
+        complain(reason_of(error))
         raise typer.Exit(1) from error

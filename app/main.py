@@ -83,7 +83,7 @@ _LOOKS_PER_INTERVAL = 3
 _LOOK_AT_MOST_EVERY = 1.0
 
 # Why it cannot start, in a sentence.
-_REFUSALS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, BadKeyFile, OSError)
+REFUSALS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, BadKeyFile, OSError)
 
 _log = structlog.get_logger(__name__)
 
@@ -97,9 +97,9 @@ def create_app(settings: Settings) -> FastAPI:
             try:
                 app.state.door.open()
                 app.state.service = await stack.enter_async_context(running(settings))
-            except _REFUSALS as error:
-                app.state.refusal = str(error)
-                _log.critical("cannot start", reason=str(error))
+            except REFUSALS as error:
+                app.state.refusal = reason_of(error)
+                _log.critical("cannot start", reason=app.state.refusal)
                 raise
             yield
 
@@ -121,6 +121,13 @@ def create_app(settings: Settings) -> FastAPI:
         require_if_match=settings.require_if_match,
     )
     return app
+
+
+def reason_of(refusal: Exception) -> str:
+    """The sentence of one of the `REFUSALS`."""
+    if isinstance(refusal, OSError) and refusal.filename and refusal.strerror:
+        return f"Cannot use {refusal.filename}: {refusal.strerror}."
+    return str(refusal)
 
 
 @asynccontextmanager

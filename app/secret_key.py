@@ -6,6 +6,7 @@ tenant must be provisioned again to get a new password.
 
 from __future__ import annotations
 
+import errno
 import secrets
 from pathlib import Path
 
@@ -18,11 +19,14 @@ def keep_secret_key(data_dir: Path) -> bytes:
     """The key kept in *data_dir*, made if there is none.
 
     Raises:
-        OSError: it can be neither read nor written.
+        OSError: it can be neither read nor written, or is damaged.
     """
     path = data_dir / "secret-key"
     if not path.exists():
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, secrets.token_hex(_KEY_BYTES))
     path.chmod(0o600)
-    return path.read_text(encoding="ascii").strip().encode()
+    key = path.read_bytes().strip()
+    if not (key and key.isascii()):
+        raise OSError(errno.EINVAL, "it is not a key that Poolkeeper made", str(path))
+    return key

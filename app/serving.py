@@ -68,7 +68,10 @@ def run(
     server = Server(config, app, clients)
     last_words.are_said_by(server)
     with short_collections(), signals_end_cleanly(), _refusal_said_once(app):
-        asyncio.run(serving(server))
+        try:
+            asyncio.run(serving(server))
+        except SystemExit:  # uvicorn's way to say that it did not start; it has logged why
+            return False
     service = getattr(app.state, "service", None)
     return server.started and service is not None and service.loops.dead is None
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app import wire
+from app.catalog.suitability import is_of_login, login_reason
 from app.domain.errors import CatalogUnavailable
 
 CONNECTIONS = 4
@@ -26,7 +27,7 @@ CONNECTIONS = 4
 # Connection lost, login refused, database missing, out of resources, server going down, its
 # disk failing; then a deadlock, a lock not had in time, a statement cancelled by somebody: as
 # (classes of) SQLSTATE. The last is a write on a standby that somebody still calls the primary.
-_OUTAGES = ("08", "28", "3D", "53", "57P", "58", "40P01", "55P03", "57014", "25006")
+_OUTAGES = ("08", "28", "3D", "53", "55000", "57P", "58", "40P01", "55P03", "57014", "25006")
 # "POOL": the class of this service's advisory locks, in a database of its own.
 LOCK_CLASS = 0x504F4F4C
 
@@ -124,19 +125,31 @@ def outages_translated() -> Iterator[None]:
     """Turn every outage into CatalogUnavailable; let mistakes pass as they are."""
     try:
         yield
-    except (OSError, NoFreeConnection, DBAPIError, asyncpg.PostgresError) as error:
+    except (
+        OSError,
+        NoFreeConnection,
+        DBAPIError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+    ) as error:
         if isinstance(error, wire.ConnectError):
             raise CatalogUnavailable(f"The catalog cannot be reached: {error}") from error
-        if _is_outage(error):
-            raise CatalogUnavailable from error
+        if is_outage(error):
+            reason = login_reason(error)
+            raise CatalogUnavailable(
+                f"The catalog cannot be reached: {reason}; nothing was changed." if reason else None
+            ) from error
         raise
 
 
-def _is_outage(error: Exception) -> bool:
+def is_outage(error: Exception) -> bool:
+    """Whether *error* says that the catalog is away, and nothing of what was asked."""
     match error:
         case OSError() | NoFreeConnection():  # a TimeoutError is an OSError
             return True
-        case DBAPIError() if error.connection_invalidated:
+        case asyncpg.InterfaceError():
+            return True
+        case DBAPIError() if error.connection_invalidated or is_of_login(error):
             return True
         case _:
             said = error.orig if isinstance(error, DBAPIError) else error

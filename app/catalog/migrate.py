@@ -14,10 +14,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from app.catalog.database import LOCK_CLASS, CatalogAddress, outages_translated
-from app.domain.errors import Conflict
+from app.catalog.database import LOCK_CLASS, CatalogAddress, is_outage, outages_translated
+from app.catalog.suitability import check_server, check_tables, unusable
+from app.domain.errors import CatalogUnusable
 
 _MIGRATION_LOCK = 1
 
@@ -31,9 +33,14 @@ async def migrate(address: CatalogAddress, *, deadline: float = 60.0) -> None:
 
     Raises:
         CatalogUnavailable: the catalog was not reached, or not within the deadline.
-        Conflict: its schema is none that this version knows.
+        CatalogUnusable: no catalog can live there, or its schema is none that this version knows.
     """
-    await _run(address, lambda config: command.upgrade(config, "head"), deadline=deadline)
+    await _run(
+        address,
+        lambda config: command.upgrade(config, "head"),
+        deadline=deadline,
+        is_complete=True,
+    )
 
 
 async def downgrade(
@@ -44,9 +51,14 @@ async def downgrade(
 
 
 async def _run(
-    address: CatalogAddress, action: Callable[[Config], None], *, deadline: float
+    address: CatalogAddress,
+    action: Callable[[Config], None],
+    *,
+    deadline: float,
+    is_complete: bool = False,
 ) -> None:
     def run(connection: Connection) -> None:
+        facts = check_server(connection)
         # Held until the transaction ends, in which all the scripts run.
         connection.execute(select(func.pg_advisory_xact_lock(LOCK_CLASS, _MIGRATION_LOCK)))
         config = Config()
@@ -54,8 +66,17 @@ async def _run(
         config.attributes["connection"] = connection
         try:
             action(config)
+            if is_complete:
+                check_tables(connection, facts)
         except CommandError as error:
-            raise Conflict(f"The catalog cannot be migrated: {error}") from error
+            raise CatalogUnusable(
+                "The catalog's tables were made by another version of Poolkeeper, newer than this"
+                f" one or damaged: {error}."
+            ) from error
+        except DBAPIError as error:
+            if is_outage(error):
+                raise
+            raise unusable(error, facts) from error
 
     engine = address.engine(timeout=deadline, poolclass=NullPool)
     with outages_translated():

@@ -19,7 +19,7 @@
     │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
     │   ├── RecommendationIsAMove    it is a person's work
     │   ├── PreconditionRequired · ReplayTooLarge
-    │   └── CatalogInUse             another service works on the same catalog
+    │   └── CatalogInUse · CatalogUnusable   no service can work on this catalog
     ├── LeaseLost                    what became of the request is unknown
     └── Unavailable                  not now: nothing of this request was done, so try again
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
@@ -252,6 +252,12 @@ class CatalogInUse(Conflict):
     """The catalog is in use by another service."""
 
     code = "catalog-in-use"
+
+
+class CatalogUnusable(Conflict):
+    """The catalog's database cannot hold the catalog."""
+
+    code = "catalog-unusable"
 
 
 class Unavailable(PoolkeeperError):
