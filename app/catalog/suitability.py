@@ -84,8 +84,9 @@ def login_reason(error: BaseException) -> str | None:
 
 
 def is_of_login(error: DBAPIError) -> bool:
-    """Whether *error* came before there was a connection that could run a statement."""
-    return error.statement is None
+    """Whether *error* is a refused login; a failed commit has no statement either."""
+    state = getattr(_cause(error), "sqlstate", None)
+    return error.statement is None and state in _LOGIN_REASONS
 
 
 def check_server(connection: Connection) -> Facts:
