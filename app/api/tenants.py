@@ -281,7 +281,7 @@ async def provision_tenant(
     """Create what the tenant's strategy needs: role, schema or database, and grants.
 
     Idempotent. Objects that exist and were not made for this tenant answer 409 `objects-exist`,
-    unless `adopt=true` says that they are meant for it.
+    unless `adopt=true` says that they are meant for it. It ends with a login as the tenant's role.
     """
     if dry_run:
         preview = await service.previews.provision(tenant, adopt=adopt)

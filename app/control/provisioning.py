@@ -21,8 +21,11 @@ from app.domain.desired import CredentialVersion, Tenant
 from app.domain.errors import (
     CatalogUnavailable,
     Conflict,
+    ProvisioningFailed,
+    ServerFull,
     ServerUnavailable,
     TenantDeleting,
+    TenantLoginFailed,
     Unavailable,
 )
 from app.domain.event import Actor
@@ -33,6 +36,7 @@ from app.pools.manager import TenantPoolManager
 
 _PROVISION_DEADLINE = 30.0
 _RENEW_DEADLINE = 10.0
+_LOGIN_DEADLINE = 15.0
 
 _log = structlog.get_logger(__name__)
 
@@ -90,9 +94,12 @@ class Provisioning:
     ) -> tuple[Tenant, list[str]]:
         """Create the tenant's database objects, idempotently; the names of what exists then.
 
+        Its role has logged in by then.
+
         Raises:
             TenantNotFound, TenantDeleting, ObjectsExist, ProvisioningFailed, ServerUnavailable,
-            CatalogUnavailable: the objects may exist already; the same call finishes the job.
+            ServerFull, CatalogUnavailable: the objects may exist already; the same call finishes
+                the job.
         """
         async with self._locks.hold(tenant_id):
             account = self._manager.account(tenant_id)
@@ -100,6 +107,7 @@ class Provisioning:
             if tenant.deleting:
                 raise TenantDeleting
             objects = await self._create(tenant, adopt=adopt)
+            await self._log_in(tenant)
             event = told.provisioned(tenant, objects, actor)
             if adopt and tenant.provisioned_at is not None:  # no first time, yet a change
                 await self._catalog.events.append([event])
@@ -123,15 +131,45 @@ class Provisioning:
         except TimeoutError as error:
             raise ServerUnavailable("The server took too long to create it.") from error
 
+    async def _log_in(self, tenant: Tenant) -> None:
+        """Log in as the tenant's connections do, in the place of an admin connection.
+
+        Raises:
+            ProvisioningFailed: Postgres refuses the role, and says why.
+            ServerFull: it takes no further connection now; nothing is known.
+            ServerUnavailable: it cannot be reached.
+        """
+        spec = tenant.spec
+        server, isolation = (
+            self._manager.server(spec.server),
+            self._manager.isolations[spec.strategy],
+        )
+        login = isolation.login(server, spec)
+        try:
+            async with asyncio.timeout(_LOGIN_DEADLINE), server.admin(login) as connection:
+                await connection.execute(isolation.preparation(spec))
+        except TenantLoginFailed as error:
+            raise ProvisioningFailed(
+                f"The role {login.user} is set up, and yet it cannot log in. {error.detail}"
+            ) from error
+        except ServerFull as error:
+            raise ServerFull(
+                f"The role {login.user} is set up, but its login could not be tried: "
+                f"{error.detail} Repeat the request."
+            ) from error
+        except TimeoutError as error:
+            raise ServerUnavailable(f"The login as {login.user} took too long.") from error
+
     async def rotate(self, tenant_id: str, actor: Actor, *, whole_pool: bool = False) -> Rotation:
         """Give the tenant's role a new password; sessions go on, and no borrower is failed.
 
-        It mends a role that changed its own password, too.
+        It mends a role that changed its own password, too; the role has logged in by then.
 
         Raises:
             TenantNotFound, TenantDeleting, NotProvisioned, PoolIsShared
             CatalogUnavailable: nothing was done.
             ServerUnavailable: it was not done, or not known to be; it is as soon as possible.
+            ServerFull: it was done, but no login could be tried.
             ObjectsExist, ProvisioningFailed: Postgres refused.
         """
         account = self._manager.account(tenant_id)
@@ -147,7 +185,9 @@ class Provisioning:
             wanted = await self._catalog.credentials.advance(server.name, role, event=event)
             self._unapplied[wanted.server, wanted.role] = wanted
             told.log(event)
-            return await self._apply(account, wanted)
+            rotation = await self._apply(account, wanted)
+            await self._log_in(account.tenant)
+            return rotation
 
     async def finish_rotations(self) -> int:
         """Set passwords that Postgres is not known to have; how many that were.

@@ -197,10 +197,11 @@ class Server:
         return f"Server {self.name} is unavailable: {self.last_error}"
 
     @asynccontextmanager
-    async def admin(self, database: str | None = None) -> AsyncIterator[asyncpg.Connection]:
+    async def admin(self, into: str | Login | None = None) -> AsyncIterator[asyncpg.Connection]:
         """The admin connection, in the server's own database unless another is named.
 
-        One at a time, so provisioning one tenant never meets provisioning another.
+        With a login, that one in its place. One at a time, so provisioning one tenant never meets
+        provisioning another.
 
         Raises:
             ServerUnavailable: it cannot be reached.
@@ -213,7 +214,7 @@ class Server:
         except TimeoutError as error:
             raise ServerUnavailable("All admin connections stayed busy.") from error
         try:
-            connection = await self._open_admin(database)
+            connection = await self._open_admin(into)
             try:
                 with driver.translated_administration():
                     yield connection
@@ -381,11 +382,13 @@ class Server:
         limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
         self.budget.set_limit(max(0, limit - len(self._unended)))
 
-    async def _open_admin(self, database: str | None) -> asyncpg.Connection:
+    async def _open_admin(self, into: str | Login | None) -> asyncpg.Connection:
+        if isinstance(into, Login):
+            return await driver.connect(into, timeout=self._connect_timeout)
         settings = {**self.admin_login.settings, **_ADMIN_SETTINGS}
         login = replace(self.admin_login, settings=settings)
-        if database is not None:
-            login = login.into(database)
+        if into is not None:
+            login = login.into(into)
         try:
             return await driver.connect(login, timeout=self._connect_timeout)
         except TenantLoginFailed as error:

@@ -21,7 +21,7 @@ select shobj_description(oid, 'pg_database') from pg_database where datname = $1
 """
 _LOOK_UP = {"ROLE": _ROLE_MARK, "SCHEMA": _SCHEMA_MARK, "DATABASE": _DATABASE_MARK}
 
-_LOGIN_ROLE = "ROLE %I LOGIN PASSWORD %L"
+_LOGIN_ROLE = "ROLE %I LOGIN PASSWORD %L VALID UNTIL 'infinity'"
 # Only a superuser may name them; whoever else creates a role gives it none of them.
 _NO_POWERS = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
 _HAS_POWERS = """

@@ -86,6 +86,9 @@ class PerTenant(OwnRole):
         async with server.admin() as connection, connection.transaction():
             objects = Objects(connection)
             await objects.login_role(name, verifier, mark=mark_of(tenant), adopt=False)
+            await objects.run(
+                "GRANT CONNECT ON DATABASE %I TO %I", server.admin_login.database, name
+            )
             await objects.set_search_path(name, server.admin_login.database, self._schemas)
 
 
