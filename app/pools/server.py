@@ -200,8 +200,7 @@ class Server:
     async def admin(self, into: str | Login | None = None) -> AsyncIterator[asyncpg.Connection]:
         """The admin connection, in the server's own database unless another is named.
 
-        With a login, that one in its place. One at a time, so provisioning one tenant never meets
-        provisioning another.
+        With a login, that one in its place. One at a time: two provisionings never meet.
 
         Raises:
             ServerUnavailable: it cannot be reached.
@@ -385,12 +384,11 @@ class Server:
     async def _open_admin(self, into: str | Login | None) -> asyncpg.Connection:
         if isinstance(into, Login):
             return await driver.connect(into, timeout=self._connect_timeout)
-        settings = {**self.admin_login.settings, **_ADMIN_SETTINGS}
-        login = replace(self.admin_login, settings=settings)
-        if into is not None:
-            login = login.into(into)
+        admin = self.admin_login
+        login = replace(admin, settings={**admin.settings, **_ADMIN_SETTINGS})
         try:
-            return await driver.connect(login, timeout=self._connect_timeout)
+            timeout = self._connect_timeout
+            return await driver.connect(login.into(into or admin.database), timeout=timeout)
         except TenantLoginFailed as error:
             raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
 
