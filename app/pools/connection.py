@@ -60,9 +60,11 @@ class PooledConnection:
 
     __slots__ = (
         "__weakref__",
+        "_end_listeners",
         "_open_transaction",
         "_protocol",
         "_proxy",
+        "_retyped",
         "account",
         "begun",
         "begun_at",
@@ -101,6 +103,8 @@ class PooledConnection:
         self.epoch = epoch
         self.generation = generation
         self._proxy: PoolConnectionProxy[asyncpg.Record] | None = None
+        # Kept by the connections that `app.wire` opens.
+        self._retyped: dict[int, tuple[str, str]] = getattr(raw, "retyped", {})
         _notice_silence(raw)
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
@@ -158,20 +162,35 @@ class PooledConnection:
 
     def lend(self) -> asyncpg.Connection:
         """What the borrower gets: works like a connection until it is withdrawn."""
+        self._end_listeners = self.raw._termination_listeners.copy()
         self._proxy = PoolConnectionProxy(self, self.raw)
         return self._proxy
 
     def withdraw(self) -> None:
-        """Make what the borrower got useless: cursors, prepared statements, callbacks included."""
+        """Make what the borrower got useless: cursors, prepared statements, callbacks included.
+
+        Codecs that it set are forgotten.
+        """
         if self._proxy is not None:
             self._proxy._detach()
             self._proxy = None
             self.raw._listeners.clear()
             self.raw._log_listeners.clear()
             self.raw._query_loggers.clear()
+            self.raw._termination_listeners &= self._end_listeners
+            if self._retyped and self.is_connected():
+                self._forget_codecs()
             # What `_on_release` does once nobody listens any more.
             self.raw._pool_release_ctr += 1
         self.raw._top_xact = None
+
+    def _forget_codecs(self) -> None:
+        settings = self._protocol.get_settings()
+        for oid, (name, schema) in self._retyped.items():
+            settings.remove_python_codec(oid, name, schema)
+        self._retyped.clear()
+        # Statements know the codecs with which they were prepared.
+        self.raw._drop_local_statement_cache()
 
     def suspect(self, now: float) -> LeakSuspect:
         """The lease on it, as a possible leak."""

@@ -223,11 +223,22 @@ class _Watch:
 
 
 class _Connection(asyncpg.Connection):
-    """A connection that, once it is open, lives in the real event loop."""
+    """A connection that, once it is open, lives in the real event loop.
 
-    __slots__ = ()
+    Attributes:
+        retyped: the types whose codecs somebody asked to change: name and schema, by oid.
+    """
+
+    __slots__ = ("retyped",)
 
     def __init__(
         self, protocol: Protocol, transport: asyncio.Transport, loop: _Watch, *rest: Any
     ) -> None:
         super().__init__(protocol, transport, loop.loop, *rest)
+        self.retyped: dict[int, tuple[str, str]] = {}
+
+    async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:
+        # Every way to change a codec begins with this, and nothing else does.
+        found: asyncpg.Record = await super()._introspect_type(typename, schema)  # type: ignore[misc]
+        self.retyped[found["oid"]] = (typename, schema)
+        return found

@@ -16,6 +16,7 @@ PRIVATE = (
     "_pool_release_ctr",
     "_protocol",
     "_query_loggers",
+    "_termination_listeners",
     "_top_xact",
 )
 
