@@ -229,7 +229,8 @@ async def claim(
         body = await request.json() if await request.body() else None
         query = sorted(request.query_params.multi_items())
         parts = [request.method, request.scope["path"], query, body]
-        canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+        # Where numbers keep their digits, they are of a type of their own.
+        canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=repr)
         held.begin(hashlib.sha256(canonical.encode()).digest())
 
 

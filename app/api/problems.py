@@ -33,6 +33,7 @@ _MALFORMED = "The body is not valid JSON."
 _STATUS: dict[type[errors.PoolkeeperError], int] = {
     errors.PoolkeeperError: 500,
     errors.InvalidInput: 422,
+    errors.StatementConflict: 409,
     errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,

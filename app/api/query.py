@@ -6,7 +6,9 @@ from time import monotonic
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from jiter import LosslessFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import to_json
 
 from app.api.auth import MAY_QUERY
 from app.api.body import JsonValue, RequestBody, Text
@@ -17,14 +19,24 @@ from app.api.plan import DryRunQuery, Plan, show_plan
 from app.api.problems import documented, invalid
 from app.api.strict_route import StrictRoute
 from app.api.tenant_view import query_refusal
-from app.api.values import to_json
-from app.domain.errors import UntrustedSqlOnSharedRole
+from app.domain.errors import SchemaChanged, UntrustedSqlOnSharedRole
 from app.pools import statement
 
-router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_class=StrictRoute)
+
+class _ExactRoute(StrictRoute):
+    """Numbers of the body keep their digits: a parameter may be any numeric."""
+
+    float_mode = "lossless-float"
+
+
+router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_class=_ExactRoute)
 
 _LONGEST_SQL = 100_000
 _MOST_PARAMS = 1000
+
+
+def _as_float(value: object) -> object:
+    return float(value) if isinstance(value, LosslessFloat) else value
 
 
 class QueryBody(RequestBody):
@@ -53,7 +65,7 @@ class QueryBody(RequestBody):
         description="A string binds to a parameter of any type through its text form.",
     )
     read_only: bool = Field(default=True, description="Refuse writes.")
-    timeout_seconds: float | None = Field(
+    timeout_seconds: Annotated[float | None, BeforeValidator(_as_float)] = Field(
         default=None,
         ge=0.001,
         allow_inf_nan=False,
@@ -94,7 +106,7 @@ class QueryResult(BaseModel):
 
     columns: list[QueryColumn]
     rows: list[list[Any]] = Field(
-        description="Each an array. numeric, and floats that are not finite, are strings."
+        description="Each an array. Numbers of a fixed width are numbers, other values strings."
     )
     row_count: int = Field(description="Rows returned, or changed by a statement returning none.")
     truncated: bool = Field(description="Whether there were more rows than asked for.")
@@ -106,6 +118,7 @@ class QueryResult(BaseModel):
     "",
     dependencies=[MAY_QUERY],
     summary="Run a statement as a tenant",
+    response_model=QueryResult | Plan,
     responses=documented(404, 408, 409, 413, 415),
 )
 async def run_query(
@@ -116,7 +129,7 @@ async def run_query(
     request: Request,
     response: Response,
     dry_run: DryRunQuery = False,
-) -> QueryResult | Plan:
+) -> Response | Plan:
     """Run one statement inside the tenant's own context, in one transaction.
 
     Shared tenants may do this only where the operator has allowed it (`query_allowed` of the
@@ -133,23 +146,46 @@ async def run_query(
         return show_plan(service, response, service.previews.query(tenant))
     strategy = service.manager.account(tenant).tenant.spec.strategy
     allow(request, timeout + service.manager.config(strategy).acquire_timeout)
-    lease = service.manager.lease(tenant, read_only=body.read_only, statement_timeout=timeout)
-    async with until_disconnect(request) as run_to_the_end, lease as connection:
-        began = monotonic()
-        result = await statement.run(
-            connection, body.sql, body.params, max_rows=max_rows, timeout=timeout
-        )
-        took = monotonic() - began
-        run_to_the_end()
-    types = [column.type for column in result.columns]
-    return QueryResult(
-        columns=[QueryColumn(name=column.name, type=column.type) for column in result.columns],
-        rows=[[to_json(*cell) for cell in zip(row, types, strict=True)] for row in result.rows],
-        row_count=result.row_count,
-        truncated=result.truncated,
-        duration_ms=round(took * 1000, 3),
-        status=result.status,
+
+    async def run() -> tuple[statement.StatementResult, float]:
+        lease = service.manager.lease(tenant, read_only=body.read_only, statement_timeout=timeout)
+        async with until_disconnect(request) as run_to_the_end, lease as connection:
+            began = monotonic()
+            result = await statement.run(
+                connection, body.sql, body.params, max_rows=max_rows, timeout=timeout
+            )
+            took = monotonic() - began
+            run_to_the_end()
+        return result, took
+
+    try:
+        return _shown(*await run())
+    except SchemaChanged:
+        if not body.read_only:
+            raise
+        return _shown(*await run())
+
+
+def _shown(result: statement.StatementResult, took: float) -> Response:
+    """The answer; its rows are JSON already, megabytes of it perhaps."""
+    columns = [{"name": column.name, "type": column.type} for column in result.columns]
+    rest = to_json(
+        {
+            "row_count": result.row_count,
+            "truncated": result.truncated,
+            "duration_ms": round(took * 1000, 3),
+            "status": result.status,
+        }
     )
+    parts = [
+        b'{"columns":',
+        to_json(columns),
+        b',"rows":[',
+        b",".join(result.rows),
+        b"],",
+        rest[1:],
+    ]
+    return Response(b"".join(parts), media_type="application/json")
 
 
 def _bounds(body: QueryBody, limits: Limits) -> tuple[float, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from hashlib import blake2b
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, Literal, get_origin
 
 import jiter
 from fastapi import Depends, Header, Request, Response
@@ -28,12 +28,16 @@ from app.api.idempotency import claim
 from app.api.problems import invalid
 from app.api.versions import tags_of
 
+FloatMode = Literal["float", "lossless-float"]
+
 _OK = 200
 _NOTHING: tuple[object, ...] = (None, {})
 
 
 class StrictRequest(Request):
     """A request whose body is strict JSON or none."""
+
+    float_mode: FloatMode = "float"
 
     async def body(self) -> bytes:
         """The body; read once.
@@ -59,6 +63,7 @@ class StrictRequest(Request):
                     allow_inf_nan=False,
                     cache_mode="keys",
                     catch_duplicate_keys=True,
+                    float_mode=self.float_mode,
                 )
             except ValueError as error:
                 raise HTTPException(400) from error
@@ -103,7 +108,13 @@ async def if_none_match_is_known(
 
 
 class StrictRoute(APIRoute):
-    """A route of /v1."""
+    """A route of /v1.
+
+    Attributes:
+        float_mode: what numbers with a fraction become: floats, or jiter's with all their digits.
+    """
+
+    float_mode: FloatMode = "float"
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """Give the route what its methods have in common with others."""
@@ -127,6 +138,7 @@ class StrictRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
+            strict.float_mode = self.float_mode
             if not takes_body and _has_body(request) and await strict.body():
                 await _refuse_content(strict)
             if request.method != "GET":

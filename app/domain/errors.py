@@ -4,6 +4,7 @@
     ├── InvalidInput                 what the caller sent can never work
     │   ├── InvalidTenantId
     │   ├── StatementFailed          the tenant's SQL, with its SQLSTATE
+    │   │   ├── StatementConflict    it met another transaction: try again
     │   │   └── TooManyLocks         we ended it, for it filled the server's lock table
     │   ├── StatementEndedLease      the tenant's SQL ended the lease's transaction
     │   ├── IdempotencyKeyReused     the key came with another request before
@@ -24,7 +25,7 @@
     └── Unavailable                  not now: nothing of this request was done, so try again
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
         ├── ServerUnavailable · ServerFull · ConnectFailed · TenantLoginFailed
-        ├── CatalogUnavailable · QueryTimeout
+        ├── CatalogUnavailable · QueryTimeout · SchemaChanged
         ├── TooManyStreams
         ├── RequestInFlight          this repetition did nothing; the first request goes on
 
@@ -90,6 +91,13 @@ class TooManyLocks(StatementFailed):
     """The statement was ended because it held too many locks."""
 
     code = "too-many-locks"
+
+
+class StatementConflict(StatementFailed):
+    """The statement met another transaction, and nothing of it was done."""
+
+    code = "statement-conflict"
+    retryable = True
 
 
 class StatementEndedLease(InvalidInput):
@@ -343,3 +351,9 @@ class QueryTimeout(Unavailable):
     """The statement ran longer than its timeout and was cancelled."""
 
     code = "query-timeout"
+
+
+class SchemaChanged(Unavailable):
+    """The types of the statement changed while it ran; nothing of it was done."""
+
+    code = "schema-changed"

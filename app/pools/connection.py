@@ -1,8 +1,8 @@
 """One connection inside a pool: asyncpg's, plus what the pool must remember about it.
 
-The only file that touches asyncpg's private names: what its own pool does between borrowers
-has no public name. asyncpg's version is pinned; `tests/pools/test_connection.py` tells when an
-upgrade changes one of them.
+With `app/wire/extended_query.py` the only file that touches asyncpg's private names: what its own
+pool does between borrowers has no public name. asyncpg's version is pinned;
+`tests/pools/test_connection.py` tells when an upgrade changes one of them.
 """
 
 # mypy: disable-error-code="attr-defined,arg-type,return-value,no-any-return"

@@ -19,6 +19,7 @@ from app.domain.errors import (
     ProvisioningFailed,
     ServerFull,
     ServerUnavailable,
+    StatementConflict,
     StatementFailed,
     TenantLoginFailed,
 )
@@ -55,6 +56,9 @@ _LACKING = {
     "53200": "memory or lock table space",
     "53400": "what its configuration allows",
 }
+
+# Serialization failure, deadlock, lock not available: another transaction was in the way.
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,9 +157,17 @@ def sentence(error: asyncpg.PostgresError) -> str:
 def refused(error: asyncpg.PostgresError) -> StatementFailed:
     """What Postgres said of the borrower's own statement."""
     position = getattr(error, "position", None)
-    return StatementFailed(
+    return failed(
+        error.sqlstate,
         sentence(error),
-        sqlstate=error.sqlstate,
         hint=getattr(error, "hint", None),
         position=int(position) if position else None,
     )
+
+
+def failed(
+    sqlstate: str | None, message: str, *, hint: str | None = None, position: int | None = None
+) -> StatementFailed:
+    """A statement's failure, which says whether the same statement may succeed later."""
+    kind = StatementConflict if sqlstate in _CONFLICTS else StatementFailed
+    return kind(message, sqlstate=sqlstate, hint=hint, position=position)

@@ -1,53 +1,80 @@
-"""One statement on a leased connection, from values that came as JSON to rows of values.
+"""One statement on a leased connection, from values that came as JSON to rows of JSON.
 
 Translates what Postgres says of the statement; knows nothing of HTTP. The statement is
-prepared, so it is exactly one.
+prepared, so it is exactly one. Parameters and results travel as text, so each is what Postgres
+itself reads and writes, and nothing of the statement's types is remembered.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from time import monotonic
 
 import asyncpg
-from asyncpg.cursor import Cursor
-from asyncpg.prepared_stmt import PreparedStatement
 
 from app.domain.errors import (
     LeaseLost,
     QueryTimeout,
     ReadOnly,
+    SchemaChanged,
+    StatementEndedLease,
     StatementFailed,
 )
 from app.pools import driver
+from app.pools.pg_json import to_json
+from app.pools.pg_literal import literal
+from app.pools.pg_records import Records, Tree
+from app.pools.pg_types import RECORD, RECORD_ARRAY, PgType, look_up
+from app.wire.extended_query import (
+    BINARY,
+    TEXT,
+    CopyAttempted,
+    ExtendedQuery,
+    Reply,
+    ServerError,
+    bind,
+    cells,
+    close,
+    describe,
+    execute,
+    parse,
+)
 
-# The server cancels the statement first; this much later, in seconds, we stop waiting for it.
+# The server cancels the statement first; this much later, in seconds, we do; and then it has so
+# long to stop before the connection is cut.
 _GRACE = 1.0
-# Most rows fetched at once, fewer where they are large, and the most text and bytes of them and
-# of an answer: the loop has others to serve.
+# The server counts whole milliseconds, we do not.
+_MILLISECONDS = 0.002
+_CANCEL_DEADLINE = 2.0
+# Most rows fetched at once, fewer where they are large, and the most bytes of them and of an
+# answer: the loop has others to serve.
 _AT_A_TIME = 100
-_MOST_CHARACTERS_AT_A_TIME = 1024 * 1024
-_MOST_CHARACTERS = 8 * 1024 * 1024
-_TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "name", "json", "jsonb", "unknown"})
-# asyncpg would cut 7.5 to 7 and make 1.1 a long fraction; Postgres reads their text exactly.
-_EXACT_TYPES = frozenset({"int2", "int4", "int8", "oid", "numeric"})
-# COPY talks a protocol of its own, in which a prepared statement would hang. The rest is what may
-# stand before it: Postgres' white space, and comments, of which one kind nests.
-_COPY = re.compile(r"copy\b", re.IGNORECASE)
-_SPACE = re.compile(r"[ \t\n\r\f\v;]*+")
-_LINE = re.compile(r"--[^\r\n]*+")
-_COMMENT_MARK = re.compile(r"/\*|\*/")
+_MOST_BYTES_AT_A_TIME = 1024 * 1024
+_MOST_BYTES = 8 * 1024 * 1024
+# So many cells take about a millisecond.
+_CELLS_IN_A_STEP = 500
+# More parts than this in its parameters, and another thread makes text of them.
+_FEW_PARTS = 2000
+_PORTAL = "poolkeeper"
+_RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
-
-_NO_MONTHS = """
-select bool_and(date_part('year', each) = 0 and date_part('month', each) = 0)
-from unnest($1::text[]::interval[]) as each
-"""
+# The forms of values that read back exactly, whatever the role or the database prefers. With ISO
+# alone the order of day and month in what is read stays the tenant's.
+SETTINGS = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+}
+_SET = "select " + ", ".join(
+    f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in SETTINGS.items()
+)
+_CANCELLED = "canceling statement due to user request"
+# Tags of statements that end a transaction, even if they begin another at once.
+_ENDINGS = frozenset({"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +90,14 @@ class StatementResult:
     """What a statement gave.
 
     Attributes:
+        rows: each a JSON array, in UTF-8.
         row_count: rows returned, or changed by a statement that returns none.
-        truncated: whether there were more rows than asked for.
-        status: Postgres' command tag, None for a statement that returns rows.
+        truncated: whether there were more rows than asked for, or than fit into an answer.
+        status: Postgres' command tag, None for a statement that returns columns.
     """
 
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Any, ...], ...]
+    rows: tuple[bytes, ...]
     row_count: int
     truncated: bool
     status: str | None
@@ -78,201 +106,271 @@ class StatementResult:
 async def run(
     connection: asyncpg.Connection,
     sql: str,
-    params: Sequence[Any],
+    params: Sequence[object],
     *,
     max_rows: int,
     timeout: float,
 ) -> StatementResult:
     """Execute *sql* with *params*, JSON values, and fetch up to *max_rows* rows.
 
-    A string binds to a parameter of any type through its text form.
+    A string binds to a parameter of any type through its text form. Numbers that are no int keep
+    the digits that their `str` shows.
 
     Raises:
-        StatementFailed: Postgres refused it, or a parameter does not fit.
+        StatementFailed: Postgres refused it, or a parameter or a result does not fit.
+        StatementConflict: another transaction was in its way.
+        StatementEndedLease: it ended the transaction.
+        SchemaChanged: its types changed meanwhile.
         ReadOnly: it writes and the lease is read-only.
         QueryTimeout: it ran longer than *timeout* seconds.
         LeaseLost: the connection broke.
     """
-    _refuse_unsendable(sql)
-    with _translated(timeout):
-        async with asyncio.timeout(timeout + _GRACE):
-            statement = await connection.prepare(sql)
-            arguments = await _bind(connection, statement, params)
-            columns = tuple(
-                Column(name=attribute.name, type=attribute.type.name)
-                for attribute in statement.get_attributes()
+    _sendable(sql, "The statement")
+    async with _translated(connection, timeout) as query:
+        prepared = await query.ask(parse(_SET), bind(), execute(), parse(sql), describe())
+        if len(prepared.parameters) != len(params):
+            raise StatementFailed(
+                f"The statement takes {len(prepared.parameters)} parameters, "
+                f"{len(params)} were given.",
+                sqlstate="08P01",
             )
-            if not columns:
-                await statement.fetch(*arguments)
-                return _without_rows(statement.get_statusmsg())
-            rows, truncated = await _fetch(await statement.cursor(*arguments), max_rows)
+        fields = prepared.fields or ()
+        kinds = await look_up(query, {*prepared.parameters, *(field.oid for field in fields)})
+        columns = tuple(Column(name=each.name, type=kinds[each.oid].name) for each in fields)
+        answer = _Answer(query, [kinds[each.oid] for each in fields])
+        values = await _texts(params, [kinds[oid] for oid in prepared.parameters])
+        reply = await answer.fetch(values, max_rows, has_rows=prepared.fields is not None)
+    count, status = len(answer.rows), None
+    if not columns and not answer.truncated:
+        command, _, last = (reply.tag or "").rpartition(" ")
+        if prepared.fields is None:
+            count, status = int(last) if last.isdigit() else 0, reply.tag
+        else:
+            status = f"{command} {count}"  # Postgres' own is of the last fetch
     return StatementResult(
         columns=columns,
-        rows=tuple(tuple(row.values()) for row in rows),
-        row_count=len(rows),
-        truncated=truncated,
-        status=None,
-    )
-
-
-async def _fetch(
-    cursor: Cursor[asyncpg.Record], max_rows: int
-) -> tuple[list[asyncpg.Record], bool]:
-    """Up to *max_rows* rows, or fewer that fit into an answer; and whether there were more."""
-    rows: list[asyncpg.Record] = []
-    size = largest = 0
-    count = 1
-    while batch := await cursor.fetch(count):
-        for row in batch:
-            row_size = _size(row)
-            largest = max(largest, row_size)
-            size += row_size
-            if len(rows) == max_rows or (size > _MOST_CHARACTERS and rows):
-                return rows, True
-            if size > _MOST_CHARACTERS:
-                raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
-            rows.append(row)
-        # The driver holds a batch whole before its size is seen: the largest row so far tells.
-        fitting = max(1, _MOST_CHARACTERS_AT_A_TIME // max(1, largest))
-        count = min(_AT_A_TIME, fitting, max_rows + 1 - len(rows))
-    return rows, False
-
-
-def _size(value: object) -> int:
-    """Text and bytes in a row or a cell of one, those in arrays and composites included."""
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, list | tuple | asyncpg.Record):
-        return sum(map(_size, value))
-    return 0
-
-
-def _refuse_unsendable(sql: str) -> None:
-    if _COPY.match(sql, _beginning(sql)):
-        raise StatementFailed("COPY is not offered here.", sqlstate="0A000")
-    try:
-        sql.encode()
-    except UnicodeEncodeError as error:
-        raise StatementFailed("The statement is not valid Unicode.", sqlstate="22021") from error
-    if "\x00" in sql:
-        raise StatementFailed("The statement contains a NUL character.", sqlstate="22021")
-
-
-def _beginning(sql: str) -> int:
-    """Where the first word of *sql* stands; each character is looked at a few times at most."""
-    at = depth = 0
-    while True:
-        at = _end_of(_SPACE, sql, at)
-        if sql.startswith("--", at):
-            at = _end_of(_LINE, sql, at)
-        elif sql.startswith("/*", at):
-            for mark in _COMMENT_MARK.finditer(sql, at):
-                depth += 1 if mark[0] == "/*" else -1
-                at = mark.end()
-                if depth == 0:
-                    break
-            else:
-                return len(sql)
-        else:
-            return at
-
-
-def _end_of(pattern: re.Pattern[str], sql: str, at: int) -> int:
-    found = pattern.match(sql, at)
-    return found.end() if found else at
-
-
-def _without_rows(status: str | None) -> StatementResult:
-    last = (status or "").rpartition(" ")[2]
-    return StatementResult(
-        columns=(),
-        rows=(),
-        row_count=int(last) if last.isdigit() else 0,
-        truncated=False,
+        rows=tuple(answer.rows),
+        row_count=count,
+        truncated=answer.truncated,
         status=status,
     )
 
 
-async def _bind(
-    connection: asyncpg.Connection,
-    statement: PreparedStatement[asyncpg.Record],
-    params: Sequence[Any],
-) -> list[Any]:
-    """Python values for *params*: what came as text is read by Postgres as its own type's text."""
-    types = statement.get_parameters()
-    if len(types) != len(params):
-        raise StatementFailed(
-            f"The statement takes {len(types)} parameters, {len(params)} were given.",
-            sqlstate="08P01",
-        )
-    arguments = list(params)
-    as_text: list[int] = []
-    for position, (wanted, value) in enumerate(zip(types, params, strict=True)):
-        if wanted.name in ("json", "jsonb") and value is not None:
-            arguments[position] = json.dumps(value)
-        elif _is_read_as_text(value, wanted.name):
-            as_text.append(position)
-    if as_text:
-        names = await connection.fetchrow(
-            "select " + ", ".join(f"format_type(${n}, -1)" for n in range(1, len(as_text) + 1)),
-            *(types[position].oid for position in as_text),
-        )
-        casts = ", ".join(f"${n}::text::{name}" for n, name in enumerate(names or (), start=1))
-        read = await connection.fetchrow(
-            f"select {casts}",
-            *(str(params[position]) for position in as_text),
-        )
-        for position, value in zip(as_text, read or (), strict=True):
-            arguments[position] = value
-        await _refuse_months(
-            connection, [params[each] for each in as_text if types[each].name == "interval"]
-        )
-    return arguments
+async def _texts(params: Sequence[object], kinds: Sequence[PgType]) -> list[bytes | None]:
+    def texts() -> list[bytes | None]:
+        found = map(literal, params, kinds)
+        return [None if text is None else _sendable(text, "A parameter") for text in found]
+
+    return await asyncio.to_thread(texts) if _are_many(params) else texts()
 
 
-async def _refuse_months(connection: asyncpg.Connection, intervals: Sequence[str]) -> None:
-    """Python's timedelta would make 30 days of a month, and write that."""
-    if intervals and not await connection.fetchval(_NO_MONTHS, intervals):
-        raise StatementFailed(
-            "Months and years do not survive as a parameter; write $n::text::interval.",
-            sqlstate="0A000",
-        )
+def _are_many(params: Sequence[object]) -> bool:
+    """Whether there is much in *params*, strings counted by their length."""
+    waiting: list[object] = [params]
+    parts = 0
+    while waiting and parts <= _FEW_PARTS:
+        each = waiting.pop()
+        parts += 1
+        if isinstance(each, str):
+            parts += len(each) // 100
+        elif isinstance(each, dict):
+            parts += len(each)
+            waiting.extend(each.values())
+        elif isinstance(each, Sequence):
+            parts += len(each) // 2
+            waiting.extend(each)
+    return parts > _FEW_PARTS
 
 
-def _is_read_as_text(value: object, wanted: str) -> bool:
-    if isinstance(value, str):
-        return wanted not in _TEXT_TYPES
-    return isinstance(value, bool | float) and wanted in _EXACT_TYPES
+class _Answer:
+    """The rows of a statement as they come, as JSON; never more than fits into an answer."""
+
+    def __init__(self, query: ExtendedQuery, kinds: Sequence[PgType]) -> None:
+        self.rows: list[bytes] = []
+        self.truncated = False
+        self._query = query
+        self._kinds = kinds
+        self._size = 0
+        self._records = Records(query)
+        self._steps = 0
+
+    async def fetch(
+        self, values: Sequence[bytes | None], max_rows: int, *, has_rows: bool
+    ) -> Reply:
+        """Execute the prepared statement with *values*, and take up to *max_rows* rows."""
+        formats = [BINARY if kind.oid in _RECORDS else TEXT for kind in self._kinds]
+        count, largest = 1, 1
+        binding = bind(values, portal=_PORTAL, wanted=formats if has_rows else (TEXT,))
+        # An earlier statement of the same transaction may have left its own.
+        first = [close(portal=_PORTAL), binding]
+        while True:
+            reply = await self._query.ask(
+                *first, execute(portal=_PORTAL, rows=count), room=_MOST_BYTES - self._size
+            )
+            first = []
+            if reply.status == "I" or reply.tag in _ENDINGS:
+                raise StatementEndedLease
+            largest = max(largest, *map(len, reply.rows), 1)
+            await self._take(reply, max_rows)
+            if reply.tag is not None or self.truncated or not has_rows:
+                return reply
+            # The largest row so far tells how many fit at once.
+            fitting = max(1, _MOST_BYTES_AT_A_TIME // largest)
+            count = min(_AT_A_TIME, fitting, max_rows + 1 - len(self.rows))
+
+    async def _take(self, reply: Reply, max_rows: int) -> None:
+        trees = await self._trees(reply.rows)
+        for number, row in enumerate(reply.rows):
+            if len(self.rows) == max_rows:
+                self.truncated = True
+                return
+            written = await self._written(cells(row), trees[number] if trees else {})
+            if written is None:
+                self._cut()
+                return
+            self.rows.append(written)
+            self._size += len(written)
+        if reply.cut:
+            self._cut()
+
+    def _cut(self) -> None:
+        """The next row does not fit; alone it would not either if there is none yet."""
+        if not self.rows:
+            raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
+        self.truncated = True
+
+    async def _trees(self, rows: Sequence[bytes]) -> list[dict[int, Tree]]:
+        """What is in the columns of records, by number; empty if there are none."""
+        if not any(kind.oid in _RECORDS for kind in self._kinds):
+            return []
+        trees: list[dict[int, Tree]] = []
+        for row in rows:
+            trees.append({})
+            for number, (cell, kind) in enumerate(zip(cells(row), self._kinds, strict=True)):
+                if cell is not None and kind.oid in _RECORDS:
+                    reading = self._records.read(cell, kind.oid)
+                    while True:
+                        try:
+                            next(reading)
+                        except StopIteration as end:
+                            trees[-1][number] = end.value
+                            break
+                        await asyncio.sleep(0)
+        for _ in await self._records.resolve(room=_MOST_BYTES):
+            await asyncio.sleep(0)
+        return trees
+
+    async def _written(
+        self, values: Sequence[bytes | None], trees: Mapping[int, Tree]
+    ) -> bytes | None:
+        """A row as JSON; None if the answer has no room for it."""
+        written: list[bytes] = []
+        room = _MOST_BYTES - self._size
+        out: list[str] = ["["]
+        for _ in self._steps_of(values, trees, out):
+            written.append("".join(out).encode())
+            room -= len(written[-1])
+            if room < 0:
+                return None
+            out.clear()
+            await asyncio.sleep(0)
+        out.append("]")
+        written.append("".join(out).encode())
+        return b"".join(written) if len(written[-1]) <= room else None
+
+    def _steps_of(
+        self, values: Sequence[bytes | None], trees: Mapping[int, Tree], out: list[str]
+    ) -> Iterator[None]:
+        for number, (value, kind) in enumerate(zip(values, self._kinds, strict=True)):
+            if number:
+                out.append(",")
+            if value is None:
+                out.append("null")
+            elif kind.oid in _RECORDS:
+                yield from self._records.write(trees[number], out)
+            else:
+                yield from to_json(_decoded(value), kind, out)
+            self._steps += 1
+            if self._steps % _CELLS_IN_A_STEP == 0:
+                yield
 
 
-@contextmanager
-def _translated(timeout: float) -> Iterator[None]:
+def _decoded(value: bytes) -> str:
     try:
-        yield
-    except (asyncpg.QueryCanceledError, TimeoutError) as error:
-        raise QueryTimeout(f"The statement ran longer than {timeout:g} s.") from error
-    except asyncpg.ReadOnlySQLTransactionError as error:
-        raise ReadOnly(f"The request is read-only: {driver.sentence(error)}") from error
-    except (asyncpg.DataError, asyncpg.TooManyConnectionsError) as error:
-        raise driver.refused(error) from error
-    except asyncpg.UnsupportedClientFeatureError as error:
+        return value.decode()
+    except UnicodeDecodeError as error:
         raise StatementFailed(
-            "A parameter's type takes no value here; cast it to text.", sqlstate="0A000"
+            "A value of the result is not UTF-8; convert it, for example with encode().",
+            sqlstate="22021",
         ) from error
-    except asyncpg.ProtocolError as error:
+
+
+def _sendable(text: str, what: str) -> bytes:
+    """*text* for a server, which has neither NUL nor half a character."""
+    if "\x00" in text:
+        raise StatementFailed(f"{what} contains a NUL character.", sqlstate="22021")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise StatementFailed(f"{what} is not valid Unicode.", sqlstate="22021") from error
+
+
+@asynccontextmanager
+async def _translated(
+    connection: asyncpg.Connection, timeout: float
+) -> AsyncIterator[ExtendedQuery]:
+    began = monotonic()
+    try:
+        with ExtendedQuery(connection) as query:
+            try:
+                async with asyncio.timeout(timeout + _GRACE):
+                    yield query
+            except TimeoutError as error:
+                await query.settle(_CANCEL_DEADLINE)
+                raise _timed_out(timeout) from error
+    except CopyAttempted as error:
+        raise StatementFailed("COPY is not offered here.", sqlstate="0A000") from error
+    except ServerError as error:
+        raise _failure(error, timeout, monotonic() - began) from error
+    except OSError as error:
         raise LeaseLost from error
-    except asyncpg.InternalClientError as error:
-        raise StatementFailed(
-            "A value is of a type that cannot be sent or shown; cast it to text.",
-            sqlstate="0A000",
-        ) from error
-    except driver.CONNECTION_ERRORS as error:
-        raise LeaseLost from error
-    except (ValueError, OverflowError) as error:
-        # The driver could not make a Python value of one: a year before Christ, 24:00, a legacy
-        # encoding. The connection is in step all the same.
-        raise StatementFailed(
-            "A value of the result cannot be shown; cast it to text.", sqlstate="0A000"
-        ) from error
-    except asyncpg.PostgresError as error:
-        raise driver.refused(error) from error
+
+
+def _timed_out(timeout: float) -> QueryTimeout:
+    return QueryTimeout(f"The statement ran longer than {timeout:g} s.")
+
+
+def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
+    """What a refusal by the server means; Postgres' own code is known by where it raised it."""
+    if error.is_fatal:
+        return LeaseLost()
+    if _is_interrupted(error) and elapsed >= timeout - _MILLISECONDS:
+        return _timed_out(timeout)
+    if error.sqlstate == "25006" and error.routine.startswith("PreventCommand"):
+        return ReadOnly(f"The request is read-only: {error.message}")
+    if _is_stale(error):
+        return SchemaChanged()
+    position = error.fields.get("P", "")
+    return driver.failed(
+        error.sqlstate,
+        error.message,
+        hint=error.fields.get("H"),
+        position=int(position) if position.isdigit() else None,
+    )
+
+
+def _is_interrupted(error: ServerError) -> bool:
+    """Whether the server itself ended the statement, and nobody else is known to have asked."""
+    return (
+        error.sqlstate == "57014"
+        and error.routine == "ProcessInterrupts"
+        # Where messages are in another language, only the clock tells.
+        and error.message != _CANCELLED
+    )
+
+
+def _is_stale(error: ServerError) -> bool:
+    """Whether DDL came between what was prepared and its execution."""
+    if error.sqlstate == "0A000":
+        return error.routine == "RevalidateCachedQuery"
+    return error.sqlstate == "XX000" and error.message.startswith("cache lookup failed")

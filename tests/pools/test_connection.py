@@ -1,4 +1,4 @@
-"""The private names of asyncpg that `app/pools/connection.py` stands on, pinned one by one."""
+"""The private names of asyncpg that connections and `app.wire` stand on, pinned one by one."""
 
 import asyncpg
 import pytest
@@ -9,6 +9,7 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 PRIVATE = (
+    "_cancel_current_command",
     "_drop_local_statement_cache",
     "_drop_local_type_cache",
     "_listeners",
@@ -18,6 +19,7 @@ PRIVATE = (
     "_query_loggers",
     "_termination_listeners",
     "_top_xact",
+    "_transport",
 )
 
 

@@ -1,13 +1,12 @@
 """One statement from JSON: what binds, what comes back, and what Postgres may object to."""
 
+import json
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
+from jiter import LosslessFloat
 
 from app.domain.errors import LeaseLost, QueryTimeout, ReadOnly, StatementFailed
 from app.pools.statement import Column, StatementResult, run
@@ -19,7 +18,7 @@ async def connection(database: Database) -> AsyncIterator[asyncpg.Connection]:
     """A connection inside a transaction, as a lease gives it."""
     async with database.connected() as connection:
         await connection.execute(
-            "CREATE TYPE mood AS ENUM ('sad', 'glad');"
+            "CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TYPE pair AS (n int, t text);"
             " CREATE TABLE note (id int PRIMARY KEY, text text)"
         )
         transaction = connection.transaction()
@@ -35,67 +34,101 @@ async def execute(
     return await run(connection, sql, params, **({"max_rows": 100, "timeout": 5.0} | limits))
 
 
+def rows_of(result: StatementResult) -> list[Any]:
+    return [json.loads(row) for row in result.rows]
+
+
 SUUID = "6f2a1f0e-8c1b-4a5e-9f43-0c8f3b1d2e4f"
 
 BINDING = [
     ("$1::int", 7, 7),
     ("$1::int", "7", 7),
     ("$1::int8", "-9000000000", -9_000_000_000),
-    ("$1::date", "2020-02-29", date(2020, 2, 29)),
-    ("$1::timestamptz", "2020-02-29T12:00:00Z", datetime(2020, 2, 29, 12, tzinfo=UTC)),
-    ("$1::uuid", SUUID, UUID(SUUID)),
+    ("$1::date", "2020-02-29", "2020-02-29"),
+    ("$1::timestamptz", "2020-02-29T12:00:00Z", "2020-02-29T12:00:00Z"),
+    ("$1::uuid", SUUID, SUUID),
     ("$1::bool", True, True),
     ("$1::bool", "yes", True),
-    ("$1::numeric", "12.50", Decimal("12.50")),
-    ("$1::numeric", 12, Decimal(12)),
-    ("$1::numeric", 1.1, Decimal("1.1")),
+    ("$1::numeric", "12.50", "12.50"),
+    ("$1::numeric", 12, "12"),
+    ("$1::numeric", LosslessFloat(b"1.10"), "1.10"),
+    ("$1::numeric", LosslessFloat(b"1e400"), "1" + "0" * 400),
     ("$1::float8", 1.5, 1.5),
-    ("$1::float8", "NaN", None),
+    ("$1::float8", "NaN", "NaN"),
     ("$1::int[]", [1, 2, None], [1, 2, None]),
     ("$1::int[]", "{1,2}", [1, 2]),
-    ("$1::text[]", ["a", "b"], ["a", "b"]),
-    ("$1::date[]", "{2020-02-29}", [date(2020, 2, 29)]),
-    ("$1::uuid[]", [SUUID], [UUID(SUUID)]),
+    ("$1::int[]", [[1], [2]], [[1], [2]]),
+    ("$1::text[]", ["a", 'b"\\', "NULL", "", None], ["a", 'b"\\', "NULL", "", None]),
+    ("$1::date[]", "{2020-02-29}", ["2020-02-29"]),
+    ("$1::uuid[]", [SUUID], [SUUID]),
     ("($1::jsonb)->>'a'", {"a": [1]}, "[1]"),
     ("($1::jsonb)->>1", [1, 2], "2"),
     ("jsonb_typeof($1)", "text", "string"),
+    ("($1::jsonb)::text", [LosslessFloat(b"0.10"), True, None], "[0.10, true, null]"),
     ("$1::mood::text", "glad", "glad"),
     ("$1::int", None, None),
     ("$1::jsonb", None, None),
     ("$1::text", "7", "7"),
     ("$1::name::text", "x", "x"),
     ("$1::inet::text", "10.0.0.1", "10.0.0.1/32"),
-    ("$1::interval", "1 day", None),
+    ("$1::interval", "1 mon 1 day", "P1M1D"),
     ("$1::int4range::text", "[1,5)", "[1,5)"),
-    ("$1::bytea", "\\x00ff", b"\x00\xff"),
+    ("$1::int4range", [1, 4], "[1,5)"),
+    ("$1::int4range", [None, 4], "(,5)"),
+    ("$1::int4range", [], "empty"),
+    ("$1::int4multirange", ["[1,2)", [4, 5]], ["[1,2)", "[4,6)"]),
+    ("$1::bytea", "\\x00ff", "\\x00ff"),
     ("$1::varchar(3)", "abc", "abc"),
+    ("$1::pair", {"n": 7, "t": 'a"b'}, {"n": 7, "t": 'a"b'}),
+    ("$1::pair", {"t": ""}, {"n": None, "t": ""}),
+    ("$1::pair", [7, None], {"n": 7, "t": None}),
+    ("$1::pair[]", [{"n": 1}, [2, "x"]], [{"n": 1, "t": None}, {"n": 2, "t": "x"}]),
+    ("$1::point", [1, "NaN"], [1, "NaN"]),
+    ("$1::lseg[]", [[[0, 0], [1, 1]]], [[[0, 0], [1, 1]]]),
+    ("$1::box[]", [[[1, 1], [0, 0]]] * 2, [[[1, 1], [0, 0]]] * 2),
+    ("$1::circle", [[0, 0], 2], [[0, 0], 2]),
+    ("$1::int2vector", [1, 2], [1, 2]),
+    ("$1::json[]", [[1, 2], {"a": 1}], [[1, 2], {"a": 1}]),
+    ("row($1::int, array[row('x', null::int)])", 1, [1, [["x", None]]]),
 ]
 
 
 async def test_parameters_bind_through_their_text_form(connection: asyncpg.Connection) -> None:
     for expression, given, expected in BINDING:
         result = await execute(connection, f"SELECT {expression}", given)
-        assert len(result.rows) == 1
-        if expected is not None or given is None:
-            assert result.rows[0][0] == expected, expression
+        assert rows_of(result) == [[expected]], expression
 
 
 UNFIT = [
     ("$1::int", "seven", "22P02"),
     ("$1::int", 7.5, "22P02"),
-    ("$1::int", 2**40, "22000"),
+    ("$1::int", 2**40, "22003"),
     ("$1::int", True, "22P02"),
     ("$1::int", [1], "22000"),
     ("$1::date", "2020-02-30", "22008"),
     ("$1::uuid", "no", "22P02"),
     ("$1::text", 7, "22000"),
     ("$1::mood", "angry", "22P02"),
-    ("$1::int[]", [[1], 2], "22000"),
+    ("$1::int[]", [[1], 2], "22P02"),
+    ("$1::int[]", [7.5], "22P02"),
+    ("$1::int[]", [True], "22P02"),
+    ("$1::int[]", {"a": 1}, "22000"),
+    ("$1::pair", [7.9, "x"], "22P02"),
+    ("$1::pair", [7], "22000"),
+    ("$1::pair", {"n": 1, "other": 2}, "22000"),
+    ("$1::int4range", [1, 2, 3], "22000"),
+    ("$1::int4multirange", [None], "22000"),
+    ("$1::point", [1, None], "22000"),
+    ("$1::point", [1, 2, 3], "22P02"),
     ("$1::text", "nul\x00byte", "22021"),
-    ("$1::text", "\ud800", "22000"),
+    ("$1::text", "\ud800", "22021"),
     ("$1::jsonb", "nul\x00byte", "22P05"),
+    ("$1::jsonb", "\ud800", "22021"),
+    ("$1::text[]", ["nul\x00byte"], "22021"),
     ("$1::date", 7, "22000"),
     ("$1::bool", {}, "22000"),
+    ("$1::record", "(1)", "0A000"),
+    ("$1::pg_node_tree", "x", "0A000"),
 ]
 
 
@@ -122,7 +155,7 @@ async def test_columns_tell_name_and_type(connection: asyncpg.Connection) -> Non
         Column(name="id", type="text"),
         Column(name="many", type="int4[]"),
     )
-    assert result.rows == ((1, "x", None),)
+    assert rows_of(result) == [[1, "x", None]]
 
 
 async def test_rows_beyond_the_limit_are_cut_and_told(connection: asyncpg.Connection) -> None:
@@ -152,7 +185,7 @@ async def test_returning_gives_rows_and_writes_all(connection: asyncpg.Connectio
         "INSERT INTO note SELECT generate_series(1, 5), 'x' RETURNING id",
         max_rows=2,
     )
-    assert result.rows == ((1,), (2,))
+    assert rows_of(result) == [[1], [2]]
     assert result.truncated
     assert await connection.fetchval("SELECT count(*) FROM note") == 5
 
@@ -184,7 +217,7 @@ REFUSED = [
     ("/**/" * 26 + "SELEC", "42601", 105),
     ("/* */ " * 16_000 + "SELEC", "42601", 96_001),
     ("--\r" * 30_000 + "SELEC", "42601", 90_001),
-    ("/* " * 33_000, "42601", 1),
+    ("/* " * 33_000, "42601", None),
     ("SELECT '\ud800'", "22021", None),
     ("SELECT '\x00'", "22021", None),
 ]
@@ -248,25 +281,6 @@ async def test_a_connection_that_breaks_is_a_lost_lease(connection: asyncpg.Conn
 
 
 @pytest.mark.parametrize(
-    "sql",
-    [
-        "select '0044-03-15 BC'::date",
-        "select '24:00'::time",
-        "select make_interval(years => 100000000)",
-        "select 'infinity'::interval",
-    ],
-)
-async def test_a_value_the_driver_cannot_hold_is_told_and_leaves_the_connection_in_step(
-    connection: asyncpg.Connection, sql: str
-) -> None:
-    with pytest.raises(StatementFailed) as caught:
-        await execute(connection, sql)
-    assert caught.value.sqlstate == "0A000"
-    await connection.execute("rollback")
-    assert await connection.fetchval("select 1") == 1
-
-
-@pytest.mark.parametrize(
     ("sql", "param", "shown"),
     [
         ("select $1::bit(3)::text", "101", "101"),
@@ -279,21 +293,14 @@ async def test_a_types_length_is_not_lost_on_the_way(
     connection: asyncpg.Connection, sql: str, param: str, shown: str
 ) -> None:
     result = await execute(connection, sql, param)
-    assert result.rows == ((shown,),)
-
-
-async def test_months_are_refused_rather_than_made_thirty_days(
-    connection: asyncpg.Connection,
-) -> None:
-    with pytest.raises(StatementFailed, match="Months and years"):
-        await execute(connection, "select $1::interval", "1 mon")
+    assert rows_of(result) == [[shown]]
 
 
 async def test_an_answer_has_a_size_as_well_as_a_number_of_rows(
     connection: asyncpg.Connection,
 ) -> None:
     result = await execute(connection, "select repeat('x', 1048576) from generate_series(1, 20)")
-    assert (result.row_count, result.truncated) == (8, True)
+    assert (result.row_count, result.truncated) == (7, True)
     with pytest.raises(StatementFailed, match="too large"):
         await execute(connection, "select repeat('x', 16777216)")
 

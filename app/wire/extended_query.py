@@ -1,0 +1,344 @@
+"""Postgres' extended query protocol on a connection of asyncpg's: text goes in, text comes out.
+
+asyncpg makes Python's values of everything, and those do not hold all that Postgres' do; it has a
+batch of rows in memory before anybody sees its size; and a COPY leaves it waiting. While a
+`ExtendedQuery` is entered, the connection's transport is read here instead, message by message,
+and asyncpg believes that nothing happens. See "Message Flow" and "Message Formats" in Postgres'
+manual, chapter 55. Must not judge what a statement or its failure means to whom.
+"""
+
+# mypy: disable-error-code="attr-defined"
+# ruff: noqa: SLF001 - asyncpg has no public name for its transport; `tests/pools/test_connection.py`
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, cast
+
+import asyncpg
+
+# Of an error only so much is kept, and of what describes a statement.
+_LONGEST_ERROR = 64 * 1024
+_LONGEST_DESCRIPTION = 4 * 1024 * 1024
+# What a request to cancel may take, in seconds.
+_CANCEL_DEADLINE = 5.0
+_HEADER = 5
+_SYNC = b"S\0\0\0\4"
+_FATAL = frozenset({"FATAL", "PANIC"})
+
+TEXT, BINARY = 0, 1
+
+
+class ServerError(Exception):
+    """What the server answered instead; its fields are in Postgres' manual, section 55.8."""
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        """Keep the *fields*, each under its letter."""
+        super().__init__(fields.get("M", ""))
+        self.fields = fields
+        self.sqlstate = fields.get("C", "")
+        self.message = fields.get("M", "")
+        self.routine = fields.get("R", "")
+        self.is_fatal = (fields.get("V") or fields.get("S")) in _FATAL
+
+
+class CopyAttempted(Exception):
+    """The statement is a COPY to or from its client, and was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column as the server describes it: the oid is its type's."""
+
+    name: str
+    oid: int
+
+
+@dataclass(slots=True)
+class Reply:
+    """What the server said up to the next synchronisation.
+
+    Attributes:
+        parameters: the types of the statement's parameters, as oids.
+        fields: its columns, None if it returns no rows.
+        rows: the rows that were kept, each as it came: see `cells`.
+        cut: whether rows came that were larger than what might be kept, and are not in *rows*.
+        tag: the command tag once it is complete.
+        copies: whether it is a COPY to or from its client.
+        status: of the transaction: I for none, T for open, E for failed.
+    """
+
+    parameters: tuple[int, ...] = ()
+    fields: tuple[Field, ...] | None = None
+    rows: list[bytes] = field(default_factory=list)
+    cut: bool = False
+    tag: str | None = None
+    copies: bool = False
+    status: str = ""
+    error: ServerError | None = None
+
+
+class ExtendedQuery(asyncio.Protocol):
+    """Reads a connection for a block; leave it only after what was asked is answered.
+
+    If it is left earlier, by a cancellation, the server is asked to cancel too, and what still
+    comes is discarded; asyncpg reads again once the server is done.
+    """
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        """Prepare to speak on *connection*, in whose transaction nothing may be under way.
+
+        Raises:
+            ConnectionError: it is closed.
+        """
+        self._connection = connection
+        self._transport = cast("asyncio.Transport", connection._transport)
+        self._driver = cast("asyncio.Protocol", connection._protocol)
+        self._buffer = bytearray()
+        self._skip = 0
+        self._room = 0
+        self._reply = Reply()
+        self._answered: asyncio.Future[Reply] | None = None
+        self._cancelled: asyncio.Future[None] | None = None
+        self._is_left = False
+        if connection.is_closed() or self._transport.is_closing():
+            raise ConnectionResetError("The connection is closed.")
+
+    def __enter__(self) -> Self:
+        """Take over from asyncpg."""
+        self._transport.set_protocol(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Hand back to asyncpg, now or once the server is done."""
+        self._is_left = True
+        if self._answered is None:
+            self._hand_back()
+
+    async def ask(self, *messages: bytes, room: int = 0) -> Reply:
+        """Send *messages* and wait for the answer, of whose rows up to *room* bytes are kept.
+
+        Raises:
+            ServerError: the server refused one of them, and did not look at the rest.
+            CopyAttempted: one of them is a COPY.
+            OSError: the connection is gone.
+        """
+        if self._transport.is_closing():
+            raise ConnectionResetError("The connection is closed.")
+        self._reply, self._room = Reply(), room
+        answered = self._answered = asyncio.get_running_loop().create_future()
+        self._transport.write(b"".join((*messages, _SYNC)))
+        try:
+            await asyncio.wait([answered])
+        except asyncio.CancelledError:
+            if not answered.done():
+                self._cancel()
+            raise
+        reply: Reply = answered.result()
+        if reply.copies:
+            await self.settle(_CANCEL_DEADLINE)
+            raise CopyAttempted
+        if reply.error is not None:
+            raise reply.error
+        return reply
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until the server is done with what was cancelled; cut the connection otherwise."""
+        waiting = [each for each in (self._answered, self._cancelled) if each is not None]
+        # A request to cancel that is still under way might meet the next statement.
+        pending = (await asyncio.wait(waiting, timeout=seconds))[1] if waiting else ()
+        if pending:
+            self._connection.terminate()
+
+    def data_received(self, data: bytes) -> None:
+        """Take the messages that are complete, and skip what nobody wants to have."""
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        buffer = self._buffer
+        buffer += memoryview(data)[skipped:]
+        at, size = 0, len(buffer)
+        while size - at >= _HEADER:
+            kind, body = buffer[at], at + _HEADER
+            end = at + 1 + int.from_bytes(buffer[at + 1 : body], "big")
+            most = self._most(kind)
+            if end - body > most:
+                self._take_beginning(kind, bytes(buffer[body : body + max(0, most)]))
+                self._skip = max(0, end - size)
+                at = min(end, size)
+                continue
+            if end > size:
+                break
+            if kind == ord("S"):
+                self._driver.data_received(bytes(buffer[at:end]))
+            else:
+                self._take(kind, bytes(buffer[body:end]))
+            at = end
+        del buffer[:at]
+        if self._is_left and self._answered is None:
+            self._hand_back()
+
+    def eof_received(self) -> bool | None:
+        """Leave it to asyncpg what this means."""
+        return self._driver.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell asyncpg, and whoever waits for an answer."""
+        self._driver.connection_lost(exc)
+        answered, self._answered = self._answered, None
+        if answered is not None and not answered.done():
+            if self._reply.error is not None:
+                answered.set_result(self._reply)
+            else:
+                answered.set_exception(exc or ConnectionResetError("The server hung up."))
+                answered.exception()  # it may be that nobody waits any more
+
+    def pause_writing(self) -> None:
+        """Leave it to asyncpg."""
+        self._driver.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Leave it to asyncpg."""
+        self._driver.resume_writing()
+
+    def _most(self, kind: int) -> int:
+        """How long a message of this kind may be to be kept whole."""
+        if kind == ord("D"):
+            return self._room
+        return _LONGEST_ERROR if kind in b"ENAd" else _LONGEST_DESCRIPTION
+
+    def _take_beginning(self, kind: int, body: bytes) -> None:
+        """Take of a message what may be kept of it."""
+        if kind == ord("D"):
+            # No row after it is kept either, however small.
+            self._reply.cut, self._room = True, -1
+        else:
+            self._take(kind, body)
+
+    def _take(self, kind: int, body: bytes) -> None:
+        reply = self._reply
+        if kind == ord("D"):
+            self._room -= len(body)
+            reply.rows.append(body)
+        elif kind == ord("E"):
+            reply.error = ServerError(_error_fields(body))
+        elif kind == ord("t"):
+            reply.parameters = _parameters(body)
+        elif kind == ord("T"):
+            reply.fields = _fields(body)
+        elif kind == ord("C"):
+            reply.tag = body[:-1].decode("utf-8", "replace")
+        elif kind in b"GW":
+            reply.copies = True
+            # The Sync that was sent is ignored while the server waits for data to copy.
+            self._transport.write(_message(b"f", b"\0") + _SYNC)
+        elif kind == ord("H"):
+            reply.copies = True
+            self._cancel()
+        elif kind == ord("Z"):
+            reply.status = body.decode()
+            self._finish()
+
+    def _finish(self) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None and not answered.done():
+            answered.set_result(self._reply)
+
+    def _hand_back(self) -> None:
+        self._transport.set_protocol(self._driver)
+        if self._buffer:
+            self._driver.data_received(bytes(self._buffer))
+            self._buffer.clear()
+
+    def _cancel(self) -> None:
+        """Ask the server, on a connection of its own, to cancel what it does."""
+        self._cancelled = asyncio.get_running_loop().create_future()
+        self._connection._cancel_current_command(self._cancelled)
+
+
+def parse(sql: str, *, name: str = "", types: Sequence[int] = ()) -> bytes:
+    """Prepare *sql* as *name*; types that are not given are the server's to find out."""
+    oids = b"".join(oid.to_bytes(4, "big") for oid in types)
+    return _message(b"P", _text(name) + _text(sql) + len(types).to_bytes(2, "big") + oids)
+
+
+def describe(name: str = "") -> bytes:
+    """Ask for the parameters and columns of a prepared statement."""
+    return _message(b"D", b"S" + _text(name))
+
+
+def bind(
+    values: Sequence[bytes | None] = (),
+    *,
+    portal: str = "",
+    name: str = "",
+    given: int = TEXT,
+    wanted: Sequence[int] = (TEXT,),
+) -> bytes:
+    """Open a portal over a prepared statement; *given* and *wanted* are formats."""
+    body = [_text(portal), _text(name), b"\0\1", given.to_bytes(2, "big")]
+    body.append(len(values).to_bytes(2, "big"))
+    for value in values:
+        body.append(b"\xff\xff\xff\xff" if value is None else len(value).to_bytes(4, "big"))
+        body.append(value or b"")
+    body.append(len(wanted).to_bytes(2, "big"))
+    body.extend(each.to_bytes(2, "big") for each in wanted)
+    return _message(b"B", b"".join(body))
+
+
+def execute(*, portal: str = "", rows: int = 0) -> bytes:
+    """Run a portal until it gave so many *rows*, or to its end."""
+    return _message(b"E", _text(portal) + rows.to_bytes(4, "big"))
+
+
+def close(name: str = "", *, portal: str = "") -> bytes:
+    """Forget a prepared statement or a portal, if there is one of that name."""
+    return _message(b"C", b"P" + _text(portal) if portal else b"S" + _text(name))
+
+
+def cells(row: bytes) -> list[bytes | None]:
+    """The values in a row, in the format in which they were asked for."""
+    found: list[bytes | None] = []
+    at = 2
+    for _ in range(int.from_bytes(row[:2], "big")):
+        length = int.from_bytes(row[at : at + 4], "big", signed=True)
+        at += 4
+        found.append(None if length < 0 else row[at : at + length])
+        at += max(0, length)
+    return found
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def _text(text: str) -> bytes:
+    return text.encode() + b"\0"
+
+
+def _error_fields(body: bytes) -> dict[str, str]:
+    parts = (each.decode("utf-8", "replace") for each in body.split(b"\0") if each)
+    return {part[0]: part[1:] for part in parts}
+
+
+def _parameters(body: bytes) -> tuple[int, ...]:
+    return tuple(int.from_bytes(body[at : at + 4], "big") for at in range(2, len(body), 4))
+
+
+def _fields(body: bytes) -> tuple[Field, ...]:
+    found = []
+    at = 2
+    for _ in range(int.from_bytes(body[:2], "big")):
+        end = body.index(b"\0", at)
+        # After the name come table, column, type, length, modifier and format: 18 bytes.
+        oid = int.from_bytes(body[end + 7 : end + 11], "big")
+        found.append(Field(body[at:end].decode("utf-8", "replace"), oid))
+        at = end + 19
+    return tuple(found)
