@@ -44,7 +44,7 @@ class CatalogAddress:
     tls: wire.Tls = False
 
     def connect_arguments(self, *, timeout: float, application_name: str) -> dict[str, Any]:
-        """What `wire.connect` takes."""
+        """What `wire.connect_directly` takes."""
         return {
             "host": self.host,
             "port": self.port,
@@ -69,7 +69,7 @@ class CatalogAddress:
             "postgresql+asyncpg://",
             connect_args={
                 **self.connect_arguments(timeout=timeout, application_name="poolkeeper catalog"),
-                "async_creator_fn": wire.connect,
+                "async_creator_fn": wire.connect_directly,
             },
             hide_parameters=True,
             **options,

@@ -112,7 +112,7 @@ class SoleService:
     async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
         """Connect for a block, and stay connected if the block made it *the* connection."""
         name = f"poolkeeper on {socket.gethostname()}, process {os.getpid()}"
-        connection = await wire.connect(
+        connection = await wire.connect_directly(
             **self._address.connect_arguments(timeout=self._deadline, application_name=name)
         )
         try:

@@ -69,6 +69,7 @@ class Login:
         tls: how TLS is spoken, or False for not at all.
         settings: server settings fixed for the connection's life.
         primary: whether a standby, which takes no writes, is refused.
+        direct: whether a pooler is refused, which takes a round trip.
     """
 
     host: str
@@ -79,6 +80,7 @@ class Login:
     tls: wire.Tls = False
     settings: Mapping[str, str] = field(default_factory=dict)
     primary: bool = True
+    direct: bool = False
 
     def into(self, database: str) -> Login:
         """The same login into another database."""
@@ -95,7 +97,8 @@ async def connect(login: Login, *, timeout: float) -> asyncpg.Connection:
         TenantLoginFailed: it refuses the role, the password or the database.
     """
     with translated():
-        return await wire.connect(
+        connect = wire.connect_directly if login.direct else wire.connect
+        return await connect(
             host=login.host,
             port=login.port,
             user=login.user,

@@ -385,7 +385,7 @@ class Server:
         if isinstance(into, Login):
             return await driver.connect(into, timeout=self._connect_timeout)
         admin = self.admin_login
-        login = replace(admin, settings={**admin.settings, **_ADMIN_SETTINGS})
+        login = replace(admin, settings={**admin.settings, **_ADMIN_SETTINGS}, direct=True)
         try:
             timeout = self._connect_timeout
             return await driver.connect(login.into(into or admin.database), timeout=timeout)

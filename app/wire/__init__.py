@@ -4,6 +4,16 @@ Knows addresses and logins as plain values; must not know whose they are, nor wh
 """
 
 from app.wire.connect import Tls, connect
+from app.wire.direct import connect_directly
 from app.wire.errors import ConnectError, LocalFailure, NoAnswer, Refused, Unfinished
 
-__all__ = ["ConnectError", "LocalFailure", "NoAnswer", "Refused", "Tls", "Unfinished", "connect"]
+__all__ = [
+    "ConnectError",
+    "LocalFailure",
+    "NoAnswer",
+    "Refused",
+    "Tls",
+    "Unfinished",
+    "connect",
+    "connect_directly",
+]

@@ -1,0 +1,87 @@
+"""A declared server, or the catalog's, is a PgBouncer: it is refused with a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.catalog.migrate import migrate
+from app.catalog.sole import SoleService
+from app.domain.errors import CatalogUnavailable, ServerUnavailable
+from tests.fixtures.app import ok, serving
+from tests.fixtures.catalog import address_of
+from tests.fixtures.pgbouncer import pgbouncer_before
+from tests.fixtures.pools import started_server
+from tests.fixtures.postgres import Database
+
+# What our logins set, of the pools, the admin and the catalog.
+_OURS = (
+    "search_path, role, client_connection_check_interval, default_transaction_read_only,"
+    " exit_on_error, idle_session_timeout, local_preload_libraries, row_security, app.tenant_id,"
+    " tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, poolkeeper.session,"
+    " poolkeeper.lease"
+)
+POOLERS = pytest.mark.parametrize(
+    ("mode", "ignored", "says"),
+    [
+        ("session", "", "does not take the settings"),
+        ("transaction", "", "does not take the settings"),
+        ("session", _OURS, "is not Postgres itself but a pooler"),
+        ("transaction", _OURS, "is not Postgres itself but a pooler"),
+        ("statement", _OURS, "is not Postgres itself but a pooler"),
+    ],
+)
+
+
+@POOLERS
+async def test_a_declared_server_is_refused(
+    database: Database, enterable_path: Path, mode: str, ignored: str, says: str
+) -> None:
+    async with (
+        pgbouncer_before(database, enterable_path, mode=mode, ignored=ignored) as pooler,
+        started_server(pooler) as server,
+    ):
+        assert not server.is_available
+        assert server.last_error is not None
+        assert says in server.last_error
+        assert "the Postgres server behind it" in server.last_error
+        with pytest.raises(ServerUnavailable, match=says):
+            async with server.admin():
+                pass
+
+
+@POOLERS
+async def test_a_catalog_is_refused(
+    catalog_database: Database, enterable_path: Path, mode: str, ignored: str, says: str
+) -> None:
+    async with pgbouncer_before(
+        catalog_database, enterable_path, mode=mode, ignored=ignored
+    ) as pooler:
+        with pytest.raises(CatalogUnavailable, match=says):
+            await migrate(address_of(pooler))
+        with pytest.raises(CatalogUnavailable, match=says):
+            await SoleService(address_of(pooler)).acquire()
+
+
+async def test_where_a_user_looks_the_reason_is_told(
+    database: Database, catalog_database: Database, enterable_path: Path, tmp_path: Path
+) -> None:
+    async with (
+        pgbouncer_before(database, enterable_path, mode="transaction", ignored=_OURS) as pooler,
+        serving(pooler, catalog_database, tmp_path) as api,
+    ):
+        view = ok(await api.client.get("/v1/servers/local"))
+        assert view["state"] == "unavailable"
+        assert "a pooler such as PgBouncer" in view["last_error"]
+        ok(await api.client.put("/v1/tenants/acme", json={"strategy": "per_tenant"}), 201)
+        answer = await api.client.post("/v1/tenants/acme/provision")
+        assert answer.status_code == 503
+        assert "a pooler such as PgBouncer" in answer.json()["detail"]
+
+
+async def test_postgres_itself_is_taken(database: Database) -> None:
+    async with started_server(database) as server:
+        assert server.is_available
+        async with server.admin() as connection:
+            assert await connection.fetchval("select pg_backend_pid()") > 0
