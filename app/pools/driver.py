@@ -70,6 +70,7 @@ class Login:
         settings: server settings fixed for the connection's life.
         primary: whether a standby, which takes no writes, is refused.
         direct: whether a pooler is refused, which takes a round trip.
+        resolver: finds the addresses of the host.
     """
 
     host: str
@@ -81,6 +82,7 @@ class Login:
     settings: Mapping[str, str] = field(default_factory=dict)
     primary: bool = True
     direct: bool = False
+    resolver: wire.Resolver = field(default=wire.SYSTEM, repr=False)
 
     def into(self, database: str) -> Login:
         """The same login into another database."""
@@ -108,6 +110,7 @@ async def connect(login: Login, *, timeout: float) -> asyncpg.Connection:
             timeout=timeout,
             settings=login.settings,
             primary=login.primary,
+            resolver=login.resolver,
         )
 
 

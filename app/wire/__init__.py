@@ -3,15 +3,19 @@
 Knows addresses and logins as plain values; must not know whose they are, nor why.
 """
 
-from app.wire.connect import Tls, connect
+from app.wire.addresses import Address, Resolver
+from app.wire.connect import SYSTEM, Tls, connect
 from app.wire.direct import connect_directly
 from app.wire.errors import ConnectError, LocalFailure, NoAnswer, Refused, Unfinished
 
 __all__ = [
+    "SYSTEM",
+    "Address",
     "ConnectError",
     "LocalFailure",
     "NoAnswer",
     "Refused",
+    "Resolver",
     "Tls",
     "Unfinished",
     "connect",

@@ -9,18 +9,26 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal, cast
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.protocol import Protocol
 
-from app.wire.errors import NoAnswer, Refused, Unfinished, local_failure
+from app.wire.addresses import Address, Resolver
+from app.wire.connection import WireConnection
+from app.wire.errors import NoAnswer, Refused, Standby, Unfinished, local_failure
 from app.wire.handshake import Handshake, Violation
+from app.wire.race import first_success
 
 Tls = ssl.SSLContext | Literal[False]
+
+# Of the process: a name has one look-up at a time.
+SYSTEM = Resolver()
 
 # What asyncpg raises when it reads what nobody should have sent.
 _UNREADABLE = (BufferError, LookupError, UnicodeDecodeError)
@@ -38,6 +46,7 @@ async def connect(
     settings: Mapping[str, str],
     primary: bool = False,
     command_timeout: float | None = None,
+    resolver: Resolver = SYSTEM,
 ) -> asyncpg.Connection:
     """Log in within *timeout* seconds.
 
@@ -52,6 +61,7 @@ async def connect(
         settings: server settings fixed for the connection's life.
         primary: whether a standby, which takes no writes, is refused.
         command_timeout: default for every statement, in seconds.
+        resolver: finds the addresses of *host*; the first that a login succeeds at is taken.
 
     Raises:
         Refused: the server is not who it should be, or misbehaves.
@@ -59,48 +69,110 @@ async def connect(
         LocalFailure: this machine cannot connect.
         OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg has them.
     """
-    watch = _Watch(asyncio.get_running_loop(), is_verified=_is_verified(tls))
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    ways: list[Address | None] = [None]
+    if not host.startswith("/"):
+        ways = list(await _addresses(resolver, host, port, timeout))
+    arguments = {
+        "host": host,
+        "port": port,
+        "user": user,
+        "password": password,
+        "database": database,
+        "ssl": tls,
+        "direct_tls": False,
+        "passfile": os.devnull,
+        "servicefile": os.devnull,
+        "krbsrvname": "postgres",
+        "gsslib": "gssapi",
+        "timeout": None,
+        "command_timeout": command_timeout,
+        # From PostgreSQL 14 on the server says so by itself: no further round trip.
+        "target_session_attrs": SessionAttribute.primary if primary else SessionAttribute.any,
+        "server_settings": dict(settings),
+    }
+    logins = [
+        _Login(_Watch(loop, way, is_verified=bool(way) and _is_verified(tls)), arguments)
+        for way in ways
+    ]
+    connection, winner = await first_success(
+        logins, timeout=deadline - loop.time(), late=lambda running: _late(running, timeout)
+    )
+    if winner.address is not None:
+        resolver.prefer(host, port, winner.address)
+    return connection
+
+
+async def _addresses(resolver: Resolver, host: str, port: int, timeout: float) -> list[Address]:
     try:
-        return await asyncpg.connect(  # noqa: TID251 - here, and nowhere else
-            host=host,
-            port=port,
-            user=user,
-            password=password,
-            database=database,
-            ssl=tls,
-            direct_tls=False,
-            passfile=os.devnull,
-            servicefile=os.devnull,
-            krbsrvname="postgres",
-            gsslib="gssapi",
-            timeout=timeout,
-            command_timeout=command_timeout,
-            # From PostgreSQL 14 on the server says so by itself: no further round trip.
-            target_session_attrs=SessionAttribute.primary if primary else SessionAttribute.any,
-            server_settings=dict(settings),
-            loop=cast("asyncio.AbstractEventLoop", watch),
-            connection_class=_Connection,
-        )
-    except ssl.SSLCertVerificationError as error:
-        reason = error.verify_message.rstrip(".")
-        raise Refused(f"The server's certificate is not accepted: {reason}.") from error
-    except ssl.SSLError as error:
-        raise Refused("The server and we do not agree on TLS.") from error
+        async with asyncio.timeout(timeout):
+            return await resolver.addresses(host, port)
     except TimeoutError as error:
-        raise watch.late(timeout) from error
-    except (OSError, MemoryError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        if watch.violation is not None:
-            raise Refused(str(watch.violation)) from watch.violation
-        if (ours := local_failure(error)) is not None:
-            raise ours from error
-        # asyncpg raises no subclass where the server did not answer our wish for TLS with yes.
-        if tls and type(error) is ConnectionError:
-            raise Refused("The server does not offer TLS.") from error
-        raise
-    except asyncpg.TargetServerAttributeNotMatched as error:
-        raise Refused("The server is a standby and takes no writes.") from error
-    except _UNREADABLE as error:
-        raise Refused("The server's answer cannot be read.") from error
+        raise Unfinished(f"The host name was not resolved within {timeout:.3g} s.") from error
+    except (OSError, MemoryError) as error:
+        raise local_failure(error) or error from error
+
+
+def _late(logins: Iterable[_Login], timeout: float) -> NoAnswer | Unfinished:
+    """What it means that *logins* are not done after *timeout* seconds."""
+    logins = list(logins)
+    if any(login.is_answered for login in logins):
+        return Unfinished(
+            f"Postgres answered and did not finish the login within {timeout:.3g} s;"
+            " the database may be locked, as while it is copied."
+        )
+    if any(login.is_connected for login in logins):
+        return NoAnswer(f"The server did not answer the login within {timeout:.3g} s.")
+    return NoAnswer(f"No connection to the server within {timeout:.3g} s.")
+
+
+class _Login:
+    """A login at one address of the server."""
+
+    def __init__(self, watch: _Watch, arguments: Mapping[str, Any]) -> None:
+        self._watch = watch
+        self._arguments = arguments
+
+    @property
+    def address(self) -> Address | None:
+        return self._watch.address
+
+    @property
+    def is_connected(self) -> bool:
+        return self._watch.handshake is not None
+
+    @property
+    def is_answered(self) -> bool:
+        watch = self._watch
+        return watch.speaks_tls or (watch.handshake is not None and watch.handshake.is_answered)
+
+    async def run(self) -> asyncpg.Connection:
+        watch = self._watch
+        try:
+            return await asyncpg.connect(  # noqa: TID251 - here, and nowhere else
+                **self._arguments,
+                loop=cast("asyncio.AbstractEventLoop", watch),
+                connection_class=WireConnection,
+            )
+        except ssl.SSLCertVerificationError as error:
+            reason = error.verify_message.rstrip(".")
+            raise Refused(f"The server's certificate is not accepted: {reason}.") from error
+        except ssl.SSLError as error:
+            raise Refused("The server and we do not agree on TLS.") from error
+        except (OSError, MemoryError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if watch.violation is not None:
+                raise Refused(str(watch.violation)) from watch.violation
+            if (ours := local_failure(error)) is not None:
+                raise ours from error
+            # asyncpg raises no subclass where the answer to our wish for TLS was not yes.
+            if self._arguments["ssl"] and type(error) is ConnectionError:
+                raise Refused("The server does not offer TLS.") from error
+            raise
+        except asyncpg.TargetServerAttributeNotMatched as error:
+            raise Standby("The server is a standby and takes no writes.") from error
+        except _UNREADABLE as error:
+            raise Refused("The server's answer cannot be read.") from error
 
 
 def _is_verified(tls: Tls) -> bool:
@@ -164,32 +236,29 @@ class _Guard(asyncio.Protocol):
 
 
 class _Watch:
-    """The event loop as asyncpg sees it while it connects: whatever it opens is guarded."""
+    """The event loop as asyncpg sees it while it connects: it knows one address, and guards it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, is_verified: bool) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, address: Address | None, *, is_verified: bool
+    ) -> None:
         self.loop = loop
+        self.address = address
+        self.speaks_tls = False
         self.is_verified = is_verified
         self.violation: Violation | None = None
         self.handshake: Handshake | None = None
-
-    def late(self, timeout: float) -> NoAnswer | Unfinished:
-        """What it means that the login was not done after *timeout* seconds."""
-        if self.handshake is None:
-            return NoAnswer(f"No connection to the server within {timeout:.3g} s.")
-        if not self.handshake.is_answered:
-            return NoAnswer(f"The server did not answer the login within {timeout:.3g} s.")
-        return Unfinished(
-            f"Postgres answered and did not finish the login within {timeout:.3g} s;"
-            " the database may be locked, as while it is copied."
-        )
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.loop, name)
 
     async def create_connection(
-        self, factory: Callable[[], asyncio.Protocol], *address: object
+        self, factory: Callable[[], asyncio.Protocol], host: str, port: int
     ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
-        return await self._guarded(self.loop.create_connection, factory, *address)
+        connect = self.loop.create_connection
+        if self.address is not None:
+            family, host, port = self.address
+            connect = partial(connect, family=family, flags=socket.AI_NUMERICHOST)
+        return await self._guarded(connect, factory, host, port)
 
     async def create_unix_connection(
         self, factory: Callable[[], asyncio.Protocol], path: str
@@ -197,6 +266,7 @@ class _Watch:
         return await self._guarded(self.loop.create_unix_connection, factory, path)
 
     async def start_tls(self, *args: Any, server_hostname: str) -> asyncio.Transport | None:
+        self.speaks_tls = True
         transport = await self.loop.start_tls(*args, server_hostname=server_hostname)
         if transport is not None:
             # asyncpg puts its protocol there at once, and nothing is read before the next turn.
@@ -220,25 +290,3 @@ class _Watch:
         protocol = transport.get_protocol()
         if isinstance(protocol, Protocol) and not transport.is_closing():
             _Guard(protocol, self).stand_before(transport)
-
-
-class _Connection(asyncpg.Connection):
-    """A connection that, once it is open, lives in the real event loop.
-
-    Attributes:
-        retyped: the types whose codecs somebody asked to change: name and schema, by oid.
-    """
-
-    __slots__ = ("retyped",)
-
-    def __init__(
-        self, protocol: Protocol, transport: asyncio.Transport, loop: _Watch, *rest: Any
-    ) -> None:
-        super().__init__(protocol, transport, loop.loop, *rest)
-        self.retyped: dict[int, tuple[str, str]] = {}
-
-    async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:
-        # Every way to change a codec begins with this, and nothing else does.
-        found: asyncpg.Record = await super()._introspect_type(typename, schema)  # type: ignore[misc]
-        self.retyped[found["oid"]] = (typename, schema)
-        return found

@@ -42,7 +42,7 @@ class NoAnswer(ConnectError, TimeoutError):
 
 
 class Unfinished(ConnectError, TimeoutError):
-    """The server answered, and did not finish the login in time."""
+    """Something answered, and did not come to its end in time: the login, or a look-up before."""
 
 
 class LocalFailure(ConnectError, ConnectionError):

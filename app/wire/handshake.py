@@ -75,8 +75,8 @@ class Handshake:
 
     @property
     def is_answered(self) -> bool:
-        """Whether the server sent anything."""
-        return self._bytes > 0
+        """Whether a whole message came."""
+        return self._messages > 0
 
     def feed(self, data: bytes) -> bytes:
         """Judge what the server sent next; the complete messages, in UTF-8, for asyncpg.

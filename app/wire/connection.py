@@ -1,0 +1,80 @@
+"""A connection that cancels its statements where it is, not where its host name leads by then.
+
+Touches asyncpg's private names: it looks the name up once more for each cancellation, and may
+then ask another server. asyncpg's version is pinned; `tests/wire/test_cancel.py` tells when an
+upgrade changes one of them.
+"""
+
+# mypy: disable-error-code="attr-defined,no-untyped-call,arg-type,misc"
+# ruff: noqa: SLF001 - see above
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Protocol
+
+import asyncpg
+from asyncpg import connect_utils
+from asyncpg.protocol import Protocol as Wire
+
+# For the request alone, in seconds; what becomes of the statement has the caller's deadlines.
+_CANCEL_DEADLINE = 5.0
+
+
+class Way(Protocol):
+    """An event loop that connects to one address only, whatever it is asked."""
+
+    loop: asyncio.AbstractEventLoop
+
+
+class WireConnection(asyncpg.Connection):
+    """A connection that, once it is open, lives in the real event loop.
+
+    Attributes:
+        retyped: the types whose codecs somebody asked to change: name and schema, by oid.
+    """
+
+    __slots__ = ("_way", "retyped")
+
+    def __init__(self, protocol: Wire, transport: asyncio.Transport, way: Way, *rest: Any) -> None:
+        """Remember the *way* it was opened on."""
+        super().__init__(protocol, transport, way.loop, *rest)
+        self._way = way
+        self.retyped: dict[int, tuple[str, str]] = {}
+
+    async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:
+        # Every way to change a codec begins with this, and nothing else does.
+        found: asyncpg.Record = await super()._introspect_type(typename, schema)
+        self.retyped[found["oid"]] = (typename, schema)
+        return found
+
+    async def _cancel(
+        self, waiter: asyncio.Future[None], cancel_waiter: asyncio.Future[None] | None = None
+    ) -> None:
+        try:
+            # Some servers reset the connection that brought the request.
+            with suppress(ConnectionResetError):
+                async with asyncio.timeout(_CANCEL_DEADLINE):
+                    await connect_utils._cancel(
+                        loop=self._way,
+                        addr=self._addr,
+                        params=self._params,
+                        backend_pid=self._protocol.backend_pid,
+                        backend_secret=self._protocol.backend_secret,
+                    )
+            if not waiter.done():
+                waiter.set_result(None)
+            if cancel_waiter is not None:
+                await asyncio.shield(cancel_waiter)
+        except asyncio.CancelledError:
+            # Its connection is being closed, as asyncpg has it; who waits is told below.
+            pass
+        except (OSError, asyncpg.InterfaceError):
+            # Whether the statement ended is unknown.
+            if not self._aborted:
+                self.terminate()
+        finally:
+            self._cancellations.discard(asyncio.current_task(self._loop))
+            if not waiter.done():
+                waiter.set_result(None)
