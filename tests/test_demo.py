@@ -90,9 +90,9 @@ async def test_a_newcomer_sees_waits_and_advice_within_a_minute_and_nothing_stay
             # A shared pool may be advised too; it is nobody's own.
             return [each["id"] for each in grows if each["tenant"] is not None]
 
-        await eventually(has_moved_in, deadline=50)
-        await eventually(waits, deadline=30)
-        await eventually(growth, deadline=50)
+        await eventually(has_moved_in)
+        await eventually(waits)
+        await eventually(growth)
         [first, *_] = await growth()
         applied = (await see.post(f"/v1/recommendations/{first}/apply")).raise_for_status().json()
         pool = (await see.get(f"/v1/tenants/{applied['tenant']}/pool")).raise_for_status().json()
@@ -101,7 +101,7 @@ async def test_a_newcomer_sees_waits_and_advice_within_a_minute_and_nothing_stay
 
         members = family(process.pid)
         process.terminate()
-        said, logged = await asyncio.wait_for(process.communicate(), timeout=40)
+        said, logged = await asyncio.wait_for(process.communicate(), timeout=60)
     assert process.returncode == 0, logged
     assert f"http://127.0.0.1:{port}/docs" in said.decode()
     assert b"Traceback" not in logged
@@ -115,9 +115,9 @@ async def test_what_make_run_keeps_is_not_touched(enterable_path: Path) -> None:
     data_dir = enterable_path / "data"
     (data_dir / "postgres").mkdir(parents=True)
     async with demo(enterable_path, data_dir=data_dir, port=free_port()) as process:
-        await eventually((data_dir / "demo" / "postgres").is_dir, deadline=30)
+        await eventually((data_dir / "demo" / "postgres").is_dir)
         process.terminate()
-        _, logged = await asyncio.wait_for(process.communicate(), timeout=40)
+        _, logged = await asyncio.wait_for(process.communicate(), timeout=60)
     assert process.returncode == 0, logged
     assert names_in(data_dir) == ["postgres"]
 
@@ -160,7 +160,7 @@ async def test_declared_servers_are_never_used(enterable_path: Path) -> None:
     server = f'"host": "127.0.0.1", "user": "me", "password_file": "{enterable_path}/secret"'
     declared = {"servers": f'{{"one": {{{server}}}}}', "catalog": f"{{{server}}}"}
     async with demo(enterable_path, data_dir=enterable_path / "data", **declared) as process:
-        _, said = await asyncio.wait_for(process.communicate(), timeout=20)
+        _, said = await asyncio.wait_for(process.communicate(), timeout=60)
     assert process.returncode == 2
     assert said.decode() == "poolkeeper: The demo only runs on the embedded server.\n"
     assert names_in(enterable_path) == ["secret"]

@@ -225,9 +225,9 @@ async def test_a_revoked_key_is_refused_within_a_second(locked: Locked) -> None:
     async def is_refused() -> bool:
         return not await is_let_in()
 
-    await eventually(is_let_in, deadline=5)
+    await eventually(is_let_in)
     locked.keys.revoke("leaver")
-    await eventually(is_refused, deadline=5)
+    await eventually(is_refused)
 
 
 async def test_refusals_are_counted_and_logged_without_the_key(

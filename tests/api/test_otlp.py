@@ -103,7 +103,7 @@ async def test_a_collector_gets_the_figures_of_pools_by_their_own_names(
         def has_arrived() -> bool:
             return bool(collector.pushes) and by_state(collector.newest) == {"idle": 1, "used": 0}
 
-        await eventually(has_arrived, deadline=20)
+        await eventually(has_arrived)
         found = collector.newest
     assert set(collector.paths) == {"/v1/metrics"}
     (resource,) = collector.pushes[-1].resource_metrics

@@ -97,7 +97,7 @@ async def test_what_was_done_without_the_catalog_is_stored_when_it_is_back(
         await api.service.reconciler.run_once()
         return not ok(await client.get(f"{acme}/pool"))["stale"]
 
-    await eventually(stored, deadline=20)
+    await eventually(stored)
     events = ok(await client.get("/v1/events?tenant=acme"))["items"]
     assert "pool.recycled" in [event["action"] for event in events]
     [desired] = await api.service.catalog.pools.load()
@@ -126,8 +126,8 @@ async def test_a_server_that_is_gone_is_told_at_once_and_heals_by_itself(
     async def heals() -> bool:
         return (await api.query(acme, "select 1")).status_code == 200
 
-    await eventually(heals, deadline=20)
-    await eventually(lambda: _size(api, "beta") == 1, deadline=20)
+    await eventually(heals)
+    await eventually(lambda: _size(api, "beta") == 1)
     shown = ok(await client.get("/v1/servers/local"))
     assert (shown["state"], shown["last_error"]) == ("available", None)
 
@@ -152,7 +152,7 @@ async def test_a_tenant_deleted_without_its_server_is_finished_when_that_is_back
         await api.service.reconciler.run_once()
         return (await client.get(acme)).status_code == 404
 
-    await eventually(finished, deadline=20)
+    await eventually(finished)
 
 
 def _size(api: Api, pool_id: str) -> int:

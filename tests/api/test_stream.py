@@ -80,7 +80,7 @@ class Follower:
     async def leave(self) -> None:
         """Hang up."""
         self._gone.set()
-        await asyncio.wait_for(self.task, 5)
+        await asyncio.wait_for(self.task, 60)
 
 
 @asynccontextmanager
@@ -236,7 +236,7 @@ async def test_the_end_of_the_service_is_the_end_of_its_streams_at_once(
             began = monotonic()
             service.process.send_signal(signal.SIGTERM)
             rest = [line async for line in lines]
-        assert await asyncio.wait_for(service.process.wait(), 20) == 0
+        assert await asyncio.wait_for(service.process.wait(), 60) == 0
         assert heard.count("event: beat") == 3
         assert rest is not None
         # Far less than the requests' deadline; not a measurement.

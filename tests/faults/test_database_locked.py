@@ -81,7 +81,7 @@ async def test_after_a_failure_it_tries_with_one_connection_until_that_is_open(
         callers = [
             asyncio.create_task(use(manager, "locked", timeout=1), name="waits") for _ in range(4)
         ]
-        await eventually(lambda: connecting(manager), deadline=10)
+        await eventually(lambda: connecting(manager))
         assert connecting(manager) == 1
         told = await finished(callers)
     assert all(isinstance(error, (PoolTimeout, ConnectFailed)) for error in told), told

@@ -78,7 +78,7 @@ async def test_a_cancelled_relaunch_is_gone_on_with(private_postgres: EmbeddedPo
         except (OSError, asyncpg.PostgresError):
             return False
 
-    await eventually(answers, deadline=30)
+    await eventually(answers)
 
 
 async def test_a_killed_server_does_not_hinder_the_stop(private_postgres: EmbeddedPostgres) -> None:

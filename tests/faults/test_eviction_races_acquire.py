@@ -10,6 +10,7 @@ from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.pools import finished, provisioned
 from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched_manager_on
 
 TENANTS = 6
@@ -33,7 +34,7 @@ async def test_evictions_to_make_room_fail_no_lease(database: Database, scrub_ro
             manager.evict_expired()
 
         tasks = [asyncio.create_task(work()) for _ in range(200)]
-        assert await finished(tasks, deadline=40) == [None] * 200
+        assert await finished(tasks) == [None] * 200
         assert manager.evictions.total() > TENANTS
 
 
@@ -41,10 +42,11 @@ async def test_forced_evictions_are_told_to_callers_and_leave_nothing(
     manager: TenantPoolManager,
 ) -> None:
     account = await provisioned(manager, "a")
+    served = 0
     stopping = False
 
-    async def work() -> int:
-        served = 0
+    async def work() -> None:
+        nonlocal served
         while not stopping:
             try:
                 async with manager.lease("a") as connection:
@@ -52,14 +54,13 @@ async def test_forced_evictions_are_told_to_callers_and_leave_nothing(
                 served += 1
             except PoolDraining:
                 await asyncio.sleep(0)
-        return served
 
     tasks = [asyncio.create_task(work()) for _ in range(10)]
-    for _ in range(20):
-        await asyncio.sleep(0.02)
+    for goal in range(2, 42, 2):
+        await eventually(lambda: served >= goal)  # noqa: B023 - it is asked here and now
         for pool in list(manager.pools()):
             await manager.evict(pool, EvictionReason.FORCED, 5)
     stopping = True
-    assert sum(await finished(tasks)) > 20
+    assert await finished(tasks) == [None] * 10
     assert account.leased == account.waiting == 0
     assert account.recorder.acquired == account.recorder.released

@@ -117,11 +117,11 @@ async def test_its_own_tenants_are_told_and_the_others_notice_nothing(two: Two) 
                 with pytest.raises(Unavailable):
                     await use(two.manager)
             callers = [asyncio.create_task(use(two.manager)) for _ in range(50)]
-            await asyncio.wait(callers, timeout=10)
+            await asyncio.wait(callers, timeout=60)
             assert all(isinstance(caller.exception(), Unavailable) for caller in callers)
-            await eventually(lambda: not two.sick_is_available, deadline=10)
+            await eventually(lambda: not two.sick_is_available)
             await well.goes_on(100)
-        await eventually(lambda: two.sick_is_available, deadline=10)
+        await eventually(lambda: two.sick_is_available)
         await use(two.manager)
     assert well.failures == []
     assert two.well_p99() < _DEADLINE * 1000

@@ -52,7 +52,7 @@ async def test_who_has_connections_is_served_and_who_needs_one_is_told(
                 assert server.is_available
                 assert "lock table" in (server.last_error or "")
                 await load.goes_on(100)
-            await eventually(lambda: pids(database), deadline=10)
+            await eventually(lambda: pids(database))
             assert await pids(database) == before
             await use(manager, "new")
             await server.refresh()

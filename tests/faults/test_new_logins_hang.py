@@ -40,14 +40,14 @@ async def test_who_has_connections_keeps_them_and_is_served(
         fault_proxy.hold_new()
         with pytest.raises(ServerUnavailable, match="did not answer the login"):
             await use(behind, "new")
-        await eventually(lambda: server.last_error, deadline=10)
+        await eventually(lambda: server.last_error)
         with pytest.raises(Unavailable, match="did not answer the login"):
             await use(behind, "new")
         await load.goes_on(100)
         assert server.is_available
         assert await pids(database) == before
         await fault_proxy.pass_through()
-        await eventually(lambda: not server.last_error, deadline=10)
+        await eventually(lambda: not server.last_error)
         await use(behind, "new")
     assert load.failures == []
     assert server.generation == 0
@@ -72,8 +72,8 @@ async def test_who_has_only_idle_connections_that_do_not_answer_loses_the_server
     fault_proxy.black_hole()
     with pytest.raises(Unavailable):
         await use(behind, "new")
-    await eventually(lambda: not behind.servers["local"].is_available, deadline=10)
+    await eventually(lambda: not behind.servers["local"].is_available)
     await fault_proxy.pass_through()
-    await eventually(lambda: behind.servers["local"].is_available, deadline=10)
+    await eventually(lambda: behind.servers["local"].is_available)
     await use(behind, "new")
     await use(behind, "working")

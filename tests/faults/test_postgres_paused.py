@@ -35,7 +35,7 @@ async def test_callers_are_told_while_it_hangs_and_served_when_it_goes_on(
         async with load_on(manager, "a", "b", "c") as load:
             await load.goes_on()
             with paused(private_postgres.pid or 0):
-                await eventually(lambda: not server.is_available, deadline=60)
+                await eventually(lambda: not server.is_available)
                 with pytest.raises(Unavailable):
                     async with manager.lease("a"):
                         pass

@@ -52,10 +52,10 @@ async def test_a_demoted_server_is_left_until_it_is_promoted(
         await write(manager)
         await demote(private_postgres)
         server = manager.servers["local"]
-        await eventually(lambda: refused(manager), deadline=10)
+        await eventually(lambda: refused(manager))
         await eventually(lambda: "standby" in str(server.last_error))
         await promote(database)
-        await eventually(lambda: server.is_available, deadline=10)
+        await eventually(lambda: server.is_available)
         await write(manager)
 
 

@@ -24,7 +24,7 @@ async def load_until_killed(service: Served) -> None:
         for name in "ab"
         for _ in range(CLIENTS)
     ]
-    await eventually(lambda: service.answers[200] > 50, deadline=20)
+    await eventually(lambda: service.answers[200] > 50)
     await kill(service.process)
     await finished(callers)
 
@@ -72,7 +72,7 @@ async def test_a_statement_left_behind_ends_and_does_not_hold_up_the_next_servic
             assert await endless == 0
             async with served(tmp_path, **settings) as second:
                 assert await second.query("a", "SELECT 42") == 200
-                await eventually(lambda: _gone(admin, old), deadline=10)
+                await eventually(lambda: _gone(admin, old))
 
 
 async def _gone(admin: asyncpg.Connection, old: set[int]) -> bool:

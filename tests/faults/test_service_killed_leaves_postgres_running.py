@@ -80,7 +80,7 @@ async def test_a_service_killed_during_initdb_leaves_no_half_made_cluster(
 ) -> None:
     data_dir = enterable_path / "data"
     async with service_process(data_dir, until_started=False) as service:
-        await eventually(lambda: list(data_dir.glob("postgres.new-*/postgres/base")), deadline=20)
+        await eventually(lambda: list(data_dir.glob("postgres.new-*/postgres/base")))
         await kill(service)
         assert not (data_dir / "postgres").exists()
     postgres = EmbeddedPostgres(data_dir, durable=False)

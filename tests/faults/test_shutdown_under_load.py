@@ -31,7 +31,7 @@ async def under_load(service: Served) -> AsyncIterator[None]:
         for name in "ab"
         for _ in range(CLIENTS)
     ]
-    await eventually(lambda: service.answers[200] > 50, deadline=20)
+    await eventually(lambda: service.answers[200] > 50)
     try:
         yield
     finally:

@@ -48,14 +48,14 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
 async def test_no_more_logins_are_under_way_than_allowed(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None, attempts: Attempts
 ) -> None:
-    configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(acquire_timeout=20)}
+    configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(acquire_timeout=60)}
     async with watched_manager_on(
         database, proxy=fault_proxy, configs=configs, max_connecting=MAX_CONNECTING
     ) as manager:
         for name in "abc":
             await provisioned(manager, name)
         fault_proxy.latency_seconds = 0.02
-        async with load_on(manager, "a", "b", "c") as load:
+        async with load_on(manager, "a", "b", "c", patience=60) as load:
             for _ in range(3):
                 await load.goes_on(10)
                 for pool in list(manager.pools()):

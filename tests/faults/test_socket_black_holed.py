@@ -81,13 +81,13 @@ async def test_while_connecting_all_who_wait_are_told_and_the_server_is_away(
     fault_proxy.black_hole()
     server = behind.servers["local"]
     callers = [asyncio.create_task(_use(behind)) for _ in range(10)]
-    await asyncio.wait(callers, timeout=5)
+    await asyncio.wait(callers, timeout=60)
     assert all(isinstance(caller.exception(), ServerUnavailable) for caller in callers)
-    await eventually(lambda: not server.is_available, deadline=10)
+    await eventually(lambda: not server.is_available)
     with pytest.raises(ServerUnavailable):
         await _use(behind)
     await fault_proxy.pass_through()
-    await eventually(lambda: server.is_available, deadline=10)
+    await eventually(lambda: server.is_available)
     await _heals(behind)
 
 
@@ -122,7 +122,7 @@ async def test_back_ends_stranded_by_an_outage_are_ended_before_others_take_thei
         with pytest.raises(ServerUnavailable):
             await _use(manager)
         fault_proxy.strand()
-        await eventually(lambda: manager.servers["local"].is_available, deadline=10)
+        await eventually(lambda: manager.servers["local"].is_available)
         async with load_on(manager, "a", clients=10) as load:
             await load.goes_on_without_failure()
 

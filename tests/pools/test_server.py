@@ -32,7 +32,7 @@ async def test_a_probe_survives_whatever_postgres_answers(
 
         monkeypatch.setattr("asyncpg.connect", connect)
         server.lost(ServerUnavailable("for the test"))
-        await eventually(lambda: server.is_available, deadline=10)
+        await eventually(lambda: server.is_available)
         assert answers == []
 
 
@@ -58,7 +58,7 @@ async def test_a_back_end_that_does_not_end_counts_until_it_does(
             await server.refresh()
             return server.budget.limit == 5
 
-        await eventually(ended, deadline=10)
+        await eventually(ended)
 
 
 async def test_an_admin_connection_is_refused_at_once_while_the_server_is_away(
@@ -66,5 +66,5 @@ async def test_an_admin_connection_is_refused_at_once_while_the_server_is_away(
 ) -> None:
     server = Server("local", login_to(database), max_connecting=1, kept_free=0)
     with pytest.raises(ServerUnavailable, match="not contacted yet"):
-        async with asyncio.timeout(1), server.admin():
+        async with asyncio.timeout(60), server.admin():
             pass
