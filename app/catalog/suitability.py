@@ -172,9 +172,8 @@ def unusable(error: DBAPIError, facts: Facts) -> CatalogUnusable:
     said = str(getattr(cause, "message", None) or "a statement fails")
     if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
         return CatalogUnusable(
-            f"Role {facts.role} may not make the catalog's tables: {said}. Make it the owner of"
-            f" database {facts.database}, or run there:"
-            f" GRANT CREATE, USAGE ON SCHEMA {facts.schema} TO {facts.role};"
+            f"Role {facts.role} may not make the catalog's tables: {said}. Run in database"
+            f" {facts.database}: GRANT CREATE, USAGE ON SCHEMA {facts.schema} TO {facts.role};"
         )
     return CatalogUnusable(
         f"The catalog's tables are not those that Poolkeeper made: {said}."

@@ -268,6 +268,24 @@ async def test_a_role_that_may_create_roles_and_databases_is_admin_enough(
         await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
 
 
+async def test_an_admin_that_inherits_nothing_is_told_what_to_do(
+    database: Database, scrub_roles: None
+) -> None:
+    async with database.connected() as admin:
+        await admin.execute(
+            "CREATE ROLE tenant_aloof LOGIN CREATEROLE CREATEDB NOINHERIT PASSWORD 'aloof'"
+        )
+        await admin.execute(f"ALTER DATABASE {database.database} OWNER TO tenant_aloof")
+        async with manager_on(replace(database, user="tenant_aloof", password="aloof")) as manager:
+            for name, strategy in zip("abc", PoolStrategy, strict=True):
+                with pytest.raises(ProvisioningFailed, match="ALTER ROLE tenant_aloof INHERIT;"):
+                    await provision(manager, name, strategy)
+            await admin.execute("ALTER ROLE tenant_aloof INHERIT")
+            for name, strategy in zip("abc", PoolStrategy, strict=True):
+                await provision(manager, name, strategy)
+        await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
+
+
 async def test_what_postgres_refuses_is_told(database: Database, scrub_roles: None) -> None:
     async with database.connected() as admin:
         await admin.execute("CREATE ROLE tenant_nobody LOGIN PASSWORD 'weak'")

@@ -57,7 +57,10 @@ select has_schema_privilege($2::name, oid, 'CREATE') as is_open,
     has_schema_privilege($2::name, oid, 'USAGE') as is_usable
 from pg_namespace where nspname = $1
 """
-_AM_SUPERUSER = "select rolsuper from pg_roles where rolname = current_user"
+_ADMIN = """
+select rolsuper as is_superuser, rolinherit as inherits, quote_ident(rolname) as name
+from pg_roles where rolname = current_user
+"""
 
 
 def mark_of(tenant: Tenant) -> str:
@@ -98,10 +101,18 @@ class Objects:
         """Create the role or give it this password, without any privilege, and mark it.
 
         Raises:
-            ProvisioningFailed: it has privileges that this admin cannot take away.
+            ProvisioningFailed: it has privileges that this admin cannot take away, or the admin
+                has none of its roles' rights.
         """
+        [admin] = await self.connection.fetch(_ADMIN)
+        superuser = admin["is_superuser"]
+        # Without them nothing can be closed to PUBLIC, and nothing be given to the role.
+        if not superuser and not admin["inherits"]:
+            raise ProvisioningFailed(
+                f"The admin role {admin['name']} is NOINHERIT, and so has no rights on what its"
+                f" tenants' roles own. Run as a superuser: ALTER ROLE {admin['name']} INHERIT;"
+            )
         verb = "ALTER" if await self.is_ours("ROLE", name, mark=mark, adopt=adopt) else "CREATE"
-        superuser = await self.connection.fetchval(_AM_SUPERUSER)
         await self.run(f"{verb} {_LOGIN_ROLE}{_NO_POWERS if superuser else ''}", name, verifier)
         if await self.connection.fetchval(_HAS_POWERS, name):
             raise ProvisioningFailed(f"The role {name} has privileges no tenant may have.")
