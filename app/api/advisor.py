@@ -176,7 +176,7 @@ async def get_advisor(service: ServiceDep, response: Response) -> AdvisorView:
     "",
     dependencies=[MAY_ADMIN, ON_WHOLE_SERVICE],
     summary="Change the advisor",
-    responses=documented(408, 412, 413, 415, 428),
+    responses=documented(412, 428),
 )
 async def put_advisor(
     body: AdvisorBody,
@@ -211,7 +211,7 @@ async def put_advisor(
     "/evaluate",
     dependencies=[MAY_READ],
     summary="Ask what the advisor would say",
-    responses=documented(404, 408, 409, 413, 415),
+    responses=documented(404, 409),
 )
 async def evaluate_advisor(
     body: EvaluateBody, request: Request, service: ServiceDep, caller: CallerDep

@@ -26,6 +26,7 @@ _PROBLEMS = {
     409: ("not-provisioned", "Tenant acme has not been provisioned."),
     412: ("stale-version", "The resource changed since the version named in If-Match."),
     413: ("content-too-large", "The body is larger than 1048576 bytes."),
+    414: ("uri-too-long", "The query string is longer than 8192 bytes."),
     415: ("unsupported-media-type", "The body must be JSON."),
     422: ("validation-failed", "The request does not fit its schema."),
     428: ("precondition-required", "Say in If-Match which version is meant, or * for any."),

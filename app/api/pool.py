@@ -102,7 +102,7 @@ class PoolBody(RequestBody):
     summary="Open or resize a tenant's pool",
     responses={
         201: {"model": PoolView, "description": "Created"},
-        **documented(404, 408, 409, 412, 413, 415, 428),
+        **documented(404, 409, 412, 428),
     },
 )
 async def put_tenant_pool(

@@ -65,8 +65,8 @@ _TITLES = {
     503: "Service unavailable",
     504: "Gateway timeout",
 }
-# Whoever may come in may be refused, and whatever is asked may fail.
-_EVERYWHERE = (400, 401, 403, 422, 429, 500, 503, 504)
+# Any caller may be refused, any body or query be too much, and any request fail.
+_EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 503, 504)
 _METHODS = ("DELETE", "GET", "POST", "PUT")
 
 _log = structlog.get_logger(__name__)

@@ -119,7 +119,7 @@ class QueryResult(BaseModel):
     dependencies=[MAY_QUERY],
     summary="Run a statement as a tenant",
     response_model=QueryResult | Plan,
-    responses=documented(404, 408, 409, 413, 415),
+    responses=documented(404, 409),
 )
 async def run_query(
     tenant: TenantDep,

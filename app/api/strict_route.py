@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect
 
 from app.api.disconnect import Abandoned
 from app.api.idempotency import claim
-from app.api.problems import invalid
+from app.api.problems import documented, invalid
 from app.api.versions import tags_of
 
 FloatMode = Literal["float", "lossless-float"]
@@ -126,6 +126,8 @@ class StrictRoute(APIRoute):
             options["responses"] = {**unchanged, **(options.get("responses") or {})}
         elif methods & {"POST", "DELETE"}:
             common.append(Depends(claim))
+            # Whatever it does, its key may be in flight.
+            options["responses"] = documented(409) | (options.get("responses") or {})
         # After the route's own: who may not come in learns nothing of its parameters.
         options["dependencies"] = [*(options.get("dependencies") or ()), *common]
         super().__init__(path, endpoint, **options)

@@ -138,7 +138,7 @@ class Provisioning(BaseModel):
     summary="Declare a tenant",
     responses={
         201: {"model": TenantView, "description": "Created"},
-        **documented(408, 409, 412, 413, 415, 428),
+        **documented(404, 409, 412, 428),
     },
 )
 async def put_tenant(
