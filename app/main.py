@@ -369,6 +369,7 @@ def _limits(settings: Settings, servers: Mapping[str, Server]) -> Limits:
         query_max_rows=settings.query_max_rows,
         poll_interval=settings.poll_interval_seconds,
         poll_deadline=_TICK_DEADLINE,
+        health_check_interval=settings.health_check_interval_seconds,
     )
 
 

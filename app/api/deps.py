@@ -53,6 +53,7 @@ class Limits:
         query_max_rows: most rows it returns.
         poll_interval: seconds between two polls.
         poll_deadline: most seconds one poll may take.
+        health_check_interval: seconds between two checks of the same pool or tenant.
     """
 
     default_server: str | None
@@ -62,6 +63,7 @@ class Limits:
     query_max_rows: int
     poll_interval: float
     poll_deadline: float
+    health_check_interval: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,14 @@ from pydantic import BaseModel, Field
 from app.api.auth import Door
 from app.api.deps import CallerDep, DoorDep, Service, ServiceDep
 from app.api.problems import documented
-from app.control.self_check import findings_of
+from app.control.self_check import findings_of, oldest_check_age
 from app.domain.errors import CatalogUnavailable
 from app.domain.isolation import Severity
 
 # A poll may skip two turns and then take as long as it is allowed to.
 _INTERVALS = 3
+# What a look at all tenants of a server may take, in seconds.
+_LOOK_DEADLINE = 20.0
 # Anybody may ask: what takes long is looked at once in so many seconds.
 _FRESH_SECONDS = 1.0
 # Of tenants with a critical finding, as many are named.
@@ -161,7 +163,14 @@ def _isolation(service: Service) -> Check:
     if critical:
         shown = ", ".join(critical[:_MOST_NAMES])
         detail += f" Critical ones concern {len(critical)} tenants or their role: {shown}."
-    return Check(name="isolation", ok=not critical, required=False, detail=detail)
+    age = oldest_check_age(service.manager)
+    is_fresh = age <= _INTERVALS * service.limits.health_check_interval + _LOOK_DEADLINE
+    detail += f" The oldest check is {age:.0f} s old" + ("." if is_fresh else ", which is too old.")
+    is_known = all(one.severity is not Severity.NOT_CHECKED for _, one in found)
+    if not is_known:
+        detail += " Some checks could not be made."
+    ok = not critical and is_fresh and is_known
+    return Check(name="isolation", ok=ok, required=False, detail=detail)
 
 
 def _servers(service: Service) -> Check:

@@ -23,6 +23,7 @@ from app.api.deps import DoorDep, Service, ServiceDep
 from app.api.exposition import encoded, gauge
 from app.api.problems import documented
 from app.api.rendered import is_stale
+from app.control.self_check import oldest_check_age
 from app.domain.lock_table import Ending
 
 _END = b"# EOF\n"
@@ -122,6 +123,11 @@ class ServiceCollector(Collector):
             for ending in Ending:
                 ended.add_metric((name, ending), guard.ended[ending])
         yield ended
+        yield GaugeMetricFamily(
+            "poolkeeper_isolation_check_age_seconds",
+            "Time since the look at the isolation of the tenant that was looked at longest ago.",
+            oldest_check_age(self._service.manager),
+        )
         yield gauge("poolkeeper_server_up", "Whether the server is reachable.", ("server",), up)
 
     def _advice(self) -> Iterator[Metric]:

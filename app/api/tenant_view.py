@@ -91,7 +91,8 @@ class IsolationCheck(BaseModel):
     name: Check
     ok: bool
     severity: Severity | None = Field(
-        description="How bad it is; critical: the promise does not hold. Null when all is well."
+        description="How bad it is; critical: the promise does not hold; not_checked: the check "
+        "could not be made. Null when all is well."
     )
     detail: str | None = Field(
         description="What is wrong, and what mends it; not for a key that is bound to tenants."

@@ -21,11 +21,12 @@ from app.control.journal import Journal
 from app.control.role_limits import RoleLimits
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.domain.event import Actor
-from app.domain.isolation import Check, Finding, IsolationReport
-from app.domain.tenant import PoolStrategy, TenantSpec
-from app.domain.verdict import RoleFacts, SharedFacts, judge
+from app.domain.isolation import Check, Finding, IsolationReport, Severity, checks_of
+from app.domain.tenant import OBJECT_PREFIX, PoolStrategy, TenantSpec
+from app.domain.verdict import judge
 from app.pools.account import TenantAccount
-from app.pools.isolation.inspection import inspect
+from app.pools.isolation.inspection import Inspection, inspect
+from app.pools.isolation.openings import Opening, close
 from app.pools.isolation.repair import Repair, repair
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import TenantPool
@@ -37,6 +38,10 @@ _DEADLINE = 20.0
 _MENDED = (Check.SETTINGS, Check.CONNECTION_LIMIT, Check.EXTENSION_SCHEMAS)
 # After so many tenants the loop gets a turn.
 _SLICE = 500
+# Seconds until the audit trail is told again that the same owner's object was closed.
+_TELL_AGAIN = 3600.0
+
+_BEGAN = monotonic()
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +67,7 @@ class SelfCheck:
         self._journal = journal
         self._next: dict[str, float] = {}
         self._seen: WeakSet[TenantPool] = WeakSet()
+        self._told_at: dict[str, float] = {}
 
     async def run_once(self) -> None:
         """Look at what is due."""
@@ -112,16 +118,17 @@ class SelfCheck:
             return
         try:
             async with asyncio.timeout(_DEADLINE):
-                facts, reach = await self._inspect(server, [one for one, *_ in by_pool.values()])
-                repairs = await self._report(server, by_pool, facts, reach)
+                found = await self._inspect(server, [one for one, *_ in by_pool.values()])
+                repairs = await self._report(server, by_pool, found)
                 if repairs:
                     await self._repair(server, repairs)
+                opened = [each for each in found.openings if self._is_due(each, found)]
+                if opened:
+                    await self._close(server, opened)
         except (Unavailable, ProvisioningFailed, TimeoutError) as error:
             _log.warning("isolation not checked", server=server.name, reason=str(error))
 
-    async def _inspect(
-        self, server: Server, accounts: list[TenantAccount]
-    ) -> tuple[dict[str, RoleFacts], SharedFacts]:
+    async def _inspect(self, server: Server, accounts: list[TenantAccount]) -> Inspection:
         roles: dict[PoolStrategy, set[str]] = {strategy: set() for strategy in PoolStrategy}
         for account in accounts:
             spec = account.tenant.spec
@@ -139,35 +146,40 @@ class SelfCheck:
         self,
         server: Server,
         by_pool: dict[str, list[TenantAccount]],
-        facts: dict[str, RoleFacts],
-        reach: SharedFacts,
+        found: Inspection,
     ) -> dict[str, Repair]:
         """Judge each pool's role for all its tenants; what is to be mended, by pool."""
-        checked_at = datetime.now(UTC)
+        checked_at, looked_at = datetime.now(UTC), monotonic()
         repairs: dict[str, Repair] = {}
         for count, (pool_id, accounts) in enumerate(by_pool.items(), start=1):
             spec, limit = accounts[0].tenant.spec, self._limits.wanted(accounts[0])
             isolation = self._manager.isolations[spec.strategy]
             role, home = isolation.role(spec), isolation.database(server, spec)
+            unchecked = found.unchecked
+            if role in found.unchecked_roles:
+                unchecked = dict.fromkeys(checks_of(spec.strategy), found.unchecked_roles[role])
             findings = judge(
                 spec.strategy,
                 role,
-                facts.get(role),
+                found.roles.get(role),
                 home=home,
                 connection_limit=limit,
-                shared=reach,
+                shared=found.shared,
+                unchecked=unchecked,
             )
             _tell_new(accounts[0], role, findings)
             for account in accounts:
-                account.isolation = IsolationReport(findings=findings, checked_at=checked_at)
-            failed = {finding.check for finding in findings}
+                account.isolation = IsolationReport(
+                    findings=findings, checked_at=checked_at, looked_at=looked_at
+                )
+            failed = {each.check for each in findings if each.severity is not Severity.NOT_CHECKED}
             if not failed.isdisjoint(_MENDED):
                 repairs[pool_id] = Repair(
                     role=role,
                     reset=Check.SETTINGS in failed,
                     own_schema_in=home if spec.strategy is PoolStrategy.PER_TENANT else None,
                     schemas=self._extension_schemas,
-                    grant=facts[role].extensions.closed if role in facts else (),
+                    grant=found.roles[role].extensions.closed if role in found.roles else (),
                     connection_limit=(
                         partial(self._limits.wanted, accounts[0])
                         if Check.CONNECTION_LIMIT in failed
@@ -189,6 +201,38 @@ class SelfCheck:
                 if pool is not None:
                     pool.recycle()
                 self._journal.keep(told.settings_reset(each.role, pool_id, SELF_CHECK))
+
+    def _is_due(self, opening: Opening, found: Inspection) -> bool:
+        """Whether *opening* belongs to somebody just looked at, or to nobody any more."""
+        owner = opening.name.removeprefix(OBJECT_PREFIX)
+        return opening.name in found.roles or owner not in self._manager.accounts
+
+    async def _close(self, server: Server, opened: Sequence[Opening]) -> None:
+        """Close what owners opened; who does so again and again is told of once in a while."""
+        refused = await close(server, opened)
+        now = monotonic()
+        for each in opened:
+            if each in refused:
+                _log.warning("isolation not repaired", role=each.name)
+            elif now - self._told_at.get(each.name, -_TELL_AGAIN) >= _TELL_AGAIN:
+                self._told_at[each.name] = now
+                self._journal.keep(told.closed_again(each.kind, each.name, each.to, SELF_CHECK))
+
+
+def oldest_check_age(manager: TenantPoolManager) -> float:
+    """Seconds since the last look at the tenant that waits for the next one for longest; or 0.
+
+    Who was never looked at waits since it was provisioned, or since this process began.
+    """
+    now, wall = monotonic(), datetime.now(UTC)
+    ages = [0.0]
+    for account in manager.accounts.values():
+        provisioned_at, look = account.tenant.provisioned_at, account.isolation
+        if look is not None and _exists(account):
+            ages.append(now - look.looked_at)
+        elif provisioned_at is not None and not account.tenant.deleting:
+            ages.append(min(now - _BEGAN, (wall - provisioned_at).total_seconds()))
+    return max(ages)
 
 
 def findings_of(manager: TenantPoolManager) -> Iterator[tuple[TenantSpec, Finding]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from app.domain.event import Actor, Event
 from app.domain.lock_table import Ending, LockHolder
 from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation, RecommendationStatus
-from app.domain.tenant import TenantSpec
+from app.domain.tenant import OBJECT_PREFIX, TenantSpec
 from app.pools.eviction import Eviction
 
 _log = structlog.get_logger(__name__)
@@ -74,6 +75,17 @@ def settings_reset(role: str, pool_id: str, actor: Actor) -> Event:
         tenant=None if "@" in pool_id else pool_id,
         pool=pool_id,
         after={"role": role},
+    )
+
+
+def closed_again(kind: str, name: str, others: Sequence[str], actor: Actor) -> Event:
+    """What a tenant had opened to others was closed."""
+    return Event(
+        at=datetime.now(UTC),
+        actor=actor,
+        action="tenant.closed_to_others",
+        tenant=name.removeprefix(OBJECT_PREFIX),
+        after={kind.lower(): name, "revoked_from": list(others)},
     )
 
 

@@ -34,6 +34,9 @@ class Severity(StrEnum):
     CRITICAL = "critical"
     """The promise does not hold as long as this is so."""
 
+    NOT_CHECKED = "not_checked"
+    """It could not be looked at: whether the promise holds is unknown."""
+
 
 class Check(StrEnum):
     """What is looked at; the detail of a finding says what was wrong and what mends it."""
@@ -96,10 +99,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IsolationReport:
-    """What the last look at a tenant's isolation found; every check not named passed."""
+    """What the last look at a tenant's isolation found; every check not named passed.
+
+    Attributes:
+        findings: what failed or could not be checked.
+        checked_at: when that was.
+        looked_at: the same in monotonic seconds.
+    """
 
     findings: tuple[Finding, ...]
     checked_at: datetime
+    looked_at: float
 
 
 def assurance_of(strategy: PoolStrategy) -> Assurance:

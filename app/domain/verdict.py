@@ -5,10 +5,11 @@ Pure: the same facts always give the same findings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from app.domain.isolation import Check, Finding, Severity
+from app.domain.isolation import Check, Finding, Severity, checks_of
 from app.domain.tenant import OBJECT_PREFIX, PoolStrategy
 
 # Every cluster has them, and they hold no data unless somebody put some there.
@@ -44,7 +45,8 @@ class RoleFacts:
         granted: roles it can act as, however indirectly.
         mighty: those of them with such attributes, and Postgres' own.
         settings: what is set for its sessions beside what Poolkeeper sets.
-        databases: databases it may connect to, its own included.
+        databases: databases it may connect to, less those that tenants own: what an owner opens
+            is the owner's fault.
         connection_limit: most connections it may have, -1 for no limit.
         owner: who owns its schema or database; None if there is none.
         open_to: who else may enter that schema or database; "PUBLIC" is everybody.
@@ -107,6 +109,7 @@ def judge(
     home: str,
     connection_limit: int,
     shared: SharedFacts | None = None,
+    unchecked: Mapping[Check, str] = MappingProxyType({}),
 ) -> tuple[Finding, ...]:
     """What breaks the promise of *strategy* to the tenant that logs in as *role*.
 
@@ -117,7 +120,34 @@ def judge(
         home: the database it works in.
         connection_limit: what the role's limit should be, -1 for none.
         shared: what the shared role can reach, for tenants that use it.
+        unchecked: what could not be looked at, and why.
     """
+    checked = [
+        finding
+        for finding in _judge(
+            strategy, role, facts, home=home, connection_limit=connection_limit, shared=shared
+        )
+        if finding.check not in unchecked
+    ]
+    return (
+        *checked,
+        *(
+            Finding(check=check, severity=Severity.NOT_CHECKED, detail=f"Not checked: {reason}")
+            for check, reason in unchecked.items()
+            if check in checks_of(strategy)
+        ),
+    )
+
+
+def _judge(
+    strategy: PoolStrategy,
+    role: str,
+    facts: RoleFacts | None,
+    *,
+    home: str,
+    connection_limit: int,
+    shared: SharedFacts | None,
+) -> Iterable[Finding]:
     if facts is None:
         return (_critical(Check.ROLE, f"The role {role} does not exist; provision the tenant."),)
     found = [*_of_role(role, facts), *_of_databases(facts, home)]
@@ -177,7 +207,7 @@ def _of_own(role: str, facts: RoleFacts, connection_limit: int) -> Iterator[Find
         owner = f"belongs to {facts.owner}" if facts.owner else "does not exist"
         yield _critical(Check.OWNERSHIP, f"What is named {role} {owner}; provision the tenant.")
     if "PUBLIC" in facts.open_to:
-        yield _critical(Check.CLOSED_TO_OTHERS, f"Everybody may enter {role}.")
+        yield _critical(Check.CLOSED_TO_OTHERS, f"Everybody may enter {role}; it is closed again.")
     elif facts.open_to:
         yield _warning(Check.CLOSED_TO_OTHERS, f"{_listed(facts.open_to)} may enter {role}.")
     if facts.connection_limit != connection_limit:

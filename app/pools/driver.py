@@ -61,6 +61,9 @@ _LACKING = {
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 
 
+_UNREADABLE = "Postgres sent a name or a message that is not in UTF-8."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
     """Everything one connection needs.
@@ -153,6 +156,13 @@ def translated_administration() -> Iterator[None]:
         ) from error
     except asyncpg.PostgresError as error:
         raise ProvisioningFailed(f"Postgres refused: {sentence(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ProvisioningFailed(_UNREADABLE) from error
+
+
+def reason(error: asyncpg.PostgresError | UnicodeDecodeError) -> str:
+    """Why an administrative query failed, for people."""
+    return sentence(error) if isinstance(error, asyncpg.PostgresError) else _UNREADABLE
 
 
 def sentence(error: asyncpg.PostgresError) -> str:

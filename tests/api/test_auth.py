@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import count
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -348,7 +349,7 @@ async def test_a_finding_tells_a_bound_key_no_other_names(locked: Locked) -> Non
     wrong = Finding(check=Check.MEMBERSHIPS, severity=Severity.CRITICAL, detail="of tenant_theirs")
     before, account.isolation = (
         account.isolation,
-        IsolationReport(checked_at=datetime.now(UTC), findings=(wrong,)),
+        IsolationReport(checked_at=datetime.now(UTC), looked_at=monotonic(), findings=(wrong,)),
     )
     try:
         for key, detail in (("everything", "of tenant_theirs"), ("bound", None)):

@@ -1,6 +1,7 @@
 """Liveness and readiness over HTTP."""
 
 import asyncio
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import httpx
 import pytest
 
 from app.api import health
+from app.domain.isolation import Check as IsolationCheck
+from app.domain.isolation import Finding, Severity
 from tests.fixtures.app import Api, ok, serving
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -45,6 +48,40 @@ async def test_a_service_that_polls_and_reaches_its_catalog_is_ready(api: Api) -
         ["catalog", "poller", "loops", "servers", "isolation", "keys"], True
     )
     assert all(check["detail"] for check in found.values())
+
+
+async def test_the_age_of_the_oldest_check_of_isolation_is_told_and_must_not_grow(api: Api) -> None:
+    await api.tenant("acme")
+    fresh = (await checks(api))["isolation"]
+    assert fresh["ok"]
+    assert re.search(r"The oldest check is \d+ s old\.", fresh["detail"])
+    account = api.service.manager.account("acme")
+    assert account.isolation is not None
+    account.isolation = replace(account.isolation, looked_at=account.isolation.looked_at - 600)
+    api.app.state.costly = health.CostlyChecks()
+    found = (await checks(api))["isolation"]
+    assert (found["ok"], found["required"]) == (False, False)
+    assert "600 s old, which is too old" in found["detail"]
+    metrics = (await api.client.get("/metrics")).text
+    [age] = re.findall(r"^poolkeeper_isolation_check_age_seconds (\S+)$", metrics, re.MULTILINE)
+    assert float(age) >= 600
+
+
+async def test_a_check_of_isolation_that_could_not_be_made_is_told(api: Api) -> None:
+    url = await api.tenant("acme")
+    account = api.service.manager.account("acme")
+    assert account.isolation is not None
+    finding = Finding(
+        check=IsolationCheck.SETTINGS, severity=Severity.NOT_CHECKED, detail="Not checked: no."
+    )
+    account.isolation = replace(account.isolation, findings=(finding,))
+    api.app.state.costly = health.CostlyChecks()
+    found = (await checks(api))["isolation"]
+    assert not found["ok"]
+    assert "could not be made" in found["detail"]
+    shown = ok(await api.client.get(url))["isolation"]["checks"]
+    [failed] = [check for check in shown if not check["ok"]]
+    assert (failed["name"], failed["severity"]) == ("settings", "not_checked")
 
 
 async def test_without_its_catalog_it_is_not_ready_until_that_is_back(

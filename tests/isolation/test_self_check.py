@@ -1,11 +1,14 @@
 """The self-check finds what breaks each promise, and undoes what a role did to itself."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
+import pytest_asyncio
 
 from app.domain.isolation import Check, Severity
 from app.domain.tenant import PoolStrategy
+from tests.fixtures.postgres import Database
 from tests.isolation.arena import PER_DATABASE, PER_TENANT, SHARED, Arena
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -60,8 +63,8 @@ BREACHES = (
         severity=Severity.WARNING,
     ),
     Breach(
-        do='GRANT CONNECT ON DATABASE "tenant_alice-per-database" TO {me}',
-        undo='REVOKE CONNECT ON DATABASE "tenant_alice-per-database" FROM {me}',
+        do="GRANT CONNECT ON DATABASE tenants_of_another_service TO {me}",
+        undo="REVOKE CONNECT ON DATABASE tenants_of_another_service FROM {me}",
         finds=Check.OTHER_DATABASES,
     ),
     Breach(
@@ -178,6 +181,17 @@ async def look(arena: Arena) -> dict[Check, Severity]:
     await arena.self_check.look_at(arena.server, [account])
     assert account.isolation is not None
     return {finding.check: finding.severity for finding in account.isolation.findings}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def another_database(postgres_server: Database) -> AsyncIterator[None]:
+    """A database that belongs to no tenant, whatever its name; nobody may enter it."""
+    name = "tenants_of_another_service"
+    async with postgres_server.connected() as admin:
+        await admin.execute(f"CREATE DATABASE {name}")
+        await admin.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC")
+        yield
+        await admin.execute(f"DROP DATABASE {name}")
 
 
 @pytest.mark.parametrize(("strategy", "breach"), CASES)

@@ -1,22 +1,35 @@
 """Looks at tenants' roles and at what they can reach: a few queries for all roles of a server.
 
 Facts only; `app.domain.verdict` judges them. Nothing is asked in a tenant's own database.
+Names and settings that others chose may be in any encoding, whatever this database's is. They
+travel as bytes, and no function of Postgres that looks at characters touches them.
 """
+
+# ruff: noqa: S608 - what is put into queries are expressions of this file
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import asyncpg
 
+from app.domain.isolation import Check
 from app.domain.tenant import OBJECT_PREFIX
 from app.domain.verdict import ExtensionSchemas, RelationFacts, RoleFacts, SharedFacts
+from app.pools import driver
+from app.pools.isolation.openings import OPENINGS, Opening
 
 _POWERS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
 _PUBLIC = 0
 
-_ROLES = """
+
+def _bytes(name: str) -> str:
+    """The expression *name* as bytes, which are neither converted nor checked when sent."""
+    return rf"replace(({name})::text, '\', '\\')::bytea"
+
+
+_ROLES = f"""
 with recursive ours as (
     select * from pg_roles where rolname = any($1::text[])
 ), acting(role, as_role) as (
@@ -24,14 +37,14 @@ with recursive ours as (
     union
     select acting.role, roleid from acting join pg_auth_members on member = as_role
 ), granted as (
-    select role, array_agg(rolname::text) as names,
-        array_agg(rolname::text) filter (
-            where rolname ~ '^pg_'
+    select role, array_agg({_bytes("rolname")}) as names,
+        array_agg({_bytes("rolname")}) filter (
+            where starts_with(rolname::text, 'pg_')
                 or rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
         ) as mighty
     from acting join pg_roles on oid = as_role group by role
 ), settings as (
-    select setrole, array_agg(setting) filter (
+    select setrole, array_agg({_bytes("setting")}) filter (
         where not (datname is not distinct from current_database() and setting =
             format('search_path=%I%s, pg_temp', pg_get_userbyid(setrole), $3::text))
         ) as names
@@ -47,24 +60,28 @@ with recursive ours as (
     from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
     where datname = any($2)
 ), homes as (
-    select name, min(owner) as owner, array_agg(
-        case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end::text
+    select name, {_bytes("min(owner)")} as owner, array_agg(
+        {_bytes("case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end")}
     ) as grantees
     from home group by name
 )
 select ours.oid, ours.rolname::text as name, rolcanlogin as can_login,
     array[rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls] as powers,
-    rolconnlimit as connection_limit, coalesce(granted.names, '{}') as granted,
-    coalesce(granted.mighty, '{}') as mighty, coalesce(settings.names, '{}') as settings,
-    homes.owner::text as owner, coalesce(homes.grantees, '{}') as grantees
+    rolconnlimit as connection_limit, coalesce(granted.names, '{{}}') as granted,
+    coalesce(granted.mighty, '{{}}') as mighty, coalesce(settings.names, '{{}}') as settings,
+    homes.owner, coalesce(homes.grantees, '{{}}') as grantees
 from ours
 left join granted on granted.role = ours.oid
 left join settings on settings.setrole = ours.oid
 left join homes on homes.name = ours.rolname
 """
-_DATABASES = """
+_DATABASES = f"""
 select grantee,
-    array_agg(datname::text) filter (where privilege_type = 'CONNECT') as connect,
+    array_agg({_bytes("datname")}) filter (
+        where privilege_type = 'CONNECT' and not (
+            starts_with(datname::text, '{OBJECT_PREFIX}') and datdba is not distinct from
+                (select oid from pg_roles where rolname = datname))
+    ) as connect,
     coalesce(bool_or(privilege_type = 'TEMPORARY') filter (where datname = current_database()),
         false) as temporary
 from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
@@ -99,23 +116,23 @@ select count(*) from pg_shdepend
 where refclassid = 'pg_authid'::regclass and refobjid = $1 and deptype = 'o'
 """
 # Only schemas that the shared role may use: tenants' own are not among them.
-_RELATIONS = """
+_RELATIONS = f"""
 with usable as materialized (
     select oid, nspname from pg_namespace
-    where nspname !~ '^pg_' and nspname <> 'information_schema'
+    where not starts_with(nspname::text, 'pg_') and nspname <> 'information_schema'
         and has_schema_privilege($1::oid, oid, 'USAGE')
 )
-select format('%I.%I', nspname, relname) as name, relkind::text as kind,
+select {_bytes("format('%I.%I', nspname, relname)")} as name, relkind::text as kind,
     relrowsecurity as enabled, relforcerowsecurity as forced,
     array(
-        select polname::text from pg_policy
+        select {_bytes("polname")} from pg_policy
         where polrelid = pg_class.oid and polpermissive and not coalesce(
             coalesce(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
                 ~ 'app\\.tenant_id', false)
     ) as loose_policies,
     has_table_privilege($1::oid, pg_class.oid, 'TRUNCATE') as may_truncate,
     relkind = 'v' and (rolsuper or rolbypassrls)
-        and not coalesce(reloptions && '{security_invoker=true,security_invoker=on}', false)
+        and not coalesce(reloptions && '{{security_invoker=true,security_invoker=on}}', false)
         as bypassing
 from pg_class
 join usable on usable.oid = relnamespace
@@ -128,13 +145,14 @@ where relkind in ('r', 'p', 'f', 'm', 'v')
             select from pg_attribute
             where attrelid = pg_class.oid and attname = 'tenant_id' and not attisdropped))
 """
-_DEFINERS = """
-select pg_proc.oid::regprocedure::text from pg_proc
+_DEFINERS = f"""
+select {_bytes("pg_proc.oid::regprocedure")} from pg_proc
 join pg_namespace on pg_namespace.oid = pronamespace
-where prosecdef and nspname !~ '^pg_' and nspname <> 'information_schema'
+where prosecdef and not starts_with(nspname::text, 'pg_') and nspname <> 'information_schema'
     and has_schema_privilege($1::oid, pronamespace, 'USAGE')
     and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
-    and not exists (select from unnest(proconfig) as setting where setting like 'search_path=%')
+    and not exists (
+        select from unnest(proconfig) as setting where starts_with(setting, 'search_path='))
 """
 
 
@@ -149,6 +167,25 @@ class Grants:
 _NOTHING = Grants(connect=frozenset(), temporary=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What was found, and what could not be looked at.
+
+    Attributes:
+        roles: facts of the roles that exist, by name.
+        shared: what the shared role can reach.
+        openings: tenants' schemas and databases that others may enter.
+        unchecked: why checks of all roles could not be made.
+        unchecked_roles: why nothing could be found out about some roles, by name.
+    """
+
+    roles: Mapping[str, RoleFacts]
+    shared: SharedFacts
+    openings: Sequence[Opening]
+    unchecked: Mapping[Check, str]
+    unchecked_roles: Mapping[str, str]
+
+
 async def inspect(
     connection: asyncpg.Connection,
     *,
@@ -156,8 +193,10 @@ async def inspect(
     in_database: Iterable[str],
     shared: str | None,
     schemas: Sequence[str] = (),
-) -> tuple[dict[str, RoleFacts], SharedFacts]:
-    """Facts about roles by name, over an admin *connection* into the server's own database.
+) -> Inspection:
+    """Facts about roles, over an admin *connection* into the server's own database.
+
+    A look that fails leaves the others alone.
 
     Args:
         connection: may be any role's that is allowed to read the system catalogs.
@@ -166,56 +205,119 @@ async def inspect(
         shared: the role of the shared tenants, if there are any.
         schemas: what tenants with a schema of their own find after that.
 
-    Returns:
-        The facts of those roles that exist, and what the shared role can reach.
+    Raises:
+        asyncpg.PostgresConnectionError, OSError: the connection is gone.
     """
+    looks = _Looks(connection)
     databases = list(in_database)
     names = [*in_schema, *databases, *([shared] if shared else [])]
     grants = {
-        row["grantee"]: Grants(connect=frozenset(row["connect"] or ()), temporary=row["temporary"])
-        for row in await connection.fetch(_DATABASES, names)
+        row["grantee"]: Grants(
+            connect=frozenset(map(_text, row["connect"] or ())), temporary=row["temporary"]
+        )
+        for row in await looks.at(
+            (Check.OTHER_DATABASES, Check.TEMPORARY_TABLES), _DATABASES, names
+        )
     }
-    after = await connection.fetchval(_AFTER, list(schemas))
-    reachable = await _extension_schemas(connection, list(in_schema), schemas)
-    public_may_create = bool(await connection.fetchval(_PUBLIC_MAY_CREATE))
+    [after] = await connection.fetchrow(_AFTER, list(schemas)) or [""]
+    reachable = await _extension_schemas(looks, list(in_schema), schemas)
+    public = await looks.at((Check.PUBLIC_SCHEMA,), _PUBLIC_MAY_CREATE)
+    public_may_create = any(may for [may] in public)
     facts: dict[str, RoleFacts] = {}
     reach = SharedFacts()
-    for row in await connection.fetch(_ROLES, names, databases, after):
+    for row in await looks.at_roles(names, databases, after):
         owns = 0
         if row["name"] == shared:
-            owns = await connection.fetchval(_OWNED, row["oid"])
-            reach = await _reach(connection, row["oid"])
+            owns = sum(n for [n] in await looks.at((Check.OWNERSHIP,), _OWNED, row["oid"]))
+            reach = await _reach(looks, row["oid"])
         known = _facts(row, grants, owns=owns, public_may_create=public_may_create)
         extensions = reachable.get(row["name"], known.extensions)
         facts[row["name"]] = replace(known, extensions=extensions)
-    return facts, reach
+    return Inspection(
+        roles=facts,
+        shared=reach,
+        openings=[Opening(**row) for row in await looks.at((), OPENINGS)],
+        unchecked=looks.failed,
+        unchecked_roles=looks.failed_roles,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """Queries of which one may fail without the others."""
+
+    connection: asyncpg.Connection
+    failed: dict[Check, str] = field(default_factory=dict)
+    failed_roles: dict[str, str] = field(default_factory=dict)
+
+    async def at(
+        self, checks: Iterable[Check], query: str, *arguments: object
+    ) -> list[asyncpg.Record]:
+        """What *query* gives; nothing if it fails, and then *checks* are not made."""
+        try:
+            return await self.connection.fetch(query, *arguments)
+        except driver.CONNECTION_ERRORS:
+            raise
+        except (asyncpg.PostgresError, UnicodeDecodeError) as error:
+            self.failed.update(dict.fromkeys(checks, driver.reason(error)))
+            return []
+
+    async def at_roles(
+        self, names: Sequence[str], databases: Sequence[str], after: str
+    ) -> list[asyncpg.Record]:
+        """What there is to say of these roles, of all at once if that succeeds."""
+        try:
+            return await self.connection.fetch(_ROLES, names, databases, after)
+        except driver.CONNECTION_ERRORS:
+            raise
+        except (asyncpg.PostgresError, UnicodeDecodeError) as error:
+            if len(names) <= 1:
+                self.failed_roles.update(dict.fromkeys(names, driver.reason(error)))
+                return []
+        half = len(names) // 2
+        return [
+            *await self.at_roles(names[:half], databases, after),
+            *await self.at_roles(names[half:], databases, after),
+        ]
+
+
+def _text(name: bytes) -> str:
+    """A name as it can be shown: what is no UTF-8 stays visible, byte by byte."""
+    return name.decode(errors="backslashreplace")
 
 
 async def _extension_schemas(
-    connection: asyncpg.Connection, roles: list[str], schemas: Sequence[str]
+    looks: _Looks, roles: list[str], schemas: Sequence[str]
 ) -> dict[str, ExtensionSchemas]:
     """What there is to say of each role about *schemas*."""
     if not schemas:
         return {}
-    there = {name for [name] in await connection.fetch(_EXISTING, list(schemas))}
+    checks = (Check.EXTENSION_SCHEMAS,)
+    there = {name for [name] in await looks.at(checks, _EXISTING, list(schemas))}
     missing = ExtensionSchemas(missing=tuple(name for name in schemas if name not in there))
     found = dict.fromkeys(roles, missing)
-    for row in await connection.fetch(_SCHEMAS, roles, list(schemas)):
+    for row in await looks.at(checks, _SCHEMAS, roles, list(schemas)):
         found[row["role"]] = replace(
             missing, closed=tuple(row["closed"] or ()), open=tuple(row["open"] or ())
         )
     return found
 
 
-async def _reach(connection: asyncpg.Connection, role: int) -> SharedFacts:
-    relations = await connection.fetch(_RELATIONS, role)
-    definers = await connection.fetch(_DEFINERS, role)
+async def _reach(looks: _Looks, role: int) -> SharedFacts:
+    relations = await looks.at((Check.ROW_SECURITY, Check.BYPASSES), _RELATIONS, role)
+    definers = await looks.at((Check.BYPASSES,), _DEFINERS, role)
     return SharedFacts(
         relations=tuple(
-            RelationFacts(**{**dict(row), "loose_policies": tuple(row["loose_policies"])})
+            RelationFacts(
+                **{
+                    **dict(row),
+                    "name": _text(row["name"]),
+                    "loose_policies": tuple(map(_text, row["loose_policies"])),
+                }
+            )
             for row in relations
         ),
-        definers=tuple(name for [name] in definers),
+        definers=tuple(_text(name) for [name] in definers),
     )
 
 
@@ -224,16 +326,17 @@ def _facts(
 ) -> RoleFacts:
     public, own = grants.get(_PUBLIC, _NOTHING), grants.get(row["oid"], _NOTHING)
     name = row["name"]
-    others = set(row["grantees"]) - {name, row["owner"]}
+    owner = None if row["owner"] is None else _text(row["owner"])
+    others = set(map(_text, row["grantees"])) - {name, owner}
     return RoleFacts(
         can_login=row["can_login"],
         powers=tuple(power for power, has in zip(_POWERS, row["powers"], strict=True) if has),
-        granted=tuple(row["granted"]),
-        mighty=tuple(row["mighty"]),
-        settings=tuple(row["settings"]),
+        granted=tuple(map(_text, row["granted"])),
+        mighty=tuple(map(_text, row["mighty"])),
+        settings=tuple(map(_text, row["settings"])),
         databases=tuple(public.connect | own.connect),
         connection_limit=row["connection_limit"],
-        owner=row["owner"],
+        owner=owner,
         open_to=tuple(others) if name.startswith(OBJECT_PREFIX) else (),
         owns=owns,
         may_create_temporary=public.temporary or own.temporary,

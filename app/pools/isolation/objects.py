@@ -14,10 +14,17 @@ import asyncpg
 from app.domain.desired import Tenant
 from app.domain.errors import ObjectsExist, ProvisioningFailed
 
-_ROLE_MARK = "select shobj_description(oid, 'pg_authid') from pg_roles where rolname = $1"
-_SCHEMA_MARK = "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = $1"
+# Whether it bears this mark. Compared there, for a comment may be in any encoding.
+_ROLE_MARK = """
+select coalesce(shobj_description(oid, 'pg_authid') = $2, false) from pg_roles where rolname = $1
+"""
+_SCHEMA_MARK = """
+select coalesce(obj_description(oid, 'pg_namespace') = $2, false)
+from pg_namespace where nspname = $1
+"""
 _DATABASE_MARK = """
-select shobj_description(oid, 'pg_database') from pg_database where datname = $1
+select coalesce(shobj_description(oid, 'pg_database') = $2, false)
+from pg_database where datname = $1
 """
 _LOOK_UP = {"ROLE": _ROLE_MARK, "SCHEMA": _SCHEMA_MARK, "DATABASE": _DATABASE_MARK}
 
@@ -28,11 +35,21 @@ _HAS_POWERS = """
 select rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
 from pg_roles where rolname = $1
 """
-# Where somebody, the role itself as well, set something for all its sessions; null: everywhere.
-_SETTINGS = """
-select datname from pg_db_role_setting
-join pg_roles on pg_roles.oid = setrole left join pg_database on pg_database.oid = setdatabase
-where rolname = $1
+# Undo what somebody, the role itself as well, set for all its sessions, everywhere and in single
+# databases. Their names may be in any encoding, so they never leave Postgres.
+_RESET_SETTINGS = """
+DO $do$
+DECLARE command text;
+BEGIN
+    FOR command IN
+        SELECT CASE WHEN setdatabase = 0 THEN format('ALTER ROLE %%I RESET ALL', rolname)
+            ELSE format('ALTER ROLE %%I IN DATABASE %%I RESET ALL', rolname, datname) END
+        FROM pg_db_role_setting
+        JOIN pg_roles ON pg_roles.oid = setrole
+        LEFT JOIN pg_database ON pg_database.oid = setdatabase
+        WHERE rolname = %L
+    LOOP EXECUTE command; END LOOP;
+END $do$
 """
 # Whether everybody may use a database or the schema public, and we may say who may.
 _OPEN_DATABASE = """
@@ -87,10 +104,10 @@ class Objects:
         Raises:
             ObjectsExist: it bears another mark or none, and *adopt* is not set.
         """
-        row = await self.connection.fetchrow(_LOOK_UP[kind], name)
-        if row is None:
+        is_marked = await self.connection.fetchval(_LOOK_UP[kind], name, mark)
+        if is_marked is None:
             return False
-        if row[0] != mark and not adopt:
+        if not is_marked and not adopt:
             raise ObjectsExist(
                 f"The {kind.lower()} {name} exists already and was not made for this tenant; "
                 "adopt=true takes it over."
@@ -127,11 +144,7 @@ class Objects:
 
     async def reset_settings(self, name: str) -> None:
         """Undo what was set for all sessions of the role, which could keep it from working."""
-        for [database] in await self.connection.fetch(_SETTINGS, name):
-            if database is None:
-                await self.run("ALTER ROLE %I RESET ALL", name)
-            else:
-                await self.run("ALTER ROLE %I IN DATABASE %I RESET ALL", name, database)
+        await self.run(_RESET_SETTINGS, name)
 
     async def set_search_path(self, name: str, database: str, schemas: Sequence[str]) -> None:
         """Let the role find its own schema wherever else it logs in to *database* from.
@@ -165,6 +178,16 @@ class Objects:
             if not row["is_usable"]:
                 await self.run("GRANT USAGE ON SCHEMA %I TO %I", schema, name)
 
+    async def revoke_all(self, kind: str, name: str, other: str) -> None:
+        """Take everything of the database or schema *name* from the role *other*, or `PUBLIC`.
+
+        What that role passed on is taken back as well.
+        """
+        if other == "PUBLIC":
+            await self.run(f"REVOKE ALL ON {kind} %I FROM PUBLIC CASCADE", name)
+        else:
+            await self.run(f"REVOKE ALL ON {kind} %I FROM %I CASCADE", name, other)
+
     async def close_to_public(self, database: str) -> None:
         """Leave everybody nothing of *database*, which this connection is in, that we may take.
 
@@ -187,5 +210,5 @@ class Objects:
 
     async def disable_login(self, name: str, *, mark: str) -> None:
         """Take the role's login away, if it is marked as ours."""
-        if await self.connection.fetchval(_ROLE_MARK, name) == mark:
+        if await self.connection.fetchval(_ROLE_MARK, name, mark):
             await self.run("ALTER ROLE %I NOLOGIN", name)

@@ -1,0 +1,125 @@
+"""Names and settings that others chose in another encoding blind no check and stop no change."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from app.domain.isolation import Check, Severity, checks_of
+from app.domain.tenant import PoolStrategy
+from app.pools.isolation import inspection
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.postgres import Database
+from tests.isolation.test_openings import look
+
+# In LATIN1 no UTF-8: a database, roles, a comment and settings of the whole cluster.
+FOREIGN = (
+    'CREATE DATABASE "gr\\u00f6\\u00dfe" TEMPLATE template0',
+    'REVOKE CONNECT, TEMPORARY ON DATABASE "gr\\u00f6\\u00dfe" FROM PUBLIC',
+    'CREATE ROLE "poolkeeper_gr\\u00f6\\u00dfe"',
+    'GRANT CONNECT ON DATABASE "gr\\u00f6\\u00dfe" TO tenant_one',
+    'GRANT "poolkeeper_gr\\u00f6\\u00dfe" TO tenant_one',
+    "COMMENT ON ROLE \"poolkeeper_gr\\u00f6\\u00dfe\" IS '\\u00fcber alles'",
+    "ALTER ROLE tenant_one SET poolkeeper.motto = '\\u00fc'",
+    "ALTER ROLE tenant_one IN DATABASE \"gr\\u00f6\\u00dfe\" SET poolkeeper.motto = '\\u00fc'",
+    "COMMENT ON DATABASE tenant_big IS '\\u00fcber \\\\ alles'",
+    'GRANT CONNECT ON DATABASE tenant_big TO "poolkeeper_gr\\u00f6\\u00dfe"',
+)
+
+
+def plain(statement: str) -> str:
+    return statement.encode().decode("unicode_escape")
+
+
+@asynccontextmanager
+async def latin1(server: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A connection into a database in LATIN1; its names there are others' trouble."""
+    async with server.connected() as admin:
+        await admin.execute(
+            "CREATE DATABASE latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
+        )
+        try:
+            await admin.execute("REVOKE CONNECT, TEMPORARY ON DATABASE latin1 FROM PUBLIC")
+            async with replace(server, database="latin1").connected() as connection:
+                yield connection
+        finally:
+            await admin.execute("DROP DATABASE latin1 WITH (FORCE)")
+
+
+async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8(
+    control: Control, postgres_server: Database
+) -> None:
+    await control.tenant("one")
+    await control.tenant("big", PoolStrategy.PER_DATABASE)
+    await control.tenant("small", PoolStrategy.SHARED)
+    async with latin1(postgres_server) as foreign:
+        try:
+            for statement in FOREIGN:
+                await foreign.execute(plain(statement))
+            found = await look(control)
+            assert found == {
+                "one": {
+                    Check.MEMBERSHIPS: Severity.WARNING,
+                    Check.OTHER_DATABASES: Severity.CRITICAL,
+                    Check.SETTINGS: Severity.WARNING,
+                },
+                "big": {Check.CLOSED_TO_OTHERS: Severity.WARNING},
+                "small": {},
+            }
+            report = control.manager.account("one").isolation
+            assert report is not None
+            assert any(r"gr\xf6\xdfe" in finding.detail for finding in report.findings)
+            # What was set is undone, wherever that was.
+            assert Check.SETTINGS not in (await look(control))["one"]
+            await control.tenant("another")
+            await control.tenant("another-big", PoolStrategy.PER_DATABASE)
+            await control.provisioning.provision("one", PERSON)
+            assert await control.checker.run_once()
+        finally:
+            await foreign.execute(plain('DROP DATABASE "gr\\u00f6\\u00dfe"'))
+            await foreign.execute(plain('DROP OWNED BY "poolkeeper_gr\\u00f6\\u00dfe"'))
+            await foreign.execute(plain('DROP ROLE "poolkeeper_gr\\u00f6\\u00dfe"'))
+
+
+@pytest.mark.parametrize("query", ["_DATABASES", "_PUBLIC_MAY_CREATE", "_RELATIONS", "_DEFINERS"])
+async def test_a_look_that_fails_is_told_with_its_reason_and_the_others_go_on(
+    control: Control, monkeypatch: pytest.MonkeyPatch, query: str, database: Database
+) -> None:
+    await control.tenant("one")
+    await control.tenant("small", PoolStrategy.SHARED)
+    broken = "SELECT 1 / 0 WHERE $1::text IS NOT NULL OR true"
+    if query == "_DATABASES":
+        broken = broken.replace("text", "text[]")
+    elif query == "_PUBLIC_MAY_CREATE":
+        broken = "SELECT 1 / 0"
+    else:
+        broken = broken.replace("text", "oid")
+    monkeypatch.setattr(inspection, query, broken)
+    async with database.connected() as admin:
+        await admin.execute("GRANT USAGE ON SCHEMA tenant_one TO PUBLIC")
+    found = await look(control)
+    assert found["one"].pop(Check.CLOSED_TO_OTHERS) is Severity.CRITICAL
+    severities = {severity for each in found.values() for severity in each.values()}
+    assert severities == {Severity.NOT_CHECKED}
+    report = control.manager.account("small").isolation
+    assert report is not None
+    assert all("division by zero" in finding.detail for finding in report.findings)
+
+
+async def test_a_tenant_that_cannot_be_looked_at_hides_no_other(
+    control: Control, monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    for name in ("one", "odd", "three"):
+        await control.tenant(name)
+    odd = inspection._ROLES.replace(
+        "rolcanlogin as can_login",
+        "rolcanlogin and 1 / (ours.rolname <> 'tenant_odd')::int = 1 as can_login",
+    )
+    monkeypatch.setattr(inspection, "_ROLES", odd)
+    async with database.connected() as admin:
+        await admin.execute("ALTER ROLE tenant_three NOLOGIN")
+    found = await look(control)
+    assert found["odd"] == dict.fromkeys(checks_of(PoolStrategy.PER_TENANT), Severity.NOT_CHECKED)
+    assert (found["one"], found["three"]) == ({}, {Check.ROLE: Severity.WARNING})
