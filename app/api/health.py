@@ -179,4 +179,11 @@ def _servers(service: Service) -> Check:
     detail = f"{len(servers) - len(away)} of {len(servers)} available."
     if away:
         detail += f" Unavailable: {', '.join(away)}."
-    return Check(name="servers", ok=not away, required=False, detail=detail)
+    strained = [
+        f"{name}: {servers[name].last_error}"
+        for name in sorted(servers)
+        if servers[name].is_strained
+    ]
+    if strained:
+        detail += f" Serving, but opening no new connections: {' '.join(strained)}"
+    return Check(name="servers", ok=not (away or strained), required=False, detail=detail)

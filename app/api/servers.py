@@ -71,7 +71,10 @@ class ServerView(BaseModel):
     max_connections: int | None
     budget: ServerBudget
     pools: list[ServerPool]
-    last_error: str | None = Field(description="Why it cannot be reached, or could not.")
+    last_error: str | None = Field(
+        description="Why it is unavailable or, while it is available, why no new connection can be "
+        "opened: open ones go on. Null when all is well."
+    )
 
 
 class ServerList(BaseModel):

@@ -144,9 +144,10 @@ class TenantPool(LendingPool):
             return
 
     @property
-    def is_lending(self) -> bool:
-        """Whether somebody holds one of its connections, and it is not known to be gone."""
-        return any(connection.is_connected() for connection in self._roster.lent)
+    def is_in_use(self) -> bool:
+        """Whether a connection not known to be gone is lent, or being checked."""
+        in_use = self._roster.lent | self._roster.checking
+        return any(connection.is_connected() for connection in in_use)
 
     async def answers(self) -> bool:
         """Test the idle connection used last; whether there is one, and it answers."""

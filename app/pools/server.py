@@ -38,6 +38,7 @@ from app.pools.gate import ConnectGate
 from app.pools.lag import LoopLag
 from app.pools.server_limits import ServerLimits
 from app.pools.server_pool import ServerPool
+from app.pools.unended import UnendedBackends, end_backend
 
 # One for provisioning and the like, one for asking how the server is, and one that stays open.
 ADMIN_CONNECTIONS = 3
@@ -49,18 +50,7 @@ _LONGEST_BACKOFF = 5.0
 _STARVED_SHARE = 0.25
 # So many pools, those that were served last, are asked whether their connections still work.
 _WITNESSES = 5
-
-# The user is compared too: the number may belong to somebody else's back-end by now.
-_END_BACKEND = """
-select pg_terminate_backend(pid, 500) from pg_stat_activity where pid = $1 and usename = $2
-"""
-
-_END_BACKEND_LATER = """
-select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and usename = $2
-"""
-_STILL_THERE = "select pid, usename from pg_stat_activity where pid = any($1::int[])"
-_END_LOOKS = 20
-_END_PAUSE = 0.05
+_WITNESS_PAUSE = 0.05
 
 # What others created must not stand before what we mean, nor a database choose who we are.
 _ADMIN_SETTINGS = {"search_path": "pg_catalog, pg_temp", "role": "none"}
@@ -119,8 +109,9 @@ class Server:
         self._connect_gate = ConnectGate(max_connecting)
         self._admin_gate = asyncio.Semaphore(1)
         self._contact_gate = asyncio.Lock()
+        self._judging = asyncio.Lock()
         self._pools: set[ServerPool] = set()
-        self._unended: dict[int, str] = {}
+        self._unended = UnendedBackends()
         self._probe: asyncio.Task[None] | None = None
         self._doubt: asyncio.Task[None] | None = None
         self.lag = lag or LoopLag()
@@ -135,6 +126,11 @@ class Server:
     def is_available(self) -> bool:
         """Whether connections can be opened."""
         return self.state is ServerState.AVAILABLE
+
+    @property
+    def is_strained(self) -> bool:
+        """Whether open connections go on, and no other can be opened."""
+        return self.is_available and self.last_error is not None
 
     async def start(self) -> None:
         """Contact the server once; if it is away, go on trying in the background."""
@@ -234,33 +230,16 @@ class Server:
         """
         try:
             async with asyncio.timeout(_GONE_DEADLINE), self.admin() as connection:
-                while await connection.fetchval(_END_BACKEND, pid, user) is not None:
-                    pass
+                await end_backend(connection, pid, user)
         except (PoolkeeperError, TimeoutError):
             self.count_unended(pid, user)
 
     def count_unended(self, pid: int, user: str) -> None:
         """Count the back-end *pid* of *user* against the budget until it is seen to have ended."""
-        self._unended[pid] = user
+        self._unended.add(pid, user)
         self._settle_limit()
         self.doubt()
         _log.info("back-end not seen to end", server=self.name, pid=pid)
-
-    async def _end_rest(self, connection: asyncpg.Connection) -> None:
-        """End what was not seen to end, as far as that goes now."""
-        for _ in range(_END_LOOKS):
-            # More may be added while we ask: those are asked about the next time.
-            asked = dict(self._unended)
-            rows = await connection.fetch(_STILL_THERE, list(asked))
-            there = {row["pid"]: row["usename"] for row in rows}
-            for pid, user in asked.items():
-                if there.get(pid) == user:
-                    await connection.fetchval(_END_BACKEND_LATER, pid, user)
-                else:
-                    self._unended.pop(pid, None)
-            if not self._unended:
-                return
-            await asyncio.sleep(_END_PAUSE)
 
     def lost(self, error: Unavailable) -> None:
         """The server cannot be reached: tell its pools, and probe until it is back."""
@@ -292,22 +271,22 @@ class Server:
 
     async def refresh(self) -> None:
         """Read the limits again, for they may have changed; if that fails, judge the server."""
-        if not self.is_available:
-            return
-        generation, began = self.generation, monotonic()
-        try:
-            await self._contact()
-        except ServerFull as error:
-            self._strained(error)
-        except Unavailable as error:
-            works = await self._works(error, began)
-            # Another contact may have told more meanwhile.
-            if generation != self.generation or self._was_starved(error, began):
+        async with self._judging:
+            if not self.is_available:
                 return
-            if works:
+            began = monotonic()
+            try:
+                await self._contact()
+            except ServerFull as error:
                 self._strained(error)
-            else:
-                self.lost(error)
+            except Unavailable as error:
+                works = await self._works(error, began)
+                if self._was_starved(error, began):
+                    return
+                if works:
+                    self._strained(error)
+                else:
+                    self.lost(error)
 
     def _strained(self, error: Unavailable) -> None:
         """Nothing can be opened, and what is open works."""
@@ -318,15 +297,21 @@ class Server:
     async def _works(self, error: Unavailable, since: float) -> bool:
         """Whether connections that were fine still are, although the admin contact failed.
 
-        A lease that came back since the contact began is an answer. What a lease still does we
-        cannot ask: it counts only where the failure says nothing about the server.
+        An idle one is asked; a lease that comes back clean is an answer too, and is waited for as
+        long as a login may take. One that does not come back counts only where the failure says
+        nothing about the server.
         """
-        pools = sorted(self._pools, key=lambda pool: pool.answered_at, reverse=True)
-        return (
-            any(await asyncio.gather(*(pool.answers() for pool in pools[:_WITNESSES])))
-            or any(pool.answered_at > since for pool in pools)
-            or (isinstance(error, ConnectFailed) and any(pool.is_lending for pool in pools))
-        )
+        deadline = monotonic() + self._connect_timeout
+        while True:
+            pools = sorted(self._pools, key=lambda pool: pool.answered_at, reverse=True)
+            if any(await asyncio.gather(*(pool.answers() for pool in pools[:_WITNESSES]))):
+                return True
+            if any(pool.answered_at > since for pool in pools):
+                return True
+            is_busy = any(pool.is_in_use for pool in pools)
+            if not is_busy or monotonic() >= deadline:
+                return is_busy and isinstance(error, ConnectFailed)
+            await asyncio.sleep(_WITNESS_PAUSE)
 
     def _was_starved(self, error: Unavailable, began: float) -> bool:
         """Whether an attempt ran out of time because our own loop did not run."""
@@ -360,7 +345,7 @@ class Server:
                 async with asyncio.timeout(self._connect_timeout):
                     with driver.translated():
                         limits = await ServerLimits.read(connection)
-                        await self._end_rest(connection)
+                        await self._unended.end(connection)
             except TimeoutError as error:
                 raise ServerUnavailable("The server does not answer.") from error
             finally:

@@ -15,8 +15,8 @@ class ServerPool(Claimant, Protocol):
     """When a lease last came back clean, in monotonic seconds."""
 
     @property
-    def is_lending(self) -> bool:
-        """Whether somebody holds one of its connections, and it is not known to be gone."""
+    def is_in_use(self) -> bool:
+        """Whether a connection not known to be gone is lent, or being checked."""
 
     async def answers(self) -> bool:
         """Test the idle connection used last; whether there is one, and it answers."""

@@ -74,11 +74,10 @@ async def first_success(
                 break
         raise max(errors, key=_weight)
     finally:
+        # Not waited for: whoever cancels that would lose the connection that is returned.
         for task in running:
             task.add_done_callback(_hang_up)
             task.cancel()
-        if running:
-            await asyncio.wait(running)
 
 
 def _hang_up(task: asyncio.Task[asyncpg.Connection]) -> None:

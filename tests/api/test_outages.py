@@ -114,8 +114,12 @@ async def test_a_server_that_is_gone_is_told_at_once_and_heals_by_itself(
     for url in (acme, beta):
         told = problem(await api.query(url, "select 1"), 503, "server-unavailable")
         assert told["retryable"] is True
-    shown = ok(await client.get("/v1/servers/local"))
-    assert (shown["state"], bool(shown["last_error"])) == ("unavailable", True)
+
+    async def lost() -> bool:
+        shown = ok(await client.get("/v1/servers/local"))
+        return (shown["state"], bool(shown["last_error"])) == ("unavailable", True)
+
+    await eventually(lost, deadline=20)
     problem(await client.post(f"{beta}/provision"), 503, "server-unavailable")
     wished = ok(await client.put(f"{beta}/pool", json={"min_size": 1}), 201)
     assert (wished["open"], wished["size"]) == (True, 0)
@@ -130,6 +134,38 @@ async def test_a_server_that_is_gone_is_told_at_once_and_heals_by_itself(
     await eventually(lambda: _size(api, "beta") == 1)
     shown = ok(await client.get("/v1/servers/local"))
     assert (shown["state"], shown["last_error"]) == ("available", None)
+
+
+async def test_a_server_that_takes_no_new_connection_serves_on_and_says_so(
+    proxied: Proxied,
+) -> None:
+    api, client = proxied.api, proxied.api.client
+    acme, beta = await api.tenant("acme"), await api.tenant("beta")
+    assert await api.value(acme, "select 1") == 1
+    proxied.server.refuse()
+    told = problem(await api.query(beta, "select 1"), 503, "server-unavailable")
+    assert "cannot be reached" in told["detail"]
+
+    async def shown() -> bool:
+        server = ok(await client.get("/v1/servers/local"))
+        assert server["state"] == "available"
+        return bool(server["last_error"])
+
+    await eventually(shown, deadline=20)
+    [check] = [
+        each for each in ok(await client.get("/readyz"))["checks"] if each["name"] == "servers"
+    ]
+    assert not check["ok"]
+    assert "opening no new connections: local: The server cannot be reached" in check["detail"]
+    assert await api.value(acme, "select 1") == 1
+
+    await proxied.server.pass_through()
+
+    async def heals() -> bool:
+        assert ok(await client.get("/v1/servers/local"))["state"] == "available"
+        return (await api.query(beta, "select 1")).status_code == 200
+
+    await eventually(heals, deadline=20)
 
 
 async def test_a_tenant_deleted_without_its_server_is_finished_when_that_is_back(

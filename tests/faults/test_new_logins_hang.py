@@ -77,3 +77,33 @@ async def test_who_has_only_idle_connections_that_do_not_answer_loses_the_server
     await eventually(lambda: behind.servers["local"].is_available)
     await use(behind, "new")
     await use(behind, "working")
+
+
+async def test_a_lease_that_comes_back_meanwhile_shows_that_the_server_works(
+    behind: TenantPoolManager, fault_proxy: FaultProxy
+) -> None:
+    server = behind.servers["local"]
+    async with behind.lease("working"), behind.lease("working"):
+        fault_proxy.refuse()
+        with pytest.raises(ServerUnavailable, match="cannot be reached"):
+            await use(behind, "new")
+        await eventually(server._judging.locked)
+    await eventually(lambda: server.last_error, deadline=10)
+    assert server.is_available
+    await use(behind, "working")
+    await fault_proxy.pass_through()
+
+
+async def test_a_server_whose_leases_all_hang_is_lost(
+    behind: TenantPoolManager, fault_proxy: FaultProxy
+) -> None:
+    async with behind.lease("working", transaction=False) as connection:
+        async with behind.lease("working", transaction=False):
+            fault_proxy.black_hole()
+            with pytest.raises(Unavailable):
+                await use(behind, "new")
+            await eventually(lambda: not behind.servers["local"].is_available, deadline=10)
+            await fault_proxy.pass_through()
+        assert await connection.fetchval("SELECT 42") == 42
+    await eventually(lambda: behind.servers["local"].is_available, deadline=10)
+    await use(behind, "working")

@@ -1,12 +1,16 @@
 """Who gets a connection and when: order, limits, and nothing lost on the way."""
 
 import asyncio
+import errno
 
+import asyncpg
 import pytest
 
-from app.domain.errors import PoolSaturated, PoolTimeout
+from app.domain.errors import PoolSaturated, PoolTimeout, Unavailable
 from app.domain.tenant import PoolStrategy
+from app.pools import driver
 from app.pools.account import TenantAccount
+from app.pools.driver import Login
 from app.pools.pool import TenantPool
 from tests.fixtures.pools import Bench, account, finished, lent
 from tests.fixtures.waiting import eventually
@@ -225,3 +229,42 @@ async def test_a_pool_tells_its_state_in_one_line(bench: Bench) -> None:
     assert repr(pool) == (
         "<TenantPool acme ready: 0 active, 0 idle, 0 connecting, 0 closing of 4; 0 waiting>"
     )
+
+
+async def test_a_connection_that_breaks_between_login_and_use_gives_its_place_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[asyncpg.Connection] = []
+    really_connect = driver.connect
+
+    async def breaking(login: Login, *, timeout: float) -> asyncpg.Connection:
+        connection = await really_connect(login, timeout=timeout)
+        opened.append(connection)
+        connection.terminate()
+        return connection
+
+    monkeypatch.setattr(driver, "connect", breaking)
+    pool, acme = bench.pool(1), account()
+    with pytest.raises(Unavailable):
+        await pool.acquire(acme, 5)
+    assert opened
+    await eventually(lambda: bench.server.budget.used == pool._roster.open)
+    monkeypatch.setattr(driver, "connect", really_connect)
+    async with lent(pool, acme):
+        assert bench.server.budget.used == 1
+
+
+async def test_a_socket_that_takes_no_option_gives_its_place_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(raw: asyncpg.Connection) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not on this socket")
+
+    pool, acme = bench.pool(1), account()
+    with monkeypatch.context() as patch:
+        patch.setattr("app.pools.connection._notice_silence", refuse)
+        with pytest.raises(Unavailable):
+            await pool.acquire(acme, 5)
+        await eventually(lambda: bench.server.budget.used == pool._roster.open)
+    async with lent(pool, acme):
+        assert bench.server.budget.used == 1
