@@ -25,6 +25,7 @@ class Closed(StrEnum):
     SEND_TIMEOUT = "send_timeout"
     MADE_ROOM = "made_room"
     REFUSED = "refused"
+    MALFORMED = "malformed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,11 @@ class Clients:
     def serving(self) -> int:
         """How many of them have a complete request that is not answered yet."""
         return len(self._all) - len(self._waiting)
+
+    @property
+    def most(self) -> int:
+        """How many there may be at this moment."""
+        return self._most()
 
     @property
     def is_overloaded(self) -> bool:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -31,7 +32,12 @@ from app.short_collections import short_collections
 _BACKLOG = 2048
 _ACCEPTED_AT_ONCE = 16
 _TICKS_A_SECOND = 10
+# Fewer are soon used up by dashboards and callers.
+_FEW_CLIENTS = 200
+_MALFORMED = "Invalid HTTP request received."
 _CUT_OFF = "The service is stopping; what became of the request is unknown."
+
+_log = structlog.get_logger(__name__)
 
 Serving = Callable[[uvicorn.Server], Coroutine[None, None, None]]
 
@@ -67,7 +73,7 @@ def run(
     )
     server = Server(config, app, clients)
     last_words.are_said_by(server)
-    with short_collections(), signals_end_cleanly(), _refusal_said_once(app):
+    with short_collections(), signals_end_cleanly(), _said_by_us(app):
         try:
             asyncio.run(serving(server))
         except SystemExit:  # uvicorn's way to say that it did not start; it has logged why
@@ -91,6 +97,12 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, with the kernel's queue longer than what is accepted at once."""
         await super().startup(sockets)
+        most = self._clients.most
+        if most < _FEW_CLIENTS:
+            _log.warning("few open files are allowed", http_connections=most)
+        service = getattr(self._app.state, "service", None)
+        if service is not None:
+            service.streams.leave_room(most // 2)
         for server in self.servers:
             for listener in server.sockets:
                 with listener.dup() as same:
@@ -160,18 +172,24 @@ def _most_clients(app: FastAPI, limits: ClientLimits, descriptors: int) -> int:
 
 
 @contextmanager
-def _refusal_said_once(app: FastAPI) -> Iterator[None]:
-    """What the application says in a sentence, uvicorn would repeat as a traceback."""
+def _said_by_us(app: FastAPI) -> Iterator[None]:
+    """Keep out of the log what the service tells otherwise.
 
-    def is_no_repetition(record: logging.LogRecord) -> bool:
-        return not (hasattr(app.state, "refusal") and record.getMessage().startswith("Traceback"))
+    The application's refusal to start, which uvicorn would repeat as a traceback, and malformed
+    requests: they are counted, and strangers must not fill the log.
+    """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        is_repetition = hasattr(app.state, "refusal") and message.startswith("Traceback")
+        return not (is_repetition or message == _MALFORMED)
 
     log = logging.getLogger("uvicorn.error")
-    log.addFilter(is_no_repetition)
+    log.addFilter(is_news)
     try:
         yield
     finally:
-        log.removeFilter(is_no_repetition)
+        log.removeFilter(is_news)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from app.api.framing import MOST_HEADER_BYTES
 from tests.fixtures.listening import Address, Client, connected, listening
 from tests.fixtures.waiting import eventually
 
@@ -299,3 +300,32 @@ async def test_rubbish_after_an_early_answer_ends_the_connection_quietly(
         client.writer.write(b"xyz\r\n")
         assert await client.reader.read() == b""
     assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("flood", "status"),
+    [
+        (CHUNKED + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n", 200),
+        (START + b"a:b\r\n" * 50_000 + b"\r\n", 431),
+        (START + b"a:b\r\n" + b" x\r\n" * 60_000 + b"\r\n", 431),
+    ],
+    ids=["tiny chunks", "headers", "folded headers"],
+)
+async def test_what_comes_at_once_is_parsed_in_many_turns(
+    app: Application, flood: bytes, status: int
+) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with listening(app) as address, connected(address) as client:
+        client.writer.write(flood)
+        turning = asyncio.create_task(turn())
+        assert (await client.answer())[0] == status
+        turning.cancel()
+    parsed = len(flood) if status == 200 else MOST_HEADER_BYTES
+    assert turns > parsed // 8192

@@ -34,6 +34,22 @@ def test_a_run_leaves_the_log_as_it_was() -> None:
     assert logging.getLogger("uvicorn.error").filters == before
 
 
+def test_malformed_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def meet_rubbish(_: uvicorn.Server) -> None:
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+        logging.getLogger("uvicorn.error").warning("Something else.")
+
+    run(
+        FastAPI(),
+        meet_rubbish,
+        host="127.0.0.1",
+        port=0,
+        shutdown_seconds=1,
+        limits=ClientLimits(),
+    )
+    assert caplog.messages == ["Something else."]
+
+
 def test_routes_and_document_are_made_before_the_loop_runs() -> None:
     app = FastAPI()
     made: list[bool] = []

@@ -23,6 +23,7 @@ from app.api.deps import DoorDep, Service, ServiceDep
 from app.api.exposition import encoded, gauge
 from app.api.problems import documented
 from app.api.rendered import is_stale
+from app.clients import Clients, Closed
 from app.control.self_check import oldest_check_age
 from app.domain.lock_table import Ending
 
@@ -70,7 +71,9 @@ async def metrics(
         await service.exposition.prepare(await service.snapshots.current())
     encode, content_type = choose_encoder(accept or "")
     polled = await service.exposition.newest(encode, content_type)
-    collector = ServiceCollector(service, door, abandoned=request.app.state.abandoned)
+    state = request.app.state
+    clients = getattr(state, "clients", None)
+    collector = ServiceCollector(service, door, clients, abandoned=state.abandoned)
     body = polled.removesuffix(_END) + encoded(collector, encode)
     return Response(body, headers={"Content-Type": content_type})
 
@@ -78,10 +81,16 @@ async def metrics(
 class ServiceCollector(Collector):
     """What the service says of itself, and of its servers."""
 
-    def __init__(self, service: Service, door: Door, *, abandoned: int) -> None:
-        """Read from *service*, and who was refused from *door*; so many requests were abandoned."""
+    def __init__(
+        self, service: Service, door: Door, clients: Clients | None, *, abandoned: int
+    ) -> None:
+        """Read from *service*, who was refused from *door*, and connections from *clients*.
+
+        So many requests were *abandoned*.
+        """
         self._service = service
         self._door = door
+        self._clients = clients
         self._abandoned = abandoned
 
     def collect(self) -> Iterator[Metric]:
@@ -89,6 +98,8 @@ class ServiceCollector(Collector):
         yield from self._servers()
         yield from self._advice()
         yield from self._refusals()
+        if self._clients is not None:
+            yield from self._connections(self._clients)
         yield from self._itself()
 
     def _servers(self) -> Iterator[Metric]:
@@ -161,6 +172,27 @@ class ServiceCollector(Collector):
             "Statements and uploads whose client disconnected before the answer.",
             self._abandoned,
         )
+
+    def _connections(self, clients: Clients) -> Iterator[Metric]:
+        kinds: dict[tuple[str, ...], float] = {
+            ("serving",): clients.serving,
+            ("waiting",): clients.count - clients.serving,
+            ("max",): clients.most,
+        }
+        yield gauge(
+            "poolkeeper_http_connections",
+            "Connections of HTTP clients with a whole request, without one, and their limit.",
+            ("kind",),
+            kinds,
+        )
+        closed = CounterMetricFamily(
+            "poolkeeper_http_connections_closed",
+            "Connections of HTTP clients that the service closed before their clients did.",
+            labels=("reason",),
+        )
+        for reason in Closed:
+            closed.add_metric((reason,), clients.closed[reason])
+        yield closed
 
     def _itself(self) -> Iterator[Metric]:
         service = self._service

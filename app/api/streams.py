@@ -40,6 +40,10 @@ class Streams:
         self._rendered_of: Snapshot | None = None
         self._rendered: dict[frozenset[str] | None, bytes] = {}
 
+    def leave_room(self, most: int) -> None:
+        """Let no more than *most* follow: others need connections, too."""
+        self._most = min(self._most, most)
+
     def enter(self, caller: Caller) -> None:
         """Count one more, who has to `leave`.
 

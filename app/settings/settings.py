@@ -219,7 +219,7 @@ class Settings(BaseSettings):
 
     max_streams: int = Field(default=1000, ge=0, le=100_000)
     """Most programs and pages that may follow the statistics at a time; 1000, some 60 MB if
-    none of them reads what it is sent."""
+    none of them reads what it is sent. Half of the HTTP connections at most."""
 
     stats_window_seconds: Seconds = 300.0
     """Rolling window of the percentiles; 300 s forgets a burst within minutes."""

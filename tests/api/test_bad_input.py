@@ -37,7 +37,7 @@ async def put(
         "a.b",
         "a b",
         "a" * 49,
-        "a" * 60_000,
+        "a" * 8000,
         "%00",
         "a%00",
         "acme%0A",
@@ -67,7 +67,7 @@ async def test_a_path_that_is_none_is_not_found(standing_api: Api, path: str) ->
 
 async def test_a_long_path_comes_back_short_and_printable(standing_api: Api) -> None:
     told = problem(
-        await standing_api.client.get("/v1/nothing/%E2%80%AE" + "x" * 60_000), 404, "not-found"
+        await standing_api.client.get("/v1/nothing/%E2%80%AE" + "x" * 8000), 404, "not-found"
     )
     assert len(told["instance"]) == 200
     assert told["instance"].isprintable()

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 
 from app import __version__
 from app.api import rendered
+from app.clients import ClientLimits, Clients, Closed
 from app.domain.errors import PoolTimeout
 from tests.fixtures.app import Api, ok, serving
 from tests.fixtures.postgres import Database
@@ -188,3 +189,13 @@ async def test_scrapers_that_ask_for_openmetrics_get_it(api: Api) -> None:
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     names = {family.name for family in open_families(response.text)}  # type: ignore[no-untyped-call]
     assert {"db_client_connection_timeouts", "poolkeeper_build_info"} <= names
+
+
+async def test_connections_of_clients_are_counted_where_there_are_any(api: Api) -> None:
+    limits = ClientLimits()
+    api.app.state.clients = clients = Clients(limits, lambda: 500)
+    clients.closed[Closed.MADE_ROOM] = 3
+    samples = await scraped(api)
+    assert value(samples, "poolkeeper_http_connections", kind="max") == 500
+    assert value(samples, "poolkeeper_http_connections", kind="serving") == 0
+    assert value(samples, "poolkeeper_http_connections_closed_total", reason="made_room") == 3
