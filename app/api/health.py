@@ -186,4 +186,9 @@ def _servers(service: Service) -> Check:
     ]
     if strained:
         detail += f" Serving, but opening no new connections: {' '.join(strained)}"
-    return Check(name="servers", ok=not (away or strained), required=False, detail=detail)
+    locked = sorted(
+        name for name, server in servers.items() if server.limits and server.limits.read_only
+    )
+    if locked:
+        detail += f" Read-only (default_transaction_read_only is on): {', '.join(locked)}."
+    return Check(name="servers", ok=not (away or strained or locked), required=False, detail=detail)

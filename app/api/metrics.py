@@ -118,6 +118,15 @@ class ServiceCollector(Collector):
         up: Counter[tuple[str, ...]] = Counter(
             {(name,): int(server.is_available) for name, server in servers.items()}
         )
+        yield gauge(
+            "poolkeeper_server_read_only",
+            "Whether the server takes no writes, by its default_transaction_read_only.",
+            ("server",),
+            {
+                (name,): int(server.limits is not None and server.limits.read_only)
+                for name, server in servers.items()
+            },
+        )
         guards = self._service.lock_guards.items()
         yield gauge(
             "poolkeeper_server_lock_table_ratio",

@@ -27,6 +27,7 @@ _EXAMPLE: dict[str, Any] = {
     "state": "available",
     "version": "18.6",
     "max_connections": 100,
+    "read_only": False,
     "budget": {"limit": 84, "used": 3, "kept_free": 16, "contended": False},
     "pools": [
         {"pool_id": "acme", "state": "ready", "size": 3, "idle": 1, "active": 2, "waiting": 0}
@@ -69,6 +70,11 @@ class ServerView(BaseModel):
     state: ServerState
     version: str | None = Field(description="Of Postgres; null before the first contact.")
     max_connections: int | None
+    read_only: bool | None = Field(
+        description="Whether the server takes no writes: `default_transaction_read_only` was set "
+        "for it, its database, all roles or the service's, as hosters do while a disk is full. "
+        "Null before the first contact."
+    )
     budget: ServerBudget
     pools: list[ServerPool]
     last_error: str | None = Field(
@@ -126,6 +132,7 @@ def _show(service: Service, server: Server, caller: Caller) -> ServerView:
         state=server.state,
         version=limits.version if limits else None,
         max_connections=limits.max_connections if limits else None,
+        read_only=limits.read_only if limits else None,
         budget=ServerBudget(
             limit=budget.limit,
             used=budget.used,

@@ -20,6 +20,7 @@ OLDEST_VERSION = 14
 """PostgreSQL's; see docs/operations.md."""
 
 _INSUFFICIENT_PRIVILEGE = "42501"
+_READ_ONLY = "25006"
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # By SQLSTATE, while logging in.
 _LOGIN_REASONS = {
@@ -72,6 +73,8 @@ def login_reason(error: BaseException) -> str | None:
     """Why nobody was let in, or nothing answered; None where that cannot be said."""
     match error:
         case DBAPIError():
+            if getattr(_cause(error), "sqlstate", None) == _READ_ONLY:
+                return "it takes no writes (a standby, or default_transaction_read_only is on)"
             return login_reason(_cause(error)) if is_of_login(error) else None
         case asyncpg.PostgresError():
             return _LOGIN_REASONS.get(str(error.sqlstate))

@@ -9,6 +9,8 @@ import asyncio
 from dataclasses import dataclass
 from time import monotonic
 
+import structlog
+
 from app.control.self_check import SelfCheck
 from app.control.turn import next_turn
 from app.pools.manager import TenantPoolManager
@@ -17,6 +19,8 @@ from app.pools.pool import TenantPool
 _AT_A_TIME = 16
 # After so many pools the loop gets a turn.
 _SLICE = 500
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,7 @@ class Checker:
         self._manager = manager
         self._self_check = self_check
         self._gate = asyncio.Semaphore(_AT_A_TIME)
+        self._read_only: set[str] = set()
 
     async def run_once(self) -> HealthReport:
         """Test what was not tested for a check interval."""
@@ -43,10 +48,23 @@ class Checker:
             group.create_task(self._self_check.run_once(), name="check: isolation")
             for server in self._manager.servers.values():
                 group.create_task(server.refresh(), name=f"check: server {server.name}")
+        self._tell_read_only()
         results = due.result()
         return HealthReport(
             tested=sum(tested for tested, _ in results), failed=sum(failed for _, failed in results)
         )
+
+    def _tell_read_only(self) -> None:
+        """Log which servers take no writes any more, and which do again."""
+        servers = self._manager.servers.items()
+        locked = {name for name, server in servers if server.limits and server.limits.read_only}
+        for name in locked - self._read_only:
+            _log.warning(
+                "server takes no writes", server=name, setting="default_transaction_read_only"
+            )
+        for name in self._read_only - locked:
+            _log.info("server takes writes again", server=name)
+        self._read_only = locked
 
     async def _check_due(self) -> list[tuple[int, int]]:
         due: list[TenantPool] = []

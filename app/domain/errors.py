@@ -24,7 +24,7 @@
     ├── LeaseLost                    what became of the request is unknown
     └── Unavailable                  not now: nothing of this request was done, so try again
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
-        ├── ServerUnavailable · ServerFull · ConnectFailed · TenantLoginFailed
+        ├── ServerUnavailable · ServerFull · ServerReadOnly · ConnectFailed · TenantLoginFailed
         ├── CatalogUnavailable · QueryTimeout · SchemaChanged
         ├── TooManyStreams
         ├── RequestInFlight          this repetition did nothing; the first request goes on
@@ -315,6 +315,12 @@ class ConnectFailed(Unavailable):
     """No connection can be opened right now; those that are open go on working."""
 
     code = "connect-failed"
+
+
+class ServerReadOnly(Unavailable):
+    """The database server takes no writes: default_transaction_read_only is on there."""
+
+    code = "server-read-only"
 
 
 class TenantLoginFailed(Unavailable):

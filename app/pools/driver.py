@@ -18,6 +18,7 @@ from app.domain.errors import (
     ConnectFailed,
     ProvisioningFailed,
     ServerFull,
+    ServerReadOnly,
     ServerUnavailable,
     StatementConflict,
     StatementFailed,
@@ -154,6 +155,8 @@ def translated_administration() -> Iterator[None]:
         raise ServerUnavailable(
             f"The server cannot be reached ({type(error).__name__})."
         ) from error
+    except asyncpg.ReadOnlySQLTransactionError as error:
+        raise ServerReadOnly from error
     except asyncpg.PostgresError as error:
         raise ProvisioningFailed(f"Postgres refused: {sentence(error)}") from error
     except UnicodeDecodeError as error:

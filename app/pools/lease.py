@@ -15,7 +15,7 @@ of that round trip's beginning, always after its borrower asked.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from types import TracebackType
 from typing import Protocol
@@ -29,6 +29,7 @@ from app.domain.errors import (
     PoolTimeout,
     ReadOnly,
     SchemaMissing,
+    ServerReadOnly,
     ServerUnavailable,
     StatementEndedLease,
     StatementFailed,
@@ -48,7 +49,8 @@ RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
-# Said outright, for a role may have made read-only its default.
+# Said outright, for a role may have made read-only its default: a tenant's role, or the owner of
+# its database, is no hoster. What a hoster sets is seen by the admin, see `ServerLimits`.
 _BEGIN = "BEGIN READ WRITE"
 # What begin and cleanup may take, in seconds, before the connection counts as broken.
 _BEGIN_DEADLINE = 2.0
@@ -97,6 +99,7 @@ class Lease:
         PoolTimeout, PoolSaturated, PoolLimitReached, PoolDraining, ServerUnavailable: try again.
         SchemaMissing: the tenant must be provisioned again first.
     Raises on leaving:
+        ServerReadOnly: the work writes, and the server takes no writes now.
         TooManyLocks: we ended the work, for it filled the server's lock table.
         StatementFailed: the commit was refused; nothing was stored.
         StatementEndedLease: the work left the lease's transaction or context; a transaction still
@@ -108,6 +111,7 @@ class Lease:
     __slots__ = (
         "_account",
         "_connection",
+        "_is_locked",
         "_isolation",
         "_pool",
         "_source",
@@ -139,18 +143,22 @@ class Lease:
         self._isolation = isolation
         self._terms = terms
         self._timeout = timeout
+        self._is_locked = False
 
     async def __aenter__(self) -> asyncpg.Connection:
         """Borrow a connection that has proved to work, inside the tenant's context."""
         borrower = Borrower()
         asked_at = monotonic()
         deadline = asked_at + self._timeout
-        first = opening(self._isolation, self._account.tenant.spec, self._terms)
-        # What is run without a transaction no rollback would undo.
-        ahead = first if self._terms.transaction else ""
         while True:
             remaining = deadline - monotonic()
             pool = await self._source.open_pool(self._account, remaining)
+            limits = pool.server.limits
+            if limits is not None and limits.read_only and not self._terms.read_only:
+                self._terms, self._is_locked = replace(self._terms, read_only=True), True
+            first = opening(self._isolation, self._account.tenant.spec, self._terms)
+            # What is run without a transaction no rollback would undo.
+            ahead = first if self._terms.transaction else ""
             connection = await pool.acquire(self._account, deadline - monotonic(), ahead)
             if await self._begin(pool, connection, self._missing(connection, first, asked_at)):
                 break
@@ -185,6 +193,8 @@ class Lease:
             ended = connection.ended
             connection.withdraw()
             self._pool.release(connection, reusable=clean)
+        if self._is_locked and isinstance(error, _FOUND_READ_ONLY):
+            raise ServerReadOnly from error
         if ended and _is_postgres_own(error):
             raise TooManyLocks(f"The statement was ended. {ended}", sqlstate=_CANCELLED) from error
 

@@ -11,6 +11,7 @@ select current_setting('server_version') as version,
        current_setting('max_connections')::int as max_connections,
        current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
+       current_setting('default_transaction_read_only')::bool as read_only,
        (select rolsuper from pg_roles where rolname = current_user) as superuser,
        (select substr(setting, length('search_path=') + 1)
         from pg_db_role_setting, pg_database, unnest(setconfig) as setting
@@ -21,12 +22,18 @@ select current_setting('server_version') as version,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
-    """What the server says of itself."""
+    """What the server says of itself.
+
+    Attributes:
+        read_only: whether somebody made it take no writes by default, as hosters do while a
+            disk is full: for the server, its database, all roles, or the admin's.
+    """
 
     version: str
     max_connections: int
     reserved: int
     superuser: bool
+    read_only: bool = False
     search_path: str | None = None
 
     @classmethod
