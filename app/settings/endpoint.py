@@ -28,7 +28,8 @@ class Endpoint(BaseModel):
     )
 
     host: str = Field(min_length=1)
-    """Host name or address; no default, so that nobody connects to the wrong one by silence."""
+    """Host name, address, or the directory of a Unix socket. Each address of a name is tried.
+    No default, so that nobody connects to the wrong one by silence."""
 
     port: Port = 5432
     """TCP port; 5432, as Postgres has it."""
