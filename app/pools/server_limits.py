@@ -13,10 +13,10 @@ select current_setting('server_version') as version,
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
        current_setting('default_transaction_read_only')::bool as read_only,
        (select rolsuper from pg_roles where rolname = current_user) as superuser,
-       (select substr(setting, length('search_path=') + 1)
+       (select replace(setting, '\\', '\\\\')::bytea
         from pg_db_role_setting, pg_database, unnest(setconfig) as setting
         where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
-            and setting like 'search_path=%') as search_path
+            and starts_with(setting, 'search_path=')) as search_path
 """
 
 
@@ -43,5 +43,13 @@ class ServerLimits:
         Raises:
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as asyncpg has them.
         """
-        row = await connection.fetchrow(_QUERY)
-        return cls(**dict(row or {}))
+        row = dict(await connection.fetchrow(_QUERY) or {})
+        return cls(**{**row, "search_path": _path(row["search_path"])})
+
+
+def _path(setting: bytes | None) -> str | None:
+    """The search_path of a setting; None if it was written in another encoding than UTF-8."""
+    try:
+        return setting.decode().removeprefix("search_path=") if setting is not None else None
+    except UnicodeDecodeError:
+        return None

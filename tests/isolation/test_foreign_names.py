@@ -55,9 +55,13 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
     await control.tenant("big", PoolStrategy.PER_DATABASE)
     await control.tenant("small", PoolStrategy.SHARED)
     async with latin1(postgres_server) as foreign:
+        home = control.manager.servers["local"].admin_login.database
         try:
             for statement in FOREIGN:
                 await foreign.execute(plain(statement))
+            await foreign.execute(
+                plain(f"ALTER DATABASE {home} SET search_path = 'gr\\u00f6\\u00dfe'")
+            )
             found = await look(control)
             assert found == {
                 "one": {
@@ -77,7 +81,9 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
             await control.tenant("another-big", PoolStrategy.PER_DATABASE)
             await control.provisioning.provision("one", PERSON)
             assert await control.checker.run_once()
+            assert control.manager.servers["local"].is_available
         finally:
+            await foreign.execute(f"ALTER DATABASE {home} RESET search_path")
             await foreign.execute(plain('DROP DATABASE "gr\\u00f6\\u00dfe"'))
             await foreign.execute(plain('DROP OWNED BY "poolkeeper_gr\\u00f6\\u00dfe"'))
             await foreign.execute(plain('DROP ROLE "poolkeeper_gr\\u00f6\\u00dfe"'))
