@@ -29,13 +29,20 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(self, streams: Streams, caller: Caller, events: AsyncIterator[bytes]) -> None:
-        """Send *events* to *caller*, who has entered *streams*."""
+        """Send *events* to *caller*, who is counted among *streams* meanwhile."""
         super().__init__(events)
         self._streams = streams
         self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them until either end has enough."""
+        """Send them until either end has enough.
+
+        Counted only here: a request that ends before its response begins would never leave.
+
+        Raises:
+            TooManyStreams: nothing was sent.
+        """
+        self._streams.enter(self._caller)
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -66,6 +73,5 @@ async def stream_stats(
     """
     if getattr(request.state, "is_head", False):
         return Response(media_type=EventStream.media_type)
-    service.streams.enter(caller)
     authorization = request.headers.getlist("authorization")
     return EventStream(service.streams, caller, service.streams.events(door, authorization))

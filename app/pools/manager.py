@@ -367,7 +367,11 @@ class TenantPoolManager:
     # -- end ---------------------------------------------------------------------------------
 
     async def close(self, deadline: float) -> None:
-        """Close every pool: leases get until *deadline* seconds, the rest is cut. Safe twice."""
+        """Close every pool: leases get until *deadline* seconds, the rest is cut. Safe twice.
+
+        Goes on to its end when the caller is cancelled.
+        """
         self._closed = True
-        drains = [pool.drain(deadline) for pool in list(self.pools())]
-        await asyncio.gather(*drains, *self._tasks)
+        for pool in list(self.pools()):
+            self._in_background(pool.drain(deadline), f"pool {pool.pool_id}: close")
+        await asyncio.gather(*map(asyncio.shield, self._tasks))

@@ -236,8 +236,11 @@ class Roster:
         return answered
 
     def _end_check(self, connection: PooledConnection, *, answered: bool) -> None:
+        if connection not in self.checking:
+            # Whoever waited for the check has ended it.
+            return
         now = monotonic()
-        self.checking.discard(connection)
+        self.checking.remove(connection)
         connection.checked_at = now
         if answered and self.is_current(connection, now):
             # Back among the longest unused: a check is no use.

@@ -13,6 +13,7 @@ import pytest
 
 from app.api import streams
 from app.api.caller import ANYBODY, Caller
+from app.api.stream import EventStream
 from app.domain.errors import TooManyStreams
 from tests.fixtures.app import Api, problem, serving
 from tests.fixtures.keys import Keyring
@@ -185,6 +186,13 @@ async def test_one_key_leaves_room_for_others(api: Api, monkeypatch: pytest.Monk
         api.service.streams.leave(caller)
     api.service.streams.enter(one)
     api.service.streams.leave(one)
+
+
+async def test_a_stream_that_never_begins_is_not_counted(api: Api) -> None:
+    followed = api.service.streams
+    # A request may end between its handler and its response.
+    EventStream(followed, ANYBODY, followed.events(api.app.state.door, []))
+    assert followed.open == 0
 
 
 async def test_head_is_answered_and_follows_nothing(api: Api) -> None:

@@ -231,6 +231,21 @@ async def test_closing_lets_leases_end_and_refuses_new_ones(few: TenantPoolManag
     await few.close(0)
 
 
+async def test_closing_goes_on_when_its_caller_is_gone(few: TenantPoolManager) -> None:
+    await use(few, "a")
+    async with few.lease("b") as connection:
+        assert await connection.fetchval("SELECT 42") == 42
+        closing = asyncio.create_task(few.close(20))
+        await asyncio.sleep(0)
+        # Nothing that it has started made its first step.
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert closing.cancelled()
+        assert await connection.fetchval("SELECT 42") == 42
+    budget = few.servers["local"].budget
+    await eventually(lambda: not (budget.used or few._tasks), deadline=20)
+
+
 async def test_three_hundred_tenants_fit_under_ten_pools(
     database: Database, scrub_roles: None
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from time import monotonic
 
 import pytest
 
@@ -13,7 +14,7 @@ from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from app.pools.roster import Roster
 from tests.fixtures.pools import account
-from tests.fixtures.unreal import UnrealServer
+from tests.fixtures.unreal import UnrealConnection, UnrealServer
 from tests.fixtures.waiting import eventually
 
 _NOBODY = Login(host="", port=0, user="", password="", database="")
@@ -151,3 +152,26 @@ async def test_what_ends_in_time_is_not_given_up(stage: Stage) -> None:
     await settling
     assert stage.is_left_with_nothing, stage.pool
     assert stage.server.unended == 0
+
+
+async def test_a_check_that_breaks_closes_each_connection_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await idle(stage, 3)
+    answer = asyncio.get_running_loop().create_future()
+
+    async def execute(connection: UnrealConnection, *_: object, **__: object) -> str:
+        if connection.number == 1:
+            raise LookupError
+        await answer
+        return "SELECT 1"
+
+    monkeypatch.setattr(UnrealConnection, "execute", execute)
+    with pytest.raises(LookupError):
+        await stage.roster.check(not_since=monotonic())
+    answer.set_result(None)
+    await turns(3)
+    assert (stage.roster.closing, stage.server.budget.used) == (3, 3)
+    stage.cancel_tasks()
+    await stage.roster.settle(5)
+    assert stage.is_left_with_nothing, stage.pool
