@@ -70,9 +70,9 @@ class LockGuard:
             self._known = {key: ended for key, ended in self._known.items() if key in holding}
             endings = relieve(table, limit=self._limit, known=self._known, now=monotonic())
             for holder, ending in endings.items():
-                self._known[holder.backend] = Ended(ending, monotonic())
-                if ending is not None:
-                    await self._end(table, holder, ending)
+                # What could not be ended is tried again at the next look.
+                if ending is None or await self._end(table, holder, ending):
+                    self._known[holder.backend] = Ended(ending, monotonic())
         except (Unavailable, ProvisioningFailed) as error:
             self._not_before = monotonic() + _PAUSE
             # The loss of a server is told elsewhere.
@@ -85,7 +85,8 @@ class LockGuard:
         """Let the connection go."""
         self._watch.close()
 
-    async def _end(self, table: LockTable, holder: LockHolder, ending: Ending) -> None:
+    async def _end(self, table: LockTable, holder: LockHolder, ending: Ending) -> bool:
+        """Whether there was something to end, and it is ended."""
         pid = holder.backend[0]
         reason = (
             f"It held {holder.locks} locks, and {table.share:.0%} of the lock table of server "
@@ -111,6 +112,7 @@ class LockGuard:
                     ending, pool_id, LOCK_GUARD, tenant=tenant, holder=holder, reason=reason
                 )
             )
+        return is_ended
 
     def _pool_of(self, role: str) -> tuple[str, str | None]:
         """The pool and the tenant of a role; several tenants have the shared one."""

@@ -151,11 +151,11 @@ class Cluster:
 
 
 def _locks_per_transaction(max_connections: int) -> int:
-    """A lock table for about 100,000 locks, some 40 MB, and not less than Postgres has itself.
+    """A lock table for 100,000 locks, some 40 MB, but 64 to 1024 a session; 64 is Postgres' own.
 
     Postgres plans for this many locks for each of its sessions, all of them together.
     """
-    return max(64, _LOCKS // max_connections)
+    return max(64, min(1024, _LOCKS // max_connections))
 
 
 def place_elsewhere(data_dir: Path, *, shared_root: Path) -> Path:

@@ -23,7 +23,8 @@ from app.pools import driver
 from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.server import Server
 
-_DEADLINE = 2.0
+# Long: who gives this connection up while the table is full does not get another.
+_DEADLINE = 10.0
 
 # As Postgres itself reckons (NLOCKENTS in lock.c, InitializeMaxBackends in postinit.c). From 18 on
 # there is a slot for each autovacuum worker that a reload may add.
