@@ -270,23 +270,11 @@ class Lease:
         try:
             await connection.run(statements)
             connection.begun, connection.begun_at = ahead, sent_at
-        except (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError) as error:
-            # Cancelled before the commit, or after it.
-            raise LeaseLost from error
-        except _FAILED_PROOF as error:
-            if raw.is_in_transaction():
-                raise StatementEndedLease from error
-            raise driver.refused(error) from error  # by the commit: a deferred trigger's
-        except asyncpg.InFailedSQLTransactionError as error:
-            raise StatementFailed(
-                "An earlier statement of the transaction failed; it was rolled back.",
-                sqlstate=error.sqlstate,
-            ) from error
-        except asyncpg.PostgresError as error:
-            if not schema_is_missing(error):
-                raise driver.refused(error) from error
-            self._pool.recycle()
-            return False
+        except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            if isinstance(error, asyncpg.PostgresError) and schema_is_missing(error):
+                self._pool.recycle()
+                return False
+            raise _failed_end(error, connection) from error
         finally:
             self._pool.round_trips.end(connection)
         return True
@@ -330,6 +318,30 @@ def _no_schema(account: TenantAccount) -> SchemaMissing:
         f"The schema {name} does not exist, or the role {name} may not use it: it was dropped, "
         "renamed or closed. Provision the tenant again."
     )
+
+
+def _failed_end(error: BaseException, connection: PooledConnection) -> PoolkeeperError:
+    """What became of a transaction whose end failed.
+
+    While it is open, the proof failed; otherwise its commit did, or what came after it. Code that
+    a commit runs, of deferred triggers, has a context, and may raise any SQLSTATE: those of lost
+    connections and of failed proofs too.
+    """
+    is_open = connection.raw.is_in_transaction()
+    is_rolled_back = is_open or bool(getattr(error, "context", None))
+    is_lost = isinstance(error, (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError))
+    if not isinstance(error, asyncpg.PostgresError) or not connection.is_connected():
+        return LeaseLost()
+    if is_lost and not is_rolled_back:
+        return LeaseLost()
+    if is_open and isinstance(error, _FAILED_PROOF):
+        return StatementEndedLease()
+    if is_open and isinstance(error, asyncpg.InFailedSQLTransactionError):
+        return StatementFailed(
+            "An earlier statement of the transaction failed; it was rolled back.",
+            sqlstate=error.sqlstate,
+        )
+    return driver.refused(error)
 
 
 def _is_postgres_own(error: BaseException | None) -> bool:

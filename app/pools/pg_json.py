@@ -7,21 +7,18 @@ under the settings of `statement.SETTINGS`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from json.encoder import encode_basestring
 
 from app.domain.errors import SchemaChanged
+from app.pools.pg_json_document import is_readable
 from app.pools.pg_moment import FORMS
 from app.pools.pg_types import PgType
 
 # How much text is handled in one step, and how many parts of it: about a millisecond each.
 _PIECE = 64 * 1024
 _PARTS = 1000
-# Deeper JSON, and numbers that common parsers refuse, are shown as the text that they are.
-_DEEPEST_JSON = 100
-_LONGEST_NUMBER = 4000
 
 # They stand for an escaped backslash and quote; neither can be in a text of Postgres'.
 _BACKSLASH, _QUOTE = "\0", "\ud800"
@@ -38,9 +35,8 @@ _INTEGERS_TO_JSON = str.maketrans("{}NUL", "[]nul")
 _BOOLS_TO_JSON = str.maketrans(
     {"{": "[", "}": "]", "N": "n", "U": "u", "L": "l", "t": "true", "f": "false"}
 )
+_END_OF_BARE, _END_OF_BOX = re.compile("[{},]"), re.compile("[{};]")
 _NUMBER_IN_BRACKETS = re.compile(r"[^\[\],]++")
-# Outside of its strings, what there is to look at in JSON.
-_MARK = re.compile(r'["\[\]{}]|[-0-9][-+.0-9eE]*+')
 
 
 def to_json(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
@@ -57,12 +53,19 @@ def to_json(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
         yield from _multirange(text, kind, out)
     elif kind.shape == "range":
         yield from _string(_range(text, kind), out)
-    elif kind.oid in _JSON:
-        yield from _document(text, out)
-    elif (simple := _SIMPLE.get(kind.oid)) is not None:
-        out.append(simple(text))
+    elif (form := _form(kind)) is not None and len(text) <= _PIECE:
+        out.append(form(text))
+    elif kind.oid in _JSON and (yield from is_readable(text)):
+        out.append(text)
     else:
         yield from _string(text, out)
+
+
+def _form(kind: PgType) -> Callable[[str], str] | None:
+    """What makes JSON of a short text of this type, if that is a matter of one call."""
+    if kind.shape != "scalar" or kind.oid in _JSON:
+        return None
+    return _SIMPLE.get(kind.oid, encode_basestring)
 
 
 def _string(text: str, out: list[str]) -> Iterator[None]:
@@ -90,7 +93,7 @@ def _array(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
     if text == "{}":
         out.append("[]")
         return
-    if len(text) > _PIECE and (table := _table(text, element)):
+    if len(text) > _PIECE and (table := (yield from _table(text, element))):
         for at in range(0, len(text), _PIECE):
             out.append(text[at : at + _PIECE].translate(table))
             yield
@@ -99,15 +102,13 @@ def _array(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
         yield from _plain(text, out)
         return
     if "\\" in text:
-        text = text.replace("\\\\", _BACKSLASH)
-        yield
-        text = text.replace('\\"', _QUOTE)
-        yield
+        text = yield from _replaced(text, "\\\\", _BACKSLASH)
+        text = yield from _replaced(text, '\\"', _QUOTE)
     yield from _elements(text, element, out)
 
 
 def _elements(text: str, element: PgType, out: list[str]) -> Iterator[None]:
-    end_of_bare = re.compile(r"[{},;]")
+    form = _form(element)
     at = parts = 0
     while at < len(text):
         parts += 1
@@ -118,33 +119,63 @@ def _elements(text: str, element: PgType, out: list[str]) -> Iterator[None]:
             out.append("[" if letter == "{" else "]")
         elif letter == element.delimiter:
             out.append(",")
-        elif letter == '"':
-            end = text.find('"', at + 1)
-            if end < 0:
-                raise SchemaChanged
-            inner = text[at + 1 : end].replace(_QUOTE, '"').replace(_BACKSLASH, "\\")
-            yield from to_json(inner, element, out)
-            at = end
         else:
-            found = end_of_bare.search(text, at)
-            while found is not None and found[0] in ",;" and found[0] != element.delimiter:
-                found = end_of_bare.search(text, found.end())
-            if found is None:
-                raise SchemaChanged
-            bare = text[at : found.start()]
-            if bare == "NULL":
+            end = _end_of_element(text, at, element.delimiter)
+            inner = text[at:end] if letter != '"' else text[at + 1 : end - 1]
+            if letter == '"':
+                inner = yield from _replaced(inner, _QUOTE, '"')
+                inner = yield from _replaced(inner, _BACKSLASH, "\\")
+            if letter != '"' and inner == "NULL":
                 out.append("null")
+            elif form is not None and len(inner) <= _PIECE:
+                out.append(form(inner))
             else:
-                yield from to_json(bare, element, out)
-            at = found.start() - 1
+                yield from to_json(inner, element, out)
+            at = end - 1
         at += 1
 
 
-def _table(text: str, element: PgType) -> Mapping[int, int | str] | None:
+def _end_of_element(text: str, at: int, delimiter: str) -> int:
+    """Where the element that begins at *at* is over; the quotes around it are part of it."""
+    if text[at] == '"':
+        end = text.find('"', at + 1) + 1
+    else:
+        found = (_END_OF_BOX if delimiter == ";" else _END_OF_BARE).search(text, at)
+        end = found.start() if found else 0
+    if end <= at:
+        raise SchemaChanged
+    return end
+
+
+def _replaced(text: str, old: str, new: str) -> Generator[None, None, str]:
+    """*text* with *new* for *old*, one or two letters, piece by piece."""
+    if len(text) <= _PIECE:
+        return text.replace(old, new)
+    pieces = []
+    at = 0
+    while at < len(text):
+        end = at + _PIECE
+        if len(old) > 1 and end < len(text):
+            # No pair is cut: of a run of one letter the pairs begin where it begins.
+            piece = text[at:end]
+            run = len(piece) - len(piece.rstrip(old[0]))
+            end += run % 2
+        pieces.append(text[at:end].replace(old, new))
+        at = end
+        yield
+    return "".join(pieces)
+
+
+def _table(text: str, element: PgType) -> Generator[None, None, Mapping[int, int | str] | None]:
     """How to turn a whole array into JSON letter by letter, if it can be done."""
-    if element.oid in _INTEGERS:
+    if element.oid in _FLOATS:
+        # Letters of NaN and Infinity, and the zero that would lose its sign.
+        for each in ("a", "y", "-0"):
+            yield
+            if each in text:
+                return None
         return _INTEGERS_TO_JSON
-    if element.oid in _FLOATS and not any(each in text for each in ("Na", "I", "-0")):
+    if element.oid in _INTEGERS:
         return _INTEGERS_TO_JSON
     return _BOOLS_TO_JSON if element.oid == _BOOL else None
 
@@ -201,9 +232,9 @@ def _composite(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
             out.append("null")
         elif text[at] == '"':
             end = yield from _end_of_quoted(text, at)
-            inner = text[at + 1 : end].replace('""', '"')
-            yield
-            yield from to_json(inner.replace("\\\\", "\\"), part, out)
+            inner = yield from _replaced(text[at + 1 : end], '""', '"')
+            inner = yield from _replaced(inner, "\\\\", "\\")
+            yield from to_json(inner, part, out)
             at = end + 1
         else:
             end = text.find(",", at)
@@ -263,70 +294,6 @@ def _multirange(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
                 out.append(",")
             at = begin = at + 1
     out.append("]")
-
-
-# --- JSON in JSON -----------------------------------------------------------------------------
-
-
-def _document(text: str, out: list[str]) -> Iterator[None]:
-    """The document itself, or as a string if a reader of the answer might not read it."""
-    if not (yield from _is_readable(text)):
-        yield from _string(text, out)
-        return
-    out.append(text)
-
-
-def _is_readable(text: str) -> Generator[None, None, bool]:
-    at = depth = parts = 0
-    while found := _MARK.search(text, at):
-        parts += 1
-        if parts % _PARTS == 0:
-            yield
-        mark, at = found[0], found.end()
-        if mark == '"':
-            at = yield from _end_of_json_string(text, at)
-            if at < 0:
-                return False
-        elif mark in "[{":
-            depth += 1
-            if depth > _DEEPEST_JSON:
-                return False
-        elif mark in "]}":
-            depth -= 1
-        elif not _is_common(mark):
-            return False
-    return True
-
-
-def _is_common(number: str) -> bool:
-    """Whether every reader takes this *number*, if not in full."""
-    if len(number) > _LONGEST_NUMBER:
-        return False
-    return math.isfinite(float(number)) if "e" in number or "E" in number else True
-
-
-def _end_of_json_string(text: str, at: int) -> Generator[None, None, int]:
-    """Where the string that begins at *at* ends; -1 if it holds half of a surrogate pair."""
-    parts = 0
-    quote, escape = text.find('"', at), text.find("\\", at)
-    while 0 <= escape < quote:
-        parts += 1
-        if parts % _PARTS == 0:
-            yield
-        at = escape + 2
-        if text[escape + 1] == "u":
-            unit = int(text[at : at + 4], 16)
-            at += 4
-            if 0xDC00 <= unit < 0xE000:  # noqa: PLR2004 - the low halves
-                return -1
-            if 0xD800 <= unit < 0xDC00:  # noqa: PLR2004 - the high halves
-                if text[at : at + 3].lower() != "\\ud" or text[at + 3] not in "cdefCDEF":
-                    return -1
-                at += 6
-        if quote < at:
-            quote = text.find('"', at)
-        escape = text.find("\\", at)
-    return quote + 1
 
 
 # --- scalars ----------------------------------------------------------------------------------

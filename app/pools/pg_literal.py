@@ -15,6 +15,8 @@ from app.pools.pg_types import PgType
 # Each level of composites doubles the quotes of the one inside.
 _LONGEST = 4 * 1024 * 1024
 _JSON = frozenset({114, 3802})
+# Numbers, though Postgres does not count them among its own: xid, cid, xid8.
+_COUNTERS = frozenset({28, 29, 5069})
 _VECTORS = frozenset({22, 30})
 # How the coordinates of a geometric type, or a row's address, are bracketed.
 _BRACKETS = {
@@ -55,7 +57,8 @@ def literal(value: object, kind: PgType) -> str | None:
     elif isinstance(value, dict):
         text = _of_object(value, kind)
     else:
-        text = str(value) if kind.category == "N" else _misfit(value, kind)
+        is_number = kind.category == "N" or kind.oid in _COUNTERS
+        text = str(value) if is_number else _misfit(value, kind)
     if len(text) > _LONGEST:
         raise StatementFailed("A parameter is too large.", sqlstate="54000")
     return text
@@ -125,8 +128,13 @@ def _is_dimension(values: list[object], element: PgType) -> bool:
     if element.oid in _JSON:
         return False
     if element.shape == "composite":
-        return all(isinstance(each, list | dict) for each in values)
-    return _depth(values) > (1 if element.shape == "multirange" else _LEVELS.get(element.oid, 0))
+        return all(isinstance(each, list | dict | None) for each in values)
+    levels = 1 if element.shape == "multirange" else _LEVELS.get(element.oid, 0)
+    if not values:
+        return element.shape != "multirange" and element.oid not in _VECTORS
+    # Of what is made of points none is null, and the text of a whole one is no point.
+    is_whole = None in values or (levels > 1 and isinstance(values[0], str))
+    return is_whole or _depth(values) > levels
 
 
 def _depth(value: object) -> int:

@@ -6,6 +6,7 @@ back to it as a parameter, and comes out as text.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Iterator
 from typing import TypeAlias
 
@@ -19,6 +20,8 @@ _DEEPEST = 16
 # Postgres takes 1664 columns at most.
 _AT_A_TIME = 1000
 _PARTS = 1000
+# Each is an object of its own here.
+_MOST_VALUES = 50_000
 
 Leaf: TypeAlias = tuple[int, bytes]
 Tree: TypeAlias = "Leaf | list[Tree] | None"
@@ -31,6 +34,8 @@ class Records:
         """Ask what is to be asked by *query*, whose unnamed statement is used for it."""
         self._query = query
         self._shown: dict[Leaf, list[str]] = {}
+        self._unknown: list[Leaf] = []
+        self._oids: set[int] = set()
         self._parts = 0
 
     def read(self, data: bytes, oid: int) -> Generator[None, None, Tree]:
@@ -41,16 +46,15 @@ class Records:
         """
         return self._read(data, oid, 0)
 
-    async def resolve(self, *, room: int) -> Iterator[None]:
-        """Ask for the text of every value read since; the steps of making JSON of them.
+    async def resolve(self, *, room: int) -> None:
+        """Ask for the text of every value read since, and make JSON of it.
 
         Raises:
             StatementFailed: it is more than *room* bytes.
             ServerError, OSError: as the query has them.
         """
-        unknown = [leaf for leaf, shown in self._shown.items() if not shown]
-        kinds = await look_up(self._query, {oid for oid, _ in unknown})
-        texts: list[bytes | None] = []
+        kinds = await look_up(self._query, self._oids)
+        unknown, self._unknown = self._unknown, []
         for at in range(0, len(unknown), _AT_A_TIME):
             some = unknown[at : at + _AT_A_TIME]
             listed = ", ".join(f"${number}" for number in range(1, len(some) + 1))
@@ -63,15 +67,9 @@ class Records:
             if reply.cut:
                 raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
             room -= len(reply.rows[0])
-            texts.extend(cells(reply.rows[0]))
-
-        def steps() -> Iterator[None]:
-            for number, (leaf, text) in enumerate(zip(unknown, texts, strict=True)):
-                yield from to_json((text or b"").decode(), kinds[leaf[0]], self._shown[leaf])
-                if number % _PARTS == 0:
-                    yield
-
-        return steps()
+            for leaf, text in zip(some, cells(reply.rows[0]), strict=True):
+                for _ in to_json((text or b"").decode(), kinds[leaf[0]], self._shown[leaf]):
+                    await asyncio.sleep(0)
 
     def write(self, tree: Tree, out: list[str]) -> Iterator[None]:
         """Append the JSON of *tree* to *out*, in steps."""
@@ -101,7 +99,16 @@ class Records:
         if oid == RECORD_ARRAY:
             return (yield from self._array(data, depth))
         leaf = (oid if oid != _UNKNOWN else 25, data)
-        self._shown.setdefault(leaf, [])
+        if leaf not in self._shown:
+            self._shown[leaf] = []
+            self._unknown.append(leaf)
+            self._oids.add(leaf[0])
+            if len(self._shown) > _MOST_VALUES:
+                raise StatementFailed(
+                    f"There are more than {_MOST_VALUES} values in records without a type; "
+                    "cast the records to a composite type.",
+                    sqlstate="54000",
+                )
         return leaf
 
     def _fields(self, data: bytes, depth: int) -> Generator[None, None, Tree]:
@@ -130,6 +137,9 @@ class Records:
             part = data[at : at + max(0, length)]
             found.append((yield from self._read(part, oid, depth + 1)) if length >= 0 else None)
             at += max(0, length)
+            self._parts += 1
+            if self._parts % _PARTS == 0:
+                yield
         for size in reversed(sizes[1:]):
             found = [found[first : first + size] for first in range(0, len(found), size)]
         return found

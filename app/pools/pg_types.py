@@ -37,7 +37,6 @@ with recursive part (oid, depth) as (
     select t.typbasetype as oid where t.typtype operator(pg_catalog.=) 'd'
     union all
     select t.typelem where t.typelem operator(pg_catalog.<>) 0
-      and t.typtype operator(pg_catalog.=) 'b'
     union all
     select r.rngsubtype from pg_catalog.pg_range r where r.rngtypid operator(pg_catalog.=) t.oid
     union all

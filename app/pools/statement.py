@@ -256,8 +256,7 @@ class _Answer:
                             trees[-1][number] = end.value
                             break
                         await asyncio.sleep(0)
-        for _ in await self._records.resolve(room=_MOST_BYTES):
-            await asyncio.sleep(0)
+        await self._records.resolve(room=_MOST_BYTES)
         return trees
 
     async def _written(

@@ -1,0 +1,171 @@
+"""Why a statement failed, and what the next one makes of it."""
+
+import asyncio
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+import pytest_asyncio
+
+from tests.fixtures.app import Api, ok, problem
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+RAISED = ["57014", "57P01", "08006", "25006", "22012", "25P02", "XX000"]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def acme(standing_api: Api) -> str:
+    """The URL of a provisioned tenant."""
+    return await standing_api.tenant("acme")
+
+
+async def test_a_statement_that_somebody_cancels_did_not_time_out(
+    standing_api: Api, acme: str
+) -> None:
+    sleeping = asyncio.create_task(standing_api.query(acme, "select pg_sleep(30)"), name="a query")
+    cancel = (
+        "select pg_cancel_backend(pid) from pg_stat_activity where usename = current_user"
+        " and pid <> pg_backend_pid() and wait_event = 'PgSleep'"
+    )
+    while not sleeping.done():
+        ok(await standing_api.query(acme, cancel))
+    told = problem(await sleeping, 422, "statement-failed")
+    assert (told["sqlstate"], "user request" in told["detail"]) == ("57014", True)
+
+
+@pytest.mark.parametrize("sqlstate", RAISED)
+@pytest.mark.parametrize("when", ["at once", "at the commit"])
+async def test_what_code_of_the_tenants_raises_is_told_as_it_is(
+    standing_api: Api, acme: str, sqlstate: str, when: str
+) -> None:
+    raising = f"raise exception 'my own' using errcode = '{sqlstate}'"
+    sql = f"do $$ begin {raising}; end $$"
+    if when == "at the commit":
+        body = f"$$ begin {raising}; end $$"
+        deferred = "deferrable initially deferred for each row execute function no()"
+        for statement in (
+            "drop table if exists deferred",
+            "create table deferred (id int)",
+            f"create or replace function no() returns trigger language plpgsql as {body}",
+            f"create constraint trigger no after insert on deferred {deferred}",
+        ):
+            ok(await standing_api.query(acme, statement, read_only=False))
+        sql = "insert into deferred values (1)"
+    told = problem(await standing_api.query(acme, sql, read_only=False), 422, "statement-failed")
+    assert (told["sqlstate"], told["detail"]) == (sqlstate, "my own")
+    assert await standing_api.value(acme, "select 1") == 1
+
+
+async def test_a_deferred_constraint_is_told_as_itself(standing_api: Api, acme: str) -> None:
+    for statement in (
+        "create table parent (id int primary key)",
+        "create table child (id int references parent deferrable initially deferred)",
+    ):
+        ok(await standing_api.query(acme, statement, read_only=False))
+    told = await standing_api.query(acme, "insert into child values (1)", read_only=False)
+    assert problem(told, 422, "statement-failed")["sqlstate"] == "23503"
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03"])
+async def test_a_conflict_with_another_transaction_is_worth_a_retry(
+    standing_api: Api, acme: str, sqlstate: str
+) -> None:
+    raising = f"do $$ begin raise exception 'in the way' using errcode = '{sqlstate}'; end $$"
+    told = problem(await standing_api.query(acme, raising), 409, "statement-conflict")
+    assert (told["sqlstate"], told["retryable"]) == (sqlstate, True)
+
+
+async def test_the_victim_of_a_deadlock_may_try_again(standing_api: Api, acme: str) -> None:
+    for statement in (
+        "create table rows (id int primary key, n int)",
+        "insert into rows values (1, 0), (2, 0)",
+    ):
+        ok(await standing_api.query(acme, statement, read_only=False))
+
+    async def crossing(first: int, second: int) -> int:
+        update = "update rows set n = n + 1 where id = "
+        sql = f"do $$ begin {update}{first}; perform pg_sleep(0.5); {update}{second}; end $$"
+        return (await standing_api.query(acme, sql, read_only=False)).status_code
+
+    answers = await asyncio.gather(crossing(1, 2), crossing(2, 1))
+    assert sorted(answers) == [200, 409]
+
+
+async def test_types_that_ddl_changed_are_read_as_they_are_now(
+    standing_api: Api, acme: str
+) -> None:
+    read = "select orders, array[orders], (select p from pairs p) from orders"
+    for statement in (
+        "create table orders (id int)",
+        "create type pair as (a int)",
+        "create table pairs (p pair)",
+        "insert into orders values (1)",
+    ):
+        ok(await standing_api.query(acme, statement, read_only=False))
+    for number in range(3):
+        ok(await standing_api.query(acme, read))
+        change = f"alter table orders add column c{number} int default {number}"
+        ok(await standing_api.query(acme, change, read_only=False))
+        ok(
+            await standing_api.query(
+                acme, f"alter type pair add attribute b{number} int", read_only=False
+            )
+        )
+        shown = await standing_api.value(acme, read)
+        assert shown == {"id": 1} | {f"c{each}": each for each in range(number + 1)}
+    ok(await standing_api.query(acme, "alter table orders alter id type text", read_only=False))
+    assert (await standing_api.value(acme, "select (orders).id from orders")) == "1"
+
+
+async def test_a_nesting_without_end_is_refused_by_name(standing_api: Api, acme: str) -> None:
+    nested = "".join(f"create type n{each} as (inside n{each - 1}); " for each in range(1, 400))
+    sql = f"do $do$ begin create type n0 as (leaf int); {nested} end $do$"
+    ok(await standing_api.query(acme, sql, read_only=False))
+    for asked, params in (("null::n399", []), ("$1::n399 is null", [None])):
+        told = await standing_api.query(acme, f"select {asked}", *params)
+        assert "nested more than" in problem(told, 422, "statement-failed")["detail"]
+    row = "row(" * 50 + "1" + ")" * 50
+    told = await standing_api.query(acme, f"select {row}")
+    assert "nested more than" in problem(told, 422, "statement-failed")["detail"]
+
+
+async def test_rows_without_columns_are_limited(standing_api: Api, acme: str) -> None:
+    many = "with recursive n as (select 1 as i union all select i + 1 from n) select from n"
+    result = ok(await standing_api.query(acme, many, max_rows=7))
+    assert (result["row_count"], result["truncated"], result["rows"]) == (7, True, [[]] * 7)
+
+
+@pytest.mark.parametrize("disguise", ["", "--x\r", "/* /* */ */", ";", "\f\v"])
+async def test_copy_is_refused_in_every_disguise(
+    standing_api: Api, acme: str, disguise: str
+) -> None:
+    ok(await standing_api.query(acme, "create table if not exists cc (a int)", read_only=False))
+    for copy in ("copy cc from stdin", "copy (select generate_series(1, 1e7)) to stdout"):
+        told = await standing_api.query(acme, disguise + copy, read_only=False)
+        assert problem(told, 422, "statement-failed")["detail"] == "COPY is not offered here."
+    assert await standing_api.value(acme, "select count(*) from cc") == 0
+
+
+async def test_numbers_of_the_request_keep_their_digits(standing_api: Api, acme: str) -> None:
+    body = '{"sql": "select $1::numeric, $2::json::text, $3::int", "params": [%s, [%s], 7]}'
+    digits = "0.1000000000000000000000000001"
+    told = await standing_api.client.post(
+        f"{acme}/query",
+        content=body % (digits, digits),
+        headers={"Content-Type": "application/json"},
+    )
+    assert ok(told)["rows"] == [[digits, f"[{digits}]", 7]]
+    told = await standing_api.query(acme, "select $1::int", 7.5)
+    assert problem(told, 422, "statement-failed")["sqlstate"] == "22P02"
+
+
+async def test_a_borrower_of_a_lease_gets_python_values_after_every_statement(
+    standing_api: Api, acme: str
+) -> None:
+    await standing_api.client.put(f"{acme}/pool", json={"max_size": 1})
+    for number in range(200):
+        assert await standing_api.value(acme, "select $1::numeric", number) == str(number)
+        async with standing_api.service.manager.lease("acme") as connection:
+            values = await connection.fetchrow("select 1.5::numeric, now(), interval '1 day'")
+        assert [type(each) for each in values or ()] == [Decimal, datetime, timedelta]
