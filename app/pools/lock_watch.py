@@ -49,17 +49,21 @@ select holds, case when holds <= $1 then (
 ) end as roles
 from (select count(*) as holds from pg_locks where {_IN_TABLE}) as held
 """  # noqa: S608 - constants
+# To tell locks that sessions share from others takes long; if one session alone has too many, it
+# need not be done.
 _LOOK_CLOSELY = f"""
-with held as materialized (
-    select * from pg_locks where {_IN_TABLE}
+with holder as materialized (
+    select pid, count(*) as locks from pg_locks where {_IN_TABLE} and granted
+    group by pid having count(*) > $1
 ), total as (
-    select count(*) as locks from (
-        select distinct locktype, database, relation, page, tuple, virtualxid, transactionid,
-            classid, objid, objsubid
-        from held
-    ) as lock
-), holder as (
-    select pid, count(*) as locks from held where granted group by pid having count(*) > $1
+    select case when largest > $2 then largest else (
+        select count(*) from (
+            select distinct locktype, database, relation, page, tuple, virtualxid, transactionid,
+                classid, objid, objsubid
+            from pg_locks where {_IN_TABLE}
+        ) as lock
+    ) end as locks
+    from (select max(locks) as largest from holder) as one
 )
 select total.locks as used, pid, holder.locks, backend_start, usesysid,
     coalesce(state, 'active') not like 'idle%' as is_active
@@ -108,7 +112,7 @@ class LockWatch:
                         int(key): name for key, name in json.loads(roles or "{}").items()
                     }
                     return LockTable(capacity=session.capacity, used=holds)
-                rows = await session.look_closely.fetch(session.fair_share)
+                rows = await session.look_closely.fetch(session.fair_share, enough)
         # Sessions that share a lock need a place each in a second table, which is twice as large.
         used = max(rows[0]["used"], holds / 2)
         found = (self._holder(row) for row in rows if row["pid"] is not None)
@@ -186,6 +190,8 @@ class _Session:
 
     @classmethod
     async def prepared(cls, connection: asyncpg.Connection) -> _Session:
+        # A hundred thousand locks are to be counted in memory: the disk may be full or slow.
+        await connection.execute("SET work_mem = '64MB'")
         [(fair_share, capacity)] = await connection.fetch(_CAPACITY)
         session = cls(
             connection=connection,
@@ -199,5 +205,5 @@ class _Session:
             },
         )
         # What the first run of a statement looks up is remembered, too.
-        await session.look_closely.fetch(fair_share)
+        await session.look_closely.fetch(fair_share, capacity)
         return session
