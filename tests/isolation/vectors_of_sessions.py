@@ -162,7 +162,7 @@ _NO_UNLOCK = patched(lambda arena: arena.isolation, "unlock", lambda _: "SELECT 
 
 OF_SESSIONS = (
     Vector("COMMIT inside a lease", commit, ALL_HELD, unproven),
-    Vector("COMMIT and BEGIN inside a lease", commit_and_begin, SHARED_HELD, unproven),
+    Vector("COMMIT and BEGIN inside a lease", commit_and_begin, ALL_HELD, unproven),
     Vector("a tenant kept for the session", keep_the_context, SHARED_HELD, unproven),
     Vector("the proof of the context replaced", replace_the_proof, SHARED_OPEN),
     Vector(
