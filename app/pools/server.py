@@ -323,10 +323,12 @@ class Server:
         while True:
             await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311 - full jitter
             backoff = min(backoff * 2, _LONGEST_BACKOFF)
+            began = monotonic()
             try:
                 await self._contact()
             except Unavailable as error:
-                self.last_error = error.detail
+                if not self._was_starved(error, began):
+                    self.last_error = error.detail
             else:
                 self._probe = None
                 if self._unended:
