@@ -7,6 +7,7 @@ proved yet that it is ours.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,13 @@ _LACKING = {
     "53400": "what its configuration allows",
 }
 
+_WORDS: tuple[tuple[type[BaseException], str], ...] = (
+    (socket.gaierror, "its name is not known"),
+    (TimeoutError, "it did not answer in time"),
+    (ConnectionRefusedError, "it refused the connection"),
+    (asyncpg.CannotConnectNowError, "it is starting or stopping"),
+    (asyncpg.AdminShutdownError, "it is stopping"),
+)
 # Serialization failure, deadlock, lock not available: another transaction was in the way.
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 
@@ -138,9 +146,7 @@ def translated() -> Iterator[None]:
     except (wire.Refused, wire.NoAnswer) as error:
         raise ServerUnavailable(str(error)) from error
     except CONNECTION_ERRORS as error:
-        raise ServerUnavailable(
-            f"The server cannot be reached ({type(error).__name__})."
-        ) from error
+        raise ServerUnavailable(f"The server cannot be reached: {_why(error)}.") from error
     except asyncpg.PostgresError as error:
         # Whatever else it is, it is this login's: a full disk, a setting of its role.
         raise TenantLoginFailed(f"Postgres refused the connection ({error.sqlstate}).") from error
@@ -152,9 +158,7 @@ def translated_administration() -> Iterator[None]:
     try:
         yield
     except CONNECTION_ERRORS as error:
-        raise ServerUnavailable(
-            f"The server cannot be reached ({type(error).__name__})."
-        ) from error
+        raise ServerUnavailable(f"The server cannot be reached: {_why(error)}.") from error
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise ServerReadOnly from error
     except asyncpg.PostgresError as error:
@@ -166,6 +170,12 @@ def translated_administration() -> Iterator[None]:
 def reason(error: asyncpg.PostgresError | UnicodeDecodeError) -> str:
     """Why an administrative query failed, for people."""
     return sentence(error) if isinstance(error, asyncpg.PostgresError) else _UNREADABLE
+
+
+def _why(error: BaseException) -> str:
+    return next(
+        (words for kind, words in _WORDS if isinstance(error, kind)), "the connection broke"
+    )
 
 
 def sentence(error: asyncpg.PostgresError) -> str:
