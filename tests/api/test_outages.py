@@ -119,7 +119,7 @@ async def test_a_server_that_is_gone_is_told_at_once_and_heals_by_itself(
         shown = ok(await client.get("/v1/servers/local"))
         return (shown["state"], bool(shown["last_error"])) == ("unavailable", True)
 
-    await eventually(lost, deadline=20)
+    await eventually(lost)
     problem(await client.post(f"{beta}/provision"), 503, "server-unavailable")
     wished = ok(await client.put(f"{beta}/pool", json={"min_size": 1}), 201)
     assert (wished["open"], wished["size"]) == (True, 0)
@@ -151,7 +151,7 @@ async def test_a_server_that_takes_no_new_connection_serves_on_and_says_so(
         assert server["state"] == "available"
         return bool(server["last_error"])
 
-    await eventually(shown, deadline=20)
+    await eventually(shown)
     [check] = [
         each for each in ok(await client.get("/readyz"))["checks"] if each["name"] == "servers"
     ]
@@ -165,7 +165,7 @@ async def test_a_server_that_takes_no_new_connection_serves_on_and_says_so(
         assert ok(await client.get("/v1/servers/local"))["state"] == "available"
         return (await api.query(beta, "select 1")).status_code == 200
 
-    await eventually(heals, deadline=20)
+    await eventually(heals)
 
 
 async def test_a_tenant_deleted_without_its_server_is_finished_when_that_is_back(

@@ -58,7 +58,7 @@ async def test_who_has_connections_is_served_and_who_needs_one_is_told(
                 await load.goes_on(100)
             assert server.is_available
             assert set(pool._roster.idle) | pool._roster.lent == connections
-            await eventually(lambda: server.last_error is None, deadline=10)
+            await eventually(lambda: server.last_error is None)
             await use(manager, "new")
         assert load.failures == []
         if host == "127.0.0.1":

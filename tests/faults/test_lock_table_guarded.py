@@ -145,7 +145,7 @@ async def test_the_largest_holders_statement_is_ended_and_others_go_on(
     assert [each.status_code for each in answers] == [200] * len(answers)
     assert await told(api, tenant) == ["pool.statement_ended"]
     # The table is free again: logins and writes work, those of the same tenant too.
-    await eventually(lambda: guard.share < 0.5, because="locks given back", deadline=20)
+    await eventually(lambda: guard.share < 0.5, because="locks given back")
     for name in (tenant, *_OTHERS):
         ok(await run(api, name, "perform pg_advisory_xact_lock(1);"))
     sample = f'poolkeeper_lock_holders_ended_total{{ended="statement",server="local"}} {before + 1}'
@@ -164,7 +164,7 @@ async def test_a_borrower_that_sits_on_locks_loses_its_connection(api: Api, tena
     async def sit() -> None:
         async with api.service.manager.lease(tenant) as connection:
             await connection.execute(f"do $$ begin {_ADVISORY} end $$")
-            await eventually(connection.is_closed, deadline=30)
+            await eventually(connection.is_closed)
             await connection.execute("select 1")
 
     with pytest.raises(TooManyLocks):
@@ -189,7 +189,7 @@ async def test_nobody_is_ended_for_what_others_hold(
     ended = dict(guard.ended)
     async with small_server.connected() as other:
         await other.execute(f"do $$ begin {_ADVISORY} end $$")
-        await eventually(lambda: guard.share > 0.6, because="the guard saw it", deadline=20)
+        await eventually(lambda: guard.share > 0.6, because="the guard saw it")
         ok(await run(api, tenant, "create table t (); perform pg_sleep(1);"))
         assert await other.fetchval("select 1") == 1
     assert guard.ended == ended

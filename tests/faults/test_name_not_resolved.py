@@ -84,7 +84,7 @@ async def test_who_has_connections_is_served_and_who_needs_one_is_told(
             await load.goes_on(100)
             assert server.is_available
             assert await pids(database) == before
-        await eventually(lambda: server.last_error is None, deadline=10)
+        await eventually(lambda: server.last_error is None)
         await use(named, "new")
     assert load.failures == []
     assert server.generation == 0
@@ -113,10 +113,10 @@ async def test_without_any_connection_the_server_is_lost_until_its_name_is_back(
             with pytest.raises(ServerUnavailable, match="Name or service not known"):
                 await server.connect(login)
             names.error = None
-            await eventually(lambda: server.is_available, deadline=10)
+            await eventually(lambda: server.is_available)
             names.error = socket.gaierror(socket.EAI_AGAIN, "Temporary failure")
             with pytest.raises(ConnectFailed):
                 await server.connect(login)
-            await eventually(lambda: not server.is_available, deadline=10)
+            await eventually(lambda: not server.is_available)
             names.error = None
-            await eventually(lambda: server.is_available, deadline=10)
+            await eventually(lambda: server.is_available)

@@ -79,5 +79,5 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
             for connection in (*pool._roster.idle, *pool._roster.lent)
         }
         # Each back-end that a pool gave up was seen to end since.
-        await eventually(lambda: server.budget.limit == TIGHT, deadline=30)
+        await eventually(lambda: server.budget.limit == TIGHT)
         assert all(account.leased == account.waiting == 0 for account in manager.accounts.values())

@@ -243,7 +243,7 @@ async def test_closing_goes_on_when_its_caller_is_gone(few: TenantPoolManager) -
         assert closing.cancelled()
         assert await connection.fetchval("SELECT 42") == 42
     budget = few.servers["local"].budget
-    await eventually(lambda: not (budget.used or few._tasks), deadline=20)
+    await eventually(lambda: not (budget.used or few._tasks))
 
 
 async def test_three_hundred_tenants_fit_under_ten_pools(
