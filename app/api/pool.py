@@ -208,7 +208,7 @@ async def resume_pool(
     dependencies=[MAY_OPERATE, SPARES_OTHERS],
     summary="Drain a tenant's pool",
     status_code=status.HTTP_202_ACCEPTED,
-    responses=documented(404, 409),
+    responses={200: {"model": Plan, "description": "What it would do."}, **documented(404, 409)},
 )
 async def drain_pool(
     tenant: TenantDep,

@@ -72,7 +72,7 @@ class LockGuard:
             for holder, ending in endings.items():
                 # What could not be ended is tried again at the next look.
                 if ending is None or await self._end(table, holder, ending):
-                    self._known[holder.backend] = Ended(ending, monotonic())
+                    self._known[holder.backend] = Ended(ending=ending, at=monotonic())
         except (Unavailable, ProvisioningFailed) as error:
             self._not_before = monotonic() + _PAUSE
             # The loss of a server is told elsewhere.

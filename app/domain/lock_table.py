@@ -65,7 +65,7 @@ class LockTable:
         return self.used / self.capacity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """What was ended of a back-end, and when, in monotonic seconds."""
 

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from app.domain import errors
-from app.domain.errors import PoolkeeperError, StatementFailed, Unavailable
+from app.domain.errors import PoolkeeperError, StatementConflict, StatementFailed, Unavailable
 
 CLASSES = [
     member
@@ -59,8 +59,8 @@ def test_each_error_says_what_it_was_given(error: type[PoolkeeperError]) -> None
 
 
 @pytest.mark.parametrize("error", CLASSES, ids=lambda error: str(error.__name__))
-def test_only_what_is_unavailable_may_be_tried_again(error: type[PoolkeeperError]) -> None:
-    assert error.retryable == issubclass(error, Unavailable)
+def test_what_is_unavailable_or_met_others_may_be_tried_again(error: type[PoolkeeperError]) -> None:
+    assert error.retryable == issubclass(error, (Unavailable, StatementConflict))
 
 
 def test_a_refused_statement_keeps_what_postgres_said_of_it() -> None:

@@ -50,24 +50,24 @@ def test_several_connections_of_one_tenant_are_judged_together() -> None:
 def test_one_that_holds_on_loses_its_connection_after_its_grace() -> None:
     stubborn = holder(1, 700)
     for seconds, expected in ((GRACE / 2, {}), (GRACE, {1: Ending.CONNECTION})):
-        before = Ended(Ending.STATEMENT, NOW - seconds)
+        before = Ended(ending=Ending.STATEMENT, at=NOW - seconds)
         assert ended(stubborn, known={1: before}) == expected
 
 
 def test_locks_on_their_way_back_save_the_next_one() -> None:
-    known = {1: Ended(Ending.STATEMENT, NOW - GRACE / 2)}
+    known = {1: Ended(ending=Ending.STATEMENT, at=NOW - GRACE / 2)}
     assert ended(holder(1, 600), holder(2, 100, owner="b"), known=known) == {}
 
 
 def test_a_connection_is_ended_once() -> None:
-    known = {1: Ended(Ending.CONNECTION, NOW - 60)}
+    known = {1: Ended(ending=Ending.CONNECTION, at=NOW - 60)}
     assert ended(holder(1, 700), known=known) == {}
 
 
 def test_one_that_runs_nothing_is_noticed_first_and_its_connection_ended_then() -> None:
     idle = holder(1, 700, is_active=False)
     assert ended(idle) == {1: None}
-    assert ended(idle, known={1: Ended(None, NOW - GRACE)}) == {1: Ending.CONNECTION}
+    assert ended(idle, known={1: Ended(ending=None, at=NOW - GRACE)}) == {1: Ending.CONNECTION}
 
 
 def test_what_others_hold_is_nobodys_fault_here() -> None:
@@ -76,6 +76,6 @@ def test_what_others_hold_is_nobodys_fault_here() -> None:
 
 def test_a_process_id_that_is_used_again_is_another_back_end() -> None:
     table = LockTable(capacity=1000, used=700, holders=(holder(1, 700),))
-    long_gone = {(1, datetime(2026, 1, 1, tzinfo=UTC)): Ended(Ending.STATEMENT, NOW - 60)}
+    long_gone = {(1, datetime(2026, 1, 1, tzinfo=UTC)): Ended(ending=Ending.STATEMENT, at=NOW - 60)}
     endings = relieve(table, limit=0.5, known=long_gone, now=NOW)
     assert list(endings.values()) == [Ending.STATEMENT]
