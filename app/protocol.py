@@ -14,6 +14,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from app.api.framing import TOO_LARGE
 from app.api.problems import MEDIA_TYPE, Problem, title_of
 from app.clients import Clients, Closed
 
@@ -24,7 +25,13 @@ _PIECE_BYTES = 4096
 # Sent ahead while a request is under way; beyond it the connection is not read.
 _MOST_HELD_BYTES = 65_536
 _NO_LINGERING = struct.pack("ii", 1, 0)
-_MALFORMED = "The request is not HTTP as RFC 9112 has it."
+_MALFORMED = "malformed-request", "The request is not HTTP as RFC 9112 has it."
+# Of what the parser refuses, by the status it gives.
+_REFUSED = {
+    431: ("headers-too-large", TOO_LARGE),
+    501: ("unknown-transfer-encoding", "The only Transfer-Encoding that is understood is chunked."),
+}
+_RETRYABLE = frozenset({408, 503})
 _LATE = "The headers did not arrive in time."
 _FULL = "All connections are in use."
 
@@ -121,7 +128,7 @@ class Protocol(H11Protocol):
         """Refuse what cannot be parsed; uvicorn calls this while it handles the parser's error."""
         self._clients.closed[Closed.MALFORMED] += 1
         status = getattr(sys.exception(), "error_status_hint", 400)
-        self._refuse(status, "malformed-request", _MALFORMED)
+        self._refuse(status, *_REFUSED.get(status, _MALFORMED))
 
     def close_for(self, reason: Closed) -> None:
         """Close the connection at once, with an answer if the client may be waiting for one."""
@@ -165,7 +172,7 @@ def _problem(status: int, code: str, detail: str) -> bytes:
         instance="",
         code=code,
         request_id=None,
-        retryable=status != 400,  # noqa: PLR2004
+        retryable=status in _RETRYABLE,
     )
     body = problem.model_dump_json(exclude_none=True).encode()
     head = (

@@ -19,7 +19,7 @@ MOST_HEADER_BYTES = 16 * 1024
 LONGEST_PATH = 8192
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
 _AMBIGUOUS = "Give one Content-Length, or Transfer-Encoding: chunked with HTTP/1.1, not both."
-_TOO_LARGE = f"At most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes together are taken."
+TOO_LARGE = f"At most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes together are taken."
 _TOO_LONG = f"The path is longer than {LONGEST_PATH} bytes."
 
 
@@ -39,7 +39,7 @@ class Framing:
         if _is_ambiguous(headers, scope["http_version"]):
             status, code, detail = 400, "ambiguous-length", _AMBIGUOUS
         elif len(headers) > MOST_HEADERS or _size(headers) > MOST_HEADER_BYTES:
-            status, code, detail = 431, "headers-too-large", _TOO_LARGE
+            status, code, detail = 431, "headers-too-large", TOO_LARGE
         elif len(scope["raw_path"] or b"") > LONGEST_PATH:
             status, code, detail = 414, "uri-too-long", _TOO_LONG
         else:
