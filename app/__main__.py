@@ -6,21 +6,44 @@ is only imported for those that run one.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
-from app.printable import use_any_encoding
+from app.printable import complain, use_any_encoding
 from app.terminal.cli import alone, names
 
 
 def main() -> None:
     """Run the command line."""
+    _open_what_is_closed()
     use_any_encoding()
+    try:
+        _run()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        complain("Cannot write the output: no space is left.")
+        sys.exit(1)
+
+
+def _run() -> None:
     if len(sys.argv) > 1 and sys.argv[1] in names():
         alone()()
         return
     from app import cli as service  # noqa: PLC0415 - takes a second, see above
 
     service.main()
+
+
+def _open_what_is_closed() -> None:
+    """Give standard streams that the caller has closed (`>&-`) something to lead to.
+
+    Otherwise the next file or socket would be taken for one of them.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from app.printable import complain, printable, printable_lines
 from app.terminal.manifest import Manifest, ManifestError, Step, Verb, plan
-from app.terminal.remote import Exit, Remote, RemoteError
+from app.terminal.remote import Exit, Remote, RemoteError, segment
 from app.terminal.session import DEFAULT_URL, JsonOption, KeyFileOption, Session, UrlOption
 
 _SIGNS = {
@@ -75,7 +75,7 @@ def _read(file: str) -> Manifest:
     try:
         # YAML is UTF-8, whatever the terminal speaks.
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return Manifest.read(raw.decode("utf-8"))
+        manifest = Manifest.read(raw.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         complain(f"Cannot read {file}: {why}.")
@@ -83,6 +83,11 @@ def _read(file: str) -> Manifest:
     except ManifestError as error:
         complain(f"{file}: {error}")
         raise typer.Exit(Exit.USAGE) from error
+    if file == "-" and not raw:
+        # Rather the output of a command that failed than the wish to have no tenants.
+        complain("Nothing came on standard input. To declare no tenants, send: tenants: {}")
+        raise typer.Exit(Exit.USAGE)
+    return manifest
 
 
 def _plan(remote: Remote, manifest: Manifest, *, prune: bool) -> list[Step]:
@@ -99,7 +104,7 @@ def _plan(remote: Remote, manifest: Manifest, *, prune: bool) -> list[Step]:
 def _pool(remote: Remote, tenant: str) -> Mapping[str, Any] | None:
     """A tenant's pool; None while it has none."""
     try:
-        return remote.get(f"/v1/tenants/{tenant}/pool")
+        return remote.get(f"/v1/tenants/{segment(tenant)}/pool")
     except RemoteError as error:
         if error.status == NOT_FOUND:
             return None
@@ -137,7 +142,7 @@ def _carry_out(remote: Remote, steps: Sequence[Step]) -> tuple[int, list[dict[st
 
 
 def _do(remote: Remote, step: Step) -> None:
-    path = f"/v1/tenants/{step.tenant}"
+    path = f"/v1/tenants/{segment(step.tenant)}"
     match step.verb:
         case Verb.CREATE | Verb.CHANGE:
             remote.put(path, step.body or {})

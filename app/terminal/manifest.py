@@ -17,6 +17,8 @@ from pydantic_core import PydanticCustomError
 from app.printable import is_printable, printable
 
 _MOST_PROBLEMS = 20
+_UNREADABLE = "a value is not what its tag or its form says, or is nested too deeply."
+_MERGE = "tag:yaml.org,2002:merge"
 
 Document = Mapping[str, Any]
 
@@ -80,14 +82,18 @@ class Manifest(BaseModel):
         """
         try:
             said = yaml.load(text, _Unambiguous)  # noqa: S506 - derived from the safe loader
-        # PyYAML lets a date that is none, and nesting without end, out as they are.
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except yaml.YAMLError as error:
             said = printable(" ".join(str(error).split()))
             raise ManifestError(f"No YAML: {said}") from error
+        # PyYAML lets these out as they are: a date that is none, `!!int x`, nesting without end.
+        except (ValueError, LookupError, AttributeError, RecursionError) as error:
+            raise ManifestError(f"No YAML: {_UNREADABLE}") from error
         said = {"tenants": {}} if said is None else said
         if isinstance(said, dict) and isinstance(said.get("tenants"), dict):
             # `acme:` alone is a tenant with every default.
-            said["tenants"] = {key: each or {} for key, each in said["tenants"].items()}
+            said["tenants"] = {
+                key: {} if each is None else each for key, each in said["tenants"].items()
+            }
         try:
             return cls.model_validate(said)
         except ValidationError as error:
@@ -107,13 +113,19 @@ class _Unambiguous(yaml.SafeLoader):
         Raises:
             ConstructorError: a key is there twice, or is no text: `no` is false in YAML.
         """
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for index, key in enumerate(keys):
-            wrong = "is said twice" if key in keys[:index] else "has to be put into quotes"
-            if key in keys[:index] or not isinstance(key, str):
+        keys: set[str] = set()
+        for said, _ in node.value:
+            # What is merged in may be said again: that is what it is for.
+            if said.tag == _MERGE:
+                continue
+            key = self.construct_object(said, deep=True)
+            if not isinstance(key, str) or key in keys:
+                wrong = "is said twice" if isinstance(key, str) else "has to be put into quotes"
+                name = said.value if isinstance(said, yaml.ScalarNode) else "A key"
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{key} {wrong}", node.start_mark
+                    None, None, f"{name} {wrong}", said.start_mark
                 )
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
-from app.terminal.remote import Document
+from app.terminal.remote import Document, segment
 from app.terminal.session import (
     DEFAULT_URL,
     JsonOption,
@@ -86,7 +86,7 @@ def list_pools(
 def show(context: typer.Context, tenant: TenantArgument) -> None:
     """Show the pool that serves a tenant."""
     with session(context).remote() as remote:
-        session(context).show(lambda: remote.get(f"/v1/tenants/{tenant}/pool"), _row)
+        session(context).show(lambda: remote.get(f"/v1/tenants/{segment(tenant)}/pool"), _row)
 
 
 @pools.command()
@@ -105,7 +105,7 @@ def resize(
     with session(context).remote() as remote:
         scope = _scope(is_for_pool=is_for_pool)
         session(context).show(
-            lambda: remote.put(f"/v1/tenants/{tenant}/pool", given, scope=scope), _row
+            lambda: remote.put(f"/v1/tenants/{segment(tenant)}/pool", given, scope=scope), _row
         )
 
 
@@ -121,7 +121,7 @@ def do(
     with session(context).remote() as remote:
         scope = _scope(is_for_pool=is_for_pool)
         session(context).show(
-            lambda: remote.post(f"/v1/tenants/{tenant}/pool/{operation}", scope=scope),
+            lambda: remote.post(f"/v1/tenants/{segment(tenant)}/pool/{operation}", scope=scope),
             lambda done: _sentence(operation, done),
         )
 
@@ -139,7 +139,7 @@ def evict(
     with session(context).remote() as remote:
         scope = _scope(is_for_pool=is_for_pool)
         session(context).show(
-            lambda: remote.delete(f"/v1/tenants/{tenant}/pool", mode=mode, scope=scope),
+            lambda: remote.delete(f"/v1/tenants/{segment(tenant)}/pool", mode=mode, scope=scope),
             lambda done: _sentence("evict", done),
         )
 

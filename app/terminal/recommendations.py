@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from app.terminal.remote import Document
+from app.terminal.remote import Document, segment
 from app.terminal.session import (
     DEFAULT_URL,
     JsonOption,
@@ -67,7 +67,7 @@ def apply(context: typer.Context, recommendation: IdArgument) -> None:
     """Give the pool the recommended size."""
     with session(context).remote() as remote:
         session(context).show(
-            lambda: remote.post(f"/v1/recommendations/{recommendation}/apply"), _sentence
+            lambda: remote.post(f"/v1/recommendations/{segment(recommendation)}/apply"), _sentence
         )
 
 
@@ -76,7 +76,7 @@ def dismiss(context: typer.Context, recommendation: IdArgument) -> None:
     """Leave the pool as it is."""
     with session(context).remote() as remote:
         session(context).show(
-            lambda: remote.post(f"/v1/recommendations/{recommendation}/dismiss"), _sentence
+            lambda: remote.post(f"/v1/recommendations/{segment(recommendation)}/dismiss"), _sentence
         )
 
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 from http.client import CONFLICT
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -24,6 +25,8 @@ _LONGEST_PAUSE_SECONDS = 10.0
 _AUTHENTICATION = frozenset({401, 403})
 # 409 only with Retry-After: the same request is still under way. Other conflicts stay.
 _LATER = frozenset({429, 503})
+_BAD_SURROUNDINGS = "A proxy or a file of certificates that the environment names cannot be used"
+_NO_TEXT = "An argument is not text in UTF-8."
 
 Document = dict[str, Any]
 
@@ -67,11 +70,15 @@ class Remote:
             headers["Authorization"] = f"Bearer {api_key}"
         self.url = url.rstrip("/")
         try:
-            self._client = httpx.Client(
-                base_url=self.url, headers=headers, timeout=_PATIENCE_SECONDS
-            )
+            address = httpx.URL(self.url)
         except (httpx.InvalidURL, ValueError) as error:
             raise RemoteError(f"{url} is no address of a service.", Exit.USAGE) from error
+        try:
+            self._client = httpx.Client(
+                base_url=address, headers=headers, timeout=_PATIENCE_SECONDS
+            )
+        except (httpx.InvalidURL, ValueError, OSError) as error:
+            raise RemoteError(f"{_BAD_SURROUNDINGS}: {error}.", Exit.USAGE) from error
 
     def __enter__(self) -> Self:
         """Use it for a block."""
@@ -105,8 +112,10 @@ class Remote:
         while left is None or left > 0:
             limit = _PAGE if left is None else min(left, _PAGE)
             page = self.get(path, **params, limit=limit, cursor=cursor)
+            if not isinstance(page.get("items"), list):
+                raise self._stranger()
             yield from page["items"]
-            cursor = page["next_cursor"]
+            cursor = page.get("next_cursor")
             if cursor is None:
                 return
             left = None if left is None else left - len(page["items"])
@@ -151,12 +160,15 @@ class Remote:
         if not answer.is_success:
             raise _refusal(answer)
         try:
-            document: Document = answer.json()
-        except ValueError as error:
-            raise RemoteError(
-                f"{self.url} does not answer like Poolkeeper.", Exit.REFUSED
-            ) from error
+            document = answer.json()
+        except (ValueError, RecursionError) as error:
+            raise self._stranger() from error
+        if not isinstance(document, dict):
+            raise self._stranger()
         return document
+
+    def _stranger(self) -> RemoteError:
+        return RemoteError(f"{self.url} does not answer like Poolkeeper.", Exit.REFUSED)
 
     def _send(
         self,
@@ -167,11 +179,27 @@ class Remote:
     ) -> httpx.Response:
         try:
             return self._client.request(method, path, params=params, json=body)
+        except UnicodeEncodeError as error:
+            raise RemoteError(_NO_TEXT, Exit.USAGE) from error
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise RemoteError(f"{self.url} is no address of a service.", Exit.USAGE) from error
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
             raise RemoteError(f"Cannot reach {self.url}: {why}", Exit.UNREACHABLE) from error
+
+
+def segment(name: str) -> str:
+    """*name* as one segment of a path: what it says never leads to another resource.
+
+    Raises:
+        RemoteError: it cannot be a single segment, or is no text.
+    """
+    if "/" in name or not name.strip("."):
+        raise RemoteError(f'"{name}" is no id.', Exit.USAGE)
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise RemoteError(_NO_TEXT, Exit.USAGE) from error
 
 
 def _text(value: object) -> str:

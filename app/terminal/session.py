@@ -110,10 +110,17 @@ def _drawn(drawn: RenderableType) -> RenderableType:
 
 
 def _key(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(_KEY_VARIABLE) or None
+    """The API key; None if there is none.
+
+    Raises:
+        RemoteError: what is there cannot be one; it is not shown.
+    """
     try:
-        return file.read_text(encoding="utf-8").strip()
+        found = os.environ.get(_KEY_VARIABLE, "") if file is None else file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise RemoteError(f"Cannot read {file}: {why}.", Exit.USAGE) from error
+    key = found.strip()
+    if not (key.isascii() and key.isprintable()):
+        raise RemoteError(f"{file or _KEY_VARIABLE} holds no API key.", Exit.USAGE)
+    return key or None

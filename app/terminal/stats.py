@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.terminal.remote import segment
 from app.terminal.session import (
     DEFAULT_URL,
     JsonOption,
@@ -57,18 +58,16 @@ def stats(
         raise typer.BadParameter("name a tenant", param_hint="--history")
     session = Session(url=url, key_file=key_file, as_json=as_json, watch=watch)
     with session.remote() as remote:
-        if past:
-            session.show(
-                lambda: remote.get(f"/v1/tenants/{tenant}/stats/history"),
-                lambda answer: table(PAST, answer["items"]),
-            )
-        elif tenant is not None:
-            session.show(
-                lambda: remote.get(f"/v1/tenants/{tenant}/stats"),
-                lambda one: table(COLUMNS, [one]),
-            )
-        else:
+        if tenant is None:
             session.show(
                 lambda: list(remote.items("/v1/stats", most=limit)),
                 lambda items: table(COLUMNS, items),
             )
+            return
+        path = f"/v1/tenants/{segment(tenant)}/stats"
+        if past:
+            session.show(
+                lambda: remote.get(f"{path}/history"), lambda answer: table(PAST, answer["items"])
+            )
+        else:
+            session.show(lambda: remote.get(path), lambda one: table(COLUMNS, [one]))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from app.printable import printable
-from app.terminal.remote import Document
+from app.terminal.remote import Document, segment
 from app.terminal.session import (
     DEFAULT_URL,
     JsonOption,
@@ -79,7 +79,7 @@ def show(context: typer.Context, tenant: TenantArgument) -> None:
     """Show one tenant."""
     with session(context).remote() as remote:
         session(context).show(
-            lambda: remote.get(f"/v1/tenants/{tenant}"), lambda one: table(COLUMNS, [one])
+            lambda: remote.get(f"/v1/tenants/{segment(tenant)}"), lambda one: table(COLUMNS, [one])
         )
 
 
@@ -109,11 +109,11 @@ def put(
     }
     given = {key: value for key, value in body.items() if value is not None}
     with session(context).remote() as remote:
-        declared = remote.put(f"/v1/tenants/{tenant}", given)
+        declared = remote.put(f"/v1/tenants/{segment(tenant)}", given)
         if provision and declared["state"] == "declared":
-            remote.post(f"/v1/tenants/{tenant}/provision")
+            remote.post(f"/v1/tenants/{segment(tenant)}/provision")
         session(context).show(
-            lambda: remote.get(f"/v1/tenants/{tenant}"), lambda one: table(COLUMNS, [one])
+            lambda: remote.get(f"/v1/tenants/{segment(tenant)}"), lambda one: table(COLUMNS, [one])
         )
 
 
@@ -127,7 +127,7 @@ def provision(
     """Create what the tenant's strategy needs."""
     with session(context).remote() as remote:
         session(context).show(
-            lambda: remote.post(f"/v1/tenants/{tenant}/provision", adopt=adopt),
+            lambda: remote.post(f"/v1/tenants/{segment(tenant)}/provision", adopt=adopt),
             lambda done: f"{tenant}: provisioned, {', '.join(done['objects']) or 'nothing to do'}",
         )
 
@@ -145,7 +145,7 @@ def delete(
         typer.confirm(question, abort=True, err=True)
     with session(context).remote() as remote:
         session(context).show(
-            lambda: remote.delete(f"/v1/tenants/{tenant}"),
+            lambda: remote.delete(f"/v1/tenants/{segment(tenant)}"),
             lambda gone: f"{tenant}: deleted, {_count(gone)}",
         )
 

@@ -83,12 +83,21 @@ def test_an_empty_file_declares_nothing() -> None:
         ("tenants: {a: {size: 3}}", "tenants.a.size"),
         ("tenants: {a: {weight: '3'}}", "tenants.a.weight"),
         ("tenants: {a: {weight: 0}}", "tenants.a.weight"),
-        ("tenants: {no: {}}", "False has to be put into quotes"),
+        ("tenants: {no: {}}", "no has to be put into quotes"),
+        ("tenants: {2026-01-01: {}}", "2026-01-01 has to be put into quotes"),
+        ("tenants: {[a]: {}}", "A key has to be put into quotes"),
         ("tenants: {a: 3}", "tenants.a"),
         ("- acme", "file"),
         ("pools: {}", "pools"),
         ("tenants: !!python/object/apply:os.getcwd []", "No YAML"),
         ("tenants: {a: {weight: 2001-13-45}}", "No YAML"),
+        ('tenants: {a: {weight: !!int ""}}', "No YAML"),
+        ("tenants: {a: {weight: !!bool x}}", "No YAML"),
+        ("tenants: {a: {weight: !!timestamp x}}", "No YAML"),
+        ("tenants: {a: {weight: %s}}" % ("9" * 5000), "No YAML"),
+        ("tenants: {a: false}", "tenants.a"),
+        ("tenants: {a: []}", "tenants.a"),
+        ("tenants: &a {b: *a}", "tenants.b.b"),
         ("[" * 5000, "No YAML"),
         ('tenants: {a: {labels: {x: "\\e[2J"}}}', "control characters"),
         ('tenants: {a: {labels: {x: "\\L"}}}', "control characters"),
@@ -101,6 +110,20 @@ def test_a_file_that_cannot_be_meant_is_refused_with_its_place(text: str, word: 
         Manifest.read(text)
     assert word in str(refusal.value)
     assert all(is_printable(line) for line in str(refusal.value).split("\n"))
+
+
+def test_what_is_merged_in_may_be_said_again() -> None:
+    text = "tenants: {a: &a {strategy: shared, weight: 2}, b: {<<: *a, weight: 3}}"
+    found = Manifest.read(text).tenants
+    assert (found["b"].strategy, found["a"].weight, found["b"].weight) == ("shared", 2, 3)
+
+
+def test_a_key_that_unfolds_without_end_is_refused_at_once() -> None:
+    lines = ["x: &x0 [l]"]
+    lines += [f"y{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 30)]
+    with pytest.raises(ManifestError) as refusal:
+        Manifest.read("\n".join([*lines, "tenants: {? *x29 : {}}"]))
+    assert len(str(refusal.value)) < 200
 
 
 class Service:
