@@ -39,14 +39,15 @@ def test_malformed_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> 
         logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
         logging.getLogger("uvicorn.error").warning("Something else.")
 
-    run(
-        FastAPI(),
-        meet_rubbish,
-        host="127.0.0.1",
-        port=0,
-        shutdown_seconds=1,
-        limits=ClientLimits(),
-    )
+    with caplog.at_level(logging.WARNING, "uvicorn.error"):
+        run(
+            FastAPI(),
+            meet_rubbish,
+            host="127.0.0.1",
+            port=0,
+            shutdown_seconds=1,
+            limits=ClientLimits(),
+        )
     assert caplog.messages == ["Something else."]
 
 
