@@ -20,7 +20,7 @@ from app.control import told
 from app.control.journal import Journal
 from app.control.role_limits import RoleLimits
 from app.domain.errors import ProvisioningFailed, Unavailable
-from app.domain.event import Actor
+from app.domain.event import Actor, Event
 from app.domain.isolation import Check, Finding, IsolationReport, Severity, checks_of
 from app.domain.tenant import OBJECT_PREFIX, PoolStrategy, TenantSpec
 from app.domain.verdict import judge
@@ -38,7 +38,7 @@ _DEADLINE = 20.0
 _MENDED = (Check.SETTINGS, Check.CONNECTION_LIMIT, Check.EXTENSION_SCHEMAS)
 # After so many tenants the loop gets a turn.
 _SLICE = 500
-# Seconds until the audit trail is told again that the same owner's object was closed.
+# Seconds until the audit trail is told again that the same was undone for the same role.
 _TELL_AGAIN = 3600.0
 
 _BEGAN = monotonic()
@@ -67,7 +67,7 @@ class SelfCheck:
         self._journal = journal
         self._next: dict[str, float] = {}
         self._seen: WeakSet[TenantPool] = WeakSet()
-        self._told_at: dict[str, float] = {}
+        self._told_at: dict[tuple[str, str], float] = {}
 
     async def run_once(self) -> None:
         """Look at what is due."""
@@ -200,7 +200,7 @@ class SelfCheck:
                 pool = self._manager.find(pool_id)
                 if pool is not None:
                     pool.recycle()
-                self._journal.keep(told.settings_reset(each.role, pool_id, SELF_CHECK))
+                self._tell(each.role, told.settings_reset(each.role, pool_id, SELF_CHECK))
 
     def _is_due(self, opening: Opening, found: Inspection) -> bool:
         """Whether *opening* belongs to somebody just looked at, or to nobody any more."""
@@ -208,15 +208,21 @@ class SelfCheck:
         return opening.name in found.roles or owner not in self._manager.accounts
 
     async def _close(self, server: Server, opened: Sequence[Opening]) -> None:
-        """Close what owners opened; who does so again and again is told of once in a while."""
+        """Close what owners opened."""
         refused = await close(server, opened)
-        now = monotonic()
         for each in opened:
             if each in refused:
                 _log.warning("isolation not repaired", role=each.name)
-            elif now - self._told_at.get(each.name, -_TELL_AGAIN) >= _TELL_AGAIN:
-                self._told_at[each.name] = now
-                self._journal.keep(told.closed_again(each.kind, each.name, each.to, SELF_CHECK))
+            else:
+                event = told.closed_again(each.kind, each.name, each.to, SELF_CHECK)
+                self._tell(each.name, event)
+
+    def _tell(self, role: str, event: Event) -> None:
+        """Keep *event*, unless a role that does the same again and again was told of lately."""
+        key, now = (event.action, role), monotonic()
+        if now - self._told_at.get(key, -_TELL_AGAIN) >= _TELL_AGAIN:
+            self._told_at[key] = now
+            self._journal.keep(event)
 
 
 def oldest_check_age(manager: TenantPoolManager) -> float:

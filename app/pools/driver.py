@@ -70,6 +70,10 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 
 
+_IN_USE = (
+    "A transaction that is still open, perhaps the tenant's own, holds what is to be changed. "
+    "Try again once it has ended."
+)
 _UNREADABLE = "Postgres sent a name or a message that is not in UTF-8."
 
 
@@ -161,6 +165,8 @@ def translated_administration() -> Iterator[None]:
         raise ServerUnavailable(f"The server cannot be reached: {_why(error)}.") from error
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise ServerReadOnly from error
+    except asyncpg.LockNotAvailableError as error:
+        raise ProvisioningFailed(_IN_USE) from error
     except asyncpg.PostgresError as error:
         raise ProvisioningFailed(f"Postgres refused: {sentence(error)}") from error
     except UnicodeDecodeError as error:

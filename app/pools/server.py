@@ -52,8 +52,9 @@ _STARVED_SHARE = 0.25
 _WITNESSES = 5
 _WITNESS_PAUSE = 0.05
 
-# What others created must not stand before what we mean, nor a database choose who we are.
-_ADMIN_SETTINGS = {"search_path": "pg_catalog, pg_temp", "role": "none"}
+# What others created must not stand before what we mean, nor a database choose who we are. A
+# tenant's open transaction must not keep the admin connection from the others.
+_ADMIN_SETTINGS = {"search_path": "pg_catalog, pg_temp", "role": "none", "lock_timeout": "3s"}
 
 _log = structlog.get_logger(__name__)
 

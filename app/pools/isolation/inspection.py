@@ -22,12 +22,20 @@ from app.pools.isolation.openings import OPENINGS, Opening
 
 _POWERS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
 _PUBLIC = 0
+# Of one role: it may set each in every database of the cluster.
+_MOST_SETTINGS = 100
+# Waiting for a table that somebody keeps locked, or counting what somebody made without measure,
+# is one look's failure: there is time for the others.
+_LIMITS = "SET lock_timeout = '1s'; SET statement_timeout = '5s'"
 
 
 def _bytes(name: str) -> str:
     """The expression *name* as bytes, which are neither converted nor checked when sent."""
     return rf"replace(({name})::text, '\', '\\')::bytea"
 
+
+# A tenant may set a value of any length; text becomes a name without a look at characters.
+_SHORT_SETTING = "setting::name || case when octet_length(setting) > 63 then '...' else '' end"
 
 _ROLES = f"""
 with recursive ours as (
@@ -44,7 +52,7 @@ with recursive ours as (
         ) as mighty
     from acting join pg_roles on oid = as_role group by role
 ), settings as (
-    select setrole, array_agg({_bytes("setting")}) filter (
+    select setrole, array_agg({_bytes(_SHORT_SETTING)}) filter (
         where not (datname is not distinct from current_database() and setting =
             format('search_path=%I%s, pg_temp', pg_get_userbyid(setrole), $3::text))
         ) as names
@@ -68,7 +76,8 @@ with recursive ours as (
 select ours.oid, ours.rolname::text as name, rolcanlogin as can_login,
     array[rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls] as powers,
     rolconnlimit as connection_limit, coalesce(granted.names, '{{}}') as granted,
-    coalesce(granted.mighty, '{{}}') as mighty, coalesce(settings.names, '{{}}') as settings,
+    coalesce(granted.mighty, '{{}}') as mighty,
+    coalesce(settings.names[:{_MOST_SETTINGS}], '{{}}') as settings,
     homes.owner, coalesce(homes.grantees, '{{}}') as grantees
 from ours
 left join granted on granted.role = ours.oid
@@ -115,13 +124,18 @@ _OWNED = """
 select count(*) from pg_shdepend
 where refclassid = 'pg_authid'::regclass and refobjid = $1 and deptype = 'o'
 """
-# Only schemas that the shared role may use: tenants' own are not among them.
-_RELATIONS = f"""
+# Only schemas that the shared role may use. What a tenant has opened in its own is its own fault,
+# and none of the shared tenants' rows are there.
+_USABLE = f"""
 with usable as materialized (
     select oid, nspname from pg_namespace
     where not starts_with(nspname::text, 'pg_') and nspname <> 'information_schema'
         and has_schema_privilege($1::oid, oid, 'USAGE')
+        and not (starts_with(nspname::text, '{OBJECT_PREFIX}') and nspowner is not distinct from
+            (select oid from pg_roles where rolname = nspname))
 )
+"""
+_RELATIONS = f"""{_USABLE}
 select {_bytes("format('%I.%I', nspname, relname)")} as name, relkind::text as kind,
     relrowsecurity as enabled, relforcerowsecurity as forced,
     array(
@@ -145,12 +159,10 @@ where relkind in ('r', 'p', 'f', 'm', 'v')
             select from pg_attribute
             where attrelid = pg_class.oid and attname = 'tenant_id' and not attisdropped))
 """
-_DEFINERS = f"""
+_DEFINERS = f"""{_USABLE}
 select {_bytes("pg_proc.oid::regprocedure")} from pg_proc
-join pg_namespace on pg_namespace.oid = pronamespace
-where prosecdef and not starts_with(nspname::text, 'pg_') and nspname <> 'information_schema'
-    and has_schema_privilege($1::oid, pronamespace, 'USAGE')
-    and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
+join usable on usable.oid = pronamespace
+where prosecdef and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
     and not exists (
         select from unnest(proconfig) as setting where starts_with(setting, 'search_path='))
 """
@@ -208,6 +220,7 @@ async def inspect(
     Raises:
         asyncpg.PostgresConnectionError, OSError: the connection is gone.
     """
+    await connection.execute(_LIMITS)
     looks = _Looks(connection)
     databases = list(in_database)
     names = [*in_schema, *databases, *([shared] if shared else [])]

@@ -91,6 +91,10 @@ class Objects:
 
     connection: asyncpg.Connection
 
+    async def wait_little(self) -> None:
+        """Let a statement fail soon if a tenant's open transaction holds what it is to change."""
+        await self.connection.execute("SET lock_timeout = '100ms'")
+
     async def run(self, template: str, *names: str) -> None:
         """Execute *template*, its %I (identifiers) and %L (literals) filled in by the server."""
         statement = await self.connection.fetchval(
@@ -178,15 +182,14 @@ class Objects:
             if not row["is_usable"]:
                 await self.run("GRANT USAGE ON SCHEMA %I TO %I", schema, name)
 
-    async def revoke_all(self, kind: str, name: str, other: str) -> None:
-        """Take everything of the database or schema *name* from the role *other*, or `PUBLIC`.
+    async def revoke_all(self, kind: str, name: str, others: Sequence[str]) -> None:
+        """Take everything of the database or schema *name* from these roles, or `PUBLIC`.
 
-        What that role passed on is taken back as well.
+        What they passed on is taken back as well.
         """
-        if other == "PUBLIC":
-            await self.run(f"REVOKE ALL ON {kind} %I FROM PUBLIC CASCADE", name)
-        else:
-            await self.run(f"REVOKE ALL ON {kind} %I FROM %I CASCADE", name, other)
+        roles = [other for other in others if other != "PUBLIC"]
+        places = ", ".join(["%I"] * len(roles) + ["PUBLIC"] * (len(roles) < len(others)))
+        await self.run(f"REVOKE ALL ON {kind} %I FROM {places} CASCADE", name, *roles)
 
     async def close_to_public(self, database: str) -> None:
         """Leave everybody nothing of *database*, which this connection is in, that we may take.

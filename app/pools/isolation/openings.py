@@ -63,11 +63,11 @@ async def close(server: Server, opened: Iterable[Opening]) -> list[Opening]:
     refused = []
     async with server.admin() as connection:
         objects = Objects(connection)
+        await objects.wait_little()
         for each in opened:
             try:
                 async with connection.transaction():
-                    for other in each.to:
-                        await objects.revoke_all(each.kind, each.name, other)
+                    await objects.revoke_all(each.kind, each.name, each.to)
             except asyncpg.PostgresError:
                 refused.append(each)
     return refused

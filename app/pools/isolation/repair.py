@@ -43,6 +43,7 @@ async def repair(server: Server, repairs: Iterable[Repair]) -> list[str]:
     refused = []
     async with server.admin() as connection:
         objects = Objects(connection)
+        await objects.wait_little()
         for each in repairs:
             try:
                 async with connection.transaction():

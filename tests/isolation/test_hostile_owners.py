@@ -1,0 +1,116 @@
+"""What one owner does to its own objects costs it its own report at most, and nobody else's."""
+
+import asyncio
+
+import pytest
+
+from app.domain.errors import ProvisioningFailed
+from app.domain.isolation import Check, Severity
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.postgres import Database
+from tests.isolation.test_openings import OPEN, look, neighbours
+
+_REACHABLE = f"""
+CREATE TABLE kept (tenant_id text, body text);
+GRANT ALL ON kept TO PUBLIC;
+CREATE VIEW seen AS SELECT * FROM kept;
+GRANT ALL ON seen TO PUBLIC;
+CREATE MATERIALIZED VIEW stored AS SELECT * FROM kept;
+GRANT SELECT ON stored TO PUBLIC;
+CREATE FUNCTION mine() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1';
+GRANT EXECUTE ON FUNCTION mine TO PUBLIC;
+GRANT USAGE ON SCHEMA {OPEN} TO PUBLIC
+"""
+
+
+async def test_what_a_tenant_opens_in_its_schema_is_not_charged_to_the_shared_role(
+    control: Control,
+) -> None:
+    well = await neighbours(control)
+    await control.tenant("open")
+    async with control.manager.lease("open") as connection:
+        await connection.execute(_REACHABLE)
+    assert await look(control) == {**well, "open": {Check.CLOSED_TO_OTHERS: Severity.CRITICAL}}
+
+
+async def test_an_owner_in_the_middle_of_a_change_keeps_nobody_else_from_being_mended(
+    control: Control,
+) -> None:
+    well = await neighbours(control)
+    for name in ("open", "other"):
+        await control.tenant(name)
+        async with control.manager.lease(name) as connection:
+            await connection.execute(f"GRANT USAGE ON SCHEMA tenant_{name} TO PUBLIC")
+            await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '1MB'")
+    async with control.manager.lease("open") as connection:
+        await connection.execute(f"GRANT USAGE ON SCHEMA {OPEN} TO tenant_other")
+        await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '2MB'")
+        await look(control)
+        found = await look(control)
+        assert found["other"] == {}
+        assert set(found["open"]) == {Check.SETTINGS, Check.CLOSED_TO_OTHERS}
+    await look(control)
+    assert await look(control) == {**well, "open": {}, "other": {}}
+
+
+async def test_a_provisioning_that_a_tenants_own_transaction_is_in_the_way_of_says_so(
+    control: Control,
+) -> None:
+    await control.tenant("open")
+    async with control.manager.lease("open") as connection, asyncio.timeout(60):
+        await connection.execute(f"GRANT USAGE ON SCHEMA {OPEN} TO PUBLIC")
+        with pytest.raises(ProvisioningFailed, match="still open"):
+            await control.provisioning.provision("open", PERSON)
+    await control.provisioning.provision("open", PERSON)
+
+
+async def test_of_a_huge_setting_only_its_beginning_is_fetched(control: Control) -> None:
+    await control.tenant("open")
+    async with control.manager.lease("open") as connection:
+        await connection.execute("""DO $$ BEGIN
+            EXECUTE format('ALTER ROLE CURRENT_USER SET application_name = %L',
+                repeat('x', 2000000));
+        END $$""")
+    assert await look(control) == {"open": {Check.SETTINGS: Severity.WARNING}}
+    report = control.manager.account("open").isolation
+    assert report is not None
+    [finding] = report.findings
+    assert "application_name=xxx" in finding.detail
+    assert len(finding.detail) < 200
+    assert await look(control) == {"open": {}}
+
+
+async def test_a_table_that_stays_locked_stops_the_look_at_it_alone(
+    control: Control, database: Database
+) -> None:
+    well = await neighbours(control)
+    async with database.connected() as admin, admin.transaction():
+        await admin.execute(
+            """
+            GRANT USAGE ON SCHEMA public TO poolkeeper_shared;
+            CREATE TABLE public.notes (tenant_id text);
+            CREATE POLICY own ON public.notes
+                USING (tenant_id = current_setting('app.tenant_id', true));
+            ALTER TABLE public.notes ENABLE ROW LEVEL SECURITY;
+            ALTER TABLE public.notes FORCE ROW LEVEL SECURITY;
+            GRANT SELECT ON public.notes TO poolkeeper_shared;
+            """
+        )
+    async with database.connected() as admin, admin.transaction():
+        await admin.execute("LOCK TABLE public.notes IN ACCESS EXCLUSIVE MODE")
+        unchecked = dict.fromkeys((Check.ROW_SECURITY, Check.BYPASSES), Severity.NOT_CHECKED)
+        assert await look(control) == {**well, "neighbour-shared": unchecked}
+    assert await look(control) == well
+
+
+async def test_what_a_role_sets_again_and_again_is_undone_each_time_and_told_once(
+    control: Control,
+) -> None:
+    await control.tenant("open")
+    for _ in range(2):
+        async with control.manager.lease("open") as connection:
+            await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '1MB'")
+        assert await look(control) == {"open": {Check.SETTINGS: Severity.WARNING}}
+        assert await look(control) == {"open": {}}
+    told = [each.action for each in control.journal.pending]
+    assert told == ["pool.role_settings_reset"]
