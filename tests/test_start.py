@@ -236,8 +236,6 @@ def test_a_port_that_is_taken_stops_the_start(
 @pytest.mark.parametrize(
     "fact",
     [
-        {"announced_backend": 7},
-        {"announced_backend": None},
         {"version": 13},
         {"encoding": "LATIN1"},
         {"encoding": "SQL_ASCII"},
@@ -253,8 +251,6 @@ def test_each_reason_against_a_catalog_is_a_sentence_of_its_own(fact: dict[str, 
         encoding="UTF8",
         is_standby=False,
         is_read_only=False,
-        backend=4711,
-        announced_backend=4711,
         database="poolkeeper",
         role="poolkeeper",
         schema="public",

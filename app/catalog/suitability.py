@@ -24,8 +24,6 @@ _READ_ONLY = "25006"
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # By SQLSTATE, while logging in.
 _LOGIN_REASONS = {
-    "08P01": "something that is not PostgreSQL itself answers there, such as PgBouncer,"
-    " which cannot hold the service's lock",
     "28P01": "the password is wrong, or the role does not exist",
     "28000": "the role may not log in, or not from here or not in this way (see pg_hba.conf)",
     "3D000": "the database does not exist",
@@ -39,7 +37,6 @@ select current_setting('server_version_num')::int / 10000 as version,
        current_setting('server_encoding') as encoding,
        pg_is_in_recovery() as is_standby,
        current_setting('transaction_read_only') = 'on' as is_read_only,
-       pg_backend_pid() as backend,
        quote_ident(current_database()) as database,
        quote_ident(current_user) as role,
        quote_ident(coalesce(current_schema(), 'public')) as schema,
@@ -53,16 +50,12 @@ class Facts:
 
     Attributes:
         version: the major one.
-        backend: process of this connection, as Postgres says.
-        announced_backend: the same, as it was given at the login.
     """
 
     version: int
     encoding: str
     is_standby: bool
     is_read_only: bool
-    backend: int
-    announced_backend: int | None
     database: str
     role: str
     schema: str
@@ -99,7 +92,7 @@ def check_server(connection: Connection) -> Facts:
         CatalogUnusable: it cannot.
     """
     row = connection.execute(_FACTS).mappings().one()
-    facts = Facts(**row, announced_backend=_announced_backend(connection))
+    facts = Facts(**row)
     problem = problem_of(facts)
     if problem is not None:
         raise CatalogUnusable(problem)
@@ -110,13 +103,6 @@ def problem_of(facts: Facts) -> str | None:
     """Why no catalog can live there; None if one can."""
     database, role = f"The catalog's database {facts.database}", facts.role
     problems = (
-        (
-            facts.backend != facts.announced_backend,
-            (
-                "The catalog must be reached at PostgreSQL itself: a pooler such as PgBouncer"
-                " cannot hold the service's lock."
-            ),
-        ),
         (
             facts.version < OLDEST_VERSION,
             (
@@ -187,9 +173,3 @@ def unusable(error: DBAPIError, facts: Facts) -> CatalogUnusable:
 def _cause(error: DBAPIError) -> BaseException:
     """What asyncpg raised; SQLAlchemy wraps it twice."""
     return (error.orig and error.orig.__cause__) or error
-
-
-def _announced_backend(connection: Connection) -> int | None:
-    """The back-end's number as it was given at the login; a pooler makes one up."""
-    driver = connection.connection.driver_connection
-    return driver.get_server_pid() if isinstance(driver, asyncpg.Connection) else None
