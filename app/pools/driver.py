@@ -66,8 +66,9 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncpg.CannotConnectNowError, "it is starting or stopping"),
     (asyncpg.AdminShutdownError, "it is stopping"),
 )
-# Serialization failure, deadlock, lock not available: another transaction was in the way.
-_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+# Serialization failure, deadlock, lock not available, no room in the tables of all sessions'
+# locks: another transaction was in the way.
+_CONFLICTS = frozenset({"40001", "40P01", "55P03", "53200"})
 
 
 _IN_USE = (

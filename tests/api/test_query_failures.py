@@ -67,7 +67,7 @@ async def test_a_deferred_constraint_is_told_as_itself(standing_api: Api, acme: 
     assert problem(told, 422, "statement-failed")["sqlstate"] == "23503"
 
 
-@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03"])
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "53200", "55P03"])
 async def test_a_conflict_with_another_transaction_is_worth_a_retry(
     standing_api: Api, acme: str, sqlstate: str
 ) -> None:
