@@ -20,7 +20,7 @@ _OURS = (
     "search_path, role, client_connection_check_interval, default_transaction_read_only,"
     " exit_on_error, idle_session_timeout, local_preload_libraries, row_security, app.tenant_id,"
     " tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, poolkeeper.session,"
-    " poolkeeper.lease"
+    " poolkeeper.lease, lock_timeout"
 )
 POOLERS = pytest.mark.parametrize(
     ("mode", "ignored", "says"),
