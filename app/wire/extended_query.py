@@ -69,6 +69,7 @@ class Reply:
         tag: the command tag once it is complete.
         copies: whether it is a COPY to or from its client.
         status: of the transaction: I for none, T for open, E for failed.
+        settings: those that the server reported to have changed.
     """
 
     parameters: tuple[int, ...] = ()
@@ -79,6 +80,7 @@ class Reply:
     copies: bool = False
     status: str = ""
     error: ServerError | None = None
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 class ExtendedQuery(asyncio.Protocol):
@@ -103,7 +105,7 @@ class ExtendedQuery(asyncio.Protocol):
         self._reply = Reply()
         self._answered: asyncio.Future[Reply] | None = None
         self._cancelled: asyncio.Future[None] | None = None
-        self._is_left = False
+        self._is_left = self._ends_copy = False
         if connection.is_closed() or self._transport.is_closing():
             raise ConnectionResetError("The connection is closed.")
 
@@ -120,8 +122,7 @@ class ExtendedQuery(asyncio.Protocol):
     ) -> None:
         """Hand back to asyncpg, now or once the server is done."""
         self._is_left = True
-        if self._answered is None:
-            self._hand_back()
+        self._hand_back()
 
     async def ask(self, *messages: bytes, room: int = 0) -> Reply:
         """Send *messages* and wait for the answer, of whose rows up to *room* bytes are kept.
@@ -177,12 +178,12 @@ class ExtendedQuery(asyncio.Protocol):
             if end > size:
                 break
             if kind == ord("S"):
-                self._driver.data_received(bytes(buffer[at:end]))
+                self._take_setting(bytes(buffer[at:end]))
             else:
                 self._take(kind, bytes(buffer[body:end]))
             at = end
         del buffer[:at]
-        if self._is_left and self._answered is None:
+        if self._is_left:
             self._hand_back()
 
     def eof_received(self) -> bool | None:
@@ -197,7 +198,10 @@ class ExtendedQuery(asyncio.Protocol):
             if self._reply.error is not None:
                 answered.set_result(self._reply)
             else:
-                answered.set_exception(exc or ConnectionResetError("The server hung up."))
+                lost = ConnectionResetError("The server hung up, or does not speak Postgres.")
+                # Whatever the event loop says of it: of what came, perhaps.
+                lost.__cause__ = exc
+                answered.set_exception(lost)
                 answered.exception()  # it may be that nobody waits any more
 
     def pause_writing(self) -> None:
@@ -237,14 +241,24 @@ class ExtendedQuery(asyncio.Protocol):
             reply.tag = body[:-1].decode("utf-8", "replace")
         elif kind in b"GW":
             reply.copies = True
-            # The Sync that was sent is ignored while the server waits for data to copy.
-            self._transport.write(_message(b"f", b"\0") + _SYNC)
+            # The Sync that was sent is ignored if the server waits for data to copy, but not if it
+            # failed before, by a trigger perhaps. Only the last message tells what is its answer.
+            self._ends_copy = True
+            self._transport.write(_message(b"f", b"\0") + _SYNC + close() + _SYNC)
+        elif kind == ord("3"):
+            self._ends_copy = False
         elif kind == ord("H"):
             reply.copies = True
             self._cancel()
-        elif kind == ord("Z"):
+        elif kind == ord("Z") and not self._ends_copy:
             reply.status = body.decode()
             self._finish()
+
+    def _take_setting(self, message: bytes) -> None:
+        """Tell asyncpg too: it has to know the encoding."""
+        name, _, value = message[_HEADER:-1].decode("utf-8", "replace").partition("\0")
+        self._reply.settings[name] = value
+        self._driver.data_received(message)
 
     def _finish(self) -> None:
         answered, self._answered = self._answered, None
@@ -252,13 +266,18 @@ class ExtendedQuery(asyncio.Protocol):
             answered.set_result(self._reply)
 
     def _hand_back(self) -> None:
+        """Let asyncpg read again, unless something is still to come that is not for it."""
+        if self._answered is not None or self._skip:
+            return
         self._transport.set_protocol(self._driver)
         if self._buffer:
             self._driver.data_received(bytes(self._buffer))
             self._buffer.clear()
 
     def _cancel(self) -> None:
-        """Ask the server, on a connection of its own, to cancel what it does."""
+        """Ask the server, on a connection of its own, to cancel what it does; once."""
+        if self._cancelled is not None:
+            return
         self._cancelled = asyncio.get_running_loop().create_future()
         self._connection._cancel_current_command(self._cancelled)
 
