@@ -69,6 +69,8 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
 # Serialization failure, deadlock, lock not available, no room in the tables of all sessions'
 # locks: another transaction was in the way.
 _CONFLICTS = frozenset({"40001", "40P01", "55P03", "53200"})
+# Of what Postgres says of a statement; a key or a value that it quotes may be long.
+_LONGEST_MESSAGE = 4000
 
 
 _IN_USE = (
@@ -206,4 +208,11 @@ def failed(
 ) -> StatementFailed:
     """A statement's failure, which says whether the same statement may succeed later."""
     kind = StatementConflict if sqlstate in _CONFLICTS else StatementFailed
-    return kind(message, sqlstate=sqlstate, hint=hint, position=position)
+    return kind(
+        _shortened(message), sqlstate=sqlstate, hint=hint and _shortened(hint), position=position
+    )
+
+
+def _shortened(text: str) -> str:
+    """*text* as far as people read it; code of a tenant's may say megabytes."""
+    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"

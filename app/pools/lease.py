@@ -232,10 +232,10 @@ class Lease:
             begun = True
         except driver.CONNECTION_ERRORS:
             return False
-        except asyncpg.PostgresError as error:
-            if not schema_is_missing(error):
+        except (asyncpg.PostgresError, UnicodeDecodeError) as error:
+            if isinstance(error, UnicodeDecodeError) or not schema_is_missing(error):
                 raise ServerUnavailable(
-                    f"Postgres let no lease begin: {driver.sentence(error)}"
+                    f"Postgres let no lease begin: {driver.reason(error)}"
                 ) from error
             # Kept for the next lease, which asks again.
             with suppress(*driver.CONNECTION_ERRORS):
@@ -270,7 +270,7 @@ class Lease:
         try:
             await connection.run(statements)
             connection.begun, connection.begun_at = ahead, sent_at
-        except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+        except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError, UnicodeDecodeError) as error:
             if isinstance(error, asyncpg.PostgresError) and schema_is_missing(error):
                 self._pool.recycle()
                 return False

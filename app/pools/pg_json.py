@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from json.encoder import encode_basestring
 
-from app.domain.errors import SchemaChanged
+from app.domain.errors import SchemaChanged, StatementFailed
 from app.pools.pg_json_document import is_readable
 from app.pools.pg_moment import FORMS
 from app.pools.pg_types import PgType
@@ -35,7 +35,7 @@ _INTEGERS_TO_JSON = str.maketrans("{}NUL", "[]nul")
 _BOOLS_TO_JSON = str.maketrans(
     {"{": "[", "}": "]", "N": "n", "U": "u", "L": "l", "t": "true", "f": "false"}
 )
-_END_OF_BARE, _END_OF_BOX = re.compile("[{},]"), re.compile("[{};]")
+_END_OF_BARE = re.compile("[{},]")
 _NUMBER_IN_BRACKETS = re.compile(r"[^\[\],]++")
 
 
@@ -66,6 +66,21 @@ def _form(kind: PgType) -> Callable[[str], str] | None:
     if kind.shape != "scalar" or kind.oid in _JSON:
         return None
     return _SIMPLE.get(kind.oid, encode_basestring)
+
+
+def decoded(value: bytes) -> str:
+    """The text of a value.
+
+    Raises:
+        StatementFailed: it is in another encoding, as it may be where a database has none.
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise StatementFailed(
+            "A value of the result is not UTF-8; convert it, for example with encode().",
+            sqlstate="22021",
+        ) from error
 
 
 def _string(text: str, out: list[str]) -> Iterator[None]:
@@ -140,7 +155,11 @@ def _end_of_element(text: str, at: int, delimiter: str) -> int:
     if text[at] == '"':
         end = text.find('"', at + 1) + 1
     else:
-        found = (_END_OF_BOX if delimiter == ";" else _END_OF_BARE).search(text, at)
+        # Boxes are separated by ";", shapes of PostGIS by ":".
+        end_of_bare = (
+            _END_OF_BARE if delimiter == "," else re.compile(f"[{{}}{re.escape(delimiter)}]")
+        )
+        found = end_of_bare.search(text, at)
         end = found.start() if found else 0
     if end <= at:
         raise SchemaChanged

@@ -98,7 +98,7 @@ def _of_list(values: list[object], kind: PgType) -> str:
         return _range(values, kind, kind.element)
     if None in values:
         _misfit(values, kind)
-    return "{" + ",".join(str(literal(each, kind.element)) for each in values) + "}"
+    return "{" + _joined((str(literal(each, kind.element)) for each in values), ",") + "}"
 
 
 def _of_object(value: dict[str, object], kind: PgType) -> str:
@@ -113,14 +113,13 @@ def _of_object(value: dict[str, object], kind: PgType) -> str:
 
 
 def _array(values: list[object], kind: PgType, element: PgType) -> str:
-    parts = []
-    for each in values:
-        if isinstance(each, list) and _is_dimension(each, element):
-            parts.append(_array(each, kind, element))
-        else:
-            text = literal(each, element)
-            parts.append("NULL" if text is None else _quoted(text, '"', '\\"'))
-    return "{" + element.delimiter.join(parts) + "}"
+    def part(value: object) -> str:
+        if isinstance(value, list) and _is_dimension(value, element):
+            return _array(value, kind, element)
+        text = literal(value, element)
+        return "NULL" if text is None else _quoted(text, '"', '\\"')
+
+    return "{" + _joined(map(part, values), element.delimiter) + "}"
 
 
 def _is_dimension(values: list[object], element: PgType) -> bool:
@@ -153,7 +152,20 @@ def _range(values: list[object], kind: PgType, element: PgType) -> str:
 
 
 def _composite(parts: Iterable[str | None]) -> str:
-    return "(" + ",".join("" if each is None else _quoted(each, '"', '""') for each in parts) + ")"
+    shown = ("" if each is None else _quoted(each, '"', '""') for each in parts)
+    return "(" + _joined(shown, ",") + ")"
+
+
+def _joined(parts: Iterable[str], delimiter: str) -> str:
+    """*parts* together, refused before they take more memory than a parameter may."""
+    made: list[str] = []
+    room = _LONGEST
+    for each in parts:
+        room -= len(each)
+        if room < 0:
+            raise StatementFailed("A parameter is too large.", sqlstate="54000")
+        made.append(each)
+    return delimiter.join(made)
 
 
 def _quoted(text: str, quote: str, escaped: str) -> str:

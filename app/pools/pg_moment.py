@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-_OFFSET = re.compile(r"([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?\Z")
+_OFFSET = re.compile(r"[-\d]+ [.:\d]+([+-])(\d\d)(?::(\d\d))?(?::(\d\d))?\Z")
 
 
 def _timestamp(text: str) -> str:
@@ -20,10 +20,10 @@ def _timestamptz(text: str) -> str:
     """In UTC, RFC 3339 as far as that goes; the rest as Postgres reads it."""
     is_bc = text.endswith(" BC")
     moment = text.removesuffix(" BC")
-    found = _OFFSET.search(moment)
-    if found is None:  # infinity
+    found = _OFFSET.match(moment)
+    if found is None:  # infinity, or in no form of ours
         return text
-    moment = moment[: found.start()]
+    moment = moment[: found.start(1)]
     hours, minutes, seconds = (int(each or 0) for each in found.groups()[1:])
     offset = (hours * 60 + minutes) * 60 + seconds
     if offset:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator
 from typing import TypeAlias
 
 from app.domain.errors import StatementFailed
-from app.pools.pg_json import to_json
+from app.pools.pg_json import decoded, to_json
 from app.pools.pg_types import RECORD, RECORD_ARRAY, look_up
 from app.wire.extended_query import BINARY, ExtendedQuery, bind, cells, execute, parse
 
@@ -36,7 +36,7 @@ class Records:
         self._shown: dict[Leaf, list[str]] = {}
         self._unknown: list[Leaf] = []
         self._oids: set[int] = set()
-        self._parts = 0
+        self._parts = self._made = 0
 
     def read(self, data: bytes, oid: int) -> Generator[None, None, Tree]:
         """The tree of a record or of an array of records, in steps.
@@ -55,6 +55,8 @@ class Records:
         """
         kinds = await look_up(self._query, self._oids)
         unknown, self._unknown = self._unknown, []
+        # Their trees are written next, and forgotten; the texts are not.
+        self._made = len(self._shown)
         for at in range(0, len(unknown), _AT_A_TIME):
             some = unknown[at : at + _AT_A_TIME]
             listed = ", ".join(f"${number}" for number in range(1, len(some) + 1))
@@ -68,7 +70,7 @@ class Records:
                 raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
             room -= len(reply.rows[0])
             for leaf, text in zip(some, cells(reply.rows[0]), strict=True):
-                for _ in to_json((text or b"").decode(), kinds[leaf[0]], self._shown[leaf]):
+                for _ in to_json(decoded(text or b""), kinds[leaf[0]], self._shown[leaf]):
                     await asyncio.sleep(0)
 
     def write(self, tree: Tree, out: list[str]) -> Iterator[None]:
@@ -103,15 +105,11 @@ class Records:
             self._shown[leaf] = []
             self._unknown.append(leaf)
             self._oids.add(leaf[0])
-            if len(self._shown) > _MOST_VALUES:
-                raise StatementFailed(
-                    f"There are more than {_MOST_VALUES} values in records without a type; "
-                    "cast the records to a composite type.",
-                    sqlstate="54000",
-                )
+            self._count(1)
         return leaf
 
     def _fields(self, data: bytes, depth: int) -> Generator[None, None, Tree]:
+        self._count(1)
         fields: list[Tree] = []
         at = 4
         for _ in range(_int(data, 0)):
@@ -141,8 +139,19 @@ class Records:
             if self._parts % _PARTS == 0:
                 yield
         for size in reversed(sizes[1:]):
+            self._count(len(found) // size)
             found = [found[first : first + size] for first in range(0, len(found), size)]
         return found
+
+    def _count(self, values: int) -> None:
+        """Count what becomes an object of its own until all is resolved."""
+        self._made += values
+        if self._made > _MOST_VALUES:
+            raise StatementFailed(
+                f"There are more than {_MOST_VALUES} values in records without a type; "
+                "cast the records to a composite type.",
+                sqlstate="54000",
+            )
 
 
 def _int(data: bytes, at: int) -> int:

@@ -6,6 +6,7 @@ built-in types never change.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ _DEEPEST = 16
 # Built-in types with fixed oids; Postgres gives no others below.
 _FIRST_UNFIXED_OID = 10_000
 _LONGEST_ANSWER = 1024 * 1024
+# More letters than this about types are read by another thread.
+_MOST_AT_ONCE = 64 * 1024
 _NAME = "poolkeeper_types"
 
 RECORD, RECORD_ARRAY = 2249, 2287
@@ -79,6 +82,7 @@ class PgType:
         delimiter: between the elements of an array of it.
         element: of an array or range its elements' type; of a multirange that of its ranges.
         attributes: of a composite.
+        levels: how many types are inside one another in it.
     """
 
     oid: int
@@ -88,6 +92,7 @@ class PgType:
     delimiter: str = ","
     element: PgType | None = None
     attributes: tuple[tuple[str, PgType], ...] = ()
+    levels: int = 0
 
 
 _BUILT_IN: dict[int, PgType] = {}
@@ -118,38 +123,65 @@ async def look_up(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[int, PgT
     if reply.cut:
         raise StatementFailed("The types of the statement are too large.", sqlstate="54000")
     [document] = cells(reply.rows[0])
-    rows = {row[0]: row for row in json.loads(document or b"[]")}
-    found = {oid: _built(rows, oid, 0) for oid in unknown}
-    _BUILT_IN.update((oid, kind) for oid, kind in found.items() if oid < _FIRST_UNFIXED_OID)
+    # Names are in no known encoding where the database has none.
+    text = (document or b"[]").decode(errors="replace")
+    if len(text) > _MOST_AT_ONCE:
+        found = await asyncio.to_thread(_found, text, unknown)
+    else:
+        found = _found(text, unknown)
+    _BUILT_IN.update((oid, kind) for oid, kind in found.items() if _is_fixed(kind, oid))
     return {**_BUILT_IN, **found}
 
 
-def _built(rows: Mapping[int, list[Any]], oid: int, depth: int) -> PgType:
-    if oid not in rows:
-        raise SchemaChanged
+def _is_fixed(kind: PgType, oid: int) -> bool:
+    """Whether it is the same everywhere; rows of the catalogs are others in each version."""
+    part = kind.element or kind
+    return oid < _FIRST_UNFIXED_OID and part.shape != "composite"
+
+
+def _found(document: str, oids: Iterable[int]) -> dict[int, PgType]:
+    rows = {row[0]: row for row in json.loads(document)}
+    # Each is made once: there are as many ways to it as its owner likes.
+    made: dict[int, PgType] = {}
+    return {oid: _built(rows, oid, made, 0) for oid in oids}
+
+
+def _built(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], depth: int) -> PgType:
+    if oid not in made:
+        if oid not in rows:
+            raise SchemaChanged
+        kind = _of_row(rows, oid, made, depth) if depth <= _DEEPEST else None
+        if kind is None or kind.levels > _DEEPEST:
+            raise StatementFailed(
+                f"Type {rows[oid][1]} is nested more than {_DEEPEST} levels deep; "
+                "cast it to text or json.",
+                sqlstate="54001",
+            )
+        made[oid] = kind
+    return made[oid]
+
+
+def _of_row(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], depth: int) -> PgType:
     _, name, kind, category, delimiter, base, element, subtype, ranges, attributes = rows[oid]
-    if depth > _DEEPEST:
-        raise StatementFailed(
-            f"Type {name} is nested more than {_DEEPEST} levels deep; cast it to text or json.",
-            sqlstate="54001",
-        )
     if kind == "d":
-        return replace(_built(rows, base, depth + 1), name=name)
+        part = _built(rows, base, made, depth + 1)
+        return replace(part, name=name, levels=part.levels + 1)
     shape: Shape = "scalar"
     inner = element or subtype or ranges
     if inner:
         shape = "array" if element else "range" if subtype else "multirange"
     elif kind == "c":
         shape = "composite"
-    made = _built(rows, inner, depth + 1) if inner else None
+    part = _built(rows, inner, made, depth + 1) if inner else None
+    parts = [(each, _built(rows, of, made, depth + 1)) for each, of in attributes or ()]
+    inside = [each.levels for _, each in parts] + ([part.levels] if part else [])
     return PgType(
         oid=oid,
-        name=f"{made.name}[]" if element and made else name,
+        name=f"{part.name}[]" if element and part else name,
         shape=shape,
         category=category,
         delimiter=delimiter,
-        element=made,
-        attributes=tuple(
-            (attribute, _built(rows, part, depth + 1)) for attribute, part in attributes or ()
-        ),
+        element=part,
+        attributes=tuple(parts),
+        levels=1 + max(inside) if inside else 0,
     )

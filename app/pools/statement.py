@@ -24,7 +24,7 @@ from app.domain.errors import (
     StatementFailed,
 )
 from app.pools import driver
-from app.pools.pg_json import to_json
+from app.pools.pg_json import decoded, to_json
 from app.pools.pg_literal import literal
 from app.pools.pg_records import Records, Tree
 from app.pools.pg_types import RECORD, RECORD_ARRAY, PgType, look_up
@@ -61,17 +61,21 @@ _FEW_PARTS = 2000
 _PORTAL = "poolkeeper"
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
-# The forms of values that read back exactly, whatever the role or the database prefers. With ISO
+# The forms of values that read back exactly, whatever the role or the database prefers; and NULL
+# is no string in an array. With ISO
 # alone the order of day and month in what is read stays the tenant's.
 SETTINGS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
     "extra_float_digits": "3",
     "bytea_output": "hex",
+    "array_nulls": "on",
 }
 _SET = "select " + ", ".join(
     f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in SETTINGS.items()
 )
+# What the server reports of the forms; a statement may change them while it runs.
+_FORMS = {"DateStyle": "ISO", "IntervalStyle": "postgres", "client_encoding": "UTF8"}
 _CANCELLED = "canceling statement due to user request"
 # Tags of statements that end a transaction, even if they begin another at once.
 _ENDINGS = frozenset({"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
@@ -158,8 +162,15 @@ async def run(
 
 async def _texts(params: Sequence[object], kinds: Sequence[PgType]) -> list[bytes | None]:
     def texts() -> list[bytes | None]:
-        found = map(literal, params, kinds)
-        return [None if text is None else _sendable(text, "A parameter") for text in found]
+        found: list[bytes | None] = []
+        room = _MOST_BYTES
+        for text in map(literal, params, kinds):
+            found.append(None if text is None else _sendable(text, "A parameter"))
+            room -= len(found[-1] or b"")
+            # One of them may be many times as long as the JSON it came as.
+            if room < 0:
+                raise StatementFailed("The parameters are too large.", sqlstate="54000")
+        return found
 
     return await asyncio.to_thread(texts) if _are_many(params) else texts()
 
@@ -210,6 +221,8 @@ class _Answer:
             first = []
             if reply.status == "I" or reply.tag in _ENDINGS:
                 raise StatementEndedLease
+            if reply.rows:
+                _unchanged(reply.settings)
             largest = max(largest, *map(len, reply.rows), 1)
             await self._take(reply, max_rows)
             if reply.tag is not None or self.truncated or not has_rows:
@@ -288,20 +301,19 @@ class _Answer:
             elif kind.oid in _RECORDS:
                 yield from self._records.write(trees[number], out)
             else:
-                yield from to_json(_decoded(value), kind, out)
+                yield from to_json(decoded(value), kind, out)
             self._steps += 1
             if self._steps % _CELLS_IN_A_STEP == 0:
                 yield
 
 
-def _decoded(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise StatementFailed(
-            "A value of the result is not UTF-8; convert it, for example with encode().",
-            sqlstate="22021",
-        ) from error
+def _unchanged(settings: Mapping[str, str]) -> None:
+    """Refuse rows in forms that the statement chose for itself."""
+    for name, value in settings.items():
+        if name in _FORMS and value.partition(",")[0] != _FORMS[name]:
+            raise StatementFailed(
+                f"The statement changes {name}, and its result cannot be read.", sqlstate="22023"
+            )
 
 
 def _sendable(text: str, what: str) -> bytes:
