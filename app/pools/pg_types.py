@@ -164,8 +164,8 @@ def _built(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], dep
 def _of_row(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], depth: int) -> PgType:
     _, name, kind, category, delimiter, base, element, subtype, ranges, attributes = rows[oid]
     if kind == "d":
-        part = _built(rows, base, made, depth + 1)
-        return replace(part, name=name, levels=part.levels + 1)
+        based = _built(rows, base, made, depth + 1)
+        return replace(based, name=name, levels=based.levels + 1)
     shape: Shape = "scalar"
     inner = element or subtype or ranges
     if inner:
