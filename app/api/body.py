@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
-from app.api.nesting import DEEPEST_TAKEN, TooDeep, parts_of
+from app.api.nesting import DEEPEST_TAKEN, TooDeep, levels_of
 from app.printable import is_printable
 
 
@@ -41,10 +41,13 @@ def _is_unicode(text: str) -> bool:
 def _json_value(value: object) -> object:
     """*value*, if all of it is JSON that Postgres can take, and not nested without end."""
     try:
-        for each in parts_of(value, deepest=DEEPEST_TAKEN):
-            if isinstance(each, str):
-                _storable(each)
-            elif isinstance(each, float) and not math.isfinite(each):
+        for level in levels_of(value, deepest=DEEPEST_TAKEN):
+            kinds = set(map(type, level))
+            if str in kinds:
+                _storable("".join(each for each in level if type(each) is str))
+            if float in kinds and not all(
+                math.isfinite(each) for each in level if type(each) is float
+            ):
                 raise PydanticCustomError("finite_number", "JSON knows no NaN and no infinity.")
     except TooDeep as error:
         raise PydanticCustomError("too_deep", "A value is nested too deeply.") from error
