@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fixtures.app import Api, ok, problem
+from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -118,6 +119,40 @@ async def test_types_that_ddl_changed_are_read_as_they_are_now(
     assert (await standing_api.value(acme, "select (orders).id from orders")) == "1"
 
 
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_a_read_meets_ddl_between_its_look_up_and_its_rows_and_is_repeated(
+    standing_api: Api, acme: str, *, read_only: bool
+) -> None:
+    for statement in (
+        "drop table if exists held; drop type if exists holding",
+        "create type holding as (a int)",
+        "create table held (h holding)",
+        "insert into held values (row(1))",
+    ):
+        for part in statement.split("; "):
+            ok(await standing_api.query(acme, part, read_only=False))
+    manager = standing_api.service.manager
+    read = "select h from held, (select pg_advisory_xact_lock_shared(12)) locked"
+    waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+    async with manager.lease("acme") as other:
+        await other.execute("select pg_advisory_xact_lock(12)")
+        asked = asyncio.create_task(
+            standing_api.query(acme, read, read_only=read_only), name="a query that waits"
+        )
+
+        async def is_waiting() -> bool:
+            return bool(await other.fetchval(waits))
+
+        # What it is made of has been looked up by then.
+        await eventually(is_waiting)
+        await other.execute("alter type holding add attribute b int")
+    answer = await asked
+    if read_only:
+        assert ok(answer)["rows"] == [[{"a": 1, "b": None}]]
+    else:
+        assert problem(answer, 503, "schema-changed")["retryable"]
+
+
 async def test_a_nesting_without_end_is_refused_by_name(standing_api: Api, acme: str) -> None:
     nested = "".join(f"create type n{each} as (inside n{each - 1}); " for each in range(1, 400))
     sql = f"do $do$ begin create type n0 as (leaf int); {nested} end $do$"
@@ -161,11 +196,13 @@ async def test_numbers_of_the_request_keep_their_digits(standing_api: Api, acme:
 
 
 async def test_a_borrower_of_a_lease_gets_python_values_after_every_statement(
-    standing_api: Api, acme: str
+    standing_api: Api,
 ) -> None:
-    await standing_api.client.put(f"{acme}/pool", json={"max_size": 1})
+    # Its connection is the only one, which other tests need more of.
+    narrow = await standing_api.tenant("narrow")
+    await standing_api.client.put(f"{narrow}/pool", json={"max_size": 1})
     for number in range(200):
-        assert await standing_api.value(acme, "select $1::numeric", number) == str(number)
-        async with standing_api.service.manager.lease("acme") as connection:
+        assert await standing_api.value(narrow, "select $1::numeric", number) == str(number)
+        async with standing_api.service.manager.lease("narrow") as connection:
             values = await connection.fetchrow("select 1.5::numeric, now(), interval '1 day'")
         assert [type(each) for each in values or ()] == [Decimal, datetime, timedelta]
