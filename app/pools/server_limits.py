@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import asyncpg
 
-_QUERY = """
+from app.pools.foreign_text import as_bytes, begins, bytes_of
+
+_QUERY = f"""
 select current_setting('server_version') as version,
        current_setting('max_connections')::int as max_connections,
        current_setting('superuser_reserved_connections')::int
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
        current_setting('default_transaction_read_only')::bool as read_only,
        (select rolsuper from pg_roles where rolname = current_user) as superuser,
-       (select replace(setting, '\\', '\\\\')::bytea
+       (select {as_bytes("setting")}
         from pg_db_role_setting, pg_database, unnest(setconfig) as setting
         where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
-            and starts_with(setting, 'search_path=')) as search_path
-"""
+            and {begins("setting", "search_path=")}) as search_path
+"""  # noqa: S608 - expressions of ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,6 @@ class ServerLimits:
 def _path(setting: bytes | None) -> str | None:
     """The search_path of a setting; None if it was written in another encoding than UTF-8."""
     try:
-        return setting.decode().removeprefix("search_path=") if setting is not None else None
+        return bytes_of(setting).decode().removeprefix("search_path=") if setting else None
     except UnicodeDecodeError:
         return None

@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from app.domain.isolation import Check, Severity, checks_of
 from app.domain.tenant import PoolStrategy
+from app.pools import server_limits
 from app.pools.isolation import inspection
+from app.pools.isolation.openings import OPENINGS
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 from tests.isolation.test_openings import look
@@ -23,6 +26,8 @@ FOREIGN = (
     'GRANT "poolkeeper_gr\\u00f6\\u00dfe" TO tenant_one',
     "COMMENT ON ROLE \"poolkeeper_gr\\u00f6\\u00dfe\" IS '\\u00fcber alles'",
     "ALTER ROLE tenant_one SET poolkeeper.motto = '\\u00fc'",
+    # Where a character has several bytes, half of one before a backslash.
+    "ALTER ROLE tenant_one SET poolkeeper.path = 'c:\\u00ff\\\\d'",
     "ALTER ROLE tenant_one IN DATABASE \"gr\\u00f6\\u00dfe\" SET poolkeeper.motto = '\\u00fc'",
     "COMMENT ON DATABASE tenant_big IS '\\u00fcber \\\\ alles'",
     'GRANT CONNECT ON DATABASE tenant_big TO "poolkeeper_gr\\u00f6\\u00dfe"',
@@ -48,6 +53,25 @@ async def latin1(server: Database) -> AsyncIterator[asyncpg.Connection]:
             await admin.execute("DROP DATABASE latin1 WITH (FORCE)")
 
 
+@pytest.fixture
+async def database(
+    postgres_server: Database, request: pytest.FixtureRequest
+) -> AsyncIterator[Database]:
+    """The tenants' database, in UTF-8 or the encoding that the test says."""
+    encoding = getattr(request, "param", "UTF8")
+    home = replace(postgres_server, database=f"test_{uuid4().hex}")
+    async with postgres_server.connected() as admin:
+        await admin.execute(
+            f"CREATE DATABASE {home.database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        )
+        await admin.execute(f"REVOKE CONNECT, TEMPORARY ON DATABASE {home.database} FROM PUBLIC")
+        try:
+            yield home
+        finally:
+            await admin.execute(f"DROP DATABASE {home.database} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("database", ["UTF8", "EUC_JP", "SQL_ASCII"], indirect=True)
 async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8(
     control: Control, postgres_server: Database
 ) -> None:
@@ -87,6 +111,17 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
             await foreign.execute(plain('DROP DATABASE "gr\\u00f6\\u00dfe"'))
             await foreign.execute(plain('DROP OWNED BY "poolkeeper_gr\\u00f6\\u00dfe"'))
             await foreign.execute(plain('DROP ROLE "poolkeeper_gr\\u00f6\\u00dfe"'))
+
+
+def test_no_look_uses_a_function_that_refuses_what_is_no_text_in_the_database_it_runs_in() -> None:
+    """PostgreSQL 15.18 does so in starts_with, and each with half a character in replace."""
+    looks = (
+        *(each for name, each in vars(inspection).items() if name[1].isupper()),
+        OPENINGS,
+        server_limits._QUERY,
+    )
+    for look_at_characters in ("starts_with", "replace", "substr", "left(", "^@", "bpchar"):
+        assert not any(look_at_characters in str(query).lower() for query in looks)
 
 
 @pytest.mark.parametrize("query", ["_DATABASES", "_PUBLIC_MAY_CREATE", "_RELATIONS", "_DEFINERS"])

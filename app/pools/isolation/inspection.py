@@ -18,6 +18,7 @@ from app.domain.isolation import Check
 from app.domain.tenant import OBJECT_PREFIX
 from app.domain.verdict import ExtensionSchemas, RelationFacts, RoleFacts, SharedFacts
 from app.pools import driver
+from app.pools.foreign_text import as_bytes, begins, text_of
 from app.pools.isolation.openings import OPENINGS, Opening
 
 _POWERS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
@@ -27,11 +28,6 @@ _MOST_SETTINGS = 100
 # Waiting for a table that somebody keeps locked, or counting what somebody made without measure,
 # is one look's failure: there is time for the others.
 _LIMITS = "SET lock_timeout = '1s'; SET statement_timeout = '5s'"
-
-
-def _bytes(name: str) -> str:
-    """The expression *name* as bytes, which are neither converted nor checked when sent."""
-    return rf"replace(({name})::text, '\', '\\')::bytea"
 
 
 # A tenant may set a value of any length; text becomes a name without a look at characters.
@@ -45,14 +41,14 @@ with recursive ours as (
     union
     select acting.role, roleid from acting join pg_auth_members on member = as_role
 ), granted as (
-    select role, array_agg({_bytes("rolname")}) as names,
-        array_agg({_bytes("rolname")}) filter (
-            where starts_with(rolname::text, 'pg_')
+    select role, array_agg({as_bytes("rolname")}) as names,
+        array_agg({as_bytes("rolname")}) filter (
+            where {begins("rolname", "pg_")}
                 or rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
         ) as mighty
     from acting join pg_roles on oid = as_role group by role
 ), settings as (
-    select setrole, array_agg({_bytes(_SHORT_SETTING)}) filter (
+    select setrole, array_agg({as_bytes(_SHORT_SETTING)}) filter (
         where not (datname is not distinct from current_database() and setting =
             format('search_path=%I%s, pg_temp', pg_get_userbyid(setrole), $3::text))
         ) as names
@@ -68,8 +64,8 @@ with recursive ours as (
     from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
     where datname = any($2)
 ), homes as (
-    select name, {_bytes("min(owner)")} as owner, array_agg(
-        {_bytes("case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end")}
+    select name, {as_bytes("min(owner)")} as owner, array_agg(
+        {as_bytes("case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end")}
     ) as grantees
     from home group by name
 )
@@ -86,9 +82,9 @@ left join homes on homes.name = ours.rolname
 """
 _DATABASES = f"""
 select grantee,
-    array_agg({_bytes("datname")}) filter (
+    array_agg({as_bytes("datname")}) filter (
         where privilege_type = 'CONNECT' and not (
-            starts_with(datname::text, '{OBJECT_PREFIX}') and datdba is not distinct from
+            {begins("datname", OBJECT_PREFIX)} and datdba is not distinct from
                 (select oid from pg_roles where rolname = datname))
     ) as connect,
     coalesce(bool_or(privilege_type = 'TEMPORARY') filter (where datname = current_database()),
@@ -129,17 +125,17 @@ where refclassid = 'pg_authid'::regclass and refobjid = $1 and deptype = 'o'
 _USABLE = f"""
 with usable as materialized (
     select oid, nspname from pg_namespace
-    where not starts_with(nspname::text, 'pg_') and nspname <> 'information_schema'
+    where not {begins("nspname", "pg_")} and nspname <> 'information_schema'
         and has_schema_privilege($1::oid, oid, 'USAGE')
-        and not (starts_with(nspname::text, '{OBJECT_PREFIX}') and nspowner is not distinct from
+        and not ({begins("nspname", OBJECT_PREFIX)} and nspowner is not distinct from
             (select oid from pg_roles where rolname = nspname))
 )
 """
 _RELATIONS = f"""{_USABLE}
-select {_bytes("format('%I.%I', nspname, relname)")} as name, relkind::text as kind,
+select {as_bytes("format('%I.%I', nspname, relname)")} as name, relkind::text as kind,
     relrowsecurity as enabled, relforcerowsecurity as forced,
     array(
-        select {_bytes("polname")} from pg_policy
+        select {as_bytes("polname")} from pg_policy
         where polrelid = pg_class.oid and polpermissive and not coalesce(
             coalesce(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
                 ~ 'app\\.tenant_id', false)
@@ -160,11 +156,11 @@ where relkind in ('r', 'p', 'f', 'm', 'v')
             where attrelid = pg_class.oid and attname = 'tenant_id' and not attisdropped))
 """
 _DEFINERS = f"""{_USABLE}
-select {_bytes("pg_proc.oid::regprocedure")} from pg_proc
+select {as_bytes("pg_proc.oid::regprocedure")} from pg_proc
 join usable on usable.oid = pronamespace
 where prosecdef and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
     and not exists (
-        select from unnest(proconfig) as setting where starts_with(setting, 'search_path='))
+        select from unnest(proconfig) as setting where {begins("setting", "search_path=")})
 """
 
 
@@ -226,7 +222,7 @@ async def inspect(
     names = [*in_schema, *databases, *([shared] if shared else [])]
     grants = {
         row["grantee"]: Grants(
-            connect=frozenset(map(_text, row["connect"] or ())), temporary=row["temporary"]
+            connect=frozenset(map(text_of, row["connect"] or ())), temporary=row["temporary"]
         )
         for row in await looks.at(
             (Check.OTHER_DATABASES, Check.TEMPORARY_TABLES), _DATABASES, names
@@ -294,11 +290,6 @@ class _Looks:
         ]
 
 
-def _text(name: bytes) -> str:
-    """A name as it can be shown: what is no UTF-8 stays visible, byte by byte."""
-    return name.decode(errors="backslashreplace")
-
-
 async def _extension_schemas(
     looks: _Looks, roles: list[str], schemas: Sequence[str]
 ) -> dict[str, ExtensionSchemas]:
@@ -324,13 +315,13 @@ async def _reach(looks: _Looks, role: int) -> SharedFacts:
             RelationFacts(
                 **{
                     **dict(row),
-                    "name": _text(row["name"]),
-                    "loose_policies": tuple(map(_text, row["loose_policies"])),
+                    "name": text_of(row["name"]),
+                    "loose_policies": tuple(map(text_of, row["loose_policies"])),
                 }
             )
             for row in relations
         ),
-        definers=tuple(_text(name) for [name] in definers),
+        definers=tuple(text_of(name) for [name] in definers),
     )
 
 
@@ -339,14 +330,14 @@ def _facts(
 ) -> RoleFacts:
     public, own = grants.get(_PUBLIC, _NOTHING), grants.get(row["oid"], _NOTHING)
     name = row["name"]
-    owner = None if row["owner"] is None else _text(row["owner"])
-    others = set(map(_text, row["grantees"])) - {name, owner}
+    owner = None if row["owner"] is None else text_of(row["owner"])
+    others = set(map(text_of, row["grantees"])) - {name, owner}
     return RoleFacts(
         can_login=row["can_login"],
         powers=tuple(power for power, has in zip(_POWERS, row["powers"], strict=True) if has),
-        granted=tuple(map(_text, row["granted"])),
-        mighty=tuple(map(_text, row["mighty"])),
-        settings=tuple(map(_text, row["settings"])),
+        granted=tuple(map(text_of, row["granted"])),
+        mighty=tuple(map(text_of, row["mighty"])),
+        settings=tuple(map(text_of, row["settings"])),
         databases=tuple(public.connect | own.connect),
         connection_limit=row["connection_limit"],
         owner=owner,

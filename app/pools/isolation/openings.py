@@ -11,16 +11,18 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from app.domain.tenant import OBJECT_PREFIX
+from app.pools.foreign_text import begins
 from app.pools.isolation.objects import Objects
 from app.pools.server import Server
 
-OPENINGS = """
+OPENINGS = f"""
 with made as (
     select oid, rolname from pg_roles
-    where starts_with(rolname::text, 'tenant_') and exists (
+    where {begins("rolname", OBJECT_PREFIX)} and exists (
         select from pg_shdescription
         where objoid = pg_roles.oid and classoid = 'pg_authid'::regclass
-            and starts_with(description, 'poolkeeper tenant '))
+            and {begins("description", "poolkeeper tenant ")})
 ), others as (
     select oid, rolname::text as name from made
     union all select oid, rolname::text from pg_roles where rolname = 'poolkeeper_shared'
@@ -36,7 +38,7 @@ from granted
 join made on made.oid = granted.owner and made.rolname = granted.name
 join others on others.oid = granted.grantee and others.oid <> granted.owner
 group by kind, made.rolname
-"""
+"""  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
