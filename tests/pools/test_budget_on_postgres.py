@@ -9,6 +9,7 @@ import pytest
 from app.domain.errors import PoolTimeout
 from app.pools.account import TenantAccount
 from app.pools.pool import TenantPool
+from app.pools.server import ADMIN_CONNECTIONS
 from tests.fixtures.pools import Bench, account, bench_on, finished, lent
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -31,8 +32,8 @@ def pools(bench: Bench, number: int, max_size: int = 4) -> list[tuple[TenantPool
 
 async def test_the_budget_is_read_from_the_server(database: Database) -> None:
     async with bench_on(database, kept_free=20) as bench:
-        # 200 max_connections, 3 reserved for superusers, 2 for administration
-        assert bench.server.budget.limit == 200 - 3 - 20 - 2
+        # 200 max_connections, 3 reserved for superusers, and those for administration
+        assert bench.server.budget.limit == 200 - 3 - 20 - ADMIN_CONNECTIONS
 
 
 async def test_idle_connections_of_others_are_taken_back_the_least_recently_used_pool_first(
