@@ -84,6 +84,7 @@ class ConnectionBudget:
         # Whose turn it is to take the next free place while others want one too.
         self._turn: Claimant | None = None
         self._will_look = False
+        self._is_frozen = False
 
     @property
     def limit(self) -> int:
@@ -110,6 +111,12 @@ class ConnectionBudget:
         self._limit = limit
         self._serve_starving()
         self.reclaim()
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Take nothing from any pool while nothing can be opened in its place."""
+        thawed, self._is_frozen = self._is_frozen and not frozen, frozen
+        if thawed:
+            self.reclaim()
 
     def take(self, claimant: Claimant) -> bool:
         """Reserve one connection, or remember that *claimant* wants one and make room."""
@@ -152,7 +159,7 @@ class ConnectionBudget:
     def reclaim(self) -> None:
         """Close as many idle connections of other pools as are wanted and not on their way."""
         missing = self._missing()
-        if missing <= 0:
+        if missing <= 0 or self._is_frozen:
             return
         modest = self._missing_for_modest()
         lately = self._used_lately()
@@ -177,7 +184,7 @@ class ConnectionBudget:
         serve next, lest the connection wander back and forth; or if the reserve lacks its place.
         """
         mine = holder.share_after(0)
-        if mine is None or self._missing() <= 0:
+        if mine is None or self._is_frozen or self._missing() <= 0:
             return False
         if mine > 1 and self._owed() > self._promised():
             return True

@@ -63,6 +63,7 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
     (socket.gaierror, "its name is not known"),
     (TimeoutError, "it did not answer in time"),
     (ConnectionRefusedError, "it refused the connection"),
+    (FileNotFoundError, "there is no such Unix socket"),
     (asyncpg.CannotConnectNowError, "it is starting or stopping"),
     (asyncpg.AdminShutdownError, "it is stopping"),
 )
@@ -108,8 +109,12 @@ class Login:
         return replace(self, database=database)
 
 
-async def connect(login: Login, *, timeout: float) -> asyncpg.Connection:
+async def connect(
+    login: Login, *, timeout: float, leave: wire.Leave | None = None
+) -> asyncpg.Connection:
     """Open a connection within *timeout* seconds.
+
+    *leave* gets a login that is given up while the server may work on it, see `wire.connect`.
 
     Raises:
         ServerUnavailable: the server cannot be reached or is starting or stopping.
@@ -130,6 +135,7 @@ async def connect(login: Login, *, timeout: float) -> asyncpg.Connection:
             settings=login.settings,
             primary=login.primary,
             resolver=login.resolver,
+            leave=leave,
         )
 
 

@@ -246,6 +246,8 @@ class LendingPool:
         why = f" Opening one failed: {failed.detail}" if failed else ""
         if not why and not self._roster.live and self._roster.connecting:
             why = " Postgres has not answered the login yet."
+        if not why and self.server.is_strained:
+            why = f" No other can be opened: {self.server.last_error}"
         error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.{why}")
         self._fail(waiter, error, monotonic())
 

@@ -149,6 +149,11 @@ class TenantPool(LendingPool):
         in_use = self._roster.lent | self._roster.checking
         return any(connection.is_connected() for connection in in_use)
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether it has an idle connection to test."""
+        return bool(self._roster.idle)
+
     async def answers(self) -> bool:
         """Test the idle connection used last; whether there is one, and it answers."""
         try:

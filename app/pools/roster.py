@@ -280,9 +280,10 @@ class Roster:
         if isinstance(result, PooledConnection):
             self._owner.admit(result)
             return
-        self._server.budget.give_back()
         self._recorder.connect_failures += 1
+        # Before its place is free: the pool that failed pauses, and is not the next to take it.
         self._owner.open_failed(result or Unavailable())
+        self._server.budget.give_back()
 
     async def _close(self, connection: PooledConnection, *, cut: bool) -> bool:
         # A connection that broke off by itself may have left its back-end at work.

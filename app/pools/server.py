@@ -36,9 +36,11 @@ from app.pools.budget import ConnectionBudget
 from app.pools.driver import Login
 from app.pools.gate import ConnectGate
 from app.pools.lag import LoopLag
+from app.pools.late_logins import LateLogins
 from app.pools.server_limits import ServerLimits
 from app.pools.server_pool import ServerPool
 from app.pools.unended import UnendedBackends, end_backend
+from app.pools.witnesses import still_work
 
 # One for provisioning and the like, one for asking how the server is, and one that stays open.
 ADMIN_CONNECTIONS = 3
@@ -48,9 +50,9 @@ _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
 # A loop late by this share of a deadline makes the deadline say nothing about the server.
 _STARVED_SHARE = 0.25
-# So many pools, those that were served last, are asked whether their connections still work.
-_WITNESSES = 5
-_WITNESS_PAUSE = 0.05
+# Logins of one role into one database that are given up and not over yet. The admin's attempts
+# are one at a time, and what ends unanswered connections must not wait for them.
+_MOST_LATE, _MOST_LATE_OF_ADMIN = 2, 6
 
 # What others created must not stand before what we mean, nor a database choose who we are. A
 # tenant's open transaction must not keep the admin connection from the others.
@@ -113,11 +115,14 @@ class Server:
         self._judging = asyncio.Lock()
         self._pools: set[ServerPool] = set()
         self._unended = UnendedBackends()
+        self._late = LateLogins(self._settle_limit)
         self._probe: asyncio.Task[None] | None = None
         self._doubt: asyncio.Task[None] | None = None
         self.lag = lag or LoopLag()
         self.cores = cores
         self._closed = False
+        # Whether the latest attempt to open a connection for a pool succeeded.
+        self._opens = True
 
     def __repr__(self) -> str:
         """Name, state and budget."""
@@ -146,7 +151,7 @@ class Server:
         tasks = [task for task in (self._probe, self._doubt) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._late.close(), return_exceptions=True)
         self._probe = self._doubt = None
 
     def attach(self, pool: ServerPool) -> None:
@@ -181,12 +186,18 @@ class Server:
     async def _attempt(self, login: Login) -> asyncpg.Connection:
         began = monotonic()
         try:
-            return await driver.connect(login, timeout=self._connect_timeout)
-        except (ServerUnavailable, ConnectFailed) as error:
+            connection = await self._late.connect(
+                login, timeout=self._connect_timeout, most=_MOST_LATE
+            )
+        except (ServerUnavailable, ServerFull, ConnectFailed) as error:
             if self._was_starved(error, began):
                 raise _StarvedAttempt(error.detail) from error
+            self._opens = False
             self.doubt()
             raise
+        self._opens = True
+        self._settle_sharing()
+        return connection
 
     @property
     def unavailable_detail(self) -> str:
@@ -281,7 +292,9 @@ class Server:
             except ServerFull as error:
                 self._strained(error)
             except Unavailable as error:
-                works = await self._works(error, began)
+                works = await still_work(
+                    self._pools, error, since=began, within=self._connect_timeout
+                )
                 if self._was_starved(error, began):
                     return
                 if works:
@@ -294,25 +307,11 @@ class Server:
         if self.last_error != error.detail:
             _log.warning("no connection can be opened", server=self.name, reason=error.detail)
         self.last_error = error.detail
+        self._settle_sharing()
 
-    async def _works(self, error: Unavailable, since: float) -> bool:
-        """Whether connections that were fine still are, although the admin contact failed.
-
-        An idle one is asked; a lease that comes back clean is an answer too, and is waited for as
-        long as a login may take. One that does not come back counts only where the failure says
-        nothing about the server.
-        """
-        deadline = monotonic() + self._connect_timeout
-        while True:
-            pools = sorted(self._pools, key=lambda pool: pool.answered_at, reverse=True)
-            if any(await asyncio.gather(*(pool.answers() for pool in pools[:_WITNESSES]))):
-                return True
-            if any(pool.answered_at > since for pool in pools):
-                return True
-            is_busy = any(pool.is_in_use for pool in pools)
-            if not is_busy or monotonic() >= deadline:
-                return is_busy and isinstance(error, ConnectFailed)
-            await asyncio.sleep(_WITNESS_PAUSE)
+    def _settle_sharing(self) -> None:
+        """Leave each pool what it has while neither a tenant nor the admin gets a connection."""
+        self.budget.freeze(frozen=self.is_strained and not self._opens)
 
     def _was_starved(self, error: Unavailable, began: float) -> bool:
         """Whether an attempt ran out of time because our own loop did not run."""
@@ -357,6 +356,7 @@ class Server:
         had_trouble, self.last_error = self.last_error is not None, None
         self.state = ServerState.AVAILABLE
         self._settle_limit()
+        self._settle_sharing()
         if had_trouble:
             _log.info("server available", server=self.name, budget=self.budget.limit)
             for pool in list(self._pools):
@@ -367,18 +367,22 @@ class Server:
             return
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
-        self.budget.set_limit(max(0, limit - len(self._unended)))
+        self.budget.set_limit(max(0, limit - len(self._unended) - len(self._late)))
 
     async def _open_admin(self, into: str | Login | None) -> asyncpg.Connection:
         if isinstance(into, Login):
-            return await driver.connect(into, timeout=self._connect_timeout)
+            return await self._log_in(into)
         admin = self.admin_login
         login = replace(admin, settings={**admin.settings, **_ADMIN_SETTINGS}, direct=True)
         try:
-            timeout = self._connect_timeout
-            return await driver.connect(login.into(into or admin.database), timeout=timeout)
+            return await self._log_in(login.into(into or admin.database))
         except TenantLoginFailed as error:
             raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
+
+    async def _log_in(self, login: Login) -> asyncpg.Connection:
+        return await self._late.connect(
+            login, timeout=self._connect_timeout, most=_MOST_LATE_OF_ADMIN
+        )
 
 
 async def _close(connection: asyncpg.Connection) -> None:

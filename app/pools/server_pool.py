@@ -18,6 +18,10 @@ class ServerPool(Claimant, Protocol):
     def is_in_use(self) -> bool:
         """Whether a connection not known to be gone is lent, or being checked."""
 
+    @property
+    def has_idle(self) -> bool:
+        """Whether it has an idle connection to test."""
+
     async def answers(self) -> bool:
         """Test the idle connection used last; whether there is one, and it answers."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import asyncpg
 
@@ -42,7 +43,9 @@ class UnendedBackends:
             there = {row["pid"]: row["usename"] for row in rows}
             for pid, user in asked.items():
                 if there.get(pid) == user:
-                    await connection.fetchval(_END_LATER, pid, user)
+                    # Who may not end it sees it end some time, and is no lost server.
+                    with suppress(asyncpg.InsufficientPrivilegeError):
+                        await connection.fetchval(_END_LATER, pid, user)
                 else:
                     self._users.pop(pid, None)
             if not self._users:

@@ -4,7 +4,7 @@ Knows addresses and logins as plain values; must not know whose they are, nor wh
 """
 
 from app.wire.addresses import Address, Resolver
-from app.wire.connect import SYSTEM, Tls, connect
+from app.wire.connect import SYSTEM, Leave, Tls, connect
 from app.wire.direct import connect_directly
 from app.wire.errors import ConnectError, LocalFailure, NoAnswer, Refused, Unfinished
 
@@ -12,6 +12,7 @@ __all__ = [
     "SYSTEM",
     "Address",
     "ConnectError",
+    "Leave",
     "LocalFailure",
     "NoAnswer",
     "Refused",

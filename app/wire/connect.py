@@ -23,9 +23,10 @@ from app.wire.addresses import Address, Resolver
 from app.wire.connection import WireConnection
 from app.wire.errors import NoAnswer, Refused, Standby, Unfinished, local_failure
 from app.wire.handshake import Handshake, Violation
-from app.wire.race import first_success
+from app.wire.race import first_success, hang_up
 
 Tls = ssl.SSLContext | Literal[False]
+Leave = Callable[[asyncio.Task[asyncpg.Connection]], None]
 
 # Of the process: a name has one look-up at a time.
 SYSTEM = Resolver()
@@ -47,6 +48,7 @@ async def connect(
     primary: bool = False,
     command_timeout: float | None = None,
     resolver: Resolver = SYSTEM,
+    leave: Leave | None = None,
 ) -> asyncpg.Connection:
     """Log in within *timeout* seconds.
 
@@ -62,6 +64,8 @@ async def connect(
         primary: whether a standby, which takes no writes, is refused.
         command_timeout: default for every statement, in seconds.
         resolver: finds the addresses of *host*; the first that a login succeeds at is taken.
+        leave: gets each login that is given up, in time or before, while the server may work on
+            it yet; whoever gets it ends it. Without it, it is hung up.
 
     Raises:
         Refused: the server is not who it should be, or misbehaves.
@@ -96,8 +100,18 @@ async def connect(
         _Login(_Watch(loop, way, is_verified=bool(way) and _is_verified(tls)), arguments)
         for way in ways
     ]
+
+    def give_up(task: asyncio.Task[asyncpg.Connection], login: _Login) -> None:
+        if leave is not None and login.is_connected:
+            leave(task)
+        else:
+            hang_up(task)
+
     connection, winner = await first_success(
-        logins, timeout=deadline - loop.time(), late=lambda running: _late(running, timeout)
+        logins,
+        timeout=deadline - loop.time(),
+        late=lambda running: _late(running, timeout),
+        leave=give_up,
     )
     if winner.address is not None:
         resolver.prefer(host, port, winner.address)

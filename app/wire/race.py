@@ -35,7 +35,11 @@ A = TypeVar("A", bound=Attempt)
 
 
 async def first_success(
-    attempts: Iterable[A], *, timeout: float, late: Callable[[Iterable[A]], Exception]
+    attempts: Iterable[A],
+    *,
+    timeout: float,
+    late: Callable[[Iterable[A]], Exception],
+    leave: Callable[[asyncio.Task[asyncpg.Connection], A], None] | None = None,
 ) -> tuple[asyncpg.Connection, A]:
     """The first connection that one of *attempts* brings, and which; the others are given up.
 
@@ -43,6 +47,7 @@ async def first_success(
         attempts: in the order in which to try them; at least one.
         timeout: for all of them together, in seconds.
         late: the error that says that the time is over, from those still under way.
+        leave: gets each that is under way when none has come; without it, it is hung up.
 
     Raises:
         Exception: what says most of those errors that the attempts raised, `late` among them.
@@ -51,6 +56,7 @@ async def first_success(
     deadline = loop.time() + timeout
     waiting = deque(attempts)
     running: dict[asyncio.Task[asyncpg.Connection], A] = {}
+    given_up: Callable[[asyncio.Task[asyncpg.Connection], A], None] = leave or hang_up
     errors: list[BaseException] = []
     try:
         while waiting or running:
@@ -66,6 +72,7 @@ async def first_success(
                 attempt = running[task]
                 if (error := task.exception()) is None:
                     del running[task]
+                    given_up = hang_up
                     return task.result(), attempt
                 errors.append(error)
                 del running[task]
@@ -75,12 +82,17 @@ async def first_success(
         raise max(errors, key=_weight)
     finally:
         # Not waited for: whoever cancels that would lose the connection that is returned.
-        for task in running:
-            task.add_done_callback(_hang_up)
-            task.cancel()
+        for task, attempt in running.items():
+            given_up(task, attempt)
 
 
-def _hang_up(task: asyncio.Task[asyncpg.Connection]) -> None:
+def hang_up(task: asyncio.Task[asyncpg.Connection], _: object = None) -> None:
+    """Give an attempt up; what it brings all the same is closed."""
+    task.add_done_callback(_close)
+    task.cancel()
+
+
+def _close(task: asyncio.Task[asyncpg.Connection]) -> None:
     if not task.cancelled() and task.exception() is None:
         task.result().terminate()
 

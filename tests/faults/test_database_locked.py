@@ -10,6 +10,7 @@ import pytest
 
 from app.domain.errors import ConnectFailed, PoolTimeout
 from app.domain.tenant import PoolStrategy
+from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import finished, pids, provisioned, use
@@ -86,3 +87,63 @@ async def test_after_a_failure_it_tries_with_one_connection_until_that_is_open(
         told = await finished(callers)
     assert all(isinstance(error, (PoolTimeout, ConnectFailed)) for error in told), told
     assert all("may be locked" in str(error) for error in told)
+
+
+async def waiting_for_database(database: Database) -> int:
+    """Back-ends whose login waits for a lock; they appear nowhere else."""
+    async with database.connected() as connection:
+        return int(
+            await connection.fetchval(
+                "SELECT count(*) FROM pg_locks"
+                " WHERE classid = 'pg_database'::regclass AND NOT granted"
+            )
+        )
+
+
+async def test_what_is_tried_again_leaves_few_back_ends_waiting_and_all_of_them_counted(
+    database: Database, scrub_roles: None
+) -> None:
+    async with watched_manager_on(database, connect_timeout=0.3, budget=12) as manager:
+        server = manager.servers["local"]
+        await provisioned(manager, "locked", PoolStrategy.PER_DATABASE)
+        async with locked(database, "tenant_locked"):
+            for _ in range(8):
+                with pytest.raises((ConnectFailed, PoolTimeout), match="may be locked"):
+                    await use(manager, "locked", timeout=20)
+            hung = await waiting_for_database(database)
+            assert 1 <= hung <= 2
+            assert server.budget.limit == 12 - hung
+            pool = manager.find("locked")
+            assert pool is not None
+            # Nor do they become more, or go uncounted, when the pool is closed and opened again.
+            await manager.evict(pool, EvictionReason.FORCED, 0)
+            with pytest.raises(ConnectFailed, match="may be locked"):
+                await use(manager, "locked", timeout=20)
+            hung = await waiting_for_database(database)
+            assert hung <= 2
+            assert server.budget.limit == 12 - hung
+            assert server.is_available
+        await eventually(lambda: server.budget.limit == 12)
+        await use(manager, "locked", timeout=20)
+        assert await waiting_for_database(database) == 0
+
+
+async def test_a_pool_that_closes_while_it_logs_in_leaves_a_counted_back_end(
+    database: Database, scrub_roles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pools.pool._SETTLE_DEADLINE", 0.1)
+    async with watched_manager_on(database, connect_timeout=30.0, budget=12) as manager:
+        server = manager.servers["local"]
+        await provisioned(manager, "locked", PoolStrategy.PER_DATABASE)
+        async with locked(database, "tenant_locked"):
+            with pytest.raises(PoolTimeout, match="has not answered"):
+                await use(manager, "locked", timeout=0.5)
+
+            async def hangs() -> bool:
+                return await waiting_for_database(database) == 1
+
+            await eventually(hangs)
+            [pool] = manager.pools()
+            await manager.evict(pool, EvictionReason.FORCED, 0)
+            assert (server.budget.used, server.budget.limit) == (0, 11)
+        await eventually(lambda: server.budget.limit == 12)
