@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from app.domain.errors import PoolTimeout, ServerUnavailable, Unavailable
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import pids, provisioned, use
+from tests.fixtures.pools import finished, pids, provisioned, use
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
@@ -107,3 +109,89 @@ async def test_a_server_whose_leases_all_hang_is_lost(
         assert await connection.fetchval("SELECT 42") == 42
     await eventually(lambda: behind.servers["local"].is_available)
     await use(behind, "working")
+
+
+async def test_nothing_is_taken_from_who_works_for_those_who_cannot_log_in(
+    database: Database, fault_proxy: FaultProxy, scrub_roles: None
+) -> None:
+    async with watched_manager_on(
+        database, proxy=fault_proxy, connect_timeout=0.5, budget=4
+    ) as manager:
+        server = manager.servers["local"]
+        for name in ("working", "new", "other"):
+            await provisioned(manager, name)
+        await use(manager, "working")
+        [pool] = manager.pools()
+        pool.resize(replace(pool.size, min_size=0, max_size=4))
+        async with AsyncExitStack() as leases:
+            for _ in range(4):
+                await leases.enter_async_context(manager.lease("working"))
+        fault_proxy.hold_new()
+        async with load_on(manager, "working", clients=1) as load:
+            with pytest.raises(Unavailable):
+                await use(manager, "new")
+            await eventually(lambda: server.is_strained)
+            before = await pids(database)
+            for _ in range(5):
+                callers = [
+                    asyncio.create_task(use(manager, name, timeout=0.3), name="waits")
+                    for name in ("new", "other") * 4
+                ]
+                told = await finished(callers)
+                assert all(isinstance(error, Unavailable) for error in told)
+                assert all("did not answer" in str(error) for error in told), told
+            assert await pids(database) == before
+            await fault_proxy.pass_through()
+            await use(manager, "new", timeout=20)
+        assert load.failures == []
+
+
+async def test_those_who_cannot_log_in_share_what_others_leave_while_only_the_admin_is_refused(
+    database: Database, scrub_roles: None
+) -> None:
+    async with watched_manager_on(database, budget=2) as manager:
+        server = manager.servers["local"]
+        for name in ("working", "new"):
+            await provisioned(manager, name)
+        async with manager.lease("working"), manager.lease("working"):
+            pass
+        admin = server.admin_login
+        server.admin_login = replace(admin, password="changed")
+        await server.refresh()
+        assert server.is_strained
+        await use(manager, "new")
+        server.admin_login = admin
+
+
+async def test_leases_that_take_long_speak_for_a_server_that_refuses_the_admin(
+    database: Database, scrub_roles: None
+) -> None:
+    async with watched_manager_on(database, connect_timeout=1.0) as manager:
+        server = manager.servers["local"]
+        await provisioned(manager, "working")
+        admin = server.admin_login
+        server.admin_login = replace(admin, password="changed")
+        async with manager.lease("working") as connection:
+            await server.refresh()
+            assert server.is_strained
+            assert await connection.fetchval("SELECT 42") == 42
+        server.admin_login = admin
+
+
+async def test_idle_connections_are_asked_whoever_was_served_last(
+    database: Database, fault_proxy: FaultProxy, scrub_roles: None
+) -> None:
+    async with watched_manager_on(
+        database, proxy=fault_proxy, connect_timeout=0.5, budget=12
+    ) as manager:
+        server, busy = manager.servers["local"], [f"busy-{number}" for number in range(5)]
+        for name in ("idle", *busy):
+            await provisioned(manager, name)
+            await use(manager, name)
+        async with AsyncExitStack() as leases:
+            for name in busy:
+                await leases.enter_async_context(manager.lease(name))
+            fault_proxy.hold_new()
+            await server.refresh()
+            assert server.is_strained
+            await fault_proxy.pass_through()
