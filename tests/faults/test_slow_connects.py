@@ -1,6 +1,7 @@
 """Connecting takes long: nobody waits for a connection of his own, and there is no storm."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -24,13 +25,13 @@ class Attempts:
     def __init__(self) -> None:
         self.now = self.most = self.total = 0
 
-    async def connect(self, login: Login, *, timeout: float) -> object:
+    async def connect(self, login: Login, **how: Any) -> object:
         counts = login.user.startswith("tenant_")
         self.now += counts
         self.total += counts
         self.most = max(self.most, self.now)
         try:
-            return await self._connect(login, timeout=timeout)
+            return await self._connect(login, **how)
         finally:
             self.now -= counts
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+from typing import Any
 
 import asyncpg
 import pytest
@@ -237,8 +238,8 @@ async def test_a_connection_that_breaks_between_login_and_use_gives_its_place_ba
     opened: list[asyncpg.Connection] = []
     really_connect = driver.connect
 
-    async def breaking(login: Login, *, timeout: float) -> asyncpg.Connection:
-        connection = await really_connect(login, timeout=timeout)
+    async def breaking(login: Login, **how: Any) -> asyncpg.Connection:
+        connection = await really_connect(login, **how)
         opened.append(connection)
         connection.terminate()
         return connection
