@@ -43,19 +43,14 @@ class LateLogins:
         return len(self._tasks)
 
     async def connect(self, login: Login, *, timeout: float, most: int) -> asyncpg.Connection:
-        """Open a connection, unless *most* such logins are late already.
+        """Open a connection within *timeout* seconds, when fewer than *most* such logins are late.
 
         Raises:
-            ConnectFailed: so many are, or this machine cannot connect.
+            ConnectFailed: so many are after *timeout* seconds, or this machine cannot connect.
             Unavailable: see `driver.connect`.
         """
         key = login.user, login.database
-        late = sum(other == key for other in self._tasks.values())
-        if late >= most:
-            raise ConnectFailed(
-                f"Postgres did not answer the login, or did not finish it: {late} earlier ones "
-                "are under way yet. The database may be locked, as while it is copied."
-            )
+        await self._until_fewer(most, key, timeout)
 
         def leave(attempt: asyncio.Task[asyncpg.Connection]) -> None:
             self._keep(attempt, key)
@@ -63,6 +58,18 @@ class LateLogins:
         connection = await driver.connect(login, timeout=timeout, leave=leave)
         del self._hopeless[key]
         return connection
+
+    async def _until_fewer(self, most: int, key: Key, timeout: float) -> None:
+        late: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.timeout(timeout):
+                while len(late := [one for one, of in self._tasks.items() if of == key]) >= most:
+                    await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError as error:
+            raise ConnectFailed(
+                f"Postgres did not answer the login, or did not finish it: {len(late)} earlier "
+                "ones are under way yet. The database may be locked, as while it is copied."
+            ) from error
 
     async def close(self) -> None:
         """Hang up on all of them."""

@@ -245,7 +245,7 @@ class LendingPool:
         failed = self._backoff.error
         why = f" Opening one failed: {failed.detail}" if failed else ""
         if not why and not self._roster.live and self._roster.connecting:
-            why = " Postgres has not answered the login yet."
+            why = " Its login waits for others, or has not been answered yet."
         if not why and self.server.is_strained:
             why = f" No other can be opened: {self.server.last_error}"
         error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.{why}")

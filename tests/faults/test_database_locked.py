@@ -136,7 +136,7 @@ async def test_a_pool_that_closes_while_it_logs_in_leaves_a_counted_back_end(
         server = manager.servers["local"]
         await provisioned(manager, "locked", PoolStrategy.PER_DATABASE)
         async with locked(database, "tenant_locked"):
-            with pytest.raises(PoolTimeout, match="has not answered"):
+            with pytest.raises(PoolTimeout, match="has not been answered"):
                 await use(manager, "locked", timeout=0.5)
 
             async def hangs() -> bool:

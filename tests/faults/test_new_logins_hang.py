@@ -59,7 +59,7 @@ async def test_a_caller_whose_patience_ends_first_is_told_why(
     behind: TenantPoolManager, fault_proxy: FaultProxy
 ) -> None:
     fault_proxy.hold_new()
-    with pytest.raises(PoolTimeout, match="has not answered the login yet"):
+    with pytest.raises(PoolTimeout, match="has not been answered yet"):
         await use(behind, "new", timeout=0.1)
     with pytest.raises(Unavailable):
         await use(behind, "new")
