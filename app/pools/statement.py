@@ -210,7 +210,8 @@ class _Answer:
     ) -> Reply:
         """Execute the prepared statement with *values*, and take up to *max_rows* rows."""
         formats = [BINARY if kind.oid in _RECORDS else TEXT for kind in self._kinds]
-        count, largest = 1, 1
+        # Two, so that one row alone comes together with the end.
+        count, largest = 2, 1
         binding = bind(values, portal=_PORTAL, wanted=formats if has_rows else (TEXT,))
         # An earlier statement of the same transaction may have left its own.
         first = [close(portal=_PORTAL), binding]

@@ -64,12 +64,12 @@ async def test_rows_in_forms_that_the_statement_chose_are_refused(
         with pytest.raises(StatementFailed, match=f"changes {name}"):
             await shown(connection, f"select {columns}", value)
     # It is back before anybody could have been told.
-    back = f"set_config('{name}', case i when 2 then $1 else $2 end, true)"
+    back = f"set_config('{name}', case i when 3 then $1 else $2 end, true)"
     old = await connection.fetchval(f"show {name}")
     await shown(
         connection,
         f"select set_config('TimeZone', 'America/Sao_Paulo', true), {back}, now(), interval '1 day'"
-        " from generate_series(1, 3) i",
+        " from generate_series(1, 4) i",
         value,
         old,
     )

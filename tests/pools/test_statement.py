@@ -10,6 +10,7 @@ from jiter import LosslessFloat
 
 from app.domain.errors import LeaseLost, QueryTimeout, ReadOnly, StatementFailed
 from app.pools.statement import Column, StatementResult, run
+from app.wire.extended_query import ExtendedQuery, Reply
 from tests.fixtures.postgres import Database
 
 
@@ -314,3 +315,22 @@ async def test_few_large_rows_are_fetched_at_once(
     result = await execute(connection, sql)
     assert (result.row_count, result.truncated) == (4, True)
     assert await connection.fetchval("SELECT last_value FROM fetched") == 5
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT 1", "INSERT INTO note VALUES (1) RETURNING id", "SHOW port"]
+)
+async def test_few_rows_take_two_round_trips(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    asked = []
+    ask = ExtendedQuery.ask
+
+    async def counted(query: ExtendedQuery, *messages: bytes, room: int = 0) -> Reply:
+        asked.append(messages)
+        return await ask(query, *messages, room=room)
+
+    await execute(connection, sql.replace("1", "2"))  # its types are known now
+    monkeypatch.setattr(ExtendedQuery, "ask", counted)
+    assert (await execute(connection, sql, max_rows=1)).row_count == 1
+    assert len(asked) == 2
