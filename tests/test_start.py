@@ -15,6 +15,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
+from app.api import docs
 from app.catalog.suitability import Facts, problem_of
 from app.cli import cli
 from tests.fixtures.canary import SECRET_KEY
@@ -38,6 +39,12 @@ def _logging_as_before() -> Iterator[None]:
         log.handlers = handlers
         log.setLevel(level)
         log.propagate = propagate
+
+
+@pytest.fixture(autouse=True)
+def _without_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making it takes longer than all the rest, and nobody gets to read it."""
+    monkeypatch.setattr(docs, "document", lambda _: {})
 
 
 def environment(
