@@ -6,8 +6,11 @@ import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from struct import pack
+from threading import Thread
 from typing import Any
 
 import asyncpg
@@ -100,6 +103,11 @@ FAULTS: dict[str, tuple[Prepare, dict[str, str], str]] = {
     ),
     "no TLS": (NOTHING, {"CATALOG__TLS": "require"}, "The server does not offer TLS."),
     "role may not log in": (sql(f"alter role {ROLE} nologin"), {}, "the role may not log in"),
+    "a library that is not there": (
+        sql(f"alter role {ROLE} set session_preload_libraries = nowhere"),
+        {},
+        "the server answers SQLSTATE 58P01 to the login",
+    ),
     "no connection free": (sql(f"alter role {ROLE} connection limit 0"), {}, "are in use"),
     "role may not connect": (
         sql(f"revoke connect on database start_catalog from public, {ROLE}"),
@@ -181,6 +189,42 @@ def test_what_cannot_start_says_why(
     [said] = [line for line in ended.stderr.splitlines() if "are not protected" not in line]
     assert said.startswith("poolkeeper: ")
     assert expected in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "the server closes the connection"),
+        (
+            b"SFATAL\0CX\x1b[2\0M\x1b]0;PWNED\x07\xff\0\0",
+            "the server answers an error to the login",
+        ),
+    ],
+    ids=["nothing", "rubbish"],
+)
+def test_what_is_no_postgres_is_not_quoted(
+    postgres_server: Database, catalog: Database, tmp_path: Path, answer: bytes, reason: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = listener.accept()
+                    with client:
+                        client.recv(1000)
+                        client.sendall(answer and b"E%s%s" % (pack("!i", len(answer) + 4), answer))
+
+        thread = Thread(target=hang_up, name="no postgres", daemon=True)
+        thread.start()
+        changes = {"CATALOG__PORT": str(listener.getsockname()[1])}
+        given = environment(postgres_server, catalog, tmp_path, **changes)
+        ended = CliRunner().invoke(cli, ["migrate"], env=given)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert ended.exit_code == 1, ended.exception
+    assert reason in ended.stderr
+    assert "PWNED" not in ended.stderr
 
 
 def test_serving_says_why_it_cannot_start(

@@ -24,6 +24,7 @@ _READ_ONLY = "25006"
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 # By SQLSTATE, while logging in.
 _LOGIN_REASONS = {
+    "08003": "the server closes the connection",
     "28P01": "the password is wrong, or the role does not exist",
     "28000": "the role may not log in, or not from here or not in this way (see pg_hba.conf)",
     "3D000": "the database does not exist",
@@ -32,6 +33,7 @@ _LOGIN_REASONS = {
     "55000": "the database accepts no connections",
     "57P03": "the server is starting up, shutting down or recovering",
 }
+_ENDS = frozenset({"FATAL", "PANIC"})
 _FACTS = text("""
 select current_setting('server_version_num')::int / 10000 as version,
        current_setting('server_encoding') as encoding,
@@ -68,7 +70,7 @@ def login_reason(error: BaseException) -> str | None:
         case DBAPIError():
             if getattr(_cause(error), "sqlstate", None) == _READ_ONLY:
                 return "it takes no writes (a standby, or default_transaction_read_only is on)"
-            return login_reason(_cause(error)) if is_of_login(error) else None
+            return _refusal(_cause(error)) if is_of_login(error) else None
         case asyncpg.PostgresError():
             return _LOGIN_REASONS.get(str(error.sqlstate))
         case TimeoutError():
@@ -81,8 +83,12 @@ def login_reason(error: BaseException) -> str | None:
 
 def is_of_login(error: DBAPIError) -> bool:
     """Whether *error* is a refused login; a failed commit has no statement either."""
-    state = getattr(_cause(error), "sqlstate", None)
-    return error.statement is None and state in _LOGIN_REASONS
+    cause = _cause(error)
+    # Whatever is wrong with a login, Postgres ends the connection over it.
+    severity = getattr(cause, "severity_en", None) or getattr(cause, "severity", None)
+    return error.statement is None and (
+        severity in _ENDS or getattr(cause, "sqlstate", None) in _LOGIN_REASONS
+    )
 
 
 def check_server(connection: Connection) -> Facts:
@@ -173,3 +179,10 @@ def unusable(error: DBAPIError, facts: Facts) -> CatalogUnusable:
 def _cause(error: DBAPIError) -> BaseException:
     """What asyncpg raised; SQLAlchemy wraps it twice."""
     return (error.orig and error.orig.__cause__) or error
+
+
+def _refusal(error: BaseException) -> str:
+    """Why a login failed; of a server that is not trusted yet, the code at most."""
+    state = str(getattr(error, "sqlstate", None))
+    code = f"SQLSTATE {state}" if state.isascii() and state.isalnum() else "an error"
+    return login_reason(error) or f"the server answers {code} to the login"
