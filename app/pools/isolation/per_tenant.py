@@ -93,9 +93,11 @@ class PerTenant(OwnRole):
 
 
 def _schema_of(spec: TenantSpec) -> str:
-    """An expression that fails if the tenant's schema was dropped, renamed, or closed to it."""
-    schema = f"pg_catalog.to_regnamespace('\"{spec.id.object_name}\"')::pg_catalog.oid"
+    """An expression that fails if the tenant's schema was dropped, renamed, or closed to it.
+
+    It stands first on the search_path of the session, and one that may not be used is passed over.
+    """
     return (
-        f"CASE WHEN pg_catalog.has_schema_privilege({schema}, 'USAGE') THEN '' "
+        f"CASE pg_catalog.current_schema() WHEN '{spec.id.object_name}' THEN '' "
         f"ELSE pg_catalog.current_setting('{SCHEMA_MISSING}') END"
     )
