@@ -9,10 +9,12 @@ two that take the same characters follow each other, a short text takes it for e
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -48,12 +50,29 @@ def _calls() -> Iterator[tuple[Path, ast.expr]]:
                 yield path, node.args[0]
 
 
+class _Locals(dict[str, str]):
+    """The variables of a function that an expression names: each is some text."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._known = vars(builtins).keys() | vars(module).keys()
+
+    def __missing__(self, name: str) -> str:
+        if name in self._known:
+            raise KeyError(name)
+        return ";"
+
+
 def _patterns() -> Iterator[tuple[str, str | bytes]]:
     for path, expression in _calls():
         name = ".".join(["app", *path.relative_to(_APP).with_suffix("").parts])
         module = importlib.import_module(name.removesuffix(".__init__"))
         code = compile(ast.Expression(expression), str(path), "eval")
-        yield f"{path.relative_to(_APP)}:{expression.lineno}", eval(code, vars(module))  # noqa: S307
+        yield (
+            f"{path.relative_to(_APP)}:{expression.lineno}",
+            eval(  # noqa: S307
+                code, vars(module), _Locals(module)
+            ),
+        )
 
 
 def _faults(pattern: str | bytes) -> Iterator[str]:
