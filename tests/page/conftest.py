@@ -64,6 +64,8 @@ async def tab(browser: Browser, service: Served) -> AsyncIterator[Tab]:
     expect.set_options(timeout=_PATIENCE_MS)
     tab = Tab(await context.new_page(), context, address)
     yield tab
+    # A route that is being answered would lose what it fetched with the context.
+    await tab.page.unroute_all(behavior="wait")
     await context.close()
     assert tab.errors == []
     assert tab.strangers == []
