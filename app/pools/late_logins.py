@@ -37,6 +37,8 @@ class LateLogins:
         self._changed = changed
         self._tasks: dict[asyncio.Task[None], Key] = {}
         self._hopeless: Counter[Key] = Counter()
+        # Those that are not late yet, but may become so.
+        self._under_way: Counter[Key] = Counter()
 
     def __len__(self) -> int:
         """How many there are."""
@@ -44,6 +46,8 @@ class LateLogins:
 
     async def connect(self, login: Login, *, timeout: float, most: int) -> asyncpg.Connection:
         """Open a connection within *timeout* seconds, when fewer than *most* such logins are late.
+
+        Where one is late, those under way count as well.
 
         Raises:
             ConnectFailed: so many are after *timeout* seconds, or this machine cannot connect.
@@ -55,7 +59,13 @@ class LateLogins:
         def leave(attempt: asyncio.Task[asyncpg.Connection]) -> None:
             self._keep(attempt, key)
 
-        connection = await driver.connect(login, timeout=timeout, leave=leave)
+        self._under_way[key] += 1
+        try:
+            connection = await driver.connect(login, timeout=timeout, leave=leave)
+        finally:
+            self._under_way[key] -= 1
+            if not self._under_way[key]:
+                del self._under_way[key]
         del self._hopeless[key]
         return connection
 
@@ -63,7 +73,9 @@ class LateLogins:
         late: list[asyncio.Task[None]] = []
         try:
             async with asyncio.timeout(timeout):
-                while len(late := [one for one, of in self._tasks.items() if of == key]) >= most:
+                while late := [one for one, of in self._tasks.items() if of == key]:
+                    if len(late) + self._under_way[key] < most:
+                        return
                     await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError as error:
             raise ConnectFailed(
