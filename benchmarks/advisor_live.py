@@ -69,7 +69,8 @@ async def _caller(manager: TenantPoolManager, step: _Waits, marks: list[float], 
 
 async def _step(service: Service, callers: int, seconds: float, origin: float) -> None:
     """So many callers for so long; tell every five seconds how large the pool is."""
-    step, marks, began = _Waits(callers, seconds), [], monotonic()
+    step, began = _Waits(callers, seconds), monotonic()
+    marks: list[float] = []
     tasks = [
         asyncio.create_task(_caller(service.manager, step, marks, seed), name=f"caller {seed}")
         for seed in range(callers)

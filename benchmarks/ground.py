@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypedDict
 from uuid import uuid4
 
 import asyncpg
@@ -28,6 +29,15 @@ CONNECTIONS = 10
 SECRET = b"benchmarks keep no secret at all"
 
 
+class Dsn(TypedDict):
+    """How to reach the server, for asyncpg and psycopg alike."""
+
+    host: str
+    port: int
+    user: str
+    password: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
     """Where the embedded server is, and the contenders' common login."""
@@ -36,7 +46,7 @@ class Ground:
     postgres: EmbeddedPostgres
 
     @property
-    def dsn(self) -> dict[str, object]:
+    def dsn(self) -> Dsn:
         """Keyword arguments that asyncpg and psycopg both understand."""
         return {
             "host": self.address.host,

@@ -27,7 +27,7 @@ from app.domain.desired import DesiredPool
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
 from app.main import create_app
-from app.serving import Protocol
+from app.protocol import Protocol
 from app.settings import Settings
 from app.short_collections import short_collections
 from benchmarks.ground import tenant

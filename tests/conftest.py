@@ -4,9 +4,11 @@ import asyncio
 import os
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = [
     "tests.fixtures.canary",  # before any secret is made
+    "tests.fixtures.loggers",
     "tests.fixtures.postgres",  # the others import it
     "tests.fixtures.catalog",
     "tests.fixtures.private_postgres",
@@ -17,6 +19,10 @@ pytest_plugins = [
     "tests.fixtures.roles",
     "tests.fixtures.app",  # after catalog and roles, which it imports
 ]
+
+# Counterexamples are looked for without a stopwatch, for machines differ.
+settings.register_profile("tests", deadline=None, max_examples=100, stateful_step_count=40)
+settings.load_profile("tests")
 
 
 def pytest_sessionstart() -> None:

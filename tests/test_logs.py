@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -16,30 +15,7 @@ from asgi_correlation_id.context import correlation_id
 from app.logs import configure_logging
 from app.printable import is_printable
 
-LIBRARIES = (
-    "",
-    "alembic",
-    "asyncio",
-    "httpcore",
-    "httpx",
-    "sqlalchemy",
-    "uvicorn",
-    "uvicorn.access",
-    "uvicorn.error",
-)
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in LIBRARIES]
-    before = [(log, log.handlers, log.level, log.propagate) for log in loggers]
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(capture=False)
-    for log, handlers, level, propagate in before:
-        log.handlers = handlers
-        log.setLevel(level)
-        log.propagate = propagate
+pytestmark = pytest.mark.usefixtures("restored_loggers")
 
 
 def only_event(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

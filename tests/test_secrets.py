@@ -22,7 +22,8 @@ from tests.fixtures.catalog import address_of
 from tests.fixtures.pools import CREDENTIALS, login_to
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import free_port
-from tests.test_logs import _as_before  # noqa: F401 - a fixture, for this file too
+
+pytestmark = pytest.mark.usefixtures("restored_loggers")
 
 LEAKS = """
 import asyncio

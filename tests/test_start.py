@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -15,7 +14,6 @@ from typing import Any
 
 import asyncpg
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from app.api import docs
@@ -30,18 +28,7 @@ ROLE = "start_role"
 Prepare = Callable[[asyncpg.Connection], Awaitable[None]]
 
 
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    names = ("", "uvicorn", "uvicorn.error", "uvicorn.access", "alembic", "sqlalchemy", "asyncio")
-    loggers = [logging.getLogger(name) for name in names]
-    before = [(log, log.handlers, log.level, log.propagate) for log in loggers]
-    yield
-    structlog.reset_defaults()
-    logging.captureWarnings(capture=False)
-    for log, handlers, level, propagate in before:
-        log.handlers = handlers
-        log.setLevel(level)
-        log.propagate = propagate
+pytestmark = pytest.mark.usefixtures("restored_loggers")
 
 
 @pytest.fixture(autouse=True)

@@ -162,11 +162,14 @@ class BudgetMachine(RuleBasedStateMachine):
         self.highest = max(self.budget.limit, min(self.highest, self.budget.used))
 
     @invariant()
-    def nobody_wants_what_is_free_but_the_place_of_the_reserve(self) -> None:
+    def nobody_wants_what_is_free_but_the_places_of_the_reserve(self) -> None:
         free = self.budget.limit - self.budget.used
         for pool in self.pools:
             if pool.unserved:
-                assert free <= (0 if is_modest(pool.share_after(0)) else 1), self.pools
+                kept = (
+                    0 if is_modest(pool.share_after(0)) else max(1, round(self.budget.limit * 0.15))
+                )
+                assert free <= kept, self.pools
 
     @precondition(lambda self: not any(pool.connecting or pool.closing for pool in self.pools))
     @invariant()
