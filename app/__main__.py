@@ -10,28 +10,28 @@ import errno
 import os
 import sys
 
-from app.printable import complain, use_any_encoding
-from app.terminal.cli import alone, names
+from app.cli.client.commands import client_cli, command_names
+from app.runtime.printable import allow_any_encoding, print_error
 
 
 def main() -> None:
     """Run the command line."""
     _open_what_is_closed()
-    use_any_encoding()
+    allow_any_encoding()
     try:
         _run()
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        complain("Cannot write the output: no space is left.")
+        print_error("Cannot write the output: no space is left.")
         sys.exit(1)
 
 
 def _run() -> None:
-    if len(sys.argv) > 1 and sys.argv[1] in names():
-        alone()()
+    if len(sys.argv) > 1 and sys.argv[1] in command_names():
+        client_cli()()
         return
-    from app import cli as service  # noqa: PLC0415 - takes a second, see above
+    from app.cli import main as service  # noqa: PLC0415 - takes a second, see above
 
     service.main()
 

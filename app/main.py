@@ -21,55 +21,60 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app import __version__, api
-from app.api.auth import Door
-from app.api.deps import Limits, Service
-from app.api.exposition import Exposition
-from app.api.hosts import LOOPBACK_NAMES
-from app.api.key_file import BadKeyFile, KeyFile
-from app.api.rate import RateLimits
-from app.api.streams import Streams
+from app.api.auth.authenticator import Authenticator
+from app.api.auth.key_file import InvalidKeyFile, KeyFile
+from app.api.auth.rate_limits import RateLimits
+from app.api.http.dependencies import Limits, Service
+from app.api.http.hosts import LOOPBACK_NAMES
+from app.api.routes.streams import StatsStreams
+from app.api.telemetry.prometheus import Exposition
 from app.catalog.catalog import Catalog
+from app.catalog.leadership import Leadership
 from app.catalog.migrate import migrate
-from app.catalog.sole import SoleService
-from app.control.advice_book import AdviceBook
-from app.control.advising import Advising
-from app.control.checker import Checker
-from app.control.journal import Journal
+from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.advisor.observer import Observer
+from app.control.advisor.recommendation_applier import AutoApplyLimits, RecommendationApplier
+from app.control.advisor.recommendation_store import RecommendationStore
+from app.control.audit.outbox import AuditOutbox
+from app.control.background.supervisor import Supervisor, run_every
 from app.control.keeper import Keeper
-from app.control.lock_guard import LockGuard
 from app.control.locks import KeyedLocks
-from app.control.obeying import Caution, Obeying
-from app.control.observing import Observing
-from app.control.operations import Operations
-from app.control.poller import Poller, PollReport
+from app.control.monitoring.health_checks import HealthChecks
+from app.control.monitoring.isolation_audit import IsolationAudit
+from app.control.monitoring.lock_guard import LockGuard
+from app.control.monitoring.poller import Poller, PollReport
+from app.control.monitoring.retention import SampleRetention
+from app.control.monitoring.snapshots import Snapshots
+from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.operations import PoolOperations
+from app.control.pools.role_limits import RoleLimits
 from app.control.previews import Previews
-from app.control.provisioning import Provisioning
 from app.control.reconciler import Reconciler
-from app.control.role_limits import RoleLimits
-from app.control.roll_up import RollUp
-from app.control.self_check import SelfCheck
-from app.control.snapshots import Snapshots
-from app.control.ticker import Loops, run_every
-from app.control.wishes import PoolWishes
+from app.control.tenants.provisioning import TenantProvisioning
 from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired import AdvisorRule, AdvisorSettings
+from app.domain.advisor_mode import AdvisorMode
+from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.errors import PoolkeeperError
-from app.domain.mode import AdvisorMode
+from app.domain.history import Resolution
 from app.domain.pool import PoolConfig, PoolLimits
-from app.domain.sample import Resolution
 from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from app.pools.isolation import Isolation, PerDatabase, PerTenant, Shared
+from app.pools.isolation import (
+    IsolationStrategy,
+    PerDatabaseIsolation,
+    PerTenantIsolation,
+    SharedIsolation,
+)
 from app.pools.isolation.credentials import Credentials
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.server_load import ServerLoads
-from app.postgres import Postgres, find_postgres
-from app.secret_key import keep_secret_key
+from app.runtime.secret_key import load_or_create_secret_key
+from app.runtime.topology import Topology, start_topology
 from app.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
-    from app.api.otlp import Otlp
+    from app.api.telemetry.otlp import OtlpExporter
 
 # Requests have had their time when pools are closed; what is left then is cut soon.
 _LAST_LEASES_DEADLINE = 1.0
@@ -83,7 +88,7 @@ _LOOKS_PER_INTERVAL = 3
 _LOOK_AT_MOST_EVERY = 1.0
 
 # Why it cannot start, in a sentence.
-REFUSALS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, BadKeyFile, OSError)
+STARTUP_ERRORS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, InvalidKeyFile, OSError)
 
 _log = structlog.get_logger(__name__)
 
@@ -96,9 +101,9 @@ def create_app(settings: Settings) -> FastAPI:
         async with AsyncExitStack() as stack:
             try:
                 app.state.door.open()
-                app.state.service = await stack.enter_async_context(running(settings))
-            except REFUSALS as error:
-                app.state.refusal = reason_of(error)
+                app.state.service = await stack.enter_async_context(running_service(settings))
+            except STARTUP_ERRORS as error:
+                app.state.refusal = startup_error_message(error)
                 _log.critical("cannot start", reason=app.state.refusal)
                 raise
             yield
@@ -112,8 +117,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
     )
-    keys = KeyFile(settings.keys_path, required=settings.must_have_keys)
-    app.state.door = Door(keys, RateLimits(settings.rate_limit))
+    keys = KeyFile(settings.keys_path, required=settings.requires_keys)
+    app.state.door = Authenticator(keys, RateLimits(settings.rate_limit))
     api.assemble(
         app,
         trusted_hosts=_trusted_hosts(settings),
@@ -123,7 +128,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def reason_of(refusal: Exception) -> str:
+def startup_error_message(refusal: Exception) -> str:
     """The sentence of one of the `REFUSALS`."""
     if isinstance(refusal, OSError) and refusal.filename and refusal.strerror:
         return f"Cannot use {refusal.filename}: {refusal.strerror}."
@@ -131,16 +136,16 @@ def reason_of(refusal: Exception) -> str:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Service]:
+async def running_service(settings: Settings) -> AsyncIterator[Service]:
     """The service, from a started Postgres to its loops; stopped on leaving, safe to interrupt.
 
     Raises:
         EmbeddedPostgresError, CatalogUnavailable, CatalogInUse, SettingsError: it cannot start.
     """
     async with AsyncExitStack() as stack:
-        postgres = await find_postgres(settings, stack)
+        postgres = await start_topology(settings, stack)
         await migrate(postgres.catalog)
-        sole = SoleService(postgres.catalog)
+        sole = Leadership(postgres.catalog)
         stack.push_async_callback(sole.release)
         await sole.acquire()
         catalog = Catalog(postgres.catalog)
@@ -149,13 +154,13 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             stack.push_async_callback(server.close)
         await asyncio.gather(*(server.start() for server in postgres.servers.values()))
         service = await _assemble(settings, postgres, catalog, sole)
-        stack.push_async_callback(service.journal.flush)
-        stack.push_async_callback(service.operations.close, _LAST_LEASES_DEADLINE)
+        stack.push_async_callback(service.audit_outbox.flush)
+        stack.push_async_callback(service.pool_operations.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
         for guard in service.lock_guards.values():
             stack.callback(guard.close)
-        stack.push_async_callback(service.loops.stop)
-        stack.callback(service.snapshots.end)
+        stack.push_async_callback(service.supervisor.stop)
+        stack.callback(service.snapshots.close)
         otlp = _otlp(settings)
         if otlp is not None:
             stack.callback(otlp.close)
@@ -164,7 +169,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
 
 
 async def _assemble(
-    settings: Settings, postgres: Postgres, catalog: Catalog, sole: SoleService
+    settings: Settings, postgres: Topology, catalog: Catalog, sole: Leadership
 ) -> Service:
     credentials = _credentials(settings)
     manager = TenantPoolManager(
@@ -174,17 +179,19 @@ async def _assemble(
         stats_window=settings.stats_window_seconds,
     )
     locks = KeyedLocks()
-    journal = Journal(catalog)
-    wishes = PoolWishes(catalog, manager, locks)
+    journal = AuditOutbox(catalog)
+    wishes = DesiredPoolState(catalog, manager, locks)
     limits = RoleLimits(manager)
     keeper = Keeper(catalog, manager, wishes, limits, locks)
-    self_check = SelfCheck(manager, limits, journal, extension_schemas=settings.extension_schemas)
-    provisioning = Provisioning(catalog, manager, credentials, self_check, locks)
+    self_check = IsolationAudit(
+        manager, limits, journal, extension_schemas=settings.extension_schemas
+    )
+    provisioning = TenantProvisioning(catalog, manager, credentials, self_check, locks)
     loads = ServerLoads(postgres.servers)
-    book = AdviceBook(catalog, manager)
-    obeying = Obeying(catalog, manager, keeper, book, _caution(settings))
-    observing = Observing(manager, loads)
-    advising = Advising(
+    book = RecommendationStore(catalog, manager)
+    obeying = RecommendationApplier(catalog, manager, keeper, book, _caution(settings))
+    observing = Observer(manager, loads)
+    advising = AdvisorLoop(
         catalog,
         manager,
         _advisor_settings(settings),
@@ -192,7 +199,7 @@ async def _assemble(
         book=book,
         obeying=obeying,
     )
-    operations = Operations(manager, keeper, journal)
+    operations = PoolOperations(manager, keeper, journal)
     snapshots = Snapshots(manager, catalog, postgres.lag)
     poller = Poller(catalog, manager, advising, journal, snapshots)
     await provisioning.load()
@@ -202,31 +209,33 @@ async def _assemble(
         manager=manager,
         keeper=keeper,
         provisioning=provisioning,
-        wishes=wishes,
-        operations=operations,
-        advising=advising,
-        obeying=obeying,
-        observing=observing,
+        desired_pool_state=wishes,
+        pool_operations=operations,
+        advisor_loop=advising,
+        recommendation_applier=obeying,
+        observer=observing,
         loads=loads,
         previews=Previews(manager, wishes, operations, advising, obeying),
         poller=poller,
-        roll_up=RollUp(catalog, poller, retention=_retention(settings)),
-        checker=Checker(manager, self_check),
-        reconciler=Reconciler(manager, keeper, provisioning, wishes, journal=journal, sole=sole),
-        journal=journal,
+        roll_up=SampleRetention(catalog, poller, retention=_retention(settings)),
+        health_checks=HealthChecks(manager, self_check),
+        reconciler=Reconciler(
+            manager, keeper, provisioning, wishes, outbox=journal, leadership=sole
+        ),
+        audit_outbox=journal,
         lock_guards=_lock_guards(settings, manager, journal),
         catalog=catalog,
-        loops=Loops(on_death=lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        supervisor=Supervisor(on_death=lambda: os.kill(os.getpid(), signal.SIGTERM)),
         lag=postgres.lag,
         snapshots=snapshots,
         exposition=Exposition(settings.metrics_tenants, settings.metrics_tenants_always),
-        streams=Streams(snapshots, settings.max_streams),
+        streams=StatsStreams(snapshots, settings.max_streams),
         limits=_limits(settings, postgres.servers),
     )
 
 
 def _lock_guards(
-    settings: Settings, manager: TenantPoolManager, journal: Journal
+    settings: Settings, manager: TenantPoolManager, journal: AuditOutbox
 ) -> dict[str, LockGuard]:
     limit = settings.lock_table_limit
     if not limit:
@@ -237,29 +246,34 @@ def _lock_guards(
     }
 
 
-def _otlp(settings: Settings) -> Otlp | None:
+def _otlp(settings: Settings) -> OtlpExporter | None:
     if settings.otlp_endpoint is None:
         return None
     try:
-        from app.api.otlp import Otlp  # noqa: PLC0415 - what it needs is an extra
+        from app.api.telemetry.otlp import OtlpExporter  # noqa: PLC0415 - what it needs is an extra
     except ModuleNotFoundError as error:
         raise SettingsError(f"otlp_endpoint needs the extra poolkeeper[otel]: {error}.") from error
-    return Otlp(str(settings.otlp_endpoint))
+    return OtlpExporter(str(settings.otlp_endpoint))
 
 
 def _start_loops(
-    settings: Settings, service: Service, embedded: EmbeddedPostgres | None, otlp: Otlp | None
+    settings: Settings,
+    service: Service,
+    embedded: EmbeddedPostgres | None,
+    otlp: OtlpExporter | None,
 ) -> None:
     def poll_interval() -> float:
-        return min(settings.poll_interval_seconds, service.advising.settings.interval)
+        return min(settings.poll_interval_seconds, service.advisor_loop.settings.interval)
 
     def look_interval() -> float:
-        return max(_LOOK_AT_MOST_EVERY, service.advising.settings.interval / _LOOKS_PER_INTERVAL)
+        return max(
+            _LOOK_AT_MOST_EVERY, service.advisor_loop.settings.interval / _LOOKS_PER_INTERVAL
+        )
 
     async def poll() -> PollReport:
         report = await service.poller.run_once()
-        if service.snapshots.beat is not None:
-            await service.exposition.prepare(service.snapshots.beat)
+        if service.snapshots.published is not None:
+            await service.exposition.prepare(service.snapshots.published)
         return report
 
     def roll_up_interval() -> float:
@@ -268,20 +282,20 @@ def _start_loops(
     loops: dict[str, tuple[Callable[[], float], Callable[[], Awaitable[object]]]] = {
         "poll": (poll_interval, poll),
         "roll-up": (roll_up_interval, service.roll_up.run_once),
-        "server load": (look_interval, service.loads.look),
-        "check": (lambda: _CHECK_EVERY, service.checker.run_once),
+        "server load": (look_interval, service.loads.sample),
+        "check": (lambda: _CHECK_EVERY, service.health_checks.run_once),
         "reconcile": (lambda: settings.reconcile_interval_seconds, service.reconciler.run_once),
     }
     for name, guard in service.lock_guards.items():
-        loops[f"locks on {name}"] = (lambda: _LOOK_AT_LOCKS_EVERY, guard.look)
+        loops[f"locks on {name}"] = (lambda: _LOOK_AT_LOCKS_EVERY, guard.run_once)
     if otlp is not None:
         push = partial(otlp.push, service.exposition)
         loops["otlp"] = (poll_interval, push)
     if embedded is not None:
-        loops["embedded"] = (lambda: _LOOK_AFTER_EMBEDDED_EVERY, embedded.look_after)
-    service.loops.start("loop lag", service.lag.watch())
+        loops["embedded"] = (lambda: _LOOK_AFTER_EMBEDDED_EVERY, embedded.restart_if_crashed)
+    service.supervisor.start("loop lag", service.lag.measure())
     for name, (interval, tick) in loops.items():
-        service.loops.start(name, run_every(name, interval, tick, timeout=_TICK_DEADLINE))
+        service.supervisor.start(name, run_every(name, interval, tick, timeout=_TICK_DEADLINE))
 
 
 def _pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
@@ -309,15 +323,17 @@ def _pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
 def _credentials(settings: Settings) -> Credentials:
     given = settings.read_secret_key()
     return Credentials(
-        given.get_secret_value().encode() if given else keep_secret_key(settings.data_dir)
+        given.get_secret_value().encode() if given else load_or_create_secret_key(settings.data_dir)
     )
 
 
-def _isolations(settings: Settings, credentials: Credentials) -> dict[PoolStrategy, Isolation]:
+def _isolations(
+    settings: Settings, credentials: Credentials
+) -> dict[PoolStrategy, IsolationStrategy]:
     return {
-        PoolStrategy.SHARED: Shared(credentials),
-        PoolStrategy.PER_TENANT: PerTenant(credentials, settings.extension_schemas),
-        PoolStrategy.PER_DATABASE: PerDatabase(credentials),
+        PoolStrategy.SHARED: SharedIsolation(credentials),
+        PoolStrategy.PER_TENANT: PerTenantIsolation(credentials, settings.extension_schemas),
+        PoolStrategy.PER_DATABASE: PerDatabaseIsolation(credentials),
     }
 
 
@@ -341,10 +357,10 @@ def _advisor_settings(settings: Settings) -> AdvisorSettings:
     )
 
 
-def _caution(settings: Settings) -> Caution:
-    return Caution(
+def _caution(settings: Settings) -> AutoApplyLimits:
+    return AutoApplyLimits(
         resizes_per_minute=settings.advisor_resizes_per_minute,
-        cooldown=settings.advisor_cooldown_seconds,
+        cooldown_seconds=settings.advisor_cooldown_seconds,
     )
 
 

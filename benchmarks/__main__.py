@@ -12,15 +12,15 @@ from typing import Any
 import structlog
 
 from app.domain.tenant import PoolStrategy
-from benchmarks import measures, polling, upheavals
+from benchmarks import disruptions, measures, polling
 from benchmarks.figure import Figure
-from benchmarks.ground import ground
+from benchmarks.testbed import testbed
 
 
 async def main() -> dict[str, Any]:
     """Every measure, on one server."""
     figures: dict[str, Any] = {}
-    async with ground() as here:
+    async with testbed() as here:
         figures |= await measures.acquire(here)
         figures["tenant_tx_vs_asyncpg"] = await measures.tenant_transaction(here)
         figures |= await measures.queue(here)
@@ -30,9 +30,9 @@ async def main() -> dict[str, Any]:
         figures["flood_p99_vs_calm"], figures["flood_growth_ms"] = shared
         _, across = await measures.flood(here, PoolStrategy.PER_TENANT)
         figures["flood_across_pools_growth_ms"] = across
-        figures |= await upheavals.resize(here)
+        figures |= await disruptions.resize(here)
         figures |= await polling.longest_turn(here)
-        figures |= await upheavals.restart(here)
+        figures |= await disruptions.restart(here)
     return figures
 
 

@@ -20,11 +20,11 @@ from time import monotonic
 
 import structlog
 
-from app.api.deps import Service
+from app.api.http.dependencies import Service
+from app.domain.audit import Actor
 from app.domain.errors import PoolkeeperError
-from app.domain.event import Actor
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
-from app.main import running
+from app.main import running_service
 from app.pools.manager import TenantPoolManager
 from app.settings import Settings
 
@@ -78,7 +78,7 @@ async def _step(service: Service, callers: int, seconds: float, origin: float) -
     while monotonic() < began + seconds:
         await asyncio.sleep(min(5.0, max(0.1, began + seconds - monotonic())))
         pool = service.manager.find(_TENANT)
-        verdict = service.advising.verdicts.get(_TENANT)
+        verdict = service.advisor_loop.latest_advice.get(_TENANT)
         now = monotonic()
         late = step.late_share(now - 5.0, now, marks)
         size = pool.size.max_size if pool else 0
@@ -105,9 +105,9 @@ async def run(window: float, seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="poolkeeper-live-") as folder:
         Path(folder).chmod(0o755)  # noqa: ASYNC240 - before anything else runs
         settings = Settings(data_dir=Path(folder) / "data", advisor_mode="apply", port=1)
-        async with running(settings) as service:
-            before = service.advising.settings
-            await service.advising.put_settings(
+        async with running_service(settings) as service:
+            before = service.advisor_loop.settings
+            await service.advisor_loop.put_settings(
                 replace(
                     before,
                     demand=replace(before.demand, window_seconds=window, shrink_share=_SHRINK),

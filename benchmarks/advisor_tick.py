@@ -12,9 +12,9 @@ from random import Random
 from time import monotonic, perf_counter, process_time, thread_time
 
 from app.pools.manager import TenantPoolManager
-from app.short_collections import short_collections
-from benchmarks.ground import ground
+from app.runtime.gc_tuning import tuned_gc
 from benchmarks.polling import advised_pools
+from benchmarks.testbed import testbed
 
 _ROUNDS = 8
 
@@ -25,8 +25,8 @@ def _use(manager: TenantPoolManager, random: Random, share: float) -> None:
         if random.random() < share:
             now = monotonic()
             for _ in range(random.randint(1, 10)):
-                pool.recorder.lease_begun(random.expovariate(1000), now)
-                pool.recorder.lease_ended(random.expovariate(50), now)
+                pool.recorder.record_acquire(random.expovariate(1000), now)
+                pool.recorder.record_release(random.expovariate(50), now)
 
 
 async def _watch(turns: list[float]) -> None:
@@ -40,7 +40,7 @@ async def _watch(turns: list[float]) -> None:
 async def run(share: float) -> None:
     """Tick after tick, each over pools of which *share* were used since the last one."""
     random = Random(1)
-    async with ground() as here, advised_pools(here) as (manager, advising):
+    async with testbed() as here, advised_pools(here) as (manager, advising):
         for number in range(_ROUNDS):
             _use(manager, random, share)
             await asyncio.sleep(0.2)
@@ -66,7 +66,7 @@ def main() -> None:
     """Run it, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--used", type=float, default=1.0, help="share of pools in use, 0 to 1")
-    with short_collections():
+    with tuned_gc():
         asyncio.run(run(parser.parse_args().used))
 
 

@@ -28,8 +28,8 @@ from app.domain.tenant import PoolStrategy
 from app.pools.isolation.credentials import Credentials
 from app.pools.manager import TenantPoolManager
 from benchmarks.figure import quantile
-from benchmarks.ground import SECRET, Ground, ground, provisioned, tenant
 from benchmarks.pgbouncer import PgBouncer, installed
+from benchmarks.testbed import SECRET, Testbed, provisioned, tenant, testbed
 
 BUDGET = 20
 SHARED_TENANTS = (20, 100, 1000, 5000)
@@ -38,7 +38,7 @@ _PATIENCE = 60.0
 _PAUSE_AFTER_REFUSAL = 0.01
 
 # Names what it works for, waits its turn, and works; gives the seconds it waited.
-Turn = Callable[[str], Awaitable[float]]
+Transaction = Callable[[str], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Contended:
     refused: int
 
 
-async def contended(turn: Turn, names: Sequence[str], seconds: float) -> Contended:
+async def contended(turn: Transaction, names: Sequence[str], seconds: float) -> Contended:
     """Let every one of *names* take turns for *seconds*."""
     waits: dict[str, list[float]] = {name: [] for name in names}
     refused = 0
@@ -98,7 +98,7 @@ async def contended(turn: Turn, names: Sequence[str], seconds: float) -> Contend
     )
 
 
-def leasing(manager: TenantPoolManager) -> Turn:
+def leasing(manager: TenantPoolManager) -> Transaction:
     """A lease of ours."""
 
     async def turn(name: str) -> float:
@@ -111,17 +111,17 @@ def leasing(manager: TenantPoolManager) -> Turn:
     return turn
 
 
-async def shared(here: Ground, count: int, seconds: float) -> Contended:
+async def shared(here: Testbed, count: int, seconds: float) -> Contended:
     """Tenants of one shared pool."""
     names = [f"t{number}" for number in range(count)]
     async with here.manager(shared_size=BUDGET, max_waiting=10_000) as manager:
         await provisioned(manager, names[0], PoolStrategy.SHARED)
         for name in names[1:]:
-            manager.know(tenant(name, PoolStrategy.SHARED))
+            manager.put_tenant(tenant(name, PoolStrategy.SHARED))
         return await contended(leasing(manager), names, seconds)
 
 
-async def own(here: Ground, count: int, seconds: float) -> Contended:
+async def own(here: Testbed, count: int, seconds: float) -> Contended:
     """Tenants with login roles and pools of their own."""
     async with provisioned_tenants(here, count) as (manager, names):
         return await contended(leasing(manager), names, seconds)
@@ -129,7 +129,7 @@ async def own(here: Ground, count: int, seconds: float) -> Contended:
 
 @asynccontextmanager
 async def provisioned_tenants(
-    here: Ground, count: int
+    here: Testbed, count: int
 ) -> AsyncIterator[tuple[TenantPoolManager, list[str]]]:
     """A manager on the budget, and so many tenants with login roles of their own."""
     names = [f"p{number}" for number in range(count)]
@@ -139,11 +139,11 @@ async def provisioned_tenants(
         yield manager, names
 
 
-async def pgbouncer(here: Ground, seconds: float) -> tuple[float, list[Contended]]:
+async def pgbouncer(here: Testbed, seconds: float) -> tuple[float, list[Contended]]:
     """Bare logins a second, and the same tenants through PgBouncer."""
     async with provisioned_tenants(here, max(OWN_TENANTS)) as (manager, names):
         isolation = manager.isolations[PoolStrategy.PER_TENANT]
-        roles = [isolation.role(manager.account(name).tenant.spec) for name in names]
+        roles = [isolation.role(manager.tenant_state(name).tenant.spec) for name in names]
     credentials = Credentials(SECRET)
     users = {role: credentials.password("local", role) for role in roles}
     database = here.address.tenant_database
@@ -180,7 +180,7 @@ async def pgbouncer(here: Ground, seconds: float) -> tuple[float, list[Contended
     return logins, figures
 
 
-async def bare_logins(here: Ground, users: dict[str, str], seconds: float) -> float:
+async def bare_logins(here: Testbed, users: dict[str, str], seconds: float) -> float:
     """Logins a second, each with one statement, by 18 clients."""
     done, ends, roles = 0, perf_counter() + seconds, list(users)
 
@@ -208,7 +208,7 @@ async def bare_logins(here: Ground, users: dict[str, str], seconds: float) -> fl
 async def main(seconds: float) -> dict[str, object]:
     """Every measure, on one server; a line each as it is known."""
     figures: dict[str, object] = {}
-    async with ground() as here:
+    async with testbed() as here:
         for key, measure, counts in (
             ("contended_shared", shared, SHARED_TENANTS),
             ("contended_own", own, OWN_TENANTS),

@@ -51,7 +51,7 @@ class Target:
 
     async def get(self, path: str) -> bytes:
         """The body of one answer, which must be 200."""
-        connection = await Dashboard.connect(self.port)
+        connection = await DashboardConnection.connect(self.port)
         try:
             status, body = await connection.ask(self.request(path))
         finally:
@@ -73,7 +73,7 @@ class Target:
         return round(int(found[1]) / 1024, 1) if found else 0.0
 
 
-class Dashboard:
+class DashboardConnection:
     """One connection that is kept, and asked again and again."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,7 +82,7 @@ class Dashboard:
         self._writer = writer
 
     @classmethod
-    async def connect(cls, port: int) -> Dashboard:
+    async def connect(cls, port: int) -> DashboardConnection:
         """A connection to a port of this machine."""
         return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
 
@@ -106,10 +106,10 @@ async def throughput(target: Target, paths: Sequence[str], dashboards: int) -> t
     processes took of the machine.
     """
     answered = 0
-    connections = [await Dashboard.connect(target.port) for _ in range(dashboards)]
+    connections = [await DashboardConnection.connect(target.port) for _ in range(dashboards)]
     ends = perf_counter() + _ROUND_SECONDS
 
-    async def look(connection: Dashboard, request: bytes) -> None:
+    async def look(connection: DashboardConnection, request: bytes) -> None:
         nonlocal answered
         while perf_counter() < ends:
             status, _ = await connection.ask(request)
@@ -159,7 +159,7 @@ async def scrape(ours: Target, pools: int) -> Figures:
     """Scrapes and dashboards over several polls, and the longest turn of the loop meanwhile."""
     await ours.get("/bench/turns?on=1")
     took: list[float] = []
-    connection = await Dashboard.connect(ours.port)
+    connection = await DashboardConnection.connect(ours.port)
     size = 0
     for number in range(_SCRAPES):
         began = perf_counter()

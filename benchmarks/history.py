@@ -26,12 +26,12 @@ import httpx
 import structlog
 
 from app.catalog.samples import Samples
-from app.domain.sample import Resolution
+from app.domain.history import Resolution
 from app.main import create_app
+from app.runtime.gc_tuning import tuned_gc
 from app.settings import Settings
-from app.short_collections import short_collections
 from benchmarks.figure import Figure, quantile
-from benchmarks.ground import Ground, ground
+from benchmarks.testbed import Testbed, testbed
 
 _ASKED = 60
 _DAY = timedelta(days=1)
@@ -64,9 +64,9 @@ SELECT * FROM samples_by_minute WHERE subject = 'tenant-7' AND at >= $1 AND at <
 async def measure(folder: Path, tenants: int) -> tuple[dict[str, object], str]:
     """Every figure, and the plan."""
     figures: dict[str, object] = {"tenants": tenants}
-    until = Resolution.HOUR.begin(datetime.now(UTC))
+    until = Resolution.HOUR.floor(datetime.now(UTC))
     async with (
-        ground() as here,
+        testbed() as here,
         _application(here, folder) as (client, samples),
         _catalog(here) as connection,
     ):
@@ -83,7 +83,7 @@ async def measure(folder: Path, tenants: int) -> tuple[dict[str, object], str]:
             figures |= await _requests(client, name, until, step, tenants)
         await connection.execute("DELETE FROM samples_by_minute WHERE at >= $1", until - _MINUTE)
         began = perf_counter()
-        await samples.roll_up(Resolution.MINUTE, until)
+        await samples.downsample(Resolution.MINUTE, until)
         figures["roll_up_of_a_minute_ms"] = round((perf_counter() - began) * 1000, 1)
         began = perf_counter()
         figures["deleted"] = await samples.delete_before(Resolution.RAW, until)
@@ -120,7 +120,7 @@ async def _requests(
 
 @asynccontextmanager
 async def _application(
-    here: Ground, folder: Path
+    here: Testbed, folder: Path
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Samples]]:
     """A client of the whole application, in this process, and where its samples are."""
     endpoint = {**here.dsn, "tls": "disable"}
@@ -143,7 +143,7 @@ async def _application(
 
 
 @asynccontextmanager
-async def _catalog(here: Ground) -> AsyncIterator[asyncpg.Connection]:
+async def _catalog(here: Testbed) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(
         host=here.address.host,
         port=here.address.port,
@@ -165,7 +165,7 @@ def main() -> None:
     tenants: int = parser.parse_args().tenants
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     temporary = tempfile.TemporaryDirectory(prefix="poolkeeper-bench-")
-    with temporary as folder, short_collections():
+    with temporary as folder, tuned_gc():
         figures, plan = asyncio.run(measure(Path(folder), tenants))
     for key, value in figures.items():
         sys.stdout.write(f"{key:36}{value}\n")

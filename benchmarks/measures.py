@@ -13,8 +13,8 @@ from app.domain.tenant import PoolStrategy
 from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from benchmarks.figure import Figure, quantile
-from benchmarks.ground import CONNECTIONS, Ground, provisioned, tenant
 from benchmarks.peers import Borrow, asyncpg_pool, nothing, ours, psycopg_pool
+from benchmarks.testbed import CONNECTIONS, Testbed, provisioned, tenant
 
 ROUNDS = 9
 CONCURRENCY = (1, 10, 100)
@@ -58,7 +58,7 @@ def turn(borrow: Borrow) -> Work:
     return work
 
 
-async def acquire(ground: Ground) -> dict[str, dict[str, Figure]]:
+async def acquire(ground: Testbed) -> dict[str, dict[str, Figure]]:
     """Acquire and release, against asyncpg with and without its reset, and against psycopg."""
     async with (
         ground.manager() as manager,
@@ -67,7 +67,7 @@ async def acquire(ground: Ground) -> dict[str, dict[str, Figure]]:
         psycopg_pool(ground) as psycopg,
     ):
         await provisioned(manager, "bench", PoolStrategy.SHARED)
-        account = manager.account("bench")
+        account = manager.tenant_state("bench")
         pool = await manager.open_pool(account, 5.0)
         mine = turn(ours(pool, account))
         peers = {
@@ -86,7 +86,7 @@ async def acquire(ground: Ground) -> dict[str, dict[str, Figure]]:
         }
 
 
-async def tenant_transaction(ground: Ground) -> dict[str, Figure]:
+async def tenant_transaction(ground: Testbed) -> dict[str, Figure]:
     """One tenant's transaction in the shared strategy, against the usual way on asyncpg's pool."""
     async with ground.manager() as manager, asyncpg_pool(ground) as pool:
         await provisioned(manager, "bench", PoolStrategy.SHARED)
@@ -108,11 +108,11 @@ async def tenant_transaction(ground: Ground) -> dict[str, Figure]:
         }
 
 
-async def queue(ground: Ground) -> dict[str, Figure]:
+async def queue(ground: Testbed) -> dict[str, Figure]:
     """p99 wait of 100 tasks on 10 connections ÷ the FIFO ideal of 9 holds; asyncpg's beside it."""
     async with ground.manager() as manager, asyncpg_pool(ground) as peer:
         await provisioned(manager, "bench", PoolStrategy.SHARED)
-        account = manager.account("bench")
+        account = manager.tenant_state("bench")
         pool = await manager.open_pool(account, 5.0)
         mine = [await _wait_against_ideal(ours(pool, account)) for _ in range(ROUNDS)]
         theirs = [await _wait_against_ideal(peer.acquire) for _ in range(3)]
@@ -138,13 +138,13 @@ async def _wait_against_ideal(borrow: Borrow) -> float:
     return quantile(waits, 0.99) / ideal
 
 
-async def many_tenants(ground: Ground) -> Figure:
+async def many_tenants(ground: Testbed) -> Figure:
     """What a lease costs with 10,000 tenants known ÷ with 10."""
     async with ground.manager() as few, ground.manager() as many:
         for manager, known in ((few, 10), (many, 10_000)):
             await provisioned(manager, "t0", PoolStrategy.SHARED)
             for number in range(1, known):
-                manager.know(tenant(f"t{number}", PoolStrategy.SHARED))
+                manager.put_tenant(tenant(f"t{number}", PoolStrategy.SHARED))
         return await ratios(
             _any_lease(many, 10_000), _any_lease(few, 10), times=(1500, 1500), concurrency=1
         )
@@ -160,7 +160,7 @@ def _any_lease(manager: TenantPoolManager, known: int) -> Work:
     return work
 
 
-async def memory(ground: Ground) -> Figure:
+async def memory(ground: Testbed) -> Figure:
     """Bytes a known tenant takes after its pool was opened, used and evicted."""
     per_tenant = []
     async with ground.manager() as manager:
@@ -174,7 +174,7 @@ async def memory(ground: Ground) -> Figure:
             gc.collect()
             tracemalloc.start()
             for one in made:
-                manager.know(one)
+                manager.put_tenant(one)
                 async with manager.lease(one.spec.id) as connection:
                     await connection.fetchval("select 1")
             for name in names:
@@ -198,7 +198,7 @@ async def _forget_timers() -> None:
     await asyncio.sleep(0)
 
 
-async def flood(ground: Ground, strategy: PoolStrategy) -> tuple[Figure, Figure]:
+async def flood(ground: Testbed, strategy: PoolStrategy) -> tuple[Figure, Figure]:
     """Others' p99 wait while one tenant floods ÷ max(without it, one hold); and its growth in ms.
 
     Fifty tenants lease now and then, one keeps ten times the budget of callers waiting.

@@ -11,17 +11,17 @@ from typing import Any
 import asyncpg
 from psycopg_pool import AsyncConnectionPool
 
-from app.pools.account import TenantAccount
 from app.pools.connection import PooledConnection
-from app.pools.pool import TenantPool
-from benchmarks.ground import CONNECTIONS, Ground
+from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
+from benchmarks.testbed import CONNECTIONS, Testbed
 
 Borrow = Callable[[], AbstractAsyncContextManager[Any]]
 
 
 @asynccontextmanager
 async def asyncpg_pool(
-    ground: Ground, *, reset: Callable[[Any], Awaitable[None]] | None = None
+    ground: Testbed, *, reset: Callable[[Any], Awaitable[None]] | None = None
 ) -> AsyncIterator[asyncpg.Pool]:
     """Asyncpg's pool with its defaults, of our size; with *reset*, without its own one."""
     more: dict[str, Any] = {} if reset is None else {"reset": reset}
@@ -37,7 +37,7 @@ async def asyncpg_pool(
 
 
 @asynccontextmanager
-async def psycopg_pool(ground: Ground) -> AsyncIterator[AsyncConnectionPool]:
+async def psycopg_pool(ground: Testbed) -> AsyncIterator[AsyncConnectionPool]:
     """Psycopg's pool with its defaults, of our size."""
     pool = AsyncConnectionPool(
         kwargs={**ground.dsn, "dbname": ground.address.tenant_database},
@@ -60,7 +60,7 @@ class Ours:
 
     __slots__ = ("_account", "_connection", "_pool")
 
-    def __init__(self, pool: TenantPool, account: TenantAccount) -> None:
+    def __init__(self, pool: Pool, account: TenantState) -> None:
         """Borrow from *pool* for *account*."""
         self._pool = pool
         self._account = account
@@ -75,6 +75,6 @@ class Ours:
         self._pool.release(self._connection, reusable=True)
 
 
-def ours(pool: TenantPool, account: TenantAccount) -> Borrow:
+def ours(pool: Pool, account: TenantState) -> Borrow:
     """What makes such a context manager for each borrower."""
     return lambda: Ours(pool, account)

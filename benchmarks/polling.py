@@ -11,28 +11,28 @@ from time import monotonic, perf_counter, thread_time
 from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
 from app.catalog.migrate import migrate
-from app.control.advice_book import AdviceBook
-from app.control.advising import Advising
-from app.control.journal import Journal
+from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.advisor.observer import Observer
+from app.control.advisor.recommendation_applier import AutoApplyLimits, RecommendationApplier
+from app.control.advisor.recommendation_store import RecommendationStore
+from app.control.audit.outbox import AuditOutbox
 from app.control.keeper import Keeper
 from app.control.locks import KeyedLocks
-from app.control.obeying import Caution, Obeying
-from app.control.observing import Observing
-from app.control.poller import Poller
-from app.control.role_limits import RoleLimits
-from app.control.snapshots import Snapshots
-from app.control.wishes import PoolWishes
+from app.control.monitoring.poller import Poller
+from app.control.monitoring.snapshots import Snapshots
+from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.role_limits import RoleLimits
 from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.desired import AdvisorSettings, DesiredPool
-from app.domain.mode import AdvisorMode
+from app.domain.advisor_mode import AdvisorMode
+from app.domain.desired_state import AdvisorSettings, DesiredPool
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
-from app.pools.lag import LoopLag
+from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
 from app.pools.server_load import ServerLoads
-from app.short_collections import short_collections
+from app.runtime.gc_tuning import tuned_gc
 from benchmarks.figure import Figure
-from benchmarks.ground import Ground, tenant
+from benchmarks.testbed import Testbed, tenant
 
 ROUNDS = 9
 _POOLS = 10_000
@@ -55,13 +55,13 @@ class _Turns:
             self.computing = max(self.computing, thread_time() - computing)
 
 
-async def longest_turn(ground: Ground) -> dict[str, Figure]:
+async def longest_turn(ground: Testbed) -> dict[str, Figure]:
     """The longest turn of the loop within a poll, in milliseconds.
 
     The second figure leaves out what other processes took of the processor meanwhile.
     """
     walls, computing = [], []
-    with short_collections():
+    with tuned_gc():
         async with ground.manager(max_pools=_POOLS) as manager:
             await _open_pools(manager)
             async with _control(ground, manager) as (poller, _):
@@ -90,7 +90,7 @@ async def _open_pools(manager: TenantPoolManager) -> None:
     for number in range(_POOLS):
         made = tenant(f"p{number}", PoolStrategy.PER_TENANT)
         name = made.spec.id
-        manager.want(
+        manager.set_desired(
             DesiredPool(
                 pool_id=name,
                 size=_NO_CONNECTION,
@@ -99,13 +99,13 @@ async def _open_pools(manager: TenantPoolManager) -> None:
                 updated_at=made.updated_at,
             )
         )
-        pool = await manager.open_pool(manager.know(made), 5.0)
-        pool.recorder.lease_begun(0.001 * (number % 7), monotonic())
-        pool.recorder.lease_ended(0.02, monotonic())
+        pool = await manager.open_pool(manager.put_tenant(made), 5.0)
+        pool.recorder.record_acquire(0.001 * (number % 7), monotonic())
+        pool.recorder.record_release(0.02, monotonic())
 
 
 @asynccontextmanager
-async def advised_pools(ground: Ground) -> AsyncIterator[tuple[TenantPoolManager, Advising]]:
+async def advised_pools(ground: Testbed) -> AsyncIterator[tuple[TenantPoolManager, AdvisorLoop]]:
     """Ten thousand open pools, and the advisor as the service has it."""
     async with ground.manager(max_pools=_POOLS, budget=5 * _POOLS) as manager:
         await _open_pools(manager)
@@ -115,8 +115,8 @@ async def advised_pools(ground: Ground) -> AsyncIterator[tuple[TenantPoolManager
 
 @asynccontextmanager
 async def _control(
-    ground: Ground, manager: TenantPoolManager
-) -> AsyncIterator[tuple[Poller, Advising]]:
+    ground: Testbed, manager: TenantPoolManager
+) -> AsyncIterator[tuple[Poller, AdvisorLoop]]:
     """The poller and the advisor as the service has them, with a catalog on the same server."""
     address = CatalogAddress(
         host=ground.address.host,
@@ -129,20 +129,20 @@ async def _control(
     catalog = Catalog(address)
     try:
         locks = KeyedLocks()
-        wishes = PoolWishes(catalog, manager, locks)
+        wishes = DesiredPoolState(catalog, manager, locks)
         keeper = Keeper(catalog, manager, wishes, RoleLimits(manager), locks)
         settings = AdvisorSettings(
             mode=AdvisorMode.RECOMMEND,
             hysteresis=PoolPressureMonitorConfig(enabled=True),
             demand_interval_ms=100,
         )
-        book = AdviceBook(catalog, manager)
-        obeying = Obeying(catalog, manager, keeper, book, Caution())
-        observing = Observing(manager, ServerLoads(manager.servers))
-        advising = Advising(
+        book = RecommendationStore(catalog, manager)
+        obeying = RecommendationApplier(catalog, manager, keeper, book, AutoApplyLimits())
+        observing = Observer(manager, ServerLoads(manager.servers))
+        advising = AdvisorLoop(
             catalog, manager, settings, observing=observing, book=book, obeying=obeying
         )
-        snapshots = Snapshots(manager, catalog, LoopLag())
-        yield Poller(catalog, manager, advising, Journal(catalog), snapshots), advising
+        snapshots = Snapshots(manager, catalog, EventLoopLag())
+        yield Poller(catalog, manager, advising, AuditOutbox(catalog), snapshots), advising
     finally:
         await catalog.close()

@@ -17,16 +17,16 @@ from app.domain.advisor import ServerAdvisor
 from app.domain.errors import PoolSaturated, PoolTimeout
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
-from app.simulator.baselines import Static
+from app.simulator.baselines import StaticRule
 from app.simulator.load import Load, single
-from app.simulator.simulation import Simulation, World
-from app.simulator.workload import Holds, Request, Workload
+from app.simulator.simulation import Simulation, SimulationConfig
+from app.simulator.workload import HoldTimes, Request, Workload
 from benchmarks.figure import quantile
-from benchmarks.ground import ground, provisioned
+from benchmarks.testbed import provisioned, testbed
 
 _RATES = (20, 30, 46, 48, 30, 20)
 _BIN = 15.0
-_WORLD = World(holds=Holds(mean=0.15, cv=1.5))
+_WORLD = SimulationConfig(holds=HoldTimes(mean=0.15, cv=1.5))
 _NEAR = 0.2
 _TENANT = "live"
 
@@ -55,7 +55,7 @@ class Live:
 async def live(requests: list[Request], size: int) -> Live:
     """Every one of *requests* at its time, to a pool of at most *size* connections."""
     seen = Live()
-    async with ground() as here, here.manager(own_size=size) as manager:
+    async with testbed() as here, here.manager(own_size=size) as manager:
         await provisioned(manager, _TENANT, PoolStrategy.PER_TENANT)
         began = monotonic()
         async with asyncio.TaskGroup() as group:
@@ -79,7 +79,7 @@ def figures_of(seen: Live, load: Load) -> dict[str, float]:
 def simulated(load: Load, seed: int, size: int) -> dict[str, float]:
     """The same from the simulator; the pool opens its connections on demand, as the real one."""
     world = replace(_WORLD, seed=seed, pool=replace(_WORLD.pool, start_size=size))
-    advisor = ServerAdvisor(Static())
+    advisor = ServerAdvisor(StaticRule())
     outcome = Simulation(load, world, lambda _: advisor).run("static")
     return {
         "late_share": outcome.late_share,

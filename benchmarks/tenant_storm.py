@@ -20,7 +20,7 @@ from app.domain.errors import PoolkeeperError
 from app.domain.tenant import PoolStrategy
 from app.pools.driver import CONNECTION_ERRORS
 from app.pools.manager import TenantPoolManager
-from benchmarks.ground import Ground, ground, provisioned
+from benchmarks.testbed import Testbed, provisioned, testbed
 
 _SETTLE_DEADLINE = 30.0
 _GLANCE = 0.25
@@ -37,7 +37,7 @@ async def measure(
 ) -> Figures:
     """What became of every call, and what is left afterwards."""
     async with (
-        ground() as bench,
+        testbed() as bench,
         bench.manager(budget=budget, max_pools=max_pools, own_size=5) as manager,
     ):
         names = [f"storm-{number:04}" for number in range(tenants)]
@@ -90,7 +90,7 @@ async def _storm(
     return became
 
 
-async def _left(bench: Ground, manager: TenantPoolManager) -> Figures:
+async def _left(bench: Testbed, manager: TenantPoolManager) -> Figures:
     """Budget, pools and Postgres, as soon as they agree, or after a while."""
     server = manager.servers["local"]
     began = perf_counter()

@@ -13,34 +13,32 @@ from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from app.api import (
+from app.api.auth.authenticator import Authentication
+from app.api.http import disconnect, error_responses
+from app.api.http.body_limits import BodyLimits
+from app.api.http.deadline import RequestDeadline
+from app.api.http.framing import RequestFraming
+from app.api.http.hosts import SameOrigin, TrustedHosts
+from app.api.http.idempotency import Idempotency, ResponseReplayed, replay
+from app.api.http.response_cache import CachedResponses, ResponseCache
+from app.api.http.response_headers import ResponseHeaders
+from app.api.routes import (
     advisor,
     credentials,
-    disconnect,
-    docs,
     events,
     health,
-    history,
-    metrics,
-    page,
     pool,
     pools,
-    problems,
     query,
     recommendations,
     servers,
     stats,
-    stream,
+    stats_history,
+    stats_stream,
     tenants,
 )
-from app.api.auth import Authentication
-from app.api.deadline import RequestDeadline
-from app.api.framing import Framing
-from app.api.gate import BodyGate
-from app.api.headers import CommonHeaders
-from app.api.hosts import SameOrigin, TrustedHosts
-from app.api.idempotency import Idempotency, Repeated, replay
-from app.api.rendered import Rendered, Shortcut
+from app.api.telemetry import service_metrics
+from app.api.ui import docs, page
 
 _ROUTERS = (
     servers.router,
@@ -50,13 +48,13 @@ _ROUTERS = (
     pools.router,
     query.router,
     stats.router,
-    history.router,
-    stream.router,
+    stats_history.router,
+    stats_stream.router,
     advisor.router,
     recommendations.router,
     events.router,
     health.router,
-    metrics.router,
+    service_metrics.router,
     page.router,
     docs.router,
 )
@@ -78,15 +76,15 @@ def assemble(
         require_if_match: whether what exists is changed only for who says which version.
     """
     app.state.require_if_match = require_if_match
-    app.state.rendered = Rendered()
-    app.state.costly = health.CostlyChecks()
-    problems.install(app)
+    app.state.rendered = ResponseCache()
+    app.state.costly = health.CachedChecks()
+    error_responses.install(app)
     disconnect.install(app)
-    app.add_exception_handler(Repeated, replay)
+    app.add_exception_handler(ResponseReplayed, replay)
     # Outermost first: every refusal carries a request id, nothing is read of what strangers
     # send, and what is kept of an answer is what the caller would have been told.
     app.user_middleware += [
-        Middleware(CommonHeaders),
+        Middleware(ResponseHeaders),
         Middleware(
             CorrelationIdMiddleware,
             header_name="X-Request-ID",
@@ -94,15 +92,15 @@ def assemble(
             validator=_is_request_id,
             transformer=str,
         ),
-        Middleware(Framing),
+        Middleware(RequestFraming),
         Middleware(TrustedHosts, names=trusted_hosts),
         Middleware(SameOrigin),
         Middleware(Authentication),
         # Nothing before the deadline waits for more than a snapshot.
-        Middleware(Shortcut),
+        Middleware(CachedResponses),
         Middleware(RequestDeadline, seconds=request_deadline),
         Middleware(Idempotency),
-        Middleware(BodyGate),
+        Middleware(BodyLimits),
     ]
     for router in _ROUTERS:
         app.include_router(router)

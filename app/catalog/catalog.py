@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from app.catalog.advisor import StoredAdvisorSettings
+from app.catalog.advisor_settings import StoredAdvisorSettings
+from app.catalog.audit_log import AuditLog
 from app.catalog.credentials import CredentialVersions
 from app.catalog.database import CatalogAddress, Database
-from app.catalog.events import Events
-from app.catalog.pools import DesiredPools
+from app.catalog.desired_pools import DesiredPools
 from app.catalog.recommendations import Recommendations
 from app.catalog.samples import Samples
 from app.catalog.tenants import Tenants
@@ -33,7 +33,7 @@ class Catalog:
         self.pools = DesiredPools(self._database)
         self.credentials = CredentialVersions(self._database)
         self.advisor = StoredAdvisorSettings(self._database)
-        self.events = Events(self._database)
+        self.audit_log = AuditLog(self._database)
         self.recommendations = Recommendations(self._database)
         self.samples = Samples(self._database)
 

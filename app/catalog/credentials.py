@@ -9,11 +9,11 @@ from __future__ import annotations
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from app.catalog.audit_log import record
 from app.catalog.database import Database
-from app.catalog.events import record
 from app.catalog.tables import credentials
-from app.domain.desired import CredentialVersion
-from app.domain.event import Event
+from app.domain.audit import AuditEvent
+from app.domain.desired_state import CredentialVersion
 
 
 class CredentialVersions:
@@ -34,7 +34,7 @@ class CredentialVersions:
                 for row in rows
             )
 
-    async def advance(self, server: str, role: str, *, event: Event) -> CredentialVersion:
+    async def advance(self, server: str, role: str, *, event: AuditEvent) -> CredentialVersion:
         """Want the next version for *role*, and remember that Postgres has yet to get it.
 
         One that Postgres never got is left out: nobody knows whether it did.

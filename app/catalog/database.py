@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app import wire
-from app.catalog.suitability import is_of_login, login_reason
+from app.catalog.requirements import is_login_error, login_reason
 from app.domain.errors import CatalogUnavailable
 
 CONNECTIONS = 4
@@ -107,7 +107,7 @@ class Database:
             CatalogUnavailable: when the catalog was not reached, or not within the deadline.
         """
         try:
-            with outages_translated():
+            with translate_outages():
                 async with asyncio.timeout(self._deadline), self._engine.begin() as connection:
                     self._available = True
                     yield connection
@@ -121,7 +121,7 @@ class Database:
 
 
 @contextmanager
-def outages_translated() -> Iterator[None]:
+def translate_outages() -> Iterator[None]:
     """Turn every outage into CatalogUnavailable; let mistakes pass as they are."""
     try:
         yield
@@ -149,7 +149,7 @@ def is_outage(error: Exception) -> bool:
             return True
         case asyncpg.InterfaceError():
             return True
-        case DBAPIError() if error.connection_invalidated or is_of_login(error):
+        case DBAPIError() if error.connection_invalidated or is_login_error(error):
             return True
         case _:
             said = error.orig if isinstance(error, DBAPIError) else error

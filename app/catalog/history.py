@@ -27,13 +27,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.tables import samples, samples_by_hour, samples_by_minute
-from app.domain.sample import (
+from app.domain.history import (
     History,
     HistoryPoint,
-    Moments,
     Resolution,
-    parts,
-    resolution_for,
+    ResolutionTimes,
+    choose_resolution,
+    split_by_resolution,
 )
 
 SAMPLES = {
@@ -49,7 +49,7 @@ _ORIGIN: ColumnElement[datetime] = literal_column("timestamptz '2000-01-01 00:00
 _LONGEST_RUN = timedelta(minutes=1)
 
 
-def folded(rows: FromClause) -> list[Label[Any]]:
+def downsample_columns(rows: FromClause) -> list[Label[Any]]:
     """Fold *rows* of any resolution: gauges weighted by polls, growth summed, the rest at worst."""
     polls = func.sum(rows.c.polls)
     return [
@@ -64,26 +64,28 @@ def folded(rows: FromClause) -> list[Label[Any]]:
     ]
 
 
-async def past_of(
+async def query_history(
     connection: AsyncConnection, subject: str, *, start: datetime, end: datetime, step: timedelta
 ) -> History:
     """One subject's past in steps, from the resolution that fits and, for its end, finer ones."""
-    oldest, newest = await _reach(connection, subject, end)
-    resolution = resolution_for(step, start, oldest)
+    oldest, newest = await _time_ranges(connection, subject, end)
+    resolution = choose_resolution(step, start, oldest)
     rows = union_all(
-        *(_rows(*part, subject) for part in parts(resolution, start, end, newest))
+        *(_rows(*part, subject) for part in split_by_resolution(resolution, start, end, newest))
     ).cte("rows")
     at = func.date_bin(step, rows.c.at, _ORIGIN).label("at")
-    found = await connection.execute(select(at, *folded(rows)).group_by(at).order_by(at))
+    found = await connection.execute(
+        select(at, *downsample_columns(rows)).group_by(at).order_by(at)
+    )
     names = tuple(found.keys())
     # Rows by name would cost more than the query.
     points = (_point(**dict(zip(names, row, strict=True))) for row in found)
     return History(resolution=resolution, points=tuple(points))
 
 
-async def _reach(
+async def _time_ranges(
     connection: AsyncConnection, subject: str, end: datetime
-) -> tuple[Moments, Moments]:
+) -> tuple[ResolutionTimes, ResolutionTimes]:
     """The subject's oldest sample in each resolution, and its newest before *end*."""
     looks = []
     for table in SAMPLES.values():

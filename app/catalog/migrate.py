@@ -17,8 +17,8 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from app.catalog.database import LOCK_CLASS, CatalogAddress, is_outage, outages_translated
-from app.catalog.suitability import check_server, check_tables, unusable
+from app.catalog.database import LOCK_CLASS, CatalogAddress, is_outage, translate_outages
+from app.catalog.requirements import check_server, check_tables, unusable_catalog
 from app.domain.errors import CatalogUnusable
 
 _MIGRATION_LOCK = 1
@@ -76,10 +76,10 @@ async def _run(
         except DBAPIError as error:
             if is_outage(error):
                 raise
-            raise unusable(error, facts) from error
+            raise unusable_catalog(error, facts) from error
 
     engine = address.engine(timeout=deadline, poolclass=NullPool)
-    with outages_translated():
+    with translate_outages():
         async with asyncio.timeout(deadline), engine.begin() as connection:
             await connection.run_sync(run)
 

@@ -12,22 +12,22 @@ from uuid import UUID
 from sqlalchemy import RowMapping, Update, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.catalog.audit_log import record
 from app.catalog.database import Database
-from app.catalog.events import record
 from app.catalog.tables import recommendations
 from app.domain.advisor import (
-    Action,
     Confidence,
     Effect,
-    Move,
+    Placement,
     PoolSizingRecommendation,
     ReasonCode,
+    ScalingAction,
 )
+from app.domain.audit import AuditEvent
 from app.domain.errors import RecommendationClosed, RecommendationNotFound
-from app.domain.event import Event
 from app.domain.pool import PoolMetrics
 from app.domain.recommendation import (
-    LONGEST_LIFE,
+    MAX_LIFETIME,
     Recommendation,
     RecommendationKind,
     RecommendationStatus,
@@ -47,7 +47,7 @@ class Recommendations:
         """Store an open one; what was open for its subject is superseded at that moment."""
         column = recommendations.c
         is_about = column.pool_id == recommendation.pool_id
-        if recommendation.kind is RecommendationKind.MOVE:
+        if recommendation.kind is RecommendationKind.PLACEMENT:
             is_about = column.tenant == recommendation.tenant
         supersede = (
             update(recommendations)
@@ -115,7 +115,7 @@ class Recommendations:
         *,
         at: datetime,
         closed_by: str,
-        event: Event | None = None,
+        event: AuditEvent | None = None,
         undoes_growth: bool = False,
     ) -> Recommendation:
         """Close an open one; *event* is recorded in the same transaction.
@@ -157,7 +157,7 @@ class Recommendations:
             select(recommendations)
             .where(
                 column.status == RecommendationStatus.DISMISSED,
-                column.created_at > now - LONGEST_LIFE,
+                column.created_at > now - MAX_LIFETIME,
                 column.expires_at > now,
             )
             .order_by(column.closed_at)
@@ -188,7 +188,7 @@ def _undo_growth(pool_id: str) -> Update:
         .where(
             column.pool_id == pool_id,
             column.kind == RecommendationKind.RESIZE,
-            column.action == Action.SCALE_UP,
+            column.action == ScalingAction.SCALE_UP,
             column.status == RecommendationStatus.APPLIED,
         )
         .order_by(column.closed_at.desc())
@@ -219,7 +219,7 @@ def _values(recommendation: Recommendation) -> Mapping[str, Any]:
         "rule": recommendation.rule,
         **advice,
         "kind": recommendation.kind,
-        "move": recommendation.move,
+        "move": recommendation.placement,
         "max_size": recommendation.max_size,
         **asdict(recommendation.metrics),
         "status": recommendation.status,
@@ -242,7 +242,7 @@ def _recommendation(row: RowMapping) -> Recommendation:
         tenant=row["tenant"],
         rule=row["rule"],
         advice=PoolSizingRecommendation(
-            action=Action(row["action"]),
+            action=ScalingAction(row["action"]),
             current_size=row["current_size"],
             new_size=row["new_size"],
             reason_code=ReasonCode(row["reason_code"]),
@@ -259,5 +259,5 @@ def _recommendation(row: RowMapping) -> Recommendation:
         expires_at=row["expires_at"],
         closed_at=row["closed_at"],
         closed_by=row["closed_by"],
-        move=None if row["move"] is None else Move(row["move"]),
+        placement=None if row["move"] is None else Placement(row["move"]),
     )

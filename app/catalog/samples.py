@@ -15,8 +15,8 @@ from sqlalchemy import ColumnElement, any_, delete, func, literal, literal_colum
 from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.database import Database
-from app.catalog.history import SAMPLES, folded, past_of
-from app.domain.sample import History, PoolSample, Resolution
+from app.catalog.history import SAMPLES, downsample_columns, query_history
+from app.domain.history import History, PoolSample, Resolution
 
 _FINER = {Resolution.MINUTE: Resolution.RAW, Resolution.HOUR: Resolution.MINUTE}
 _CTID: ColumnElement[Any] = literal_column("ctid")
@@ -39,7 +39,7 @@ class Samples:
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(sample) for sample in measured])
 
-    async def roll_up(self, resolution: Resolution, until: datetime) -> datetime:
+    async def downsample(self, resolution: Resolution, until: datetime) -> datetime:
         """Fold the next minute or hour before *until* in which there is something.
 
         One transaction's work; whoever repeats it until it answers *until* has done all of it.
@@ -58,13 +58,13 @@ class Samples:
         async with self._database.transaction() as connection:
             done = (await connection.execute(last)).scalar_one()
             if done is not None:
-                first = first.where(source.c.at >= done + resolution.length)
+                first = first.where(source.c.at >= done + resolution.step)
             found = (await connection.execute(first)).scalar_one()
             if found is None:
                 return until
-            start = resolution.begin(found)
-            end = start + resolution.length
-            columns = folded(source)
+            start = resolution.floor(found)
+            end = start + resolution.step
+            columns = downsample_columns(source)
             rows = (
                 select(source.c.subject, literal(start).label("at"), *columns)
                 .where(source.c.at >= start, source.c.at < end)
@@ -77,7 +77,7 @@ class Samples:
             )
             return end
 
-    async def history(
+    async def query_history(
         self, subject: str, *, start: datetime, end: datetime, step: float
     ) -> History:
         """Fold the samples from *start* up to, not including, *end* into steps, oldest first.
@@ -86,7 +86,7 @@ class Samples:
         moves no point; the first may begin before *start*. A step without a poll is left out.
         """
         async with self._database.transaction() as connection:
-            return await past_of(
+            return await query_history(
                 connection, subject, start=start, end=end, step=timedelta(seconds=step)
             )
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.domain.mode import AdvisorMode
+from app.domain.advisor_mode import AdvisorMode
 from app.domain.pool import MAX_POOL_SIZE
 from app.domain.recommendation import RecommendationKind, RecommendationStatus
 from app.domain.tenant import PoolStrategy

@@ -6,14 +6,14 @@ from types import MappingProxyType
 
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, select, update
 
+from app.catalog.audit_log import record
 from app.catalog.database import Database
-from app.catalog.events import record
-from app.catalog.generation import save
+from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import pools, recommendations, tenants
-from app.domain.desired import Tenant
+from app.domain.advisor_mode import AdvisorMode
+from app.domain.audit import AuditEvent
+from app.domain.desired_state import Tenant
 from app.domain.errors import TenantNotFound
-from app.domain.event import Event
-from app.domain.mode import AdvisorMode
 from app.domain.recommendation import RecommendationStatus
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 
@@ -32,7 +32,7 @@ class Tenants:
             return tuple(_tenant(row) for row in rows.mappings())
 
     async def save(
-        self, spec: TenantSpec, *, event: Event, expected_generation: int | None = None
+        self, spec: TenantSpec, *, event: AuditEvent, expected_generation: int | None = None
     ) -> tuple[Tenant, bool]:
         """Create or change a tenant; what it says already keeps its generation and records nothing.
 
@@ -49,7 +49,7 @@ class Tenants:
             ImmutableField: it has another server or strategy.
         """
         async with self._database.transaction() as connection:
-            saved = await save(
+            saved = await optimistic_write(
                 connection,
                 tenants,
                 fixed={"id": spec.id, "server": spec.server, "strategy": spec.strategy},
@@ -65,7 +65,7 @@ class Tenants:
                 await record(connection, event)
             return _tenant(saved.row), saved.created
 
-    async def mark_provisioned(self, tenant: TenantId, *, event: Event) -> Tenant:
+    async def mark_provisioned(self, tenant: TenantId, *, event: AuditEvent) -> Tenant:
         """Remember that its database objects exist; the second time nothing changes.
 
         Raises:
@@ -74,7 +74,7 @@ class Tenants:
         fresh = tenants.c.provisioned_at.is_(None)
         return await self._mark(tenant, fresh, event, provisioned_at=func.now())
 
-    async def mark_deleting(self, tenant: TenantId, *, event: Event) -> Tenant:
+    async def mark_deleting(self, tenant: TenantId, *, event: AuditEvent) -> Tenant:
         """Remember that it is to be deleted; the second time nothing changes.
 
         Raises:
@@ -82,7 +82,7 @@ class Tenants:
         """
         return await self._mark(tenant, not_(tenants.c.deleting), event, deleting=True)
 
-    async def forget(self, tenant: TenantId, *, event: Event) -> None:
+    async def delete(self, tenant: TenantId, *, event: AuditEvent) -> None:
         """Remove it, what was asked of its own pool and the advice still open; or do nothing."""
         advice = recommendations.c
         async with self._database.transaction() as connection:
@@ -95,7 +95,7 @@ class Tenants:
             await record(connection, event)
 
     async def _mark(
-        self, tenant: TenantId, when: ColumnElement[bool], event: Event, **values: object
+        self, tenant: TenantId, when: ColumnElement[bool], event: AuditEvent, **values: object
     ) -> Tenant:
         this = tenants.c.id == tenant
         change = update(tenants).where(this, when).values(**values, updated_at=func.now())

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from time import monotonic
 
 from app.catalog.catalog import Catalog
-from app.control import told
+from app.control.audit import audit_events
 from app.control.locks import KeyedLocks
-from app.control.role_limits import RoleLimits
-from app.control.wishes import PoolWishes
-from app.domain.desired import DesiredPool, Tenant
+from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.role_limits import RoleLimits
+from app.domain.audit import Actor
+from app.domain.desired_state import DesiredPool, Tenant
 from app.domain.errors import (
     CatalogUnavailable,
     ImmutableField,
@@ -29,13 +30,12 @@ from app.domain.errors import (
     TenantDeleting,
     Unavailable,
 )
-from app.domain.event import Actor
 from app.domain.pool import PoolSize
 from app.domain.tenant import TenantSpec
-from app.pools.account import TenantAccount
 from app.pools.eviction import Eviction, EvictionReason
 from app.pools.manager import TenantPoolManager
-from app.pools.pool import TenantPool
+from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
 
 _WARM_DEADLINE = 5.0
 _RETIRE_DEADLINE = 10.0
@@ -49,7 +49,7 @@ class PoolChange:
     max_size: int | None = None
     warmup_size: int | None = None
 
-    def onto(self, size: PoolSize) -> PoolSize:
+    def apply_to(self, size: PoolSize) -> PoolSize:
         """*size* with this change.
 
         A smaller max_size alone takes min_size and warmup_size down with it.
@@ -67,7 +67,7 @@ class PoolChange:
 class PoolOutcome:
     """What became of a pool, and for how many tenants."""
 
-    pool: TenantPool | None
+    pool: Pool | None
     desired: DesiredPool
     created: bool
     tenants: int
@@ -91,7 +91,7 @@ class Keeper:
         self,
         catalog: Catalog,
         manager: TenantPoolManager,
-        wishes: PoolWishes,
+        wishes: DesiredPoolState,
         limits: RoleLimits,
         locks: KeyedLocks,
     ) -> None:
@@ -102,7 +102,7 @@ class Keeper:
         self._limits = limits
         self._locks = locks
         # When a person last set each pool's max_size, in monotonic seconds.
-        self.sized_by_hand: dict[str, float] = {}
+        self.resized_by_hand_at: dict[str, float] = {}
 
     async def load(self) -> None:
         """Learn everything the catalog remembers; at start.
@@ -111,9 +111,9 @@ class Keeper:
             CatalogUnavailable: it cannot be reached.
         """
         for tenant in await self._catalog.tenants.load():
-            self._manager.know(tenant)
+            self._manager.put_tenant(tenant)
         for desired in await self._catalog.pools.load():
-            self._manager.want(desired)
+            self._manager.set_desired(desired)
 
     # -- tenants -----------------------------------------------------------------------------
 
@@ -128,17 +128,17 @@ class Keeper:
         if spec.server not in self._manager.servers:
             raise ServerNotFound(f"No server {spec.server} is declared.")
         async with self._locks.hold(spec.id):
-            account = self._manager.accounts.get(spec.id)
+            account = self._manager.tenant_states.get(spec.id)
             before = account.tenant if account else None
             if before is not None:
-                refuse_moving(before, spec)
-            event = told.tenant_saved(before, spec, actor)
+                refuse_immutable_change(before, spec)
+            event = audit_events.tenant_saved(before, spec, actor)
             tenant, created = await self._catalog.tenants.save(
                 spec, event=event, expected_generation=expected_generation
             )
             if before is None or before.generation != tenant.generation:
-                told.log(event)
-            self._manager.know(tenant)
+                audit_events.log(event)
+            self._manager.put_tenant(tenant)
             return tenant, created
 
     async def delete_tenant(
@@ -155,15 +155,15 @@ class Keeper:
             TenantNotFound, StaleVersion, CatalogUnavailable: nothing was done.
         """
         async with self._locks.hold(tenant_id):
-            account = self._manager.account(tenant_id)
+            account = self._manager.tenant_state(tenant_id)
             if expected_generation not in (None, account.tenant.generation):
                 raise StaleVersion
-            event = told.tenant_deleting(account.tenant, actor)
+            event = audit_events.tenant_deleting(account.tenant, actor)
             was_deleting = account.tenant.deleting
             tenant = await self._catalog.tenants.mark_deleting(account.tenant.spec.id, event=event)
             if not was_deleting:
-                told.log(event)
-            self._manager.know(tenant)
+                audit_events.log(event)
+            self._manager.put_tenant(tenant)
             pool = self._manager.find(tenant.spec.pool_id)
             eviction = None
             if pool is not None and not tenant.spec.is_shared:
@@ -180,11 +180,11 @@ class Keeper:
         if self._locks.is_held(tenant_id):
             return False
         async with self._locks.hold(tenant_id):
-            account = self._manager.accounts.get(tenant_id)
+            account = self._manager.tenant_states.get(tenant_id)
             return account is None or await self._retire(account, actor)
 
     async def _retire(
-        self, account: TenantAccount, actor: Actor, eviction: Eviction | None = None
+        self, account: TenantState, actor: Actor, eviction: Eviction | None = None
     ) -> bool:
         tenant = account.tenant
         isolation = self._manager.isolations[tenant.spec.strategy]
@@ -193,15 +193,15 @@ class Keeper:
             # A server the settings name no longer has no login that could be disabled here.
             if tenant.provisioned_at is not None and server is not None:
                 async with asyncio.timeout(_RETIRE_DEADLINE):
-                    await isolation.retire(server, tenant)
-            event = told.tenant_deleted(tenant, actor, eviction)
-            await self._catalog.tenants.forget(tenant.spec.id, event=event)
+                    await isolation.disable_login(server, tenant)
+            event = audit_events.tenant_deleted(tenant, actor, eviction)
+            await self._catalog.tenants.delete(tenant.spec.id, event=event)
         except (Unavailable, ProvisioningFailed, TimeoutError):
             return False
-        told.log(event)
-        self._manager.forget(tenant.spec.id)
+        audit_events.log(event)
+        self._manager.remove_tenant(tenant.spec.id)
         self._wishes.forget(tenant.spec.id)
-        self.sized_by_hand.pop(tenant.spec.id, None)
+        self.resized_by_hand_at.pop(tenant.spec.id, None)
         return True
 
     # -- pools -------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ class Keeper:
             TenantNotFound, TenantDeleting, NotProvisioned, InvalidInput, PoolIsShared,
             BudgetExceeded, StaleVersion, CatalogUnavailable, PoolLimitReached, PoolDraining
         """
-        account = self._manager.account(tenant_id)
+        account = self._manager.tenant_state(tenant_id)
         spec = account.tenant.spec
         async with self._locks.hold(spec.pool_id):
             # Only now: who waited for the lock may have waited for the tenant's deletion.
@@ -230,22 +230,22 @@ class Keeper:
             if pool is not None and pool.is_closing:
                 raise PoolDraining(f"The pool {spec.pool_id} is draining; it opens again after.")
             current = self._manager.desired_size(spec.pool_id, spec.strategy)
-            size = change.onto(current)
+            size = change.apply_to(current)
             if spec.is_shared and size != current and not whole_pool:
                 raise PoolIsShared
-            desired, created = await self._wishes.want(
+            desired, created = await self._wishes.set_desired(
                 account, actor, size=size, expected_generation=expected_generation
             )
             if change.max_size is not None:
-                self.sized_by_hand[spec.pool_id] = monotonic()
+                self.resized_by_hand_at[spec.pool_id] = monotonic()
             await self._resize(account, desired, current, open_now=True)
             pool = self._manager.find(spec.pool_id)
             if pool is not None and pool.server.is_available:
-                await pool.warmed(_WARM_DEADLINE)
+                await pool.wait_until_warm(_WARM_DEADLINE)
             return self._outcome(account, desired, created=created)
 
     async def resize_pool(
-        self, account: TenantAccount, max_size: int, actor: Actor, *, reason: str
+        self, account: TenantState, max_size: int, actor: Actor, *, reason: str
     ) -> DesiredPool:
         """Change one pool's max_size, open or not, and say why in the audit trail.
 
@@ -257,14 +257,14 @@ class Keeper:
             if not spec.is_shared:
                 refuse_unusable(account.tenant)
             current = self._manager.desired_size(spec.pool_id, spec.strategy)
-            size = PoolChange(max_size=max_size).onto(current)
-            desired, _ = await self._wishes.want(account, actor, size=size, reason=reason)
+            size = PoolChange(max_size=max_size).apply_to(current)
+            desired, _ = await self._wishes.set_desired(account, actor, size=size, reason=reason)
             await self._resize(account, desired, current)
             return desired
 
     async def _resize(
         self,
-        account: TenantAccount,
+        account: TenantState,
         desired: DesiredPool,
         before: PoolSize,
         *,
@@ -273,11 +273,11 @@ class Keeper:
         """Apply a size, the role's limit first if it grows and last if it shrinks."""
         growth = desired.size.max_size - before.max_size
         if growth > 0:
-            await self._limits.follow(account)
-        steps = self._wishes.plan_for(account, desired, open_now=open_now)
-        await self._wishes.carry_out(account, steps)
+            await self._limits.apply(account)
+        steps = self._wishes.plan(account, desired, open_now=open_now)
+        await self._wishes.execute(account, steps)
         if growth < 0:
-            await self._limits.follow(account)
+            await self._limits.apply(account)
 
     async def pause(
         self, tenant_id: str, actor: Actor, *, paused: bool, whole_pool: bool = False
@@ -287,18 +287,18 @@ class Keeper:
         Raises:
             TenantNotFound, TenantDeleting, NotProvisioned, PoolIsShared
         """
-        account = self._manager.account(tenant_id)
+        account = self._manager.tenant_state(tenant_id)
         refuse_shared(account, whole_pool=whole_pool)
         async with self._locks.hold(account.tenant.spec.pool_id):
             refuse_unusable(account.tenant)
             try:
-                desired, created = await self._wishes.want(account, actor, paused=paused)
+                desired, created = await self._wishes.set_desired(account, actor, paused=paused)
             except CatalogUnavailable:
-                desired, created = self._wishes.keep_unsaved(account, actor, paused=paused), False
-            await self._wishes.carry_out(account, self._wishes.plan_for(account, desired))
+                desired, created = self._wishes.set_unsaved(account, actor, paused=paused), False
+            await self._wishes.execute(account, self._wishes.plan(account, desired))
             return self._outcome(account, desired, created=created)
 
-    async def release_minimum(self, account: TenantAccount, actor: Actor) -> None:
+    async def release_minimum(self, account: TenantState, actor: Actor) -> None:
         """Keep no connection of a pool that is forced out; works while the catalog is away."""
         spec = account.tenant.spec
         if _is_leaving(account):  # whoever deletes it holds the lock
@@ -308,23 +308,21 @@ class Keeper:
             if not size.min_size or _is_leaving(account):
                 return
             try:
-                await self._wishes.want(account, actor, size=replace(size, min_size=0))
+                await self._wishes.set_desired(account, actor, size=replace(size, min_size=0))
             except CatalogUnavailable:
-                self._wishes.keep_unsaved(account, actor, size=replace(size, min_size=0))
+                self._wishes.set_unsaved(account, actor, size=replace(size, min_size=0))
 
-    def _outcome(
-        self, account: TenantAccount, desired: DesiredPool, *, created: bool
-    ) -> PoolOutcome:
+    def _outcome(self, account: TenantState, desired: DesiredPool, *, created: bool) -> PoolOutcome:
         spec = account.tenant.spec
         return PoolOutcome(
             pool=self._manager.find(spec.pool_id),
             desired=desired,
             created=created,
-            tenants=self._manager.tenants_of(spec.pool_id),
+            tenants=self._manager.tenant_count(spec.pool_id),
         )
 
 
-def refuse_shared(account: TenantAccount, *, whole_pool: bool) -> None:
+def refuse_shared(account: TenantState, *, whole_pool: bool) -> None:
     """Refuse to touch a pool of many tenants through one of them.
 
     Raises:
@@ -334,7 +332,7 @@ def refuse_shared(account: TenantAccount, *, whole_pool: bool) -> None:
         raise PoolIsShared
 
 
-def _is_leaving(account: TenantAccount) -> bool:
+def _is_leaving(account: TenantState) -> bool:
     return account.tenant.deleting and not account.tenant.spec.is_shared
 
 
@@ -350,7 +348,7 @@ def refuse_unusable(tenant: Tenant) -> None:
         raise NotProvisioned(f"Tenant {tenant.spec.id} has not been provisioned.")
 
 
-def refuse_moving(before: Tenant, spec: TenantSpec) -> None:
+def refuse_immutable_change(before: Tenant, spec: TenantSpec) -> None:
     """Refuse *spec* for a tenant that is leaving, or that lives elsewhere.
 
     Raises:

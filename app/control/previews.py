@@ -12,34 +12,34 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from app.control import told
-from app.control.advising import Advising
-from app.control.keeper import PoolChange, refuse_moving, refuse_shared, refuse_unusable
-from app.control.obeying import Obeying
-from app.control.operations import Operations
-from app.control.wishes import PoolWishes
-from app.domain.desired import AdvisorSettings, DesiredPool
+from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.advisor.recommendation_applier import RecommendationApplier
+from app.control.audit import audit_events
+from app.control.keeper import PoolChange, refuse_immutable_change, refuse_shared, refuse_unusable
+from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.operations import PoolOperations
+from app.domain.audit import Actor, AuditEvent
+from app.domain.desired_state import AdvisorSettings, DesiredPool
 from app.domain.errors import (
     PoolDraining,
     RecommendationClosed,
     ServerUnavailable,
     TenantDeleting,
 )
-from app.domain.event import Actor, Event
 from app.domain.pool import PoolMetrics, PoolSize
 from app.domain.preview import (
-    Action,
-    PlannedStep,
-    Preview,
-    preview_close,
-    preview_recycle,
-    preview_steps,
+    Plan,
+    PlanAction,
+    PlanStep,
+    plan_close,
+    plan_of_steps,
+    plan_recycle,
 )
 from app.domain.recommendation import RecommendationStatus
 from app.domain.tenant import TenantSpec
-from app.pools.account import TenantAccount
-from app.pools.isolation.forecast import forecast
+from app.pools.isolation.forecast import plan_provisioning
 from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
 
 _LOOK_UP_DEADLINE = 10.0
 _NOBODY = Actor(name="dry run")
@@ -53,10 +53,10 @@ class Previews:
     def __init__(
         self,
         manager: TenantPoolManager,
-        wishes: PoolWishes,
-        operations: Operations,
-        advising: Advising,
-        obeying: Obeying,
+        wishes: DesiredPoolState,
+        operations: PoolOperations,
+        advising: AdvisorLoop,
+        obeying: RecommendationApplier,
     ) -> None:
         """Look at what these know."""
         self._manager = manager
@@ -67,191 +67,191 @@ class Previews:
 
     # -- tenants -----------------------------------------------------------------------------
 
-    def put_tenant(self, spec: TenantSpec) -> Preview:
+    def put_tenant(self, spec: TenantSpec) -> Plan:
         """Creating or changing a tenant."""
-        account = self._manager.accounts.get(spec.id)
+        account = self._manager.tenant_states.get(spec.id)
         before = account.tenant if account else None
         if before is not None:
-            refuse_moving(before, spec)
-        return _recorded(f"tenant {spec.id}", told.tenant_saved(before, spec, _NOBODY))
+            refuse_immutable_change(before, spec)
+        return _recorded(f"tenant {spec.id}", audit_events.tenant_saved(before, spec, _NOBODY))
 
-    def delete_tenant(self, tenant_id: str, *, deadline: float) -> Preview:
+    def delete_tenant(self, tenant_id: str, *, deadline: float) -> Plan:
         """Deleting a tenant; its data stays."""
-        tenant = self._manager.account(tenant_id).tenant
+        tenant = self._manager.tenant_state(tenant_id).tenant
         pool = self._manager.find(tenant.spec.pool_id)
-        preview = Preview()
+        preview = Plan()
         if pool is not None and not tenant.spec.is_shared:
-            preview += preview_close(pool.pool_id, pool.metrics, deadline)
+            preview += plan_close(pool.pool_id, pool.metrics, deadline)
         if tenant.provisioned_at is not None and not tenant.spec.is_shared:
-            preview += _step(Action.DISABLE_LOGIN, f"role {tenant.spec.id.object_name}")
-        return preview + _step(Action.FORGET, f"tenant {tenant_id}")
+            preview += _step(PlanAction.DISABLE_LOGIN, f"role {tenant.spec.id.object_name}")
+        return preview + _step(PlanAction.FORGET, f"tenant {tenant_id}")
 
-    async def provision(self, tenant_id: str, *, adopt: bool) -> Preview:
+    async def provision(self, tenant_id: str, *, adopt: bool) -> Plan:
         """Creating what the tenant needs inside Postgres."""
-        tenant = self._manager.account(tenant_id).tenant
+        tenant = self._manager.tenant_state(tenant_id).tenant
         if tenant.deleting:
             raise TenantDeleting
         server = self._manager.server(tenant.spec.server)
         try:
             async with asyncio.timeout(_LOOK_UP_DEADLINE):
-                objects = await forecast(server, tenant, adopt=adopt)
+                objects = await plan_provisioning(server, tenant, adopt=adopt)
         except TimeoutError as error:
             raise ServerUnavailable("The server took too long to answer.") from error
-        preview = Preview()
+        preview = Plan()
         for name in objects:
-            preview += _step(Action.CREATE_OBJECTS, name)
+            preview += _step(PlanAction.CREATE_OBJECTS, name)
         if tenant.provisioned_at is None:
-            preview += _step(Action.RECORD, f"tenant {tenant_id}", {"state": "provisioned"})
+            preview += _step(PlanAction.RECORD, f"tenant {tenant_id}", {"state": "provisioned"})
         return preview
 
     # -- pools -------------------------------------------------------------------------------
 
-    def put_pool(self, tenant_id: str, change: PoolChange, *, whole_pool: bool) -> Preview:
+    def put_pool(self, tenant_id: str, change: PoolChange, *, whole_pool: bool) -> Plan:
         """Opening the tenant's pool, or resizing it."""
-        account = self._manager.account(tenant_id)
+        account = self._manager.tenant_state(tenant_id)
         spec = account.tenant.spec
         refuse_unusable(account.tenant)
         pool = self._manager.find(spec.pool_id)
         if pool is not None and pool.is_closing:
             raise PoolDraining(f"The pool {spec.pool_id} is draining; it opens again after.")
         current = self._manager.desired_size(spec.pool_id, spec.strategy)
-        size = change.onto(current)
+        size = change.apply_to(current)
         if size != current:
             refuse_shared(account, whole_pool=whole_pool)
         return self._wish(account, size=size, open_now=True, whole_pool=whole_pool)
 
-    def pause(self, tenant_id: str, *, paused: bool, whole_pool: bool) -> Preview:
+    def pause(self, tenant_id: str, *, paused: bool, whole_pool: bool) -> Plan:
         """Pausing the tenant's pool, or resuming it."""
-        account = self._manager.account(tenant_id)
+        account = self._manager.tenant_state(tenant_id)
         refuse_shared(account, whole_pool=whole_pool)
         refuse_unusable(account.tenant)
         return self._wish(account, paused=paused, whole_pool=whole_pool)
 
-    def close(self, tenant_id: str, *, deadline: float, whole_pool: bool, forced: bool) -> Preview:
+    def close(self, tenant_id: str, *, deadline: float, whole_pool: bool, forced: bool) -> Plan:
         """Evicting the tenant's pool (*forced*), or draining it."""
         account, pool = self._operations.open_pool(tenant_id, whole_pool=whole_pool)
         size = self._manager.desired_size(pool.pool_id, account.tenant.spec.strategy)
-        preview = preview_close(pool.pool_id, pool.metrics, deadline) + self._shared(account)
+        preview = plan_close(pool.pool_id, pool.metrics, deadline) + self._shared(account)
         if forced and size.min_size:
-            step = _step(Action.RECORD, f"pool {pool.pool_id}", {"min_size": 0})
+            step = _step(PlanAction.RECORD, f"pool {pool.pool_id}", {"min_size": 0})
             return step + preview
         return preview
 
-    def recycle(self, tenant_id: str, *, whole_pool: bool) -> Preview:
+    def recycle(self, tenant_id: str, *, whole_pool: bool) -> Plan:
         """Replacing every connection."""
         account, pool = self._operations.open_pool(tenant_id, whole_pool=whole_pool)
-        preview = preview_recycle(pool.pool_id, pool.size, pool.metrics)
+        preview = plan_recycle(pool.pool_id, pool.size, pool.metrics)
         return preview + self._shared(account)
 
-    def rotate(self, tenant_id: str, *, whole_pool: bool) -> Preview:
+    def rotate(self, tenant_id: str, *, whole_pool: bool) -> Plan:
         """Changing the password of the tenant's role, and replacing its connections."""
-        account = self._manager.account(tenant_id)
+        account = self._manager.tenant_state(tenant_id)
         refuse_shared(account, whole_pool=whole_pool)
         refuse_unusable(account.tenant)
         spec = account.tenant.spec
         role = self._manager.isolations[spec.strategy].role(spec)
-        preview = _step(Action.CHANGE_PASSWORD, f"role {role}")
+        preview = _step(PlanAction.CHANGE_PASSWORD, f"role {role}")
         pool = self._manager.find(spec.pool_id)
         if pool is not None:
-            preview += preview_recycle(pool.pool_id, pool.size, pool.metrics)
+            preview += plan_recycle(pool.pool_id, pool.size, pool.metrics)
         return preview + self._shared(account)
 
-    def check(self, tenant_id: str, *, whole_pool: bool) -> Preview:
+    def check(self, tenant_id: str, *, whole_pool: bool) -> Plan:
         """Testing every idle connection."""
         account, pool = self._operations.open_pool(tenant_id, whole_pool=whole_pool)
         tested = {"connections": pool.metrics.idle_connections}
-        preview = _step(Action.CHECK, f"pool {pool.pool_id}", tested)
+        preview = _step(PlanAction.CHECK, f"pool {pool.pool_id}", tested)
         return preview + self._shared(account)
 
-    def query(self, tenant_id: str) -> Preview:
+    def query(self, tenant_id: str) -> Plan:
         """Running a statement as the tenant; Postgres is not asked what it thinks of it."""
-        account = self._manager.account(tenant_id)
+        account = self._manager.tenant_state(tenant_id)
         refuse_unusable(account.tenant)
-        step = _step(Action.RUN_STATEMENT, f"tenant {tenant_id}")
-        return step + Preview(warnings=(_NOT_SENT,))
+        step = _step(PlanAction.RUN_STATEMENT, f"tenant {tenant_id}")
+        return step + Plan(warnings=(_NOT_SENT,))
 
-    def evict_expired(self) -> Preview:
+    def evict_expired(self) -> Plan:
         """The sweep."""
-        preview = Preview()
+        preview = Plan()
         for pool in self._manager.expired():
-            preview += preview_close(pool.pool_id, pool.metrics, 0.0)
+            preview += plan_close(pool.pool_id, pool.metrics, 0.0)
         return preview
 
     # -- the advisor -------------------------------------------------------------------------
 
-    def put_advisor(self, settings: AdvisorSettings) -> Preview:
+    def put_advisor(self, settings: AdvisorSettings) -> Plan:
         """Changing the advisor."""
-        event = told.advisor_saved(self._advising.settings, settings, _NOBODY)
+        event = audit_events.advisor_saved(self._advising.settings, settings, _NOBODY)
         return _recorded("advisor", event)
 
     async def close_recommendation(
         self, recommendation_id: UUID, status: RecommendationStatus
-    ) -> Preview:
+    ) -> Plan:
         """Applying a recommendation, or dismissing it."""
-        found = await self._obeying.find_open(recommendation_id)
-        event = told.recommendation_closed(found, status, _NOBODY)
+        found = await self._obeying.get_open(recommendation_id)
+        event = audit_events.recommendation_closed(found, status, _NOBODY)
         closing = _recorded(f"recommendation {recommendation_id}", event)
         if status is not RecommendationStatus.APPLIED:
             return closing
-        judgement = self._obeying.judge(found)
-        if judgement.outdated:
-            raise RecommendationClosed(judgement.outdated)
-        if judgement.is_resized:
+        judgement = self._obeying.decide(found)
+        if judgement.outdated_reason:
+            raise RecommendationClosed(judgement.outdated_reason)
+        if judgement.already_applied:
             return closing
         account = judgement.account
         spec = account.tenant.spec
         if not spec.is_shared:
             refuse_unusable(account.tenant)
         current = self._manager.desired_size(spec.pool_id, spec.strategy)
-        size = PoolChange(max_size=judgement.new_size).onto(current)
+        size = PoolChange(max_size=judgement.new_size).apply_to(current)
         return self._wish(account, size=size, whole_pool=True) + closing
 
     # -- together ----------------------------------------------------------------------------
 
     def _wish(
         self,
-        account: TenantAccount,
+        account: TenantState,
         *,
         size: PoolSize | None = None,
         paused: bool | None = None,
         open_now: bool = False,
         whole_pool: bool,
-    ) -> Preview:
+    ) -> Plan:
         """Wanting something of the pool, and carrying it out."""
         wish, event = self._wishes.wish(account, _NOBODY, size=size, paused=paused)
         if self._wishes.keeps_more(account.tenant.spec, wish.size):
-            self._wishes.refuse_over_budget(account.tenant.spec, wish.size)
+            self._wishes.check_budget(account.tenant.spec, wish.size)
         pool = self._manager.find(wish.pool_id)
-        steps = self._wishes.plan_for(account, wish, open_now=open_now)
+        steps = self._wishes.plan(account, wish, open_now=open_now)
         metrics: PoolMetrics | None = pool.metrics if pool else None
         preview = _recorded(f"pool {wish.pool_id}", event)
-        preview += preview_steps(wish.pool_id, steps, metrics)
+        preview += plan_of_steps(wish.pool_id, steps, metrics)
         # Who means but the one tenant may not know of others, and touches none of them.
         if whole_pool:
             preview += self._shared(account)
         return preview + self._unreachable(account, wish)
 
-    def _shared(self, account: TenantAccount) -> Preview:
+    def _shared(self, account: TenantState) -> Plan:
         spec = account.tenant.spec
-        tenants = self._manager.tenants_of(spec.pool_id)
+        tenants = self._manager.tenant_count(spec.pool_id)
         if not spec.is_shared or tenants < 2:  # noqa: PLR2004 - alone it touches nobody else
-            return Preview()
-        return Preview(warnings=(_ALL_TENANTS.format(tenants),))
+            return Plan()
+        return Plan(warnings=(_ALL_TENANTS.format(tenants),))
 
-    def _unreachable(self, account: TenantAccount, wish: DesiredPool) -> Preview:
+    def _unreachable(self, account: TenantState, wish: DesiredPool) -> Plan:
         server = self._manager.servers.get(account.tenant.spec.server)
         if wish.paused or (server is not None and server.is_available):
-            return Preview()
-        return Preview(warnings=("The server is away: connections open when it is back.",))
+            return Plan()
+        return Plan(warnings=("The server is away: connections open when it is back.",))
 
 
-def _step(action: Action, target: str, after: Mapping[str, Any] | None = None) -> Preview:
-    return Preview(steps=(PlannedStep(action=action, target=target, after=after),))
+def _step(action: PlanAction, target: str, after: Mapping[str, Any] | None = None) -> Plan:
+    return Plan(steps=(PlanStep(action=action, target=target, after=after),))
 
 
-def _recorded(target: str, event: Event) -> Preview:
+def _recorded(target: str, event: AuditEvent) -> Plan:
     """Storing what *event* tells of; nothing is stored that says the same as before."""
     if event.before == event.after:
-        return Preview()
-    step = PlannedStep(action=Action.RECORD, target=target, before=event.before, after=event.after)
-    return Preview(steps=(step,))
+        return Plan()
+    step = PlanStep(action=PlanAction.RECORD, target=target, before=event.before, after=event.after)
+    return Plan(steps=(step,))

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.catalog.sole import SoleService
-from app.control.journal import Journal
+from app.catalog.leadership import Leadership
+from app.control.audit.outbox import AuditOutbox
 from app.control.keeper import Keeper
-from app.control.provisioning import Provisioning
-from app.control.wishes import PoolWishes
+from app.control.pools.desired_state import DesiredPoolState
+from app.control.tenants.provisioning import TenantProvisioning
+from app.domain.audit import Actor
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
-from app.domain.event import Actor
-from app.pools.account import TenantAccount
 from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
 
 RECONCILER = Actor(name="reconciler")
 
@@ -43,19 +43,19 @@ class Reconciler:
         self,
         manager: TenantPoolManager,
         keeper: Keeper,
-        provisioning: Provisioning,
-        wishes: PoolWishes,
+        provisioning: TenantProvisioning,
+        desired_pool_state: DesiredPoolState,
         *,
-        journal: Journal,
-        sole: SoleService,
+        outbox: AuditOutbox,
+        leadership: Leadership,
     ) -> None:
         """Bring pools to what *wishes* say, and what others left undone to its end."""
         self._manager = manager
         self._keeper = keeper
         self._provisioning = provisioning
-        self._wishes = wishes
-        self._journal = journal
-        self._sole = sole
+        self._wishes = desired_pool_state
+        self._journal = outbox
+        self._sole = leadership
 
     async def run_once(self) -> ReconcileReport:
         """Compare and act, once; what cannot be done now is tried again at the next turn.
@@ -65,7 +65,7 @@ class Reconciler:
         """
         saved = deleted = 0
         is_reached = False
-        self._journal.keep(*self._wishes.take_untold())
+        self._journal.enqueue(*self._wishes.take_unrecorded())
         try:
             await self._sole.check()
             saved = await self._wishes.save_unsaved()
@@ -88,7 +88,7 @@ class Reconciler:
     async def _finish_deletions(self) -> int:
         deleting = [
             tenant_id
-            for tenant_id, account in self._manager.accounts.items()
+            for tenant_id, account in self._manager.tenant_states.items()
             if account.tenant.deleting
         ]
         return sum(
@@ -98,10 +98,10 @@ class Reconciler:
     async def _converge(self) -> int:
         steps = 0
         for pool_id, desired in list(self._manager.desired.items()):
-            account = self._manager.account_for_pool(pool_id)
+            account = self._manager.tenant_state_for_pool(pool_id)
             if account is None or not _is_usable(account):
                 continue
-            if not self._wishes.plan_for(account, desired):
+            if not self._wishes.plan(account, desired):
                 continue
             try:
                 steps += len(await self._wishes.converge(account, desired))
@@ -110,5 +110,5 @@ class Reconciler:
         return steps
 
 
-def _is_usable(account: TenantAccount) -> bool:
+def _is_usable(account: TenantState) -> bool:
     return account.tenant.provisioned_at is not None and not account.tenant.deleting

@@ -136,7 +136,7 @@ class MissingScope(Forbidden):
     code = "missing-scope"
 
 
-class BoundToTenants(Forbidden):
+class KeyBoundToTenants(Forbidden):
     """The key is bound to some tenants, and this concerns others too."""
 
     code = "bound-to-tenants"
@@ -232,7 +232,7 @@ class RecommendationClosed(Conflict):
     code = "recommendation-closed"
 
 
-class RecommendationIsAMove(Conflict):
+class RecommendationIsPlacement(Conflict):
     """A move takes data along: declare a new tenant, copy the data, then delete this one."""
 
     code = "recommendation-is-a-move"

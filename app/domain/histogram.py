@@ -63,7 +63,7 @@ class Histogram:
                 rest.longest = min(_middle(max(rest.counts)), self.longest)
         return rest
 
-    def keep_up_with(self, earlier: Histogram) -> None:
+    def raise_to(self, earlier: Histogram) -> None:
         """Count in no bucket less than *earlier* did."""
         for bucket, count in earlier.counts.items():
             if self.counts.get(bucket, 0) < count:
@@ -71,7 +71,7 @@ class Histogram:
         self.longest = max(self.longest, earlier.longest)
 
     @property
-    def total(self) -> int:
+    def count(self) -> int:
         """How many durations were counted."""
         return sum(self.counts.values())
 
@@ -89,7 +89,7 @@ class Histogram:
         """How many durations were longer than *seconds*, as far as buckets tell them apart."""
         return sum(count for bucket, count in self.counts.items() if _middle(bucket) > seconds)
 
-    def below(self, octaves: Iterable[int]) -> tuple[int, ...]:
+    def cumulative_counts(self, octaves: Iterable[int]) -> tuple[int, ...]:
         """How many durations were shorter than 2**octave seconds, for each of *octaves*; exact."""
         return tuple(
             sum(
@@ -103,7 +103,7 @@ class Histogram:
     def quantiles(self, fractions: Iterable[float]) -> tuple[float | None, ...]:
         """Seconds below which each of the ascending *fractions* (0..1) lies; None when empty."""
         buckets = sorted(self.counts.items())
-        total = self.total
+        total = self.count
         answers: list[float | None] = []
         seen, position = 0, -1
         for fraction in fractions:
@@ -133,14 +133,14 @@ class RollingHistogram:
     __slots__ = ("_closed", "_current", "_ended", "_ends_at", "_past", "_slices", "_window")
 
     def __init__(
-        self, window: float = 300.0, slices: int = 10, *, ended: Histogram | None = None
+        self, window: float = 300.0, slices: int = 10, *, flush_to: Histogram | None = None
     ) -> None:
         """Cover *window* seconds (> 0), forgetting in steps of window / slices.
 
         Slices that have ended are added to *ended*, which may be that of many.
         """
         self._window = window
-        self._ended = ended
+        self._ended = flush_to
         self._slices = slices
         self._ends_at = 0.0
         self._current = Histogram()
@@ -151,7 +151,7 @@ class RollingHistogram:
     def record(self, seconds: float, now: float) -> None:
         """Count one duration that ended at *now*."""
         if now >= self._ends_at:
-            self._turn(now)
+            self._rotate(now)
         # Histogram.record once more: four times a lease a call would double what it takes.
         current = self._current
         bucket = floor(log2(seconds) * _BUCKETS_PER_OCTAVE) if seconds > _SMALLEST else _ZERO_BUCKET
@@ -165,24 +165,24 @@ class RollingHistogram:
     def merged(self, now: float) -> Histogram:
         """Everything inside the window, as one histogram."""
         if now >= self._ends_at:
-            self._turn(now)
-        self._forget(now)
+            self._rotate(now)
+        self._drop_old(now)
         merged = Histogram()
         merged.merge(self._current)
         for _, past in self._past:
             merged.merge(past)
         return merged
 
-    def begin_sum(self) -> None:
+    def start_total(self) -> None:
         """Keep what falls out of the window too, from now on and for `summed`."""
-        self._close()
+        self._end_slice()
         self._closed = Histogram()
 
-    def end_sum(self) -> None:
+    def stop_total(self) -> None:
         """Keep nothing beyond the window any more."""
         self._closed = None
 
-    def summed(self) -> Histogram:
+    def total(self) -> Histogram:
         """Everything since `begin_sum`, as a histogram of its own; empty without that.
 
         Costs recording nothing: ended slices are added up when they end.
@@ -194,22 +194,22 @@ class RollingHistogram:
             everything.merge(self._current)
         return everything
 
-    def add_unended_to(self, sum_: Histogram) -> None:
+    def add_unflushed_to(self, sum_: Histogram) -> None:
         """Add what is not in `ended` yet."""
         if self._current.counts:
             sum_.merge(self._current)
 
-    def end(self) -> None:
+    def flush(self) -> None:
         """End the current slice early: everything is in `ended` then."""
-        self._close()
+        self._end_slice()
 
-    def _turn(self, now: float) -> None:
+    def _rotate(self, now: float) -> None:
         """Close the current slice, and begin the next one now."""
-        self._close()
+        self._end_slice()
         self._ends_at = now + self._window / self._slices
-        self._forget(now)
+        self._drop_old(now)
 
-    def _close(self) -> None:
+    def _end_slice(self) -> None:
         if not self._current.counts:
             return
         if self._closed is not None:
@@ -219,7 +219,7 @@ class RollingHistogram:
         self._past = (*self._past, (self._ends_at, self._current))
         self._current = Histogram()
 
-    def _forget(self, now: float) -> None:
+    def _drop_old(self, now: float) -> None:
         """Drop the slices that began before the window."""
         oldest_end = now - self._window + self._window / self._slices
         self._past = tuple(kept for kept in self._past if kept[0] >= oldest_end)

@@ -38,11 +38,11 @@ class Severity(StrEnum):
     """It could not be looked at: whether the promise holds is unknown."""
 
 
-class Check(StrEnum):
+class AuditCheck(StrEnum):
     """What is looked at; the detail of a finding says what was wrong and what mends it."""
 
     ROLE = "role"
-    POWERS = "powers"
+    ROLE_ATTRIBUTES = "powers"
     MEMBERSHIPS = "memberships"
     OWNERSHIP = "ownership"
     SETTINGS = "settings"
@@ -52,34 +52,34 @@ class Check(StrEnum):
     PUBLIC_SCHEMA = "public_schema"
     TEMPORARY_TABLES = "temporary_tables"
     ROW_SECURITY = "row_security"
-    BYPASSES = "bypasses"
+    RLS_BYPASS = "bypasses"
     EXTENSION_SCHEMAS = "extension_schemas"
 
 
 _OF_ALL = (
-    Check.ROLE,
-    Check.POWERS,
-    Check.MEMBERSHIPS,
-    Check.OWNERSHIP,
-    Check.SETTINGS,
-    Check.OTHER_DATABASES,
+    AuditCheck.ROLE,
+    AuditCheck.ROLE_ATTRIBUTES,
+    AuditCheck.MEMBERSHIPS,
+    AuditCheck.OWNERSHIP,
+    AuditCheck.SETTINGS,
+    AuditCheck.OTHER_DATABASES,
 )
 _CHECKS = {
     PoolStrategy.SHARED: (
         *_OF_ALL,
-        Check.PUBLIC_SCHEMA,
-        Check.TEMPORARY_TABLES,
-        Check.ROW_SECURITY,
-        Check.BYPASSES,
+        AuditCheck.PUBLIC_SCHEMA,
+        AuditCheck.TEMPORARY_TABLES,
+        AuditCheck.ROW_SECURITY,
+        AuditCheck.RLS_BYPASS,
     ),
     PoolStrategy.PER_TENANT: (
         *_OF_ALL,
-        Check.CONNECTION_LIMIT,
-        Check.CLOSED_TO_OTHERS,
-        Check.PUBLIC_SCHEMA,
-        Check.EXTENSION_SCHEMAS,
+        AuditCheck.CONNECTION_LIMIT,
+        AuditCheck.CLOSED_TO_OTHERS,
+        AuditCheck.PUBLIC_SCHEMA,
+        AuditCheck.EXTENSION_SCHEMAS,
     ),
-    PoolStrategy.PER_DATABASE: (*_OF_ALL, Check.CONNECTION_LIMIT, Check.CLOSED_TO_OTHERS),
+    PoolStrategy.PER_DATABASE: (*_OF_ALL, AuditCheck.CONNECTION_LIMIT, AuditCheck.CLOSED_TO_OTHERS),
 }
 _ASSURANCES = {
     PoolStrategy.SHARED: Assurance.TRUSTED_SQL,
@@ -92,7 +92,7 @@ _ASSURANCES = {
 class Finding:
     """One check that failed."""
 
-    check: Check
+    check: AuditCheck
     severity: Severity
     detail: str
 
@@ -109,7 +109,7 @@ class IsolationReport:
 
     findings: tuple[Finding, ...]
     checked_at: datetime
-    looked_at: float
+    checked_at_monotonic: float
 
 
 def assurance_of(strategy: PoolStrategy) -> Assurance:
@@ -117,6 +117,6 @@ def assurance_of(strategy: PoolStrategy) -> Assurance:
     return _ASSURANCES[strategy]
 
 
-def checks_of(strategy: PoolStrategy) -> tuple[Check, ...]:
+def checks_of(strategy: PoolStrategy) -> tuple[AuditCheck, ...]:
     """Everything that is looked at under *strategy*."""
     return _CHECKS[strategy]

@@ -15,11 +15,11 @@ from enum import StrEnum
 # Seconds that a cancelled statement has to give up its locks before its connection is ended.
 GRACE = 1.0
 
-Backend = tuple[int, datetime]
+BackendKey = tuple[int, datetime]
 """A back-end's process id and its start, for process ids are used again."""
 
 
-class Ending(StrEnum):
+class BackendSignal(StrEnum):
     """What is ended of a back-end."""
 
     STATEMENT = "statement"
@@ -38,7 +38,7 @@ class LockHolder:
         is_active: whether it runs a statement now.
     """
 
-    backend: Backend
+    backend: BackendKey
     role: str
     owner: str
     locks: int
@@ -60,22 +60,22 @@ class LockTable:
     holders: tuple[LockHolder, ...] = ()
 
     @property
-    def share(self) -> float:
+    def utilization(self) -> float:
         """How much of it is used; Postgres has some room beyond 1."""
         return self.used / self.capacity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class SentSignal:
     """What was ended of a back-end, and when, in monotonic seconds."""
 
-    ending: Ending | None
-    at: float
+    signal: BackendSignal | None
+    sent_at: float
 
 
-def relieve(
-    table: LockTable, *, limit: float, known: Mapping[Backend, Ended], now: float
-) -> dict[LockHolder, Ending | None]:
+def choose_signals(
+    table: LockTable, *, limit: float, sent: Mapping[BackendKey, SentSignal], now: float
+) -> dict[LockHolder, BackendSignal | None]:
     """What to end, so that at most *limit* of *table* is used: no more than that takes.
 
     The owner with the most locks comes first, and of its back-ends the one with the most. Its
@@ -85,7 +85,7 @@ def relieve(
     Args:
         table: the facts.
         limit: share of the table, 0 to 1.
-        known: what was noticed or ended of these back-ends, in looks before this one in each of
+        sent: what was noticed or ended of these back-ends, in looks before this one in each of
             which they held as much.
         now: monotonic seconds.
 
@@ -97,14 +97,14 @@ def relieve(
     owned: Counter[str] = Counter()
     for holder in table.holders:
         owned[holder.owner] += holder.locks
-    endings: dict[LockHolder, Ending | None] = {}
+    endings: dict[LockHolder, BackendSignal | None] = {}
     for holder in sorted(table.holders, key=lambda each: (-owned[each.owner], -each.locks)):
         if surplus <= 0:
             break
         surplus -= holder.locks
-        before = known.get(holder.backend)
+        before = sent.get(holder.backend)
         if before is None:
-            endings[holder] = Ending.STATEMENT if holder.is_active else None
-        elif before.ending is not Ending.CONNECTION and now - before.at >= GRACE:
-            endings[holder] = Ending.CONNECTION
+            endings[holder] = BackendSignal.STATEMENT if holder.is_active else None
+        elif before.signal is not BackendSignal.CONNECTION and now - before.sent_at >= GRACE:
+            endings[holder] = BackendSignal.CONNECTION
     return endings

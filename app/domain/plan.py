@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.domain.desired import DesiredPool
+from app.domain.desired_state import DesiredPool
 from app.domain.pool import PoolSize
 
 
@@ -49,7 +49,7 @@ class Resume:
 Step = Open | Resize | Pause | Resume
 
 
-def plan(
+def pool_steps(
     desired: DesiredPool | None, actual: ActualPool | None, *, open_now: bool = False
 ) -> list[Step]:
     """Steps from *actual* (None when the pool is not open) to *desired* (None: nothing asked).

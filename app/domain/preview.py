@@ -19,7 +19,7 @@ _NOTHING_OPEN = PoolMetrics(
 )
 
 
-class Action(StrEnum):
+class PlanAction(StrEnum):
     """One kind of step."""
 
     RECORD = "record"
@@ -45,14 +45,14 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedStep:
+class PlanStep:
     """One step. `before` and `after` hold JSON values and never a secret.
 
     Attributes:
         target: its kind and its name, such as `pool acme`.
     """
 
-    action: Action
+    action: PlanAction
     target: str
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
@@ -75,35 +75,35 @@ class Effects:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
+class Plan:
     """A change that was not made: what it would do, in order, and what to mind."""
 
-    steps: tuple[PlannedStep, ...] = ()
+    steps: tuple[PlanStep, ...] = ()
     effects: Effects = field(default_factory=Effects)
     warnings: tuple[str, ...] = ()
 
-    def __add__(self, other: Preview) -> Preview:
-        return Preview(
+    def __add__(self, other: Plan) -> Plan:
+        return Plan(
             steps=self.steps + other.steps,
             effects=self.effects + other.effects,
             warnings=self.warnings + other.warnings,
         )
 
 
-def preview_steps(pool_id: str, steps: list[Step], now: PoolMetrics | None) -> Preview:
+def plan_of_steps(pool_id: str, steps: list[Step], now: PoolMetrics | None) -> Plan:
     """What carrying out `plan`'s *steps* would do to the pool that is *now* so (None: not open)."""
-    preview = Preview()
+    preview = Plan()
     is_paused = any(isinstance(step, Pause) for step in steps)
     for step in steps:
         effects = _effects(step, now or _NOTHING_OPEN, is_paused=is_paused)
-        preview += Preview(steps=(_planned(pool_id, step),), effects=effects)
+        preview += Plan(steps=(_planned(pool_id, step),), effects=effects)
     return preview
 
 
-def preview_close(pool_id: str, now: PoolMetrics, deadline: float) -> Preview:
+def plan_close(pool_id: str, now: PoolMetrics, deadline: float) -> Plan:
     """What closing the open pool would do when leases get *deadline* seconds."""
     after = {"deadline_seconds": deadline}
-    step = PlannedStep(action=Action.CLOSE, target=f"pool {pool_id}", after=after)
+    step = PlanStep(action=PlanAction.CLOSE, target=f"pool {pool_id}", after=after)
     warnings = []
     if now.active_connections and deadline:
         warnings.append(
@@ -112,7 +112,7 @@ def preview_close(pool_id: str, now: PoolMetrics, deadline: float) -> Preview:
         )
     if now.waiting_requests:
         warnings.append(f"{now.waiting_requests} callers who wait would be refused.")
-    return Preview(
+    return Plan(
         steps=(step,),
         effects=Effects(
             connections_closed=now.total_connections, leases_cut=now.active_connections
@@ -121,11 +121,11 @@ def preview_close(pool_id: str, now: PoolMetrics, deadline: float) -> Preview:
     )
 
 
-def preview_recycle(pool_id: str, size: PoolSize, now: PoolMetrics) -> Preview:
+def plan_recycle(pool_id: str, size: PoolSize, now: PoolMetrics) -> Plan:
     """What replacing every connection would do; the pool opens again what it keeps or needs."""
     reopened = min(max(size.min_size, now.active_connections), now.total_connections)
-    return Preview(
-        steps=(PlannedStep(action=Action.RECYCLE, target=f"pool {pool_id}"),),
+    return Plan(
+        steps=(PlanStep(action=PlanAction.RECYCLE, target=f"pool {pool_id}"),),
         effects=Effects(
             connections_opened=reopened,
             connections_closed=now.total_connections,
@@ -133,20 +133,20 @@ def preview_recycle(pool_id: str, size: PoolSize, now: PoolMetrics) -> Preview:
     )
 
 
-def _planned(pool_id: str, step: Step) -> PlannedStep:
+def _planned(pool_id: str, step: Step) -> PlanStep:
     target = f"pool {pool_id}"
     match step:
         case Open(size=size, paused=paused):
             after = {**asdict(size), "paused": paused}
-            return PlannedStep(action=Action.OPEN, target=target, after=after)
+            return PlanStep(action=PlanAction.OPEN, target=target, after=after)
         case Resize(before=before, after=size):
-            return PlannedStep(
-                action=Action.RESIZE, target=target, before=asdict(before), after=asdict(size)
+            return PlanStep(
+                action=PlanAction.RESIZE, target=target, before=asdict(before), after=asdict(size)
             )
         case Pause():
-            return PlannedStep(action=Action.PAUSE, target=target)
+            return PlanStep(action=PlanAction.PAUSE, target=target)
         case Resume():
-            return PlannedStep(action=Action.RESUME, target=target)
+            return PlanStep(action=PlanAction.RESUME, target=target)
 
 
 def _effects(step: Step, now: PoolMetrics, *, is_paused: bool) -> Effects:

@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from app.domain.advisor import Move, PoolSizingRecommendation
+from app.domain.advisor import Placement, PoolSizingRecommendation
 from app.domain.pool import PoolMetrics
 
-LONGEST_LIFE: Final = timedelta(days=1)
+MAX_LIFETIME: Final = timedelta(days=1)
 """After this every recommendation is out of date."""
 
 
@@ -21,7 +21,7 @@ class RecommendationKind(StrEnum):
     RESIZE = "resize"
     """Another size for a pool."""
 
-    MOVE = "move"
+    PLACEMENT = "move"
     """Another kind of pool for a tenant; a person's decision, since its data moves along."""
 
 
@@ -64,14 +64,14 @@ class Recommendation:
     expires_at: datetime
     closed_at: datetime | None = None
     closed_by: str | None = None
-    move: Move | None = None
+    placement: Placement | None = None
 
     @property
     def kind(self) -> RecommendationKind:
         """What it is about."""
-        return RecommendationKind.RESIZE if self.move is None else RecommendationKind.MOVE
+        return RecommendationKind.RESIZE if self.placement is None else RecommendationKind.PLACEMENT
 
     @property
     def subject(self) -> str:
         """Of what there is one open at a time; a colon is in no pool's name."""
-        return self.pool_id if self.move is None else f"move:{self.tenant}"
+        return self.pool_id if self.placement is None else f"move:{self.tenant}"

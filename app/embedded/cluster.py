@@ -14,15 +14,15 @@ from pathlib import Path
 
 import structlog
 
-from app.embedded.account import Account
 from app.embedded.binaries import Binaries, find_binaries, make_enterable
 from app.embedded.errors import EmbeddedPostgresError
-from app.embedded.password import write_private
+from app.embedded.os_user import OsUser
+from app.embedded.password import write_private_file
 
 INITDB_SECONDS = 120.0
 """Half a second on a laptop; a slow network disk with fsync may take a minute."""
 
-HALF_MADE = "postgres.new-"
+INCOMPLETE_PREFIX = "postgres.new-"
 """How directories begin in which a cluster is being made, or was when the service died."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -61,19 +61,19 @@ _MODEST = (
 class Cluster:
     """A cluster's place, the account that owns it and the programs that serve it."""
 
-    place: Path
-    account: Account
+    base_directory: Path
+    os_user: OsUser
     binaries: Binaries
 
     @property
     def directory(self) -> Path:
         """Postgres' data directory."""
-        return self.place / "postgres"
+        return self.base_directory / "postgres"
 
     @property
     def configuration(self) -> Path:
         """The file that stands for postgresql.conf."""
-        return self.place / "postgres.conf"
+        return self.base_directory / "postgres.conf"
 
     def exists(self) -> bool:
         """Whether it was made, completely."""
@@ -85,12 +85,12 @@ class Cluster:
         Raises:
             EmbeddedPostgresError: initdb failed, with what it said.
         """
-        half = Path(tempfile.mkdtemp(prefix=HALF_MADE, dir=self.place))
+        half = Path(tempfile.mkdtemp(prefix=INCOMPLETE_PREFIX, dir=self.base_directory))
         try:
-            write_private(half / "password", password)
-            self.account.own(half / "password")
-            self.account.own(half)
-            finished = await self.account.run(
+            write_private_file(half / "password", password)
+            self.os_user.chown(half / "password")
+            self.os_user.chown(half)
+            finished = await self.os_user.run(
                 self.binaries.initdb,
                 f"--pgdata={half / 'postgres'}",
                 f"--pwfile={half / 'password'}",
@@ -106,12 +106,12 @@ class Cluster:
         finally:
             shutil.rmtree(half, ignore_errors=True)
 
-    async def remove_half_made(self) -> None:
+    async def remove_incomplete(self) -> None:
         """Remove what a killed service left; its initdb may have outlived it, so look each time."""
         await asyncio.to_thread(self._remove_half_made)
 
     def _remove_half_made(self) -> None:
-        for leftover in self.place.glob(f"{HALF_MADE}*"):
+        for leftover in self.base_directory.glob(f"{INCOMPLETE_PREFIX}*"):
             log.warning("half-made embedded cluster removed", directory=str(leftover))
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -121,7 +121,7 @@ class Cluster:
         Raises:
             EmbeddedPostgresError: Postgres could not be started alone on the cluster.
         """
-        finished = await self.account.run(
+        finished = await self.os_user.run(
             *(self.binaries.postgres, "--single", "-D", self.directory),
             *("-c", f"config_file={self.configuration}", "postgres"),
             stdin=f"ALTER ROLE postgres PASSWORD '{password}'\n".encode(),
@@ -158,7 +158,7 @@ def _locks_per_transaction(max_connections: int) -> int:
     return max(64, min(1024, _LOCKS // max_connections))
 
 
-def place_elsewhere(data_dir: Path, *, shared_root: Path) -> Path:
+def shared_base_directory(data_dir: Path, *, shared_root: Path) -> Path:
     """Where root's cluster goes when Postgres' account cannot enter `data_dir`."""
     return shared_root / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
 
@@ -172,10 +172,10 @@ async def locate_cluster(data_dir: Path, *, package: Path, shared_root: Path) ->
     Raises:
         EmbeddedPostgresError: no account, no programs, or no place that the account can enter.
     """
-    elsewhere = place_elsewhere(data_dir, shared_root=shared_root)
+    elsewhere = shared_base_directory(data_dir, shared_root=shared_root)
     places = [data_dir, elsewhere] if os.geteuid() == 0 else [data_dir]
     made = next((place for place in places if (place / "postgres").is_dir()), None)
-    account = Account.choose(made and made / "postgres")
+    account = OsUser.choose(made and made / "postgres")
     place = made or (data_dir if await account.can_enter(data_dir) else elsewhere)
     if place == elsewhere:
         _explain(data_dir, elsewhere, shared_root=shared_root)
@@ -184,7 +184,7 @@ async def locate_cluster(data_dir: Path, *, package: Path, shared_root: Path) ->
             f"the account {account.name}, which runs Postgres, cannot enter {place}",
         )
     binaries = await find_binaries(package, account=account, shared_root=shared_root)
-    return Cluster(place=place, account=account, binaries=binaries)
+    return Cluster(base_directory=place, os_user=account, binaries=binaries)
 
 
 def _explain(data_dir: Path, elsewhere: Path, *, shared_root: Path) -> None:

@@ -22,7 +22,7 @@ def new_password() -> str:
     return secrets.token_hex(32)
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private_file(path: Path, text: str) -> None:
     """Write a file that its owner alone may read, all or nothing."""
     half = path.with_name(f"{path.name}.half")
     half.unlink(missing_ok=True)
@@ -33,4 +33,4 @@ def write_private(path: Path, text: str) -> None:
 
 def store_password(data_dir: Path, password: str) -> None:
     """Keep the password for the next start, and for a person who wants to look inside."""
-    write_private(data_dir / "postgres-password", password)
+    write_private_file(data_dir / "postgres-password", password)

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from app.embedded.account import ENVIRONMENT
 from app.embedded.cluster import Cluster
 from app.embedded.errors import EmbeddedPostgresError
+from app.embedded.os_user import ENVIRONMENT
 
 READY_SECONDS = 60.0
 """A second as a rule; after a crash Postgres first replays what it had not written."""
@@ -24,7 +24,7 @@ FAST_SECONDS = 5.0
 IMMEDIATE_SECONDS = 8.0
 """For an immediate one: Postgres itself kills what does not end in 5."""
 
-GLANCE_SECONDS = 0.02
+POLL_SECONDS = 0.02
 """Between two looks at a process which cannot tell us."""
 
 
@@ -56,14 +56,14 @@ class Postmaster:
                 env=ENVIRONMENT,
                 # Ctrl-C is for the service, which ends Postgres last.
                 start_new_session=True,
-                user=cluster.account.user,
-                group=cluster.account.group,
-                extra_groups=cluster.account.extra_groups,
+                user=cluster.os_user.uid,
+                group=cluster.os_user.gid,
+                extra_groups=cluster.os_user.extra_groups,
             )
         return cls(cluster.directory, process.pid, process)
 
     @classmethod
-    def left_in(cls, directory: Path) -> Self | None:
+    def find_orphan(cls, directory: Path) -> Self | None:
         """The server that a killed service left running on a cluster, if any.
 
         Pids are reused, above all in containers, so a pid file that names some other process is
@@ -92,7 +92,7 @@ class Postmaster:
         # Everybody may read a command line; for more, root in a container lacks the capability.
         return b"\0-D\0%b\0" % os.fsencode(self._directory) in command
 
-    async def becomes_ready(self) -> bool:
+    async def wait_until_ready(self) -> bool:
         """Wait until it takes connections; False if it ended instead.
 
         Raises:
@@ -103,7 +103,7 @@ class Postmaster:
                 while self.is_running():
                     if self._says_ready():
                         return True
-                    await asyncio.sleep(GLANCE_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
         except TimeoutError as error:
             raise EmbeddedPostgresError(
                 f"Postgres did not take connections within {READY_SECONDS:g} seconds",
@@ -145,7 +145,7 @@ class Postmaster:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.is_running():  # noqa: ASYNC110 - another process sets no event
-                    await asyncio.sleep(GLANCE_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
         return not self.is_running()
 
 

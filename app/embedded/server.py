@@ -18,8 +18,8 @@ from typing import Literal
 import structlog
 
 from app.embedded.binaries import installed_package, make_enterable
-from app.embedded.claim import LOCK, Claim
-from app.embedded.cluster import Cluster, locate_cluster, place_elsewhere
+from app.embedded.cluster import Cluster, locate_cluster, shared_base_directory
+from app.embedded.data_directory_lock import LOCK, DataDirectoryLock
 from app.embedded.databases import EmbeddedAddress, create_databases
 from app.embedded.errors import EmbeddedPostgresError
 from app.embedded.password import new_password, read_password, store_password
@@ -27,10 +27,10 @@ from app.embedded.postmaster import FAST_SECONDS, Postmaster
 
 HOST = "127.0.0.1"
 
-ATTEMPTS = 20
+MAX_LAUNCHES = 20
 """Launches before giving up on a port, or on a crashed server's last processes."""
 
-LINGER_SECONDS = 0.25
+RELAUNCH_PAUSE_SECONDS = 0.25
 """Between two launches while such processes live; they end as soon as they notice."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -69,7 +69,7 @@ class EmbeddedPostgres:
         self._durable = durable
         self._package = package
         self._shared_root = shared_root
-        self._claim: Claim | None = None
+        self._claim: DataDirectoryLock | None = None
         self._cluster: Cluster | None = None
         self._postmaster: Postmaster | None = None
         self._address: EmbeddedAddress | None = None
@@ -123,14 +123,14 @@ class EmbeddedPostgres:
         await self.stop()
         places = [self._data_dir]
         if os.geteuid() == 0:
-            places.append(place_elsewhere(self._data_dir, shared_root=self._shared_root))
+            places.append(shared_base_directory(self._data_dir, shared_root=self._shared_root))
         if not any(place.is_dir() for place in places):
             return
         try:
             make_enterable(self._data_dir)
-            self._claim = Claim(self._data_dir)
+            self._claim = DataDirectoryLock(self._data_dir)
             for place in places:
-                if (left := Postmaster.left_in(place / "postgres")) is not None:
+                if (left := Postmaster.find_orphan(place / "postgres")) is not None:
                     await left.stop()
             await asyncio.to_thread(_delete, *places)
             log.info("embedded postgres deleted", directory=str(self._data_dir))
@@ -141,7 +141,7 @@ class EmbeddedPostgres:
         finally:
             await self.stop()
 
-    async def look_after(self) -> bool:
+    async def restart_if_crashed(self) -> bool:
         """Launch the server again if it ended by itself; whether that was needed.
 
         Whatever comes of it, a failure or a cancellation, the next call goes on from there; the
@@ -179,17 +179,17 @@ class EmbeddedPostgres:
 
     async def _bring_up(self) -> EmbeddedAddress:
         make_enterable(self._data_dir)
-        self._claim = Claim(self._data_dir)
+        self._claim = DataDirectoryLock(self._data_dir)
         self._keep_previous_log()
         package = (self._package or installed_package()).resolve()
         cluster = await locate_cluster(
             self._data_dir, package=package, shared_root=self._shared_root
         )
         self._cluster = cluster
-        if (left := Postmaster.left_in(cluster.directory)) is not None:
+        if (left := Postmaster.find_orphan(cluster.directory)) is not None:
             log.warning("embedded postgres of a killed service found running", pid=left.pid)
             await left.stop()
-        await cluster.remove_half_made()
+        await cluster.remove_incomplete()
         password = await self._ensure_cluster(cluster)
         port = await self._launch(cluster, port=_free_port())
         address = EmbeddedAddress(HOST, port, "postgres", password)
@@ -211,22 +211,22 @@ class EmbeddedPostgres:
 
     async def _launch(self, cluster: Cluster, *, port: int) -> int:
         """Launch until a port is free and a crashed server's last processes are gone."""
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_LAUNCHES):
             self._configure(cluster, port=port)
             began = self._log_file.stat().st_size if self._log_file.exists() else 0
             self._postmaster = Postmaster.launch(cluster, log_file=self._log_file)
-            if await self._postmaster.becomes_ready():
+            if await self._postmaster.wait_until_ready():
                 log.info("embedded postgres started", port=port, pid=self._postmaster.pid)
                 return port
             told = self._log_file.read_bytes()[began:].decode(errors="replace")
             if "Address already in use" in told:
                 port = _free_port()
             elif "still in use" in told:
-                await asyncio.sleep(LINGER_SECONDS)
+                await asyncio.sleep(RELAUNCH_PAUSE_SECONDS)
             else:
                 break
         raise EmbeddedPostgresError(
-            f"the embedded Postgres in {cluster.place} does not start; "
+            f"the embedded Postgres in {cluster.base_directory} does not start; "
             f"its log ({self._log_file}) ends with:\n{told[-2000:].strip()}",
         )
 

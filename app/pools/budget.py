@@ -45,13 +45,13 @@ class Clock(Protocol):
         """Call back in *delay* seconds."""
 
 
-class Claimant(Protocol):
+class BudgetClient(Protocol):
     """What the budget needs to know of a pool."""
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         """Serve its waiters, now that something may have become possible."""
 
-    def shed_idle(self, *, fresh: bool, keep: int = 0) -> bool:
+    def evict_idle(self, *, fresh: bool, keep: int = 0) -> bool:
         """Begin to close its longest unused idle connection above min_size; False if it has none.
 
         One that was opened a moment ago is taken only if *fresh* ones may be, and none of the
@@ -59,7 +59,7 @@ class Claimant(Protocol):
         """
 
     @property
-    def unserved(self) -> int:
+    def shortfall(self) -> int:
         """How many connections it would open if the budget had them."""
 
     def share_after(self, promised: int) -> float | None:
@@ -78,11 +78,11 @@ class ConnectionBudget:
         self._used = 0
         self._closing = 0
         self._clock = clock
-        self._starving: OrderedDict[Claimant, None] = OrderedDict()
+        self._starving: OrderedDict[BudgetClient, None] = OrderedDict()
         # When each pool last had a connection come to rest; the latest is the last.
-        self._last_use: OrderedDict[Claimant, float] = OrderedDict()
+        self._last_use: OrderedDict[BudgetClient, float] = OrderedDict()
         # Whose turn it is to take the next free place while others want one too.
-        self._turn: Claimant | None = None
+        self._turn: BudgetClient | None = None
         self._will_look = False
         self._is_frozen = False
 
@@ -118,7 +118,7 @@ class ConnectionBudget:
         if thawed:
             self.reclaim()
 
-    def take(self, claimant: Claimant) -> bool:
+    def take(self, claimant: BudgetClient) -> bool:
         """Reserve one connection, or remember that *claimant* wants one and make room."""
         if self._is_next(claimant):
             self._turn = None
@@ -146,12 +146,12 @@ class ConnectionBudget:
         self._used -= 1
         self._serve_starving()
 
-    def used_now(self, claimant: Claimant, now: float) -> None:
+    def used_now(self, claimant: BudgetClient, now: float) -> None:
         """A connection of *claimant* has come to rest *now*: it is the last to be reclaimed."""
         self._last_use[claimant] = now
         self._last_use.move_to_end(claimant)
 
-    def forget(self, claimant: Claimant) -> None:
+    def forget(self, claimant: BudgetClient) -> None:
         """*claimant* has closed."""
         self._starving.pop(claimant, None)
         self._last_use.pop(claimant, None)
@@ -167,17 +167,17 @@ class ConnectionBudget:
         donors = [donor for donor in self._last_use if donor not in self._starving]
         for fresh in (False, True):
             for donor in donors:
-                while missing > 0 and donor.shed_idle(fresh=fresh, keep=int(donor in keepers)):
+                while missing > 0 and donor.evict_idle(fresh=fresh, keep=int(donor in keepers)):
                     missing -= 1
                     modest -= 1
         for donor in reversed(lately):
-            while modest > 0 and donor.shed_idle(fresh=True):
+            while modest > 0 and donor.evict_idle(fresh=True):
                 missing -= 1
                 modest -= 1
         if missing > 0 and lately:
             self._look_again_later()
 
-    def must_yield(self, holder: Claimant) -> bool:
+    def must_yield(self, holder: BudgetClient) -> bool:
         """Whether the connection that *holder* has just got back should go to another pool.
 
         Only if a tenant there would still hold less, once served, than the one *holder* would
@@ -191,7 +191,7 @@ class ConnectionBudget:
         theirs = self._smallest_share(without=holder)
         return theirs is not None and theirs < mine
 
-    def _smallest_share(self, *, without: Claimant) -> float | None:
+    def _smallest_share(self, *, without: BudgetClient) -> float | None:
         """The smallest share among the starving, once all that closes now has come to them."""
         promised = self._promised() - self._owed()
         order = [
@@ -206,7 +206,7 @@ class ConnectionBudget:
                 return share
             promised -= 1
             got += 1
-            more = claimant.share_after(got) if got < claimant.unserved else None
+            more = claimant.share_after(got) if got < claimant.shortfall else None
             if more is None:
                 heappop(order)
             else:
@@ -215,9 +215,9 @@ class ConnectionBudget:
 
     def _wanted(self) -> int:
         """Connections that are wanted and could not be had; who wants none any more is dropped."""
-        for claimant in [claimant for claimant in self._starving if not claimant.unserved]:
+        for claimant in [claimant for claimant in self._starving if not claimant.shortfall]:
             del self._starving[claimant]
-        return sum(claimant.unserved for claimant in self._starving)
+        return sum(claimant.shortfall for claimant in self._starving)
 
     def _missing(self) -> int:
         """Connections that have yet to begin to close until all that are wanted can be opened."""
@@ -229,7 +229,7 @@ class ConnectionBudget:
         wanted = 0
         for claimant in self._starving:
             got = 0
-            while got < claimant.unserved and is_modest(claimant.share_after(got)):
+            while got < claimant.shortfall and is_small_claim(claimant.share_after(got)):
                 got += 1
             wanted += got
         return wanted + self._owed() - self._promised()
@@ -242,9 +242,9 @@ class ConnectionBudget:
 
     @property
     def _most_reserved(self) -> int:
-        return most_reserved(self._limit)
+        return max_reserved(self._limit)
 
-    def _used_lately(self) -> list[Claimant]:
+    def _used_lately(self) -> list[BudgetClient]:
         """Pools used a moment ago that have all they want, the latest first."""
         since = self._time.time() - _LATELY
         lately = []
@@ -261,7 +261,7 @@ class ConnectionBudget:
             return 0
         return min(max(1, round(self._limit * _FREE)), len(self._used_lately()))
 
-    def _is_free_for(self, claimant: Claimant) -> bool:
+    def _is_free_for(self, claimant: BudgetClient) -> bool:
         free = self._limit - self._used
         return free > (0 if _claims_modestly(claimant) else self._owed())
 
@@ -282,7 +282,7 @@ class ConnectionBudget:
 
     # -- who is next -------------------------------------------------------------------------
 
-    def _is_next(self, claimant: Claimant) -> bool:
+    def _is_next(self, claimant: BudgetClient) -> bool:
         """Whether *claimant* may take a free place now."""
         if not self._is_free_for(claimant):
             return False
@@ -296,31 +296,31 @@ class ConnectionBudget:
         """Offer what is free, one place at a time, the smallest share first."""
         while not self.is_exhausted and (able := self._served_by_a_free_place()):
             claimant = self._turn = min(able, key=_share_or_last)
-            claimant.pump()
+            claimant.dispatch()
             if self._turn is claimant:  # it wants none any more
                 self._starving.pop(claimant, None)
         self._turn = None
         if self._starving and not self.is_exhausted:
             self._look_again_later()
 
-    def _served_by_a_free_place(self) -> list[Claimant]:
+    def _served_by_a_free_place(self) -> list[BudgetClient]:
         return [claimant for claimant in self._starving if self._is_free_for(claimant)]
 
 
-def most_reserved(limit: int) -> int:
+def max_reserved(limit: int) -> int:
     """The most connections of *limit* that are left to modest claims."""
     return max(1, round((limit - _FEW) * _RESERVED))
 
 
-def is_modest(share: float | None) -> bool:
+def is_small_claim(share: float | None) -> bool:
     """Whether a tenant with that *share* holds no more than one connection for its weight."""
     return share is not None and share <= 1
 
 
-def _claims_modestly(claimant: Claimant) -> bool:
-    return is_modest(claimant.share_after(0))
+def _claims_modestly(claimant: BudgetClient) -> bool:
+    return is_small_claim(claimant.share_after(0))
 
 
-def _share_or_last(claimant: Claimant) -> float:
+def _share_or_last(claimant: BudgetClient) -> float:
     share = claimant.share_after(0)
     return float("inf") if share is None else share

@@ -19,10 +19,10 @@ import asyncpg
 from asyncpg import connect_utils
 from asyncpg.pool import PoolConnectionProxy
 
-from app.pools.suspect import Borrower, LeakSuspect
+from app.pools.leak_detection import Borrower, LeakSuspect
 
 if TYPE_CHECKING:
-    from app.pools.account import TenantAccount
+    from app.pools.tenant_state import TenantState
     from app.pools.waiters import Waiter
 
 # A connection lives between 90 % and 100 % of its limit, so that those opened together do not
@@ -104,20 +104,20 @@ class PooledConnection:
         self.generation = generation
         self._proxy: PoolConnectionProxy[asyncpg.Record] | None = None
         # Kept by the connections that `app.wire` opens.
-        self._retyped: dict[int, tuple[str, str]] = getattr(raw, "retyped", {})
+        self._retyped: dict[int, tuple[str, str]] = getattr(raw, "custom_codecs", {})
         _notice_silence(raw)
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
         self.begun = self.ended = ""
         self.foreseen: Waiter | None = None
-        self.account: TenantAccount | None = None
+        self.account: TenantState | None = None
         self.borrower: Borrower | None = None
         self.suspected = self.is_prepared = False
         self.expires_at = now + max_lifetime * (1 - jitter)
         self.opened_at = self.leased_at = self.idle_since = self.checked_at = self.begun_at = now
 
     @property
-    def was_cut(self) -> bool:
+    def was_terminated(self) -> bool:
         """Whether it was closed without a farewell, so that its back-end may not know yet."""
         return bool(self.raw._aborted)
 
@@ -132,7 +132,7 @@ class PooledConnection:
         """
         return self._protocol.query(statements, None)
 
-    def cut(self) -> None:
+    def terminate(self) -> None:
         """Close it without a farewell, whatever it is doing."""
         self.raw.terminate()
         # asyncpg forgets it, and a borrower between two round trips would meet None.
@@ -153,20 +153,20 @@ class PooledConnection:
             backend_secret=self._protocol.backend_secret,
         )
 
-    def transaction_begun(self) -> None:
+    def mark_in_transaction(self) -> None:
         """Tell asyncpg that a transaction was begun by our own statement.
 
         With it, `connection.transaction()` is a savepoint, and cursors work.
         """
         self.raw._top_xact = self._open_transaction
 
-    def lend(self) -> asyncpg.Connection:
+    def attach_proxy(self) -> asyncpg.Connection:
         """What the borrower gets: works like a connection until it is withdrawn."""
         self._end_listeners = self.raw._termination_listeners.copy()
         self._proxy = PoolConnectionProxy(self, self.raw)
         return self._proxy
 
-    def withdraw(self) -> None:
+    def detach_proxy(self) -> None:
         """Make what the borrower got useless: cursors, prepared statements, callbacks included.
 
         Codecs that it set are forgotten.
@@ -192,7 +192,7 @@ class PooledConnection:
         # Statements know the codecs with which they were prepared.
         self.raw._drop_local_statement_cache()
 
-    def suspect(self, now: float) -> LeakSuspect:
+    def leak_suspect(self, now: float) -> LeakSuspect:
         """The lease on it, as a possible leak."""
         borrower = self.borrower
         return LeakSuspect(

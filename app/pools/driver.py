@@ -102,15 +102,15 @@ class Login:
     settings: Mapping[str, str] = field(default_factory=dict)
     primary: bool = True
     direct: bool = False
-    resolver: wire.Resolver = field(default=wire.SYSTEM, repr=False)
+    resolver: wire.Resolver = field(default=wire.SYSTEM_RESOLVER, repr=False)
 
-    def into(self, database: str) -> Login:
+    def for_database(self, database: str) -> Login:
         """The same login into another database."""
         return replace(self, database=database)
 
 
 async def connect(
-    login: Login, *, timeout: float, leave: wire.Leave | None = None
+    login: Login, *, timeout: float, leave: wire.OnAbandonedLogin | None = None
 ) -> asyncpg.Connection:
     """Open a connection within *timeout* seconds.
 
@@ -122,7 +122,7 @@ async def connect(
         ConnectFailed: this machine cannot connect, or the login does not come to its end.
         TenantLoginFailed: it refuses the role, the password or the database.
     """
-    with translated():
+    with translate_connect_errors():
         connect = wire.connect_directly if login.direct else wire.connect
         return await connect(
             host=login.host,
@@ -135,12 +135,12 @@ async def connect(
             settings=login.settings,
             primary=login.primary,
             resolver=login.resolver,
-            leave=leave,
+            on_abandoned=leave,
         )
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_connect_errors() -> Iterator[None]:
     """Turn what asyncpg raises when connecting into this project's errors."""
     try:
         yield
@@ -151,12 +151,12 @@ def translated() -> Iterator[None]:
         raise ServerFull(
             f"Postgres has too little of {lacking} for another connection ({error.sqlstate})."
         ) from error
-    except (wire.LocalFailure, wire.Unfinished) as error:
+    except (wire.LocalFailure, wire.LoginTimeout) as error:
         raise ConnectFailed(str(error)) from error
     except _LOGIN_ERRORS as error:
         reason = _REASONS.get(error.sqlstate or "", "it did not say why")
         raise TenantLoginFailed(f"Postgres refused the login: {reason}.") from error
-    except (wire.Refused, wire.NoAnswer) as error:
+    except (wire.ServerRejected, wire.ConnectTimeout) as error:
         raise ServerUnavailable(str(error)) from error
     except CONNECTION_ERRORS as error:
         raise ServerUnavailable(f"The server cannot be reached: {_why(error)}.") from error
@@ -166,7 +166,7 @@ def translated() -> Iterator[None]:
 
 
 @contextmanager
-def translated_administration() -> Iterator[None]:
+def translate_admin_errors() -> Iterator[None]:
     """Turn what asyncpg raises on an admin connection into this project's errors."""
     try:
         yield
@@ -177,14 +177,14 @@ def translated_administration() -> Iterator[None]:
     except asyncpg.LockNotAvailableError as error:
         raise ProvisioningFailed(_IN_USE) from error
     except asyncpg.PostgresError as error:
-        raise ProvisioningFailed(f"Postgres refused: {sentence(error)}") from error
+        raise ProvisioningFailed(f"Postgres refused: {server_message(error)}") from error
     except UnicodeDecodeError as error:
         raise ProvisioningFailed(_UNREADABLE) from error
 
 
-def reason(error: asyncpg.PostgresError | UnicodeDecodeError) -> str:
+def failure_reason(error: asyncpg.PostgresError | UnicodeDecodeError) -> str:
     """Why an administrative query failed, for people."""
-    return sentence(error) if isinstance(error, asyncpg.PostgresError) else _UNREADABLE
+    return server_message(error) if isinstance(error, asyncpg.PostgresError) else _UNREADABLE
 
 
 def _why(error: BaseException) -> str:
@@ -193,23 +193,23 @@ def _why(error: BaseException) -> str:
     )
 
 
-def sentence(error: asyncpg.PostgresError) -> str:
+def server_message(error: asyncpg.PostgresError) -> str:
     """Postgres' own sentence; str(error) would say the details, with their values, and the hint."""
     return getattr(error, "message", None) or str(error)
 
 
-def refused(error: asyncpg.PostgresError) -> StatementFailed:
+def statement_failure(error: asyncpg.PostgresError) -> StatementFailed:
     """What Postgres said of the borrower's own statement."""
     position = getattr(error, "position", None)
-    return failed(
+    return failure_of(
         error.sqlstate,
-        sentence(error),
+        server_message(error),
         hint=getattr(error, "hint", None),
         position=int(position) if position else None,
     )
 
 
-def failed(
+def failure_of(
     sqlstate: str | None, message: str, *, hint: str | None = None, position: int | None = None
 ) -> StatementFailed:
     """A statement's failure, which says whether the same statement may succeed later."""

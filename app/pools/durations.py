@@ -23,6 +23,6 @@ class Durations:
 
     def keep_up_with(self, earlier: Durations) -> None:
         """Count nothing less often than *earlier* did."""
-        self.wait.keep_up_with(earlier.wait)
-        self.hold.keep_up_with(earlier.hold)
-        self.connect.keep_up_with(earlier.connect)
+        self.wait.raise_to(earlier.wait)
+        self.hold.raise_to(earlier.hold)
+        self.connect.raise_to(earlier.connect)

@@ -36,7 +36,7 @@ class Eviction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Skip:
+class SkippedEviction:
     """One pool past its idle timeout that was left open, and why."""
 
     pool_id: str

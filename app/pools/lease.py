@@ -37,11 +37,11 @@ from app.domain.errors import (
 )
 from app.domain.tenant import TenantSpec
 from app.pools import driver
-from app.pools.account import TenantAccount
 from app.pools.connection import PooledConnection
-from app.pools.isolation import Isolation, schema_is_missing
-from app.pools.pool import TenantPool
-from app.pools.suspect import Borrower
+from app.pools.isolation import IsolationStrategy, is_schema_missing
+from app.pools.leak_detection import Borrower
+from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
 
 # SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not. Advisory locks
 # are given up by the strategy's own statement.
@@ -67,7 +67,7 @@ _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseTerms:
+class LeaseOptions:
     """How a borrower wants to work.
 
     Attributes:
@@ -82,13 +82,13 @@ class LeaseTerms:
     statement_timeout: float | None = None
 
 
-USUAL_TERMS = LeaseTerms()
+DEFAULT_OPTIONS = LeaseOptions()
 
 
 class PoolSource(Protocol):
     """Where a lease finds its tenant's pool; the manager."""
 
-    async def open_pool(self, account: TenantAccount, timeout: float) -> TenantPool:
+    async def open_pool(self, account: TenantState, timeout: float) -> Pool:
         """The tenant's pool, opened if need be, within *timeout* seconds."""
 
 
@@ -122,10 +122,10 @@ class Lease:
     def __init__(
         self,
         source: PoolSource,
-        account: TenantAccount,
-        isolation: Isolation,
+        account: TenantState,
+        isolation: IsolationStrategy,
         *,
-        terms: LeaseTerms,
+        options: LeaseOptions,
         timeout: float,
     ) -> None:
         """Prepare a lease for *account*; nothing is borrowed before it is entered.
@@ -134,14 +134,14 @@ class Lease:
             InvalidInput: for a shared tenant without a transaction; for a timeout that Postgres
                 does not take.
         """
-        if not 0 <= (terms.statement_timeout or 0) <= _LONGEST_TIMEOUT:
+        if not 0 <= (options.statement_timeout or 0) <= _LONGEST_TIMEOUT:
             raise InvalidInput("statement_timeout must be between 0 and 2147483 seconds.")
-        if account.tenant.spec.is_shared and not terms.transaction:
+        if account.tenant.spec.is_shared and not options.transaction:
             raise InvalidInput("A shared pool lends connections inside a transaction only.")
         self._source = source
         self._account = account
         self._isolation = isolation
-        self._terms = terms
+        self._terms = options
         self._timeout = timeout
         self._is_locked = False
 
@@ -166,7 +166,7 @@ class Lease:
                 raise PoolTimeout("No working connection was found in time.")
         connection.borrower = borrower
         self._pool, self._connection = pool, connection
-        return connection.lend()
+        return connection.attach_proxy()
 
     async def __aexit__(
         self,
@@ -182,7 +182,7 @@ class Lease:
                 clean = await self._clean_up(connection, commit=True)
             elif isinstance(error, _FOUND_READ_ONLY) and not self._terms.read_only:
                 # The server may have become a standby behind our back.
-                self._pool.server.doubt()
+                self._pool.server.recheck()
             elif _leaves_connection_usable(error):
                 # The borrower's own error must reach its caller, whatever becomes of the rest.
                 with suppress(LeaseLost, StatementFailed):
@@ -191,7 +191,7 @@ class Lease:
                         raise _no_schema(self._account) from error
         finally:
             ended = connection.ended
-            connection.withdraw()
+            connection.detach_proxy()
             self._pool.release(connection, reusable=clean)
         if self._is_locked and isinstance(error, _FOUND_READ_ONLY):
             raise ServerReadOnly from error
@@ -210,13 +210,13 @@ class Lease:
                 return ""
             return "; ".join(filter(None, ("ROLLBACK", first)))
         if not connection.is_prepared:
-            preparation = self._isolation.preparation(self._account.tenant.spec)
+            preparation = self._isolation.session_setup(self._account.tenant.spec)
             return "; ".join(filter(None, ("BEGIN", preparation, "COMMIT", first)))
         if not first and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
             return "SELECT 1"
         return first
 
-    async def _begin(self, pool: TenantPool, connection: PooledConnection, statements: str) -> bool:
+    async def _begin(self, pool: Pool, connection: PooledConnection, statements: str) -> bool:
         """Make the first round trip; False if the connection turned out to be dead.
 
         Counted as a use of that connection like any other, so every acquisition has its release.
@@ -224,18 +224,18 @@ class Lease:
         begun = usable = False
         try:
             if statements:
-                pool.round_trips.begin(connection, _BEGIN_DEADLINE)
+                pool.statement_deadlines.begin(connection, _BEGIN_DEADLINE)
                 await connection.run(statements)
             connection.is_prepared = True
             if self._terms.transaction:
-                connection.transaction_begun()
+                connection.mark_in_transaction()
             begun = True
         except driver.CONNECTION_ERRORS:
             return False
         except (asyncpg.PostgresError, UnicodeDecodeError) as error:
-            if isinstance(error, UnicodeDecodeError) or not schema_is_missing(error):
+            if isinstance(error, UnicodeDecodeError) or not is_schema_missing(error):
                 raise ServerUnavailable(
-                    f"Postgres let no lease begin: {driver.reason(error)}"
+                    f"Postgres let no lease begin: {driver.failure_reason(error)}"
                 ) from error
             # Kept for the next lease, which asks again.
             with suppress(*driver.CONNECTION_ERRORS):
@@ -243,7 +243,7 @@ class Lease:
                 usable = True
             raise _no_schema(self._account) from error
         finally:
-            pool.round_trips.end(connection)
+            pool.statement_deadlines.end(connection)
             if not begun:
                 pool.release(connection, reusable=usable)
         return True
@@ -253,7 +253,7 @@ class Lease:
 
         Then every connection of the pool is replaced, and a new one lets no lease begin.
         """
-        connection.withdraw()
+        connection.detach_proxy()
         raw = connection.raw
         if not connection.is_connected():
             raise LeaseLost
@@ -262,28 +262,28 @@ class Lease:
         ahead = ""
         if self._terms.transaction and not self._terms.read_only:
             # It takes writes, so to begin cannot fail, and nobody else's failure be told here.
-            ahead = self._pool.foresee(connection)
+            ahead = self._pool.prefetch_for_next(connection)
         spec = self._account.tenant.spec
         statements = closing(self._isolation, spec, self._terms, commit=commit, ahead=ahead)
-        self._pool.round_trips.begin(connection, _CLEANUP_DEADLINE)
+        self._pool.statement_deadlines.begin(connection, _CLEANUP_DEADLINE)
         sent_at = monotonic()
         try:
             await connection.run(statements)
             connection.begun, connection.begun_at = ahead, sent_at
         except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError, UnicodeDecodeError) as error:
-            if isinstance(error, asyncpg.PostgresError) and schema_is_missing(error):
+            if isinstance(error, asyncpg.PostgresError) and is_schema_missing(error):
                 self._pool.recycle()
                 return False
             raise _failed_end(error, connection) from error
         finally:
-            self._pool.round_trips.end(connection)
+            self._pool.statement_deadlines.end(connection)
         return True
 
 
-def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
+def opening(isolation: IsolationStrategy, spec: TenantSpec, terms: LeaseOptions) -> str:
     """The statements before the work, for one round trip."""
-    context = isolation.context(spec)
-    if terms is USUAL_TERMS:
+    context = isolation.context_setup(spec)
+    if terms is DEFAULT_OPTIONS:
         return f"{_BEGIN}; {context}" if context else _BEGIN
     local = "LOCAL " if terms.transaction else ""
     statements = []
@@ -299,20 +299,25 @@ def opening(isolation: Isolation, spec: TenantSpec, terms: LeaseTerms) -> str:
 
 
 def closing(
-    isolation: Isolation, spec: TenantSpec, terms: LeaseTerms, *, commit: bool, ahead: str = ""
+    isolation: IsolationStrategy,
+    spec: TenantSpec,
+    terms: LeaseOptions,
+    *,
+    commit: bool,
+    ahead: str = "",
 ) -> str:
     """The statements after the work, for one round trip; a failing proof prevents the commit.
 
     With *ahead*, what the next lease begins with, the reset is a transaction of its own: without
     that it would be part of the next lease's, and undone if that is rolled back.
     """
-    end = f"{isolation.proof(spec)}; COMMIT" if commit and terms.transaction else "ROLLBACK"
+    end = f"{isolation.context_check(spec)}; COMMIT" if commit and terms.transaction else "ROLLBACK"
     if ahead:
-        return f"{end}; {_BEGIN}; {RESET}; {isolation.unlock(spec)}; COMMIT; {ahead}"
-    return f"{end}; {RESET}; {isolation.unlock(spec)}"
+        return f"{end}; {_BEGIN}; {RESET}; {isolation.advisory_unlock(spec)}; COMMIT; {ahead}"
+    return f"{end}; {RESET}; {isolation.advisory_unlock(spec)}"
 
 
-def _no_schema(account: TenantAccount) -> SchemaMissing:
+def _no_schema(account: TenantState) -> SchemaMissing:
     name = account.tenant.spec.id.object_name
     return SchemaMissing(
         f"The schema {name} does not exist, or the role {name} may not use it: it was dropped, "
@@ -341,7 +346,7 @@ def _failed_end(error: BaseException, connection: PooledConnection) -> Poolkeepe
             "An earlier statement of the transaction failed; it was rolled back.",
             sqlstate=error.sqlstate,
         )
-    return driver.refused(error)
+    return driver.statement_failure(error)
 
 
 def _is_postgres_own(error: BaseException | None) -> bool:

@@ -23,15 +23,15 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState
-from app.pools.account import TenantAccount
+from app.pools.connect_backoff import ConnectBackoff
 from app.pools.connection import PooledConnection
+from app.pools.connections import Connections
 from app.pools.lru import Entry
-from app.pools.opening_backoff import OpeningBackoff
 from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
-from app.pools.roster import Roster
-from app.pools.round_trips import RoundTrips
 from app.pools.server import Server
+from app.pools.statement_deadlines import StatementDeadlines
+from app.pools.tenant_state import TenantState
 from app.pools.waiters import Waiter, WaitQueue
 
 _log = structlog.get_logger(__name__)
@@ -80,11 +80,11 @@ class LendingPool:
         self._on_quiet = on_quiet
         self._busy = False
         self._waiters = WaitQueue(on_overdue=self._time_out)
-        self.round_trips = RoundTrips()
-        self._backoff = OpeningBackoff(self.pump)
-        self.answered_at = 0.0
+        self.statement_deadlines = StatementDeadlines()
+        self._backoff = ConnectBackoff(self.dispatch)
+        self.last_answer_at = 0.0
         self._changed = asyncio.Event()
-        self._roster = Roster(
+        self._roster = Connections(
             self,
             name=pool_id,
             server=server,
@@ -97,7 +97,7 @@ class LendingPool:
         """The whole state in one line, for logs and for tests that read like a story."""
         roster = self._roster
         return (
-            f"<TenantPool {self.pool_id} {self.state}: {len(roster.lent)} active, "
+            f"<TenantPool {self.pool_id} {self.state}: {len(roster.leased)} active, "
             f"{len(roster.idle)} idle, {roster.connecting} connecting, {roster.closing} closing "
             f"of {self.size.max_size}; {self._waiters.count} waiting>"
         )
@@ -108,23 +108,21 @@ class LendingPool:
         roster = self._roster
         return PoolMetrics(
             total_connections=roster.live,
-            idle_connections=roster.live - len(roster.lent),
-            active_connections=len(roster.lent),
+            idle_connections=roster.live - len(roster.leased),
+            active_connections=len(roster.leased),
             waiting_requests=self._waiters.count,
         )
 
     @property
     def is_busy(self) -> bool:
-        """Whether somebody holds or awaits one of its connections."""
-        return bool(self._roster.lent or self._waiters.count)
+        return bool(self._roster.leased or self._waiters.count)
 
     @property
     def is_closing(self) -> bool:
-        """Whether it takes no new lease any more."""
         return self.state in (PoolState.DRAINING, PoolState.CLOSED)
 
     async def acquire(
-        self, account: TenantAccount, timeout: float, opening: str = ""
+        self, account: TenantState, timeout: float, opening: str = ""
     ) -> PooledConnection:
         """Lend a connection to *account* within *timeout* seconds.
 
@@ -139,7 +137,7 @@ class LendingPool:
         now = monotonic()
         roster = self._roster
         idle = roster.idle
-        if idle and (self.state is _READY or self._works) and account.may_lease:
+        if idle and (self.state is _READY or self._works) and account.can_lease:
             while idle:
                 connection = idle.pop()
                 if roster.is_current(connection, now):
@@ -158,29 +156,29 @@ class LendingPool:
             return
         roster = self._roster
         if reusable:
-            self.answered_at = now
+            self.last_answer_at = now
         usable = reusable and self._is_usable(connection, now)
         if not usable or self.state is not _READY or self.server.budget.is_contended:
             self._put_back(connection, now, usable=usable)
         elif not self._waiters.count:
             # Nothing becomes possible by this, so no pump is needed.
-            roster.stow(connection, now)
-            if not roster.lent:
+            roster.put_idle(connection, now)
+            if not roster.leased:
                 self._busy = False
                 self._on_quiet(self)
         elif (waiter := self._waiters.next()) is not None:
             self._hand(connection, waiter, now)
         else:
-            roster.stow(connection, now)
+            roster.put_idle(connection, now)
 
     def _lend(
-        self, connection: PooledConnection, account: TenantAccount, now: float, *, since: float
+        self, connection: PooledConnection, account: TenantState, now: float, *, since: float
     ) -> None:
-        self._roster.lend(connection, account, now)
+        self._roster.mark_leased(connection, account, now)
         wait = now - since
-        account.recorder.lease_begun(wait, now)
+        account.recorder.record_acquire(wait, now)
         if account.recorder is not self.recorder:
-            self.recorder.lease_begun(wait, now)
+            self.recorder.record_acquire(wait, now)
 
     def _take_back(self, connection: PooledConnection, now: float) -> bool:
         """End the lease on *connection*; False if a drain has cut it before."""
@@ -190,27 +188,27 @@ class LendingPool:
         hold = now - connection.leased_at
         if connection.suspected:
             _log.info("suspected leak came back", pool=self.pool_id, held_seconds=round(hold, 1))
-        self._roster.unlend(connection)
-        account.recorder.lease_ended(hold, now)
+        self._roster.mark_returned(connection)
+        account.recorder.record_release(hold, now)
         if account.recorder is not self.recorder:
-            self.recorder.lease_ended(hold, now)
+            self.recorder.record_release(hold, now)
         return True
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         budget = self.server.budget
         if usable and not (budget.is_contended and budget.must_yield(self)):
-            self._roster.stow(connection, now)
+            self._roster.put_idle(connection, now)
         else:
             self._roster.begin_close(connection)
-        self.pump()
+        self.dispatch()
 
-    def _recorders(self, account: TenantAccount) -> tuple[Recorder, ...]:
+    def _recorders(self, account: TenantState) -> tuple[Recorder, ...]:
         if account.recorder is self.recorder:
             return (self.recorder,)
         return (self.recorder, account.recorder)
 
     async def _wait(
-        self, account: TenantAccount, timeout: float, asked_at: float, opening: str
+        self, account: TenantState, timeout: float, asked_at: float, opening: str
     ) -> PooledConnection:
         self._refuse_newcomer(account)
         future = asyncio.get_running_loop().create_future()
@@ -219,14 +217,14 @@ class LendingPool:
         self._waiters.add(waiter)
         self._note_busy()
         if self._roster.idle or self._roster.open < self.size.max_size:
-            self.pump()
+            self.dispatch()
         try:
             return await waiter.future
         except BaseException:
             self._abandon(waiter)
             raise
 
-    def _refuse_newcomer(self, account: TenantAccount) -> None:
+    def _refuse_newcomer(self, account: TenantState) -> None:
         if self.is_closing:
             raise PoolDraining(f"The pool {self.pool_id} is {self.state}.")
         if not self.server.is_available:
@@ -239,7 +237,7 @@ class LendingPool:
     def _time_out(self, waiter: Waiter) -> None:
         for recorder in self._recorders(waiter.account):
             recorder.timeouts += 1
-        late = self.server.lag.since(waiter.since)
+        late = self.server.lag.worst_since(waiter.since)
         ours = f" (our event loop was late by {late:.1f} s)" if late > _NOTABLE_LAG else ""
         waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
         failed = self._backoff.error
@@ -258,7 +256,7 @@ class LendingPool:
 
     def _gave_up(self, waiter: Waiter, now: float) -> None:
         for recorder in self._recorders(waiter.account):
-            recorder.gave_up(now - waiter.since)
+            recorder.record_abandoned(now - waiter.since)
 
     def _abandon(self, waiter: Waiter) -> None:
         """The caller is gone; take back what was handed to it in the same moment."""
@@ -268,11 +266,11 @@ class LendingPool:
             if waiter.future.cancelled():
                 self._gave_up(waiter, now)
             self._waiters.discard(waiter)
-            self.pump()
+            self.dispatch()
         elif self._take_back(connection, now):
             self._put_back(connection, now, usable=self._is_usable(connection, now))
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         """Hand over what is idle, open what is missing, and say so when it becomes quiet."""
         if self._works:
             self._hand_over()
@@ -283,7 +281,7 @@ class LendingPool:
         self._changed.set()
 
     @property
-    def unserved(self) -> int:
+    def shortfall(self) -> int:
         """How many connections it would open now if the budget had them."""
         if not self._works or self._backoff.is_pausing:
             return 0
@@ -298,7 +296,7 @@ class LendingPool:
             # One attempt shows whether it is over: many would hold places that others can use.
             room = min(room, 1 - roster.connecting)
         wanted = max(
-            self._waiters.servable - len(roster.idle) - roster.connecting - roster.undoing,
+            self._waiters.servable - len(roster.idle) - roster.connecting - roster.undoing_prefetch,
             floor - roster.live - roster.connecting,
         )
         return max(0, min(wanted, room))
@@ -308,25 +306,29 @@ class LendingPool:
 
         Connections being opened, and so many that are *promised*, have found their waiters before.
         """
-        return self._waiters.share_after(self._roster.connecting + self._roster.undoing + promised)
+        return self._waiters.share_after(
+            self._roster.connecting + self._roster.undoing_prefetch + promised
+        )
 
-    def shed_idle(self, *, fresh: bool, keep: int = 0) -> bool:
+    def evict_idle(self, *, fresh: bool, keep: int = 0) -> bool:
         """Begin to close its longest unused idle connection above min_size; False if it has none.
 
         One that was opened a moment ago is taken only if *fresh* ones may be, and none of the
         last that it is to *keep*.
         """
-        return self._roster.live > max(self.size.min_size, keep) and self._roster.shed(fresh=fresh)
+        return self._roster.live > max(self.size.min_size, keep) and self._roster.evict_idle(
+            fresh=fresh
+        )
 
     def admit(self, connection: PooledConnection) -> None:
         """Take in a connection that is in no place, and works: just opened, or undone."""
         now = monotonic()
         self._backoff.succeeded()
         if self._is_usable(connection, now):
-            self._roster.stow(connection, now)
+            self._roster.put_idle(connection, now)
         else:
             self._roster.begin_close(connection)
-        self.pump()
+        self.dispatch()
 
     def open_failed(self, error: Unavailable) -> None:
         """One could not be opened: if nothing else can serve them, tell those who wait."""
@@ -335,11 +337,10 @@ class LendingPool:
             self.state = PoolState.READY
         if not (self._roster.live or self._roster.connecting):
             self._fail_waiters(error)
-        self.pump()
+        self.dispatch()
 
     @property
     def is_failing(self) -> bool:
-        """Whether the latest attempt to open a connection failed."""
         return self._backoff.error is not None
 
     def _fail_waiters(self, error: Unavailable) -> None:
@@ -379,7 +380,7 @@ class LendingPool:
             self.state = PoolState.READY
         if not self.server.is_available:
             return
-        while self.unserved:
+        while self.shortfall:
             if self.state is PoolState.WARMING_UP and self.server.budget.is_exhausted:
                 # Nothing is taken from other pools only to be warm.
                 self.state = PoolState.READY

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
-from app.domain.desired import DesiredPool, Tenant
+from app.domain.desired_state import DesiredPool, Tenant
 from app.domain.errors import (
     NotProvisioned,
     PoolDraining,
@@ -23,16 +23,16 @@ from app.domain.errors import (
 )
 from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolStats
 from app.domain.tenant import PoolStrategy, shared_pool_id
-from app.pools.account import TenantAccount
 from app.pools.eviction import Eviction, EvictionReason
-from app.pools.isolation import Isolation
-from app.pools.lease import USUAL_TERMS, Lease, LeaseTerms
-from app.pools.ledger import Ledger
-from app.pools.pool import TenantPool
+from app.pools.isolation import IsolationStrategy
+from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions
+from app.pools.metrics import ServiceMetrics
+from app.pools.pool import Pool
 from app.pools.pool_login import PoolLogins
 from app.pools.recorder import Recorder
-from app.pools.rooms import PoolRooms
+from app.pools.registry import PoolRegistry
 from app.pools.server import Server
+from app.pools.tenant_state import TenantState
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class TenantPoolManager:
         self,
         servers: Mapping[str, Server],
         configs: Mapping[PoolStrategy, PoolConfig],
-        isolations: Mapping[PoolStrategy, Isolation],
+        isolations: Mapping[PoolStrategy, IsolationStrategy],
         *,
         stats_window: float = 300.0,
     ) -> None:
@@ -58,14 +58,14 @@ class TenantPoolManager:
         self.evictions: Counter[EvictionReason] = Counter()
         self._untold: deque[Eviction] = deque(maxlen=_UNTOLD)
         self._window = stats_window
-        self.ledger = Ledger(stats_window)
-        self._accounts: dict[str, TenantAccount] = {}
+        self.ledger = ServiceMetrics(stats_window)
+        self._accounts: dict[str, TenantState] = {}
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rooms = {
-            strategy: PoolRooms(
+            strategy: PoolRegistry(
                 config,
                 capacity=len(servers) if strategy is PoolStrategy.SHARED else config.max_pools,
                 evict=self._close_evicted,
@@ -75,29 +75,29 @@ class TenantPoolManager:
 
     # -- tenants -----------------------------------------------------------------------------
 
-    def know(self, tenant: Tenant) -> TenantAccount:
+    def put_tenant(self, tenant: Tenant) -> TenantState:
         """Learn of a tenant, or of a change to it; its counters go on."""
         account = self._accounts.get(tenant.spec.id)
         if account is None:
-            account = TenantAccount(tenant, self.ledger.new(tenant.spec))
+            account = TenantState(tenant, self.ledger.recorder_for(tenant.spec))
             self._accounts[tenant.spec.id] = account
             self._served[tenant.spec.pool_id] += 1
         account.tenant = tenant
         pool = self.find(tenant.spec.pool_id)
         if pool is not None and tenant.deleting:
-            pool.refuse(account)
+            pool.fail_waiters_of(account)
         elif pool is not None:
-            pool.pump()
+            pool.dispatch()
         return account
 
-    def forget(self, tenant_id: str) -> None:
+    def remove_tenant(self, tenant_id: str) -> None:
         """Forget a tenant whose pool is closed."""
         account = self._accounts.pop(tenant_id, None)
         if account is not None:
             self._served[account.tenant.spec.pool_id] -= 1
-            self.ledger.forget(account)
+            self.ledger.add_deleted(account)
 
-    def account(self, tenant_id: str) -> TenantAccount:
+    def tenant_state(self, tenant_id: str) -> TenantState:
         """The account of a known tenant.
 
         Raises:
@@ -109,7 +109,7 @@ class TenantPoolManager:
         return account
 
     @property
-    def accounts(self) -> Mapping[str, TenantAccount]:
+    def tenant_states(self) -> Mapping[str, TenantState]:
         """Every known tenant's account."""
         return self._accounts
 
@@ -148,15 +148,15 @@ class TenantPoolManager:
         Raises:
             TenantNotFound, TenantDeleting, NotProvisioned: there is nobody to lease to.
         """
-        account = self.account(tenant_id)
+        account = self.tenant_state(tenant_id)
         tenant = account.tenant
         if tenant.deleting:
             raise TenantDeleting
         if tenant.provisioned_at is None:
             raise NotProvisioned(f"Tenant {tenant_id} has not been provisioned.")
-        terms = USUAL_TERMS
+        terms = DEFAULT_OPTIONS
         if not transaction or read_only or statement_timeout is not None:
-            terms = LeaseTerms(
+            terms = LeaseOptions(
                 transaction=transaction, read_only=read_only, statement_timeout=statement_timeout
             )
         strategy = tenant.spec.strategy
@@ -164,11 +164,11 @@ class TenantPoolManager:
             self,
             account,
             self.isolations[strategy],
-            terms=terms,
+            options=terms,
             timeout=self._rooms[strategy].config.acquire_timeout if timeout is None else timeout,
         )
 
-    async def open_pool(self, account: TenantAccount, timeout: float) -> TenantPool:
+    async def open_pool(self, account: TenantState, timeout: float) -> Pool:
         """The pool of *account*'s tenant, opened if it is not.
 
         Raises:
@@ -181,7 +181,7 @@ class TenantPoolManager:
         pool = rooms.use(spec.pool_id)
         if pool is not None:
             return pool
-        await rooms.room_for(spec.pool_id, timeout)
+        await rooms.wait_for_slot(spec.pool_id, timeout)
         self._refuse_when_closed()
         if self._accounts.get(spec.id) is not account or account.tenant.deleting:
             raise TenantDeleting(f"Tenant {spec.id} was deleted meanwhile.")
@@ -191,19 +191,19 @@ class TenantPoolManager:
         if self._closed:
             raise PoolDraining("The service is stopping.")
 
-    def _open(self, account: TenantAccount, rooms: PoolRooms) -> TenantPool:
+    def _open(self, account: TenantState, rooms: PoolRegistry) -> Pool:
         spec = account.tenant.spec
         server = self.server(spec.server)
         desired = self._desired.get(spec.pool_id)
-        pool = TenantPool(
+        pool = Pool(
             spec.pool_id,
             self.desired_size(spec.pool_id, spec.strategy),
             rooms.config,
             server=server,
             login=self.logins.of(server, spec),
             recorder=self._recorder(account),
-            on_busy=rooms.busy,
-            on_quiet=rooms.quiet,
+            on_busy=rooms.pin,
+            on_quiet=rooms.unpin,
         )
         rooms.put(pool)
         pool.open()
@@ -211,32 +211,32 @@ class TenantPoolManager:
             pool.pause()
         return pool
 
-    def _recorder(self, account: TenantAccount) -> Recorder:
+    def _recorder(self, account: TenantState) -> Recorder:
         spec = account.tenant.spec
         if spec.is_shared:
-            return self.ledger.of_shared_pool(spec.server)
+            return self.ledger.shared_recorder(spec.server)
         return account.recorder
 
     # -- what is wanted ----------------------------------------------------------------------
 
-    def want(self, desired: DesiredPool) -> None:
+    def set_desired(self, desired: DesiredPool) -> None:
         """Learn what is wanted of a pool, for when it opens next."""
         self._desired[desired.pool_id] = desired
 
-    def resize(self, pool: TenantPool, size: PoolSize) -> None:
+    def resize(self, pool: Pool, size: PoolSize) -> None:
         """Change an open pool's size; one with a min_size is exempt from eviction."""
         if bool(pool.size.min_size) is not bool(size.min_size):
             self._rooms[pool.config.strategy].keep(pool, kept=bool(size.min_size))
         pool.resize(size)
 
-    def server_of(self, pool_id: str) -> str | None:
+    def server_name_of(self, pool_id: str) -> str | None:
         """The name of the server a pool is on, open or not; None if nobody uses it any more."""
         account = self._accounts.get(pool_id)
         if account is not None:
             return account.tenant.spec.server
         return next((name for name in self.servers if shared_pool_id(name) == pool_id), None)
 
-    def account_for_pool(self, pool_id: str) -> TenantAccount | None:
+    def tenant_state_for_pool(self, pool_id: str) -> TenantState | None:
         """The account of a pool's tenant; of a shared pool, some provisioned tenant's."""
         account = self._accounts.get(pool_id)
         if account is not None:
@@ -244,11 +244,11 @@ class TenantPoolManager:
         users = (one for one in self._accounts.values() if one.tenant.spec.pool_id == pool_id)
         return next((one for one in users if one.tenant.provisioned_at is not None), None)
 
-    def tenants_of(self, pool_id: str) -> int:
+    def tenant_count(self, pool_id: str) -> int:
         """How many tenants a pool serves."""
         return self._served[pool_id]
 
-    def unwant(self, pool_id: str) -> None:
+    def clear_desired(self, pool_id: str) -> None:
         """Forget what was wanted of a pool; it goes on with what it has until it is closed."""
         self._desired.pop(pool_id, None)
 
@@ -268,7 +268,7 @@ class TenantPoolManager:
 
     # -- pools -------------------------------------------------------------------------------
 
-    def find(self, pool_id: str) -> TenantPool | None:
+    def find(self, pool_id: str) -> Pool | None:
         """The open pool of that id, or None; does not count as a use."""
         for rooms in self._rooms.values():
             pool = rooms.find(pool_id)
@@ -276,7 +276,7 @@ class TenantPoolManager:
                 return pool
         return None
 
-    def pools(self) -> Iterator[TenantPool]:
+    def pools(self) -> Iterator[Pool]:
         """Every open pool; take a list of them before awaiting anything."""
         for rooms in self._rooms.values():
             yield from rooms
@@ -286,11 +286,11 @@ class TenantPoolManager:
         """How many pools are open."""
         return sum(len(rooms) for rooms in self._rooms.values())
 
-    def access_count(self, pool: TenantPool) -> int:
+    def access_count(self, pool: Pool) -> int:
         """How often leases used *pool* since it was opened."""
         return self._rooms[pool.config.strategy].access_count(pool.pool_id)
 
-    async def evict(self, pool: TenantPool, reason: EvictionReason, deadline: float) -> Eviction:
+    async def evict(self, pool: Pool, reason: EvictionReason, deadline: float) -> Eviction:
         """Drain *pool*, cut what still runs after *deadline* seconds, and take it out.
 
         Goes on to its end when the caller is cancelled: a pool half drained would refuse for ever.
@@ -298,25 +298,25 @@ class TenantPoolManager:
         return await asyncio.shield(self._evict_later(pool, reason, deadline))
 
     def _evict_later(
-        self, pool: TenantPool, reason: EvictionReason, deadline: float
+        self, pool: Pool, reason: EvictionReason, deadline: float
     ) -> asyncio.Task[Eviction]:
         name = f"pool {pool.pool_id}: evict, {reason}"
         return self._in_background(self._evict(pool, reason, deadline), name)
 
-    async def _evict(self, pool: TenantPool, reason: EvictionReason, deadline: float) -> Eviction:
+    async def _evict(self, pool: Pool, reason: EvictionReason, deadline: float) -> Eviction:
         rooms = self._rooms[pool.config.strategy]
         # Pinned, lest it be evicted a second time while it drains.
-        rooms.busy(pool)
+        rooms.pin(pool)
         closure = await pool.drain(deadline)
         if rooms.take_out(pool):
             self.evictions[reason] += 1
         return Eviction(pool_id=pool.pool_id, reason=reason, closed=closure.closed, cut=closure.cut)
 
-    def expired(self) -> list[TenantPool]:
+    def expired(self) -> list[Pool]:
         """What `evict_expired` would close now."""
         return [pool for rooms in self._rooms.values() for pool in rooms.expired()]
 
-    def evict_expired(self) -> list[TenantPool]:
+    def evict_expired(self) -> list[Pool]:
         """Close every pool unused for longer than its idle timeout; busy ones never are."""
         return [pool for rooms in self._rooms.values() for pool in rooms.evict_expired()]
 
@@ -326,7 +326,7 @@ class TenantPoolManager:
         self._untold.clear()
         return untold
 
-    def _close_evicted(self, pool: TenantPool, reason: EvictionReason) -> None:
+    def _close_evicted(self, pool: Pool, reason: EvictionReason) -> None:
         self.evictions[reason] += 1
         closed = pool.metrics.total_connections
         self._untold.append(Eviction(pool_id=pool.pool_id, reason=reason, closed=closed))
@@ -340,22 +340,22 @@ class TenantPoolManager:
 
     # -- numbers -----------------------------------------------------------------------------
 
-    def tenant_stats(self, account: TenantAccount) -> PoolStats:
+    def tenant_stats(self, account: TenantState) -> PoolStats:
         """What was counted about one tenant, whether or not its pool is open."""
         return account.recorder.stats(self.tenant_metrics(account), monotonic())
 
-    def tenant_metrics(self, account: TenantAccount) -> PoolMetrics:
+    def tenant_metrics(self, account: TenantState) -> PoolMetrics:
         """What one tenant holds and waits for now."""
         pool = self.find(account.tenant.spec.pool_id)
         if pool is None or account.tenant.spec.is_shared:
             return account.metrics
         return pool.metrics
 
-    def pool_stats(self, pool: TenantPool) -> PoolStats:
+    def pool_stats(self, pool: Pool) -> PoolStats:
         """What was counted about one open pool."""
         return pool.recorder.stats(pool.metrics, monotonic())
 
-    def recently_active(self) -> list[TenantAccount]:
+    def recently_active_tenants(self) -> list[TenantState]:
         """Tenants of shared pools that leased or waited within the statistics' window."""
         since = monotonic() - self._window
         return [

@@ -12,13 +12,13 @@ from time import monotonic
 
 import structlog
 
+from app.domain.counters import CounterReading
 from app.domain.errors import PoolDraining, TenantDeleting, Unavailable
-from app.domain.flow import PoolFlow
 from app.domain.pool import PoolSize, PoolState
-from app.pools.account import TenantAccount
 from app.pools.connection import PooledConnection
+from app.pools.leak_detection import LeakSuspect
 from app.pools.lending import LendingPool
-from app.pools.suspect import LeakSuspect
+from app.pools.tenant_state import TenantState
 
 _SETTLE_DEADLINE = 5.0
 
@@ -26,14 +26,14 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closure:
+class DrainResult:
     """What closing a pool did: connections closed, and those cut with a lease on them."""
 
     closed: int
     cut: int
 
 
-class TenantPool(LendingPool):
+class Pool(LendingPool):
     """A pool of one tenant, or of all shared tenants of a server.
 
     Attributes:
@@ -43,7 +43,7 @@ class TenantPool(LendingPool):
 
     idle_seconds: float | None = None
 
-    def foresee(self, connection: PooledConnection) -> str:
+    def prefetch_for_next(self, connection: PooledConnection) -> str:
         """What *connection*, about to come back, may begin its next lease with; empty if nothing.
 
         A guess, which binds nobody: who is next is decided when it is back.
@@ -63,15 +63,15 @@ class TenantPool(LendingPool):
         """Begin to work, and to open the first connections."""
         self.server.attach(self)
         self._opened_at = monotonic()
-        self.recorder.pool_created(self._opened_at)
+        self.recorder.pool_opened(self._opened_at)
         self.state = PoolState.WARMING_UP if self.size.warmup_size else PoolState.READY
-        self.pump()
+        self.dispatch()
 
-    def lent_with(self, pid: int) -> PooledConnection | None:
+    def active_connection(self, pid: int) -> PooledConnection | None:
         """The lent connection whose back-end has this process id."""
-        return next((each for each in self._roster.lent if each.pid == pid), None)
+        return next((each for each in self._roster.leased if each.pid == pid), None)
 
-    async def warmed(self, deadline: float) -> bool:
+    async def wait_until_warm(self, deadline: float) -> bool:
         """Wait up to *deadline* seconds for the first connections; whether they are there."""
         await self._until(lambda: self.state is not PoolState.WARMING_UP, deadline)
         return self._roster.live >= self.size.warmup_size
@@ -79,30 +79,30 @@ class TenantPool(LendingPool):
     def resize(self, size: PoolSize) -> None:
         """Change its size at once; surplus connections close when nobody uses them."""
         self.size = size
-        self._roster.trim(size.max_size)
-        self.pump()
+        self._roster.shrink_to(size.max_size)
+        self.dispatch()
 
     def pause(self) -> None:
         """Lend nothing: callers wait, idle connections close, lent ones when they come back."""
         if not self.is_closing:
             self.state = PoolState.PAUSED
-            self._roster.trim(0)
+            self._roster.shrink_to(0)
 
     def resume(self) -> None:
         """Lend again."""
         if self.state is PoolState.PAUSED:
             self.state = PoolState.READY
-            self.pump()
+            self.dispatch()
 
     def recycle(self) -> int:
         """Replace every connection, lent ones when they come back; how many that will be."""
         count = self._roster.live
         self._roster.epoch += 1
-        self._roster.trim(0)
-        self.pump()
+        self._roster.shrink_to(0)
+        self.dispatch()
         return count
 
-    async def drain(self, deadline: float) -> Closure:
+    async def drain(self, deadline: float) -> DrainResult:
         """Take no new lease, let those that exist end until *deadline* seconds, cut the rest.
 
         Safe to call again and while another call is waiting. The pool is closed afterwards.
@@ -111,28 +111,28 @@ class TenantPool(LendingPool):
         if not self.is_closing:
             self.state = PoolState.DRAINING
         self._fail_waiters(PoolDraining(f"The pool {self.pool_id} is being drained."))
-        self._roster.trim(0)
-        await self._until(lambda: not self._roster.lent, deadline)
-        cut = list(self._roster.lent)
+        self._roster.shrink_to(0)
+        await self._until(lambda: not self._roster.leased, deadline)
+        cut = list(self._roster.leased)
         for connection in cut:
             self._take_back(connection, monotonic())
             self._roster.begin_close(connection, cut=True)
         self.state = PoolState.CLOSED
         self._backoff.stop()
-        self.pump()
+        self.dispatch()
         await self._until(lambda: not self._roster.checking, _SETTLE_DEADLINE)
         await self._roster.settle(_SETTLE_DEADLINE)
-        self.round_trips.stop()
+        self.statement_deadlines.stop()
         self.recorder.pool_closed(self._opened_at)
         self.server.detach(self)
-        return Closure(closed=self.recorder.closed - closed_before, cut=len(cut))
+        return DrainResult(closed=self.recorder.closed - closed_before, cut=len(cut))
 
-    def refuse(self, account: TenantAccount) -> None:
+    def fail_waiters_of(self, account: TenantState) -> None:
         """Fail those who wait on behalf of a tenant that is being deleted."""
         now = monotonic()
-        for waiter in self._waiters.take_out(account):
+        for waiter in self._waiters.remove_tenant(account):
             self._fail(waiter, TenantDeleting(), now)
-        self.pump()
+        self.dispatch()
 
     async def _until(self, holds: Callable[[], bool], deadline: float) -> None:
         try:
@@ -146,7 +146,7 @@ class TenantPool(LendingPool):
     @property
     def is_in_use(self) -> bool:
         """Whether a connection not known to be gone is lent, or being checked."""
-        in_use = self._roster.lent | self._roster.checking
+        in_use = self._roster.leased | self._roster.checking
         return any(connection.is_connected() for connection in in_use)
 
     @property
@@ -154,30 +154,30 @@ class TenantPool(LendingPool):
         """Whether it has an idle connection to test."""
         return bool(self._roster.idle)
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         """Test the idle connection used last; whether there is one, and it answers."""
         try:
-            return await self._roster.answers()
+            return await self._roster.ping()
         finally:
-            self.pump()
+            self.dispatch()
 
     def server_lost(self, error: Unavailable) -> None:
         """The server is gone: nobody is left waiting for it."""
         self._fail_waiters(error)
-        self.pump()
+        self.dispatch()
 
     def server_back(self) -> None:
         """The server's trouble is over: no need to wait for the next attempt."""
         self._backoff.resume()
 
-    def sweep(self, now: float) -> int:
+    def close_expired(self, now: float) -> int:
         """Close idle connections too old or unused for too long at *now*; how many that were."""
         timeout = self.config.idle_timeout
         if self.idle_seconds is not None:
             timeout = min(timeout, self.idle_seconds)
         unused_since = now - timeout
-        closed = self._roster.sweep(now, unused_since=unused_since, keep=self.size.min_size)
-        self.pump()
+        closed = self._roster.close_expired(now, unused_since=unused_since, keep=self.size.min_size)
+        self.dispatch()
         return closed
 
     def has_untested(self, *, not_since: float) -> bool:
@@ -192,10 +192,10 @@ class TenantPool(LendingPool):
         try:
             return await self._roster.check(not_since=not_since)
         finally:
-            self._roster.trim(self.size.max_size if self._works else 0)
-            self.pump()
+            self._roster.shrink_to(self.size.max_size if self._works else 0)
+            self.dispatch()
 
-    def flow(self, now: float) -> PoolFlow:
+    def flow(self, now: float) -> CounterReading:
         """What went through it until *now*, monotonic seconds; cheap, and free for its leases."""
         roster = self._roster
         waits = [now - waiter.since for waiter in self._waiters if not waiter.is_counted]
@@ -203,10 +203,10 @@ class TenantPool(LendingPool):
             now,
             waiting=len(waits),
             waiting_seconds=sum(waits),
-            busy_seconds=sum([now - connection.leased_at for connection in roster.lent]),
+            busy_seconds=sum([now - connection.leased_at for connection in roster.leased]),
             open_seconds=sum(
                 now - connection.opened_at
-                for place in (roster.idle, roster.lent, roster.checking)
+                for place in (roster.idle, roster.leased, roster.checking)
                 for connection in place
             ),
         )
@@ -214,16 +214,16 @@ class TenantPool(LendingPool):
     def count_leak_suspects(self, now: float) -> int:
         """How many leases are held beyond the threshold at *now*."""
         limit = now - self.config.leak_threshold
-        return sum([connection.leased_at < limit for connection in self._roster.lent])
+        return sum([connection.leased_at < limit for connection in self._roster.leased])
 
     def leak_suspects(self, now: float) -> list[LeakSuspect]:
         """Leases held beyond the threshold at *now*, oldest first; each is logged once."""
         limit = now - self.config.leak_threshold
-        held = [connection for connection in self._roster.lent if connection.leased_at < limit]
+        held = [connection for connection in self._roster.leased if connection.leased_at < limit]
         held.sort(key=lambda connection: connection.leased_at)
         for connection in held:
             if not connection.suspected:
                 connection.suspected = True
-                suspect = connection.suspect(now)
+                suspect = connection.leak_suspect(now)
                 _log.warning("suspected leak", pool=self.pool_id, **asdict(suspect))
-        return [connection.suspect(now) for connection in held]
+        return [connection.leak_suspect(now) for connection in held]

@@ -16,7 +16,7 @@ import asyncpg
 from app.domain.errors import TenantLoginFailed
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.driver import Login
-from app.pools.isolation import Isolation
+from app.pools.isolation import IsolationStrategy
 from app.pools.server import Server
 
 
@@ -62,7 +62,7 @@ class PoolLogin:
 class PoolLogins:
     """The logins of all pools that are open, or whose password is being changed."""
 
-    def __init__(self, isolations: Mapping[PoolStrategy, Isolation]) -> None:
+    def __init__(self, isolations: Mapping[PoolStrategy, IsolationStrategy]) -> None:
         """Derive each as its strategy says."""
         self._isolations = isolations
         self._logins: WeakValueDictionary[str, PoolLogin] = WeakValueDictionary()

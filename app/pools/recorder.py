@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from app.domain.flow import PoolFlow
+from app.domain.counters import CounterReading
 from app.domain.histogram import Histogram, RollingHistogram
 from app.domain.pool import Percentiles, PoolMetrics, PoolStats
 from app.pools.durations import Durations
@@ -60,46 +60,46 @@ class Recorder:
         self.total_connect = 0.0
         self._last_activity: float | None = None
         self._since = 0.0
-        self._wait = RollingHistogram(window, ended=ended.wait if ended else None)
-        self._hold = RollingHistogram(window, ended=ended.hold if ended else None)
-        self._connect = RollingHistogram(window, ended=ended.connect if ended else None)
+        self._wait = RollingHistogram(window, flush_to=ended.wait if ended else None)
+        self._hold = RollingHistogram(window, flush_to=ended.hold if ended else None)
+        self._connect = RollingHistogram(window, flush_to=ended.connect if ended else None)
 
-    def pool_created(self, since: float) -> None:
+    def pool_opened(self, since: float) -> None:
         """Note the wall-clock time at which a pool was (last) created; its flow begins.
 
         *since* is the same moment in monotonic seconds.
         """
         self.created_at = datetime.now(UTC)
         self._since = since
-        self._wait.begin_sum()
-        self._hold.begin_sum()
+        self._wait.start_total()
+        self._hold.start_total()
 
     def pool_closed(self, since: float) -> None:
         """Forget what only the flow of the pool created then needs, unless there is a new one."""
         if self._since == since:
-            self._wait.end_sum()
-            self._hold.end_sum()
+            self._wait.stop_total()
+            self._hold.stop_total()
 
-    def lease_begun(self, wait: float, now: float) -> None:
+    def record_acquire(self, wait: float, now: float) -> None:
         """A caller got a connection after *wait* seconds."""
         self.acquired += 1
         self.total_wait += wait
         self._wait.record(wait, now)
         self._last_activity = now
 
-    def lease_ended(self, hold: float, now: float) -> None:
+    def record_release(self, hold: float, now: float) -> None:
         """A caller gave a connection back after *hold* seconds."""
         self.released += 1
         self.total_hold += hold
         self._hold.record(hold, now)
         self._last_activity = now
 
-    def gave_up(self, wait: float) -> None:
+    def record_abandoned(self, wait: float) -> None:
         """A caller waited *wait* seconds in vain."""
         self.abandoned += 1
         self.vain_wait += wait
 
-    def connected(self, took: float, now: float) -> None:
+    def record_connect(self, took: float, now: float) -> None:
         """A connection was opened in *took* seconds."""
         self.opened += 1
         self.total_connect += took
@@ -121,26 +121,26 @@ class Recorder:
             + self.health_check_failures
         )
 
-    def add_unended_to(self, durations: Durations) -> None:
+    def add_unflushed_to(self, durations: Durations) -> None:
         """Add what was measured lately, and is not in `ended` yet."""
-        self._wait.add_unended_to(durations.wait)
-        self._hold.add_unended_to(durations.hold)
-        self._connect.add_unended_to(durations.connect)
+        self._wait.add_unflushed_to(durations.wait)
+        self._hold.add_unflushed_to(durations.hold)
+        self._connect.add_unflushed_to(durations.connect)
 
-    def end(self) -> None:
+    def flush(self) -> None:
         """Leave nothing that is not in `ended`: no more will be measured."""
-        self._wait.end()
-        self._hold.end()
-        self._connect.end()
+        self._wait.flush()
+        self._hold.flush()
+        self._connect.flush()
 
-    def was_used(self, since: float) -> bool:
+    def used_since(self, since: float) -> bool:
         """Whether a lease began or ended after the monotonic time *since*."""
         return self._last_activity is not None and self._last_activity > since
 
     def late_share(self, patience: float, now: float) -> float:
         """Share (0..1) of those who waited longer than *patience* seconds, in the window."""
         wait = self._wait.merged(now)
-        return wait.count_above(patience) / max(1, wait.total)
+        return wait.count_above(patience) / max(1, wait.count)
 
     def flow(
         self,
@@ -150,9 +150,9 @@ class Recorder:
         waiting_seconds: float,
         busy_seconds: float,
         open_seconds: float,
-    ) -> PoolFlow:
+    ) -> CounterReading:
         """What went through the pool until *now*; the rest is what has not ended yet."""
-        return PoolFlow(
+        return CounterReading(
             at=now,
             since=self._since,
             waiting=waiting,
@@ -167,8 +167,8 @@ class Recorder:
             busy_seconds=self.total_hold + busy_seconds,
             waiting_seconds=self.total_wait + self.vain_wait + waiting_seconds,
             open_seconds=self.total_open + open_seconds,
-            wait=self._wait.summed(),
-            hold=self._hold.summed(),
+            wait=self._wait.total(),
+            hold=self._hold.total(),
         )
 
     def stats(self, metrics: PoolMetrics, now: float) -> PoolStats:

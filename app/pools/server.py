@@ -33,14 +33,14 @@ from app.domain.errors import (
 )
 from app.pools import driver
 from app.pools.budget import ConnectionBudget
+from app.pools.connect_limiter import ConnectLimiter
 from app.pools.driver import Login
-from app.pools.gate import ConnectGate
-from app.pools.lag import LoopLag
-from app.pools.late_logins import LateLogins
+from app.pools.event_loop_lag import EventLoopLag
+from app.pools.liveness import any_still_work
+from app.pools.orphaned_backends import OrphanedBackends, terminate_backend
 from app.pools.server_limits import ServerLimits
-from app.pools.server_pool import ServerPool
-from app.pools.unended import UnendedBackends, end_backend
-from app.pools.witnesses import still_work
+from app.pools.server_pool import AttachedPool
+from app.pools.stalled_logins import StalledLogins
 
 # One for provisioning and the like, one for asking how the server is, and one that stays open.
 ADMIN_CONNECTIONS = 3
@@ -84,7 +84,7 @@ class Server:
         kept_free: int,
         fixed_budget: int | None = None,
         connect_timeout: float = 5.0,
-        lag: LoopLag | None = None,
+        lag: EventLoopLag | None = None,
         cores: int | None = None,
     ) -> None:
         """Describe a server; nothing is opened before `start`.
@@ -109,16 +109,16 @@ class Server:
         self._kept_free = kept_free
         self._fixed_budget = fixed_budget
         self._connect_timeout = connect_timeout
-        self._connect_gate = ConnectGate(max_connecting)
+        self._connect_gate = ConnectLimiter(max_connecting)
         self._admin_gate = asyncio.Semaphore(1)
         self._contact_gate = asyncio.Lock()
         self._judging = asyncio.Lock()
-        self._pools: set[ServerPool] = set()
-        self._unended = UnendedBackends()
-        self._late = LateLogins(self._settle_limit)
+        self._pools: set[AttachedPool] = set()
+        self._unended = OrphanedBackends()
+        self._late = StalledLogins(self._settle_limit)
         self._probe: asyncio.Task[None] | None = None
         self._doubt: asyncio.Task[None] | None = None
-        self.lag = lag or LoopLag()
+        self.lag = lag or EventLoopLag()
         self.cores = cores
         self._closed = False
         # Whether the latest attempt to open a connection for a pool succeeded.
@@ -143,7 +143,7 @@ class Server:
         try:
             await self._contact()
         except Unavailable as error:
-            self.lost(error)
+            self.mark_lost(error)
 
     async def close(self) -> None:
         """Stop probing, for good. Pools are closed by whoever opened them."""
@@ -154,11 +154,11 @@ class Server:
         await asyncio.gather(*tasks, self._late.close(), return_exceptions=True)
         self._probe = self._doubt = None
 
-    def attach(self, pool: ServerPool) -> None:
+    def attach(self, pool: AttachedPool) -> None:
         """Tell *pool* when the server is lost and when it is back."""
         self._pools.add(pool)
 
-    def detach(self, pool: ServerPool) -> None:
+    def detach(self, pool: AttachedPool) -> None:
         """Forget a closed pool."""
         self._pools.discard(pool)
         self.budget.forget(pool)
@@ -174,7 +174,7 @@ class Server:
             ConnectFailed: this machine cannot connect, or the login does not come to its end.
             TenantLoginFailed: it refuses this role, password or database.
         """
-        async with self._connect_gate.passing(first=first):
+        async with self._connect_gate.slot(first=first):
             if not self.is_available:
                 raise ServerUnavailable(self.unavailable_detail)
             try:
@@ -193,7 +193,7 @@ class Server:
             if self._was_starved(error, began):
                 raise _StarvedAttempt(error.detail) from error
             self._opens = False
-            self.doubt()
+            self.recheck()
             raise
         self._opens = True
         self._settle_sharing()
@@ -223,18 +223,18 @@ class Server:
         try:
             connection = await self._open_admin(into)
             try:
-                with driver.translated_administration():
+                with driver.translate_admin_errors():
                     yield connection
             finally:
                 await _close(connection)
         finally:
             self._admin_gate.release()
 
-    async def open_standing(self) -> asyncpg.Connection:
+    async def open_persistent_admin(self) -> asyncpg.Connection:
         """The one admin connection that may stay open, see `admin`; the caller closes it."""
         return await self._open_admin(None)
 
-    async def until_gone(self, pid: int, user: str) -> None:
+    async def wait_backend_gone(self, pid: int, user: str) -> None:
         """Wait until the back-end *pid* of *user*, whose connection broke off, has ended.
 
         Ends it if it has not noticed. One that cannot be seen to end counts against the budget
@@ -242,18 +242,18 @@ class Server:
         """
         try:
             async with asyncio.timeout(_GONE_DEADLINE), self.admin() as connection:
-                await end_backend(connection, pid, user)
+                await terminate_backend(connection, pid, user)
         except (PoolkeeperError, TimeoutError):
-            self.count_unended(pid, user)
+            self.count_orphan(pid, user)
 
-    def count_unended(self, pid: int, user: str) -> None:
+    def count_orphan(self, pid: int, user: str) -> None:
         """Count the back-end *pid* of *user* against the budget until it is seen to have ended."""
         self._unended.add(pid, user)
         self._settle_limit()
-        self.doubt()
+        self.recheck()
         _log.info("back-end not seen to end", server=self.name, pid=pid)
 
-    def lost(self, error: Unavailable) -> None:
+    def mark_lost(self, error: Unavailable) -> None:
         """The server cannot be reached: tell its pools, and probe until it is back."""
         self.last_error = error.detail
         if self._probe is not None or self._closed:
@@ -265,7 +265,7 @@ class Server:
         for pool in list(self._pools):
             pool.server_lost(ServerUnavailable(self.unavailable_detail))
 
-    def doubt(self) -> None:
+    def recheck(self) -> None:
         """Something looks as if the server were not what it was: ask it, in the background."""
         if self._doubt is None and not self._closed:
             self._doubt = asyncio.create_task(self._resolve_doubt(), name=f"{self.name}: doubt")
@@ -292,7 +292,7 @@ class Server:
             except ServerFull as error:
                 self._strained(error)
             except Unavailable as error:
-                works = await still_work(
+                works = await any_still_work(
                     self._pools, error, since=began, within=self._connect_timeout
                 )
                 if self._was_starved(error, began):
@@ -300,7 +300,7 @@ class Server:
                 if works:
                     self._strained(error)
                 else:
-                    self.lost(error)
+                    self.mark_lost(error)
 
     def _strained(self, error: Unavailable) -> None:
         """Nothing can be opened, and what is open works."""
@@ -316,7 +316,7 @@ class Server:
     def _was_starved(self, error: Unavailable, began: float) -> bool:
         """Whether an attempt ran out of time because our own loop did not run."""
         timed_out = isinstance(error.__cause__, TimeoutError)
-        return timed_out and self.lag.since(began) > self._connect_timeout * _STARVED_SHARE
+        return timed_out and self.lag.worst_since(began) > self._connect_timeout * _STARVED_SHARE
 
     async def _probe_until_back(self) -> None:
         backoff = _FIRST_BACKOFF
@@ -332,7 +332,7 @@ class Server:
             else:
                 self._probe = None
                 if self._unended:
-                    self.doubt()
+                    self.recheck()
                 return
 
     async def _contact(self) -> None:
@@ -345,9 +345,9 @@ class Server:
             connection = await self._open_admin(None)
             try:
                 async with asyncio.timeout(self._connect_timeout):
-                    with driver.translated():
+                    with driver.translate_connect_errors():
                         limits = await ServerLimits.read(connection)
-                        await self._unended.end(connection)
+                        await self._unended.terminate(connection)
             except TimeoutError as error:
                 raise ServerUnavailable("The server does not answer.") from error
             finally:
@@ -375,7 +375,7 @@ class Server:
         admin = self.admin_login
         login = replace(admin, settings={**admin.settings, **_ADMIN_SETTINGS}, direct=True)
         try:
-            return await self._log_in(login.into(into or admin.database))
+            return await self._log_in(login.for_database(into or admin.database))
         except TenantLoginFailed as error:
             raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from app.pools.foreign_text import as_bytes, begins, bytes_of
+from app.pools.raw_text import as_bytea, starts_with, unquote
 
 _QUERY = f"""
 select current_setting('server_version') as version,
@@ -15,10 +15,10 @@ select current_setting('server_version') as version,
            + coalesce(current_setting('reserved_connections', true)::int, 0) as reserved,
        current_setting('default_transaction_read_only')::bool as read_only,
        (select rolsuper from pg_roles where rolname = current_user) as superuser,
-       (select {as_bytes("setting")}
+       (select {as_bytea("setting")}
         from pg_db_role_setting, pg_database, unnest(setconfig) as setting
         where setrole = 0 and setdatabase = pg_database.oid and datname = current_database()
-            and {begins("setting", "search_path=")}) as search_path
+            and {starts_with("setting", "search_path=")}) as search_path
 """  # noqa: S608 - expressions of ours
 
 
@@ -52,6 +52,6 @@ class ServerLimits:
 def _path(setting: bytes | None) -> str | None:
     """The search_path of a setting; None if it was written in another encoding than UTF-8."""
     try:
-        return bytes_of(setting).decode().removeprefix("search_path=") if setting else None
+        return unquote(setting).decode().removeprefix("search_path=") if setting else None
     except UnicodeDecodeError:
         return None

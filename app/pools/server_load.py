@@ -42,7 +42,7 @@ where backend_type = 'client backend' and pid <> pg_backend_pid()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class ActivitySample:
     at: float
     active: int
     running: int
@@ -59,7 +59,9 @@ class ServerLoads:
     def __init__(self, servers: Mapping[str, Server]) -> None:
         """Look at *servers*, those of them whose connections are used."""
         self._servers = servers
-        self._looks: dict[str, deque[_Look]] = {name: deque(maxlen=_REMEMBERED) for name in servers}
+        self._looks: dict[str, deque[ActivitySample]] = {
+            name: deque(maxlen=_REMEMBERED) for name in servers
+        }
 
     def of(self, server: str) -> ServerLoad | None:
         """What a server did in the last half minute at most; None when nobody could look."""
@@ -83,7 +85,7 @@ class ServerLoads:
             samples=len(looks),
         )
 
-    async def look(self) -> None:
+    async def sample(self) -> None:
         """Look at every server once, all at a time; none of them holds up another for long."""
         await asyncio.gather(*(self._look_at(server) for server in self._servers.values()))
 
@@ -97,4 +99,4 @@ class ServerLoads:
             return
         found: dict[str, int] = dict(row or {})
         if found and not found.pop("hidden"):
-            self._looks[server.name].append(_Look(at=monotonic(), **found))
+            self._looks[server.name].append(ActivitySample(at=monotonic(), **found))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Protocol
 
 from app.domain.errors import Unavailable
-from app.pools.budget import Claimant
+from app.pools.budget import BudgetClient
 
 
-class ServerPool(Claimant, Protocol):
+class AttachedPool(BudgetClient, Protocol):
     """What a server needs to know of its pools."""
 
-    answered_at: float
+    last_answer_at: float
     """When a lease last came back clean, in monotonic seconds."""
 
     @property
@@ -22,7 +22,7 @@ class ServerPool(Claimant, Protocol):
     def has_idle(self) -> bool:
         """Whether it has an idle connection to test."""
 
-    async def answers(self) -> bool:
+    async def ping(self) -> bool:
         """Test the idle connection used last; whether there is one, and it answers."""
 
     def server_lost(self, error: Unavailable) -> None:

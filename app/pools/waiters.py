@@ -14,7 +14,7 @@ from heapq import heapify, heappop, heapreplace
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from app.pools.account import TenantAccount
+from app.pools.tenant_state import TenantState
 
 if TYPE_CHECKING:
     from app.pools.connection import PooledConnection
@@ -36,7 +36,7 @@ class Waiter:
 
     def __init__(
         self,
-        account: TenantAccount,
+        account: TenantState,
         future: asyncio.Future[PooledConnection],
         *,
         since: float,
@@ -79,7 +79,7 @@ class WaitQueue:
 
     def __init__(self, *, on_overdue: Callable[[Waiter], None]) -> None:
         """Nobody waits. Who still does at the deadline is handed to *on_overdue*, to be failed."""
-        self._queues: dict[TenantAccount, deque[Waiter]] = {}
+        self._queues: dict[TenantState, deque[Waiter]] = {}
         self.count = 0
         self._on_overdue = on_overdue
         self._timer: asyncio.TimerHandle | None = None
@@ -112,14 +112,14 @@ class WaitQueue:
     def _first(self) -> Waiter | None:
         best: Waiter | None = None
         for account, queue in self._queues.items():
-            if not account.may_lease:
+            if not account.can_lease:
                 continue
             head = queue[0]
             if best is None or (account.share, head.since) < (best.account.share, best.since):
                 best = head
         return best
 
-    def foresee(self, leaving: TenantAccount) -> Waiter | None:
+    def foresee(self, leaving: TenantState) -> Waiter | None:
         """Who will probably be next when *leaving* has given a lease back; None if unknown.
 
         Nobody is foreseen twice, so that connections which come back together have one each;
@@ -135,7 +135,7 @@ class WaitQueue:
         best: Waiter | None = None
         least = 0.0
         for account, queue in self._queues.items():
-            if not account.may_lease:
+            if not account.can_lease:
                 continue
             for place, waiter in enumerate(queue):
                 if not (waiter.foreseen or waiter.future.done()):
@@ -153,7 +153,7 @@ class WaitQueue:
         queue.popleft()
         self._taken(waiter, queue)
 
-    def take_out(self, account: TenantAccount) -> list[Waiter]:
+    def remove_tenant(self, account: TenantState) -> list[Waiter]:
         """Take out and return everybody who waits on behalf of *account*."""
         theirs = list(self._queues.pop(account, ()))
         self.count -= len(theirs)
@@ -189,7 +189,7 @@ class WaitQueue:
         order = [
             (account.share, queue[0].since, place, account, 0)
             for place, (account, queue) in enumerate(self._queues.items())
-            if account.may_lease
+            if account.can_lease
         ]
         heapify(order)
         while order:
@@ -205,7 +205,7 @@ class WaitQueue:
                 heappop(order)
         return None
 
-    def _servable(self, account: TenantAccount) -> int:
+    def _servable(self, account: TenantState) -> int:
         waiting, cap = len(self._queues[account]), account.tenant.spec.max_leases
         return waiting if cap is None else max(0, min(waiting, cap - account.leased))
 

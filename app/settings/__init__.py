@@ -4,8 +4,8 @@ Read once, at the door: only `main` and `cli` may import this, and they pass val
 """
 
 from app.settings.endpoint import CatalogSettings, Endpoint, ServerSettings
+from app.settings.errors import SettingsError
 from app.settings.loading import load_settings
-from app.settings.problems import SettingsError
 from app.settings.settings import EMBEDDED_SERVER, Settings
 
 __all__ = [

@@ -13,13 +13,13 @@ import pydantic_settings
 from pydantic import ValidationError
 
 from app.settings.endpoint import Endpoint, ServerSettings
-from app.settings.problems import (
+from app.settings.errors import (
     ENV_DELIMITER,
     ENV_PREFIX,
     SettingsError,
-    both_names,
-    sentences,
+    setting_name,
     unknown_key,
+    validation_messages,
 )
 from app.settings.settings import Settings
 from app.settings.toml import CONFIG_FILE_VARIABLE
@@ -52,11 +52,11 @@ def load_settings(*, to_serve: bool = True) -> Settings:
     try:
         settings = Settings()
     except ValidationError as error:
-        problems += sentences(
+        problems += validation_messages(
             error, tuple(Settings.model_fields), tuple(ServerSettings.model_fields)
         )
     except pydantic_settings.SettingsError:
-        keys = " or ".join(both_names(key) for key in sorted(_NESTED))
+        keys = " or ".join(setting_name(key) for key in sorted(_NESTED))
         problems.append(f"{keys}: Not valid JSON.")
     except SettingsError as error:
         problems.append(str(error))
@@ -93,14 +93,14 @@ def _libpq_variables() -> Iterator[str]:
 
 def _missing_keys(settings: Settings) -> Iterator[str]:
     path = settings.keys_path
-    if settings.must_have_keys and not path.exists():
+    if settings.requires_keys and not path.exists():
         if settings.keys_file is None:
             yield (
-                f"{both_names('host')}: Only a loopback address is allowed without keys;"
+                f"{setting_name('host')}: Only a loopback address is allowed without keys;"
                 f" `poolkeeper keys new` makes one and keeps its hash in {path}."
             )
         else:
-            key = both_names("keys_file")
+            key = setting_name("keys_file")
             yield f"{key}: There is no file {path}; `poolkeeper keys new` makes it."
 
 
@@ -114,8 +114,8 @@ def _unreadable_secrets(settings: Settings) -> Iterator[str]:
         try:
             endpoint.read_password()
         except SettingsError as error:
-            yield f"{both_names(*path, 'password_file')}: {error}"
+            yield f"{setting_name(*path, 'password_file')}: {error}"
     try:
         settings.read_secret_key()
     except SettingsError as error:
-        yield f"{both_names('secret_key_file')}: {error}"
+        yield f"{setting_name('secret_key_file')}: {error}"

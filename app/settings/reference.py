@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from app.settings.endpoint import CatalogSettings, ServerSettings
-from app.settings.problems import ENV_DELIMITER, ENV_PREFIX
+from app.settings.errors import ENV_DELIMITER, ENV_PREFIX
 from app.settings.settings import Settings
 
 _HEAD = """\

@@ -25,7 +25,7 @@ from app.settings.endpoint import (
     is_loopback,
     read_secret,
 )
-from app.settings.problems import ENV_DELIMITER, ENV_PREFIX, SettingsError, both_names
+from app.settings.errors import ENV_DELIMITER, ENV_PREFIX, SettingsError, setting_name
 from app.settings.toml import read_toml
 
 EMBEDDED_SERVER = "local"
@@ -299,17 +299,17 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _has_one_secret_key_at_most(self) -> Self:
         if self.secret_key is not None and self.secret_key_file is not None:
-            key, file = both_names("secret_key"), both_names("secret_key_file")
+            key, file = setting_name("secret_key"), setting_name("secret_key_file")
             raise ValueError(f"Give at most one of {key} and {file}")
         return self
 
     @model_validator(mode="after")
     def _has_a_catalog_with_its_servers(self) -> Self:
         if self.servers and self.catalog is None:
-            raise ValueError(f"{both_names('catalog')}: Required once servers are declared")
+            raise ValueError(f"{setting_name('catalog')}: Required once servers are declared")
         if self.catalog is not None and not self.servers:
             raise ValueError(
-                f"{both_names('catalog')}: Of no use without declared servers;"
+                f"{setting_name('catalog')}: Of no use without declared servers;"
                 " the embedded server has its own"
             )
         return self
@@ -318,7 +318,7 @@ class Settings(BaseSettings):
     def _knows_its_default_server(self) -> Self:
         known = list(self.servers) or [EMBEDDED_SERVER]
         if self.default_server is not None and self.default_server not in known:
-            key = both_names("default_server")
+            key = setting_name("default_server")
             raise ValueError(f"{key}: Not a declared server; there is {', '.join(known)}")
         return self
 
@@ -333,7 +333,7 @@ class Settings(BaseSettings):
         return self.keys_file or self.data_dir / "keys.json"
 
     @property
-    def must_have_keys(self) -> bool:
+    def requires_keys(self) -> bool:
         """Whether to serve nobody rather than without keys: they were asked for, or are needed."""
         return self.keys_file is not None or not self.is_loopback
 

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from app.settings.problems import SettingsError, both_names
+from app.settings.errors import SettingsError, setting_name
 
 CONFIG_FILE_VARIABLE = "POOLKEEPER_CONFIG_FILE"
 DEFAULT_CONFIG_FILE = "poolkeeper.toml"
@@ -45,7 +45,7 @@ def read_toml() -> dict[str, Any]:
 
 def _refuse_secrets(said: dict[str, Any], path: Path) -> None:
     problems = [
-        f"{both_names(*key)}: Secrets are not read from {path};"
+        f"{setting_name(*key)}: Secrets are not read from {path};"
         " use the environment or a secret file."
         for key in _secret_keys(said, ())
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from app.domain.advisor import Action, PoolObservation, PoolSizingRecommendation, ReasonCode
+from app.domain.advisor import PoolObservation, PoolSizingRecommendation, ReasonCode, ScalingAction
 
 _UP_WINDOW = 15.0
 _DOWN_WINDOW = 300.0
@@ -19,25 +19,25 @@ Points = tuple[tuple[float, int], ...]
 """Sizes with their times, oldest first."""
 
 
-class Blind:
+class IgnoresHistograms:
     """Looks at no histogram: a simulation need not fill one for it."""
 
 
-class Static(Blind):
+class StaticRule(IgnoresHistograms):
     """Never anything but the size there is."""
 
     name = "static"
 
-    def fresh(self) -> None:
+    def initial_memory(self) -> None:
         """Nothing to remember."""
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
         """Stay."""
-        return advice(seen, seen.max_size, "The size is fixed."), memory
+        return clamped_advice(seen, seen.max_size, "The size is fixed."), memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recent:
+class UtilizationMemory:
     """What the utilisation rule remembers.
 
     Attributes:
@@ -49,7 +49,7 @@ class Recent:
     sizes: Points = ()
 
 
-class Utilisation(Blind):
+class UtilizationRule(IgnoresHistograms):
     """As the Kubernetes horizontal autoscaler: ceil(size x utilisation / target).
 
     Its defaults: nothing is done within 10 % of the target; up at once, but within 15 seconds
@@ -63,18 +63,18 @@ class Utilisation(Blind):
         """Aim at *target*, the share (0..1) of the size that is leased on average."""
         self._target = target
 
-    def fresh(self) -> Recent:
+    def initial_memory(self) -> UtilizationMemory:
         """Nothing seen."""
-        return Recent()
+        return UtilizationMemory()
 
     def advise(
-        self, memory: Recent, seen: PoolObservation
-    ) -> tuple[PoolSizingRecommendation, Recent]:
+        self, memory: UtilizationMemory, seen: PoolObservation
+    ) -> tuple[PoolSizingRecommendation, UtilizationMemory]:
         """Follow the share of the size that was leased."""
         size = seen.max_size
         ratio = seen.mean_active / size / self._target
         wanted = size if abs(ratio - 1) <= _TOLERANCE else ceil(size * ratio)
-        recent = Recent(
+        recent = UtilizationMemory(
             wanted=(*_since(memory.wanted, seen.at - _DOWN_WINDOW), (seen.at, wanted)),
             sizes=(*_since(memory.sizes, seen.at - _UP_WINDOW), (seen.at, size)),
         )
@@ -84,10 +84,10 @@ class Utilisation(Blind):
         else:
             new_size = min(size, max(past for _, past in recent.wanted))
         reason = f"{seen.mean_active / size:.0%} of {size} leased, target {self._target:.0%}."
-        return advice(seen, new_size, reason), recent
+        return clamped_advice(seen, new_size, reason), recent
 
 
-class Increment:
+class IncrementRule:
     """As FlexyPool's increment strategy: one more for each acquire that was slow or timed out.
 
     It never shrinks. The library grows at once, here it does so at the next tick.
@@ -99,7 +99,7 @@ class Increment:
         """Grow for every wait over *slow* seconds."""
         self._slow = slow
 
-    def fresh(self) -> None:
+    def initial_memory(self) -> None:
         """Nothing to remember."""
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
@@ -107,17 +107,17 @@ class Increment:
         slow = seen.timeouts + sum(
             count for bucket, count in seen.wait.counts.items() if 2 ** (bucket / 8) > self._slow
         )
-        return advice(seen, seen.max_size + slow, f"{slow} acquires were slow."), memory
+        return clamped_advice(seen, seen.max_size + slow, f"{slow} acquires were slow."), memory
 
 
-def advice(seen: PoolObservation, size: int, reason: str) -> PoolSizingRecommendation:
+def clamped_advice(seen: PoolObservation, size: int, reason: str) -> PoolSizingRecommendation:
     """A recommendation of *size*, kept between min_size, 1 and the ceiling."""
     new_size = max(min(size, seen.ceiling), seen.min_size, 1)
-    action, code = Action.STABLE, ReasonCode.SIZE_FITS
+    action, code = ScalingAction.STABLE, ReasonCode.SIZE_FITS
     if new_size > seen.max_size:
-        action, code = Action.SCALE_UP, ReasonCode.DEMAND_ABOVE_SIZE
+        action, code = ScalingAction.SCALE_UP, ReasonCode.DEMAND_ABOVE_SIZE
     elif new_size < seen.max_size:
-        action, code = Action.SCALE_DOWN, ReasonCode.DEMAND_BELOW_SIZE
+        action, code = ScalingAction.SCALE_DOWN, ReasonCode.DEMAND_BELOW_SIZE
     return PoolSizingRecommendation(
         action=action,
         current_size=seen.max_size,

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from functools import cache
 
 from app.domain.advisor import PoolObservation, PoolSizingRecommendation
-from app.domain.advisor.erlang import Load, late_share, least_size
-from app.simulator.baselines import Blind, advice
+from app.domain.advisor.erlang import OfferedLoad, late_share, smallest_size
+from app.simulator.baselines import IgnoresHistograms, clamped_advice
 from app.simulator.knee import Knee
-from app.simulator.workload import Holds
+from app.simulator.workload import HoldTimes
 
 _PATIENCE, _SHARE = 0.05, 0.01
 
 
-class Clairvoyant(Blind):
+class ClairvoyantRule(IgnoresHistograms):
     """A rule for the one pool whose future it was given."""
 
     name = "clairvoyant"
@@ -27,7 +27,7 @@ class Clairvoyant(Blind):
         self,
         rates: Sequence[float],
         bin_seconds: float,
-        holds: Holds,
+        holds: HoldTimes,
         *,
         late: float,
         price: float | None = None,
@@ -52,7 +52,7 @@ class Clairvoyant(Blind):
         self._knee = knee
         self._sized = cache(self._size)
 
-    def fresh(self) -> None:
+    def initial_memory(self) -> None:
         """Nothing to remember."""
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
@@ -64,11 +64,13 @@ class Clairvoyant(Blind):
         most = seen.ceiling
         if self._knee is not None:
             most = min(most, int(self._knee.connections))
-        return advice(seen, self._sized(rate, most), f"{rate:.1f} requests/s are to come."), memory
+        return clamped_advice(
+            seen, self._sized(rate, most), f"{rate:.1f} requests/s are to come."
+        ), memory
 
     def _size(self, rate: float, most: int) -> int:
         if self._price is None:
-            return least_size(self._offered(rate, 1), _PATIENCE, _SHARE, most)
+            return smallest_size(self._offered(rate, 1), _PATIENCE, _SHARE, most)
         # Under a load that no size bears it takes what it may.
         least, best = float("inf"), most if rate else 1
         for size in range(1, most + 1):
@@ -80,7 +82,7 @@ class Clairvoyant(Blind):
                 least, best = cost, size
         return best
 
-    def _offered(self, rate: float, size: int) -> Load:
+    def _offered(self, rate: float, size: int) -> OfferedLoad:
         stretch = 1.0 if self._knee is None else self._knee.stretch(size)
         hold = self._holds.mean * stretch
-        return Load(offered=rate * hold, hold=hold, cv2=self._holds.cv**2)
+        return OfferedLoad(erlangs=rate * hold, hold=hold, cv2=self._holds.cv**2)

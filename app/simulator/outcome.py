@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from app.domain.histogram import Histogram
-from app.simulator.tally import Tally
+from app.simulator.tally import RequestTally
 
 PRICES = (10, 100, 1000)
 """Connection-seconds that one late wait may cost."""
@@ -16,7 +16,7 @@ _NEAR = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class HistoryPoint:
     """One tick, for drawings.
 
     Attributes:
@@ -39,7 +39,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SimulationResult:
     """Everything that was counted.
 
     Attributes:
@@ -84,7 +84,7 @@ class Outcome:
     settling_s: float | None
     tenants_over_target: float
     most_connections: int
-    history: Sequence[Moment] = ()
+    history: Sequence[HistoryPoint] = ()
     regret: Mapping[int, float | None] = field(default_factory=dict, hash=False)
 
     @property
@@ -131,7 +131,7 @@ class Outcome:
         }
 
 
-def regret(outcome: Outcome, clairvoyant: Outcome, price: float) -> float | None:
+def regret(outcome: SimulationResult, clairvoyant: SimulationResult, price: float) -> float | None:
     """How much more *outcome* cost than the *clairvoyant* on the same requests, as a share.
 
     (J - J*) / J*, with J = connection-seconds + price x late requests. J and J* may both be
@@ -141,14 +141,14 @@ def regret(outcome: Outcome, clairvoyant: Outcome, price: float) -> float | None
     return (outcome.cost(price) - least) / least if least else None
 
 
-def p99_wait(tallies: Sequence[Tally]) -> float:
+def p99_wait(tallies: Sequence[RequestTally]) -> float:
     """Seconds that 99 % of all requests waited at most."""
     waits = Histogram()
     immediate = 0
     for tally in tallies:
         waits.merge(tally.waits)
-        immediate += tally.acquired + tally.timeouts - tally.waits.total
-    waited = waits.total
+        immediate += tally.acquired + tally.timeouts - tally.waits.count
+    waited = waits.count
     rank = 0.99 * (immediate + waited) - immediate
     if rank <= 0:
         return 0.0
@@ -156,7 +156,7 @@ def p99_wait(tallies: Sequence[Tally]) -> float:
     return quantile or 0.0
 
 
-def over_target(tallies: Sequence[Tally]) -> float:
+def over_target(tallies: Sequence[RequestTally]) -> float:
     """Share of *tallies* with more than 1 % late."""
     return sum(tally.late_share > _OVER_TARGET for tally in tallies) / max(1, len(tallies))
 

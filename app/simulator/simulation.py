@@ -9,26 +9,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.advisor import Action, PoolSizingRecommendation
+from app.domain.advisor import PoolSizingRecommendation, ScalingAction
 from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.server_advisor import ServerAdvisor
 from app.domain.histogram import Histogram
 from app.domain.pool import MAX_POOL_SIZE
-from app.simulator.baselines import Blind
+from app.simulator.baselines import IgnoresHistograms
 from app.simulator.knee import Knee
 from app.simulator.load import Load, TenantLoad
-from app.simulator.outcome import Moment, Outcome, over_target, p99_wait, settling_seconds
-from app.simulator.pool import PoolRules, SimulatedPool
-from app.simulator.server import SimulatedServer
-from app.simulator.tally import Tally
-from app.simulator.workload import Arrivals, Holds, Workload
+from app.simulator.outcome import (
+    HistoryPoint,
+    SimulationResult,
+    over_target,
+    p99_wait,
+    settling_seconds,
+)
+from app.simulator.simulated_pool import SimulatedPool, SimulatedPoolConfig
+from app.simulator.simulated_server import SimulatedServer
+from app.simulator.tally import RequestTally
+from app.simulator.workload import Arrivals, HoldTimes, Workload
 
 AdvisorOf = Callable[[TenantLoad], ServerAdvisor[Any]]
 """Who advises on a tenant's pool: for every rule but the clairvoyant the same for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class SimulationConfig:
     """Everything but the load and the rule.
 
     Attributes:
@@ -47,11 +53,11 @@ class World:
     seed: int = 1
     tick: float = 5.0
     late: float = 0.1
-    holds: Holds
+    holds: HoldTimes
     arrivals: Arrivals = Arrivals.POISSON
     knee: Knee | None = None
     budget: int = 100
-    pool: PoolRules = field(default_factory=PoolRules)
+    pool: SimulatedPoolConfig = field(default_factory=SimulatedPoolConfig)
     connect: float = 0.01
     max_connecting: int = 4
 
@@ -62,7 +68,7 @@ class Simulation:
     def __init__(
         self,
         load: Load,
-        world: World,
+        world: SimulationConfig,
         advisor_of: AdvisorOf,
         *,
         held: int | None = None,
@@ -99,17 +105,17 @@ class Simulation:
             knee=world.knee,
         )
         self._workload = Workload(load, world.holds, world.arrivals, world.seed)
-        self._tallies = [Tally(world.late) for _ in load.tenants]
+        self._tallies = [RequestTally(world.late) for _ in load.tenants]
         self._watches = [
-            _Watch(pool, world, is_blind=isinstance(advisor.rule, Blind))
+            _Watch(pool, world, is_blind=isinstance(advisor.rule, IgnoresHistograms))
             for pool, advisor in zip(self._pools, self._advisor_of.values(), strict=True)
         ]
         self._active_seconds = 0.0
         self._most = 0
         self._sizes: list[tuple[float, int]] = []
-        self._history: list[Moment] | None = [] if keep_history else None
+        self._history: list[HistoryPoint] | None = [] if keep_history else None
 
-    def run(self, rule: str) -> Outcome:
+    def run(self, rule: str) -> SimulationResult:
         """Simulate the whole load, and say what came of it under the name *rule*."""
         now, tick, count = 0.0, self._world.tick, 0
         while now < self._load.seconds:
@@ -129,18 +135,18 @@ class Simulation:
             tally, watch = self._tallies[place], self._watches[place]
             tally.add(self._pools[place], seconds, self._world.pool.acquire_timeout)
             seen = watch.look(self._server.now, seconds, held[place])
-            self._advisor_of[name].judge(name, seen)
+            self._advisor_of[name].evaluate(name, seen)
             active += seen.mean_active
             open_ += seen.mean_open
         self._active_seconds += active * seconds
         for advisor in dict.fromkeys(self._advisor_of.values()):
-            for name, advice in advisor.settle(self._world.budget):
+            for name, advice in advisor.allocate(self._world.budget):
                 self._obey(self._tenants[name], advice)
         self._most = max(self._most, self._server.used)
         size = sum(pool.max_size for pool in self._pools)
         self._sizes.append((self._server.now, size))
         if self._history is not None:
-            moment = Moment(
+            moment = HistoryPoint(
                 at=self._server.now,
                 max_size=size,
                 open=open_,
@@ -157,20 +163,20 @@ class Simulation:
         pool.idle_seconds = advice.idle_seconds
         before = pool.max_size
         size = max(min(advice.new_size, self._world.budget, MAX_POOL_SIZE), pool.min_size, 1)
-        grows = advice.action is Action.SCALE_UP and size > before
-        shrinks = advice.action is Action.SCALE_DOWN and size < before
+        grows = advice.action is ScalingAction.SCALE_UP and size > before
+        shrinks = advice.action is ScalingAction.SCALE_DOWN and size < before
         if grows or shrinks:
             self._server.resize(pool, size)
             self._tallies[place].resized(before, size)
 
-    def _outcome(self, rule: str) -> Outcome:
+    def _outcome(self, rule: str) -> SimulationResult:
         tallies, pools, seconds = self._tallies, self._pools, self._load.seconds
         quiet = [
             tally
             for tally, tenant in zip(tallies, self._load.tenants, strict=True)
             if not tenant.is_noisy
         ]
-        return Outcome(
+        return SimulationResult(
             rule=rule,
             seconds=seconds,
             leases=sum(tally.arrivals for tally in tallies),
@@ -198,7 +204,7 @@ class Simulation:
 class _Watch:
     """What was known of a pool at the last tick, to tell what happened since."""
 
-    def __init__(self, pool: SimulatedPool, world: World, *, is_blind: bool) -> None:
+    def __init__(self, pool: SimulatedPool, world: SimulationConfig, *, is_blind: bool) -> None:
         self._pool = pool
         self._is_blind = is_blind
         self._world = world

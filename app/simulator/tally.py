@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from app.domain.histogram import Histogram
-from app.simulator.pool import SimulatedPool
+from app.simulator.simulated_pool import SimulatedPool
 
 
-class Tally:
+class RequestTally:
     """Counts of a whole simulation; the pool itself counts only from tick to tick."""
 
     __slots__ = (

@@ -40,7 +40,7 @@ class Arrivals(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holds:
+class HoldTimes:
     """Lognormal hold times.
 
     Attributes:
@@ -68,7 +68,7 @@ class Holds:
 class Workload:
     """The requests of all tenants, a tick at a time and in order."""
 
-    def __init__(self, load: Load, holds: Holds, arrivals: Arrivals, seed: int) -> None:
+    def __init__(self, load: Load, holds: HoldTimes, arrivals: Arrivals, seed: int) -> None:
         """Draw the requests of *load*; the same ones for the same arguments."""
         table = holds.table()
         self._streams = [

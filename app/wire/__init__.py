@@ -3,22 +3,22 @@
 Knows addresses and logins as plain values; must not know whose they are, nor why.
 """
 
-from app.wire.addresses import Address, Resolver
-from app.wire.connect import SYSTEM, Leave, Tls, connect
+from app.wire.connect import SYSTEM_RESOLVER, OnAbandonedLogin, Tls, connect
 from app.wire.direct import connect_directly
-from app.wire.errors import ConnectError, LocalFailure, NoAnswer, Refused, Unfinished
+from app.wire.errors import ConnectError, ConnectTimeout, LocalFailure, LoginTimeout, ServerRejected
+from app.wire.resolver import Address, Resolver
 
 __all__ = [
-    "SYSTEM",
+    "SYSTEM_RESOLVER",
     "Address",
     "ConnectError",
-    "Leave",
+    "ConnectTimeout",
     "LocalFailure",
-    "NoAnswer",
-    "Refused",
+    "LoginTimeout",
+    "OnAbandonedLogin",
     "Resolver",
+    "ServerRejected",
     "Tls",
-    "Unfinished",
     "connect",
     "connect_directly",
 ]

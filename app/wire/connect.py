@@ -19,17 +19,23 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.protocol import Protocol
 
-from app.wire.addresses import Address, Resolver
 from app.wire.connection import WireConnection
-from app.wire.errors import NoAnswer, Refused, Standby, Unfinished, local_failure
-from app.wire.handshake import Handshake, Violation
-from app.wire.race import first_success, hang_up
+from app.wire.errors import (
+    ConnectTimeout,
+    LoginTimeout,
+    ServerIsStandby,
+    ServerRejected,
+    local_failure,
+)
+from app.wire.handshake import Handshake, ProtocolViolation
+from app.wire.happy_eyeballs import abandon, first_success
+from app.wire.resolver import Address, Resolver
 
 Tls = ssl.SSLContext | Literal[False]
-Leave = Callable[[asyncio.Task[asyncpg.Connection]], None]
+OnAbandonedLogin = Callable[[asyncio.Task[asyncpg.Connection]], None]
 
 # Of the process: a name has one look-up at a time.
-SYSTEM = Resolver()
+SYSTEM_RESOLVER = Resolver()
 
 # What asyncpg raises when it reads what nobody should have sent.
 _UNREADABLE = (BufferError, LookupError, UnicodeDecodeError)
@@ -47,8 +53,8 @@ async def connect(
     settings: Mapping[str, str],
     primary: bool = False,
     command_timeout: float | None = None,
-    resolver: Resolver = SYSTEM,
-    leave: Leave | None = None,
+    resolver: Resolver = SYSTEM_RESOLVER,
+    on_abandoned: OnAbandonedLogin | None = None,
 ) -> asyncpg.Connection:
     """Log in within *timeout* seconds.
 
@@ -64,8 +70,8 @@ async def connect(
         primary: whether a standby, which takes no writes, is refused.
         command_timeout: default for every statement, in seconds.
         resolver: finds the addresses of *host*; the first that a login succeeds at is taken.
-        leave: gets each login that is given up, in time or before, while the server may work on
-            it yet; whoever gets it ends it. Without it, it is hung up.
+        on_abandoned: gets each login that is given up while the server may still work on
+            it; the receiver ends it. Without it, it is hung up.
 
     Raises:
         Refused: the server is not who it should be, or misbehaves.
@@ -97,21 +103,21 @@ async def connect(
         "server_settings": dict(settings),
     }
     logins = [
-        _Login(_Watch(loop, way, is_verified=bool(way) and _is_verified(tls)), arguments)
+        _Login(_GuardedLoop(loop, way, is_verified=bool(way) and _is_verified(tls)), arguments)
         for way in ways
     ]
 
     def give_up(task: asyncio.Task[asyncpg.Connection], login: _Login) -> None:
-        if leave is not None and login.is_connected:
-            leave(task)
+        if on_abandoned is not None and login.is_connected:
+            on_abandoned(task)
         else:
-            hang_up(task)
+            abandon(task)
 
     connection, winner = await first_success(
         logins,
         timeout=deadline - loop.time(),
-        late=lambda running: _late(running, timeout),
-        leave=give_up,
+        timeout_error=lambda running: _late(running, timeout),
+        on_abandoned=give_up,
     )
     if winner.address is not None:
         resolver.prefer(host, port, winner.address)
@@ -123,28 +129,28 @@ async def _addresses(resolver: Resolver, host: str, port: int, timeout: float) -
         async with asyncio.timeout(timeout):
             return await resolver.addresses(host, port)
     except TimeoutError as error:
-        raise Unfinished(f"The host name was not resolved within {timeout:.3g} s.") from error
+        raise LoginTimeout(f"The host name was not resolved within {timeout:.3g} s.") from error
     except (OSError, MemoryError) as error:
         raise local_failure(error) or error from error
 
 
-def _late(logins: Iterable[_Login], timeout: float) -> NoAnswer | Unfinished:
+def _late(logins: Iterable[_Login], timeout: float) -> ConnectTimeout | LoginTimeout:
     """What it means that *logins* are not done after *timeout* seconds."""
     logins = list(logins)
-    if any(login.is_answered for login in logins):
-        return Unfinished(
+    if any(login.has_answered for login in logins):
+        return LoginTimeout(
             f"Postgres answered and did not finish the login within {timeout:.3g} s;"
             " the database may be locked, as while it is copied."
         )
     if any(login.is_connected for login in logins):
-        return NoAnswer(f"The server did not answer the login within {timeout:.3g} s.")
-    return NoAnswer(f"No connection to the server within {timeout:.3g} s.")
+        return ConnectTimeout(f"The server did not answer the login within {timeout:.3g} s.")
+    return ConnectTimeout(f"No connection to the server within {timeout:.3g} s.")
 
 
 class _Login:
     """A login at one address of the server."""
 
-    def __init__(self, watch: _Watch, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, watch: _GuardedLoop, arguments: Mapping[str, Any]) -> None:
         self._watch = watch
         self._arguments = arguments
 
@@ -157,9 +163,9 @@ class _Login:
         return self._watch.handshake is not None
 
     @property
-    def is_answered(self) -> bool:
+    def has_answered(self) -> bool:
         watch = self._watch
-        return watch.speaks_tls or (watch.handshake is not None and watch.handshake.is_answered)
+        return watch.speaks_tls or (watch.handshake is not None and watch.handshake.has_answered)
 
     async def run(self) -> asyncpg.Connection:
         watch = self._watch
@@ -171,22 +177,22 @@ class _Login:
             )
         except ssl.SSLCertVerificationError as error:
             reason = error.verify_message.rstrip(".")
-            raise Refused(f"The server's certificate is not accepted: {reason}.") from error
+            raise ServerRejected(f"The server's certificate is not accepted: {reason}.") from error
         except ssl.SSLError as error:
-            raise Refused("The server and we do not agree on TLS.") from error
+            raise ServerRejected("The server and we do not agree on TLS.") from error
         except (OSError, MemoryError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             if watch.violation is not None:
-                raise Refused(str(watch.violation)) from watch.violation
+                raise ServerRejected(str(watch.violation)) from watch.violation
             if (ours := local_failure(error)) is not None:
                 raise ours from error
             # asyncpg raises no subclass where the answer to our wish for TLS was not yes.
             if self._arguments["ssl"] and type(error) is ConnectionError:
-                raise Refused("The server does not offer TLS.") from error
+                raise ServerRejected("The server does not offer TLS.") from error
             raise
         except asyncpg.TargetServerAttributeNotMatched as error:
-            raise Standby("The server is a standby and takes no writes.") from error
+            raise ServerIsStandby("The server is a standby and takes no writes.") from error
         except _UNREADABLE as error:
-            raise Refused("The server's answer cannot be read.") from error
+            raise ServerRejected("The server's answer cannot be read.") from error
 
 
 def _is_verified(tls: Tls) -> bool:
@@ -205,7 +211,7 @@ def _is_here(peer: object) -> bool:
 class _Guard(asyncio.Protocol):
     """Stands between the transport and asyncpg until the login is done."""
 
-    def __init__(self, inner: Protocol, watch: _Watch) -> None:
+    def __init__(self, inner: Protocol, watch: _GuardedLoop) -> None:
         self._inner = inner
         self._watch = watch
         self._handshake: Handshake | None = None
@@ -218,7 +224,7 @@ class _Guard(asyncio.Protocol):
     def stand_before(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         is_here = _is_here(transport.get_extra_info("peername"))
-        self._handshake = Handshake(is_verified=self._watch.is_verified, is_here=is_here)
+        self._handshake = Handshake(is_verified=self._watch.is_verified, is_local=is_here)
         self._watch.handshake = self._handshake
         transport.set_protocol(self)
 
@@ -227,7 +233,7 @@ class _Guard(asyncio.Protocol):
             return
         try:
             passed = self._handshake.feed(data)
-        except Violation as violation:
+        except ProtocolViolation as violation:
             self._watch.violation = violation
             self._transport.abort()
             return
@@ -249,7 +255,7 @@ class _Guard(asyncio.Protocol):
         self._inner.resume_writing()
 
 
-class _Watch:
+class _GuardedLoop:
     """The event loop as asyncpg sees it while it connects: it knows one address, and guards it."""
 
     def __init__(
@@ -259,7 +265,7 @@ class _Watch:
         self.address = address
         self.speaks_tls = False
         self.is_verified = is_verified
-        self.violation: Violation | None = None
+        self.violation: ProtocolViolation | None = None
         self.handshake: Handshake | None = None
 
     def __getattr__(self, name: str) -> object:

@@ -22,7 +22,7 @@ from asyncpg.protocol import Protocol as Wire
 _CANCEL_DEADLINE = 5.0
 
 
-class Way(Protocol):
+class PinnedLoop(Protocol):
     """An event loop that connects to one address only, whatever it is asked."""
 
     loop: asyncio.AbstractEventLoop
@@ -35,18 +35,20 @@ class WireConnection(asyncpg.Connection):
         retyped: the types whose codecs somebody asked to change: name and schema, by oid.
     """
 
-    __slots__ = ("_way", "retyped")
+    __slots__ = ("_way", "custom_codecs")
 
-    def __init__(self, protocol: Wire, transport: asyncio.Transport, way: Way, *rest: Any) -> None:
+    def __init__(
+        self, protocol: Wire, transport: asyncio.Transport, way: PinnedLoop, *rest: Any
+    ) -> None:
         """Remember the *way* it was opened on."""
         super().__init__(protocol, transport, way.loop, *rest)
         self._way = way
-        self.retyped: dict[int, tuple[str, str]] = {}
+        self.custom_codecs: dict[int, tuple[str, str]] = {}
 
     async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:
         # Every way to change a codec begins with this, and nothing else does.
         found: asyncpg.Record = await super()._introspect_type(typename, schema)
-        self.retyped[found["oid"]] = (typename, schema)
+        self.custom_codecs[found["oid"]] = (typename, schema)
         return found
 
     async def _cancel(

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from app.wire.connect import connect
-from app.wire.errors import Refused
+from app.wire.errors import ServerRejected
 
 _MARK = "poolkeeper.session"
 _LOOK = f"select pg_backend_pid() as pid, current_setting('{_MARK}', true) as mark"
@@ -40,7 +40,7 @@ async def connect_directly(
     try:
         connection = await connect(settings={**settings, _MARK: mark}, timeout=timeout, **how)
     except asyncpg.ProtocolViolationError as error:
-        raise Refused(
+        raise ServerRejected(
             "The server does not take the settings that each of our connections needs. If it is a "
             "pooler such as PgBouncer, give the address of the Postgres server behind it."
         ) from error
@@ -50,10 +50,10 @@ async def connect_directly(
             row = await connection.fetchrow(_LOOK)
         is_direct = row is not None and tuple(row) == (connection.get_server_pid(), mark)
     except _SAYS_POOLER as error:
-        raise Refused(_POOLER) from error
+        raise ServerRejected(_POOLER) from error
     finally:
         if not is_direct:
             connection.terminate()
     if not is_direct:
-        raise Refused(_POOLER)
+        raise ServerRejected(_POOLER)
     return connection

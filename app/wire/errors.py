@@ -29,19 +29,19 @@ class ConnectError(Exception):
     """No connection was opened; the text says why."""
 
 
-class Refused(ConnectError, ConnectionError):
+class ServerRejected(ConnectError, ConnectionError):
     """We do not talk to this server as it is."""
 
 
-class Standby(Refused):
+class ServerIsStandby(ServerRejected):
     """It takes no writes."""
 
 
-class NoAnswer(ConnectError, TimeoutError):
+class ConnectTimeout(ConnectError, TimeoutError):
     """The server did not answer in time."""
 
 
-class Unfinished(ConnectError, TimeoutError):
+class LoginTimeout(ConnectError, TimeoutError):
     """Something answered, and did not come to its end in time: the login, or a look-up before."""
 
 

@@ -50,7 +50,7 @@ class CopyAttempted(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class ResultField:
     """A column as the server describes it: the oid is its type's."""
 
     name: str
@@ -73,14 +73,14 @@ class Reply:
     """
 
     parameters: tuple[int, ...] = ()
-    fields: tuple[Field, ...] | None = None
+    fields: tuple[ResultField, ...] | None = None
     rows: list[bytes] = field(default_factory=list)
-    cut: bool = False
-    tag: str | None = None
-    copies: bool = False
-    status: str = ""
+    is_truncated: bool = False
+    command_tag: str | None = None
+    is_copy: bool = False
+    transaction_status: str = ""
     error: ServerError | None = None
-    settings: dict[str, str] = field(default_factory=dict)
+    parameter_status: dict[str, str] = field(default_factory=dict)
 
 
 class ExtendedQuery(asyncio.Protocol):
@@ -124,7 +124,7 @@ class ExtendedQuery(asyncio.Protocol):
         self._is_left = True
         self._hand_back()
 
-    async def ask(self, *messages: bytes, room: int = 0) -> Reply:
+    async def exchange(self, *messages: bytes, max_row_bytes: int = 0) -> Reply:
         """Send *messages* and wait for the answer, of whose rows up to *room* bytes are kept.
 
         Raises:
@@ -134,7 +134,7 @@ class ExtendedQuery(asyncio.Protocol):
         """
         if self._transport.is_closing():
             raise ConnectionResetError("The connection is closed.")
-        self._reply, self._room = Reply(), room
+        self._reply, self._room = Reply(), max_row_bytes
         answered = self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(b"".join((*messages, _SYNC)))
         try:
@@ -144,14 +144,14 @@ class ExtendedQuery(asyncio.Protocol):
                 self._cancel()
             raise
         reply: Reply = answered.result()
-        if reply.copies:
-            await self.settle(_CANCEL_DEADLINE)
+        if reply.is_copy:
+            await self.wait_idle(_CANCEL_DEADLINE)
             raise CopyAttempted
         if reply.error is not None:
             raise reply.error
         return reply
 
-    async def settle(self, seconds: float) -> None:
+    async def wait_idle(self, seconds: float) -> None:
         """Wait until the server is done with what was cancelled; cut the connection otherwise."""
         waiting = [each for each in (self._answered, self._cancelled) if each is not None]
         # A request to cancel that is still under way might meet the next statement.
@@ -222,7 +222,7 @@ class ExtendedQuery(asyncio.Protocol):
         """Take of a message what may be kept of it."""
         if kind == ord("D"):
             # No row after it is kept either, however small.
-            self._reply.cut, self._room = True, -1
+            self._reply.is_truncated, self._room = True, -1
         else:
             self._take(kind, body)
 
@@ -238,9 +238,9 @@ class ExtendedQuery(asyncio.Protocol):
         elif kind == ord("T"):
             reply.fields = _fields(body)
         elif kind == ord("C"):
-            reply.tag = body[:-1].decode("utf-8", "replace")
+            reply.command_tag = body[:-1].decode("utf-8", "replace")
         elif kind in b"GW":
-            reply.copies = True
+            reply.is_copy = True
             # The Sync that was sent is ignored if the server waits for data to copy, but not if it
             # failed before, by a trigger perhaps. Only the last message tells what is its answer.
             self._ends_copy = True
@@ -248,16 +248,16 @@ class ExtendedQuery(asyncio.Protocol):
         elif kind == ord("3"):
             self._ends_copy = False
         elif kind == ord("H"):
-            reply.copies = True
+            reply.is_copy = True
             self._cancel()
         elif kind == ord("Z") and not self._ends_copy:
-            reply.status = body.decode()
+            reply.transaction_status = body.decode()
             self._finish()
 
     def _take_setting(self, message: bytes) -> None:
         """Tell asyncpg too: it has to know the encoding."""
         name, _, value = message[_HEADER:-1].decode("utf-8", "replace").partition("\0")
-        self._reply.settings[name] = value
+        self._reply.parameter_status[name] = value
         self._driver.data_received(message)
 
     def _finish(self) -> None:
@@ -298,23 +298,23 @@ def bind(
     *,
     portal: str = "",
     name: str = "",
-    given: int = TEXT,
-    wanted: Sequence[int] = (TEXT,),
+    parameter_format: int = TEXT,
+    result_formats: Sequence[int] = (TEXT,),
 ) -> bytes:
     """Open a portal over a prepared statement; *given* and *wanted* are formats."""
-    body = [_text(portal), _text(name), b"\0\1", given.to_bytes(2, "big")]
+    body = [_text(portal), _text(name), b"\0\1", parameter_format.to_bytes(2, "big")]
     body.append(len(values).to_bytes(2, "big"))
     for value in values:
         body.append(b"\xff\xff\xff\xff" if value is None else len(value).to_bytes(4, "big"))
         body.append(value or b"")
-    body.append(len(wanted).to_bytes(2, "big"))
-    body.extend(each.to_bytes(2, "big") for each in wanted)
+    body.append(len(result_formats).to_bytes(2, "big"))
+    body.extend(each.to_bytes(2, "big") for each in result_formats)
     return _message(b"B", b"".join(body))
 
 
-def execute(*, portal: str = "", rows: int = 0) -> bytes:
+def execute(*, portal: str = "", max_rows: int = 0) -> bytes:
     """Run a portal until it gave so many *rows*, or to its end."""
-    return _message(b"E", _text(portal) + rows.to_bytes(4, "big"))
+    return _message(b"E", _text(portal) + max_rows.to_bytes(4, "big"))
 
 
 def close(name: str = "", *, portal: str = "") -> bytes:
@@ -322,7 +322,7 @@ def close(name: str = "", *, portal: str = "") -> bytes:
     return _message(b"C", b"P" + _text(portal) if portal else b"S" + _text(name))
 
 
-def cells(row: bytes) -> list[bytes | None]:
+def column_values(row: bytes) -> list[bytes | None]:
     """The values in a row, in the format in which they were asked for."""
     found: list[bytes | None] = []
     at = 2
@@ -351,13 +351,13 @@ def _parameters(body: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(body[at : at + 4], "big") for at in range(2, len(body), 4))
 
 
-def _fields(body: bytes) -> tuple[Field, ...]:
+def _fields(body: bytes) -> tuple[ResultField, ...]:
     found = []
     at = 2
     for _ in range(int.from_bytes(body[:2], "big")):
         end = body.index(b"\0", at)
         # After the name come table, column, type, length, modifier and format: 18 bytes.
         oid = int.from_bytes(body[end + 7 : end + 11], "big")
-        found.append(Field(body[at:end].decode("utf-8", "replace"), oid))
+        found.append(ResultField(body[at:end].decode("utf-8", "replace"), oid))
         at = end + 19
     return tuple(found)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 import struct
 
-MOST_BYTES = 65_536
+MAX_BYTES = 65_536
 """For a whole login; a usual one takes about 600 bytes, and libpq refuses errors over 30 000."""
 
-MOST_MESSAGES = 1_000
+MAX_MESSAGES = 1_000
 """For a whole login; a usual one takes about 20. Notices of a login trigger are among them."""
 
-MOST_ITERATIONS = 100_000
+MAX_SCRAM_ITERATIONS = 100_000
 """Of SCRAM's hash; PostgreSQL's default is 4096, and 100 000 take about 40 ms of processor time."""
 
 _HEADER = struct.Struct("!ci")
@@ -50,7 +50,7 @@ _AFTER_OK = {
 }
 
 
-class Violation(Exception):
+class ProtocolViolation(Exception):
     """The server said what no server has to say; the text is ours, nothing of it is quoted."""
 
 
@@ -59,14 +59,14 @@ class Handshake:
 
     __slots__ = ("_asked", "_buffer", "_bytes", "_is_here", "_is_verified", "_messages", "is_done")
 
-    def __init__(self, *, is_verified: bool, is_here: bool) -> None:
+    def __init__(self, *, is_verified: bool, is_local: bool) -> None:
         """Follow a new login.
 
         Args:
             is_verified: whether TLS has proved who the server is.
-            is_here: whether it is on this machine, where it may let us in without a password.
+            is_local: whether it is on this machine, where it may let us in without a password.
         """
-        self._is_here = is_here
+        self._is_here = is_local
         self._is_verified = is_verified
         self._buffer = bytearray()
         self._bytes = self._messages = 0
@@ -74,7 +74,7 @@ class Handshake:
         self.is_done = False
 
     @property
-    def is_answered(self) -> bool:
+    def has_answered(self) -> bool:
         """Whether a whole message came."""
         return self._messages > 0
 
@@ -85,14 +85,14 @@ class Handshake:
             Violation: it must not reach asyncpg.
         """
         self._bytes += len(data)
-        if self._bytes > MOST_BYTES:
-            raise Violation("The server sends too much before the login is done.")
+        if self._bytes > MAX_BYTES:
+            raise ProtocolViolation("The server sends too much before the login is done.")
         self._buffer += data
         passed = bytearray()
         while not self.is_done and len(self._buffer) >= _HEADER.size:
             kind, length = _HEADER.unpack_from(self._buffer)
-            if not _CODE.size <= length <= MOST_BYTES:
-                raise Violation("The server announces a message of an impossible length.")
+            if not _CODE.size <= length <= MAX_BYTES:
+                raise ProtocolViolation("The server announces a message of an impossible length.")
             if len(self._buffer) <= length:
                 break
             body = bytes(self._buffer[_HEADER.size : length + 1])
@@ -107,11 +107,11 @@ class Handshake:
 
     def _judge(self, kind: bytes, body: bytes) -> None:
         self._messages += 1
-        if self._messages > MOST_MESSAGES:
-            raise Violation("The server sends too many messages before the login is done.")
+        if self._messages > MAX_MESSAGES:
+            raise ProtocolViolation("The server sends too many messages before the login is done.")
         shape = (_AFTER_OK if self._asked == _OK else _BEFORE_OK).get(kind)
         if shape is None or not shape.fullmatch(body):
-            raise Violation("The server does not speak PostgreSQL's protocol.")
+            raise ProtocolViolation("The server does not speak PostgreSQL's protocol.")
         if kind == b"R":
             self._authenticate(body)
         self.is_done = kind == b"Z"
@@ -119,21 +119,21 @@ class Handshake:
     def _authenticate(self, body: bytes) -> None:
         (code,) = _CODE.unpack_from(body)
         if code not in _FOLLOWS.get(self._asked, ()):
-            raise Violation("The server asks for a login that is not offered.")
+            raise ProtocolViolation("The server asks for a login that is not offered.")
         if code == _OK and self._asked is None and not (self._is_verified or self._is_here):
-            raise Violation(
+            raise ProtocolViolation(
                 "The server lets us in without a password, so it has not proved to know it;"
                 " that is accepted only where tls is verify-full, or on this machine."
             )
         if code in _NAMES and not self._is_verified:
-            raise Violation(
+            raise ProtocolViolation(
                 f"The server asks for the password {_NAMES[code]},"
                 " which is given only where tls is verify-full."
             )
         if code == _SASL_CONTINUE:
             said = _ITERATIONS.search(body, _CODE.size)
-            if said is None or not 0 < int(said[1]) <= MOST_ITERATIONS:
-                raise Violation(
-                    f"The server asks for more than {MOST_ITERATIONS} iterations of SCRAM, or none."
+            if said is None or not 0 < int(said[1]) <= MAX_SCRAM_ITERATIONS:
+                raise ProtocolViolation(
+                    f"The server asks for more than {MAX_SCRAM_ITERATIONS} SCRAM iterations."
                 )
         self._asked = code

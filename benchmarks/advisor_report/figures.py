@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 
-from app.simulator.outcome import PRICES, Outcome, regret
+from app.simulator.outcome import PRICES, SimulationResult, regret
 from app.simulator.scenarios import ScenarioName
 from benchmarks.advisor_report.grid import Results
 
@@ -26,7 +26,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mean(
-    results: Results, load: str, label: str, figure: Callable[[Outcome], float | None]
+    results: Results, load: str, label: str, figure: Callable[[SimulationResult], float | None]
 ) -> float:
     """The mean of a figure over all seeds; what has none counts as infinite."""
     values = [figure(outcome) for outcome in results[load][label].values()]
@@ -52,12 +52,12 @@ def best_static(results: Results, loads: Sequence[str], price: int) -> str:
     return min(sorted(shared), key=lambda size: mean_regret(results, loads, size, price))
 
 
-def late(outcome: Outcome) -> float:
+def late(outcome: SimulationResult) -> float:
     """Share of late requests."""
     return outcome.late_share
 
 
-def connections(outcome: Outcome) -> float:
+def connections(outcome: SimulationResult) -> float:
     """Average number of connections."""
     return outcome.avg_connections
 
@@ -155,14 +155,14 @@ def _overload(results: Results) -> list[Verdict]:
     ]
 
 
-def served_under_load(outcome: Outcome) -> int:
+def served_under_load(outcome: SimulationResult) -> int:
     """Leases that ended in the overloaded 20 minutes."""
     start, end = _OVERLOADED
     within = [moment.served for moment in outcome.history if start <= moment.at <= end]
     return within[-1] - within[0]
 
 
-def longest_above(outcome: Outcome, size: int) -> float:
+def longest_above(outcome: SimulationResult, size: int) -> float:
     """The longest time in seconds that max_size was above *size*."""
     longest = since = 0.0
     for moment in outcome.history:

@@ -9,14 +9,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from app.simulator.load import Load, single
-from app.simulator.outcome import PRICES, Outcome
+from app.simulator.outcome import PRICES, SimulationResult
+from app.simulator.rules import RuleName, simulate
 from app.simulator.scenarios import ScenarioName, scenario
-from app.simulator.simulation import World
-from app.simulator.study import RuleName, simulate
+from app.simulator.simulation import SimulationConfig
 from app.simulator.trace import parse_counts, scaled
-from app.simulator.workload import Arrivals, Holds
+from app.simulator.workload import Arrivals, HoldTimes
 
-HOLDS = Holds(mean=0.15, cv=1.5)
+HOLDS = HoldTimes(mean=0.15, cv=1.5)
 P99_RATE, CLIP_RATE, BIN_SECONDS, BUDGET = 60.0, 160.0, 60.0, 100
 STATIC_SIZES = (10, 15, 20, 30, 50)
 SIZES_FOR_MANY = (5, 100)
@@ -38,7 +38,7 @@ class Case:
     name: str
     trace: Path | None = None
 
-    def made(self, seed: int, arrivals: Arrivals) -> tuple[Load, World]:
+    def made(self, seed: int, arrivals: Arrivals) -> tuple[Load, SimulationConfig]:
         """The load and everything else."""
         if self.trace is None:
             made_up = scenario(ScenarioName(self.name), HOLDS.mean)
@@ -47,7 +47,9 @@ class Case:
             counts = parse_counts(self.trace.read_text(encoding="utf-8-sig").splitlines())
             rates = scaled(counts, p99_rate=P99_RATE, clip_rate=CLIP_RATE, bin_seconds=BIN_SECONDS)
             load, knee = single(rates, BIN_SECONDS), None
-        return load, World(holds=HOLDS, seed=seed, knee=knee, budget=BUDGET, arrivals=arrivals)
+        return load, SimulationConfig(
+            holds=HOLDS, seed=seed, knee=knee, budget=BUDGET, arrivals=arrivals
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Job:
             return f"price {self.price}"
         return self.rule.value if self.size is None else f"static {self.size}"
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulationResult:
         """Simulate it."""
         load, world = self.case.made(self.seed, self.arrivals)
         return simulate(
@@ -81,7 +83,7 @@ class Job:
         )
 
 
-Results = dict[str, dict[str, dict[int, Outcome]]]
+Results = dict[str, dict[str, dict[int, SimulationResult]]]
 """By load, label and seed."""
 
 
@@ -100,7 +102,7 @@ def jobs(cases: Iterable[Case], seeds: Sequence[int], arrivals: Arrivals) -> Ite
                 )
 
 
-def run(everything: Sequence[Job], processes: int) -> Iterator[tuple[Job, Outcome]]:
+def run(everything: Sequence[Job], processes: int) -> Iterator[tuple[Job, SimulationResult]]:
     """Each job with its outcome, as they come."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         running = {pool.submit(job.run): job for job in everything}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from app.simulator.outcome import PRICES, Outcome
+from app.simulator.outcome import PRICES, SimulationResult
 from benchmarks.advisor_report import figures
 from benchmarks.advisor_report.grid import Results
 
@@ -110,7 +110,7 @@ def _losses(results: Results, load: str) -> Iterator[str]:
         yield f"At {price} a late request, cheaper than `demand`: {', '.join(ahead) or 'none'}."
 
 
-def _dominates(one: dict[int, Outcome], other: dict[int, Outcome]) -> bool:
+def _dominates(one: dict[int, SimulationResult], other: dict[int, SimulationResult]) -> bool:
     return all(
         sum(map(figure, one.values())) < sum(map(figure, other.values()))
         for figure in (figures.late, figures.connections)

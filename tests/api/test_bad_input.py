@@ -10,8 +10,8 @@ from fastapi.routing import APIRoute
 from httpx import Response
 from starlette.routing import BaseRoute
 
-from app.api.gate import MAX_BODY_BYTES, MAX_QUERY_BYTES
-from app.api.strict_route import StrictRoute
+from app.api.http.body_limits import MAX_BODY_BYTES, MAX_QUERY_BYTES
+from app.api.http.strict_route import StrictRoute
 from tests.fixtures.app import PROBLEM, Api, ok, pointers, problem
 
 ACME = "/v1/tenants/acme"

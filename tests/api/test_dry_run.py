@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from httpx import Response
 
-from app.api.docs import document
+from app.api.ui.docs import document
 from app.domain.errors import LeaseLost
 from app.domain.recommendation import RecommendationStatus
 from tests.catalog.values import recommendation
@@ -98,7 +98,7 @@ async def advised(api: Api) -> str:
     made = recommendation("acme")
     made = replace(made, max_size=size, advice=replace(made.advice, new_size=size + 5))
     await api.service.catalog.recommendations.add(made)
-    await api.service.advising.load()
+    await api.service.advisor_loop.load()
     return str(made.id)
 
 
@@ -113,7 +113,7 @@ async def test_a_dry_run_changes_nothing_anywhere(
     pool = api.service.manager.find("acme")
     assert pool is not None
     # However long this takes, no check of the service's own falls into it.
-    await api.service.loops.stop()
+    await api.service.supervisor.stop()
 
     async def everything() -> list[object]:
         shown = [await api.client.get(url) for url in (ACME, f"{ACME}/pool", "/v1/advisor")]
@@ -123,9 +123,9 @@ async def test_a_dry_run_changes_nothing_anywhere(
             await objects(database),
             [(each.headers["etag"], each.json()) for each in shown],
             dict(api.service.manager.desired),
-            dict(api.service.advising.open),
+            dict(api.service.advisor_loop.open_recommendations),
             (repr(pool), pool.recorder.opened, pool.recorder.closed),
-            (api.service.journal.pending, api.service.journal.dropped),
+            (api.service.audit_outbox.pending, api.service.audit_outbox.dropped),
         ]
 
     before = await everything()

@@ -17,8 +17,8 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.key import Scope, key_for, new_token
-from app.api.key_file import KeyList
+from app.api.auth.api_key import KeyScope, api_key_for, new_token
+from app.api.auth.key_file import KeyList
 from tests.fixtures.canary import watch
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import served
@@ -51,8 +51,8 @@ async def test_the_whole_document_holds(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
     token = new_token()
-    scopes = (Scope.ADMIN, Scope.QUERY)
-    key = key_for(token, name="fuzzer", scopes=scopes, created_at=datetime.now(UTC))
+    scopes = (KeyScope.ADMIN, KeyScope.QUERY)
+    key = api_key_for(token, name="fuzzer", scopes=scopes, created_at=datetime.now(UTC))
     (tmp_path / "data").mkdir(mode=0o700)
     keys = tmp_path / "data" / "keys.json"
     keys.write_text(KeyList(keys=(key,)).model_dump_json())

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.api.paging import decode_cursor, encode_cursor
+from app.api.http.paging import decode_cursor, encode_cursor
 from tests.fixtures.app import Api, ok
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

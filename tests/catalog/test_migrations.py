@@ -186,4 +186,4 @@ async def test_migrating_leaves_logging_alone(database: Database) -> None:
 async def test_a_migrated_catalog_is_empty(catalog: Catalog) -> None:
     assert await catalog.tenants.load() == ()
     assert await catalog.pools.load() == ()
-    assert await catalog.events.page() == ()
+    assert await catalog.audit_log.page() == ()

@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from app.catalog.catalog import Catalog
-from app.catalog.database import CONNECTIONS, CatalogAddress, outages_translated
+from app.catalog.database import CONNECTIONS, CatalogAddress, translate_outages
 from app.catalog.migrate import migrate
-from app.domain.desired import Tenant
+from app.domain.desired_state import Tenant
 from app.domain.errors import CatalogUnavailable, StaleVersion
 from app.embedded import EmbeddedPostgres
 from tests.catalog.values import event, spec
@@ -199,7 +199,7 @@ async def test_a_write_on_a_read_only_catalog_is_an_outage(
     ],
 )
 def test_what_counts_as_an_outage(error: Callable[[str], Exception]) -> None:
-    with pytest.raises(CatalogUnavailable) as raised, outages_translated():
+    with pytest.raises(CatalogUnavailable) as raised, translate_outages():
         raise error("because")
     assert str(raised.value.__cause__) == "because"
 
@@ -214,7 +214,7 @@ async def test_a_refused_change_shows_that_the_catalog_is_there(catalog: Catalog
     "error", [asyncpg.UndefinedColumnError, asyncpg.UniqueViolationError, ValueError]
 )
 def test_what_does_not(error: type[Exception]) -> None:
-    with pytest.raises(error), outages_translated():
+    with pytest.raises(error), translate_outages():
         raise error("because")
 
 

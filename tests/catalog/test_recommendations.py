@@ -79,7 +79,7 @@ async def test_closing_is_for_one_and_is_told(catalog: Catalog) -> None:
             uuid4(), RecommendationStatus.APPLIED, at=NOON, closed_by="api", event=event("no")
         )
     assert await catalog.recommendations.get(given.id) == closed
-    [told] = await catalog.events.page()
+    [told] = await catalog.audit_log.page()
     assert told.action == "recommendation.dismissed"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from app.catalog.catalog import Catalog
-from app.domain.sample import History, HistoryPoint, Resolution
+from app.domain.history import History, HistoryPoint, Resolution
 from tests.catalog.values import NOON, sample
 from tests.fixtures.postgres import Database
 
@@ -24,7 +24,9 @@ async def history(
     catalog: Catalog, start: float = 0.0, end: float = 60.0, *, step: float = 10.0
 ) -> History:
     """Acme's history from and to seconds after noon."""
-    return await catalog.samples.history("acme", start=after(start), end=after(end), step=step)
+    return await catalog.samples.query_history(
+        "acme", start=after(start), end=after(end), step=step
+    )
 
 
 async def points(
@@ -38,8 +40,8 @@ async def points(
 async def rolled_up(catalog: Catalog, seconds: float) -> None:
     """Fold everything before so many seconds after noon, one step after the other."""
     for resolution in (MINUTE, HOUR):
-        until = resolution.begin(after(seconds))
-        while await catalog.samples.roll_up(resolution, until) < until:
+        until = resolution.floor(after(seconds))
+        while await catalog.samples.downsample(resolution, until) < until:
             pass
 
 
@@ -181,7 +183,7 @@ async def test_each_step_is_one_minute_and_gaps_are_skipped(
 ) -> None:
     await polls_of(catalog, [0, 59, 60, 30 * 86_400])
     until = after(31 * 86_400)
-    done = [await catalog.samples.roll_up(MINUTE, until) for _ in range(4)]
+    done = [await catalog.samples.downsample(MINUTE, until) for _ in range(4)]
     assert done == [after(60), after(120), after(30 * 86_400 + 60), until]
     assert await count(catalog_database, MINUTE) == 3
 

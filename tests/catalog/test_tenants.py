@@ -15,7 +15,7 @@ from tests.catalog.values import ACME, event, ids, recommendation, refused_event
 
 
 async def actions(catalog: Catalog) -> list[str]:
-    return [told.action for told in await catalog.events.page()]
+    return [told.action for told in await catalog.audit_log.page()]
 
 
 async def test_a_saved_tenant_is_loaded_as_it_was_saved(catalog: Catalog) -> None:
@@ -142,8 +142,8 @@ async def test_a_forgotten_tenant_leaves_its_past_and_nothing_of_the_present(
     others, shared = recommendation("other"), recommendation("shared@local")
     for advice in (past, present, others, shared):
         await catalog.recommendations.add(advice)
-    await catalog.tenants.forget(ACME, event=event("tenant.deleted"))
-    await catalog.tenants.forget(ACME, event=event("no"))
+    await catalog.tenants.delete(ACME, event=event("tenant.deleted"))
+    await catalog.tenants.delete(ACME, event=event("no"))
     assert [tenant.spec.id for tenant in await catalog.tenants.load()] == ["other"]
     assert [pool.pool_id for pool in await catalog.pools.load()] == ["other"]
     still_open = await catalog.recommendations.page(status=RecommendationStatus.OPEN)
@@ -154,7 +154,7 @@ async def test_a_forgotten_tenant_leaves_its_past_and_nothing_of_the_present(
 
 async def test_a_successor_of_the_same_name_is_another_tenant(catalog: Catalog) -> None:
     first, _ = await catalog.tenants.save(spec(), event=event())
-    await catalog.tenants.forget(ACME, event=event("tenant.deleted"))
+    await catalog.tenants.delete(ACME, event=event("tenant.deleted"))
     second, created = await catalog.tenants.save(spec(), event=event())
     assert created
     assert second.uid != first.uid
@@ -173,7 +173,7 @@ async def test_no_change_without_its_event(catalog: Catalog) -> None:
     with pytest.raises(DBAPIError):
         await catalog.tenants.mark_deleting(ACME, event=unwritten)
     with pytest.raises(DBAPIError):
-        await catalog.tenants.forget(ACME, event=unwritten)
+        await catalog.tenants.delete(ACME, event=unwritten)
     assert await catalog.tenants.load() == (before,)
     assert catalog.available
 

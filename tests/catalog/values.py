@@ -5,11 +5,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from app.domain.advisor import Action, Confidence, Effect, PoolSizingRecommendation, ReasonCode
-from app.domain.event import Actor, Event
+from app.domain.advisor import (
+    Confidence,
+    Effect,
+    PoolSizingRecommendation,
+    ReasonCode,
+    ScalingAction,
+)
+from app.domain.audit import Actor, AuditEvent
+from app.domain.history import PoolSample
 from app.domain.pool import PoolMetrics
 from app.domain.recommendation import Recommendation, RecommendationStatus
-from app.domain.sample import PoolSample
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 
 ACME = TenantId("acme")
@@ -21,12 +27,14 @@ def spec(tenant: str = "acme", **changes: Any) -> TenantSpec:
     return replace(declared, **changes)
 
 
-def event(action: str = "tenant.created", **changes: Any) -> Event:
-    told = Event(at=NOON, actor=Actor(name="api", request_id="r-1"), action=action, tenant="acme")
+def event(action: str = "tenant.created", **changes: Any) -> AuditEvent:
+    told = AuditEvent(
+        at=NOON, actor=Actor(name="api", request_id="r-1"), action=action, tenant="acme"
+    )
     return replace(told, **changes)
 
 
-def refused_event() -> Event:
+def refused_event() -> AuditEvent:
     """An event that Postgres cannot store: no jsonb holds a NUL."""
     return event(after={"name": "\0"})
 
@@ -60,7 +68,7 @@ def recommendation(pool_id: str = "acme", seconds: float = 0.0, **changes: Any) 
         tenant=None if "@" in pool_id else pool_id,
         rule="hysteresis",
         advice=PoolSizingRecommendation(
-            action=Action.SCALE_UP,
+            action=ScalingAction.SCALE_UP,
             current_size=5,
             new_size=10,
             reason_code=ReasonCode.QUEUE_ABOVE_TARGET,

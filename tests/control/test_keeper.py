@@ -7,8 +7,9 @@ import asyncio
 import pytest
 import structlog
 
-from app.control import locks, provisioning
+from app.control import locks
 from app.control.keeper import PoolChange
+from app.control.tenants import provisioning
 from app.domain.errors import (
     BudgetExceeded,
     CatalogUnavailable,
@@ -33,9 +34,9 @@ from tests.fixtures.waiting import eventually
 async def test_a_new_tenant_is_stored_known_and_told(control: Control) -> None:
     tenant, created = await control.keeper.put_tenant(spec_of("acme"), PERSON)
     assert created
-    assert control.manager.account("acme").tenant == tenant
+    assert control.manager.tenant_state("acme").tenant == tenant
     assert await control.catalog.tenants.load() == (tenant,)
-    [event] = await control.catalog.events.page()
+    [event] = await control.catalog.audit_log.page()
     assert (event.action, event.tenant, event.actor) == ("tenant.created", "acme", PERSON)
 
 
@@ -174,7 +175,7 @@ async def test_a_deleted_tenant_is_gone_but_its_data_stays(control: Control) -> 
     assert deletion.eviction is not None
     assert deletion.eviction.closed == 1
     with pytest.raises(TenantNotFound):
-        control.manager.account("acme")
+        control.manager.tenant_state("acme")
     async with control.manager.servers["local"].admin() as admin:
         assert await admin.fetchval('select one from "tenant_acme".kept') == 1
         assert not await admin.fetchval(
@@ -186,12 +187,12 @@ async def test_a_deleted_tenant_is_gone_but_its_data_stays(control: Control) -> 
 async def test_everything_stored_is_known_again_after_a_restart(control: Control) -> None:
     await control.tenant("acme", weight=3)
     await control.keeper.put_pool("acme", PoolChange(max_size=9), PERSON)
-    known, wanted = dict(control.manager.accounts), dict(control.manager.desired)
+    known, wanted = dict(control.manager.tenant_states), dict(control.manager.desired)
     for tenant_id in known:
-        control.manager.forget(tenant_id)
-        control.manager.unwant(tenant_id)
+        control.manager.remove_tenant(tenant_id)
+        control.manager.clear_desired(tenant_id)
     await control.keeper.load()
-    assert control.manager.account("acme").tenant == known["acme"].tenant
+    assert control.manager.tenant_state("acme").tenant == known["acme"].tenant
     assert control.manager.desired == wanted
 
 
@@ -203,7 +204,7 @@ async def test_nothing_is_changed_while_the_catalog_is_away(control: Control) ->
         await control.keeper.put_tenant(spec_of("beta"), PERSON)
     with pytest.raises(CatalogUnavailable):
         await control.keeper.put_pool("acme", PoolChange(max_size=9), PERSON)
-    assert "beta" not in control.manager.accounts
+    assert "beta" not in control.manager.tenant_states
     assert "acme" not in control.manager.desired
 
 
@@ -220,7 +221,7 @@ async def test_a_wish_kept_in_an_outage_goes_with_its_tenant(control: Control) -
 
 async def test_a_pool_is_not_resized_for_a_tenant_that_is_gone(control: Control) -> None:
     await control.tenant("acme")
-    account = control.manager.account("acme")
+    account = control.manager.tenant_state("acme")
     await control.keeper.delete_tenant("acme", PERSON, deadline=0)
     with pytest.raises(TenantDeleting):
         await control.keeper.resize_pool(account, 7, PERSON, reason="advice")
@@ -270,7 +271,7 @@ async def test_a_tenant_of_an_undeclared_server_can_be_deleted(
 async def test_a_draining_pool_is_not_declared_until_it_is_closed(control: Control) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
-        pool = await control.operations.drain("acme", PERSON, deadline=5)
+        pool = await control.pool_operations.drain("acme", PERSON, deadline=5)
         await eventually(lambda: pool.is_closing)
         with pytest.raises(PoolDraining):
             await control.keeper.put_pool("acme", PoolChange(max_size=9), PERSON)
@@ -292,7 +293,7 @@ async def test_a_deletion_tells_what_it_closed(control: Control) -> None:
     await control.tenant("acme")
     await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
     await control.keeper.delete_tenant("acme", PERSON, deadline=0)
-    [event] = await control.catalog.events.page(action="tenant.deleted")
+    [event] = await control.catalog.audit_log.page(action="tenant.deleted")
     assert event.after == {"closed": 1, "cut": 0}
 
 
@@ -307,7 +308,7 @@ async def test_the_log_says_each_change_once(control: Control) -> None:
         await control.tenant("acme")
         for _ in range(2):
             await control.keeper.put_pool("acme", PoolChange(max_size=3), PERSON)
-        await control.operations.recycle("acme", PERSON)
+        await control.pool_operations.recycle("acme", PERSON)
     done = [entry for entry in logged if entry["event"] == "done"]
     assert [(entry["log_level"], entry["action"]) for entry in done] == [
         ("info", "tenant.created"),

@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from app.catalog.sole import SoleService
+from app.catalog.leadership import Leadership
 from app.control import keeper
 from app.control.keeper import PoolChange
-from app.control.provisioning import Provisioning
+from app.control.tenants.provisioning import TenantProvisioning
 from app.domain.errors import CatalogInUse
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
@@ -28,7 +28,7 @@ async def test_only_pools_that_keep_connections_are_opened_by_it(control: Contro
             name,
             PoolSize(min_size=minimum, max_size=3),
             paused=False,
-            event=(await control.catalog.events.page())[0],
+            event=(await control.catalog.audit_log.page())[0],
         )
     await control.keeper.load()
     report = await control.reconciler.run_once()
@@ -43,7 +43,7 @@ async def test_only_pools_that_keep_connections_are_opened_by_it(control: Contro
 async def test_an_open_pool_follows_what_was_stored(control: Control) -> None:
     await control.tenant("acme")
     outcome = await control.keeper.put_pool("acme", PoolChange(max_size=3), PERSON)
-    event = (await control.catalog.events.page())[0]
+    event = (await control.catalog.audit_log.page())[0]
     await control.catalog.pools.save("acme", PoolSize(max_size=7), paused=True, event=event)
     await control.keeper.load()
     assert (await control.reconciler.run_once()).steps == 2
@@ -53,8 +53,8 @@ async def test_an_open_pool_follows_what_was_stored(control: Control) -> None:
 
 async def test_an_interrupted_deletion_is_finished(control: Control) -> None:
     await control.tenant("acme")
-    event = (await control.catalog.events.page())[0]
-    account = control.manager.account("acme")
+    event = (await control.catalog.audit_log.page())[0]
+    account = control.manager.tenant_state("acme")
     await control.catalog.tenants.mark_deleting(account.tenant.spec.id, event=event)
     await control.keeper.load()
     report = await control.reconciler.run_once()
@@ -69,7 +69,7 @@ async def test_an_interrupted_deletion_is_finished(control: Control) -> None:
 async def test_it_ends_the_service_when_another_one_took_the_catalog(
     control: Control, catalog_database: Database
 ) -> None:
-    other = SoleService(address_of(catalog_database))
+    other = Leadership(address_of(catalog_database))
     await other.acquire()
     try:
         with pytest.raises(CatalogInUse):
@@ -87,7 +87,7 @@ async def held(lock: AbstractAsyncContextManager[None], until: asyncio.Event) ->
 async def test_a_deletion_under_way_keeps_nobody_from_converging(control: Control) -> None:
     await control.tenant("leaving")
     await control.tenant("kept")
-    event = (await control.catalog.events.page())[0]
+    event = (await control.catalog.audit_log.page())[0]
     await control.catalog.tenants.mark_deleting(TenantId("leaving"), event=event)
     await control.catalog.pools.save("kept", PoolSize(min_size=1, max_size=3), paused=False)
     await control.keeper.load()
@@ -112,7 +112,7 @@ async def test_a_server_that_hangs_delays_a_deletion_only_for_a_while(
 
     with monkeypatch.context() as patched:
         patched.setattr(keeper, "_RETIRE_DEADLINE", 0.0)
-        patched.setattr(control.manager.isolations[PoolStrategy.PER_TENANT], "retire", hang)
+        patched.setattr(control.manager.isolations[PoolStrategy.PER_TENANT], "disable_login", hang)
         deletion = await control.keeper.delete_tenant("acme", PERSON, deadline=0)
     assert not deletion.login_disabled
     assert (await control.reconciler.run_once()).deletions_finished == 1
@@ -135,10 +135,10 @@ async def test_changes_made_in_an_outage_are_told_as_they_were(control: Control)
     for paused in (True, True, False):
         await control.keeper.pause("acme", PERSON, paused=paused)
     await control.reconciler.run_once()
-    assert [one.action for one in control.journal.pending] == ["pool.paused", "pool.resumed"]
+    assert [one.action for one in control.audit_outbox.pending] == ["pool.paused", "pool.resumed"]
     await control.proxy.pass_through()
     await control.reconciler.run_once()
-    resumed, paused_event, declared = await control.catalog.events.page(pool="acme")
+    resumed, paused_event, declared = await control.catalog.audit_log.page(pool="acme")
     assert [resumed.action, paused_event.action] == ["pool.resumed", "pool.paused"]
     assert (paused_event.tenant, paused_event.actor) == ("acme", PERSON)
     assert paused_event.before == declared.after
@@ -160,17 +160,17 @@ async def test_pools_converge_before_rotations_are_finished(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await control.tenant("kept")
-    event = (await control.catalog.events.page())[0]
+    event = (await control.catalog.audit_log.page())[0]
     size = PoolSize(min_size=1, max_size=3)
     await control.catalog.pools.save("kept", size, paused=False, event=event)
     await control.keeper.load()
     was_open = False
 
-    async def finish(_: Provisioning) -> int:
+    async def finish(_: TenantProvisioning) -> int:
         nonlocal was_open
         was_open = control.manager.find("kept") is not None
         return 0
 
-    monkeypatch.setattr(Provisioning, "finish_rotations", finish)
+    monkeypatch.setattr(TenantProvisioning, "finish_rotations", finish)
     await control.reconciler.run_once()
     assert was_open

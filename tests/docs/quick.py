@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.cli import cli
+from app.cli.main import cli
 
 _CLIENT = """#!{python} -IS
 import json, os, socket, sys

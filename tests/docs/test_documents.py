@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from app.cli import cli
+from app.cli.main import cli
 from app.settings.reference import reference
 from tests.docs.quick import quick_poolkeeper
 from tests.fixtures.postgres import Database

@@ -7,9 +7,9 @@ import pytest
 
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
-from app.pools.account import TenantAccount
 from app.pools.manager import TenantPoolManager
-from app.pools.pool import TenantPool
+from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -34,9 +34,9 @@ async def slow(
         assert account.recorder.acquired == account.recorder.released
 
 
-def parts(manager: TenantPoolManager) -> tuple[TenantPool, TenantAccount]:
+def parts(manager: TenantPoolManager) -> tuple[Pool, TenantState]:
     [pool] = manager.pools()
-    return pool, manager.account("a")
+    return pool, manager.tenant_state("a")
 
 
 async def work(manager: TenantPoolManager, sql: str) -> None:

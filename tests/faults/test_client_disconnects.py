@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.pools.account import TenantAccount
+from app.pools.tenant_state import TenantState
 from tests.fixtures.app import Api, ok, serving
 from tests.fixtures.listening import Address, Client, connected, listening
 from tests.fixtures.postgres import Database
@@ -49,10 +49,10 @@ async def address(api: Api) -> AsyncIterator[Address]:
 
 
 @pytest.fixture
-async def account(api: Api) -> TenantAccount:
+async def account(api: Api) -> TenantState:
     """A provisioned tenant."""
     await api.tenant("acme")
-    return api.service.manager.account("acme")
+    return api.service.manager.tenant_state("acme")
 
 
 async def sleeping(database: Database) -> int:
@@ -79,7 +79,7 @@ def has_abandoned(api: Api, count: int) -> bool:
 
 @pytest.mark.parametrize("leave", [close, half_close, Client.reset])
 async def test_its_statement_ends_and_the_next_is_served(
-    api: Api, address: Address, account: TenantAccount, database: Database, leave: Leave
+    api: Api, address: Address, account: TenantState, database: Database, leave: Leave
 ) -> None:
     for _ in range(2):
         async with connected(address) as client:
@@ -94,7 +94,7 @@ async def test_its_statement_ends_and_the_next_is_served(
 
 
 async def test_it_no_longer_waits_for_a_connection(
-    api: Api, address: Address, account: TenantAccount
+    api: Api, address: Address, account: TenantState
 ) -> None:
     async with api.service.manager.lease("acme"):
         async with connected(address) as client:
@@ -105,7 +105,7 @@ async def test_it_no_longer_waits_for_a_connection(
 
 
 async def test_its_write_is_undone_and_its_key_may_be_used_again(
-    api: Api, address: Address, account: TenantAccount, database: Database
+    api: Api, address: Address, account: TenantState, database: Database
 ) -> None:
     url = "/v1/tenants/acme"
     ok(await api.query(url, "create table note (n int)", read_only=False))
@@ -123,7 +123,7 @@ async def test_its_write_is_undone_and_its_key_may_be_used_again(
 
 
 async def test_a_commit_that_has_begun_runs_to_its_end(
-    api: Api, address: Address, account: TenantAccount, database: Database
+    api: Api, address: Address, account: TenantState, database: Database
 ) -> None:
     url = "/v1/tenants/acme"
     for sql in ("create table note (n int)", SLOW_FUNCTION, SLOW_COMMIT):
@@ -182,7 +182,7 @@ async def test_its_stream_ends(api: Api, address: Address) -> None:
 
 
 async def test_half_a_body_changes_nothing_and_is_no_error(
-    api: Api, address: Address, account: TenantAccount, caplog: pytest.LogCaptureFixture
+    api: Api, address: Address, account: TenantState, caplog: pytest.LogCaptureFixture
 ) -> None:
     for count, path in enumerate(("/query", "/pool/pause"), start=1):
         async with connected(address) as client:

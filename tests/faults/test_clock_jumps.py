@@ -37,7 +37,9 @@ def jump(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
 
         modules = [module for name, module in sys.modules.items() if name.startswith("app.")]
         clocks = [one for one in modules if getattr(one, "datetime", None) is datetime]
-        assert {"app.control.poller", "app.pools.recorder"} <= {one.__name__ for one in clocks}
+        assert {"app.control.monitoring.poller", "app.pools.recorder"} <= {
+            one.__name__ for one in clocks
+        }
         for module in clocks:
             monkeypatch.setattr(module, "datetime", Shifted)
 
@@ -58,7 +60,7 @@ async def test_nothing_expires_and_nothing_is_evicted(
         jump(shift)
         for url in (own, shared):
             assert await api.value(url, "SELECT 42") == 42
-        await service.checker.run_once()
+        await service.health_checks.run_once()
         await service.poller.run_once()
         await service.reconciler.run_once()
         assert opened_and_closed(manager) == before

@@ -49,12 +49,12 @@ async def test_a_server_that_does_not_come_up_is_tried_again_and_its_directory_k
     version.rename(version.with_name("HIDDEN"))
     for _ in range(2):
         with pytest.raises(EmbeddedPostgresError, match="does not start"):
-            await private_postgres.look_after()
+            await private_postgres.restart_if_crashed()
         with pytest.raises(EmbeddedPostgresError, match="in use"):
             await EmbeddedPostgres(private_postgres._data_dir).start()
     version.with_name("HIDDEN").rename(version)
-    assert await private_postgres.look_after()
-    assert not await private_postgres.look_after()
+    assert await private_postgres.restart_if_crashed()
+    assert not await private_postgres.restart_if_crashed()
     async with database.connected() as connection:
         assert await connection.fetchval("SELECT 42") == 42
 
@@ -64,14 +64,14 @@ async def test_a_cancelled_relaunch_is_gone_on_with(private_postgres: EmbeddedPo
     killed = private_postgres.pid or 0
     os.kill(killed, signal.SIGKILL)
     await eventually(lambda: not is_alive(killed))
-    relaunch = asyncio.create_task(private_postgres.look_after(), name="relaunch")
+    relaunch = asyncio.create_task(private_postgres.restart_if_crashed(), name="relaunch")
     await eventually(lambda: private_postgres.pid != killed)
     relaunch.cancel()
     with pytest.raises(asyncio.CancelledError):
         await relaunch
 
     async def answers() -> bool:
-        await private_postgres.look_after()
+        await private_postgres.restart_if_crashed()
         try:
             async with database.connected() as connection:
                 return bool(await connection.fetchval("SELECT true"))

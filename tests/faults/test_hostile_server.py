@@ -16,7 +16,7 @@ from app import wire
 from app.catalog.database import CatalogAddress, Database
 from app.domain.errors import CatalogUnavailable, ServerUnavailable, TenantLoginFailed
 from app.pools import driver
-from app.wire.handshake import MOST_BYTES
+from app.wire.handshake import MAX_BYTES
 from tests.fixtures.hostile import (
     CLEARTEXT,
     MD5,
@@ -276,13 +276,13 @@ async def test_what_it_sends_before_it_is_refused_is_bounded() -> None:
     async with hostile(script) as server:
         with pytest.raises(ServerUnavailable):
             await as_a_tenants_server(server.port, 20)
-    assert MOST_BYTES <= sent <= MOST_TAKEN
+    assert MAX_BYTES <= sent <= MOST_TAKEN
 
 
 async def test_a_server_that_declines_tls_is_not_spoken_to_without_it() -> None:
     context = wire.connect.__globals__["ssl"].create_default_context()
     async with hostile(silence) as server:
-        with pytest.raises(wire.Refused, match="does not offer TLS"):
+        with pytest.raises(wire.ServerRejected, match="does not offer TLS"):
             await wire.connect(
                 host="127.0.0.1",
                 port=server.port,

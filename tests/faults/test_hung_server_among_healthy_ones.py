@@ -11,7 +11,7 @@ from app.domain.errors import Unavailable
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres
-from app.pools.isolation import Isolation, PerTenant
+from app.pools.isolation import IsolationStrategy, PerTenantIsolation
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import CREDENTIALS, started_server, tenant, through
@@ -52,7 +52,7 @@ class Two:
 
     def well_p99(self) -> float:
         """The wait of the healthy server's tenant, in milliseconds."""
-        return self.manager.tenant_stats(self.manager.account("well")).wait.p99_ms or 0.0
+        return self.manager.tenant_stats(self.manager.tenant_state("well")).wait.p99_ms or 0.0
 
 
 @pytest.fixture(params=["stopped", "black-holed"])
@@ -86,7 +86,7 @@ async def managed(
     sick: Database, directly: Database, well: Database
 ) -> AsyncIterator[TenantPoolManager]:
     """A manager whose servers both have a tight budget, watched from outside."""
-    isolations: dict[PoolStrategy, Isolation] = {STRATEGY: PerTenant(CREDENTIALS)}
+    isolations: dict[PoolStrategy, IsolationStrategy] = {STRATEGY: PerTenantIsolation(CREDENTIALS)}
     async with (
         watched(directly, budget=TIGHT),
         watched(well, budget=TIGHT),
@@ -101,7 +101,7 @@ async def managed(
             new = tenant(name, STRATEGY)
             new = replace(new, spec=replace(new.spec, server=server))
             await isolations[STRATEGY].provision(manager.servers[server], new, adopt=False)
-            manager.know(new)
+            manager.put_tenant(new)
         try:
             yield manager
         finally:

@@ -13,7 +13,7 @@ import pytest_asyncio
 from httpx import Response
 
 from app.domain.errors import TooManyLocks
-from app.domain.lock_table import Ending
+from app.domain.lock_table import BackendSignal
 from app.embedded import EmbeddedPostgres
 from tests.fixtures.app import Api, ok, problem, serving
 from tests.fixtures.postgres import Database, fresh_database
@@ -88,7 +88,7 @@ async def run(api: Api, tenant: str, body: str) -> Response:
 
 async def told(api: Api, tenant: str) -> list[str]:
     """What the audit trail says was ended of the tenant, oldest first."""
-    await api.service.journal.flush()
+    await api.service.audit_outbox.flush()
     events = ok(await api.client.get("/v1/events", params={"tenant": tenant}))["items"]
     ended = [event for event in events if event["action"].endswith("_ended")]
     for event in ended:
@@ -137,7 +137,7 @@ async def test_the_largest_holders_statement_is_ended_and_others_go_on(
     api: Api, tenant: str, locks: str
 ) -> None:
     guard = api.service.lock_guards["local"]
-    before = guard.ended[Ending.STATEMENT]
+    before = guard.ended[BackendSignal.STATEMENT]
     async with used_meanwhile(api) as answers:
         answer = await run(api, tenant, f"{locks} {_HOLD}")
     why = problem(answer, 422, "too-many-locks")
@@ -145,7 +145,7 @@ async def test_the_largest_holders_statement_is_ended_and_others_go_on(
     assert [each.status_code for each in answers] == [200] * len(answers)
     assert await told(api, tenant) == ["pool.statement_ended"]
     # The table is free again: logins and writes work, those of the same tenant too.
-    await eventually(lambda: guard.share < 0.5, because="locks given back")
+    await eventually(lambda: guard.utilization < 0.5, because="locks given back")
     for name in (tenant, *_OTHERS):
         ok(await run(api, name, "perform pg_advisory_xact_lock(1);"))
     sample = f'poolkeeper_lock_holders_ended_total{{ended="statement",server="local"}} {before + 1}'
@@ -189,7 +189,7 @@ async def test_nobody_is_ended_for_what_others_hold(
     ended = dict(guard.ended)
     async with small_server.connected() as other:
         await other.execute(f"do $$ begin {_ADVISORY} end $$")
-        await eventually(lambda: guard.share > 0.6, because="the guard saw it")
+        await eventually(lambda: guard.utilization > 0.6, because="the guard saw it")
         ok(await run(api, tenant, "create table t (); perform pg_sleep(1);"))
         assert await other.fetchval("select 1") == 1
     assert guard.ended == ended

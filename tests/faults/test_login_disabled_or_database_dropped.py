@@ -36,7 +36,7 @@ async def test_the_tenant_is_told_and_nobody_else_notices(
             async with manager.lease("bad"):
                 pass
         assert manager.isolations[PoolStrategy.PER_DATABASE].login(
-            server, manager.account("bad").tenant.spec
+            server, manager.tenant_state("bad").tenant.spec
         ).password not in repr(raised.value)
     assert server.is_available
     assert server.generation == 0

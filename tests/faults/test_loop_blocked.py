@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
-from app.pools.lag import LoopLag
+from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import Bench, account, lent, provisioned
@@ -26,8 +26,8 @@ async def measured(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> AsyncIterator[TenantPoolManager]:
     """A manager that measures how late its loop is, and whose logins may take a second."""
-    lag = LoopLag()
-    watching = asyncio.create_task(lag.watch(), name="loop lag")
+    lag = EventLoopLag()
+    watching = asyncio.create_task(lag.measure(), name="loop lag")
     configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=2)}
     try:
         async with watched_manager_on(

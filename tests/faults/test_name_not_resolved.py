@@ -13,7 +13,7 @@ import pytest
 
 from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools.manager import TenantPoolManager
-from app.wire.addresses import Address, Resolver
+from app.wire.resolver import Address, Resolver
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import login_to, pids, provisioned, started_server, use
 from tests.fixtures.postgres import Database

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from app.catalog.leadership import Leadership
 from app.catalog.migrate import migrate
-from app.catalog.sole import SoleService
 from app.domain.errors import CatalogUnavailable, ServerUnavailable
 from tests.fixtures.app import ok, serving
 from tests.fixtures.catalog import address_of
@@ -61,7 +61,7 @@ async def test_a_catalog_is_refused(
         with pytest.raises(CatalogUnavailable, match=says):
             await migrate(address_of(pooler))
         with pytest.raises(CatalogUnavailable, match=says):
-            await SoleService(address_of(pooler)).acquire()
+            await Leadership(address_of(pooler)).acquire()
 
 
 async def test_where_a_user_looks_the_reason_is_told(

@@ -10,7 +10,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools.driver import CONNECTION_ERRORS
 from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
-from app.pools.pool import TenantPool
+from app.pools.pool import Pool
 from tests.fixtures.pools import backends, finished, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -58,7 +58,7 @@ class Disturber:
                 while self.ended < goal:  # noqa: ASYNC110 - it is counted by many
                     await asyncio.sleep(0.001)
 
-    async def disturb(self, pools: list[TenantPool]) -> None:
+    async def disturb(self, pools: list[Pool]) -> None:
         pool = self.chance.choice(pools)
         match self.chance.randrange(8):
             case 0:

@@ -12,7 +12,7 @@ import pytest
 
 from app.domain.errors import ConnectFailed, ServerUnavailable, TenantLoginFailed
 from app.pools import driver
-from app.wire.addresses import Address, Resolver
+from app.wire.resolver import Address, Resolver
 from tests.fixtures.hostile import OK, Caller, Script, hostile_server
 from tests.fixtures.pools import login_to, manager_on, provisioned, use
 from tests.fixtures.postgres import Database

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from app.domain.errors import LeaseLost, QueryTimeout, ServerUnavailable
-from app.pools import statement
 from app.pools.manager import TenantPoolManager
+from app.pools.query import runner
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import provisioned, started_server
 from tests.fixtures.postgres import Database
@@ -44,11 +44,11 @@ async def behind(
 async def test_during_a_query_the_caller_is_told_at_the_deadline(
     behind: TenantPoolManager, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pools.statement._GRACE", 0.1)
+    monkeypatch.setattr("app.pools.query.runner._GRACE", 0.1)
     with pytest.raises(QueryTimeout):
         async with behind.lease("a") as connection:
             fault_proxy.black_hole()
-            await statement.run(connection, "SELECT 1", [], max_rows=1, timeout=0.1)
+            await runner.run_query(connection, "SELECT 1", [], max_rows=1, timeout=0.1)
     await fault_proxy.pass_through()
     await _heals(behind)
 
@@ -99,7 +99,7 @@ async def test_an_attempt_older_than_an_outage_says_nothing_of_the_server_that_i
         old = replace(server.admin_login, port=fault_proxy.port)
         attempt = asyncio.create_task(server.connect(old))
         await eventually(lambda: fault_proxy.accepted == 1)
-        server.lost(ServerUnavailable("for a moment"))
+        server.mark_lost(ServerUnavailable("for a moment"))
         await eventually(lambda: server.is_available)
         with pytest.raises(ServerUnavailable):
             await attempt

@@ -76,8 +76,10 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
         assert await pids(database) == {
             connection.pid
             for pool in manager.pools()
-            for connection in (*pool._roster.idle, *pool._roster.lent)
+            for connection in (*pool._roster.idle, *pool._roster.leased)
         }
         # Each back-end that a pool gave up was seen to end since.
         await eventually(lambda: server.budget.limit == TIGHT)
-        assert all(account.leased == account.waiting == 0 for account in manager.accounts.values())
+        assert all(
+            account.leased == account.waiting == 0 for account in manager.tenant_states.values()
+        )

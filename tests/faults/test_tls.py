@@ -17,7 +17,7 @@ from app.catalog.database import Database as Catalog
 from app.domain.errors import CatalogUnavailable, ServerUnavailable
 from app.main import create_app
 from app.pools import driver
-from app.postgres import _address, _tls
+from app.runtime.topology import _address, _tls
 from app.settings import Endpoint, Settings, SettingsError
 from tests.faults.test_hostile_server import PASSWORD, asking_in_clear, hashing
 from tests.fixtures.hostile import hostile_server
@@ -139,7 +139,7 @@ def showing(authority: trustme.CA) -> ssl.SSLContext:
 
 async def test_a_hostile_server_is_watched_behind_tls_too(authorities: Authorities) -> None:
     async with hostile_server(hashing(20_000_000), tls=showing(authorities.ours)) as server:
-        with pytest.raises(wire.Refused, match="iterations of SCRAM"):
+        with pytest.raises(wire.ServerRejected, match="iterations of SCRAM"):
             await talk(server.port, ssl.create_default_context(cafile=authorities.file))
 
 
@@ -150,7 +150,7 @@ async def test_a_password_is_given_in_clear_to_a_verified_server_only(
     unverified = _tls("local", Endpoint.model_validate(_SOMEWHERE | {"tls": "require"}))
     assert unverified is not False
     async with hostile_server(asking_in_clear, tls=showing(authorities.ours)) as server:
-        with pytest.raises(wire.Refused, match="password in clear"):
+        with pytest.raises(wire.ServerRejected, match="password in clear"):
             await talk(server.port, unverified)
         assert server.heard == b""
         with pytest.raises(TimeoutError):

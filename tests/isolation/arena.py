@@ -10,19 +10,19 @@ from typing import Any
 import asyncpg
 
 from app.catalog.catalog import Catalog
-from app.control.journal import Journal
-from app.control.role_limits import RoleLimits
-from app.control.self_check import SelfCheck
+from app.cli.rls_sql import policies
+from app.control.audit.outbox import AuditOutbox
+from app.control.monitoring.isolation_audit import IsolationAudit
+from app.control.pools.role_limits import RoleLimits
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantSpec
-from app.pools.account import TenantAccount
 from app.pools.driver import Login
 from app.pools.eviction import EvictionReason
-from app.pools.isolation import Isolation
+from app.pools.isolation import IsolationStrategy
 from app.pools.lease import Lease
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
-from app.rls import policies
+from app.pools.tenant_state import TenantState
 from tests.fixtures.catalog import address_of
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
@@ -45,7 +45,7 @@ class Arena:
     strategy: PoolStrategy
     manager: TenantPoolManager
     database: Database
-    self_check: SelfCheck
+    self_check: IsolationAudit
     self_checks: bool = True
     """Whether the service looks after itself between two steps of an attack."""
 
@@ -72,11 +72,11 @@ class Arena:
         return self.manager.servers["local"]
 
     @property
-    def isolation(self) -> Isolation:
+    def isolation(self) -> IsolationStrategy:
         return self.manager.isolations[self.strategy]
 
     def spec(self, name: str) -> TenantSpec:
-        return self.manager.account(name).tenant.spec
+        return self.manager.tenant_state(name).tenant.spec
 
     def home(self, name: str) -> str:
         """The database somebody works in."""
@@ -102,7 +102,7 @@ class Arena:
     ) -> AsyncIterator[asyncpg.Connection]:
         """A connection past the pool, of somebody who knows their password."""
         login = self.login(name or self.mallory)
-        connection = await self.server.connect(login.into(database) if database else login)
+        connection = await self.server.connect(login.for_database(database) if database else login)
         try:
             yield connection
         finally:
@@ -135,8 +135,8 @@ class Arena:
     async def look_after(self) -> None:
         """What the service does by itself every few seconds."""
         if self.self_checks:
-            account = self.manager.account(self.mallory)
-            await self.self_check.look_at(self.server, [account])
+            account = self.manager.tenant_state(self.mallory)
+            await self.self_check.audit(self.server, [account])
 
 
 @asynccontextmanager
@@ -147,8 +147,8 @@ async def arenas_on(database: Database) -> AsyncIterator[dict[PoolStrategy, Aren
         PER_DATABASE: PoolConfig.per_database(pool_size=SIZE),
     }
     async with manager_on(database, configs=configs) as manager:
-        journal = Journal(Catalog(address_of(database)))
-        check = SelfCheck(manager, RoleLimits(manager), journal)
+        journal = AuditOutbox(Catalog(address_of(database)))
+        check = IsolationAudit(manager, RoleLimits(manager), journal)
         arenas = {each: Arena(each, manager, database, check) for each in PoolStrategy}
         for arena in arenas.values():
             for name in (arena.mallory, arena.alice):
@@ -156,7 +156,7 @@ async def arenas_on(database: Database) -> AsyncIterator[dict[PoolStrategy, Aren
         yield arenas
 
 
-async def _furnish(arena: Arena, account: TenantAccount) -> None:
+async def _furnish(arena: Arena, account: TenantState) -> None:
     """A table of notes for somebody, alice's with her secret."""
     spec = account.tenant.spec
     await arena.isolation.provision(arena.server, account.tenant, adopt=False, max_size=SIZE)

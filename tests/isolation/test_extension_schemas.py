@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.control.self_check import SelfCheck
-from app.domain.isolation import Check, Severity
+from app.control.monitoring.isolation_audit import IsolationAudit
+from app.domain.isolation import AuditCheck, Severity
 from app.settings import Settings
 from tests.fixtures.app import Api, ok, problem, serving
 from tests.fixtures.postgres import Database
@@ -42,17 +42,17 @@ async def api(prepared: Database, catalog_database: Database, tmp_path: Path) ->
         yield api
 
 
-async def found(api: Api, tenant: str) -> dict[Check, Severity]:
+async def found(api: Api, tenant: str) -> dict[AuditCheck, Severity]:
     """What a look at the tenant finds now."""
     manager = api.service.manager
-    account = manager.account(tenant)
-    check = SelfCheck(
+    account = manager.tenant_state(tenant)
+    check = IsolationAudit(
         manager,
         api.service.keeper._limits,
-        api.service.journal,
+        api.service.audit_outbox,
         extension_schemas=_SCHEMAS,
     )
-    await check.look_at(manager.servers["local"], [account])
+    await check.audit(manager.servers["local"], [account])
     assert account.isolation is not None
     return {finding.check: finding.severity for finding in account.isolation.findings}
 
@@ -89,7 +89,7 @@ async def test_a_tenant_from_before_the_setting_is_let_in(
         refused = await api.query(url, "select 'a'::extensions.citext")
         assert problem(refused, 422, "statement-failed")["sqlstate"] == "42501"
     async with service(prepared, catalog_database, tmp_path) as api:
-        assert Check.EXTENSION_SCHEMAS in await found(api, "acme")
+        assert AuditCheck.EXTENSION_SCHEMAS in await found(api, "acme")
         assert await found(api, "acme") == {}
         assert await compares_as_citext(api, url)
 
@@ -98,7 +98,7 @@ async def test_a_grant_that_was_taken_back_is_repaired(api: Api, prepared: Datab
     url = await api.tenant("acme")
     async with prepared.connected() as admin:
         await admin.execute("REVOKE ALL ON SCHEMA extensions FROM tenant_acme")
-    assert await found(api, "acme") == {Check.EXTENSION_SCHEMAS: Severity.WARNING}
+    assert await found(api, "acme") == {AuditCheck.EXTENSION_SCHEMAS: Severity.WARNING}
     assert await found(api, "acme") == {}
     assert await compares_as_citext(api, url)
 
@@ -107,7 +107,7 @@ async def test_a_schema_that_does_not_exist_is_named(api: Api, prepared: Databas
     await api.tenant("acme")
     async with prepared.connected() as admin:
         await admin.execute("DROP SCHEMA more")
-    assert await found(api, "acme") == {Check.EXTENSION_SCHEMAS: Severity.WARNING}
+    assert await found(api, "acme") == {AuditCheck.EXTENSION_SCHEMAS: Severity.WARNING}
     ok(await api.client.put("/v1/tenants/later", json={"strategy": "per_tenant"}), 201)
     answer = await api.client.post("/v1/tenants/later/provision")
     assert "The schema more, " in problem(answer, 409, "provisioning-failed")["detail"]
@@ -122,7 +122,7 @@ async def test_a_schema_that_tenants_may_create_in_is_refused(
     await api.tenant("acme")
     async with prepared.connected() as admin:
         await admin.execute(opened)
-        assert await found(api, "acme") == {Check.EXTENSION_SCHEMAS: Severity.CRITICAL}
+        assert await found(api, "acme") == {AuditCheck.EXTENSION_SCHEMAS: Severity.CRITICAL}
         answer = await api.client.post("/v1/tenants/acme/provision")
         assert "may create objects" in problem(answer, 409, "provisioning-failed")["detail"]
         await admin.execute("ALTER SCHEMA more OWNER TO postgres")
@@ -136,8 +136,8 @@ async def test_other_strategies_are_not_concerned(api: Api, prepared: Database) 
     await api.tenant("one", "shared")
     async with prepared.connected() as admin:
         await admin.execute("DROP SCHEMA more")
-    assert Check.EXTENSION_SCHEMAS not in await found(api, "own")
-    assert Check.EXTENSION_SCHEMAS not in await found(api, "one")
+    assert AuditCheck.EXTENSION_SCHEMAS not in await found(api, "own")
+    assert AuditCheck.EXTENSION_SCHEMAS not in await found(api, "one")
 
 
 @pytest.mark.parametrize("name", ["pg_catalog", "information_schema", "tenant_a", "A", 'a"b', ""])

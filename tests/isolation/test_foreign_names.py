@@ -8,14 +8,14 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.domain.isolation import Check, Severity, checks_of
+from app.domain.isolation import AuditCheck, Severity, checks_of
 from app.domain.tenant import PoolStrategy
 from app.pools import server_limits
 from app.pools.isolation import inspection
-from app.pools.isolation.openings import OPENINGS
+from app.pools.isolation.excess_grants import EXCESS_GRANTS
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
-from tests.isolation.test_openings import look
+from tests.isolation.test_excess_grants import look
 
 # In LATIN1 no UTF-8: a database, roles, a comment and settings of the whole cluster.
 FOREIGN = (
@@ -89,22 +89,22 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
             found = await look(control)
             assert found == {
                 "one": {
-                    Check.MEMBERSHIPS: Severity.WARNING,
-                    Check.OTHER_DATABASES: Severity.CRITICAL,
-                    Check.SETTINGS: Severity.WARNING,
+                    AuditCheck.MEMBERSHIPS: Severity.WARNING,
+                    AuditCheck.OTHER_DATABASES: Severity.CRITICAL,
+                    AuditCheck.SETTINGS: Severity.WARNING,
                 },
-                "big": {Check.CLOSED_TO_OTHERS: Severity.WARNING},
+                "big": {AuditCheck.CLOSED_TO_OTHERS: Severity.WARNING},
                 "small": {},
             }
-            report = control.manager.account("one").isolation
+            report = control.manager.tenant_state("one").isolation
             assert report is not None
             assert any(r"gr\xf6\xdfe" in finding.detail for finding in report.findings)
             # What was set is undone, wherever that was.
-            assert Check.SETTINGS not in (await look(control))["one"]
+            assert AuditCheck.SETTINGS not in (await look(control))["one"]
             await control.tenant("another")
             await control.tenant("another-big", PoolStrategy.PER_DATABASE)
             await control.provisioning.provision("one", PERSON)
-            assert await control.checker.run_once()
+            assert await control.health_checks.run_once()
             assert control.manager.servers["local"].is_available
         finally:
             await foreign.execute(f"ALTER DATABASE {home} RESET search_path")
@@ -117,7 +117,7 @@ def test_no_look_uses_a_function_that_refuses_what_is_no_text_in_the_database_it
     """PostgreSQL 15.18 does so in starts_with, and each with half a character in replace."""
     looks = (
         *(each for name, each in vars(inspection).items() if name[1].isupper()),
-        OPENINGS,
+        EXCESS_GRANTS,
         server_limits._QUERY,
     )
     for look_at_characters in ("starts_with", "replace", "substr", "left(", "^@", "bpchar"):
@@ -141,10 +141,10 @@ async def test_a_look_that_fails_is_told_with_its_reason_and_the_others_go_on(
     async with database.connected() as admin:
         await admin.execute("GRANT USAGE ON SCHEMA tenant_one TO PUBLIC")
     found = await look(control)
-    assert found["one"].pop(Check.CLOSED_TO_OTHERS) is Severity.CRITICAL
+    assert found["one"].pop(AuditCheck.CLOSED_TO_OTHERS) is Severity.CRITICAL
     severities = {severity for each in found.values() for severity in each.values()}
     assert severities == {Severity.NOT_CHECKED}
-    report = control.manager.account("small").isolation
+    report = control.manager.tenant_state("small").isolation
     assert report is not None
     assert all("division by zero" in finding.detail for finding in report.findings)
 
@@ -163,4 +163,4 @@ async def test_a_tenant_that_cannot_be_looked_at_hides_no_other(
         await admin.execute("ALTER ROLE tenant_three NOLOGIN")
     found = await look(control)
     assert found["odd"] == dict.fromkeys(checks_of(PoolStrategy.PER_TENANT), Severity.NOT_CHECKED)
-    assert (found["one"], found["three"]) == ({}, {Check.ROLE: Severity.WARNING})
+    assert (found["one"], found["three"]) == ({}, {AuditCheck.ROLE: Severity.WARNING})

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from app.domain.errors import ProvisioningFailed
-from app.domain.isolation import Check, Severity
+from app.domain.isolation import AuditCheck, Severity
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
-from tests.isolation.test_openings import OPEN, look, neighbours
+from tests.isolation.test_excess_grants import OPEN, look, neighbours
 
 _REACHABLE = f"""
 CREATE TABLE kept (tenant_id text, body text);
@@ -30,7 +30,7 @@ async def test_what_a_tenant_opens_in_its_schema_is_not_charged_to_the_shared_ro
     await control.tenant("open")
     async with control.manager.lease("open") as connection:
         await connection.execute(_REACHABLE)
-    assert await look(control) == {**well, "open": {Check.CLOSED_TO_OTHERS: Severity.CRITICAL}}
+    assert await look(control) == {**well, "open": {AuditCheck.CLOSED_TO_OTHERS: Severity.CRITICAL}}
 
 
 async def test_an_owner_in_the_middle_of_a_change_keeps_nobody_else_from_being_mended(
@@ -48,7 +48,7 @@ async def test_an_owner_in_the_middle_of_a_change_keeps_nobody_else_from_being_m
         await look(control)
         found = await look(control)
         assert found["other"] == {}
-        assert set(found["open"]) == {Check.SETTINGS, Check.CLOSED_TO_OTHERS}
+        assert set(found["open"]) == {AuditCheck.SETTINGS, AuditCheck.CLOSED_TO_OTHERS}
     await look(control)
     assert await look(control) == {**well, "open": {}, "other": {}}
 
@@ -71,8 +71,8 @@ async def test_of_a_huge_setting_only_its_beginning_is_fetched(control: Control)
             EXECUTE format('ALTER ROLE CURRENT_USER SET application_name = %L',
                 repeat('x', 2000000));
         END $$""")
-    assert await look(control) == {"open": {Check.SETTINGS: Severity.WARNING}}
-    report = control.manager.account("open").isolation
+    assert await look(control) == {"open": {AuditCheck.SETTINGS: Severity.WARNING}}
+    report = control.manager.tenant_state("open").isolation
     assert report is not None
     [finding] = report.findings
     assert "application_name=xxx" in finding.detail
@@ -98,7 +98,9 @@ async def test_a_table_that_stays_locked_stops_the_look_at_it_alone(
         )
     async with database.connected() as admin, admin.transaction():
         await admin.execute("LOCK TABLE public.notes IN ACCESS EXCLUSIVE MODE")
-        unchecked = dict.fromkeys((Check.ROW_SECURITY, Check.BYPASSES), Severity.NOT_CHECKED)
+        unchecked = dict.fromkeys(
+            (AuditCheck.ROW_SECURITY, AuditCheck.RLS_BYPASS), Severity.NOT_CHECKED
+        )
         assert await look(control) == {**well, "neighbour-shared": unchecked}
     assert await look(control) == well
 
@@ -110,7 +112,7 @@ async def test_what_a_role_sets_again_and_again_is_undone_each_time_and_told_onc
     for _ in range(2):
         async with control.manager.lease("open") as connection:
             await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '1MB'")
-        assert await look(control) == {"open": {Check.SETTINGS: Severity.WARNING}}
+        assert await look(control) == {"open": {AuditCheck.SETTINGS: Severity.WARNING}}
         assert await look(control) == {"open": {}}
-    told = [each.action for each in control.journal.pending]
+    told = [each.action for each in control.audit_outbox.pending]
     assert told == ["pool.role_settings_reset"]

@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.control.provisioning import Provisioning
 from app.control.reconciler import Reconciler
+from app.control.tenants.provisioning import TenantProvisioning
 from app.domain.errors import (
     CatalogUnavailable,
     PoolIsShared,
@@ -65,7 +65,7 @@ async def test_a_pool_opened_just_then_fails_nobody(
     await control.tenant("acme")
     isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
     server = control.manager.servers["local"]
-    renew, connect = isolation.renew, server.connect
+    renew, connect = isolation.rotate_password, server.connect
     refused = asyncio.Event()
     borrowed: list[asyncio.Task[bool]] = []
 
@@ -83,7 +83,7 @@ async def test_a_pool_opened_just_then_fails_nobody(
             await refused.wait()
 
     monkeypatch.setattr(server, "connect", noticed)
-    monkeypatch.setattr(isolation, "renew", slowly)
+    monkeypatch.setattr(isolation, "rotate_password", slowly)
     await control.provisioning.rotate("acme", PERSON)
     assert await borrowed[0]
 
@@ -120,7 +120,7 @@ async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
 ) -> None:
     await control.tenant("acme")
     isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
-    renew = isolation.renew
+    renew = isolation.rotate_password
 
     async def breaks(*arguments: Any) -> None:
         if done:
@@ -128,20 +128,20 @@ async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
         raise ServerUnavailable("The service was killed.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(isolation, "renew", breaks)
+        patched.setattr(isolation, "rotate_password", breaks)
         with pytest.raises(ServerUnavailable):
             await control.provisioning.rotate("acme", PERSON)
     CREDENTIALS._versions.clear()
-    restarted = Provisioning(
+    restarted = TenantProvisioning(
         control.catalog,
         control.manager,
         CREDENTIALS,
-        control.self_check,
+        control.isolation_audit,
         control.provisioning._locks,
     )
     await restarted.load()
     assert await restarted.finish_rotations() == 1
-    assert CREDENTIALS.version("local", "tenant_acme") == 2
+    assert CREDENTIALS.password_version("local", "tenant_acme") == 2
     assert await works(control)
     assert await restarted.finish_rotations() == 0
     CREDENTIALS._versions.clear()
@@ -159,14 +159,14 @@ async def test_the_reconciler_finishes_a_rotation(
         raise ServerUnavailable("Not now.")
 
     with monkeypatch.context() as patched:
-        patched.setattr(isolation, "renew", fails)
+        patched.setattr(isolation, "rotate_password", fails)
         with pytest.raises(ServerUnavailable):
             await control.provisioning.rotate("acme", PERSON)
         assert await works(control), "the old password holds until the new one is known to"
     assert isinstance(control.reconciler, Reconciler)
     report = await control.reconciler.run_once()
     assert report.rotations_finished == 1
-    assert CREDENTIALS.version("local", "tenant_acme") == 2
+    assert CREDENTIALS.password_version("local", "tenant_acme") == 2
     assert await works(control)
 
 
@@ -176,7 +176,7 @@ async def test_without_the_catalog_nothing_is_rotated(control: Control) -> None:
     await control.proxy.reset()
     with pytest.raises(CatalogUnavailable):
         await control.provisioning.rotate("acme", PERSON)
-    assert CREDENTIALS.version("local", "tenant_acme") == 1
+    assert CREDENTIALS.password_version("local", "tenant_acme") == 1
     assert await works(control)
 
 
@@ -194,6 +194,6 @@ def test_every_version_is_another_password_and_none_can_be_guessed_from_another(
     passwords = {credentials.password("s", "r", version) for version in (1, 2, 3)}
     assert len(passwords) == 3
     assert credentials.password("s", "r") == credentials.password("s", "r", 1)
-    credentials.use("s", "r", 3)
+    credentials.set_password_version("s", "r", 3)
     assert credentials.password("s", "r") == credentials.password("s", "r", 3)
     assert credentials.password("s", "other") == credentials.password("s", "other", 1)

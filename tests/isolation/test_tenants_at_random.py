@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import asyncpg
 
+from app.cli.rls_sql import policies
 from app.domain.errors import PoolkeeperError
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
-from app.rls import policies
 from tests.fixtures.pools import finished, manager_on, provisioned
 from tests.fixtures.postgres import Database
 
@@ -35,7 +35,7 @@ async def test_no_tenant_ever_sees_a_row_of_another(database: Database, scrub_ro
             await admin.execute(sql)
         for name in names:
             async with manager.lease(name, timeout=20) as connection:
-                if not manager.account(name).tenant.spec.is_shared:
+                if not manager.tenant_state(name).tenant.spec.is_shared:
                     await connection.execute(NOTES)
         clients = [
             asyncio.create_task(_client(manager, name, random.Random(seed)), name=name)  # noqa: S311

@@ -152,7 +152,7 @@ async def not_looked_after(arena: Arena) -> AsyncIterator[None]:
 async def unproven(arena: Arena) -> AsyncIterator[None]:
     """Nobody looks whether the lease's transaction and its context are still there."""
     with (
-        patch.object(arena.isolation, "proof", lambda _: "SELECT 1"),
+        patch.object(arena.isolation, "context_check", lambda _: "SELECT 1"),
         patch.object(asyncpg.Connection, "is_in_transaction", lambda _: True),
     ):
         yield
@@ -172,5 +172,5 @@ def in_the_same_database(arena: Arena) -> AbstractAsyncContextManager[None]:
         "GRANT CONNECT ON DATABASE {theirs} TO {me}",
         "REVOKE CONNECT ON DATABASE {theirs} FROM {me}",
     )
-    there = logging_in(lambda arena, login: login.into(arena.home(arena.alice)))
+    there = logging_in(lambda arena, login: login.for_database(arena.home(arena.alice)))
     return both(let_in, there)(arena)

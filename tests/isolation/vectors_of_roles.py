@@ -83,8 +83,8 @@ async def change_the_password(arena: Arena) -> bool:
     except TenantLoginFailed:
         return True
     finally:
-        tenant = arena.manager.account(arena.mallory).tenant
-        await arena.isolation.renew(arena.server, tenant, 1)
+        tenant = arena.manager.tenant_state(arena.mallory).tenant
+        await arena.isolation.rotate_password(arena.server, tenant, 1)
         async with arena.direct() as connection:
             assert await connection.fetchval("SELECT current_user") == arena.me
 
@@ -130,7 +130,7 @@ async def plant_a_lock_timeout(arena: Arena) -> bool:
 
 def _by_way_of_the_admin(arena: Arena, _: Login) -> Login:
     admin = arena.server.admin_login
-    return replace(admin.into(arena.home(arena.mallory)), settings={"role": arena.me})
+    return replace(admin.for_database(arena.home(arena.mallory)), settings={"role": arena.me})
 
 
 OF_ROLES = (

@@ -143,7 +143,7 @@ async def without_a_timeout(arena: Arena) -> AsyncIterator[None]:
     """Leases do not tell the server how long a statement may take."""
 
     def opening(*_: Any) -> str:
-        context = arena.isolation.context(arena.spec(arena.mallory))
+        context = arena.isolation.context_setup(arena.spec(arena.mallory))
         return f"BEGIN; {context}"
 
     with patch.object(lease, "opening", opening):

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.domain.errors import PoolTimeout
-from app.pools.account import TenantAccount
-from app.pools.pool import TenantPool
+from app.pools.pool import Pool
 from app.pools.server import ADMIN_CONNECTIONS
+from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import Bench, account, bench_on, finished, lent
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -25,7 +25,7 @@ async def tight(database: Database) -> AsyncIterator[Bench]:
         yield bench
 
 
-def pools(bench: Bench, number: int, max_size: int = 4) -> list[tuple[TenantPool, TenantAccount]]:
+def pools(bench: Bench, number: int, max_size: int = 4) -> list[tuple[Pool, TenantState]]:
     names = [f"t{index}" for index in range(number)]
     return [(bench.pool(max_size, name=name), account(name)) for name in names]
 

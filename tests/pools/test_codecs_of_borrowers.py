@@ -132,7 +132,7 @@ async def test_a_codec_is_not_left_to_a_borrower_who_waits(manager: TenantPoolMa
     async with manager.lease("acme") as connection:
         await _codec("numeric")(connection)
         waiting = asyncio.create_task(seen(manager, "SELECT 1.50::numeric"), name="next")
-        await eventually(lambda: manager.account("acme").waiting == 1)
+        await eventually(lambda: manager.tenant_state("acme").waiting == 1)
     assert await waiting == before
 
 
@@ -148,8 +148,8 @@ async def test_a_listener_of_the_end_is_not_left_and_ours_is(database: Database)
     async with bench_on(database) as bench:
         pool, owner = bench.pool(max_size=1), account()
         connection = await pool.acquire(owner, 5)
-        connection.lend().add_termination_listener(heard.append)
-        connection.withdraw()
+        connection.attach_proxy().add_termination_listener(heard.append)
+        connection.detach_proxy()
         pool.release(connection, reusable=True)
         async with database.connected() as admin:
             await admin.execute("SELECT pg_terminate_backend($1, 5000)", connection.pid)

@@ -36,12 +36,12 @@ async def test_an_announced_transaction_makes_the_next_one_a_savepoint(database:
     async with database.connected() as raw:
         pooled = PooledConnection(raw, now=0, max_lifetime=60, epoch=0, generation=0)
         await raw.execute("BEGIN")
-        pooled.transaction_begun()
-        lent = pooled.lend()
+        pooled.mark_in_transaction()
+        lent = pooled.attach_proxy()
         async with lent.transaction():
             await lent.execute("CREATE TABLE made (id int)")
         assert raw.is_in_transaction()
-        pooled.withdraw()
+        pooled.detach_proxy()
         with pytest.raises(asyncpg.InterfaceError):
             await lent.execute("SELECT 1")
         await raw.execute("ROLLBACK")
@@ -54,12 +54,12 @@ async def test_an_announced_transaction_makes_the_next_one_a_savepoint(database:
 async def test_a_changed_type_is_forgotten_while_lent(database: Database) -> None:
     async with database.connected() as raw:
         pooled = PooledConnection(raw, now=0, max_lifetime=60, epoch=0, generation=0)
-        lent = pooled.lend()
+        lent = pooled.attach_proxy()
         await lent.execute("CREATE TABLE seen (id int); INSERT INTO seen VALUES (1)")
         assert tuple(await lent.fetchrow("SELECT * FROM seen") or ()) == (1,)
         await lent.execute("ALTER TABLE seen ADD name text DEFAULT 'x'")
         assert tuple(await lent.fetchrow("SELECT * FROM seen") or ()) == (1, "x")
-        pooled.withdraw()
+        pooled.detach_proxy()
 
 
 async def test_the_pid_is_known_after_the_end(database: Database) -> None:
@@ -76,12 +76,12 @@ async def test_a_borrower_between_two_round_trips_hears_that_it_was_cut(
 ) -> None:
     raw = await database.connect()
     pooled = PooledConnection(raw, now=0, max_lifetime=60, epoch=0, generation=0)
-    lent = pooled.lend()
+    lent = pooled.attach_proxy()
     prepare = asyncpg.Connection._get_statement  # type: ignore[attr-defined]
 
     async def prepare_and_be_cut(*args: object, **options: object) -> object:
         statement = await prepare(*args, **options)
-        pooled.cut()
+        pooled.terminate()
         return statement
 
     monkeypatch.setattr(asyncpg.Connection, "_get_statement", prepare_and_be_cut)

@@ -22,8 +22,8 @@ from app.domain.errors import (
 )
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
-from app.pools.account import TenantAccount
 from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import finished, manager_on, provisioned, tenant
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -41,7 +41,7 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
 
 
 @pytest.fixture
-async def acme(manager: TenantPoolManager) -> TenantAccount:
+async def acme(manager: TenantPoolManager) -> TenantState:
     """A tenant with a schema of its own and one table."""
     account = await provisioned(manager, "acme")
     async with manager.lease("acme") as connection:
@@ -55,7 +55,7 @@ async def notes(manager: TenantPoolManager) -> list[int]:
 
 
 async def test_work_is_committed_when_the_block_ends(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme") as connection:
         await connection.execute("INSERT INTO note VALUES (1)")
@@ -63,7 +63,7 @@ async def test_work_is_committed_when_the_block_ends(
 
 
 async def test_work_is_rolled_back_on_an_error_and_the_connection_stays(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     with pytest.raises(ZeroDivisionError):
         async with manager.lease("acme") as connection:
@@ -74,7 +74,7 @@ async def test_work_is_rolled_back_on_an_error_and_the_connection_stays(
 
 
 async def test_an_error_of_postgres_reaches_the_borrower_as_it_is(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     with pytest.raises(asyncpg.UndefinedTableError):
         async with manager.lease("acme") as connection:
@@ -84,7 +84,7 @@ async def test_an_error_of_postgres_reaches_the_borrower_as_it_is(
 
 
 async def test_a_nested_transaction_is_a_savepoint(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme") as connection:
         await connection.execute("INSERT INTO note VALUES (1)")
@@ -97,14 +97,14 @@ async def test_a_nested_transaction_is_a_savepoint(
     assert await notes(manager) == [1, 3]
 
 
-async def test_a_cursor_works(manager: TenantPoolManager, acme: TenantAccount) -> None:
+async def test_a_cursor_works(manager: TenantPoolManager, acme: TenantState) -> None:
     async with manager.lease("acme") as connection:
         rows = [row[0] async for row in connection.cursor("SELECT generate_series(1, 100)")]
     assert rows == list(range(1, 101))
 
 
 async def test_the_connection_is_useless_after_the_lease(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme") as connection:
         statement = await connection.prepare("SELECT 1")
@@ -115,7 +115,7 @@ async def test_the_connection_is_useless_after_the_lease(
 
 
 async def test_without_a_transaction_each_statement_stands_for_itself(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     with pytest.raises(ZeroDivisionError):
         async with manager.lease("acme", transaction=False) as connection:
@@ -126,7 +126,7 @@ async def test_without_a_transaction_each_statement_stands_for_itself(
 
 
 async def test_an_open_transaction_is_rolled_back_even_if_the_lease_had_none(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme", transaction=False) as connection:
         await connection.execute("BEGIN; INSERT INTO note VALUES (1)")
@@ -135,7 +135,7 @@ async def test_an_open_transaction_is_rolled_back_even_if_the_lease_had_none(
 
 @pytest.mark.parametrize("transaction", [True, False])
 async def test_a_read_only_lease_refuses_writes(
-    manager: TenantPoolManager, acme: TenantAccount, *, transaction: bool
+    manager: TenantPoolManager, acme: TenantState, *, transaction: bool
 ) -> None:
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         async with manager.lease("acme", transaction=transaction, read_only=True) as connection:
@@ -147,7 +147,7 @@ async def test_a_read_only_lease_refuses_writes(
 
 @pytest.mark.parametrize("transaction", [True, False])
 async def test_a_statement_timeout_holds_for_this_lease_only(
-    manager: TenantPoolManager, acme: TenantAccount, *, transaction: bool
+    manager: TenantPoolManager, acme: TenantState, *, transaction: bool
 ) -> None:
     with pytest.raises(asyncpg.QueryCanceledError):
         async with manager.lease(
@@ -160,7 +160,7 @@ async def test_a_statement_timeout_holds_for_this_lease_only(
 
 @pytest.mark.parametrize("ending", ["COMMIT", "ROLLBACK"])
 async def test_work_that_ends_the_transaction_is_told_so(
-    manager: TenantPoolManager, acme: TenantAccount, ending: str
+    manager: TenantPoolManager, acme: TenantState, ending: str
 ) -> None:
     with pytest.raises(StatementEndedLease):
         async with manager.lease("acme") as connection:
@@ -169,7 +169,7 @@ async def test_work_that_ends_the_transaction_is_told_so(
 
 
 async def test_a_failed_transaction_that_the_body_swallowed_is_no_silent_rollback(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     with pytest.raises(StatementFailed, match="it was rolled back") as raised:
         async with manager.lease("acme") as connection:
@@ -181,7 +181,7 @@ async def test_a_failed_transaction_that_the_body_swallowed_is_no_silent_rollbac
 
 
 async def test_a_constraint_that_fails_at_commit_is_told(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme") as connection:
         await connection.execute(
@@ -195,7 +195,7 @@ async def test_a_constraint_that_fails_at_commit_is_told(
 
 
 async def test_a_commit_that_is_cancelled_promises_nothing(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme") as connection:
         await connection.execute(
@@ -214,7 +214,7 @@ async def test_a_commit_that_is_cancelled_promises_nothing(
 
 @pytest.mark.parametrize("seconds", [-1, 2_147_484, float("nan"), float("inf")])
 async def test_a_timeout_that_postgres_does_not_take_is_refused_at_once(
-    manager: TenantPoolManager, acme: TenantAccount, seconds: float
+    manager: TenantPoolManager, acme: TenantState, seconds: float
 ) -> None:
     with pytest.raises(InvalidInput, match="statement_timeout"):
         manager.lease("acme", statement_timeout=seconds)
@@ -265,7 +265,7 @@ async def test_another_transaction_than_the_leases_commits_nothing(
     into = database
     if strategy is PoolStrategy.PER_DATABASE:
         into = replace(database, database="tenant_small")
-    role = manager.isolations[strategy].role(manager.account("small").tenant.spec)
+    role = manager.isolations[strategy].role(manager.tenant_state("small").tenant.spec)
     async with into.connected() as admin:
         await admin.execute(
             f"CREATE SCHEMA everybody; CREATE TABLE everybody.note (id int); GRANT ALL ON SCHEMA "
@@ -283,7 +283,7 @@ async def test_another_transaction_than_the_leases_commits_nothing(
 
 @pytest.mark.parametrize("own", ["RESET ALL", "DEALLOCATE ALL", "SET SESSION work_mem = '1MB'"])
 async def test_what_a_tenant_may_do_with_its_own_session_ends_no_lease(
-    manager: TenantPoolManager, acme: TenantAccount, own: str
+    manager: TenantPoolManager, acme: TenantState, own: str
 ) -> None:
     for number in (1, 2):
         async with manager.lease("acme") as connection:
@@ -293,7 +293,7 @@ async def test_what_a_tenant_may_do_with_its_own_session_ends_no_lease(
 
 
 async def test_a_borrower_may_choose_its_isolation_level_at_every_lease(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     for strategy, name in ((PoolStrategy.PER_TENANT, "acme"), (PoolStrategy.SHARED, "small")):
         if name == "small":
@@ -305,7 +305,7 @@ async def test_a_borrower_may_choose_its_isolation_level_at_every_lease(
 
 
 async def test_a_deferred_trigger_that_fails_as_a_proof_would_is_told_as_itself(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme") as connection:
         await connection.execute(
@@ -334,7 +334,7 @@ LOST = {
 
 @pytest.mark.parametrize("loss", LOST)
 async def test_without_its_schema_a_tenants_writes_are_refused_and_never_vanish(
-    manager: TenantPoolManager, acme: TenantAccount, database: Database, loss: str
+    manager: TenantPoolManager, acme: TenantState, database: Database, loss: str
 ) -> None:
     if statement := LOST[loss]:
         async with database.connected() as admin:
@@ -362,7 +362,7 @@ async def test_without_its_schema_a_tenants_writes_are_refused_and_never_vanish(
 
 
 async def test_a_schema_lost_and_used_in_the_same_lease_takes_nothing(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     with pytest.raises(SchemaMissing) as raised:
         async with manager.lease("acme", transaction=False) as connection:
@@ -396,12 +396,12 @@ async def test_leases_are_given_to_known_provisioned_tenants_only(
         manager.lease("nobody")
     new = tenant("new", PoolStrategy.PER_TENANT)
     object.__setattr__(new, "provisioned_at", None)
-    manager.know(new)
+    manager.put_tenant(new)
     with pytest.raises(NotProvisioned):
         manager.lease("new")
     going = tenant("going", PoolStrategy.PER_TENANT)
     object.__setattr__(going, "deleting", True)
-    manager.know(going)
+    manager.put_tenant(going)
     with pytest.raises(TenantDeleting):
         manager.lease("going")
 
@@ -410,7 +410,7 @@ async def test_leases_are_given_to_known_provisioned_tenants_only(
 
 
 async def test_a_connection_lost_under_a_lease_is_told_at_its_end(
-    manager: TenantPoolManager, acme: TenantAccount, database: Database
+    manager: TenantPoolManager, acme: TenantState, database: Database
 ) -> None:
     with pytest.raises(LeaseLost):
         async with manager.lease("acme") as connection:
@@ -420,7 +420,7 @@ async def test_a_connection_lost_under_a_lease_is_told_at_its_end(
 
 
 async def test_the_borrowers_own_error_wins_over_a_lost_connection(
-    manager: TenantPoolManager, acme: TenantAccount, database: Database
+    manager: TenantPoolManager, acme: TenantState, database: Database
 ) -> None:
     with pytest.raises(ZeroDivisionError):
         async with manager.lease("acme") as connection:
@@ -436,7 +436,7 @@ async def terminate(database: Database, connection: asyncpg.Connection) -> None:
 
 
 async def test_a_lease_cut_by_a_drain_is_lost(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     pool = manager.find("acme")
     assert pool is not None
@@ -447,7 +447,7 @@ async def test_a_lease_cut_by_a_drain_is_lost(
 
 
 async def test_a_dead_idle_connection_is_replaced_unseen(
-    manager: TenantPoolManager, acme: TenantAccount, monkeypatch: pytest.MonkeyPatch
+    manager: TenantPoolManager, acme: TenantState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = manager.find("acme")
     assert pool is not None
@@ -459,7 +459,7 @@ async def test_a_dead_idle_connection_is_replaced_unseen(
 
 
 async def test_a_statement_still_running_at_the_end_costs_the_connection(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     with pytest.raises(LeaseLost):
         async with manager.lease("acme") as connection:
@@ -470,7 +470,7 @@ async def test_a_statement_still_running_at_the_end_costs_the_connection(
 
 
 async def test_a_lease_cancelled_at_any_await_leaves_no_trace(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async def work() -> None:
         async with manager.lease("acme") as connection:
@@ -492,7 +492,7 @@ async def test_a_lease_cancelled_at_any_await_leaves_no_trace(
 
 
 async def test_a_lease_without_any_working_connection_times_out(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     async with manager.lease("acme"):
         with pytest.raises(PoolTimeout):
@@ -538,7 +538,7 @@ async def test_a_shared_lease_that_deallocates_all_commits_nothing_and_hurts_nob
 
 @pytest.mark.parametrize("transaction", [True, False])
 async def test_a_tenant_may_deallocate_all_in_a_pool_of_its_own(
-    manager: TenantPoolManager, acme: TenantAccount, *, transaction: bool
+    manager: TenantPoolManager, acme: TenantState, *, transaction: bool
 ) -> None:
     async with manager.lease("acme", transaction=transaction) as connection:
         await connection.execute("INSERT INTO note VALUES (1)")
@@ -562,7 +562,7 @@ async def test_a_role_that_made_read_only_its_default_can_still_write(
 
 
 async def test_a_refused_commit_quotes_no_values(
-    manager: TenantPoolManager, acme: TenantAccount
+    manager: TenantPoolManager, acme: TenantState
 ) -> None:
     with pytest.raises(StatementFailed) as caught:
         async with manager.lease("acme") as connection:

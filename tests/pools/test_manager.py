@@ -9,9 +9,9 @@ import pytest
 from app.domain.errors import PoolDraining, PoolLimitReached, TenantDeleting
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
-from app.pools.account import TenantAccount
 from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import finished, manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -41,7 +41,7 @@ def opened(manager: TenantPoolManager) -> set[str]:
 async def test_a_hundred_first_leases_open_one_pool(few: TenantPoolManager) -> None:
     await asyncio.gather(*(use(few, "a") for _ in range(100)))
     assert opened(few) == {"a"}
-    stats = few.tenant_stats(few.account("a"))
+    stats = few.tenant_stats(few.tenant_state("a"))
     assert stats.connections_opened == 2
     assert stats.connections_acquired == stats.connections_released == 100
     [pool] = few.pools()
@@ -138,7 +138,7 @@ async def test_a_cancelled_newcomer_leaves_its_chance_to_the_next(few: TenantPoo
 
 async def test_counters_survive_eviction(few: TenantPoolManager) -> None:
     await use(few, "a", "b", "c", "a")
-    stats = few.tenant_stats(few.account("a"))
+    stats = few.tenant_stats(few.tenant_state("a"))
     assert stats.connections_acquired == stats.connections_released == 2
     assert stats.connections_opened == 2
     assert stats.last_activity is not None
@@ -185,7 +185,7 @@ async def test_an_eviction_whose_caller_leaves_goes_on(few: TenantPoolManager) -
 async def test_shared_tenants_of_a_server_share_one_pool_and_keep_their_own_accounts(
     few: TenantPoolManager,
 ) -> None:
-    accounts: list[TenantAccount] = [
+    accounts: list[TenantState] = [
         await provisioned(few, f"s{number}", PoolStrategy.SHARED) for number in range(3)
     ]
     await use(few, "s0", "s1", "s2", "s0")
@@ -201,7 +201,7 @@ async def test_deleting_a_shared_tenant_fails_its_waiting_callers_and_nobody_els
 ) -> None:
     for name in ("leaving", "staying"):
         await provisioned(few, name, PoolStrategy.SHARED)
-    pool = await few.open_pool(few.account("staying"), 1)
+    pool = await few.open_pool(few.tenant_state("staying"), 1)
     pool.resize(PoolSize(min_size=0, max_size=1, warmup_size=0))
 
     async def borrow(name: str) -> None:
@@ -211,8 +211,8 @@ async def test_deleting_a_shared_tenant_fails_its_waiting_callers_and_nobody_els
     async with few.lease("leaving"):
         callers = [asyncio.create_task(borrow(n)) for n in ("leaving", "staying", "leaving")]
         await eventually(lambda: pool.metrics.waiting_requests == len(callers))
-        account = few.account("leaving")
-        few.know(replace(account.tenant, deleting=True))
+        account = few.tenant_state("leaving")
+        few.put_tenant(replace(account.tenant, deleting=True))
         assert (account.waiting, pool.metrics.waiting_requests) == (0, 1)
     first, other, second = await finished(callers)
     assert isinstance(first, TenantDeleting)
@@ -264,6 +264,6 @@ async def test_three_hundred_tenants_fit_under_ten_pools(
             assert await finished(tasks, deadline=30) == [None] * 300
         assert manager.active_pools <= 10
         assert manager.evictions[EvictionReason.LRU] >= 20
-        stats = [manager.tenant_stats(account) for account in manager.accounts.values()]
+        stats = [manager.tenant_stats(account) for account in manager.tenant_states.values()]
         assert sum(stat.connections_acquired for stat in stats) == 300
         assert sum(stat.timeouts + stat.connect_failures for stat in stats) == 0

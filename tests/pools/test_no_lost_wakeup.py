@@ -19,13 +19,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from app.domain.errors import ServerFull, TenantLoginFailed, Unavailable
 from app.domain.pool import PoolConfig, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
-from app.pools.account import TenantAccount
-from app.pools.budget import is_modest, most_reserved
+from app.pools.budget import is_small_claim, max_reserved
 from app.pools.connection import PooledConnection
 from app.pools.driver import Login
-from app.pools.pool import TenantPool
+from app.pools.pool import Pool
 from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
+from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import account
 from tests.fixtures.unreal import UnrealClock, UnrealConnection, UnrealLoop, UnrealServer
 
@@ -39,7 +39,7 @@ _FAILURES = (ServerFull, TenantLoginFailed)
 class Caller:
     """Somebody who asked a pool for a connection."""
 
-    def __init__(self, pool: TenantPool, owner: TenantAccount) -> None:
+    def __init__(self, pool: Pool, owner: TenantState) -> None:
         self.pool = pool
         self.account = owner
         self.opening = f"begin for {owner.tenant.spec.id}"
@@ -65,7 +65,7 @@ class Caller:
     def clean_up(self) -> None:
         """Begin to clean up, and the next lease with it."""
         if not self.ahead:
-            self.ahead = self.pool.foresee(self.task.result())
+            self.ahead = self.pool.prefetch_for_next(self.task.result())
 
     def give_back(self, *, reusable: bool = True) -> None:
         """Return what it was lent, perhaps with the next lease begun on it."""
@@ -105,8 +105,8 @@ class PoolMachine(RuleBasedStateMachine):
         for pool in self.pools:
             self.do(pool.open)
 
-    def pool(self, name: str, warmup: int) -> TenantPool:
-        return TenantPool(
+    def pool(self, name: str, warmup: int) -> Pool:
+        return Pool(
             name,
             PoolSize(min_size=0, max_size=4, warmup_size=warmup),
             PoolConfig(strategy=PoolStrategy.PER_TENANT),
@@ -117,7 +117,7 @@ class PoolMachine(RuleBasedStateMachine):
             on_quiet=lambda _: None,
         )
 
-    def pool_of(self, number: int) -> TenantPool:
+    def pool_of(self, number: int) -> Pool:
         return self.pools[min(number, 2)]
 
     def do(self, act: Callable[[], object]) -> None:
@@ -192,7 +192,7 @@ class PoolMachine(RuleBasedStateMachine):
         pool = self.pool_of(number)
 
         def act() -> None:
-            pool.sweep(_FAR) if what == "sweep" else getattr(pool, what)()
+            pool.close_expired(_FAR) if what == "sweep" else getattr(pool, what)()
             if also_cancel:
                 # What this has just started has not made its first step.
                 self.cancel_tasks_of(pool)
@@ -203,7 +203,7 @@ class PoolMachine(RuleBasedStateMachine):
     def cancel_tasks(self, number: int) -> None:
         self.do(partial(self.cancel_tasks_of, self.pool_of(number)))
 
-    def cancel_tasks_of(self, pool: TenantPool) -> None:
+    def cancel_tasks_of(self, pool: Pool) -> None:
         for task in pool._roster._tasks:
             task.cancel()
 
@@ -216,7 +216,7 @@ class PoolMachine(RuleBasedStateMachine):
     def change_cap(self, number: int, cap: int | None) -> None:
         owner = self.accounts[number]
         owner.tenant = replace(owner.tenant, spec=replace(owner.tenant.spec, max_leases=cap))
-        self.do(self.pool_of(number).pump)
+        self.do(self.pool_of(number).dispatch)
 
     # -- the server --------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(number=numbers, data=st.data())
     def break_off(self, number: int, data: st.DataObject) -> None:
         here = self.pool_of(number)._roster
-        raws: list[object] = [connection.raw for connection in (*here.idle, *here.lent)]
+        raws: list[object] = [connection.raw for connection in (*here.idle, *here.leased)]
         alive = [raw for raw in raws if isinstance(raw, UnrealConnection) and not raw.closed]
         if alive:
             alive.sort(key=attrgetter("number"))
@@ -248,7 +248,7 @@ class PoolMachine(RuleBasedStateMachine):
         if not stays:
             self.do(self.server.comes_back)
 
-    def retry(self, pool: TenantPool) -> None:
+    def retry(self, pool: Pool) -> None:
         """Let the pause after a failed attempt be over."""
         if pool._backoff.is_pausing:
             self.do(pool._backoff.resume)
@@ -292,8 +292,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.let_callers_wake()
         if self.rests():
             for pool in self.pools:
-                modest = is_modest(pool.share_after(0))
-                reserve = most_reserved(self.server.budget.limit)
+                modest = is_small_claim(pool.share_after(0))
+                reserve = max_reserved(self.server.budget.limit)
                 self.nobody_waits_in_vain(pool, reserved=0 if modest else reserve)
         self.accounts_are_right()
 
@@ -323,7 +323,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.do(holding[0].give_back)
         pytest.fail(f"callers are served without end: {self.pools}")
 
-    def nobody_waits_in_vain(self, pool: TenantPool, *, reserved: int) -> None:
+    def nobody_waits_in_vain(self, pool: Pool, *, reserved: int) -> None:
         roster, budget = pool._roster, self.server.budget
         if pool.state is PoolState.PAUSED:
             assert not roster.idle
@@ -372,10 +372,10 @@ class PoolMachine(RuleBasedStateMachine):
             self.highest = max(budget.limit, min(self.highest, budget.used))
 
 
-def places(pool: TenantPool) -> Iterator[PooledConnection]:
+def places(pool: Pool) -> Iterator[PooledConnection]:
     """Every connection of *pool* that works."""
     yield from pool._roster.idle
-    yield from pool._roster.lent
+    yield from pool._roster.leased
     yield from pool._roster.checking
 
 

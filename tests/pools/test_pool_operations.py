@@ -7,8 +7,8 @@ import pytest
 
 from app.domain.errors import PoolDraining
 from app.domain.pool import PoolState
-from app.pools.account import TenantAccount
-from app.pools.pool import Closure, TenantPool
+from app.pools.pool import DrainResult, Pool
+from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import (
     Bench,
     account,
@@ -24,14 +24,14 @@ from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 
 
-def state_of(pool: TenantPool) -> PoolState:
+def state_of(pool: Pool) -> PoolState:
     return pool.state
 
 
 async def test_a_pool_warms_up_and_is_ready(bench: Bench) -> None:
     pool = bench.pool(5, warmup_size=3)
     assert state_of(pool) is PoolState.WARMING_UP
-    assert await pool.warmed(5)
+    assert await pool.wait_until_warm(5)
     assert state_of(pool) is PoolState.READY
     assert pool.metrics.idle_connections == 3
     assert pool.recorder.created_at is not None
@@ -39,14 +39,14 @@ async def test_a_pool_warms_up_and_is_ready(bench: Bench) -> None:
 
 async def test_a_pool_that_cannot_warm_up_in_time_says_so(bench: Bench) -> None:
     pool = bench.pool(5, warmup_size=3)
-    assert not await pool.warmed(0)
+    assert not await pool.wait_until_warm(0)
 
 
 async def test_a_warming_pool_already_lends(bench: Bench) -> None:
     pool = bench.pool(3, warmup_size=3)
     async with lent(pool, account()):
         pass
-    assert await pool.warmed(5)
+    assert await pool.wait_until_warm(5)
 
 
 async def test_a_budget_too_small_ends_the_warm_up_and_takes_from_nobody(
@@ -54,9 +54,9 @@ async def test_a_budget_too_small_ends_the_warm_up_and_takes_from_nobody(
 ) -> None:
     async with bench_on(database, budget=3) as bench:
         first = bench.pool(2, warmup_size=2, name="first")
-        assert await first.warmed(5)
+        assert await first.wait_until_warm(5)
         second = bench.pool(3, warmup_size=3, name="second")
-        assert not await second.warmed(5)
+        assert not await second.wait_until_warm(5)
         assert state_of(second) is PoolState.READY
         assert not bench.server.budget.is_contended
         assert first.metrics.idle_connections == 2
@@ -81,7 +81,7 @@ async def test_callers_of_a_paused_pool_wait_and_are_served_when_it_resumes(benc
     assert state_of(pool) is PoolState.READY
 
 
-async def _use(pool: TenantPool, acme: TenantAccount) -> None:
+async def _use(pool: Pool, acme: TenantState) -> None:
     async with lent(pool, acme) as connection:
         await connection.raw.fetchval("SELECT pg_sleep(0.01)")
 
@@ -103,7 +103,7 @@ async def test_recycling_also_replaces_what_is_being_opened(bench: Bench) -> Non
     pool = bench.pool(2, warmup_size=2)
     await asyncio.sleep(0)
     pool.recycle()
-    assert await pool.warmed(5)
+    assert await pool.wait_until_warm(5)
     assert pool.recorder.opened >= 2
     async with lent(pool, account()) as connection:
         assert connection.epoch == 1
@@ -119,7 +119,7 @@ async def test_draining_lets_leases_end_and_refuses_new_ones(bench: Bench) -> No
         await pool.acquire(acme, 1)
     assert await lending.raw.fetchval("SELECT 42") == 42
     pool.release(lending, reusable=True)
-    assert await draining == Closure(closed=1, cut=0)
+    assert await draining == DrainResult(closed=1, cut=0)
     assert state_of(pool) is PoolState.CLOSED
     assert bench.server.budget.used == 0
 
@@ -144,7 +144,7 @@ async def test_leases_beyond_the_deadline_are_cut_and_reported(
         pass
     sleeping = asyncio.create_task(first.raw.fetchval("SELECT pg_sleep(60)"))
     await asyncio.sleep(0.05)
-    assert await pool.drain(0.05) == Closure(closed=3, cut=2)
+    assert await pool.drain(0.05) == DrainResult(closed=3, cut=2)
     await finished([sleeping])
     assert await pids(postgres_server) == set()
     assert bench.server.budget.used == 0
@@ -159,8 +159,8 @@ async def test_a_pool_can_be_drained_twice_also_at_once(bench: Bench) -> None:
     drains = in_background(lambda: pool.drain(5), 2, "drain")
     await asyncio.sleep(0)
     pool.release(lending, reusable=True)
-    assert await finished(drains) == [Closure(closed=1, cut=0)] * 2
-    assert await pool.drain(0) == Closure(closed=0, cut=0)
+    assert await finished(drains) == [DrainResult(closed=1, cut=0)] * 2
+    assert await pool.drain(0) == DrainResult(closed=0, cut=0)
     assert state_of(pool) is PoolState.CLOSED
 
 
@@ -214,8 +214,8 @@ async def test_connections_unused_for_the_idle_timeout_are_closed_down_to_min_si
     pool, acme = bench.pool(4, min_size=1, idle_timeout=60), account()
     async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
         pass
-    assert pool.sweep(monotonic() + 59) == 0
-    assert pool.sweep(monotonic() + 61) == 2
+    assert pool.close_expired(monotonic() + 59) == 0
+    assert pool.close_expired(monotonic() + 61) == 2
     assert pool.metrics.idle_connections == 1
 
 
@@ -227,8 +227,8 @@ async def test_advice_makes_the_idle_timeout_of_connections_shorter_and_never_lo
     async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
         pass
     pool.idle_seconds = idle_seconds
-    assert pool.sweep(monotonic() + lasts - 1) == 0
-    assert pool.sweep(monotonic() + lasts + 1) == 2
+    assert pool.close_expired(monotonic() + lasts - 1) == 0
+    assert pool.close_expired(monotonic() + lasts + 1) == 2
     assert pool.metrics.idle_connections == 1
 
 
@@ -238,8 +238,8 @@ async def test_connections_past_their_lifetime_are_replaced(
     pool = bench.pool(4, min_size=2, max_lifetime=600, idle_timeout=10_000)
     await eventually(lambda: pool.metrics.idle_connections == 2)
     before = await pids(postgres_server)
-    assert pool.sweep(monotonic() + 539) == 0
-    assert pool.sweep(monotonic() + 601) == 2
+    assert pool.close_expired(monotonic() + 539) == 0
+    assert pool.close_expired(monotonic() + 601) == 2
     await eventually(lambda: pool.metrics.idle_connections == 2 and bench.server.budget.used == 2)
     assert not await pids(postgres_server) & before
 
@@ -277,8 +277,8 @@ async def test_a_killed_idle_back_end_is_noticed_and_replaced(
 async def test_a_check_drops_a_back_end_that_does_not_answer_and_counts_it(
     database: Database, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.pools.roster._CHECK_DEADLINE", 0.1)
-    monkeypatch.setattr("app.pools.roster._CLOSE_DEADLINE", 0.1)
+    monkeypatch.setattr("app.pools.connections._CHECK_DEADLINE", 0.1)
+    monkeypatch.setattr("app.pools.connections._CLOSE_DEADLINE", 0.1)
     monkeypatch.setattr("app.pools.server._GONE_DEADLINE", 0.1)
     async with bench_on(through(database, fault_proxy)) as bench:
         pool, acme = bench.pool(3), account()

@@ -4,8 +4,8 @@ import asyncio
 from functools import partial
 
 from app.domain.pool import PoolSize
-from app.pools.account import TenantAccount
-from app.pools.pool import TenantPool
+from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import Bench, account, finished, in_background, lent
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -23,7 +23,7 @@ def shows(watch: Watch, backends: int) -> bool:
 class Clients:
     """So many callers, each leasing again and again until told to stop."""
 
-    def __init__(self, pool: TenantPool, to: TenantAccount, number: int) -> None:
+    def __init__(self, pool: Pool, to: TenantState, number: int) -> None:
         self.served = 0
         self._stop = False
         self._pool = pool
@@ -126,9 +126,9 @@ async def test_a_raised_min_size_opens_connections_and_a_lowered_one_lets_them_g
     pool.resize(sized(5, min_size=3))
     await eventually(lambda: pool.metrics.idle_connections == 3)
     far = asyncio.get_running_loop().time() + 100
-    assert pool.sweep(far) == 0
+    assert pool.close_expired(far) == 0
     pool.resize(sized(5, min_size=1))
-    assert pool.sweep(far) == 2
+    assert pool.close_expired(far) == 2
     assert pool.metrics.idle_connections == 1
 
 

@@ -31,7 +31,7 @@ async def test_a_probe_survives_whatever_postgres_answers(
             return await really_connect(**arguments)
 
         monkeypatch.setattr("asyncpg.connect", connect)
-        server.lost(ServerUnavailable("for the test"))
+        server.mark_lost(ServerUnavailable("for the test"))
         await eventually(lambda: server.is_available)
         assert answers == []
 
@@ -46,7 +46,7 @@ async def test_a_back_end_that_does_not_end_counts_until_it_does(
         os.kill(pid, signal.SIGSTOP)
         try:
             stubborn.terminate()
-            await server.until_gone(pid, database.user)
+            await server.wait_backend_gone(pid, database.user)
             assert server.budget.limit == 4
             await server.refresh()
             assert server.is_available

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from app.domain.advisor import PoolObservation, Rule
+from app.domain.advisor import PoolObservation, SizingRule
 from app.domain.histogram import Histogram
 from app.domain.pool import PoolMetrics
-from app.simulator.baselines import Increment, Utilisation
-from app.simulator.clairvoyant import Clairvoyant
+from app.simulator.baselines import IncrementRule, UtilizationRule
+from app.simulator.clairvoyant import ClairvoyantRule
 from app.simulator.knee import Knee
-from app.simulator.workload import Holds
+from app.simulator.workload import HoldTimes
 
 
 def seen(
@@ -37,9 +37,11 @@ def seen(
     )
 
 
-def followed(rule: Rule[Any], size: int, actives: list[float], tick: float = 5.0) -> list[int]:
+def followed(
+    rule: SizingRule[Any], size: int, actives: list[float], tick: float = 5.0
+) -> list[int]:
     """The sizes after each look, when every advice is obeyed."""
-    memory, sizes = rule.fresh(), []
+    memory, sizes = rule.initial_memory(), []
     for count, active in enumerate(actives, start=1):
         advice, memory = rule.advise(memory, seen(count * tick, size, active))
         size = advice.new_size
@@ -48,31 +50,31 @@ def followed(rule: Rule[Any], size: int, actives: list[float], tick: float = 5.0
 
 
 def test_utilisation_aims_at_70_percent_and_leaves_10_percent_alone() -> None:
-    assert followed(Utilisation(), 10, [8.0]) == [12]
-    assert followed(Utilisation(), 10, [7.6]) == [10]
+    assert followed(UtilizationRule(), 10, [8.0]) == [12]
+    assert followed(UtilizationRule(), 10, [7.6]) == [10]
 
 
 def test_utilisation_grows_to_twice_the_size_in_15_seconds_at_most() -> None:
-    assert followed(Utilisation(), 20, [100.0] * 6) == [40, 40, 40, 80, 80, 80]
-    assert followed(Utilisation(), 2, [20.0] * 3) == [6, 6, 6]
+    assert followed(UtilizationRule(), 20, [100.0] * 6) == [40, 40, 40, 80, 80, 80]
+    assert followed(UtilizationRule(), 2, [20.0] * 3) == [6, 6, 6]
 
 
 def test_utilisation_shrinks_to_what_it_wanted_within_300_seconds() -> None:
-    sizes = followed(Utilisation(), 20, [14.0] + [3.5] * 61)
+    sizes = followed(UtilizationRule(), 20, [14.0] + [3.5] * 61)
     assert sizes[:60] == [20] * 60
     assert sizes[-1] == 5
 
 
 def test_increment_grows_by_every_slow_or_failed_acquire_and_never_shrinks() -> None:
-    rule = Increment(slow=0.1)
+    rule = IncrementRule(slow=0.1)
     advice, _ = rule.advise(None, seen(5.0, 10, 10.0, waits=(0.0, 0.05, 0.3, 2.0), timeouts=3))
     assert advice.new_size == 15
     assert followed(rule, 10, [0.0] * 3) == [10, 10, 10]
 
 
 def test_the_clairvoyant_knows_the_rate_until_the_next_look() -> None:
-    holds = Holds(mean=0.15, cv=1.5)
-    rule = Clairvoyant([10.0, 100.0, 10.0], 60, holds, late=0.1)
+    holds = HoldTimes(mean=0.15, cv=1.5)
+    rule = ClairvoyantRule([10.0, 100.0, 10.0], 60, holds, late=0.1)
     sizes = [rule.advise(None, seen(at, 5, 1.0))[0].new_size for at in (50.0, 55.0, 60.0, 120.0)]
     assert sizes[0] == sizes[3] < 6
     assert 20 < sizes[2] < 30
@@ -81,17 +83,17 @@ def test_the_clairvoyant_knows_the_rate_until_the_next_look() -> None:
 
 
 def test_the_dearer_a_late_wait_the_more_the_clairvoyant_holds_but_never_past_the_knee() -> None:
-    holds = Holds(mean=0.15, cv=1.5)
+    holds = HoldTimes(mean=0.15, cv=1.5)
 
     def size(price: float, knee: Knee | None = None) -> int:
-        rule = Clairvoyant([100.0], 60, holds, late=0.1, price=price, knee=knee)
+        rule = ClairvoyantRule([100.0], 60, holds, late=0.1, price=price, knee=knee)
         return rule.advise(None, seen(0.0, 5, 1.0))[0].new_size
 
     assert 15 < size(1) < size(10) < size(100) < size(1000) < 40
     assert size(1000, Knee(connections=18)) == 18
 
 
-@pytest.mark.parametrize("rule", [Utilisation(), Increment(slow=0.1)])
-def test_nobody_goes_beyond_the_ceiling(rule: Rule[Any]) -> None:
+@pytest.mark.parametrize("rule", [UtilizationRule(), IncrementRule(slow=0.1)])
+def test_nobody_goes_beyond_the_ceiling(rule: SizingRule[Any]) -> None:
     crowded = seen(5.0, 90, 90.0, waits=(1.0,) * 50)
-    assert rule.advise(rule.fresh(), crowded)[0].new_size == 100
+    assert rule.advise(rule.initial_memory(), crowded)[0].new_size == 100

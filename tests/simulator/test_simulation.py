@@ -8,17 +8,17 @@ import pytest
 
 from app.domain.advisor import PoolObservation, PoolSizingRecommendation, ServerAdvisor
 from app.domain.errors import InvalidInput
-from app.simulator.baselines import Static, advice
+from app.simulator.baselines import StaticRule, clamped_advice
 from app.simulator.load import single, zipf
 from app.simulator.outcome import PRICES, p99_wait, regret
-from app.simulator.pool import PoolRules
+from app.simulator.rules import RuleName, best_static, simulate
 from app.simulator.scenarios import ScenarioName, scenario
-from app.simulator.simulation import Simulation, World
-from app.simulator.study import RuleName, best_static, simulate
-from app.simulator.tally import Tally
-from app.simulator.workload import Arrivals, Holds, Workload
+from app.simulator.simulated_pool import SimulatedPoolConfig
+from app.simulator.simulation import Simulation, SimulationConfig
+from app.simulator.tally import RequestTally
+from app.simulator.workload import Arrivals, HoldTimes, Workload
 
-WORLD = World(holds=Holds(mean=0.15, cv=1.5), budget=60)
+WORLD = SimulationConfig(holds=HoldTimes(mean=0.15, cv=1.5), budget=60)
 LOAD = single([5.0, 40.0, 90.0, 5.0], 30)
 
 
@@ -30,19 +30,19 @@ class Watching:
     def __init__(self) -> None:
         self.seen: list[PoolObservation] = []
 
-    def fresh(self) -> None:
+    def initial_memory(self) -> None:
         """Nothing to remember."""
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
         self.seen.append(seen)
-        return advice(seen, seen.max_size, "This is a test."), memory
+        return clamped_advice(seen, seen.max_size, "This is a test."), memory
 
 
-class Zigzag(Static):
+class Zigzag(StaticRule):
     """Wants 9, then 3, then 9 again."""
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
-        return advice(seen, 3 if seen.max_size == 9 else 9, "This is a test."), memory
+        return clamped_advice(seen, 3 if seen.max_size == 9 else 9, "This is a test."), memory
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RuleName if rule is not RuleName.BEST_STATIC])
@@ -99,8 +99,8 @@ def test_the_advisor_is_shown_what_happened_between_two_ticks() -> None:
     assert len(seen) == 24
     assert sum(each.acquired for each in seen) == outcome.leases - outcome.timeouts
     assert sum(each.released for each in seen) == outcome.served
-    assert sum(each.wait.total for each in seen) == sum(each.acquired for each in seen)
-    assert sum(each.hold.total for each in seen) == outcome.served
+    assert sum(each.wait.count for each in seen) == sum(each.acquired for each in seen)
+    assert sum(each.hold.count for each in seen) == outcome.served
     still_waiting = seen[-1].metrics.waiting_requests
     assert sum(each.arrivals for each in seen) == outcome.leases + still_waiting
     waited = sum(2 ** ((b + 0.5) / 8) * n for each in seen for b, n in each.wait.counts.items())
@@ -116,7 +116,7 @@ def test_the_advisor_is_shown_what_happened_between_two_ticks() -> None:
 def test_who_waits_over_a_tick_is_counted_in_both() -> None:
     rule = Watching()
     advisor = ServerAdvisor(rule)
-    world = replace(WORLD, holds=Holds(mean=4.0, cv=0), pool=PoolRules(start_size=1))
+    world = replace(WORLD, holds=HoldTimes(mean=4.0, cv=0), pool=SimulatedPoolConfig(start_size=1))
     simulation = Simulation(single([0.0], 15), world, lambda _: advisor)
     simulation._server.run([(3.0, 0, 4.0), (4.0, 0, 4.0)], 4.5)
     simulation.run("watching")
@@ -130,7 +130,7 @@ def test_little_s_law_holds() -> None:
 
 
 def test_p99_counts_those_who_did_not_wait_and_those_who_gave_up() -> None:
-    tally = Tally(late_seconds=0.1)
+    tally = RequestTally(late_seconds=0.1)
     tally.acquired, tally.timeouts = 990, 10
     for wait in [2.0] * 5 + [5.0] * 10:
         tally.waits.record(wait)

@@ -9,9 +9,9 @@ from statistics import fmean, pvariance
 import pytest
 
 from app.simulator.load import single, zipf
-from app.simulator.workload import Arrivals, Holds, Workload
+from app.simulator.workload import Arrivals, HoldTimes, Workload
 
-HOLDS = Holds(mean=0.15, cv=1.5)
+HOLDS = HoldTimes(mean=0.15, cv=1.5)
 
 
 def test_holds_have_the_mean_and_nearly_the_spread_that_was_asked_for() -> None:
@@ -21,7 +21,7 @@ def test_holds_have_the_mean_and_nearly_the_spread_that_was_asked_for() -> None:
 
 
 def test_holds_without_spread_are_all_equal() -> None:
-    assert set(Holds(mean=0.2, cv=0).table()) == {0.2}
+    assert set(HoldTimes(mean=0.2, cv=0).table()) == {0.2}
 
 
 @pytest.mark.parametrize(("arrivals", "near"), [(Arrivals.POISSON, 0.04), (Arrivals.BURSTY, 0.2)])

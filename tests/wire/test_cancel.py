@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from app.pools import driver
-from app.wire.addresses import Address, Resolver
+from app.wire.resolver import Address, Resolver
 from tests.fixtures.pools import login_to
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy

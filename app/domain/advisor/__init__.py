@@ -3,48 +3,59 @@
 Pure: no clock, no pool, no catalog. Whether advice is obeyed is decided in `app.control`.
 """
 
-from app.domain.advisor.advisor import PoolSizingAdvisor
-from app.domain.advisor.demand import Demand
+from app.domain.advisor.demand import DemandRule
 from app.domain.advisor.demand_config import DemandConfig, TrialConfig
-from app.domain.advisor.hysteresis import Hysteresis, PoolPressureMonitorConfig, Streaks, advise
+from app.domain.advisor.hysteresis import (
+    HysteresisRule,
+    PoolPressureMonitorConfig,
+    Streaks,
+    advise_by_thresholds,
+)
 from app.domain.advisor.observation import PoolObservation, ServerLoad
-from app.domain.advisor.recommendation import (
+from app.domain.advisor.placement import (
+    Placement,
+    PlacementConfig,
+    PlacementSuggestion,
+    TenantUsage,
+    suggest_placement,
+)
+from app.domain.advisor.pool_sizing_advisor import PoolSizingAdvisor
+from app.domain.advisor.rule import Memory, SizingRule
+from app.domain.advisor.server_advisor import ServerAdvisor
+from app.domain.advisor.sizing_recommendation import (
     EVIDENCE,
-    Action,
     Confidence,
     Effect,
     PoolSizingRecommendation,
     ReasonCode,
+    ScalingAction,
     TrialPhase,
 )
-from app.domain.advisor.rule import Memory, Rule
-from app.domain.advisor.server_advisor import ServerAdvisor
-from app.domain.advisor.tiering import Move, MoveSuggestion, TenantLoad, TieringConfig, suggest
 
 __all__ = [
     "EVIDENCE",
-    "Action",
     "Confidence",
-    "Demand",
     "DemandConfig",
+    "DemandRule",
     "Effect",
-    "Hysteresis",
+    "HysteresisRule",
     "Memory",
-    "Move",
-    "MoveSuggestion",
+    "Placement",
+    "PlacementConfig",
+    "PlacementSuggestion",
     "PoolObservation",
     "PoolPressureMonitorConfig",
     "PoolSizingAdvisor",
     "PoolSizingRecommendation",
     "ReasonCode",
-    "Rule",
+    "ScalingAction",
     "ServerAdvisor",
     "ServerLoad",
+    "SizingRule",
     "Streaks",
-    "TenantLoad",
-    "TieringConfig",
+    "TenantUsage",
     "TrialConfig",
     "TrialPhase",
-    "advise",
-    "suggest",
+    "advise_by_thresholds",
+    "suggest_placement",
 ]

@@ -35,31 +35,31 @@ class ArrivalRate:
         peak: the highest rate lately, fading away to the present one.
     """
 
-    quick: float | None = None
+    fast: float | None = None
     steady: float = 0.0
     deviation: float = 0.0
     noise: float = 0.0
     peak: float = 0.0
 
-    def after(self, config: DemandConfig, arrivals: int, seconds: float) -> ArrivalRate:
+    def updated(self, config: DemandConfig, arrivals: int, seconds: float) -> ArrivalRate:
         """The rate once *arrivals* within *seconds* are known."""
         rate = arrivals / seconds
-        if self.quick is None:
+        if self.fast is None:
             noise = sqrt(max(arrivals, 1)) / seconds
             return ArrivalRate(
-                quick=rate, steady=rate, deviation=_SWING_BY_CHANCE * noise, noise=noise, peak=rate
+                fast=rate, steady=rate, deviation=_SWING_BY_CHANCE * noise, noise=noise, peak=rate
             )
         kept = (1.0 - config.rate_smoothing) ** (seconds / _SMOOTHING_SECONDS)
-        quick = rate + kept * (self.quick - rate)
+        quick = rate + kept * (self.fast - rate)
         steady = rate + exp(-seconds / _STEADY_SECONDS) * (self.steady - rate)
         noise = sqrt(max(steady * seconds, 1.0)) / seconds
         # Smoothing leaves sqrt((1 - kept) / (1 + kept)) of a tick's noise in the quick rate.
         if abs(quick - steady) > _CHANCE * noise * sqrt((1.0 - kept) / (1.0 + kept)):
             steady = quick
         return ArrivalRate(
-            quick=quick,
+            fast=quick,
             steady=steady,
-            deviation=abs(rate - self.quick) + kept * (self.deviation - abs(rate - self.quick)),
+            deviation=abs(rate - self.fast) + kept * (self.deviation - abs(rate - self.fast)),
             noise=noise,
             peak=max(rate, rate + exp(-seconds / _PEAK_SECONDS) * (self.peak - rate)),
         )

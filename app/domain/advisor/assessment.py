@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from app.domain.advisor.demand_config import LATE_MEMORY, DemandConfig
-from app.domain.advisor.erlang import Load, least_size
+from app.domain.advisor.erlang import OfferedLoad, smallest_size
 from app.domain.advisor.forecast import Forecast
-from app.domain.advisor.gates import Gate, unreliable
+from app.domain.advisor.growth_blockers import GrowthBlocker, unreliable_observation
 from app.domain.advisor.lateness import Lateness
 from app.domain.advisor.observation import PoolObservation
-from app.domain.advisor.recommendation import Confidence
-from app.domain.advisor.trial import Guard, Verdict, is_saturated
+from app.domain.advisor.sizing_recommendation import Confidence
+from app.domain.advisor.trial import TrialState, TrialVerdict, is_saturated
 from app.domain.advisor.window import Slice, Window
 from app.domain.pool import PoolState
 
@@ -37,9 +37,9 @@ class DemandMemory:
 
     forecast: Forecast = field(default_factory=Forecast)
     window: Window = field(default_factory=Window)
-    guard: Guard = field(default_factory=Guard)
-    late: tuple[bool, ...] = ()
-    connect: float | None = None
+    trial: TrialState = field(default_factory=TrialState)
+    late_ticks: tuple[bool, ...] = ()
+    connect_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,49 +59,49 @@ class Assessment:
         memory: what to remember for the next one.
     """
 
-    seen: PoolObservation
-    load: Load
+    observation: PoolObservation
+    load: OfferedLoad
     lateness: Lateness
     needed: int
     desired: int
     allowance: int
-    top: int
-    gate: Gate | None
+    max_allowed: int
+    blocker: GrowthBlocker | None
     events: int
     memory: DemandMemory
 
     @property
     def in_use(self) -> int:
         """Connections leased now."""
-        return self.seen.metrics.active_connections
+        return self.observation.metrics.active_connections
 
     @property
     def is_idle(self) -> bool:
         """Whether nobody used, wanted or waited for the pool in the whole interval."""
-        seen, now = self.seen, self.seen.metrics
+        seen, now = self.observation, self.observation.metrics
         return not (
             seen.arrivals or now.active_connections or now.waiting_requests or seen.mean_active
         )
 
     @property
-    def least(self) -> int:
+    def floor(self) -> int:
         """The size below which it must not shrink: in use, usually busy plus one, min_size."""
         busy = ceil(self.memory.window.median_busy) + 1
-        return max(self.seen.min_size, self.in_use, busy, 1)
+        return max(self.observation.min_size, self.in_use, busy, 1)
 
     @property
-    def asked(self) -> int:
+    def required(self) -> int:
         """The size that the whole window asked for."""
-        return max(self.memory.window.needed, self.least)
+        return max(self.memory.window.needed, self.floor)
 
     @property
-    def enough(self) -> int:
+    def shrink_target(self) -> int:
         """The size above which it shrinks: what was asked for, and the allowance."""
-        return min(self.asked + self.allowance, max(self.asked, self.top))
+        return min(self.required + self.allowance, max(self.required, self.max_allowed))
 
     def confidence(self, config: DemandConfig) -> Confidence:
         """By how many callers were seen."""
-        if self.gate is not None or self.events < config.least_events:
+        if self.blocker is not None or self.events < config.least_events:
             return Confidence.LOW
         return Confidence.HIGH if self.events >= config.enough_events else Confidence.MEDIUM
 
@@ -110,8 +110,8 @@ class Assessment:
 
         Not long, if opening another one when it is needed again makes nobody late.
         """
-        connect = self.memory.connect
-        if self.gate is not None or connect is None:
+        connect = self.memory.connect_seconds
+        if self.blocker is not None or connect is None:
             return None
         return config.idle_seconds if connect <= _QUICK * config.patience_seconds else None
 
@@ -125,52 +125,54 @@ class Assessment:
 
     def is_saturated(self, config: DemandConfig) -> bool:
         """Whether nearly all connections were busy and callers waited."""
-        return is_saturated(config.trial, self.seen)
+        return is_saturated(config.trial, self.observation)
 
 
 def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) -> Assessment:
     """Learn from *seen*, and reckon what it means."""
-    is_resized = seen.max_size != memory.guard.now.size
-    gate = unreliable(config, seen, is_resized=is_resized)
-    guard, verdict = memory.guard.after(config.trial, seen)
+    is_resized = seen.max_size != memory.trial.now.size
+    gate = unreliable_observation(config, seen, is_resized=is_resized)
+    guard, verdict = memory.trial.updated(config.trial, seen)
     forecast = memory.forecast
     if seen.state is PoolState.READY:
-        forecast = forecast.after(config, seen)
-    if verdict is Verdict.COMMIT:
+        forecast = forecast.updated(config, seen)
+    if verdict is TrialVerdict.COMMIT:
         forecast = forecast.rebased()
     load, top = forecast.load(config), max(seen.ceiling, seen.min_size, 1)
     needed = _needed(config, load, seen, top)
     lateness = Lateness.of(seen, config.patience_seconds)
     is_late = gate is None and lateness.bound > config.late_share
     # What waited before a change of size says nothing about the size after it.
-    late = (is_late,) if is_resized else (*memory.late, is_late)[-LATE_MEMORY:]
+    late = (is_late,) if is_resized else (*memory.late_ticks, is_late)[-LATE_MEMORY:]
     desired = needed
     if sum(late) >= config.late_ticks and is_late:
         desired = max(needed, min(top + 1, seen.max_size + _late_step(config, seen)))
-    window = memory.window.after(_slice(seen, desired), config.window_seconds)
+    window = memory.window.with_slice(_slice(seen, desired), config.window_seconds)
     return Assessment(
-        seen=seen,
+        observation=seen,
         load=load,
         lateness=lateness,
         needed=needed,
         desired=desired,
         allowance=_allowance(config, forecast),
-        top=top,
-        gate=gate,
+        max_allowed=top,
+        blocker=gate,
         events=window.events,
         memory=DemandMemory(
             forecast=forecast,
             window=window,
-            guard=guard,
-            late=late,
-            connect=memory.connect if seen.mean_connect is None else seen.mean_connect,
+            trial=guard,
+            late_ticks=late,
+            connect_seconds=memory.connect_seconds
+            if seen.mean_connect is None
+            else seen.mean_connect,
         ),
     )
 
 
-def _needed(config: DemandConfig, load: Load, seen: PoolObservation, top: int) -> int:
+def _needed(config: DemandConfig, load: OfferedLoad, seen: PoolObservation, top: int) -> int:
     """The feed-forward size; at least what Little's law saw busy."""
-    least = least_size(load, config.patience_seconds, config.late_share, top + 1)
+    least = smallest_size(load, config.patience_seconds, config.late_share, top + 1)
     return max(least, min(ceil(seen.mean_active), top))
 
 
@@ -193,7 +195,7 @@ def _late_step(config: DemandConfig, seen: PoolObservation) -> int:
 
 def _slice(seen: PoolObservation, desired: int) -> Slice:
     return Slice(
-        begins=seen.at - seen.seconds,
+        start=seen.at - seen.seconds,
         needed=desired,
         size=seen.max_size,
         busy=seen.mean_active * seen.seconds,

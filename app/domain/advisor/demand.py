@@ -10,17 +10,17 @@ from __future__ import annotations
 from math import ceil
 from typing import ClassVar
 
-from app.domain.advisor import wording
+from app.domain.advisor import messages
 from app.domain.advisor.assessment import Assessment, DemandMemory, assess
 from app.domain.advisor.demand_config import DemandConfig
 from app.domain.advisor.erlang import late_share
-from app.domain.advisor.gates import against_growth, slows_growth
+from app.domain.advisor.growth_blockers import growth_blocker, is_io_bound
 from app.domain.advisor.observation import PoolObservation
-from app.domain.advisor.recommendation import (
-    Action,
+from app.domain.advisor.sizing_recommendation import (
     Effect,
     PoolSizingRecommendation,
     ReasonCode,
+    ScalingAction,
     TrialPhase,
 )
 
@@ -28,7 +28,7 @@ from app.domain.advisor.recommendation import (
 _WATCHED = 0.9
 
 
-class Demand:
+class DemandRule:
     """The default rule."""
 
     name: ClassVar[str] = "demand"
@@ -39,7 +39,7 @@ class Demand:
         """Judge by *config*; its defaults when None."""
         self.config = config or DemandConfig()
 
-    def fresh(self) -> DemandMemory:
+    def initial_memory(self) -> DemandMemory:
         """Nothing seen yet."""
         return DemandMemory()
 
@@ -59,18 +59,20 @@ class Demand:
         return self._judge(found), found.memory
 
     def _judge(self, found: Assessment) -> PoolSizingRecommendation:
-        seen = found.seen
-        size, ceiling = seen.max_size, found.memory.guard.ceiling(seen.at)
-        if size > found.top:
-            words = wording.above_maximum(found)
-            return self._say(found, found.top, ReasonCode.AT_MAXIMUM, words)
-        if found.gate is not None:
-            return self._keep(found, found.gate.code, wording.unreliable(found, found.gate))
+        seen = found.observation
+        size, ceiling = seen.max_size, found.memory.trial.ceiling(seen.at)
+        if size > found.max_allowed:
+            words = messages.above_maximum(found)
+            return self._say(found, found.max_allowed, ReasonCode.AT_MAXIMUM, words)
+        if found.blocker is not None:
+            return self._keep(
+                found, found.blocker.reason_code, messages.unreliable(found, found.blocker)
+            )
         if ceiling is not None and size > max(ceiling, seen.min_size):
             back = max(ceiling, seen.min_size)
-            return self._say(found, back, ReasonCode.GROWTH_UNDONE, wording.undone(found, back))
-        if found.memory.guard.before is not None and found.is_strained(self.config):
-            words = wording.trial_running(found, self.config.trial)
+            return self._say(found, back, ReasonCode.GROWTH_UNDONE, messages.undone(found, back))
+        if found.memory.trial.before is not None and found.is_strained(self.config):
+            words = messages.trial_running(found, self.config.trial)
             return self._keep(found, ReasonCode.TRIAL_RUNNING, words, TrialPhase.RUNNING)
         if found.desired > size and not found.is_idle:
             return self._grow(found, ceiling)
@@ -78,7 +80,7 @@ class Demand:
         return self._shrink(found) if room is None else room
 
     def _grow(self, found: Assessment, ceiling: int | None) -> PoolSizingRecommendation:
-        size, is_strained = found.seen.max_size, found.is_strained(self.config)
+        size, is_strained = found.observation.max_size, found.is_strained(self.config)
         if hindrance := self._hindrance(found, ceiling, is_strained=is_strained):
             return self._keep(found, *hindrance)
         # A saturated pool may have met the database's limit: it gets what it needs, no more.
@@ -86,9 +88,12 @@ class Demand:
         desired = found.desired if is_saturated else found.desired + found.allowance
         new_size = min(desired, self._reach(found), self._most(found, ceiling))
         if found.needed > size:
-            code, words = ReasonCode.DEMAND_ABOVE_SIZE, wording.demand(self.config, found, new_size)
+            code, words = (
+                ReasonCode.DEMAND_ABOVE_SIZE,
+                messages.demand(self.config, found, new_size),
+            )
         else:
-            code, words = ReasonCode.LATE_WAITS, wording.late(self.config, found, new_size)
+            code, words = ReasonCode.LATE_WAITS, messages.late(self.config, found, new_size)
         trial = TrialPhase.PROPOSED if is_strained else None
         return self._say(found, new_size, code, words, trial)
 
@@ -96,66 +101,66 @@ class Demand:
         self, found: Assessment, ceiling: int | None, *, is_strained: bool
     ) -> tuple[ReasonCode, str] | None:
         """Why a pool that wants to grow must not, None when it may."""
-        config, size, guard = self.config, found.seen.max_size, found.memory.guard
+        config, size, guard = self.config, found.observation.max_size, found.memory.trial
         hindrance: tuple[ReasonCode, str] | None = None
         if found.events < config.least_events:
-            hindrance = ReasonCode.TOO_FEW_EVENTS, wording.too_few(found)
-        elif gate := against_growth(config, found.seen):
-            hindrance = gate.code, wording.no_help(found, gate)
-        elif size >= found.top:
-            hindrance = ReasonCode.AT_MAXIMUM, wording.at_maximum(found)
+            hindrance = ReasonCode.TOO_FEW_EVENTS, messages.too_few(found)
+        elif gate := growth_blocker(config, found.observation):
+            hindrance = gate.reason_code, messages.no_help(found, gate)
+        elif size >= found.max_allowed:
+            hindrance = ReasonCode.AT_MAXIMUM, messages.at_maximum(found)
         elif ceiling is not None and size >= ceiling:
-            hindrance = ReasonCode.CEILING_AFTER_TRIAL, wording.at_ceiling(found)
+            hindrance = ReasonCode.CEILING_AFTER_TRIAL, messages.at_ceiling(found)
         elif is_strained and guard.now.ticks < config.trial.ticks:
-            hindrance = ReasonCode.TRIAL_PENDING, wording.trial_pending(found, config.trial)
+            hindrance = ReasonCode.TRIAL_PENDING, messages.trial_pending(found, config.trial)
         return hindrance
 
     def _room_for_bursts(
         self, found: Assessment, ceiling: int | None
     ) -> PoolSizingRecommendation | None:
         """Restore the allowance when half of it is gone; None when not, or when it may not."""
-        size, most = found.seen.max_size, self._most(found, ceiling)
+        size, most = found.observation.max_size, self._most(found, ceiling)
         has_half = size >= min(found.desired + found.allowance // 2, most)
         if has_half or found.is_idle or found.is_saturated(self.config):
             return None
         if self._hindrance(found, ceiling, is_strained=False):
             return None
         new_size = min(found.desired + found.allowance, self._reach(found), most)
-        words = wording.room_for_bursts(found, new_size)
+        words = messages.room_for_bursts(found, new_size)
         return self._say(found, new_size, ReasonCode.ROOM_FOR_BURSTS, words)
 
     def _most(self, found: Assessment, ceiling: int | None) -> int:
         """The most the size may become, with the last trial in mind."""
-        return found.top if ceiling is None else min(found.top, ceiling)
+        return found.max_allowed if ceiling is None else min(found.max_allowed, ceiling)
 
     def _reach(self, found: Assessment) -> int:
         """The most the size may grow to in one tick."""
-        config, size = self.config, found.seen.max_size
-        if slows_growth(config, found.seen):
+        config, size = self.config, found.observation.max_size
+        if is_io_bound(config, found.observation):
             return size + max(1, ceil(config.late_growth * size))
         return max(int(config.most_growth * size), size + config.least_step)
 
     def _shrink(self, found: Assessment) -> PoolSizingRecommendation:
-        config, seen, window = self.config, found.seen, found.memory.window
+        config, seen, window = self.config, found.observation, found.memory.window
         size = seen.max_size
         is_known = window.seconds >= _WATCHED * config.window_seconds
         if found.events < config.least_events and not is_known:
-            return self._keep(found, ReasonCode.TOO_FEW_EVENTS, wording.too_few(found))
-        target = found.enough
+            return self._keep(found, ReasonCode.TOO_FEW_EVENTS, messages.too_few(found))
+        target = found.shrink_target
         if target < size and not is_known:
-            words = wording.watched(config, found)
+            words = messages.watched(config, found)
             return self._keep(found, ReasonCode.COLLECTING_SAMPLES, words)
         if size - target <= config.dead_band * size:
-            needed = max(found.needed, found.least) + found.allowance
+            needed = max(found.needed, found.floor) + found.allowance
             if size - needed <= config.dead_band * size:
-                return self._keep(found, ReasonCode.SIZE_FITS, wording.fits(found))
-            return self._keep(found, ReasonCode.RECENT_PEAK, wording.recent_peak(config, found))
+                return self._keep(found, ReasonCode.SIZE_FITS, messages.fits(found))
+            return self._keep(found, ReasonCode.RECENT_PEAK, messages.recent_peak(config, found))
         was = window.largest_within_a_minute(seen.at)
         allowed = was - max(config.shrink_step, int(config.shrink_share * was))
         new_size = max(target, allowed)
         if new_size >= size:
-            return self._keep(found, ReasonCode.RECENT_PEAK, wording.shrunk_enough(found, was))
-        words = wording.shrink(config, found, new_size)
+            return self._keep(found, ReasonCode.RECENT_PEAK, messages.shrunk_enough(found, was))
+        words = messages.shrink(config, found, new_size)
         return self._say(found, new_size, ReasonCode.DEMAND_BELOW_SIZE, words)
 
     def _keep(
@@ -165,7 +170,7 @@ class Demand:
         words: str,
         trial: TrialPhase | None = None,
     ) -> PoolSizingRecommendation:
-        return self._say(found, found.seen.max_size, code, words, trial)
+        return self._say(found, found.observation.max_size, code, words, trial)
 
     def _say(
         self,
@@ -175,10 +180,10 @@ class Demand:
         words: str,
         trial: TrialPhase | None = None,
     ) -> PoolSizingRecommendation:
-        size = found.seen.max_size
-        action = Action.STABLE
+        size = found.observation.max_size
+        action = ScalingAction.STABLE
         if new_size != size:
-            action = Action.SCALE_UP if new_size > size else Action.SCALE_DOWN
+            action = ScalingAction.SCALE_UP if new_size > size else ScalingAction.SCALE_DOWN
         return PoolSizingRecommendation(
             action=action,
             current_size=size,
@@ -187,7 +192,7 @@ class Demand:
             reason=words,
             evidence=self._evidence(found),
             confidence=found.confidence(self.config),
-            expected=None if action is Action.STABLE else self._effect(found, new_size),
+            expected=None if action is ScalingAction.STABLE else self._effect(found, new_size),
             wanted=self._wanted(found, new_size),
             trial=trial,
             idle_seconds=found.idle_seconds(self.config),
@@ -195,14 +200,16 @@ class Demand:
 
     def _wanted(self, found: Assessment, new_size: int) -> int:
         """What the load asks for, before steps and the dead band held it back."""
-        needed = found.asked
-        ceiling = found.memory.guard.ceiling(found.seen.at)
-        if new_size <= found.seen.max_size:
-            return min(needed, max(new_size, found.seen.min_size), found.top)
-        return min(needed, found.top if ceiling is None else min(found.top, ceiling))
+        needed = found.required
+        ceiling = found.memory.trial.ceiling(found.observation.at)
+        if new_size <= found.observation.max_size:
+            return min(needed, max(new_size, found.observation.min_size), found.max_allowed)
+        return min(
+            needed, found.max_allowed if ceiling is None else min(found.max_allowed, ceiling)
+        )
 
     def _effect(self, found: Assessment, new_size: int) -> Effect:
-        patience, size = self.config.patience_seconds, found.seen.max_size
+        patience, size = self.config.patience_seconds, found.observation.max_size
         expected = late_share(found.load, size, patience)
         if new_size < size:
             expected = found.lateness.share
@@ -214,30 +221,30 @@ class Demand:
         )
 
     def _evidence(self, found: Assessment) -> dict[str, float | int | None]:
-        forecast, guard = found.memory.forecast, found.memory.guard
+        forecast, guard = found.memory.forecast, found.memory.trial
         hold, base = forecast.hold, forecast.base_hold
         evidence: dict[str, float | int | None] = {
             "arrivals_per_second": forecast.arrivals.expected(self.config),
             "hold_ms": None if hold is None else hold * 1000.0,
             "base_hold_ms": None if base is None else base * 1000.0,
             "hold_cv2": forecast.cv2,
-            "offered_load": found.load.offered,
-            "mean_active": found.seen.mean_active,
-            "mean_waiting": found.seen.mean_waiting,
+            "offered_load": found.load.erlangs,
+            "mean_active": found.observation.mean_active,
+            "mean_waiting": found.observation.mean_waiting,
             "late_share": found.lateness.share,
             "late_share_bound": found.lateness.bound,
             "events": found.events,
-            "needed_size": found.needed if found.needed <= found.top else None,
-            "window_peak_size": min(found.memory.window.needed, found.top),
+            "needed_size": found.needed if found.needed <= found.max_allowed else None,
+            "window_peak_size": min(found.memory.window.needed, found.max_allowed),
             "burst_allowance": found.allowance,
         }
-        if guard.undone is not None and found.seen.at < guard.until:
+        if guard.undone is not None and found.observation.at < guard.until:
             evidence |= {
                 "throughput_before": guard.undone.before,
                 "throughput_after": guard.undone.after,
                 "elasticity": guard.undone.elasticity,
-                "elasticity_error": guard.undone.error,
+                "elasticity_error": guard.undone.standard_error,
                 "size_before_trial": guard.undone.size_before,
-                "ceiling_seconds": guard.until - found.seen.at,
+                "ceiling_seconds": guard.until - found.observation.at,
             }
         return evidence

@@ -19,7 +19,7 @@ from math import exp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class OfferedLoad:
     """What callers ask of a pool.
 
     Attributes:
@@ -28,28 +28,28 @@ class Load:
         cv2: squared coefficient of variation of the holds, at least 0.
     """
 
-    offered: float
+    erlangs: float
     hold: float
     cv2: float = 1.0
 
 
-def late_share(load: Load, size: int, patience: float) -> float:
+def late_share(load: OfferedLoad, size: int, patience: float) -> float:
     """Share of callers (0..1) that wait longer than *patience* seconds for *size* connections.
 
     1.0 when the load exceeds the size: the queue then only grows.
     """
     blocked = 1.0
     for servers in range(1, size + 1):
-        blocked = load.offered * blocked / (servers + load.offered * blocked)
+        blocked = load.erlangs * blocked / (servers + load.erlangs * blocked)
     return _late(load, size, patience, blocked)
 
 
-def least_size(load: Load, patience: float, share: float, most: int) -> int:
+def smallest_size(load: OfferedLoad, patience: float, share: float, most: int) -> int:
     """The fewest connections with which at most *share* of callers wait over *patience* seconds.
 
     At least 1 when anything is offered, 0 when nothing is; *most* when even that is too few.
     """
-    offered = load.offered
+    offered = load.erlangs
     if offered <= 0.0:
         return 0
     blocked = 1.0
@@ -60,12 +60,12 @@ def least_size(load: Load, patience: float, share: float, most: int) -> int:
     return most
 
 
-def _late(load: Load, size: int, patience: float, blocked: float) -> float:
+def _late(load: OfferedLoad, size: int, patience: float, blocked: float) -> float:
     """P(W > patience), from Erlang's B of *size*."""
-    spare = size - load.offered
-    if load.offered <= 0.0:
+    spare = size - load.erlangs
+    if load.erlangs <= 0.0:
         return 0.0
     if spare <= 0.0:
         return 1.0
-    waits = blocked / (1.0 - load.offered / size * (1.0 - blocked))
+    waits = blocked / (1.0 - load.erlangs / size * (1.0 - blocked))
     return waits * exp(-spare * patience / (load.hold * (1.0 + load.cv2) / 2.0))

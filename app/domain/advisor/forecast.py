@@ -12,7 +12,7 @@ from math import exp
 
 from app.domain.advisor.arrival_rate import ArrivalRate
 from app.domain.advisor.demand_config import DemandConfig
-from app.domain.advisor.erlang import Load
+from app.domain.advisor.erlang import OfferedLoad
 from app.domain.advisor.observation import PoolObservation
 
 _LIGHT = 0.5
@@ -37,36 +37,39 @@ class Forecast:
     """
 
     arrivals: ArrivalRate = field(default_factory=ArrivalRate)
-    ended: float = 0.0
-    held: float = 0.0
-    squares: float = 0.0
+    hold_count: float = 0.0
+    hold_sum: float = 0.0
+    hold_square_sum: float = 0.0
     base_hold: float | None = None
 
     @property
     def hold(self) -> float | None:
         """Mean seconds of a lease; None before any ended."""
-        return self.held / self.ended if self.ended else None
+        return self.hold_sum / self.hold_count if self.hold_count else None
 
     @property
     def cv2(self) -> float:
         """Squared coefficient of variation of the holds; 1 (exponential) when too few ended."""
-        if self.ended < _MANY or not self.held:
+        if self.hold_count < _MANY or not self.hold_sum:
             return 1.0
         return min(
-            max(self.ended * self.squares / (self.held * self.held) - 1.0, 0.0), _MOST_VARIED
+            max(
+                self.hold_count * self.hold_square_sum / (self.hold_sum * self.hold_sum) - 1.0, 0.0
+            ),
+            _MOST_VARIED,
         )
 
-    def after(self, config: DemandConfig, seen: PoolObservation) -> Forecast:
+    def updated(self, config: DemandConfig, seen: PoolObservation) -> Forecast:
         """The forecast once *seen* is known."""
         ended, held, squares = seen.hold.moments()
         kept = exp(-seen.seconds / config.hold_seconds)
-        ended_now = self.ended * kept + ended
-        held_now = self.held * kept + held
+        ended_now = self.hold_count * kept + ended
+        held_now = self.hold_sum * kept + held
         return Forecast(
-            arrivals=self.arrivals.after(config, seen.arrivals, seen.seconds),
-            ended=ended_now,
-            held=held_now,
-            squares=self.squares * kept + squares,
+            arrivals=self.arrivals.updated(config, seen.arrivals, seen.seconds),
+            hold_count=ended_now,
+            hold_sum=held_now,
+            hold_square_sum=self.hold_square_sum * kept + squares,
             base_hold=self._base_after(
                 seen, ended, held, held_now / ended_now if ended_now else None
             ),
@@ -76,14 +79,14 @@ class Forecast:
         """The same, with the present hold taken for normal: more connections did pay."""
         return replace(self, base_hold=self.hold)
 
-    def load(self, config: DemandConfig) -> Load:
+    def load(self, config: DemandConfig) -> OfferedLoad:
         """What the pool has to carry: the rate with its margin, and the uninflated hold."""
         hold, base = self.hold, self.base_hold
         if hold is None or base is None or hold <= 0.0:
-            return Load(offered=0.0, hold=0.0)
+            return OfferedLoad(erlangs=0.0, hold=0.0)
         effective = min(hold, config.hold_inflation * base) if base > 0.0 else hold
-        return Load(
-            offered=self.arrivals.expected(config) * effective, hold=effective, cv2=self.cv2
+        return OfferedLoad(
+            erlangs=self.arrivals.expected(config) * effective, hold=effective, cv2=self.cv2
         )
 
     def is_inflated(self, config: DemandConfig) -> bool:

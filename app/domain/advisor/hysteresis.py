@@ -11,7 +11,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from app.domain.advisor.observation import PoolObservation
-from app.domain.advisor.recommendation import Action, PoolSizingRecommendation, ReasonCode
+from app.domain.advisor.sizing_recommendation import (
+    PoolSizingRecommendation,
+    ReasonCode,
+    ScalingAction,
+)
 from app.domain.errors import InvalidInput
 from app.domain.pool import PoolMetrics
 
@@ -73,7 +77,7 @@ class Streaks:
     high_idle: int = 0
 
 
-def advise(
+def advise_by_thresholds(
     config: PoolPressureMonitorConfig, streaks: Streaks, metrics: PoolMetrics
 ) -> tuple[PoolSizingRecommendation, Streaks]:
     """Say what this sample means for the pool's size, and what to remember for the next one.
@@ -115,7 +119,7 @@ def _crowded(
         reason = f"{queue}, but the pool is at its maximum of {config.max_pool_size}"
         return _stay(current, ReasonCode.AT_MAXIMUM, reason), Streaks()
     grow = PoolSizingRecommendation(
-        action=Action.SCALE_UP,
+        action=ScalingAction.SCALE_UP,
         current_size=current,
         new_size=desired,
         reason_code=ReasonCode.QUEUE_ABOVE_TARGET,
@@ -134,7 +138,7 @@ def _quiet(
         return _stay(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
     desired = max(current - config.scale_down_step, config.min_pool_size)
     shrink = PoolSizingRecommendation(
-        action=Action.SCALE_DOWN,
+        action=ScalingAction.SCALE_DOWN,
         current_size=current,
         new_size=desired,
         reason_code=ReasonCode.IDLE_ABOVE_RATIO,
@@ -145,7 +149,7 @@ def _quiet(
 
 def _stay(current: int, code: ReasonCode, reason: str) -> PoolSizingRecommendation:
     return PoolSizingRecommendation(
-        action=Action.STABLE,
+        action=ScalingAction.STABLE,
         current_size=current,
         new_size=current,
         reason_code=code,
@@ -153,7 +157,7 @@ def _stay(current: int, code: ReasonCode, reason: str) -> PoolSizingRecommendati
     )
 
 
-class Hysteresis:
+class HysteresisRule:
     """The rule over the gauges at the end of each interval, as it was published."""
 
     name: ClassVar[str] = "hysteresis"
@@ -164,7 +168,7 @@ class Hysteresis:
         """Judge by *config*."""
         self.config = config
 
-    def fresh(self) -> Streaks:
+    def initial_memory(self) -> Streaks:
         """No samples yet."""
         return Streaks()
 
@@ -172,4 +176,4 @@ class Hysteresis:
         self, memory: Streaks, seen: PoolObservation
     ) -> tuple[PoolSizingRecommendation, Streaks]:
         """Judge the gauges of *seen*."""
-        return advise(self.config, memory, seen.metrics)
+        return advise_by_thresholds(self.config, memory, seen.metrics)

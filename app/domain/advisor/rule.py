@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from app.domain.advisor.observation import PoolObservation
-from app.domain.advisor.recommendation import PoolSizingRecommendation
+from app.domain.advisor.sizing_recommendation import PoolSizingRecommendation
 
 Memory = TypeVar("Memory")
 
 
-class Rule(Protocol[Memory]):
+class SizingRule(Protocol[Memory]):
     """A way to judge a pool's size; its memory of one pool is a value that callers keep."""
 
     @property
@@ -18,7 +18,7 @@ class Rule(Protocol[Memory]):
         """What people and the catalog call it."""
         ...
 
-    def fresh(self) -> Memory:
+    def initial_memory(self) -> Memory:
         """The memory of a pool never seen before."""
         ...
 

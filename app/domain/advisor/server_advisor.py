@@ -12,15 +12,15 @@ from math import ceil, sqrt
 from operator import attrgetter
 from typing import Generic
 
+from app.domain.advisor.fair_share import ShareRequest, divide
 from app.domain.advisor.observation import PoolObservation
-from app.domain.advisor.recommendation import (
-    Action,
+from app.domain.advisor.rule import Memory, SizingRule
+from app.domain.advisor.sizing_recommendation import (
     PoolSizingRecommendation,
     ReasonCode,
+    ScalingAction,
     TrialPhase,
 )
-from app.domain.advisor.rule import Memory, Rule
-from app.domain.fairshare import Claim, divide
 
 # Square-root staffing: with so many standard deviations of a Poisson load on top, 1 % wait.
 _STAFFING = 2.33
@@ -68,10 +68,10 @@ class _Alike:
         return self.wanted / self.weight
 
     @property
-    def claim(self) -> Claim:
+    def claim(self) -> ShareRequest:
         """What all of them want."""
         count = len(self.members)
-        return Claim(
+        return ShareRequest(
             wanted=self.wanted * count, floor=self.min_size * count, weight=self.weight * count
         )
 
@@ -88,17 +88,17 @@ class ServerAdvisor(Generic[Memory]):
 
     __slots__ = ("_alike", "_memories", "_round", "_trials", "rule")
 
-    def __init__(self, rule: Rule[Memory]) -> None:
+    def __init__(self, rule: SizingRule[Memory]) -> None:
         """Judge by *rule*; nothing seen yet."""
         self.rule = rule
         self._memories: dict[str, Memory] = {}
         self._begin_round()
 
-    def judge(self, pool_id: str, observation: PoolObservation) -> PoolSizingRecommendation:
+    def evaluate(self, pool_id: str, observation: PoolObservation) -> PoolSizingRecommendation:
         """What the pool would need by itself; remembered until `settle`."""
         memory = self._memories.get(pool_id)
         if memory is None:
-            memory = self.rule.fresh()
+            memory = self.rule.initial_memory()
         advice, self._memories[pool_id] = self.rule.advise(memory, observation)
         self._drop(pool_id)
         judged = self._round[pool_id] = _Judged(seen=observation, advice=advice)
@@ -111,7 +111,7 @@ class ServerAdvisor(Generic[Memory]):
             self._trials[pool_id] = judged
         return advice
 
-    def settle(self, budget: int | None) -> Iterator[tuple[str, PoolSizingRecommendation]]:
+    def allocate(self, budget: int | None) -> Iterator[tuple[str, PoolSizingRecommendation]]:
         """What each pool judged since the last call should be, within *budget* connections.
 
         None means that the budget is not known; then nothing is cut. While the growth of one
@@ -197,14 +197,14 @@ def _together(busy: float, wanted: int, least: int) -> int:
 
 def _held(advice: PoolSizingRecommendation, on_trial: str | None) -> PoolSizingRecommendation:
     """The advice, without a growth that would disturb the trial of another pool."""
-    if on_trial is None or advice.action is not Action.SCALE_UP:
+    if on_trial is None or advice.action is not ScalingAction.SCALE_UP:
         return advice
     reason = (
         f"{advice.reason}; held at {advice.current_size} while the growth of {on_trial} is on trial"
     )
     return replace(
         advice,
-        action=Action.STABLE,
+        action=ScalingAction.STABLE,
         new_size=advice.current_size,
         reason_code=ReasonCode.HELD_FOR_TRIAL,
         reason=reason,
@@ -218,15 +218,15 @@ def _cut(advice: PoolSizingRecommendation, grant: int, budget: int) -> PoolSizin
     size = advice.current_size
     if size < grant <= size * (1.0 + _DEAD_BAND):
         grant = size
-    action = Action.STABLE
+    action = ScalingAction.STABLE
     if grant != size:
-        action = Action.SCALE_UP if grant > size else Action.SCALE_DOWN
+        action = ScalingAction.SCALE_UP if grant > size else ScalingAction.SCALE_DOWN
     wanted = max(advice.wanted or 0, advice.new_size)
     reason = (
         f"wanted {wanted}, granted {grant}: server budget of {budget} connections; {advice.reason}"
     )
     expected = advice.expected
-    if action is Action.STABLE:
+    if action is ScalingAction.STABLE:
         expected = None
     elif expected is not None:
         expected = replace(expected, late_share_after=None, connections_after=grant)

@@ -23,7 +23,7 @@ from app.domain.advisor.demand_config import TrialConfig
 from app.domain.advisor.observation import PoolObservation
 
 
-class Verdict(Enum):
+class TrialVerdict(Enum):
     """What a trial says."""
 
     EXTEND = "extend"
@@ -33,7 +33,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class SaturatedPeriod:
     """Ticks in a row at one size, all of them saturated."""
 
     size: int = 0
@@ -48,7 +48,7 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class ThroughputComparison:
     """Throughput before and after a growth.
 
     Attributes:
@@ -61,26 +61,26 @@ class Comparison:
     before: float
     after: float
     elasticity: float
-    error: float
+    standard_error: float
     size_before: int
     size_after: int
 
     @classmethod
-    def of(cls, before: Stretch, after: Stretch) -> Comparison:
+    def of(cls, before: SaturatedPeriod, after: SaturatedPeriod) -> ThroughputComparison:
         """Compare two stretches in which leases ended."""
         growth = log(after.size / before.size)
         return cls(
             before=before.throughput,
             after=after.throughput,
             elasticity=log(after.throughput / before.throughput) / growth,
-            error=sqrt(1 / before.completions + 1 / after.completions) / growth,
+            standard_error=sqrt(1 / before.completions + 1 / after.completions) / growth,
             size_before=before.size,
             size_after=after.size,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
+class TrialState:
     """What is remembered of one pool's growths.
 
     Attributes:
@@ -91,9 +91,9 @@ class Guard:
         penalty: seconds for which the next ceiling will hold.
     """
 
-    now: Stretch = field(default_factory=Stretch)
-    before: Stretch | None = None
-    undone: Comparison | None = None
+    now: SaturatedPeriod = field(default_factory=SaturatedPeriod)
+    before: SaturatedPeriod | None = None
+    undone: ThroughputComparison | None = None
     until: float = 0.0
     penalty: float = 0.0
 
@@ -105,16 +105,18 @@ class Guard:
         """Whether the present stretch would do as the one before a growth."""
         return self.now.ticks >= config.ticks and self.now.completions >= config.completions
 
-    def after(self, config: TrialConfig, seen: PoolObservation) -> tuple[Guard, Verdict | None]:
+    def updated(
+        self, config: TrialConfig, seen: PoolObservation
+    ) -> tuple[TrialState, TrialVerdict | None]:
         """What to remember once *seen* is known, and the verdict if a growth is on trial."""
         guard = self._grown(config, seen) if seen.max_size != self.now.size else self
         if not is_saturated(config, seen):
             if guard.before is None and not guard.now.ticks:
                 return guard, None
-            calm = replace(guard, now=Stretch(size=seen.max_size), before=None)
-            return calm, None if guard.before is None else Verdict.VOID
+            calm = replace(guard, now=SaturatedPeriod(size=seen.max_size), before=None)
+            return calm, None if guard.before is None else TrialVerdict.VOID
         now = guard.now
-        now = Stretch(
+        now = SaturatedPeriod(
             size=now.size,
             ticks=now.ticks + 1,
             completions=now.completions + seen.released,
@@ -122,31 +124,39 @@ class Guard:
         )
         return _judge(config, replace(guard, now=now), seen.at)
 
-    def _grown(self, config: TrialConfig, seen: PoolObservation) -> Guard:
+    def _grown(self, config: TrialConfig, seen: PoolObservation) -> TrialState:
         """Begin a new stretch; the size changed."""
         is_trial = self.can_compare(config) and seen.max_size >= config.least_growth * self.now.size
         before = self.now if is_trial else None
-        return replace(self, now=Stretch(size=seen.max_size), before=before)
+        return replace(self, now=SaturatedPeriod(size=seen.max_size), before=before)
 
 
-def _judge(config: TrialConfig, guard: Guard, at: float) -> tuple[Guard, Verdict | None]:
+def _judge(
+    config: TrialConfig, guard: TrialState, at: float
+) -> tuple[TrialState, TrialVerdict | None]:
     """What the comparison says by now, if a growth is on trial."""
     before, now = guard.before, guard.now
     if before is None:
         return guard, None
     if not guard.can_compare(config):
         is_over = now.ticks >= config.most_ticks
-        return (replace(guard, before=None), Verdict.VOID) if is_over else (guard, Verdict.EXTEND)
-    seen = Comparison.of(before, now)
-    doubt = config.certainty * seen.error
+        return (
+            (replace(guard, before=None), TrialVerdict.VOID)
+            if is_over
+            else (guard, TrialVerdict.EXTEND)
+        )
+    seen = ThroughputComparison.of(before, now)
+    doubt = config.certainty * seen.standard_error
     if seen.elasticity - doubt > config.elasticity:
-        return replace(guard, before=None, undone=None, penalty=0.0), Verdict.COMMIT
+        return replace(guard, before=None, undone=None, penalty=0.0), TrialVerdict.COMMIT
     if seen.elasticity + doubt < config.elasticity or now.ticks >= config.most_ticks:
-        return _undo(config, guard, seen, at), Verdict.UNDO
-    return guard, Verdict.EXTEND
+        return _undo(config, guard, seen, at), TrialVerdict.UNDO
+    return guard, TrialVerdict.EXTEND
 
 
-def _undo(config: TrialConfig, guard: Guard, seen: Comparison, at: float) -> Guard:
+def _undo(
+    config: TrialConfig, guard: TrialState, seen: ThroughputComparison, at: float
+) -> TrialState:
     penalty = guard.penalty or config.ceiling_seconds
     return replace(
         guard,

@@ -26,17 +26,17 @@ class Slice:
         events: callers seen.
     """
 
-    begins: float
+    start: float
     needed: int
     size: int
     busy: float
     seconds: float
     events: int
 
-    def plus(self, other: Slice) -> Slice:
+    def merged(self, other: Slice) -> Slice:
         """Both as one."""
         return Slice(
-            begins=self.begins,
+            start=self.start,
             needed=max(self.needed, other.needed),
             size=max(self.size, other.size),
             busy=self.busy + other.busy,
@@ -51,13 +51,13 @@ class Window:
 
     slices: tuple[Slice, ...] = ()
 
-    def after(self, new: Slice, span: float) -> Window:
+    def with_slice(self, new: Slice, span: float) -> Window:
         """The window once *new* is added, and what is older than *span* seconds forgotten."""
-        slices, now = self.slices, new.begins + new.seconds
-        if slices and now <= slices[-1].begins + span / _SLICES:
-            return Window(slices=(*slices[:-1], slices[-1].plus(new)))
+        slices, now = self.slices, new.start + new.seconds
+        if slices and now <= slices[-1].start + span / _SLICES:
+            return Window(slices=(*slices[:-1], slices[-1].merged(new)))
         begin = 0
-        while begin < len(slices) and slices[begin].begins + slices[begin].seconds < now - span:
+        while begin < len(slices) and slices[begin].start + slices[begin].seconds < now - span:
             begin += 1
         return Window(slices=(*slices[begin:], new))
 
@@ -84,6 +84,6 @@ class Window:
     def largest_within_a_minute(self, now: float) -> int:
         """The largest size that was in force less than a minute ago."""
         return max(
-            (part.size for part in self.slices if part.begins + part.seconds > now - _MINUTE),
+            (part.size for part in self.slices if part.start + part.seconds > now - _MINUTE),
             default=0,
         )

@@ -4,9 +4,15 @@ One file a strategy, all of one shape (`Isolation`). Only what a strategy promis
 who gets a connection and when is the pool's business.
 """
 
-from app.pools.isolation.isolation import Isolation, schema_is_missing
-from app.pools.isolation.per_database import PerDatabase
-from app.pools.isolation.per_tenant import PerTenant
-from app.pools.isolation.shared import Shared
+from app.pools.isolation.per_database import PerDatabaseIsolation
+from app.pools.isolation.per_tenant import PerTenantIsolation
+from app.pools.isolation.shared import SharedIsolation
+from app.pools.isolation.strategy import IsolationStrategy, is_schema_missing
 
-__all__ = ["Isolation", "PerDatabase", "PerTenant", "Shared", "schema_is_missing"]
+__all__ = [
+    "IsolationStrategy",
+    "PerDatabaseIsolation",
+    "PerTenantIsolation",
+    "SharedIsolation",
+    "is_schema_missing",
+]

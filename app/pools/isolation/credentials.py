@@ -30,17 +30,17 @@ class Credentials:
         """Shows nothing of the key."""
         return "<Credentials>"
 
-    def version(self, server: str, role: str) -> int:
+    def password_version(self, server: str, role: str) -> int:
         """Which version of the password *role* has on *server*; 1 at first."""
         return self._versions.get((server, role), 1)
 
-    def use(self, server: str, role: str, version: int) -> None:
+    def set_password_version(self, server: str, role: str, version: int) -> None:
         """From now on *role* has that version of its password on *server*."""
         self._versions[server, role] = version
 
     def password(self, server: str, role: str, version: int | None = None) -> str:
         """The password of *role* on *server*, in the version in use or another one."""
-        version = version or self.version(server, role)
+        version = version or self.password_version(server, role)
         digest = hmac.digest(self._key, f"{server}/{role}/{version}".encode(), "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 

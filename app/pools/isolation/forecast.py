@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.domain.desired import Tenant
+from app.domain.desired_state import Tenant
 from app.domain.tenant import PoolStrategy
-from app.pools.isolation.objects import Objects, mark_of
+from app.pools.isolation.objects import DatabaseObjects, mark_of
 from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.server import Server
 
@@ -15,7 +15,7 @@ _OWN_OBJECTS = {
 }
 
 
-async def forecast(server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
+async def plan_provisioning(server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
     """Name the objects that provisioning would create or mend.
 
     Raises:
@@ -28,7 +28,7 @@ async def forecast(server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
     name, mark = spec.id.object_name, mark_of(tenant)
     kinds = _OWN_OBJECTS[spec.strategy]
     async with server.admin() as connection:
-        objects = Objects(connection)
+        objects = DatabaseObjects(connection)
         for kind in reversed(kinds):  # as provisioning does: the role last
-            await objects.is_ours(kind, name, mark=mark, adopt=adopt)
+            await objects.exists(kind, name, mark=mark, adopt=adopt)
     return [f"{kind.lower()} {name}" for kind in kinds]

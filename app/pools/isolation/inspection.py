@@ -1,6 +1,6 @@
 """Looks at tenants' roles and at what they can reach: a few queries for all roles of a server.
 
-Facts only; `app.domain.verdict` judges them. Nothing is asked in a tenant's own database.
+Facts only; `app.domain.isolation_policy` judges them. Nothing is asked in a tenant's own database.
 Names and settings that others chose may be in any encoding, whatever this database's is. They
 travel as bytes, and no function of Postgres that looks at characters touches them.
 """
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 
 import asyncpg
 
-from app.domain.isolation import Check
+from app.domain.isolation import AuditCheck
+from app.domain.isolation_policy import ExtensionSchemas, RelationFacts, RoleFacts, SharedRoleReach
 from app.domain.tenant import OBJECT_PREFIX
-from app.domain.verdict import ExtensionSchemas, RelationFacts, RoleFacts, SharedFacts
 from app.pools import driver
-from app.pools.foreign_text import as_bytes, begins, text_of
-from app.pools.isolation.openings import OPENINGS, Opening
+from app.pools.isolation.excess_grants import EXCESS_GRANTS, ExcessGrant
+from app.pools.raw_text import as_bytea, decode, starts_with
 
 _POWERS = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
 _PUBLIC = 0
@@ -41,14 +41,14 @@ with recursive ours as (
     union
     select acting.role, roleid from acting join pg_auth_members on member = as_role
 ), granted as (
-    select role, array_agg({as_bytes("rolname")}) as names,
-        array_agg({as_bytes("rolname")}) filter (
-            where {begins("rolname", "pg_")}
+    select role, array_agg({as_bytea("rolname")}) as names,
+        array_agg({as_bytea("rolname")}) filter (
+            where {starts_with("rolname", "pg_")}
                 or rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
         ) as mighty
     from acting join pg_roles on oid = as_role group by role
 ), settings as (
-    select setrole, array_agg({as_bytes(_SHORT_SETTING)}) filter (
+    select setrole, array_agg({as_bytea(_SHORT_SETTING)}) filter (
         where not (datname is not distinct from current_database() and setting =
             format('search_path=%I%s, pg_temp', pg_get_userbyid(setrole), $3::text))
         ) as names
@@ -64,8 +64,8 @@ with recursive ours as (
     from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
     where datname = any($2)
 ), homes as (
-    select name, {as_bytes("min(owner)")} as owner, array_agg(
-        {as_bytes("case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end")}
+    select name, {as_bytea("min(owner)")} as owner, array_agg(
+        {as_bytea("case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end")}
     ) as grantees
     from home group by name
 )
@@ -82,9 +82,9 @@ left join homes on homes.name = ours.rolname
 """
 _DATABASES = f"""
 select grantee,
-    array_agg({as_bytes("datname")}) filter (
+    array_agg({as_bytea("datname")}) filter (
         where privilege_type = 'CONNECT' and not (
-            {begins("datname", OBJECT_PREFIX)} and datdba is not distinct from
+            {starts_with("datname", OBJECT_PREFIX)} and datdba is not distinct from
                 (select oid from pg_roles where rolname = datname))
     ) as connect,
     coalesce(bool_or(privilege_type = 'TEMPORARY') filter (where datname = current_database()),
@@ -125,17 +125,17 @@ where refclassid = 'pg_authid'::regclass and refobjid = $1 and deptype = 'o'
 _USABLE = f"""
 with usable as materialized (
     select oid, nspname from pg_namespace
-    where not {begins("nspname", "pg_")} and nspname <> 'information_schema'
+    where not {starts_with("nspname", "pg_")} and nspname <> 'information_schema'
         and has_schema_privilege($1::oid, oid, 'USAGE')
-        and not ({begins("nspname", OBJECT_PREFIX)} and nspowner is not distinct from
+        and not ({starts_with("nspname", OBJECT_PREFIX)} and nspowner is not distinct from
             (select oid from pg_roles where rolname = nspname))
 )
 """
 _RELATIONS = f"""{_USABLE}
-select {as_bytes("format('%I.%I', nspname, relname)")} as name, relkind::text as kind,
+select {as_bytea("format('%I.%I', nspname, relname)")} as name, relkind::text as kind,
     relrowsecurity as enabled, relforcerowsecurity as forced,
     array(
-        select {as_bytes("polname")} from pg_policy
+        select {as_bytea("polname")} from pg_policy
         where polrelid = pg_class.oid and polpermissive and not coalesce(
             coalesce(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
                 ~ 'app\\.tenant_id', false)
@@ -156,23 +156,23 @@ where relkind in ('r', 'p', 'f', 'm', 'v')
             where attrelid = pg_class.oid and attname = 'tenant_id' and not attisdropped))
 """
 _DEFINERS = f"""{_USABLE}
-select {as_bytes("pg_proc.oid::regprocedure")} from pg_proc
+select {as_bytea("pg_proc.oid::regprocedure")} from pg_proc
 join usable on usable.oid = pronamespace
 where prosecdef and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
     and not exists (
-        select from unnest(proconfig) as setting where {begins("setting", "search_path=")})
+        select from unnest(proconfig) as setting where {starts_with("setting", "search_path=")})
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grants:
+class DatabaseGrants:
     """What one grantee, or everybody, may do with databases."""
 
     connect: frozenset[str]
     temporary: bool
 
 
-_NOTHING = Grants(connect=frozenset(), temporary=False)
+_NOTHING = DatabaseGrants(connect=frozenset(), temporary=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +188,9 @@ class Inspection:
     """
 
     roles: Mapping[str, RoleFacts]
-    shared: SharedFacts
-    openings: Sequence[Opening]
-    unchecked: Mapping[Check, str]
+    shared: SharedRoleReach
+    excess_grants: Sequence[ExcessGrant]
+    unchecked: Mapping[AuditCheck, str]
     unchecked_roles: Mapping[str, str]
 
 
@@ -221,31 +221,31 @@ async def inspect(
     databases = list(in_database)
     names = [*in_schema, *databases, *([shared] if shared else [])]
     grants = {
-        row["grantee"]: Grants(
-            connect=frozenset(map(text_of, row["connect"] or ())), temporary=row["temporary"]
+        row["grantee"]: DatabaseGrants(
+            connect=frozenset(map(decode, row["connect"] or ())), temporary=row["temporary"]
         )
         for row in await looks.at(
-            (Check.OTHER_DATABASES, Check.TEMPORARY_TABLES), _DATABASES, names
+            (AuditCheck.OTHER_DATABASES, AuditCheck.TEMPORARY_TABLES), _DATABASES, names
         )
     }
     [after] = await connection.fetchrow(_AFTER, list(schemas)) or [""]
     reachable = await _extension_schemas(looks, list(in_schema), schemas)
-    public = await looks.at((Check.PUBLIC_SCHEMA,), _PUBLIC_MAY_CREATE)
+    public = await looks.at((AuditCheck.PUBLIC_SCHEMA,), _PUBLIC_MAY_CREATE)
     public_may_create = any(may for [may] in public)
     facts: dict[str, RoleFacts] = {}
-    reach = SharedFacts()
+    reach = SharedRoleReach()
     for row in await looks.at_roles(names, databases, after):
         owns = 0
         if row["name"] == shared:
-            owns = sum(n for [n] in await looks.at((Check.OWNERSHIP,), _OWNED, row["oid"]))
+            owns = sum(n for [n] in await looks.at((AuditCheck.OWNERSHIP,), _OWNED, row["oid"]))
             reach = await _reach(looks, row["oid"])
         known = _facts(row, grants, owns=owns, public_may_create=public_may_create)
-        extensions = reachable.get(row["name"], known.extensions)
-        facts[row["name"]] = replace(known, extensions=extensions)
+        extensions = reachable.get(row["name"], known.extension_schemas)
+        facts[row["name"]] = replace(known, extension_schemas=extensions)
     return Inspection(
         roles=facts,
         shared=reach,
-        openings=[Opening(**row) for row in await looks.at((), OPENINGS)],
+        excess_grants=[ExcessGrant(**row) for row in await looks.at((), EXCESS_GRANTS)],
         unchecked=looks.failed,
         unchecked_roles=looks.failed_roles,
     )
@@ -256,11 +256,11 @@ class _Looks:
     """Queries of which one may fail without the others."""
 
     connection: asyncpg.Connection
-    failed: dict[Check, str] = field(default_factory=dict)
+    failed: dict[AuditCheck, str] = field(default_factory=dict)
     failed_roles: dict[str, str] = field(default_factory=dict)
 
     async def at(
-        self, checks: Iterable[Check], query: str, *arguments: object
+        self, checks: Iterable[AuditCheck], query: str, *arguments: object
     ) -> list[asyncpg.Record]:
         """What *query* gives; nothing if it fails, and then *checks* are not made."""
         try:
@@ -268,7 +268,7 @@ class _Looks:
         except driver.CONNECTION_ERRORS:
             raise
         except (asyncpg.PostgresError, UnicodeDecodeError) as error:
-            self.failed.update(dict.fromkeys(checks, driver.reason(error)))
+            self.failed.update(dict.fromkeys(checks, driver.failure_reason(error)))
             return []
 
     async def at_roles(
@@ -281,7 +281,7 @@ class _Looks:
             raise
         except (asyncpg.PostgresError, UnicodeDecodeError) as error:
             if len(names) <= 1:
-                self.failed_roles.update(dict.fromkeys(names, driver.reason(error)))
+                self.failed_roles.update(dict.fromkeys(names, driver.failure_reason(error)))
                 return []
         half = len(names) // 2
         return [
@@ -296,53 +296,53 @@ async def _extension_schemas(
     """What there is to say of each role about *schemas*."""
     if not schemas:
         return {}
-    checks = (Check.EXTENSION_SCHEMAS,)
+    checks = (AuditCheck.EXTENSION_SCHEMAS,)
     there = {name for [name] in await looks.at(checks, _EXISTING, list(schemas))}
     missing = ExtensionSchemas(missing=tuple(name for name in schemas if name not in there))
     found = dict.fromkeys(roles, missing)
     for row in await looks.at(checks, _SCHEMAS, roles, list(schemas)):
         found[row["role"]] = replace(
-            missing, closed=tuple(row["closed"] or ()), open=tuple(row["open"] or ())
+            missing, not_usable=tuple(row["closed"] or ()), writable=tuple(row["open"] or ())
         )
     return found
 
 
-async def _reach(looks: _Looks, role: int) -> SharedFacts:
-    relations = await looks.at((Check.ROW_SECURITY, Check.BYPASSES), _RELATIONS, role)
-    definers = await looks.at((Check.BYPASSES,), _DEFINERS, role)
-    return SharedFacts(
+async def _reach(looks: _Looks, role: int) -> SharedRoleReach:
+    relations = await looks.at((AuditCheck.ROW_SECURITY, AuditCheck.RLS_BYPASS), _RELATIONS, role)
+    definers = await looks.at((AuditCheck.RLS_BYPASS,), _DEFINERS, role)
+    return SharedRoleReach(
         relations=tuple(
             RelationFacts(
                 **{
                     **dict(row),
-                    "name": text_of(row["name"]),
-                    "loose_policies": tuple(map(text_of, row["loose_policies"])),
+                    "name": decode(row["name"]),
+                    "loose_policies": tuple(map(decode, row["loose_policies"])),
                 }
             )
             for row in relations
         ),
-        definers=tuple(text_of(name) for [name] in definers),
+        security_definer_functions=tuple(decode(name) for [name] in definers),
     )
 
 
 def _facts(
-    row: asyncpg.Record, grants: Mapping[int, Grants], *, owns: int, public_may_create: bool
+    row: asyncpg.Record, grants: Mapping[int, DatabaseGrants], *, owns: int, public_may_create: bool
 ) -> RoleFacts:
     public, own = grants.get(_PUBLIC, _NOTHING), grants.get(row["oid"], _NOTHING)
     name = row["name"]
-    owner = None if row["owner"] is None else text_of(row["owner"])
-    others = set(map(text_of, row["grantees"])) - {name, owner}
+    owner = None if row["owner"] is None else decode(row["owner"])
+    others = set(map(decode, row["grantees"])) - {name, owner}
     return RoleFacts(
         can_login=row["can_login"],
-        powers=tuple(power for power, has in zip(_POWERS, row["powers"], strict=True) if has),
-        granted=tuple(map(text_of, row["granted"])),
-        mighty=tuple(map(text_of, row["mighty"])),
-        settings=tuple(map(text_of, row["settings"])),
+        attributes=tuple(power for power, has in zip(_POWERS, row["powers"], strict=True) if has),
+        memberships=tuple(map(decode, row["granted"])),
+        privileged_memberships=tuple(map(decode, row["mighty"])),
+        settings=tuple(map(decode, row["settings"])),
         databases=tuple(public.connect | own.connect),
         connection_limit=row["connection_limit"],
         owner=owner,
-        open_to=tuple(others) if name.startswith(OBJECT_PREFIX) else (),
-        owns=owns,
-        may_create_temporary=public.temporary or own.temporary,
-        public_may_create=public_may_create,
+        grantees=tuple(others) if name.startswith(OBJECT_PREFIX) else (),
+        owned_objects=owns,
+        can_create_temporary=public.temporary or own.temporary,
+        public_can_create=public_may_create,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from app.domain.desired import Tenant
+from app.domain.desired_state import Tenant
 from app.domain.errors import ObjectsExist, ProvisioningFailed
 
 # Whether it bears this mark. Compared there, for a comment may be in any encoding.
@@ -86,23 +86,23 @@ def mark_of(tenant: Tenant) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Objects:
+class DatabaseObjects:
     """Creates and marks database objects over one admin connection."""
 
     connection: asyncpg.Connection
 
-    async def wait_little(self) -> None:
+    async def set_lock_timeout(self) -> None:
         """Let a statement fail soon if a tenant's open transaction holds what it is to change."""
         await self.connection.execute("SET lock_timeout = '100ms'")
 
-    async def run(self, template: str, *names: str) -> None:
+    async def execute(self, template: str, *names: str) -> None:
         """Execute *template*, its %I (identifiers) and %L (literals) filled in by the server."""
         statement = await self.connection.fetchval(
             "select format($1, variadic $2::text[])", template, list(names)
         )
         await self.connection.execute(statement)
 
-    async def is_ours(self, kind: str, name: str, *, mark: str, adopt: bool) -> bool:
+    async def exists(self, kind: str, name: str, *, mark: str, adopt: bool) -> bool:
         """Whether *name* exists and may be used; False if it has yet to be created.
 
         Raises:
@@ -118,7 +118,7 @@ class Objects:
             )
         return True
 
-    async def login_role(self, name: str, verifier: str, *, mark: str, adopt: bool) -> None:
+    async def put_login_role(self, name: str, verifier: str, *, mark: str, adopt: bool) -> None:
         """Create the role or give it this password, without any privilege, and mark it.
 
         Raises:
@@ -133,22 +133,22 @@ class Objects:
                 f"The admin role {admin['name']} is NOINHERIT, and so has no rights on what its"
                 f" tenants' roles own. Run as a superuser: ALTER ROLE {admin['name']} INHERIT;"
             )
-        verb = "ALTER" if await self.is_ours("ROLE", name, mark=mark, adopt=adopt) else "CREATE"
-        await self.run(f"{verb} {_LOGIN_ROLE}{_NO_POWERS if superuser else ''}", name, verifier)
+        verb = "ALTER" if await self.exists("ROLE", name, mark=mark, adopt=adopt) else "CREATE"
+        await self.execute(f"{verb} {_LOGIN_ROLE}{_NO_POWERS if superuser else ''}", name, verifier)
         if await self.connection.fetchval(_HAS_POWERS, name):
             raise ProvisioningFailed(f"The role {name} has privileges no tenant may have.")
         await self.reset_settings(name)
-        await self.run("COMMENT ON ROLE %I IS %L", name, mark)
+        await self.execute("COMMENT ON ROLE %I IS %L", name, mark)
         if not superuser:
-            await self.run("GRANT %I TO CURRENT_USER", name)
+            await self.execute("GRANT %I TO CURRENT_USER", name)
 
-    async def limit_connections(self, name: str, limit: int) -> None:
+    async def set_connection_limit(self, name: str, limit: int) -> None:
         """Let the role have *limit* connections at most."""
-        await self.run(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
+        await self.execute(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
 
     async def reset_settings(self, name: str) -> None:
         """Undo what was set for all sessions of the role, which could keep it from working."""
-        await self.run(_RESET_SETTINGS, name)
+        await self.execute(_RESET_SETTINGS, name)
 
     async def set_search_path(self, name: str, database: str, schemas: Sequence[str]) -> None:
         """Let the role find its own schema wherever else it logs in to *database* from.
@@ -156,12 +156,12 @@ class Objects:
         After that it finds *schemas*.
         """
         path = ", ".join(["%I"] * (1 + len(schemas)))
-        await self.run(
+        await self.execute(
             f"ALTER ROLE %I IN DATABASE %I SET search_path = {path}, pg_temp",
             *(name, database, name, *schemas),
         )
 
-    async def let_use(self, name: str, schemas: Sequence[str]) -> None:
+    async def grant_schema_usage(self, name: str, schemas: Sequence[str]) -> None:
         """Let the role use *schemas*, where extensions are.
 
         Raises:
@@ -180,7 +180,7 @@ class Objects:
                     f"would use them. Run: REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {name};"
                 )
             if not row["is_usable"]:
-                await self.run("GRANT USAGE ON SCHEMA %I TO %I", schema, name)
+                await self.execute("GRANT USAGE ON SCHEMA %I TO %I", schema, name)
 
     async def revoke_all(self, kind: str, name: str, others: Sequence[str]) -> None:
         """Take everything of the database or schema *name* from these roles, or `PUBLIC`.
@@ -189,29 +189,31 @@ class Objects:
         """
         roles = [other for other in others if other != "PUBLIC"]
         places = ", ".join(["%I"] * len(roles) + ["PUBLIC"] * (len(roles) < len(others)))
-        await self.run(f"REVOKE ALL ON {kind} %I FROM {places} CASCADE", name, *roles)
+        await self.execute(f"REVOKE ALL ON {kind} %I FROM {places} CASCADE", name, *roles)
 
-    async def close_to_public(self, database: str) -> None:
+    async def revoke_from_public(self, database: str) -> None:
         """Leave everybody nothing of *database*, which this connection is in, that we may take.
 
         What is not ours to take is for the self-check to find.
         """
         if await self.connection.fetchval(_OPEN_DATABASE, database):
-            await self.run("REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
+            await self.execute("REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
         if await self.connection.fetchval(_OPEN_SCHEMA):
-            await self.run("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+            await self.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
 
     async def grant_usage_of_public(self, name: str) -> None:
         """Let the role use, not change, the schema that tables live in by default."""
         if await self.connection.fetchval(_MAY_GRANT_PUBLIC):
-            await self.run("GRANT USAGE ON SCHEMA public TO %I", name)
+            await self.execute("GRANT USAGE ON SCHEMA public TO %I", name)
 
-    async def keep_new_objects_private(self, name: str) -> None:
+    async def revoke_default_privileges(self, name: str) -> None:
         """Give nobody else what Postgres would give everybody of the role's future objects."""
         for kind in ("EXECUTE ON FUNCTIONS", "USAGE ON TYPES"):
-            await self.run(f"ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE {kind} FROM PUBLIC", name)
+            await self.execute(
+                f"ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE {kind} FROM PUBLIC", name
+            )
 
     async def disable_login(self, name: str, *, mark: str) -> None:
         """Take the role's login away, if it is marked as ours."""
         if await self.connection.fetchval(_ROLE_MARK, name, mark):
-            await self.run("ALTER ROLE %I NOLOGIN", name)
+            await self.execute("ALTER ROLE %I NOLOGIN", name)

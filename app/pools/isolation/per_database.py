@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from app.domain.desired import Tenant
+from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
 from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.dedicated_role import DedicatedRoleIsolation
 from app.pools.isolation.login import login_as
-from app.pools.isolation.objects import Objects, mark_of
-from app.pools.isolation.own_role import OwnRole
+from app.pools.isolation.objects import DatabaseObjects, mark_of
 from app.pools.server import Server
 
 _PATH = '"$user", public'
 
 
-class PerDatabase(OwnRole):
+class PerDatabaseIsolation(DedicatedRoleIsolation):
     """Each tenant owns a database nobody else may enter."""
 
     def __init__(self, credentials: Credentials) -> None:
@@ -49,48 +49,48 @@ class PerDatabase(OwnRole):
         """
         name, mark = tenant.spec.id.object_name, mark_of(tenant)
         async with server.admin() as connection:
-            objects = Objects(connection)
+            objects = DatabaseObjects(connection)
             async with connection.transaction():
                 owned = await connection.fetchval(_OWNED_BY_MARKED_ROLE, name, mark)
-                exists = owned or await objects.is_ours("DATABASE", name, mark=mark, adopt=adopt)
+                exists = owned or await objects.exists("DATABASE", name, mark=mark, adopt=adopt)
                 verifier = self._credentials.verifier(server.name, name)
-                await objects.login_role(name, verifier, mark=mark, adopt=adopt)
+                await objects.put_login_role(name, verifier, mark=mark, adopt=adopt)
                 if max_size is not None:
-                    await objects.limit_connections(name, self.connection_limit(max_size))
+                    await objects.set_connection_limit(name, self.connection_limit(max_size))
             if exists:
-                await objects.run("ALTER DATABASE %I OWNER TO %I", name, name)
+                await objects.execute("ALTER DATABASE %I OWNER TO %I", name, name)
             else:
-                await objects.run(
+                await objects.execute(
                     "CREATE DATABASE %I OWNER %I TEMPLATE template0 ALLOW_CONNECTIONS false",
                     *(name, name),
                 )
-            await objects.run("COMMENT ON DATABASE %I IS %L", name, mark)
-            await objects.run("REVOKE ALL ON DATABASE %I FROM PUBLIC", name)
+            await objects.execute("COMMENT ON DATABASE %I IS %L", name, mark)
+            await objects.execute("REVOKE ALL ON DATABASE %I FROM PUBLIC", name)
             await _make_enterable(objects, name)
         # What the tenant owns it may open again; but nobody else gets in to use it.
         async with server.admin(name) as connection, connection.transaction():
-            objects = Objects(connection)
-            await objects.close_to_public(name)
-            await objects.keep_new_objects_private(name)
+            objects = DatabaseObjects(connection)
+            await objects.revoke_from_public(name)
+            await objects.revoke_default_privileges(name)
         return [f"role {name}", f"database {name}"]
 
-    async def renew(self, server: Server, tenant: Tenant, version: int) -> None:
+    async def rotate_password(self, server: Server, tenant: Tenant, version: int) -> None:
         """Give the role a new password, and undo what keeps it out of its own database."""
         name = tenant.spec.id.object_name
         verifier = self._credentials.verifier(server.name, name, version)
         async with server.admin() as connection:
-            objects = Objects(connection)
+            objects = DatabaseObjects(connection)
             async with connection.transaction():
-                await objects.login_role(name, verifier, mark=mark_of(tenant), adopt=False)
+                await objects.put_login_role(name, verifier, mark=mark_of(tenant), adopt=False)
             await _make_enterable(objects, name)
 
 
-async def _make_enterable(objects: Objects, name: str) -> None:
+async def _make_enterable(objects: DatabaseObjects, name: str) -> None:
     """Take back what the owner of the database may have done to its connections."""
-    await objects.run("GRANT ALL ON DATABASE %I TO %I", name, name)
-    await objects.run("ALTER DATABASE %I RESET ALL", name)
-    await objects.run("ALTER DATABASE %I WITH CONNECTION LIMIT -1", name)
-    await objects.run("ALTER DATABASE %I ALLOW_CONNECTIONS true", name)
+    await objects.execute("GRANT ALL ON DATABASE %I TO %I", name, name)
+    await objects.execute("ALTER DATABASE %I RESET ALL", name)
+    await objects.execute("ALTER DATABASE %I WITH CONNECTION LIMIT -1", name)
+    await objects.execute("ALTER DATABASE %I ALLOW_CONNECTIONS true", name)
 
 
 _OWNED_BY_MARKED_ROLE = """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from app.domain.errors import ProvisioningFailed
-from app.pools.isolation.objects import Objects
+from app.pools.isolation.objects import DatabaseObjects
 from app.pools.server import Server
 
 
@@ -27,10 +27,10 @@ class Repair:
     """
 
     role: str
-    reset: bool = False
-    own_schema_in: str | None = None
+    reset_settings: bool = False
+    search_path_database: str | None = None
     schemas: Sequence[str] = ()
-    grant: Sequence[str] = ()
+    grant_usage_on: Sequence[str] = ()
     connection_limit: Callable[[], int] | None = None
 
 
@@ -42,8 +42,8 @@ async def repair(server: Server, repairs: Iterable[Repair]) -> list[str]:
     """
     refused = []
     async with server.admin() as connection:
-        objects = Objects(connection)
-        await objects.wait_little()
+        objects = DatabaseObjects(connection)
+        await objects.set_lock_timeout()
         for each in repairs:
             try:
                 async with connection.transaction():
@@ -53,11 +53,11 @@ async def repair(server: Server, repairs: Iterable[Repair]) -> list[str]:
     return refused
 
 
-async def _carry_out(objects: Objects, repair: Repair) -> None:
-    if repair.reset:
+async def _carry_out(objects: DatabaseObjects, repair: Repair) -> None:
+    if repair.reset_settings:
         await objects.reset_settings(repair.role)
-        if repair.own_schema_in is not None:
-            await objects.set_search_path(repair.role, repair.own_schema_in, repair.schemas)
-    await objects.let_use(repair.role, repair.grant)
+        if repair.search_path_database is not None:
+            await objects.set_search_path(repair.role, repair.search_path_database, repair.schemas)
+    await objects.grant_schema_usage(repair.role, repair.grant_usage_on)
     if repair.connection_limit is not None:
-        await objects.limit_connections(repair.role, repair.connection_limit())
+        await objects.set_connection_limit(repair.role, repair.connection_limit())

@@ -6,13 +6,13 @@ It guards trusted SQL against forgetting a WHERE, through row-level security on
 
 from __future__ import annotations
 
-from app.domain.desired import Tenant
+from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.driver import Login
 from app.pools.isolation.credentials import Credentials
-from app.pools.isolation.isolation import UNLOCK
 from app.pools.isolation.login import login_as
-from app.pools.isolation.objects import Objects
+from app.pools.isolation.objects import DatabaseObjects
+from app.pools.isolation.strategy import ADVISORY_UNLOCK
 from app.pools.server import Server
 
 SHARED_ROLE = "poolkeeper_shared"
@@ -25,7 +25,7 @@ _IS_STILL = f"coalesce({_NAMED} OPERATOR(pg_catalog.=) $1, false)"
 _PROOF = f"SELECT 1 OPERATOR(pg_catalog./) {_IS_STILL}::pg_catalog.int4"
 
 
-class Shared:
+class SharedIsolation:
     """Every tenant logs in as one role that owns nothing."""
 
     def __init__(self, credentials: Credentials) -> None:
@@ -57,25 +57,25 @@ class Shared:
         """None: the role is nobody's own, and a limit reached would stop all its tenants."""
         return -1
 
-    def preparation(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for everybody
+    def session_setup(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for everybody
         """Prepare the two queries of every lease.
 
         To parse and plan them anew would be a quarter of its transaction.
         """
         return (
             f"PREPARE poolkeeper_proof(pg_catalog.text) AS {_PROOF}; "
-            f"PREPARE poolkeeper_unlock AS {UNLOCK}"
+            f"PREPARE poolkeeper_unlock AS {ADVISORY_UNLOCK}"
         )
 
-    def unlock(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for everybody
+    def advisory_unlock(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for everybody
         """Run what was prepared for it."""
         return "EXECUTE poolkeeper_unlock"
 
-    def context(self, spec: TenantSpec) -> str:
+    def context_setup(self, spec: TenantSpec) -> str:
         """Name the tenant until the transaction ends; a tenant id needs no escape in a literal."""
         return f"SET LOCAL app.tenant_id = '{spec.id}'"
 
-    def proof(self, spec: TenantSpec) -> str:
+    def context_check(self, spec: TenantSpec) -> str:
         """Divide by zero if another tenant, or none, is named by now.
 
         It fails too if somebody deallocated what was prepared.
@@ -93,19 +93,21 @@ class Shared:
         """Create the shared role, and close the database to everybody else."""
         database = server.admin_login.database
         async with server.admin() as connection, connection.transaction():
-            objects = Objects(connection)
+            objects = DatabaseObjects(connection)
             verifier = self._credentials.verifier(server.name, SHARED_ROLE)
-            await objects.login_role(SHARED_ROLE, verifier, mark=_MARK, adopt=adopt)
-            await objects.run("GRANT CONNECT ON DATABASE %I TO %I", database, SHARED_ROLE)
-            await objects.close_to_public(database)
+            await objects.put_login_role(SHARED_ROLE, verifier, mark=_MARK, adopt=adopt)
+            await objects.execute("GRANT CONNECT ON DATABASE %I TO %I", database, SHARED_ROLE)
+            await objects.revoke_from_public(database)
             await objects.grant_usage_of_public(SHARED_ROLE)
         return [f"role {SHARED_ROLE}"]
 
-    async def renew(self, server: Server, tenant: Tenant, version: int) -> None:  # noqa: ARG002
+    async def rotate_password(self, server: Server, tenant: Tenant, version: int) -> None:  # noqa: ARG002
         """Give the shared role a new password; all its tenants'."""
         verifier = self._credentials.verifier(server.name, SHARED_ROLE, version)
         async with server.admin() as connection, connection.transaction():
-            await Objects(connection).login_role(SHARED_ROLE, verifier, mark=_MARK, adopt=False)
+            await DatabaseObjects(connection).put_login_role(
+                SHARED_ROLE, verifier, mark=_MARK, adopt=False
+            )
 
-    async def retire(self, server: Server, tenant: Tenant) -> None:
+    async def disable_login(self, server: Server, tenant: Tenant) -> None:
         """Nothing: the role serves the others."""

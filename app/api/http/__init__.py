@@ -1,0 +1,1 @@
+"""The layers around every route: limits, deadlines, preconditions, idempotency, errors, paging."""

@@ -1,0 +1,44 @@
+"""`?fields=`: items with some of their fields only, for dashboards that show no others."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import BaseModel, Field
+
+from app.api.http.error_responses import validation_error
+
+FieldsQuery = Annotated[
+    str | None,
+    Query(
+        max_length=1000,
+        pattern=r"^[a-z0-9_]+(,[a-z0-9_]+)*$",
+        description="Names of the fields that items shall have, with commas in between; all of "
+        "them if omitted.",
+        examples=["pool_id,waiting"],
+    ),
+]
+
+
+class SparsePage(BaseModel):
+    """A page whose items have only the `fields` that were asked for."""
+
+    items: list[dict[str, Any]] = Field(examples=[[{"waiting": 0}]])
+    next_cursor: str | None = Field(examples=[None])
+
+
+def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | None:
+    """The fields of items of *model* that were not asked for; None: every field was.
+
+    Raises:
+        RequestValidationError: a field was that they do not have.
+    """
+    if fields is None:
+        return None
+    wanted, known = set(fields.split(",")), set(model.model_fields)
+    unknown = sorted(wanted - known)
+    if unknown:
+        detail = f"Items have no field {unknown[0]}."
+        raise validation_error("query", "fields", code="unknown_field", detail=detail)
+    return known - wanted

@@ -1,0 +1,78 @@
+"""The password of a tenant's login role over HTTP: rotate it. It is never shown, nor taken."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.auth.authenticator import REQUIRE_ADMIN
+from app.api.http.dependencies import ActorDep, ServiceDep, TenantDep
+from app.api.http.error_responses import problem_responses
+from app.api.http.strict_route import StrictRoute
+from app.api.routes.pool import AUTHORIZE_SCOPE, PoolScope, ScopeQuery
+from app.api.views.plan import DryRunQuery, PlanView, show_plan
+
+router = APIRouter(
+    prefix="/v1/tenants/{tenant}/rotate-credentials", tags=["tenants"], route_class=StrictRoute
+)
+
+
+class CredentialRotation(BaseModel):
+    """What rotating a password did."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "tenant": "acme",
+                    "role": "tenant_acme",
+                    "version": 2,
+                    "tenants": 1,
+                    "connections": 3,
+                }
+            ]
+        }
+    )
+
+    tenant: str
+    role: str = Field(description="Whose password it is.")
+    version: int = Field(description="Of the password; the first one is 1.")
+    tenants: int = Field(description="How many tenants log in as that role.")
+    connections: int = Field(
+        description="Connections that are replaced: idle ones at once, lent ones when they come "
+        "back."
+    )
+
+
+@router.post(
+    "",
+    dependencies=[REQUIRE_ADMIN, AUTHORIZE_SCOPE],
+    summary="Rotate the password of a tenant's role",
+    responses=problem_responses(404, 409),
+)
+async def rotate_credentials(
+    tenant: TenantDep,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    scope: ScopeQuery = PoolScope.TENANT,
+    dry_run: DryRunQuery = False,
+) -> CredentialRotation | PlanView:
+    """Give the role that the tenant logs in as a new password, without failing a borrower.
+
+    Sessions under way go on; connections are replaced as they become free. It also mends a role
+    that changed its own password. Shared tenants have one role, so theirs needs `scope=pool`.
+    """
+    whole_pool = scope is PoolScope.POOL
+    if dry_run:
+        preview = service.previews.rotate(tenant, whole_pool=whole_pool)
+        return show_plan(service, response, preview, needs_catalog=True)
+    rotation = await service.provisioning.rotate(tenant, actor, whole_pool=whole_pool)
+    return CredentialRotation(
+        tenant=tenant,
+        role=rotation.role,
+        version=rotation.version,
+        tenants=rotation.tenants,
+        connections=rotation.recycled,
+    )

@@ -1,0 +1,198 @@
+"""All open pools over HTTP: the list, and the sweep."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.auth.authenticator import REQUIRE_OPERATE, REQUIRE_READ, REQUIRE_UNBOUND_KEY
+from app.api.http.dependencies import ActorDep, CursorQuery, LimitQuery, PrincipalDep, ServiceDep
+from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.paging import decode_cursor, paginate
+from app.api.http.response_cache import age_of, is_stale, render_response
+from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
+from app.api.http.strict_route import StrictRoute
+from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.api.views.pool import POOL_EXAMPLE, PoolView, show_row
+from app.control.monitoring.snapshot import PoolSnapshot
+from app.domain.tenant import PoolStrategy
+
+router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
+
+
+class PoolOrder(StrEnum):
+    """What pools are sorted by; a minus puts the largest first."""
+
+    POOL_ID = "pool_id"
+    WAITING = "waiting"
+    MOST_WAITING = "-waiting"
+    WAIT_P99 = "wait_p99_ms"
+    LONGEST_WAIT_P99 = "-wait_p99_ms"
+    ACTIVE = "active"
+    MOST_ACTIVE = "-active"
+    SIZE = "size"
+    LARGEST = "-size"
+
+
+_RANKS: dict[str, Callable[[PoolSnapshot], float]] = {
+    "pool_id": lambda _: 0.0,
+    "waiting": lambda row: row.metrics.waiting_requests,
+    "wait_p99_ms": lambda row: row.stats.wait.p99_ms or 0.0,
+    "active": lambda row: row.metrics.active_connections,
+    "size": lambda row: row.metrics.total_connections,
+}
+
+
+class PoolList(BaseModel):
+    """One page of open pools."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "as_of": "2026-11-20T09:12:34Z",
+                    "age_seconds": 0,
+                    "stale": False,
+                    "items": [POOL_EXAMPLE],
+                    "next_cursor": None,
+                }
+            ]
+        }
+    )
+
+    as_of: datetime = Field(description="When they were looked at.")
+    age_seconds: int = Field(description="How long ago that is.")
+    stale: bool = Field(description="Whether it is older than two polls.")
+    items: list[PoolView]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class SweptPool(BaseModel):
+    """One pool that a sweep looked at."""
+
+    tenant: str | None = Field(description="Whose pool it is; null for a shared one.")
+    pool_id: str
+    reason: str = Field(
+        description="Evicted: `idle`. Skipped: `busy`, `min_size` or `not_expired`."
+    )
+
+
+class Sweep(BaseModel):
+    """What a sweep did."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "evicted": [{"tenant": "acme", "pool_id": "acme", "reason": "idle"}],
+                    "skipped": [{"tenant": None, "pool_id": "shared@local", "reason": "busy"}],
+                }
+            ]
+        }
+    )
+
+    evicted: list[SweptPool]
+    skipped: list[SweptPool]
+
+
+@router.get(
+    "",
+    dependencies=[REQUIRE_READ],
+    summary="List open pools",
+    response_model=PoolList | SparsePage,
+    responses=problem_responses(),
+)
+async def list_pools(
+    request: Request,
+    service: ServiceDep,
+    caller: PrincipalDep,
+    *,
+    sort: Annotated[PoolOrder, Query(description="Ties go by pool id.")] = PoolOrder.POOL_ID,
+    strategy: Annotated[PoolStrategy | None, Query(description="Of this strategy.")] = None,
+    server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,
+    fields: FieldsQuery = None,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> Response:
+    """Every pool that is open and serves a tenant the key may see.
+
+    As of a moment at most a second ago, and after the last change that was made through this
+    API. What pools are sorted by changes while one turns the pages, so a pool may be seen twice
+    or not at all, unless they are sorted by id.
+    """
+    leave_out = excluded_fields(fields, PoolView)
+    after = _after(cursor, sort) if cursor else None
+    snapshot = await service.snapshots.current()
+    rank, sign = _RANKS[sort.lstrip("-")], -1.0 if sort.startswith("-") else 1.0
+    found = (
+        (sign * rank(row), row.pool_id, row)
+        for row in snapshot.pools_of(caller.tenants)
+        if (strategy is None or row.strategy is strategy)
+        and (server is None or row.server == server)
+    )
+    first = heapq.nsmallest(
+        limit + 1, (each for each in found if after is None or each[:2] > after)
+    )
+    page, next_cursor = paginate(first, limit, lambda each: (sort.value, each[0], each[1]))
+    served = Counter(row.spec.pool_id for row in snapshot.tenants_of(caller.tenants or ()))
+    age, stale = age_of(snapshot), not snapshot.catalog_available
+    pools = PoolList(
+        as_of=snapshot.as_of,
+        age_seconds=age,
+        stale=is_stale(service, age),
+        items=[
+            show_row(
+                row,
+                caller,
+                tenants=row.tenants if caller.tenants is None else served[row.pool_id],
+                stale=stale,
+            )
+            for _, _, row in page
+        ],
+        next_cursor=next_cursor,
+    )
+    return render_response(request, snapshot, pools, leave_out=leave_out)
+
+
+@router.post(
+    "/evict-expired",
+    dependencies=[REQUIRE_OPERATE, REQUIRE_UNBOUND_KEY],
+    summary="Close pools nobody uses",
+    responses=problem_responses(),
+)
+async def evict_expired_pools(
+    service: ServiceDep, *, actor: ActorDep, response: Response, dry_run: DryRunQuery = False
+) -> Sweep | PlanView:
+    """Close every pool unused for longer than its idle timeout, and say why the others stay.
+
+    The service does the same at each poll; busy pools and those with a `min_size` are left
+    alone. Works while the catalog is away. A key that is bound to tenants cannot do this.
+    """
+    if dry_run:
+        return show_plan(service, response, service.previews.evict_expired())
+    report = await service.pool_operations.evict_expired(actor)
+    return Sweep(
+        evicted=[_swept(gone.pool_id, gone.reason) for gone in report.evicted],
+        skipped=[_swept(skip.pool_id, skip.reason) for skip in report.skipped],
+    )
+
+
+def _after(cursor: str, order: PoolOrder) -> tuple[float, str]:
+    """The rank and id of the last pool of the page before."""
+    of_order, rank, pool_id = decode_cursor(cursor, str, float, str)
+    if of_order != order:
+        raise validation_error(
+            "query", "cursor", code="bad_cursor", detail="It belongs to another order."
+        )
+    return rank, pool_id
+
+
+def _swept(pool_id: str, reason: str) -> SweptPool:
+    return SweptPool(tenant=None if "@" in pool_id else pool_id, pool_id=pool_id, reason=reason)

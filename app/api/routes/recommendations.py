@@ -1,0 +1,285 @@
+"""What the advisor says over HTTP: list it, apply it, dismiss it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from app.api.auth.authenticator import REQUIRE_OPERATE, REQUIRE_READ
+from app.api.auth.principal import Principal
+from app.api.http.datetimes import Timestamp
+from app.api.http.dependencies import (
+    ActorDep,
+    CursorQuery,
+    LimitQuery,
+    PrincipalDep,
+    Service,
+    ServiceDep,
+)
+from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.paging import decode_cursor, paginate
+from app.api.http.strict_route import StrictRoute
+from app.api.routes.events import PoolQuery, TenantQuery
+from app.api.views.advice import ConfidenceField, Evidence, Expected, Wanted, advice_fields
+from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.domain.advisor import Placement, ReasonCode, ScalingAction
+from app.domain.errors import CatalogUnavailable, RecommendationNotFound
+from app.domain.recommendation import (
+    Recommendation,
+    RecommendationKind,
+    RecommendationStatus,
+)
+
+router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"], route_class=StrictRoute)
+
+# A forged cursor may hold any moment, and only ours can be compared and stored.
+_POSITION: TypeAdapter[tuple[datetime, UUID]] = TypeAdapter(tuple[Timestamp, UUID])
+
+RecommendationId = Annotated[
+    UUID,
+    Path(
+        alias="id",
+        description="A recommendation's id.",
+        examples=["3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e"],
+    ),
+]
+
+
+async def _is_theirs(
+    recommendation_id: RecommendationId, service: ServiceDep, caller: PrincipalDep
+) -> None:
+    """To a key that is bound to tenants there is no recommendation about another's pool.
+
+    Raises:
+        RecommendationNotFound: it is about one.
+    """
+    if caller.tenants is not None:
+        found = await service.catalog.recommendations.get(recommendation_id)
+        if not caller.can_access(found.tenant):
+            raise RecommendationNotFound
+
+
+_THEIRS = Depends(_is_theirs)
+
+
+class PoolMetricsView(BaseModel):
+    """One look at a pool."""
+
+    total_connections: int = Field(examples=[5])
+    idle_connections: int = Field(examples=[0])
+    active_connections: int = Field(examples=[5])
+    waiting_requests: int = Field(examples=[8])
+
+
+class RecommendationView(BaseModel):
+    """A size for one pool, or a move for one tenant, why, and what became of it."""
+
+    id: UUID = Field(examples=["3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e"])
+    pool: str = Field(examples=["acme"])
+    tenant: str | None = Field(
+        description="Whose pool it is; null for a shared pool.", examples=["acme"]
+    )
+    kind: RecommendationKind = Field(
+        description="`resize`: another size. `move`: another kind of pool for a tenant; never "
+        "applied by itself, and its size stays as it is.",
+        examples=["resize"],
+    )
+    move: Placement | None = Field(description="Where to; null for a resize.", examples=[None])
+    rule: str = Field(examples=["demand"])
+    action: ScalingAction = Field(description="`stable` for a move.", examples=["scale_up"])
+    current_size: int = Field(
+        description="The size the rule started from: hysteresis from the connections open, every "
+        "other from max_size.",
+        examples=[5],
+    )
+    new_size: int = Field(description="The recommended max_size.", examples=[12])
+    wanted: Wanted
+    reason_code: ReasonCode = Field(examples=["demand_above_size"])
+    reason: str = Field(examples=["41.3 callers a second keep 6.2 connections busy: grow to 12"])
+    confidence: ConfidenceField
+    evidence: Evidence
+    expected: Expected
+    max_size: int = Field(description="The max_size in force when it was made.", examples=[5])
+    metrics: PoolMetricsView = Field(description="The sample it rests on.")
+    status: RecommendationStatus = Field(examples=["open"])
+    created_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
+    expires_at: datetime = Field(
+        description="When it stops being open by itself.", examples=["2026-11-20T09:05:00Z"]
+    )
+    closed_at: datetime | None = Field(examples=[None])
+    closed_by: str | None = Field(description="Who applied or dismissed it.", examples=[None])
+
+    @classmethod
+    def of(cls, recommendation: Recommendation) -> RecommendationView:
+        """A recommendation in the API's words."""
+        advice, sample = recommendation.advice, recommendation.metrics
+        return cls(
+            id=recommendation.id,
+            pool=recommendation.pool_id,
+            tenant=recommendation.tenant,
+            rule=recommendation.rule,
+            kind=recommendation.kind,
+            move=recommendation.placement,
+            **advice_fields(advice),
+            max_size=recommendation.max_size,
+            metrics=PoolMetricsView(
+                total_connections=sample.total_connections,
+                idle_connections=sample.idle_connections,
+                active_connections=sample.active_connections,
+                waiting_requests=sample.waiting_requests,
+            ),
+            status=recommendation.status,
+            created_at=recommendation.created_at,
+            expires_at=recommendation.expires_at,
+            closed_at=recommendation.closed_at,
+            closed_by=recommendation.closed_by,
+        )
+
+
+class RecommendationList(BaseModel):
+    """One page of recommendations, newest first."""
+
+    items: list[RecommendationView]
+    next_cursor: str | None = Field(
+        description="For the next page; null on the last one.", examples=[None]
+    )
+    stale: bool = Field(
+        description="The catalog is away: these are the open ones, from memory.", examples=[False]
+    )
+
+
+@router.get(
+    "", dependencies=[REQUIRE_READ], summary="List recommendations", responses=problem_responses()
+)
+async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
+    service: ServiceDep,
+    caller: PrincipalDep,
+    status: Annotated[
+        RecommendationStatus | None, Query(description="Only those of which this became.")
+    ] = None,
+    tenant: TenantQuery = None,
+    pool: PoolQuery = None,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> RecommendationList:
+    """What the advisor said, newest first, and what became of it.
+
+    A shared pool belongs to no single tenant: ask for it with `pool`. While the catalog is away
+    the open ones are answered from memory, with `stale: true`. A key that is bound to tenants is
+    shown what concerns their own pools.
+    """
+    before = _position(cursor) if cursor else None
+    stale = False
+    try:
+        found = await service.catalog.recommendations.page(
+            status=status,
+            pool_id=pool,
+            tenant=tenant,
+            before=before,
+            limit=limit + 1,
+            among=caller.tenants,
+        )
+    except CatalogUnavailable:
+        if status not in (None, RecommendationStatus.OPEN):  # in the catalog alone
+            raise
+        found = _open(service, caller, tenant=tenant, pool=pool, before=before)
+        stale = True
+    items, next_cursor = paginate(found, limit, _key)
+    return RecommendationList(
+        items=[RecommendationView.of(each) for each in items], next_cursor=next_cursor, stale=stale
+    )
+
+
+@router.post(
+    "/{id}/apply",  # noqa: FAST003 - it is the parameter's alias
+    dependencies=[REQUIRE_OPERATE, _THEIRS],
+    summary="Apply a recommendation",
+    responses=problem_responses(404, 409),
+)
+async def apply_recommendation(
+    recommendation_id: RecommendationId,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    dry_run: DryRunQuery = False,
+) -> RecommendationView | PlanView:
+    """Give the pool the recommended `max_size`, recorded like any other change of it.
+
+    One that is no longer open answers 409 `recommendation-closed`; a move is a person's work and
+    answers 409 `recommendation-is-a-move`.
+    """
+    if dry_run:
+        preview = await service.previews.close_recommendation(
+            recommendation_id, RecommendationStatus.APPLIED
+        )
+        return show_plan(service, response, preview)
+    return RecommendationView.of(
+        await service.recommendation_applier.apply(recommendation_id, actor)
+    )
+
+
+@router.post(
+    "/{id}/dismiss",  # noqa: FAST003 - it is the parameter's alias
+    dependencies=[REQUIRE_OPERATE, _THEIRS],
+    summary="Dismiss a recommendation",
+    responses=problem_responses(404, 409),
+)
+async def dismiss_recommendation(
+    recommendation_id: RecommendationId,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    dry_run: DryRunQuery = False,
+) -> RecommendationView | PlanView:
+    """Leave the pool as it is.
+
+    One that is no longer open answers 409 `recommendation-closed`.
+    """
+    if dry_run:
+        preview = await service.previews.close_recommendation(
+            recommendation_id, RecommendationStatus.DISMISSED
+        )
+        return show_plan(service, response, preview)
+    return RecommendationView.of(
+        await service.recommendation_applier.dismiss(recommendation_id, actor)
+    )
+
+
+def _key(recommendation: Recommendation) -> tuple[str, str]:
+    return recommendation.created_at.isoformat(), str(recommendation.id)
+
+
+def _position(cursor: str) -> tuple[datetime, UUID]:
+    key = decode_cursor(cursor, str, str)
+    try:
+        return _POSITION.validate_python(key)
+    except ValidationError as error:
+        raise validation_error(
+            "query", "cursor", code="bad_cursor", detail="It is no cursor of this list."
+        ) from error
+
+
+def _open(
+    service: Service,
+    caller: Principal,
+    *,
+    tenant: str | None,
+    pool: str | None,
+    before: tuple[datetime, UUID] | None,
+) -> tuple[Recommendation, ...]:
+    """The open ones that fit, as the catalog would sort them."""
+    found = [
+        each
+        for each in service.advisor_loop.open_recommendations.values()
+        if caller.can_access(each.tenant)
+        and (tenant is None or each.tenant == tenant)
+        and (pool is None or each.pool_id == pool)
+        and (before is None or (each.created_at, each.id) < before)
+    ]
+    return tuple(sorted(found, key=lambda each: (each.created_at, each.id), reverse=True))

@@ -1,0 +1,330 @@
+"""Tenants over HTTP: declare, show, list, provision, delete."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.auth.authenticator import REQUIRE_ADMIN, REQUIRE_READ
+from app.api.http.dependencies import (
+    ActorDep,
+    CursorQuery,
+    DeadlineDep,
+    LimitQuery,
+    PrincipalDep,
+    Service,
+    ServiceDep,
+    TenantDep,
+)
+from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.etags import PreconditionsDep, etag
+from app.api.http.field_types import PrintableText, RequestBody
+from app.api.http.paging import decode_cursor, paginate
+from app.api.http.strict_route import StrictRoute
+from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, show_tenant, state_of
+from app.domain.advisor_mode import AdvisorMode
+from app.domain.desired_state import Tenant
+from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId, TenantSpec
+
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)
+
+_ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
+_LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
+_LabelValue = Annotated[PrintableText, Field(max_length=256)]
+_LONGEST_LABEL = 63 + 1 + 256
+
+
+class TenantBody(RequestBody):
+    """What is declared of a tenant."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"strategy": "per_tenant", "labels": {"plan": "gold"}},
+                {"server": "local", "strategy": "shared", "weight": 2, "max_leases": 10},
+            ]
+        }
+    )
+
+    server: _ServerName | None = Field(
+        default=None,
+        description="A declared server; the default one if omitted. Immutable.",
+    )
+    strategy: PoolStrategy | None = Field(
+        default=None,
+        strict=False,
+        description="How it is isolated; the service's default if omitted. Immutable.",
+    )
+    weight: int = Field(
+        default=1, ge=1, le=1000, description="Its share when connections are scarce."
+    )
+    max_leases: int | None = Field(
+        default=None, ge=1, le=10_000, description="Most leases it may hold at once; null: no cap."
+    )
+    labels: dict[_LabelKey, _LabelValue] = Field(
+        default={},
+        max_length=32,
+        description="Words for people and filters; no control characters.",
+    )
+    advisor_mode: AdvisorMode | None = Field(
+        default=None,
+        strict=False,
+        description="What becomes of advice about its own pool; null: as for the whole service. "
+        "A shared pool follows the service.",
+    )
+
+
+class TenantList(BaseModel):
+    """One page of tenants."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"items": [TENANT_EXAMPLE], "next_cursor": None}]}
+    )
+
+    items: list[TenantView]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class TenantDeletion(BaseModel):
+    """What deleting a tenant did."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"tenant": "acme", "closed": 2, "cut": 0, "login_disabled": True}]
+        }
+    )
+
+    tenant: str
+    closed: int = Field(description="Connections closed.")
+    cut: int = Field(description="Leases cut because they outlasted the deadline.")
+    login_disabled: bool = Field(
+        description="False while its server is away; it is done as soon as that is back."
+    )
+
+
+class Provisioning(BaseModel):
+    """What exists in Postgres for a tenant."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "tenant": "acme",
+                    "objects": ["role tenant_acme", "schema tenant_acme"],
+                    "provisioned_at": "2026-11-20T09:00:02Z",
+                }
+            ]
+        }
+    )
+
+    tenant: str
+    objects: list[str]
+    provisioned_at: datetime | None
+
+
+@router.put(
+    "/{tenant}",
+    dependencies=[REQUIRE_ADMIN],
+    summary="Declare a tenant",
+    responses={
+        201: {"model": TenantView, "description": "Created"},
+        **problem_responses(404, 409, 412, 428),
+    },
+)
+async def put_tenant(
+    tenant: TenantDep,
+    body: TenantBody,
+    *,
+    service: ServiceDep,
+    caller: PrincipalDep,
+    actor: ActorDep,
+    response: Response,
+    preconditions: PreconditionsDep,
+    dry_run: DryRunQuery = False,
+) -> TenantView | PlanView:
+    """Create the tenant, or replace what was declared of it.
+
+    The first time answers 201, every other time 200; saying the same again changes nothing and
+    keeps the ETag. On an update an omitted server or strategy stays as it is (neither can
+    change), and every other omitted field gets its default.
+    """
+    account = service.manager.tenant_states.get(tenant)
+    before = account.tenant if account else None
+    spec = _declared(service, tenant, body, before)
+    expected = preconditions.expected_generation(
+        before.generation if before else None, _mark(before) if before else ""
+    )
+    if dry_run:
+        return show_plan(service, response, service.previews.put_tenant(spec), needs_catalog=True)
+    saved, created = await service.keeper.put_tenant(spec, actor, expected_generation=expected)
+    response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
+    response.headers["ETag"] = tenant_etag(saved)
+    return show_tenant(service, service.manager.tenant_state(tenant), caller)
+
+
+@router.get("", dependencies=[REQUIRE_READ], summary="List tenants", responses=problem_responses())
+async def list_tenants(
+    service: ServiceDep,
+    caller: PrincipalDep,
+    *,
+    strategy: Annotated[PoolStrategy | None, Query(description="Isolated like this.")] = None,
+    server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,
+    state: Annotated[TenantPhase | None, Query(description="Come so far.")] = None,
+    label: Annotated[
+        list[Annotated[str, Query(max_length=_LONGEST_LABEL, pattern=":")]],
+        Query(
+            max_length=8, description="`key:value`; several must all fit.", examples=["plan:gold"]
+        ),
+    ] = [],  # noqa: B006 - FastAPI's way to say none
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> TenantList:
+    """All tenants that the key may see and that fit every filter, by id.
+
+    Works while the catalog is away.
+    """
+    after = decode_cursor(cursor, str)[0] if cursor else ""
+    labels = {(key, value) for key, _, value in (text.partition(":") for text in label)}
+
+    def fits(tenant: Tenant) -> bool:
+        spec = tenant.spec
+        return (
+            caller.can_access(spec.id)
+            and (strategy is None or spec.strategy is strategy)
+            and (server is None or spec.server == server)
+            and (state is None or state_of(tenant) is state)
+            and labels <= spec.labels.items()
+        )
+
+    accounts = service.manager.tenant_states
+    ids = sorted(id_ for id_, account in accounts.items() if id_ > after and fits(account.tenant))
+    page, next_cursor = paginate(ids, limit, lambda id_: (id_,))
+    items = [show_tenant(service, accounts[id_], caller) for id_ in page]
+    return TenantList(items=items, next_cursor=next_cursor)
+
+
+@router.get(
+    "/{tenant}",
+    dependencies=[REQUIRE_READ],
+    summary="Show a tenant",
+    responses=problem_responses(404),
+)
+async def get_tenant(
+    tenant: TenantDep, service: ServiceDep, caller: PrincipalDep, response: Response
+) -> TenantView:
+    """One tenant. Works while the catalog is away."""
+    account = service.manager.tenant_state(tenant)
+    response.headers["ETag"] = tenant_etag(account.tenant)
+    return show_tenant(service, account, caller)
+
+
+@router.delete(
+    "/{tenant}",
+    dependencies=[REQUIRE_ADMIN],
+    summary="Delete a tenant",
+    responses=problem_responses(404, 409, 412, 428),
+)
+async def delete_tenant(
+    tenant: TenantDep,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    deadline_seconds: DeadlineDep,
+    preconditions: PreconditionsDep,
+    dry_run: DryRunQuery = False,
+) -> TenantDeletion | PlanView:
+    """Close the tenant's pool, disable its login, and forget it. Its data stays.
+
+    Leases get the deadline to end, then they are cut.
+    """
+    before = service.manager.tenant_state(tenant).tenant
+    expected = preconditions.expected_generation(before.generation, _mark(before))
+    if dry_run:
+        preview = service.previews.delete_tenant(tenant, deadline=deadline_seconds)
+        return show_plan(service, response, preview, needs_catalog=True)
+    deletion = await service.keeper.delete_tenant(
+        tenant, actor, deadline=deadline_seconds, expected_generation=expected
+    )
+    return TenantDeletion(
+        tenant=tenant,
+        closed=deletion.eviction.closed if deletion.eviction else 0,
+        cut=deletion.eviction.cut if deletion.eviction else 0,
+        login_disabled=deletion.login_disabled,
+    )
+
+
+@router.post(
+    "/{tenant}/provision",
+    dependencies=[REQUIRE_ADMIN],
+    summary="Provision a tenant",
+    responses=problem_responses(404, 409),
+)
+async def provision_tenant(
+    tenant: TenantDep,
+    service: ServiceDep,
+    *,
+    actor: ActorDep,
+    response: Response,
+    adopt: Annotated[
+        bool, Query(description="Take over objects of that name that exist already.")
+    ] = False,
+    dry_run: DryRunQuery = False,
+) -> Provisioning | PlanView:
+    """Create what the tenant's strategy needs: role, schema or database, and grants.
+
+    Idempotent. Objects that exist and were not made for this tenant answer 409 `objects-exist`,
+    unless `adopt=true` says that they are meant for it. It ends with a login as the tenant's role.
+    """
+    if dry_run:
+        preview = await service.previews.provision(tenant, adopt=adopt)
+        return show_plan(service, response, preview, needs_catalog=True)
+    saved, objects = await service.provisioning.provision(tenant, actor, adopt=adopt)
+    return Provisioning(tenant=tenant, objects=objects, provisioned_at=saved.provisioned_at)
+
+
+def tenant_etag(tenant: Tenant) -> str:
+    """The ETag of what is recorded of *tenant*: its spec's generation, and how far it has come.
+
+    A later tenant of the same name starts at generation 1 again, and has another uid.
+    """
+    state = state_of(tenant)
+    declared = state is TenantPhase.DECLARED
+    return etag(tenant.generation, _mark(tenant), "" if declared else state.value)
+
+
+def _mark(tenant: Tenant) -> str:
+    return tenant.uid.hex[:8]
+
+
+def _declared(
+    service: Service, tenant: TenantId, body: TenantBody, before: Tenant | None
+) -> TenantSpec:
+    server = body.server or (before.spec.server if before else service.limits.default_server)
+    if server is None:
+        raise validation_error(
+            "body", "server", code="missing", detail="There is no default server; name one."
+        )
+    if server not in service.manager.servers:
+        raise validation_error(
+            "body",
+            "server",
+            code="server_not_declared",
+            detail="No server of that name is declared.",
+        )
+    strategy = body.strategy or (
+        before.spec.strategy if before else service.limits.default_strategy
+    )
+    return TenantSpec(
+        id=tenant,
+        server=server,
+        strategy=strategy,
+        weight=body.weight,
+        max_leases=body.max_leases,
+        labels=body.labels,
+        advisor_mode=body.advisor_mode,
+    )

@@ -1,0 +1,195 @@
+"""What Prometheus is told of one snapshot: rendered once, in a thread, and kept as bytes.
+
+Everything that grows with the number of pools and tenants is here; what is quickly read at the
+moment of a scrape is in `metrics.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from app.api.telemetry.tenant_series import TenantSeries
+from app.control.monitoring.snapshot import Snapshot
+from app.domain.isolation import Severity
+from app.domain.tenant import PoolStrategy
+from app.pools.eviction import EvictionReason
+
+Encoder = Callable[[CollectorRegistry], bytes]
+
+_GROUP = ("server", "strategy")
+# From 0.12 ms to 32 s by powers of two: those are bounds of our histograms' own buckets, so
+# that nothing has to be guessed.
+_OCTAVES = range(-13, 6)
+_DURATIONS = {
+    "wait": ("total_wait", "How long leases waited for a connection."),
+    "use": ("total_hold", "How long leases lasted."),
+    "create": ("total_connect", "How long it took to open connections."),
+}
+_COUNTED = {
+    "db_client_connection_timeouts": ("timeouts", "Leases not obtained within their deadline."),
+    "poolkeeper_leases": ("acquired", "Leases begun."),
+    "poolkeeper_lease_wait_seconds": ("total_wait", "Time that leases waited for a connection."),
+    "poolkeeper_leases_rejected": ("rejected", "Leases refused because too many waited."),
+    "poolkeeper_connections_opened": ("opened", "Connections opened."),
+    "poolkeeper_connections_closed": ("closed", "Connections closed."),
+    "poolkeeper_connections_lost": ("lost", "Idle connections that broke by themselves."),
+    "poolkeeper_connect_failures": ("connect_failures", "Connections that could not be opened."),
+    "poolkeeper_health_check_failures": ("health_check_failures", "Failed connection tests."),
+}
+
+
+class Exposition:
+    """The newest snapshot that was prepared, in the formats that were asked for."""
+
+    def __init__(self, most_tenants: int, always: Collection[str]) -> None:
+        """Show single series of *most_tenants* tenants, and *always* of these."""
+        self._series = TenantSeries(most_tenants, always)
+        self._lock = asyncio.Lock()
+        self._families: SnapshotCollector | None = None
+        self._bytes: dict[str, bytes] = {}
+        self._usual: tuple[Encoder, str] = choose_encoder("")
+        self.snapshot: Snapshot | None = None
+
+    async def prepare(self, snapshot: Snapshot) -> None:
+        """Render *snapshot* before it is asked for, in the format that was asked for last.
+
+        Until that is done, scrapes are answered with the one before.
+        """
+        async with self._lock:
+            if self.snapshot is not None and self.snapshot.sequence >= snapshot.sequence:
+                return
+            encode, content_type = self._usual
+            families = await asyncio.to_thread(SnapshotCollector, snapshot, self._series)
+            rendered = await asyncio.to_thread(encode_metrics, families, encode)
+            self.snapshot, self._families = snapshot, families
+            self._bytes = {content_type: rendered}
+
+    @property
+    def families(self) -> Iterator[Metric]:
+        """What was prepared last, in no format yet; nothing before that."""
+        return self._families.collect() if self._families else iter(())
+
+    async def render(self, encode: Encoder, content_type: str) -> bytes:
+        """What was prepared last, in this format; nothing before that."""
+        self._usual = encode, content_type
+        if content_type not in self._bytes:
+            async with self._lock:
+                families = self._families
+                if families is None:
+                    return b""
+                if content_type not in self._bytes:
+                    rendered = await asyncio.to_thread(encode_metrics, families, encode)
+                    self._bytes[content_type] = rendered
+        return self._bytes[content_type]
+
+
+def encode_metrics(collector: Collector, encode: Encoder) -> bytes:
+    """Everything *collector* has."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    return encode(registry)
+
+
+def gauge(
+    name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
+) -> Metric:
+    """A family with a value for each of these labels' values."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in sorted(values.items()):
+        family.add_metric(key, value)
+    return family
+
+
+class SnapshotCollector(Collector):
+    """The metric families of one snapshot."""
+
+    def __init__(self, snapshot: Snapshot, series: TenantSeries) -> None:
+        """Make all of them."""
+        self._families = [
+            *_pools(snapshot),
+            *_counters(snapshot),
+            *_histograms(snapshot),
+            _findings(snapshot),
+            GaugeMetricFamily("poolkeeper_tenants", "Known tenants.", len(snapshot.tenants)),
+            *series.families(list(snapshot.tenants.values())),
+        ]
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them."""
+        yield from self._families
+
+
+def _pools(snapshot: Snapshot) -> Iterator[Metric]:
+    connections: Counter[tuple[str, ...]] = Counter()
+    most: Counter[tuple[str, ...]] = Counter()
+    least: Counter[tuple[str, ...]] = Counter()
+    waiting: Counter[tuple[str, ...]] = Counter()
+    states: Counter[tuple[str, ...]] = Counter()
+    for row in snapshot.pools.values():
+        group = (row.server, str(row.strategy))
+        connections[*group, "idle"] += row.metrics.idle_connections
+        connections[*group, "used"] += row.metrics.active_connections
+        most[group] += row.size.max_size
+        least[group] += row.size.min_size
+        waiting[group] += row.metrics.waiting_requests
+        states[*group, str(row.state)] += 1
+    name = "db_client_connection"
+    yield gauge(f"{name}_count", "Connections by state.", (*_GROUP, "state"), connections)
+    yield gauge(f"{name}_max", "Most connections open pools may have.", _GROUP, most)
+    yield gauge(f"{name}_idle_max", "Most idle connections they may have.", _GROUP, most)
+    yield gauge(f"{name}_idle_min", "Connections they keep open when idle.", _GROUP, least)
+    yield gauge(f"{name}_pending_requests", "Leases waiting now.", _GROUP, waiting)
+    yield gauge("poolkeeper_pools", "Open pools by state.", (*_GROUP, "state"), states)
+
+
+def _counters(snapshot: Snapshot) -> Iterator[Metric]:
+    for name, (attribute, text) in _COUNTED.items():
+        family = CounterMetricFamily(name, text, labels=_GROUP)
+        for group, counted in sorted(snapshot.count.totals.items()):
+            family.add_metric(group, getattr(counted, attribute))
+        yield family
+    evictions = CounterMetricFamily("poolkeeper_evictions", "Pools closed.", labels=("reason",))
+    for reason in EvictionReason:
+        evictions.add_metric((reason,), snapshot.evictions.get(reason, 0))
+    yield evictions
+
+
+def _histograms(snapshot: Snapshot) -> Iterator[Metric]:
+    for name, (attribute, text) in _DURATIONS.items():
+        family = HistogramMetricFamily(
+            f"db_client_connection_{name}_time_seconds", text, labels=_GROUP
+        )
+        for group, durations in sorted(snapshot.count.durations.items()):
+            measured = {"wait": durations.wait, "use": durations.hold, "create": durations.connect}
+            bounds = zip(_OCTAVES, measured[name].cumulative_counts(_OCTAVES), strict=True)
+            buckets = [(str(2.0**octave), count) for octave, count in bounds]
+            buckets.append(("+Inf", measured[name].count))
+            total = getattr(snapshot.count.totals[group], attribute)
+            family.add_metric(group, buckets, sum_value=total)
+        yield family
+
+
+def _findings(snapshot: Snapshot) -> Metric:
+    found: Counter[tuple[str, ...]] = Counter()
+    for server in snapshot.servers:
+        for strategy in PoolStrategy:
+            found.update({(server.name, strategy, severity): 0 for severity in Severity})
+    found.update(snapshot.findings)
+    return gauge(
+        "poolkeeper_isolation_findings",
+        "Checks of tenants' isolation that failed at the last look.",
+        (*_GROUP, "severity"),
+        found,
+    )

@@ -1,0 +1,1 @@
+"""The page and Swagger UI, from local files."""

@@ -1,0 +1,130 @@
+"""Advice as the API shows it: the numbers it rests on, what it should change, what held it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from app.api.auth.principal import Principal
+from app.control.advisor.advisor_loop import PoolAdvice
+from app.domain.advisor import (
+    EVIDENCE,
+    Confidence,
+    Effect,
+    PoolSizingRecommendation,
+    ReasonCode,
+    ScalingAction,
+)
+
+_ELSEWHERE = "another pool of the server has a growth on trial, which must not be disturbed"
+
+_NAMES: dict[str, Any] = {
+    "additionalProperties": False,
+    "properties": {
+        name: {"anyOf": [{"type": "number"}, {"type": "null"}], "description": meaning}
+        for name, meaning in EVIDENCE.items()
+    },
+}
+
+Evidence = Annotated[
+    dict[str, int | float | None],
+    Field(
+        description="The numbers it rests on; which of them depends on the rule and the reason.",
+        json_schema_extra=_NAMES,
+        examples=[{"offered_load": 6.2, "late_share": 0.08, "events": 412, "needed_size": 12}],
+    ),
+]
+ConfidenceField = Annotated[
+    Confidence, Field(description="Whether enough was seen.", examples=["high"])
+]
+Wanted = Annotated[
+    int | None,
+    Field(
+        description="What the load asks for, before anything held it back or cut it; null when "
+        "the rule cannot tell it from new_size.",
+        examples=[14],
+    ),
+]
+
+
+IdleSeconds = Annotated[
+    float | None,
+    Field(
+        description="Seconds without use after which a connection is not worth keeping, which mode "
+        "`apply` follows; null: as the settings have it.",
+        examples=[10.0],
+    ),
+]
+
+
+class EffectView(BaseModel):
+    """What following the advice is expected to change."""
+
+    late_share_before: float | None = Field(
+        description="Share of callers late or in vain now, 0 to 1.", examples=[0.08]
+    )
+    late_share_after: float | None = Field(
+        description="The same at the new size; null when no model can tell.", examples=[0.008]
+    )
+    connections_before: int = Field(examples=[5])
+    connections_after: int = Field(examples=[12])
+
+    @classmethod
+    def of(cls, effect: Effect | None) -> EffectView | None:
+        """An effect in the API's words."""
+        return None if effect is None else cls(**asdict(effect))
+
+
+Expected = Annotated[
+    EffectView | None, Field(description="What following it should change; null when stable.")
+]
+
+
+class AdviceView(BaseModel):
+    """The advisor's last word about a pool; `stable` has its reason, too."""
+
+    at: datetime = Field(examples=["2026-11-20T09:00:05Z"])
+    action: ScalingAction = Field(examples=["stable"])
+    current_size: int = Field(examples=[12])
+    new_size: int = Field(examples=[12])
+    wanted: Wanted
+    reason_code: ReasonCode = Field(examples=["size_fits"])
+    reason: str = Field(examples=["12 connections fit a load of 6.2 busy ones"])
+    confidence: ConfidenceField
+    evidence: Evidence
+    expected: Expected
+    idle_seconds: IdleSeconds
+    held: str | None = Field(
+        description="Why it was not told or applied; null if nothing held it.",
+        examples=["a person set this size 3 min ago"],
+    )
+
+    @classmethod
+    def of(cls, verdict: PoolAdvice, caller: Principal) -> AdviceView:
+        """A verdict in the API's words; it names no pool that the caller may not see."""
+        advice = verdict.advice
+        is_of_others = advice.reason_code is ReasonCode.HELD_FOR_TRIAL and caller.tenants
+        return cls(
+            at=verdict.at,
+            **advice_fields(advice) | ({"reason": _ELSEWHERE} if is_of_others else {}),
+            idle_seconds=advice.idle_seconds,
+            held=verdict.blocked_by,
+        )
+
+
+def advice_fields(advice: PoolSizingRecommendation) -> dict[str, Any]:
+    """The fields that everything that shows advice has in common."""
+    return {
+        "action": advice.action,
+        "current_size": advice.current_size,
+        "new_size": advice.new_size,
+        "wanted": advice.wanted,
+        "reason_code": advice.reason_code,
+        "reason": advice.reason,
+        "confidence": advice.confidence,
+        "evidence": dict(advice.evidence),
+        "expected": EffectView.of(advice.expected),
+    }

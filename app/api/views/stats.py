@@ -1,0 +1,204 @@
+"""Statistics as the API shows them: a tenant's, and the whole service's.
+
+Made of snapshots and recorders, which are in memory: they are shown while the catalog is away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.control.monitoring.snapshot import Snapshot
+from app.domain.pool import PoolState, PoolStats
+from app.domain.tenant import PoolStrategy, TenantSpec
+from app.pools.eviction import EvictionReason
+from app.pools.server import ServerState
+from app.pools.totals import Totals
+
+
+class Latency(BaseModel):
+    """Percentiles over the window; null when nothing was measured in it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    p50_ms: float | None = Field(examples=[0.4])
+    p95_ms: float | None = Field(examples=[2.1])
+    p99_ms: float | None = Field(examples=[8.5])
+
+
+class TenantStats(BaseModel):
+    """What was counted and measured about one tenant.
+
+    Counters grow from the start of the service and outlive the pool. A tenant of a shared pool
+    sees its own leases and waits there; the pool's connections are nobody's own.
+    """
+
+    tenant: str = Field(examples=["acme"])
+    server: str = Field(examples=["local"])
+    strategy: PoolStrategy = Field(examples=["per_tenant"])
+    pool: str = Field(description="The pool that serves it.", examples=["acme"])
+    pool_state: PoolState = Field(description="`closed` if it is not open.", examples=["ready"])
+    connections_acquired: int = Field(description="Leases begun.", examples=[1200])
+    connections_released: int = Field(description="Leases ended.", examples=[1198])
+    active_connections: int = Field(description="On lease now.", examples=[2])
+    idle_connections: int = Field(description="Idle now.", examples=[1])
+    waiting_requests: int = Field(description="Waiting for a connection now.", examples=[0])
+    total_wait_time_ms: float = Field(description="Of all leases together.", examples=[860.2])
+    max_wait_time_ms: float = Field(description="The longest in the window.", examples=[14.9])
+    timeouts: int = Field(description="Leases not obtained in time.", examples=[0])
+    rejected: int = Field(description="Leases refused: too many waited.", examples=[0])
+    health_check_failures: int = Field(examples=[0])
+    connections_opened: int = Field(examples=[5])
+    connections_closed: int = Field(examples=[2])
+    connections_lost: int = Field(description="Broke while idle.", examples=[0])
+    connect_failures: int = Field(description="Could not be opened.", examples=[0])
+    created_at: datetime | None = Field(
+        description="When its pool was last opened.", examples=["2026-11-20T09:00:02Z"]
+    )
+    last_activity: datetime | None = Field(
+        description="When a lease last began or ended.", examples=["2026-11-20T09:12:31Z"]
+    )
+    window_seconds: float = Field(
+        description="The rolling window of the percentiles and the maximum.", examples=[300.0]
+    )
+    wait: Latency = Field(description="From asking for a connection to getting it.")
+    hold: Latency = Field(description="From getting a connection to giving it back.")
+    connect: Latency = Field(description="Opening a connection, login included.")
+
+
+class PoolCounts(BaseModel):
+    """How many pools are open."""
+
+    open: int = Field(examples=[3])
+    by_state: dict[PoolState, int] = Field(examples=[{"ready": 3}])
+
+
+class ServiceTotals(BaseModel):
+    """All pools together: gauges of the moment, counters since the service started."""
+
+    active_connections: int = Field(examples=[4])
+    idle_connections: int = Field(examples=[6])
+    waiting_requests: int = Field(examples=[0])
+    connections_acquired: int = Field(examples=[53120])
+    connections_released: int = Field(examples=[53116])
+    total_wait_time_ms: float = Field(examples=[40260.0])
+    timeouts: int = Field(examples=[2])
+    rejected: int = Field(examples=[0])
+    health_check_failures: int = Field(examples=[0])
+    connections_opened: int = Field(examples=[64])
+    connections_closed: int = Field(examples=[54])
+    connections_lost: int = Field(examples=[0])
+    connect_failures: int = Field(examples=[0])
+
+
+class ServerUse(BaseModel):
+    """One server's connection budget, and what is used of it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str = Field(examples=["local"])
+    state: ServerState = Field(examples=["available"])
+    max_connections: int | None = Field(
+        description="The server's own; null until it was reached.", examples=[100]
+    )
+    budget: int = Field(description="Most connections of all pools.", examples=[86])
+    used: int = Field(description="Open, connecting or closing.", examples=[10])
+
+
+class LoopLagView(BaseModel):
+    """How late the service's own event loop runs; high values explain waits by themselves."""
+
+    now_ms: float = Field(description="At the last look.", examples=[0.3])
+    worst_ms: float = Field(description="At worst in the last ten seconds.", examples=[4.1])
+
+
+class ServiceStats(BaseModel):
+    """The whole service, and one page of its tenants by id."""
+
+    as_of: datetime = Field(description="When it was looked at.", examples=["2026-11-20T09:12:34Z"])
+    age_seconds: int = Field(description="How long ago that is.", examples=[0])
+    stale: bool = Field(description="Whether it is older than two polls.", examples=[False])
+    at: datetime = Field(description="The same as `as_of`.", examples=["2026-11-20T09:12:34Z"])
+    tenants: int = Field(description="Known tenants.", examples=[24])
+    pools: PoolCounts
+    totals: ServiceTotals
+    servers: list[ServerUse]
+    evictions: dict[EvictionReason, int] = Field(
+        description="Pools closed, by reason.",
+        examples=[{"idle": 2, "lru": 0, "forced": 1, "deleted": 0, "drained": 0}],
+    )
+    loop_lag: LoopLagView
+    items: list[TenantStats]
+    next_cursor: str | None = Field(
+        description="For the next page of tenants; null on the last one.", examples=[None]
+    )
+
+
+_TOTALS = tuple(ServiceTotals.model_fields)
+_COUNTED = tuple(field.name for field in fields(PoolStats))
+
+
+class StatsEvent(BaseModel):
+    """What the stream tells after each poll."""
+
+    as_of: datetime = Field(examples=["2026-11-20T09:12:34Z"])
+    sequence: int = Field(description="Grows with each snapshot.", examples=[417])
+    totals: ServiceTotals
+    servers: list[ServerUse]
+
+
+def show_stats(spec: TenantSpec, pool_state: PoolState, stats: PoolStats) -> TenantStats:
+    """One tenant's statistics."""
+    return TenantStats(
+        tenant=spec.id,
+        server=spec.server,
+        strategy=spec.strategy,
+        pool=spec.pool_id,
+        pool_state=pool_state,
+        **{name: getattr(stats, name) for name in _COUNTED},
+    )
+
+
+def show_totals(snapshot: Snapshot, only: frozenset[str] | None) -> ServiceTotals:
+    """All pools together, or *only* what these tenants hold and did."""
+    if only is not None:
+        stats = [row.stats for row in snapshot.tenants_of(only)]
+        return ServiceTotals(
+            **{name: sum(getattr(each, name) for each in stats) for name in _TOTALS}
+        )
+    counted = Totals()
+    for each in snapshot.count.totals.values():
+        counted += each
+    now = [row.metrics for row in snapshot.pools.values()]
+    return ServiceTotals(
+        active_connections=sum(each.active_connections for each in now),
+        idle_connections=sum(each.idle_connections for each in now),
+        waiting_requests=sum(each.waiting_requests for each in now),
+        connections_acquired=counted.acquired,
+        connections_released=counted.released,
+        total_wait_time_ms=counted.total_wait * 1000,
+        timeouts=counted.timeouts,
+        rejected=counted.rejected,
+        health_check_failures=counted.health_check_failures,
+        connections_opened=counted.opened,
+        connections_closed=counted.closed,
+        connections_lost=counted.lost,
+        connect_failures=counted.connect_failures,
+    )
+
+
+def show_servers(snapshot: Snapshot) -> list[ServerUse]:
+    """Every server's budget."""
+    return [ServerUse.model_validate(row) for row in snapshot.servers]
+
+
+def stats_event(snapshot: Snapshot, only: frozenset[str] | None) -> StatsEvent:
+    """What the stream tells of *snapshot*, or *only* of these tenants."""
+    return StatsEvent(
+        as_of=snapshot.as_of,
+        sequence=snapshot.sequence,
+        totals=show_totals(snapshot, only),
+        servers=show_servers(snapshot),
+    )

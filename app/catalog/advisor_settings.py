@@ -1,0 +1,85 @@
+"""How the advisor should work, as the catalog keeps it; a change takes its audit event along."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from sqlalchemy import RowMapping, select
+
+from app.catalog.audit_log import record
+from app.catalog.database import Database
+from app.catalog.optimistic_write import optimistic_write
+from app.catalog.tables import advisor
+from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
+from app.domain.advisor_mode import AdvisorMode
+from app.domain.audit import AuditEvent
+from app.domain.desired_state import AdvisorRule, AdvisorSettings
+
+
+class StoredAdvisorSettings:
+    """The one set of advisor settings. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep it in *database*."""
+        self._database = database
+
+    async def load(self) -> AdvisorSettings | None:
+        """Return what was saved last, or None before anything was."""
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(select(advisor))).mappings().one_or_none()
+            return None if row is None else _settings(row)
+
+    async def save(
+        self,
+        settings: AdvisorSettings,
+        *,
+        event: AuditEvent,
+        expected_generation: int | None = None,
+    ) -> AdvisorSettings:
+        """Replace the settings; the same again keep their generation and record nothing.
+
+        Args:
+            settings: the new ones; their own generation is not looked at.
+            event: recorded in the same transaction, if anything changes.
+            expected_generation: 0 when none must be saved yet, None when all is well.
+
+        Raises:
+            StaleVersion: the generation is not the expected one.
+        """
+        async with self._database.transaction() as connection:
+            saved = await optimistic_write(
+                connection,
+                advisor,
+                fixed={"id": 1},
+                values={
+                    "rule": settings.rule,
+                    "mode": settings.mode,
+                    "config": {
+                        "hysteresis": asdict(settings.hysteresis),
+                        "demand": asdict(settings.demand),
+                        "demand_interval_ms": settings.demand_interval_ms,
+                    },
+                },
+                expected_generation=expected_generation,
+            )
+            if saved.changed:
+                await record(connection, event)
+            return _settings(saved.row)
+
+
+def _settings(row: RowMapping) -> AdvisorSettings:
+    config = row["config"]
+    settings = AdvisorSettings(
+        rule=AdvisorRule(row["rule"]),
+        mode=AdvisorMode(row["mode"]),
+        hysteresis=PoolPressureMonitorConfig(**config["hysteresis"]),
+        generation=row["generation"],
+    )
+    if "demand" not in config:  # stored when there was no such rule
+        return settings
+    demand = config["demand"]
+    return replace(
+        settings,
+        demand=DemandConfig(**{**demand, "trial": TrialConfig(**demand["trial"])}),
+        demand_interval_ms=config["demand_interval_ms"],
+    )

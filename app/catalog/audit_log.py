@@ -1,0 +1,97 @@
+"""The audit trail: written with the change it tells of, read newest first, never altered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog.database import Database
+from app.catalog.tables import events
+from app.domain.audit import Actor, AuditEvent
+
+
+async def record(connection: AsyncConnection, *told: AuditEvent) -> None:
+    """Write events in the transaction of *connection*: with their change, or not at all."""
+    if told:
+        await connection.execute(insert(events), [_values(event) for event in told])
+
+
+class AuditLog:
+    """The stored events. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        """Keep them in *database*."""
+        self._database = database
+
+    async def append(self, told: Sequence[AuditEvent]) -> None:
+        """Write what happened beside the catalog, all of it or nothing."""
+        async with self._database.transaction() as connection:
+            await record(connection, *told)
+
+    async def page(
+        self,
+        *,
+        tenant: str | None = None,
+        pool: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        before_id: int | None = None,
+        limit: int = 100,
+        among: Collection[str] | None = None,
+    ) -> tuple[AuditEvent, ...]:
+        """Return the newest events that fit, newest first.
+
+        Args:
+            tenant: only those of this tenant.
+            pool: only those of this pool.
+            action: only those of exactly this action.
+            since: only those at this moment or later.
+            before_id: only those older than this one, the last of the page before.
+            limit: most to return.
+            among: only those of one of these tenants.
+        """
+        columns = events.c
+        equal = {columns.tenant: tenant, columns.pool: pool, columns.action: action}
+        wanted = [column == value for column, value in equal.items() if value is not None]
+        if among is not None:
+            wanted.append(columns.tenant.in_(among))
+        if since is not None:
+            wanted.append(columns.at >= since)
+        if before_id is not None:
+            wanted.append(columns.id < before_id)
+        statement = select(events).where(*wanted).order_by(columns.id.desc()).limit(limit)
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(statement)
+            return tuple(_event(row) for row in rows.mappings())
+
+
+def _values(event: AuditEvent) -> Mapping[str, Any]:
+    return {
+        "at": event.at,
+        "actor": event.actor.name,
+        "request_id": event.actor.request_id,
+        "action": event.action,
+        "tenant": event.tenant,
+        "pool": event.pool,
+        "reason": event.reason,
+        "before": None if event.before is None else dict(event.before),
+        "after": None if event.after is None else dict(event.after),
+    }
+
+
+def _event(row: RowMapping) -> AuditEvent:
+    return AuditEvent(
+        id=row["id"],
+        at=row["at"],
+        actor=Actor(name=row["actor"], request_id=row["request_id"]),
+        action=row["action"],
+        tenant=row["tenant"],
+        pool=row["pool"],
+        reason=row["reason"],
+        before=row["before"],
+        after=row["after"],
+    )

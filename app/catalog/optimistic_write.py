@@ -1,0 +1,90 @@
+"""Rows of desired state: each has a generation that counts its changes.
+
+One function writes all of them, so that all of them treat If-Match, repetition and races alike.
+Which tables there are and what stands in them is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import RowMapping, Table, and_, false, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.errors import ImmutableField, StaleVersion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteResult:
+    """A row as it stands now, and what saving it did."""
+
+    row: RowMapping
+    created: bool
+    changed: bool
+
+
+async def optimistic_write(
+    connection: AsyncConnection,
+    table: Table,
+    *,
+    fixed: Mapping[str, Any],
+    values: Mapping[str, Any],
+    expected_generation: int | None,
+) -> WriteResult:
+    """Insert the row, change it, or leave it alone when it says the same already.
+
+    The row stays locked until the transaction ends: of two who expect the same generation, one
+    finds another.
+
+    Args:
+        connection: in the transaction that also writes the audit event.
+        table: with a `generation` and an `updated_at`.
+        fixed: columns set once, among them the primary key.
+        values: columns that may change; a change makes the generation grow by one.
+        expected_generation: 0 when no row is expected, None when nothing is.
+
+    Raises:
+        StaleVersion: the row's generation is not the expected one.
+        ImmutableField: the row has another value in one of the *fixed* columns.
+    """
+    if not expected_generation:
+        fresh = await _insert_or_lock(connection, table, {**fixed, **values})
+        if fresh is not None:
+            return WriteResult(row=fresh, created=True, changed=True)
+    this_row = and_(*(column == fixed[column.name] for column in table.primary_key))
+    result = await connection.execute(select(table).where(this_row).with_for_update())
+    row = result.mappings().one_or_none()
+    if row is None or expected_generation not in (None, row["generation"]):
+        raise StaleVersion
+    for name, value in fixed.items():
+        if row[name] != value:
+            raise ImmutableField(f"The {name} is {row[name]} and cannot change.")
+    if all(row[name] == value for name, value in values.items()):
+        return WriteResult(row=row, created=False, changed=False)
+    change = (
+        update(table)
+        .where(this_row)
+        .values(**values, generation=table.c.generation + 1, updated_at=func.now())
+    )
+    result = await connection.execute(change.returning(table))
+    return WriteResult(row=result.mappings().one(), created=False, changed=True)
+
+
+async def _insert_or_lock(
+    connection: AsyncConnection, table: Table, values: Mapping[str, Any]
+) -> RowMapping | None:
+    """Insert the row and return it; if there is one, lock it without touching it."""
+    key = [column.name for column in table.primary_key]
+    statement = (
+        insert(table)
+        .values(**values)
+        .on_conflict_do_update(
+            index_elements=key, set_={name: values[name] for name in key}, where=false()
+        )
+        .returning(table)
+    )
+    row: RowMapping | None = (await connection.execute(statement)).mappings().one_or_none()
+    return row

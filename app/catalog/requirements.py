@@ -1,0 +1,188 @@
+"""What a database must be to hold the catalog, asked once at start; and why a login was refused.
+
+Each answer is a sentence for the operator. After the login the server is trusted, so what it says
+is quoted; before that only its codes are read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import asyncpg
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.exc import DBAPIError
+
+from app.catalog.tables import metadata
+from app.domain.errors import CatalogUnusable
+
+OLDEST_VERSION = 14
+"""PostgreSQL's; see docs/operations.md."""
+
+_INSUFFICIENT_PRIVILEGE = "42501"
+_READ_ONLY = "25006"
+_RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
+# By SQLSTATE, while logging in.
+_LOGIN_REASONS = {
+    "08003": "the server closes the connection",
+    "28P01": "the password is wrong, or the role does not exist",
+    "28000": "the role may not log in, or not from here or not in this way (see pg_hba.conf)",
+    "3D000": "the database does not exist",
+    "42501": "the role may not connect to the database",
+    "53300": "all connections of the server or of the role are in use",
+    "55000": "the database accepts no connections",
+    "57P03": "the server is starting up, shutting down or recovering",
+}
+_ENDS = frozenset({"FATAL", "PANIC"})
+_FACTS = text("""
+select current_setting('server_version_num')::int / 10000 as version,
+       current_setting('server_encoding') as encoding,
+       pg_is_in_recovery() as is_standby,
+       current_setting('transaction_read_only') = 'on' as is_read_only,
+       quote_ident(current_database()) as database,
+       quote_ident(current_user) as role,
+       quote_ident(coalesce(current_schema(), 'public')) as schema,
+       current_schema() is null as has_no_schema
+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFacts:
+    """What a server says of itself; names are quoted where SQL needs it.
+
+    Attributes:
+        version: the major one.
+    """
+
+    version: int
+    encoding: str
+    is_standby: bool
+    is_read_only: bool
+    database: str
+    role: str
+    schema: str
+    has_no_schema: bool
+
+
+def login_reason(error: BaseException) -> str | None:
+    """Why nobody was let in, or nothing answered; None where that cannot be said."""
+    match error:
+        case DBAPIError():
+            if getattr(_cause(error), "sqlstate", None) == _READ_ONLY:
+                return "it takes no writes (a standby, or default_transaction_read_only is on)"
+            return _refusal(_cause(error)) if is_login_error(error) else None
+        case asyncpg.PostgresError():
+            return _LOGIN_REASONS.get(str(error.sqlstate))
+        case TimeoutError():
+            return "it does not answer in time"
+        case OSError() if error.errno:
+            said = os.strerror(error.errno)
+            return said[:1].lower() + said[1:]
+    return None
+
+
+def is_login_error(error: DBAPIError) -> bool:
+    """Whether *error* is a refused login; a failed commit has no statement either."""
+    cause = _cause(error)
+    # Whatever is wrong with a login, Postgres ends the connection over it.
+    severity = getattr(cause, "severity_en", None) or getattr(cause, "severity", None)
+    return error.statement is None and (
+        severity in _ENDS or getattr(cause, "sqlstate", None) in _LOGIN_REASONS
+    )
+
+
+def check_server(connection: Connection) -> ServerFacts:
+    """Make sure that a catalog can live where *connection* leads; what was found there.
+
+    Raises:
+        CatalogUnusable: it cannot.
+    """
+    row = connection.execute(_FACTS).mappings().one()
+    facts = ServerFacts(**row)
+    problem = unmet_requirement(facts)
+    if problem is not None:
+        raise CatalogUnusable(problem)
+    return facts
+
+
+def unmet_requirement(facts: ServerFacts) -> str | None:
+    """Why no catalog can live there; None if one can."""
+    database, role = f"The catalog's database {facts.database}", facts.role
+    problems = (
+        (
+            facts.version < OLDEST_VERSION,
+            (
+                f"The catalog's server is PostgreSQL {facts.version};"
+                f" {OLDEST_VERSION} or newer is needed."
+            ),
+        ),
+        (
+            facts.encoding != "UTF8",
+            (
+                f"{database} is encoded in {facts.encoding}, and must be in UTF8. Create another"
+                " one: CREATE DATABASE poolkeeper ENCODING 'UTF8' TEMPLATE template0;"
+            ),
+        ),
+        (
+            facts.is_standby,
+            "The catalog's server is a standby, which takes no writes. Name the primary.",
+        ),
+        (
+            facts.is_read_only,
+            f"{database} is read-only for role {role}: default_transaction_read_only is on there.",
+        ),
+        (
+            facts.has_no_schema,
+            (
+                f"{database} has none of the schemas in the search_path of role {role}."
+                " Run there: CREATE SCHEMA public;"
+            ),
+        ),
+    )
+    return next((sentence for is_so, sentence in problems if is_so), None)
+
+
+def check_tables(connection: Connection, facts: ServerFacts) -> None:
+    """Make sure that the migrated catalog is what the code believes, and may be used.
+
+    Raises:
+        CatalogUnusable: a table lacks rights.
+        DBAPIError: a table or a column is missing.
+    """
+    for table in metadata.sorted_tables:
+        rights = [func.has_table_privilege(table.name, right).label(right) for right in _RIGHTS]
+        has = connection.execute(select(*rights)).mappings().one()
+        lacking = [right for right in _RIGHTS if not has[right]]
+        if lacking:
+            raise CatalogUnusable(
+                f"Role {facts.role} lacks {', '.join(lacking)} on the catalog's table"
+                f" {table.name}. Run: GRANT {', '.join(lacking)} ON {table.name} TO {facts.role};"
+            )
+        connection.execute(select(table).limit(0))
+
+
+def unusable_catalog(error: DBAPIError, facts: ServerFacts) -> CatalogUnusable:
+    """What Postgres said of a migration, or of a table that is not there."""
+    cause = _cause(error)
+    said = str(getattr(cause, "message", None) or "a statement fails")
+    if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
+        return CatalogUnusable(
+            f"Role {facts.role} may not make the catalog's tables: {said}. Run in database"
+            f" {facts.database}: GRANT CREATE, USAGE ON SCHEMA {facts.schema} TO {facts.role};"
+        )
+    return CatalogUnusable(
+        f"The catalog's tables are not those that Poolkeeper made: {said}."
+        " Restore them from a backup, or give the catalog an empty database."
+    )
+
+
+def _cause(error: DBAPIError) -> BaseException:
+    """What asyncpg raised; SQLAlchemy wraps it twice."""
+    return (error.orig and error.orig.__cause__) or error
+
+
+def _refusal(error: BaseException) -> str:
+    """Why a login failed; of a server that is not trusted yet, the code at most."""
+    state = str(getattr(error, "sqlstate", None))
+    code = f"SQLSTATE {state}" if state.isascii() and state.isalnum() else "an error"
+    return login_reason(error) or f"the server answers {code} to the login"

@@ -1,0 +1,161 @@
+"""`poolkeeper …`: serve, migrate, print the OpenAPI document, show a demo.
+
+The door for people: what cannot start says why in one sentence and exits with a status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+
+import typer
+import uvicorn
+
+from app.api.http.client_connections import ClientLimits
+from app.api.ui.docs import document
+from app.catalog.migrate import migrate as migrate_catalog
+from app.cli.client.commands import add_client_commands
+from app.cli.demo import DemoError, serve_with_traffic
+from app.cli.keys import keys
+from app.cli.rls_sql import rls_sql
+from app.cli.simulate import simulate
+from app.embedded import EmbeddedPostgres
+from app.main import STARTUP_ERRORS, create_app, startup_error_message
+from app.runtime.logs import configure_logging
+from app.runtime.printable import print_error
+from app.runtime.server import ServeFunction, handle_stop_signals, run_server
+from app.runtime.topology import start_topology
+from app.settings import Settings, SettingsError, load_settings
+
+_MISCONFIGURED = 2
+
+cli = typer.Typer(
+    name="poolkeeper",
+    help="The control plane for multi-tenant Postgres connection pools.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+cli.command()(simulate)
+cli.command()(rls_sql)
+
+
+add_client_commands(cli)
+
+
+cli.add_typer(keys)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+@cli.command()
+def serve() -> None:
+    """Serve the API until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    configure_logging(settings.log_format, settings.log_level)
+    raise typer.Exit(0 if _run(settings, uvicorn.Server.serve) else 1)
+
+
+@cli.command()
+def demo() -> None:
+    """Serve with some twenty tenants and steady traffic to look at; nothing of it stays."""
+    settings = _settings()
+    if not settings.is_embedded:
+        print_error("The demo only runs on the embedded server.")
+        raise typer.Exit(_MISCONFIGURED)
+    if settings.requires_keys:
+        print_error("The demo only runs on loopback, and without keys.")
+        raise typer.Exit(_MISCONFIGURED)
+    configure_logging(settings.log_format, settings.log_level)
+    settings = _for_demo(settings)
+    with _sentences(), handle_stop_signals() as is_to_end, _nothing_stays(settings.data_dir):
+        ended_well = is_to_end() or _run(settings, serve_with_traffic)
+    raise typer.Exit(0 if ended_well else 1)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the catalog's schema up to date, and exit."""
+    settings = _settings()
+    configure_logging(settings.log_format, settings.log_level)
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            postgres = await start_topology(settings, stack)
+            await migrate_catalog(postgres.catalog)
+
+    with _sentences():
+        asyncio.run(run())
+    typer.echo("The catalog is up to date.")
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the OpenAPI document of this version."""
+    app = create_app(Settings.model_construct())
+    text = json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
+    sys.stdout.buffer.write(text.encode())  # a document, in whatever locale it is written
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        print_error(str(error))
+        raise typer.Exit(_MISCONFIGURED) from error
+
+
+def _for_demo(settings: Settings) -> Settings:
+    """What the operator left open: advice within a minute. A directory of its own always."""
+    brisk = {"advisor_interval_seconds": 5.0, "advisor_samples": 2}
+    left_open = {key: brisk[key] for key in brisk.keys() - settings.model_fields_set}
+    return settings.model_copy(update={**left_open, "data_dir": settings.data_dir / "demo"})
+
+
+@contextmanager
+def _nothing_stays(data_dir: Path) -> Iterator[None]:
+    """Delete an embedded Postgres before, should an earlier demo have been killed, and after."""
+    postgres = EmbeddedPostgres(data_dir)
+    had_parent = data_dir.parent.exists()
+    asyncio.run(postgres.remove())
+    try:
+        yield
+    finally:
+        asyncio.run(postgres.remove())
+        if not had_parent:
+            with suppress(OSError):  # somebody keeps other things there by now
+                data_dir.parent.rmdir()
+
+
+def _run(settings: Settings, serving: ServeFunction) -> bool:
+    """Serve until SIGTERM or Ctrl-C; whether it started and ended well."""
+    return run_server(
+        create_app(settings),
+        serving,
+        host=settings.host,
+        port=settings.port,
+        shutdown_seconds=settings.shutdown_seconds,
+        limits=ClientLimits(
+            max_connections=settings.max_http_connections,
+            header_timeout=settings.header_timeout_seconds,
+            send_timeout=settings.send_timeout_seconds,
+            keep_alive=settings.keep_alive_seconds,
+        ),
+    )
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except (DemoError, *STARTUP_ERRORS) as error:
+        print_error(startup_error_message(error))
+        raise typer.Exit(1) from error

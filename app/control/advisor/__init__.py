@@ -1,0 +1,1 @@
+"""Observe, advise, apply, what-if, placement."""

@@ -1,0 +1,162 @@
+"""Observing: what the advisor is shown of each pool, from two looks at it.
+
+Measures, remembers the last minutes for those who ask "what if", and judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from app.domain.advisor import PoolObservation, ServerLoad
+from app.domain.counters import CounterReading, FlowBetween, between
+from app.domain.pool import MAX_POOL_SIZE
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import Pool
+from app.pools.server_load import ServerLoads
+
+# Observations shorter than this are joined to the next one before they are remembered.
+_REMEMBERED_SECONDS = 60.0
+_REMEMBERED = 6
+
+
+class Observer:
+    """Looks at pools, one after the other, and tells what happened since the last time."""
+
+    def __init__(self, manager: TenantPoolManager, loads: ServerLoads) -> None:
+        """Look at *manager*'s pools; what their servers do is known to *loads*."""
+        self._manager = manager
+        self._loads = loads
+        self._before: dict[str, CounterReading] = {}
+        self._recent: dict[str, deque[PoolObservation]] = {}
+        self._round_began = 0.0
+        self._around: dict[str, tuple[float, ServerLoad | None]] = {}
+
+    def begin_round(self, now: float) -> None:
+        """Begin a round of looks: find out once what is the same for all pools of a server."""
+        self._around = {
+            name: (server.lag.worst_since(self._round_began), self._loads.of(name))
+            for name, server in self._manager.servers.items()
+        }
+        self._round_began = now
+
+    def observe(self, pool: Pool, now: float) -> PoolObservation | None:
+        """What happened since the last look; None if this is the first, or too soon after it."""
+        flow = pool.flow(now)
+        before = self._before.get(pool.pool_id)
+        if before is not None and before.since == flow.since and now <= before.at:
+            return None
+        self._before[pool.pool_id] = flow
+        if before is None or before.since != flow.since:
+            self._recent.pop(pool.pool_id, None)
+            return None
+        seen = self._observation(pool, between(before, flow))
+        self._remember(pool.pool_id, seen)
+        return seen
+
+    def observe_gauges(self, pool: Pool, now: float) -> PoolObservation:
+        """How the pool is now; nothing of what happened before."""
+        nothing = pool.flow(now)
+        return self._observation(pool, between(nothing, replace(nothing, at=now + 1.0)))
+
+    def recent(self, pool_id: str) -> Sequence[PoolObservation]:
+        """The last minutes of a pool that was used in them, oldest first."""
+        return tuple(self._recent.get(pool_id, ()))
+
+    def retain(self, pool_ids: Collection[str]) -> list[str]:
+        """Forget all pools but these; those that were forgotten."""
+        gone = [pool_id for pool_id in self._before if pool_id not in pool_ids]
+        for pool_id in gone:
+            del self._before[pool_id]
+            self._recent.pop(pool_id, None)
+        return gone
+
+    def _observation(self, pool: Pool, flow: FlowBetween) -> PoolObservation:
+        lag, load = self._around.get(pool.server.name, (0.0, None))
+        return PoolObservation(
+            at=flow.at,
+            seconds=flow.seconds,
+            state=pool.state,
+            metrics=pool.metrics,
+            min_size=pool.size.min_size,
+            max_size=pool.size.max_size,
+            ceiling=self._ceiling(pool),
+            mean_active=flow.mean_active,
+            mean_waiting=flow.mean_waiting,
+            mean_open=flow.mean_open,
+            arrivals=max(0, flow.arrivals),
+            acquired=flow.acquired,
+            released=flow.released,
+            timeouts=flow.timeouts,
+            rejected=flow.rejected,
+            wait=flow.wait,
+            hold=flow.hold,
+            connect_failures=flow.connect_failures,
+            mean_connect=flow.mean_connect,
+            leak_suspects=pool.count_leak_suspects(flow.at),
+            loop_lag_seconds=lag,
+            server=load,
+            weight=self._weight(pool),
+        )
+
+    def _ceiling(self, pool: Pool) -> int:
+        """The most it may have: what its server can hold, and its only tenant may lease."""
+        # A server never reached yet has a budget that is not known.
+        ceiling = MAX_POOL_SIZE
+        if pool.server.limits is not None:
+            ceiling = min(ceiling, max(1, pool.server.budget.limit))
+        account = self._manager.tenant_states.get(pool.pool_id)
+        cap = account.tenant.spec.max_leases if account else None
+        return ceiling if cap is None else min(ceiling, cap)
+
+    def _weight(self, pool: Pool) -> int:
+        """Its tenant's; a shared pool weighs as much as so many tenants."""
+        account = self._manager.tenant_states.get(pool.pool_id)
+        if account is not None:
+            return account.tenant.spec.weight
+        return max(1, self._manager.tenant_count(pool.pool_id))
+
+    def _remember(self, pool_id: str, seen: PoolObservation) -> None:
+        recent = self._recent.get(pool_id)
+        is_used = bool(seen.arrivals or seen.mean_active or seen.mean_waiting)
+        if recent is None:
+            if is_used:
+                self._recent[pool_id] = deque([seen], maxlen=_REMEMBERED)
+            return
+        last = recent[-1]
+        if last.seconds < _REMEMBERED_SECONDS and last.max_size == seen.max_size:
+            recent[-1] = _joined(last, seen)
+        else:
+            recent.append(seen)
+        if not is_used and not any(each.arrivals or each.mean_active for each in recent):
+            del self._recent[pool_id]
+
+
+def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
+    """Two observations of a pool, one right after the other, as one; *first* is used up."""
+    first.wait.merge(then.wait)
+    first.hold.merge(then.hold)
+    seconds = first.seconds + then.seconds
+
+    def mean(one: float, other: float) -> float:
+        return (one * first.seconds + other * then.seconds) / seconds
+
+    return replace(
+        then,
+        seconds=seconds,
+        mean_active=mean(first.mean_active, then.mean_active),
+        mean_waiting=mean(first.mean_waiting, then.mean_waiting),
+        mean_open=mean(first.mean_open, then.mean_open),
+        arrivals=first.arrivals + then.arrivals,
+        acquired=first.acquired + then.acquired,
+        released=first.released + then.released,
+        timeouts=first.timeouts + then.timeouts,
+        rejected=first.rejected + then.rejected,
+        connect_failures=first.connect_failures + then.connect_failures,
+        mean_connect=first.mean_connect if then.mean_connect is None else then.mean_connect,
+        # One standstill does not make the other minutes worthless.
+        loop_lag_seconds=mean(first.loop_lag_seconds, then.loop_lag_seconds),
+        wait=first.wait,
+        hold=first.hold,
+    )

@@ -1,0 +1,58 @@
+"""What if: a live pool's last minutes, judged anew by other knobs, another rule or budget.
+
+Changes nothing: the advisor it asks is a fresh one that nobody else knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from time import monotonic
+
+from app.control.advisor.observer import Observer
+from app.domain.advisor import PoolSizingRecommendation
+from app.domain.desired_state import AdvisorSettings
+from app.domain.errors import PoolNotFound
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
+
+# After so many pools the loop gets a turn.
+_SLICE = 20
+
+
+async def what_if(
+    manager: TenantPoolManager,
+    observing: Observer,
+    account: TenantState,
+    settings: AdvisorSettings,
+    *,
+    budget: int | None = None,
+) -> PoolSizingRecommendation:
+    """What an advisor with *settings* would say of the tenant's pool after its last minutes.
+
+    With a *budget*, all pools of the server are judged, and divide it.
+
+    Raises:
+        PoolNotFound: the pool is not open.
+    """
+    pool = manager.find(account.tenant.spec.pool_id)
+    if pool is None:
+        raise PoolNotFound(f"The pool {account.tenant.spec.pool_id} is not open.")
+    advisor, pools = settings.advisor(), [pool]
+    if budget is not None:
+        pools += [other for other in manager.pools() if _is_beside(other, pool)]
+    for count, each in enumerate(pools, start=1):
+        if count % _SLICE == 0:
+            await asyncio.sleep(0)
+        seen = observing.recent(each.pool_id) or (observing.observe_gauges(each, monotonic()),)
+        for observation in seen:
+            ceiling = observation.ceiling
+            if budget is not None:
+                ceiling = max(min(ceiling, budget), 1)
+            advisor.evaluate(each.pool_id, replace(observation, ceiling=ceiling))
+    return dict(advisor.allocate(budget))[pool.pool_id]
+
+
+def _is_beside(other: Pool, pool: Pool) -> bool:
+    return other is not pool and other.server is pool.server and not other.is_closing

@@ -1,0 +1,72 @@
+"""The audit trail of what happens beside the catalog: operations, evictions, the loops' doings.
+
+Changes of desired state write their event in their own transaction; everything else is
+recorded here. While the catalog is away events are kept, as many as fit, and written when it
+is back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+import structlog
+
+from app.catalog.catalog import Catalog
+from app.control.audit import audit_events
+from app.domain.audit import AuditEvent
+from app.domain.errors import CatalogUnavailable
+
+_CAPACITY = 10_000
+_BATCH = 500
+
+_log = structlog.get_logger(__name__)
+
+
+class AuditOutbox:
+    """Events on their way into the catalog."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        """Write into *catalog*."""
+        self._catalog = catalog
+        self._pending: deque[AuditEvent] = deque()
+        self.dropped = 0
+
+    @property
+    def pending(self) -> Sequence[AuditEvent]:
+        """Events not yet stored, oldest first."""
+        return tuple(self._pending)
+
+    async def record(self, *events: AuditEvent) -> None:
+        """Store *events*, now or when the catalog is back."""
+        self.enqueue(*events)
+        await self.flush()
+
+    def enqueue(self, *events: AuditEvent) -> None:
+        """Have *events* stored by the next flush; the oldest are dropped if too many."""
+        for event in events:
+            audit_events.log(event)
+        self._pending.extend(events)
+        surplus = len(self._pending) - _CAPACITY
+        for _ in range(surplus):
+            self._pending.popleft()
+            self.dropped += 1
+
+    async def flush(self) -> None:
+        """Store what is pending, if the catalog can be reached."""
+        while self._pending:
+            batch = list(islice(self._pending, _BATCH))
+            # Taken out first: a second flush meanwhile must not store them twice.
+            for _ in batch:
+                self._pending.popleft()
+            stored = False
+            try:
+                await self._catalog.audit_log.append(batch)
+                stored = True
+            except CatalogUnavailable:
+                _log.warning("events kept until the catalog is back", events=len(batch))
+                return
+            finally:
+                if not stored:
+                    self._pending.extendleft(reversed(batch))

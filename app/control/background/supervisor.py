@@ -1,0 +1,83 @@
+"""Loops that run something again and again, and end the service if one of them dies.
+
+The only broad `except` of the project is here: a tick that fails is logged and tried again,
+except for the errors that mean the service must not go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from app.domain.errors import CatalogInUse
+
+_JITTER = 0.05
+
+_log = structlog.get_logger(__name__)
+
+
+async def run_every(
+    name: str,
+    interval: Callable[[], float],
+    tick: Callable[[], Awaitable[object]],
+    *,
+    timeout: float,
+) -> None:
+    """Run *tick* every *interval()* seconds until cancelled; missed ticks are skipped.
+
+    A tick that fails, or takes longer than *timeout* seconds, is logged and tried again at the
+    next turn. Up to 5 % is added to the interval at random, so that services do not march in step.
+
+    Raises:
+        CatalogInUse: another service has taken over; going on would do harm.
+    """
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while True:
+        try:
+            async with asyncio.timeout(timeout):
+                report = await tick()
+        except CatalogInUse:
+            raise
+        except Exception:  # noqa: BLE001 - the one place: no failed tick may end its loop
+            _log.exception("tick failed", loop=name)
+        else:
+            _log.debug("tick", loop=name, report=report)
+        pause = interval() * (1 + random.uniform(0, _JITTER))  # noqa: S311 - spreads load
+        due = max(due + pause, loop.time())
+        await asyncio.sleep(due - loop.time())
+
+
+class Supervisor:
+    """The service's loops: named, owned, and not allowed to die unnoticed."""
+
+    def __init__(self, on_death: Callable[[], None]) -> None:
+        """Call *on_death* once if a loop ends by itself."""
+        self._on_death = on_death
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.dead: str | None = None
+
+    def start(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        """Run *loop* until `stop`."""
+        task = asyncio.create_task(loop, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    async def stop(self) -> None:
+        """End every loop and wait for that. Safe twice."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or self.dead is not None:
+            return
+        self.dead = task.get_name()
+        _log.critical("loop died", loop=self.dead, reason=str(task.exception()))
+        self._on_death()

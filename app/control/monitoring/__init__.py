@@ -1,0 +1,1 @@
+"""Poll, snapshot, sample, retain; health checks; the isolation audit."""

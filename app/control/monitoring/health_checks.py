@@ -1,0 +1,89 @@
+"""Checker: tests connections and isolation, and asks each server for its limits, in turns.
+
+Each test has its own deadline, so a server that hangs delays nobody else's pools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from time import monotonic
+
+import structlog
+
+from app.control.background.yield_to_loop import yield_to_loop
+from app.control.monitoring.isolation_audit import IsolationAudit
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import Pool
+
+_AT_A_TIME = 16
+# After so many pools the loop gets a turn.
+_SLICE = 500
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReport:
+    """How many idle connections were tested and how many of them failed."""
+
+    tested: int
+    failed: int
+
+
+class HealthChecks:
+    """One round of checks after the other."""
+
+    def __init__(self, manager: TenantPoolManager, self_check: IsolationAudit) -> None:
+        """Check *manager*'s pools and servers, and with *self_check* their tenants' isolation."""
+        self._manager = manager
+        self._self_check = self_check
+        self._gate = asyncio.Semaphore(_AT_A_TIME)
+        self._read_only: set[str] = set()
+
+    async def run_once(self) -> HealthReport:
+        """Test what was not tested for a check interval."""
+        async with asyncio.TaskGroup() as group:
+            due = group.create_task(self._check_due(), name="check: connections")
+            group.create_task(self._self_check.run_once(), name="check: isolation")
+            for server in self._manager.servers.values():
+                group.create_task(server.refresh(), name=f"check: server {server.name}")
+        self._tell_read_only()
+        results = due.result()
+        return HealthReport(
+            tested=sum(tested for tested, _ in results), failed=sum(failed for _, failed in results)
+        )
+
+    def _tell_read_only(self) -> None:
+        """Log which servers take no writes any more, and which do again."""
+        servers = self._manager.servers.items()
+        locked = {name for name, server in servers if server.limits and server.limits.read_only}
+        for name in locked - self._read_only:
+            _log.warning(
+                "server takes no writes", server=name, setting="default_transaction_read_only"
+            )
+        for name in self._read_only - locked:
+            _log.info("server takes writes again", server=name)
+        self._read_only = locked
+
+    async def _check_due(self) -> list[tuple[int, int]]:
+        due: list[Pool] = []
+        for count, pool in enumerate(list(self._manager.pools()), start=1):
+            if pool.config.health_check and pool.has_untested(not_since=_not_since(pool)):
+                due.append(pool)
+            if count % _SLICE == 0:
+                await yield_to_loop()
+        async with asyncio.TaskGroup() as group:
+            checks = [
+                group.create_task(self._check(pool), name=f"check: pool {pool.pool_id}")
+                for pool in due
+            ]
+        return [check.result() for check in checks]
+
+    async def _check(self, pool: Pool) -> tuple[int, int]:
+        async with self._gate:
+            return await pool.check(not_since=_not_since(pool))
+
+
+def _not_since(pool: Pool) -> float:
+    return monotonic() - pool.config.health_check_interval

@@ -1,0 +1,81 @@
+"""RollUp: folds stored polls into minutes and hours, and deletes what is older than wanted.
+
+A loop of its own, so that no measurement ever waits for it; it follows the poller, and has
+nothing to do while samples cannot be stored. Each step is one short transaction that may be
+repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from app.catalog.catalog import Catalog
+from app.control.monitoring.poller import Poller
+from app.domain.errors import CatalogUnavailable
+from app.domain.history import Resolution
+
+# Minutes, and as many hours, folded in one turn; what piled up takes several.
+_MOST_STEPS = 10
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionReport:
+    """What one turn did: the moments before which all is folded, and samples deleted."""
+
+    minutes_complete_until: datetime
+    hours_complete_until: datetime
+    deleted: int
+
+
+class SampleRetention:
+    """One turn after the other."""
+
+    def __init__(
+        self, catalog: Catalog, poller: Poller, *, retention: Mapping[Resolution, timedelta]
+    ) -> None:
+        """Follow *poller*; samples older than the *retention* of their resolution are deleted."""
+        self._catalog = catalog
+        self._poller = poller
+        self._retention = retention
+
+    async def run_once(self) -> RetentionReport | None:
+        """Fold and delete, a bounded number of steps.
+
+        None before the first poll, and while the catalog is away.
+        """
+        until = self._poller.stored_until
+        if until is None:
+            return None
+        try:
+            minutes = await self._downsample(Resolution.MINUTE, until)
+            hours = await self._downsample(Resolution.HOUR, Resolution.HOUR.floor(minutes))
+            # What is not folded yet stays, however old.
+            deleted = (
+                await self._delete(Resolution.RAW, minutes)
+                + await self._delete(Resolution.MINUTE, hours)
+                + await self._delete(Resolution.HOUR, hours)
+            )
+        except CatalogUnavailable as error:
+            _log.warning("samples not rolled up", reason=error.detail)
+            return None
+        return RetentionReport(
+            minutes_complete_until=minutes, hours_complete_until=hours, deleted=deleted
+        )
+
+    async def _downsample(self, resolution: Resolution, until: datetime) -> datetime:
+        done = until
+        for _ in range(_MOST_STEPS):
+            done = await self._catalog.samples.downsample(resolution, until)
+            if done >= until:
+                break
+        return done
+
+    async def _delete(self, resolution: Resolution, before: datetime) -> int:
+        border = min(before, datetime.now(UTC) - self._retention[resolution])
+        return await self._catalog.samples.delete_before(resolution, border)

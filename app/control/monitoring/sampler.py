@@ -1,0 +1,127 @@
+"""Sampling: what of each poll is worth a row, and what the counters grew by.
+
+Synchronous and free of I/O. Polls of a subject that measured the same become one sample, minute
+by minute: an idle pool costs a row a minute, and no average changes for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from app.domain.history import PoolSample, Resolution
+from app.domain.pool import PoolStats
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class Sampler:
+    """Tells apart what is new; every sample it gives must be stored, and in that order."""
+
+    def __init__(self) -> None:
+        """Nothing was measured yet, and all counters began at zero."""
+        self._runs: dict[str, _Run] = {}
+
+    def sample(
+        self, subject: str, at: datetime, size: int, stats: PoolStats
+    ) -> Iterator[PoolSample]:
+        """Samples to store now that *subject* was measured; none if nothing is new."""
+        run = self._runs.get(subject)
+        if run is None:
+            run = self._runs[subject] = _Run()
+        is_same = run.measured_same(size, stats)
+        minute = Resolution.MINUTE.floor(at)
+        if run.latest and run.polls and not (is_same and minute == run.minute and at > run.at):
+            yield run.end(run.latest)
+        if is_same:
+            run.go_on(at)
+        else:
+            yield run.begin(subject, at, size, stats)
+        run.at, run.minute = at, minute
+
+    def end_missing(self, at: datetime, is_known: Callable[[str], bool]) -> Iterator[PoolSample]:
+        """Samples to store of those that were not measured again in the poll of *at*.
+
+        What they had counted is remembered as long as they are known.
+        """
+        for subject in [subject for subject, run in self._runs.items() if run.at != at]:
+            run = self._runs[subject]
+            if run.latest and run.polls:
+                yield run.end(run.latest)
+            run.latest = None
+            if not is_known(subject):
+                del self._runs[subject]
+
+
+class _Run:
+    """A subject's latest sample, and the polls since then that measured the same.
+
+    Changed in place: thousands of new objects at each poll would make Python's garbage
+    collector look at everything there is.
+    """
+
+    __slots__ = ("acquired", "at", "latest", "minute", "polls", "since", "timeouts")
+
+    def __init__(self) -> None:
+        self.latest: PoolSample | None = None
+        self.acquired = self.timeouts = 0
+        self.polls = 0
+        self.since = self.at = self.minute = _LONG_AGO
+
+    def measured_same(self, size: int, stats: PoolStats) -> bool:
+        latest = self.latest
+        return (
+            latest is not None
+            and stats.connections_acquired == self.acquired
+            and stats.timeouts == self.timeouts
+            and size == latest.total_connections
+            and stats.active_connections == latest.active_connections
+            and stats.idle_connections == latest.idle_connections
+            and stats.waiting_requests == latest.waiting_requests
+            and stats.wait.p95_ms == latest.wait_p95_ms
+            and stats.wait.p99_ms == latest.wait_p99_ms
+            and stats.hold.p95_ms == latest.hold_p95_ms
+            and stats.connect.p95_ms == latest.connect_p95_ms
+        )
+
+    def begin(self, subject: str, at: datetime, size: int, stats: PoolStats) -> PoolSample:
+        self.latest = PoolSample(
+            subject=subject,
+            at=at,
+            total_connections=size,
+            active_connections=stats.active_connections,
+            idle_connections=stats.idle_connections,
+            waiting_requests=stats.waiting_requests,
+            acquired=_growth(self.acquired, stats.connections_acquired),
+            timeouts=_growth(self.timeouts, stats.timeouts),
+            wait_p95_ms=stats.wait.p95_ms,
+            wait_p99_ms=stats.wait.p99_ms,
+            hold_p95_ms=stats.hold.p95_ms,
+            connect_p95_ms=stats.connect.p95_ms,
+        )
+        self.acquired, self.timeouts = stats.connections_acquired, stats.timeouts
+        return self.latest
+
+    def go_on(self, at: datetime) -> None:
+        if not self.polls:
+            self.since = at
+        self.polls += 1
+
+    def end(self, latest: PoolSample) -> PoolSample:
+        gaps = max(self.polls - 1, 1)
+        ended = replace(
+            latest,
+            at=self.at,
+            polls=self.polls,
+            gap_seconds=(self.at - self.since).total_seconds() / gaps,
+            acquired=0,
+            timeouts=0,
+        )
+        self.polls = 0
+        return ended
+
+
+def _growth(before: int, now: int) -> int:
+    """What a counter grew by; one that fell began at zero again, with its tenant."""
+    return now - before if now >= before else now

@@ -1,0 +1,1 @@
+"""Use cases of pools: desired size and pause; evict, drain, recycle, check."""

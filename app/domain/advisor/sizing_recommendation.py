@@ -1,0 +1,208 @@
+"""What an advisor's rule says about one pool at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+
+class ScalingAction(StrEnum):
+    """Which way the size should go."""
+
+    SCALE_UP = "scale_up"
+    SCALE_DOWN = "scale_down"
+    STABLE = "stable"
+
+
+class ReasonCode(StrEnum):
+    """Why; a closed list that programs may switch on."""
+
+    # --- hysteresis
+    QUEUE_ABOVE_TARGET = "queue_above_target"
+    """More callers wait than the target, for enough samples in a row: grow."""
+
+    IDLE_ABOVE_RATIO = "idle_above_ratio"
+    """A larger share is idle than the threshold, for enough samples in a row: shrink."""
+
+    COLLECTING_SAMPLES = "collecting_samples"
+    """The condition holds, but not yet for enough samples in a row, or for the whole window."""
+
+    WITHIN_THRESHOLDS = "within_thresholds"
+    """Neither threshold is exceeded."""
+
+    # --- demand: the size follows the load
+    DEMAND_ABOVE_SIZE = "demand_above_size"
+    """Arrivals times hold time need more connections: grow."""
+
+    ROOM_FOR_BURSTS = "room_for_bursts"
+    """The load is carried, but a burst would have to wait for the next look: grow."""
+
+    LATE_WAITS = "late_waits"
+    """Too many callers waited too long, whatever the forecast said: grow."""
+
+    DEMAND_BELOW_SIZE = "demand_below_size"
+    """Nothing in the whole window needed as many connections: shrink."""
+
+    SIZE_FITS = "size_fits"
+    """The size is right for the load, or too near to right to be worth a change."""
+
+    RECENT_PEAK = "recent_peak"
+    """The load fell, but a peak of the same window still counts."""
+
+    AT_MAXIMUM = "at_maximum"
+    """More would help, but the pool is as large as it may become."""
+
+    # --- growing would not help
+    NOT_READY = "not_ready"
+    """The pool is paused, draining, closed or still opening."""
+
+    CONNECTS_FAILING = "connects_failing"
+    """Connections cannot be opened: more of them are not to be had."""
+
+    OPEN_BELOW_TARGET = "open_below_target"
+    """Callers wait although the pool may open more: the database, network or budget is short."""
+
+    LEAK_SUSPECTED = "leak_suspected"
+    """Leases are held beyond the leak threshold: the application keeps connections."""
+
+    IDLE_IN_TRANSACTION = "idle_in_transaction"
+    """Too many of our back-ends sit idle in a transaction: the application keeps connections."""
+
+    LOOP_LAG = "loop_lag"
+    """The service itself stood still: the waits are its own."""
+
+    TOO_FEW_EVENTS = "too_few_events"
+    """Too little happened to judge by."""
+
+    CPU_BOUND = "cpu_bound"
+    """The database already runs as many statements as it has cores."""
+
+    LOCK_CONTENTION = "lock_contention"
+    """Too many of the database's active back-ends wait for locks."""
+
+    SLOW_READER = "slow_reader"
+    """Back-ends wait for callers to read their results."""
+
+    # --- did it pay?
+    TRIAL_PENDING = "trial_pending"
+    """Statements take longer the more there are: measuring first, then one growth on trial."""
+
+    TRIAL_RUNNING = "trial_running"
+    """A growth is on trial: its throughput is being compared."""
+
+    GROWTH_UNDONE = "growth_undone"
+    """The last growth brought no throughput: take it back."""
+
+    CEILING_AFTER_TRIAL = "ceiling_after_trial"
+    """More would be wanted, but growing was tried a short while ago and did not pay."""
+
+    HELD_FOR_TRIAL = "held_for_trial"
+    """Another pool of the server is on trial: its measurement must not be disturbed."""
+
+    # --- one budget
+    SERVER_BUDGET = "server_budget"
+    """The server's connection budget grants less than wanted."""
+
+    # --- another kind of pool
+    COLD_TENANT = "cold_tenant"
+    """Too little load for connections of its own."""
+
+    HOT_TENANT = "hot_tenant"
+    """Enough load for a pool of its own."""
+
+
+class Confidence(StrEnum):
+    """How much was seen before it was said."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class TrialPhase(StrEnum):
+    """What a recommendation has to do with a trial of growth."""
+
+    PROPOSED = "proposed"
+    """Following it puts the growth on trial."""
+
+    RUNNING = "running"
+    """The pool's last growth is on trial now."""
+
+
+EVIDENCE: Final[Mapping[str, str]] = {
+    "arrivals_per_second": "Callers a second, as forecast: smoothed, plus a margin for swings.",
+    "hold_ms": "Mean duration of a lease, milliseconds.",
+    "base_hold_ms": "The same while the pool was less than half busy.",
+    "hold_cv2": "Squared coefficient of variation of the leases' durations.",
+    "offered_load": "Connections busy on average if nobody waited: arrivals x hold, erlangs.",
+    "mean_active": "Connections leased, averaged over the interval.",
+    "mean_waiting": "Callers waiting, averaged over the interval.",
+    "late_share": "Share of callers that waited too long or in vain, 0..1.",
+    "late_share_bound": "The same, as little as it may really be (Wilson, one-sided 95 %).",
+    "events": "Callers seen in the window.",
+    "needed_size": "Least size at which few enough wait too long; null: more than it may have.",
+    "window_peak_size": "Largest size needed in the window.",
+    "burst_allowance": "Connections above these that the limit leaves to bursts.",
+    "throughput_before": "Leases ended a second before the growth on trial.",
+    "throughput_after": "Leases ended a second since the growth on trial.",
+    "elasticity": "Growth of throughput for growth of size, 1 if in proportion.",
+    "elasticity_error": "Standard error of the elasticity.",
+    "size_before_trial": "The size before the growth on trial.",
+    "ceiling_seconds": "Seconds for which the ceiling still holds.",
+    "granted_size": "What the server's budget grants.",
+    "budget": "The server's connection budget.",
+}
+"""Every name `PoolSizingRecommendation.evidence` may use, and what it means."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What following the advice is expected to change.
+
+    Attributes:
+        late_share_before: share of callers late or in vain at the current size, 0..1.
+        late_share_after: the same at the new size; None when no model can tell.
+        connections_before: the current size.
+        connections_after: the new size.
+    """
+
+    late_share_before: float | None
+    late_share_after: float | None
+    connections_before: int
+    connections_after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSizingRecommendation:
+    """A size, and why.
+
+    Attributes:
+        action: up, down, or stay.
+        current_size: the size the rule started from: for hysteresis the connections open now,
+            for every other rule the max_size in force.
+        new_size: the size it recommends; equal to current_size when stable.
+        reason_code: for programs.
+        reason: one sentence for a person.
+        evidence: the numbers it rests on, by the names in `EVIDENCE`.
+        confidence: whether enough was seen.
+        expected: what following it should change; None when stable.
+        wanted: what the pool's load asks for, before anything held it back or cut it; None
+            when the rule cannot tell it from new_size.
+        trial: whether it proposes, or waits for, a trial of growth.
+        idle_seconds: seconds without use after which a connection is not worth keeping; None: as
+            the pool is configured. Who follows the advice need not change a size for this.
+    """
+
+    action: ScalingAction
+    current_size: int
+    new_size: int
+    reason_code: ReasonCode
+    reason: str
+    evidence: Mapping[str, float | int | None] = field(default_factory=dict, hash=False)
+    confidence: Confidence = Confidence.HIGH
+    expected: Effect | None = None
+    wanted: int | None = None
+    trial: TrialPhase | None = None
+    idle_seconds: float | None = None

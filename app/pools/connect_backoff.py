@@ -1,0 +1,61 @@
+"""What a pool does after it could not open a connection: pause, then try again with one.
+
+Whatever is wrong concerns this pool alone until its server says otherwise, so each pool has its
+own back-off with full jitter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from app.domain.errors import Unavailable
+
+# The next attempt waits up to the first of these, after more failures up to the last, in seconds.
+_FIRST = 0.25
+_LAST = 5.0
+
+
+class ConnectBackoff:
+    """The pauses between a pool's attempts to open a connection while they fail.
+
+    Attributes:
+        error: why the latest attempt failed; None if it did not.
+    """
+
+    def __init__(self, try_again: Callable[[], None]) -> None:
+        """Call *try_again* at the end of each pause."""
+        self.error: Unavailable | None = None
+        self._try_again = try_again
+        self._longest = _FIRST
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether nothing is to be opened for the moment."""
+        return self._timer is not None
+
+    def failed(self, error: Unavailable, *, pause: bool) -> None:
+        """An attempt failed; *pause* unless nobody would try again."""
+        self.error = error
+        if pause and self._timer is None:
+            seconds = random.uniform(0, self._longest)  # noqa: S311 - full jitter
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.resume)
+            self._longest = min(self._longest * 2, _LAST)
+
+    def succeeded(self) -> None:
+        """An attempt succeeded."""
+        self.error = None
+        self._longest = _FIRST
+
+    def resume(self) -> None:
+        """End the pause, if there is one, and try again."""
+        self.stop()
+        self._try_again()
+
+    def stop(self) -> None:
+        """End the pause, and try nothing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,345 @@
+"""The connections of one pool: which are idle, lent, being checked, opened or closed.
+
+It carries out what the pool decides. Each opening and closing is a named task that belongs to
+the roster. What it holds is released when the task is done, not inside it: a task that is
+cancelled before its first step runs none of its lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+import asyncpg
+
+from app.domain.errors import Unavailable
+from app.pools import driver
+from app.pools.budget import BudgetClient, is_small_claim
+from app.pools.connection import PooledConnection
+from app.pools.pool_login import PoolLogin
+from app.pools.recorder import Recorder
+from app.pools.server import Server
+from app.pools.tenant_state import TenantState
+
+T = TypeVar("T")
+
+_CHECK_DEADLINE = 2.0
+# Answered with one row by a server that takes writes, with none by a standby.
+_CHECK, _PASSED = "SELECT WHERE NOT pg_catalog.pg_is_in_recovery()", "SELECT 1"
+_CLOSE_DEADLINE = 2.0
+# A connection younger than this, in seconds, is fresh: opening it has not paid yet.
+_FRESH = 1.0
+
+
+class Owner(BudgetClient, Protocol):
+    """The pool, as its roster knows it."""
+
+    def admit(self, connection: PooledConnection) -> None:
+        """Take in a connection that is in no place, and works."""
+
+    def open_failed(self, error: Unavailable) -> None:
+        """Take note that one could not be opened."""
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the latest attempt to open one failed."""
+
+
+class Connections:
+    """Every connection of a pool, each in exactly one place."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        *,
+        name: str,
+        server: Server,
+        login: PoolLogin,
+        max_lifetime: float,
+        recorder: Recorder,
+    ) -> None:
+        """Begin with no connection."""
+        self.idle: deque[PooledConnection] = deque()
+        self.leased: set[PooledConnection] = set()
+        self.checking: set[PooledConnection] = set()
+        self.connecting = 0
+        self.closing = 0
+        # Of those being checked, the ones that only have to forget what was begun.
+        self.undoing_prefetch = 0
+        self.epoch = 0
+        self._owner = owner
+        self._name = name
+        self._server = server
+        self._login = login
+        self._max_lifetime = max_lifetime
+        self._recorder = recorder
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def live(self) -> int:
+        """Connections that work: idle, lent or being checked."""
+        return len(self.idle) + len(self.leased) + len(self.checking)
+
+    @property
+    def open(self) -> int:
+        """Connections the server may see: live ones, and those coming or going."""
+        return self.live + self.connecting + self.closing
+
+    def is_current(self, connection: PooledConnection, now: float) -> bool:
+        """Whether *connection* is neither gone, nor stale, nor too old."""
+        return (
+            connection.is_connected()
+            and connection.epoch == self.epoch
+            and connection.generation == self._server.generation
+            and now < connection.expires_at
+        )
+
+    def has_room(self, size: int) -> bool:
+        """Whether one that is in no place now may stay without exceeding *size*."""
+        held = len(self.idle) + len(self.leased) + len(self.checking)
+        return held + self.connecting < size
+
+    def mark_leased(self, connection: PooledConnection, account: TenantState, now: float) -> None:
+        """Note that *account* holds *connection*, which was taken from `idle`."""
+        connection.account = account
+        connection.ended = ""
+        connection.leased_at = now
+        self.leased.add(connection)
+        account.leased += 1
+
+    def mark_returned(self, connection: PooledConnection) -> None:
+        """Note that nobody holds *connection* any more; it is in no place for now."""
+        if connection.account is not None:
+            connection.account.leased -= 1
+            connection.account = None
+        connection.borrower = None
+        connection.suspected = False
+        if connection.foreseen is not None:
+            connection.foreseen.foreseen = False
+            connection.foreseen = None
+        self.leased.discard(connection)
+
+    def put_idle(self, connection: PooledConnection, now: float) -> None:
+        """Put *connection* among the idle ones; the last one in is the first one out."""
+        connection.idle_since = connection.checked_at = now
+        self._server.budget.used_now(self._owner, now)
+        if connection.begun:
+            # Nobody came for it: it must not lie about in a transaction.
+            self.checking.add(connection)
+            self.undoing_prefetch += 1
+            self._start(_undo(connection), "undo", partial(self._undone, connection))
+        else:
+            self.idle.append(connection)
+
+    def begin_open(self) -> None:
+        """Open a connection, whose place in the budget is taken already."""
+        first = is_small_claim(self._owner.share_after(0)) and not self._owner.is_failing
+        self.connecting += 1
+        self._start(self._open(first=first), "connect", self._opened)
+
+    def begin_close(self, connection: PooledConnection, *, cut: bool = False) -> None:
+        """Close a connection that is in no place; *cut* it off if somebody may still use it."""
+        self.closing += 1
+        self._recorder.closed += 1
+        self._recorder.total_open += monotonic() - connection.opened_at
+        self._server.budget.closing()
+        self._start(self._close(connection, cut=cut), "close", partial(self._closed, connection))
+
+    def shrink_to(self, size: int) -> None:
+        """Close idle connections, longest unused first, until *size* are left."""
+        while self.idle and self.live + self.connecting > size:
+            self.begin_close(self.idle.popleft())
+
+    def evict_idle(self, *, fresh: bool) -> bool:
+        """Close the longest unused idle connection, a *fresh* one only if it may be so."""
+        opened_before = monotonic() - _FRESH
+        for connection in self.idle:
+            if fresh or connection.opened_at < opened_before:
+                self.idle.remove(connection)
+                self.begin_close(connection)
+                return True
+        return False
+
+    def close_expired(self, now: float, *, unused_since: float, keep: int) -> int:
+        """Close idle connections that are stale, and unused ones down to *keep*; how many."""
+        closed = 0
+        for connection in list(self.idle):
+            unused = connection.idle_since < unused_since and self.live > keep
+            if unused or not self.is_current(connection, now):
+                self.idle.remove(connection)
+                self.begin_close(connection)
+                closed += 1
+        return closed
+
+    async def check(self, *, not_since: float) -> tuple[int, int]:
+        """Test idle connections not tested since *not_since*; how many, and how many failed."""
+        due = [connection for connection in self.idle if connection.checked_at <= not_since]
+        answers = await self._test(due)
+        return len(due), answers.count(False)
+
+    async def ping(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it passed."""
+        return any(await self._test([self.idle[-1]] if self.idle else []))
+
+    async def _test(self, due: list[PooledConnection]) -> list[bool]:
+        """Test idle connections, and close those that fail."""
+        for connection in due:
+            self.idle.remove(connection)
+            self.checking.add(connection)
+        try:
+            return await asyncio.gather(*(self._answers(connection) for connection in due))
+        finally:
+            # A check that was cancelled may not even have begun with some of them.
+            for connection in self.checking.intersection(due):
+                self._end_check(connection, answered=False)
+
+    async def settle(self, deadline: float) -> None:
+        """Let all opening and closing end within *deadline* seconds; what does not is given up.
+
+        Whatever is given up has released what it held, or the server counts what is left of it.
+        """
+        try:
+            async with asyncio.timeout(deadline):
+                # What was just opened is closed by another task, so one round is not enough.
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            while self._tasks:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.wait(self._tasks)
+
+    def _undone(self, connection: PooledConnection, undone: bool | None) -> None:  # noqa: FBT001
+        self.checking.discard(connection)
+        self.undoing_prefetch -= 1
+        if undone:
+            self._owner.admit(connection)
+        else:
+            self.begin_close(connection)
+            self._owner.dispatch()
+
+    async def _answers(self, connection: PooledConnection) -> bool:
+        answered = False
+        try:
+            with suppress(*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
+                # asyncpg's own deadline: an answer that came while our loop stood still counts.
+                said = await connection.raw.execute(_CHECK, timeout=_CHECK_DEADLINE)
+                answered = said == _PASSED
+            self._recorder.health_check_failures += not answered
+        finally:
+            self._end_check(connection, answered=answered)
+        return answered
+
+    def _end_check(self, connection: PooledConnection, *, answered: bool) -> None:
+        if connection not in self.checking:
+            # Whoever waited for the check has ended it.
+            return
+        now = monotonic()
+        self.checking.remove(connection)
+        connection.checked_at = now
+        if answered and self.is_current(connection, now):
+            # Back among the longest unused: a check is no use.
+            self.idle.appendleft(connection)
+        else:
+            self.begin_close(connection)
+        self._owner.dispatch()
+
+    async def _open(self, *, first: bool) -> PooledConnection | Unavailable:
+        try:
+            return await self._connect(first=first)
+        except Unavailable as error:
+            return error
+
+    async def _connect(self, *, first: bool) -> PooledConnection:
+        generation, epoch, began = self._server.generation, self.epoch, monotonic()
+        raw = await self._login.connect(self._server, first=first)
+        now = monotonic()
+        try:
+            with driver.translate_connect_errors():
+                connection = PooledConnection(
+                    raw,
+                    now=now,
+                    max_lifetime=self._max_lifetime,
+                    epoch=epoch,
+                    generation=generation,
+                )
+                raw.add_termination_listener(lambda _: self._lost(connection))
+        except BaseException:
+            raw.terminate()
+            raise
+        self._recorder.record_connect(now - began, now)
+        return connection
+
+    def _opened(self, result: PooledConnection | Unavailable | None) -> None:
+        self.connecting -= 1
+        if isinstance(result, PooledConnection):
+            self._owner.admit(result)
+            return
+        self._recorder.connect_failures += 1
+        # Before its place is free: the pool that failed pauses, and is not the next to take it.
+        self._owner.open_failed(result or Unavailable())
+        self._server.budget.give_back()
+
+    async def _close(self, connection: PooledConnection, *, cut: bool) -> bool:
+        # A connection that broke off by itself may have left its back-end at work.
+        if cut or not connection.is_connected() or not await _close_gracefully(connection):
+            connection.terminate()
+            await self._server.wait_backend_gone(connection.pid, self._login.user)
+        return True
+
+    def _closed(self, connection: PooledConnection, closed: bool | None) -> None:  # noqa: FBT001
+        self.closing -= 1
+        if not closed:
+            connection.terminate()
+            self._server.count_orphan(connection.pid, self._login.user)
+        self._server.budget.closed()
+        self._owner.dispatch()
+
+    def _lost(self, connection: PooledConnection) -> None:
+        """The connection ended without our doing; a lent one is noticed when it comes back."""
+        if connection in self.idle:
+            self.idle.remove(connection)
+            self._recorder.lost += 1
+            self.begin_close(connection)
+
+    def _start(
+        self, work: Coroutine[Any, Any, T], what: str, ended: Callable[[T | None], None]
+    ) -> None:
+        """Run *work*, and call *ended* with its result; None if it was cancelled, or a fault."""
+
+        def done(task: asyncio.Task[T]) -> None:
+            self._tasks.discard(task)
+            result = None
+            try:
+                if not task.cancelled():
+                    result = task.result()
+            finally:
+                ended(result)
+
+        task = asyncio.create_task(work, name=f"pool {self._name}: {what}")
+        self._tasks.add(task)
+        task.add_done_callback(done)
+
+
+async def _undo(connection: PooledConnection) -> bool:
+    try:
+        await connection.raw.execute("ROLLBACK", timeout=_CHECK_DEADLINE)
+    except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
+        return False
+    connection.begun = ""
+    return True
+
+
+async def _close_gracefully(connection: PooledConnection) -> bool:
+    try:
+        await connection.raw.close(timeout=_CLOSE_DEADLINE)
+    except (*driver.CONNECTION_ERRORS, AssertionError):
+        # asyncpg asserts that no statement is running; a borrower may have left one behind.
+        return False
+    # Cancelling its last statement may have failed meanwhile, which cuts the connection.
+    return not connection.was_terminated

@@ -1,0 +1,209 @@
+"""Looks at one server's lock table, and ends what fills it, over a connection that stays open.
+
+One opened in the hour of need would be refused: a login takes a lock itself. So does whatever
+reads a catalog that all databases share, such as that of roles; so roles are looked up while there
+is room. Whom to end is decided in `app.domain.lock_table`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+from app.domain.errors import ServerUnavailable
+from app.domain.lock_table import BackendKey, BackendSignal, LockHolder, LockTable
+from app.domain.tenant import OBJECT_PREFIX
+from app.pools import driver
+from app.pools.isolation.shared import SHARED_ROLE
+from app.pools.server import Server
+
+# Long: who gives this connection up while the table is full does not get another.
+_DEADLINE = 10.0
+
+# As Postgres itself reckons (NLOCKENTS in lock.c, InitializeMaxBackends in postinit.c). From 18 on
+# there is a slot for each autovacuum worker that a reload may add.
+_CAPACITY = """
+select per_session, per_session * (current_setting('max_connections')::int
+    + coalesce(current_setting('autovacuum_worker_slots', true),
+               current_setting('autovacuum_max_workers'))::int + 1
+    + current_setting('max_worker_processes')::int
+    + current_setting('max_wal_senders')::int
+    + current_setting('max_prepared_transactions')::int) as capacity
+from (select current_setting('max_locks_per_transaction')::int as per_session) as setting
+"""
+# Locks of the fast path are in no table, and those of serializable transactions in another.
+_IN_TABLE = "not fastpath and mode <> 'SIReadLock'"
+# Names that are not ours may be in any encoding. To look up roles also has the session remember
+# them, so that it needs no lock for that when it is to end one of their back-ends.
+_LOOK = f"""
+select holds, case when holds <= $1 then (
+    select json_object_agg(usesysid, pg_get_userbyid(usesysid))
+    from (select distinct usesysid from pg_stat_get_activity(null)) as session
+    where pg_get_userbyid(usesysid) ~ '^({OBJECT_PREFIX}[a-z0-9-]+|{SHARED_ROLE})$'
+) end as roles
+from (select count(*) as holds from pg_locks where {_IN_TABLE}) as held
+"""  # noqa: S608 - constants
+# To tell locks that sessions share from others takes long; if one session alone has too many, it
+# need not be done.
+_LOOK_CLOSELY = f"""
+with holder as materialized (
+    select pid, count(*) as locks from pg_locks where {_IN_TABLE} and granted
+    group by pid having count(*) > $1
+), total as (
+    select case when largest > $2 then largest else (
+        select count(*) from (
+            select distinct locktype, database, relation, page, tuple, virtualxid, transactionid,
+                classid, objid, objsubid
+            from pg_locks where {_IN_TABLE}
+        ) as lock
+    ) end as locks
+    from (select max(locks) as largest from holder) as one
+)
+select total.locks as used, pid, holder.locks, backend_start, usesysid,
+    coalesce(state, 'active') not like 'idle%' as is_active
+from total left join (holder join pg_stat_get_activity(null) using (pid)) on true
+"""  # noqa: S608 - a constant
+# Compared, for the process id may be another session's by now.
+_END_STATEMENT = """
+select pg_cancel_backend(pid) from pg_stat_get_activity($1)
+where backend_start = $2 and coalesce(state, 'active') not like 'idle%'
+"""
+_END_CONNECTION = """
+select pg_terminate_backend(pid) from pg_stat_get_activity($1) where backend_start = $2
+"""
+
+FindOwner = Callable[[int, str | None], tuple[str, str] | None]
+"""The role and the owner of a back-end, from its process id and its role if that is known.
+
+None if it is no tenant's.
+"""
+
+
+class LockMonitor:
+    """One server's lock table."""
+
+    def __init__(self, server: Server, owner: FindOwner) -> None:
+        """Open nothing yet; *owner* tells whose a back-end is."""
+        self._server = server
+        self._owner = owner
+        self._roles: dict[int, str] = {}
+        self._session: _Session | None = None
+
+    async def read(self, limit: float) -> LockTable:
+        """How full the table is, and if that is more than *limit* of it, who fills it.
+
+        Raises:
+            ServerUnavailable: it did not answer in time.
+            ProvisioningFailed: Postgres refused to tell.
+        """
+        with driver.translate_admin_errors():
+            session = await self._opened()
+            async with self._deadline():
+                enough = int(limit * session.capacity)
+                holds, roles = await session.look.fetchrow(enough) or (0, None)
+                if holds <= enough:
+                    self._roles = {
+                        int(key): name for key, name in json.loads(roles or "{}").items()
+                    }
+                    return LockTable(capacity=session.capacity, used=holds)
+                rows = await session.look_closely.fetch(session.fair_share, enough)
+        # Sessions that share a lock need a place each in a second table, which is twice as large.
+        used = max(rows[0]["used"], holds / 2)
+        found = (self._holder(row) for row in rows if row["pid"] is not None)
+        holders = tuple(holder for holder in found if holder is not None)
+        return LockTable(capacity=session.capacity, used=used, holders=holders)
+
+    def _holder(self, row: asyncpg.Record) -> LockHolder | None:
+        owner = self._owner(row["pid"], self._roles.get(row["usesysid"]))
+        if owner is None:
+            return None
+        return LockHolder(
+            backend=(row["pid"], row["backend_start"]),
+            role=owner[0],
+            owner=owner[1],
+            locks=row["locks"],
+            is_active=row["is_active"],
+        )
+
+    async def send(self, backend: BackendKey, ending: BackendSignal) -> bool:
+        """End the statement or the connection of *backend*; False if there was none any more.
+
+        Raises:
+            ServerUnavailable: it did not answer in time.
+            ProvisioningFailed: Postgres does not let us, or has no room to look up whether it may.
+        """
+        with driver.translate_admin_errors():
+            session = await self._opened()
+            async with self._deadline():
+                return bool(await session.end[ending].fetchval(*backend))
+
+    def close(self) -> None:
+        """Give the connection up; the next look opens another."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.connection.terminate()
+
+    @asynccontextmanager
+    async def _deadline(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                yield
+        except TimeoutError:
+            self.close()
+            raise
+
+    async def _opened(self) -> _Session:
+        if self._session is None or self._session.connection.is_closed():
+            if not self._server.is_available:
+                raise ServerUnavailable(self._server.unavailable_detail)
+            connection = await self._server.open_persistent_admin()
+            try:
+                async with asyncio.timeout(_DEADLINE):
+                    self._session = await _Session.prepared(connection)
+            finally:
+                if self._session is None or self._session.connection is not connection:
+                    connection.terminate()
+        return self._session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    """The connection, and all that it will be asked: to prepare it later would take locks.
+
+    Attributes:
+        fair_share: max_locks_per_transaction, what the table has for each session.
+        capacity: what it is planned for.
+    """
+
+    connection: asyncpg.Connection
+    fair_share: int
+    capacity: int
+    look: PreparedStatement[asyncpg.Record]
+    look_closely: PreparedStatement[asyncpg.Record]
+    end: Mapping[BackendSignal, PreparedStatement[asyncpg.Record]]
+
+    @classmethod
+    async def prepared(cls, connection: asyncpg.Connection) -> _Session:
+        # A hundred thousand locks are to be counted in memory: the disk may be full or slow.
+        await connection.execute("SET work_mem = '64MB'")
+        [(fair_share, capacity)] = await connection.fetch(_CAPACITY)
+        session = cls(
+            connection=connection,
+            fair_share=fair_share,
+            capacity=capacity,
+            look=await connection.prepare(_LOOK),
+            look_closely=await connection.prepare(_LOOK_CLOSELY),
+            end={
+                BackendSignal.STATEMENT: await connection.prepare(_END_STATEMENT),
+                BackendSignal.CONNECTION: await connection.prepare(_END_CONNECTION),
+            },
+        )
+        # What the first run of a statement looks up is remembered, too.
+        await session.look_closely.fetch(fair_share, capacity)
+        return session

@@ -1,0 +1,59 @@
+"""Back-ends whose connection broke off, and which nobody has seen to end yet."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import asyncpg
+
+# The user is compared too: the number may belong to somebody else's back-end by now.
+_END = """
+select pg_terminate_backend(pid, 500) from pg_stat_activity where pid = $1 and usename = $2
+"""
+_END_LATER = """
+select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and usename = $2
+"""
+_STILL_THERE = "select pid, usename from pg_stat_activity where pid = any($1::int[])"
+_LOOKS = 20
+_PAUSE = 0.05
+
+
+class OrphanedBackends:
+    """They count against the budget until Postgres no longer shows them."""
+
+    def __init__(self) -> None:
+        """There is none."""
+        self._users: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._users)
+
+    def add(self, pid: int, user: str) -> None:
+        """Remember one."""
+        self._users[pid] = user
+
+    async def terminate(self, connection: asyncpg.Connection) -> None:
+        """End them, as far as that goes now; an admin's *connection* is needed."""
+        for _ in range(_LOOKS):
+            # More may be added while we ask: those are asked about the next time.
+            asked = dict(self._users)
+            rows = await connection.fetch(_STILL_THERE, list(asked))
+            there = {row["pid"]: row["usename"] for row in rows}
+            for pid, user in asked.items():
+                if there.get(pid) == user:
+                    # Who may not end it sees it end some time, and is no lost server.
+                    with suppress(asyncpg.InsufficientPrivilegeError):
+                        await connection.fetchval(_END_LATER, pid, user)
+                else:
+                    self._users.pop(pid, None)
+            if not self._users:
+                return
+            await asyncio.sleep(_PAUSE)
+
+
+async def terminate_backend(connection: asyncpg.Connection, pid: int, user: str) -> None:
+    """End the back-end *pid* of *user*, and wait until it has; the caller sets a deadline."""
+    while await connection.fetchval(_END, pid, user) is not None:
+        pass

@@ -1,0 +1,1 @@
+"""The query endpoint's statements: rows of JSON from Postgres."""

@@ -1,0 +1,200 @@
+"""JSON values as the text that Postgres reads as a value of some type.
+
+Nothing is judged here that Postgres can judge: 7.5 for an integer is Postgres' to refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from json.encoder import encode_basestring
+from typing import NoReturn
+
+from app.domain.errors import StatementFailed
+from app.pools.query.pg_types import PgType
+
+# Each level of composites doubles the quotes of the one inside.
+_LONGEST = 4 * 1024 * 1024
+_JSON = frozenset({114, 3802})
+# Numbers, though Postgres does not count them among its own: xid, cid, xid8.
+_COUNTERS = frozenset({28, 29, 5069})
+_VECTORS = frozenset({22, 30})
+# How the coordinates of a geometric type, or a row's address, are bracketed.
+_BRACKETS = {
+    27: "({})",  # tid
+    600: "({})",  # point
+    601: "[{}]",  # lseg
+    602: "[{}]",  # path
+    603: "{}",  # box
+    604: "({})",  # polygon
+    628: "{{{}}}",  # line
+    718: "<{}>",  # circle
+}
+# How many levels of lists one value of these is.
+_LEVELS = dict.fromkeys((22, 27, 30, 600, 628), 1) | dict.fromkeys((601, 602, 603, 604, 718), 2)
+
+
+def literal(value: object, kind: PgType) -> str | None:
+    """*value* as text of the type *kind*; None is NULL.
+
+    A string is taken as text of any type. Numbers bind to types of numbers, booleans to boolean
+    ones and to numbers; arrays to arrays, composites (by position), ranges (lower and upper
+    bound, both inclusive), multiranges and geometric types; objects to composites (by name).
+    json and jsonb take everything.
+
+    Raises:
+        StatementFailed: they do not fit.
+    """
+    if value is None:
+        return None
+    if kind.oid in _JSON:
+        return json_text(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return ("true" if value else "false") if kind.category in "BN" else _misfit(value, kind)
+    if isinstance(value, list):
+        text = _of_list(value, kind)
+    elif isinstance(value, dict):
+        text = _of_object(value, kind)
+    else:
+        is_number = kind.category == "N" or kind.oid in _COUNTERS
+        text = str(value) if is_number else _misfit(value, kind)
+    if len(text) > _LONGEST:
+        raise StatementFailed("A parameter is too large.", sqlstate="54000")
+    return text
+
+
+def json_text(value: object) -> str:
+    """*value* as a JSON document; numbers keep their digits."""
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, list):
+        return "[" + ",".join(map(json_text, value)) + "]"
+    if isinstance(value, dict):
+        parts = (f"{encode_basestring(key)}:{json_text(part)}" for key, part in value.items())
+        return "{" + ",".join(parts) + "}"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _of_list(values: list[object], kind: PgType) -> str:
+    if kind.oid in _BRACKETS:
+        return _BRACKETS[kind.oid].format(_coordinates(values, kind))
+    if kind.oid in _VECTORS:
+        return " ".join(_number(each, kind) for each in values)
+    if kind.shape == "composite":
+        kinds = [part for _, part in kind.attributes]
+        if len(values) != len(kinds):
+            _misfit(values, kind)
+        return _composite(map(literal, values, kinds))
+    if kind.element is None:
+        _misfit(values, kind)
+    if kind.shape == "array":
+        return _array(values, kind, kind.element)
+    if kind.shape == "range":
+        return _range(values, kind, kind.element)
+    if None in values:
+        _misfit(values, kind)
+    return "{" + _joined((str(literal(each, kind.element)) for each in values), ",") + "}"
+
+
+def _of_object(value: dict[str, object], kind: PgType) -> str:
+    unknown = value.keys() - {name for name, _ in kind.attributes}
+    if kind.shape != "composite":
+        _misfit(value, kind)
+    if unknown:
+        raise StatementFailed(
+            f"Type {kind.name} has no attribute {min(unknown)}.", sqlstate="22000"
+        )
+    return _composite(literal(value.get(name), part) for name, part in kind.attributes)
+
+
+def _array(values: list[object], kind: PgType, element: PgType) -> str:
+    def part(value: object) -> str:
+        if isinstance(value, list) and _is_dimension(value, element):
+            return _array(value, kind, element)
+        text = literal(value, element)
+        return "NULL" if text is None else _quoted(text, '"', '\\"')
+
+    return "{" + _joined(map(part, values), element.delimiter) + "}"
+
+
+def _is_dimension(values: list[object], element: PgType) -> bool:
+    """Whether *values* are elements of an array, rather than a single element."""
+    if element.oid in _JSON:
+        return False
+    if element.shape == "composite":
+        return all(isinstance(each, list | dict | None) for each in values)
+    levels = 1 if element.shape == "multirange" else _LEVELS.get(element.oid, 0)
+    if not values:
+        return element.shape != "multirange" and element.oid not in _VECTORS
+    # Of what is made of points none is null, and the text of a whole one is no point.
+    is_whole = None in values or (levels > 1 and isinstance(values[0], str))
+    return is_whole or _depth(values) > levels
+
+
+def _depth(value: object) -> int:
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+def _range(values: list[object], kind: PgType, element: PgType) -> str:
+    if not values:
+        return "empty"
+    if len(values) > 2:  # noqa: PLR2004 - lower and upper
+        _misfit(values, kind)
+    lower, upper = (literal(each, element) for each in (*values, None)[:2])
+    bounds = ("" if each is None else _quoted(each, '"', '""') for each in (lower, upper))
+    opening, closing = "(" if lower is None else "[", ")" if upper is None else "]"
+    return opening + ",".join(bounds) + closing
+
+
+def _composite(parts: Iterable[str | None]) -> str:
+    shown = ("" if each is None else _quoted(each, '"', '""') for each in parts)
+    return "(" + _joined(shown, ",") + ")"
+
+
+def _joined(parts: Iterable[str], delimiter: str) -> str:
+    """*parts* together, refused before they take more memory than a parameter may."""
+    made: list[str] = []
+    room = _LONGEST
+    for each in parts:
+        room -= len(each)
+        if room < 0:
+            raise StatementFailed("A parameter is too large.", sqlstate="54000")
+        made.append(each)
+    return delimiter.join(made)
+
+
+def _quoted(text: str, quote: str, escaped: str) -> str:
+    return quote + text.replace("\\", "\\\\").replace(quote, escaped) + quote
+
+
+def _coordinates(values: list[object], kind: PgType) -> str:
+    return ",".join(
+        f"({_coordinates(each, kind)})" if isinstance(each, list) else _number(each, kind)
+        for each in values
+    )
+
+
+def _number(value: object, kind: PgType) -> str:
+    if value is None or isinstance(value, bool | list | dict):
+        _misfit(value, kind)
+    return str(value)
+
+
+_NAMES: tuple[tuple[type, str], ...] = (
+    (bool, "A boolean"),
+    (list, "An array"),
+    (dict, "An object"),
+    (type(None), "null"),
+)
+
+
+def _misfit(value: object, kind: PgType) -> NoReturn:
+    what = next((name for each, name in _NAMES if isinstance(value, each)), "A number")
+    raise StatementFailed(
+        f"{what} does not fit type {kind.name}; give it as a string.", sqlstate="22000"
+    )

@@ -1,0 +1,187 @@
+"""What a value of each Postgres type is made of, as the server's catalogs say.
+
+Asked anew for every statement that meets types of somebody's own, so that no DDL outlives it;
+built-in types never change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from app.domain.errors import SchemaChanged, StatementFailed
+from app.wire.extended_query import ExtendedQuery, bind, close, column_values, execute, parse
+
+Shape = Literal["scalar", "array", "composite", "range", "multirange"]
+
+# In the text of composites inside composites each level doubles the quotes.
+_DEEPEST = 16
+# Built-in types with fixed oids; Postgres gives no others below.
+_FIRST_UNFIXED_OID = 10_000
+_LONGEST_ANSWER = 1024 * 1024
+# More letters than this about types are read by another thread.
+_MOST_AT_ONCE = 64 * 1024
+_NAME = "poolkeeper_types"
+
+RECORD, RECORD_ARRAY = 2249, 2287
+
+# Operators, too, are looked up on the search_path.
+_TYPES = """
+with recursive part (oid, depth) as (
+  select t.oid, 0 from pg_catalog.pg_type t
+  where t.oid operator(pg_catalog.=) any ($1::pg_catalog._oid)
+  union
+  select inner_part.oid, part.depth operator(pg_catalog.+) 1
+  from part join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) part.oid
+  cross join lateral (
+    select t.typbasetype as oid where t.typtype operator(pg_catalog.=) 'd'
+    union all
+    select t.typelem where t.typelem operator(pg_catalog.<>) 0
+    union all
+    select r.rngsubtype from pg_catalog.pg_range r where r.rngtypid operator(pg_catalog.=) t.oid
+    union all
+    select r.rngtypid from pg_catalog.pg_range r
+    where r.rngmultitypid operator(pg_catalog.=) t.oid
+    union all
+    select a.atttypid from pg_catalog.pg_attribute a
+    where t.typtype operator(pg_catalog.=) 'c' and a.attrelid operator(pg_catalog.=) t.typrelid
+      and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped
+  ) inner_part
+  where part.depth operator(pg_catalog.<) $2::pg_catalog.int4
+)
+select pg_catalog.json_agg(pg_catalog.json_build_array(
+  t.oid::pg_catalog.int8, t.typname, t.typtype, t.typcategory, t.typdelim,
+  t.typbasetype::pg_catalog.int8,
+  case when t.typinput operator(pg_catalog.=) 'pg_catalog.array_in'::pg_catalog.regproc
+    then t.typelem::pg_catalog.int8 else 0 end,
+  coalesce((select r.rngsubtype::pg_catalog.int8 from pg_catalog.pg_range r
+    where r.rngtypid operator(pg_catalog.=) t.oid), 0),
+  coalesce((select r.rngtypid::pg_catalog.int8 from pg_catalog.pg_range r
+    where r.rngmultitypid operator(pg_catalog.=) t.oid), 0),
+  (select pg_catalog.json_agg(
+      pg_catalog.json_build_array(a.attname, a.atttypid::pg_catalog.int8) order by a.attnum)
+    from pg_catalog.pg_attribute a
+    where t.typtype operator(pg_catalog.=) 'c' and a.attrelid operator(pg_catalog.=) t.typrelid
+      and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped)
+)) from pg_catalog.pg_type t
+where t.oid operator(pg_catalog.=) any (select part.oid from part)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PgType:
+    """A type, a domain as what it is based on.
+
+    Attributes:
+        oid: of the type, of a domain that of the type it is based on.
+        name: as results name it: `int4`, `int4[]`; of a domain its own.
+        category: Postgres' letter for what kind of values it has; N is numbers, B booleans.
+        delimiter: between the elements of an array of it.
+        element: of an array or range its elements' type; of a multirange that of its ranges.
+        attributes: of a composite.
+        levels: how many types are inside one another in it.
+    """
+
+    oid: int
+    name: str
+    shape: Shape = "scalar"
+    category: str = "U"
+    delimiter: str = ","
+    element: PgType | None = None
+    attributes: tuple[tuple[str, PgType], ...] = ()
+    nesting: int = 0
+
+
+_BUILT_IN: dict[int, PgType] = {}
+
+
+async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[int, PgType]:
+    """The types with these *oids*; a round trip unless all of them are known built-in ones.
+
+    Raises:
+        StatementFailed: one is nested too deeply, or there are too many.
+        SchemaChanged: one was dropped meanwhile.
+        ServerError, OSError: as the query has them.
+    """
+    wanted = set(oids)
+    unknown = wanted - _BUILT_IN.keys()
+    if not unknown:
+        return _BUILT_IN
+    listed = "{" + ",".join(map(str, sorted(unknown))) + "}"
+    reply = await query.exchange(
+        # It may have been left there by one that failed.
+        close(_NAME),
+        parse(_TYPES, name=_NAME),
+        bind([listed.encode(), str(_DEEPEST + 8).encode()], name=_NAME),
+        execute(),
+        close(_NAME),
+        max_row_bytes=_LONGEST_ANSWER,
+    )
+    if reply.is_truncated:
+        raise StatementFailed("The types of the statement are too large.", sqlstate="54000")
+    [document] = column_values(reply.rows[0])
+    # Names are in no known encoding where the database has none.
+    text = (document or b"[]").decode(errors="replace")
+    if len(text) > _MOST_AT_ONCE:
+        found = await asyncio.to_thread(_found, text, unknown)
+    else:
+        found = _found(text, unknown)
+    _BUILT_IN.update((oid, kind) for oid, kind in found.items() if _is_fixed(kind, oid))
+    return {**_BUILT_IN, **found}
+
+
+def _is_fixed(kind: PgType, oid: int) -> bool:
+    """Whether it is the same everywhere; rows of the catalogs are others in each version."""
+    part = kind.element or kind
+    return oid < _FIRST_UNFIXED_OID and part.shape != "composite"
+
+
+def _found(document: str, oids: Iterable[int]) -> dict[int, PgType]:
+    rows = {row[0]: row for row in json.loads(document)}
+    # Each is made once: there are as many ways to it as its owner likes.
+    made: dict[int, PgType] = {}
+    return {oid: _built(rows, oid, made, 0) for oid in oids}
+
+
+def _built(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], depth: int) -> PgType:
+    if oid not in made:
+        if oid not in rows:
+            raise SchemaChanged
+        kind = _of_row(rows, oid, made, depth) if depth <= _DEEPEST else None
+        if kind is None or kind.nesting > _DEEPEST:
+            raise StatementFailed(
+                f"Type {rows[oid][1]} is nested more than {_DEEPEST} levels deep; "
+                "cast it to text or json.",
+                sqlstate="54001",
+            )
+        made[oid] = kind
+    return made[oid]
+
+
+def _of_row(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], depth: int) -> PgType:
+    _, name, kind, category, delimiter, base, element, subtype, ranges, attributes = rows[oid]
+    if kind == "d":
+        based = _built(rows, base, made, depth + 1)
+        return replace(based, name=name, nesting=based.nesting + 1)
+    shape: Shape = "scalar"
+    inner = element or subtype or ranges
+    if inner:
+        shape = "array" if element else "range" if subtype else "multirange"
+    elif kind == "c":
+        shape = "composite"
+    part = _built(rows, inner, made, depth + 1) if inner else None
+    parts = [(each, _built(rows, of, made, depth + 1)) for each, of in attributes or ()]
+    inside = [each.nesting for _, each in parts] + ([part.nesting] if part else [])
+    return PgType(
+        oid=oid,
+        name=f"{part.name}[]" if element and part else name,
+        shape=shape,
+        category=category,
+        delimiter=delimiter,
+        element=part,
+        attributes=tuple(parts),
+        nesting=1 + max(inside) if inside else 0,
+    )

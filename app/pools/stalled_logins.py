@@ -1,0 +1,119 @@
+"""Logins that were given up, and that the server may work on yet.
+
+Postgres does not notice that a client has gone while its login waits for a lock, as long as a
+database is being copied. A login that is hung up then leaves a back-end behind that nobody can
+see or end, and each new attempt adds another. So such a login is kept: it counts against the
+budget until it is over, and of one role in one database there are few at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+
+import asyncpg
+
+from app.domain.errors import ConnectFailed
+from app.pools import driver
+from app.pools.driver import Login
+
+# How long one is kept, in seconds: what a network may drop in silence is over by then. Twice as
+# long after each that was not over, up to the last.
+_PATIENCE = 30.0
+_MOST_PATIENCE = 600.0
+_CLOSE_DEADLINE = 2.0
+
+Key = tuple[str, str]
+"""A role and a database."""
+
+
+class StalledLogins:
+    """Those of one server."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        """There is none; *changed* is called when their number has changed."""
+        self._changed = changed
+        self._tasks: dict[asyncio.Task[None], Key] = {}
+        self._hopeless: Counter[Key] = Counter()
+        # Those that are not late yet, but may become so.
+        self._under_way: Counter[Key] = Counter()
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._tasks)
+
+    async def connect(self, login: Login, *, timeout: float, most: int) -> asyncpg.Connection:
+        """Open a connection within *timeout* seconds, when fewer than *most* such logins are late.
+
+        Where one is late, those under way count as well.
+
+        Raises:
+            ConnectFailed: so many are after *timeout* seconds, or this machine cannot connect.
+            Unavailable: see `driver.connect`.
+        """
+        key = login.user, login.database
+        await self._until_fewer(most, key, timeout)
+
+        def leave(attempt: asyncio.Task[asyncpg.Connection]) -> None:
+            self._keep(attempt, key)
+
+        self._under_way[key] += 1
+        try:
+            connection = await driver.connect(login, timeout=timeout, leave=leave)
+        finally:
+            self._under_way[key] -= 1
+            if not self._under_way[key]:
+                del self._under_way[key]
+        del self._hopeless[key]
+        return connection
+
+    async def _until_fewer(self, most: int, key: Key, timeout: float) -> None:
+        late: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.timeout(timeout):
+                while late := [one for one, of in self._tasks.items() if of == key]:
+                    if len(late) + self._under_way[key] < most:
+                        return
+                    await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError as error:
+            raise ConnectFailed(
+                f"Postgres did not answer the login, or did not finish it: {len(late)} earlier "
+                "ones are under way yet. The database may be locked, as while it is copied."
+            ) from error
+
+    async def close(self) -> None:
+        """Hang up on all of them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _keep(self, attempt: asyncio.Task[asyncpg.Connection], key: Key) -> None:
+        patience = min(_PATIENCE * 2 ** self._hopeless[key], _MOST_PATIENCE)
+        task = asyncio.create_task(self._end(attempt, key, patience), name="end a late login")
+        self._tasks[task] = key
+
+        def ended(task: asyncio.Task[None]) -> None:
+            attempt.add_done_callback(_hang_up)
+            attempt.cancel()
+            del self._tasks[task]
+            self._changed()
+
+        task.add_done_callback(ended)
+        self._changed()
+
+    async def _end(
+        self, attempt: asyncio.Task[asyncpg.Connection], key: Key, patience: float
+    ) -> None:
+        await asyncio.wait({attempt}, timeout=patience)
+        if not attempt.done():
+            self._hopeless[key] += 1
+        elif not attempt.cancelled() and attempt.exception() is None:
+            with suppress(*driver.CONNECTION_ERRORS):
+                await attempt.result().close(timeout=_CLOSE_DEADLINE)
+
+
+def _hang_up(attempt: asyncio.Task[asyncpg.Connection]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()

@@ -1,0 +1,54 @@
+"""One tenant's account: what it holds and waits for at this moment, and what was counted.
+
+Exists for every known tenant, with or without a pool, so it is kept small.
+"""
+
+from __future__ import annotations
+
+from app.domain.desired_state import Tenant
+from app.domain.isolation import IsolationReport
+from app.domain.pool import PoolMetrics
+from app.pools.recorder import Recorder
+
+
+class TenantState:
+    """The running numbers of one tenant; the pool that serves it keeps them."""
+
+    __slots__ = ("isolation", "leased", "recorder", "tenant", "waiting")
+
+    def __init__(self, tenant: Tenant, recorder: Recorder) -> None:
+        """Open an account with nothing leased."""
+        self.tenant = tenant
+        self.recorder = recorder
+        self.leased = 0
+        self.waiting = 0
+        self.isolation: IsolationReport | None = None
+
+    @property
+    def can_lease(self) -> bool:
+        """Whether its own cap allows one more lease."""
+        cap = self.tenant.spec.max_leases
+        return cap is None or self.leased < cap
+
+    @property
+    def share(self) -> float:
+        """What it holds in relation to its weight; the smallest share is served first."""
+        return self.leased / self.tenant.spec.weight
+
+    def share_with(self, more: int) -> float:
+        """What its share would become with so many leases *more*."""
+        return (self.leased + more) / self.tenant.spec.weight
+
+    @property
+    def metrics(self) -> PoolMetrics:
+        """What it holds and waits for inside a shared pool, where no idle connection is its own."""
+        return PoolMetrics(
+            total_connections=self.leased,
+            idle_connections=0,
+            active_connections=self.leased,
+            waiting_requests=self.waiting,
+        )
+
+    def is_active(self, since: float) -> bool:
+        """Whether it holds or awaits a lease, or did so after the monotonic time *since*."""
+        return bool(self.leased or self.waiting) or self.recorder.used_since(since)

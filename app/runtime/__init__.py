@@ -1,0 +1,1 @@
+"""The process: server, logs, garbage collector, secret key, topology."""

@@ -1,0 +1,29 @@
+"""File descriptors: as many as the system allows, and how many of them HTTP clients may take."""
+
+from __future__ import annotations
+
+import resource
+
+# More is of no use to one process, and some systems allow a billion.
+_MOST = 65_536
+# What is neither a client's connection nor in a server's budget: the catalog, logins, files, and
+# connections that are accepted before others are closed for them.
+_RESERVE = 100
+# Clients get this part of all at least, even if the budgets alone would need more.
+_LEAST_SHARE = 4
+_MOST_CLIENTS = 10_000
+
+
+def raise_descriptor_limit() -> int:
+    """Allow this process as many descriptors as it may allow itself; how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return wanted if soft == resource.RLIM_INFINITY else soft
+
+
+def max_clients(limit: int, budgets: int) -> int:
+    """How many clients may connect, when *limit* descriptors also serve *budgets* connections."""
+    return min(_MOST_CLIENTS, max(limit // _LEAST_SHARE, limit - budgets - _RESERVE))

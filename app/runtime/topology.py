@@ -1,0 +1,153 @@
+"""Where Postgres is: the declared servers, the catalog's, or an embedded one started here.
+
+Translates settings into servers and addresses, and owns nothing after that: who starts and
+stops what is decided in `app.main`.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+
+from app.catalog.database import CONNECTIONS as CATALOG_CONNECTIONS
+from app.catalog.database import CatalogAddress
+from app.embedded import EmbeddedPostgres
+from app.pools.driver import Login
+from app.pools.event_loop_lag import EventLoopLag
+from app.pools.server import Server
+from app.settings import EMBEDDED_SERVER, Endpoint, ServerSettings, Settings, SettingsError
+from app.wire import Tls
+
+# What the catalog holds on its server: its pool, and the connection with the service's lock.
+_CATALOG_HOLDS = CATALOG_CONNECTIONS + 1
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """Where everything is: tenants' servers, the catalog, and our own Postgres if there is one."""
+
+    servers: Mapping[str, Server]
+    catalog: CatalogAddress
+    lag: EventLoopLag
+    embedded: EmbeddedPostgres | None = None
+
+
+async def start_topology(settings: Settings, stack: AsyncExitStack) -> Topology:
+    """The declared servers, or the embedded one, started and stopped with *stack*.
+
+    Raises:
+        EmbeddedPostgresError, SettingsError: it cannot be started, or a secret not be read.
+    """
+    lag = EventLoopLag()
+    if settings.catalog is not None and not settings.is_embedded:
+        declared = {
+            name: _declared_server(settings, name, server, lag)
+            for name, server in settings.servers.items()
+        }
+        catalog = _address(settings.catalog, settings.catalog.database)
+        return Topology(servers=declared, catalog=catalog, lag=lag)
+    embedded = EmbeddedPostgres(
+        settings.data_dir, max_connections=settings.embedded_max_connections
+    )
+    stack.push_async_callback(embedded.stop)
+    place = await embedded.start()
+    admin = Login(
+        host=place.host,
+        port=place.port,
+        user=place.user,
+        password=place.password,
+        database=place.tenant_database,
+    )
+    address = CatalogAddress(
+        host=place.host,
+        port=place.port,
+        user=place.user,
+        password=place.password,
+        database=place.catalog_database,
+    )
+    keep_free = settings.budget_margin + _CATALOG_HOLDS
+    cores = os.cpu_count()
+    local = _server(settings, EMBEDDED_SERVER, admin, keep_free, lag, cores=cores)
+    servers = {EMBEDDED_SERVER: local}
+    return Topology(servers=servers, catalog=address, lag=lag, embedded=embedded)
+
+
+def _declared_server(
+    settings: Settings, name: str, declared: ServerSettings, lag: EventLoopLag
+) -> Server:
+    margin = declared.budget_margin
+    keep_free = settings.budget_margin if margin is None else margin
+    catalog = settings.catalog
+    if catalog is not None and (catalog.host, catalog.port) == (declared.host, declared.port):
+        keep_free += _CATALOG_HOLDS
+    admin = Login(
+        host=declared.host,
+        port=declared.port,
+        user=declared.user,
+        password=declared.read_password().get_secret_value(),
+        database=declared.database,
+        tls=_tls(f"server {name}", declared),
+    )
+    cores = declared.cores or (os.cpu_count() if declared.is_local else None)
+    return _server(settings, name, admin, keep_free, lag, budget=declared.budget, cores=cores)
+
+
+def _server(
+    settings: Settings,
+    name: str,
+    admin: Login,
+    keep_free: int,
+    lag: EventLoopLag,
+    *,
+    budget: int | None = None,
+    cores: int | None = None,
+) -> Server:
+    return Server(
+        name,
+        admin,
+        max_connecting=settings.max_connecting or 2 * (os.cpu_count() or 1),
+        kept_free=keep_free,
+        fixed_budget=budget,
+        connect_timeout=settings.connect_timeout_seconds,
+        lag=lag,
+        cores=cores,
+    )
+
+
+def _address(endpoint: Endpoint, database: str) -> CatalogAddress:
+    return CatalogAddress(
+        host=endpoint.host,
+        port=endpoint.port,
+        user=endpoint.user,
+        password=endpoint.read_password().get_secret_value(),
+        database=database,
+        tls=_tls("the catalog", endpoint),
+    )
+
+
+def _tls(name: str, endpoint: Endpoint) -> Tls:
+    """How TLS is spoken with *name*; never with a file of asyncpg's choosing in somebody's home."""
+    if endpoint.tls != "verify-full" and not endpoint.is_local:
+        _log.warning("connections are not protected", to=name, tls=endpoint.tls)
+    match endpoint.tls:
+        case "disable":
+            return False
+        case "require":
+            unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            unverified.check_hostname = False
+            unverified.verify_mode = ssl.CERT_NONE
+            return unverified
+        case "verify-full":
+            try:
+                return ssl.create_default_context(cafile=endpoint.tls_ca_file)
+            except OSError as error:  # an SSLError is one, too
+                raise SettingsError(
+                    f"Cannot use {endpoint.tls_ca_file}: {error.strerror}."
+                ) from error

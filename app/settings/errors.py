@@ -1,0 +1,62 @@
+"""Say what is wrong with the settings, one sentence per problem, each naming its key.
+
+Sentences only: nothing here reads a setting, and no sentence ever holds a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from pydantic import ValidationError
+
+ENV_PREFIX = "POOLKEEPER_"
+ENV_DELIMITER = "__"
+
+
+class SettingsError(Exception):
+    """The service cannot start with these settings; the text has one sentence per problem."""
+
+
+def setting_name(*path: str) -> str:
+    """Name a key the two ways it can be set: `POOLKEEPER_PORT (port)`."""
+    variable = ENV_PREFIX + ENV_DELIMITER.join(path).upper()
+    return f"{variable} ({'.'.join(path)})"
+
+
+def unknown_key(name: str, given: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Say that *name* is not a setting, and which of the *known* words *given* may have meant."""
+    close = difflib.get_close_matches(given, list(known), n=1)
+    hint = f"; did you mean {prefix}{close[0]}?" if close else "."
+    return f"{name} is not a setting{hint}"
+
+
+def validation_messages(
+    error: ValidationError, known: Sequence[str], nested: Sequence[str]
+) -> list[str]:
+    """Turn pydantic's report into sentences.
+
+    Args:
+        error: what validation found.
+        known: the settings' own keys, for suggestions.
+        nested: the keys inside a server or the catalog, for suggestions.
+    """
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        _sentence(
+            [str(part) for part in problem["loc"] if part != "[key]"],
+            problem["type"],
+            problem["msg"],
+            known if len(problem["loc"]) == 1 else nested,
+        )
+        for problem in found
+    ]
+
+
+def _sentence(path: list[str], kind: str, message: str, known: Sequence[str]) -> str:
+    if kind == "extra_forbidden":
+        return unknown_key(setting_name(*path), path[-1], known)
+    if kind == "string_pattern_mismatch" and path[0] == "servers":
+        message = "A server's name is a slug: a-z, 0-9 and inner hyphens, at most 48 characters"
+    text = message.removeprefix("Value error, ").rstrip(".")
+    return f"{setting_name(*path)}: {text}." if path else f"{text}."

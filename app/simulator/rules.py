@@ -1,0 +1,182 @@
+"""Rules by name, each run on a load, and what they cost beside a clairvoyant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any
+
+from app.domain.advisor import (
+    DemandRule,
+    HysteresisRule,
+    PoolPressureMonitorConfig,
+    ServerAdvisor,
+    SizingRule,
+)
+from app.domain.errors import InvalidInput
+from app.simulator.baselines import IncrementRule, StaticRule, UtilizationRule
+from app.simulator.clairvoyant import ClairvoyantRule
+from app.simulator.load import Load, TenantLoad
+from app.simulator.outcome import PRICES, SimulationResult, regret
+from app.simulator.simulation import AdvisorOf, Simulation, SimulationConfig
+
+# The sizes that the search for the best one begins with.
+_LADDER = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160, 224, 320, 448, 640, 896)
+
+
+class RuleName(StrEnum):
+    """What can be simulated."""
+
+    DEMAND = "demand"
+    """Ships: arrivals times hold time, corrected by what callers really waited."""
+
+    HYSTERESIS = "hysteresis"
+    """Ships: waiting callers and idle connections, several samples in a row."""
+
+    STATIC = "static"
+    """One size for ever; alone on its server a pool opens and keeps all of it."""
+
+    BEST_STATIC = "best-static"
+    """The static size with the least cost on this very load, found by trying."""
+
+    ON_DEMAND = "on-demand"
+    """No advice: each pool may open the whole budget, and closes what is idle for long."""
+
+    HPA = "hpa"
+    """Utilisation at 70 %, as the Kubernetes horizontal autoscaler."""
+
+    INCREMENT = "increment"
+    """One more for each slow acquire, never fewer, as FlexyPool."""
+
+    CLAIRVOYANT = "clairvoyant"
+    """Knows the true rate until the next tick, and sizes for it."""
+
+
+_SHIPPED: Mapping[RuleName, Callable[[], SizingRule[Any]]] = {
+    RuleName.DEMAND: DemandRule,
+    RuleName.HYSTERESIS: lambda: HysteresisRule(PoolPressureMonitorConfig(enabled=True)),
+}
+
+
+def simulate(
+    rule: RuleName,
+    load: Load,
+    world: SimulationConfig,
+    *,
+    size: int | None = None,
+    price: float | None = None,
+    keep_history: bool = False,
+) -> SimulationResult:
+    """One rule on one load.
+
+    Args:
+        rule: which one.
+        load: what tenants send.
+        world: everything else.
+        size: of a static pool.
+        price: connection-seconds of a late request, for those that reckon with it: the
+            clairvoyant (without one it sizes for at most 1 % over 50 ms) and the search for the
+            best static size (without one 100).
+        keep_history: whether the outcome tells every tick.
+
+    Raises:
+        InvalidInput: a static size is missing, or not between 1 and the budget.
+    """
+    if rule is RuleName.BEST_STATIC:
+        size = best_static(load, world, price=100 if price is None else price)
+    is_static = rule in (RuleName.STATIC, RuleName.BEST_STATIC)
+    check_size(RuleName.STATIC if is_static else rule, size, world)
+    if is_static and size is not None:
+        world = replace(world, pool=replace(world.pool, start_size=size))
+    elif rule is RuleName.ON_DEMAND:
+        world = replace(world, pool=replace(world.pool, start_size=world.budget))
+    is_held = is_static and len(load.tenants) == 1
+    simulation = Simulation(
+        load,
+        world,
+        _advisor_of(rule, load, world, price),
+        held=size if is_held else None,
+        keep_history=keep_history,
+    )
+    return simulation.run(rule.value)
+
+
+def check_size(rule: RuleName, size: int | None, world: SimulationConfig) -> None:
+    """Refuse a static pool without a size.
+
+    Raises:
+        InvalidInput: it is missing, or not between 1 and the budget.
+    """
+    if rule is RuleName.STATIC and (size is None or not 1 <= size <= world.budget):
+        raise InvalidInput("A static pool needs a size (--size) between 1 and the budget.")
+
+
+def with_regret(outcome: SimulationResult, load: Load, world: SimulationConfig) -> SimulationResult:
+    """*outcome* with its regret at each price, against a clairvoyant that knows the price."""
+    return replace(
+        outcome,
+        regret={
+            price: regret(outcome, simulate(RuleName.CLAIRVOYANT, load, world, price=price), price)
+            for price in PRICES
+        },
+    )
+
+
+def best_static(load: Load, world: SimulationConfig, *, price: float) -> int:
+    """The static size with the least cost on *load*: a ladder of sizes, then ever nearer ones."""
+    costs: dict[int, float] = {}
+
+    def cost(size: int) -> float:
+        if size not in costs:
+            costs[size] = simulate(RuleName.STATIC, load, world, size=size).cost(price)
+        return costs[size]
+
+    for rung in _LADDER:
+        if rung <= world.budget:
+            cost(rung)
+    while True:
+        best = min(costs, key=lambda size: (costs[size], size))
+        known = sorted(costs)
+        place = known.index(best)
+        near = {
+            (best + neighbour) // 2 if neighbour < best else (best + neighbour + 1) // 2
+            for neighbour in known[max(0, place - 1) : place + 2]
+        }
+        fresh = near - costs.keys()
+        if not fresh:
+            return best
+        for size in sorted(fresh):
+            cost(size)
+
+
+def _advisor_of(
+    rule: RuleName, load: Load, world: SimulationConfig, price: float | None
+) -> AdvisorOf:
+    if rule is RuleName.CLAIRVOYANT:
+
+        def clairvoyant(tenant: TenantLoad) -> ServerAdvisor[Any]:
+            return ServerAdvisor(
+                ClairvoyantRule(
+                    tenant.rates,
+                    load.bin_seconds,
+                    world.holds,
+                    late=world.late,
+                    price=price,
+                    knee=world.knee,
+                )
+            )
+
+        return clairvoyant
+    advisor: ServerAdvisor[Any] = ServerAdvisor(_rule(rule, world))
+    return lambda _: advisor
+
+
+def _rule(rule: RuleName, world: SimulationConfig) -> SizingRule[Any]:
+    if rule in _SHIPPED:
+        return _SHIPPED[rule]()
+    if rule is RuleName.HPA:
+        return UtilizationRule()
+    if rule is RuleName.INCREMENT:
+        return IncrementRule(slow=world.late)
+    return StaticRule()

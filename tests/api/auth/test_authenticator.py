@@ -1,0 +1,423 @@
+"""Keys and scopes: every operation demands them, and a bound key sees its own tenants alone."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+from starlette.routing import Route
+from structlog.testing import capture_logs
+
+from app.api import _ROUTERS
+from app.api.auth.api_key import new_token
+from app.api.auth.authenticator import OPEN_PATHS, OPEN_PREFIXES, Authenticator, AuthFailure
+from app.api.auth.key_file import KeyFile
+from app.api.auth.rate_limits import RateLimits
+from app.api.ui.docs import document
+from app.domain.isolation import AuditCheck, Finding, IsolationReport, Severity
+from app.domain.tenant import TenantId
+from app.main import create_app
+from app.settings import Settings
+from tests.catalog.values import recommendation
+from tests.fixtures.app import Api, ok, problem, serving
+from tests.fixtures.keys import Keyring, bearer
+from tests.fixtures.postgres import Database, fresh_database
+from tests.fixtures.roles import drop_roles
+from tests.fixtures.waiting import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SCOPES = ("read", "operate", "query", "admin")
+ENOUGH = {
+    "read": {"read", "operate", "admin"},
+    "operate": {"operate", "admin"},
+    "query": {"query"},
+    "admin": {"admin"},
+}
+OPEN = {"get /livez", "get /readyz"}
+EVALUATE = "/v1/advisor/evaluate"
+OF_WHOLE_SERVICE = {"get /metrics", "post /v1/pools/evict-expired", "put /v1/advisor"}
+
+
+@cache
+def made() -> dict[str, Any]:
+    return document(create_app(Settings.model_construct()))
+
+
+def operations() -> list[str]:
+    paths = made()["paths"]
+    return sorted(f"{method} {path}" for path, methods in paths.items() for method in methods)
+
+
+def scope_of(operation: str) -> str:
+    """What each operation should take, from its name alone."""
+    method, path = operation.split(" ")
+    if method == "get" or path == EVALUATE:
+        return "read"
+    if path.endswith("/query"):
+        return "query"
+    if "pool" in path or "recommendations" in path:
+        return "operate"
+    return "admin"
+
+
+CLOSED = [operation for operation in operations() if operation not in OPEN]
+OF_A_TENANT = [operation for operation in CLOSED if "{tenant}" in operation]
+EACH = pytest.mark.parametrize("operation", CLOSED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """An application with keys."""
+
+    api: Api
+    keys: Keyring
+    addresses: Iterator[int]
+
+    async def send(
+        self, operation: str, key: str | None = None, *, tenant: str = "absent", **more: Any
+    ) -> httpx.Response:
+        """Call an operation with a key, from an address that was never seen before."""
+        method, path = operation.split(" ")
+        url = path.format(tenant=tenant, server="local", id=uuid4(), pool_id=tenant)
+        headers = more.pop("headers", self.keys.headers(key) if key else {})
+        transport = httpx.ASGITransport(self.api.app, client=(f"client-{next(self.addresses)}", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, url, headers=headers, **more)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def locked(
+    postgres_server: Database, catalog_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Locked]:
+    """An application with two tenants that have a pool each, and one more in the shared pool."""
+    directory = tmp_path_factory.mktemp("keys")
+    keys = Keyring(directory / "keys.json")
+    keys.make("everything")
+    keys.make("bound", tenants=("mine", "mine-too", "not-yet"))
+    for scope in SCOPES:
+        keys.make(f"only-{scope}", scope)
+        others = [other for other in SCOPES if other not in ENOUGH[scope]]
+        keys.make(f"not-{scope}", *others)
+    keys.make("expired", expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    async with (
+        fresh_database(postgres_server, template="template1") as tenants,
+        fresh_database(postgres_server, template=catalog_template) as catalog,
+        serving(tenants, catalog, directory, keys_file=keys.path, rate_limit=0) as api,
+    ):
+        api.client.headers.update(keys.headers("everything"))
+        for name, strategy in (
+            ("mine", "per_tenant"),
+            ("mine-too", "shared"),
+            ("theirs", "per_tenant"),
+            ("theirs-too", "shared"),
+        ):
+            assert await api.value(await api.tenant(name, strategy), "select 1") == 1
+        for tenant in ("mine", "theirs"):
+            await api.service.catalog.recommendations.add(recommendation(tenant))
+        del api.client.headers["authorization"]
+        yield Locked(api=api, keys=keys, addresses=count())
+    await drop_roles(postgres_server)
+
+
+# --- who comes in ----------------------------------------------------------------------------
+
+
+@EACH
+async def test_an_operation_takes_no_stranger(locked: Locked, operation: str) -> None:
+    answer = await locked.send(operation, content=b"{", headers={"Content-Type": "text/html"})
+    problem(answer, 401, "unauthenticated")
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@EACH
+async def test_an_operation_takes_no_key_without_its_scope(locked: Locked, operation: str) -> None:
+    scope = scope_of(operation)
+    refused = problem(await locked.send(operation, f"not-{scope}"), 403, "missing-scope")
+    assert refused["detail"] == f"This needs a key with the scope {scope}."
+
+
+@EACH
+async def test_an_operation_takes_its_scope_and_those_that_include_it(
+    locked: Locked, operation: str
+) -> None:
+    for scope in ENOUGH[scope_of(operation)]:
+        answer = await locked.send(operation, f"only-{scope}", params={"dry_run": "true"})
+        assert answer.status_code not in (401, 403), answer.text
+
+
+@EACH
+async def test_the_document_tells_the_scope(operation: str) -> None:
+    method, path = operation.split(" ")
+    told = made()["paths"][path][method]
+    assert told["security"] == [{"key": [scope_of(operation)]}]
+    assert f"Scope: `{scope_of(operation)}`." in told["description"]
+    assert {"401", "403", "429"} <= told["responses"].keys()
+    assert made()["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+
+
+async def test_no_route_stands_beside_the_document_unless_it_is_open() -> None:
+    app = create_app(Settings.model_construct())
+    routes = [*app.routes, *(route for router in _ROUTERS for route in router.routes)]
+    paths = {route.path for route in routes if isinstance(route, Route)}
+    listed = {operation.partition(" ")[2] for operation in CLOSED}
+    assert listed < paths
+    assert paths - listed == OPEN_PATHS | {f"{folder}{{asset}}" for folder in OPEN_PREFIXES}
+
+
+@pytest.mark.parametrize("path", sorted(OPEN_PATHS | {"/docs/docs.js", "/page/page.js"}))
+async def test_what_is_open_needs_no_key_and_minds_no_wrong_one(locked: Locked, path: str) -> None:
+    for headers in ({}, bearer("wrong")):
+        answer = await locked.send(f"get {path}", headers=headers)
+        assert answer.status_code in (200, 307)
+
+
+async def test_whoever_shows_no_valid_key_is_told_the_same(locked: Locked) -> None:
+    token = locked.keys.tokens["everything"]
+    wrong = token[:-1] + ("0" if token[-1] != "0" else "1")
+    shown = [
+        bearer(wrong),
+        bearer(new_token()),
+        bearer(locked.keys.tokens["expired"]),
+        bearer(token.upper()),
+        bearer(token + " x"),
+        bearer(""),
+        {"Authorization": b"Bearer " + b"\xff" * 20},
+        {"Authorization": f"Basic {token}"},
+        {"Authorization": token},
+        [*bearer(token).items(), *bearer(token).items()],
+    ]
+    told = []
+    for headers in shown:
+        answer = await locked.send("get /v1/tenants", headers=headers)
+        body = problem(answer, 401, "unauthenticated")
+        assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        told.append({**body, "request_id": ""})
+    assert told == told[:1] * len(shown)
+
+
+@pytest.mark.parametrize("name", ["access_token", "key", "api_key", "authorization", "token"])
+async def test_a_key_in_the_query_or_a_cookie_is_no_key(locked: Locked, name: str) -> None:
+    token = locked.keys.tokens["everything"]
+    problem(await locked.send("get /v1/tenants", params={name: token}), 401, "unauthenticated")
+    cookie = {"Cookie": f"{name}={token}"}
+    problem(await locked.send("get /v1/tenants", headers=cookie), 401, "unauthenticated")
+
+
+async def test_the_scheme_may_be_written_in_any_case(locked: Locked) -> None:
+    headers = {"Authorization": f"bEaReR  {locked.keys.tokens['everything']}"}
+    ok(await locked.send("get /v1/tenants", headers=headers))
+
+
+async def test_a_revoked_key_is_refused_within_a_second(locked: Locked) -> None:
+    locked.keys.make("leaver")
+
+    async def is_let_in() -> bool:
+        return (await locked.send("get /v1/tenants", "leaver")).status_code == 200
+
+    async def is_refused() -> bool:
+        return not await is_let_in()
+
+    await eventually(is_let_in)
+    locked.keys.revoke("leaver")
+    await eventually(is_refused)
+
+
+async def test_refusals_are_counted_and_logged_without_the_key(
+    locked: Locked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, stranger = locked.keys.tokens["not-admin"], new_token()
+    door = locked.api.app.state.door
+    monkeypatch.setattr(door, "_limits", RateLimits(0))  # the log may have been full
+    before = door.failures.copy()
+    with capture_logs() as logged:
+        await locked.send("get /v1/tenants", headers=bearer(stranger))
+        await locked.send("put /v1/tenants/{tenant}", "not-admin", json={})
+    assert door.failures - before == {AuthFailure.UNKNOWN: 1, AuthFailure.MISSING_SCOPE: 1}
+    assert [told["reason"] for told in logged] == ["unknown", "missing_scope"]
+    text = str(logged) + (await locked.send("get /metrics", "only-read")).text
+    assert 'poolkeeper_auth_failures_total{reason="unknown"}' in text
+    assert token not in text
+    assert stranger not in text
+
+
+async def test_what_is_done_is_done_in_the_keys_name(locked: Locked) -> None:
+    ok(await locked.send("put /v1/tenants/{tenant}", "only-admin", tenant="named", json={}), 201)
+    [told] = ok(await locked.send("get /v1/events?tenant=named", "only-read"))["items"]
+    assert (told["actor"], told["action"]) == ("only-admin", "tenant.created")
+    ok(await locked.send("delete /v1/tenants/{tenant}", "only-admin", tenant="named"))
+
+
+async def test_readiness_tells_details_to_those_alone_who_may_read_everything(
+    locked: Locked,
+) -> None:
+    for key, is_told in ((None, False), ("bound", False), ("not-read", False), ("only-read", True)):
+        checks = ok(await locked.send("get /readyz", key))["checks"]
+        assert [check["name"] for check in checks if check["detail"]] == (
+            [check["name"] for check in checks] if is_told else []
+        )
+
+
+# --- keys that are bound to tenants ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("operation", OF_A_TENANT)
+async def test_to_a_bound_key_other_tenants_are_none(locked: Locked, operation: str) -> None:
+    told = []
+    for tenant in ("theirs", "theirs-too", "absent"):
+        answer = await locked.send(operation, "bound", tenant=tenant)
+        body = problem(answer, 404, "tenant-not-found")
+        told.append(str({**body, "request_id": ""}).replace(tenant, "?"))
+    assert told == told[:1] * 3
+
+
+async def test_a_tenant_that_is_none_looks_the_same_to_a_key_that_sees_all(locked: Locked) -> None:
+    told = [
+        {**problem(answer, 404, "tenant-not-found"), "request_id": ""}
+        for answer in (
+            await locked.send("get /v1/tenants/{tenant}", "everything"),
+            await locked.send("get /v1/tenants/{tenant}", "bound"),
+        )
+    ]
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/tenants",
+        "/v1/tenants?limit=1",
+        "/v1/pools",
+        "/v1/pools?sort=-size&limit=1",
+        "/v1/servers",
+        "/v1/servers/local",
+        "/v1/stats",
+        "/v1/stats?limit=1",
+        "/v1/events",
+        "/v1/events?limit=1",
+        "/v1/recommendations",
+        "/v1/recommendations?limit=1",
+    ],
+)
+async def test_a_list_holds_what_a_bound_key_may_see(locked: Locked, path: str) -> None:
+    seen = ""
+    cursor: str | None = ""
+    while cursor is not None:
+        more = f"{'&' if '?' in path else '?'}cursor={cursor}" if cursor else ""
+        page = ok(await locked.send(f"get {path}{more}", "bound"))
+        cursor = page.get("next_cursor")
+        seen += str(page)
+    assert "theirs" not in seen
+    assert "mine" in seen
+    assert "theirs" in str(ok(await locked.send(f"get {path.partition('?')[0]}", "everything")))
+
+
+async def test_a_bound_keys_sums_are_of_its_own_tenants(locked: Locked) -> None:
+    everything = ok(await locked.send("get /v1/stats", "everything"))
+    bound = ok(await locked.send("get /v1/stats", "bound"))
+    assert (everything["tenants"], bound["tenants"]) == (4, 2)
+    assert (everything["pools"]["open"], bound["pools"]["open"]) == (3, 2)
+    acquired = [each["connections_acquired"] for each in bound["items"]]
+    assert bound["totals"]["connections_acquired"] == sum(acquired) == 2
+    assert everything["totals"]["connections_acquired"] == 4
+    assert everything["evictions"]
+    assert not bound["evictions"]
+
+
+async def test_a_shared_pool_tells_a_bound_key_nothing_of_others(locked: Locked) -> None:
+    url = "get /v1/tenants/{tenant}/pool"
+    assert ok(await locked.send(url, "everything", tenant="mine-too"))["tenants"] == 2
+    assert ok(await locked.send(url, "bound", tenant="mine-too"))["tenants"] == 1
+    url, dry = "put /v1/tenants/{tenant}/pool", {"dry_run": "true"}
+    told = ok(await locked.send(url, "bound", tenant="mine-too", params=dry))
+    assert not told["warnings"]
+    whole = {**dry, "scope": "pool"}
+    told = ok(await locked.send(url, "everything", tenant="mine-too", params=whole))
+    assert told["warnings"] == ["The pool is shared: this touches 2 tenants."]
+
+
+async def test_a_finding_tells_a_bound_key_no_other_names(locked: Locked) -> None:
+    account = locked.api.service.manager.tenant_states[TenantId("mine")]
+    wrong = Finding(
+        check=AuditCheck.MEMBERSHIPS, severity=Severity.CRITICAL, detail="of tenant_theirs"
+    )
+    before, account.isolation = (
+        account.isolation,
+        IsolationReport(
+            checked_at=datetime.now(UTC), checked_at_monotonic=monotonic(), findings=(wrong,)
+        ),
+    )
+    try:
+        for key, detail in (("everything", "of tenant_theirs"), ("bound", None)):
+            shown = ok(await locked.send("get /v1/tenants/{tenant}", key, tenant="mine"))
+            [failed] = [check for check in shown["isolation"]["checks"] if not check["ok"]]
+            assert (failed["name"], failed["detail"]) == ("memberships", detail)
+    finally:
+        account.isolation = before
+
+
+@pytest.mark.parametrize(
+    "operation", [each for each in OF_A_TENANT if "/pool" in each and not each.startswith("get")]
+)
+async def test_a_bound_key_changes_no_pool_that_serves_others(
+    locked: Locked, operation: str
+) -> None:
+    params = {"scope": "pool", "dry_run": "true"}
+    refused = await locked.send(operation, "bound", tenant="mine-too", params=params)
+    problem(refused, 403, "bound-to-tenants")
+
+
+async def test_a_bound_key_neither_applies_nor_dismisses_advice_for_others(locked: Locked) -> None:
+    listed = ok(await locked.send("get /v1/recommendations", "everything"))["items"]
+    ids = {each["tenant"]: each["id"] for each in listed}
+    for verb in ("apply", "dismiss"):
+        url = f"post /v1/recommendations/{ids['theirs']}/{verb}"
+        problem(await locked.send(url, "bound"), 404, "recommendation-not-found")
+    url = f"post /v1/recommendations/{ids['mine']}/dismiss?dry_run=true"
+    ok(await locked.send(url, "bound"))
+
+
+@pytest.mark.parametrize("operation", sorted(OF_WHOLE_SERVICE))
+async def test_what_concerns_all_tenants_is_not_for_a_bound_key(
+    locked: Locked, operation: str
+) -> None:
+    problem(await locked.send(operation, "bound", json={}), 403, "bound-to-tenants")
+
+
+async def test_a_bound_key_declares_its_own_tenants(locked: Locked) -> None:
+    url = "put /v1/tenants/{tenant}"
+    ok(await locked.send(url, "bound", tenant="not-yet", json={}), 201)
+    ok(await locked.send("delete /v1/tenants/{tenant}", "bound", tenant="not-yet"))
+
+
+# --- without keys ----------------------------------------------------------------------------
+
+
+async def test_without_keys_this_machine_may_do_everything_until_the_first_is_made(
+    tmp_path: Path,
+) -> None:
+    app = create_app(Settings.model_construct(data_dir=tmp_path))
+    app.state.service = None
+    app.state.door = Authenticator(
+        KeyFile(tmp_path / "keys.json", required=False, clock=lambda: next(moments)), RateLimits(0)
+    )
+    moments = count(step=2)
+    url = "http://localhost"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=url) as client:
+        for headers in ({}, bearer("whatever")):
+            answer = await client.post(EVALUATE, json={}, headers=headers)
+            problem(answer, 422, "validation-failed")
+        keys = Keyring(tmp_path / "keys.json")
+        answer = await client.post(EVALUATE, json={})
+        problem(answer, 401, "unauthenticated")
+        keys.make("first")
+        answer = await client.post(EVALUATE, json={}, headers=keys.headers("first"))
+        problem(answer, 422, "validation-failed")

@@ -1,0 +1,301 @@
+"""The file of keys: made by the command, read by the service, and never half believed."""
+
+import errno
+import json
+import os
+import re
+import stat
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+
+import pytest
+from pydantic import ValidationError
+from structlog.testing import capture_logs
+from typer.testing import CliRunner, Result
+
+from app import control
+from app.api.auth.api_key import ApiKey, KeyScope, api_key_for, key_id_of, new_token, token_digest
+from app.api.auth.key_file import InvalidKeyFile, KeyFile, read_keys
+from app.cli import keys
+from app.cli.main import cli
+from app.domain.audit import Actor
+from tests.fixtures.keys import Keyring
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "keys.json"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["keys", *map(str, arguments)])
+
+
+def new(path: Path, name: str = "ci", *more: str) -> Result:
+    return run("new", name, "--scope", "read", "--file", path, *more)
+
+
+def kept_in(path: Path) -> tuple[ApiKey, ...]:
+    return read_keys(path).keys
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_a_new_key_is_printed_once_and_only_its_hash_is_kept(path: Path) -> None:
+    made = new(path, "ci", "--scope", "query", "--tenant", "acme", "--rate", "7")
+    assert made.exit_code == 0
+    token = made.stdout.strip()
+    assert re.fullmatch(r"poolkeeper_[0-9a-f]{8}_[0-9a-f]{64}", token)
+    [kept] = json.loads(path.read_text())["keys"]
+    assert kept.pop("created_at")
+    assert kept == {
+        "name": "ci",
+        "id": key_id_of(token),
+        "sha256": token_digest(token).hex(),
+        "scopes": ["read", "query"],
+        "tenants": ["acme"],
+        "requests_per_second": 7,
+    }
+    secret = token.rpartition("_")[2]
+    assert secret not in path.read_text() + made.stderr + run("list", "--file", path).output
+
+
+def test_no_two_keys_are_alike() -> None:
+    assert len({new_token() for _ in range(100)}) == 100
+
+
+def test_its_file_is_its_owners_alone(path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        new(path)
+        path.chmod(0o644)
+        new(path, "second")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_keys_are_listed_and_revoked_by_their_names(path: Path) -> None:
+    new(path, "first", "--expires", "90d")
+    new(path, "second", "--tenant", "acme")
+    listed = run("list", "--file", path).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == ["name", "first", "second"]
+    assert run("revoke", "first", "--file", path).exit_code == 0
+    assert "first" not in run("list", "--file", path).stdout
+    assert "second" in run("list", "--file", path).stdout
+
+
+def test_a_lifetime_is_kept_as_a_moment(path: Path) -> None:
+    new(path, "ci", "--expires", "2w")
+    [key] = kept_in(path)
+    assert key.expires_at is not None
+    assert (key.expires_at - key.created_at).days == 14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("api",), "name: This name is taken by the service itself."),
+        (("Big",), "name: String should match"),
+        (("ci", "--tenant", "Big"), "tenants"),
+        (("ci", "--rate", "0"), "requests_per_second: Input should be greater"),
+        (("ci", "--expires", "soon"), "soon is no lifetime"),
+        (("taken",), "There is a key taken in"),
+    ],
+)
+def test_what_makes_no_key_is_refused_in_a_sentence(
+    path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    new(path, "taken")
+    before = path.read_text()
+    refused = new(path, *arguments)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("poolkeeper: ")
+    assert told in refused.stderr
+    assert not refused.stdout
+    assert path.read_text() == before
+
+
+def test_a_key_that_is_none_cannot_be_revoked(path: Path) -> None:
+    new(path)
+    refused = run("revoke", "other", "--file", path)
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"poolkeeper: There is no key other in {path}.\n",
+    )
+
+
+def test_the_command_writes_to_no_file_that_it_cannot_read(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("{")
+    refused = new(path)
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"poolkeeper: Cannot use {path}: Invalid JSON")
+    assert path.read_text() == "{"
+
+
+def test_without_a_file_it_is_that_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POOLKEEPER_HOST", "0.0.0.0")  # noqa: S104
+    monkeypatch.setenv("POOLKEEPER_DATA_DIR", "here")
+    assert run("new", "ci", "--scope", "read").exit_code == 0
+    assert len(kept_in(Path("here/keys.json"))) == 1
+
+
+def test_settings_that_cannot_be_read_are_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unreadable(**_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(keys, "load_settings", unreadable)
+    told = run("list")
+    assert (told.exit_code, told.stderr) == (
+        1,
+        "poolkeeper: Cannot use the settings: Input/output error.\n",
+    )
+
+
+def test_no_key_has_the_name_of_an_actor_of_the_service() -> None:
+    actors = {
+        value.name
+        for found in walk_packages(control.__path__, "app.control.")
+        for value in vars(import_module(found.name)).values()
+        if isinstance(value, Actor)
+    }
+    assert {"advisor", "poller", "self-check"} <= actors
+    for name in actors:
+        with pytest.raises(ValidationError):
+            api_key_for(
+                new_token(), name=name, scopes=(KeyScope.READ,), created_at=datetime.now(UTC)
+            )
+
+
+# --- the file, as the service reads it -------------------------------------------------------
+
+
+class Watched:
+    """A file of keys and the service's view of it, on a clock of the test's own."""
+
+    def __init__(self, path: Path, *, required: bool = False) -> None:
+        self.now = 0.0
+        self.file = KeyFile(path, required=required, clock=lambda: self.now)
+
+    def knows(self, keys: Keyring, name: str) -> bool:
+        """Whether a key is in force, two seconds later."""
+        self.now += 2
+        assert self.file.is_enforced
+        return self.file.find(key_id_of(keys.tokens[name]) or "") is not None
+
+
+def test_a_change_is_seen_after_a_second_and_not_looked_for_sooner(tmp_path: Path) -> None:
+    keys = Keyring(tmp_path / "keys.json")
+    watched = Watched(keys.path)
+    watched.file.load()
+    keys.make("late")
+    late = key_id_of(keys.tokens["late"]) or ""
+    watched.now = 0.9
+    assert watched.file.is_enforced
+    assert watched.file.find(late) is None
+    watched.now = 1.1
+    assert watched.file.is_enforced
+    assert watched.file.find(late) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"keys": [{}]}',
+        '{"keys": 1}',
+        '{"more": 1}',
+        "\0",
+        '{"keys": [], "keys": 7}',
+    ],
+)
+def test_a_broken_file_leaves_the_keys_before_it_in_force(tmp_path: Path, text: str) -> None:
+    keys = Keyring(tmp_path / "keys.json")
+    keys.make("one")
+    watched = Watched(keys.path)
+    assert watched.knows(keys, "one")
+    with capture_logs() as logged:
+        keys.path.write_text(text)
+        assert watched.knows(keys, "one")
+        assert watched.knows(keys, "one")
+    assert [told["log_level"] for told in logged] == ["error"]
+    assert watched.file.problem
+    keys.make("two")
+    assert watched.knows(keys, "two")
+    assert watched.file.problem is None
+
+
+def test_a_file_that_goes_away_opens_no_door(tmp_path: Path) -> None:
+    keys = Keyring(tmp_path / "keys.json")
+    keys.make("one")
+    watched = Watched(keys.path)
+    assert watched.knows(keys, "one")
+    keys.path.unlink()
+    assert watched.knows(keys, "one")
+    assert watched.file.problem == f"There is no file {keys.path}."
+
+
+def test_an_empty_list_of_keys_lets_nobody_in(tmp_path: Path) -> None:
+    watched = Watched(Keyring(tmp_path / "keys.json").path)
+    watched.file.load()
+    assert watched.file.is_enforced
+    assert len(watched.file) == 0
+
+
+def test_a_first_file_that_is_broken_opens_no_door(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    watched = Watched(path)
+    assert not watched.file.is_enforced
+    path.write_text("{")
+    watched.now += 2
+    assert watched.file.is_enforced
+
+
+def test_a_required_file_that_is_missing_opens_no_door(tmp_path: Path) -> None:
+    watched = Watched(tmp_path / "keys.json", required=True)
+    with pytest.raises(InvalidKeyFile, match="There is no file"):
+        watched.file.load()
+    assert watched.file.is_enforced
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_is_not_believed(tmp_path: Path, mode: int) -> None:
+    keys = Keyring(tmp_path / "keys.json")
+    keys.path.chmod(mode)
+    with pytest.raises(InvalidKeyFile, match="others than its owner may write"):
+        KeyFile(keys.path, required=False).load()
+    keys.path.chmod(0o644)
+    KeyFile(keys.path, required=False).load()
+
+
+def test_a_pipe_or_a_folder_makes_nobody_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(InvalidKeyFile):
+            KeyFile(path, required=False).load()
+
+
+def test_two_keys_of_one_name_are_refused_and_nothing_of_the_file_is_told(tmp_path: Path) -> None:
+    keys = Keyring(tmp_path / "keys.json")
+    keys.make("twin")
+    written = json.loads(keys.path.read_text())["keys"][0]
+    keys.path.write_text(json.dumps({"keys": [written, written]}))
+    with pytest.raises(InvalidKeyFile) as caught:
+        KeyFile(keys.path, required=False).load()
+    assert str(caught.value) == f"Cannot use {keys.path}: Two keys have the same name."
+    keys.path.write_text(json.dumps({"keys": [{**written, "sha256": keys.tokens["twin"]}]}))
+    with pytest.raises(InvalidKeyFile) as caught:
+        KeyFile(keys.path, required=False).load()
+    assert keys.tokens["twin"] not in str(caught.value)

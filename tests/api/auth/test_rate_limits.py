@@ -1,0 +1,129 @@
+"""How often one may ask: a key its requests, a stranger's address its failures."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from app.api.auth.authenticator import Authenticator
+from app.api.auth.key_file import KeyFile
+from app.api.auth.rate_limits import RateLimits
+from app.main import create_app
+from app.settings import Settings
+from tests.fixtures.app import problem
+from tests.fixtures.keys import Keyring, bearer
+
+# Refused for its body, so that no service is needed; let in, that is.
+ASK = "/v1/advisor/evaluate"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keyring:
+    return Keyring(tmp_path / "keys.json")
+
+
+@pytest.fixture
+def app(keys: Keyring) -> FastAPI:
+    """An application without a service, whose keys may ask four times a second."""
+    app = create_app(Settings.model_construct())
+    app.state.service = None
+    app.state.door = Authenticator(KeyFile(keys.path, required=True), RateLimits(4))
+    return app
+
+
+def client(app: FastAPI, address: str = "192.0.2.1") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, client=(address, 1))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("throttled.utils.now_mono_f", lambda: 1000.0)
+
+
+async def test_a_key_that_asks_too_often_is_told_when_to_come_again(
+    app: FastAPI, keys: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys.make("eager")
+    keys.make("other")
+    async with client(app) as see:
+        for _ in range(4):
+            assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 422
+        refused = await see.post(ASK, headers=keys.headers("eager"))
+        assert problem(refused, 429, "too-many-requests")["retryable"]
+        assert refused.headers["retry-after"] == "1"
+        assert (await see.post(ASK, headers=keys.headers("other"))).status_code == 422
+        monkeypatch.setattr("throttled.utils.now_mono_f", lambda: 1000.25)
+        assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 422
+        assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 429
+    assert app.state.door.limited == {"key": 2}
+
+
+async def test_a_key_may_have_a_limit_of_its_own(app: FastAPI, keys: Keyring) -> None:
+    keys.make("slow", requests_per_second=1)
+    async with client(app) as see:
+        answers = [await see.post(ASK, headers=keys.headers("slow")) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [422, 429]
+
+
+async def test_what_is_open_is_open_to_the_most_eager(app: FastAPI, keys: Keyring) -> None:
+    keys.make("slow", requests_per_second=1)
+    async with client(app) as see:
+        for _ in range(5):
+            assert (await see.get("/livez", headers=keys.headers("slow"))).status_code == 200
+
+
+async def test_strangers_fail_so_often_and_no_oftener_and_keep_nobody_with_a_key_out(
+    app: FastAPI, keys: Keyring
+) -> None:
+    keys.make("friend")
+    async with client(app) as see:
+        answers = [await see.get(ASK, headers=bearer(f"{n}")) for n in range(40)]
+        assert [answer.status_code for answer in answers] == [401] * 30 + [429] * 10
+        problem(answers[-1], 429, "too-many-requests")
+        assert answers[-1].headers["retry-after"] == "2"
+        assert (await see.post(ASK, headers=keys.headers("friend"))).status_code == 422
+    async with client(app, "192.0.2.2") as elsewhere:
+        assert (await elsewhere.get(ASK)).status_code == 401
+    assert app.state.door.limited == {"address": 10}
+    assert app.state.door.failures == {"malformed": 40, "no_key": 1}
+
+
+def test_zero_means_no_limit() -> None:
+    limits = RateLimits(0)
+    assert not any(limits.check_key("a", None) for _ in range(1000))
+    assert [limits.check_key("a", 1) > 0 for _ in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("", "192.0.2.1", False),
+    ],
+)
+def test_an_address_stands_for_its_network(one: str, other: str, are_one: bool) -> None:  # noqa: FBT001
+    limits = RateLimits(0)
+    while not limits.check_address(one):
+        pass
+    assert bool(limits.check_address(other)) is are_one
+
+
+def test_strangers_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.auth.rate_limits._MOST_ADDRESSES", 100)
+    limits = RateLimits(0)
+    for number in range(1000):
+        limits.check_address(f"client-{number}")
+    memory: Any = limits._failures._store._backend
+    assert len(memory.get_client()) == len(memory.expire_info) == 100
+
+
+def test_a_flood_fills_no_log() -> None:
+    limits = RateLimits(0)
+    assert sum(limits.should_log() for _ in range(1000)) == 30

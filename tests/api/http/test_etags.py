@@ -1,0 +1,138 @@
+"""If-Match and If-None-Match: nobody undoes what another changed meanwhile, nobody reads twice."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.app import Api, ok, problem, serving
+from tests.fixtures.postgres import Database
+
+ACME = "/v1/tenants/acme"
+
+
+@pytest.fixture
+async def strict_api(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Api]:
+    """The application of an operator who lets nobody change anything blindly."""
+    async with serving(database, catalog_database, tmp_path, require_if_match=True) as api:
+        yield api
+
+
+IN_FORCE: list[list[tuple[str, str]]] = [
+    [("If-Match", '"{}"')],
+    [("If-Match", '"77", "{}"')],
+    [("If-Match", '"77" ,\t"{}","x"')],
+    [("If-Match", ', "{}",,')],
+    [("If-Match", '"{}-provisioned"')],
+    [("If-Match", " * ")],
+    [("If-Match", '"77"'), ("If-Match", '"{}"')],
+]
+OVER = ['"2"', '"0"', 'W/"1"', '"x", "y"', '"' + "9" * 90 + '"', '""', '"01x"']
+
+
+async def test_one_of_many_versions_may_be_the_one_in_force(api: Api) -> None:
+    await api.client.put(ACME, json={})
+    for generation, lines in enumerate(IN_FORCE, start=1):
+        headers = [(name, value.replace("{}", str(generation))) for name, value in lines]
+        answer = await api.client.put(ACME, json={"weight": 1 + generation}, headers=headers)
+        assert ok(answer)["generation"] == generation + 1
+
+
+async def test_none_of_many_versions_may_be_the_one_in_force(api: Api) -> None:
+    await api.client.put(ACME, json={})
+    for tags in OVER:
+        stale = {"If-Match": tags}
+        refused = await api.client.put(ACME, json={"weight": 2}, headers=stale)
+        problem(refused, 412, "stale-version")
+        problem(await api.client.delete(ACME, headers=stale), 412, "stale-version")
+    assert ok(await api.client.get(ACME))["generation"] == 1
+
+
+async def test_if_none_match_may_name_versions_that_must_be_over(api: Api) -> None:
+    await api.client.put(ACME, json={})
+    for tags, status in (('"1"', 412), ('W/"1", "2"', 412), ('"2"', 200)):
+        answer = await api.client.put(ACME, json={}, headers={"If-None-Match": tags})
+        assert answer.status_code == status
+
+
+async def test_a_tenant_and_its_pool_are_deleted_in_the_version_one_saw(api: Api) -> None:
+    url = await api.tenant("acme")
+    pool = f"{url}/pool"
+    ok(await api.client.put(pool, json={}), 201)
+    ok(await api.client.put(pool, json={"max_size": 2}))
+    stale = await api.client.delete(pool, headers={"If-Match": '"1"'})
+    problem(stale, 412, "stale-version")
+    assert ok(await api.client.get(pool))["open"]
+    ok(await api.client.delete(pool, headers={"If-Match": '"2"'}))
+    tag = (await api.client.get(url)).headers["etag"]
+    mark = api.service.manager.tenant_state("acme").tenant.uid.hex[:8]
+    assert tag == f'"1-{mark}-provisioned"'
+    ok(await api.client.delete(url, headers={"If-Match": tag}))
+
+
+async def test_a_later_tenant_of_the_same_name_is_another_version(api: Api) -> None:
+    old = {"If-Match": (await api.client.put(ACME, json={})).headers["etag"]}
+    ok(await api.client.delete(ACME, headers=old))
+    made = await api.client.put(ACME, json={})
+    assert ok(made, 201)["generation"] == 1
+    problem(await api.client.put(ACME, json={"weight": 2}, headers=old), 412, "stale-version")
+    problem(await api.client.delete(ACME, headers=old), 412, "stale-version")
+    ok(await api.client.delete(ACME, headers={"If-Match": made.headers["etag"]}))
+
+
+async def test_where_it_is_required_nothing_is_changed_blindly(strict_api: Api) -> None:
+    api = strict_api
+    ok(await api.client.put(ACME, json={}), 201)
+    ok(await api.client.post(f"{ACME}/provision"))
+    ok(await api.client.put(f"{ACME}/pool?scope=pool", json={}), 201)
+    for method, url in (
+        ("PUT", ACME),
+        ("DELETE", ACME),
+        ("PUT", f"{ACME}/pool?scope=pool"),
+        ("DELETE", f"{ACME}/pool?scope=pool"),
+        ("PUT", "/v1/advisor"),
+    ):
+        body: dict[str, str] | None = {} if method == "PUT" else None
+        refused = await api.client.request(method, url, json=body)
+        problem(refused, 428, "precondition-required")
+        dry = f"{url}{'&' if '?' in url else '?'}dry_run=true"
+        problem(await api.client.request(method, dry, json=body), 428, "precondition-required")
+        any_version = {"If-Match": "*"}
+        ok(await api.client.request(method, dry, json=body, headers=any_version))
+    ok(await api.client.put(ACME, json={"weight": 3}, headers={"If-Match": '"1"'}))
+
+
+async def test_what_did_not_change_is_not_sent_again(api: Api) -> None:
+    url = await api.tenant("acme")
+    ok(await api.client.put(f"{url}/pool", json={}), 201)
+    for path in (url, f"{url}/pool", "/v1/advisor", "/v1/tenants"):
+        tag = (await api.client.get(path)).headers["etag"]
+        for asked in (tag, f'"x", W/{tag}', "*"):
+            same = await api.client.get(path, headers={"If-None-Match": asked})
+            assert (same.status_code, same.content) == (304, b"")
+            assert same.headers["etag"] == tag
+            assert same.headers["cache-control"] == "no-store"
+        assert (await api.client.get(path, headers={"If-None-Match": '"x"'})).status_code == 200
+        malformed = await api.client.get(path, headers={"If-None-Match": "x"})
+        problem(malformed, 400, "bad-request")
+
+
+async def test_who_waits_for_a_tenant_to_be_provisioned_hears_of_it(api: Api) -> None:
+    declared = await api.client.put(ACME, json={"strategy": "per_tenant"})
+    seen = {"If-None-Match": declared.headers["etag"]}
+    assert (await api.client.get(ACME, headers=seen)).status_code == 304
+    ok(await api.client.post(f"{ACME}/provision"))
+    assert ok(await api.client.get(ACME, headers=seen))["state"] == "provisioned"
+
+
+async def test_a_list_that_changed_is_sent_again(api: Api) -> None:
+    seen = {"If-None-Match": (await api.client.get("/v1/tenants")).headers["etag"]}
+    assert (await api.client.get("/v1/tenants", headers=seen)).status_code == 304
+    ok(await api.client.put(ACME, json={}), 201)
+    assert len(ok(await api.client.get("/v1/tenants", headers=seen))["items"]) == 1
+
+
+async def test_what_is_not_there_is_not_unchanged(api: Api) -> None:
+    problem(await api.client.get(ACME, headers={"If-None-Match": "*"}), 404, "tenant-not-found")

@@ -1,0 +1,64 @@
+"""Requests whose end or whose size two readers could see differently."""
+
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+
+from app.api.http.framing import MAX_HEADER_BYTES, MAX_HEADERS, MAX_PATH_BYTES
+from app.main import create_app
+from app.settings import Settings
+from tests.fixtures.listening import connected, listening
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+LENGTH = b"Content-Length: 5\r\n"
+NOTHING = b"0\r\n\r\n"
+# What a reader that goes by the length takes for the next request.
+SMUGGLED = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    """The application, whose service is not needed for this."""
+    return create_app(Settings.model_construct(data_dir=tmp_path))
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("path", [b"/livez", b"/v1/tenants/acme/pool/check", b"/nowhere"])
+@pytest.mark.parametrize("lengths", [LENGTH + CHUNKED, CHUNKED + LENGTH, LENGTH + LENGTH + CHUNKED])
+async def test_two_lengths_are_refused_and_end_the_connection(
+    app: FastAPI, lengths: bytes, path: bytes, version: bytes
+) -> None:
+    async with listening(app) as address, connected(address) as client:
+        head = b"POST %s HTTP/%s\r\nHost: localhost\r\n%s\r\n" % (path, version, lengths)
+        client.writer.write(head + NOTHING + SMUGGLED)
+        status, told = await client.answer()
+        assert (status, told["code"]) == (400, "ambiguous-length")
+        assert await client.reader.read() == b""
+
+
+async def test_chunks_before_their_invention_are_refused(app: FastAPI) -> None:
+    async with listening(app) as address, connected(address) as client:
+        client.writer.write(b"POST /livez HTTP/1.0\r\n" + CHUNKED + b"\r\n" + NOTHING)
+        status, told = await client.answer()
+        assert (status, told["code"]) == (400, "ambiguous-length")
+        assert await client.reader.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/livez", {f"X-{n}": "1" for n in range(MAX_HEADERS - 3)}, 200),
+        ("/livez", {f"X-{n}": "1" for n in range(MAX_HEADERS + 1)}, 431),
+        ("/livez", {"X": "x" * (MAX_HEADER_BYTES - 100)}, 200),
+        ("/livez", {"X": "x" * MAX_HEADER_BYTES}, 431),
+        ("/livez", {f"X-{n}": "x" * 1000 for n in range(20)}, 431),
+        ("/" + "x" * (MAX_PATH_BYTES + 1), {}, 414),
+    ],
+)
+async def test_headers_and_paths_without_end_are_refused(
+    app: FastAPI, path: str, headers: dict[str, str], status: int
+) -> None:
+    async with listening(app) as address, connected(address) as client:
+        client.ask("GET", path, **headers)
+        assert (await client.answer())[0] == status

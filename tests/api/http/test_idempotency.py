@@ -1,0 +1,240 @@
+"""Idempotency-Key: an action sent twice is done once, and answered alike both times."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from unittest.mock import AsyncMock
+from uuid import uuid4
+
+import pytest
+from httpx import Response
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from app.api.auth.principal import Principal
+from app.api.http import idempotency
+from tests.fixtures.app import Api, ok, problem
+
+AS_JSON = {"Content-Type": "application/json"}
+REPLAYED = "idempotency-replayed"
+
+
+ALICE: idempotency.Owner = ("alice", None)
+BOB: idempotency.Owner = ("bob", None)
+
+
+def keyed(key: str = "k") -> dict[str, str]:
+    return {"Idempotency-Key": key}
+
+
+@pytest.fixture
+async def url(api: Api) -> str:
+    """A tenant with an open pool."""
+    url = await api.tenant("acme")
+    ok(await api.client.put(f"{url}/pool", json={}), 201)
+    return url
+
+
+async def actions(api: Api) -> Counter[str]:
+    """The audit trail, by action."""
+    events = ok(await api.client.get("/v1/events?limit=500"))["items"]
+    return Counter(event["action"] for event in events)
+
+
+def same(first: Response, second: Response) -> None:
+    assert second.headers[REPLAYED] == "true"
+    assert REPLAYED not in first.headers
+    assert (second.status_code, second.content) == (first.status_code, first.content)
+    for header in ("content-type", "etag"):
+        assert second.headers.get(header) == first.headers.get(header)
+
+
+ACTIONS = [
+    ("POST", "/provision", "tenant.provisioned"),
+    ("POST", "/pool/recycle", "pool.recycled"),
+    ("POST", "/pool/check", "pool.checked"),
+    ("POST", "/rotate-credentials", "tenant.credentials_rotated"),
+    ("POST", "/pool/pause", "pool.paused"),
+    ("POST", "/pool/resume", "pool.resumed"),
+    ("DELETE", "/pool", "pool.evicted"),
+    ("DELETE", "", "tenant.deleted"),
+]
+
+
+async def test_an_action_sent_twice_is_done_once(api: Api, url: str) -> None:
+    for method, path, _ in ACTIONS:
+        key = keyed(f"{method}{path}")
+        first = await api.client.request(method, url + path, headers=key)
+        assert first.is_success, first.text
+        same(first, await api.client.request(method, url + path, headers=key))
+    done = await actions(api)
+    assert [done[action] for _, _, action in ACTIONS] == [1] * len(ACTIONS)
+
+
+async def test_a_row_is_inserted_once(api: Api, url: str) -> None:
+    ok(await api.query(url, "create table note (text text)", read_only=False))
+    body = {"sql": "insert into note values ('x')", "read_only": False}
+    for _ in range(3):
+        ok(await api.client.post(f"{url}/query", json=body, headers=keyed()))
+    assert await api.value(url, "select count(*) from note") == 1
+
+
+async def test_fifty_at_once_are_one(api: Api, url: str) -> None:
+    async def check() -> Response:
+        return await api.client.post(f"{url}/pool/check", headers=keyed())
+
+    answers = await asyncio.gather(*(check() for _ in range(50)))
+    for answer in answers:
+        if answer.status_code != 200:
+            problem(answer, 409, "idempotency-key-in-flight")
+    assert (await actions(api))["pool.checked"] == 1
+    assert (await check()).headers[REPLAYED] == "true"
+
+
+async def test_a_key_is_of_one_request(api: Api, url: str) -> None:
+    sql = {"sql": "select 1", "max_rows": 1}
+    ok(await api.client.post(f"{url}/query", json=sql, headers=keyed()))
+    spaced = b'{ "max_rows": 1, "sql": "select \\u0031" }'
+    again = await api.client.post(f"{url}/query", content=spaced, headers={**keyed(), **AS_JSON})
+    assert again.headers[REPLAYED] == "true"
+    for other in (
+        api.client.post(f"{url}/query", json={"sql": "select 2"}, headers=keyed()),
+        api.client.post(f"{url}/query?dry_run=true", json=sql, headers=keyed()),
+        api.client.post(f"{url}/pool/check", headers=keyed()),
+        api.client.delete(f"{url}/pool", headers=keyed()),
+    ):
+        problem(await other, 422, "idempotency-key-reused")
+
+
+async def test_what_cannot_be_done_stays_so_for_its_key(api: Api, url: str) -> None:
+    missing = f"/v1/recommendations/{uuid4()}/apply"
+    first = await api.client.post(missing, headers=keyed())
+    problem(first, 404, "recommendation-not-found")
+    same(first, await api.client.post(missing, headers=keyed()))
+
+
+async def test_what_was_never_looked_at_may_be_mended(api: Api, url: str) -> None:
+    for body, status in (
+        ({"sql": ""}, 422),
+        ({"sql": "nonsense"}, 422),
+        ({"sql": "select 1"}, 200),
+    ):
+        answer = await api.client.post(f"{url}/query", json=body, headers=keyed())
+        assert (answer.status_code, answer.headers.get(REPLAYED)) == (status, None)
+
+
+async def test_what_went_wrong_may_be_tried_again(api: Api, url: str) -> None:
+    ok(await api.client.post(f"{url}/pool/pause"))
+    body = {"sql": "select 1"}
+    pool = api.service.manager.find("acme")
+    assert pool is not None
+    usual, pool.config = pool.config, replace(pool.config, max_waiting=0)
+    refused = await api.client.post(f"{url}/query", json=body, headers=keyed())
+    problem(refused, 503, "pool-saturated")
+    pool.config = usual
+    ok(await api.client.post(f"{url}/pool/resume"))
+    answer = await api.client.post(f"{url}/query", json=body, headers=keyed())
+    assert (answer.status_code, answer.headers.get(REPLAYED)) == (200, None)
+
+
+async def test_a_dry_run_takes_no_key(api: Api, url: str) -> None:
+    ok(await api.client.post(f"{url}/pool/recycle?dry_run=true", headers=keyed()))
+    done = await api.client.post(f"{url}/pool/recycle", headers=keyed())
+    assert REPLAYED not in done.headers
+    assert (await actions(api))["pool.recycled"] == 1
+
+
+async def test_an_answer_too_large_to_be_kept_is_not_given_by_a_second_run(
+    api: Api, url: str
+) -> None:
+    sql = {"sql": f"select repeat('x', {idempotency.MAX_BODY_BYTES})"}
+    ok(await api.client.post(f"{url}/query", json=sql, headers=keyed()))
+    again = await api.client.post(f"{url}/query", json=sql, headers=keyed())
+    problem(again, 409, "replay-too-large")
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é", "a\tb"])
+async def test_a_key_that_is_none_is_refused(api: Api, key: str) -> None:
+    sent = [(b"Idempotency-Key", key.encode("latin-1"))]
+    answer = await api.client.post("/v1/tenants/acme/pool/check", headers=sent)
+    problem(answer, 400, "bad-idempotency-key")
+
+
+async def test_two_keys_are_none(api: Api) -> None:
+    twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    answer = await api.client.post("/v1/tenants/acme/pool/check", headers=twice)
+    problem(answer, 400, "bad-idempotency-key")
+
+
+async def test_what_is_read_or_declared_needs_no_key(api: Api, url: str) -> None:
+    for _ in range(2):
+        for answer in (
+            await api.client.get(url, headers=keyed()),
+            await api.client.put(url, json={"strategy": "per_tenant"}, headers=keyed()),
+        ):
+            assert REPLAYED not in answer.headers
+
+
+def test_keys_of_two_callers_never_meet() -> None:
+    answers = idempotency.ResponseStore()
+    answers.begin(ALICE, "k", b"1")
+    answers.end(ALICE, "k", idempotency.StoredResponse(200, {}, b"alice's"))
+    assert isinstance(answers.begin(BOB, "k", b"2"), idempotency.KeyedRequest)
+
+
+def test_the_memory_is_bounded_and_what_is_under_way_is_never_forgotten() -> None:
+    answers = idempotency.ResponseStore()
+    answers.begin(ALICE, "first", b"1")
+    for number in range(idempotency.MAX_KEYS * 2):
+        answers.begin(ALICE, f"k{number}", b"1")
+        answers.end(ALICE, f"k{number}", idempotency.StoredResponse(200, {}, b""))
+    kept = answers.by_owner[ALICE]
+    assert len(kept) <= idempotency.MAX_KEYS
+    assert "first" in kept
+    assert "k0" not in kept
+
+
+def test_after_a_day_a_key_is_new_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = idempotency.ResponseStore()
+    now = 1000.0
+    monkeypatch.setattr(idempotency, "monotonic", lambda: now)
+    answers.begin(ALICE, "k", b"1")
+    answers.end(ALICE, "k", idempotency.StoredResponse(200, {}, b""))
+    now += idempotency.RETENTION_SECONDS - 1
+    assert isinstance(answers.begin(ALICE, "k", b"1"), idempotency.StoredResponse)
+    now += 2
+    assert isinstance(answers.begin(ALICE, "k", b"2"), idempotency.KeyedRequest)
+
+
+async def test_a_key_that_is_bound_anew_hears_no_answer_from_before() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["claim"].begin(b"1")
+        await PlainTextResponse()(scope, receive, send)
+
+    stage = idempotency.Idempotency(application)
+
+    async def ask(tenants: frozenset[str] | None) -> None:
+        caller = Principal(name="k", scopes=frozenset(), tenants=tenants, key_id="k")
+        headers = [(b"idempotency-key", b"k")]
+        scope = {"type": "http", "headers": headers, "state": {"caller": caller}}
+        await stage(scope, AsyncMock(), AsyncMock())
+
+    await ask(None)
+    await ask(frozenset({"acme"}))
+    with pytest.raises(idempotency.ResponseReplayed):
+        await ask(None)
+
+
+def test_all_callers_together_are_kept_no_more_than_there_is_room_for() -> None:
+    answers = idempotency.ResponseStore()
+    most = idempotency.MAX_TOTAL_BYTES // idempotency.MAX_BODY_BYTES
+    body = bytes(idempotency.MAX_BODY_BYTES)  # one object: the test takes no memory
+    owners = [(f"caller-{number}", None) for number in range(most + 1)]
+    answers.begin(ALICE, "under way", b"1")
+    for owner in owners:
+        answers.begin(owner, "k", b"1")
+        answers.end(owner, "k", idempotency.StoredResponse(200, {}, body))
+    assert isinstance(answers.begin(owners[0], "k", b"1"), idempotency.KeyedRequest)
+    for owner in owners[1:]:
+        assert isinstance(answers.begin(owner, "k", b"1"), idempotency.StoredResponse)
+    assert "under way" in answers.by_owner[ALICE]

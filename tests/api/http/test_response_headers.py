@@ -1,0 +1,270 @@
+"""What surrounds an answer: the names we answer to, the headers of every answer, the deadline."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from app.api.http.hosts import TrustedHosts
+from app.main import create_app
+from app.settings import Settings
+from tests.fixtures.app import Api, ok, problem, serving
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import served
+from tests.fixtures.waiting import eventually
+
+EXPECTED = {
+    "content-security-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "referrer-policy",
+    "x-content-type-options",
+}
+DEADLINE = 0.5
+
+
+@pytest.fixture
+async def hasty_api(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Api]:
+    """The application of an operator who is in a hurry."""
+    settings = {"request_deadline_seconds": DEADLINE}
+    async with serving(database, catalog_database, tmp_path, **settings) as api:
+        yield api
+
+
+async def patiently_made(hasty_api: Api) -> str:
+    """A provisioned tenant: what answers too late is done all the same."""
+    url = "/v1/tenants/acme"
+    await hasty_api.client.put(url, json={"strategy": "per_tenant"})
+    await hasty_api.client.post(f"{url}/provision")
+
+    async def is_provisioned() -> bool:
+        answer = await hasty_api.client.get(url)
+        return bool(answer.json().get("state") == "provisioned")
+
+    await eventually(is_provisioned)
+    return url
+
+
+async def test_every_answer_bears_the_security_headers(unstarted: httpx.AsyncClient) -> None:
+    for method, url, status in (
+        ("GET", "/livez", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/docs/docs.js", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/v1/nothing", 404),
+        ("PATCH", "/v1/advisor", 405),
+        ("PUT", "/v1/tenants/A", 422),
+        ("POST", "/v1/advisor/evaluate", 422),
+        ("GET", "/v1/tenants?server=" + "x" * 9000, 414),
+    ):
+        answer = await unstarted.request(method, url)
+        assert answer.status_code == status
+        assert answer.headers.keys() >= EXPECTED
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert len(answer.headers.get_list("x-request-id")) == 1
+        if url.startswith("/v1"):
+            assert answer.headers["cache-control"] == "no-store"
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_even_what_was_not_foreseen_bears_them() -> None:
+    """Starlette answers these outside every stage of ours."""
+    app = create_app(Settings.model_construct())
+    app.state.service = None
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    with capture_logs() as logged:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answer = await client.get("/v1/tenants")
+    assert "unforeseen error" in [each["event"] for each in logged]
+    problem(answer, 500, "internal-error")
+    assert answer.headers.keys() >= EXPECTED
+    assert "NoneType" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:8080",
+        "localhost.",
+        "127.0.0.1",
+        "127.0.0.1:1",
+        "[::1]:8080",
+        "[::1]",
+    ],
+)
+async def test_this_machine_is_answered(unstarted: httpx.AsyncClient, host: str) -> None:
+    assert (await unstarted.get("/livez", headers={"Host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example",
+        "evil.example:8080",
+        "127.0.0.1.nip.io",
+        "169.254.169.254",
+        "[::2]",
+        "localhost@evil.example",
+        "localhost:80:80",
+        "localhost/",
+        "",
+        ":80",
+        "[::1",
+        "localhost, evil.example",
+    ],
+)
+async def test_a_name_that_is_not_ours_is_refused(unstarted: httpx.AsyncClient, host: str) -> None:
+    """A page of another site can give our address a name of its own (DNS rebinding)."""
+    answer = await unstarted.get("/livez", headers={"Host": host})
+    problem(answer, 400, "untrusted-host")
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "status"),
+    [
+        (["*"], "evil.example", 204),
+        (["*.example.com"], "a.example.com", 204),
+        (["*.example.com"], "a.b.example.com:8080", 204),
+        (["*.example.com"], "example.com", 400),
+        (["*.example.com"], "badexample.com", 400),
+        (["Pool.example.com"], "pool.EXAMPLE.com", 204),
+        (["pool.example.com"], "localhost", 400),
+        ([], "localhost", 400),
+    ],
+)
+async def test_the_operator_names_the_hosts(names: list[str], host: str, status: int) -> None:
+    async def app(scope: object, receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})  # type: ignore[operator]
+        await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
+
+    transport = httpx.ASGITransport(TrustedHosts(app, names))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        answer = await client.get("/", headers={"Host": host})
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": "null"},
+    ],
+)
+async def test_a_page_of_another_site_changes_nothing(
+    unstarted: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    for method in ("POST", "PUT", "DELETE"):
+        url = "/v1/tenants/acme/rotate-credentials?scope=pool"
+        problem(await unstarted.request(method, url, headers=headers), 403, "cross-site")
+    ok(await unstarted.get("/livez", headers=headers))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://LOCALHOST"},
+    ],
+)
+async def test_our_own_page_and_programs_change_what_they_may(
+    unstarted: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    problem(await unstarted.post("/livez", headers=headers), 405, "method-not-allowed")
+
+
+async def test_a_body_that_does_not_arrive_is_not_awaited_for_ever(hasty_api: Api) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    for method, url in (("PUT", "/v1/tenants/acme"), ("POST", "/v1/tenants/acme/pool/pause")):
+        answer = await hasty_api.client.request(
+            method, url, content=endless(), headers={"Content-Type": "application/json"}
+        )
+        problem(answer, 408, "request-timeout")
+        assert answer.headers["connection"] == "close"
+
+
+async def test_work_that_takes_too_long_goes_on_without_its_caller(hasty_api: Api) -> None:
+    service = hasty_api.service
+    url = "/v1/tenants/acme"
+    locks = service.keeper._locks
+    async with locks.hold("acme"):
+        slow = asyncio.create_task(hasty_api.client.put(url, json={}))
+        await asyncio.sleep(DEADLINE * 2)
+    late = await slow  # in memory the answer is handed over when all is done
+    problem(late, 504, "deadline-exceeded")
+    assert late.headers["connection"] == "close"
+    assert (late.json()["retryable"], "retry-after" in late.headers) == (False, False)
+    ok(await hasty_api.client.get(url))
+
+
+async def test_a_late_answer_is_kept_for_its_key(hasty_api: Api) -> None:
+    url = await patiently_made(hasty_api)
+    await hasty_api.client.put(f"{url}/pool", json={})
+    key = {"Idempotency-Key": "k"}
+    async with hasty_api.service.keeper._locks.hold("acme"):
+        slow = asyncio.create_task(hasty_api.client.post(f"{url}/pool/pause", headers=key))
+        await asyncio.sleep(DEADLINE * 2)
+        again = await hasty_api.client.post(f"{url}/pool/pause", headers=key)
+        problem(again, 409, "idempotency-key-in-flight")
+    late = problem(await slow, 504, "deadline-exceeded")
+    assert late["retryable"]
+    again = await hasty_api.client.post(f"{url}/pool/pause", headers=key)
+    assert (ok(again)["state"], again.headers["idempotency-replayed"]) == ("paused", "true")
+
+
+async def test_leases_and_statements_may_take_the_time_they_were_given(hasty_api: Api) -> None:
+    url = await patiently_made(hasty_api)
+    sleep = f"select 1 from pg_sleep({DEADLINE * 3})"
+    slow = asyncio.create_task(hasty_api.query(url, sleep, timeout_seconds=20))
+    pool = hasty_api.service.manager.find
+
+    await eventually(
+        lambda: (found := pool("acme")) is not None and found.metrics.active_connections
+    )
+    evicted = ok(await hasty_api.client.delete(f"{url}/pool?deadline_seconds=20"))
+    assert (evicted["cut"], ok(await slow)["rows"]) == (0, [[1]])
+
+
+async def test_one_byte_at_a_time_over_a_real_socket_ends_in_408(
+    database: Database, catalog_database: Database, tmp_path: Path
+) -> None:
+    places = {"tenants_in": database, "catalog_in": catalog_database}
+    async with served(tmp_path, request_deadline_seconds=1, **places) as service:
+        port = service.client.base_url.port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"PUT /v1/tenants/acme HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+        )
+
+        async def drip() -> None:
+            while True:
+                writer.write(b" ")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        try:
+            async with asyncio.timeout(60):
+                answer = await reader.read()  # to the end: the connection is closed after it
+        finally:
+            dripping.cancel()
+            writer.close()
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"request-timeout" in answer
+        assert await service.is_ready()
+        other = await service.client.get("/livez", headers={"Host": "evil.example"})
+        problem(other, 400, "untrusted-host")

@@ -1,0 +1,160 @@
+"""Liveness and readiness over HTTP."""
+
+import asyncio
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.api.routes import health
+from app.domain.isolation import AuditCheck as IsolationCheck
+from app.domain.isolation import Finding, Severity
+from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+
+async def checks(api: Api, status: int = 200) -> dict[str, dict[str, Any]]:
+    """The checks by name, of an answer with this status."""
+    response = await api.client.get("/readyz")
+    body = ok(response, status)
+    assert response.headers["content-type"] == "application/json"
+    assert body["status"] == ("ready" if status == 200 else "not_ready")
+    return {check["name"]: check for check in body["checks"]}
+
+
+async def is_ready(api: Api) -> bool:
+    return (await api.client.get("/readyz")).status_code == 200
+
+
+async def is_not_ready(api: Api) -> bool:
+    return not await is_ready(api)
+
+
+async def test_a_process_that_answers_is_alive_even_if_nothing_was_started(
+    unstarted: httpx.AsyncClient,
+) -> None:
+    assert ok(await unstarted.get("/livez")) == {"status": "alive"}
+
+
+async def test_a_service_that_polls_and_reaches_its_catalog_is_ready(api: Api) -> None:
+    await eventually(lambda: is_ready(api))
+    found = await checks(api)
+    assert {name: check["ok"] for name, check in found.items()} == dict.fromkeys(
+        ["catalog", "poller", "loops", "servers", "isolation", "keys"], True
+    )
+    assert all(check["detail"] for check in found.values())
+
+
+async def test_the_age_of_the_oldest_check_of_isolation_is_told_and_must_not_grow(api: Api) -> None:
+    await api.tenant("acme")
+    fresh = (await checks(api))["isolation"]
+    assert fresh["ok"]
+    assert re.search(r"The oldest check is \d+ s old\.", fresh["detail"])
+    account = api.service.manager.tenant_state("acme")
+    assert account.isolation is not None
+    account.isolation = replace(
+        account.isolation, checked_at_monotonic=account.isolation.checked_at_monotonic - 600
+    )
+    api.app.state.costly = health.CachedChecks()
+    found = (await checks(api))["isolation"]
+    assert (found["ok"], found["required"]) == (False, False)
+    assert "s old, which is too old" in found["detail"]
+    metrics = (await api.client.get("/metrics")).text
+    [age] = re.findall(r"^poolkeeper_isolation_check_age_seconds (\S+)$", metrics, re.MULTILINE)
+    assert float(age) >= 600
+
+
+async def test_a_check_of_isolation_that_could_not_be_made_is_told(api: Api) -> None:
+    url = await api.tenant("acme")
+    account = api.service.manager.tenant_state("acme")
+    assert account.isolation is not None
+    finding = Finding(
+        check=IsolationCheck.SETTINGS, severity=Severity.NOT_CHECKED, detail="Not checked: no."
+    )
+    account.isolation = replace(account.isolation, findings=(finding,))
+    api.app.state.costly = health.CachedChecks()
+    found = (await checks(api))["isolation"]
+    assert not found["ok"]
+    assert "could not be made" in found["detail"]
+    shown = ok(await api.client.get(url))["isolation"]["checks"]
+    [failed] = [check for check in shown if not check["ok"]]
+    assert (failed["name"], failed["severity"]) == ("settings", "not_checked")
+
+
+async def test_without_its_catalog_it_is_not_ready_until_that_is_back(
+    api_apart: Api, fault_proxy: FaultProxy
+) -> None:
+    await eventually(lambda: is_ready(api_apart))
+    fault_proxy.refuse()
+    await fault_proxy.reset()
+    await eventually(lambda: is_not_ready(api_apart))
+    assert not (await checks(api_apart, 503))["catalog"]["ok"]
+    await fault_proxy.pass_through()
+    await eventually(lambda: is_ready(api_apart))
+    assert (await checks(api_apart))["catalog"]["ok"]
+
+
+async def test_however_many_ask_the_catalog_is_asked_once_a_second(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = 1000.0, 0
+    ping = api.service.catalog.ping
+
+    async def counted() -> None:
+        nonlocal asked
+        asked += 1
+        await ping()
+
+    monkeypatch.setattr(api.service.catalog, "ping", counted)
+    monkeypatch.setattr(health, "monotonic", lambda: now)
+    for total in (1, 2):
+        await asyncio.gather(*(api.client.get("/readyz") for _ in range(20)))
+        assert asked == total
+        now += 1.0
+
+
+async def test_a_dead_loop_is_named(api: Api) -> None:
+    await eventually(lambda: is_ready(api))
+    api.service.supervisor.dead = "poll"
+    check = (await checks(api, 503))["loops"]
+    assert (check["ok"], check["detail"]) == (False, "The loop poll has died.")
+    assert ok(await api.client.get("/livez")) == {"status": "alive"}
+
+
+async def test_before_the_first_poll_it_is_not_ready(api: Api) -> None:
+    await eventually(lambda: is_ready(api))
+    api.service.poller.last_at = None
+    assert not (await checks(api, 503))["poller"]["ok"]
+
+
+async def test_a_poll_long_ago_is_too_old(api: Api) -> None:
+    """Three intervals and the time one poll may take."""
+    await eventually(lambda: is_ready(api))
+    assert api.service.poller.last_at is not None
+    api.service.poller.last_at -= 3 * 3600 + 61
+    check = (await checks(api, 503))["poller"]
+    assert (check["ok"], check["required"]) == (False, True)
+
+
+async def test_a_server_that_is_away_is_told_but_does_no_harm(
+    database: Database,
+    catalog_database: Database,
+    fault_proxy: FaultProxy,
+    tmp_path: Path,
+) -> None:
+    """The other servers' tenants are served."""
+    distant = replace(database, host=fault_proxy.host, port=fault_proxy.port)
+    async with serving(distant, catalog_database, tmp_path) as api:
+        await eventually(lambda: is_ready(api))
+        fault_proxy.refuse()
+        await fault_proxy.reset()
+        [server] = api.service.manager.servers.values()
+        await server.refresh()
+        check = (await checks(api))["servers"]
+    assert (check["ok"], check["required"]) == (False, False)
+    assert "local" in check["detail"]

@@ -1,0 +1,259 @@
+"""The stream of beats: what followers are sent, how many there may be, and how it ends."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from app.api.auth.principal import UNRESTRICTED, Principal
+from app.api.routes import streams
+from app.api.routes.stats_stream import EventStream
+from app.domain.errors import TooManyStreams
+from tests.fixtures.app import Api, problem, serving
+from tests.fixtures.keys import Keyring
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import served
+from tests.fixtures.waiting import eventually
+
+PATH = "/v1/stats/stream"
+
+
+class Follower:
+    """A client of the stream, right at the application: reads when it may, leaves when told."""
+
+    def __init__(self, api: Api, headers: dict[str, str]) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.heard: list[bytes] = []
+        self.reads = asyncio.Event()
+        self.reads.set()
+        self._gone = asyncio.Event()
+        self._asked = False
+        given = {"host": "localhost", **headers}
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": PATH,
+            "raw_path": PATH.encode(),
+            "query_string": b"",
+            "headers": [(name.lower().encode(), text.encode()) for name, text in given.items()],
+            "client": ("follower", 1),
+            "server": ("localhost", 80),
+            "scheme": "http",
+            "http_version": "1.1",
+            "root_path": "",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+        }
+        self.task = asyncio.create_task(api.app(scope, self._receive, self._send), name="follower")
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        await self.reads.wait()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {key.decode(): value.decode() for key, value in message["headers"]}
+        elif message["body"]:
+            self.heard.append(message["body"])
+
+    @property
+    def beats(self) -> list[dict[str, Any]]:
+        """The data of the beats it heard."""
+        events = [event.decode() for event in self.heard if event.startswith(b"event: beat\n")]
+        return [json.loads(event.partition("data: ")[2]) for event in events]
+
+    async def hears(self, beats: int) -> list[dict[str, Any]]:
+        """Wait for so many beats."""
+        await eventually(lambda: len(self.beats) >= beats)
+        return self.beats
+
+    async def leave(self) -> None:
+        """Hang up."""
+        self._gone.set()
+        await asyncio.wait_for(self.task, 60)
+
+
+@asynccontextmanager
+async def follower(api: Api, headers: dict[str, str] | None = None) -> AsyncIterator[Follower]:
+    follower = Follower(api, headers or {})
+    try:
+        yield follower
+    finally:
+        follower.reads.set()
+        await follower.leave()
+
+
+async def test_a_beat_comes_at_once_and_one_after_each_poll(api: Api) -> None:
+    await api.value(await api.tenant("acme"), "SELECT 1")
+    async with follower(api) as page:
+        [first] = await page.hears(1)
+        assert page.status == 200
+        assert page.headers["content-type"].startswith("text/event-stream")
+        assert page.headers["cache-control"] == "no-store"
+        assert first["totals"]["connections_acquired"] == 1
+        assert [server["name"] for server in first["servers"]] == ["local"]
+        await api.value("/v1/tenants/acme", "SELECT 1")
+        await api.service.poller.run_once()
+        _, second = await page.hears(2)
+        assert second["totals"]["connections_acquired"] == 2
+        assert second["sequence"] > first["sequence"]
+        assert second["as_of"] > first["as_of"]
+
+
+async def test_what_is_asked_for_between_two_polls_is_no_beat(api: Api) -> None:
+    async with follower(api) as page:
+        await page.hears(1)
+        for _ in range(3):
+            api.service.snapshots.invalidate()
+            newest = await api.service.snapshots.current()
+        beat = await api.service.snapshots.publish()
+        assert [each["sequence"] for each in await page.hears(2)][1] == beat.sequence
+        assert beat.sequence == newest.sequence + 1
+
+
+async def test_who_reads_slowly_gets_the_newest_and_holds_up_nobody(api: Api) -> None:
+    async with follower(api) as slow, follower(api) as quick:
+        await slow.hears(1)
+        await quick.hears(1)
+        slow.reads.clear()
+        for count in range(2, 7):
+            beat = await api.service.snapshots.publish()
+            await quick.hears(count)
+        slow.reads.set()
+        await eventually(lambda: slow.beats[-1]["sequence"] == beat.sequence)
+        # What it was being sent when it stopped to read, and the newest.
+        assert len(slow.beats) == 3
+
+
+async def test_a_comment_keeps_a_quiet_stream_alive(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_KEEP_ALIVE", 0.01)
+    async with follower(api) as page:
+        await eventually(lambda: page.heard.count(b": keep-alive\n\n") > 1)
+        assert len(page.beats) == 1
+
+
+async def test_it_goes_on_beyond_the_deadline_of_requests(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    settings = {"request_deadline_seconds": 0.3}
+    async with (
+        serving(database, catalog_database, tmp_path, **settings) as api,
+        follower(api) as it,
+    ):
+        await it.hears(1)
+        await asyncio.sleep(0.5)  # beyond the deadline, which is what this is about
+        await api.service.snapshots.publish()
+        await it.hears(2)
+        assert not it.task.done()
+
+
+async def test_as_many_as_allowed_follow_and_whoever_leaves_makes_room(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    async with serving(database, catalog_database, tmp_path, max_streams=1) as api:
+        async with follower(api) as page:
+            await page.hears(1)
+            problem(await api.client.get(PATH), 503, "too-many-streams")
+        assert api.service.streams.open == 0
+        async with follower(api) as page:
+            await page.hears(1)
+
+
+async def test_one_key_leaves_room_for_others(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "_MOST_OF_A_KEY", 1)
+    one, other = (
+        Principal(name=key_id, scopes=frozenset(), key_id=key_id) for key_id in ("one", "other")
+    )
+    entered = [one, other, UNRESTRICTED, UNRESTRICTED]
+    for caller in entered:
+        api.service.streams.register(caller)
+    with pytest.raises(TooManyStreams):
+        api.service.streams.register(one)
+    for caller in entered:
+        api.service.streams.unregister(caller)
+    api.service.streams.register(one)
+    api.service.streams.unregister(one)
+
+
+async def test_a_stream_that_never_begins_is_not_counted(api: Api) -> None:
+    followed = api.service.streams
+    # A request may end between its handler and its response.
+    EventStream(followed, UNRESTRICTED, followed.events(api.app.state.door, []))
+    assert followed.open == 0
+
+
+async def test_head_is_answered_and_follows_nothing(api: Api) -> None:
+    answer = await api.client.head(PATH)
+    assert (answer.status_code, api.service.streams.open) == (200, 0)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_a_bound_key_hears_of_its_own_tenants_until_it_is_revoked(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    keys = Keyring(tmp_path / "keys.json")
+    keys.make("all")
+    keys.make("bound", "read", tenants=("acme",))
+    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
+        api.client.headers.update(keys.headers("all"))
+        for name in ("acme", "globex", "globex"):
+            if name not in api.service.manager.tenant_states:
+                await api.tenant(name)
+            await api.value(f"/v1/tenants/{name}", "SELECT 1")
+        async with (
+            follower(api, keys.headers("bound")) as bound,
+            follower(api, keys.headers("all")) as everything,
+        ):
+            assert (await bound.hears(1))[0]["totals"]["connections_acquired"] == 1
+            assert (await everything.hears(1))[0]["totals"]["connections_acquired"] == 3
+            keys.revoke("bound")
+
+            async def has_ended() -> bool:
+                await api.service.snapshots.publish()
+                return bound.task.done()
+
+            await eventually(has_ended)
+            heard = len(bound.beats)
+            assert {beat["totals"]["connections_acquired"] for beat in bound.beats} == {1}
+            await everything.hears(heard + 1)
+
+
+async def test_the_end_of_the_service_is_the_end_of_its_streams_at_once(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    settings = {"poll_interval_seconds": 0.1, "shutdown_seconds": 30}
+    async with served(
+        tmp_path, tenants_in=database, catalog_in=catalog_database, **settings
+    ) as service:
+        async with service.client.stream("GET", PATH) as answer:
+            lines = answer.aiter_lines()
+            heard = [line async for line in _until(lines, 3)]
+            began = monotonic()
+            service.process.send_signal(signal.SIGTERM)
+            rest = [line async for line in lines]
+        assert await asyncio.wait_for(service.process.wait(), 60) == 0
+        assert heard.count("event: beat") == 3
+        assert rest is not None
+        # Far less than the requests' deadline; not a measurement.
+        assert monotonic() - began < 20
+
+
+async def _until(lines: AsyncIterator[str], beats: int) -> AsyncIterator[str]:
+    async for line in lines:
+        yield line
+        beats -= line == "event: beat"
+        if not beats:
+            return

@@ -1,0 +1,92 @@
+"""The documentation page: complete, and from this machine alone."""
+
+import re
+from html.parser import HTMLParser
+
+import httpx
+import pytest
+
+from app.api.ui.docs import document
+from app.main import create_app
+from app.settings import Settings
+from tests.fixtures.app import problem
+
+
+class Links(HTMLParser):
+    """What a page makes a browser load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("href", "src", "action")]
+
+
+async def links(unstarted: httpx.AsyncClient) -> list[str]:
+    parser = Links()
+    parser.feed((await unstarted.get("/docs")).text)
+    return parser.found
+
+
+async def test_everything_the_page_loads_is_served_from_here(unstarted: httpx.AsyncClient) -> None:
+    found = await links(unstarted)
+    assert len(found) == 4
+    for link in found:
+        assert "//" not in link
+        assert (await unstarted.get(f"/{link}")).status_code == 200, link
+
+
+async def test_files_have_their_types(unstarted: httpx.AsyncClient) -> None:
+    types = {
+        link: (await unstarted.get(f"/{link}")).headers["content-type"].partition(";")[0]
+        for link in await links(unstarted)
+    }
+    assert types == {
+        "docs/swagger-ui.css": "text/css",
+        "docs/favicon-32x32.png": "image/png",
+        "docs/swagger-ui-bundle.js": "text/javascript",
+        "docs/docs.js": "text/javascript",
+    }
+
+
+async def test_its_script_shows_our_document_and_asks_nobody_else(
+    unstarted: httpx.AsyncClient,
+) -> None:
+    script = (await unstarted.get("/docs/docs.js")).text
+    assert "http" not in script
+    options = dict(re.findall(r"^  (\w+): (.+),$", script, re.MULTILINE))
+    assert options == {
+        "url": '"openapi.json"',
+        "dom_id": '"#swagger-ui"',
+        "deepLinking": "true",
+        "displayRequestDuration": "true",
+        "filter": "true",
+        "persistAuthorization": "true",
+        "showCommonExtensions": "true",
+        "tryItOutEnabled": "true",
+        "validatorUrl": "null",
+    }
+
+
+async def test_the_pages_policy_lets_no_other_origin_in(unstarted: httpx.AsyncClient) -> None:
+    """Neither foreign scripts, nor inline ones, nor requests to elsewhere."""
+    policy = (await unstarted.get("/docs")).headers["content-security-policy"]
+    rules = {name: set(sources) for name, *sources in map(str.split, policy.split(";"))}
+    assert rules["default-src"] == {"'none'"}
+    assert rules["script-src"] == rules["connect-src"] == {"'self'"}
+    assert set().union(*rules.values()) <= {"'none'", "'self'", "'unsafe-inline'", "data:"}
+
+
+@pytest.mark.parametrize("asset", ["README.md", "docs.html", "..%2Fdocs.py", "%2Fetc%2Fpasswd"])
+async def test_no_other_file_is_served(unstarted: httpx.AsyncClient, asset: str) -> None:
+    assert (await unstarted.get(f"/docs/{asset}")).status_code in (404, 422)
+
+
+async def test_the_document_served_is_the_document(unstarted: httpx.AsyncClient) -> None:
+    served = (await unstarted.get("/openapi.json")).json()
+    assert served == document(create_app(Settings.model_construct()))
+
+
+async def test_there_is_no_redoc(unstarted: httpx.AsyncClient) -> None:
+    problem(await unstarted.get("/redoc"), 404, "not-found")

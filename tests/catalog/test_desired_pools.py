@@ -1,0 +1,77 @@
+"""What was asked of a pool is kept, changed and dropped under the rules of desired state."""
+
+import asyncio
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from app.catalog.catalog import Catalog
+from app.domain.errors import StaleVersion
+from app.domain.pool import PoolSize
+from tests.catalog.values import event, refused_event
+
+SIZE = PoolSize(min_size=1, max_size=8, warmup_size=2)
+
+
+async def actions(catalog: Catalog) -> list[str]:
+    return [told.action for told in await catalog.audit_log.page()]
+
+
+async def test_what_was_asked_is_loaded_as_it_was_saved(catalog: Catalog) -> None:
+    first, created = await catalog.pools.save(
+        "shared@local", SIZE, paused=True, event=event("pool.created")
+    )
+    assert created
+    assert (first.pool_id, first.size, first.paused) == ("shared@local", SIZE, True)
+    assert first.generation == 1
+    assert await catalog.pools.load() == (first,)
+
+
+async def test_only_a_change_grows_the_generation(catalog: Catalog) -> None:
+    first = await catalog.pools.save("acme", SIZE, paused=False, event=event("pool.created"))
+    again = await catalog.pools.save("acme", SIZE, paused=False, event=event("no"))
+    assert again == (first[0], False)
+    paused, created = await catalog.pools.save(
+        "acme", SIZE, paused=True, event=event("pool.paused"), expected_generation=1
+    )
+    assert (paused.generation, paused.paused, created) == (2, True, False)
+    with pytest.raises(StaleVersion):
+        await catalog.pools.save(
+            "acme", PoolSize(), paused=False, event=event("no"), expected_generation=1
+        )
+    assert await actions(catalog) == ["pool.paused", "pool.created"]
+
+
+async def test_a_pool_nobody_asked_anything_of_has_generation_zero(catalog: Catalog) -> None:
+    with pytest.raises(StaleVersion):
+        await catalog.pools.save(
+            "acme", SIZE, paused=False, event=event("no"), expected_generation=1
+        )
+    outcomes = await asyncio.gather(
+        *(
+            catalog.pools.save(
+                "acme", SIZE, paused=False, event=event("pool.created"), expected_generation=0
+            )
+            for _ in range(5)
+        ),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(outcome, StaleVersion) for outcome in outcomes) == 4
+    assert await actions(catalog) == ["pool.created"]
+
+
+async def test_asking_nothing_any_more_is_told_once(catalog: Catalog) -> None:
+    await catalog.pools.save("acme", SIZE, paused=False, event=event("pool.created"))
+    await catalog.pools.delete("acme", event=event("pool.deleted"))
+    await catalog.pools.delete("acme", event=event("no"))
+    assert await catalog.pools.load() == ()
+    assert await actions(catalog) == ["pool.deleted", "pool.created"]
+
+
+async def test_no_change_without_its_event(catalog: Catalog) -> None:
+    first, _ = await catalog.pools.save("acme", SIZE, paused=False, event=event("pool.created"))
+    with pytest.raises(DBAPIError):
+        await catalog.pools.save("acme", PoolSize(), paused=False, event=refused_event())
+    with pytest.raises(DBAPIError):
+        await catalog.pools.delete("acme", event=refused_event())
+    assert await catalog.pools.load() == (first,)

@@ -1,0 +1,123 @@
+"""The commands that speak with a running service, against one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from app.cli.main import cli
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import Served, served
+
+TENANTS = """
+tenants:
+  acme: {strategy: per_tenant, weight: 2, labels: {plan: gold}, pool: {max_size: 7}}
+  beta: {strategy: shared}
+"""
+
+
+class Shell:
+    """Runs commands against one address."""
+
+    def __init__(self, url: str) -> None:
+        self._environment: Mapping[str, str] = {"POOLKEEPER_URL": url, "COLUMNS": "200"}
+
+    async def run(self, *words: str, stdin: str = "", ends: int = 0) -> Result:
+        """Run one command, which must end so."""
+        result = await asyncio.to_thread(
+            CliRunner().invoke, cli, words, input=stdin, env=self._environment
+        )
+        assert result.exit_code == ends, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    async def json(self, *words: str, stdin: str = "") -> Any:  # noqa: ANN401 - as JSON is
+        """What a command prints for programs."""
+        return json.loads((await self.run(*words, stdin=stdin)).stdout)
+
+
+@pytest.fixture
+async def service(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Served]:
+    """A service with no tenants."""
+    async with served(tmp_path, tenants_in=database, catalog_in=catalog_database) as running:
+        yield running
+
+
+@pytest.fixture
+def shell(service: Served) -> Shell:
+    """Commands for that service."""
+    return Shell(str(service.client.base_url))
+
+
+async def test_a_file_is_applied_shown_and_then_nothing_is_left_to_do(shell: Shell) -> None:
+    planned = await shell.json("apply", "-f", "-", "--dry-run", "--json", stdin=TENANTS)
+    assert [(step["verb"], step["tenant"]) for step in planned["steps"]] == [
+        ("create", "acme"),
+        ("provision", "acme"),
+        ("resize", "acme"),
+        ("create", "beta"),
+        ("provision", "beta"),
+    ]
+    assert await shell.json("tenants", "--json") == []
+
+    assert "5 done, 0 failed" in (await shell.run("apply", "-f", "-", stdin=TENANTS)).stdout
+    again = await shell.run("apply", "-f", "-", stdin=TENANTS)
+    assert "Nothing to do" in again.stdout
+    shown = (await shell.run("tenants")).stdout
+    assert "acme" in shown
+    assert "plan=gold" in shown
+
+    fewer = "tenants: {beta: {strategy: shared}}"
+    await shell.run("apply", "-f", "-", "--prune", stdin=fewer, ends=1)  # nobody said yes
+    assert len(await shell.json("tenants", "--json")) == 2
+    await shell.run("apply", "-f", "-", "--prune", "--yes", stdin=fewer)
+    assert [each["id"] for each in await shell.json("tenants", "--json")] == ["beta"]
+
+
+async def test_a_pool_is_asked_for_where_there_was_none(shell: Shell) -> None:
+    await shell.run("tenants", "put", "beta", "--strategy", "per_tenant", "--label", "plan=gold")
+    asked = "tenants: {beta: {labels: {plan: gold}, pool: {max_size: 3}}}"
+    assert "1 done, 0 failed" in (await shell.run("apply", "-f", "-", stdin=asked)).stdout
+    found = await shell.json("tenants", "--label", "plan=gold", "--json")
+    assert [each["id"] for each in found] == ["beta"]
+
+
+async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Served) -> None:
+    await shell.run("tenants", "put", "acme", "--strategy", "per_tenant", "--label", "a=b")
+    await shell.run("pools", "resize", "acme", "--max-size", "3", "--min-size", "1")
+    [pool] = await shell.json("pools", "--json")
+    assert (pool["pool_id"], pool["desired"]["max_size"]) == ("acme", 3)
+    assert "paused" in (await shell.run("pools", "do", "pause", "acme")).stdout
+    assert "ready" in (await shell.run("pools", "do", "resume", "acme")).stdout
+    assert "evict acme" in (await shell.run("pools", "evict", "acme", "--force")).stdout
+    assert await service.query("acme", "SELECT 1") == 200
+    [numbers] = await shell.json("stats", "--json")
+    assert (numbers["tenant"], numbers["connections_acquired"]) == ("acme", 1)
+    told = await shell.json("events", "--json", "--tenant", "acme")
+    assert [event["action"] for event in told][-1] == "tenant.created"
+    screen = (await shell.run("top", "--once")).stdout
+    assert "1 tenants" in screen
+    assert "acme" in screen
+    await shell.run("tenants", "delete", "acme", "--yes")
+
+
+async def test_a_refusal_is_one_sentence_and_a_status_of_its_own(shell: Shell) -> None:
+    missing = await shell.run("pools", "show", "nobody", ends=1)
+    assert missing.stderr == "poolkeeper: There is no tenant nobody.\n"
+    malformed = await shell.run("recommendations", "apply", "no-id", ends=1)
+    assert "/path/id" in malformed.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "ends"), [("http://127.0.0.1:9", 3), ("ftp://there", 2), ("there", 2)]
+)
+async def test_no_answer_is_told_apart_from_no_address(url: str, ends: int) -> None:
+    result = await Shell(url).run("tenants", ends=ends)
+    assert result.stderr.startswith("poolkeeper: ")
+    assert "Traceback" not in result.output

@@ -1,0 +1,171 @@
+"""A file of tenants against what a service shows: which steps lie between."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
+from app.runtime.printable import is_printable
+
+NAMES = st.sampled_from(["acme", "beta", "gamma", "delta"])
+STRATEGIES = st.sampled_from(["shared", "per_tenant", "per_database"])
+SIZES = st.integers(1, 9)
+DECLARED = st.fixed_dictionaries(
+    {"strategy": STRATEGIES, "weight": st.integers(1, 5)},
+    optional={
+        "labels": st.dictionaries(st.sampled_from("ab"), st.sampled_from("xy")),
+        "max_leases": st.none() | st.integers(1, 5),
+        "advisor_mode": st.none() | st.sampled_from(["off", "apply"]),
+        "provision": st.booleans(),
+        "pool": st.fixed_dictionaries({}, optional={"max_size": SIZES, "min_size": SIZES}),
+    },
+)
+
+
+def tenant(**spec: Any) -> dict[str, Any]:
+    """A tenant as the service shows it."""
+    return {
+        "strategy": "per_tenant",
+        "server": "local",
+        "weight": 1,
+        "max_leases": None,
+        "labels": {},
+        "advisor_mode": None,
+        "state": "provisioned",
+        **spec,
+    }
+
+
+def steps(text: str, actual: dict[str, Any], *, prune: bool = False) -> list[tuple[str, str, str]]:
+    """Verb, tenant and words of each step."""
+    found = plan(Manifest.parse(text), actual, {}, prune=prune)
+    return [(step.verb.value, step.tenant, step.summary) for step in found]
+
+
+def test_a_new_tenant_is_created_and_provisioned() -> None:
+    assert [step[:2] for step in steps("tenants: {acme: {strategy: shared}}", {})] == [
+        ("create", "acme"),
+        ("provision", "acme"),
+    ]
+
+
+def test_a_tenant_as_declared_needs_nothing() -> None:
+    assert steps("tenants: {acme: {strategy: per_tenant}}", {"acme": tenant()}) == []
+
+
+def test_a_change_says_from_what_to_what() -> None:
+    found = steps("tenants: {acme: {weight: 3, labels: {plan: gold}}}", {"acme": tenant()})
+    assert found == [("change", "acme", "weight 1 → 3, labels {} → {plan: gold}")]
+
+
+def test_what_cannot_be_changed_is_refused_before_anything_is_sent() -> None:
+    found = steps("tenants: {acme: {strategy: shared, weight: 2}}", {"acme": tenant()})
+    assert found == [("refuse", "acme", "strategy per_tenant → shared: cannot be changed")]
+
+
+def test_only_prune_deletes_and_never_what_is_being_deleted() -> None:
+    actual = {"old": tenant(), "going": tenant(state="deleting")}
+    assert steps("tenants: {}", actual) == []
+    assert steps("tenants: {}", actual, prune=True) == [("delete", "old", "per_tenant on local")]
+
+
+def test_an_empty_file_declares_nothing() -> None:
+    assert Manifest.parse("").tenants == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("tenants: [", "No YAML"),
+        ("tenants: {a: {}, a: {}}", "a is said twice"),
+        ("tenants: {a: {size: 3}}", "tenants.a.size"),
+        ("tenants: {a: {weight: '3'}}", "tenants.a.weight"),
+        ("tenants: {a: {weight: 0}}", "tenants.a.weight"),
+        ("tenants: {no: {}}", "no has to be put into quotes"),
+        ("tenants: {2026-01-01: {}}", "2026-01-01 has to be put into quotes"),
+        ("tenants: {[a]: {}}", "A key has to be put into quotes"),
+        ("tenants: {a: 3}", "tenants.a"),
+        ("- acme", "file"),
+        ("pools: {}", "pools"),
+        ("tenants: !!python/object/apply:os.getcwd []", "No YAML"),
+        ("tenants: {a: {weight: 2001-13-45}}", "No YAML"),
+        ('tenants: {a: {weight: !!int ""}}', "No YAML"),
+        ("tenants: {a: {weight: !!bool x}}", "No YAML"),
+        ("tenants: {a: {weight: !!timestamp x}}", "No YAML"),
+        ("tenants: {a: {weight: %s}}" % ("9" * 5000), "No YAML"),
+        ("tenants: {a: false}", "tenants.a"),
+        ("tenants: {a: []}", "tenants.a"),
+        ("tenants: &a {b: *a}", "tenants.b.b"),
+        ("[" * 5000, "No YAML"),
+        ('tenants: {a: {labels: {x: "\\e[2J"}}}', "control characters"),
+        ('tenants: {a: {labels: {x: "\\L"}}}', "control characters"),
+        ('tenants: {a: {labels: {"\\u202e": x}}}', "control characters"),
+        ('tenants: {"a\\e[2J": {}}', "tenants.a\\x1b[2J"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused_with_its_place(text: str, word: str) -> None:
+    with pytest.raises(ManifestError) as refusal:
+        Manifest.parse(text)
+    assert word in str(refusal.value)
+    assert all(is_printable(line) for line in str(refusal.value).split("\n"))
+
+
+def test_what_is_merged_in_may_be_said_again() -> None:
+    text = "tenants: {a: &a {strategy: shared, weight: 2}, b: {<<: *a, weight: 3}}"
+    found = Manifest.parse(text).tenants
+    assert (found["b"].strategy, found["a"].weight, found["b"].weight) == ("shared", 2, 3)
+
+
+def test_a_key_that_unfolds_without_end_is_refused_at_once() -> None:
+    lines = ["x: &x0 [l]"]
+    lines += [f"y{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 30)]
+    with pytest.raises(ManifestError) as refusal:
+        Manifest.parse("\n".join([*lines, "tenants: {? *x29 : {}}"]))
+    assert len(str(refusal.value)) < 200
+
+
+class Service:
+    """As much of a service as a plan changes."""
+
+    def __init__(self) -> None:
+        self.tenants: dict[str, dict[str, Any]] = {}
+        self.pools: dict[str, dict[str, Any]] = {}
+
+    def carry_out(self, step: Step) -> None:
+        """Become what the step says."""
+        body = dict(step.body or {})
+        match step.verb:
+            case Verb.CREATE:
+                self.tenants[step.tenant] = tenant(**body, state="declared")
+                self.pools[step.tenant] = {"desired": {}}
+            case Verb.CHANGE:
+                self.tenants[step.tenant] = tenant(**body, state=self.tenants[step.tenant]["state"])
+            case Verb.PROVISION:
+                self.tenants[step.tenant]["state"] = "provisioned"
+            case Verb.RESIZE:
+                self.pools[step.tenant]["desired"] |= body
+            case Verb.DELETE:
+                del self.tenants[step.tenant]
+            case Verb.REFUSE:
+                pass
+
+
+@given(
+    first=st.dictionaries(NAMES, DECLARED),
+    second=st.dictionaries(NAMES, DECLARED),
+    prune=st.booleans(),
+)
+def test_after_a_plan_only_refusals_are_left(
+    first: dict[str, Any], second: dict[str, Any], *, prune: bool
+) -> None:
+    service = Service()
+    for said in (first, second):
+        manifest = Manifest.model_validate({"tenants": said})
+        for step in plan(manifest, service.tenants, service.pools, prune=prune):
+            service.carry_out(step)
+        left = plan(manifest, service.tenants, service.pools, prune=prune)
+        assert {step.verb for step in left} <= {Verb.REFUSE}
+        if prune:
+            assert service.tenants.keys() == said.keys()

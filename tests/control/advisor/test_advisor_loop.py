@@ -1,0 +1,551 @@
+"""Advice: sampled, remembered, applied through the Keeper, never walking off by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from uuid import uuid4
+
+import pytest
+
+from app.control.advisor.placement import PlacementAdvisor
+from app.control.advisor.recommendation_applier import ADVISOR, AutoApplyLimits
+from app.control.keeper import PoolChange
+from app.domain.advisor import (
+    DemandConfig,
+    Placement,
+    PlacementConfig,
+    PoolSizingRecommendation,
+    ReasonCode,
+    ScalingAction,
+)
+from app.domain.advisor_mode import AdvisorMode
+from app.domain.desired_state import AdvisorRule
+from app.domain.errors import (
+    CatalogUnavailable,
+    PoolLimitReached,
+    RecommendationClosed,
+    RecommendationIsPlacement,
+    RecommendationNotFound,
+)
+from app.domain.recommendation import Recommendation, RecommendationStatus
+from app.domain.tenant import PoolStrategy
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+_RESIZE_WAITS = """
+SELECT EXISTS (
+    SELECT FROM pg_stat_activity
+    WHERE query LIKE '%CONNECTION LIMIT%' AND wait_event_type = 'Lock'
+)
+"""
+
+
+@asynccontextmanager
+async def crowd(control: Control, name: str, *, waiting: int) -> AsyncIterator[None]:
+    """All connections of a tenant's pool held, and *waiting* more callers in its queue."""
+    done = asyncio.Event()
+
+    async def hold() -> None:
+        async with control.manager.lease(name, timeout=30):
+            await done.wait()
+
+    size = control.manager.desired_size(
+        name, control.manager.tenant_state(name).tenant.spec.strategy
+    )
+    holders = [asyncio.create_task(hold()) for _ in range(size.max_size + waiting)]
+    try:
+        await eventually(lambda: waits(control, name) == waiting)
+        yield
+    finally:
+        done.set()
+        await asyncio.gather(*holders)
+
+
+def waits(control: Control, name: str) -> int:
+    """How many callers wait for a tenant's pool."""
+    pool = control.manager.find(name)
+    return pool.metrics.waiting_requests if pool else 0
+
+
+async def sampled(control: Control, times: int) -> int:
+    """Sample so often, whatever the interval says; how many recommendations that made."""
+    made = 0
+    for _ in range(times):
+        control.advisor_loop._due = 0.0
+        made += await control.advisor_loop.tick()
+    return made
+
+
+async def recommended(control: Control, name: str = "acme") -> Recommendation:
+    """A tenant that was just recommended a larger pool."""
+    await control.tenant(name)
+    async with crowd(control, name, waiting=4):
+        assert await sampled(control, 2) == 1
+    return control.advisor_loop.open_recommendations[name]
+
+
+async def test_callers_who_wait_sample_after_sample_lead_to_a_recommendation(
+    control: Control,
+) -> None:
+    recommendation = await recommended(control)
+    assert recommendation.tenant == "acme"
+    assert (recommendation.advice.current_size, recommendation.advice.new_size) == (5, 10)
+    assert recommendation.metrics.waiting_requests == 4
+    assert "4 requests waiting" in recommendation.advice.reason
+
+
+async def test_advice_nobody_follows_stays_one_recommendation_and_one_number(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 10) == 1
+    [stored] = await control.catalog.recommendations.page()
+    assert stored.advice.new_size == 10
+
+
+async def test_an_applied_recommendation_resizes_the_pool_and_is_told(control: Control) -> None:
+    recommendation = await recommended(control)
+    applied = await control.recommendation_applier.apply(recommendation.id, PERSON)
+    assert (applied.status, applied.closed_by) == (RecommendationStatus.APPLIED, PERSON.name)
+    pool = control.manager.find("acme")
+    assert pool is not None
+    assert pool.size.max_size == 10
+    assert control.advisor_loop.open_recommendations == {}
+    assert (await control.actions(pool="acme"))[-1] == "recommendation.applied"
+
+
+async def test_a_recommendation_has_one_end(control: Control) -> None:
+    recommendation = await recommended(control)
+    await control.recommendation_applier.dismiss(recommendation.id, PERSON)
+    with pytest.raises(RecommendationClosed):
+        await control.recommendation_applier.apply(recommendation.id, PERSON)
+    with pytest.raises(RecommendationNotFound):
+        await control.recommendation_applier.apply(uuid4(), PERSON)
+    assert control.manager.desired == {}
+
+
+async def test_two_who_apply_at_once_apply_it_once(control: Control) -> None:
+    recommendation = await recommended(control)
+    answers = await asyncio.gather(
+        *(control.recommendation_applier.apply(recommendation.id, PERSON) for _ in range(2)),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers].count(Recommendation) == 1
+    assert (await control.actions()).count("recommendation.applied") == 1
+
+
+async def test_advice_that_is_being_applied_is_not_superseded_meanwhile(
+    control: Control, database: Database
+) -> None:
+    recommendation = await recommended(control)
+    newer = replace(recommendation, id=uuid4(), advice=replace(recommendation.advice, new_size=20))
+    async with database.connected() as stranger, database.connected() as watcher:
+        transaction = stranger.transaction()
+        await transaction.start()
+        await stranger.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 7")
+        applying = asyncio.create_task(
+            control.recommendation_applier.apply(recommendation.id, PERSON)
+        )
+
+        async def hangs() -> bool:
+            return bool(await watcher.fetchval(_RESIZE_WAITS))
+
+        await eventually(hangs)
+        assert not await control.advisor_loop._book.add(newer)
+        await transaction.rollback()
+    assert (await applying).status is RecommendationStatus.APPLIED
+    assert await control.advisor_loop._book.add(newer)
+
+
+async def test_in_apply_mode_the_advisor_acts_in_its_own_name(control: Control) -> None:
+    await control.tenant("acme")
+    await control.advisor_loop.put_settings(
+        replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY), PERSON
+    )
+    async with crowd(control, "acme", waiting=4):
+        await sampled(control, 2)
+    assert control.manager.desired["acme"].size.max_size == 10
+    [event, *_] = await control.catalog.audit_log.page(action="recommendation.applied")
+    assert event.actor == ADVISOR
+
+
+async def test_switched_off_it_advises_nothing(control: Control) -> None:
+    await control.tenant("acme")
+    await control.advisor_loop.put_settings(
+        replace(control.advisor_loop.settings, mode=AdvisorMode.OFF), PERSON
+    )
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 5) == 0
+
+
+async def test_settings_and_open_recommendations_survive_a_restart(control: Control) -> None:
+    recommendation = await recommended(control)
+    await control.advisor_loop.put_settings(
+        replace(control.advisor_loop.settings, mode=AdvisorMode.OFF), PERSON
+    )
+    control.advisor_loop._book._open = {}
+    control.advisor_loop._settings = replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY)
+    await control.advisor_loop.load()
+    assert control.advisor_loop.open_recommendations["acme"].id == recommendation.id
+    assert control.advisor_loop.settings.mode is AdvisorMode.OFF
+
+
+async def in_mode(control: Control, mode: AdvisorMode) -> None:
+    """Have the advisor work in another mode."""
+    await control.advisor_loop.put_settings(
+        replace(control.advisor_loop.settings, mode=mode), PERSON
+    )
+
+
+async def test_advice_that_stands_is_obeyed_once_the_mode_is_apply(control: Control) -> None:
+    await control.tenant("acme")
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 2) == 1
+        await in_mode(control, AdvisorMode.APPLY)
+        assert await sampled(control, 2) == 0
+    assert control.manager.desired["acme"].size.max_size == 10
+    assert control.advisor_loop.open_recommendations == {}
+
+
+async def test_advice_that_could_not_be_applied_is_tried_again(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    await in_mode(control, AdvisorMode.APPLY)
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise PoolLimitReached
+
+    async with crowd(control, "acme", waiting=4):
+        with monkeypatch.context() as patched:
+            patched.setattr(control.keeper, "resize_pool", refuse)
+            assert await sampled(control, 2) == 1
+        await sampled(control, 2)
+    assert control.manager.desired["acme"].size.max_size == 10
+
+
+async def test_advice_made_for_another_size_gives_way_to_new_advice(control: Control) -> None:
+    recommendation = await recommended(control)
+    control.advisor_loop._book._open["acme"] = replace(recommendation, max_size=7)
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 2) == 1
+    assert control.advisor_loop.open_recommendations["acme"].max_size == 5
+
+
+async def test_advice_of_a_deleted_tenant_is_forgotten(control: Control) -> None:
+    await recommended(control)
+    await control.keeper.delete_tenant("acme", PERSON, deadline=1)
+    await control.advisor_loop.tick()
+    assert control.advisor_loop.open_recommendations == {}
+
+
+async def test_advice_the_catalog_has_no_more_is_forgotten_when_it_expires(
+    control: Control,
+) -> None:
+    recommendation = await recommended(control)
+    await control.catalog.recommendations.close(
+        recommendation.id, RecommendationStatus.EXPIRED, at=datetime.now(UTC), closed_by="other"
+    )
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    control.advisor_loop._book._open["acme"] = replace(recommendation, expires_at=past)
+    await control.advisor_loop.tick()
+    assert control.advisor_loop.open_recommendations == {}
+
+
+async def test_a_round_of_advice_ends_at_the_first_pool_the_catalog_does_not_answer_for(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    async with crowd(control, "acme", waiting=4):
+        await sampled(control, 1)
+        control.proxy.refuse()
+        await control.proxy.reset()
+        with pytest.raises(CatalogUnavailable):
+            await sampled(control, 1)
+
+
+async def test_advice_never_exceeds_the_budget_of_the_server(control: Control) -> None:
+    control.manager.servers["local"].budget.set_limit(7)
+    recommendation = await recommended(control)
+    assert recommendation.advice.new_size == 7
+    control.manager.servers["local"].budget.set_limit(6)
+    await control.recommendation_applier.apply(recommendation.id, PERSON)
+    assert control.manager.desired["acme"].size.max_size == 6
+
+
+async def test_advice_never_takes_the_minimum_down(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool(
+        "acme", PoolChange(min_size=9, max_size=10, warmup_size=10), PERSON
+    )
+    await eventually(lambda: idle(control, "acme") == 10)
+    assert await sampled(control, 2) == 1
+    recommendation = control.advisor_loop.open_recommendations["acme"]
+    assert recommendation.advice.new_size == 9
+    await control.keeper.put_pool("acme", PoolChange(min_size=10), PERSON)
+    with pytest.raises(RecommendationClosed):
+        await control.recommendation_applier.apply(recommendation.id, PERSON)
+    assert control.manager.desired["acme"].size.min_size == 10
+
+
+def idle(control: Control, name: str) -> int:
+    """How many connections of a tenant's pool are idle."""
+    pool = control.manager.find(name)
+    return pool.metrics.idle_connections if pool else 0
+
+
+async def test_an_application_the_catalog_missed_is_told_as_it_is_and_finished_by_a_repeat(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommendation = await recommended(control)
+
+    async def away(*_: object, **__: object) -> None:
+        raise CatalogUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control.catalog.recommendations, "close", away)
+        with pytest.raises(CatalogUnavailable, match="The pool is resized"):
+            await control.recommendation_applier.apply(recommendation.id, PERSON)
+    applied = await control.recommendation_applier.apply(recommendation.id, PERSON)
+    assert applied.status is RecommendationStatus.APPLIED
+    assert (await control.actions()).count("pool.declared") == 1
+
+
+async def test_what_somebody_dismissed_is_not_said_again_unless_it_differs(
+    control: Control,
+) -> None:
+    recommendation = await recommended(control)
+    await control.recommendation_applier.dismiss(recommendation.id, PERSON)
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 4) == 0
+        assert (
+            control.advisor_loop.latest_advice["acme"].blocked_by
+            == "somebody dismissed this a short while ago"
+        )
+        await control.advisor_loop.load()  # a restart does not make it come back either
+        assert await sampled(control, 2) == 0
+        other = replace(control.advisor_loop.settings.hysteresis, scale_up_step=20)
+        await control.advisor_loop.put_settings(
+            replace(control.advisor_loop.settings, hysteresis=other), PERSON
+        )
+        assert await sampled(control, 2) == 1
+
+
+async def test_what_a_person_sized_is_left_alone_for_a_while(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    await in_mode(control, AdvisorMode.APPLY)
+    await control.keeper.put_pool("acme", PoolChange(max_size=4), PERSON)
+    control.keeper.resized_by_hand_at.clear()
+    await control.advisor_loop.load()  # a restart does not make it forgotten
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 2) == 1
+        assert control.manager.desired["acme"].size.max_size == 4
+        held = control.advisor_loop.latest_advice["acme"].blocked_by or ""
+        assert held.startswith("a person set this size")
+        control.keeper.resized_by_hand_at["acme"] -= 900
+        await sampled(control, 2)
+    assert control.manager.desired["acme"].size.max_size == 9
+
+
+async def test_the_advisor_resizes_so_many_pools_a_minute_and_no_more(control: Control) -> None:
+    control.recommendation_applier._caution = AutoApplyLimits(resizes_per_minute=1)
+    await in_mode(control, AdvisorMode.APPLY)
+    for name in ("acme", "globex"):
+        await control.tenant(name)
+    async with crowd(control, "acme", waiting=4), crowd(control, "globex", waiting=4):
+        await sampled(control, 2)
+    assert len(control.manager.desired) == 1
+    [open_one] = control.advisor_loop.open_recommendations.values()
+    held = control.advisor_loop.latest_advice[open_one.pool_id].blocked_by
+    assert held == "1 pools of the server were resized within the last minute"
+
+
+async def test_a_tenant_may_have_a_mode_of_its_own(control: Control) -> None:
+    await control.tenant("acme", advisor_mode=AdvisorMode.APPLY)
+    await control.tenant("globex")
+    await control.tenant("initech", advisor_mode=AdvisorMode.OFF)
+    async with (
+        crowd(control, "acme", waiting=4),
+        crowd(control, "globex", waiting=4),
+        crowd(control, "initech", waiting=4),
+    ):
+        await sampled(control, 2)
+    assert control.manager.desired.keys() == {"acme"}
+    assert control.advisor_loop.open_recommendations.keys() == {"globex"}
+    assert "initech" not in control.advisor_loop.latest_advice
+
+
+async def test_the_demand_rule_sees_what_happened_between_two_ticks(control: Control) -> None:
+    """A burst that is over at the tick is seen all the same."""
+    await control.tenant("acme")
+    await control.advisor_loop.put_settings(
+        replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND), PERSON
+    )
+
+    async def borrow() -> None:
+        async with control.manager.lease("acme", timeout=30) as connection:
+            await connection.execute("select pg_sleep(0.1)")
+
+    await borrow()
+    assert await sampled(control, 1) == 0
+    await asyncio.gather(*(borrow() for _ in range(60)))
+    assert waits(control, "acme") == 0
+    await control.loads.sample()
+    assert await sampled(control, 1) == 1
+    advice = control.advisor_loop.open_recommendations["acme"].advice
+    assert (advice.action, advice.reason_code) == (
+        ScalingAction.SCALE_UP,
+        ReasonCode.DEMAND_ABOVE_SIZE,
+    )
+    assert advice.evidence["events"] == 60
+    assert advice.expected is not None
+    assert advice.expected.late_share_before is not None
+    assert advice.expected.late_share_before > 0.5 > (advice.expected.late_share_after or 0.0)
+    [stored] = await control.catalog.recommendations.page()
+    assert stored.advice.evidence == pytest.approx(advice.evidence)
+    assert stored.advice.expected == pytest.approx(advice.expected)
+
+
+async def test_only_in_apply_mode_unused_connections_are_kept_as_long_as_advised(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    # However slow connects, and this loop, are here: they are quick, and it is not late.
+    unhurried = DemandConfig(patience_seconds=3600, loop_lag_seconds=3600)
+    demand = replace(control.advisor_loop.settings, rule=AdvisorRule.DEMAND, demand=unhurried)
+    async with control.manager.lease("acme"):
+        pool = control.manager.find("acme")
+    assert pool is not None
+    kept = []
+    for mode in (AdvisorMode.RECOMMEND, AdvisorMode.APPLY, AdvisorMode.OFF):
+        await control.advisor_loop.put_settings(replace(demand, mode=mode), PERSON)
+        await sampled(control, 1)
+        pool.recycle()
+        async with crowd(control, "acme", waiting=0):
+            await eventually(lambda: pool.metrics.active_connections == pool.size.max_size)
+        await sampled(control, 1)
+        kept.append(pool.idle_seconds)
+    assert kept == [None, 10.0, None]
+
+
+async def test_a_growth_that_is_taken_back_is_undone(control: Control) -> None:
+    recommendation = await recommended(control)
+    await control.recommendation_applier.apply(recommendation.id, PERSON)
+    undo = replace(
+        recommendation,
+        id=uuid4(),
+        max_size=10,
+        advice=replace(
+            recommendation.advice,
+            action=ScalingAction.SCALE_DOWN,
+            current_size=10,
+            new_size=5,
+            reason_code=ReasonCode.GROWTH_UNDONE,
+        ),
+    )
+    await control.advisor_loop._book.add(undo)
+    await control.recommendation_applier.apply(undo.id, PERSON)
+    page = await control.catalog.recommendations.page()
+    assert {each.id: each.status for each in page} == {
+        recommendation.id: RecommendationStatus.UNDONE,
+        undo.id: RecommendationStatus.APPLIED,
+    }
+    assert control.manager.desired["acme"].size.max_size == 5
+
+
+async def test_a_tenant_that_keeps_the_shared_pool_busy_is_told_to_move_and_not_moved(
+    control: Control,
+) -> None:
+    await control.tenant("acme", PoolStrategy.SHARED)
+    async with control.manager.lease("acme") as connection:
+        await connection.execute("select 1")
+    tiering = control.advisor_loop._tiering = PlacementAdvisor(
+        control.manager, PlacementConfig(min_seconds=0.2)
+    )
+    assert await sampled(control, 1) == 0
+    control.manager.tenant_state("acme").recorder.total_hold += 3600.0
+    await asyncio.sleep(0.3)
+    control.advisor_loop._tiering_due = 0.0
+    assert await sampled(control, 1) == 1
+    assert tiering is control.advisor_loop._tiering
+    [move] = control.advisor_loop.open_recommendations.values()
+    assert (move.tenant, move.pool_id) == ("acme", "shared@local")
+    assert (move.placement, move.advice.reason_code) == (Placement.OWN_POOL, ReasonCode.HOT_TENANT)
+    with pytest.raises(RecommendationIsPlacement, match="copy the data"):
+        await control.recommendation_applier.apply(move.id, PERSON)
+    await control.recommendation_applier.dismiss(move.id, PERSON)
+    control.advisor_loop._tiering_due = 0.0
+    assert await sampled(control, 1) == 0
+
+
+async def test_what_the_database_does_is_seen(control: Control) -> None:
+    await control.tenant("acme")
+    assert control.loads.of("local") is None
+    lock = "select pg_advisory_xact_lock(7)"
+
+    async def wait_for_lock() -> None:
+        async with control.manager.lease("acme") as connection:
+            await connection.execute(lock)
+
+    async with control.manager.lease("acme") as holder:
+        await holder.execute(lock)
+        waiting = asyncio.create_task(wait_for_lock())
+        for _ in range(12):
+            await control.loads.sample()
+    await waiting
+    load = control.loads.of("local")
+    assert load is not None
+    assert load.samples == 10
+    assert load.lock_share > 0.0
+    assert load.idle_in_transaction_share > 0.0
+    assert load.running < 1.0
+
+
+ROOM = PoolSizingRecommendation(
+    action=ScalingAction.SCALE_UP,
+    current_size=5,
+    new_size=20,
+    reason_code=ReasonCode.ROOM_FOR_BURSTS,
+    reason="A burst would wait.",
+)
+
+
+async def test_of_room_for_bursts_alone_no_person_is_told_as_long_as_callers_come_in_time(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    # The first connect of a slow machine makes nobody late.
+    patient = replace(control.advisor_loop.settings, demand=DemandConfig(patience_seconds=60))
+    await control.advisor_loop.put_settings(patient, PERSON)
+    async with control.manager.lease("acme"):
+        pool = control.manager.find("acme")
+    assert pool is not None
+    assert await control.advisor_loop._conclude(pool, ROOM) == 0
+    held = control.advisor_loop.latest_advice["acme"].blocked_by
+    assert held == "callers come in time without it; in mode `apply` it would be done"
+    assert control.advisor_loop.open_recommendations == {}
+    pool.recorder.record_acquire(61, monotonic())
+    pool.recorder.record_release(0.1, monotonic())
+    assert await control.advisor_loop._conclude(pool, ROOM) == 1
+    assert control.advisor_loop.open_recommendations["acme"].advice.new_size == 20
+
+
+async def test_room_for_bursts_is_given_in_mode_apply_before_anybody_is_late(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    await in_mode(control, AdvisorMode.APPLY)
+    async with control.manager.lease("acme"):
+        pool = control.manager.find("acme")
+    assert pool is not None
+    assert await control.advisor_loop._conclude(pool, ROOM) == 1
+    assert pool.size.max_size == 20

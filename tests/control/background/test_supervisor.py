@@ -1,0 +1,106 @@
+"""The loops: a failed tick is no end, a dead loop is not silent, nothing waits for real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from app.control.background.supervisor import Supervisor, run_every
+from app.domain.errors import CatalogInUse
+from tests.fixtures.waiting import eventually
+
+
+class Ticks:
+    """Counts ticks; each may do something else."""
+
+    def __init__(self, *deeds: Callable[[], Awaitable[object]]) -> None:
+        """Do the deeds one after the other, then nothing."""
+        self.deeds = list(deeds)
+        self.at: list[float] = []
+
+    async def __call__(self) -> None:
+        """One tick."""
+        self.at.append(asyncio.get_running_loop().time())
+        if self.deeds:
+            await self.deeds.pop(0)()
+
+
+async def fail() -> None:
+    """A tick that fails."""
+    raise ValueError("as it happens")
+
+
+async def hang() -> None:
+    """A tick that never ends."""
+    await asyncio.Event().wait()
+
+
+async def ticked(ticks: Ticks, *, seconds: float, timeout: float = 4.0) -> None:
+    """Run a ten-second loop for so long."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await run_every("test", lambda: 10.0, ticks, timeout=timeout)
+
+
+@pytest.mark.looptime(start=0)
+async def test_ticks_come_at_their_interval_with_a_little_jitter() -> None:
+    ticks = Ticks()
+    await ticked(ticks, seconds=100)
+    gaps = [later - earlier for earlier, later in zip(ticks.at, ticks.at[1:], strict=False)]
+    assert len(ticks.at) == 10
+    assert all(10.0 <= gap <= 10.6 for gap in gaps)
+
+
+@pytest.mark.looptime(start=0)
+async def test_a_failed_tick_does_not_end_the_loop() -> None:
+    ticks = Ticks(fail, fail)
+    await ticked(ticks, seconds=35)
+    assert len(ticks.at) == 4
+
+
+@pytest.mark.looptime(start=0)
+async def test_a_hanging_tick_is_given_up_at_its_deadline() -> None:
+    ticks = Ticks(hang)
+    await ticked(ticks, seconds=15)
+    assert len(ticks.at) == 2
+
+
+@pytest.mark.looptime(start=0)
+async def test_missed_ticks_are_skipped_not_made_up_for() -> None:
+    async def slow() -> None:
+        await asyncio.sleep(35)
+
+    ticks = Ticks(slow)
+    await ticked(ticks, seconds=50, timeout=60)
+    assert len(ticks.at) == 3
+
+
+async def test_losing_the_catalog_to_another_service_ends_the_loop() -> None:
+    async def taken() -> None:
+        raise CatalogInUse
+
+    with pytest.raises(CatalogInUse):
+        await run_every("test", lambda: 10.0, Ticks(taken), timeout=1)
+
+
+async def test_a_loop_that_dies_is_told_once_and_by_name() -> None:
+    deaths: list[str] = []
+    loops = Supervisor(on_death=lambda: deaths.append("died"))
+    loops.start("first", fail())
+    loops.start("second", fail())
+    loops.start("third", hang())
+    await eventually(lambda: bool(deaths))
+    assert loops.dead in {"first", "second"}
+    await loops.stop()
+    assert deaths == ["died"]
+
+
+async def test_stopping_is_no_death_and_safe_twice() -> None:
+    deaths: list[str] = []
+    loops = Supervisor(on_death=lambda: deaths.append("died"))
+    loops.start("one", hang())
+    await loops.stop()
+    await loops.stop()
+    assert (deaths, loops.dead) == ([], None)

@@ -1,0 +1,66 @@
+"""The poller: one report a poll, samples stored, idle pools closed, outages survived."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from app.domain.tenant import PoolStrategy
+from app.pools.eviction import EvictionReason
+from tests.fixtures.control import Control
+
+
+async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
+    control: Control,
+) -> None:
+    await control.tenant("own")
+    await control.tenant("guest", PoolStrategy.SHARED)
+    await control.tenant("silent", PoolStrategy.SHARED)
+    for name in ("own", "guest"):
+        async with control.manager.lease(name) as connection:
+            await connection.fetchval("select 1")
+    report = await control.poller.run_once()
+    assert (report.pools, report.samples_stored) == (2, 3)
+    now = datetime.now(UTC)
+    for subject, points in (("own", 1), ("guest", 1), ("shared@local", 1), ("silent", 0)):
+        history = await control.catalog.samples.query_history(
+            subject, start=now - timedelta(minutes=1), end=now, step=60
+        )
+        assert sum(point.samples for point in history.points) == points
+
+
+async def test_an_idle_pool_is_closed_and_its_end_is_told(control: Control) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pass
+    rooms = control.manager._rooms[PoolStrategy.PER_TENANT]
+    rooms._cache.idle_timeout = 0.0
+    report = await control.poller.run_once()
+    assert report.pools_evicted == 1
+    assert control.manager.active_pools == 0
+    assert control.manager.evictions[EvictionReason.IDLE] == 1
+    [event, *_] = await control.catalog.audit_log.page()
+    assert (event.action, event.reason, event.pool) == ("pool.evicted", "idle", "acme")
+
+
+async def test_a_poll_goes_on_without_the_catalog(control: Control) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pass
+    control.proxy.refuse()
+    await control.proxy.reset()
+    report = await control.poller.run_once()
+    assert (report.pools, report.samples_stored) == (1, 0)
+    await control.proxy.pass_through()
+    assert (await control.poller.run_once()).samples_stored == 1
+
+
+async def test_counters_survive_the_eviction_of_the_pool(control: Control) -> None:
+    await control.tenant("acme")
+    account = control.manager.tenant_state("acme")
+    async with control.manager.lease("acme"):
+        pass
+    control.manager._rooms[PoolStrategy.PER_TENANT]._cache.idle_timeout = 0.0
+    await control.poller.run_once()
+    stats = control.manager.tenant_stats(account)
+    assert (stats.connections_acquired, stats.connections_released) == (1, 1)
+    assert (stats.active_connections, stats.idle_connections) == (0, 0)

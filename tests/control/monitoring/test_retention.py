@@ -1,0 +1,88 @@
+"""The roll-up follows the poller: minutes and hours are made, what is folded and old is deleted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from app.domain.history import History, Resolution
+from tests.catalog.values import sample
+from tests.fixtures.control import Control
+
+HOURS = timedelta(hours=3)
+
+
+async def remembered(control: Control, *ages: timedelta) -> None:
+    """Polls of so long ago, one lease each."""
+    now = datetime.now(UTC)
+    samples = [replace(sample("acme", acquired=1), at=now - age) for age in ages]
+    await control.catalog.samples.add(samples)
+
+
+async def past(control: Control, step: float) -> History:
+    now = datetime.now(UTC)
+    return await control.catalog.samples.query_history(
+        "acme", start=now - 2 * HOURS, end=now, step=step
+    )
+
+
+async def test_polls_become_minutes_and_go_when_they_are_old(control: Control) -> None:
+    """Everything is kept for an hour here, whatever the resolution."""
+    await remembered(control, timedelta(minutes=63), timedelta(minutes=30))
+    await control.poller.run_once()
+    report = await control.roll_up.run_once()
+    assert report is not None
+    assert report.minutes_complete_until == control.poller.stored_until
+    assert report.hours_complete_until == Resolution.HOUR.floor(report.minutes_complete_until)
+    assert report.deleted >= 1
+    raw = await past(control, 1)
+    assert {point.acquired for point in raw.points} == {1}
+
+
+async def test_what_is_not_rolled_up_yet_is_not_deleted(control: Control) -> None:
+    """Fifteen minutes are more than one turn folds; of one hour, lest that be folded before."""
+    now = datetime.now(UTC)
+    age = now - Resolution.HOUR.floor(now - HOURS)
+    await remembered(control, *(age - timedelta(minutes=minute) for minute in range(15)))
+    await control.poller.run_once()
+    for turns in range(1, 30):
+        report = await control.roll_up.run_once()
+        assert report is not None
+        told = sum(point.acquired for point in (await past(control, 60)).points)
+        if turns == 1:
+            assert report.minutes_complete_until < control.poller.stored_until  # type: ignore[operator]
+            assert told == 15
+        if not report.deleted and report.minutes_complete_until == control.poller.stored_until:
+            break
+    hours = await past(control, 3600)
+    assert hours.resolution is Resolution.HOUR
+
+
+async def test_nothing_is_rolled_up_before_the_first_poll_nor_without_the_catalog(
+    control: Control,
+) -> None:
+    await remembered(control, HOURS)
+    assert await control.roll_up.run_once() is None
+    await control.poller.run_once()
+    control.proxy.refuse()
+    await control.proxy.reset()
+    assert await control.roll_up.run_once() is None
+    await control.proxy.pass_through()
+    assert await control.roll_up.run_once() is not None
+
+
+async def test_what_could_not_be_stored_is_stored_with_the_next_poll(control: Control) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pass
+    control.proxy.refuse()
+    await control.proxy.reset()
+    await control.poller.run_once()
+    assert control.poller.stored_until is None
+    async with control.manager.lease("acme"):
+        pass
+    await control.poller.run_once()
+    await control.proxy.pass_through()
+    await control.poller.run_once()
+    assert control.poller.stored_until is not None
+    assert sum(point.acquired for point in (await past(control, 3600)).points) == 2

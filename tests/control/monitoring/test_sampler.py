@@ -1,0 +1,147 @@
+"""What of each poll is worth a row: averages and growth stay what they were with every poll."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.control.monitoring.sampler import Sampler
+from app.domain.history import PoolSample, Resolution
+from app.domain.pool import Percentiles, PoolStats
+
+NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
+IDLE = PoolStats(
+    connections_acquired=0,
+    connections_released=0,
+    active_connections=0,
+    idle_connections=2,
+    waiting_requests=0,
+    total_wait_time_ms=0.0,
+    max_wait_time_ms=0.0,
+    timeouts=0,
+    rejected=0,
+    health_check_failures=0,
+    connections_opened=0,
+    connections_closed=0,
+    connections_lost=0,
+    connect_failures=0,
+    created_at=None,
+    last_activity=None,
+    window_seconds=300.0,
+    wait=Percentiles(),
+    hold=Percentiles(),
+    connect=Percentiles(),
+)
+
+
+class Polls:
+    """Polls of one subject, 5 s apart, and what was stored of them."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.sampling = Sampler()
+        self.seconds = seconds
+        self.stored: list[PoolSample] = []
+
+    def poll(self, stats: PoolStats | None = IDLE, *, is_known: bool = True) -> list[PoolSample]:
+        """Measure, or find the subject gone; what is stored for it."""
+        at, self.seconds = NOON + timedelta(seconds=self.seconds), self.seconds + 5
+        new = [] if stats is None else list(self.sampling.sample("acme", at, 2, stats))
+        new += self.sampling.end_missing(at, lambda _: is_known)
+        self.stored += new
+        return new
+
+
+def busy(acquired: int, active: int = 1) -> PoolStats:
+    return replace(IDLE, connections_acquired=acquired, active_connections=active)
+
+
+def test_the_first_poll_is_stored_at_once() -> None:
+    [first] = Polls().poll(busy(3))
+    assert (first.subject, first.at, first.polls, first.acquired) == ("acme", NOON, 1, 3)
+
+
+def test_polls_that_measure_the_same_make_one_sample_a_minute() -> None:
+    polls = Polls()
+    per_minute = [[polls.poll() for _ in range(12)] for _ in range(3)]
+    assert [sum(map(len, minute)) for minute in per_minute] == [1, 1, 1]
+    first, rest, minute = polls.stored
+    assert (first.polls, rest.polls, rest.gap_seconds) == (1, 11, 5.0)
+    assert rest.at == NOON + timedelta(seconds=55)
+    assert (minute.polls, minute.at) == (12, NOON + timedelta(seconds=115))
+
+
+def test_a_change_is_stored_after_what_was_the_same_before() -> None:
+    polls = Polls()
+    for _ in range(3):
+        polls.poll()
+    idle, change = polls.poll(busy(1))
+    assert (idle.polls, idle.acquired, idle.at) == (2, 0, NOON + timedelta(seconds=10))
+    assert (change.polls, change.acquired, change.at) == (1, 1, NOON + timedelta(seconds=15))
+
+
+def test_one_that_is_gone_leaves_its_last_polls_and_comes_back_with_its_growth() -> None:
+    polls = Polls()
+    polls.poll(busy(5))
+    polls.poll(busy(5))
+    [left] = polls.poll(None)
+    assert (left.polls, left.at) == (1, NOON + timedelta(seconds=5))
+    assert polls.poll(None) == []
+    [back] = polls.poll(busy(5))
+    assert (back.polls, back.acquired) == (1, 0)
+    polls.poll(None)
+    assert polls.poll(busy(7))[0].acquired == 2
+
+
+def test_a_counter_that_fell_counts_from_zero_and_so_does_a_tenant_made_anew() -> None:
+    polls = Polls()
+    polls.poll(busy(100))
+    assert polls.poll(busy(3))[0].acquired == 3
+    polls.poll(None, is_known=False)
+    assert polls.poll(busy(4))[0].acquired == 4
+
+
+def test_a_clock_set_back_ends_what_was_the_same() -> None:
+    polls = Polls(30)
+    polls.poll()
+    polls.poll()
+    polls.seconds = 0
+    [before] = polls.poll()
+    assert (before.polls, before.at) == (1, NOON + timedelta(seconds=35))
+    assert polls.poll() == []
+
+
+@given(
+    start=st.integers(0, 59),
+    seen=st.lists(st.none() | st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=60),
+)
+def test_nothing_is_lost_and_nothing_told_twice(
+    start: int, seen: list[tuple[int, int] | None]
+) -> None:
+    """Minute by minute as many polls, as much in use and as much growth as were measured."""
+    polls = Polls(start)
+    acquired, expected = 0, dict[datetime, list[int]]()
+    for one in seen:
+        if one is None:
+            polls.poll(None)
+            continue
+        grown, active = one
+        acquired += grown
+        at = NOON + timedelta(seconds=polls.seconds)
+        sums = expected.setdefault(Resolution.MINUTE.floor(at), [0, 0, 0])
+        for index, value in enumerate((1, active, grown)):
+            sums[index] += value
+        polls.poll(busy(acquired, active))
+    polls.poll(None)
+    told = dict[datetime, list[int]]()
+    for sample in polls.stored:
+        begin = sample.at - timedelta(seconds=sample.gap_seconds * (sample.polls - 1))
+        minute = Resolution.MINUTE.floor(sample.at)
+        assert Resolution.MINUTE.floor(begin) == minute
+        sums = told.setdefault(minute, [0, 0, 0])
+        grown = sample.acquired
+        for index, value in enumerate(
+            (sample.polls, sample.polls * sample.active_connections, grown)
+        ):
+            sums[index] += value
+    assert told == expected

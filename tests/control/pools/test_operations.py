@@ -1,0 +1,155 @@
+"""Evict, drain, recycle, check: done at once, told in the audit trail, catalog or not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from app.control.keeper import PoolChange
+from app.domain.errors import PoolDraining, PoolIsShared, PoolNotFound
+from app.domain.tenant import PoolStrategy
+from app.pools.eviction import EvictionReason
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.waiting import eventually
+
+
+async def test_a_forced_eviction_cuts_what_still_runs_after_its_deadline(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    entered = asyncio.Event()
+
+    async def hold() -> None:
+        async with control.manager.lease("acme") as connection:
+            entered.set()
+            await connection.execute("select pg_sleep(30)")
+
+    holder = asyncio.create_task(hold())
+    await entered.wait()
+    eviction = await control.pool_operations.evict("acme", PERSON, deadline=0)
+    assert (eviction.reason, eviction.closed, eviction.cut) == (EvictionReason.FORCED, 1, 1)
+    await asyncio.wait({holder}, timeout=60)
+    assert holder.exception() is not None
+    assert control.manager.find("acme") is None
+    assert (await control.actions())[-1] == "pool.evicted"
+
+
+async def test_a_forced_eviction_ends_the_minimum(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
+    await control.pool_operations.evict("acme", PERSON, deadline=1)
+    assert control.manager.desired["acme"].size.min_size == 0
+    assert (await control.reconciler.run_once()).steps == 0
+    assert control.manager.find("acme") is None
+
+
+async def test_a_draining_pool_refuses_newcomers_and_serves_again_when_it_is_gone(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        await control.pool_operations.drain("acme", PERSON, deadline=5)
+        await asyncio.sleep(0)
+        with pytest.raises(PoolDraining):
+            async with control.manager.lease("acme"):
+                pass
+    await eventually(lambda: control.manager.find("acme") is None)
+    async with control.manager.lease("acme") as connection:
+        assert await connection.fetchval("select 1") == 1
+    assert control.manager.evictions[EvictionReason.DRAINED] == 1
+
+
+async def test_recycling_counts_what_it_replaces(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(min_size=2, warmup_size=2), PERSON)
+    assert await control.pool_operations.recycle("acme", PERSON) == 2
+
+
+async def test_a_check_tells_what_it_tested_and_what_failed(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(), PERSON)
+    report = await control.pool_operations.check("acme", PERSON)
+    assert (report.tested, report.failed) == (1, 0)
+
+
+async def test_a_pool_that_is_not_open_cannot_be_operated(control: Control) -> None:
+    await control.tenant("acme")
+    with pytest.raises(PoolNotFound):
+        await control.pool_operations.evict("acme", PERSON, deadline=0)
+
+
+async def test_a_shared_pool_is_operated_only_as_a_whole(control: Control) -> None:
+    await control.tenant("acme", PoolStrategy.SHARED)
+    await control.keeper.put_pool("acme", PoolChange(), PERSON)
+    with pytest.raises(PoolIsShared):
+        await control.pool_operations.evict("acme", PERSON, deadline=0)
+    eviction = await control.pool_operations.evict("acme", PERSON, deadline=0, whole_pool=True)
+    assert eviction.pool_id == "shared@local"
+
+
+async def test_a_sweep_says_why_it_left_a_pool_open(control: Control) -> None:
+    for name in ("busy", "kept", "fresh"):
+        await control.tenant(name)
+    await control.keeper.put_pool("kept", PoolChange(min_size=1), PERSON)
+    await control.keeper.put_pool("fresh", PoolChange(), PERSON)
+    async with control.manager.lease("busy"):
+        report = await control.pool_operations.evict_expired(PERSON)
+    assert report.evicted == ()
+    assert {skip.pool_id: skip.reason for skip in report.skipped} == {
+        "busy": "busy",
+        "kept": "min_size",
+        "fresh": "not_expired",
+    }
+
+
+async def test_operations_work_while_the_catalog_is_away_and_are_told_later(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
+    control.proxy.refuse()
+    await control.proxy.reset()
+    await control.pool_operations.recycle("acme", PERSON)
+    paused = await control.keeper.pause("acme", PERSON, paused=True)
+    assert paused.desired.paused
+    await control.pool_operations.evict("acme", PERSON, deadline=0)
+    assert [event.action for event in control.audit_outbox.pending] == [
+        "pool.recycled",
+        "pool.evicted",
+    ]
+    await control.proxy.pass_through()
+    report = await control.reconciler.run_once()
+    assert report.changes_saved == 1
+    [stored] = await control.catalog.pools.load()
+    assert (stored.paused, stored.size.min_size) == (True, 0)
+    told = await control.actions(pool="acme")
+    assert {"pool.recycled", "pool.evicted"} <= set(told)
+    assert control.audit_outbox.pending == ()
+
+
+async def test_an_eviction_nobody_waits_for_any_more_is_told_all_the_same(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        caller = asyncio.create_task(control.pool_operations.evict("acme", PERSON, deadline=5))
+        pool = control.manager.find("acme")
+        assert pool is not None
+        await eventually(lambda: pool.is_closing)
+        caller.cancel()
+        await asyncio.wait({caller})
+        assert caller.cancelled()
+    await eventually(lambda: bool(control.audit_outbox.pending))
+    [event] = control.audit_outbox.pending
+    assert (event.action, event.reason, event.actor) == ("pool.evicted", "forced", PERSON)
+
+
+async def test_a_drained_pool_tells_what_it_closed(control: Control) -> None:
+    await control.tenant("acme")
+    await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
+    await control.pool_operations.drain("acme", PERSON, deadline=0)
+    await eventually(lambda: control.manager.find("acme") is None)
+    await control.reconciler.run_once()
+    [event] = await control.catalog.audit_log.page(action="pool.evicted")
+    assert (event.reason, event.after) == ("drained", {"closed": 1, "cut": 0})

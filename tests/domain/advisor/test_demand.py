@@ -1,0 +1,426 @@
+"""The demand rule: what it says to whom, in which words, and the laws it keeps."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.advisor import (
+    EVIDENCE,
+    Confidence,
+    DemandConfig,
+    DemandRule,
+    PoolObservation,
+    PoolSizingRecommendation,
+    ReasonCode,
+    ScalingAction,
+    ServerLoad,
+    TrialPhase,
+)
+from app.domain.errors import InvalidInput
+from app.domain.pool import PoolState
+from tests.domain.advisor.observations import TICK, observations, seen
+
+RULE = DemandRule()
+ALLOWANCE = RULE.config.burst_allowance
+IDLE = {"rate": 0.0}
+
+
+def told(
+    ticks: Iterable[PoolObservation], rule: DemandRule = RULE
+) -> list[PoolSizingRecommendation]:
+    """What the rule says to one tick after the other, each taken 5 seconds later."""
+    memory, advice = rule.initial_memory(), []
+    for count, tick in enumerate(ticks, start=1):
+        said, memory = rule.advise(memory, replace(tick, at=count * TICK))
+        advice.append(said)
+    return advice
+
+
+def last(*ticks: PoolObservation, rule: DemandRule = RULE) -> PoolSizingRecommendation:
+    return told(ticks, rule)[-1]
+
+
+def obeyed(size: int, loads: Iterable[dict[str, Any]]) -> list[int]:
+    """The sizes of a pool that follows the advice, beginning with *size*."""
+    memory, sizes = RULE.initial_memory(), [size]
+    for count, load in enumerate(loads, start=1):
+        tick = seen(sizes[-1], at=count * TICK, **load)
+        advice, memory = RULE.advise(memory, tick)
+        sizes.append(advice.new_size)
+    return sizes
+
+
+# --- growing
+
+
+def test_a_load_that_needs_more_connections_gets_them() -> None:
+    advice = last(*[seen(5, rate=40.0, hold=0.2, waiting=3.0, late=20)] * 2)
+    assert (advice.action, advice.reason_code) == (
+        ScalingAction.SCALE_UP,
+        ReasonCode.DEMAND_ABOVE_SIZE,
+    )
+    assert advice.new_size == advice.wanted == 13
+    assert advice.reason == (
+        "13 connections carry 40 leases/s of 201 ms with under 1 % waiting over 50 ms; "
+        "5 cannot keep up"
+    )
+
+
+def test_a_size_that_leaves_some_late_is_told_how_many() -> None:
+    advice = last(*[seen(10, rate=40.0, hold=0.2)] * 2)
+    assert advice.reason.endswith("; 10 leave 16 % waiting; 20 leave 7 for bursts")
+    assert advice.expected is not None
+    assert advice.expected.late_share_before == pytest.approx(0.16, abs=0.01)
+    assert advice.expected.late_share_after is not None
+    assert advice.expected.late_share_after < 0.01
+    assert (advice.expected.connections_before, advice.expected.connections_after) == (10, 20)
+
+
+def test_a_step_is_followed_in_at_most_three_ticks() -> None:
+    quiet: dict[str, Any] = {"rate": 10.0, "hold": 0.15}
+    busy: dict[str, Any] = {"rate": 100.0, "hold": 0.15}
+    sizes = obeyed(6, [quiet] * 60 + [busy] * 60)
+    settled = sizes[-1]
+    assert 22 + ALLOWANCE // 2 <= settled <= 22 + ALLOWANCE
+    assert all(abs(size - settled) <= 0.1 * settled for size in sizes[63:])
+
+
+def test_growth_in_one_tick_is_bounded() -> None:
+    quiet: dict[str, Any] = {"rate": 10.0}
+    busy: dict[str, Any] = {"rate": 900.0}
+    sizes = obeyed(3, [quiet] * 10 + [busy] * 5)[10:]
+    assert all(after <= max(2 * before, before + 10) for before, after in pairwise(sizes))
+    assert sizes[1] == 2 * sizes[0]
+    advice = last(*[seen(3, **quiet)] * 10, seen(3, **busy))
+    assert advice.new_size == 3 + 10
+    assert advice.reason.endswith("13 as the next step")
+
+
+def test_late_callers_get_more_even_if_the_forecast_disagrees() -> None:
+    late = seen(25, rate=40.0, late=10, waiting=2.0)
+    first, second = told([late, late])
+    assert (first.action, second.action) == (ScalingAction.STABLE, ScalingAction.SCALE_UP)
+    assert (second.reason_code, second.wanted) == (ReasonCode.LATE_WAITS, 29)
+    assert second.reason.startswith("5 % of 200 callers waited over 50 ms")
+    assert second.reason.endswith("; adding 24 to 25 connections, 20 of them for bursts")
+
+
+def test_one_late_tick_of_three_is_forgiven() -> None:
+    fine, late = seen(25, rate=40.0), seen(25, rate=40.0, late=10, waiting=2.0)
+    advice = told([late, fine, fine, late, fine, fine, late])
+    assert {each.action for each in advice} == {ScalingAction.STABLE}
+
+
+def test_a_short_queue_gets_a_short_step() -> None:
+    late = seen(40, rate=40.0, late=10, waiting=0.4)
+    assert last(late, late).wanted == 41
+
+
+def test_waiting_for_disks_makes_the_steps_small() -> None:
+    disks = ServerLoad(samples=3, io_share=0.8)
+    advice = last(*[seen(8, rate=300.0, waiting=9.0, server=disks)] * 2)
+    assert (advice.action, advice.new_size) == (ScalingAction.SCALE_UP, 10)
+
+
+def test_a_load_that_is_carried_still_gets_room_for_bursts() -> None:
+    advice = last(*[seen(14, rate=40.0, hold=0.2)] * 2)
+    assert (advice.action, advice.reason_code) == (
+        ScalingAction.SCALE_UP,
+        ReasonCode.ROOM_FOR_BURSTS,
+    )
+    assert (advice.new_size, advice.wanted) == (28, 13)
+    assert advice.evidence["burst_allowance"] == ALLOWANCE
+    assert advice.reason == (
+        "14 connections carry the load, which needs 13, but a burst would wait: "
+        "28 leave 15 for it, opened only when used"
+    )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"ceiling": 14},
+        {"server": ServerLoad(samples=3, lock_share=0.5)},
+        {"active": 13.5, "waiting": 0.5},
+        {"size": 13 + ALLOWANCE // 2},
+    ],
+    ids=["at its maximum", "growing would not help", "saturated", "half is left"],
+)
+def test_room_for_bursts_is_not_asked_for_where(facts: dict[str, Any]) -> None:
+    tick = seen(**({"size": 14, "rate": 40.0, "hold": 0.2} | facts))
+    assert last(tick, tick).reason_code is ReasonCode.SIZE_FITS
+
+
+def test_longer_leases_under_load_leave_no_room_for_bursts() -> None:
+    slow = [seen(40, rate=20.0, hold=0.1)] * 30 + [seen(40, rate=90.0, hold=0.3)] * 80
+    advice = last(*slow)
+    assert advice.evidence["burst_allowance"] == 0
+    assert advice.reason_code is not ReasonCode.ROOM_FOR_BURSTS
+
+
+def test_without_an_allowance_the_size_is_what_the_load_needs() -> None:
+    bare = DemandRule(DemandConfig(burst_allowance=0))
+    assert last(*[seen(10, rate=40.0, hold=0.2)] * 2, rule=bare).new_size == 13
+    assert last(*[seen(14, rate=40.0, hold=0.2)] * 2, rule=bare).action is ScalingAction.STABLE
+
+
+def test_the_maximum_is_told_as_such() -> None:
+    advice = last(*[seen(10, rate=300.0, waiting=9.0, ceiling=10)] * 2)
+    assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, ReasonCode.AT_MAXIMUM)
+
+
+def test_a_maximum_below_the_size_is_obeyed() -> None:
+    advice = last(seen(20, rate=10.0, ceiling=12))
+    assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, 12)
+
+
+# --- not growing
+
+
+@pytest.mark.parametrize(
+    ("facts", "code"),
+    [
+        ({"leak_suspects": 2}, ReasonCode.LEAK_SUSPECTED),
+        ({"server": ServerLoad(samples=3, cores=4, running=6.0)}, ReasonCode.CPU_BOUND),
+        ({"server": ServerLoad(samples=3, lock_share=0.5)}, ReasonCode.LOCK_CONTENTION),
+        (
+            {"server": ServerLoad(samples=3, idle_in_transaction_share=0.5)},
+            ReasonCode.IDLE_IN_TRANSACTION,
+        ),
+        ({"server": ServerLoad(samples=3, client_write_share=0.5)}, ReasonCode.SLOW_READER),
+    ],
+)
+def test_where_growing_would_not_help_it_says_why(facts: dict[str, Any], code: ReasonCode) -> None:
+    advice = last(*[seen(5, rate=40.0, hold=0.2, waiting=3.0, **facts)] * 2)
+    assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, code)
+    assert advice.reason.startswith("growing from 5 to 13 would not help, because ")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"state": PoolState.PAUSED},
+        {"connect_failures": 3},
+        {"loop_lag_seconds": 0.2},
+        {"mean_open": 2.0, "opened": 2, "active": 2.0, "waiting": 5.0},
+    ],
+)
+def test_where_nothing_can_be_told_it_keeps_the_size(facts: dict[str, Any]) -> None:
+    grows = {"rate": 40.0, "hold": 0.2, "waiting": 3.0}
+    for load in (grows, IDLE):
+        advice = last(*[seen(9, **(load | facts))] * 80)
+        assert (advice.action, advice.confidence) == (ScalingAction.STABLE, Confidence.LOW)
+
+
+def test_too_few_callers_prove_nothing() -> None:
+    advice = last(seen(2, rate=3.0, hold=2.0, waiting=4.0))
+    assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, ReasonCode.TOO_FEW_EVENTS)
+    assert advice.confidence is Confidence.LOW
+
+
+def test_the_cpu_gate_does_not_keep_what_is_not_needed() -> None:
+    cpu = ServerLoad(samples=3, cores=1, running=9.0)
+    assert last(*[seen(40, rate=10.0, server=cpu)] * 80).action is ScalingAction.SCALE_DOWN
+
+
+# --- shrinking
+
+
+def test_a_peak_is_kept_for_the_window_and_then_given_back_bit_by_bit() -> None:
+    busy, quiet = {"rate": 200.0}, {"rate": 20.0}
+    sizes = obeyed(20, [busy] * 80 + [quiet] * 150)
+    peak = sizes[80]
+    assert peak > 20
+    assert set(sizes[80:139]) == {peak}
+    assert sizes[-1] == 5 + ALLOWANCE
+    for before, after in zip(sizes, sizes[12:], strict=False):
+        assert after >= before - max(2, int(0.25 * before))
+
+
+def test_a_size_a_little_too_large_is_left_alone() -> None:
+    needed = last(*[seen(50, rate=80.0)] * 80).wanted
+    assert needed is not None
+    enough = needed + ALLOWANCE
+    *_, advice = told([seen(enough + 4, rate=80.0)] * 80)
+    assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, ReasonCode.SIZE_FITS)
+    assert advice.wanted == needed
+    assert advice.reason.endswith(f"which needs {needed} and leaves {ALLOWANCE} for bursts")
+    advice = last(*[seen(enough + 8, rate=80.0)] * 80)
+    assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, enough)
+    assert f" of {enough + 8} with {ALLOWANCE} more for bursts; giving back 8" in advice.reason
+
+
+def test_an_idle_pool_gives_back_all_but_one_and_the_allowance_for_what_comes_rarely() -> None:
+    assert obeyed(60, [IDLE] * 300)[-1] == 1 + ALLOWANCE
+
+
+BUSY: dict[str, Any] = {"rate": 20.0, "hold": 0.1}
+QUICK = seen(5, **BUSY, mean_connect=0.025)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "seconds"),
+    [
+        ([QUICK], RULE.config.idle_seconds),
+        ([QUICK, seen(5, **BUSY)], RULE.config.idle_seconds),
+        ([seen(5, **BUSY)], None),
+        ([QUICK, seen(5, **BUSY, mean_connect=0.026)], None),
+        ([QUICK, seen(5, **BUSY, connect_failures=1)], None),
+    ],
+    ids=["quick", "quick the last time", "never opened", "slow", "failing"],
+)
+def test_unused_connections_are_not_kept_for_long_where_opening_another_makes_nobody_late(
+    ticks: list[PoolObservation], seconds: float | None
+) -> None:
+    assert last(*ticks).idle_seconds == seconds
+
+
+def test_long_leases_in_use_are_kept() -> None:
+    held = {"rate": 0.0, "active": 7.0}
+    size = obeyed(60, [{"rate": 40.0}] * 10 + [held] * 300)[-1]
+    assert 8 + ALLOWANCE <= size <= 9 + ALLOWANCE
+
+
+def test_a_new_pool_is_not_judged_by_silence_before_the_window_is_over() -> None:
+    advice = told([seen(60)] * 60)
+    assert {each.reason_code for each in advice[:50]} == {ReasonCode.TOO_FEW_EVENTS}
+    assert advice[-1].action is ScalingAction.SCALE_DOWN
+
+
+# --- trials
+
+
+def saturated(size: int, released: int, hold: float) -> PoolObservation:
+    return seen(
+        size,
+        rate=200.0,
+        active=size,
+        waiting=20.0,
+        late=900,
+        released=released,
+        hold=hold,
+    )
+
+
+def test_a_growth_into_a_strained_database_is_measured_tried_and_undone() -> None:
+    light = [seen(10, rate=20.0, hold=0.1)] * 10
+    advice = told([*light, *[saturated(20, 500, 0.2)] * 14])
+    pending = advice[-14:]
+    codes = [each.reason_code for each in pending]
+    assert ReasonCode.TRIAL_PENDING in codes
+    proposed = pending[-1]
+    assert (proposed.action, proposed.trial) == (ScalingAction.SCALE_UP, TrialPhase.PROPOSED)
+    after = told(
+        [*light, *[saturated(20, 500, 0.2)] * 14]
+        + [saturated(proposed.new_size, 500, 0.25)] * 3
+        + [saturated(20, 500, 0.2)] * 5
+    )[-8:]
+    assert [each.reason_code for each in after[:2]] == [ReasonCode.TRIAL_RUNNING] * 2
+    assert {each.trial for each in after[:2]} == {TrialPhase.RUNNING}
+    undone, *held = after[2:]
+    assert (undone.reason_code, undone.new_size) == (ReasonCode.GROWTH_UNDONE, 20)
+    assert {each.reason_code for each in held} == {ReasonCode.CEILING_AFTER_TRIAL}
+    assert undone.evidence["elasticity"] == pytest.approx(0.0, abs=1e-9)
+    assert "did not pay: 100 leases/s before, 100 after; going back to 20" in undone.reason
+
+
+# --- laws
+
+
+histories = st.integers(1, 80).flatmap(
+    lambda size: st.lists(observations() | observations(size), min_size=1, max_size=12)
+)
+
+
+@given(histories)
+def test_it_keeps_every_law_whatever_it_sees(ticks: list[PoolObservation]) -> None:
+    for tick, advice in zip(ticks, told(ticks), strict=True):
+        assert advice.current_size == tick.max_size
+        assert max(1, tick.min_size) <= advice.new_size <= tick.ceiling
+        sign = (advice.new_size > tick.max_size) - (advice.new_size < tick.max_size)
+        assert (
+            advice.action
+            is [ScalingAction.STABLE, ScalingAction.SCALE_UP, ScalingAction.SCALE_DOWN][sign]
+        )
+        in_use = min(tick.metrics.active_connections, tick.max_size)
+        assert advice.new_size >= in_use or advice.reason_code is ReasonCode.GROWTH_UNDONE
+        assert advice.wanted is not None
+        assert 0 <= advice.wanted <= tick.ceiling
+        assert (advice.expected is None) == (advice.action is ScalingAction.STABLE)
+        assert advice.evidence.keys() <= EVIDENCE.keys()
+        assert advice.reason
+        assert "\n" not in advice.reason
+
+
+@given(histories)
+def test_the_same_input_gets_the_same_output(ticks: list[PoolObservation]) -> None:
+    assert told(ticks) == told(ticks)
+
+
+@given(histories, st.integers(1, 80))
+def test_an_idle_pool_never_grows(ticks: list[PoolObservation], size: int) -> None:
+    assert told([*ticks, seen(size)])[-1].action is not ScalingAction.SCALE_UP
+
+
+@given(st.floats(1.0, 300.0), st.floats(1.0, 300.0), st.floats(0.01, 1.0))
+def test_more_demand_never_lowers_the_feed_forward_size(
+    rate: float, more: float, hold: float
+) -> None:
+    fewer, busier = (
+        last(*[seen(50, rate=each, hold=hold, ceiling=1000)] * 5).evidence["needed_size"]
+        for each in (rate, rate + more)
+    )
+    assert fewer is not None
+    assert busier is not None
+    assert busier >= fewer
+
+
+@pytest.mark.parametrize("rate", [5.0, 20.0, 60.0, 150.0])
+def test_a_steady_load_comes_to_rest(rate: float) -> None:
+    sizes = obeyed(5, [{"rate": rate, "hold": 0.15}] * 200)
+    assert len(set(sizes[120:])) == 1
+
+
+# --- knobs
+
+
+@pytest.mark.parametrize(
+    ("knobs", "culprit"),
+    [
+        ({"patience_seconds": 0.0}, "patience_seconds"),
+        ({"late_share": 0.0}, "late_share"),
+        ({"late_share": 1.5}, "late_share"),
+        ({"rate_smoothing": float("nan")}, "rate_smoothing"),
+        ({"rate_margin": -1.0}, "rate_margin"),
+        ({"hold_inflation": 0.9}, "hold_inflation"),
+        ({"late_ticks": 0}, "late_ticks"),
+        ({"late_ticks": 4}, "late_ticks"),
+        ({"most_growth": 1.0}, "most_growth"),
+        ({"least_step": 0}, "least_step"),
+        ({"window_seconds": 0.0}, "window_seconds"),
+        ({"shrink_share": -0.1}, "shrink_share"),
+        ({"burst_allowance": -1}, "burst_allowance"),
+        ({"dead_band": 1.1}, "dead_band"),
+    ],
+)
+def test_knobs_the_rule_cannot_work_with_are_refused_by_name(
+    knobs: dict[str, Any], culprit: str
+) -> None:
+    with pytest.raises(InvalidInput, match=culprit):
+        DemandConfig(**knobs)
+
+
+def test_other_targets_need_other_sizes() -> None:
+    tick = seen(5, rate=40.0, hold=0.2, waiting=3.0)
+    strict = last(
+        tick, tick, rule=DemandRule(DemandConfig(patience_seconds=0.001, late_share=0.001))
+    )
+    loose = last(tick, tick, rule=DemandRule(DemandConfig(patience_seconds=0.5, late_share=0.1)))
+    assert loose.wanted is not None
+    assert strict.wanted is not None
+    assert loose.wanted < 13 < strict.wanted

@@ -1,0 +1,230 @@
+"""All pools of one server: each judged by itself, one budget, and one trial at a time."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.advisor import (
+    DemandRule,
+    HysteresisRule,
+    PoolObservation,
+    PoolPressureMonitorConfig,
+    PoolSizingRecommendation,
+    ReasonCode,
+    ScalingAction,
+    ServerAdvisor,
+    TrialPhase,
+)
+from tests.domain.advisor.observations import TICK, observations, seen
+
+
+class Wish:
+    """A rule that wants as many connections as there are callers waiting, and counts its calls."""
+
+    name: ClassVar[str] = "wish"
+
+    def __init__(self, trial: TrialPhase | None = None) -> None:
+        self.trial = trial
+
+    def initial_memory(self) -> int:
+        return 0
+
+    def advise(self, memory: int, tick: PoolObservation) -> tuple[PoolSizingRecommendation, int]:
+        wanted = max(round(tick.mean_waiting), 1)
+        grows = wanted > tick.max_size
+        action = ScalingAction.STABLE
+        if wanted != tick.max_size:
+            action = ScalingAction.SCALE_UP if grows else ScalingAction.SCALE_DOWN
+        said = PoolSizingRecommendation(
+            action=action,
+            current_size=tick.max_size,
+            new_size=wanted,
+            reason_code=ReasonCode.DEMAND_ABOVE_SIZE,
+            reason=f"call {memory}",
+            trial=self.trial if grows else None,
+        )
+        return said, memory + 1
+
+
+def wishes(**wanted: int) -> ServerAdvisor[int]:
+    """Pools of 5, all fully busy, that want so many connections each."""
+    advisor = ServerAdvisor(Wish())
+    for pool_id, wish in wanted.items():
+        advisor.evaluate(pool_id, seen(5, active=5.0, waiting=float(wish)))
+    return advisor
+
+
+def sizes(advisor: ServerAdvisor[int], budget: int | None) -> dict[str, int]:
+    return {pool_id: advice.new_size for pool_id, advice in advisor.allocate(budget)}
+
+
+def test_what_fits_the_budget_is_granted() -> None:
+    assert sizes(wishes(a=8, b=12), 20) == {"a": 8, "b": 12}
+
+
+def test_an_unknown_budget_cuts_nothing() -> None:
+    assert sizes(wishes(a=800, b=12), None) == {"a": 800, "b": 12}
+
+
+def test_the_greediest_is_cut_first_and_the_modest_not_at_all() -> None:
+    assert sizes(wishes(a=4, b=6, c=60), 30) == {"a": 4, "b": 6, "c": 20}
+    assert sizes(wishes(a=4, b=40, c=60), 30) == {"a": 4, "b": 13, "c": 13}
+
+
+def test_a_cut_is_named() -> None:
+    advisor = wishes(a=14, b=14)
+    [(_, advice), _] = advisor.allocate(18)
+    assert (advice.action, advice.new_size) == (ScalingAction.SCALE_UP, 9)
+    assert advice.reason_code is ReasonCode.SERVER_BUDGET
+    assert advice.reason == "wanted 14, granted 9: server budget of 18 connections; call 0"
+    assert advice.wanted == 14
+    assert advice.evidence == {"granted_size": 9, "budget": 18}
+
+
+def test_weights_decide_how_much_is_cut() -> None:
+    advisor = ServerAdvisor(Wish())
+    for pool_id, weight in (("light", 1), ("heavy", 3)):
+        advisor.evaluate(pool_id, seen(5, active=5.0, waiting=90.0, weight=weight))
+    assert sizes(advisor, 40) == {"light": 10, "heavy": 30}
+
+
+def test_a_floor_is_kept_whatever_the_budget() -> None:
+    advisor = ServerAdvisor(Wish())
+    advisor.evaluate("a", seen(8, active=5.0, waiting=90.0, min_size=8))
+    advisor.evaluate("b", seen(8, active=5.0, waiting=90.0))
+    assert sizes(advisor, 10) == {"a": 8, "b": 2}
+
+
+def test_many_cold_pools_are_not_cut_for_what_they_never_need_together() -> None:
+    advisor = ServerAdvisor(Wish())
+    for number in range(200):
+        tick = seen(2, active=0.1, waiting=2.0)
+        advisor.evaluate(f"cold-{number}", replace(tick, mean_waiting=2.0, weight=1))
+    hot = seen(5, active=5.0, waiting=200.0)
+    # Everybody waits at once: now they do need them together.
+    advisor.evaluate("hot", hot)
+    assert set(sizes(advisor, 100).values()) == {1}
+    demand = ServerAdvisor(DemandRule())
+    for _ in range(2):
+        for number in range(200):
+            demand.evaluate(f"cold-{number}", seen(2, rate=1.0, hold=0.1))
+        demand.evaluate("hot", seen(60, rate=300.0, hold=0.2))
+        granted = {pool_id: advice.new_size for pool_id, advice in demand.allocate(100)}
+    assert granted["cold-7"] == 2
+    assert 60 <= granted["hot"] <= 100 - 20
+
+
+def test_a_small_gain_is_not_worth_a_change() -> None:
+    advisor = ServerAdvisor(Wish())
+    advisor.evaluate("a", seen(20, active=20.0, waiting=90.0))
+    [(_, advice)] = advisor.allocate(22)
+    assert (advice.action, advice.new_size) == (ScalingAction.STABLE, 20)
+    assert advice.reason_code is ReasonCode.SERVER_BUDGET
+
+
+def test_only_one_growth_is_on_trial_and_nobody_else_grows_meanwhile() -> None:
+    advisor = ServerAdvisor(Wish(TrialPhase.PROPOSED))
+    for pool_id, waiting in (("a", 20.0), ("b", 50.0), ("c", 1.0)):
+        advisor.evaluate(pool_id, seen(5, active=5.0, waiting=waiting))
+    said = dict(advisor.allocate(None))
+    assert {pool_id: advice.new_size for pool_id, advice in said.items()} == {
+        "a": 5,
+        "b": 50,
+        "c": 1,
+    }
+    assert said["a"].reason_code is ReasonCode.HELD_FOR_TRIAL
+    assert said["a"].action is ScalingAction.STABLE
+    assert said["a"].reason == "call 0; held at 5 while the growth of b is on trial"
+
+
+def test_a_running_trial_goes_before_a_proposed_one() -> None:
+    advisor = ServerAdvisor(Wish(TrialPhase.RUNNING))
+    advisor.evaluate("running", seen(5, active=5.0, waiting=9.0))
+    advisor.rule = Wish(TrialPhase.PROPOSED)
+    advisor.evaluate("proposed", seen(5, active=5.0, waiting=99.0))
+    said = dict(advisor.allocate(None))
+    assert (said["running"].new_size, said["proposed"].new_size) == (9, 5)
+
+
+def test_each_pool_has_a_memory_of_its_own_until_it_is_forgotten() -> None:
+    advisor = ServerAdvisor(Wish())
+    tick = seen(5)
+    assert [advisor.evaluate("a", tick).reason for _ in range(2)] == ["call 0", "call 1"]
+    assert advisor.evaluate("b", tick).reason == "call 0"
+    advisor.forget("a")
+    assert dict(advisor.allocate(None)).keys() == {"b"}
+    assert advisor.evaluate("a", tick).reason == "call 0"
+
+
+def test_a_round_ends_with_its_settlement() -> None:
+    advisor = wishes(a=60, b=60)
+    assert sizes(advisor, 20) == {"a": 10, "b": 10}
+    assert sizes(advisor, 20) == {}
+    advisor.evaluate("a", seen(5, active=5.0, waiting=18.0))
+    assert sizes(advisor, 20) == {"a": 18}
+
+
+def test_a_pool_judged_twice_counts_once() -> None:
+    advisor = wishes(a=10, b=10)
+    advisor.evaluate("a", seen(5, active=5.0, waiting=9.0))
+    assert sizes(advisor, 19) == {"a": 9, "b": 10}
+
+
+def test_hysteresis_is_driven_the_same_way() -> None:
+    rule = HysteresisRule(PoolPressureMonitorConfig(samples_before_action=1))
+    advisor = ServerAdvisor(rule)
+    advice = advisor.evaluate("a", seen(20, active=20.0, waiting=8.0))
+    assert (advice.action, advice.current_size, advice.new_size) == (ScalingAction.SCALE_UP, 20, 25)
+    assert rule.name == "hysteresis"
+
+
+rounds = st.lists(
+    st.tuples(st.integers(1, 60), st.integers(0, 5), st.integers(1, 4)), min_size=1, max_size=25
+)
+
+
+@given(rounds, st.integers(1, 150))
+def test_busy_pools_never_get_more_than_the_budget_but_for_one_each_and_floors(
+    pools: list[tuple[int, int, int]], budget: int
+) -> None:
+    advisor = ServerAdvisor(Wish())
+    for number, (wish, floor, weight) in enumerate(pools):
+        tick = seen(
+            max(floor, 1), active=float(wish), waiting=float(wish), min_size=floor, weight=weight
+        )
+        advisor.evaluate(str(number), tick)
+    granted = sizes(advisor, budget)
+    least = sum(max(floor, 1) for _, floor, _ in pools)
+    # All of them busy all of the time: what they need together is what they want.
+    # A size of 1 may stand for a grant of nothing: no pool can be smaller.
+    assert sum(size for size in granted.values() if size > 1) <= max(budget, least)
+    for number, (wish, floor, _) in enumerate(pools):
+        assert max(1, min(floor, wish)) <= granted[str(number)] <= max(wish, floor)
+
+
+@given(st.lists(observations(), min_size=1, max_size=8), st.none() | st.integers(1, 200))
+def test_settling_only_ever_takes_away(ticks: list[PoolObservation], budget: int | None) -> None:
+    advisor = ServerAdvisor(DemandRule())
+    for round_ in range(3):
+        judged = {
+            str(number): advisor.evaluate(str(number), replace(tick, at=round_ * TICK))
+            for number, tick in enumerate(ticks)
+        }
+        for pool_id, advice in advisor.allocate(budget):
+            tick = ticks[int(pool_id)]
+            assert advice.new_size <= judged[pool_id].new_size
+            assert advice.new_size >= min(tick.min_size, judged[pool_id].new_size)
+            sign = (advice.new_size > tick.max_size) - (advice.new_size < tick.max_size)
+            assert (
+                advice.action
+                is [ScalingAction.STABLE, ScalingAction.SCALE_UP, ScalingAction.SCALE_DOWN][sign]
+            )
+
+
+@pytest.mark.parametrize("budget", [None, 1, 7, 10_000])
+def test_the_same_round_is_settled_the_same(budget: int | None) -> None:
+    first, second = wishes(a=9, b=30, c=2), wishes(a=9, b=30, c=2)
+    assert list(first.allocate(budget)) == list(second.allocate(budget))

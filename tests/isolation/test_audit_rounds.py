@@ -1,0 +1,141 @@
+"""Every tenant is looked at in its turn, with one connection a server; limits follow sizes."""
+
+import asyncio
+from collections.abc import Iterable
+
+import asyncpg
+import pytest
+
+from app.control.keeper import PoolChange
+from app.control.monitoring.isolation_audit import IsolationAudit
+from app.domain.tenant import PoolStrategy
+from app.pools.driver import Login
+from app.pools.isolation.repair import Repair, repair
+from app.pools.server import Server
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.postgres import Database
+
+
+async def test_a_round_looks_at_everybody_with_one_connection_a_server(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        await control.tenant(f"t{number}", list(PoolStrategy)[number % 3])
+    opened = 0
+    admin = Server.admin
+
+    def counted(server: Server, database: str | None = None) -> object:
+        nonlocal opened
+        opened += 1
+        return admin(server, database)
+
+    monkeypatch.setattr(Server, "admin", counted)
+    before = {name: one.isolation for name, one in control.manager.tenant_states.items()}
+    await control.isolation_audit.run_once()
+    assert opened == 1
+    for name, account in control.manager.tenant_states.items():
+        assert account.isolation is not None
+        assert account.isolation is not before[name]
+    await control.isolation_audit.run_once()
+    assert opened == 1, "nothing is due again at once"
+    async with control.manager.lease("t0"):
+        pass
+    await control.isolation_audit.run_once()
+    assert opened == 2, "a pool that was opened is looked at"
+
+
+async def test_a_pool_just_opened_is_looked_at_whichever_server_it_is_on(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    await control.isolation_audit.run_once()
+    servers = control.manager.servers
+    # One that is asked before the tenant's own, and where nobody lives.
+    monkeypatch.setattr(control.manager, "servers", {"other": _away(), **servers})
+    before = control.manager.tenant_state("acme").isolation
+    async with control.manager.lease("acme"):
+        pass
+    await control.isolation_audit.run_once()
+    assert control.manager.tenant_state("acme").isolation is not before
+
+
+def _away() -> Server:
+    login = Login(host="127.0.0.1", port=1, user="nobody", password="", database="none")
+    return Server("other", login, max_connecting=1, kept_free=0)
+
+
+async def test_a_server_that_is_away_leaves_the_last_report(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    before = control.manager.tenant_state("acme").isolation
+
+    async def fails(*_: object, **__: object) -> None:
+        raise asyncpg.CannotConnectNowError("shutting down")
+
+    monkeypatch.setattr("app.control.monitoring.isolation_audit.inspect", fails)
+    await control.isolation_audit.audit(
+        control.manager.servers["local"], [control.manager.tenant_state("acme")]
+    )
+    assert control.manager.tenant_state("acme").isolation is before
+
+
+@pytest.mark.parametrize("strategy", [PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE])
+async def test_the_roles_limit_follows_its_pools_size(
+    control: Control, database: Database, strategy: PoolStrategy
+) -> None:
+    async def limit() -> int:
+        async with database.connected() as admin:
+            query = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'tenant_acme'"
+            return int(await admin.fetchval(query))
+
+    await control.tenant("acme", strategy)
+    assert await limit() == 5 + 2
+    for size in (9, 3):
+        await control.keeper.put_pool("acme", PoolChange(max_size=size), PERSON)
+        assert await limit() == size + 2
+    await control.keeper.resize_pool(
+        control.manager.tenant_state("acme"), 12, PERSON, reason="advised"
+    )
+    assert await limit() == 12 + 2
+
+
+async def test_mending_a_limit_undoes_no_resize_made_meanwhile(
+    control: Control, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    account = control.manager.tenant_state("acme")
+
+    async def after_a_resize(server: Server, repairs: Iterable[Repair]) -> list[str]:
+        await control.keeper.put_pool("acme", PoolChange(max_size=9), PERSON)
+        return await repair(server, repairs)
+
+    monkeypatch.setattr("app.control.monitoring.isolation_audit.repair", after_a_resize)
+    async with database.connected() as admin:
+        await admin.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 1")
+        await control.isolation_audit.audit(control.manager.servers["local"], [account])
+        query = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'tenant_acme'"
+        assert await admin.fetchval(query) == 9 + 2
+
+
+async def test_a_check_that_fails_leaves_nothing_running(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = False
+
+    async def endless(_: Server) -> None:
+        nonlocal ended
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended = True
+
+    async def fails(_: IsolationAudit) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Server, "refresh", endless)
+    monkeypatch.setattr(IsolationAudit, "run_once", fails)
+    with pytest.raises(ExceptionGroup) as caught:
+        await control.health_checks.run_once()
+    assert caught.group_contains(ZeroDivisionError)
+    assert ended

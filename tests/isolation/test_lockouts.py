@@ -1,0 +1,124 @@
+"""What locks a tenant out is repaired by provisioning and by rotating, or they say why not."""
+
+from dataclasses import replace
+
+import pytest
+
+from app.domain.errors import NotProvisioned, ProvisioningFailed, ServerFull
+from app.domain.tenant import PoolStrategy
+from tests.fixtures.control import PERSON, Control, spec_of
+from tests.fixtures.postgres import Database
+
+PER_TENANT, PER_DATABASE = PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE
+
+# By the tenant itself.
+OWN = {
+    PER_TENANT: (
+        "ALTER ROLE CURRENT_USER PASSWORD 'mine'",
+        "ALTER ROLE CURRENT_USER SET search_path = nowhere",
+        "REVOKE ALL ON SCHEMA tenant_acme FROM tenant_acme",
+    ),
+    PER_DATABASE: (
+        "REVOKE CONNECT ON DATABASE tenant_acme FROM tenant_acme",
+        "REVOKE ALL ON DATABASE tenant_acme FROM tenant_acme, PUBLIC",
+        "ALTER DATABASE tenant_acme CONNECTION LIMIT 0",
+        "ALTER DATABASE tenant_acme SET role = 'pg_monitor'",
+        "ALTER ROLE CURRENT_USER PASSWORD NULL",
+    ),
+}
+# By somebody mighty.
+OF_OTHERS = {
+    PER_TENANT: (
+        "ALTER ROLE tenant_acme NOLOGIN",
+        "ALTER ROLE tenant_acme VALID UNTIL '2001-01-01'",
+        "REVOKE CONNECT ON DATABASE {home} FROM tenant_acme",
+    ),
+    PER_DATABASE: (
+        "ALTER DATABASE tenant_acme ALLOW_CONNECTIONS false",
+        "REVOKE CONNECT ON DATABASE tenant_acme FROM tenant_acme",
+    ),
+}
+REPAIRS = ("provision", "adopt", "rotate")
+CASES = [
+    pytest.param(strategy, statement, own, id=f"{strategy} {statement}")
+    for table, own in ((OWN, True), (OF_OTHERS, False))
+    for strategy, statements in table.items()
+    for statement in statements
+]
+
+
+async def repaired(control: Control, how: str) -> None:
+    if how == "rotate":
+        await control.provisioning.rotate("acme", PERSON)
+    else:
+        await control.provisioning.provision("acme", PERSON, adopt=how == "adopt")
+
+
+@pytest.mark.parametrize(("strategy", "lock_out", "own"), CASES)
+async def test_what_says_that_it_repairs_a_lock_out_does(
+    control: Control, database: Database, strategy: PoolStrategy, lock_out: str, *, own: bool
+) -> None:
+    await control.tenant("acme", strategy)
+    for how in REPAIRS:
+        if how == "rotate" and "SCHEMA" in lock_out:
+            continue  # no matter of the login
+        if own:
+            async with control.manager.lease("acme") as connection:
+                await connection.execute(lock_out)
+        else:
+            async with database.connected() as admin:
+                await admin.execute(lock_out.format(home=database.database))
+        await repaired(control, how)
+        pool = control.manager.find("acme")
+        if pool is not None:
+            pool.recycle()
+        async with control.manager.lease("acme") as connection:
+            assert await connection.fetchval("SELECT 42") == 42
+
+
+@pytest.mark.parametrize("strategy", PoolStrategy)
+async def test_a_login_that_stays_refused_is_told_with_its_reason(
+    control: Control, database: Database, strategy: PoolStrategy
+) -> None:
+    await control.keeper.put_tenant(spec_of("acme", strategy), PERSON)
+    isolation, server = control.manager.isolations[strategy], control.manager.servers["local"]
+    spec = control.manager.tenant_state("acme").tenant.spec
+    if strategy is PER_DATABASE:
+        await isolation.provision(server, control.manager.tenant_state("acme").tenant, adopt=False)
+    home = replace(database, database=isolation.database(server, spec))
+    async with home.connected() as admin:
+        await admin.execute(
+            f"""
+            CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF session_user = '{isolation.role(spec)}' THEN RAISE 'not today'; END IF;
+            END $$;
+            CREATE EVENT TRIGGER refuse ON login EXECUTE FUNCTION public.refuse();
+            ALTER EVENT TRIGGER refuse ENABLE ALWAYS;
+            """
+        )
+        with pytest.raises(ProvisioningFailed, match=r"cannot log in.*P0001"):
+            await control.provisioning.provision("acme", PERSON)
+        with pytest.raises(NotProvisioned):
+            control.manager.lease("acme")
+        await admin.execute("ALTER EVENT TRIGGER refuse DISABLE")
+        await control.provisioning.provision("acme", PERSON)
+        await admin.execute("ALTER EVENT TRIGGER refuse ENABLE ALWAYS")
+        with pytest.raises(ProvisioningFailed, match="cannot log in"):
+            await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+        await admin.execute("DROP EVENT TRIGGER refuse")
+    await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+    async with control.manager.lease("acme") as connection:
+        assert await connection.fetchval("SELECT 42") == 42
+
+
+async def test_a_role_without_room_for_a_login_is_told_so(
+    control: Control, database: Database
+) -> None:
+    await control.tenant("acme")
+    async with database.connected() as admin:
+        await admin.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 0")
+    with pytest.raises(ServerFull, match="could not be tried"):
+        await control.provisioning.rotate("acme", PERSON)
+    await control.provisioning.provision("acme", PERSON)
+    await control.provisioning.rotate("acme", PERSON)

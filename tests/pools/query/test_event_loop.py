@@ -1,0 +1,135 @@
+"""However large and however made, a value holds up nobody while it becomes JSON."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+
+from app.domain.errors import StatementFailed
+from app.pools.query.runner import run_query
+from app.runtime.gc_tuning import tuned_gc
+from tests.fixtures.postgres import Database
+
+# Of processor time, in seconds; 20 ms are the rule, and pytest's own bookkeeping is in it too.
+LONGEST_TURN = 0.04
+
+LARGE = [
+    "repeat('1', 8000000)::varbit",
+    "array_fill(1, array[3000000])",
+    "array_fill(0.5::float8, array[1900000])",
+    "array_fill('\"'::text, array[300000])",
+    "array[repeat('\\', 1900000)]",
+    "row(1, repeat('\"', 2000000))::pair",
+    "repeat(e'\\x01', 1300000)",
+    "('[\"' || repeat('\\n', 2000000) || '\"]')::json",
+    "(select array_agg(array[row()]) from generate_series(1, 20000))",
+    "(select range_agg(int4range(i, i + 1)) from generate_series(1, 200000, 2) i)",
+]
+TOO_LARGE = [
+    "repeat('1', 20000000)::varbit",
+    "repeat(e'\\x01', 2000000)",
+    "array_fill(true, array[3000000])",
+]
+
+
+TOO_MANY = [
+    "array_agg(array[row()])",
+    "array_agg(array[null::record])",
+    "array_agg(row(i))",
+    "array_agg(row())",
+]
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A connection inside a transaction, as a lease gives it."""
+    async with database.connected() as connection:
+        await connection.execute("CREATE TYPE pair AS (n int, t text)")
+        async with connection.transaction():
+            yield connection
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """What each callback of the event loop took of the processor, in seconds.
+
+    What else lives in this process is not looked at meanwhile, as in a service.
+    """
+    took: list[float] = []
+    run_handle = asyncio.Handle._run
+
+    def timed(handle: asyncio.Handle) -> None:
+        began = time.thread_time()
+        run_handle(handle)
+        took.append(time.thread_time() - began)
+
+    monkeypatch.setattr(asyncio.Handle, "_run", timed)
+    with tuned_gc():
+        yield took
+
+
+@pytest.mark.parametrize("expression", LARGE)
+async def test_a_large_value_is_shown_in_short_turns(
+    connection: asyncpg.Connection, turns: list[float], expression: str
+) -> None:
+    result = await run_query(connection, f"select {expression}", [], max_rows=1, timeout=60)
+    assert max(turns) < LONGEST_TURN
+    turns.clear()
+    assert len(json.loads(result.rows[0])) == 1
+    assert len(result.rows[0]) > 100_000
+
+
+@pytest.mark.parametrize("expression", TOO_LARGE)
+async def test_a_value_that_is_too_large_is_refused_in_short_turns(
+    connection: asyncpg.Connection, turns: list[float], expression: str
+) -> None:
+    with pytest.raises(StatementFailed, match="too large"):
+        await run_query(connection, f"select {expression}", [], max_rows=1, timeout=60)
+    assert max(turns) < LONGEST_TURN
+
+
+@pytest.mark.parametrize("expression", TOO_MANY)
+async def test_records_of_too_many_values_are_refused_in_short_turns(
+    connection: asyncpg.Connection, turns: list[float], expression: str
+) -> None:
+    sql = f"select {expression} from generate_series(1, 300000) i"
+    with pytest.raises(StatementFailed, match="more than 50000 values"):
+        await run_query(connection, sql, [], max_rows=1, timeout=60)
+    assert max(turns) < LONGEST_TURN
+
+
+async def test_many_rows_are_cut_at_eight_megabytes(connection: asyncpg.Connection) -> None:
+    sql = "select repeat('9', 100000)::numeric from generate_series(1, 300)"
+    result = await run_query(connection, sql, [], max_rows=1000, timeout=60)
+    assert result.truncated
+    assert 8_000_000 < sum(map(len, result.rows)) <= 8 * 1024 * 1024
+
+
+async def test_a_type_to_which_many_ways_lead_is_looked_up_in_short_turns(
+    connection: asyncpg.Connection, turns: list[float]
+) -> None:
+    await connection.execute("create type broad0 as (a text, b text, c text, d text)")
+    for number in range(1, 8):
+        parts = ", ".join(f"{name} broad{number - 1}" for name in "abcd")
+        await connection.execute(f"create type broad{number} as ({parts})")
+    turns.clear()
+    result = await run_query(
+        connection, "select null::broad7, $1::broad7", [None], max_rows=1, timeout=60
+    )
+    assert max(turns) < LONGEST_TURN
+    assert result.rows == (b"[null,null]",)
+
+
+async def test_many_attributes_are_looked_up_in_short_turns(
+    connection: asyncpg.Connection, turns: list[float]
+) -> None:
+    columns = ", ".join(f"column_with_a_long_name_{each} int" for each in range(1600))
+    for number in range(10):
+        await connection.execute(f"create type wide{number} as ({columns})")
+    turns.clear()
+    values = ", ".join(f"null::wide{number}" for number in range(10))
+    await run_query(connection, f"select {values}", [], max_rows=1, timeout=60)
+    assert max(turns) < LONGEST_TURN

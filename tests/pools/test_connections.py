@@ -1,0 +1,177 @@
+"""Tasks of a roster that are given up, before their first step too, leave nothing behind."""
+
+import asyncio
+from dataclasses import dataclass
+from time import monotonic
+
+import pytest
+
+from app.domain.pool import PoolConfig, PoolSize
+from app.domain.tenant import PoolStrategy
+from app.pools.connections import Connections
+from app.pools.driver import Login
+from app.pools.pool import Pool
+from app.pools.pool_login import PoolLogin
+from app.pools.recorder import Recorder
+from tests.fixtures.pools import account
+from tests.fixtures.unreal import UnrealConnection, UnrealServer
+from tests.fixtures.waiting import eventually
+
+_NOBODY = Login(host="", port=0, user="", password="", database="")
+
+
+@dataclass(slots=True)
+class Stage:
+    """A pool on an unreal server; what it opens and closes waits for the test."""
+
+    server: UnrealServer
+    pool: Pool
+
+    @property
+    def roster(self) -> Connections:
+        return self.pool._roster
+
+    async def opens(self, count: int) -> None:
+        """Let as many openings succeed."""
+        for _ in range(count):
+            await eventually(lambda: self.server.connecting)
+            self.server.connecting[0].set_result(None)
+            await asyncio.sleep(0)
+
+    def cancel_tasks(self) -> None:
+        for task in self.roster._tasks:
+            task.cancel()
+
+    @property
+    def is_left_with_nothing(self) -> bool:
+        roster = self.roster
+        return not (self.server.budget.used or roster.open or roster._tasks or self.server.open)
+
+
+@pytest.fixture
+async def stage() -> Stage:
+    """A pool that is open and empty, with room for four connections."""
+    server = UnrealServer(4)
+    pool = Pool(
+        "acme",
+        PoolSize(min_size=0, max_size=4, warmup_size=0),
+        PoolConfig(strategy=PoolStrategy.PER_TENANT),
+        server=server.as_server(),
+        login=PoolLogin(lambda: _NOBODY),
+        recorder=Recorder(),
+        on_busy=lambda _: None,
+        on_quiet=lambda _: None,
+    )
+    pool.open()
+    return Stage(server, pool)
+
+
+async def idle(stage: Stage, count: int) -> None:
+    """Have so many idle connections."""
+    owner = account()
+    callers = [asyncio.create_task(stage.pool.acquire(owner, 5)) for _ in range(count)]
+    await stage.opens(count)
+    for connection in await asyncio.gather(*callers):
+        stage.pool.release(connection, reusable=True)
+    assert len(stage.roster.idle) == count
+
+
+async def turns(count: int) -> None:
+    """Let the loop go round so often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+# Before a task's first step, before each of its awaits, and when it waits for good.
+MOMENTS = range(6)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_closing_that_is_given_up_releases_its_place_once(
+    stage: Stage, moment: int
+) -> None:
+    await idle(stage, 3)
+    stage.roster.shrink_to(0)
+    assert (stage.roster.closing, stage.server.budget.used) == (3, 3)
+    await turns(moment)
+    stage.cancel_tasks()
+    await stage.roster.settle(5)
+    assert stage.is_left_with_nothing, stage.pool
+    # Nobody saw the back-ends end, so the server counts them until somebody does.
+    assert stage.server.unended == 3
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_an_opening_that_is_given_up_releases_its_place_once(
+    stage: Stage, moment: int
+) -> None:
+    stage.pool.resize(PoolSize(min_size=2, max_size=4, warmup_size=0))
+    assert (stage.roster.connecting, stage.server.budget.used) == (2, 2)
+    await turns(moment)
+    stage.pool.pause()
+    stage.cancel_tasks()
+    await stage.roster.settle(5)
+    assert stage.is_left_with_nothing, stage.pool
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_an_undoing_that_is_given_up_closes_its_connection(stage: Stage, moment: int) -> None:
+    await idle(stage, 1)
+    connection = await stage.pool.acquire(account(), 5)
+    connection.begun = "BEGIN"
+    stage.pool.release(connection, reusable=True)
+    assert stage.roster.undoing_prefetch == 1
+    stage.pool.pause()
+    await turns(moment)
+    stage.cancel_tasks()
+    await stage.roster.settle(0)
+    assert stage.is_left_with_nothing, stage.pool
+    assert stage.server.unended == 1
+
+
+@pytest.mark.parametrize("moment", range(10))
+async def test_what_opens_while_a_late_loop_gives_up_is_closed(stage: Stage, moment: int) -> None:
+    stage.pool.resize(PoolSize(min_size=2, max_size=4, warmup_size=0))
+    await eventually(lambda: len(stage.server.connecting) == 2)
+    stage.pool.pause()
+    for attempt in stage.server.connecting:
+        attempt.set_result(None)
+    await turns(moment)
+    await stage.roster.settle(0)
+    assert stage.is_left_with_nothing, stage.pool
+
+
+async def test_what_ends_in_time_is_not_given_up(stage: Stage) -> None:
+    await idle(stage, 2)
+    stage.roster.shrink_to(0)
+    settling = asyncio.create_task(stage.roster.settle(60))
+    await eventually(lambda: len(stage.server.closing) == 2)
+    assert not settling.done()
+    for closing in stage.server.closing:
+        closing.set_result(None)
+    await settling
+    assert stage.is_left_with_nothing, stage.pool
+    assert stage.server.unended == 0
+
+
+async def test_a_check_that_breaks_closes_each_connection_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await idle(stage, 3)
+    answer = asyncio.get_running_loop().create_future()
+
+    async def execute(connection: UnrealConnection, *_: object, **__: object) -> str:
+        if connection.number == 1:
+            raise LookupError
+        await answer
+        return "SELECT 1"
+
+    monkeypatch.setattr(UnrealConnection, "execute", execute)
+    with pytest.raises(LookupError):
+        await stage.roster.check(not_since=monotonic())
+    answer.set_result(None)
+    await turns(3)
+    assert (stage.roster.closing, stage.server.budget.used) == (3, 3)
+    stage.cancel_tasks()
+    await stage.roster.settle(5)
+    assert stage.is_left_with_nothing, stage.pool

@@ -1,0 +1,174 @@
+"""The recorder: counts since the service started, percentiles of the last minutes."""
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Self
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.pool import Percentiles, PoolStats
+from app.pools import recorder as recorder_module
+from app.pools.recorder import Recorder
+from tests.domain.values import NOON, metrics
+
+IDLE = metrics(0, 0, 0)
+STARTED = 5_000.0
+
+
+class WallClock(datetime):
+    """A wall clock that an administrator may turn."""
+
+    shown = NOON
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls.fromtimestamp(cls.shown.timestamp(), tz)
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> type[WallClock]:
+    monkeypatch.setattr(recorder_module, "datetime", WallClock)
+    monkeypatch.setattr(WallClock, "shown", NOON)
+    return WallClock
+
+
+def counters(stats: PoolStats) -> tuple[int, ...]:
+    return (
+        stats.connections_acquired,
+        stats.connections_released,
+        stats.timeouts,
+        stats.rejected,
+        stats.health_check_failures,
+        stats.connections_opened,
+        stats.connections_closed,
+        stats.connections_lost,
+        stats.connect_failures,
+    )
+
+
+def test_acquired_released_active_and_the_longest_wait_are_told() -> None:
+    recorder = Recorder()
+    recorder.pool_opened(STARTED)
+    recorder.record_acquire(0.005, STARTED)
+    recorder.record_acquire(0.010, STARTED)
+    recorder.record_release(0.1, STARTED)
+    stats = recorder.stats(metrics(1, 0, 0), STARTED)
+    assert stats.connections_acquired == 2
+    assert stats.connections_released == 1
+    assert stats.active_connections == 1
+    assert stats.max_wait_time_ms == pytest.approx(10)
+    assert stats.total_wait_time_ms == pytest.approx(15)
+    assert stats.created_at is not None
+
+
+def test_at_first_there_is_nothing_to_tell() -> None:
+    stats = Recorder().stats(IDLE, STARTED)
+    assert set(counters(stats)) == {0}
+    assert (stats.total_wait_time_ms, stats.max_wait_time_ms) == (0.0, 0.0)
+    assert (stats.created_at, stats.last_activity) == (None, None)
+    assert stats.wait == stats.hold == stats.connect == Percentiles()
+
+
+def test_every_counter_reaches_the_statistics_under_its_name() -> None:
+    recorder = Recorder()
+    recorder.acquired, recorder.released, recorder.timeouts, recorder.rejected = 1, 2, 3, 4
+    recorder.health_check_failures, recorder.opened, recorder.closed = 5, 6, 7
+    recorder.lost, recorder.connect_failures = 8, 9
+    assert counters(recorder.stats(IDLE, STARTED)) == (1, 2, 3, 4, 5, 6, 7, 8, 9)
+
+
+def test_the_gauges_are_those_of_the_moment() -> None:
+    stats = Recorder().stats(metrics(7, 3, 2), STARTED)
+    gauges = (stats.active_connections, stats.idle_connections, stats.waiting_requests)
+    assert gauges == (4, 3, 2)
+
+
+def test_waits_holds_and_connects_are_told_apart() -> None:
+    recorder = Recorder()
+    recorder.record_acquire(0.010, STARTED)
+    recorder.record_release(0.200, STARTED)
+    recorder.record_connect(3.0, STARTED)
+    stats = recorder.stats(IDLE, STARTED)
+    assert stats.wait.p50_ms == pytest.approx(10, rel=0.045)
+    assert stats.hold.p95_ms == pytest.approx(200, rel=0.045)
+    assert stats.connect.p99_ms == pytest.approx(3000, rel=0.045)
+    assert stats.connections_opened == 1
+
+
+def test_percentiles_are_those_of_the_leases() -> None:
+    recorder = Recorder()
+    for milliseconds in range(1, 101):
+        recorder.record_acquire(milliseconds / 1000, STARTED)
+    stats = recorder.stats(IDLE, STARTED)
+    assert stats.wait.p50_ms == pytest.approx(50, rel=0.045)
+    assert stats.wait.p95_ms == pytest.approx(95, rel=0.045)
+    assert stats.wait.p99_ms == pytest.approx(99, rel=0.045)
+
+
+def test_the_longest_wait_and_the_percentiles_decay_but_the_counters_stay() -> None:
+    recorder = Recorder(window=60.0)
+    recorder.record_acquire(2.0, STARTED)
+    recorder.record_release(1.0, STARTED)
+    recorder.record_connect(1.0, STARTED)
+    later = recorder.stats(IDLE, STARTED + 61)
+    assert later.window_seconds == 60.0
+    assert later.max_wait_time_ms == 0.0
+    assert later.wait == later.hold == later.connect == Percentiles()
+    assert later.total_wait_time_ms == 2000.0
+    assert counters(later)[:2] == (1, 1)
+
+
+def test_when_a_pool_was_last_created_is_told(wall: type[WallClock]) -> None:
+    recorder = Recorder()
+    recorder.pool_opened(STARTED)
+    wall.shown = NOON + timedelta(hours=1)
+    assert recorder.stats(IDLE, STARTED).created_at == NOON
+    recorder.pool_opened(STARTED)
+    assert recorder.stats(IDLE, STARTED).created_at == wall.shown
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(0), timedelta(days=400)])
+def test_a_jump_of_the_wall_clock_does_not_change_how_long_ago_it_was(
+    wall: type[WallClock], jump: timedelta
+) -> None:
+    recorder = Recorder()
+    recorder.record_acquire(0.0, STARTED)
+    wall.shown = NOON + jump
+    told = recorder.stats(IDLE, STARTED + 90).last_activity
+    assert told == wall.shown - timedelta(seconds=90)
+    assert told.tzinfo is UTC
+
+
+def test_taking_and_giving_back_are_activity_and_connecting_is_not(wall: type[WallClock]) -> None:
+    recorder = Recorder()
+    recorder.record_connect(0.1, STARTED)
+    assert recorder.stats(IDLE, STARTED).last_activity is None
+    recorder.record_acquire(0.1, STARTED + 1)
+    assert recorder.stats(IDLE, STARTED + 10).last_activity == NOON - timedelta(seconds=9)
+    recorder.record_release(0.1, STARTED + 4)
+    recorder.record_connect(0.1, STARTED + 8)
+    assert recorder.stats(IDLE, STARTED + 10).last_activity == NOON - timedelta(seconds=6)
+
+
+@given(st.lists(st.floats(0.0, 60.0), max_size=50))
+def test_waits_add_up_and_the_longest_is_exact(waits: list[float]) -> None:
+    recorder = Recorder()
+    for wait in waits:
+        recorder.record_acquire(wait, STARTED)
+    stats = recorder.stats(IDLE, STARTED)
+    assert stats.connections_acquired == len(waits)
+    assert stats.total_wait_time_ms == pytest.approx(sum(waits) * 1000)
+    assert stats.max_wait_time_ms == pytest.approx(max(waits, default=0.0) * 1000)
+
+
+@given(st.lists(st.floats(0.0, 60.0), min_size=1, max_size=50))
+def test_percentiles_ascend(waits: list[float]) -> None:
+    recorder = Recorder()
+    for wait in waits:
+        recorder.record_acquire(wait, STARTED)
+    told = recorder.stats(IDLE, STARTED).wait
+    assert told.p50_ms is not None
+    assert told.p95_ms is not None
+    assert told.p99_ms is not None
+    assert told.p50_ms <= told.p95_ms <= told.p99_ms
