@@ -100,7 +100,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                app.state.door.open()
+                app.state.door.load_keys()
                 app.state.service = await stack.enter_async_context(running_service(settings))
             except STARTUP_ERRORS as error:
                 app.state.refusal = startup_error_message(error)

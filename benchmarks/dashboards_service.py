@@ -152,7 +152,7 @@ async def _serve(given: argparse.Namespace) -> None:
         await asyncio.sleep(0.05)
     if not given.bare and not serving.done():
         await _open_pools(app.state.service, given.pools)
-        app.state.service.snapshots.outdate()
+        app.state.service.snapshots.invalidate()
         await app.state.service.snapshots.current()
         busy = asyncio.create_task(_busy(app.state.service), name="bench: busy")
         serving.add_done_callback(lambda _: busy.cancel())

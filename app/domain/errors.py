@@ -11,14 +11,14 @@
     │   └── UntrustedSqlOnSharedRole
     ├── Forbidden
     │   ├── ReadOnly                 a write in a read-only lease
-    │   └── MissingScope · BoundToTenants   the caller's key may not do this
+    │   └── MissingScope · KeyBoundToTenants   the caller's key may not do this
     ├── NotFound
     │   ├── TenantNotFound · ServerNotFound · PoolNotFound · RecommendationNotFound
     ├── Conflict                     what is asked does not fit what exists
     │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
     │   ├── SchemaMissing            the tenant has nothing to work in
     │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
-    │   ├── RecommendationIsAMove    it is a person's work
+    │   ├── RecommendationIsPlacement    it is a person's work
     │   ├── PreconditionRequired · ReplayTooLarge
     │   └── CatalogInUse · CatalogUnusable   no service can work on this catalog
     ├── LeaseLost                    what became of the request is unknown

@@ -104,7 +104,7 @@ class HttpServer(uvicorn.Server):
             _log.warning("few open files are allowed", http_connections=most)
         service = getattr(self._app.state, "service", None)
         if service is not None:
-            service.streams.leave_room(most // 2)
+            service.streams.limit_to(most // 2)
         for server in self.servers:
             for listener in server.sockets:
                 with listener.dup() as same:
@@ -120,7 +120,7 @@ class HttpServer(uvicorn.Server):
         """End the streams, then wait for requests and stop."""
         service = getattr(self._app.state, "service", None)
         if service is not None:
-            service.snapshots.end()
+            service.snapshots.close()
         await super().shutdown(sockets)
 
 

@@ -352,7 +352,7 @@ class PoolMachine(RuleBasedStateMachine):
     def what_is_idle_has_begun_nothing(self) -> None:
         for pool in getattr(self, "pools", []):
             assert not any(connection.begun for connection in pool._roster.idle)
-            assert pool._roster.undoing <= len(pool._roster.checking)
+            assert pool._roster.undoing_prefetch <= len(pool._roster.checking)
 
     @invariant()
     def whoever_is_foreseen_is_so_by_a_lent_connection(self) -> None:

@@ -164,7 +164,9 @@ class RequiredScope(SecurityBase):
         caller: Principal = request.state.caller
         for scope in needed.scopes:
             if scope not in caller.scopes:
-                request.app.state.door.note(AuthFailure.MISSING_SCOPE, path=request.url.path)
+                request.app.state.door.record_failure(
+                    AuthFailure.MISSING_SCOPE, path=request.url.path
+                )
                 raise MissingScope(f"This needs a key with the scope {scope}.")
 
 
@@ -172,11 +174,11 @@ async def require_unbound_key(request: Request) -> None:
     """Let nobody pass whose key is bound to tenants: others are concerned too.
 
     Raises:
-        BoundToTenants: it is.
+        KeyBoundToTenants: it is.
     """
     caller: Principal = request.state.caller
     if caller.tenants is not None:
-        request.app.state.door.note(AuthFailure.TENANT_BOUND, path=request.url.path)
+        request.app.state.door.record_failure(AuthFailure.TENANT_BOUND, path=request.url.path)
         raise KeyBoundToTenants
 
 

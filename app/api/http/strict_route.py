@@ -160,7 +160,7 @@ async def _changing(request: Request, answer: Coroutine[Any, Any, Response]) -> 
     finally:
         service = getattr(request.app.state, "service", None)
         if service is not None:
-            service.snapshots.outdate()
+            service.snapshots.invalidate()
 
 
 def _has_body(request: Request) -> bool:

@@ -53,7 +53,7 @@ def list_recommendations(
     if context.invoked_subcommand is not None:
         return
     wanted = None if status == "all" else status
-    with context.obj.remote() as remote:
+    with context.obj.client() as remote:
         context.obj.show(
             lambda: list(
                 remote.items("/v1/recommendations", most=limit, status=wanted, tenant=tenant)

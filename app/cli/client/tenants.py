@@ -62,7 +62,7 @@ def list_tenants(
     context.obj = Session(url=url, key_file=key_file, as_json=as_json, watch=watch)
     if context.invoked_subcommand is not None:
         return
-    with context.obj.remote() as remote:
+    with context.obj.client() as remote:
         context.obj.show(
             lambda: list(
                 remote.items(

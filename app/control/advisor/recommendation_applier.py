@@ -110,7 +110,7 @@ class RecommendationApplier:
         """Give the pool the recommended size.
 
         Raises:
-            RecommendationNotFound, RecommendationClosed, RecommendationIsAMove, BudgetExceeded,
+            RecommendationNotFound, RecommendationClosed, RecommendationIsPlacement, BudgetExceeded,
             InvalidInput, TenantDeleting, NotProvisioned, ServerUnavailable, CatalogUnavailable
         """
         async with self._book.lock_decisions():
@@ -140,7 +140,7 @@ class RecommendationApplier:
         """What applying it would come to now.
 
         Raises:
-            RecommendationIsAMove: it is no resize.
+            RecommendationIsPlacement: it is no resize.
             RecommendationNotFound: nobody uses its pool any more.
             ServerUnavailable: its server is not declared any more.
         """

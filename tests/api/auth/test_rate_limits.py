@@ -58,7 +58,7 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(
         monkeypatch.setattr("throttled.utils.now_mono_f", lambda: 1000.25)
         assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 422
         assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 429
-    assert app.state.door.limited == {"key": 2}
+    assert app.state.door.rate_limited == {"key": 2}
 
 
 async def test_a_key_may_have_a_limit_of_its_own(app: FastAPI, keys: Keyring) -> None:
@@ -87,7 +87,7 @@ async def test_strangers_fail_so_often_and_no_oftener_and_keep_nobody_with_a_key
         assert (await see.post(ASK, headers=keys.headers("friend"))).status_code == 422
     async with client(app, "192.0.2.2") as elsewhere:
         assert (await elsewhere.get(ASK)).status_code == 401
-    assert app.state.door.limited == {"address": 10}
+    assert app.state.door.rate_limited == {"address": 10}
     assert app.state.door.failures == {"malformed": 40, "no_key": 1}
 
 

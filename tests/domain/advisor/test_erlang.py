@@ -10,7 +10,7 @@ from app.domain.advisor.erlang import OfferedLoad, late_share, smallest_size
 
 loads = st.builds(
     OfferedLoad,
-    offered=st.floats(0.01, 60.0),
+    erlangs=st.floats(0.01, 60.0),
     hold=st.floats(0.001, 5.0),
     cv2=st.floats(0.0, 16.0),
 )
