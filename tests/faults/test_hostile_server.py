@@ -34,7 +34,7 @@ PASSWORD = "a password that nobody may get"
 MOST_TAKEN = 16 * 1024 * 1024
 
 TOO_MUCH = "too much|too many|impossible length"
-ITERATIONS = "iterations of SCRAM"
+ITERATIONS = "SCRAM iterations"
 NOT_OFFERED = "not offered"
 NO_PROTOCOL = "does not speak"
 

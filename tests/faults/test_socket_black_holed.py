@@ -25,7 +25,7 @@ def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     for deadline in (
         "lease._BEGIN_DEADLINE",
         "lease._CLEANUP_DEADLINE",
-        "roster._CLOSE_DEADLINE",
+        "connections._CLOSE_DEADLINE",
         "server._GONE_DEADLINE",
     ):
         monkeypatch.setattr(f"app.pools.{deadline}", 0.2)

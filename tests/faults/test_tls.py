@@ -139,7 +139,7 @@ def showing(authority: trustme.CA) -> ssl.SSLContext:
 
 async def test_a_hostile_server_is_watched_behind_tls_too(authorities: Authorities) -> None:
     async with hostile_server(hashing(20_000_000), tls=showing(authorities.ours)) as server:
-        with pytest.raises(wire.ServerRejected, match="iterations of SCRAM"):
+        with pytest.raises(wire.ServerRejected, match="SCRAM iterations"):
             await talk(server.port, ssl.create_default_context(cafile=authorities.file))
 
 

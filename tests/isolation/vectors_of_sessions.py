@@ -158,7 +158,7 @@ def _temporary_first(_: Arena, login: Login) -> Login:
 _TEMPORARY = sql(
     "GRANT TEMPORARY ON DATABASE {home} TO {me}", "REVOKE TEMPORARY ON DATABASE {home} FROM {me}"
 )
-_NO_UNLOCK = patched(lambda arena: arena.isolation, "unlock", lambda _: "SELECT 1")
+_NO_UNLOCK = patched(lambda arena: arena.isolation, "advisory_unlock", lambda _: "SELECT 1")
 
 OF_SESSIONS = (
     Vector("COMMIT inside a lease", commit, ALL_HELD, unproven),

@@ -26,7 +26,7 @@ class Stage:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        for module in ("lending", "roster", "pool"):
+        for module in ("lending", "connections", "pool"):
             monkeypatch.setattr(f"app.pools.{module}.monotonic", lambda: self.now)
         self.server = UnrealServer(10)
         self.acme = account()

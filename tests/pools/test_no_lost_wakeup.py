@@ -85,7 +85,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.clock = UnrealClock()
         self.loop = UnrealLoop(self.clock)
         self.patch = pytest.MonkeyPatch()
-        for module in ("lending", "pool", "roster", "waiters"):
+        for module in ("lending", "pool", "connections", "waiters"):
             self.patch.setattr(f"app.pools.{module}.monotonic", self.clock.time)
         self.callers: list[Caller] = []
 
