@@ -81,7 +81,7 @@ def run_server(
         except SystemExit:  # uvicorn's way to say that it did not start; it has logged why
             return False
     service = getattr(app.state, "service", None)
-    return server.started and service is not None and service.loops.dead is None
+    return server.started and service is not None and service.supervisor.dead is None
 
 
 class HttpServer(uvicorn.Server):
