@@ -219,7 +219,7 @@ def _values(recommendation: Recommendation) -> Mapping[str, Any]:
         "rule": recommendation.rule,
         **advice,
         "kind": recommendation.kind,
-        "move": recommendation.placement,
+        "placement": recommendation.placement,
         "max_size": recommendation.max_size,
         **asdict(recommendation.metrics),
         "status": recommendation.status,
@@ -259,5 +259,5 @@ def _recommendation(row: RowMapping) -> Recommendation:
         expires_at=row["expires_at"],
         closed_at=row["closed_at"],
         closed_by=row["closed_by"],
-        placement=None if row["move"] is None else Placement(row["move"]),
+        placement=None if row["placement"] is None else Placement(row["placement"]),
     )

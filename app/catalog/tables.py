@@ -159,7 +159,7 @@ recommendations = Table(
     Column("closed_at", DateTime(timezone=True)),
     Column("closed_by", Text),
     Column("kind", Text, nullable=False, server_default=text("'resize'")),
-    Column("move", Text),
+    Column("placement", Text),
     Column("evidence", JSONB, nullable=False, server_default=text("'{}'")),
     Column("confidence", Text, nullable=False, server_default=text("'high'")),
     Column("expected", JSONB(none_as_null=True)),
@@ -175,10 +175,10 @@ recommendations = Table(
         postgresql_where=text("status = 'open' AND kind = 'resize'"),
     ),
     Index(
-        "recommendations_open_move_by_tenant_key",
+        "recommendations_open_placement_by_tenant_key",
         "tenant",
         unique=True,
-        postgresql_where=text("status = 'open' AND kind = 'move'"),
+        postgresql_where=text("status = 'open' AND kind = 'placement'"),
     ),
 )
 

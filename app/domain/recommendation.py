@@ -1,4 +1,4 @@
-"""A recommendation with a life: from the tick that made it to what became of it."""
+"""A stored recommendation and its lifecycle."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from app.domain.advisor import Placement, PoolSizingRecommendation
 from app.domain.pool import PoolMetrics
 
 MAX_LIFETIME: Final = timedelta(days=1)
-"""After this every recommendation is out of date."""
+"""Every recommendation expires after this."""
 
 
 class RecommendationKind(StrEnum):
-    """What it is about."""
+    """What is recommended."""
 
     RESIZE = "resize"
     """Another size for a pool."""
 
-    PLACEMENT = "move"
-    """Another kind of pool for a tenant; a person's decision, since its data moves along."""
+    PLACEMENT = "placement"
+    """Another kind of pool for a tenant; a person decides, since its data moves too."""
 
 
 class RecommendationStatus(StrEnum):
-    """What became of it."""
+    """Where it is in its lifecycle."""
 
     OPEN = "open"
     APPLIED = "applied"
@@ -34,7 +34,7 @@ class RecommendationStatus(StrEnum):
     SUPERSEDED = "superseded"
     EXPIRED = "expired"
     UNDONE = "undone"
-    """It was applied, and taken back because it did not pay."""
+    """It was applied, and reverted because it did not pay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +42,14 @@ class Recommendation:
     """Advice about one pool, or one tenant, kept in the catalog.
 
     Attributes:
-        pool_id: the pool it is about; of a move, the one that serves the tenant now.
-        tenant: whose pool it is, None for a shared pool; of a move, who should move.
-        advice: the size and why; of a move, the present size and why to move.
-        move: where to, if it is about a move.
+        pool_id: the pool it is about; of a placement, the one that serves the tenant now.
+        tenant: whose pool it is, None for a shared pool; of a placement, who should move.
+        advice: the size and why; of a placement, the present size and why to move.
+        placement: the kind of pool to move to, if it is about a placement.
         max_size: the pool's max_size in force when the advice was given.
         metrics: the sample it rests on.
-        expires_at: when it stops being open by itself.
-        closed_at, closed_by: when and through whom it stopped being open.
+        expires_at: when it expires.
+        closed_at, closed_by: when and by whom it was closed.
     """
 
     id: UUID
@@ -68,10 +68,9 @@ class Recommendation:
 
     @property
     def kind(self) -> RecommendationKind:
-        """What it is about."""
         return RecommendationKind.RESIZE if self.placement is None else RecommendationKind.PLACEMENT
 
     @property
     def subject(self) -> str:
-        """Of what there is one open at a time; a colon is in no pool's name."""
-        return self.pool_id if self.placement is None else f"move:{self.tenant}"
+        """What at most one open recommendation is about; no pool's name has a colon."""
+        return self.pool_id if self.placement is None else f"placement:{self.tenant}"

@@ -1,6 +1,6 @@
-"""What others do, as rules: fixed sizes, utilisation, and growing whenever somebody waits.
+"""Rules to compare with: fixed sizes, utilization, and growing whenever a caller waits.
 
-For comparison only; the service offers none of them.
+The service offers none of them.
 """
 
 from __future__ import annotations
@@ -20,29 +20,27 @@ Points = tuple[tuple[float, int], ...]
 
 
 class IgnoresHistograms:
-    """Looks at no histogram: a simulation need not fill one for it."""
+    """A rule that reads no histogram, so that the simulation need not fill one."""
 
 
 class StaticRule(IgnoresHistograms):
-    """Never anything but the size there is."""
+    """Keeps the size."""
 
     name = "static"
 
-    def initial_memory(self) -> None:
-        """Nothing to remember."""
+    def initial_memory(self) -> None: ...
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
-        """Stay."""
         return clamped_advice(seen, seen.max_size, "The size is fixed."), memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UtilizationMemory:
-    """What the utilisation rule remembers.
+    """What the utilization rule remembers.
 
     Attributes:
-        wanted: what it wanted at each look of the last 300 seconds.
-        sizes: what the size was at each look of the last 15 seconds.
+        wanted: what it wanted at each tick of the last 300 seconds.
+        sizes: what the size was at each tick of the last 15 seconds.
     """
 
     wanted: Points = ()
@@ -50,11 +48,11 @@ class UtilizationMemory:
 
 
 class UtilizationRule(IgnoresHistograms):
-    """As the Kubernetes horizontal autoscaler: ceil(size x utilisation / target).
+    """As the Kubernetes horizontal autoscaler: ceil(size x utilization / target).
 
     Its defaults: nothing is done within 10 % of the target; up at once, but within 15 seconds
     to no more than twice the size or four more; down to the largest size wanted within 300
-    seconds. It looks at every tick and not only every 15 seconds.
+    seconds. It decides at every tick and not only every 15 seconds.
     """
 
     name = "hpa"
@@ -64,13 +62,12 @@ class UtilizationRule(IgnoresHistograms):
         self._target = target
 
     def initial_memory(self) -> UtilizationMemory:
-        """Nothing seen."""
         return UtilizationMemory()
 
     def advise(
         self, memory: UtilizationMemory, seen: PoolObservation
     ) -> tuple[PoolSizingRecommendation, UtilizationMemory]:
-        """Follow the share of the size that was leased."""
+        """Follow the utilization."""
         size = seen.max_size
         ratio = seen.mean_active / size / self._target
         wanted = size if abs(ratio - 1) <= _TOLERANCE else ceil(size * ratio)
@@ -99,8 +96,7 @@ class IncrementRule:
         """Grow for every wait over *slow* seconds."""
         self._slow = slow
 
-    def initial_memory(self) -> None:
-        """Nothing to remember."""
+    def initial_memory(self) -> None: ...
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
         """Grow by the number of slow and failed acquires."""
@@ -112,7 +108,7 @@ class IncrementRule:
 
 def clamped_advice(seen: PoolObservation, size: int, reason: str) -> PoolSizingRecommendation:
     """A recommendation of *size*, kept between min_size, 1 and the ceiling."""
-    new_size = max(min(size, seen.ceiling), seen.min_size, 1)
+    new_size = max(min(size, seen.max_allowed), seen.min_size, 1)
     action, code = ScalingAction.STABLE, ReasonCode.SIZE_FITS
     if new_size > seen.max_size:
         action, code = ScalingAction.SCALE_UP, ReasonCode.DEMAND_ABOVE_SIZE

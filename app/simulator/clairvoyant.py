@@ -1,7 +1,7 @@
-"""The clairvoyant: it knows the rate of the next window, and sizes for it by Erlang-C.
+"""A rule that knows the rate of the next window, and sizes for it by Erlang-C.
 
-No rule of the service could do that; what it reaches is what the others are measured against.
-It knows rates, not single requests, so now and then luck beats it.
+The others are measured against it. It knows rates, not single requests, so now and then a
+rule is luckier.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PATIENCE, _SHARE = 0.05, 0.01
 
 
 class ClairvoyantRule(IgnoresHistograms):
-    """A rule for the one pool whose future it was given."""
+    """The rule of one pool, whose future it is given."""
 
     name = "clairvoyant"
 
@@ -39,10 +39,10 @@ class ClairvoyantRule(IgnoresHistograms):
             rates: requests per second, bin by bin.
             bin_seconds: how long a bin lasts.
             holds: how long leases take.
-            late: seconds; who waits longer is late.
+            late: seconds; a request that waits longer is late.
             price: connection-seconds that one late request may cost: it takes the size with the
                 least expected cost. None: at most 1 % wait over 50 ms.
-            knee: how leases take longer together: it never goes beyond.
+            knee: how leases slow each other down: it never goes beyond.
         """
         self._rates = rates
         self._bin_seconds = bin_seconds
@@ -52,16 +52,15 @@ class ClairvoyantRule(IgnoresHistograms):
         self._knee = knee
         self._sized = cache(self._size)
 
-    def initial_memory(self) -> None:
-        """Nothing to remember."""
+    def initial_memory(self) -> None: ...
 
     def advise(self, memory: None, seen: PoolObservation) -> tuple[PoolSizingRecommendation, None]:
-        """Size for the highest rate until the next look."""
+        """Size for the highest rate until the next tick."""
         # After the last bin nothing is known, and nothing changes any more.
         first = min(int(seen.at / self._bin_seconds + 1e-9), len(self._rates) - 1)
         last = int((seen.at + seen.seconds) / self._bin_seconds - 1e-9)
         rate = max(self._rates[first : last + 1], default=0.0)
-        most = seen.ceiling
+        most = seen.max_allowed
         if self._knee is not None:
             most = min(most, int(self._knee.connections))
         return clamped_advice(

@@ -1,4 +1,4 @@
-"""What a simulation says: how long callers waited, and what that cost in connections."""
+"""The result of a simulation: how long callers waited, and the cost in connections."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class HistoryPoint:
         max_size: of all pools together, after it.
         open: connections open, averaged over the tick.
         active: connections leased, averaged over the tick.
-        arrivals: requests decided upon since the beginning.
-        late: how many of these waited too long or got nothing.
+        arrivals: requests served, timed out or refused since the beginning.
+        late: how many of these waited too long or got no connection.
         served: leases ended since the beginning.
     """
 
@@ -40,18 +40,18 @@ class HistoryPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulationResult:
-    """Everything that was counted.
+    """All counts and integrals.
 
     Attributes:
-        rule: whose sizes these were.
+        rule: the name of the rule.
         seconds: simulated.
-        leases: requests of which is known what became of them.
+        leases: requests that were served, timed out or were refused.
         late: those of them that waited over the limit, timed out or were refused.
         timeouts: those that timed out.
         rejected: those that were refused because too many waited.
         served: leases that ended.
         in_flight: requests that still waited or held a connection at the end.
-        p99_wait_ms: 99 % of those not refused waited no longer; who timed out waited that long.
+        p99_wait_ms: 99 % of those not refused waited no longer; a timeout counts in full.
         connection_seconds: connections open or being opened, integrated over time.
         max_size_seconds: the sizes in force, integrated over time.
         active_seconds: connections leased, integrated over time.
@@ -89,7 +89,7 @@ class SimulationResult:
 
     @property
     def late_share(self) -> float:
-        """Share (0..1) of the requests that were late or got nothing."""
+        """Share (0..1) of the requests that were late or got no connection."""
         return self.late / self.leases if self.leases else 0.0
 
     @property

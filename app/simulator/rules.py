@@ -62,7 +62,7 @@ _SHIPPED: Mapping[RuleName, Callable[[], SizingRule[Any]]] = {
 def simulate(
     rule: RuleName,
     load: Load,
-    world: SimulationConfig,
+    config: SimulationConfig,
     *,
     size: int | None = None,
     price: float | None = None,
@@ -73,67 +73,69 @@ def simulate(
     Args:
         rule: which one.
         load: what tenants send.
-        world: everything else.
+        config: everything else.
         size: of a static pool.
         price: connection-seconds of a late request, for those that reckon with it: the
             clairvoyant (without one it sizes for at most 1 % over 50 ms) and the search for the
             best static size (without one 100).
-        keep_history: whether the outcome tells every tick.
+        keep_history: whether the result has every tick.
 
     Raises:
         InvalidInput: a static size is missing, or not between 1 and the budget.
     """
     if rule is RuleName.BEST_STATIC:
-        size = best_static(load, world, price=100 if price is None else price)
+        size = best_static(load, config, price=100 if price is None else price)
     is_static = rule in (RuleName.STATIC, RuleName.BEST_STATIC)
-    check_size(RuleName.STATIC if is_static else rule, size, world)
+    check_size(RuleName.STATIC if is_static else rule, size, config)
     if is_static and size is not None:
-        world = replace(world, pool=replace(world.pool, start_size=size))
+        config = replace(config, pool=replace(config.pool, start_size=size))
     elif rule is RuleName.ON_DEMAND:
-        world = replace(world, pool=replace(world.pool, start_size=world.budget))
+        config = replace(config, pool=replace(config.pool, start_size=config.budget))
     is_held = is_static and len(load.tenants) == 1
     simulation = Simulation(
         load,
-        world,
-        _advisor_of(rule, load, world, price),
-        held=size if is_held else None,
+        config,
+        _advisor_of(rule, load, config, price),
+        fixed_size=size if is_held else None,
         keep_history=keep_history,
     )
     return simulation.run(rule.value)
 
 
-def check_size(rule: RuleName, size: int | None, world: SimulationConfig) -> None:
+def check_size(rule: RuleName, size: int | None, config: SimulationConfig) -> None:
     """Refuse a static pool without a size.
 
     Raises:
         InvalidInput: it is missing, or not between 1 and the budget.
     """
-    if rule is RuleName.STATIC and (size is None or not 1 <= size <= world.budget):
+    if rule is RuleName.STATIC and (size is None or not 1 <= size <= config.budget):
         raise InvalidInput("A static pool needs a size (--size) between 1 and the budget.")
 
 
-def with_regret(outcome: SimulationResult, load: Load, world: SimulationConfig) -> SimulationResult:
+def with_regret(
+    outcome: SimulationResult, load: Load, config: SimulationConfig
+) -> SimulationResult:
     """*outcome* with its regret at each price, against a clairvoyant that knows the price."""
     return replace(
         outcome,
         regret={
-            price: regret(outcome, simulate(RuleName.CLAIRVOYANT, load, world, price=price), price)
+            price: regret(outcome, simulate(RuleName.CLAIRVOYANT, load, config, price=price), price)
             for price in PRICES
         },
     )
 
 
-def best_static(load: Load, world: SimulationConfig, *, price: float) -> int:
+def best_static(load: Load, config: SimulationConfig, *, price: float) -> int:
     """The static size with the least cost on *load*: a ladder of sizes, then ever nearer ones."""
     costs: dict[int, float] = {}
 
     def cost(size: int) -> float:
         if size not in costs:
-            costs[size] = simulate(RuleName.STATIC, load, world, size=size).cost(price)
+            costs[size] = simulate(RuleName.STATIC, load, config, size=size).cost(price)
         return costs[size]
 
     for rung in _LADDER:
-        if rung <= world.budget:
+        if rung <= config.budget:
             cost(rung)
     while True:
         best = min(costs, key=lambda size: (costs[size], size))
@@ -151,7 +153,7 @@ def best_static(load: Load, world: SimulationConfig, *, price: float) -> int:
 
 
 def _advisor_of(
-    rule: RuleName, load: Load, world: SimulationConfig, price: float | None
+    rule: RuleName, load: Load, config: SimulationConfig, price: float | None
 ) -> AdvisorOf:
     if rule is RuleName.CLAIRVOYANT:
 
@@ -160,23 +162,23 @@ def _advisor_of(
                 ClairvoyantRule(
                     tenant.rates,
                     load.bin_seconds,
-                    world.holds,
-                    late=world.late,
+                    config.holds,
+                    late=config.late,
                     price=price,
-                    knee=world.knee,
+                    knee=config.knee,
                 )
             )
 
         return clairvoyant
-    advisor: ServerAdvisor[Any] = ServerAdvisor(_rule(rule, world))
+    advisor: ServerAdvisor[Any] = ServerAdvisor(_rule(rule, config))
     return lambda _: advisor
 
 
-def _rule(rule: RuleName, world: SimulationConfig) -> SizingRule[Any]:
+def _rule(rule: RuleName, config: SimulationConfig) -> SizingRule[Any]:
     if rule in _SHIPPED:
         return _SHIPPED[rule]()
     if rule is RuleName.HPA:
         return UtilizationRule()
     if rule is RuleName.INCREMENT:
-        return IncrementRule(slow=world.late)
+        return IncrementRule(slow=config.late)
     return StaticRule()

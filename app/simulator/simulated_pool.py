@@ -1,7 +1,4 @@
-"""One simulated pool: its connections, its queue, and what was counted about them.
-
-It only holds; `server.py` decides.
-"""
+"""One simulated pool: its connections, its queue and its counts. `simulated_server` decides."""
 
 from __future__ import annotations
 
@@ -33,30 +30,29 @@ class SimulatedPool:
     """The pool of one tenant."""
 
     __slots__ = (
+        "accrued_until",
         "acquired",
         "connecting",
         "connects",
+        "established",
         "holds",
         "idle",
         "idle_seconds",
-        "live",
         "max_size",
         "min_size",
         "open_seconds",
         "rejected",
         "timeouts",
-        "touched_at",
         "waiting",
         "waits",
         "weight",
     )
 
     def __init__(self, *, min_size: int, max_size: int, weight: int) -> None:
-        """Begin without a connection."""
         self.min_size = min_size
         self.max_size = max_size
         self.weight = weight
-        self.live = 0
+        self.established = 0
         self.connecting = 0
         # Seconds unused after which a connection closes, if that is less than the rules say.
         self.idle_seconds: float | None = None
@@ -64,11 +60,11 @@ class SimulatedPool:
         self.idle: list[float] = []
         # When each waiter came, and how long it will hold.
         self.waiting: deque[tuple[float, float]] = deque()
-        # Connection-seconds until `touched_at`, since the beginning.
+        # Connection-seconds until `accrued_until`, since the beginning.
         self.open_seconds = 0.0
-        self.touched_at = 0.0
+        self.accrued_until = 0.0
         self.connects = 0
-        # Since the last tick: those who waited, those who gave back, and those who got nothing.
+        # Since the last tick: waits, ended holds, and requests that were not served.
         self.waits: list[float] = []
         self.holds: list[float] = []
         self.acquired = 0
@@ -77,39 +73,39 @@ class SimulatedPool:
 
     @property
     def open(self) -> int:
-        """Connections that take a place in the budget."""
-        return self.live + self.connecting
+        """Connections that count against the budget."""
+        return self.established + self.connecting
 
     @property
     def leased(self) -> int:
-        """Connections that somebody holds."""
-        return self.live - len(self.idle)
+        """Connections in use."""
+        return self.established - len(self.idle)
 
     @property
-    def unserved(self) -> int:
+    def shortfall(self) -> int:
         """How many connections it would open if the budget had them."""
         wanted = max(len(self.waiting) - self.connecting, self.min_size - self.open)
         return max(0, min(wanted, self.max_size - self.open))
 
     @property
     def next_share(self) -> float:
-        """Leases held ÷ weight, once its next waiter is served."""
+        """Leases held ÷ weight once its next waiter is served."""
         return (self.leased + self.connecting + 1) / self.weight
 
     @property
     def metrics(self) -> PoolMetrics:
         """Its gauges."""
         return PoolMetrics(
-            total_connections=self.live,
+            total_connections=self.established,
             idle_connections=len(self.idle),
             active_connections=self.leased,
             waiting_requests=len(self.waiting),
         )
 
-    def touch(self, now: float) -> None:
-        """Reckon its connection-seconds until *now*: before the number changes, and at the end."""
-        self.open_seconds += self.open * (now - self.touched_at)
-        self.touched_at = now
+    def accrue(self, now: float) -> None:
+        """Add the connection-seconds until *now*: before the number changes, and at the end."""
+        self.open_seconds += self.open * (now - self.accrued_until)
+        self.accrued_until = now
 
     def unused_since(self, moment: float) -> int:
         """How many idle connections were last used before *moment*."""

@@ -1,4 +1,4 @@
-"""A simulated server: leases begin and end, connections open and close, one budget for all.
+"""A simulated server: leases start and end, connections open and close, one budget for all.
 
 A discrete-event model of the real pools: the connection used last is lent first, waiters are
 served first come, first served, connections are opened when somebody waits and closed when
@@ -21,11 +21,11 @@ Event = tuple[float, int, float]
 """When a lease of a pool ends, and how long it was; or a pool, as ~index, gets a connection."""
 
 
-_NOBODY = -1
+_END = -1
 
 
 class SimulatedServer:
-    """Pools on one server, moved on from tick to tick."""
+    """Pools on one server, advanced tick by tick."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class SimulatedServer:
             rules: how the pools behave.
             connect_seconds: what opening a connection takes.
             max_connecting: how many are opened at a time.
-            knee: how leases take longer together; None for not at all.
+            knee: how leases slow each other down; None for not at all.
         """
         self.now = 0.0
         self._pools = pools
@@ -55,11 +55,11 @@ class SimulatedServer:
         self._knee = knee
         self._used = 0
         self._connecting = 0
-        self._starving: dict[SimulatedPool, None] = {}
+        self._unsatisfied: dict[SimulatedPool, None] = {}
         self._events: list[Event] = []
         # When each of the places for opening connections is free again.
-        self._gate = [0.0] * max_connecting
-        self._places = {pool: place for place, pool in enumerate(pools)}
+        self._connect_slots = [0.0] * max_connecting
+        self._indexes = {pool: place for place, pool in enumerate(pools)}
         for pool in pools:
             self._grow(pool, 0.0)
 
@@ -69,29 +69,29 @@ class SimulatedServer:
         return self._used
 
     def run(self, requests: Iterable[Request], until: float) -> None:
-        """Live through *requests*, in order and none later than *until*."""
-        events, pools, knee, starving = self._events, self._pools, self._knee, self._starving
-        for now, place, hold in chain(requests, ((until, _NOBODY, 0.0),)):
+        """Simulate *requests*, in order and none later than *until*."""
+        events, pools, knee, unsatisfied = self._events, self._pools, self._knee, self._unsatisfied
+        for now, place, hold in chain(requests, ((until, _END, 0.0),)):
             while events and events[0][0] <= now:
                 ended = heappop(events)
                 pool = pools[ended[1]]
                 if (
                     ended[1] < 0
                     or pool.waiting
-                    or starving
-                    or pool.live + pool.connecting > pool.max_size
+                    or unsatisfied
+                    or pool.established + pool.connecting > pool.max_size
                 ):
-                    self._happen(ended)
+                    self._handle(ended)
                 else:
                     pool.holds.append(ended[2])
                     pool.idle.append(ended[0])
-            if place == _NOBODY:
+            if place == _END:
                 break
             pool = pools[place]
             if not pool.idle:
                 self._queue(pool, now, hold)
                 continue
-            # As in `_lend`, which is too far away for what happens millions of times.
+            # As in `_lease`, which is too far away for what happens millions of times.
             pool.idle.pop()
             pool.acquired += 1
             taken = hold
@@ -101,27 +101,27 @@ class SimulatedServer:
         self.now = until
         for pool in pools:
             if pool.waiting:
-                self._purge(pool, until)
-            pool.touch(until)
+                self._expire_waiters(pool, until)
+            pool.accrue(until)
 
     def resize(self, pool: SimulatedPool, max_size: int) -> None:
-        """Change what *pool* may have; surplus connections close when nobody uses them."""
+        """Change what *pool* may have; surplus connections close when idle."""
         pool.max_size = max_size
         self._close_idle(pool, min(len(pool.idle), max(0, pool.open - max_size)))
         self._grow(pool, self.now)
 
     def sweep(self) -> None:
-        """Close what nobody has used for the idle timeout, never below min_size."""
+        """Close connections idle for the idle timeout, never below min_size."""
         timeout = self._rules.idle_timeout
         for pool in self._pools:
             moment = self.now - timeout
             if pool.idle_seconds is not None:
                 moment = self.now - min(timeout, pool.idle_seconds)
             if pool.idle and pool.idle[0] < moment:
-                spare = max(0, pool.live - pool.min_size)
+                spare = max(0, pool.established - pool.min_size)
                 self._close_idle(pool, min(spare, pool.unused_since(moment)))
 
-    def held_so_far(self) -> list[float]:
+    def ongoing_hold_seconds(self) -> list[float]:
         """Seconds that the leases in progress of each pool have lasted until now, summed."""
         sums = [0.0] * len(self._pools)
         for ends_at, place, hold in self._events:
@@ -129,120 +129,120 @@ class SimulatedServer:
                 sums[place] += self.now - (ends_at - hold)
         return sums
 
-    def _happen(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         now, place, hold = event
         if place < 0:
             self._connected(self._pools[~place], now)
             return
         pool = self._pools[place]
         pool.holds.append(hold)
-        self._pass_on(pool, now)
+        self._release(pool, now)
 
     def _connected(self, pool: SimulatedPool, now: float) -> None:
         pool.connecting -= 1
         self._connecting -= 1
-        pool.live += 1
-        self._pass_on(pool, now)
+        pool.established += 1
+        self._release(pool, now)
 
-    def _pass_on(self, pool: SimulatedPool, now: float) -> None:
-        """Decide about a connection of *pool* that nobody holds: close, lend or keep it."""
-        self._purge(pool, now)
-        if pool.open > pool.max_size or (self._starving and self._must_yield(pool, now)):
+    def _release(self, pool: SimulatedPool, now: float) -> None:
+        """Close, lease or keep a free connection of *pool*."""
+        self._expire_waiters(pool, now)
+        if pool.open > pool.max_size or (self._unsatisfied and self._must_yield(pool, now)):
             self._close(pool, now)
         elif pool.waiting:
             since, hold = pool.waiting.popleft()
             pool.waits.append(now - since)
-            self._lend(pool, now, hold)
+            self._lease(pool, now, hold)
         else:
             pool.idle.append(now)
 
-    def _lend(self, pool: SimulatedPool, now: float, hold: float) -> None:
+    def _lease(self, pool: SimulatedPool, now: float, hold: float) -> None:
         pool.acquired += 1
         if self._knee is not None:
             hold *= self._knee.stretch(len(self._events) - self._connecting + 1)
-        heappush(self._events, (now + hold, self._places[pool], hold))
+        heappush(self._events, (now + hold, self._indexes[pool], hold))
 
     def _queue(self, pool: SimulatedPool, now: float, hold: float) -> None:
-        self._purge(pool, now)
+        self._expire_waiters(pool, now)
         if len(pool.waiting) >= self._rules.max_waiting:
             pool.rejected += 1
             return
         pool.waiting.append((now, hold))
         self._grow(pool, now)
 
-    def _purge(self, pool: SimulatedPool, now: float) -> None:
-        """Let those go who have waited too long."""
+    def _expire_waiters(self, pool: SimulatedPool, now: float) -> None:
+        """Drop the waiters that timed out."""
         waiting, timeout = pool.waiting, self._rules.acquire_timeout
         while waiting and waiting[0][0] + timeout <= now:
             waiting.popleft()
             pool.timeouts += 1
 
     def _grow(self, pool: SimulatedPool, now: float) -> None:
-        """Open what *pool* wants, or remember that it could not be had."""
-        while pool.unserved:
-            if self._starving or (self._used >= self._budget and not self._reclaim(now)):
-                self._starving[pool] = None
+        """Open what *pool* wants, or note that the budget is used up."""
+        while pool.shortfall:
+            if self._unsatisfied or (self._used >= self._budget and not self._reclaim(now)):
+                self._unsatisfied[pool] = None
                 return
             self._open(pool, now)
 
     def _open(self, pool: SimulatedPool, now: float) -> None:
-        pool.touch(now)
+        pool.accrue(now)
         pool.connecting += 1
         pool.connects += 1
         self._used += 1
         self._connecting += 1
-        done = max(now, self._gate[0]) + self._connect_seconds
-        heapreplace(self._gate, done)
-        heappush(self._events, (done, ~self._places[pool], 0.0))
+        done = max(now, self._connect_slots[0]) + self._connect_seconds
+        heapreplace(self._connect_slots, done)
+        heappush(self._events, (done, ~self._indexes[pool], 0.0))
 
     def _close(self, pool: SimulatedPool, now: float) -> None:
-        """Close a connection of *pool* that is in nobody's hands, and offer its place."""
-        pool.touch(now)
-        pool.live -= 1
+        """Close a free connection of *pool*, and offer its place."""
+        pool.accrue(now)
+        pool.established -= 1
         self._used -= 1
-        self._serve_starving(now)
+        self._serve_unsatisfied(now)
 
     def _close_idle(self, pool: SimulatedPool, count: int) -> None:
         """Close the *count* idle connections unused for longest."""
-        pool.touch(self.now)
+        pool.accrue(self.now)
         del pool.idle[:count]
-        pool.live -= count
+        pool.established -= count
         self._used -= count
-        self._serve_starving(self.now)
+        self._serve_unsatisfied(self.now)
 
     def _reclaim(self, now: float) -> bool:
         """Close an idle connection of the pool unused for longest; False if there is none."""
-        spare = [pool for pool in self._pools if pool.idle and pool.live > pool.min_size]
+        spare = [pool for pool in self._pools if pool.idle and pool.established > pool.min_size]
         if not spare:
             return False
         pool = min(spare, key=lambda pool: pool.idle[-1])
-        pool.touch(now)
+        pool.accrue(now)
         del pool.idle[0]
-        pool.live -= 1
+        pool.established -= 1
         self._used -= 1
         return True
 
     def _must_yield(self, pool: SimulatedPool, now: float) -> bool:
         """Whether a connection of *pool* should go to a pool that would hold less once served."""
-        others = [other for other in self._wanting(now) if other is not pool]
-        if not others or pool.live <= pool.min_size:
+        others = [other for other in self._still_unsatisfied(now) if other is not pool]
+        if not others or pool.established <= pool.min_size:
             return False
         # The connection in question counts as leased as long as it is not idle.
         mine = (pool.leased + pool.connecting) / pool.weight
         return not pool.waiting or min(other.next_share for other in others) < mine
 
-    def _wanting(self, now: float) -> list[SimulatedPool]:
-        """The starving pools; who wants nothing any more is dropped."""
-        for pool in list(self._starving):
-            self._purge(pool, now)
-            if not pool.unserved:
-                del self._starving[pool]
-        return list(self._starving)
+    def _still_unsatisfied(self, now: float) -> list[SimulatedPool]:
+        """The unsatisfied pools, without those that want nothing any more."""
+        for pool in list(self._unsatisfied):
+            self._expire_waiters(pool, now)
+            if not pool.shortfall:
+                del self._unsatisfied[pool]
+        return list(self._unsatisfied)
 
-    def _serve_starving(self, now: float) -> None:
+    def _serve_unsatisfied(self, now: float) -> None:
         """Offer what is free, one place at a time, the smallest share first."""
-        while self._starving and self._used < self._budget:
-            wanting = self._wanting(now)
+        while self._unsatisfied and self._used < self._budget:
+            wanting = self._still_unsatisfied(now)
             if not wanting:
                 return
             self._open(min(wanting, key=lambda pool: pool.next_share), now)

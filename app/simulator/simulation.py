@@ -1,6 +1,6 @@
-"""The loop: a tick of requests, a look at every pool, the advisor, and the sizes it wants.
+"""The loop: a tick of requests, an observation of every pool, the advisor, and its sizes.
 
-What the service's poller does in `apply` mode, with the advisor that ships and simulated pools.
+What the service does in `apply` mode, with the shipped advisor and simulated pools.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from app.simulator.tally import RequestTally
 from app.simulator.workload import Arrivals, HoldTimes, Workload
 
 AdvisorOf = Callable[[TenantLoad], ServerAdvisor[Any]]
-"""Who advises on a tenant's pool: for every rule but the clairvoyant the same for all."""
+"""The advisor of a tenant's pool: for every rule but the clairvoyant the same for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +39,11 @@ class SimulationConfig:
 
     Attributes:
         seed: of all random numbers.
-        tick: seconds between two looks of the advisor.
-        late: seconds; who waits longer is late.
+        tick: seconds between two runs of the advisor.
+        late: seconds; a request that waits longer is late.
         holds: how long leases take.
         arrivals: how requests are spread over a bin.
-        knee: how leases take longer together; None for not at all.
+        knee: how leases slow each other down; None for not at all.
         budget: most connections of all pools together.
         pool: how the pools behave.
         connect: seconds that opening a connection takes.
@@ -68,46 +68,46 @@ class Simulation:
     def __init__(
         self,
         load: Load,
-        world: SimulationConfig,
+        config: SimulationConfig,
         advisor_of: AdvisorOf,
         *,
-        held: int | None = None,
+        fixed_size: int | None = None,
         keep_history: bool = False,
     ) -> None:
         """Set everything up at 0 seconds.
 
         Args:
             load: what tenants send.
-            world: everything else.
-            advisor_of: whose sizes are obeyed.
-            held: connections that every pool begins with and keeps; None for opening them on
+            config: everything else.
+            advisor_of: the advisor of each pool.
+            fixed_size: connections that every pool begins with and keeps; None for opening them on
                 demand.
-            keep_history: whether the outcome tells every tick.
+            keep_history: whether the result has every tick.
         """
         self._load = load
-        self._world = world
+        self._config = config
         self._tenants = {tenant.name: place for place, tenant in enumerate(load.tenants)}
         self._advisor_of = {tenant.name: advisor_of(tenant) for tenant in load.tenants}
         self._pools = [
             SimulatedPool(
-                min_size=held or 0,
-                max_size=held or world.pool.start_size,
+                min_size=fixed_size or 0,
+                max_size=fixed_size or config.pool.start_size,
                 weight=tenant.weight,
             )
             for tenant in load.tenants
         ]
         self._server = SimulatedServer(
             self._pools,
-            budget=world.budget,
-            rules=world.pool,
-            connect_seconds=world.connect,
-            max_connecting=world.max_connecting,
-            knee=world.knee,
+            budget=config.budget,
+            rules=config.pool,
+            connect_seconds=config.connect,
+            max_connecting=config.max_connecting,
+            knee=config.knee,
         )
-        self._workload = Workload(load, world.holds, world.arrivals, world.seed)
-        self._tallies = [RequestTally(world.late) for _ in load.tenants]
-        self._watches = [
-            _Watch(pool, world, is_blind=isinstance(advisor.rule, IgnoresHistograms))
+        self._workload = Workload(load, config.holds, config.arrivals, config.seed)
+        self._tallies = [RequestTally(config.late) for _ in load.tenants]
+        self._observers = [
+            _PoolObserver(pool, config, skip_histograms=isinstance(advisor.rule, IgnoresHistograms))
             for pool, advisor in zip(self._pools, self._advisor_of.values(), strict=True)
         ]
         self._active_seconds = 0.0
@@ -116,32 +116,32 @@ class Simulation:
         self._history: list[HistoryPoint] | None = [] if keep_history else None
 
     def run(self, rule: str) -> SimulationResult:
-        """Simulate the whole load, and say what came of it under the name *rule*."""
-        now, tick, count = 0.0, self._world.tick, 0
+        """Simulate the whole load; the result is named *rule*."""
+        now, tick, count = 0.0, self._config.tick, 0
         while now < self._load.seconds:
             count += 1
             until = min(count * tick, self._load.seconds)
             self._server.run(self._workload.before(until), until)
             self._server.sweep()
-            self._look(until - now)
+            self._tick(until - now)
             now = until
         return self._outcome(rule)
 
-    def _look(self, seconds: float) -> None:
-        """Measure every pool, ask its advisor, and obey."""
-        held = self._server.held_so_far()
+    def _tick(self, seconds: float) -> None:
+        """Observe every pool, and apply what its advisor recommends."""
+        held = self._server.ongoing_hold_seconds()
         active = open_ = 0.0
         for name, place in self._tenants.items():
-            tally, watch = self._tallies[place], self._watches[place]
-            tally.add(self._pools[place], seconds, self._world.pool.acquire_timeout)
-            seen = watch.look(self._server.now, seconds, held[place])
+            tally, observer = self._tallies[place], self._observers[place]
+            tally.add(self._pools[place], seconds, self._config.pool.acquire_timeout)
+            seen = observer.observe(self._server.now, seconds, held[place])
             self._advisor_of[name].evaluate(name, seen)
             active += seen.mean_active
             open_ += seen.mean_open
         self._active_seconds += active * seconds
         for advisor in dict.fromkeys(self._advisor_of.values()):
-            for name, advice in advisor.allocate(self._world.budget):
-                self._obey(self._tenants[name], advice)
+            for name, advice in advisor.allocate(self._config.budget):
+                self._apply(self._tenants[name], advice)
         self._most = max(self._most, self._server.used)
         size = sum(pool.max_size for pool in self._pools)
         self._sizes.append((self._server.now, size))
@@ -157,12 +157,12 @@ class Simulation:
             )
             self._history.append(moment)
 
-    def _obey(self, place: int, advice: PoolSizingRecommendation) -> None:
+    def _apply(self, place: int, advice: PoolSizingRecommendation) -> None:
         """Change max_size if that is the way the advice means, within the limits."""
         pool = self._pools[place]
         pool.idle_seconds = advice.idle_seconds
         before = pool.max_size
-        size = max(min(advice.new_size, self._world.budget, MAX_POOL_SIZE), pool.min_size, 1)
+        size = max(min(advice.new_size, self._config.budget, MAX_POOL_SIZE), pool.min_size, 1)
         grows = advice.action is ScalingAction.SCALE_UP and size > before
         shrinks = advice.action is ScalingAction.SCALE_DOWN and size < before
         if grows or shrinks:
@@ -201,24 +201,26 @@ class Simulation:
         )
 
 
-class _Watch:
-    """What was known of a pool at the last tick, to tell what happened since."""
+class _PoolObserver:
+    """The counters of a pool at the last tick, to subtract from the present ones."""
 
-    def __init__(self, pool: SimulatedPool, world: SimulationConfig, *, is_blind: bool) -> None:
+    def __init__(
+        self, pool: SimulatedPool, config: SimulationConfig, *, skip_histograms: bool
+    ) -> None:
         self._pool = pool
-        self._is_blind = is_blind
-        self._world = world
+        self._skip_histograms = skip_histograms
+        self._config = config
         self._held = self._waited = self._open_seconds = 0.0
         self._waiting = self._connects = 0
 
-    def look(self, now: float, seconds: float, held: float) -> PoolObservation:
-        """What the advisor is shown of the last *seconds*; the pool counts anew afterwards.
+    def observe(self, now: float, seconds: float, held: float) -> PoolObservation:
+        """The observation of the last *seconds*; the pool counts from zero afterwards.
 
         *held* is how long the leases in progress have lasted until now, summed.
         """
         pool = self._pool
         waited = sum(now - since for since, _ in pool.waiting)
-        gone = sum(pool.waits) + pool.timeouts * self._world.pool.acquire_timeout
+        gone = sum(pool.waits) + pool.timeouts * self._config.pool.acquire_timeout
         decided = pool.acquired + pool.timeouts + pool.rejected
         seen = PoolObservation(
             at=now,
@@ -226,7 +228,7 @@ class _Watch:
             metrics=pool.metrics,
             min_size=pool.min_size,
             max_size=pool.max_size,
-            ceiling=self._world.budget,
+            max_allowed=self._config.budget,
             # Integrals: all that ended, less what was counted of it before, plus what goes on.
             mean_active=max(0.0, sum(pool.holds) + held - self._held) / seconds,
             mean_waiting=max(0.0, gone + waited - self._waited) / seconds,
@@ -238,7 +240,7 @@ class _Watch:
             rejected=pool.rejected,
             wait=self._histogram(pool.waits, immediate=pool.acquired - len(pool.waits)),
             hold=self._histogram(pool.holds),
-            mean_connect=self._world.connect if pool.connects > self._connects else None,
+            mean_connect=self._config.connect if pool.connects > self._connects else None,
             weight=pool.weight,
         )
         self._held, self._waited, self._open_seconds = held, waited, pool.open_seconds
@@ -250,7 +252,7 @@ class _Watch:
     def _histogram(self, values: Sequence[float], immediate: int = 0) -> Histogram:
         """*values*, and so many zeros, of which all but the first are only counted."""
         histogram = Histogram()
-        if self._is_blind:
+        if self._skip_histograms:
             return histogram
         if immediate:
             histogram.record(0.0)

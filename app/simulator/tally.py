@@ -1,4 +1,4 @@
-"""What became of one tenant's requests, and of its pool's size, from beginning to end."""
+"""Counts of one tenant's requests and of its pool's sizes over a whole simulation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class RequestTally:
     """Counts of a whole simulation; the pool itself counts only from tick to tick."""
 
     __slots__ = (
-        "_heading",
+        "_direction",
         "_late_seconds",
         "acquired",
         "flips",
@@ -24,20 +24,20 @@ class RequestTally:
     )
 
     def __init__(self, late_seconds: float) -> None:
-        """Count from zero; who waits over *late_seconds* is late."""
+        """A request that waits over *late_seconds* is late."""
         self._late_seconds = late_seconds
-        self._heading = 0
+        self._direction = 0
         self.acquired = self.released = self.timeouts = self.rejected = 0
         self.late = 0
         self.resizes = self.flips = 0
         # max_size, integrated over time.
         self.size_seconds = 0.0
-        # Of those who had to wait; who gave up counts with the whole timeout.
+        # Of requests that had to wait; a timeout counts with its full wait.
         self.waits = Histogram()
 
     @property
     def arrivals(self) -> int:
-        """Requests of which is known what became of them."""
+        """Requests that were served, timed out or were refused."""
         return self.acquired + self.timeouts + self.rejected
 
     @property
@@ -63,7 +63,7 @@ class RequestTally:
 
     def resized(self, before: int, after: int) -> None:
         """Count a change of max_size, and whether it went the other way than the last one."""
-        heading = 1 if after > before else -1
+        direction = 1 if after > before else -1
         self.resizes += 1
-        self.flips += heading == -self._heading
-        self._heading = heading
+        self.flips += direction == -self._direction
+        self._direction = direction

@@ -1,6 +1,6 @@
 """A trace: how many requests came in each bin, and the rates that it is scaled to.
 
-Parsed from lines of text; whoever calls opens the file.
+Parsed from lines of text; the caller opens the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _COLUMNS = ["timestamp", "value"]
 def parse_counts(lines: Iterable[str]) -> list[float]:
     """The counts of a CSV with the header `timestamp,value`, one row a bin, in the file's order.
 
-    Timestamps are not looked at: a row is a bin, and how long it lasts the caller says.
+    Timestamps are ignored: a row is a bin, and the caller knows how long it lasts.
 
     Raises:
         InvalidInput: other columns, no rows, or a count that is no finite number of at least 0.

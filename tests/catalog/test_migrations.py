@@ -1,6 +1,7 @@
 """The migrations make exactly the tables that the code believes in, and can be taken back."""
 
 import asyncio
+import json
 import logging
 import os
 import subprocess
@@ -60,6 +61,37 @@ async def test_up_down_and_up_again(database: Database) -> None:
         assert await tables_of(connection) == {"alembic_version"}
         await migrate(address)
         assert await tables_of(connection) == TABLES
+
+
+async def test_the_advisor_keeps_its_settings_and_placements_under_their_new_names(
+    database: Database,
+) -> None:
+    address = address_of(database)
+    await migrate(address)
+    await downgrade(address, revision="0004")
+    async with database.connected() as connection:
+        await connection.execute(
+            """
+            INSERT INTO advisor (id, rule, mode, config) VALUES (1, 'demand', 'apply',
+                '{"demand": {"most_growth": 3, "trial": {"most_ticks": 9}}, "hysteresis": {}}');
+            INSERT INTO recommendations (id, pool_id, tenant, rule, action, current_size, new_size,
+                reason_code, reason, max_size, total_connections, idle_connections,
+                active_connections, waiting_requests, status, created_at, expires_at, kind, move)
+            VALUES (gen_random_uuid(), 'shared@local', 'acme', 'tiering', 'stable', 5, 5,
+                'hot_tenant', 'Busy.', 5, 0, 0, 0, 0, 'open', now(), now(), 'move', 'move_to_own')
+            """
+        )
+        for _ in range(2):
+            await migrate(address)
+            config = await connection.fetchval("SELECT config FROM advisor")
+            assert json.loads(config)["demand"] == {"max_growth": 3, "trial": {"max_ticks": 9}}
+            rows = await connection.fetch("SELECT kind, placement FROM recommendations")
+            assert [tuple(row) for row in rows] == [("placement", "own_pool")]
+            await downgrade(address, revision="0004")
+        config = await connection.fetchval("SELECT config FROM advisor")
+        assert json.loads(config)["demand"] == {"most_growth": 3, "trial": {"most_ticks": 9}}
+        rows = await connection.fetch("SELECT kind, move FROM recommendations")
+        assert [tuple(row) for row in rows] == [("move", "move_to_own")]
 
 
 async def test_old_polls_become_minutes_and_minutes_become_polls_again(database: Database) -> None:

@@ -29,7 +29,7 @@ def seen(
         seconds=5.0,
         metrics=metrics,
         max_size=size,
-        ceiling=100,
+        max_allowed=100,
         mean_active=active,
         timeouts=timeouts,
         wait=wait,

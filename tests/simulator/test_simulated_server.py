@@ -135,7 +135,7 @@ def test_the_budget_is_never_exceeded_and_nobody_waits_beside_what_is_usable() -
         tight.resize(random.choice(pools), random.randint(1, 12))
         assert tight.used == sum(each.open for each in pools) <= 10
         for each in pools:
-            waits_in_vain = each.waiting and (each.idle or (each.unserved and tight.used < 10))
+            waits_in_vain = each.waiting and (each.idle or (each.shortfall and tight.used < 10))
             assert not waits_in_vain
         now = until
 

@@ -76,7 +76,7 @@ class PoolMetricsView(BaseModel):
 
 
 class RecommendationView(BaseModel):
-    """A size for one pool, or a move for one tenant, why, and what became of it."""
+    """A recommended size of a pool, or placement of a tenant, with its reason and status."""
 
     id: UUID = Field(examples=["3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e"])
     pool: str = Field(examples=["acme"])
@@ -84,13 +84,15 @@ class RecommendationView(BaseModel):
         description="Whose pool it is; null for a shared pool.", examples=["acme"]
     )
     kind: RecommendationKind = Field(
-        description="`resize`: another size. `move`: another kind of pool for a tenant; never "
-        "applied by itself, and its size stays as it is.",
+        description="`resize`: another size. `placement`: another kind of pool for a tenant; a "
+        "person carries it out, and the size stays as it is.",
         examples=["resize"],
     )
-    move: Placement | None = Field(description="Where to; null for a resize.", examples=[None])
+    placement: Placement | None = Field(
+        description="The kind of pool that suits the tenant; null for a resize.", examples=[None]
+    )
     rule: str = Field(examples=["demand"])
-    action: ScalingAction = Field(description="`stable` for a move.", examples=["scale_up"])
+    action: ScalingAction = Field(description="`stable` for a placement.", examples=["scale_up"])
     current_size: int = Field(
         description="The size the rule started from: hysteresis from the connections open, every "
         "other from max_size.",
@@ -123,7 +125,7 @@ class RecommendationView(BaseModel):
             tenant=recommendation.tenant,
             rule=recommendation.rule,
             kind=recommendation.kind,
-            move=recommendation.placement,
+            placement=recommendation.placement,
             **advice_fields(advice),
             max_size=recommendation.max_size,
             metrics=PoolMetricsView(
@@ -210,8 +212,8 @@ async def apply_recommendation(
 ) -> RecommendationView | PlanView:
     """Give the pool the recommended `max_size`, recorded like any other change of it.
 
-    One that is no longer open answers 409 `recommendation-closed`; a move is a person's work and
-    answers 409 `recommendation-is-a-move`.
+    One that is no longer open answers 409 `recommendation-closed`; a placement answers
+    409 `recommendation-is-placement`, since a person has to move the tenant's data.
     """
     if dry_run:
         preview = await service.previews.close_recommendation(

@@ -36,10 +36,10 @@ class TrialConfigBody(RequestBody):
     completions: Count | None = Field(
         default=None, description="Leases ended before and after that make one."
     )
-    most_ticks: FewTicks | None = Field(
+    max_ticks: FewTicks | None = Field(
         default=None, description="Ticks after which an undecided trial is undone."
     )
-    least_growth: Factor | None = Field(
+    min_growth: Factor | None = Field(
         default=None, description="Smallest growth of which something can be told, as a factor."
     )
     elasticity: Share | None = Field(
@@ -51,7 +51,7 @@ class TrialConfigBody(RequestBody):
     ceiling_seconds: Positive | None = Field(
         default=None, description="How long an undone growth is not tried again."
     )
-    longest_ceiling_seconds: Positive | None = Field(
+    max_ceiling_seconds: Positive | None = Field(
         default=None, description="What that doubles up to, with every further failure."
     )
 
@@ -127,10 +127,10 @@ class AdvisorConfigBody(RequestBody):
     late_growth: Positive | None = Field(
         default=None, description="demand: share of the size added when callers are late."
     )
-    most_growth: Factor | None = Field(
+    max_growth: Factor | None = Field(
         default=None, description="demand: factor by which a size may grow at a time, above 1."
     )
-    least_step: PoolSizeNumber | None = Field(
+    min_step: PoolSizeNumber | None = Field(
         default=None, description="demand: connections it may always grow by."
     )
     window_seconds: Positive | None = Field(
@@ -155,7 +155,7 @@ class AdvisorConfigBody(RequestBody):
     dead_band: Share | None = Field(
         default=None, description="demand: share by which a size may be too large."
     )
-    least_events: Count | None = Field(
+    min_events: Count | None = Field(
         default=None, description="demand: callers below which nothing is concluded."
     )
     enough_events: Count | None = Field(

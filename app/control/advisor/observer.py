@@ -81,7 +81,7 @@ class Observer:
             metrics=pool.metrics,
             min_size=pool.size.min_size,
             max_size=pool.size.max_size,
-            ceiling=self._ceiling(pool),
+            max_allowed=self._max_allowed(pool),
             mean_active=flow.mean_active,
             mean_waiting=flow.mean_waiting,
             mean_open=flow.mean_open,
@@ -100,15 +100,15 @@ class Observer:
             weight=self._weight(pool),
         )
 
-    def _ceiling(self, pool: Pool) -> int:
+    def _max_allowed(self, pool: Pool) -> int:
         """The most it may have: what its server can hold, and its only tenant may lease."""
         # A server never reached yet has a budget that is not known.
-        ceiling = MAX_POOL_SIZE
+        max_allowed = MAX_POOL_SIZE
         if pool.server.limits is not None:
-            ceiling = min(ceiling, max(1, pool.server.budget.limit))
+            max_allowed = min(max_allowed, max(1, pool.server.budget.limit))
         account = self._manager.tenant_states.get(pool.pool_id)
         cap = account.tenant.spec.max_leases if account else None
-        return ceiling if cap is None else min(ceiling, cap)
+        return max_allowed if cap is None else min(max_allowed, cap)
 
     def _weight(self, pool: Pool) -> int:
         """Its tenant's; a shared pool weighs as much as so many tenants."""

@@ -47,10 +47,10 @@ async def what_if(
             await asyncio.sleep(0)
         seen = observing.recent(each.pool_id) or (observing.observe_gauges(each, monotonic()),)
         for observation in seen:
-            ceiling = observation.ceiling
+            most = observation.max_allowed
             if budget is not None:
-                ceiling = max(min(ceiling, budget), 1)
-            advisor.evaluate(each.pool_id, replace(observation, ceiling=ceiling))
+                most = max(min(most, budget), 1)
+            advisor.evaluate(each.pool_id, replace(observation, max_allowed=most))
     return dict(advisor.allocate(budget))[pool.pool_id]
 
 

@@ -1,7 +1,4 @@
-"""Sizing advice: observations in, a recommendation with its reason out.
-
-Pure: no clock, no pool, no catalog. Whether advice is obeyed is decided in `app.control`.
-"""
+"""Sizing rules: observations in, recommendations with their reasons out. No clock, no I/O."""
 
 from app.domain.advisor.demand import DemandRule
 from app.domain.advisor.demand_config import DemandConfig, TrialConfig

@@ -1,6 +1,6 @@
-"""Assessment: what one observation, and all before it, say about a pool's load.
+"""What one observation, and all before it, mean for a pool's load.
 
-The part of the demand rule that learns and reckons; `demand` decides by it.
+The part of the demand rule that estimates; `demand` decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.domain.advisor.trial import TrialState, TrialVerdict, is_saturated
 from app.domain.advisor.window import Slice, Window
 from app.domain.pool import PoolState
 
-# Of the patience: whoever waits for a connect may wait a little for its turn as well.
+# Of the patience: a caller that waits for a connect may also have to queue for a little.
 _QUICK = 0.5
 
 
@@ -30,9 +30,9 @@ class DemandMemory:
     Attributes:
         forecast: of its load.
         window: what it needed lately.
-        guard: its growths on trial.
-        late: of the last ticks at this size, whether too many callers were late.
-        connect: seconds that opening a connection took lately; None before any was opened.
+        trial: its growths on trial.
+        late_ticks: for the last ticks at this size, whether too many callers were late.
+        connect_seconds: how long opening a connection took lately; None before any was opened.
     """
 
     forecast: Forecast = field(default_factory=Forecast)
@@ -44,17 +44,16 @@ class DemandMemory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assessment:
-    """One observation, understood.
+    """One observation with its estimates.
 
     Attributes:
-        seen: the observation.
         load: what the pool is expected to have to carry.
         lateness: who waited too long in the interval.
-        needed: the least size that carries the load; `top` + 1 if more than it may become.
+        needed: the least size that carries the load; `max_allowed` + 1 if no allowed size does.
         desired: the same, or more if callers are late nevertheless.
         allowance: connections above these that a burst may open.
-        top: the most the size may become.
-        gate: why the observation says nothing about the size; None when it does.
+        max_allowed: the most the size may become.
+        blocker: why the observation says nothing about the size; None when it does.
         events: callers seen in the window.
         memory: what to remember for the next one.
     """
@@ -71,13 +70,8 @@ class Assessment:
     memory: DemandMemory
 
     @property
-    def in_use(self) -> int:
-        """Connections leased now."""
-        return self.observation.metrics.active_connections
-
-    @property
     def is_idle(self) -> bool:
-        """Whether nobody used, wanted or waited for the pool in the whole interval."""
+        """Whether nobody used or waited for the pool in the whole interval."""
         seen, now = self.observation, self.observation.metrics
         return not (
             seen.arrivals or now.active_connections or now.waiting_requests or seen.mean_active
@@ -86,22 +80,33 @@ class Assessment:
     @property
     def floor(self) -> int:
         """The size below which it must not shrink: in use, usually busy plus one, min_size."""
+        in_use = self.observation.metrics.active_connections
         busy = ceil(self.memory.window.median_busy) + 1
-        return max(self.observation.min_size, self.in_use, busy, 1)
+        return max(self.observation.min_size, in_use, busy, 1)
 
     @property
     def required(self) -> int:
-        """The size that the whole window asked for."""
+        """The size that the whole window required."""
         return max(self.memory.window.needed, self.floor)
 
     @property
     def shrink_target(self) -> int:
-        """The size above which it shrinks: what was asked for, and the allowance."""
+        """The size above which it shrinks: what was required, and the allowance."""
         return min(self.required + self.allowance, max(self.required, self.max_allowed))
+
+    @property
+    def ceiling(self) -> int | None:
+        """The size above which growth recently did not pay; None when there is none."""
+        return self.memory.trial.ceiling(self.observation.at)
+
+    @property
+    def growth_limit(self) -> int:
+        """The most the size may grow to: what is allowed, and no more than the ceiling."""
+        return self.max_allowed if self.ceiling is None else min(self.max_allowed, self.ceiling)
 
     def confidence(self, config: DemandConfig) -> Confidence:
         """By how many callers were seen."""
-        if self.blocker is not None or self.events < config.least_events:
+        if self.blocker is not None or self.events < config.min_events:
             return Confidence.LOW
         return Confidence.HIGH if self.events >= config.enough_events else Confidence.MEDIUM
 
@@ -129,24 +134,24 @@ class Assessment:
 
 
 def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) -> Assessment:
-    """Learn from *seen*, and reckon what it means."""
-    is_resized = seen.max_size != memory.trial.now.size
-    gate = unreliable_observation(config, seen, is_resized=is_resized)
-    guard, verdict = memory.trial.updated(config.trial, seen)
+    """Update the estimates with *seen*, and derive the size that the load needs."""
+    is_resized = seen.max_size != memory.trial.current.size
+    blocker = unreliable_observation(config, seen, is_resized=is_resized)
+    trial, verdict = memory.trial.updated(config.trial, seen)
     forecast = memory.forecast
     if seen.state is PoolState.READY:
         forecast = forecast.updated(config, seen)
     if verdict is TrialVerdict.COMMIT:
         forecast = forecast.rebased()
-    load, top = forecast.load(config), max(seen.ceiling, seen.min_size, 1)
-    needed = _needed(config, load, seen, top)
+    load, max_allowed = forecast.load(config), max(seen.max_allowed, seen.min_size, 1)
+    needed = _needed(config, load, seen, max_allowed)
     lateness = Lateness.of(seen, config.patience_seconds)
-    is_late = gate is None and lateness.bound > config.late_share
-    # What waited before a change of size says nothing about the size after it.
-    late = (is_late,) if is_resized else (*memory.late_ticks, is_late)[-LATE_MEMORY:]
+    is_late = blocker is None and lateness.bound > config.late_share
+    # Waits before a change of size say nothing about the size after it.
+    late_ticks = (is_late,) if is_resized else (*memory.late_ticks, is_late)[-LATE_MEMORY:]
     desired = needed
-    if sum(late) >= config.late_ticks and is_late:
-        desired = max(needed, min(top + 1, seen.max_size + _late_step(config, seen)))
+    if sum(late_ticks) >= config.late_ticks and is_late:
+        desired = max(needed, min(max_allowed + 1, seen.max_size + _late_step(config, seen)))
     window = memory.window.with_slice(_slice(seen, desired), config.window_seconds)
     return Assessment(
         observation=seen,
@@ -155,34 +160,36 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
         needed=needed,
         desired=desired,
         allowance=_allowance(config, forecast),
-        max_allowed=top,
-        blocker=gate,
+        max_allowed=max_allowed,
+        blocker=blocker,
         events=window.events,
         memory=DemandMemory(
             forecast=forecast,
             window=window,
-            trial=guard,
-            late_ticks=late,
-            connect_seconds=memory.connect_seconds
-            if seen.mean_connect is None
-            else seen.mean_connect,
+            trial=trial,
+            late_ticks=late_ticks,
+            connect_seconds=(
+                memory.connect_seconds if seen.mean_connect is None else seen.mean_connect
+            ),
         ),
     )
 
 
-def _needed(config: DemandConfig, load: OfferedLoad, seen: PoolObservation, top: int) -> int:
+def _needed(
+    config: DemandConfig, load: OfferedLoad, seen: PoolObservation, max_allowed: int
+) -> int:
     """The feed-forward size; at least what Little's law saw busy."""
-    least = smallest_size(load, config.patience_seconds, config.late_share, top + 1)
-    return max(least, min(ceil(seen.mean_active), top))
+    smallest = smallest_size(load, config.patience_seconds, config.late_share, max_allowed + 1)
+    return max(smallest, min(ceil(seen.mean_active), max_allowed))
 
 
 def _allowance(config: DemandConfig, forecast: Forecast) -> int:
     """Connections that the limit leaves to bursts.
 
     Connections are opened when callers need them: a limit costs nothing until a burst uses it,
-    and without it the burst waits for the next look. So a pool that nobody uses keeps the
-    allowance too: what runs once an hour would be late every time. Where leases last longer
-    because of each other there is none, for a burst would only make them slower.
+    and without it the burst waits for the next tick. So an unused pool keeps the allowance too:
+    what runs once an hour would be late every time. Where leases slow each other down there is
+    none, for a burst would only make them slower.
     """
     return 0 if forecast.is_inflated(config) else config.burst_allowance
 

@@ -23,7 +23,7 @@ class OfferedLoad:
     """What callers ask of a pool.
 
     Attributes:
-        offered: erlangs, at least 0: connections busy on average if nobody had to wait.
+        erlangs: at least 0: connections busy on average if nobody had to wait.
         hold: mean seconds of a lease, above 0 when anything is offered.
         cv2: squared coefficient of variation of the holds, at least 0.
     """
@@ -44,20 +44,20 @@ def late_share(load: OfferedLoad, size: int, patience: float) -> float:
     return _late(load, size, patience, blocked)
 
 
-def smallest_size(load: OfferedLoad, patience: float, share: float, most: int) -> int:
+def smallest_size(load: OfferedLoad, patience: float, share: float, max_size: int) -> int:
     """The fewest connections with which at most *share* of callers wait over *patience* seconds.
 
-    At least 1 when anything is offered, 0 when nothing is; *most* when even that is too few.
+    At least 1 when anything is offered, 0 when nothing is; *max_size* when even that is too few.
     """
     offered = load.erlangs
     if offered <= 0.0:
         return 0
     blocked = 1.0
-    for servers in range(1, most):
+    for servers in range(1, max_size):
         blocked = offered * blocked / (servers + offered * blocked)
         if servers > offered and _late(load, servers, patience, blocked) <= share:
             return servers
-    return most
+    return max_size
 
 
 def _late(load: OfferedLoad, size: int, patience: float, blocked: float) -> float:

@@ -1,8 +1,8 @@
-"""Weighted max-min fairness: one budget divided among claims, in whole connections.
+"""Weighted max-min fairness: one budget divided among requests, in whole connections.
 
 Water filling: nobody gets more while somebody with less per weight wants more (Bertsekas and
-Gallager, "Data Networks", 6.5). Floors are given first, ceilings never exceeded, and the
-remainders of division go to whoever lost most by rounding down.
+Gallager, "Data Networks", 6.5). Floors are given first, and the remainders of division go to
+those that lost most by rounding down.
 """
 
 from __future__ import annotations
@@ -14,46 +14,44 @@ from math import floor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareRequest:
-    """What one claimant wants of the budget.
+    """What one requester wants of the budget.
 
     Attributes:
         wanted: connections it wants, at least 0.
         floor: connections it gets in any case, at least 0.
-        ceiling: the most it may get; None when there is no limit.
         weight: its share relative to others, above 0.
     """
 
     wanted: int
     floor: int = 0
-    ceiling: int | None = None
     weight: float = 1.0
 
     @property
     def most(self) -> int:
         """What it gets when there is enough."""
-        limited = self.wanted if self.ceiling is None else min(self.wanted, self.ceiling)
-        return max(limited, self.floor)
+        return max(self.wanted, self.floor)
 
 
-def divide(budget: int, claims: Sequence[ShareRequest]) -> list[int]:
-    """Grants in the order of *claims*; their sum exceeds *budget* only by what floors demand."""
-    grants = [claim.floor for claim in claims]
+def divide(budget: int, requests: Sequence[ShareRequest]) -> list[int]:
+    """Grants in the order of *requests*; their sum exceeds *budget* only by what floors demand."""
+    grants = [request.floor for request in requests]
     left = budget - sum(grants)
-    if left >= sum([claim.most for claim in claims]) - sum(grants):
-        return [claim.most for claim in claims]
+    if left >= sum([request.most for request in requests]) - sum(grants):
+        return [request.most for request in requests]
     if left <= 0:
         return grants
-    level = _level(budget, claims)
-    exact = [min(max(claim.weight * level, claim.floor), claim.most) for claim in claims]
+    level = _level(budget, requests)
+    exact = [min(max(request.weight * level, request.floor), request.most) for request in requests]
     grants = [floor(share + _ROUNDING) for share in exact]
     lost = sorted(
-        range(len(claims)), key=lambda index: (grants[index] - exact[index], -claims[index].weight)
+        range(len(requests)),
+        key=lambda index: (grants[index] - exact[index], -requests[index].weight),
     )
     left = budget - sum(grants)
     for index in lost:
         if left <= 0:
             break
-        if grants[index] < claims[index].most:
+        if grants[index] < requests[index].most:
             grants[index] += 1
             left -= 1
     return grants
@@ -63,18 +61,18 @@ def divide(budget: int, claims: Sequence[ShareRequest]) -> list[int]:
 _ROUNDING = 1e-9
 
 
-def _level(budget: int, claims: Sequence[ShareRequest]) -> float:
+def _level(budget: int, requests: Sequence[ShareRequest]) -> float:
     """The water level: connections per weight at which the grants sum up to *budget*.
 
-    As the level rises, each claim's grant grows by its weight from the level of its floor to
+    As the level rises, each request's grant grows by its weight from the level of its floor to
     that of its wish, and is constant before and after.
     """
     edges: list[tuple[float, float]] = []
-    for claim in claims:
-        edges.append((claim.floor / claim.weight, claim.weight))
-        edges.append((claim.most / claim.weight, -claim.weight))
+    for request in requests:
+        edges.append((request.floor / request.weight, request.weight))
+        edges.append((request.most / request.weight, -request.weight))
     edges.sort()
-    given, slope, level = float(sum([claim.floor for claim in claims])), 0.0, 0.0
+    given, slope, level = float(sum([request.floor for request in requests])), 0.0, 0.0
     for edge, change in edges:
         reached = given + slope * (edge - level)
         if slope > 0.0 and reached >= budget:

@@ -1,7 +1,7 @@
-"""Forecast: what will be asked of a pool next, from what was asked of it so far.
+"""What will be asked of a pool next, from what was asked of it so far.
 
-Arrivals as `arrival_rate` tells them. The mean hold is remembered twice: as it is, and as it
-was while the pool was less than half busy, because a database that is given more statements
+Arrivals come from `arrival_rate`. The mean hold is remembered twice: as it is, and as it was
+while the pool was less than half busy, because a database that runs more statements at a time
 takes longer for each.
 """
 
@@ -30,9 +30,9 @@ class Forecast:
 
     Attributes:
         arrivals: callers a second.
-        ended: leases ended, fading away.
-        held: their seconds, fading away alike.
-        squares: their squared seconds, fading away alike.
+        hold_count: leases ended, with exponential decay.
+        hold_sum: their seconds, decayed alike.
+        hold_square_sum: their squared seconds, decayed alike.
         base_hold: mean seconds of a lease under light load; None before any lease ended.
     """
 
@@ -60,7 +60,7 @@ class Forecast:
         )
 
     def updated(self, config: DemandConfig, seen: PoolObservation) -> Forecast:
-        """The forecast once *seen* is known."""
+        """The forecast after *seen*."""
         ended, held, squares = seen.hold.moments()
         kept = exp(-seen.seconds / config.hold_seconds)
         ended_now = self.hold_count * kept + ended
@@ -76,7 +76,7 @@ class Forecast:
         )
 
     def rebased(self) -> Forecast:
-        """The same, with the present hold taken for normal: more connections did pay."""
+        """The same, with the present hold as the base: more connections did pay."""
         return replace(self, base_hold=self.hold)
 
     def load(self, config: DemandConfig) -> OfferedLoad:

@@ -2,7 +2,7 @@
 
 The rule and its defaults are the published ones of FraiseQL's pool pressure monitor, with
 one difference: it starts from the pool's actual size, never from its own last advice, so a
-pool that nobody resizes is told the same thing again and not ever larger sizes.
+pool that nobody resizes gets the same advice again and not ever larger sizes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHORTEST_INTERVAL_MS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolPressureMonitorConfig:
-    """The rule's knobs.
+    """The rule's configuration.
 
     Attributes:
         enabled: whether the rule runs at all; off as published.
@@ -52,7 +52,6 @@ class PoolPressureMonitorConfig:
     samples_before_action: int = 3
 
     def __post_init__(self) -> None:
-        """Refuse what the published rule refuses."""
         if self.min_pool_size < 1:
             raise InvalidInput("min_pool_size must be at least 1.")
         if self.min_pool_size >= self.max_pool_size:
@@ -80,24 +79,26 @@ class Streaks:
 def advise_by_thresholds(
     config: PoolPressureMonitorConfig, streaks: Streaks, metrics: PoolMetrics
 ) -> tuple[PoolSizingRecommendation, Streaks]:
-    """Say what this sample means for the pool's size, and what to remember for the next one.
+    """What this sample means for the pool's size, and what to remember for the next one.
 
     Three cases, first match wins; thresholds are strict (equal is still fine):
 
     1. More callers wait than the target: after enough samples grow by one step.
     2. Nobody waits and too large a share is idle: after enough samples shrink by one step.
-    3. Neither: stay, and start counting anew.
+    3. Neither: keep the size, and count from zero again.
     """
     current = metrics.total_connections or config.min_pool_size
     if metrics.waiting_requests > config.target_queue_depth:
-        return _crowded(config, Streaks(high_queue=streaks.high_queue + 1), metrics, current)
+        return _queue_above_target(
+            config, Streaks(high_queue=streaks.high_queue + 1), metrics, current
+        )
     if _is_mostly_idle(config, metrics, current):
-        return _quiet(config, Streaks(high_idle=streaks.high_idle + 1), metrics, current)
+        return _idle_above_ratio(config, Streaks(high_idle=streaks.high_idle + 1), metrics, current)
     reason = (
         f"{metrics.waiting_requests} waiting (target {config.target_queue_depth}), "
         f"{metrics.idle_connections} of {metrics.total_connections} idle: nothing to change"
     )
-    return _stay(current, ReasonCode.WITHIN_THRESHOLDS, reason), Streaks()
+    return _keep(current, ReasonCode.WITHIN_THRESHOLDS, reason), Streaks()
 
 
 def _is_mostly_idle(config: PoolPressureMonitorConfig, metrics: PoolMetrics, current: int) -> bool:
@@ -107,17 +108,17 @@ def _is_mostly_idle(config: PoolPressureMonitorConfig, metrics: PoolMetrics, cur
     return ratio > config.scale_down_idle_ratio and metrics.waiting_requests == 0
 
 
-def _crowded(
+def _queue_above_target(
     config: PoolPressureMonitorConfig, streaks: Streaks, metrics: PoolMetrics, current: int
 ) -> tuple[PoolSizingRecommendation, Streaks]:
     queue = f"{metrics.waiting_requests} requests waiting (threshold {config.target_queue_depth})"
     if streaks.high_queue < config.samples_before_action:
         reason = f"{queue}, {streaks.high_queue} of {config.samples_before_action} samples"
-        return _stay(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
+        return _keep(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
     desired = min(current + config.scale_up_step, config.max_pool_size)
     if desired <= current:
         reason = f"{queue}, but the pool is at its maximum of {config.max_pool_size}"
-        return _stay(current, ReasonCode.AT_MAXIMUM, reason), Streaks()
+        return _keep(current, ReasonCode.AT_MAXIMUM, reason), Streaks()
     grow = PoolSizingRecommendation(
         action=ScalingAction.SCALE_UP,
         current_size=current,
@@ -128,14 +129,14 @@ def _crowded(
     return grow, Streaks()
 
 
-def _quiet(
+def _idle_above_ratio(
     config: PoolPressureMonitorConfig, streaks: Streaks, metrics: PoolMetrics, current: int
 ) -> tuple[PoolSizingRecommendation, Streaks]:
     ratio = metrics.idle_connections / metrics.total_connections
     idle = f"idle ratio {ratio:.0%} > {config.scale_down_idle_ratio:.0%} threshold"
     if streaks.high_idle < config.samples_before_action:
         reason = f"{idle}, {streaks.high_idle} of {config.samples_before_action} samples"
-        return _stay(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
+        return _keep(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
     desired = max(current - config.scale_down_step, config.min_pool_size)
     shrink = PoolSizingRecommendation(
         action=ScalingAction.SCALE_DOWN,
@@ -147,7 +148,7 @@ def _quiet(
     return shrink, replace(streaks, high_idle=0)
 
 
-def _stay(current: int, code: ReasonCode, reason: str) -> PoolSizingRecommendation:
+def _keep(current: int, code: ReasonCode, reason: str) -> PoolSizingRecommendation:
     return PoolSizingRecommendation(
         action=ScalingAction.STABLE,
         current_size=current,
@@ -165,15 +166,12 @@ class HysteresisRule:
     __slots__ = ("config",)
 
     def __init__(self, config: PoolPressureMonitorConfig) -> None:
-        """Judge by *config*."""
         self.config = config
 
     def initial_memory(self) -> Streaks:
-        """No samples yet."""
         return Streaks()
 
     def advise(
         self, memory: Streaks, seen: PoolObservation
     ) -> tuple[PoolSizingRecommendation, Streaks]:
-        """Judge the gauges of *seen*."""
         return advise_by_thresholds(self.config, memory, seen.metrics)

@@ -1,4 +1,4 @@
-"""Lateness: how many callers waited too long, and how few that may really be.
+"""How many callers waited too long, and the lower confidence bound of their share.
 
 The bound is Wilson's for a proportion ("Probable Inference, the Law of Succession, and
 Statistical Inference", 1927), one-sided: a handful of late callers proves nothing.
@@ -24,9 +24,9 @@ class Lateness:
 
     @classmethod
     def of(cls, seen: PoolObservation, patience: float) -> Lateness:
-        """Count the callers of *seen* that waited over *patience* seconds, or in vain."""
-        in_vain = seen.timeouts + seen.rejected
-        return cls(late=seen.wait.count_above(patience) + in_vain, callers=seen.acquired + in_vain)
+        """Count the callers of *seen* that waited over *patience* seconds or got no connection."""
+        failed = seen.timeouts + seen.rejected
+        return cls(late=seen.wait.count_above(patience) + failed, callers=seen.acquired + failed)
 
     @property
     def share(self) -> float:
@@ -35,7 +35,7 @@ class Lateness:
 
     @property
     def bound(self) -> float:
-        """Least share (0..1) that explains what was measured."""
+        """The smallest share (0..1) compatible with what was measured."""
         if not self.late:
             return 0.0
         n, share, z2 = self.callers, self.share, _Z * _Z

@@ -1,4 +1,4 @@
-"""The sentences of the demand rule: what a person reads at night, with the numbers in them."""
+"""The demand rule's reasons, one sentence each, with the numbers behind them."""
 
 from __future__ import annotations
 
@@ -10,187 +10,154 @@ from app.domain.advisor.growth_blockers import GrowthBlocker
 _HALF_A_PERCENT = 0.005
 
 
-def demand(config: DemandConfig, found: Assessment, new_size: int) -> str:
-    """The load needs more."""
-    size, patience = found.observation.max_size, config.patience_seconds
-    left = late_share(found.load, size, patience)
-    words = (
-        f"{_connections(found.needed)} carry {_load(config, found)} with under "
-        f"{_percent(config.late_share)} waiting over {_ms(patience)}; "
-    )
+def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) -> str:
+    size, patience = found.observation.max_size, _ms(config.patience_seconds)
+    share = late_share(found.load, size, config.patience_seconds)
+    rate = found.memory.forecast.arrivals.expected(config)
+    load = f"At {_number(rate)} leases/s × {_ms(found.load.hold)}, {_connections(size)}"
+    if share >= 1.0:
+        text = f"{load} cannot keep up"
+    else:
+        text = f"{load} make {_percent(share)} of callers wait over {patience}"
     if found.needed > found.max_allowed:
-        words = f"{_load(config, found)} need more than the {found.max_allowed} it may have; "
-    words += f"{size} cannot keep up" if left >= 1.0 else f"{size} leave {_percent(left)} waiting"
+        text += f"; more than the {found.max_allowed} allowed are needed"
+    else:
+        under = f"make under {_percent(config.late_share)} wait"
+        text += f"; {found.needed} {under}" + (f" over {patience}" if share >= 1.0 else "")
     if new_size < min(found.needed, found.max_allowed):
-        return f"{words}; {new_size} as the next step"
+        return f"{text}; {new_size} is the next step"
     spare = new_size - found.desired
-    return f"{words}; {new_size} leave {spare} for bursts" if spare > 0 else words
+    return f"{text}; {new_size} leaves {spare} for bursts" if spare > 0 else text
 
 
 def room_for_bursts(found: Assessment, new_size: int) -> str:
-    """The load is carried, but nothing is left for bursts."""
-    size = found.observation.max_size
     return (
-        f"{_connections(size)} carry the load, which needs {found.desired}, but a burst would "
-        f"wait: {new_size} leave {new_size - found.desired} for it, opened only when used"
+        f"{_connections(found.observation.max_size)} suffice today ({found.desired} needed); "
+        f"raising the limit to {new_size} absorbs bursts, and unused connections are not opened"
     )
 
 
-def late(config: DemandConfig, found: Assessment, new_size: int) -> str:
-    """Callers are late, whatever the forecast said."""
-    lateness = found.lateness
+def late_waits(config: DemandConfig, found: Assessment, new_size: int) -> str:
+    lateness, size = found.lateness, found.observation.max_size
+    spare = new_size - found.desired
     return (
         f"{_percent(lateness.share)} of {lateness.callers} callers waited over "
-        f"{_ms(config.patience_seconds)} or in vain (target {_percent(config.late_share)}), and "
-        f"not for the first time; adding {new_size - found.observation.max_size} to "
-        f"{_connections(found.observation.max_size)}{_for_bursts(new_size - found.desired)}"
+        f"{_ms(config.patience_seconds)} or got no connection (target "
+        f"{_percent(config.late_share)}), repeatedly; adding {new_size - size} to "
+        f"{_connections(size)}" + (f", {spare} of them for bursts" if spare > 0 else "")
     )
 
 
 def shrink(config: DemandConfig, found: Assessment, new_size: int) -> str:
-    """The window did not need as many."""
-    words = (
-        f"the busiest moment of the last {_span(config.window_seconds)} needed "
-        f"{_connections(found.required)} of {found.observation.max_size}{_allowed(found)}"
-    )
-    gives = f"giving back {found.observation.max_size - new_size}"
+    size = found.observation.max_size
+    step = " now" if new_size > found.shrink_target else ""
     return (
-        f"{words}; {gives}"
-        if new_size <= found.shrink_target
-        else f"{words}; {gives} as the next step"
+        f"The busiest moment of the last {_span(config.window_seconds)} needed "
+        f"{found.required} of {_connections(size)}{_allowance(found)}; "
+        f"reduce by {size - new_size}{step}"
     )
 
 
-def shrunk_enough(found: Assessment, was: int) -> str:
-    """The minute's share is given back already."""
+def shrunk_recently(found: Assessment, was: int) -> str:
     return (
-        f"the pool came down from {was} to {found.observation.max_size} within a minute; "
+        f"Reduced from {was} to {found.observation.max_size} within a minute; "
         f"the next step towards {found.shrink_target} follows"
     )
 
 
-def fits(found: Assessment) -> str:
-    """Nothing to change."""
+def size_fits(found: Assessment) -> str:
     size = found.observation.max_size
     if found.is_idle:
-        return f"nobody uses the pool, and {_connections(size)} are no more than it keeps"
+        return f"The pool is idle; {_connections(size)} is what an idle pool may keep"
     needed = max(found.needed, found.floor)
-    words = f"{_connections(size)} fit the load, which needs {needed}"
-    left = min(size - needed, found.allowance)
-    return f"{words} and leaves {left} for bursts" if left > 0 else words
+    text = f"{_connections(size)} fit the load, which needs {needed}"
+    spare = min(size - needed, found.allowance)
+    return f"{text}, and leave {spare} for bursts" if spare > 0 else text
 
 
 def recent_peak(config: DemandConfig, found: Assessment) -> str:
-    """The load fell a short while ago."""
-    window = found.memory.window
     return (
-        f"the load needs {_connections(max(found.needed, found.floor))} now, but needed "
-        f"{window.needed} within the last {_span(config.window_seconds)}; "
-        f"keeping {found.observation.max_size}{_allowed(found)}"
+        f"The load needs {_connections(max(found.needed, found.floor))} now, but needed "
+        f"{found.memory.window.needed} within the last {_span(config.window_seconds)}; "
+        f"keeping {found.observation.max_size}{_allowance(found)}"
     )
 
 
-def too_few(found: Assessment) -> str:
-    """Too little happened."""
+def too_few_events(found: Assessment) -> str:
     return (
-        f"only {_count(found.events, 'caller')} so far: too few to tell what size is right; "
+        f"Only {_count(found.events, 'caller')} so far, too few to size by; "
         f"keeping {found.observation.max_size}"
     )
 
 
-def watched(config: DemandConfig, found: Assessment) -> str:
-    """Not yet known what the whole window needs."""
+def collecting_samples(config: DemandConfig, found: Assessment) -> str:
     return (
-        f"{found.shrink_target} of {found.observation.max_size} would do, but "
-        f"the pool was watched for {_span(found.memory.window.seconds)} only; nothing is given "
-        f"back before {_span(config.window_seconds)} are seen"
+        f"{found.shrink_target} of {found.observation.max_size} would do, but the pool has been "
+        f"observed for only {_span(found.memory.window.seconds)}; it shrinks after "
+        f"{_span(config.window_seconds)} at the earliest"
     )
 
 
-def unreliable(found: Assessment, gate: GrowthBlocker) -> str:
-    """The observation says nothing about the size."""
-    return f"keeping {found.observation.max_size}: {gate.explanation}"
+def unreliable_observation(found: Assessment, blocker: GrowthBlocker) -> str:
+    return f"Keeping {found.observation.max_size}: {blocker.explanation}"
 
 
-def no_help(found: Assessment, gate: GrowthBlocker) -> str:
-    """The limit is elsewhere."""
-    size = min(found.desired, max(found.max_allowed, found.observation.max_size + 1))
-    now = found.observation.max_size
-    return f"growing from {now} to {size} would not help, because {gate.explanation}"
+def growth_blocked(found: Assessment, blocker: GrowthBlocker) -> str:
+    before = found.observation.max_size
+    after = min(found.desired, max(found.max_allowed, before + 1))
+    return f"Growing from {before} to {after} would not help: {blocker.explanation}"
 
 
 def at_maximum(found: Assessment) -> str:
-    """No room above."""
-    return (
-        f"the load needs more, but the pool already has the {found.max_allowed} it may have at most"
-    )
+    return f"The load needs more, but the pool is at its maximum of {found.max_allowed}"
 
 
 def above_maximum(found: Assessment) -> str:
-    """The limit was lowered below the size."""
-    now = found.observation.max_size
-    return f"the pool may have {_connections(found.max_allowed)} at most, not {now}"
+    maximum = _connections(found.max_allowed)
+    return f"The pool may have at most {maximum}, not {found.observation.max_size}"
 
 
 def trial_pending(found: Assessment, config: TrialConfig) -> str:
-    """Measuring before a growth."""
-    now = found.memory.trial.now
+    forecast, current = found.memory.forecast, found.memory.trial.current
+    hold, base = forecast.hold or 0.0, forecast.base_hold or 0.0
     return (
-        f"{_inflation(found)}, so more connections may only slow each other down; measuring "
-        f"throughput at {now.size} first ({now.ticks} of {config.ticks} looks)"
+        f"Leases take {_ms(hold)} instead of {_ms(base)} under light load, so more connections "
+        f"may only slow each other down; measuring throughput at {current.size} first "
+        f"({current.ticks} of {config.ticks} ticks)"
     )
 
 
 def trial_running(found: Assessment, config: TrialConfig) -> str:
-    """Measuring after a growth."""
-    guard = found.memory.trial
-    before = guard.before.size if guard.before is not None else guard.now.size
+    trial = found.memory.trial
+    before = trial.current if trial.baseline is None else trial.baseline
     return (
-        f"the growth from {before} to {guard.now.size} is on trial: comparing throughput "
-        f"({guard.now.ticks} of {config.ticks} to {config.most_ticks} looks)"
+        f"The growth from {before.size} to {trial.current.size} is on trial: comparing "
+        f"throughput ({trial.current.ticks} of {config.ticks} to {config.max_ticks} ticks)"
     )
 
 
-def undone(found: Assessment, back: int) -> str:
-    """A growth brought nothing."""
-    return f"{_failure(found)}; going back to {back} as leases end"
+def growth_undone(found: Assessment, size: int) -> str:
+    return f"{_failed_growth(found)}; returning to {size} as leases end"
 
 
-def at_ceiling(found: Assessment) -> str:
-    """A growth was tried, and brought nothing."""
-    seconds = found.memory.trial.until - found.observation.at
+def ceiling_after_trial(found: Assessment) -> str:
+    seconds = found.memory.trial.ceiling_until - found.observation.at
+    size = found.observation.max_size
+    return f"{_failed_growth(found)}; staying at {size} for another {_span(seconds)}"
+
+
+def _allowance(found: Assessment) -> str:
+    return f", plus {found.allowance} for bursts" if found.allowance else ""
+
+
+def _failed_growth(found: Assessment) -> str:
+    failed = found.memory.trial.failed
+    if failed is None:
+        return "Growing did not pay"
     return (
-        f"{_failure(found)}; staying at {found.observation.max_size} for another {_span(seconds)}"
+        f"Growing from {failed.size_before} to {failed.size_after} did not pay: "
+        f"{_number(failed.before)} leases/s before, {_number(failed.after)} after"
     )
-
-
-def _for_bursts(spare: int) -> str:
-    return f", {spare} of them for bursts" if spare > 0 else ""
-
-
-def _allowed(found: Assessment) -> str:
-    return f" with {found.allowance} more for bursts" if found.allowance else ""
-
-
-def _failure(found: Assessment) -> str:
-    tried = found.memory.trial.undone
-    if tried is None:
-        return "growing did not pay"
-    return (
-        f"growing from {tried.size_before} to {tried.size_after} did not pay: "
-        f"{_number(tried.before)} leases/s before, {_number(tried.after)} after"
-    )
-
-
-def _inflation(found: Assessment) -> str:
-    forecast = found.memory.forecast
-    hold, base = forecast.hold or 0.0, forecast.base_hold or 0.0
-    return f"leases take {_ms(hold)} instead of {_ms(base)} under light load"
-
-
-def _load(config: DemandConfig, found: Assessment) -> str:
-    rate = found.memory.forecast.arrivals.expected(config)
-    return f"{_number(rate)} leases/s of {_ms(found.load.hold)}"
 
 
 def _connections(number: int) -> str:
@@ -206,8 +173,7 @@ def _number(value: float) -> str:
 
 
 def _ms(seconds: float) -> str:
-    milliseconds = seconds * 1000.0
-    return f"{milliseconds:.0f} ms" if milliseconds >= 10.0 else f"{milliseconds:.1f} ms"  # noqa: PLR2004 - two digits
+    return f"{_number(seconds * 1000.0)} ms"
 
 
 def _span(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""What a rule is shown: one pool between two ticks, and what its server did meanwhile.
+"""The input of a sizing rule: one pool between two ticks, and what its server did meanwhile.
 
 Integrals and histograms of the interval, not only gauges at its end: a burst between two
-ticks is seen. Values only; whoever measures them lives elsewhere.
+ticks is seen.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class ServerLoad:
     """What the database itself was doing, averaged over samples of `pg_stat_activity`.
 
     Attributes:
-        cores: processors of the database's machine; None when nobody knows.
+        cores: processors of the database's machine; None when unknown.
         running: back-ends active without a wait event, the mean over the samples.
         lock_share: share of active back-ends that waited on a Lock or LWLock, 0..1.
         io_share: share of active back-ends that waited on IO, 0..1.
         idle_in_transaction_share: share of our back-ends idle inside a transaction, 0..1.
         client_write_share: share of active back-ends that waited for the client to read, 0..1.
-        samples: how many looks it rests on.
+        samples: how many samples it averages.
     """
 
     cores: int | None = None
@@ -44,9 +44,9 @@ class PoolObservation:
         seconds: how long the interval was, above 0.
         state: the pool's state at its end.
         metrics: the pool's gauges at its end.
-        min_size: connections it keeps whatever happens.
+        min_size: connections it always keeps.
         max_size: the limit in force, at its end.
-        ceiling: the most max_size may become, whoever asks.
+        max_allowed: the most max_size may become.
         mean_active: connections leased, averaged over time.
         mean_waiting: callers waiting, averaged over time.
         mean_open: connections open, averaged over time.
@@ -55,13 +55,13 @@ class PoolObservation:
         released: leases that ended.
         timeouts: callers that gave up waiting.
         rejected: callers refused at once because too many waited.
-        wait: how long those that got one waited, seconds.
+        wait: how long callers that got one waited, seconds.
         hold: how long the ended leases lasted, seconds.
         connect_failures: connects that failed.
         mean_connect: seconds that opening a connection took; None if none was opened.
         leak_suspects: leases held for longer than the leak threshold, now.
-        loop_lag_seconds: the longest standstill of the event loop.
-        server: what the database did; None when nobody looked.
+        loop_lag_seconds: the longest stall of the event loop.
+        server: what the database did; None when it was not sampled.
         weight: the pool's share of a short budget, relative to others, at least 1.
     """
 
@@ -71,7 +71,7 @@ class PoolObservation:
     metrics: PoolMetrics
     min_size: int = 0
     max_size: int
-    ceiling: int
+    max_allowed: int
     mean_active: float = 0.0
     mean_waiting: float = 0.0
     mean_open: float = 0.0

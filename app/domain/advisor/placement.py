@@ -1,8 +1,8 @@
-"""Tiering: which tenants would be better off with another kind of pool.
+"""Which tenants would be better off with another kind of pool.
 
 Connections of its own cost a tenant most when it hardly uses them: 200 tenants of 0.05 erlangs
-need 400 connections by themselves, but 13 together. A shared pool in turn lets a busy tenant
-crowd out the others. Only suggested, never applied: moving a tenant moves its data.
+need 400 connections separately, but 13 together. A shared pool in turn lets a busy tenant crowd
+out the others. Only suggested, never applied: another placement moves the tenant's data.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from app.domain.tenant import PoolStrategy
 
 
 class Placement(StrEnum):
-    """Where a tenant should go."""
+    """The kind of pool that suits a tenant."""
 
-    SHARED_POOL = "move_to_shared"
-    OWN_POOL = "move_to_own"
+    SHARED_POOL = "shared_pool"
+    OWN_POOL = "own_pool"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantUsage:
-    """What one tenant asked of its pool, for long enough to judge by.
+    """How one tenant used its pool.
 
     Attributes:
         strategy: the kind of pool it has.
-        seconds: how long it was watched.
+        seconds: how long it was observed.
         offered_load: connections busy for it on average, erlangs.
-        late_share: share (0..1) of its callers that waited too long or in vain.
+        late_share: share (0..1) of its callers that waited too long or got no connection.
     """
 
     strategy: PoolStrategy
@@ -45,9 +45,9 @@ class PlacementConfig:
 
     Attributes:
         cold_load: erlangs below which a tenant needs no connections of its own.
-        hot_load: erlangs from which on it should have some, above cold_load.
-        late_share: share (0..1) of late callers from which on less load is enough: cold_load.
-        least_seconds: nothing is said about a tenant watched for less.
+        hot_load: erlangs from which it should have some, above cold_load.
+        late_share: share (0..1) of late callers above which less load suffices: cold_load.
+        min_seconds: nothing is suggested about a tenant observed for less.
     """
 
     cold_load: float = 0.05
@@ -58,14 +58,7 @@ class PlacementConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementSuggestion:
-    """A suggestion for a person.
-
-    Attributes:
-        move: where to.
-        reason_code: for programs.
-        reason: one sentence for a person.
-        evidence: the numbers it rests on, by the names in `EVIDENCE`.
-    """
+    """Another placement, with its reason and the numbers by the names in `EVIDENCE`."""
 
     placement: Placement
     reason_code: ReasonCode
@@ -73,32 +66,32 @@ class PlacementSuggestion:
     evidence: Mapping[str, float | int | None] = field(default_factory=dict, hash=False)
 
 
-def suggest_placement(config: PlacementConfig, load: TenantUsage) -> PlacementSuggestion | None:
+def suggest_placement(config: PlacementConfig, usage: TenantUsage) -> PlacementSuggestion | None:
     """Where a tenant would be better off; None when it is where it belongs.
 
-    A tenant with a database of its own is never told to share: a connection belongs to one
+    A tenant with a database of its own is never advised to share: a connection belongs to one
     database.
     """
-    if load.seconds < config.min_seconds:
+    if usage.seconds < config.min_seconds:
         return None
-    evidence = {"offered_load": load.offered_load, "late_share": load.late_share}
-    hours = f"over the last {load.seconds / 3600.0:.1f} h"
-    busy = f"keeps {load.offered_load:.2g} connections busy on average {hours}"
-    if load.strategy is PoolStrategy.PER_TENANT and load.offered_load < config.cold_load:
+    evidence = {"offered_load": usage.offered_load, "late_share": usage.late_share}
+    load = usage.offered_load
+    busy = f"keeps {load:.2g} connections busy on average (last {usage.seconds / 3600.0:.1f} h)"
+    if usage.strategy is PoolStrategy.PER_TENANT and load < config.cold_load:
         return PlacementSuggestion(
             placement=Placement.SHARED_POOL,
             reason_code=ReasonCode.COLD_TENANT,
-            reason=f"the tenant {busy}: the shared pool would carry it without one of its own",
+            reason=f"The tenant {busy}; the shared pool can serve it without a pool of its own",
             evidence=evidence,
         )
-    if load.strategy is not PoolStrategy.SHARED:
+    if usage.strategy is not PoolStrategy.SHARED:
         return None
-    if load.offered_load >= config.hot_load:
-        reason = f"the tenant {busy}: a pool of its own would keep it and the others apart"
-    elif load.offered_load >= config.cold_load and load.late_share > config.late_share:
+    if load >= config.hot_load:
+        reason = f"The tenant {busy}; a pool of its own would separate it from the others"
+    elif load >= config.cold_load and usage.late_share > config.late_share:
         reason = (
-            f"{load.late_share:.0%} of the tenant's callers waited too long in the shared pool, "
-            f"and it {busy}: it is worth a pool of its own"
+            f"{usage.late_share:.0%} of the tenant's callers waited too long in the shared pool, "
+            f"and it {busy}; a pool of its own is worth it"
         )
     else:
         return None

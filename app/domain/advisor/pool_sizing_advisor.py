@@ -1,4 +1,4 @@
-"""The advisor of one pool: the rule, plus what it remembers between samples."""
+"""The hysteresis rule for one pool, with what it remembers between samples."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from app.domain.pool import PoolMetrics
 
 
 class PoolSizingAdvisor:
-    """Feed it one sample after the other; it recommends a size, and never resizes anything."""
+    """Takes one sample after the other and recommends a size; resizes nothing."""
 
     __slots__ = ("_adjustments", "_config", "_recommended", "_streaks")
 
     def __init__(self, config: PoolPressureMonitorConfig) -> None:
-        """Start with nothing sampled."""
         self._config = config
         self._streaks = Streaks()
         self._adjustments = 0
         self._recommended = 0
 
     def evaluate(self, metrics: PoolMetrics) -> PoolSizingRecommendation:
-        """Judge one sample, remembering how many agreed before it."""
+        """What the present sample and those before it recommend."""
         recommendation, self._streaks = advise_by_thresholds(self._config, self._streaks, metrics)
         if recommendation.action is not ScalingAction.STABLE:
             self._adjustments += 1
@@ -29,7 +28,7 @@ class PoolSizingAdvisor:
 
     @property
     def config(self) -> PoolPressureMonitorConfig:
-        """The knobs it judges by."""
+        """The rule's configuration."""
         return self._config
 
     @property

@@ -1,4 +1,4 @@
-"""What every sizing rule is: a pure function of one observation and what it remembers."""
+"""A sizing rule: a pure function of one observation and of what it remembers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Memory = TypeVar("Memory")
 
 
 class SizingRule(Protocol[Memory]):
-    """A way to judge a pool's size; its memory of one pool is a value that callers keep."""
+    """Recommends a pool's size. The caller keeps its memory of each pool, a value."""
 
     @property
     def name(self) -> str:
-        """What people and the catalog call it."""
+        """Its name in the API and the catalog."""
         ...
 
     def initial_memory(self) -> Memory:
@@ -25,5 +25,5 @@ class SizingRule(Protocol[Memory]):
     def advise(
         self, memory: Memory, seen: PoolObservation
     ) -> tuple[PoolSizingRecommendation, Memory]:
-        """Judge *seen*, and say what to remember for the next time; the same always the same."""
+        """Recommend a size, and return what to remember; deterministic."""
         ...

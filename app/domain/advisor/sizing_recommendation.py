@@ -1,9 +1,9 @@
-"""What an advisor's rule says about one pool at one moment."""
+"""What a sizing rule recommends for one pool at one time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -15,9 +15,16 @@ class ScalingAction(StrEnum):
     SCALE_DOWN = "scale_down"
     STABLE = "stable"
 
+    @classmethod
+    def between(cls, before: int, after: int) -> ScalingAction:
+        """The action that takes the size from *before* to *after*."""
+        if after == before:
+            return cls.STABLE
+        return cls.SCALE_UP if after > before else cls.SCALE_DOWN
+
 
 class ReasonCode(StrEnum):
-    """Why; a closed list that programs may switch on."""
+    """Why: a closed list that programs may switch on."""
 
     # --- hysteresis
     QUEUE_ABOVE_TARGET = "queue_above_target"
@@ -37,16 +44,16 @@ class ReasonCode(StrEnum):
     """Arrivals times hold time need more connections: grow."""
 
     ROOM_FOR_BURSTS = "room_for_bursts"
-    """The load is carried, but a burst would have to wait for the next look: grow."""
+    """The load is carried, but a burst would have to wait for the next tick: grow."""
 
     LATE_WAITS = "late_waits"
-    """Too many callers waited too long, whatever the forecast said: grow."""
+    """Too many callers waited too long, whatever the forecast: grow."""
 
     DEMAND_BELOW_SIZE = "demand_below_size"
     """Nothing in the whole window needed as many connections: shrink."""
 
     SIZE_FITS = "size_fits"
-    """The size is right for the load, or too near to right to be worth a change."""
+    """The size is right for the load, or too close to it to be worth a change."""
 
     RECENT_PEAK = "recent_peak"
     """The load fell, but a peak of the same window still counts."""
@@ -59,7 +66,7 @@ class ReasonCode(StrEnum):
     """The pool is paused, draining, closed or still opening."""
 
     CONNECTS_FAILING = "connects_failing"
-    """Connections cannot be opened: more of them are not to be had."""
+    """Connections cannot be opened, so a larger pool would not get more of them."""
 
     OPEN_BELOW_TARGET = "open_below_target"
     """Callers wait although the pool may open more: the database, network or budget is short."""
@@ -71,7 +78,7 @@ class ReasonCode(StrEnum):
     """Too many of our back-ends sit idle in a transaction: the application keeps connections."""
 
     LOOP_LAG = "loop_lag"
-    """The service itself stood still: the waits are its own."""
+    """The service itself stalled: the waits are its own."""
 
     TOO_FEW_EVENTS = "too_few_events"
     """Too little happened to judge by."""
@@ -93,17 +100,17 @@ class ReasonCode(StrEnum):
     """A growth is on trial: its throughput is being compared."""
 
     GROWTH_UNDONE = "growth_undone"
-    """The last growth brought no throughput: take it back."""
+    """The last growth brought no throughput: undo it."""
 
     CEILING_AFTER_TRIAL = "ceiling_after_trial"
-    """More would be wanted, but growing was tried a short while ago and did not pay."""
+    """The load asks for more, but growing was tried recently and did not pay."""
 
     HELD_FOR_TRIAL = "held_for_trial"
-    """Another pool of the server is on trial: its measurement must not be disturbed."""
+    """Another pool of the server is on trial, and its measurement must not be disturbed."""
 
     # --- one budget
     SERVER_BUDGET = "server_budget"
-    """The server's connection budget grants less than wanted."""
+    """The server's connection budget grants less than the load asks for."""
 
     # --- another kind of pool
     COLD_TENANT = "cold_tenant"
@@ -114,7 +121,7 @@ class ReasonCode(StrEnum):
 
 
 class Confidence(StrEnum):
-    """How much was seen before it was said."""
+    """How much evidence there is."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -122,10 +129,10 @@ class Confidence(StrEnum):
 
 
 class TrialPhase(StrEnum):
-    """What a recommendation has to do with a trial of growth."""
+    """How a recommendation relates to a trial of growth."""
 
     PROPOSED = "proposed"
-    """Following it puts the growth on trial."""
+    """Applying it puts the growth on trial."""
 
     RUNNING = "running"
     """The pool's last growth is on trial now."""
@@ -139,30 +146,30 @@ EVIDENCE: Final[Mapping[str, str]] = {
     "offered_load": "Connections busy on average if nobody waited: arrivals x hold, erlangs.",
     "mean_active": "Connections leased, averaged over the interval.",
     "mean_waiting": "Callers waiting, averaged over the interval.",
-    "late_share": "Share of callers that waited too long or in vain, 0..1.",
-    "late_share_bound": "The same, as little as it may really be (Wilson, one-sided 95 %).",
+    "late_share": "Share of callers that waited too long or got no connection, 0..1.",
+    "late_share_bound": "Its lower confidence bound (Wilson, one-sided 95 %).",
     "events": "Callers seen in the window.",
-    "needed_size": "Least size at which few enough wait too long; null: more than it may have.",
+    "needed_size": "Least size at which few enough wait too long; null: above the maximum.",
     "window_peak_size": "Largest size needed in the window.",
-    "burst_allowance": "Connections above these that the limit leaves to bursts.",
-    "throughput_before": "Leases ended a second before the growth on trial.",
-    "throughput_after": "Leases ended a second since the growth on trial.",
+    "burst_allowance": "Connections above these that the limit leaves for bursts.",
+    "throughput_before": "Leases ended a second before the growth that was tried.",
+    "throughput_after": "Leases ended a second after it.",
     "elasticity": "Growth of throughput for growth of size, 1 if in proportion.",
     "elasticity_error": "Standard error of the elasticity.",
-    "size_before_trial": "The size before the growth on trial.",
+    "size_before_trial": "The size before it.",
     "ceiling_seconds": "Seconds for which the ceiling still holds.",
     "granted_size": "What the server's budget grants.",
     "budget": "The server's connection budget.",
 }
-"""Every name `PoolSizingRecommendation.evidence` may use, and what it means."""
+"""Every name in `PoolSizingRecommendation.evidence`, with its meaning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What following the advice is expected to change.
+    """What applying the advice is expected to change.
 
     Attributes:
-        late_share_before: share of callers late or in vain at the current size, 0..1.
+        late_share_before: share of callers late or without a connection at the current size, 0..1.
         late_share_after: the same at the new size; None when no model can tell.
         connections_before: the current size.
         connections_after: the new size.
@@ -187,12 +194,12 @@ class PoolSizingRecommendation:
         reason: one sentence for a person.
         evidence: the numbers it rests on, by the names in `EVIDENCE`.
         confidence: whether enough was seen.
-        expected: what following it should change; None when stable.
+        expected: what applying it should change; None when stable.
         wanted: what the pool's load asks for, before anything held it back or cut it; None
-            when the rule cannot tell it from new_size.
+            when the rule makes no difference between it and new_size.
         trial: whether it proposes, or waits for, a trial of growth.
         idle_seconds: seconds without use after which a connection is not worth keeping; None: as
-            the pool is configured. Who follows the advice need not change a size for this.
+            the pool is configured. Applies whether or not the size changes.
     """
 
     action: ScalingAction
@@ -206,3 +213,10 @@ class PoolSizingRecommendation:
     wanted: int | None = None
     trial: TrialPhase | None = None
     idle_seconds: float | None = None
+
+    def held_at(self, new_size: int) -> PoolSizingRecommendation:
+        """The same advice with another size, whose effect no model predicts."""
+        expected = self.expected
+        if expected is not None:
+            expected = replace(expected, late_share_after=None, connections_after=new_size)
+        return replace(self, new_size=new_size, expected=expected)

@@ -1,16 +1,14 @@
-"""Trial: did a growth made while saturated pay?
+"""Did a growth made while saturated pay?
 
-A saturated pool's throughput X says what one more connection is worth. With X1 at size c1
+A saturated pool's throughput X shows what one more connection is worth. With X1 at size c1
 before a growth and X2 at c2 after it, both saturated,
 
     e = ln(X2 / X1) / ln(c2 / c1),  se = sqrt(1 / n1 + 1 / n2) / ln(c2 / c1)
 
 is the elasticity of throughput and its standard error, n1 and n2 being the leases that ended
-(their counts taken as Poisson). A database with room has e near 1, one past its knee e <= 0.
-A growth that did not pay is undone, and its former size stays the ceiling for a while: the
-parallel to incremental steps of Heiss and Wagner (VLDB 1991).
-
-Pure: a `Guard` is what is remembered of one pool, and `after` its next value.
+(their counts taken as Poisson). A database with capacity left has e near 1, one past its knee
+e <= 0. A growth that did not pay is undone, and the size before it becomes the ceiling for a
+while: the counterpart of Heiss and Wagner's incremental steps (VLDB 1991).
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from app.domain.advisor.observation import PoolObservation
 
 
 class TrialVerdict(Enum):
-    """What a trial says."""
+    """What a trial concludes."""
 
     EXTEND = "extend"
     COMMIT = "commit"
@@ -54,7 +52,7 @@ class ThroughputComparison:
     Attributes:
         before, after: leases ended a second.
         elasticity: growth of throughput per growth of size.
-        error: its standard error.
+        standard_error: of the elasticity.
         size_before, size_after: the sizes compared.
     """
 
@@ -67,7 +65,7 @@ class ThroughputComparison:
 
     @classmethod
     def of(cls, before: SaturatedPeriod, after: SaturatedPeriod) -> ThroughputComparison:
-        """Compare two stretches in which leases ended."""
+        """Compare two periods in which leases ended."""
         growth = log(after.size / before.size)
         return cls(
             before=before.throughput,
@@ -84,87 +82,84 @@ class TrialState:
     """What is remembered of one pool's growths.
 
     Attributes:
-        now: the present stretch.
-        before: the stretch before the growth on trial; None when none is.
-        undone: why the ceiling holds; None when there is none.
-        until: monotonic seconds at which the ceiling ends.
-        penalty: seconds for which the next ceiling will hold.
+        current: the present period.
+        baseline: the period before the growth on trial; None when none is.
+        failed: the growth that set the ceiling; None when none did.
+        ceiling_until: monotonic seconds at which the ceiling ends.
+        next_ceiling_seconds: how long the next ceiling will hold; 0 for the configured time.
     """
 
-    now: SaturatedPeriod = field(default_factory=SaturatedPeriod)
-    before: SaturatedPeriod | None = None
-    undone: ThroughputComparison | None = None
-    until: float = 0.0
-    penalty: float = 0.0
+    current: SaturatedPeriod = field(default_factory=SaturatedPeriod)
+    baseline: SaturatedPeriod | None = None
+    failed: ThroughputComparison | None = None
+    ceiling_until: float = 0.0
+    next_ceiling_seconds: float = 0.0
 
     def ceiling(self, at: float) -> int | None:
-        """The size above which growth did not pay a short while ago; None when there is none."""
-        return self.undone.size_before if self.undone is not None and at < self.until else None
+        """The size above which growth recently did not pay; None when there is none."""
+        if self.failed is None or at >= self.ceiling_until:
+            return None
+        return self.failed.size_before
 
     def can_compare(self, config: TrialConfig) -> bool:
-        """Whether the present stretch would do as the one before a growth."""
-        return self.now.ticks >= config.ticks and self.now.completions >= config.completions
+        """Whether the present period is long enough to be compared."""
+        current = self.current
+        return current.ticks >= config.ticks and current.completions >= config.completions
 
     def updated(
         self, config: TrialConfig, seen: PoolObservation
     ) -> tuple[TrialState, TrialVerdict | None]:
-        """What to remember once *seen* is known, and the verdict if a growth is on trial."""
-        guard = self._grown(config, seen) if seen.max_size != self.now.size else self
+        """The state after *seen*, and the verdict if a growth is on trial."""
+        state = self._resized(config, seen) if seen.max_size != self.current.size else self
         if not is_saturated(config, seen):
-            if guard.before is None and not guard.now.ticks:
-                return guard, None
-            calm = replace(guard, now=SaturatedPeriod(size=seen.max_size), before=None)
-            return calm, None if guard.before is None else TrialVerdict.VOID
-        now = guard.now
-        now = SaturatedPeriod(
-            size=now.size,
-            ticks=now.ticks + 1,
-            completions=now.completions + seen.released,
-            seconds=now.seconds + seen.seconds,
+            if state.baseline is None and not state.current.ticks:
+                return state, None
+            calm = replace(state, current=SaturatedPeriod(size=seen.max_size), baseline=None)
+            return calm, None if state.baseline is None else TrialVerdict.VOID
+        current = state.current
+        current = SaturatedPeriod(
+            size=current.size,
+            ticks=current.ticks + 1,
+            completions=current.completions + seen.released,
+            seconds=current.seconds + seen.seconds,
         )
-        return _judge(config, replace(guard, now=now), seen.at)
+        return _judge(config, replace(state, current=current), seen.at)
 
-    def _grown(self, config: TrialConfig, seen: PoolObservation) -> TrialState:
-        """Begin a new stretch; the size changed."""
-        is_trial = self.can_compare(config) and seen.max_size >= config.least_growth * self.now.size
-        before = self.now if is_trial else None
-        return replace(self, now=SaturatedPeriod(size=seen.max_size), before=before)
+    def _resized(self, config: TrialConfig, seen: PoolObservation) -> TrialState:
+        is_trial = (
+            self.can_compare(config) and seen.max_size >= config.min_growth * self.current.size
+        )
+        baseline = self.current if is_trial else None
+        return replace(self, current=SaturatedPeriod(size=seen.max_size), baseline=baseline)
 
 
 def _judge(
-    config: TrialConfig, guard: TrialState, at: float
+    config: TrialConfig, state: TrialState, at: float
 ) -> tuple[TrialState, TrialVerdict | None]:
-    """What the comparison says by now, if a growth is on trial."""
-    before, now = guard.before, guard.now
-    if before is None:
-        return guard, None
-    if not guard.can_compare(config):
-        is_over = now.ticks >= config.most_ticks
-        return (
-            (replace(guard, before=None), TrialVerdict.VOID)
-            if is_over
-            else (guard, TrialVerdict.EXTEND)
+    baseline, current = state.baseline, state.current
+    if baseline is None:
+        return state, None
+    if not state.can_compare(config):
+        if current.ticks >= config.max_ticks:
+            return replace(state, baseline=None), TrialVerdict.VOID
+        return state, TrialVerdict.EXTEND
+    comparison = ThroughputComparison.of(baseline, current)
+    margin = config.certainty * comparison.standard_error
+    if comparison.elasticity - margin > config.elasticity:
+        committed = replace(state, baseline=None, failed=None, next_ceiling_seconds=0.0)
+        return committed, TrialVerdict.COMMIT
+    has_failed = comparison.elasticity + margin < config.elasticity
+    if has_failed or current.ticks >= config.max_ticks:
+        seconds = state.next_ceiling_seconds or config.ceiling_seconds
+        undone = replace(
+            state,
+            baseline=None,
+            failed=comparison,
+            ceiling_until=at + seconds,
+            next_ceiling_seconds=min(2 * seconds, config.max_ceiling_seconds),
         )
-    seen = ThroughputComparison.of(before, now)
-    doubt = config.certainty * seen.standard_error
-    if seen.elasticity - doubt > config.elasticity:
-        return replace(guard, before=None, undone=None, penalty=0.0), TrialVerdict.COMMIT
-    if seen.elasticity + doubt < config.elasticity or now.ticks >= config.most_ticks:
-        return _undo(config, guard, seen, at), TrialVerdict.UNDO
-    return guard, TrialVerdict.EXTEND
-
-
-def _undo(
-    config: TrialConfig, guard: TrialState, seen: ThroughputComparison, at: float
-) -> TrialState:
-    penalty = guard.penalty or config.ceiling_seconds
-    return replace(
-        guard,
-        before=None,
-        undone=seen,
-        until=at + penalty,
-        penalty=min(2 * penalty, config.longest_ceiling_seconds),
-    )
+        return undone, TrialVerdict.UNDO
+    return state, TrialVerdict.EXTEND
 
 
 def is_saturated(config: TrialConfig, seen: PoolObservation) -> bool:

@@ -1,7 +1,7 @@
-"""Window: what a pool needed lately, in slices that fall off one by one.
+"""What a pool needed lately, in slices that expire one by one.
 
-Sizes go up at once but come down only to the most that the window needed, as Kubernetes'
-autoscaler does: a load that comes and goes is not followed down and up again.
+Sizes go up at once but come down only to the most that the window needed, as in Kubernetes'
+autoscaler: a load that comes and goes is not followed down and up again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Slice:
     """A part of the window.
 
     Attributes:
-        begins: monotonic seconds.
+        start: monotonic seconds.
         needed: most connections that were needed.
         size: the largest size in force.
         busy: connections busy, seconds times connections.
@@ -34,7 +34,6 @@ class Slice:
     events: int
 
     def merged(self, other: Slice) -> Slice:
-        """Both as one."""
         return Slice(
             start=self.start,
             needed=max(self.needed, other.needed),
@@ -52,14 +51,14 @@ class Window:
     slices: tuple[Slice, ...] = ()
 
     def with_slice(self, new: Slice, span: float) -> Window:
-        """The window once *new* is added, and what is older than *span* seconds forgotten."""
+        """The window with *new* added and everything older than *span* seconds dropped."""
         slices, now = self.slices, new.start + new.seconds
         if slices and now <= slices[-1].start + span / _SLICES:
             return Window(slices=(*slices[:-1], slices[-1].merged(new)))
-        begin = 0
-        while begin < len(slices) and slices[begin].start + slices[begin].seconds < now - span:
-            begin += 1
-        return Window(slices=(*slices[begin:], new))
+        first = 0
+        while first < len(slices) and slices[first].start + slices[first].seconds < now - span:
+            first += 1
+        return Window(slices=(*slices[first:], new))
 
     @property
     def needed(self) -> int:

@@ -58,7 +58,7 @@ async def test_what_is_left_out_of_a_change_stays_as_it_is(api: Api) -> None:
     changed = ok(await api.client.put(URL, json={"mode": "apply"}))
     assert (changed["mode"], changed["config"]) == ("apply", before)
     assert (before["late_share"], before["trial"]["ticks"]) == (0.05, 5)
-    assert before["trial"]["most_ticks"] == 6
+    assert before["trial"]["max_ticks"] == 6
     ok(await api.client.put(URL, json={"rule": "hysteresis", "config": {"scale_up_step": 7}}))
     assert ok(await api.client.put(URL, json={"rule": "demand"})) == {**changed, "generation": 4}
 

@@ -35,7 +35,7 @@ async def test_a_recommendation_is_shown_with_its_reason_and_its_sample(api: Api
         "pool": "acme",
         "tenant": "acme",
         "kind": "resize",
-        "move": None,
+        "placement": None,
         "rule": "hysteresis",
         "action": "scale_up",
         "current_size": 5,

@@ -30,7 +30,7 @@ ALLOWANCE = RULE.config.burst_allowance
 IDLE = {"rate": 0.0}
 
 
-def told(
+def recommendations(
     ticks: Iterable[PoolObservation], rule: DemandRule = RULE
 ) -> list[PoolSizingRecommendation]:
     """What the rule says to one tick after the other, each taken 5 seconds later."""
@@ -42,10 +42,10 @@ def told(
 
 
 def last(*ticks: PoolObservation, rule: DemandRule = RULE) -> PoolSizingRecommendation:
-    return told(ticks, rule)[-1]
+    return recommendations(ticks, rule)[-1]
 
 
-def obeyed(size: int, loads: Iterable[dict[str, Any]]) -> list[int]:
+def applied_sizes(size: int, loads: Iterable[dict[str, Any]]) -> list[int]:
     """The sizes of a pool that follows the advice, beginning with *size*."""
     memory, sizes = RULE.initial_memory(), [size]
     for count, load in enumerate(loads, start=1):
@@ -66,14 +66,16 @@ def test_a_load_that_needs_more_connections_gets_them() -> None:
     )
     assert advice.new_size == advice.wanted == 13
     assert advice.reason == (
-        "13 connections carry 40 leases/s of 201 ms with under 1 % waiting over 50 ms; "
-        "5 cannot keep up"
+        "At 40 leases/s × 201 ms, 5 connections cannot keep up; 13 make under 1 % wait over 50 ms"
     )
 
 
-def test_a_size_that_leaves_some_late_is_told_how_many() -> None:
+def test_a_size_that_leaves_some_late_says_how_many() -> None:
     advice = last(*[seen(10, rate=40.0, hold=0.2)] * 2)
-    assert advice.reason.endswith("; 10 leave 16 % waiting; 20 leave 7 for bursts")
+    assert advice.reason == (
+        "At 40 leases/s × 201 ms, 10 connections make 16 % of callers wait over 50 ms; "
+        "13 make under 1 % wait; 20 leaves 7 for bursts"
+    )
     assert advice.expected is not None
     assert advice.expected.late_share_before == pytest.approx(0.16, abs=0.01)
     assert advice.expected.late_share_after is not None
@@ -84,7 +86,7 @@ def test_a_size_that_leaves_some_late_is_told_how_many() -> None:
 def test_a_step_is_followed_in_at_most_three_ticks() -> None:
     quiet: dict[str, Any] = {"rate": 10.0, "hold": 0.15}
     busy: dict[str, Any] = {"rate": 100.0, "hold": 0.15}
-    sizes = obeyed(6, [quiet] * 60 + [busy] * 60)
+    sizes = applied_sizes(6, [quiet] * 60 + [busy] * 60)
     settled = sizes[-1]
     assert 22 + ALLOWANCE // 2 <= settled <= 22 + ALLOWANCE
     assert all(abs(size - settled) <= 0.1 * settled for size in sizes[63:])
@@ -93,17 +95,17 @@ def test_a_step_is_followed_in_at_most_three_ticks() -> None:
 def test_growth_in_one_tick_is_bounded() -> None:
     quiet: dict[str, Any] = {"rate": 10.0}
     busy: dict[str, Any] = {"rate": 900.0}
-    sizes = obeyed(3, [quiet] * 10 + [busy] * 5)[10:]
+    sizes = applied_sizes(3, [quiet] * 10 + [busy] * 5)[10:]
     assert all(after <= max(2 * before, before + 10) for before, after in pairwise(sizes))
     assert sizes[1] == 2 * sizes[0]
     advice = last(*[seen(3, **quiet)] * 10, seen(3, **busy))
     assert advice.new_size == 3 + 10
-    assert advice.reason.endswith("13 as the next step")
+    assert advice.reason.endswith("; 13 is the next step")
 
 
 def test_late_callers_get_more_even_if_the_forecast_disagrees() -> None:
     late = seen(25, rate=40.0, late=10, waiting=2.0)
-    first, second = told([late, late])
+    first, second = recommendations([late, late])
     assert (first.action, second.action) == (ScalingAction.STABLE, ScalingAction.SCALE_UP)
     assert (second.reason_code, second.wanted) == (ReasonCode.LATE_WAITS, 29)
     assert second.reason.startswith("5 % of 200 callers waited over 50 ms")
@@ -112,7 +114,7 @@ def test_late_callers_get_more_even_if_the_forecast_disagrees() -> None:
 
 def test_one_late_tick_of_three_is_forgiven() -> None:
     fine, late = seen(25, rate=40.0), seen(25, rate=40.0, late=10, waiting=2.0)
-    advice = told([late, fine, fine, late, fine, fine, late])
+    advice = recommendations([late, fine, fine, late, fine, fine, late])
     assert {each.action for each in advice} == {ScalingAction.STABLE}
 
 
@@ -136,15 +138,15 @@ def test_a_load_that_is_carried_still_gets_room_for_bursts() -> None:
     assert (advice.new_size, advice.wanted) == (28, 13)
     assert advice.evidence["burst_allowance"] == ALLOWANCE
     assert advice.reason == (
-        "14 connections carry the load, which needs 13, but a burst would wait: "
-        "28 leave 15 for it, opened only when used"
+        "14 connections suffice today (13 needed); raising the limit to 28 absorbs bursts, "
+        "and unused connections are not opened"
     )
 
 
 @pytest.mark.parametrize(
     "facts",
     [
-        {"ceiling": 14},
+        {"max_allowed": 14},
         {"server": ServerLoad(samples=3, lock_share=0.5)},
         {"active": 13.5, "waiting": 0.5},
         {"size": 13 + ALLOWANCE // 2},
@@ -169,13 +171,13 @@ def test_without_an_allowance_the_size_is_what_the_load_needs() -> None:
     assert last(*[seen(14, rate=40.0, hold=0.2)] * 2, rule=bare).action is ScalingAction.STABLE
 
 
-def test_the_maximum_is_told_as_such() -> None:
-    advice = last(*[seen(10, rate=300.0, waiting=9.0, ceiling=10)] * 2)
+def test_a_pool_at_its_maximum_says_so() -> None:
+    advice = last(*[seen(10, rate=300.0, waiting=9.0, max_allowed=10)] * 2)
     assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, ReasonCode.AT_MAXIMUM)
 
 
-def test_a_maximum_below_the_size_is_obeyed() -> None:
-    advice = last(seen(20, rate=10.0, ceiling=12))
+def test_a_maximum_below_the_size_is_kept() -> None:
+    advice = last(seen(20, rate=10.0, max_allowed=12))
     assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, 12)
 
 
@@ -198,7 +200,7 @@ def test_a_maximum_below_the_size_is_obeyed() -> None:
 def test_where_growing_would_not_help_it_says_why(facts: dict[str, Any], code: ReasonCode) -> None:
     advice = last(*[seen(5, rate=40.0, hold=0.2, waiting=3.0, **facts)] * 2)
     assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, code)
-    assert advice.reason.startswith("growing from 5 to 13 would not help, because ")
+    assert advice.reason.startswith("Growing from 5 to 13 would not help: ")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_where_growing_would_not_help_it_says_why(facts: dict[str, Any], code: R
         {"mean_open": 2.0, "opened": 2, "active": 2.0, "waiting": 5.0},
     ],
 )
-def test_where_nothing_can_be_told_it_keeps_the_size(facts: dict[str, Any]) -> None:
+def test_where_the_observation_says_nothing_it_keeps_the_size(facts: dict[str, Any]) -> None:
     grows = {"rate": 40.0, "hold": 0.2, "waiting": 3.0}
     for load in (grows, IDLE):
         advice = last(*[seen(9, **(load | facts))] * 80)
@@ -223,7 +225,7 @@ def test_too_few_callers_prove_nothing() -> None:
     assert advice.confidence is Confidence.LOW
 
 
-def test_the_cpu_gate_does_not_keep_what_is_not_needed() -> None:
+def test_a_busy_cpu_does_not_keep_what_is_not_needed() -> None:
     cpu = ServerLoad(samples=3, cores=1, running=9.0)
     assert last(*[seen(40, rate=10.0, server=cpu)] * 80).action is ScalingAction.SCALE_DOWN
 
@@ -233,7 +235,7 @@ def test_the_cpu_gate_does_not_keep_what_is_not_needed() -> None:
 
 def test_a_peak_is_kept_for_the_window_and_then_given_back_bit_by_bit() -> None:
     busy, quiet = {"rate": 200.0}, {"rate": 20.0}
-    sizes = obeyed(20, [busy] * 80 + [quiet] * 150)
+    sizes = applied_sizes(20, [busy] * 80 + [quiet] * 150)
     peak = sizes[80]
     assert peak > 20
     assert set(sizes[80:139]) == {peak}
@@ -246,17 +248,18 @@ def test_a_size_a_little_too_large_is_left_alone() -> None:
     needed = last(*[seen(50, rate=80.0)] * 80).wanted
     assert needed is not None
     enough = needed + ALLOWANCE
-    *_, advice = told([seen(enough + 4, rate=80.0)] * 80)
+    *_, advice = recommendations([seen(enough + 4, rate=80.0)] * 80)
     assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, ReasonCode.SIZE_FITS)
     assert advice.wanted == needed
-    assert advice.reason.endswith(f"which needs {needed} and leaves {ALLOWANCE} for bursts")
+    assert advice.reason.endswith(f"which needs {needed}, and leave {ALLOWANCE} for bursts")
     advice = last(*[seen(enough + 8, rate=80.0)] * 80)
     assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, enough)
-    assert f" of {enough + 8} with {ALLOWANCE} more for bursts; giving back 8" in advice.reason
+    assert f" of {enough + 8} connections, plus {ALLOWANCE} for bursts; " in advice.reason
+    assert advice.reason.endswith("; reduce by 8")
 
 
 def test_an_idle_pool_gives_back_all_but_one_and_the_allowance_for_what_comes_rarely() -> None:
-    assert obeyed(60, [IDLE] * 300)[-1] == 1 + ALLOWANCE
+    assert applied_sizes(60, [IDLE] * 300)[-1] == 1 + ALLOWANCE
 
 
 BUSY: dict[str, Any] = {"rate": 20.0, "hold": 0.1}
@@ -282,12 +285,12 @@ def test_unused_connections_are_not_kept_for_long_where_opening_another_makes_no
 
 def test_long_leases_in_use_are_kept() -> None:
     held = {"rate": 0.0, "active": 7.0}
-    size = obeyed(60, [{"rate": 40.0}] * 10 + [held] * 300)[-1]
+    size = applied_sizes(60, [{"rate": 40.0}] * 10 + [held] * 300)[-1]
     assert 8 + ALLOWANCE <= size <= 9 + ALLOWANCE
 
 
 def test_a_new_pool_is_not_judged_by_silence_before_the_window_is_over() -> None:
-    advice = told([seen(60)] * 60)
+    advice = recommendations([seen(60)] * 60)
     assert {each.reason_code for each in advice[:50]} == {ReasonCode.TOO_FEW_EVENTS}
     assert advice[-1].action is ScalingAction.SCALE_DOWN
 
@@ -309,13 +312,13 @@ def saturated(size: int, released: int, hold: float) -> PoolObservation:
 
 def test_a_growth_into_a_strained_database_is_measured_tried_and_undone() -> None:
     light = [seen(10, rate=20.0, hold=0.1)] * 10
-    advice = told([*light, *[saturated(20, 500, 0.2)] * 14])
+    advice = recommendations([*light, *[saturated(20, 500, 0.2)] * 14])
     pending = advice[-14:]
     codes = [each.reason_code for each in pending]
     assert ReasonCode.TRIAL_PENDING in codes
     proposed = pending[-1]
     assert (proposed.action, proposed.trial) == (ScalingAction.SCALE_UP, TrialPhase.PROPOSED)
-    after = told(
+    after = recommendations(
         [*light, *[saturated(20, 500, 0.2)] * 14]
         + [saturated(proposed.new_size, 500, 0.25)] * 3
         + [saturated(20, 500, 0.2)] * 5
@@ -326,7 +329,7 @@ def test_a_growth_into_a_strained_database_is_measured_tried_and_undone() -> Non
     assert (undone.reason_code, undone.new_size) == (ReasonCode.GROWTH_UNDONE, 20)
     assert {each.reason_code for each in held} == {ReasonCode.CEILING_AFTER_TRIAL}
     assert undone.evidence["elasticity"] == pytest.approx(0.0, abs=1e-9)
-    assert "did not pay: 100 leases/s before, 100 after; going back to 20" in undone.reason
+    assert "did not pay: 100 leases/s before, 100 after; returning to 20" in undone.reason
 
 
 # --- laws
@@ -339,9 +342,9 @@ histories = st.integers(1, 80).flatmap(
 
 @given(histories)
 def test_it_keeps_every_law_whatever_it_sees(ticks: list[PoolObservation]) -> None:
-    for tick, advice in zip(ticks, told(ticks), strict=True):
+    for tick, advice in zip(ticks, recommendations(ticks), strict=True):
         assert advice.current_size == tick.max_size
-        assert max(1, tick.min_size) <= advice.new_size <= tick.ceiling
+        assert max(1, tick.min_size) <= advice.new_size <= tick.max_allowed
         sign = (advice.new_size > tick.max_size) - (advice.new_size < tick.max_size)
         assert (
             advice.action
@@ -350,7 +353,7 @@ def test_it_keeps_every_law_whatever_it_sees(ticks: list[PoolObservation]) -> No
         in_use = min(tick.metrics.active_connections, tick.max_size)
         assert advice.new_size >= in_use or advice.reason_code is ReasonCode.GROWTH_UNDONE
         assert advice.wanted is not None
-        assert 0 <= advice.wanted <= tick.ceiling
+        assert 0 <= advice.wanted <= tick.max_allowed
         assert (advice.expected is None) == (advice.action is ScalingAction.STABLE)
         assert advice.evidence.keys() <= EVIDENCE.keys()
         assert advice.reason
@@ -359,12 +362,12 @@ def test_it_keeps_every_law_whatever_it_sees(ticks: list[PoolObservation]) -> No
 
 @given(histories)
 def test_the_same_input_gets_the_same_output(ticks: list[PoolObservation]) -> None:
-    assert told(ticks) == told(ticks)
+    assert recommendations(ticks) == recommendations(ticks)
 
 
 @given(histories, st.integers(1, 80))
 def test_an_idle_pool_never_grows(ticks: list[PoolObservation], size: int) -> None:
-    assert told([*ticks, seen(size)])[-1].action is not ScalingAction.SCALE_UP
+    assert recommendations([*ticks, seen(size)])[-1].action is not ScalingAction.SCALE_UP
 
 
 @given(st.floats(1.0, 300.0), st.floats(1.0, 300.0), st.floats(0.01, 1.0))
@@ -372,7 +375,7 @@ def test_more_demand_never_lowers_the_feed_forward_size(
     rate: float, more: float, hold: float
 ) -> None:
     fewer, busier = (
-        last(*[seen(50, rate=each, hold=hold, ceiling=1000)] * 5).evidence["needed_size"]
+        last(*[seen(50, rate=each, hold=hold, max_allowed=1000)] * 5).evidence["needed_size"]
         for each in (rate, rate + more)
     )
     assert fewer is not None
@@ -382,7 +385,7 @@ def test_more_demand_never_lowers_the_feed_forward_size(
 
 @pytest.mark.parametrize("rate", [5.0, 20.0, 60.0, 150.0])
 def test_a_steady_load_comes_to_rest(rate: float) -> None:
-    sizes = obeyed(5, [{"rate": rate, "hold": 0.15}] * 200)
+    sizes = applied_sizes(5, [{"rate": rate, "hold": 0.15}] * 200)
     assert len(set(sizes[120:])) == 1
 
 
@@ -400,15 +403,15 @@ def test_a_steady_load_comes_to_rest(rate: float) -> None:
         ({"hold_inflation": 0.9}, "hold_inflation"),
         ({"late_ticks": 0}, "late_ticks"),
         ({"late_ticks": 4}, "late_ticks"),
-        ({"most_growth": 1.0}, "most_growth"),
-        ({"least_step": 0}, "least_step"),
+        ({"max_growth": 1.0}, "max_growth"),
+        ({"min_step": 0}, "min_step"),
         ({"window_seconds": 0.0}, "window_seconds"),
         ({"shrink_share": -0.1}, "shrink_share"),
         ({"burst_allowance": -1}, "burst_allowance"),
         ({"dead_band": 1.1}, "dead_band"),
     ],
 )
-def test_knobs_the_rule_cannot_work_with_are_refused_by_name(
+def test_values_the_rule_cannot_work_with_are_refused_by_name(
     knobs: dict[str, Any], culprit: str
 ) -> None:
     with pytest.raises(InvalidInput, match=culprit):

@@ -8,18 +8,16 @@ from app.domain.advisor.fair_share import ShareRequest, divide
 
 
 @st.composite
-def claims(draw: st.DrawFn) -> ShareRequest:
+def requests(draw: st.DrawFn) -> ShareRequest:
     floor = draw(st.integers(0, 8))
-    ceiling = draw(st.none() | st.integers(floor, 60))
     return ShareRequest(
         wanted=draw(st.integers(0, 60)),
         floor=floor,
-        ceiling=ceiling,
         weight=draw(st.integers(1, 5)),
     )
 
 
-many = st.lists(claims(), max_size=30)
+many = st.lists(requests(), max_size=30)
 budgets = st.integers(0, 400)
 
 
@@ -34,7 +32,7 @@ budgets = st.integers(0, 400)
         (7, [], []),
     ],
 )
-def test_equal_weights_share_what_the_modest_leave(
+def test_equal_weights_share_what_small_requests_leave(
     budget: int, wanted: list[int], grants: list[int]
 ) -> None:
     assert divide(budget, [ShareRequest(wanted=each) for each in wanted]) == grants
@@ -51,9 +49,8 @@ def test_weights_share_in_proportion() -> None:
     ]
 
 
-def test_floors_come_first_and_ceilings_hold() -> None:
+def test_floors_come_first() -> None:
     assert divide(10, [ShareRequest(wanted=9, floor=8), ShareRequest(wanted=9)]) == [8, 2]
-    assert divide(10, [ShareRequest(wanted=9, ceiling=3), ShareRequest(wanted=9)]) == [3, 7]
 
 
 def test_floors_are_kept_even_beyond_the_budget() -> None:
@@ -64,24 +61,22 @@ def test_floors_are_kept_even_beyond_the_budget() -> None:
 def test_the_sum_never_exceeds_the_budget_but_for_floors(
     budget: int, asked: list[ShareRequest]
 ) -> None:
-    floors = sum(claim.floor for claim in asked)
+    floors = sum(request.floor for request in asked)
     assert sum(divide(budget, asked)) <= max(budget, floors)
 
 
 @given(budgets, many)
 def test_nothing_is_left_while_somebody_wants_more(budget: int, asked: list[ShareRequest]) -> None:
     grants = divide(budget, asked)
-    is_short = any(grant < claim.most for grant, claim in zip(grants, asked, strict=True))
-    if is_short and sum(claim.floor for claim in asked) <= budget:
+    is_short = any(grant < request.most for grant, request in zip(grants, asked, strict=True))
+    if is_short and sum(request.floor for request in asked) <= budget:
         assert sum(grants) == budget
 
 
 @given(budgets, many)
-def test_everybody_gets_between_floor_and_wish(budget: int, asked: list[ShareRequest]) -> None:
-    for grant, claim in zip(divide(budget, asked), asked, strict=True):
-        assert claim.floor <= grant <= claim.most
-        if claim.ceiling is not None:
-            assert grant <= max(claim.ceiling, claim.floor)
+def test_everybody_gets_between_floor_and_request(budget: int, asked: list[ShareRequest]) -> None:
+    for grant, request in zip(divide(budget, asked), asked, strict=True):
+        assert request.floor <= grant <= request.most
 
 
 @given(budgets, many)
@@ -89,12 +84,12 @@ def test_nobody_is_short_while_another_has_more_per_weight(
     budget: int, asked: list[ShareRequest]
 ) -> None:
     granted = list(zip(divide(budget, asked), asked, strict=True))
-    for grant, claim in granted:
-        if grant < claim.most:
+    for grant, request in granted:
+        if grant < request.most:
             for other_grant, other in granted:
                 # One connection of rounding aside, only a floor may give somebody more.
                 if other_grant > other.floor:
-                    assert (other_grant - 1) / other.weight <= (grant + 1) / claim.weight
+                    assert (other_grant - 1) / other.weight <= (grant + 1) / request.weight
 
 
 @given(budgets, many)

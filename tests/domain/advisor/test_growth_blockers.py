@@ -1,4 +1,4 @@
-"""Gates: what makes an observation say nothing, and what makes growing no help."""
+"""What makes an observation say nothing about the size, and growing no help."""
 
 from typing import Any
 
@@ -24,12 +24,12 @@ CONFIG = DemandConfig()
         ({"mean_open": 7.9, "opened": 7, "waiting": 1.0}, ReasonCode.OPEN_BELOW_TARGET),
     ],
 )
-def test_an_observation_that_says_nothing_is_told_why(
+def test_an_observation_that_says_nothing_has_its_reason(
     facts: dict[str, Any], code: ReasonCode
 ) -> None:
-    gate = unreliable_observation(CONFIG, seen(10, **facts), is_resized=False)
-    assert gate is not None
-    assert gate.reason_code is code
+    blocker = unreliable_observation(CONFIG, seen(10, **facts), is_resized=False)
+    assert blocker is not None
+    assert blocker.reason_code is code
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_an_ordinary_observation_passes(facts: dict[str, Any], *, is_resized: bo
 def test_a_database_at_its_limit_speaks_against_growth(
     load: dict[str, Any], code: ReasonCode | None
 ) -> None:
-    gate = growth_blocker(CONFIG, seen(10, server=ServerLoad(samples=3, **load)))
-    assert (gate and gate.reason_code) is code
+    blocker = growth_blocker(CONFIG, seen(10, server=ServerLoad(samples=3, **load)))
+    assert (blocker and blocker.reason_code) is code
 
 
 def test_a_database_nobody_looked_at_says_nothing() -> None:
@@ -75,10 +75,10 @@ def test_a_database_nobody_looked_at_says_nothing() -> None:
 
 
 def test_suspected_leaks_speak_against_growth() -> None:
-    gate = growth_blocker(CONFIG, seen(10, leak_suspects=1))
-    assert gate is not None
-    assert gate.reason_code is ReasonCode.LEAK_SUSPECTED
-    assert gate.explanation.startswith("1 lease is held")
+    blocker = growth_blocker(CONFIG, seen(10, leak_suspects=1))
+    assert blocker is not None
+    assert blocker.reason_code is ReasonCode.LEAK_SUSPECTED
+    assert blocker.explanation.startswith("1 lease has been held")
 
 
 def test_waiting_for_disks_only_slows_growth() -> None:

@@ -16,7 +16,7 @@ SHARED, OWN, DATABASE = PoolStrategy.SHARED, PoolStrategy.PER_TENANT, PoolStrate
 
 
 @pytest.mark.parametrize(
-    ("strategy", "load", "late", "move"),
+    ("strategy", "load", "late", "placement"),
     [
         (OWN, 0.049, 0.0, Placement.SHARED_POOL),
         (OWN, 0.05, 0.0, None),
@@ -29,15 +29,15 @@ SHARED, OWN, DATABASE = PoolStrategy.SHARED, PoolStrategy.PER_TENANT, PoolStrate
         (SHARED, 0.04, 0.5, None),
     ],
 )
-def test_only_the_clearly_cold_and_the_clearly_hot_are_told_to_move(
-    strategy: PoolStrategy, load: float, late: float, move: Placement | None
+def test_only_the_clearly_cold_and_the_clearly_hot_are_advised_to_move(
+    strategy: PoolStrategy, load: float, late: float, placement: Placement | None
 ) -> None:
     seen = TenantUsage(strategy=strategy, seconds=3600.0, offered_load=load, late_share=late)
     suggestion = suggest_placement(CONFIG, seen)
-    assert (suggestion and suggestion.placement) is move
+    assert (suggestion and suggestion.placement) is placement
 
 
-def test_nothing_is_said_before_an_hour_was_seen() -> None:
+def test_nothing_is_suggested_before_an_hour_was_seen() -> None:
     load = TenantUsage(strategy=OWN, seconds=3599.0, offered_load=0.0)
     assert suggest_placement(CONFIG, load) is None
 
@@ -48,7 +48,7 @@ def test_a_suggestion_has_its_reason() -> None:
     assert suggestion is not None
     assert suggestion.reason_code is ReasonCode.HOT_TENANT
     assert suggestion.reason == (
-        "the tenant keeps 2.5 connections busy on average over the last 2.0 h: "
-        "a pool of its own would keep it and the others apart"
+        "The tenant keeps 2.5 connections busy on average (last 2.0 h); "
+        "a pool of its own would separate it from the others"
     )
     assert suggestion.evidence == {"offered_load": 2.5, "late_share": 0.03}

@@ -145,7 +145,7 @@ def test_callers_waiting_at_the_maximum_end_the_streak() -> None:
 
 
 @pytest.mark.parametrize(("sample", "size"), [(CROWDED, 25), (QUIET, 18)])
-def test_a_pool_nobody_resizes_is_told_the_same_again_and_again(
+def test_a_pool_nobody_resizes_gets_the_same_advice_again_and_again(
     sample: PoolMetrics, size: int
 ) -> None:
     one = advisor()
@@ -160,7 +160,7 @@ def test_a_pool_that_was_resized_is_judged_by_its_new_size() -> None:
     assert one.evaluate(metrics(7, 7, 0)).new_size == 5
 
 
-def test_obeyed_to_the_letter_it_comes_to_rest_at_the_bounds() -> None:
+def test_followed_exactly_it_comes_to_rest_at_the_bounds() -> None:
     greedy, sizes = advisor(), [20]
     for _ in range(10):
         sizes.append(greedy.evaluate(metrics(sizes[-1], 0, 8)).new_size)
@@ -171,7 +171,7 @@ def test_obeyed_to_the_letter_it_comes_to_rest_at_the_bounds() -> None:
     assert sizes == [10, 8, 6, 5, 5, 5]
 
 
-def test_it_shows_what_it_judges_by() -> None:
+def test_it_shows_its_configuration() -> None:
     config = PoolPressureMonitorConfig(min_pool_size=2)
     assert PoolSizingAdvisor(config).config is config
 
@@ -201,7 +201,7 @@ def test_it_counts_and_remembers_exactly_what_it_advised(seen: list[PoolMetrics]
 
 
 @given(samples())
-def test_whoever_obeys_it_on_steady_load_comes_to_rest(sample: PoolMetrics) -> None:
+def test_followed_on_steady_load_it_comes_to_rest(sample: PoolMetrics) -> None:
     one, sizes = advisor(samples=2), list[int]()
     for _ in range(100):
         advice = one.evaluate(sample)

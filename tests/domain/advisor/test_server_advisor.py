@@ -21,7 +21,7 @@ from app.domain.advisor import (
 from tests.domain.advisor.observations import TICK, observations, seen
 
 
-class Wish:
+class FixedRule:
     """A rule that wants as many connections as there are callers waiting, and counts its calls."""
 
     name: ClassVar[str] = "wish"
@@ -49,9 +49,9 @@ class Wish:
         return said, memory + 1
 
 
-def wishes(**wanted: int) -> ServerAdvisor[int]:
+def advisor_of(**wanted: int) -> ServerAdvisor[int]:
     """Pools of 5, all fully busy, that want so many connections each."""
-    advisor = ServerAdvisor(Wish())
+    advisor = ServerAdvisor(FixedRule())
     for pool_id, wish in wanted.items():
         advisor.evaluate(pool_id, seen(5, active=5.0, waiting=float(wish)))
     return advisor
@@ -62,44 +62,46 @@ def sizes(advisor: ServerAdvisor[int], budget: int | None) -> dict[str, int]:
 
 
 def test_what_fits_the_budget_is_granted() -> None:
-    assert sizes(wishes(a=8, b=12), 20) == {"a": 8, "b": 12}
+    assert sizes(advisor_of(a=8, b=12), 20) == {"a": 8, "b": 12}
 
 
 def test_an_unknown_budget_cuts_nothing() -> None:
-    assert sizes(wishes(a=800, b=12), None) == {"a": 800, "b": 12}
+    assert sizes(advisor_of(a=800, b=12), None) == {"a": 800, "b": 12}
 
 
-def test_the_greediest_is_cut_first_and_the_modest_not_at_all() -> None:
-    assert sizes(wishes(a=4, b=6, c=60), 30) == {"a": 4, "b": 6, "c": 20}
-    assert sizes(wishes(a=4, b=40, c=60), 30) == {"a": 4, "b": 13, "c": 13}
+def test_who_wants_most_is_cut_first_and_small_wants_not_at_all() -> None:
+    assert sizes(advisor_of(a=4, b=6, c=60), 30) == {"a": 4, "b": 6, "c": 20}
+    assert sizes(advisor_of(a=4, b=40, c=60), 30) == {"a": 4, "b": 13, "c": 13}
 
 
 def test_a_cut_is_named() -> None:
-    advisor = wishes(a=14, b=14)
+    advisor = advisor_of(a=14, b=14)
     [(_, advice), _] = advisor.allocate(18)
     assert (advice.action, advice.new_size) == (ScalingAction.SCALE_UP, 9)
     assert advice.reason_code is ReasonCode.SERVER_BUDGET
-    assert advice.reason == "wanted 14, granted 9: server budget of 18 connections; call 0"
+    assert advice.reason == (
+        "call 0; the server's budget of 18 connections grants 9 of the 14 wanted"
+    )
     assert advice.wanted == 14
     assert advice.evidence == {"granted_size": 9, "budget": 18}
 
 
 def test_weights_decide_how_much_is_cut() -> None:
-    advisor = ServerAdvisor(Wish())
+    advisor = ServerAdvisor(FixedRule())
     for pool_id, weight in (("light", 1), ("heavy", 3)):
         advisor.evaluate(pool_id, seen(5, active=5.0, waiting=90.0, weight=weight))
     assert sizes(advisor, 40) == {"light": 10, "heavy": 30}
 
 
 def test_a_floor_is_kept_whatever_the_budget() -> None:
-    advisor = ServerAdvisor(Wish())
+    advisor = ServerAdvisor(FixedRule())
     advisor.evaluate("a", seen(8, active=5.0, waiting=90.0, min_size=8))
     advisor.evaluate("b", seen(8, active=5.0, waiting=90.0))
     assert sizes(advisor, 10) == {"a": 8, "b": 2}
 
 
 def test_many_cold_pools_are_not_cut_for_what_they_never_need_together() -> None:
-    advisor = ServerAdvisor(Wish())
+    advisor = ServerAdvisor(FixedRule())
     for number in range(200):
         tick = seen(2, active=0.1, waiting=2.0)
         advisor.evaluate(f"cold-{number}", replace(tick, mean_waiting=2.0, weight=1))
@@ -118,15 +120,15 @@ def test_many_cold_pools_are_not_cut_for_what_they_never_need_together() -> None
 
 
 def test_a_small_gain_is_not_worth_a_change() -> None:
-    advisor = ServerAdvisor(Wish())
+    advisor = ServerAdvisor(FixedRule())
     advisor.evaluate("a", seen(20, active=20.0, waiting=90.0))
     [(_, advice)] = advisor.allocate(22)
     assert (advice.action, advice.new_size) == (ScalingAction.STABLE, 20)
     assert advice.reason_code is ReasonCode.SERVER_BUDGET
 
 
-def test_only_one_growth_is_on_trial_and_nobody_else_grows_meanwhile() -> None:
-    advisor = ServerAdvisor(Wish(TrialPhase.PROPOSED))
+def test_only_one_growth_is_on_trial_and_no_other_pool_grows_meanwhile() -> None:
+    advisor = ServerAdvisor(FixedRule(TrialPhase.PROPOSED))
     for pool_id, waiting in (("a", 20.0), ("b", 50.0), ("c", 1.0)):
         advisor.evaluate(pool_id, seen(5, active=5.0, waiting=waiting))
     said = dict(advisor.allocate(None))
@@ -137,20 +139,20 @@ def test_only_one_growth_is_on_trial_and_nobody_else_grows_meanwhile() -> None:
     }
     assert said["a"].reason_code is ReasonCode.HELD_FOR_TRIAL
     assert said["a"].action is ScalingAction.STABLE
-    assert said["a"].reason == "call 0; held at 5 while the growth of b is on trial"
+    assert said["a"].reason == "call 0; staying at 5 while the growth of b is on trial"
 
 
 def test_a_running_trial_goes_before_a_proposed_one() -> None:
-    advisor = ServerAdvisor(Wish(TrialPhase.RUNNING))
+    advisor = ServerAdvisor(FixedRule(TrialPhase.RUNNING))
     advisor.evaluate("running", seen(5, active=5.0, waiting=9.0))
-    advisor.rule = Wish(TrialPhase.PROPOSED)
+    advisor.rule = FixedRule(TrialPhase.PROPOSED)
     advisor.evaluate("proposed", seen(5, active=5.0, waiting=99.0))
     said = dict(advisor.allocate(None))
     assert (said["running"].new_size, said["proposed"].new_size) == (9, 5)
 
 
 def test_each_pool_has_a_memory_of_its_own_until_it_is_forgotten() -> None:
-    advisor = ServerAdvisor(Wish())
+    advisor = ServerAdvisor(FixedRule())
     tick = seen(5)
     assert [advisor.evaluate("a", tick).reason for _ in range(2)] == ["call 0", "call 1"]
     assert advisor.evaluate("b", tick).reason == "call 0"
@@ -159,16 +161,16 @@ def test_each_pool_has_a_memory_of_its_own_until_it_is_forgotten() -> None:
     assert advisor.evaluate("a", tick).reason == "call 0"
 
 
-def test_a_round_ends_with_its_settlement() -> None:
-    advisor = wishes(a=60, b=60)
+def test_a_round_ends_with_its_allocation() -> None:
+    advisor = advisor_of(a=60, b=60)
     assert sizes(advisor, 20) == {"a": 10, "b": 10}
     assert sizes(advisor, 20) == {}
     advisor.evaluate("a", seen(5, active=5.0, waiting=18.0))
     assert sizes(advisor, 20) == {"a": 18}
 
 
-def test_a_pool_judged_twice_counts_once() -> None:
-    advisor = wishes(a=10, b=10)
+def test_a_pool_evaluated_twice_counts_once() -> None:
+    advisor = advisor_of(a=10, b=10)
     advisor.evaluate("a", seen(5, active=5.0, waiting=9.0))
     assert sizes(advisor, 19) == {"a": 9, "b": 10}
 
@@ -190,7 +192,7 @@ rounds = st.lists(
 def test_busy_pools_never_get_more_than_the_budget_but_for_one_each_and_floors(
     pools: list[tuple[int, int, int]], budget: int
 ) -> None:
-    advisor = ServerAdvisor(Wish())
+    advisor = ServerAdvisor(FixedRule())
     for number, (wish, floor, weight) in enumerate(pools):
         tick = seen(
             max(floor, 1), active=float(wish), waiting=float(wish), min_size=floor, weight=weight
@@ -206,7 +208,7 @@ def test_busy_pools_never_get_more_than_the_budget_but_for_one_each_and_floors(
 
 
 @given(st.lists(observations(), min_size=1, max_size=8), st.none() | st.integers(1, 200))
-def test_settling_only_ever_takes_away(ticks: list[PoolObservation], budget: int | None) -> None:
+def test_allocating_only_ever_takes_away(ticks: list[PoolObservation], budget: int | None) -> None:
     advisor = ServerAdvisor(DemandRule())
     for round_ in range(3):
         judged = {
@@ -225,6 +227,6 @@ def test_settling_only_ever_takes_away(ticks: list[PoolObservation], budget: int
 
 
 @pytest.mark.parametrize("budget", [None, 1, 7, 10_000])
-def test_the_same_round_is_settled_the_same(budget: int | None) -> None:
-    first, second = wishes(a=9, b=30, c=2), wishes(a=9, b=30, c=2)
+def test_the_same_round_is_allocated_the_same(budget: int | None) -> None:
+    first, second = advisor_of(a=9, b=30, c=2), advisor_of(a=9, b=30, c=2)
     assert list(first.allocate(budget)) == list(second.allocate(budget))

@@ -13,50 +13,50 @@ from tests.domain.advisor.observations import TICK, seen
 CONFIG = TrialConfig()
 
 
-def watch(
-    guard: TrialState, *ticks: tuple[int, int], at: float = 0.0
+def observe(
+    state: TrialState, *ticks: tuple[int, int], at: float = 0.0
 ) -> tuple[TrialState, list[Any]]:
     """Saturated ticks of (size, leases ended), and what each of them said."""
     verdicts = []
     for count, (size, released) in enumerate(ticks, start=1):
         tick = seen(size, at=at + count * TICK, active=size, waiting=9.0, released=released)
-        guard, verdict = guard.updated(CONFIG, tick)
+        state, verdict = state.updated(CONFIG, tick)
         verdicts.append(verdict)
-    return guard, verdicts
+    return state, verdicts
 
 
 def test_a_growth_that_brings_as_much_throughput_is_kept() -> None:
-    guard, verdicts = watch(TrialState(), *[(10, 500)] * 3, *[(20, 980)] * 3)
+    state, verdicts = observe(TrialState(), *[(10, 500)] * 3, *[(20, 980)] * 3)
     assert verdicts == [None] * 3 + [TrialVerdict.EXTEND] * 2 + [TrialVerdict.COMMIT]
-    assert guard.ceiling(31.0) is None
+    assert state.ceiling(31.0) is None
 
 
 def test_a_growth_that_brings_nothing_is_undone_and_leaves_a_ceiling() -> None:
-    guard, verdicts = watch(TrialState(), *[(10, 500)] * 3, *[(20, 490)] * 3)
+    state, verdicts = observe(TrialState(), *[(10, 500)] * 3, *[(20, 490)] * 3)
     assert verdicts[-1] is TrialVerdict.UNDO
-    assert guard.ceiling(30.0) == guard.ceiling(329.0) == 10
-    assert guard.ceiling(330.0) is None
+    assert state.ceiling(30.0) == state.ceiling(329.0) == 10
+    assert state.ceiling(330.0) is None
 
 
 @pytest.mark.parametrize("released", [73, 78])
-def test_what_cannot_be_told_is_extended_and_then_undone(released: int) -> None:
+def test_an_undecided_trial_is_extended_and_then_undone(released: int) -> None:
     # Elasticities of 0.16 and 0.41, each give or take 0.6: on neither side of 0.3 for certain.
-    guard, verdicts = watch(TrialState(), *[(10, 70)] * 3, *[(13, released)] * 6)
+    state, verdicts = observe(TrialState(), *[(10, 70)] * 3, *[(13, released)] * 6)
     assert verdicts[3:] == [TrialVerdict.EXTEND] * 5 + [TrialVerdict.UNDO]
-    assert guard.ceiling(50.0) == 10
+    assert state.ceiling(50.0) == 10
 
 
 def test_every_further_failure_doubles_the_ceiling_up_to_an_hour() -> None:
-    guard, spans, now = TrialState(), [], 0.0
+    state, spans, now = TrialState(), [], 0.0
     for _ in range(6):
-        guard, verdicts = watch(guard, *[(10, 500)] * 3, *[(20, 500)] * 3, at=now)
+        state, verdicts = observe(state, *[(10, 500)] * 3, *[(20, 500)] * 3, at=now)
         assert verdicts[-1] is TrialVerdict.UNDO
-        spans.append(guard.until - now - 6 * TICK)
-        now = guard.until
+        spans.append(state.ceiling_until - now - 6 * TICK)
+        now = state.ceiling_until
     assert spans == [300.0, 600.0, 1200.0, 2400.0, 3600.0, 3600.0]
-    guard, _ = watch(guard, *[(10, 500)] * 3, *[(20, 1000)] * 3, at=now)
-    guard, _ = watch(guard, *[(20, 1000)] * 3, *[(40, 1000)] * 3, at=now + 30.0)
-    assert guard.until - now - 60.0 == 300.0
+    state, _ = observe(state, *[(10, 500)] * 3, *[(20, 1000)] * 3, at=now)
+    state, _ = observe(state, *[(20, 1000)] * 3, *[(40, 1000)] * 3, at=now + 30.0)
+    assert state.ceiling_until - now - 60.0 == 300.0
 
 
 @pytest.mark.parametrize(
@@ -66,36 +66,36 @@ def test_every_further_failure_doubles_the_ceiling_up_to_an_hour() -> None:
         [(10, 60)] * 3,  # too few leases
     ],
 )
-def test_without_a_proper_stretch_before_it_nothing_is_on_trial(
+def test_without_a_long_enough_period_before_it_nothing_is_on_trial(
     before: list[tuple[int, int]],
 ) -> None:
-    _, verdicts = watch(TrialState(), *before, *[(20, 500)] * 4)
+    _, verdicts = observe(TrialState(), *before, *[(20, 500)] * 4)
     assert set(verdicts) == {None}
 
 
-def test_a_step_too_small_to_tell_is_no_trial() -> None:
-    _, verdicts = watch(TrialState(), *[(30, 500)] * 3, *[(32, 500)] * 4)
+def test_a_step_too_small_to_compare_is_no_trial() -> None:
+    _, verdicts = observe(TrialState(), *[(30, 500)] * 3, *[(32, 500)] * 4)
     assert set(verdicts) == {None}
 
 
 def test_a_load_that_falls_off_voids_the_trial() -> None:
-    guard, _ = watch(TrialState(), *[(10, 500)] * 3, (20, 500))
-    guard, verdict = guard.updated(CONFIG, seen(20, at=25.0, active=12.0, released=500))
+    state, _ = observe(TrialState(), *[(10, 500)] * 3, (20, 500))
+    state, verdict = state.updated(CONFIG, seen(20, at=25.0, active=12.0, released=500))
     assert verdict is TrialVerdict.VOID
-    assert guard.ceiling(25.0) is None
-    _, verdicts = watch(guard, *[(20, 500)] * 4, at=25.0)
+    assert state.ceiling(25.0) is None
+    _, verdicts = observe(state, *[(20, 500)] * 4, at=25.0)
     assert set(verdicts) == {None}
 
 
 def test_too_few_leases_after_the_growth_void_it() -> None:
-    _, verdicts = watch(TrialState(), *[(10, 500)] * 3, *[(20, 10)] * 6)
+    _, verdicts = observe(TrialState(), *[(10, 500)] * 3, *[(20, 10)] * 6)
     assert verdicts[3:] == [TrialVerdict.EXTEND] * 5 + [TrialVerdict.VOID]
 
 
 def test_another_growth_during_a_trial_ends_it() -> None:
-    guard, verdicts = watch(TrialState(), *[(10, 500)] * 3, (20, 500), *[(40, 500)] * 4)
+    state, verdicts = observe(TrialState(), *[(10, 500)] * 3, (20, 500), *[(40, 500)] * 4)
     assert verdicts[-4:] == [None] * 4
-    assert guard.before is None
+    assert state.baseline is None
 
 
 def test_elasticity_and_its_error_are_the_formula() -> None:
@@ -109,7 +109,7 @@ def test_elasticity_and_its_error_are_the_formula() -> None:
 
 def test_the_same_ticks_are_remembered_the_same() -> None:
     ticks = [*[(10, 500)] * 3, *[(20, 490)] * 3]
-    assert watch(TrialState(), *ticks) == watch(TrialState(), *ticks)
+    assert observe(TrialState(), *ticks) == observe(TrialState(), *ticks)
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_the_same_ticks_are_remembered_the_same() -> None:
         ({"elasticity": -0.1}, "elasticity"),
         ({"ticks": 0}, "ticks"),
         ({"completions": 0}, "completions"),
-        ({"most_ticks": 2}, "most_ticks"),
-        ({"least_growth": 1.0}, "least_growth"),
+        ({"max_ticks": 2}, "max_ticks"),
+        ({"min_growth": 1.0}, "min_growth"),
         ({"certainty": 0.0}, "certainty"),
         ({"ceiling_seconds": float("nan")}, "ceiling_seconds"),
-        ({"longest_ceiling_seconds": 10.0}, "longest_ceiling_seconds"),
+        ({"max_ceiling_seconds": 10.0}, "max_ceiling_seconds"),
     ],
 )
-def test_knobs_with_which_no_trial_could_end_are_refused_by_name(
+def test_values_with_which_no_trial_could_end_are_refused_by_name(
     knobs: dict[str, Any], culprit: str
 ) -> None:
     with pytest.raises(InvalidInput, match=culprit):

@@ -83,7 +83,7 @@ export class Advice {
       h("strong", { class: "size" }),
       text,
       h("span", { class: "buttons" },
-        advice.kind === "move" ? null : button("Apply", () => settle(line.item.advice, "apply"), "primary"),
+        advice.kind === "placement" ? null : button("Apply", () => settle(line.item.advice, "apply"), "primary"),
         button("Dismiss", () => settle(line.item.advice, "dismiss"))),
     ];
   }
@@ -95,7 +95,7 @@ export function lineOf({ pool, tenant, kind, action, max_size }) {
 }
 
 export function sizes({ kind, max_size, new_size }) {
-  return kind === "move" || new_size === undefined ? "" : `${max_size} → ${new_size}`;
+  return kind === "placement" || new_size === undefined ? "" : `${max_size} → ${new_size}`;
 }
 
 // Somebody waits for a growth; nobody for a smaller pool.
