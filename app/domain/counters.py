@@ -1,80 +1,127 @@
-"""What went through a pool: counts that only grow, and exact integrals over time.
+"""What is counted and measured of tenants and pools; each counter is declared once, here.
 
-Two looks at a pool tell everything about the time between them, however short the bursts in it
-were. Values only: `app.pools` looks.
+The recorder counts under these names, statistics show them, samples and the advisor take their
+differences, and Prometheus gets its names and help texts from here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from operator import add, sub
+from typing import Annotated, NamedTuple, get_type_hints
 
 from app.domain.histogram import Histogram
 
 
+class CounterInfo(NamedTuple):
+    """A counter's meaning, and the name of its Prometheus metric if it has one."""
+
+    meaning: str
+    metric: str | None = None
+
+
+class Counters(NamedTuple):
+    """Sums since the service started: they only grow, and outlive the pool and the tenant.
+
+    A tuple because thousands are made and added at each poll.
+    """
+
+    connections_acquired: Annotated[int, CounterInfo("Leases begun.", "poolkeeper_leases")] = 0
+    connections_released: Annotated[int, CounterInfo("Leases ended.")] = 0
+    abandoned: Annotated[
+        int, CounterInfo("Waits that ended without a lease: timed out, cancelled or failed.")
+    ] = 0
+    timeouts: Annotated[
+        int,
+        CounterInfo("Leases not obtained within their deadline.", "db_client_connection_timeouts"),
+    ] = 0
+    rejected: Annotated[
+        int,
+        CounterInfo("Leases refused: too many callers waited.", "poolkeeper_leases_rejected"),
+    ] = 0
+    connections_opened: Annotated[
+        int, CounterInfo("Connections opened.", "poolkeeper_connections_opened")
+    ] = 0
+    connections_closed: Annotated[
+        int, CounterInfo("Connections closed.", "poolkeeper_connections_closed")
+    ] = 0
+    connections_lost: Annotated[
+        int, CounterInfo("Idle connections that broke.", "poolkeeper_connections_lost")
+    ] = 0
+    connect_failures: Annotated[
+        int, CounterInfo("Connections that could not be opened.", "poolkeeper_connect_failures")
+    ] = 0
+    health_check_failures: Annotated[
+        int, CounterInfo("Connections that failed a test.", "poolkeeper_health_check_failures")
+    ] = 0
+    wait_seconds: Annotated[
+        float,
+        CounterInfo("Time that leases waited for a connection.", "poolkeeper_lease_wait_seconds"),
+    ] = 0.0
+    abandoned_seconds: Annotated[float, CounterInfo("Time that abandoned waits lasted.")] = 0.0
+    hold_seconds: Annotated[float, CounterInfo("Time that ended leases lasted.")] = 0.0
+    connect_seconds: Annotated[float, CounterInfo("Time spent opening connections.")] = 0.0
+    open_seconds: Annotated[float, CounterInfo("Time that closed connections were open.")] = 0.0
+
+    def __add__(self, other: Counters) -> Counters:  # type: ignore[override]
+        return Counters._make(map(add, self, other))
+
+    def __sub__(self, earlier: Counters) -> Counters:
+        return Counters._make(map(sub, self, earlier))
+
+    def raised_to(self, earlier: Counters) -> Counters:
+        """The larger one of each: sums of seconds depend on their order in the last digit."""
+        return Counters._make(map(max, self, earlier))
+
+
+COUNTERS: Mapping[str, CounterInfo] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Counters, include_extras=True).items()
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Durations:
+    """Histograms of waits for a connection, of leases and of connects."""
+
+    wait: Histogram = field(default_factory=Histogram)
+    hold: Histogram = field(default_factory=Histogram)
+    connect: Histogram = field(default_factory=Histogram)
+
+    def merge(self, other: Durations) -> None:
+        """Add everything that *other* counted."""
+        self.wait.merge(other.wait)
+        self.hold.merge(other.hold)
+        self.connect.merge(other.connect)
+
+    def raise_to(self, earlier: Durations) -> None:
+        """Count in no bucket less than *earlier* did."""
+        self.wait.raise_to(earlier.wait)
+        self.hold.raise_to(earlier.hold)
+        self.connect.raise_to(earlier.connect)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterReading:
-    """One look at a pool, or what `between` found between two.
+    """A pool's counters at one moment, with the leases and waits that have not ended yet.
 
-    Divided by the seconds between two looks, the integrals are means over time.
+    The difference of two readings tells everything about the time between them, bursts included;
+    divided by its length, the seconds are means over that time.
 
     Attributes:
-        at: when it was, in monotonic seconds.
-        since: when the pool was opened, from when on `wait` and `hold` count.
+        at: when it was read, in monotonic seconds.
+        opened_at: when the pool was opened; `wait` and `hold` count from then.
         waiting: callers waiting at that moment.
-        acquired: leases begun.
-        released: leases ended.
-        abandoned: waits that ended without a lease: in time-out, cancellation or failure.
-        timeouts: those of them that ended at their deadline.
-        rejected: callers refused at once because too many waited.
-        opened: connections opened.
-        connect_failures: connections that could not be opened.
-        connect_seconds: how long those took that were opened, summed.
-        busy_seconds: how long connections were leased, ongoing leases included; connections
-            times seconds.
-        waiting_seconds: how long callers waited, ongoing waits included, whatever they end in.
-        open_seconds: how long connections were open, those still open included.
-        wait: how long those waited who got a connection.
-        hold: how long leases lasted that have ended.
+        busy_seconds: how long connections were leased, times connections.
+        waiting_seconds: how long callers waited, whatever came of it.
+        open_seconds: how long connections were open.
     """
 
     at: float
-    since: float
+    opened_at: float
     waiting: int
-    acquired: int
-    released: int
-    abandoned: int
-    timeouts: int
-    rejected: int
-    opened: int
-    connect_failures: int
-    connect_seconds: float
-    busy_seconds: float
-    waiting_seconds: float
-    open_seconds: float
-    wait: Histogram
-    hold: Histogram
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowBetween:
-    """What happened in an interval; the attributes are those of `PoolFlow`, and these.
-
-    Attributes:
-        seconds: how long the interval was, above 0.
-        arrivals: callers that asked for a connection in it.
-    """
-
-    at: float
-    seconds: float
-    arrivals: int
-    acquired: int
-    released: int
-    abandoned: int
-    timeouts: int
-    rejected: int
-    opened: int
-    connect_failures: int
-    connect_seconds: float
+    counters: Counters
     busy_seconds: float
     waiting_seconds: float
     open_seconds: float
@@ -82,51 +129,8 @@ class FlowBetween:
     hold: Histogram
 
     @property
-    def mean_active(self) -> float:
-        """Connections leased, averaged over the interval."""
-        return self.busy_seconds / self.seconds
-
-    @property
-    def mean_waiting(self) -> float:
-        """Callers waiting, averaged over the interval."""
-        return self.waiting_seconds / self.seconds
-
-    @property
-    def mean_open(self) -> float:
-        """Connections open, averaged over the interval."""
-        return self.open_seconds / self.seconds
-
-    @property
-    def mean_connect(self) -> float | None:
-        """Seconds that opening a connection took; None if none was opened."""
-        return self.connect_seconds / self.opened if self.opened else None
-
-
-def between(before: CounterReading, after: CounterReading) -> FlowBetween:
-    """What happened to a pool between two looks, *before* and, later, *after*.
-
-    If it was closed and opened anew meanwhile, `wait` and `hold` count from then on only.
-    """
-    # Named one by one: ten thousand pools are looked at in each tick.
-    acquired = after.acquired - before.acquired
-    abandoned = after.abandoned - before.abandoned
-    rejected = after.rejected - before.rejected
-    same = before.since == after.since
-    return FlowBetween(
-        at=after.at,
-        seconds=after.at - before.at,
-        arrivals=acquired + abandoned + rejected + after.waiting - before.waiting,
-        acquired=acquired,
-        released=after.released - before.released,
-        abandoned=abandoned,
-        timeouts=after.timeouts - before.timeouts,
-        rejected=rejected,
-        opened=after.opened - before.opened,
-        connect_failures=after.connect_failures - before.connect_failures,
-        connect_seconds=after.connect_seconds - before.connect_seconds,
-        busy_seconds=after.busy_seconds - before.busy_seconds,
-        waiting_seconds=after.waiting_seconds - before.waiting_seconds,
-        open_seconds=after.open_seconds - before.open_seconds,
-        wait=after.wait.without(before.wait) if same else after.wait,
-        hold=after.hold.without(before.hold) if same else after.hold,
-    )
+    def arrivals(self) -> int:
+        """Callers that have asked for a connection so far."""
+        counters = self.counters
+        asked = counters.connections_acquired + counters.abandoned + counters.rejected
+        return asked + self.waiting

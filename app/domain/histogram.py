@@ -51,7 +51,7 @@ class Histogram:
             counts.update(other.counts)
         self.longest = max(self.longest, other.longest)
 
-    def without(self, earlier: Histogram) -> Histogram:
+    def __sub__(self, earlier: Histogram) -> Histogram:
         """What was counted since it looked like *earlier*; the longest one as its bucket tells."""
         rest, known = Histogram(), earlier.counts.get
         for bucket, count in self.counts.items():

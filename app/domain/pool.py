@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self, TypedDict, Unpack
 
+from app.domain.counters import Counters
 from app.domain.errors import InvalidInput
 from app.domain.tenant import PoolStrategy
 
@@ -155,26 +156,17 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStats:
-    """What was counted about a tenant or a pool since the service started.
+    """What was counted and measured of a tenant or a pool.
 
-    Counters only grow and survive the pool's eviction; gauges are of the moment; percentiles
-    cover the last `window_seconds`.
+    Attributes:
+        counters: since the service started; they survive the pool's eviction.
+        metrics: gauges of the moment.
+        window_seconds: what `max_wait_time_ms` and the percentiles cover.
     """
 
-    connections_acquired: int
-    connections_released: int
-    active_connections: int
-    idle_connections: int
-    waiting_requests: int
-    total_wait_time_ms: float
+    counters: Counters
+    metrics: PoolMetrics
     max_wait_time_ms: float
-    timeouts: int
-    rejected: int
-    health_check_failures: int
-    connections_opened: int
-    connections_closed: int
-    connections_lost: int
-    connect_failures: int
     created_at: datetime | None
     last_activity: datetime | None
     window_seconds: float

@@ -145,8 +145,7 @@ class Connections:
     def begin_close(self, connection: PooledConnection, *, cut: bool = False) -> None:
         """Close a connection that is in no place; *cut* it off if somebody may still use it."""
         self.closing += 1
-        self._recorder.closed += 1
-        self._recorder.total_open += monotonic() - connection.opened_at
+        self._recorder.record_close(monotonic() - connection.opened_at)
         self._server.budget.closing()
         self._start(self._close(connection, cut=cut), "close", partial(self._closed, connection))
 
@@ -304,7 +303,7 @@ class Connections:
         """The connection ended without our doing; a lent one is noticed when it comes back."""
         if connection in self.idle:
             self.idle.remove(connection)
-            self._recorder.lost += 1
+            self._recorder.connections_lost += 1
             self.begin_close(connection)
 
     def _start(

@@ -58,7 +58,7 @@ class TenantPoolManager:
         self.evictions: Counter[EvictionReason] = Counter()
         self._untold: deque[Eviction] = deque(maxlen=_UNTOLD)
         self._window = stats_window
-        self.ledger = ServiceMetrics(stats_window)
+        self.service_metrics = ServiceMetrics(stats_window)
         self._accounts: dict[str, TenantState] = {}
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
@@ -79,7 +79,7 @@ class TenantPoolManager:
         """Learn of a tenant, or of a change to it; its counters go on."""
         account = self._accounts.get(tenant.spec.id)
         if account is None:
-            account = TenantState(tenant, self.ledger.recorder_for(tenant.spec))
+            account = TenantState(tenant, self.service_metrics.recorder_for(tenant.spec))
             self._accounts[tenant.spec.id] = account
             self._served[tenant.spec.pool_id] += 1
         account.tenant = tenant
@@ -95,7 +95,7 @@ class TenantPoolManager:
         account = self._accounts.pop(tenant_id, None)
         if account is not None:
             self._served[account.tenant.spec.pool_id] -= 1
-            self.ledger.add_deleted(account)
+            self.service_metrics.add_deleted(account)
 
     def tenant_state(self, tenant_id: str) -> TenantState:
         """The account of a known tenant.
@@ -214,7 +214,7 @@ class TenantPoolManager:
     def _recorder(self, account: TenantState) -> Recorder:
         spec = account.tenant.spec
         if spec.is_shared:
-            return self.ledger.shared_recorder(spec.server)
+            return self.service_metrics.shared_recorder(spec.server)
         return account.recorder
 
     # -- what is wanted ----------------------------------------------------------------------

@@ -1,94 +1,89 @@
-"""What was counted by server and strategy, whoever was deleted and whatever was evicted since.
+"""Counters and histograms of the whole service, by server and strategy.
 
-Gives out the recorders, so that nothing they count is lost or counted twice: what a shared
-pool records is all its tenants' leases, and connections that are nobody's own.
+Gives out the recorders and keeps what deleted tenants counted, so that nothing is lost or counted
+twice: a shared pool's recorder counts the leases of all its tenants.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 
+from app.domain.counters import Counters, Durations
 from app.domain.tenant import PoolStrategy, TenantSpec
-from app.pools.durations import Durations
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
-from app.pools.totals import Totals
 
 MetricGroup = tuple[str, PoolStrategy]
 """A server's name, and a strategy."""
 
 
 class ServiceMetrics:
-    """All that is counted."""
+    """All recorders, and the counters of those that are gone."""
 
     def __init__(self, window: float) -> None:
-        """Give recorders whose percentiles cover *window* seconds."""
+        """Percentiles of its recorders cover *window* seconds."""
         self._window = window
         self._shared: dict[str, Recorder] = {}
-        self._forgotten: defaultdict[MetricGroup, Totals] = defaultdict(Totals)
-        self._ended: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
+        self._deleted: defaultdict[MetricGroup, Counters] = defaultdict(Counters)
+        self._durations: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
 
     def recorder_for(self, spec: TenantSpec) -> Recorder:
-        """A recorder for a tenant."""
+        """A new recorder for a tenant."""
         if spec.is_shared:
             return Recorder(self._window)
-        return Recorder(self._window, self._ended[spec.server, spec.strategy])
+        return Recorder(self._window, self._durations[spec.server, spec.strategy])
 
     def shared_recorder(self, server: str) -> Recorder:
         """The recorder of a server's shared pool."""
         if server not in self._shared:
-            ended = self._ended[server, PoolStrategy.SHARED]
-            self._shared[server] = Recorder(self._window, ended)
+            durations = self._durations[server, PoolStrategy.SHARED]
+            self._shared[server] = Recorder(self._window, durations)
         return self._shared[server]
 
-    def add_deleted(self, account: TenantState) -> None:
-        """Keep what a tenant's recorder has counted, and no more than that."""
-        spec = account.tenant.spec
+    def add_deleted(self, state: TenantState) -> None:
+        """Keep what a deleted tenant's recorder has counted."""
+        spec = state.tenant.spec
         if not spec.is_shared:
-            self._forgotten[spec.server, spec.strategy] += account.recorder
-            account.recorder.flush()
+            self._deleted[spec.server, spec.strategy] += state.recorder.counters
+            state.recorder.flush()
 
-    def totals(self) -> Count:
-        """A sum that has to be given every account there is at this moment, to be complete."""
-        count = Count()
-        for group, totals in self._forgotten.items():
-            count.totals[group] += totals
-        for group, durations in self._ended.items():
-            count.durations[group].merge(durations)
+    def totals(self) -> Totals:
+        """Totals that are complete once every tenant there is now has been added."""
+        totals = Totals()
+        for group, counters in self._deleted.items():
+            totals.counters[group] += counters
+        for group, durations in self._durations.items():
+            totals.durations[group].merge(durations)
         for server, recorder in self._shared.items():
-            group = (server, PoolStrategy.SHARED)
-            count.totals[group] += recorder
-            recorder.add_unflushed_to(count.durations[group])
-        return count
+            totals.add_recorder((server, PoolStrategy.SHARED), recorder)
+        return totals
 
 
-class Count:
-    """A sum by server and strategy, which may take its time."""
+class Totals:
+    """Sums by server and strategy, made in steps."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
-        self.totals: defaultdict[MetricGroup, Totals] = defaultdict(Totals)
+        self.counters: defaultdict[MetricGroup, Counters] = defaultdict(Counters)
         self.durations: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
 
-    def add(self, account: TenantState) -> None:
-        """Add one tenant, even if it was forgotten since the count began."""
-        spec = account.tenant.spec
-        totals = self.totals[spec.server, spec.strategy]
+    def add_recorder(self, group: MetricGroup, recorder: Recorder) -> None:
+        """Add what one recorder has counted."""
+        self.counters[group] += recorder.counters
+        recorder.add_unflushed_to(self.durations[group])
+
+    def add(self, state: TenantState) -> None:
+        """Add one tenant, even if it was deleted since the totals were begun."""
+        spec = state.tenant.spec
         if not spec.is_shared:
-            totals += account.recorder
-            account.recorder.add_unflushed_to(self.durations[spec.server, spec.strategy])
+            self.add_recorder((spec.server, spec.strategy), state.recorder)
 
-    def keep_up_with(self, earlier: Count) -> None:
-        """Fall behind *earlier* nowhere.
+    def raise_to(self, earlier: Totals) -> None:
+        """Let nothing be less than in *earlier*, since Prometheus takes that for a restart.
 
-        A histogram's slice that ended while this was counted is missing until the next time, and
-        sums of seconds depend on their order in the last digit; to those who read counters, one
-        that falls was reset.
+        A histogram's slice that ended between two steps is missing until the next time, and sums
+        of seconds depend on their order in the last digit.
         """
+        for group, counters in earlier.counters.items():
+            self.counters[group] = self.counters[group].raised_to(counters)
         for group, durations in earlier.durations.items():
-            self.durations[group].keep_up_with(durations)
-        for group, before in earlier.totals.items():
-            now = self.totals[group]
-            now.total_wait = max(now.total_wait, before.total_wait)
-            now.total_hold = max(now.total_hold, before.total_hold)
-            now.total_connect = max(now.total_connect, before.total_connect)
+            self.durations[group].raise_to(durations)

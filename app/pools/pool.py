@@ -107,7 +107,7 @@ class Pool(LendingPool):
 
         Safe to call again and while another call is waiting. The pool is closed afterwards.
         """
-        closed_before = self.recorder.closed
+        closed_before = self.recorder.connections_closed
         if not self.is_closing:
             self.state = PoolState.DRAINING
         self._fail_waiters(PoolDraining(f"The pool {self.pool_id} is being drained."))
@@ -125,7 +125,7 @@ class Pool(LendingPool):
         self.statement_deadlines.stop()
         self.recorder.pool_closed(self._opened_at)
         self.server.detach(self)
-        return DrainResult(closed=self.recorder.closed - closed_before, cut=len(cut))
+        return DrainResult(closed=self.recorder.connections_closed - closed_before, cut=len(cut))
 
     def fail_waiters_of(self, account: TenantState) -> None:
         """Fail those who wait on behalf of a tenant that is being deleted."""
@@ -195,11 +195,11 @@ class Pool(LendingPool):
             self._roster.shrink_to(self.size.max_size if self._works else 0)
             self.dispatch()
 
-    def flow(self, now: float) -> CounterReading:
-        """What went through it until *now*, monotonic seconds; cheap, and free for its leases."""
+    def reading(self, now: float) -> CounterReading:
+        """Its counters at *now*, monotonic seconds; costs its leases nothing."""
         roster = self._roster
         waits = [now - waiter.since for waiter in self._waiters if not waiter.is_counted]
-        return self.recorder.flow(
+        return self.recorder.reading(
             now,
             waiting=len(waits),
             waiting_seconds=sum(waits),

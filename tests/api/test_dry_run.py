@@ -124,7 +124,7 @@ async def test_a_dry_run_changes_nothing_anywhere(
             [(each.headers["etag"], each.json()) for each in shown],
             dict(api.service.manager.desired),
             dict(api.service.advisor_loop.open_recommendations),
-            (repr(pool), pool.recorder.opened, pool.recorder.closed),
+            (repr(pool), pool.recorder.connections_opened, pool.recorder.connections_closed),
             (api.service.audit_outbox.pending, api.service.audit_outbox.dropped),
         ]
 

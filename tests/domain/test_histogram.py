@@ -175,7 +175,7 @@ def test_without_what_was_there_before_the_rest_is_left(
     some: list[float], more: list[float]
 ) -> None:
     before, after = histogram(some), histogram(some + more)
-    rest = after.without(before)
+    rest = after - before
     assert rest.counts == histogram(more).counts
     assert rest.longest == pytest.approx(max(more, default=0.0), rel=0.1)
     if more and max(more) > max(some, default=0.0):

@@ -35,4 +35,4 @@ async def test_idle_pools_notice_and_serve_without_an_error(
     async with manager.lease("a") as connection:
         assert await connection.fetchval("SELECT 42") == 42
     await eventually(lambda: manager.servers["local"].budget.used == 1)
-    assert manager.tenant_stats(account).connections_opened == 2
+    assert manager.tenant_stats(account).counters.connections_opened == 2

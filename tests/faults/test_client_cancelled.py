@@ -31,7 +31,7 @@ async def slow(
             await connection.execute("CREATE TABLE note (id int)")
         yield manager
         assert account.leased == account.waiting == 0
-        assert account.recorder.acquired == account.recorder.released
+        assert account.recorder.connections_acquired == account.recorder.connections_released
 
 
 def parts(manager: TenantPoolManager) -> tuple[Pool, TenantState]:
@@ -64,7 +64,7 @@ async def test_while_waiting(slow: TenantPoolManager) -> None:
         await cancel(task)
         assert account.waiting == 0
     assert await count(slow) == 0
-    assert pool.recorder.opened == 1
+    assert pool.recorder.connections_opened == 1
 
 
 async def test_while_connecting_the_connection_serves_the_next(
@@ -77,7 +77,7 @@ async def test_while_connecting_the_connection_serves_the_next(
     await eventually(lambda: pool._roster.connecting == 1)
     await cancel(task)
     assert await count(slow) == 0
-    assert pool.recorder.opened == 2
+    assert pool.recorder.connections_opened == 2
 
 
 async def test_while_beginning(slow: TenantPoolManager, fault_proxy: FaultProxy) -> None:
@@ -108,7 +108,7 @@ async def test_while_querying(slow: TenantPoolManager, database: Database) -> No
         await cancel(task)
         assert await count(slow) == 0
         assert not await sleeps()
-    assert pool.recorder.opened == 2
+    assert pool.recorder.connections_opened == 2
 
 
 async def test_while_releasing(slow: TenantPoolManager, fault_proxy: FaultProxy) -> None:
@@ -128,7 +128,7 @@ async def test_while_releasing(slow: TenantPoolManager, fault_proxy: FaultProxy)
     fault_proxy.latency_seconds = 0
     assert await count(slow) in (0, 1)  # whether it was committed is not known
     await eventually(lambda: slow.servers["local"].budget.used == 1)
-    assert pool.recorder.opened == 2
+    assert pool.recorder.connections_opened == 2
 
 
 async def test_a_storm_of_cancellations_never_outgrows_the_pool(

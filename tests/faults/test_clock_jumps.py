@@ -87,7 +87,10 @@ async def test_no_age_is_negative_in_any_answer(
 
 def opened_and_closed(manager: TenantPoolManager) -> list[tuple[str, int, int]]:
     """What became of each pool's connections so far."""
-    return [(pool.pool_id, pool.recorder.opened, pool.recorder.closed) for pool in manager.pools()]
+    return [
+        (pool.pool_id, pool.recorder.connections_opened, pool.recorder.connections_closed)
+        for pool in manager.pools()
+    ]
 
 
 def ages(body: Any, name: str = "") -> Iterator[tuple[str, float]]:  # noqa: ANN401 - JSON

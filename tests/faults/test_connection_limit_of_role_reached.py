@@ -20,7 +20,7 @@ async def test_leases_queue_for_the_connections_the_role_may_have(
         async with load_on(manager, "a", clients=10) as load:
             await load.goes_on(100)
         assert load.failures == []
-        assert manager.tenant_stats(account).connect_failures > 0
+        assert manager.tenant_stats(account).counters.connect_failures > 0
         await admin.execute("ALTER ROLE tenant_a CONNECTION LIMIT -1")
 
 

@@ -63,4 +63,4 @@ async def test_forced_evictions_are_told_to_callers_and_leave_nothing(
     stopping = True
     assert await finished(tasks) == [None] * 10
     assert account.leased == account.waiting == 0
-    assert account.recorder.acquired == account.recorder.released
+    assert account.recorder.connections_acquired == account.recorder.connections_released

@@ -29,4 +29,4 @@ async def test_a_full_server_is_told_and_recovers(private_postgres: EmbeddedPost
         assert manager.servers["local"].is_available
         async with manager.lease("a") as connection:
             assert await connection.fetchval("SELECT 42") == 42
-        assert manager.tenant_stats(account).connect_failures >= 2
+        assert manager.tenant_stats(account).counters.connect_failures >= 2

@@ -63,7 +63,8 @@ async def test_leases_cancelled_at_random_leak_nothing_and_mix_up_nothing(
         assert served >= LEASES // 2
         for account in own + shared:
             stats = manager.tenant_stats(account)
-            assert stats.connections_acquired == stats.connections_released
+            counters = stats.counters
+            assert counters.connections_acquired == counters.connections_released
             assert account.leased == account.waiting == 0
         budget = manager.servers["local"].budget
         await eventually(

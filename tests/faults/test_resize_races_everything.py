@@ -112,7 +112,7 @@ async def test_nothing_is_lost_and_the_budget_holds(database: Database, scrub_ro
         assert disturber.evicted > 1
         for account in accounts:
             assert account.leased == account.waiting == 0
-            assert account.recorder.acquired == account.recorder.released
+            assert account.recorder.connections_acquired == account.recorder.connections_released
         await rests(manager, database)
 
 

@@ -105,4 +105,4 @@ async def test_a_caller_who_gives_up_leaves_its_connection_to_the_next(
         await asyncio.sleep(0)
         impatient.cancel()
         pool.release((await finished([patient]))[0], reusable=True)
-        assert pool.recorder.opened == 1
+        assert pool.recorder.connections_opened == 1

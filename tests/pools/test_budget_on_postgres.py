@@ -168,7 +168,7 @@ async def test_random_load_stays_inside_the_budget_and_nobody_starves(
     assert failures == []
     assert min(served.values()) >= 60
     for pool, owner in members:
-        assert pool.recorder.acquired == pool.recorder.released
+        assert pool.recorder.connections_acquired == pool.recorder.connections_released
         assert owner.leased == owner.waiting == pool.metrics.waiting_requests == 0
     await eventually(
         lambda: (

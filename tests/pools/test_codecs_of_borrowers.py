@@ -153,5 +153,5 @@ async def test_a_listener_of_the_end_is_not_left_and_ours_is(database: Database)
         pool.release(connection, reusable=True)
         async with database.connected() as admin:
             await admin.execute("SELECT pg_terminate_backend($1, 5000)", connection.pid)
-        await eventually(lambda: pool.recorder.lost == 1)
+        await eventually(lambda: pool.recorder.connections_lost == 1)
         assert heard == []

@@ -70,7 +70,7 @@ async def test_work_is_rolled_back_on_an_error_and_the_connection_stays(
             await connection.execute("INSERT INTO note VALUES (1)")
             raise ZeroDivisionError
     assert await notes(manager) == []
-    assert acme.recorder.opened == 1
+    assert acme.recorder.connections_opened == 1
 
 
 async def test_an_error_of_postgres_reaches_the_borrower_as_it_is(
@@ -80,7 +80,7 @@ async def test_an_error_of_postgres_reaches_the_borrower_as_it_is(
         async with manager.lease("acme") as connection:
             await connection.execute("SELECT * FROM nowhere")
     assert await notes(manager) == []
-    assert acme.recorder.opened == 1
+    assert acme.recorder.connections_opened == 1
 
 
 async def test_a_nested_transaction_is_a_savepoint(
@@ -350,7 +350,7 @@ async def test_without_its_schema_a_tenants_writes_are_refused_and_never_vanish(
         with pytest.raises(SchemaMissing):
             async with manager.lease("acme", **terms):
                 pass
-    assert acme.recorder.opened == 2, "refused leases open no further connections"
+    assert acme.recorder.connections_opened == 2, "refused leases open no further connections"
     tenant = acme.tenant
     await manager.isolations[PoolStrategy.PER_TENANT].provision(
         manager.servers["local"], tenant, adopt=False
@@ -416,7 +416,7 @@ async def test_a_connection_lost_under_a_lease_is_told_at_its_end(
         async with manager.lease("acme") as connection:
             await terminate(database, connection)
     assert await notes(manager) == []
-    assert acme.recorder.acquired == acme.recorder.released
+    assert acme.recorder.connections_acquired == acme.recorder.connections_released
 
 
 async def test_the_borrowers_own_error_wins_over_a_lost_connection(
@@ -443,7 +443,7 @@ async def test_a_lease_cut_by_a_drain_is_lost(
     with pytest.raises(LeaseLost):
         async with manager.lease("acme"):
             assert (await pool.drain(0)).cut == 1
-    assert acme.recorder.acquired == acme.recorder.released
+    assert acme.recorder.connections_acquired == acme.recorder.connections_released
 
 
 async def test_a_dead_idle_connection_is_replaced_unseen(
@@ -455,7 +455,7 @@ async def test_a_dead_idle_connection_is_replaced_unseen(
     # As if the news of its end had not arrived yet.
     idle.raw._transport.abort()  # type: ignore[attr-defined]
     assert await notes(manager) == []
-    assert acme.recorder.opened == 2
+    assert acme.recorder.connections_opened == 2
 
 
 async def test_a_statement_still_running_at_the_end_costs_the_connection(
@@ -486,7 +486,7 @@ async def test_a_lease_cancelled_at_any_await_leaves_no_trace(
         task.cancel()
         await asyncio.wait({task})
         assert acme.leased == acme.waiting == 0
-        assert acme.recorder.acquired == acme.recorder.released
+        assert acme.recorder.connections_acquired == acme.recorder.connections_released
         assert await notes(manager) == []
         await eventually(lambda: budget.used == pool.metrics.total_connections == 1)
 
@@ -511,7 +511,7 @@ async def test_a_connection_whose_statements_were_deallocated_is_not_lent_again(
             await connection.fetch("select 1")
     async with manager.lease("acme") as connection:
         assert await connection.fetchval("select 1") == 1
-    assert account.recorder.opened == 2
+    assert account.recorder.connections_opened == 2
 
 
 async def test_a_shared_lease_that_deallocates_all_commits_nothing_and_hurts_nobody(
@@ -533,7 +533,7 @@ async def test_a_shared_lease_that_deallocates_all_commits_nothing_and_hurts_nob
         assert await connection.fetchval("SELECT 1") == 1
     pool = manager.find("shared@local")
     assert pool is not None
-    assert pool.recorder.opened == 2
+    assert pool.recorder.connections_opened == 2
 
 
 @pytest.mark.parametrize("transaction", [True, False])
@@ -545,7 +545,7 @@ async def test_a_tenant_may_deallocate_all_in_a_pool_of_its_own(
         await connection.execute("DEALLOCATE ALL")
     async with manager.lease("acme") as connection:
         await connection.execute("INSERT INTO note VALUES (2)")
-    assert acme.recorder.acquired == acme.recorder.released
+    assert acme.recorder.connections_acquired == acme.recorder.connections_released
 
 
 async def test_a_role_that_made_read_only_its_default_can_still_write(

@@ -88,7 +88,7 @@ def pool_of(manager: TenantPoolManager, pool_id: str = "shared@local") -> Pool:
 
 
 def opened(manager: TenantPoolManager) -> int:
-    return pool_of(manager).recorder.opened
+    return pool_of(manager).recorder.connections_opened
 
 
 async def begun_for_nobody(manager: TenantPoolManager, callers: Callers) -> Pool:

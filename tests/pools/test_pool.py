@@ -43,7 +43,7 @@ async def test_an_idle_connection_is_lent_again_the_most_recent_first(bench: Ben
         assert first is not second
     async with lent(pool, acme) as again:
         assert again is first
-    assert pool.recorder.opened == 2
+    assert pool.recorder.connections_opened == 2
 
 
 async def test_fifty_waiters_are_served_in_their_order(bench: Bench) -> None:
@@ -158,7 +158,7 @@ async def test_a_cancelled_waiter_leaves_no_trace(bench: Bench) -> None:
         assert waiting(pool) == acme.waiting == 0
     assert served == []
     assert pool.metrics.idle_connections == 1
-    assert pool.recorder.acquired == pool.recorder.released == 1
+    assert pool.recorder.connections_acquired == pool.recorder.connections_released == 1
 
 
 @pytest.mark.parametrize("somebody_else_waits", [False, True])
@@ -181,7 +181,7 @@ async def test_what_was_handed_to_a_waiter_cancelled_in_the_same_moment_comes_ba
     assert served == (["next"] if somebody_else_waits else [])
     assert pool.metrics.idle_connections == 1
     assert acme.leased == 0
-    assert pool.recorder.acquired == pool.recorder.released
+    assert pool.recorder.connections_acquired == pool.recorder.connections_released
 
 
 async def test_a_connection_opened_for_a_waiter_who_left_serves_the_next(bench: Bench) -> None:
@@ -191,7 +191,7 @@ async def test_a_connection_opened_for_a_waiter_who_left_serves_the_next(bench: 
     assert waiting(pool) == 1
     impatient.cancel()
     async with lent(pool, acme):
-        assert pool.recorder.opened == 1
+        assert pool.recorder.connections_opened == 1
 
 
 async def test_a_released_connection_that_is_not_reusable_is_replaced(bench: Bench) -> None:
@@ -201,8 +201,8 @@ async def test_a_released_connection_that_is_not_reusable_is_replaced(bench: Ben
     pool.release(connection, reusable=False)
     async with lent(pool, acme) as other:
         assert other.pid != connection.pid
-    assert (pool.recorder.closed, pool.recorder.opened) == (1, 2)
-    assert pool.recorder.acquired == pool.recorder.released == 2
+    assert (pool.recorder.connections_closed, pool.recorder.connections_opened) == (1, 2)
+    assert pool.recorder.connections_acquired == pool.recorder.connections_released == 2
 
 
 async def test_statistics_add_up_after_a_crowd(bench: Bench) -> None:
@@ -214,12 +214,12 @@ async def test_statistics_add_up_after_a_crowd(bench: Bench) -> None:
             await connection.raw.fetchval("SELECT 1")
 
     await asyncio.gather(*(work(number) for number in range(200)))
-    assert pool.recorder.acquired == pool.recorder.released == 200
-    assert sum(tenant.recorder.acquired for tenant in tenants) == 200
-    assert sum(tenant.recorder.released for tenant in tenants) == 200
+    assert pool.recorder.connections_acquired == pool.recorder.connections_released == 200
+    assert sum(tenant.recorder.connections_acquired for tenant in tenants) == 200
+    assert sum(tenant.recorder.connections_released for tenant in tenants) == 200
     assert pool.metrics.active_connections == waiting(pool) == 0
-    assert pool.metrics.total_connections == pool.recorder.opened <= 5
-    assert pool.recorder.total_wait > 0
+    assert pool.metrics.total_connections == pool.recorder.connections_opened <= 5
+    assert pool.recorder.wait_seconds > 0
     assert [tenant.leased + tenant.waiting for tenant in tenants] == [0] * 7
 
 

@@ -104,7 +104,7 @@ async def test_recycling_also_replaces_what_is_being_opened(bench: Bench) -> Non
     await asyncio.sleep(0)
     pool.recycle()
     assert await pool.wait_until_warm(5)
-    assert pool.recorder.opened >= 2
+    assert pool.recorder.connections_opened >= 2
     async with lent(pool, account()) as connection:
         assert connection.epoch == 1
 
@@ -150,7 +150,7 @@ async def test_leases_beyond_the_deadline_are_cut_and_reported(
     assert bench.server.budget.used == 0
     pool.release(first, reusable=True)
     assert pool.metrics.total_connections == acme.leased == 0
-    assert pool.recorder.acquired == pool.recorder.released == 3
+    assert pool.recorder.connections_acquired == pool.recorder.connections_released == 3
 
 
 async def test_a_pool_can_be_drained_twice_also_at_once(bench: Bench) -> None:
@@ -269,7 +269,7 @@ async def test_a_killed_idle_back_end_is_noticed_and_replaced(
     victim = pool._roster.idle[0].pid
     async with postgres_server.connected() as connection:
         await connection.execute("SELECT pg_terminate_backend($1)", victim)
-    await eventually(lambda: pool.recorder.lost == 1)
+    await eventually(lambda: pool.recorder.connections_lost == 1)
     await eventually(lambda: pool.metrics.idle_connections == 2)
     assert victim not in await pids(postgres_server)
 

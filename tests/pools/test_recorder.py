@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.pool import Percentiles, PoolStats
+from app.domain.counters import Counters
+from app.domain.pool import Percentiles
 from app.pools import recorder as recorder_module
 from app.pools.recorder import Recorder
 from tests.domain.values import NOON, metrics
@@ -33,20 +34,6 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> type[WallClock]:
     return WallClock
 
 
-def counters(stats: PoolStats) -> tuple[int, ...]:
-    return (
-        stats.connections_acquired,
-        stats.connections_released,
-        stats.timeouts,
-        stats.rejected,
-        stats.health_check_failures,
-        stats.connections_opened,
-        stats.connections_closed,
-        stats.connections_lost,
-        stats.connect_failures,
-    )
-
-
 def test_acquired_released_active_and_the_longest_wait_are_told() -> None:
     recorder = Recorder()
     recorder.pool_opened(STARTED)
@@ -54,34 +41,33 @@ def test_acquired_released_active_and_the_longest_wait_are_told() -> None:
     recorder.record_acquire(0.010, STARTED)
     recorder.record_release(0.1, STARTED)
     stats = recorder.stats(metrics(1, 0, 0), STARTED)
-    assert stats.connections_acquired == 2
-    assert stats.connections_released == 1
-    assert stats.active_connections == 1
+    assert stats.counters.connections_acquired == 2
+    assert stats.counters.connections_released == 1
+    assert stats.metrics.active_connections == 1
     assert stats.max_wait_time_ms == pytest.approx(10)
-    assert stats.total_wait_time_ms == pytest.approx(15)
+    assert stats.counters.wait_seconds == pytest.approx(0.015)
     assert stats.created_at is not None
 
 
 def test_at_first_there_is_nothing_to_tell() -> None:
     stats = Recorder().stats(IDLE, STARTED)
-    assert set(counters(stats)) == {0}
-    assert (stats.total_wait_time_ms, stats.max_wait_time_ms) == (0.0, 0.0)
+    assert stats.counters == Counters()
+    assert (stats.counters.wait_seconds, stats.max_wait_time_ms) == (0.0, 0.0)
     assert (stats.created_at, stats.last_activity) == (None, None)
     assert stats.wait == stats.hold == stats.connect == Percentiles()
 
 
 def test_every_counter_reaches_the_statistics_under_its_name() -> None:
     recorder = Recorder()
-    recorder.acquired, recorder.released, recorder.timeouts, recorder.rejected = 1, 2, 3, 4
-    recorder.health_check_failures, recorder.opened, recorder.closed = 5, 6, 7
-    recorder.lost, recorder.connect_failures = 8, 9
-    assert counters(recorder.stats(IDLE, STARTED)) == (1, 2, 3, 4, 5, 6, 7, 8, 9)
+    expected = Counters(*range(1, 16))
+    for name, value in expected._asdict().items():
+        setattr(recorder, name, value)
+    assert recorder.stats(IDLE, STARTED).counters == expected
 
 
 def test_the_gauges_are_those_of_the_moment() -> None:
     stats = Recorder().stats(metrics(7, 3, 2), STARTED)
-    gauges = (stats.active_connections, stats.idle_connections, stats.waiting_requests)
-    assert gauges == (4, 3, 2)
+    assert stats.metrics == metrics(7, 3, 2)
 
 
 def test_waits_holds_and_connects_are_told_apart() -> None:
@@ -93,7 +79,7 @@ def test_waits_holds_and_connects_are_told_apart() -> None:
     assert stats.wait.p50_ms == pytest.approx(10, rel=0.045)
     assert stats.hold.p95_ms == pytest.approx(200, rel=0.045)
     assert stats.connect.p99_ms == pytest.approx(3000, rel=0.045)
-    assert stats.connections_opened == 1
+    assert stats.counters.connections_opened == 1
 
 
 def test_percentiles_are_those_of_the_leases() -> None:
@@ -115,8 +101,8 @@ def test_the_longest_wait_and_the_percentiles_decay_but_the_counters_stay() -> N
     assert later.window_seconds == 60.0
     assert later.max_wait_time_ms == 0.0
     assert later.wait == later.hold == later.connect == Percentiles()
-    assert later.total_wait_time_ms == 2000.0
-    assert counters(later)[:2] == (1, 1)
+    assert later.counters.wait_seconds == 2.0
+    assert later.counters[:2] == (1, 1)
 
 
 def test_when_a_pool_was_last_created_is_told(wall: type[WallClock]) -> None:
@@ -157,8 +143,8 @@ def test_waits_add_up_and_the_longest_is_exact(waits: list[float]) -> None:
     for wait in waits:
         recorder.record_acquire(wait, STARTED)
     stats = recorder.stats(IDLE, STARTED)
-    assert stats.connections_acquired == len(waits)
-    assert stats.total_wait_time_ms == pytest.approx(sum(waits) * 1000)
+    assert stats.counters.connections_acquired == len(waits)
+    assert stats.counters.wait_seconds == pytest.approx(sum(waits))
     assert stats.max_wait_time_ms == pytest.approx(max(waits, default=0.0) * 1000)
 
 

@@ -63,7 +63,7 @@ async def test_back_ends_follow_every_size_under_forty_clients(
             assert watch.most <= new
             old = new
         await clients.stop()
-    assert pool.recorder.acquired == pool.recorder.released
+    assert pool.recorder.connections_acquired == pool.recorder.connections_released
     assert pool.recorder.timeouts == pool.recorder.connect_failures == 0
 
 
@@ -92,7 +92,7 @@ async def test_no_connection_is_opened_while_more_than_the_new_size_are_borrowed
     pool.release(second, reusable=True)
     assert await waiter is second
     pool.release(second, reusable=True)
-    assert pool.recorder.opened == 2
+    assert pool.recorder.connections_opened == 2
 
 
 async def test_a_shrink_and_a_grow_in_quick_succession_lose_nothing(

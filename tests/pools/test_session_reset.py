@@ -92,7 +92,7 @@ async def test_nothing_is_left_to_the_next_borrower(
         async with manager.lease("acme", transaction=transaction) as connection:
             await connection.execute(leave)
         assert await peek(manager, look) != leak
-    assert acme.recorder.opened == 1
+    assert acme.recorder.connections_opened == 1
 
 
 @pytest.mark.parametrize("vector", LEFT_BEHIND)
@@ -137,7 +137,7 @@ async def test_nothing_is_left_to_a_borrower_who_waits_even_if_it_rolls_back(
     with pytest.raises(StatementEndedLease):
         await waiting
     assert leak not in seen
-    assert acme.recorder.opened == 1
+    assert acme.recorder.connections_opened == 1
 
 
 async def test_a_listeners_callback_is_not_left(
@@ -160,7 +160,7 @@ async def test_a_listeners_callback_is_not_left(
         await connection.execute("DO $$ BEGIN RAISE NOTICE 'x'; END $$")
         await eventually(lambda: heard)
     assert heard == ["second"]
-    assert acme.recorder.opened == 1
+    assert acme.recorder.connections_opened == 1
 
 
 async def test_a_shared_tenants_advisory_lock_is_not_left(
@@ -181,7 +181,7 @@ async def test_a_shared_tenants_advisory_lock_is_not_left(
         await connection.execute(lock)
     async with manager.lease("small") as connection:
         assert await connection.fetchval(look) == leak
-    assert small.recorder.acquired == small.recorder.released
+    assert small.recorder.connections_acquired == small.recorder.connections_released
 
 
 async def test_an_advisory_lock_is_kept_until_the_work_is_committed(

@@ -43,10 +43,10 @@ class PoolOrder(StrEnum):
 
 _RANKS: dict[str, Callable[[PoolSnapshot], float]] = {
     "pool_id": lambda _: 0.0,
-    "waiting": lambda row: row.metrics.waiting_requests,
+    "waiting": lambda row: row.stats.metrics.waiting_requests,
     "wait_p99_ms": lambda row: row.stats.wait.p99_ms or 0.0,
-    "active": lambda row: row.metrics.active_connections,
-    "size": lambda row: row.metrics.total_connections,
+    "active": lambda row: row.stats.metrics.active_connections,
+    "size": lambda row: row.stats.metrics.total_connections,
 }
 
 

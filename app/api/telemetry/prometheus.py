@@ -22,6 +22,8 @@ from prometheus_client.registry import Collector
 
 from app.api.telemetry.tenant_series import TenantSeries
 from app.control.monitoring.snapshot import Snapshot
+from app.domain.counters import COUNTERS
+from app.domain.histogram import Histogram
 from app.domain.isolation import Severity
 from app.domain.tenant import PoolStrategy
 from app.pools.eviction import EvictionReason
@@ -32,22 +34,12 @@ _GROUP = ("server", "strategy")
 # From 0.12 ms to 32 s by powers of two: those are bounds of our histograms' own buckets, so
 # that nothing has to be guessed.
 _OCTAVES = range(-13, 6)
-_DURATIONS = {
-    "wait": ("total_wait", "How long leases waited for a connection."),
-    "use": ("total_hold", "How long leases lasted."),
-    "create": ("total_connect", "How long it took to open connections."),
-}
-_COUNTED = {
-    "db_client_connection_timeouts": ("timeouts", "Leases not obtained within their deadline."),
-    "poolkeeper_leases": ("acquired", "Leases begun."),
-    "poolkeeper_lease_wait_seconds": ("total_wait", "Time that leases waited for a connection."),
-    "poolkeeper_leases_rejected": ("rejected", "Leases refused because too many waited."),
-    "poolkeeper_connections_opened": ("opened", "Connections opened."),
-    "poolkeeper_connections_closed": ("closed", "Connections closed."),
-    "poolkeeper_connections_lost": ("lost", "Idle connections that broke by themselves."),
-    "poolkeeper_connect_failures": ("connect_failures", "Connections that could not be opened."),
-    "poolkeeper_health_check_failures": ("health_check_failures", "Failed connection tests."),
-}
+# OpenTelemetry's name, our histogram, its sum and its help text.
+_DURATIONS = (
+    ("wait", "wait", "wait_seconds", "How long leases waited for a connection."),
+    ("use", "hold", "hold_seconds", "How long leases lasted."),
+    ("create", "connect", "connect_seconds", "How long it took to open connections."),
+)
 
 
 class Exposition:
@@ -139,11 +131,11 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
     states: Counter[tuple[str, ...]] = Counter()
     for row in snapshot.pools.values():
         group = (row.server, str(row.strategy))
-        connections[*group, "idle"] += row.metrics.idle_connections
-        connections[*group, "used"] += row.metrics.active_connections
+        connections[*group, "idle"] += row.stats.metrics.idle_connections
+        connections[*group, "used"] += row.stats.metrics.active_connections
         most[group] += row.size.max_size
         least[group] += row.size.min_size
-        waiting[group] += row.metrics.waiting_requests
+        waiting[group] += row.stats.metrics.waiting_requests
         states[*group, str(row.state)] += 1
     name = "db_client_connection"
     yield gauge(f"{name}_count", "Connections by state.", (*_GROUP, "state"), connections)
@@ -155,10 +147,12 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _counters(snapshot: Snapshot) -> Iterator[Metric]:
-    for name, (attribute, text) in _COUNTED.items():
-        family = CounterMetricFamily(name, text, labels=_GROUP)
-        for group, counted in sorted(snapshot.count.totals.items()):
-            family.add_metric(group, getattr(counted, attribute))
+    for name, info in COUNTERS.items():
+        if info.metric is None:
+            continue
+        family = CounterMetricFamily(info.metric, info.meaning, labels=_GROUP)
+        for group, counters in sorted(snapshot.totals.counters.items()):
+            family.add_metric(group, getattr(counters, name))
         yield family
     evictions = CounterMetricFamily("poolkeeper_evictions", "Pools closed.", labels=("reason",))
     for reason in EvictionReason:
@@ -167,17 +161,17 @@ def _counters(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _histograms(snapshot: Snapshot) -> Iterator[Metric]:
-    for name, (attribute, text) in _DURATIONS.items():
+    for name, attribute, total, text in _DURATIONS:
         family = HistogramMetricFamily(
             f"db_client_connection_{name}_time_seconds", text, labels=_GROUP
         )
-        for group, durations in sorted(snapshot.count.durations.items()):
-            measured = {"wait": durations.wait, "use": durations.hold, "create": durations.connect}
-            bounds = zip(_OCTAVES, measured[name].cumulative_counts(_OCTAVES), strict=True)
+        for group, durations in sorted(snapshot.totals.durations.items()):
+            histogram: Histogram = getattr(durations, attribute)
+            bounds = zip(_OCTAVES, histogram.cumulative_counts(_OCTAVES), strict=True)
             buckets = [(str(2.0**octave), count) for octave, count in bounds]
-            buckets.append(("+Inf", measured[name].count))
-            total = getattr(snapshot.count.totals[group], attribute)
-            family.add_metric(group, buckets, sum_value=total)
+            buckets.append(("+Inf", histogram.count))
+            seconds: float = getattr(snapshot.totals.counters[group], total)
+            family.add_metric(group, buckets, sum_value=seconds)
         yield family
 
 

@@ -16,9 +16,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from app.control.monitoring.snapshot import TenantSnapshot
+from app.domain.counters import Counters
 
 OTHER = "_other"
 _LABELS = ("tenant",)
+_NOTHING = Counters()
 
 
 class TenantSeries:
@@ -28,8 +30,8 @@ class TenantSeries:
         """Show *most* tenants, and *always* these."""
         self._most = most
         self._always = frozenset(always)
-        # Leases and timeouts of each tenant when it was looked at last, and of `_other`.
-        self._counted: dict[str, tuple[int, int]] = {}
+        self._before: dict[str, Counters] = {}
+        # Leases and timeouts of `_other`.
         self._other = (0, 0)
 
     def families(self, rows: Sequence[TenantSnapshot]) -> Iterator[Metric]:
@@ -53,14 +55,12 @@ class TenantSeries:
     def _add_others(self, rows: Iterable[TenantSnapshot], others: Iterable[TenantSnapshot]) -> None:
         leases, timeouts = self._other
         for row in others:
-            before = self._counted.get(row.spec.id, (0, 0))
+            now, before = row.stats.counters, self._before.get(row.spec.id, _NOTHING)
             # Less than before: it was deleted, and another has its name.
-            leases += max(0, row.stats.connections_acquired - before[0])
-            timeouts += max(0, row.stats.timeouts - before[1])
+            leases += max(0, now.connections_acquired - before.connections_acquired)
+            timeouts += max(0, now.timeouts - before.timeouts)
         self._other = leases, timeouts
-        self._counted = {
-            row.spec.id: (row.stats.connections_acquired, row.stats.timeouts) for row in rows
-        }
+        self._before = {row.spec.id: row.stats.counters for row in rows}
 
     def _counters(self, shown: dict[str, TenantSnapshot]) -> Iterator[Metric]:
         leases = CounterMetricFamily(
@@ -72,8 +72,8 @@ class TenantSeries:
             labels=_LABELS,
         )
         for name, row in shown.items():
-            leases.add_metric((name,), row.stats.connections_acquired)
-            timeouts.add_metric((name,), row.stats.timeouts)
+            leases.add_metric((name,), row.stats.counters.connections_acquired)
+            timeouts.add_metric((name,), row.stats.counters.timeouts)
         leases.add_metric((OTHER,), self._other[0])
         timeouts.add_metric((OTHER,), self._other[1])
         yield leases
@@ -82,10 +82,10 @@ class TenantSeries:
 
 def _rank(row: TenantSnapshot) -> tuple[float, int, int, str]:
     """The smallest first: most demand for what it may have, most waiting, most failures."""
-    stats = row.stats
-    demand = (stats.active_connections + stats.waiting_requests) / row.max_size
-    failures = stats.timeouts + stats.rejected + stats.connect_failures
-    return -demand, -stats.waiting_requests, -failures, row.spec.id
+    gauges, counters = row.stats.metrics, row.stats.counters
+    demand = (gauges.active_connections + gauges.waiting_requests) / row.max_size
+    failures = counters.timeouts + counters.rejected + counters.connect_failures
+    return -demand, -gauges.waiting_requests, -failures, row.spec.id
 
 
 def _gauges(shown: Sequence[TenantSnapshot], others: Sequence[TenantSnapshot]) -> Iterator[Metric]:
@@ -108,12 +108,12 @@ def _gauges(shown: Sequence[TenantSnapshot], others: Sequence[TenantSnapshot]) -
         labels=_LABELS,
     )
     for name, rows in [*((row.spec.id, (row,)) for row in shown), (OTHER, others)]:
-        stats = [row.stats for row in rows]
-        connections.add_metric((name, "idle"), sum(each.idle_connections for each in stats))
-        connections.add_metric((name, "used"), sum(each.active_connections for each in stats))
+        gauges = [row.stats.metrics for row in rows]
+        connections.add_metric((name, "idle"), sum(each.idle_connections for each in gauges))
+        connections.add_metric((name, "used"), sum(each.active_connections for each in gauges))
         most.add_metric((name,), sum(row.max_size for row in rows))
-        pending.add_metric((name,), sum(each.waiting_requests for each in stats))
-        waits = [each.wait.p99_ms for each in stats if each.wait.p99_ms is not None]
+        pending.add_metric((name,), sum(each.waiting_requests for each in gauges))
+        waits = [row.stats.wait.p99_ms for row in rows if row.stats.wait.p99_ms is not None]
         if waits:
             wait.add_metric((name,), max(waits) / 1000)
     yield from (connections, most, pending, wait)

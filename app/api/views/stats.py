@@ -5,17 +5,18 @@ Made of snapshots and recorders, which are in memory: they are shown while the c
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Collection, Iterable
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.control.monitoring.snapshot import Snapshot
-from app.domain.pool import PoolState, PoolStats
+from app.domain.counters import COUNTERS, Counters
+from app.domain.pool import PoolMetrics, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.eviction import EvictionReason
 from app.pools.server import ServerState
-from app.pools.totals import Totals
 
 
 class Latency(BaseModel):
@@ -28,32 +29,46 @@ class Latency(BaseModel):
     p99_ms: float | None = Field(examples=[8.5])
 
 
-class TenantStats(BaseModel):
-    """What was counted and measured about one tenant.
+def _counter(name: str, example: int) -> Any:  # noqa: ANN401 - as Field itself
+    return Field(description=COUNTERS[name].meaning, examples=[example])
 
-    Counters grow from the start of the service and outlive the pool. A tenant of a shared pool
-    sees its own leases and waits there; the pool's connections are nobody's own.
-    """
 
+class ServiceTotals(BaseModel):
+    """Gauges of the moment, and counters since the service started."""
+
+    active_connections: int = Field(description="On lease now.", examples=[4])
+    idle_connections: int = Field(description="Idle now.", examples=[6])
+    waiting_requests: int = Field(description="Callers waiting for a connection now.", examples=[0])
+    connections_acquired: int = _counter("connections_acquired", 1200)
+    connections_released: int = _counter("connections_released", 1196)
+    total_wait_time_ms: float = Field(
+        description=COUNTERS["wait_seconds"].meaning, examples=[860.2]
+    )
+    timeouts: int = _counter("timeouts", 0)
+    rejected: int = _counter("rejected", 0)
+    health_check_failures: int = _counter("health_check_failures", 0)
+    connections_opened: int = _counter("connections_opened", 12)
+    connections_closed: int = _counter("connections_closed", 2)
+    connections_lost: int = _counter("connections_lost", 0)
+    connect_failures: int = _counter("connect_failures", 0)
+
+
+class _TenantPool(BaseModel):
     tenant: str = Field(examples=["acme"])
     server: str = Field(examples=["local"])
     strategy: PoolStrategy = Field(examples=["per_tenant"])
     pool: str = Field(description="The pool that serves it.", examples=["acme"])
     pool_state: PoolState = Field(description="`closed` if it is not open.", examples=["ready"])
-    connections_acquired: int = Field(description="Leases begun.", examples=[1200])
-    connections_released: int = Field(description="Leases ended.", examples=[1198])
-    active_connections: int = Field(description="On lease now.", examples=[2])
-    idle_connections: int = Field(description="Idle now.", examples=[1])
-    waiting_requests: int = Field(description="Waiting for a connection now.", examples=[0])
-    total_wait_time_ms: float = Field(description="Of all leases together.", examples=[860.2])
+
+
+class TenantStats(ServiceTotals, _TenantPool):
+    """A tenant's counters, gauges and percentiles.
+
+    Counters grow from the start of the service and outlive the pool. A tenant of a shared pool
+    sees its own leases and waits; the pool's connections belong to no single tenant.
+    """
+
     max_wait_time_ms: float = Field(description="The longest in the window.", examples=[14.9])
-    timeouts: int = Field(description="Leases not obtained in time.", examples=[0])
-    rejected: int = Field(description="Leases refused: too many waited.", examples=[0])
-    health_check_failures: int = Field(examples=[0])
-    connections_opened: int = Field(examples=[5])
-    connections_closed: int = Field(examples=[2])
-    connections_lost: int = Field(description="Broke while idle.", examples=[0])
-    connect_failures: int = Field(description="Could not be opened.", examples=[0])
     created_at: datetime | None = Field(
         description="When its pool was last opened.", examples=["2026-11-20T09:00:02Z"]
     )
@@ -73,24 +88,6 @@ class PoolCounts(BaseModel):
 
     open: int = Field(examples=[3])
     by_state: dict[PoolState, int] = Field(examples=[{"ready": 3}])
-
-
-class ServiceTotals(BaseModel):
-    """All pools together: gauges of the moment, counters since the service started."""
-
-    active_connections: int = Field(examples=[4])
-    idle_connections: int = Field(examples=[6])
-    waiting_requests: int = Field(examples=[0])
-    connections_acquired: int = Field(examples=[53120])
-    connections_released: int = Field(examples=[53116])
-    total_wait_time_ms: float = Field(examples=[40260.0])
-    timeouts: int = Field(examples=[2])
-    rejected: int = Field(examples=[0])
-    health_check_failures: int = Field(examples=[0])
-    connections_opened: int = Field(examples=[64])
-    connections_closed: int = Field(examples=[54])
-    connections_lost: int = Field(examples=[0])
-    connect_failures: int = Field(examples=[0])
 
 
 class ServerUse(BaseModel):
@@ -136,8 +133,17 @@ class ServiceStats(BaseModel):
     )
 
 
-_TOTALS = tuple(ServiceTotals.model_fields)
-_COUNTED = tuple(field.name for field in fields(PoolStats))
+_GAUGES = ("active_connections", "idle_connections", "waiting_requests")
+_COUNTERS = tuple(name for name in COUNTERS if name in ServiceTotals.model_fields)
+_MEASURED = (
+    "max_wait_time_ms",
+    "created_at",
+    "last_activity",
+    "window_seconds",
+    "wait",
+    "hold",
+    "connect",
+)
 
 
 class StatsEvent(BaseModel):
@@ -157,36 +163,29 @@ def show_stats(spec: TenantSpec, pool_state: PoolState, stats: PoolStats) -> Ten
         strategy=spec.strategy,
         pool=spec.pool_id,
         pool_state=pool_state,
-        **{name: getattr(stats, name) for name in _COUNTED},
+        **_totals(stats.counters, [stats.metrics]),
+        **{name: getattr(stats, name) for name in _MEASURED},
     )
 
 
 def show_totals(snapshot: Snapshot, only: frozenset[str] | None) -> ServiceTotals:
     """All pools together, or *only* what these tenants hold and did."""
-    if only is not None:
-        stats = [row.stats for row in snapshot.tenants_of(only)]
-        return ServiceTotals(
-            **{name: sum(getattr(each, name) for each in stats) for name in _TOTALS}
-        )
-    counted = Totals()
-    for each in snapshot.count.totals.values():
-        counted += each
-    now = [row.metrics for row in snapshot.pools.values()]
-    return ServiceTotals(
-        active_connections=sum(each.active_connections for each in now),
-        idle_connections=sum(each.idle_connections for each in now),
-        waiting_requests=sum(each.waiting_requests for each in now),
-        connections_acquired=counted.acquired,
-        connections_released=counted.released,
-        total_wait_time_ms=counted.total_wait * 1000,
-        timeouts=counted.timeouts,
-        rejected=counted.rejected,
-        health_check_failures=counted.health_check_failures,
-        connections_opened=counted.opened,
-        connections_closed=counted.closed,
-        connections_lost=counted.lost,
-        connect_failures=counted.connect_failures,
-    )
+    if only is None:
+        counters: Iterable[Counters] = snapshot.totals.counters.values()
+        gauges = [pool.stats.metrics for pool in snapshot.pools.values()]
+    else:
+        stats = [tenant.stats for tenant in snapshot.tenants_of(only)]
+        counters = [each.counters for each in stats]
+        gauges = [each.metrics for each in stats]
+    return ServiceTotals(**_totals(sum(counters, start=Counters()), gauges))
+
+
+def _totals(counters: Counters, gauges: Collection[PoolMetrics]) -> dict[str, Any]:
+    return {
+        **{name: getattr(counters, name) for name in _COUNTERS},
+        **{name: sum(getattr(each, name) for each in gauges) for name in _GAUGES},
+        "total_wait_time_ms": counters.wait_seconds * 1000,
+    }
 
 
 def show_servers(snapshot: Snapshot) -> list[ServerUse]:

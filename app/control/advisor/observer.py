@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from app.domain.advisor import PoolObservation, ServerLoad
-from app.domain.counters import CounterReading, FlowBetween, between
+from app.domain.counters import CounterReading
 from app.domain.pool import MAX_POOL_SIZE
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
@@ -43,22 +43,23 @@ class Observer:
 
     def observe(self, pool: Pool, now: float) -> PoolObservation | None:
         """What happened since the last look; None if this is the first, or too soon after it."""
-        flow = pool.flow(now)
+        reading = pool.reading(now)
         before = self._before.get(pool.pool_id)
-        if before is not None and before.since == flow.since and now <= before.at:
+        is_same_pool = before is not None and before.opened_at == reading.opened_at
+        if before is not None and is_same_pool and now <= before.at:
             return None
-        self._before[pool.pool_id] = flow
-        if before is None or before.since != flow.since:
+        self._before[pool.pool_id] = reading
+        if before is None or not is_same_pool:
             self._recent.pop(pool.pool_id, None)
             return None
-        seen = self._observation(pool, between(before, flow))
+        seen = self._observation(pool, before, reading)
         self._remember(pool.pool_id, seen)
         return seen
 
     def observe_gauges(self, pool: Pool, now: float) -> PoolObservation:
         """How the pool is now; nothing of what happened before."""
-        nothing = pool.flow(now)
-        return self._observation(pool, between(nothing, replace(nothing, at=now + 1.0)))
+        reading = pool.reading(now)
+        return self._observation(pool, reading, replace(reading, at=now + 1.0))
 
     def recent(self, pool_id: str) -> Sequence[PoolObservation]:
         """The last minutes of a pool that was used in them, oldest first."""
@@ -72,29 +73,34 @@ class Observer:
             self._recent.pop(pool_id, None)
         return gone
 
-    def _observation(self, pool: Pool, flow: FlowBetween) -> PoolObservation:
+    def _observation(
+        self, pool: Pool, before: CounterReading, after: CounterReading
+    ) -> PoolObservation:
         lag, load = self._around.get(pool.server.name, (0.0, None))
+        seconds = after.at - before.at
+        grown = after.counters - before.counters
+        opened = grown.connections_opened
         return PoolObservation(
-            at=flow.at,
-            seconds=flow.seconds,
+            at=after.at,
+            seconds=seconds,
             state=pool.state,
             metrics=pool.metrics,
             min_size=pool.size.min_size,
             max_size=pool.size.max_size,
             max_allowed=self._max_allowed(pool),
-            mean_active=flow.mean_active,
-            mean_waiting=flow.mean_waiting,
-            mean_open=flow.mean_open,
-            arrivals=max(0, flow.arrivals),
-            acquired=flow.acquired,
-            released=flow.released,
-            timeouts=flow.timeouts,
-            rejected=flow.rejected,
-            wait=flow.wait,
-            hold=flow.hold,
-            connect_failures=flow.connect_failures,
-            mean_connect=flow.mean_connect,
-            leak_suspects=pool.count_leak_suspects(flow.at),
+            mean_active=(after.busy_seconds - before.busy_seconds) / seconds,
+            mean_waiting=(after.waiting_seconds - before.waiting_seconds) / seconds,
+            mean_open=(after.open_seconds - before.open_seconds) / seconds,
+            arrivals=max(0, after.arrivals - before.arrivals),
+            acquired=grown.connections_acquired,
+            released=grown.connections_released,
+            timeouts=grown.timeouts,
+            rejected=grown.rejected,
+            wait=after.wait - before.wait,
+            hold=after.hold - before.hold,
+            connect_failures=grown.connect_failures,
+            mean_connect=grown.connect_seconds / opened if opened else None,
+            leak_suspects=pool.count_leak_suspects(after.at),
             loop_lag_seconds=lag,
             server=load,
             weight=self._weight(pool),

@@ -31,7 +31,7 @@ class PlacementAdvisor:
             self._older, self._newer, self._marked_at = self._newer, {}, now
         for name, account in accounts.items():
             if name not in self._newer and (is_due or name not in self._older):
-                self._newer[name] = (now, account.recorder.total_hold)
+                self._newer[name] = (now, account.recorder.hold_seconds)
 
     def suggestions(self, now: float) -> Iterator[tuple[TenantState, PlacementSuggestion]]:
         """Who should move where; of those with a pool of their own, whose pool is open."""
@@ -50,12 +50,12 @@ class PlacementAdvisor:
             return None
         since, held = mark
         seconds = now - since
-        if seconds < self._config.min_seconds or account.recorder.total_hold < held:
+        if seconds < self._config.min_seconds or account.recorder.hold_seconds < held:
             return None
         load = TenantUsage(
             strategy=account.tenant.spec.strategy,
             seconds=seconds,
-            offered_load=(account.recorder.total_hold - held) / seconds,
+            offered_load=(account.recorder.hold_seconds - held) / seconds,
             late_share=account.recorder.late_share(SHARED_PATIENCE_SECONDS, now),
         )
         return suggest_placement(self._config, load)

@@ -9,11 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from operator import attrgetter
 
 from app.domain.history import PoolSample, Resolution
 from app.domain.pool import PoolStats
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_measured = attrgetter(
+    "counters.connections_acquired",
+    "counters.timeouts",
+    "metrics.active_connections",
+    "metrics.idle_connections",
+    "metrics.waiting_requests",
+    "wait.p95_ms",
+    "wait.p99_ms",
+    "hold.p95_ms",
+    "connect.p95_ms",
+)
 
 
 class Sampler:
@@ -61,46 +73,36 @@ class _Run:
     collector look at everything there is.
     """
 
-    __slots__ = ("acquired", "at", "latest", "minute", "polls", "since", "timeouts")
+    __slots__ = ("acquired", "at", "latest", "measured", "minute", "polls", "since", "timeouts")
 
     def __init__(self) -> None:
         self.latest: PoolSample | None = None
+        self.measured: tuple[object, ...] = ()
         self.acquired = self.timeouts = 0
         self.polls = 0
         self.since = self.at = self.minute = _LONG_AGO
 
     def measured_same(self, size: int, stats: PoolStats) -> bool:
-        latest = self.latest
-        return (
-            latest is not None
-            and stats.connections_acquired == self.acquired
-            and stats.timeouts == self.timeouts
-            and size == latest.total_connections
-            and stats.active_connections == latest.active_connections
-            and stats.idle_connections == latest.idle_connections
-            and stats.waiting_requests == latest.waiting_requests
-            and stats.wait.p95_ms == latest.wait_p95_ms
-            and stats.wait.p99_ms == latest.wait_p99_ms
-            and stats.hold.p95_ms == latest.hold_p95_ms
-            and stats.connect.p95_ms == latest.connect_p95_ms
-        )
+        return self.latest is not None and self.measured == (size, *_measured(stats))
 
     def begin(self, subject: str, at: datetime, size: int, stats: PoolStats) -> PoolSample:
+        counters = stats.counters
         self.latest = PoolSample(
             subject=subject,
             at=at,
             total_connections=size,
-            active_connections=stats.active_connections,
-            idle_connections=stats.idle_connections,
-            waiting_requests=stats.waiting_requests,
-            acquired=_growth(self.acquired, stats.connections_acquired),
-            timeouts=_growth(self.timeouts, stats.timeouts),
+            active_connections=stats.metrics.active_connections,
+            idle_connections=stats.metrics.idle_connections,
+            waiting_requests=stats.metrics.waiting_requests,
+            acquired=_growth(self.acquired, counters.connections_acquired),
+            timeouts=_growth(self.timeouts, counters.timeouts),
             wait_p95_ms=stats.wait.p95_ms,
             wait_p99_ms=stats.wait.p99_ms,
             hold_p95_ms=stats.hold.p95_ms,
             connect_p95_ms=stats.connect.p95_ms,
         )
-        self.acquired, self.timeouts = stats.connections_acquired, stats.timeouts
+        self.measured = (size, *_measured(stats))
+        self.acquired, self.timeouts = counters.connections_acquired, counters.timeouts
         return self.latest
 
     def go_on(self, at: datetime) -> None:
@@ -123,5 +125,5 @@ class _Run:
 
 
 def _growth(before: int, now: int) -> int:
-    """What a counter grew by; one that fell began at zero again, with its tenant."""
+    """What a counter grew by; one that fell started again at zero, with its tenant."""
     return now - before if now >= before else now

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from app.domain.isolation import Severity
-from app.domain.pool import PoolMetrics, PoolSize, PoolState, PoolStats
+from app.domain.pool import PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.eviction import EvictionReason
 from app.pools.leak_detection import LeakSuspect
-from app.pools.metrics import Count
+from app.pools.metrics import Totals
 from app.pools.server import ServerState
 
 
@@ -42,7 +42,6 @@ class PoolSnapshot:
     paused: bool
     generation: int
     tenants: int
-    metrics: PoolMetrics
     stats: PoolStats
     access_count: int
     suspects: tuple[LeakSuspect, ...]
@@ -85,7 +84,7 @@ class Snapshot:
         sequence: grows with each snapshot, from 1.
         at: when it was begun, in monotonic seconds; `as_of` by the wall's clock.
         pools, tenants: by id, in its order.
-        count: sums by server and strategy since the service started; none ever falls.
+        totals: by server and strategy since the service started; none ever falls.
         findings: how many of the isolation checks failed.
         loop_lag: how late the event loop was at the last look, and at worst lately, in seconds.
         catalog_available: whether the catalog was reached when it was last used.
@@ -96,7 +95,7 @@ class Snapshot:
     as_of: datetime
     pools: Mapping[str, PoolSnapshot]
     tenants: Mapping[str, TenantSnapshot]
-    count: Count
+    totals: Totals
     servers: tuple[ServerSnapshot, ...]
     evictions: Mapping[EvictionReason, int]
     findings: Mapping[tuple[str, PoolStrategy, Severity], int]

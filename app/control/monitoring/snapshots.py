@@ -130,7 +130,7 @@ class _SnapshotBuilder:
         self._pools: dict[str, PoolSnapshot] = {}
         self._tenants: dict[str, TenantSnapshot] = {}
         # All in one turn: what is deleted meanwhile is still counted, and counted once.
-        self._count = manager.ledger.totals()
+        self._totals = manager.service_metrics.totals()
         self._accounts = list(manager.tenant_states.values())
         self._open = list(manager.pools())
 
@@ -145,7 +145,7 @@ class _SnapshotBuilder:
         for account in self._accounts:
             name = account.tenant.spec.id
             self._tenants[name] = self._tenant(account, tenants.get(name))
-            self._count.add(account)
+            self._totals.add(account)
             yield
         # What is nearly in order already is sorted quickly.
         self._pools = dict(sorted(self._pools.items()))
@@ -156,14 +156,14 @@ class _SnapshotBuilder:
         """What was seen."""
         manager, before = self._manager, self._before
         if before is not None:
-            self._count.keep_up_with(before.count)
+            self._totals.raise_to(before.totals)
         return Snapshot(
             sequence=1 if before is None else before.sequence + 1,
             at=self._at,
             as_of=self._as_of,
             pools=self._pools,
             tenants=self._tenants,
-            count=self._count,
+            totals=self._totals,
             servers=tuple(
                 ServerSnapshot(
                     name=name,
@@ -188,7 +188,7 @@ class _SnapshotBuilder:
         access_count, tenants = manager.access_count(pool), manager.tenant_count(pool.pool_id)
         suspects = tuple(pool.leak_suspects(self._at)) if metrics.active_connections else ()
         mark = (
-            *(recorder.version, recorder.created_at, pool.state, pool.size, desired),
+            *(recorder.counters, recorder.created_at, pool.state, pool.size, desired),
             *(access_count, tenants, suspects),
             *(metrics.total_connections, metrics.active_connections, metrics.waiting_requests),
         )
@@ -206,7 +206,6 @@ class _SnapshotBuilder:
             paused=desired.paused if desired else False,
             generation=desired.generation if desired else 0,
             tenants=tenants,
-            metrics=metrics,
             stats=recorder.stats(metrics, monotonic()),
             access_count=access_count,
             suspects=suspects,
@@ -222,7 +221,7 @@ class _SnapshotBuilder:
         recorder = account.recorder
         mark = (
             *(spec, state, most, own and own.stats),
-            *(recorder.version, recorder.created_at, account.leased, account.waiting),
+            *(recorder.counters, recorder.created_at, account.leased, account.waiting),
         )
         if before is not None and before.inputs == mark and self._is_current(before):
             return before

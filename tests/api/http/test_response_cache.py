@@ -63,8 +63,8 @@ async def test_rows_in_which_nothing_changed_are_taken_over(api: Api) -> None:
     after = await taken(api)
     assert after.pools["globex"] is before.pools["globex"]
     assert after.tenants["initech"] is before.tenants["initech"]
-    assert after.pools["acme"].stats.connections_acquired == 2
-    assert before.pools["acme"].stats.connections_acquired == 1
+    assert after.pools["acme"].stats.counters.connections_acquired == 2
+    assert before.pools["acme"].stats.counters.connections_acquired == 1
     assert after.tenants["acme"].stats is after.pools["acme"].stats
 
 

@@ -17,7 +17,7 @@ NAMES = ("a", "b", "c", "d")
 
 def row(name: str, leases: int = 0, *, active: int = 0, waiting: int = 0) -> TenantSnapshot:
     recorder = Recorder()
-    recorder.acquired = leases
+    recorder.connections_acquired = leases
     spec = TenantSpec(id=TenantId(name), server="local", strategy=PoolStrategy.PER_TENANT)
     return TenantSnapshot(
         inputs=(),

@@ -472,7 +472,7 @@ async def test_a_tenant_that_keeps_the_shared_pool_busy_is_told_to_move_and_not_
         control.manager, PlacementConfig(min_seconds=0.2)
     )
     assert await sampled(control, 1) == 0
-    control.manager.tenant_state("acme").recorder.total_hold += 3600.0
+    control.manager.tenant_state("acme").recorder.hold_seconds += 3600.0
     await asyncio.sleep(0.3)
     control.advisor_loop._tiering_due = 0.0
     assert await sampled(control, 1) == 1

@@ -62,5 +62,5 @@ async def test_counters_survive_the_eviction_of_the_pool(control: Control) -> No
     control.manager._rooms[PoolStrategy.PER_TENANT]._cache.idle_timeout = 0.0
     await control.poller.run_once()
     stats = control.manager.tenant_stats(account)
-    assert (stats.connections_acquired, stats.connections_released) == (1, 1)
-    assert (stats.active_connections, stats.idle_connections) == (0, 0)
+    assert (stats.counters.connections_acquired, stats.counters.connections_released) == (1, 1)
+    assert (stats.metrics.active_connections, stats.metrics.idle_connections) == (0, 0)

@@ -7,25 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.control.monitoring.sampler import Sampler
+from app.domain.counters import Counters
 from app.domain.history import PoolSample, Resolution
 from app.domain.pool import Percentiles, PoolStats
+from tests.domain.values import metrics
 
 NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
 IDLE = PoolStats(
-    connections_acquired=0,
-    connections_released=0,
-    active_connections=0,
-    idle_connections=2,
-    waiting_requests=0,
-    total_wait_time_ms=0.0,
+    counters=Counters(),
+    metrics=metrics(2, 2, 0),
     max_wait_time_ms=0.0,
-    timeouts=0,
-    rejected=0,
-    health_check_failures=0,
-    connections_opened=0,
-    connections_closed=0,
-    connections_lost=0,
-    connect_failures=0,
     created_at=None,
     last_activity=None,
     window_seconds=300.0,
@@ -53,7 +44,8 @@ class Polls:
 
 
 def busy(acquired: int, active: int = 1) -> PoolStats:
-    return replace(IDLE, connections_acquired=acquired, active_connections=active)
+    gauges = replace(IDLE.metrics, active_connections=active)
+    return replace(IDLE, counters=Counters(connections_acquired=acquired), metrics=gauges)
 
 
 def test_the_first_poll_is_stored_at_once() -> None:
