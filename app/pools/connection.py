@@ -23,7 +23,6 @@ from app.pools.leak_detection import Borrower, LeakSuspect
 
 if TYPE_CHECKING:
     from app.pools.tenant_state import TenantState
-    from app.pools.waiters import Waiter
 
 # A connection lives between 90 % and 100 % of its limit, so that those opened together do not
 # all expire together and reconnect as a herd.
@@ -48,14 +47,13 @@ class PooledConnection:
         generation: the server's generation when it was opened; an older one is stale.
         is_prepared: whether it ran what its strategy has each connection run first.
         is_connected: whether the connection is not known to be gone; asyncpg's own method.
-        foreseen: who will probably lease it next, while the last lease is cleaned up.
-        begun: what it has run for its next lease already, empty if nothing.
-        account: who leases it now, None when nobody does.
+        prefetched: what it has run for its next lease already, empty if nothing.
+        tenant_state: who leases it now, None when nobody does.
         borrower: the task and line that does, as far as known.
-        suspected: whether this lease was reported as a possible leak.
-        ended: why we ended what this lease runs, empty if we did not.
+        leak_reported: whether this lease was reported as a possible leak.
+        termination_reason: why we ended what this lease runs, empty if we did not.
         opened_at: when it was opened.
-        leased_at, idle_since, checked_at, begun_at: when that last began.
+        leased_at, idle_since, checked_at, prefetched_at: when that last began.
     """
 
     __slots__ = (
@@ -65,24 +63,23 @@ class PooledConnection:
         "_protocol",
         "_proxy",
         "_retyped",
-        "account",
-        "begun",
-        "begun_at",
         "borrower",
         "checked_at",
-        "ended",
         "epoch",
         "expires_at",
-        "foreseen",
         "generation",
         "idle_since",
         "is_connected",
         "is_prepared",
+        "leak_reported",
         "leased_at",
         "opened_at",
         "pid",
+        "prefetched",
+        "prefetched_at",
         "raw",
-        "suspected",
+        "tenant_state",
+        "termination_reason",
     )
 
     def __init__(
@@ -108,13 +105,48 @@ class PooledConnection:
         _notice_silence(raw)
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
-        self.begun = self.ended = ""
-        self.foreseen: Waiter | None = None
-        self.account: TenantState | None = None
+        self.prefetched = self.termination_reason = ""
+        self.tenant_state: TenantState | None = None
         self.borrower: Borrower | None = None
-        self.suspected = self.is_prepared = False
+        self.leak_reported = self.is_prepared = False
         self.expires_at = now + max_lifetime * (1 - jitter)
-        self.opened_at = self.leased_at = self.idle_since = self.checked_at = self.begun_at = now
+        self.opened_at = self.leased_at = self.idle_since = self.checked_at = now
+        self.prefetched_at = now
+
+    def begin_lease(self, tenant_state: TenantState, now: float) -> None:
+        """A tenant leases it from *now* on."""
+        self.tenant_state = tenant_state
+        self.termination_reason = ""
+        self.leased_at = now
+
+    def end_lease(self) -> None:
+        """Nobody leases it any more."""
+        self.tenant_state = self.borrower = None
+        self.leak_reported = False
+
+    def mark_idle(self, now: float) -> None:
+        """It works, and nobody uses it from *now* on."""
+        self.idle_since = self.checked_at = now
+
+    def mark_checked(self, now: float) -> None:
+        """It was tested, which is no use."""
+        self.checked_at = now
+
+    def mark_prepared(self) -> None:
+        """It ran what its strategy has each connection run first."""
+        self.is_prepared = True
+
+    def mark_prefetched(self, statements: str, at: float) -> None:
+        """It ran *statements* for its next lease, sent *at* that monotonic time."""
+        self.prefetched, self.prefetched_at = statements, at
+
+    def mark_terminated(self, reason: str) -> None:
+        """We end what this lease runs, for that *reason*."""
+        self.termination_reason = reason
+
+    def mark_leak_reported(self) -> None:
+        """This lease was reported as a possible leak."""
+        self.leak_reported = True
 
     @property
     def was_terminated(self) -> bool:
@@ -160,8 +192,9 @@ class PooledConnection:
         """
         self.raw._top_xact = self._open_transaction
 
-    def attach_proxy(self) -> asyncpg.Connection:
-        """What the borrower gets: works like a connection until it is withdrawn."""
+    def attach_proxy(self, borrower: Borrower | None = None) -> asyncpg.Connection:
+        """What *borrower* gets: works like a connection until it is detached."""
+        self.borrower = borrower
         self._end_listeners = self.raw._termination_listeners.copy()
         self._proxy = PoolConnectionProxy(self, self.raw)
         return self._proxy
@@ -196,7 +229,7 @@ class PooledConnection:
         """The lease on it, as a possible leak."""
         borrower = self.borrower
         return LeakSuspect(
-            tenant=str(self.account.tenant.spec.id) if self.account else "",
+            tenant=str(self.tenant_state.tenant.spec.id) if self.tenant_state else "",
             task=borrower.task if borrower else "",
             taken_at=borrower.taken_at if borrower else "",
             age_seconds=now - self.leased_at,

@@ -1,8 +1,7 @@
 """The connections of one pool: which are idle, lent, being checked, opened or closed.
 
-It carries out what the pool decides. Each opening and closing is a named task that belongs to
-the roster. What it holds is released when the task is done, not inside it: a task that is
-cancelled before its first step runs none of its lines.
+They decide nothing. Each opening and closing is a named task of theirs. What it holds is released
+when the task is done, not inside it: a task cancelled before its first step runs none of its lines.
 """
 
 from __future__ import annotations
@@ -19,11 +18,9 @@ import asyncpg
 
 from app.domain.errors import Unavailable
 from app.pools import driver
-from app.pools.budget import BudgetClient, is_small_claim
 from app.pools.connection import PooledConnection
-from app.pools.pool_login import PoolLogin
+from app.pools.connector import Connector
 from app.pools.recorder import Recorder
-from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
 T = TypeVar("T")
@@ -32,22 +29,19 @@ _CHECK_DEADLINE = 2.0
 # Answered with one row by a server that takes writes, with none by a standby.
 _CHECK, _PASSED = "SELECT WHERE NOT pg_catalog.pg_is_in_recovery()", "SELECT 1"
 _CLOSE_DEADLINE = 2.0
-# A connection younger than this, in seconds, is fresh: opening it has not paid yet.
-_FRESH = 1.0
 
 
-class Owner(BudgetClient, Protocol):
-    """The pool, as its roster knows it."""
+class Owner(Protocol):
+    """The pool, which is told how openings, closings and checks end."""
 
     def admit(self, connection: PooledConnection) -> None:
         """Take in a connection that is in no place, and works."""
 
     def open_failed(self, error: Unavailable) -> None:
-        """Take note that one could not be opened."""
+        """One could not be opened; its place in the budget is free."""
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether the latest attempt to open one failed."""
+    def dispatch(self) -> None:
+        """Connections were closed or checked."""
 
 
 class Connections:
@@ -56,10 +50,9 @@ class Connections:
     def __init__(
         self,
         owner: Owner,
+        connector: Connector,
         *,
         name: str,
-        server: Server,
-        login: PoolLogin,
         max_lifetime: float,
         recorder: Recorder,
     ) -> None:
@@ -74,8 +67,8 @@ class Connections:
         self.epoch = 0
         self._owner = owner
         self._name = name
-        self._server = server
-        self._login = login
+        self._connector = connector
+        self._server = connector.server
         self._max_lifetime = max_lifetime
         self._recorder = recorder
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -99,36 +92,33 @@ class Connections:
             and now < connection.expires_at
         )
 
-    def has_room(self, size: int) -> bool:
-        """Whether one that is in no place now may stay without exceeding *size*."""
-        held = len(self.idle) + len(self.leased) + len(self.checking)
-        return held + self.connecting < size
+    def remove_idle(self, connection: PooledConnection) -> None:
+        """Take *connection* out of the idle ones; it is in no place for now."""
+        self.idle.remove(connection)
+
+    def take_idle(self, now: float) -> PooledConnection | None:
+        """Take out the idle connection used last; gone, stale and too old ones close."""
+        while self.idle:
+            connection = self.idle.pop()
+            if self.is_current(connection, now):
+                return connection
+            self.begin_close(connection)
+        return None
 
     def mark_leased(self, connection: PooledConnection, account: TenantState, now: float) -> None:
-        """Note that *account* holds *connection*, which was taken from `idle`."""
-        connection.account = account
-        connection.ended = ""
-        connection.leased_at = now
+        """Note that *account* holds *connection*, which is in no place."""
+        connection.begin_lease(account, now)
         self.leased.add(connection)
-        account.leased += 1
 
     def mark_returned(self, connection: PooledConnection) -> None:
         """Note that nobody holds *connection* any more; it is in no place for now."""
-        if connection.account is not None:
-            connection.account.leased -= 1
-            connection.account = None
-        connection.borrower = None
-        connection.suspected = False
-        if connection.foreseen is not None:
-            connection.foreseen.foreseen = False
-            connection.foreseen = None
+        connection.end_lease()
         self.leased.discard(connection)
 
     def put_idle(self, connection: PooledConnection, now: float) -> None:
         """Put *connection* among the idle ones; the last one in is the first one out."""
-        connection.idle_since = connection.checked_at = now
-        self._server.budget.used_now(self._owner, now)
-        if connection.begun:
+        connection.mark_idle(now)
+        if connection.prefetched:
             # Nobody came for it: it must not lie about in a transaction.
             self.checking.add(connection)
             self.undoing_prefetch += 1
@@ -136,33 +126,31 @@ class Connections:
         else:
             self.idle.append(connection)
 
-    def begin_open(self) -> None:
-        """Open a connection, whose place in the budget is taken already."""
-        first = is_small_claim(self._owner.share_after(0)) and not self._owner.is_failing
+    def begin_open(self, *, first: bool) -> None:
+        """Open a connection; a *first* one logs in before others."""
         self.connecting += 1
+        self._server.budget.begin_open()
         self._start(self._open(first=first), "connect", self._opened)
+
+    def evict_idle(self, connection: PooledConnection) -> None:
+        """Close an idle *connection*."""
+        self.idle.remove(connection)
+        self.begin_close(connection)
 
     def begin_close(self, connection: PooledConnection, *, cut: bool = False) -> None:
         """Close a connection that is in no place; *cut* it off if somebody may still use it."""
         self.closing += 1
         self._recorder.record_close(monotonic() - connection.opened_at)
-        self._server.budget.closing()
+        self._server.budget.begin_close()
         self._start(self._close(connection, cut=cut), "close", partial(self._closed, connection))
 
-    def shrink_to(self, size: int) -> None:
-        """Close idle connections, longest unused first, until *size* are left."""
-        while self.idle and self.live + self.connecting > size:
+    def recycle(self) -> int:
+        """Make every connection stale, and close the idle ones; how many that were or will be."""
+        count = self.live
+        self.epoch += 1
+        while self.idle:
             self.begin_close(self.idle.popleft())
-
-    def evict_idle(self, *, fresh: bool) -> bool:
-        """Close the longest unused idle connection, a *fresh* one only if it may be so."""
-        opened_before = monotonic() - _FRESH
-        for connection in self.idle:
-            if fresh or connection.opened_at < opened_before:
-                self.idle.remove(connection)
-                self.begin_close(connection)
-                return True
-        return False
+        return count
 
     def close_expired(self, now: float, *, unused_since: float, keep: int) -> int:
         """Close idle connections that are stale, and unused ones down to *keep*; how many."""
@@ -170,8 +158,7 @@ class Connections:
         for connection in list(self.idle):
             unused = connection.idle_since < unused_since and self.live > keep
             if unused or not self.is_current(connection, now):
-                self.idle.remove(connection)
-                self.begin_close(connection)
+                self.evict_idle(connection)
                 closed += 1
         return closed
 
@@ -240,7 +227,7 @@ class Connections:
             return
         now = monotonic()
         self.checking.remove(connection)
-        connection.checked_at = now
+        connection.mark_checked(now)
         if answered and self.is_current(connection, now):
             # Back among the longest unused: a check is no use.
             self.idle.appendleft(connection)
@@ -256,7 +243,7 @@ class Connections:
 
     async def _connect(self, *, first: bool) -> PooledConnection:
         generation, epoch, began = self._server.generation, self.epoch, monotonic()
-        raw = await self._login.connect(self._server, first=first)
+        raw = await self._connector.connect(first=first)
         now = monotonic()
         try:
             with driver.translate_connect_errors():
@@ -280,31 +267,29 @@ class Connections:
             self._owner.admit(result)
             return
         self._recorder.connect_failures += 1
-        # Before its place is free: the pool that failed pauses, and is not the next to take it.
-        self._owner.open_failed(result or Unavailable())
         self._server.budget.give_back()
+        self._owner.open_failed(result or Unavailable())
 
     async def _close(self, connection: PooledConnection, *, cut: bool) -> bool:
         # A connection that broke off by itself may have left its back-end at work.
         if cut or not connection.is_connected() or not await _close_gracefully(connection):
             connection.terminate()
-            await self._server.wait_backend_gone(connection.pid, self._login.user)
+            await self._server.wait_backend_gone(connection.pid, self._connector.user)
         return True
 
     def _closed(self, connection: PooledConnection, closed: bool | None) -> None:  # noqa: FBT001
         self.closing -= 1
         if not closed:
             connection.terminate()
-            self._server.count_orphan(connection.pid, self._login.user)
-        self._server.budget.closed()
+            self._server.count_orphan(connection.pid, self._connector.user)
+        self._server.budget.end_close()
         self._owner.dispatch()
 
     def _lost(self, connection: PooledConnection) -> None:
         """The connection ended without our doing; a lent one is noticed when it comes back."""
         if connection in self.idle:
-            self.idle.remove(connection)
             self._recorder.connections_lost += 1
-            self.begin_close(connection)
+            self.evict_idle(connection)
 
     def _start(
         self, work: Coroutine[Any, Any, T], what: str, ended: Callable[[T | None], None]
@@ -330,7 +315,7 @@ async def _undo(connection: PooledConnection) -> bool:
         await connection.raw.execute("ROLLBACK", timeout=_CHECK_DEADLINE)
     except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
         return False
-    connection.begun = ""
+    connection.mark_prefetched("", 0.0)
     return True
 
 

@@ -164,9 +164,8 @@ class Lease:
                 break
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
-        connection.borrower = borrower
         self._pool, self._connection = pool, connection
-        return connection.attach_proxy()
+        return connection.attach_proxy(borrower)
 
     async def __aexit__(
         self,
@@ -190,7 +189,7 @@ class Lease:
                     if not clean and isinstance(error, asyncpg.PostgresError | StatementFailed):
                         raise _no_schema(self._account) from error
         finally:
-            ended = connection.ended
+            ended = connection.termination_reason
             connection.detach_proxy()
             self._pool.release(connection, reusable=clean)
         if self._is_locked and isinstance(error, _FOUND_READ_ONLY):
@@ -203,9 +202,9 @@ class Lease:
 
         A transaction begun before the borrower asked is not for it: its now() would lie before.
         """
-        if connection.begun:
-            is_meant = connection.begun == first and connection.begun_at >= asked_at
-            connection.begun = ""
+        if connection.prefetched:
+            is_meant = connection.prefetched == first and connection.prefetched_at >= asked_at
+            connection.mark_prefetched("", 0.0)
             if is_meant and connection.is_connected():
                 return ""
             return "; ".join(filter(None, ("ROLLBACK", first)))
@@ -226,7 +225,7 @@ class Lease:
             if statements:
                 pool.statement_deadlines.begin(connection, _BEGIN_DEADLINE)
                 await connection.run(statements)
-            connection.is_prepared = True
+            connection.mark_prepared()
             if self._terms.transaction:
                 connection.mark_in_transaction()
             begun = True
@@ -269,7 +268,7 @@ class Lease:
         sent_at = monotonic()
         try:
             await connection.run(statements)
-            connection.begun, connection.begun_at = ahead, sent_at
+            connection.mark_prefetched(ahead, sent_at)
         except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError, UnicodeDecodeError) as error:
             if isinstance(error, asyncpg.PostgresError) and is_schema_missing(error):
                 self._pool.recycle()

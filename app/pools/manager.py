@@ -23,12 +23,12 @@ from app.domain.errors import (
 )
 from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolStats
 from app.domain.tenant import PoolStrategy, shared_pool_id
+from app.pools.connector import Connectors
 from app.pools.eviction import Eviction, EvictionReason
 from app.pools.isolation import IsolationStrategy
 from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions
 from app.pools.metrics import ServiceMetrics
 from app.pools.pool import Pool
-from app.pools.pool_login import PoolLogins
 from app.pools.recorder import Recorder
 from app.pools.registry import PoolRegistry
 from app.pools.server import Server
@@ -54,7 +54,7 @@ class TenantPoolManager:
         """Manage pools on *servers*; percentiles cover *stats_window* seconds."""
         self.servers = servers
         self.isolations = isolations
-        self.logins = PoolLogins(isolations)
+        self.connectors = Connectors(isolations)
         self.evictions: Counter[EvictionReason] = Counter()
         self._untold: deque[Eviction] = deque(maxlen=_UNTOLD)
         self._window = stats_window
@@ -64,7 +64,7 @@ class TenantPoolManager:
         self._desired: dict[str, DesiredPool] = {}
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._rooms = {
+        self._registries = {
             strategy: PoolRegistry(
                 config,
                 capacity=len(servers) if strategy is PoolStrategy.SHARED else config.max_pools,
@@ -165,7 +165,9 @@ class TenantPoolManager:
             account,
             self.isolations[strategy],
             options=terms,
-            timeout=self._rooms[strategy].config.acquire_timeout if timeout is None else timeout,
+            timeout=self._registries[strategy].config.acquire_timeout
+            if timeout is None
+            else timeout,
         )
 
     async def open_pool(self, account: TenantState, timeout: float) -> Pool:
@@ -177,35 +179,33 @@ class TenantPoolManager:
         self._refuse_when_closed()
         spec = account.tenant.spec
         self.server(spec.server)
-        rooms = self._rooms[spec.strategy]
-        pool = rooms.use(spec.pool_id)
+        registry = self._registries[spec.strategy]
+        pool = registry.use(spec.pool_id)
         if pool is not None:
             return pool
-        await rooms.wait_for_slot(spec.pool_id, timeout)
+        await registry.wait_for_slot(spec.pool_id, timeout)
         self._refuse_when_closed()
         if self._accounts.get(spec.id) is not account or account.tenant.deleting:
             raise TenantDeleting(f"Tenant {spec.id} was deleted meanwhile.")
-        return rooms.find(spec.pool_id) or self._open(account, rooms)
+        return registry.find(spec.pool_id) or self._open(account, registry)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise PoolDraining("The service is stopping.")
 
-    def _open(self, account: TenantState, rooms: PoolRegistry) -> Pool:
+    def _open(self, account: TenantState, registry: PoolRegistry) -> Pool:
         spec = account.tenant.spec
         server = self.server(spec.server)
         desired = self._desired.get(spec.pool_id)
         pool = Pool(
             spec.pool_id,
             self.desired_size(spec.pool_id, spec.strategy),
-            rooms.config,
-            server=server,
-            login=self.logins.of(server, spec),
+            registry.config,
+            connector=self.connectors.of(server, spec),
             recorder=self._recorder(account),
-            on_busy=rooms.pin,
-            on_quiet=rooms.unpin,
+            owner=registry,
         )
-        rooms.put(pool)
+        registry.add(pool)
         pool.open()
         if desired is not None and desired.paused:
             pool.pause()
@@ -226,7 +226,8 @@ class TenantPoolManager:
     def resize(self, pool: Pool, size: PoolSize) -> None:
         """Change an open pool's size; one with a min_size is exempt from eviction."""
         if bool(pool.size.min_size) is not bool(size.min_size):
-            self._rooms[pool.config.strategy].keep(pool, kept=bool(size.min_size))
+            registry = self._registries[pool.config.strategy]
+            (registry.pin if size.min_size else registry.unpin)(pool)
         pool.resize(size)
 
     def server_name_of(self, pool_id: str) -> str | None:
@@ -260,35 +261,35 @@ class TenantPoolManager:
     def desired_size(self, pool_id: str, strategy: PoolStrategy) -> PoolSize:
         """The size wanted of a pool, or its strategy's default."""
         desired = self._desired.get(pool_id)
-        return desired.size if desired else self._rooms[strategy].config.default_size
+        return desired.size if desired else self._registries[strategy].config.default_size
 
     def config(self, strategy: PoolStrategy) -> PoolConfig:
         """How pools of *strategy* behave."""
-        return self._rooms[strategy].config
+        return self._registries[strategy].config
 
     # -- pools -------------------------------------------------------------------------------
 
     def find(self, pool_id: str) -> Pool | None:
         """The open pool of that id, or None; does not count as a use."""
-        for rooms in self._rooms.values():
-            pool = rooms.find(pool_id)
+        for registry in self._registries.values():
+            pool = registry.find(pool_id)
             if pool is not None:
                 return pool
         return None
 
     def pools(self) -> Iterator[Pool]:
         """Every open pool; take a list of them before awaiting anything."""
-        for rooms in self._rooms.values():
-            yield from rooms
+        for registry in self._registries.values():
+            yield from registry
 
     @property
     def active_pools(self) -> int:
         """How many pools are open."""
-        return sum(len(rooms) for rooms in self._rooms.values())
+        return sum(len(registry) for registry in self._registries.values())
 
     def access_count(self, pool: Pool) -> int:
         """How often leases used *pool* since it was opened."""
-        return self._rooms[pool.config.strategy].access_count(pool.pool_id)
+        return self._registries[pool.config.strategy].access_count(pool.pool_id)
 
     async def evict(self, pool: Pool, reason: EvictionReason, deadline: float) -> Eviction:
         """Drain *pool*, cut what still runs after *deadline* seconds, and take it out.
@@ -304,21 +305,21 @@ class TenantPoolManager:
         return self._in_background(self._evict(pool, reason, deadline), name)
 
     async def _evict(self, pool: Pool, reason: EvictionReason, deadline: float) -> Eviction:
-        rooms = self._rooms[pool.config.strategy]
+        registry = self._registries[pool.config.strategy]
         # Pinned, lest it be evicted a second time while it drains.
-        rooms.pin(pool)
+        registry.pin(pool)
         closure = await pool.drain(deadline)
-        if rooms.take_out(pool):
+        if registry.remove(pool):
             self.evictions[reason] += 1
         return Eviction(pool_id=pool.pool_id, reason=reason, closed=closure.closed, cut=closure.cut)
 
     def expired(self) -> list[Pool]:
         """What `evict_expired` would close now."""
-        return [pool for rooms in self._rooms.values() for pool in rooms.expired()]
+        return [pool for registry in self._registries.values() for pool in registry.expired()]
 
     def evict_expired(self) -> list[Pool]:
         """Close every pool unused for longer than its idle timeout; busy ones never are."""
-        return [pool for rooms in self._rooms.values() for pool in rooms.evict_expired()]
+        return [pool for registry in self._registries.values() for pool in registry.evict_expired()]
 
     def take_evictions(self) -> list[Eviction]:
         """Pools that gave way to others or were idle, since this was asked last."""

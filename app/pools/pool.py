@@ -1,6 +1,8 @@
-"""A tenant's pool as it is operated on: opened, resized, paused, recycled, drained, kept up.
+"""One pool: connections of one login, lent to callers in turn.
 
-How it lends is the business of `lending.py`, below it.
+A caller that finds an idle connection and nobody waiting takes it right here. Every other change
+ends in `dispatch`, the policy. Openings and closings run in tasks of `Connections`: they outlive
+the caller that caused them and serve whoever is next.
 """
 
 from __future__ import annotations
@@ -9,96 +11,460 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from time import monotonic
+from typing import Protocol
 
 import structlog
 
 from app.domain.counters import CounterReading
-from app.domain.errors import PoolDraining, TenantDeleting, Unavailable
-from app.domain.pool import PoolSize, PoolState
+from app.domain.errors import (
+    PoolDraining,
+    PoolSaturated,
+    PoolTimeout,
+    ServerUnavailable,
+    TenantDeleting,
+    Unavailable,
+)
+from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState
+from app.pools.connect_backoff import ConnectBackoff
 from app.pools.connection import PooledConnection
+from app.pools.connections import Connections
+from app.pools.connector import Connector
 from app.pools.leak_detection import LeakSuspect
-from app.pools.lending import LendingPool
+from app.pools.recorder import Recorder
+from app.pools.statement_deadlines import StatementDeadlines
 from app.pools.tenant_state import TenantState
-
-_SETTLE_DEADLINE = 5.0
+from app.pools.waiters import Waiter, WaitQueue
 
 _log = structlog.get_logger(__name__)
+
+# Looked up once: members of an enumeration are slow to find, and these are needed at every lease.
+_READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
+_NOTABLE_LAG = 0.1
+_SETTLE_DEADLINE = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainResult:
-    """What closing a pool did: connections closed, and those cut with a lease on them."""
+    """Connections that a drain closed, and those of them cut with a lease on them."""
 
     closed: int
     cut: int
 
 
-class Pool(LendingPool):
+class PoolOwner(Protocol):
+    """Where the pool is kept; it is not evicted while pinned."""
+
+    def pin(self, pool: Pool) -> None:
+        """The first lease or waiter has come."""
+
+    def unpin(self, pool: Pool) -> None:
+        """The last lease or waiter has gone."""
+
+
+class Pool:
     """A pool of one tenant, or of all shared tenants of a server.
 
     Attributes:
+        pool_id: a tenant's id, or `shared@server`.
+        size: how many connections it keeps, may have and opens at once.
+        config: its limits in time.
+        server: where its connections go, and whose budget they come from.
+        recorder: where everything is counted.
         idle_seconds: seconds without use after which a connection is closed if that is less than
             `config.idle_timeout`, which still decides about the pool; None: that alone.
+        last_answer_at: when a lease last came back clean, in monotonic seconds.
     """
 
-    idle_seconds: float | None = None
+    def __init__(
+        self,
+        pool_id: str,
+        size: PoolSize,
+        config: PoolConfig,
+        *,
+        connector: Connector,
+        recorder: Recorder,
+        owner: PoolOwner,
+    ) -> None:
+        """Make a pool with no connection; `open` lets it work."""
+        self.pool_id = pool_id
+        self.size = size
+        self.config = config
+        self.server = connector.server
+        self.recorder = recorder
+        self.state = PoolState.INITIALIZING
+        self.idle_seconds: float | None = None
+        self.last_answer_at = 0.0
+        self.connections = Connections(
+            self, connector, name=pool_id, max_lifetime=config.max_lifetime, recorder=recorder
+        )
+        self.waiters = WaitQueue(on_overdue=self._time_out)
+        self.statement_deadlines = StatementDeadlines()
+        self._owner = owner
+        self._is_pinned = False
+        self._backoff = ConnectBackoff(self.dispatch)
+        self._changed = asyncio.Event()
+        self._opened_at = 0.0
+
+    def __repr__(self) -> str:
+        """The whole state in one line, for logs and for tests that read like a story."""
+        own = self.connections
+        return (
+            f"<Pool {self.pool_id} {self.state}: {len(own.leased)} active, {len(own.idle)} idle, "
+            f"{own.connecting} connecting, {own.closing} closing of {self.size.max_size}; "
+            f"{self.waiters.count} waiting>"
+        )
+
+    @property
+    def metrics(self) -> PoolMetrics:
+        """Its connections and waiters at this moment."""
+        own = self.connections
+        return PoolMetrics(
+            total_connections=own.live,
+            idle_connections=own.live - len(own.leased),
+            active_connections=len(own.leased),
+            waiting_requests=self.waiters.count,
+        )
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a caller holds or awaits one of its connections."""
+        return bool(self.connections.leased or self.waiters.count)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it takes no new lease any more."""
+        return self.state in (PoolState.DRAINING, PoolState.CLOSED)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a connection not known to be gone is leased, or being checked."""
+        in_use = self.connections.leased | self.connections.checking
+        return any(connection.is_connected() for connection in in_use)
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether it has an idle connection to test."""
+        return bool(self.connections.idle)
+
+    @property
+    def can_open(self) -> bool:
+        """Whether connections may be opened: the server is available, and no backoff runs."""
+        return self.server.is_available and not self._backoff.is_pausing
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the latest attempt to open a connection failed."""
+        return self._backoff.error is not None
+
+    # -- leases ------------------------------------------------------------------------------
+
+    async def acquire(
+        self, tenant: TenantState, timeout: float, begin_statements: str = ""
+    ) -> PooledConnection:
+        """Lend a connection to *tenant* within *timeout* seconds.
+
+        *begin_statements* is what its lease will run first; the connection may have done so
+        already, see `PooledConnection.prefetched`.
+
+        Raises:
+            PoolTimeout: none became free in time.
+            PoolSaturated: too many wait already.
+            PoolDraining: the pool is being drained or closed.
+            ServerUnavailable, ServerFull, TenantLoginFailed: none can be opened.
+        """
+        now = monotonic()
+        own = self.connections
+        if own.idle and (self.state is _READY or self.state is _WARMING_UP) and tenant.can_lease:
+            connection = own.take_idle(now)
+            if connection is not None:
+                self._lend(connection, tenant, now, since=now)
+                if not self._is_pinned:
+                    self._is_pinned = True
+                    self._owner.pin(self)
+                return connection
+        return await self._wait(tenant, timeout, now, begin_statements)
+
+    def release(self, connection: PooledConnection, *, reusable: bool) -> None:
+        """Take back a leased connection; one that is not *reusable* closes in the background."""
+        now = monotonic()
+        if not self._end_lease(connection, now):
+            return
+        if reusable:
+            self.last_answer_at = now
+        usable = reusable and self._is_usable(connection, now)
+        if not usable or self.state is not _READY or self.server.budget.unsatisfied:
+            self._put_back(connection, now, usable=usable)
+        elif not self.waiters.count:
+            # Nothing becomes possible by this, so there is nothing to dispatch.
+            self.connections.put_idle(connection, now)
+            self.server.budget.note_use(self, now)
+            if not self.connections.leased:
+                self._is_pinned = False
+                self._owner.unpin(self)
+        elif (waiter := self.waiters.next()) is not None:
+            self._serve(waiter, connection, now)
+        else:
+            self._put_idle(connection, now)
 
     def prefetch_for_next(self, connection: PooledConnection) -> str:
         """What *connection*, about to come back, may begin its next lease with; empty if nothing.
 
         A guess, which binds nobody: who is next is decided when it is back.
         """
+        tenant = connection.tenant_state
         if (
-            not self._waiters.count
-            or self.state is not PoolState.READY
-            or self.server.budget.is_contended
-            or not self._roster.is_current(connection, monotonic())
+            not self.waiters.count
+            or tenant is None
+            or self.state is not _READY
+            or self.server.budget.unsatisfied
+            or not self.connections.is_current(connection, monotonic())
         ):
             return ""
-        if connection.account is not None:
-            connection.foreseen = self._waiters.foresee(connection.account)
-        return connection.foreseen.opening if connection.foreseen else ""
+        waiter = self.waiters.expect(connection, tenant)
+        return waiter.begin_statements if waiter else ""
+
+    def active_connection(self, pid: int) -> PooledConnection | None:
+        """The leased connection whose backend has this process id."""
+        return next((each for each in self.connections.leased if each.pid == pid), None)
+
+    def _lend(
+        self, connection: PooledConnection, tenant: TenantState, now: float, *, since: float
+    ) -> None:
+        self.connections.mark_leased(connection, tenant, now)
+        wait = now - since
+        tenant.lease_begun(wait, now)
+        if tenant.recorder is not self.recorder:
+            self.recorder.record_acquire(wait, now)
+
+    def _end_lease(self, connection: PooledConnection, now: float) -> bool:
+        """End the lease on *connection*; False if a drain has cut it before."""
+        tenant = connection.tenant_state
+        if tenant is None:
+            return False
+        hold = now - connection.leased_at
+        if connection.leak_reported:
+            _log.info("suspected leak returned", pool=self.pool_id, held_seconds=round(hold, 1))
+        self.connections.mark_returned(connection)
+        if self.waiters.expected:
+            self.waiters.unexpect(connection)
+        tenant.lease_ended(hold, now)
+        if tenant.recorder is not self.recorder:
+            self.recorder.record_release(hold, now)
+        return True
+
+    def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
+        if usable and self.server.dispatcher.keeps(self):
+            self._put_idle(connection, now)
+        else:
+            self.connections.begin_close(connection)
+        self.dispatch()
+
+    def _put_idle(self, connection: PooledConnection, now: float) -> None:
+        self.connections.put_idle(connection, now)
+        self.server.budget.note_use(self, now)
+
+    def _is_usable(self, connection: PooledConnection, now: float) -> bool:
+        """Whether *connection*, which is in no place now, may stay."""
+        own = self.connections
+        return (
+            (self.state is _READY or self.state is _WARMING_UP)
+            and own.is_current(connection, now)
+            and len(own.idle) + len(own.leased) + len(own.checking) + own.connecting
+            < self.size.max_size
+        )
+
+    # -- waiters -----------------------------------------------------------------------------
+
+    async def _wait(
+        self, tenant: TenantState, timeout: float, asked_at: float, begin_statements: str
+    ) -> PooledConnection:
+        self._refuse(tenant)
+        waiter = Waiter(
+            tenant,
+            asyncio.get_running_loop().create_future(),
+            since=asked_at,
+            deadline=asked_at + timeout,
+            begin_statements=begin_statements,
+        )
+        self.waiters.add(waiter)
+        if not self._is_pinned:
+            self._is_pinned = True
+            self._owner.pin(self)
+        if self.connections.idle or self.connections.open < self.size.max_size:
+            self.dispatch()
+        try:
+            return await waiter.future
+        except BaseException:
+            self._abandon(waiter)
+            raise
+
+    def _refuse(self, tenant: TenantState) -> None:
+        """Refuse a caller that need not wait at all."""
+        if self.is_closing:
+            raise PoolDraining(f"The pool {self.pool_id} is {self.state}.")
+        if not self.server.is_available:
+            raise ServerUnavailable(self.server.unavailable_detail)
+        if self.waiters.count >= self.config.max_waiting:
+            for recorder in self._recorders(tenant):
+                recorder.rejected += 1
+            raise PoolSaturated(f"{self.waiters.count} callers wait for pool {self.pool_id}.")
+
+    def _abandon(self, waiter: Waiter) -> None:
+        """The caller is gone; take back what was handed to it in the same moment."""
+        now = monotonic()
+        connection = waiter.handed
+        if connection is None:
+            if waiter.future.cancelled():
+                self._record_abandoned(waiter, now)
+            self.waiters.remove(waiter)
+            self.dispatch()
+        elif self._end_lease(connection, now):
+            self._put_back(connection, now, usable=self._is_usable(connection, now))
+
+    def _time_out(self, waiter: Waiter) -> None:
+        for recorder in self._recorders(waiter.tenant_state):
+            recorder.timeouts += 1
+        lag = self.server.lag.worst_since(waiter.since)
+        ours = f" (our event loop was late by {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
+        waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
+        failed = self._backoff.error
+        why = f" Opening one failed: {failed.detail}" if failed else ""
+        if not why and not self.connections.live and self.connections.connecting:
+            why = " Its login waits for others, or has not been answered yet."
+        if not why and self.server.is_strained:
+            why = f" No other can be opened: {self.server.last_error}"
+        error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.{why}")
+        self._fail(waiter, error, monotonic())
+
+    def _fail(self, waiter: Waiter, error: Exception, now: float) -> None:
+        if not waiter.future.done():
+            self._record_abandoned(waiter, now)
+            self.waiters.remove(waiter)
+            waiter.fail(error)
+
+    def _fail_all(self, error: Unavailable) -> None:
+        now = monotonic()
+        for waiter in self.waiters.clear():
+            self._fail(waiter, type(error)(error.detail), now)
+
+    def fail_waiters_of(self, tenant: TenantState) -> None:
+        """Fail those who wait on behalf of a tenant that is being deleted."""
+        now = monotonic()
+        for waiter in self.waiters.remove_tenant(tenant):
+            self._fail(waiter, TenantDeleting(), now)
+        self.dispatch()
+
+    def _record_abandoned(self, waiter: Waiter, now: float) -> None:
+        for recorder in self._recorders(waiter.tenant_state):
+            recorder.record_abandoned(now - waiter.since)
+
+    def _recorders(self, tenant: TenantState) -> tuple[Recorder, ...]:
+        if tenant.recorder is self.recorder:
+            return (self.recorder,)
+        return (self.recorder, tenant.recorder)
+
+    # -- policy ------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Do what the policy says, after any change."""
+        self.server.dispatcher.run(self)
+        if self.state is _WARMING_UP and self._is_warm():
+            self.state = _READY
+        if self._is_pinned and not self.is_busy:
+            self._is_pinned = False
+            self._owner.unpin(self)
+        self._changed.set()
+
+    def _is_warm(self) -> bool:
+        """Whether the first connections are there, or the budget has no place for more of them."""
+        own, wanted = self.connections, self.size.warmup_size
+        is_scarce = self.server.budget.is_exhausted and own.live + own.connecting < wanted
+        return own.live >= wanted or is_scarce
+
+    def serve(self, waiter: Waiter, connection: PooledConnection) -> None:
+        """Lend the idle *connection* to *waiter*; for the dispatcher."""
+        self.connections.remove_idle(connection)
+        self._serve(waiter, connection, monotonic())
+
+    def begin_open(self, *, first: bool) -> None:
+        """Open a connection; for the dispatcher."""
+        self.connections.begin_open(first=first)
+
+    def begin_close(self, connection: PooledConnection) -> None:
+        """Close the idle *connection*; for the dispatcher."""
+        self.connections.evict_idle(connection)
+
+    def _serve(self, waiter: Waiter, connection: PooledConnection, now: float) -> None:
+        self.waiters.remove(waiter)
+        self._lend(connection, waiter.tenant_state, now, since=waiter.since)
+        waiter.future.set_result(connection)
+
+    # -- events of its connections and its server ----------------------------------------------
+
+    def admit(self, connection: PooledConnection) -> None:
+        """Take in a connection that is in no place, and works: just opened, or rolled back."""
+        now = monotonic()
+        self._backoff.succeeded()
+        if self._is_usable(connection, now):
+            self._put_idle(connection, now)
+        else:
+            self.connections.begin_close(connection)
+        self.dispatch()
+
+    def open_failed(self, error: Unavailable) -> None:
+        """One could not be opened: if nothing else can serve them, fail those who wait."""
+        lends = self.state is _READY or self.state is _WARMING_UP
+        self._backoff.failed(error, pause=lends and self.server.is_available)
+        if self.state is _WARMING_UP:
+            self.state = _READY
+        if not (self.connections.live or self.connections.connecting):
+            self._fail_all(error)
+        self.dispatch()
+
+    def server_lost(self, error: Unavailable) -> None:
+        """The server is gone: fail those who wait for it."""
+        self._fail_all(error)
+        self.dispatch()
+
+    def server_back(self) -> None:
+        """The server's trouble is over: no need to wait for the next attempt."""
+        self._backoff.resume()
+
+    # -- operations ----------------------------------------------------------------------------
 
     def open(self) -> None:
         """Begin to work, and to open the first connections."""
         self.server.attach(self)
         self._opened_at = monotonic()
         self.recorder.pool_opened(self._opened_at)
-        self.state = PoolState.WARMING_UP if self.size.warmup_size else PoolState.READY
+        self.state = _WARMING_UP if self.size.warmup_size else _READY
         self.dispatch()
-
-    def active_connection(self, pid: int) -> PooledConnection | None:
-        """The lent connection whose back-end has this process id."""
-        return next((each for each in self._roster.leased if each.pid == pid), None)
 
     async def wait_until_warm(self, deadline: float) -> bool:
         """Wait up to *deadline* seconds for the first connections; whether they are there."""
-        await self._until(lambda: self.state is not PoolState.WARMING_UP, deadline)
-        return self._roster.live >= self.size.warmup_size
+        await self._until(lambda: self.state is not _WARMING_UP, deadline)
+        return self.connections.live >= self.size.warmup_size
 
     def resize(self, size: PoolSize) -> None:
         """Change its size at once; surplus connections close when nobody uses them."""
         self.size = size
-        self._roster.shrink_to(size.max_size)
         self.dispatch()
 
     def pause(self) -> None:
-        """Lend nothing: callers wait, idle connections close, lent ones when they come back."""
+        """Lend nothing: callers wait, idle connections close, leased ones when they come back."""
         if not self.is_closing:
             self.state = PoolState.PAUSED
-            self._roster.shrink_to(0)
+            self.dispatch()
 
     def resume(self) -> None:
         """Lend again."""
         if self.state is PoolState.PAUSED:
-            self.state = PoolState.READY
+            self.state = _READY
             self.dispatch()
 
     def recycle(self) -> int:
-        """Replace every connection, lent ones when they come back; how many that will be."""
-        count = self._roster.live
-        self._roster.epoch += 1
-        self._roster.shrink_to(0)
+        """Replace every connection, leased ones when they come back; how many that will be."""
+        count = self.connections.recycle()
         self.dispatch()
         return count
 
@@ -108,31 +474,25 @@ class Pool(LendingPool):
         Safe to call again and while another call is waiting. The pool is closed afterwards.
         """
         closed_before = self.recorder.connections_closed
+        own = self.connections
         if not self.is_closing:
             self.state = PoolState.DRAINING
-        self._fail_waiters(PoolDraining(f"The pool {self.pool_id} is being drained."))
-        self._roster.shrink_to(0)
-        await self._until(lambda: not self._roster.leased, deadline)
-        cut = list(self._roster.leased)
+        self._fail_all(PoolDraining(f"The pool {self.pool_id} is being drained."))
+        self.dispatch()
+        await self._until(lambda: not own.leased, deadline)
+        cut = list(own.leased)
         for connection in cut:
-            self._take_back(connection, monotonic())
-            self._roster.begin_close(connection, cut=True)
+            self._end_lease(connection, monotonic())
+            own.begin_close(connection, cut=True)
         self.state = PoolState.CLOSED
         self._backoff.stop()
         self.dispatch()
-        await self._until(lambda: not self._roster.checking, _SETTLE_DEADLINE)
-        await self._roster.settle(_SETTLE_DEADLINE)
+        await self._until(lambda: not own.checking, _SETTLE_DEADLINE)
+        await own.settle(_SETTLE_DEADLINE)
         self.statement_deadlines.stop()
         self.recorder.pool_closed(self._opened_at)
         self.server.detach(self)
         return DrainResult(closed=self.recorder.connections_closed - closed_before, cut=len(cut))
-
-    def fail_waiters_of(self, account: TenantState) -> None:
-        """Fail those who wait on behalf of a tenant that is being deleted."""
-        now = monotonic()
-        for waiter in self._waiters.remove_tenant(account):
-            self._fail(waiter, TenantDeleting(), now)
-        self.dispatch()
 
     async def _until(self, holds: Callable[[], bool], deadline: float) -> None:
         try:
@@ -143,46 +503,26 @@ class Pool(LendingPool):
         except TimeoutError:
             return
 
-    @property
-    def is_in_use(self) -> bool:
-        """Whether a connection not known to be gone is lent, or being checked."""
-        in_use = self._roster.leased | self._roster.checking
-        return any(connection.is_connected() for connection in in_use)
+    # -- maintenance ---------------------------------------------------------------------------
 
-    @property
-    def has_idle(self) -> bool:
-        """Whether it has an idle connection to test."""
-        return bool(self._roster.idle)
-
-    async def ping(self) -> bool:
-        """Test the idle connection used last; whether there is one, and it answers."""
-        try:
-            return await self._roster.ping()
-        finally:
-            self.dispatch()
-
-    def server_lost(self, error: Unavailable) -> None:
-        """The server is gone: nobody is left waiting for it."""
-        self._fail_waiters(error)
-        self.dispatch()
-
-    def server_back(self) -> None:
-        """The server's trouble is over: no need to wait for the next attempt."""
-        self._backoff.resume()
+    def set_idle_timeout(self, seconds: float | None) -> None:
+        """Set `idle_seconds`."""
+        self.idle_seconds = seconds
 
     def close_expired(self, now: float) -> int:
         """Close idle connections too old or unused for too long at *now*; how many that were."""
         timeout = self.config.idle_timeout
         if self.idle_seconds is not None:
             timeout = min(timeout, self.idle_seconds)
-        unused_since = now - timeout
-        closed = self._roster.close_expired(now, unused_since=unused_since, keep=self.size.min_size)
+        closed = self.connections.close_expired(
+            now, unused_since=now - timeout, keep=self.size.min_size
+        )
         self.dispatch()
         return closed
 
     def has_untested(self, *, not_since: float) -> bool:
         """Whether an idle connection was not tested since the monotonic time *not_since*."""
-        return any(connection.checked_at <= not_since for connection in self._roster.idle)
+        return any(connection.checked_at <= not_since for connection in self.connections.idle)
 
     async def check(self, *, not_since: float) -> tuple[int, int]:
         """Test idle connections not tested since the monotonic time *not_since*.
@@ -190,23 +530,29 @@ class Pool(LendingPool):
         Returns how many were tested, and how many of them failed and were closed.
         """
         try:
-            return await self._roster.check(not_since=not_since)
+            return await self.connections.check(not_since=not_since)
         finally:
-            self._roster.shrink_to(self.size.max_size if self._works else 0)
+            self.dispatch()
+
+    async def ping(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it answers."""
+        try:
+            return await self.connections.ping()
+        finally:
             self.dispatch()
 
     def reading(self, now: float) -> CounterReading:
         """Its counters at *now*, monotonic seconds; costs its leases nothing."""
-        roster = self._roster
-        waits = [now - waiter.since for waiter in self._waiters if not waiter.is_counted]
+        own = self.connections
+        waits = [now - waiter.since for waiter in self.waiters if not waiter.is_counted]
         return self.recorder.reading(
             now,
             waiting=len(waits),
             waiting_seconds=sum(waits),
-            busy_seconds=sum([now - connection.leased_at for connection in roster.leased]),
+            busy_seconds=sum([now - connection.leased_at for connection in own.leased]),
             open_seconds=sum(
                 now - connection.opened_at
-                for place in (roster.idle, roster.leased, roster.checking)
+                for place in (own.idle, own.leased, own.checking)
                 for connection in place
             ),
         )
@@ -214,16 +560,16 @@ class Pool(LendingPool):
     def count_leak_suspects(self, now: float) -> int:
         """How many leases are held beyond the threshold at *now*."""
         limit = now - self.config.leak_threshold
-        return sum([connection.leased_at < limit for connection in self._roster.leased])
+        return sum([connection.leased_at < limit for connection in self.connections.leased])
 
     def leak_suspects(self, now: float) -> list[LeakSuspect]:
         """Leases held beyond the threshold at *now*, oldest first; each is logged once."""
         limit = now - self.config.leak_threshold
-        held = [connection for connection in self._roster.leased if connection.leased_at < limit]
+        held = [each for each in self.connections.leased if each.leased_at < limit]
         held.sort(key=lambda connection: connection.leased_at)
         for connection in held:
-            if not connection.suspected:
-                connection.suspected = True
+            if not connection.leak_reported:
+                connection.mark_leak_reported()
                 suspect = connection.leak_suspect(now)
                 _log.warning("suspected leak", pool=self.pool_id, **asdict(suspect))
         return [connection.leak_suspect(now) for connection in held]

@@ -1,34 +1,44 @@
-"""How many pools of one strategy may be open, and which goes when another needs its place.
+"""The open pools of one strategy: how many there may be, and which is evicted for another.
 
-Busy pools are pinned, out of the order of eviction; so are pools with a min_size. When all
-places are taken by such pools, newcomers queue for the next place that becomes free, first
-come, first served.
+Every operation is O(1). Pools in use, and pools with a min_size, are pinned and out of the order of
+eviction, so the head of that order is always the next to go. When pinned pools take all slots,
+newcomers queue for the next slot that becomes free, first come, first served.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 
 from app.domain.errors import PoolLimitReached
 from app.domain.pool import PoolConfig
 from app.pools.eviction import EvictionReason
-from app.pools.lru import TenantLruCache
 from app.pools.pool import Pool
 
 Evict = Callable[[Pool, EvictionReason], None]
 
 
 @dataclass(slots=True, eq=False)
+class _Entry:
+    """An open pool, how often it was used, when last, and how many reasons keep it open."""
+
+    pool: Pool
+    last_access: float
+    access_count: int = 1
+    pins: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class _Place:
-    """One caller in the queue, and the pool it wants."""
+    """One caller in the queue for a slot, and the pool it wants."""
 
     pool_id: str
     offer: asyncio.Future[None]
 
-    def tell(self) -> bool:
+    def wake(self) -> bool:
         """Wake the caller; False if it is awake already."""
         if self.offer.done():
             return False
@@ -37,34 +47,45 @@ class _Place:
 
 
 class PoolRegistry:
-    """The open pools of one strategy, by pool id."""
+    """Up to *capacity* open pools, by pool id; the least recently used is evicted first."""
 
     def __init__(self, config: PoolConfig, *, capacity: int, evict: Evict) -> None:
         """Hold up to *capacity* pools; what is put out is handed to *evict*."""
         self.config = config
-        self._cache: TenantLruCache[str, Pool] = TenantLruCache(capacity, config.idle_timeout)
+        self._capacity = capacity
         self._evict = evict
+        self._entries: dict[str, _Entry] = {}
+        self._evictable: OrderedDict[str, _Entry] = OrderedDict()
         self._queue: deque[_Place] = deque()
 
     def __len__(self) -> int:
         """How many pools are open."""
-        return len(self._cache)
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[Pool]:
-        """All open pools."""
-        return iter(self._cache)
+        """All open pools; iterate over a copy if you evict meanwhile."""
+        return (entry.pool for entry in self._entries.values())
 
     def find(self, pool_id: str) -> Pool | None:
         """The open pool of that id; does not count as a use."""
-        return self._cache.peek(pool_id)
-
-    def access_count(self, pool_id: str) -> int:
-        """How often the pool was used since it was opened."""
-        return self._cache.access_count(pool_id)
+        entry = self._entries.get(pool_id)
+        return entry.pool if entry else None
 
     def use(self, pool_id: str) -> Pool | None:
         """The open pool of that id, counted as a use."""
-        return self._cache.get(pool_id)
+        entry = self._entries.get(pool_id)
+        if entry is None:
+            return None
+        entry.access_count += 1
+        entry.last_access = monotonic()
+        if not entry.pins:
+            self._evictable.move_to_end(pool_id)
+        return entry.pool
+
+    def access_count(self, pool_id: str) -> int:
+        """How often the pool was used since it was opened, 0 if it is not open."""
+        entry = self._entries.get(pool_id)
+        return entry.access_count if entry else 0
 
     async def wait_for_slot(self, pool_id: str, timeout: float) -> None:
         """Wait up to *timeout* seconds until *pool_id* may be opened, evicting if need be.
@@ -74,89 +95,105 @@ class PoolRegistry:
         Raises:
             PoolLimitReached: all pools stayed busy.
         """
-        if not self._queue and self._make_room_for(pool_id):
+        if not self._queue and self._has_slot_for(pool_id):
             return
         place = self._queue_up(pool_id)
         try:
             async with asyncio.timeout(timeout):
                 await place.offer
-                while not self._make_room_for(pool_id):
+                while not self._has_slot_for(pool_id):
                     # What became quiet is busy again by now: wait on, as the first in the queue.
                     place = self._queue_up(pool_id, first=True)
                     await place.offer
         except TimeoutError as error:
             raise PoolLimitReached(
-                f"All {self._cache.max_size} pools of strategy {self.config.strategy} are busy."
+                f"All {self._capacity} pools of strategy {self.config.strategy} are busy."
             ) from error
         finally:
             if place in self._queue:
                 self._queue.remove(place)
-            self._offer()
+            self._offer_slot()
 
-    def put(self, pool: Pool) -> None:
-        """Take in a pool for which there is room."""
-        pool.entry = self._cache.insert(pool.pool_id, pool)
+    def add(self, pool: Pool) -> None:
+        """Take in a pool for which there is a slot."""
+        entry = _Entry(pool, monotonic())
+        self._entries[pool.pool_id] = self._evictable[pool.pool_id] = entry
         if pool.size.min_size:
-            pool.entry.pin()
+            self.pin(pool)
         for place in self._queue:
             if place.pool_id == pool.pool_id:
-                place.tell()
+                place.wake()
 
-    def take_out(self, pool: Pool) -> bool:
+    def remove(self, pool: Pool) -> bool:
         """Take *pool* out, whatever it is doing; False if somebody did before."""
-        if self._cache.peek(pool.pool_id) is not pool:
+        if self.find(pool.pool_id) is not pool:
             return False
-        self._cache.remove(pool.pool_id)
-        self._offer()
+        self._take_out(self._entries[pool.pool_id])
+        self._offer_slot()
         return True
 
-    def keep(self, pool: Pool, *, kept: bool) -> None:
-        """Exempt *pool* from eviction, or no longer, when its min_size changes from or to 0."""
-        if kept:
-            self.pin(pool)
-        else:
-            self.unpin(pool)
-
     def pin(self, pool: Pool) -> None:
-        """*pool* is in use: it cannot be evicted."""
-        if pool.entry is not None:
-            pool.entry.pin()
+        """Keep *pool* from being evicted until it is unpinned as often as it was pinned."""
+        entry = self._entries.get(pool.pool_id)
+        if entry is not None and entry.pool is pool:
+            if not entry.pins:
+                del self._evictable[pool.pool_id]
+            entry.pins += 1
 
     def unpin(self, pool: Pool) -> None:
-        """*pool* is not in use any more."""
-        if pool.entry is not None:
-            pool.entry.unpin()
+        """Undo one pin of *pool*; the last one counts as a use."""
+        entry = self._entries.get(pool.pool_id)
+        if entry is not None and entry.pool is pool:
+            entry.pins -= 1
+            if not entry.pins:
+                entry.last_access = monotonic()
+                self._evictable[pool.pool_id] = entry
         if self._queue:
-            self._offer()
+            self._offer_slot()
 
     def expired(self) -> list[Pool]:
         """What `evict_expired` would put out now."""
-        return self._cache.expired()
+        return [entry.pool for entry in self._evictable.values() if self._is_expired(entry)]
 
     def evict_expired(self) -> list[Pool]:
         """Put out every pool unused for longer than the idle timeout."""
-        expired = self._cache.evict_expired()
-        for pool in expired:
-            self._evict(pool, EvictionReason.IDLE)
-        return expired
+        evicted = []
+        while (entry := self._first()) is not None and self._is_expired(entry):
+            evicted.append(entry.pool)
+            self._put_out(entry, EvictionReason.IDLE)
+        return evicted
 
-    def _make_room_for(self, pool_id: str) -> bool:
-        if not self._cache.is_full or pool_id in self._cache:
+    def _has_slot_for(self, pool_id: str) -> bool:
+        if len(self._entries) < self._capacity or pool_id in self._entries:
             return True
-        victim = self._cache.evict_one()
-        if victim is None:
+        entry = self._first()
+        if entry is None:
             return False
-        pool, expired = victim
-        self._evict(pool, EvictionReason.IDLE if expired else EvictionReason.LRU)
+        self._put_out(entry, EvictionReason.IDLE if self._is_expired(entry) else EvictionReason.LRU)
         return True
+
+    def _first(self) -> _Entry | None:
+        """The next to be evicted; an expired one, if any is."""
+        return next(iter(self._evictable.values()), None)
+
+    def _is_expired(self, entry: _Entry) -> bool:
+        return monotonic() - entry.last_access > self.config.idle_timeout
+
+    def _put_out(self, entry: _Entry, reason: EvictionReason) -> None:
+        self._take_out(entry)
+        self._evict(entry.pool, reason)
+
+    def _take_out(self, entry: _Entry) -> None:
+        del self._entries[entry.pool.pool_id]
+        self._evictable.pop(entry.pool.pool_id, None)
 
     def _queue_up(self, pool_id: str, *, first: bool = False) -> _Place:
         place = _Place(pool_id, asyncio.get_running_loop().create_future())
         (self._queue.appendleft if first else self._queue.append)(place)
         return place
 
-    def _offer(self) -> None:
-        """Tell the first who waits that a pool may have become evictable."""
+    def _offer_slot(self) -> None:
+        """Wake the first who waits: a pool may have become evictable."""
         while self._queue:
-            if self._queue.popleft().tell():
+            if self._queue.popleft().wake():
                 return

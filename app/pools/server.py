@@ -34,6 +34,7 @@ from app.domain.errors import (
 from app.pools import driver
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import ConnectLimiter
+from app.pools.dispatcher import Dispatcher
 from app.pools.driver import Login
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.liveness import any_still_work
@@ -101,7 +102,8 @@ class Server:
         """
         self.name = name
         self.admin_login = admin
-        self.budget = ConnectionBudget()
+        self.budget: ConnectionBudget[AttachedPool] = ConnectionBudget()
+        self.dispatcher = Dispatcher(self.budget)
         self.state = ServerState.UNAVAILABLE
         self.generation = 0
         self.limits: ServerLimits | None = None
@@ -162,6 +164,7 @@ class Server:
         """Forget a closed pool."""
         self._pools.discard(pool)
         self.budget.forget(pool)
+        self.dispatcher.run()
 
     async def connect(self, login: Login, *, first: bool = False) -> asyncpg.Connection:
         """Open a connection for a pool; if it cannot be reached, find out whether it is lost.
@@ -312,6 +315,7 @@ class Server:
     def _settle_sharing(self) -> None:
         """Leave each pool what it has while neither a tenant nor the admin gets a connection."""
         self.budget.freeze(frozen=self.is_strained and not self._opens)
+        self.dispatcher.run()
 
     def _was_starved(self, error: Unavailable, began: float) -> bool:
         """Whether an attempt ran out of time because our own loop did not run."""
@@ -368,6 +372,7 @@ class Server:
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
         self.budget.set_limit(max(0, limit - len(self._unended) - len(self._late)))
+        self.dispatcher.run()
 
     async def _open_admin(self, into: str | Login | None) -> asyncpg.Connection:
         if isinstance(into, Login):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from app.domain.errors import Unavailable
-from app.pools.budget import BudgetClient
+from app.pools.dispatcher import DispatchedPool
 
 
-class AttachedPool(BudgetClient, Protocol):
+class AttachedPool(DispatchedPool, Protocol):
     """What a server needs to know of its pools."""
 
     last_answer_at: float

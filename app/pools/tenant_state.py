@@ -24,11 +24,34 @@ class TenantState:
         self.waiting = 0
         self.isolation: IsolationReport | None = None
 
+    def lease_begun(self, wait: float, now: float) -> None:
+        """It holds one lease more, after it waited *wait* seconds."""
+        self.leased += 1
+        self.recorder.record_acquire(wait, now)
+
+    def lease_ended(self, hold: float, now: float) -> None:
+        """It gave one back after *hold* seconds."""
+        self.leased -= 1
+        self.recorder.record_release(hold, now)
+
+    def wait_begun(self) -> None:
+        """One caller more waits."""
+        self.waiting += 1
+
+    def wait_ended(self, callers: int = 1) -> None:
+        """So many *callers* wait no more."""
+        self.waiting -= callers
+
     @property
     def can_lease(self) -> bool:
         """Whether its own cap allows one more lease."""
         cap = self.tenant.spec.max_leases
         return cap is None or self.leased < cap
+
+    def has_room_for(self, more: int) -> bool:
+        """Whether its own cap allows so many leases *more*."""
+        cap = self.tenant.spec.max_leases
+        return cap is None or self.leased + more <= cap
 
     @property
     def share(self) -> float:

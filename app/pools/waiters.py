@@ -1,8 +1,8 @@
 """Who waits for a connection of one pool, and who is next.
 
-Within a tenant first come, first served. Between tenants the one with the smallest share
-(leases held ÷ weight) is next, ties to whoever waits longest; a tenant at its own cap is
-passed over. A pool of one tenant is therefore a plain queue. Nothing here awaits.
+Within a tenant first come, first served. Between tenants the smallest share (leases held ÷ weight)
+is next, ties go to whoever waits longest; a tenant at its `max_leases` is passed over. A pool of
+one tenant is therefore a plain queue. Nothing here awaits.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heapreplace
 from time import monotonic
-from typing import TYPE_CHECKING
 
+from app.pools.connection import PooledConnection
 from app.pools.tenant_state import TenantState
 
-if TYPE_CHECKING:
-    from app.pools.connection import PooledConnection
-
-# When deadlines are looked at so late, in seconds, a moment passes before anybody is failed.
+# When deadlines are checked so late, in seconds, a moment passes before anybody is failed.
 _LATE = 0.1
 _GRACE = 0.05
 
@@ -28,28 +25,28 @@ class Waiter:
     """One caller, and the future it awaits.
 
     Attributes:
-        opening: what its lease will run first.
-        foreseen: whether a connection that is about to come back is expected to be for it.
+        begin_statements: what its lease will run first.
+        is_expected: whether a connection that is about to come back is expected to be for it.
     """
 
-    __slots__ = ("account", "deadline", "foreseen", "future", "opening", "since")
+    __slots__ = ("begin_statements", "deadline", "future", "is_expected", "since", "tenant_state")
 
     def __init__(
         self,
-        account: TenantState,
+        tenant_state: TenantState,
         future: asyncio.Future[PooledConnection],
         *,
         since: float,
         deadline: float,
-        opening: str = "",
+        begin_statements: str = "",
     ) -> None:
-        """Wait on behalf of *account* from *since* until *deadline*, in monotonic seconds."""
-        self.account = account
+        """Wait on behalf of a tenant from *since* until *deadline*, in monotonic seconds."""
+        self.tenant_state = tenant_state
         self.future = future
         self.since = since
         self.deadline = deadline
-        self.opening = opening
-        self.foreseen = False
+        self.begin_statements = begin_statements
+        self.is_expected = False
 
     @property
     def handed(self) -> PooledConnection | None:
@@ -75,96 +72,58 @@ class WaitQueue:
 
     Attributes:
         count: how many callers wait.
+        expected: who will probably get each connection that is about to come back.
     """
 
     def __init__(self, *, on_overdue: Callable[[Waiter], None]) -> None:
-        """Nobody waits. Who still does at the deadline is handed to *on_overdue*, to be failed."""
-        self._queues: dict[TenantState, deque[Waiter]] = {}
+        """Hand those who still wait at their deadline to *on_overdue*, to be failed."""
         self.count = 0
+        self.expected: dict[PooledConnection, Waiter] = {}
+        self._queues: dict[TenantState, deque[Waiter]] = {}
         self._on_overdue = on_overdue
         self._timer: asyncio.TimerHandle | None = None
         self._graced = False
 
+    def __iter__(self) -> Iterator[Waiter]:
+        """Everybody, in no particular order."""
+        return (waiter for queue in self._queues.values() for waiter in queue)
+
     def add(self, waiter: Waiter) -> None:
         """Put *waiter* behind the others of its tenant."""
-        queue = self._queues.get(waiter.account)
+        queue = self._queues.get(waiter.tenant_state)
         if queue is None:
-            queue = self._queues[waiter.account] = deque()
+            queue = self._queues[waiter.tenant_state] = deque()
         queue.append(waiter)
         self.count += 1
-        waiter.account.waiting += 1
+        waiter.tenant_state.wait_begun()
         self._watch(waiter)
 
-    def discard(self, waiter: Waiter) -> None:
+    def remove(self, waiter: Waiter) -> None:
         """Take *waiter* out if it is still here."""
-        queue = self._queues.get(waiter.account)
+        queue = self._queues.get(waiter.tenant_state)
         if queue is None or waiter not in queue:
             return
-        queue.remove(waiter)
-        self._taken(waiter, queue)
+        if queue[0] is waiter:
+            queue.popleft()
+        else:
+            queue.remove(waiter)
+        self.count -= 1
+        waiter.tenant_state.wait_ended()
+        if not queue:
+            del self._queues[waiter.tenant_state]
 
-    def next(self) -> Waiter | None:
-        """The waiter to serve now, still in the queue; None when nobody may be served."""
-        while (waiter := self._first()) is not None and waiter.future.done():
-            self.pop(waiter)
-        return waiter
-
-    def _first(self) -> Waiter | None:
-        best: Waiter | None = None
-        for account, queue in self._queues.items():
-            if not account.can_lease:
-                continue
-            head = queue[0]
-            if best is None or (account.share, head.since) < (best.account.share, best.since):
-                best = head
-        return best
-
-    def foresee(self, leaving: TenantState) -> Waiter | None:
-        """Who will probably be next when *leaving* has given a lease back; None if unknown.
-
-        Nobody is foreseen twice, so that connections which come back together have one each;
-        whoever asks unmarks who was `foreseen` when the connection is back.
-        """
-        leaving.leased -= 1
-        try:
-            return self._foresee()
-        finally:
-            leaving.leased += 1
-
-    def _foresee(self) -> Waiter | None:
-        best: Waiter | None = None
-        least = 0.0
-        for account, queue in self._queues.items():
-            if not account.can_lease:
-                continue
-            for place, waiter in enumerate(queue):
-                if not (waiter.foreseen or waiter.future.done()):
-                    share = account.share_with(place)
-                    if best is None or (share, waiter.since) < (least, best.since):
-                        best, least = waiter, share
-                    break
-        if best is not None:
-            best.foreseen = True
-        return best
-
-    def pop(self, waiter: Waiter) -> None:
-        """Take out *waiter*, which `next` has just returned."""
-        queue = self._queues[waiter.account]
-        queue.popleft()
-        self._taken(waiter, queue)
-
-    def remove_tenant(self, account: TenantState) -> list[Waiter]:
-        """Take out and return everybody who waits on behalf of *account*."""
-        theirs = list(self._queues.pop(account, ()))
-        self.count -= len(theirs)
-        account.waiting -= len(theirs)
-        return theirs
+    def remove_tenant(self, tenant: TenantState) -> list[Waiter]:
+        """Take out and return everybody who waits on behalf of *tenant*."""
+        removed = list(self._queues.pop(tenant, ()))
+        self.count -= len(removed)
+        tenant.wait_ended(len(removed))
+        return removed
 
     def clear(self) -> list[Waiter]:
         """Take out and return everybody."""
         everybody = list(self)
         for waiter in everybody:
-            waiter.account.waiting -= 1
+            waiter.tenant_state.wait_ended()
         self._queues.clear()
         self.count = 0
         if self._timer is not None:
@@ -172,9 +131,53 @@ class WaitQueue:
             self._timer = None
         return everybody
 
-    def __iter__(self) -> Iterator[Waiter]:
-        """Everybody, in no particular order."""
-        return (waiter for queue in self._queues.values() for waiter in queue)
+    # -- who is next -------------------------------------------------------------------------
+
+    def next(self) -> Waiter | None:
+        """The waiter to serve now, still in the queue; None when nobody may be served."""
+        best: Waiter | None = None
+        for tenant, queue in self._queues.items():
+            if not tenant.can_lease:
+                continue
+            head = queue[0]
+            if head.future.done():
+                # Its caller gave up, and has yet to take it out.
+                waiting = [waiter for waiter in queue if not waiter.future.done()]
+                if not waiting:
+                    continue
+                head = waiting[0]
+            if best is None or (tenant.share, head.since) < (best.tenant_state.share, best.since):
+                best = head
+        return best
+
+    def expect(self, connection: PooledConnection, returning: TenantState) -> Waiter | None:
+        """Who will probably be next when *returning* has given *connection* back, if anybody.
+
+        Connections that come back together are expected for one waiter each.
+        """
+        self.unexpect(connection)
+        best: Waiter | None = None
+        least = 0.0
+        for tenant, queue in self._queues.items():
+            comes_back = int(tenant is returning)
+            if not tenant.has_room_for(1 - comes_back):
+                continue
+            for place, waiter in enumerate(queue):
+                if not (waiter.is_expected or waiter.future.done()):
+                    share = tenant.share_with(place - comes_back)
+                    if best is None or (share, waiter.since) < (least, best.since):
+                        best, least = waiter, share
+                    break
+        if best is not None:
+            best.is_expected = True
+            self.expected[connection] = best
+        return best
+
+    def unexpect(self, connection: PooledConnection) -> None:
+        """*connection* has come back: it is expected no more."""
+        waiter = self.expected.pop(connection, None)
+        if waiter is not None:
+            waiter.is_expected = False
 
     @property
     def servable(self) -> int:
@@ -186,34 +189,33 @@ class WaitQueue:
 
         None if nobody is left to serve by then.
         """
+        if len(self._queues) == 1:
+            [tenant] = self._queues
+            return tenant.share_with(served + 1) if served < self._servable(tenant) else None
         order = [
-            (account.share, queue[0].since, place, account, 0)
-            for place, (account, queue) in enumerate(self._queues.items())
-            if account.can_lease
+            (tenant.share, queue[0].since, place, tenant, 0)
+            for place, (tenant, queue) in enumerate(self._queues.items())
+            if tenant.can_lease
         ]
         heapify(order)
         while order:
-            _, _, place, account, taken = order[0]
+            _, _, place, tenant, taken = order[0]
             taken += 1
             if served <= 0:
-                return account.share_with(taken)
+                return tenant.share_with(taken)
             served -= 1
-            if taken < self._servable(account):
-                since = self._queues[account][taken].since
-                heapreplace(order, (account.share_with(taken), since, place, account, taken))
+            if taken < self._servable(tenant):
+                since = self._queues[tenant][taken].since
+                heapreplace(order, (tenant.share_with(taken), since, place, tenant, taken))
             else:
                 heappop(order)
         return None
 
-    def _servable(self, account: TenantState) -> int:
-        waiting, cap = len(self._queues[account]), account.tenant.spec.max_leases
-        return waiting if cap is None else max(0, min(waiting, cap - account.leased))
+    def _servable(self, tenant: TenantState) -> int:
+        waiting, cap = len(self._queues[tenant]), tenant.tenant.spec.max_leases
+        return waiting if cap is None else max(0, min(waiting, cap - tenant.leased))
 
-    def _taken(self, waiter: Waiter, queue: deque[Waiter]) -> None:
-        self.count -= 1
-        waiter.account.waiting -= 1
-        if not queue:
-            del self._queues[waiter.account]
+    # -- deadlines ---------------------------------------------------------------------------
 
     def _watch(self, waiter: Waiter) -> None:
         """Have one timer for all waiters, at the earliest deadline or before it.
@@ -224,9 +226,9 @@ class WaitQueue:
             if self._timer.when() <= waiter.deadline:
                 return
             self._timer.cancel()
-        self._timer = waiter.future.get_loop().call_at(waiter.deadline, self._look)
+        self._timer = waiter.future.get_loop().call_at(waiter.deadline, self._check_deadlines)
 
-    def _look(self) -> None:
+    def _check_deadlines(self) -> None:
         due = self._timer.when() if self._timer is not None else 0.0
         self._timer = None
         now = monotonic()
@@ -234,7 +236,8 @@ class WaitQueue:
         self._graced = not self._graced and now - due > _LATE
         if waiting and self._graced:
             # Our own loop stood still; what came back meanwhile may serve them yet.
-            self._timer = waiting[0].future.get_loop().call_at(now + _GRACE, self._look)
+            loop = waiting[0].future.get_loop()
+            self._timer = loop.call_at(now + _GRACE, self._check_deadlines)
             return
         for waiter in waiting:
             if waiter.deadline <= now:

@@ -74,7 +74,7 @@ async def test_while_connecting_the_connection_serves_the_next(
     pool.recycle()
     fault_proxy.latency_seconds = 0.02
     task = asyncio.create_task(work(slow, "INSERT INTO note VALUES (1)"))
-    await eventually(lambda: pool._roster.connecting == 1)
+    await eventually(lambda: pool.connections.connecting == 1)
     await cancel(task)
     assert await count(slow) == 0
     assert pool.recorder.connections_opened == 2

@@ -44,7 +44,7 @@ async def shared_out(database: Database, scrub_roles: None) -> AsyncIterator[Ten
 def connecting(manager: TenantPoolManager) -> int:
     """How many connections into the locked database are being opened."""
     pool = manager.find("locked")
-    return pool._roster.connecting if pool is not None else 0
+    return pool.connections.connecting if pool is not None else 0
 
 
 async def test_its_tenant_is_told_why_and_nobody_else_waits_for_it(

@@ -50,14 +50,14 @@ async def test_who_has_connections_is_served_and_who_needs_one_is_told(
         async with load_on(manager, "working", clients=1) as load:
             await load.goes_on()
             [pool] = manager.pools()
-            connections = set(pool._roster.idle) | pool._roster.leased
+            connections = set(pool.connections.idle) | pool.connections.leased
             with no_descriptor_left():
                 with pytest.raises(ConnectFailed) as raised:
                     await use(manager, "new")
                 await eventually(lambda: server.last_error)
                 await load.goes_on(100)
             assert server.is_available
-            assert set(pool._roster.idle) | pool._roster.leased == connections
+            assert set(pool.connections.idle) | pool.connections.leased == connections
             await eventually(lambda: server.last_error is None)
             await use(manager, "new")
         assert load.failures == []

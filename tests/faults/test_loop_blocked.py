@@ -72,7 +72,7 @@ async def test_an_idle_connection_passes_the_check_it_was_in(bench: Bench) -> No
     checking = asyncio.create_task(pool.check(not_since=time.monotonic()))
     for _ in range(3):  # by then the question is sent; the answer comes during the block
         await asyncio.sleep(0)
-    assert pool._roster.checking
+    assert pool.connections.checking
     block_loop()
     assert await checking == (1, 0)
     assert pool.metrics.idle_connections == 1
@@ -83,7 +83,7 @@ async def test_the_server_is_not_lost_and_who_waits_is_served(
 ) -> None:
     fault_proxy.latency_seconds = 0.02
     caller = asyncio.create_task(use(measured))
-    await eventually(lambda: [pool for pool in measured.pools() if pool._roster.connecting])
+    await eventually(lambda: [pool for pool in measured.pools() if pool.connections.connecting])
     block_loop()
     fault_proxy.latency_seconds = 0
     assert await caller == 42

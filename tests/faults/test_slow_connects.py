@@ -80,10 +80,10 @@ async def test_callers_are_served_by_whatever_is_free_first(
         first = await pool.acquire(acme, 5)
         fault_proxy.latency_seconds = 0.3
         caller = asyncio.create_task(pool.acquire(acme, 10))
-        await eventually(lambda: pool._roster.connecting == 1)
+        await eventually(lambda: pool.connections.connecting == 1)
         pool.release(first, reusable=True)
         assert (await finished([caller]))[0] is first
-        assert pool._roster.connecting == 1
+        assert pool.connections.connecting == 1
         fault_proxy.latency_seconds = 0
         await eventually(lambda: pool.metrics.idle_connections == 1)
         pool.release(first, reusable=True)
@@ -100,7 +100,7 @@ async def test_a_caller_who_gives_up_leaves_its_connection_to_the_next(
         pool, acme = bench.pool(1), account()
         fault_proxy.latency_seconds = 0.03
         impatient = asyncio.create_task(pool.acquire(acme, 10))
-        await eventually(lambda: pool._roster.connecting == 1)
+        await eventually(lambda: pool.connections.connecting == 1)
         patient = asyncio.create_task(pool.acquire(acme, 10))
         await asyncio.sleep(0)
         impatient.cancel()

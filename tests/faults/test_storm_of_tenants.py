@@ -76,7 +76,7 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
         assert await pids(database) == {
             connection.pid
             for pool in manager.pools()
-            for connection in (*pool._roster.idle, *pool._roster.leased)
+            for connection in (*pool.connections.idle, *pool.connections.leased)
         }
         # Each back-end that a pool gave up was seen to end since.
         await eventually(lambda: server.budget.limit == TIGHT)

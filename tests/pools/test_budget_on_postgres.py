@@ -129,7 +129,7 @@ async def test_connections_coming_back_in_the_same_instant_are_divided_by_shares
             task.cancel()
         for taken in await finished(waiting):
             if not isinstance(taken, asyncio.CancelledError):
-                (greedy if taken.account is one else modest).release(taken, reusable=True)
+                (greedy if taken.tenant_state is one else modest).release(taken, reusable=True)
 
 
 async def test_a_fresh_connection_is_taken_back_only_if_there_is_no_other(tight: Bench) -> None:
@@ -137,7 +137,7 @@ async def test_a_fresh_connection_is_taken_back_only_if_there_is_no_other(tight:
     for pool, owner in ((old, one), (new, two)):
         async with lent(pool, owner), lent(pool, owner), lent(pool, owner):
             pass
-    for connection in new._roster.idle:
+    for connection in new.connections.idle:
         connection.opened_at -= 60
     async with lent(asking, three), lent(asking, three):
         assert old.metrics.total_connections == 3

@@ -9,11 +9,11 @@ import pytest
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.connections import Connections
+from app.pools.connector import Connector
 from app.pools.driver import Login
 from app.pools.pool import Pool
-from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
-from tests.fixtures.pools import account
+from tests.fixtures.pools import Nobody, account
 from tests.fixtures.unreal import UnrealConnection, UnrealServer
 from tests.fixtures.waiting import eventually
 
@@ -29,7 +29,7 @@ class Stage:
 
     @property
     def roster(self) -> Connections:
-        return self.pool._roster
+        return self.pool.connections
 
     async def opens(self, count: int) -> None:
         """Let as many openings succeed."""
@@ -56,11 +56,9 @@ async def stage() -> Stage:
         "acme",
         PoolSize(min_size=0, max_size=4, warmup_size=0),
         PoolConfig(strategy=PoolStrategy.PER_TENANT),
-        server=server.as_server(),
-        login=PoolLogin(lambda: _NOBODY),
+        connector=Connector(server.as_server(), lambda: _NOBODY),
         recorder=Recorder(),
-        on_busy=lambda _: None,
-        on_quiet=lambda _: None,
+        owner=Nobody(),
     )
     pool.open()
     return Stage(server, pool)
@@ -91,7 +89,7 @@ async def test_a_closing_that_is_given_up_releases_its_place_once(
     stage: Stage, moment: int
 ) -> None:
     await idle(stage, 3)
-    stage.roster.shrink_to(0)
+    stage.pool.pause()
     assert (stage.roster.closing, stage.server.budget.used) == (3, 3)
     await turns(moment)
     stage.cancel_tasks()
@@ -118,7 +116,7 @@ async def test_an_opening_that_is_given_up_releases_its_place_once(
 async def test_an_undoing_that_is_given_up_closes_its_connection(stage: Stage, moment: int) -> None:
     await idle(stage, 1)
     connection = await stage.pool.acquire(account(), 5)
-    connection.begun = "BEGIN"
+    connection.mark_prefetched("BEGIN", 0.0)
     stage.pool.release(connection, reusable=True)
     assert stage.roster.undoing_prefetch == 1
     stage.pool.pause()
@@ -143,7 +141,7 @@ async def test_what_opens_while_a_late_loop_gives_up_is_closed(stage: Stage, mom
 
 async def test_what_ends_in_time_is_not_given_up(stage: Stage) -> None:
     await idle(stage, 2)
-    stage.roster.shrink_to(0)
+    stage.pool.pause()
     settling = asyncio.create_task(stage.roster.settle(60))
     await eventually(lambda: len(stage.server.closing) == 2)
     assert not settling.done()

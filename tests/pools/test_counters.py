@@ -9,13 +9,13 @@ from app.domain.errors import PoolSaturated, PoolTimeout, ServerUnavailable
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.connection import PooledConnection
+from app.pools.connector import Connector
 from app.pools.driver import Login
 from app.pools.pool import Pool
-from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
-from tests.fixtures.pools import account
-from tests.fixtures.unreal import UnrealServer
+from tests.fixtures.pools import Nobody, account
+from tests.fixtures.unreal import UnrealClock, UnrealServer
 
 _NOBODY = Login(host="", port=0, user="", password="", database="")
 _DEADLINE = 1e6
@@ -25,10 +25,10 @@ class Stage:
     """A pool of two unreal connections, and a clock that stands until it is moved."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        for module in ("lending", "connections", "pool"):
-            monkeypatch.setattr(f"app.pools.{module}.monotonic", lambda: self.now)
-        self.server = UnrealServer(10)
+        self.clock = UnrealClock()
+        for module in ("connections", "pool"):
+            monkeypatch.setattr(f"app.pools.{module}.monotonic", self.clock.time)
+        self.server = UnrealServer(10, self.clock)
         self.acme = account()
         self.pool = self.open(self.acme.recorder)
 
@@ -37,11 +37,9 @@ class Stage:
             "acme",
             PoolSize(max_size=2, warmup_size=0),
             PoolConfig(strategy=PoolStrategy.PER_TENANT, max_waiting=2),
-            server=self.server.as_server(),
-            login=PoolLogin(lambda: _NOBODY),
+            connector=Connector(self.server.as_server(), lambda: _NOBODY),
             recorder=recorder,
-            on_busy=lambda _: None,
-            on_quiet=lambda _: None,
+            owner=Nobody(),
         )
         pool.open()
         return pool
@@ -63,8 +61,8 @@ class Stage:
 
     def read(self, seconds: float = 0.0) -> CounterReading:
         """Let *seconds* pass, then read."""
-        self.now += seconds
-        return self.pool.reading(self.now)
+        self.clock.now += seconds
+        return self.pool.reading(self.clock.now)
 
     async def close(self) -> None:
         drain = asyncio.create_task(self.pool.drain(0), name="drain")
@@ -137,7 +135,7 @@ async def test_waits_in_vain_count_until_they_end_and_as_arrivals(stage: Stage) 
     assert stage.read().waiting_seconds - before.waiting_seconds == 6.0
     await stage.turn()
     assert stage.read(1.0).waiting_seconds - before.waiting_seconds == 7.0
-    [waiter] = stage.pool._waiters
+    [waiter] = stage.pool.waiters
     stage.pool._time_out(waiter)
     assert stage.read().waiting_seconds - before.waiting_seconds == 7.0
     with pytest.raises(PoolTimeout):
@@ -170,7 +168,7 @@ async def test_a_hand_over_to_a_caller_who_is_gone_is_a_lease_that_ended(stage: 
 
 async def test_callers_failed_together_have_waited_until_then(stage: Stage) -> None:
     callers = [await stage.ask(), await stage.ask()]
-    stage.now += 4.0
+    stage.clock.now += 4.0
     stage.server.goes()
     assert stage.read().waiting_seconds == 8.0
     await stage.turn()
@@ -191,7 +189,7 @@ async def test_a_pool_opened_anew_begins_its_histograms_anew(stage: Stage) -> No
     assert before.wait.count == before.hold.count == 1
     await stage.close()
     assert stage.read().wait.count == 0
-    stage.now += 1.0
+    stage.clock.now += 1.0
     stage.pool = stage.open(stage.acme.recorder)
     holder = await stage.ask()
     await stage.connect()
@@ -206,7 +204,7 @@ async def test_an_old_pool_that_closes_late_leaves_the_new_ones_histograms_alone
     stage: Stage,
 ) -> None:
     old = stage.pool
-    stage.now += 1.0
+    stage.clock.now += 1.0
     stage.pool = stage.open(stage.acme.recorder)
     await old.drain(0)
     holder = await stage.ask()

@@ -37,7 +37,7 @@ async def test_a_lease_held_too_long_is_reported_once_with_its_borrower(
         assert suspect.age_seconds > 60
         assert [event["event"] for event in told] == [
             "suspected leak",
-            "suspected leak came back",
+            "suspected leak returned",
         ]
 
 

@@ -451,7 +451,7 @@ async def test_a_dead_idle_connection_is_replaced_unseen(
 ) -> None:
     pool = manager.find("acme")
     assert pool is not None
-    [idle] = pool._roster.idle
+    [idle] = pool.connections.idle
     # As if the news of its end had not arrived yet.
     idle.raw._transport.abort()  # type: ignore[attr-defined]
     assert await notes(manager) == []

@@ -67,9 +67,9 @@ class Callers:
                 return str(await connection.fetchval(_TENANT))
 
         pool = pool_of(self.manager, self.manager.tenant_state(tenant).tenant.spec.pool_id)
-        waiters = set(pool._waiters)
+        waiters = set(pool.waiters)
         self.tasks.append(asyncio.create_task(work(), name=f"{tenant} waits"))
-        await eventually(lambda: set(pool._waiters) - waiters)
+        await eventually(lambda: set(pool.waiters) - waiters)
         return self.tasks[-1]
 
     async def answers(self) -> list[object]:
@@ -95,9 +95,9 @@ async def begun_for_nobody(manager: TenantPoolManager, callers: Callers) -> Pool
     """The shared pool, while its connection has to forget what was begun on it."""
     pool = pool_of(manager)
     async with manager.lease("one"):
-        foreseen = await callers.wait("two")
-        asyncio.get_running_loop().call_soon(foreseen.cancel)
-    assert pool._roster.undoing_prefetch == 1
+        expected = await callers.wait("two")
+        asyncio.get_running_loop().call_soon(expected.cancel)
+    assert pool.connections.undoing_prefetch == 1
     return pool
 
 
@@ -141,11 +141,11 @@ async def test_who_comes_instead_gets_a_context_of_its_own(
     async def meanwhile(connection: PooledConnection, statements: str) -> None:
         await run(connection, statements)
         monkeypatch.setattr(PooledConnection, "run", run)
-        foreseen.cancel()
+        expected.cancel()
         await callers.wait(tenant, **terms)
 
     async with manager.lease("one"):
-        foreseen = await callers.wait("one")
+        expected = await callers.wait("one")
         monkeypatch.setattr(PooledConnection, "run", meanwhile)
     cancelled, answer = await callers.answers()
     assert isinstance(cancelled, asyncio.CancelledError)
@@ -159,7 +159,7 @@ async def test_what_was_begun_for_nobody_is_undone(
 ) -> None:
     pool = await begun_for_nobody(manager, callers)
     assert "tenant_id = 'two'" in sent[-1]
-    await eventually(lambda: not pool._roster.undoing_prefetch)
+    await eventually(lambda: not pool.connections.undoing_prefetch)
     assert pool.metrics.idle_connections == 1
     async with database.connected() as admin:
         states = await admin.fetch(
@@ -228,8 +228,8 @@ async def test_what_is_undone_stays_only_if_its_pool_keeps_it(
             pool.resize(PoolSize(min_size=0, max_size=1, warmup_size=0))
         else:
             getattr(pool, what)()
-        await eventually(lambda: not pool._roster.undoing_prefetch)
-        assert not pool._roster.idle
+        await eventually(lambda: not pool.connections.undoing_prefetch)
+        assert not pool.connections.idle
     if draining is not None:
         await draining
     budget = manager.servers["local"].budget
@@ -278,7 +278,7 @@ async def test_what_a_rollback_would_not_undo_is_not_begun_ahead(
     assert sent[2].startswith("SET default_transaction_read_only")
 
 
-async def test_nobody_stays_foreseen_by_a_clean_up_that_failed(
+async def test_nobody_stays_expected_by_a_clean_up_that_failed(
     manager: TenantPoolManager, callers: Callers
 ) -> None:
     with pytest.raises(StatementEndedLease):
@@ -286,6 +286,6 @@ async def test_nobody_stays_foreseen_by_a_clean_up_that_failed(
             await connection.execute("SET LOCAL app.tenant_id = 'two'")
             for _ in range(2):
                 await callers.wait("one")
-            waiters = list(pool_of(manager)._waiters)
-    assert not any(waiter.foreseen for waiter in waiters)
+            waiters = list(pool_of(manager).waiters)
+    assert not any(waiter.is_expected for waiter in waiters)
     assert await callers.answers() == ["one", "one"]

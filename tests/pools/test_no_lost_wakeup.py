@@ -19,14 +19,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from app.domain.errors import ServerFull, TenantLoginFailed, Unavailable
 from app.domain.pool import PoolConfig, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
-from app.pools.budget import is_small_claim, max_reserved
 from app.pools.connection import PooledConnection
+from app.pools.connector import Connector
+from app.pools.dispatch import is_small, lends, max_reserved, share_after
 from app.pools.driver import Login
 from app.pools.pool import Pool
-from app.pools.pool_login import PoolLogin
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
-from tests.fixtures.pools import account
+from tests.fixtures.pools import Nobody, account
 from tests.fixtures.unreal import UnrealClock, UnrealConnection, UnrealLoop, UnrealServer
 
 _NOBODY = Login(host="", port=0, user="", password="", database="")
@@ -48,7 +48,7 @@ class Caller:
 
     async def _acquire(self) -> PooledConnection:
         connection = await self.pool.acquire(self.account, _FAR, self.opening)
-        connection.begun = ""
+        connection.mark_prefetched("", 0.0)
         return connection
 
     @property
@@ -71,7 +71,7 @@ class Caller:
         """Return what it was lent, perhaps with the next lease begun on it."""
         connection = self.task.result()
         if reusable:
-            connection.begun = self.ahead
+            connection.mark_prefetched(self.ahead, 0.0)
         self.pool.release(connection, reusable=reusable)
 
 
@@ -85,7 +85,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.clock = UnrealClock()
         self.loop = UnrealLoop(self.clock)
         self.patch = pytest.MonkeyPatch()
-        for module in ("lending", "pool", "connections", "waiters"):
+        for module in ("pool", "connections", "waiters"):
             self.patch.setattr(f"app.pools.{module}.monotonic", self.clock.time)
         self.callers: list[Caller] = []
 
@@ -110,11 +110,9 @@ class PoolMachine(RuleBasedStateMachine):
             name,
             PoolSize(min_size=0, max_size=4, warmup_size=warmup),
             PoolConfig(strategy=PoolStrategy.PER_TENANT),
-            server=self.server.as_server(),
-            login=PoolLogin(lambda: _NOBODY),
+            connector=Connector(self.server.as_server(), lambda: _NOBODY),
             recorder=Recorder(),
-            on_busy=lambda _: None,
-            on_quiet=lambda _: None,
+            owner=Nobody(),
         )
 
     def pool_of(self, number: int) -> Pool:
@@ -204,13 +202,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.do(partial(self.cancel_tasks_of, self.pool_of(number)))
 
     def cancel_tasks_of(self, pool: Pool) -> None:
-        for task in pool._roster._tasks:
+        for task in pool.connections._tasks:
             task.cancel()
 
     @rule(limit=LIMITS)
     def change_budget(self, limit: int) -> None:
         self.highest = max(limit, self.server.budget.used)
-        self.do(lambda: self.server.budget.set_limit(limit))
+        self.do(lambda: self.server.set_limit(limit))
 
     @rule(number=numbers, cap=st.none() | st.integers(1, 3))
     def change_cap(self, number: int, cap: int | None) -> None:
@@ -234,7 +232,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(number=numbers, data=st.data())
     def break_off(self, number: int, data: st.DataObject) -> None:
-        here = self.pool_of(number)._roster
+        here = self.pool_of(number).connections
         raws: list[object] = [connection.raw for connection in (*here.idle, *here.leased)]
         alive = [raw for raw in raws if isinstance(raw, UnrealConnection) and not raw.closed]
         if alive:
@@ -279,9 +277,9 @@ class PoolMachine(RuleBasedStateMachine):
     def rests(self) -> bool:
         return not any(
             pool._backoff.is_pausing
-            or pool._roster.connecting
-            or pool._roster.closing
-            or pool._roster.checking
+            or pool.connections.connecting
+            or pool.connections.closing
+            or pool.connections.checking
             for pool in self.pools
         )
 
@@ -292,9 +290,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.let_callers_wake()
         if self.rests():
             for pool in self.pools:
-                modest = is_small_claim(pool.share_after(0))
+                small = is_small(share_after(pool, 0))
                 reserve = max_reserved(self.server.budget.limit)
-                self.nobody_waits_in_vain(pool, reserved=0 if modest else reserve)
+                self.nobody_waits_in_vain(pool, reserved=0 if small else reserve)
         self.accounts_are_right()
 
     def let_callers_wake(self) -> None:
@@ -324,10 +322,10 @@ class PoolMachine(RuleBasedStateMachine):
         pytest.fail(f"callers are served without end: {self.pools}")
 
     def nobody_waits_in_vain(self, pool: Pool, *, reserved: int) -> None:
-        roster, budget = pool._roster, self.server.budget
+        roster, budget = pool.connections, self.server.budget
         if pool.state is PoolState.PAUSED:
             assert not roster.idle
-        if not pool._works or not pool._waiters.servable or not self.server.is_available:
+        if not lends(pool) or not pool.waiters.servable or not self.server.is_available:
             return
         assert not roster.idle, pool
         if roster.open < pool.size.max_size:
@@ -338,7 +336,7 @@ class PoolMachine(RuleBasedStateMachine):
     def spare(self) -> int:
         """Idle connections that could be taken back."""
         return sum(
-            min(len(pool._roster.idle), max(0, pool._roster.live - pool.size.min_size))
+            min(len(pool.connections.idle), max(0, pool.connections.live - pool.size.min_size))
             for pool in self.pools
         )
 
@@ -351,20 +349,22 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_idle_has_begun_nothing(self) -> None:
         for pool in getattr(self, "pools", []):
-            assert not any(connection.begun for connection in pool._roster.idle)
-            assert pool._roster.undoing_prefetch <= len(pool._roster.checking)
+            assert not any(connection.prefetched for connection in pool.connections.idle)
+            assert pool.connections.undoing_prefetch <= len(pool.connections.checking)
 
     @invariant()
-    def whoever_is_foreseen_is_so_by_a_lent_connection(self) -> None:
+    def waiters_are_expected_by_leased_connections(self) -> None:
         for pool in getattr(self, "pools", []):
-            foreseen = {connection.foreseen for connection in pool._roster.lent}
-            assert {waiter for waiter in pool._waiters if waiter.foreseen} <= foreseen
+            expected = pool.waiters.expected
+            assert set(expected) <= pool.connections.leased
+            waiting = {waiter for waiter in pool.waiters if waiter.is_expected}
+            assert waiting <= set(expected.values())
 
     @invariant()
     def what_is_open_was_taken_from_the_budget(self) -> None:
         if hasattr(self, "pools"):
             budget = self.server.budget
-            assert budget.used == sum(pool._roster.open for pool in self.pools)
+            assert budget.used == sum(pool.connections.open for pool in self.pools)
             assert budget.used <= self.highest
             known = {c.raw for pool in self.pools for c in places(pool)}
             if self.rests():
@@ -374,9 +374,9 @@ class PoolMachine(RuleBasedStateMachine):
 
 def places(pool: Pool) -> Iterator[PooledConnection]:
     """Every connection of *pool* that works."""
-    yield from pool._roster.idle
-    yield from pool._roster.leased
-    yield from pool._roster.checking
+    yield from pool.connections.idle
+    yield from pool.connections.leased
+    yield from pool.connections.checking
 
 
 def tell(future: asyncio.Future[None], failure: type[Unavailable] | None = None) -> None:

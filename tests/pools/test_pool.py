@@ -226,7 +226,7 @@ async def test_statistics_add_up_after_a_crowd(bench: Bench) -> None:
 async def test_a_pool_tells_its_state_in_one_line(bench: Bench) -> None:
     pool = bench.pool()
     assert repr(pool) == (
-        "<TenantPool acme ready: 0 active, 0 idle, 0 connecting, 0 closing of 4; 0 waiting>"
+        "<Pool acme ready: 0 active, 0 idle, 0 connecting, 0 closing of 4; 0 waiting>"
     )
 
 
@@ -247,7 +247,7 @@ async def test_a_connection_that_breaks_between_login_and_use_gives_its_place_ba
     with pytest.raises(Unavailable):
         await pool.acquire(acme, 5)
     assert opened
-    await eventually(lambda: bench.server.budget.used == pool._roster.open)
+    await eventually(lambda: bench.server.budget.used == pool.connections.open)
     monkeypatch.setattr(driver, "connect", really_connect)
     async with lent(pool, acme):
         assert bench.server.budget.used == 1
@@ -264,6 +264,6 @@ async def test_a_socket_that_takes_no_option_gives_its_place_back(
         patch.setattr("app.pools.connection._notice_silence", refuse)
         with pytest.raises(Unavailable):
             await pool.acquire(acme, 5)
-        await eventually(lambda: bench.server.budget.used == pool._roster.open)
+        await eventually(lambda: bench.server.budget.used == pool.connections.open)
     async with lent(pool, acme):
         assert bench.server.budget.used == 1

@@ -64,13 +64,13 @@ async def test_a_budget_too_small_ends_the_warm_up_and_takes_from_nobody(
 
 async def test_callers_of_a_paused_pool_wait_and_are_served_when_it_resumes(bench: Bench) -> None:
     pool, acme = bench.pool(2), account()
-    lending = await pool.acquire(acme, 1)
+    leased = await pool.acquire(acme, 1)
     async with lent(pool, acme):
         pass
     pool.pause()
     assert state_of(pool) is PoolState.PAUSED
     assert pool.metrics.idle_connections == 0
-    pool.release(lending, reusable=True)
+    pool.release(leased, reusable=True)
     assert pool.metrics.total_connections == 0
     await eventually(lambda: bench.server.budget.used == 0)
     callers = in_background(lambda: _use(pool, acme), 3, "caller")
@@ -111,14 +111,14 @@ async def test_recycling_also_replaces_what_is_being_opened(bench: Bench) -> Non
 
 async def test_draining_lets_leases_end_and_refuses_new_ones(bench: Bench) -> None:
     pool, acme = bench.pool(2), account()
-    lending = await pool.acquire(acme, 1)
+    leased = await pool.acquire(acme, 1)
     draining = asyncio.create_task(pool.drain(5))
     await asyncio.sleep(0)
     assert state_of(pool) is PoolState.DRAINING
     with pytest.raises(PoolDraining, match="The pool acme is draining"):
         await pool.acquire(acme, 1)
-    assert await lending.raw.fetchval("SELECT 42") == 42
-    pool.release(lending, reusable=True)
+    assert await leased.raw.fetchval("SELECT 42") == 42
+    pool.release(leased, reusable=True)
     assert await draining == DrainResult(closed=1, cut=0)
     assert state_of(pool) is PoolState.CLOSED
     assert bench.server.budget.used == 0
@@ -155,10 +155,10 @@ async def test_leases_beyond_the_deadline_are_cut_and_reported(
 
 async def test_a_pool_can_be_drained_twice_also_at_once(bench: Bench) -> None:
     pool, acme = bench.pool(2), account()
-    lending = await pool.acquire(acme, 1)
+    leased = await pool.acquire(acme, 1)
     drains = in_background(lambda: pool.drain(5), 2, "drain")
     await asyncio.sleep(0)
-    pool.release(lending, reusable=True)
+    pool.release(leased, reusable=True)
     assert await finished(drains) == [DrainResult(closed=1, cut=0)] * 2
     assert await pool.drain(0) == DrainResult(closed=0, cut=0)
     assert state_of(pool) is PoolState.CLOSED
@@ -176,9 +176,9 @@ async def test_a_drain_with_no_deadline_left_can_overtake_a_patient_one(bench: B
 async def test_what_is_still_connecting_when_a_pool_is_drained_is_closed(bench: Bench) -> None:
     pool = bench.pool(5, warmup_size=5)
     await asyncio.sleep(0)
-    assert pool._roster.connecting == 5
+    assert pool.connections.connecting == 5
     await pool.drain(0)
-    assert pool._roster.open == pool.metrics.total_connections == 0
+    assert pool.connections.open == pool.metrics.total_connections == 0
     assert bench.server.budget.used == 0
 
 
@@ -192,7 +192,7 @@ async def test_a_connect_slower_than_the_drain_is_given_up(
         pool = bench.pool(5, warmup_size=2)
         await eventually(lambda: fault_proxy.accepted >= 3)
         await pool.drain(0)
-        assert pool._roster.open == bench.server.budget.used == 0
+        assert pool.connections.open == bench.server.budget.used == 0
         await fault_proxy.pass_through()
     await bench.server.close()
     assert bench.server._probe is None
@@ -226,7 +226,7 @@ async def test_advice_makes_the_idle_timeout_of_connections_shorter_and_never_lo
     pool, acme = bench.pool(4, min_size=1, idle_timeout=60), account()
     async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
         pass
-    pool.idle_seconds = idle_seconds
+    pool.set_idle_timeout(idle_seconds)
     assert pool.close_expired(monotonic() + lasts - 1) == 0
     assert pool.close_expired(monotonic() + lasts + 1) == 2
     assert pool.metrics.idle_connections == 1
@@ -256,7 +256,7 @@ async def test_an_expired_connection_is_not_kept_when_it_comes_back(bench: Bench
 async def test_lifetimes_are_spread_downwards(bench: Bench) -> None:
     pool = bench.pool(8, min_size=8, max_lifetime=1000)
     await eventually(lambda: pool.metrics.idle_connections == 8)
-    limits = {connection.expires_at - connection.idle_since for connection in pool._roster.idle}
+    limits = {connection.expires_at - connection.idle_since for connection in pool.connections.idle}
     assert len(limits) == 8
     assert all(899 < limit <= 1000 for limit in limits)
 
@@ -266,7 +266,7 @@ async def test_a_killed_idle_back_end_is_noticed_and_replaced(
 ) -> None:
     pool = bench.pool(3, min_size=2)
     await eventually(lambda: pool.metrics.idle_connections == 2)
-    victim = pool._roster.idle[0].pid
+    victim = pool.connections.idle[0].pid
     async with postgres_server.connected() as connection:
         await connection.execute("SELECT pg_terminate_backend($1)", victim)
     await eventually(lambda: pool.recorder.connections_lost == 1)
@@ -310,7 +310,7 @@ async def test_a_check_cut_short_gives_every_connection_back(bench: Bench) -> No
     checking.cancel()
     await asyncio.wait({checking})
     await eventually(lambda: bench.server.budget.used == pool.metrics.total_connections)
-    assert not pool._roster.checking
+    assert not pool.connections.checking
     async with lent(pool, acme):
         pass
 
@@ -335,7 +335,7 @@ async def test_a_pool_drained_during_a_check_keeps_nothing(bench: Bench) -> None
     await pool.drain(0)
     await checking
     await eventually(lambda: bench.server.budget.used == 0)
-    assert pool._roster.open == 0
+    assert pool.connections.open == 0
 
 
 async def test_min_size_is_kept_when_connections_break(

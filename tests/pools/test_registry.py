@@ -1,15 +1,22 @@
-"""The cache: what it keeps, what goes first, and that a naive one would do the same."""
+"""The registry of open pools: what it keeps, what goes first, as a naive one would do it."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from app.pools.lru import Entry, TenantLruCache
+from app.domain.errors import PoolLimitReached
+from app.domain.pool import PoolConfig, PoolSize
+from app.pools.eviction import EvictionReason
+from app.pools.pool import Pool
+from app.pools.registry import PoolRegistry
 
 IDLE_TIMEOUT = 60.0
+IDLE, LRU = EvictionReason.IDLE, EvictionReason.LRU
 
 
 class Clock:
@@ -22,168 +29,206 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+class Registry(PoolRegistry):
+    """A registry of pools that are nothing but a name, and what it has evicted."""
+
+    def __init__(self, capacity: int) -> None:
+        self.evicted: list[tuple[str, EvictionReason]] = []
+        config = PoolConfig.per_tenant(idle_timeout=IDLE_TIMEOUT)
+        super().__init__(config, capacity=capacity, evict=self._note)
+
+    def _note(self, pool: Pool, reason: EvictionReason) -> None:
+        self.evicted.append((pool.pool_id, reason))
+
+    def opened(self, pool_id: str, *, min_size: int = 0) -> Pool:
+        """A pool that has just been taken in."""
+        pool = cast("Pool", NamedPool(pool_id, PoolSize(min_size=min_size)))
+        self.add(pool)
+        return pool
+
+    @property
+    def ids(self) -> list[str]:
+        return sorted(pool.pool_id for pool in self)
+
+
+@dataclass(eq=False)
+class NamedPool:
+    """What the registry reads of a pool."""
+
+    pool_id: str
+    size: PoolSize
 
 
 @pytest.fixture
-def cache(clock: Clock) -> TenantLruCache[str, int]:
-    """Three entries, inserted ten seconds apart."""
-    cache: TenantLruCache[str, int] = TenantLruCache(3, IDLE_TIMEOUT, clock=clock)
-    for value, key in enumerate("abc", start=1):
-        cache.insert(key, value)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("app.pools.registry.monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def registry(clock: Clock) -> Registry:
+    """Three pools, opened ten seconds apart; it holds no more."""
+    registry = Registry(3)
+    for pool_id in "abc":
+        registry.opened(pool_id)
         clock.now += 10
-    return cache
+    return registry
 
 
-Cache = TenantLruCache[str, int]
+@pytest.fixture
+def wait() -> Iterator[Callable[[Registry, str], None]]:
+    loop = asyncio.new_event_loop()
+
+    def wait(registry: Registry, pool_id: str) -> None:
+        loop.run_until_complete(registry.wait_for_slot(pool_id, 0))
+
+    yield wait
+    loop.close()
 
 
-def entry_of(cache: Cache, key: str) -> Entry[str, int]:
-    """What `insert` returned for it."""
-    return cache._entries[key]
+Wait = Callable[[Registry, str], None]
 
 
-def test_an_insert_beyond_the_capacity_costs_the_least_recently_used(cache: Cache) -> None:
-    assert len(cache) == 3
-    assert cache.get("a") == 1
-    assert cache.is_full
-    assert cache.evict_one() == (2, False)
-    cache.insert("d", 4)
-    assert len(cache) == 3
-    assert cache.get("a") == 1
-    assert "b" not in cache
+def pool_of(registry: Registry, pool_id: str) -> Pool:
+    pool = registry.find(pool_id)
+    assert pool is not None
+    return pool
 
 
-def test_entries_go_in_the_order_of_their_last_use(cache: Cache) -> None:
-    cache.get("b")
-    cache.get("a")
-    assert [cache.evict_one() for _ in range(4)] == [(3, False), (2, False), (1, False), None]
-    assert len(cache) == 0
-
-
-@pytest.mark.parametrize(
-    "look", [TenantLruCache.peek, TenantLruCache.__contains__, TenantLruCache.access_count]
-)
-def test_looking_is_no_use(cache: Cache, look: Callable[[Cache, str], object]) -> None:
-    look(cache, "a")
-    assert cache.access_count("a") == 1
-    assert cache.evict_one() == (1, False)
-
-
-def test_what_is_not_here_is_none(cache: Cache) -> None:
-    assert (cache.get("x"), cache.peek("x"), cache.remove("x")) == (None, None, None)
-    assert (cache.access_count("x"), "x" in cache) == (0, False)
-
-
-def test_an_access_count_begins_with_the_insert_and_starts_anew_with_the_next(
-    cache: Cache,
+def test_a_pool_beyond_the_capacity_costs_the_least_recently_used(
+    registry: Registry, wait: Wait
 ) -> None:
-    assert cache.access_count("a") == 1
-    cache.get("a")
-    cache.get("a")
-    assert cache.access_count("a") == 3
-    cache.insert("a", 9)
-    assert (cache.access_count("a"), cache.peek("a"), len(cache)) == (1, 9, 3)
+    registry.use("a")
+    wait(registry, "d")
+    assert registry.evicted == [("b", LRU)]
+    registry.opened("d")
+    assert registry.ids == ["a", "c", "d"]
 
 
-def test_a_pinned_entry_is_never_evicted(cache: Cache, clock: Clock) -> None:
-    entry_of(cache, "a").pin()
+def test_a_pool_that_is_open_needs_no_slot(registry: Registry, wait: Wait) -> None:
+    wait(registry, "a")
+    assert (registry.ids, registry.evicted) == (["a", "b", "c"], [])
+
+
+@pytest.mark.parametrize("look", [PoolRegistry.find, PoolRegistry.access_count])
+def test_looking_is_no_use(
+    registry: Registry, wait: Wait, look: Callable[[PoolRegistry, str], object]
+) -> None:
+    look(registry, "a")
+    assert registry.access_count("a") == 1
+    wait(registry, "d")
+    assert registry.evicted == [("a", LRU)]
+
+
+def test_a_pool_that_is_not_open_is_none(registry: Registry) -> None:
+    assert (registry.use("x"), registry.find("x"), registry.access_count("x")) == (None, None, 0)
+
+
+def test_an_access_count_begins_with_the_opening_and_starts_anew_with_the_next(
+    registry: Registry,
+) -> None:
+    registry.use("a")
+    registry.use("a")
+    assert registry.access_count("a") == 3
+    assert registry.remove(pool_of(registry, "a"))
+    registry.opened("a")
+    assert registry.access_count("a") == 1
+
+
+def test_a_pinned_pool_is_never_evicted(registry: Registry, clock: Clock, wait: Wait) -> None:
+    registry.pin(pool_of(registry, "a"))
     clock.now += 10 * IDLE_TIMEOUT
-    assert sorted(cache.evict_expired()) == [2, 3]
-    assert cache.evict_one() is None
-    assert list(cache) == [1]
+    assert [pool.pool_id for pool in registry.expired()] == ["b", "c"]
+    registry.evict_expired()
+    assert registry.evicted == [("b", IDLE), ("c", IDLE)]
+    for pool_id in "de":
+        registry.opened(pool_id, min_size=1)
+    with pytest.raises(PoolLimitReached, match="All 3 pools of strategy per_tenant are busy"):
+        wait(registry, "f")
 
 
-def test_an_entry_pinned_twice_is_unpinned_twice(cache: Cache) -> None:
-    entry_of(cache, "a").pin()
-    entry_of(cache, "a").pin()
-    entry_of(cache, "a").unpin()
-    assert [cache.evict_one() for _ in range(3)] == [(2, False), (3, False), None]
-    entry_of(cache, "a").unpin()
-    assert cache.evict_one() == (1, False)
+def test_a_pool_pinned_twice_is_unpinned_twice(registry: Registry, wait: Wait) -> None:
+    pool = pool_of(registry, "a")
+    registry.pin(pool)
+    registry.pin(pool)
+    registry.unpin(pool)
+    wait(registry, "d")
+    assert registry.evicted == [("b", LRU)]
+    registry.unpin(pool)
+    registry.opened("d")
+    wait(registry, "e")
+    wait(registry, "f")
+    assert registry.evicted == [("b", LRU), ("c", LRU)]
 
 
-def test_the_last_unpin_is_a_use(cache: Cache, clock: Clock) -> None:
-    entry_of(cache, "a").pin()
-    assert cache.evict_one() == (2, False)
+def test_the_last_unpin_is_a_use(registry: Registry, clock: Clock) -> None:
+    pool = pool_of(registry, "a")
+    registry.pin(pool)
     clock.now += IDLE_TIMEOUT + 1
-    entry_of(cache, "a").unpin()
-    assert cache.evict_expired() == [3]
-    assert cache.evict_one() == (1, False)
+    registry.unpin(pool)
+    registry.evict_expired()
+    assert registry.ids == ["a"]
 
 
-def test_using_a_pinned_entry_does_not_make_it_evictable(cache: Cache) -> None:
-    entry_of(cache, "a").pin()
-    cache.get("a")
-    assert [cache.evict_one() for _ in range(3)] == [(2, False), (3, False), None]
+def test_a_pool_taken_out_cannot_disturb_its_successor(registry: Registry, wait: Wait) -> None:
+    gone = pool_of(registry, "a")
+    registry.pin(gone)
+    assert registry.remove(gone)
+    assert not registry.remove(gone)
+    new = registry.opened("a")
+    registry.unpin(gone)
+    registry.pin(gone)
+    registry.pin(new)
+    wait(registry, "d")
+    assert registry.evicted == [("b", LRU)]
+    assert registry.find("a") is new
 
 
-def test_a_pinned_entry_can_be_taken_out_and_its_unpin_is_ignored(cache: Cache) -> None:
-    entry = entry_of(cache, "a")
-    entry.pin()
-    assert cache.remove("a") == 1
-    entry.unpin()
-    assert "a" not in cache
-    assert cache.evict_one() == (2, False)
-
-
-@pytest.mark.parametrize(
-    "take_out", [lambda cache: cache.remove("a"), TenantLruCache.evict_one], ids=["remove", "evict"]
-)
-def test_whoever_still_holds_an_entry_taken_out_cannot_disturb_its_successor(
-    cache: Cache, take_out: Callable[[Cache], object]
+def test_a_pool_is_expired_only_after_more_than_the_timeout(
+    registry: Registry, clock: Clock, wait: Wait
 ) -> None:
-    gone = entry_of(cache, "a")
-    take_out(cache)
-    new = cache.insert("a", 9)
-    gone.pin()
-    gone.unpin()
-    gone.unpin()
-    gone.use()
-    new.pin()
-    assert [cache.evict_one() for _ in range(3)] == [(2, False), (3, False), None]
-    new.unpin()
-    assert cache.evict_one() == (9, False)
-
-
-def test_an_entry_is_expired_only_after_more_than_the_timeout(cache: Cache, clock: Clock) -> None:
     clock.now = 1000.0 + IDLE_TIMEOUT
-    assert cache.evict_expired() == []
+    assert registry.evict_expired() == []
     clock.now += 0.001
-    assert cache.evict_expired() == [1]
+    registry.evict_expired()
+    registry.opened("d")
     clock.now += 10
-    assert cache.evict_one() == (2, True)
-    assert cache.evict_one() == (3, False)
+    wait(registry, "e")
+    assert registry.evicted == [("a", IDLE), ("b", IDLE)]
 
 
 @dataclass(eq=False)
 class Kept:
-    """One entry of the naive cache."""
+    """One entry of the naive registry."""
 
-    key: str
-    value: int
+    pool: Pool
     last_access: float
     uses: int = 1
     pins: int = 0
 
 
-class LruMachine(RuleBasedStateMachine):
+class RegistryMachine(RuleBasedStateMachine):
     """Every sequence of uses, against a list in the order of last use."""
 
-    keys = st.sampled_from("abcdef")
+    ids = st.sampled_from("abcdef")
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.cache: Cache = TenantLruCache(4, IDLE_TIMEOUT, clock=self.clock)
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("app.pools.registry.monotonic", self.clock)
+        self.loop = asyncio.new_event_loop()
+        self.registry = Registry(4)
         self.kept: list[Kept] = []
-        self.serial = 0
-        self.gone: list[Entry[str, int]] = []
+        self.gone: list[Pool] = []
 
-    def find(self, key: str) -> Kept | None:
-        return next((kept for kept in self.kept if kept.key == key), None)
+    def teardown(self) -> None:
+        self.loop.close()
+        self.patch.undo()
+
+    def find(self, pool_id: str) -> Kept | None:
+        return next((kept for kept in self.kept if kept.pool.pool_id == pool_id), None)
 
     def used(self, kept: Kept) -> None:
         kept.last_access = self.clock.now
@@ -200,85 +245,79 @@ class LruMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
 
-    @rule(key=keys)
-    def insert(self, key: str) -> None:
-        if key not in self.cache and self.cache.is_full:
-            self.evict_one()
-        if key not in self.cache and self.cache.is_full:
+    @rule(pool_id=ids, min_size=st.sampled_from([0, 0, 0, 1]))
+    def open(self, pool_id: str, min_size: int) -> None:
+        if self.find(pool_id):
             return
-        self.serial += 1
-        self.kept = [kept for kept in self.kept if kept.key != key]
-        self.kept.append(Kept(key, self.serial, self.clock.now))
-        self.cache.insert(key, self.serial)
+        self.registry.evicted.clear()
+        victim = next(iter(self.evictable()), None) if len(self.kept) == 4 else None
+        if victim is None and len(self.kept) == 4:
+            with pytest.raises(PoolLimitReached):
+                self.loop.run_until_complete(self.registry.wait_for_slot(pool_id, 0))
+            return
+        self.loop.run_until_complete(self.registry.wait_for_slot(pool_id, 0))
+        if victim:
+            reason = IDLE if self.is_expired(victim) else LRU
+            assert self.registry.evicted == [(victim.pool.pool_id, reason)]
+            self.kept.remove(victim)
+            self.gone.append(victim.pool)
+        pool = self.registry.opened(pool_id, min_size=min_size)
+        self.kept.append(Kept(pool, self.clock.now, pins=min_size))
 
-    @rule(key=keys)
-    def get(self, key: str) -> None:
-        kept = self.find(key)
-        assert self.cache.get(key) == (kept.value if kept else None)
+    @rule(pool_id=ids)
+    def use(self, pool_id: str) -> None:
+        kept = self.find(pool_id)
+        assert self.registry.use(pool_id) is (kept.pool if kept else None)
         if kept:
             kept.uses += 1
             self.used(kept)
 
-    @rule(key=keys)
-    def remove(self, key: str) -> None:
-        kept = self.find(key)
-        if kept:
-            self.gone.append(entry_of(self.cache, key))
+    @rule(pool_id=ids)
+    def remove(self, pool_id: str) -> None:
+        if kept := self.find(pool_id):
+            assert self.registry.remove(kept.pool)
             self.kept.remove(kept)
-        assert self.cache.remove(key) == (kept.value if kept else None)
+            self.gone.append(kept.pool)
 
     @precondition(lambda self: self.gone)
     @rule(data=st.data())
     def use_what_is_gone(self, data: st.DataObject) -> None:
         gone = data.draw(st.sampled_from(self.gone))
-        gone.pin()
-        gone.use()
-        gone.unpin()
+        self.registry.pin(gone)
+        self.registry.unpin(gone)
+        assert not self.registry.remove(gone)
 
-    @rule(key=keys)
-    def pin(self, key: str) -> None:
-        if kept := self.find(key):
-            entry_of(self.cache, key).pin()
+    @rule(pool_id=ids)
+    def pin(self, pool_id: str) -> None:
+        if kept := self.find(pool_id):
+            self.registry.pin(kept.pool)
             kept.pins += 1
 
-    @rule(key=keys)
-    def unpin(self, key: str) -> None:
-        kept = self.find(key)
+    @rule(pool_id=ids)
+    def unpin(self, pool_id: str) -> None:
+        kept = self.find(pool_id)
         if kept and kept.pins:
-            entry_of(self.cache, key).unpin()
+            self.registry.unpin(kept.pool)
             kept.pins -= 1
             if not kept.pins:
                 self.used(kept)
-
-    @rule()
-    def evict_one(self) -> None:
-        expected = next(iter(self.evictable()), None)
-        evicted = self.cache.evict_one()
-        if expected is None:
-            assert evicted is None
-        else:
-            assert evicted == (expected.value, self.is_expired(expected))
-            self.kept.remove(expected)
 
     @precondition(lambda self: any(self.is_expired(kept) for kept in self.kept))
     @rule()
     def evict_expired(self) -> None:
         expired = [kept for kept in self.evictable() if self.is_expired(kept)]
-        assert self.cache.evict_expired() == [kept.value for kept in expired]
+        assert self.registry.expired() == [kept.pool for kept in expired]
+        assert self.registry.evict_expired() == [kept.pool for kept in expired]
         self.kept = [kept for kept in self.kept if kept not in expired]
+        self.gone += [kept.pool for kept in expired]
 
     @invariant()
     def both_hold_the_same(self) -> None:
-        assert len(self.cache) == len(self.kept) <= self.cache.max_size
-        assert sorted(self.cache) == sorted(kept.value for kept in self.kept)
+        assert len(self.registry) == len(self.kept) <= 4
+        assert self.registry.ids == sorted(kept.pool.pool_id for kept in self.kept)
         for kept in self.kept:
-            assert kept.key in self.cache
-            assert self.cache.peek(kept.key) == kept.value
-            assert self.cache.access_count(kept.key) == kept.uses
-
-    @invariant()
-    def it_is_full_at_its_capacity(self) -> None:
-        assert self.cache.is_full == (len(self.kept) == self.cache.max_size)
+            assert self.registry.find(kept.pool.pool_id) is kept.pool
+            assert self.registry.access_count(kept.pool.pool_id) == kept.uses
 
 
-TestAnySequenceOfUses = LruMachine.TestCase
+TestAnySequenceOfUses = RegistryMachine.TestCase

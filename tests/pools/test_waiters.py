@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import cast
 from unittest.mock import sentinel
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from app.domain.errors import PoolTimeout
+from app.pools.connection import PooledConnection
 from app.pools.tenant_state import TenantState
 from app.pools.waiters import Waiter, WaitQueue
 from tests.domain.values import account
@@ -20,6 +22,11 @@ FOR_EVER = 1e9
 def refused(waiter: Waiter) -> None:
     """What a pool does with a caller whose deadline has come."""
     waiter.fail(PoolTimeout())
+
+
+def a_connection() -> PooledConnection:
+    """One that is about to come back."""
+    return cast("PooledConnection", object())
 
 
 Newcomer = Callable[[TenantState], Waiter]
@@ -55,8 +62,8 @@ def served(queue: WaitQueue) -> Waiter | None:
     """Serve the next caller, who keeps what it got."""
     waiter = queue.next()
     if waiter is not None:
-        queue.pop(waiter)
-        waiter.account.leased += 1
+        queue.remove(waiter)
+        waiter.tenant_state.leased += 1
         waiter.future.set_result(sentinel.connection)
     return waiter
 
@@ -105,25 +112,25 @@ def test_a_tie_goes_to_whoever_waits_longest(queue: WaitQueue, comes: Newcomer) 
     assert all_served(queue) == waiters
 
 
-def test_as_long_as_nothing_changes_those_foreseen_are_served_in_that_order(
+def test_as_long_as_nothing_changes_those_expected_are_served_in_that_order(
     queue: WaitQueue, comes: Newcomer
 ) -> None:
     accounts = [account("one"), account("heavy", weight=3), account("other")]
     for number in range(12):
         comes(accounts[number % 3])
     accounts[0].leased = 1
-    foreseen = list(iter(lambda: queue.foresee(accounts[0]), None))
-    assert len(foreseen) == 12
+    expected = list(iter(lambda: queue.expect(a_connection(), accounts[0]), None))
+    assert len(expected) == 12
     accounts[0].leased = 0
-    assert all_served(queue) == foreseen
+    assert all_served(queue) == expected
 
 
-def test_a_tenant_at_its_own_cap_is_not_foreseen(queue: WaitQueue, comes: Newcomer) -> None:
+def test_a_tenant_at_its_own_cap_is_not_expected(queue: WaitQueue, comes: Newcomer) -> None:
     capped, other = account("capped", max_leases=1), account("other")
     capped.leased = other.leased = 1
     waiter = comes(capped)
-    assert queue.foresee(other) is None
-    assert queue.foresee(capped) is waiter
+    assert queue.expect(a_connection(), other) is None
+    assert queue.expect(a_connection(), capped) is waiter
     assert (capped.leased, other.leased) == (1, 1)
 
 
@@ -137,7 +144,7 @@ def test_connections_are_divided_by_weight(
     for _ in range(8):
         comes(one)
         comes(other)
-    holders = Counter(waiter.account for _ in range(8) if (waiter := served(queue)))
+    holders = Counter(waiter.tenant_state for _ in range(8) if (waiter := served(queue)))
     assert (holders[one], holders[other]) == split
 
 
@@ -166,18 +173,19 @@ def test_whoever_gave_up_is_skipped(queue: WaitQueue, comes: Newcomer) -> None:
     gone.future.cancel()
     failed.fail(PoolTimeout())
     assert queue.next() is last
-    assert (queue.count, acme.waiting) == (1, 1)
+    queue.remove(last)
+    assert queue.next() is None
     assert isinstance(failed.future.exception(), PoolTimeout)
 
 
 def test_taking_a_waiter_out_twice_is_taking_it_out_once(queue: WaitQueue, comes: Newcomer) -> None:
     acme = account()
     first, second = comes(acme), comes(acme)
-    queue.discard(first)
-    queue.discard(first)
+    queue.remove(first)
+    queue.remove(first)
     assert (queue.count, acme.waiting, queue.next()) == (1, 1, second)
-    queue.discard(second)
-    queue.discard(second)
+    queue.remove(second)
+    queue.remove(second)
     assert (queue.count, acme.waiting, queue.next()) == (0, 0, None)
 
 
@@ -199,7 +207,7 @@ def test_shares_are_foretold_as_they_will_come(queue: WaitQueue, comes: Newcomer
     for caller in callers * 4:
         comes(caller)
     foretold = [queue.share_after(number) for number in range(12)]
-    came = [waiter.account.share for waiter in all_served_at_once(queue)]
+    came = [waiter.tenant_state.share for waiter in all_served_at_once(queue)]
     assert foretold == came + [None] * (12 - len(came))
     assert len(came) == 4 + 4 + 2
 
@@ -248,7 +256,7 @@ class WaitQueueMachine(RuleBasedStateMachine):
         self.loop.close()
 
     def servable(self) -> list[Waiter]:
-        return [waiter for waiter in self.waiting if waiter.account.can_lease]
+        return [waiter for waiter in self.waiting if waiter.tenant_state.can_lease]
 
     @rule(tenant=tenants)
     def come(self, tenant: int) -> None:
@@ -274,24 +282,34 @@ class WaitQueueMachine(RuleBasedStateMachine):
     def be_taken_out(self, data: st.DataObject) -> None:
         if candidates := self.waiting + self.gone:
             waiter = data.draw(st.sampled_from(candidates))
-            self.queue.discard(waiter)
+            self.queue.remove(waiter)
             (self.waiting if waiter in self.waiting else self.gone).remove(waiter)
 
     @rule()
     def serve(self) -> None:
         expected = min(
-            self.servable(), key=lambda waiter: (waiter.account.share, waiter.since), default=None
+            self.servable(),
+            key=lambda waiter: (waiter.tenant_state.share, waiter.since),
+            default=None,
         )
         assert served(self.queue) is expected
         if expected is not None:
             self.waiting.remove(expected)
 
     @rule()
-    def foresee(self) -> None:
-        for leaving in self.accounts:
-            if leaving.leased:
-                foreseen = self.queue.foresee(leaving)
-                assert foreseen is None or foreseen.account is leaving or foreseen.account.can_lease
+    def expect(self) -> None:
+        for returning in self.accounts:
+            if returning.leased:
+                connection = a_connection()
+                waiter = self.queue.expect(connection, returning)
+                assert (
+                    waiter is None
+                    or waiter.tenant_state is returning
+                    or waiter.tenant_state.can_lease
+                )
+                assert waiter is None or waiter.is_expected
+                self.queue.unexpect(connection)
+                assert waiter is None or not waiter.is_expected
 
     @rule(tenant=tenants)
     def release(self, tenant: int) -> None:
@@ -309,8 +327,8 @@ class WaitQueueMachine(RuleBasedStateMachine):
         assert self.queue.count == sum(each.waiting for each in self.accounts)
         assert len(self.waiting) <= self.queue.count <= len(self.waiting) + len(self.gone)
         for each in self.accounts:
-            own = sum(waiter.account is each for waiter in self.waiting)
-            assert own <= each.waiting <= own + sum(gone.account is each for gone in self.gone)
+            own = sum(waiter.tenant_state is each for waiter in self.waiting)
+            assert own <= each.waiting <= own + sum(gone.tenant_state is each for gone in self.gone)
 
     @invariant()
     def servable_are_as_many_as_the_caps_allow(self) -> None:

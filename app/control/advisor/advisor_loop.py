@@ -183,7 +183,7 @@ class AdvisorLoop:
             if count % _SLICE == 0:
                 await yield_to_loop()
             if pool.is_closing or self.mode_of(pool) is AdvisorMode.OFF:
-                pool.idle_seconds = None
+                pool.set_idle_timeout(None)
                 self._taken[pool.server.name] += pool.metrics.total_connections
                 continue
             watched.add(pool.pool_id)
@@ -216,7 +216,7 @@ class AdvisorLoop:
         advice = clamped(advice, pool.size.min_size, pool.server)
         made, held = 0, None
         is_followed = self.mode_of(pool) is AdvisorMode.APPLY
-        pool.idle_seconds = advice.idle_seconds if is_followed else None
+        pool.set_idle_timeout(advice.idle_seconds if is_followed else None)
         if changes_size(advice, pool.size):
             self.adjustments_total += 1
             if self._book.find_dismissed(pool.pool_id, advice, pool.size.max_size):

@@ -102,14 +102,14 @@ class LockGuard:
         pool_id, tenant = self._pool_of(holder.role)
         pool = self._manager.find(pool_id)
         lent = pool.active_connection(pid) if pool is not None else None
-        if lent is not None and lent.account is not None:
-            tenant = str(lent.account.tenant.spec.id)
-            lent.ended = reason
+        if lent is not None and lent.tenant_state is not None:
+            tenant = str(lent.tenant_state.tenant.spec.id)
+            lent.mark_terminated(reason)
         try:
             is_ended = await self._watch.send(holder.backend, ending)
         except (Unavailable, ProvisioningFailed):
             # Postgres may have no room left to look up whether we may.
-            if lent is None or lent.ended != reason:
+            if lent is None or lent.termination_reason != reason:
                 raise
             is_ended = await _end_from_here(lent, ending)
         if is_ended:

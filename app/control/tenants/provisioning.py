@@ -211,7 +211,7 @@ class TenantProvisioning:
         spec = account.tenant.spec
         server = self._manager.server(spec.server)
         isolation = self._manager.isolations[spec.strategy]
-        login = self._manager.logins.of(server, spec)
+        login = self._manager.connectors.of(server, spec)
         async with self._locks.hold(_lock_of(wanted.server, wanted.role)), login.changing():
             try:
                 async with asyncio.timeout(_RENEW_DEADLINE):

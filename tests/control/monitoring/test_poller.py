@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from app.domain.tenant import PoolStrategy
@@ -28,12 +29,17 @@ async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
         assert sum(point.samples for point in history.points) == points
 
 
+def expire_at_once(control: Control) -> None:
+    """Evict pools whenever nobody uses them."""
+    registry = control.manager._registries[PoolStrategy.PER_TENANT]
+    registry.config = replace(registry.config, idle_timeout=0.0)
+
+
 async def test_an_idle_pool_is_closed_and_its_end_is_told(control: Control) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
         pass
-    rooms = control.manager._rooms[PoolStrategy.PER_TENANT]
-    rooms._cache.idle_timeout = 0.0
+    expire_at_once(control)
     report = await control.poller.run_once()
     assert report.pools_evicted == 1
     assert control.manager.active_pools == 0
@@ -59,7 +65,7 @@ async def test_counters_survive_the_eviction_of_the_pool(control: Control) -> No
     account = control.manager.tenant_state("acme")
     async with control.manager.lease("acme"):
         pass
-    control.manager._rooms[PoolStrategy.PER_TENANT]._cache.idle_timeout = 0.0
+    expire_at_once(control)
     await control.poller.run_once()
     stats = control.manager.tenant_stats(account)
     assert (stats.counters.connections_acquired, stats.counters.connections_released) == (1, 1)

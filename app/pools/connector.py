@@ -1,4 +1,4 @@
-"""How a pool logs in, and how that changes without failing anybody.
+"""How the connections of one pool are opened, and how its login changes without failing anybody.
 
 While a role's password is being changed, a login with either password may be refused: an
 attempt that falls into that time is repeated afterwards, unseen by those who wait for it.
@@ -20,11 +20,12 @@ from app.pools.isolation import IsolationStrategy
 from app.pools.server import Server
 
 
-class PoolLogin:
-    """The login of one pool, as it is now."""
+class Connector:
+    """Opens connections of one pool to its server."""
 
-    def __init__(self, derive: Callable[[], Login]) -> None:
-        """Ask *derive* for it at every attempt."""
+    def __init__(self, server: Server, derive: Callable[[], Login]) -> None:
+        """Ask *derive* for the login at every attempt."""
+        self.server = server
         self._derive = derive
         self._settled = asyncio.Event()
         self._settled.set()
@@ -35,12 +36,12 @@ class PoolLogin:
         """The role it logs in as, which never changes."""
         return self._derive().user
 
-    async def connect(self, server: Server, *, first: bool) -> asyncpg.Connection:
-        """Open a connection to *server*, see `Server.connect`."""
+    async def connect(self, *, first: bool) -> asyncpg.Connection:
+        """Open a connection, see `Server.connect`."""
         while True:
             changes = self._changes
             try:
-                return await server.connect(self._derive(), first=first)
+                return await self.server.connect(self._derive(), first=first)
             except TenantLoginFailed:
                 if changes == self._changes and self._settled.is_set():
                     raise
@@ -59,16 +60,16 @@ class PoolLogin:
             self._settled.set()
 
 
-class PoolLogins:
-    """The logins of all pools that are open, or whose password is being changed."""
+class Connectors:
+    """Those of all pools that are open, or whose password is being changed."""
 
     def __init__(self, isolations: Mapping[PoolStrategy, IsolationStrategy]) -> None:
-        """Derive each as its strategy says."""
+        """Log in as each strategy says."""
         self._isolations = isolations
-        self._logins: WeakValueDictionary[str, PoolLogin] = WeakValueDictionary()
+        self._known: WeakValueDictionary[str, Connector] = WeakValueDictionary()
 
-    def of(self, server: Server, spec: TenantSpec) -> PoolLogin:
-        """The login of the tenant's pool, open or not; hold on to it as long as it matters."""
+    def of(self, server: Server, spec: TenantSpec) -> Connector:
+        """That of the tenant's pool, open or not; hold on to it as long as it matters."""
         isolation = self._isolations[spec.strategy]
-        new = PoolLogin(lambda: isolation.login(server, spec))
-        return self._logins.setdefault(spec.pool_id, new)
+        new = Connector(server, lambda: isolation.login(server, spec))
+        return self._known.setdefault(spec.pool_id, new)
