@@ -32,7 +32,7 @@ async def locked(database: Database, name: str) -> AsyncIterator[None]:
 async def shared_out(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
     """A manager that opens two connections at a time, with tenants of every kind."""
     async with watched_manager_on(
-        database, connect_timeout=4.0, max_connecting=2, budget=12
+        database, connect_timeout=2.5, max_connecting=2, budget=12
     ) as manager:
         await provisioned(manager, "working", PoolStrategy.PER_DATABASE)
         await provisioned(manager, "locked", PoolStrategy.PER_DATABASE)
@@ -107,7 +107,7 @@ async def test_what_is_tried_again_leaves_few_back_ends_waiting_and_all_of_them_
         server = manager.servers["local"]
         await provisioned(manager, "locked", PoolStrategy.PER_DATABASE)
         async with locked(database, "tenant_locked"):
-            for _ in range(8):
+            for _ in range(4):
                 with pytest.raises((ConnectFailed, PoolTimeout), match="may be locked"):
                     await use(manager, "locked", timeout=20)
             hung = await waiting_for_database(database)

@@ -29,6 +29,7 @@ def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
         "server._GONE_DEADLINE",
     ):
         monkeypatch.setattr(f"app.pools.{deadline}", 0.2)
+    monkeypatch.setattr("app.pools.stalled_logins._PATIENCE", 1.0)
 
 
 @pytest.fixture
