@@ -44,7 +44,7 @@ from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller, PollReport
 from app.control.monitoring.retention import SampleRetention
-from app.control.monitoring.snapshots import Snapshots
+from app.control.monitoring.snapshot import Snapshots
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 _LAST_LEASES_DEADLINE = 1.0
 _TICK_DEADLINE = 60.0
 _CHECK_EVERY = 5.0
-_ROLL_UP_EVERY = 10.0
+_RETENTION_INTERVAL = 10.0
 _LOOK_AFTER_EMBEDDED_EVERY = 1.0
 _LOOK_AT_LOCKS_EVERY = 0.25
 # What the servers do is looked at a few times for each look of the advisor.
@@ -217,7 +217,7 @@ async def _assemble(
         loads=loads,
         previews=Previews(manager, wishes, operations, advising, obeying),
         poller=poller,
-        roll_up=SampleRetention(catalog, poller, retention=_retention(settings)),
+        retention=SampleRetention(catalog, poller, retention=_retention(settings)),
         health_checks=HealthChecks(manager, self_check),
         reconciler=Reconciler(
             manager, keeper, provisioning, wishes, outbox=journal, leadership=sole
@@ -276,12 +276,12 @@ def _start_loops(
             await service.exposition.prepare(service.snapshots.published)
         return report
 
-    def roll_up_interval() -> float:
-        return max(poll_interval(), _ROLL_UP_EVERY)
+    def retention_interval() -> float:
+        return max(poll_interval(), _RETENTION_INTERVAL)
 
     loops: dict[str, tuple[Callable[[], float], Callable[[], Awaitable[object]]]] = {
         "poll": (poll_interval, poll),
-        "roll-up": (roll_up_interval, service.roll_up.run_once),
+        "retention": (retention_interval, service.retention.run_once),
         "server load": (look_interval, service.loads.sample),
         "check": (lambda: _CHECK_EVERY, service.health_checks.run_once),
         "reconcile": (lambda: settings.reconcile_interval_seconds, service.reconciler.run_once),

@@ -19,7 +19,7 @@ from app.control.audit.outbox import AuditOutbox
 from app.control.keeper import Keeper
 from app.control.locks import KeyedLocks
 from app.control.monitoring.poller import Poller
-from app.control.monitoring.snapshots import Snapshots
+from app.control.monitoring.snapshot import Snapshots
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.role_limits import RoleLimits
 from app.domain.advisor import PoolPressureMonitorConfig

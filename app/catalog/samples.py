@@ -1,7 +1,6 @@
-"""What the poller measured: written in bulk, rolled up into minutes and hours, deleted when old.
+"""Stored samples: written in bulk, downsampled to minutes and hours, read as a history, deleted.
 
-Three tables, one for each resolution; each is made from the next finer one by SQL alone, and
-read together by `history.py`.
+Three tables, one for each resolution; each is made from the next finer one by SQL alone.
 """
 
 from __future__ import annotations
@@ -11,48 +10,84 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, any_, delete, func, literal, literal_column, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    FromClause,
+    Integer,
+    Label,
+    Select,
+    any_,
+    cast,
+    delete,
+    func,
+    literal,
+    literal_column,
+    select,
+    true,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.database import Database
-from app.catalog.history import SAMPLES, downsample_columns, query_history
-from app.domain.history import History, PoolSample, Resolution
+from app.catalog.tables import samples, samples_by_hour, samples_by_minute
+from app.domain.history import (
+    History,
+    HistoryPoint,
+    PoolSample,
+    Resolution,
+    ResolutionTimes,
+    choose_resolution,
+    split_by_resolution,
+)
 
+_TABLES = {
+    Resolution.RAW: samples,
+    Resolution.MINUTE: samples_by_minute,
+    Resolution.HOUR: samples_by_hour,
+}
 _FINER = {Resolution.MINUTE: Resolution.RAW, Resolution.HOUR: Resolution.MINUTE}
+_GAUGES = ("total_connections", "active_connections", "idle_connections", "waiting_requests")
+_COUNTERS = ("acquired", "timeouts")
+_PERCENTILES = ("wait_p95_ms", "wait_p99_ms", "hold_p95_ms", "connect_p95_ms")
+_ORIGIN: ColumnElement[datetime] = literal_column("timestamptz '2000-01-01 00:00:00Z'")
 _CTID: ColumnElement[Any] = literal_column("ctid")
-# Wherever the clock jumps to, one deletion takes no more than so much of the past with it.
-_MOST_AT_ONCE = timedelta(minutes=2)
+# A sample of many polls covers at most one minute, and is stored under the time of the last poll.
+_LONGEST_RUN = timedelta(minutes=1)
+# If the clock is wrong, one deletion removes no more than this.
+_MAX_DELETED = timedelta(minutes=2)
 
 
 class Samples:
     """Stored samples. Every method may raise CatalogUnavailable."""
 
     def __init__(self, database: Database) -> None:
-        """Keep them in *database*."""
         self._database = database
 
     async def add(self, measured: Sequence[PoolSample]) -> None:
-        """Store samples; those of a subject and moment stored already are skipped."""
+        """Store samples; those of a subject and time stored already are skipped."""
         if not measured:
             return
-        statement = insert(SAMPLES[Resolution.RAW]).on_conflict_do_nothing()
+        statement = insert(samples).on_conflict_do_nothing()
         async with self._database.transaction() as connection:
             await connection.execute(statement, [asdict(sample) for sample in measured])
 
     async def downsample(self, resolution: Resolution, until: datetime) -> datetime:
-        """Fold the next minute or hour before *until* in which there is something.
+        """Downsample the next minute or hour before *until* that has samples.
 
-        One transaction's work; whoever repeats it until it answers *until* has done all of it.
-        Repeating it after an interruption folds nothing twice.
+        One transaction. Repeat it until it returns *until*; repeating it after an interruption
+        counts nothing twice.
 
         Args:
-            resolution: what to make: minutes of polls, or hours of minutes.
-            until: when a minute or hour began, before which everything is stored.
+            resolution: what to make: minutes from polls, or hours from minutes.
+            until: the start of a minute or hour, before which everything is stored.
 
         Returns:
-            The moment before which everything is folded now.
+            The time before which everything is downsampled now.
         """
-        source, target = SAMPLES[_FINER[resolution]], SAMPLES[resolution]
+        source, target = _TABLES[_FINER[resolution]], _TABLES[resolution]
         last = select(func.max(target.c.at)).where(target.c.at < until)
         first = select(func.min(source.c.at)).where(source.c.at < until)
         async with self._database.transaction() as connection:
@@ -64,9 +99,8 @@ class Samples:
                 return until
             start = resolution.floor(found)
             end = start + resolution.step
-            columns = downsample_columns(source)
             rows = (
-                select(source.c.subject, literal(start).label("at"), *columns)
+                select(source.c.subject, literal(start).label("at"), *_downsampled(source))
                 .where(source.c.at >= start, source.c.at < end)
                 .group_by(source.c.subject)
             )
@@ -80,33 +114,104 @@ class Samples:
     async def query_history(
         self, subject: str, *, start: datetime, end: datetime, step: float
     ) -> History:
-        """Fold the samples from *start* up to, not including, *end* into steps, oldest first.
+        """The samples from *start* to *end* (excluded) in steps of *step* seconds, oldest first.
 
-        Steps begin at whole multiples of *step* seconds, so that asking again a little later
-        moves no point; the first may begin before *start*. A step without a poll is left out.
+        Steps start at whole multiples of *step*, so a later query moves no point; the first one
+        may start before *start*. Steps without a poll are left out.
         """
         async with self._database.transaction() as connection:
-            return await query_history(
-                connection, subject, start=start, end=end, step=timedelta(seconds=step)
+            oldest, newest = await _time_ranges(connection, subject, end)
+            length = timedelta(seconds=step)
+            resolution = choose_resolution(length, start, oldest)
+            parts = split_by_resolution(resolution, start, end, newest)
+            rows = union_all(*(_rows(*part, subject) for part in parts)).cte("rows")
+            at = func.date_bin(length, rows.c.at, _ORIGIN).label("at")
+            found = await connection.execute(
+                select(at, *_downsampled(rows)).group_by(at).order_by(at)
             )
+        names = tuple(found.keys())
+        # Rows by name would cost more than the query.
+        points = (_point(**dict(zip(names, row, strict=True))) for row in found)
+        return History(resolution=resolution, points=tuple(points))
 
     async def delete_before(
-        self, resolution: Resolution, moment: datetime, *, limit: int = 50_000
+        self, resolution: Resolution, time: datetime, *, limit: int = 50_000
     ) -> int:
-        """Delete up to *limit* of the oldest samples, all older than *moment*; return how many.
+        """Delete up to *limit* of the oldest samples, all older than *time*; return how many.
 
         No more than the oldest two minutes go, or the oldest hour: should the clock be wrong,
-        little is lost until it is right again. What piled up is worked off bit by bit.
+        little is lost before it is right again.
         """
-        table = SAMPLES[resolution]
+        table = _TABLES[resolution]
         oldest = select(func.min(table.c.at)).scalar_subquery()
         old = (
             select(_CTID)
             .select_from(table)
-            .where(table.c.at < moment, table.c.at < oldest + _MOST_AT_ONCE)
+            .where(table.c.at < time, table.c.at < oldest + _MAX_DELETED)
             .order_by(table.c.at)
             .limit(limit)
         )
         statement = delete(table).where(any_(func.array(old.scalar_subquery())) == _CTID)
         async with self._database.transaction() as connection:
             return (await connection.execute(statement)).rowcount
+
+
+def _downsampled(rows: FromClause) -> list[Label[Any]]:
+    """Columns of *rows* aggregated: gauges weighted by polls, growth summed, maxima of the rest."""
+    polls = func.sum(rows.c.polls)
+    return [
+        cast(polls, Integer).label("polls"),
+        *(
+            (func.sum(cast(rows.c[name], Double) * rows.c.polls) / polls).label(name)
+            for name in _GAUGES
+        ),
+        func.max(_max_waiting(rows)).label("waiting_requests_max"),
+        *(cast(func.sum(rows.c[name]), BigInteger).label(name) for name in _COUNTERS),
+        *(func.max(rows.c[name]).label(name) for name in _PERCENTILES),
+    ]
+
+
+async def _time_ranges(
+    connection: AsyncConnection, subject: str, end: datetime
+) -> tuple[ResolutionTimes, ResolutionTimes]:
+    """The subject's oldest sample in each resolution, and its newest before *end*."""
+    columns = []
+    for table in _TABLES.values():
+        own = table.c.subject == subject
+        columns.append(select(func.min(table.c.at)).where(own).scalar_subquery())
+        newest = select(func.max(table.c.at)).where(own, table.c.at < end)
+        columns.append(newest.scalar_subquery())
+    found = tuple((await connection.execute(select(*columns))).one())
+    return (
+        dict(zip(_TABLES, found[::2], strict=True)),
+        dict(zip(_TABLES, found[1::2], strict=True)),
+    )
+
+
+def _rows(resolution: Resolution, start: datetime, end: datetime, subject: str) -> Select[Any]:
+    """One subject's rows of one table; raw samples of several polls become one row a poll."""
+    table = _TABLES[resolution]
+    own = table.c.subject == subject
+    values = [table.c[name] for name in (*_GAUGES, *_COUNTERS, *_PERCENTILES)]
+    most = _max_waiting(table).label("waiting_requests_max")
+    if resolution is not Resolution.RAW:
+        within = (table.c.at >= start, table.c.at < end)
+        return select(table.c.at, table.c.polls, most, *values).where(own, *within)
+    numbers = func.generate_series(0, table.c.polls - 1).table_valued("number").render_derived()
+    at = table.c.at - func.make_interval(0, 0, 0, 0, 0, 0, numbers.c.number * table.c.gap_seconds)
+    return (
+        select(at.label("at"), literal(1).label("polls"), most, *values)
+        .select_from(table.join(numbers, true()))
+        .where(own, table.c.at >= start, table.c.at < end + _LONGEST_RUN)
+        .where(at >= start, at < end)
+    )
+
+
+def _max_waiting(rows: FromClause) -> ColumnElement[int]:
+    """Most callers waiting at one poll; raw samples have no column for it."""
+    known: ColumnElement[int] | None = rows.c.get("waiting_requests_max")
+    return rows.c.waiting_requests if known is None else known
+
+
+def _point(polls: int, **rest: Any) -> HistoryPoint:
+    return HistoryPoint(samples=polls, **rest)

@@ -1,6 +1,6 @@
-"""Polls' measurements of a tenant or pool, what they become with age, and how they are read.
+"""Samples of tenants and pools, and the history made of them.
 
-Pure: which resolution answers a question is decided here, `app/catalog/samples.py` fetches it.
+Which resolution answers a query is decided here; `app/catalog/samples.py` fetches it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Resolution(StrEnum):
-    """How finely the past is kept, finest first: every poll, minute by minute, hour by hour."""
+    """What one stored row covers, finest first: a poll, a minute, an hour."""
 
     RAW = "raw"
     MINUTE = "minute"
@@ -22,15 +22,15 @@ class Resolution(StrEnum):
 
     @property
     def step(self) -> timedelta:
-        """What one row stands for; nothing for a poll, which is of a moment."""
-        return _LENGTHS[self]
+        """How long one row covers; zero for a poll."""
+        return _STEPS[self]
 
-    def floor(self, moment: datetime) -> datetime:
-        """When the minute or hour of *moment* began; a poll's own moment."""
-        return moment - (moment - _EPOCH) % self.step if self.step else moment
+    def floor(self, time: datetime) -> datetime:
+        """The start of the minute or hour that contains *time*; for a poll, *time* itself."""
+        return time - (time - _EPOCH) % self.step if self.step else time
 
 
-_LENGTHS = {
+_STEPS = {
     Resolution.RAW: timedelta(),
     Resolution.MINUTE: timedelta(minutes=1),
     Resolution.HOUR: timedelta(hours=1),
@@ -40,15 +40,15 @@ _COARSE_FIRST = (Resolution.HOUR, Resolution.MINUTE, Resolution.RAW)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSample:
-    """What one poll measured of one subject, or several in a row that all measured the same.
+    """What one poll measured of a subject, or several polls in a row that measured the same.
 
     Attributes:
         subject: a tenant's id, or a pool's id (`shared@server`).
         at: wall-clock time of the (last) poll, UTC.
-        polls: how many it stands for, all within one minute.
-        gap_seconds: time between two of them, on average; 0 for a single one.
+        polls: how many polls it covers, all within one minute.
+        gap_seconds: mean time between two of them; 0 for a single one.
         total_connections: connections the pool had, 0 for a tenant inside a shared pool.
-        acquired, timeouts: what the counters grew by since the sample before.
+        acquired, timeouts: growth of the counters since the sample before.
     """
 
     subject: str
@@ -69,10 +69,10 @@ class PoolSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryPoint:
-    """The polls of one time step, folded into one.
+    """The polls of one time step.
 
-    Gauges are averaged over the polls, `waiting_requests_max` is the most seen at one of them,
-    percentiles are at their worst; `acquired` and `timeouts` are what the counters grew by.
+    Gauges are means over the polls, `waiting_requests_max` and the percentiles are maxima,
+    `acquired` and `timeouts` are growth.
     """
 
     at: datetime
@@ -92,7 +92,7 @@ class HistoryPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """A subject's past, oldest first, and how finely it was still known."""
+    """A subject's history, oldest first, and the resolution it was made from."""
 
     resolution: Resolution
     points: tuple[HistoryPoint, ...]
@@ -102,19 +102,21 @@ ResolutionTimes = Mapping[Resolution, datetime | None]
 
 
 def choose_resolution(step: timedelta, start: datetime, oldest: ResolutionTimes) -> Resolution:
-    """Choose what a past from *start* in steps of *step* is told from.
+    """Choose the resolution for a history from *start* in steps of *step*.
 
-    The coarsest of which whole rows make a step, since it has the fewest; but a coarser one
-    where that does not reach back to *start* and the coarser reaches further. *oldest* says
-    how far each reaches, None for no rows at all.
+    The coarsest one whose whole rows make a step, since it has the fewest rows; a coarser one if
+    that does not reach back to *start* and the coarser one reaches further. *oldest* says how far
+    each reaches, None for no rows at all.
     """
     chosen = next(each for each in _COARSE_FIRST if not each.step or not step % each.step)
     for coarser in reversed(_COARSE_FIRST[: _COARSE_FIRST.index(chosen)]):
-        mine, theirs = oldest[chosen], oldest[coarser]
-        if mine is not None and mine <= start:
+        finer_from, coarser_from = oldest[chosen], oldest[coarser]
+        if finer_from is not None and finer_from <= start:
             break
-        # A row begins up to its own length before what it was made of.
-        if theirs is not None and (mine is None or theirs + coarser.step <= mine):
+        # A row starts up to its own step before the rows it was made of.
+        if coarser_from is not None and (
+            finer_from is None or coarser_from + coarser.step <= finer_from
+        ):
             chosen = coarser
     return chosen
 
@@ -124,8 +126,8 @@ def split_by_resolution(
 ) -> Iterator[tuple[Resolution, datetime, datetime]]:
     """Divide the time from *start* to *end* among *resolution* and the finer ones.
 
-    What is not rolled up yet, after the *newest* row of each, is told from the next finer; so
-    nothing is missing and nothing is told twice.
+    What is not downsampled yet, after the *newest* row of each, comes from the next finer one; so
+    nothing is missing and nothing is counted twice.
     """
     for each in _COARSE_FIRST[_COARSE_FIRST.index(resolution) :]:
         last = newest[each]

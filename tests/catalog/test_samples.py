@@ -1,4 +1,4 @@
-"""Samples are rolled up into minutes and hours, and come back folded into time steps."""
+"""Samples are downsampled to minutes and hours, and queried in time steps."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -37,7 +37,7 @@ async def points(
     return {(point.at - NOON).total_seconds(): point for point in found.points}
 
 
-async def rolled_up(catalog: Catalog, seconds: float) -> None:
+async def downsample(catalog: Catalog, seconds: float) -> None:
     """Fold everything before so many seconds after noon, one step after the other."""
     for resolution in (MINUTE, HOUR):
         until = resolution.floor(after(seconds))
@@ -153,7 +153,7 @@ async def test_a_minute_weighs_each_poll_alike(catalog: Catalog) -> None:
         ]
     )
     before = await points(catalog, step=60)
-    await rolled_up(catalog, 60)
+    await downsample(catalog, 60)
     found = await history(catalog, step=60)
     assert found.resolution is MINUTE
     [minute] = found.points
@@ -163,7 +163,7 @@ async def test_a_minute_weighs_each_poll_alike(catalog: Catalog) -> None:
     assert (minute.waiting_requests_max, minute.wait_p99_ms) == (10, 3.5)
 
 
-async def test_nothing_changes_while_the_past_is_rolled_up(catalog: Catalog) -> None:
+async def test_downsampling_changes_no_answer(catalog: Catalog) -> None:
     """Eleven quarters of an hour, asked for in steps of each resolution."""
     await polls_of(catalog, range(0, 9900, 15))
     expected = {
@@ -171,7 +171,7 @@ async def test_nothing_changes_while_the_past_is_rolled_up(catalog: Catalog) -> 
         for step in (60, 900)
     } | {3600: {0: 240.0, 3600: 240.0, 7200: 180.0}}
     for until in (0, 60, 5400, 9900):
-        await rolled_up(catalog, until)
+        await downsample(catalog, until)
         for step, polls in expected.items():
             found = await points(catalog, 0, 9900, step=step)
             assert {at: point.samples for at, point in found.items()} == polls, (until, step)
@@ -188,12 +188,12 @@ async def test_each_step_is_one_minute_and_gaps_are_skipped(
     assert await count(catalog_database, MINUTE) == 3
 
 
-async def test_rolling_up_again_changes_nothing(
+async def test_downsampling_again_changes_nothing(
     catalog: Catalog, catalog_database: Database
 ) -> None:
     await polls_of(catalog, range(0, 7200, 30))
     for _ in range(2):
-        await rolled_up(catalog, 7200)
+        await downsample(catalog, 7200)
     assert await count(catalog_database, MINUTE) == 120
     assert await count(catalog_database, HOUR) == 2
     assert {at: p.acquired for at, p in (await points(catalog, 0, 7200, step=3600)).items()} == {
@@ -202,23 +202,23 @@ async def test_rolling_up_again_changes_nothing(
     }
 
 
-async def test_samples_from_the_future_do_not_hold_up_the_present(
+async def test_samples_from_the_future_do_not_delay_the_present(
     catalog: Catalog, catalog_database: Database
 ) -> None:
     """The clock was two days ahead for a while."""
     await polls_of(catalog, [2 * 86_400, 2 * 86_400 + 60])
-    await rolled_up(catalog, 2 * 86_400 + 120)
+    await downsample(catalog, 2 * 86_400 + 120)
     await polls_of(catalog, [0, 30])
-    await rolled_up(catalog, 60)
+    await downsample(catalog, 60)
     assert await count(catalog_database, MINUTE) == 3
     assert [point.samples for point in (await history(catalog, step=60)).points] == [2]
 
 
-async def test_what_finer_samples_no_longer_reach_is_told_by_coarser_ones(
+async def test_coarser_samples_answer_where_finer_ones_are_gone(
     catalog: Catalog,
 ) -> None:
     await polls_of(catalog, range(0, 3 * 3600, 30))
-    await rolled_up(catalog, 3 * 3600)
+    await downsample(catalog, 3 * 3600)
     recent, past = (2 * 3600, 3 * 3600), (0, 3 * 3600)
     assert (await history(catalog, *past, step=10)).resolution is Resolution.RAW
     while await catalog.samples.delete_before(Resolution.RAW, after(2 * 3600)):
@@ -232,11 +232,11 @@ async def test_what_finer_samples_no_longer_reach_is_told_by_coarser_ones(
     assert (found.resolution, [p.acquired for p in found.points]) == (HOUR, [120, 120, 120])
 
 
-async def test_a_young_tenant_is_told_finely_although_its_first_hour_began_before_it(
+async def test_a_young_tenant_has_fine_steps_although_its_first_hour_began_before_it(
     catalog: Catalog,
 ) -> None:
     await polls_of(catalog, range(1800, 7200, 30))
-    await rolled_up(catalog, 7200)
+    await downsample(catalog, 7200)
     assert (await history(catalog, 0, 7200, step=60)).resolution is MINUTE
 
 

@@ -28,7 +28,7 @@ from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.retention import SampleRetention
-from app.control.monitoring.snapshots import Snapshots
+from app.control.monitoring.snapshot import Snapshots
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.previews import Previews
@@ -80,7 +80,7 @@ class Service:
     observer: Observer
     loads: ServerLoads
     poller: Poller
-    roll_up: SampleRetention
+    retention: SampleRetention
     health_checks: HealthChecks
     reconciler: Reconciler
     audit_outbox: AuditOutbox

@@ -15,8 +15,7 @@ from app.api.auth.api_key import ApiKey, KeyScope
 from app.api.auth.authenticator import Authenticator
 from app.api.auth.principal import Principal
 from app.api.views.stats import stats_event
-from app.control.monitoring.snapshot import Snapshot
-from app.control.monitoring.snapshots import Snapshots
+from app.control.monitoring.snapshot import Snapshot, Snapshots
 from app.domain.errors import TooManyStreams
 
 # A comment this often lets both ends, and what is between them, know that the other is there.

@@ -119,7 +119,7 @@ def show_row(row: PoolSnapshot, caller: Principal, *, tenants: int, stale: bool)
         wait_p99_ms=row.stats.wait.p99_ms,
         leak_suspects=[
             LeakSuspectView(**asdict(suspect))
-            for suspect in row.suspects
+            for suspect in row.leak_suspects
             if caller.can_access(suspect.tenant)
         ],
         generation=row.generation,

@@ -20,8 +20,7 @@ from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
 from app.control.background.yield_to_loop import yield_to_loop
 from app.control.monitoring.sampler import Sampler
-from app.control.monitoring.snapshot import Snapshot
-from app.control.monitoring.snapshots import Snapshots
+from app.control.monitoring.snapshot import Snapshot, Snapshots
 from app.domain.audit import Actor
 from app.domain.errors import CatalogUnavailable
 from app.domain.history import PoolSample, Resolution

@@ -1,8 +1,7 @@
-"""RollUp: folds stored polls into minutes and hours, and deletes what is older than wanted.
+"""How long samples are kept: downsamples polls to minutes and hours, and deletes what is old.
 
-A loop of its own, so that no measurement ever waits for it; it follows the poller, and has
-nothing to do while samples cannot be stored. Each step is one short transaction that may be
-repeated.
+A loop of its own, so that no measurement waits for it. It follows the poller, and does nothing
+while samples cannot be stored. Each step is one short transaction that may be repeated.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable
 from app.domain.history import Resolution
 
-# Minutes, and as many hours, folded in one turn; what piled up takes several.
-_MOST_STEPS = 10
+# Minutes, and as many hours, downsampled in one run; a backlog takes several runs.
+_MAX_STEPS = 10
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionReport:
-    """What one turn did: the moments before which all is folded, and samples deleted."""
+    """What one run did: until when minutes and hours are complete, and how many it deleted."""
 
     minutes_complete_until: datetime
     hours_complete_until: datetime
@@ -34,18 +33,18 @@ class RetentionReport:
 
 
 class SampleRetention:
-    """One turn after the other."""
+    """Downsamples and deletes stored samples."""
 
     def __init__(
         self, catalog: Catalog, poller: Poller, *, retention: Mapping[Resolution, timedelta]
     ) -> None:
-        """Follow *poller*; samples older than the *retention* of their resolution are deleted."""
+        """Samples are deleted when they are older than the *retention* of their resolution."""
         self._catalog = catalog
         self._poller = poller
         self._retention = retention
 
     async def run_once(self) -> RetentionReport | None:
-        """Fold and delete, a bounded number of steps.
+        """Downsample and delete, a bounded number of steps.
 
         None before the first poll, and while the catalog is away.
         """
@@ -55,14 +54,14 @@ class SampleRetention:
         try:
             minutes = await self._downsample(Resolution.MINUTE, until)
             hours = await self._downsample(Resolution.HOUR, Resolution.HOUR.floor(minutes))
-            # What is not folded yet stays, however old.
+            # What is not downsampled yet stays, however old.
             deleted = (
                 await self._delete(Resolution.RAW, minutes)
                 + await self._delete(Resolution.MINUTE, hours)
                 + await self._delete(Resolution.HOUR, hours)
             )
         except CatalogUnavailable as error:
-            _log.warning("samples not rolled up", reason=error.detail)
+            _log.warning("samples not downsampled", reason=error.detail)
             return None
         return RetentionReport(
             minutes_complete_until=minutes, hours_complete_until=hours, deleted=deleted
@@ -70,12 +69,12 @@ class SampleRetention:
 
     async def _downsample(self, resolution: Resolution, until: datetime) -> datetime:
         done = until
-        for _ in range(_MOST_STEPS):
+        for _ in range(_MAX_STEPS):
             done = await self._catalog.samples.downsample(resolution, until)
             if done >= until:
                 break
         return done
 
     async def _delete(self, resolution: Resolution, before: datetime) -> int:
-        border = min(before, datetime.now(UTC) - self._retention[resolution])
-        return await self._catalog.samples.delete_before(resolution, border)
+        expired = datetime.now(UTC) - self._retention[resolution]
+        return await self._catalog.samples.delete_before(resolution, min(before, expired))

@@ -1,7 +1,7 @@
-"""Sampling: what of each poll is worth a row, and what the counters grew by.
+"""Turns polls into samples: what is worth a row, and how far the counters grew.
 
 Synchronous and free of I/O. Polls of a subject that measured the same become one sample, minute
-by minute: an idle pool costs a row a minute, and no average changes for it.
+by minute: an idle pool costs a row a minute, and its averages stay exact.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ _measured = attrgetter(
 
 
 class Sampler:
-    """Tells apart what is new; every sample it gives must be stored, and in that order."""
+    """Finds what is new in each poll; every sample it yields must be stored, in that order."""
 
     def __init__(self) -> None:
-        """Nothing was measured yet, and all counters began at zero."""
         self._runs: dict[str, _Run] = {}
 
     def sample(
@@ -55,7 +54,7 @@ class Sampler:
     def end_missing(self, at: datetime, is_known: Callable[[str], bool]) -> Iterator[PoolSample]:
         """Samples to store of those that were not measured again in the poll of *at*.
 
-        What they had counted is remembered as long as they are known.
+        Their counters are remembered as long as they are known.
         """
         for subject in [subject for subject, run in self._runs.items() if run.at != at]:
             run = self._runs[subject]

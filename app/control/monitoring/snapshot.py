@@ -1,21 +1,41 @@
-"""What the whole service looked like at one moment: values that nothing changes any more.
+"""Snapshots: what the whole service looked like at one moment; nothing changes them any more.
 
-Dashboards, metrics and streams are all served from one of these; `snapshots.py` takes them.
+Dashboards, metrics and streams are served from snapshots. One is published at each poll. Between
+two polls a new one is taken when it is asked for and the latest is older than a second, or
+something was changed since: who writes and then reads sees what they wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from time import monotonic
 
+from app.catalog.catalog import Catalog
+from app.control.background.yield_to_loop import yield_to_loop
+from app.control.monitoring.isolation_audit import findings_of
 from app.domain.isolation import Severity
 from app.domain.pool import PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
+from app.pools.event_loop_lag import EventLoopLag
 from app.pools.eviction import EvictionReason
 from app.pools.leak_detection import LeakSuspect
+from app.pools.manager import TenantPoolManager
 from app.pools.metrics import Totals
+from app.pools.pool import Pool
 from app.pools.server import ServerState
+from app.pools.tenant_state import TenantState
+
+MAX_AGE_SECONDS = 1.0
+# Longest time that taking a snapshot keeps the event loop.
+_SLICE_SECONDS = 0.002
+# Snapshots on demand are followed by a rest of so many times as long as taking them took.
+_REST_FACTOR = 4
+# Percentiles forget in steps of a tenth of their window; until half of that is over they are kept.
+_REUSE_WINDOW_RATIO = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +43,11 @@ class PoolSnapshot:
     """An open pool.
 
     Attributes:
-        mark: whatever the rest depends on; while it is the same, so is the row.
-        measured_at: when the percentiles were worked out, in monotonic seconds.
+        inputs: what the rest is made of; while they are the same, so is the rest.
+        measured_at: when the percentiles were computed, in monotonic seconds.
         size: the sizes in force.
-        desired, paused, generation: what is wanted of it.
         tenants: how many it serves.
-        suspects: leases held beyond the threshold, oldest first.
+        leak_suspects: leases held beyond the threshold, oldest first.
     """
 
     inputs: tuple[object, ...]
@@ -44,7 +63,7 @@ class PoolSnapshot:
     tenants: int
     stats: PoolStats
     access_count: int
-    suspects: tuple[LeakSuspect, ...]
+    leak_suspects: tuple[LeakSuspect, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +71,7 @@ class TenantSnapshot:
     """A tenant, whether or not its pool is open.
 
     Attributes:
-        mark, measured_at: as a pool's.
-        pool_state: of the pool that serves it.
+        inputs, measured_at: as a pool's.
         max_size: most connections it may have: its own limit within a shared pool, or the pool's.
     """
 
@@ -67,7 +85,7 @@ class TenantSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSnapshot:
-    """One server's connection budget, and what is used of it."""
+    """A server's connection budget, and what is used of it."""
 
     name: str
     state: ServerState
@@ -82,11 +100,11 @@ class Snapshot:
 
     Attributes:
         sequence: grows with each snapshot, from 1.
-        at: when it was begun, in monotonic seconds; `as_of` by the wall's clock.
+        at: when it was begun, in monotonic seconds; `as_of` by the wall clock.
         pools, tenants: by id, in its order.
-        totals: by server and strategy since the service started; none ever falls.
-        findings: how many of the isolation checks failed.
-        loop_lag: how late the event loop was at the last look, and at worst lately, in seconds.
+        totals: by server and strategy since the service started; they never fall.
+        findings: how many isolation checks failed.
+        loop_lag: how late the event loop was when last measured, and at worst lately, in seconds.
         catalog_available: whether the catalog was reached when it was last used.
     """
 
@@ -102,6 +120,11 @@ class Snapshot:
     loop_lag: tuple[float, float]
     catalog_available: bool
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it is younger than a second."""
+        return monotonic() - self.at < MAX_AGE_SECONDS
+
     def tenants_of(self, only: Collection[str] | None) -> Iterable[TenantSnapshot]:
         """All tenants, or those of *only* these that exist, by id."""
         if only is None:
@@ -112,5 +135,202 @@ class Snapshot:
         """All open pools, or those that serve one of *only* these tenants, by id."""
         if only is None:
             return self.pools.values()
-        ids = {row.spec.pool_id for row in self.tenants_of(only)}
+        ids = {tenant.spec.pool_id for tenant in self.tenants_of(only)}
         return [self.pools[pool_id] for pool_id in sorted(ids) if pool_id in self.pools]
+
+
+class Snapshots:
+    """Takes snapshots, one at a time, and publishes one at each poll."""
+
+    def __init__(self, manager: TenantPoolManager, catalog: Catalog, lag: EventLoopLag) -> None:
+        self._manager = manager
+        self._catalog = catalog
+        self._lag = lag
+        self._lock = asyncio.Lock()
+        self._changes = 0
+        self._changes_seen = 0
+        self._rest_until = 0.0
+        self._publication = asyncio.Event()
+        self.latest: Snapshot | None = None
+        self.published: Snapshot | None = None
+        self.is_closed = False
+
+    def invalidate(self) -> None:
+        """Something was changed that the latest snapshot does not show."""
+        self._changes += 1
+
+    @property
+    def fresh(self) -> Snapshot | None:
+        """The latest snapshot if a new one would show nothing more; else None."""
+        latest = self.latest
+        if latest is None or self._changes_seen != self._changes:
+            return None
+        return latest if latest.is_fresh else None
+
+    async def current(self) -> Snapshot:
+        """A snapshot that shows all changes made before this call."""
+        changes = self._changes
+        if (fresh := self.fresh) is not None:
+            return fresh
+        async with self._lock:
+            latest = self.latest
+            if latest is not None and self._changes_seen >= changes and latest.is_fresh:
+                return latest
+            await asyncio.sleep(max(0.0, self._rest_until - monotonic()))
+            return await self._take()
+
+    async def publish(self) -> Snapshot:
+        """Take a snapshot, and give it to everybody in `wait_published`."""
+        async with self._lock:
+            self.published = await self._take()
+        self._wake()
+        return self.published
+
+    async def wait_published(self, after: int) -> Snapshot | None:
+        """The latest published snapshot with a sequence above *after*; None once closed."""
+        while not self.is_closed and (self.published is None or self.published.sequence <= after):
+            await self._publication.wait()
+        return None if self.is_closed else self.published
+
+    def close(self) -> None:
+        """End every `wait_published`."""
+        self.is_closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waited_for, self._publication = self._publication, asyncio.Event()
+        waited_for.set()
+
+    async def _take(self) -> Snapshot:
+        builder = _SnapshotBuilder(self._manager, self.latest)
+        changes, slice_began, took = self._changes, monotonic(), 0.0
+        for _ in builder.steps():
+            if (seconds := monotonic() - slice_began) > _SLICE_SECONDS:
+                took += seconds
+                await yield_to_loop()
+                slice_began = monotonic()
+        took += monotonic() - slice_began
+        await yield_to_loop()
+        self.latest = builder.snapshot(self._lag, catalog_available=self._catalog.available)
+        self._changes_seen = changes
+        self._rest_until = monotonic() + min(_REST_FACTOR * took, MAX_AGE_SECONDS)
+        return self.latest
+
+
+class _SnapshotBuilder:
+    """A snapshot in the making; pools and tenants that did not change are reused from *before*."""
+
+    def __init__(self, manager: TenantPoolManager, before: Snapshot | None) -> None:
+        self._manager = manager
+        self._before = before
+        self._at = monotonic()
+        self._as_of = datetime.now(UTC)
+        self._pools: dict[str, PoolSnapshot] = {}
+        self._tenants: dict[str, TenantSnapshot] = {}
+        # All at once: a tenant that is deleted while the rest is built is counted exactly once.
+        self._totals = manager.service_metrics.totals()
+        self._states = list(manager.tenant_states.values())
+        self._open = list(manager.pools())
+
+    def steps(self) -> Iterator[None]:
+        """Build it in short steps."""
+        pools = self._before.pools if self._before else {}
+        for pool in self._open:
+            if pool.state is not PoolState.CLOSED:
+                self._pools[pool.pool_id] = self._pool(pool, pools.get(pool.pool_id))
+            yield
+        tenants = self._before.tenants if self._before else {}
+        for state in self._states:
+            name = state.tenant.spec.id
+            self._tenants[name] = self._tenant(state, tenants.get(name))
+            self._totals.add(state)
+            yield
+        # Nearly in order already, so this is quick.
+        self._pools = dict(sorted(self._pools.items()))
+        yield
+        self._tenants = dict(sorted(self._tenants.items()))
+
+    def snapshot(self, lag: EventLoopLag, *, catalog_available: bool) -> Snapshot:
+        manager, before = self._manager, self._before
+        if before is not None:
+            self._totals.raise_to(before.totals)
+        return Snapshot(
+            sequence=1 if before is None else before.sequence + 1,
+            at=self._at,
+            as_of=self._as_of,
+            pools=self._pools,
+            tenants=self._tenants,
+            totals=self._totals,
+            servers=tuple(
+                ServerSnapshot(
+                    name=name,
+                    state=server.state,
+                    max_connections=server.limits.max_connections if server.limits else None,
+                    budget=server.budget.limit,
+                    used=server.budget.used,
+                )
+                for name, server in sorted(manager.servers.items())
+            ),
+            evictions=Counter(manager.evictions),
+            findings=Counter(
+                (spec.server, spec.strategy, found.severity) for spec, found in findings_of(manager)
+            ),
+            loop_lag=(lag.latest, lag.worst),
+            catalog_available=catalog_available,
+        )
+
+    def _pool(self, pool: Pool, before: PoolSnapshot | None) -> PoolSnapshot:
+        manager, metrics, recorder = self._manager, pool.metrics, pool.recorder
+        desired = manager.desired.get(pool.pool_id)
+        access_count, tenants = manager.access_count(pool), manager.tenant_count(pool.pool_id)
+        suspects = tuple(pool.leak_suspects(self._at)) if metrics.active_connections else ()
+        inputs = (
+            *(recorder.counters, recorder.created_at, pool.state, pool.size, desired),
+            *(access_count, tenants, suspects, metrics),
+        )
+        if before is not None and before.inputs == inputs and self._is_current(before):
+            return before
+        return PoolSnapshot(
+            inputs=inputs,
+            measured_at=self._at,
+            pool_id=pool.pool_id,
+            server=pool.server.name,
+            strategy=pool.config.strategy,
+            state=pool.state,
+            size=pool.size,
+            desired=desired.size if desired else pool.config.default_size,
+            paused=desired.paused if desired else False,
+            generation=desired.generation if desired else 0,
+            tenants=tenants,
+            stats=recorder.stats(metrics, monotonic()),
+            access_count=access_count,
+            leak_suspects=suspects,
+        )
+
+    def _tenant(self, state: TenantState, before: TenantSnapshot | None) -> TenantSnapshot:
+        spec = state.tenant.spec
+        pool = self._pools.get(spec.pool_id)
+        own = pool if pool is not None and not spec.is_shared else None
+        pool_state = PoolState.CLOSED if pool is None else pool.state
+        size = pool.size if pool else self._manager.desired_size(spec.pool_id, spec.strategy)
+        max_size = min(spec.max_leases or size.max_size, size.max_size)
+        recorder = state.recorder
+        measured = own.stats if own else (recorder.counters, state.leased, state.waiting)
+        inputs = (spec, pool_state, max_size, measured)
+        if before is not None and before.inputs == inputs and self._is_current(before):
+            return before
+        return TenantSnapshot(
+            inputs=inputs,
+            measured_at=own.measured_at if own else self._at,
+            spec=spec,
+            pool_state=pool_state,
+            max_size=max_size,
+            stats=own.stats if own else recorder.stats(state.metrics, monotonic()),
+        )
+
+    def _is_current(self, reused: PoolSnapshot | TenantSnapshot) -> bool:
+        """Whether its percentiles still hold."""
+        stats = reused.stats
+        if self._at - reused.measured_at < _REUSE_WINDOW_RATIO * stats.window_seconds:
+            return True
+        return all(each.p50_ms is None for each in (stats.wait, stats.hold, stats.connect))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.api.http.response_cache import MAX_BYTES, CachedResponse, CacheKey, ResponseCache
-from app.control.monitoring import snapshots
+from app.control.monitoring import snapshot as snapshot_module
 from app.control.monitoring.snapshot import Snapshot
 from tests.fixtures.app import Api, ok, serving
 from tests.fixtures.keys import Keyring
@@ -32,8 +32,8 @@ async def test_a_change_while_one_is_taken_is_in_the_next(
 ) -> None:
     for name in ("acme", "globex", "hooli", "initech"):
         ok(await api.client.put(f"/v1/tenants/{name}", json={}), 201)
-    monkeypatch.setattr(snapshots, "_SLICE_SECONDS", -1.0)
-    monkeypatch.setattr(snapshots, "_REST_FACTOR", 0)
+    monkeypatch.setattr(snapshot_module, "_SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(snapshot_module, "_REST_FACTOR", 0)
     before = (await taken(api)).sequence
     api.service.snapshots.invalidate()
     first = asyncio.create_task(api.service.snapshots.current(), name="the first")

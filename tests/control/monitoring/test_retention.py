@@ -1,4 +1,4 @@
-"""The roll-up follows the poller: minutes and hours are made, what is folded and old is deleted."""
+"""Retention follows the poller: samples become minutes and hours, and old ones are deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_polls_become_minutes_and_go_when_they_are_old(control: Control) -
     """Everything is kept for an hour here, whatever the resolution."""
     await remembered(control, timedelta(minutes=63), timedelta(minutes=30))
     await control.poller.run_once()
-    report = await control.roll_up.run_once()
+    report = await control.retention.run_once()
     assert report is not None
     assert report.minutes_complete_until == control.poller.stored_until
     assert report.hours_complete_until == Resolution.HOUR.floor(report.minutes_complete_until)
@@ -39,14 +39,14 @@ async def test_polls_become_minutes_and_go_when_they_are_old(control: Control) -
     assert {point.acquired for point in raw.points} == {1}
 
 
-async def test_what_is_not_rolled_up_yet_is_not_deleted(control: Control) -> None:
+async def test_samples_not_downsampled_yet_are_not_deleted(control: Control) -> None:
     """Fifteen minutes are more than one turn folds; of one hour, lest that be folded before."""
     now = datetime.now(UTC)
     age = now - Resolution.HOUR.floor(now - HOURS)
     await remembered(control, *(age - timedelta(minutes=minute) for minute in range(15)))
     await control.poller.run_once()
     for turns in range(1, 30):
-        report = await control.roll_up.run_once()
+        report = await control.retention.run_once()
         assert report is not None
         told = sum(point.acquired for point in (await past(control, 60)).points)
         if turns == 1:
@@ -58,17 +58,17 @@ async def test_what_is_not_rolled_up_yet_is_not_deleted(control: Control) -> Non
     assert hours.resolution is Resolution.HOUR
 
 
-async def test_nothing_is_rolled_up_before_the_first_poll_nor_without_the_catalog(
+async def test_nothing_is_downsampled_before_the_first_poll_nor_without_the_catalog(
     control: Control,
 ) -> None:
     await remembered(control, HOURS)
-    assert await control.roll_up.run_once() is None
+    assert await control.retention.run_once() is None
     await control.poller.run_once()
     control.proxy.refuse()
     await control.proxy.reset()
-    assert await control.roll_up.run_once() is None
+    assert await control.retention.run_once() is None
     await control.proxy.pass_through()
-    assert await control.roll_up.run_once() is not None
+    assert await control.retention.run_once() is not None
 
 
 async def test_what_could_not_be_stored_is_stored_with_the_next_poll(control: Control) -> None:
