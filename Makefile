@@ -1,6 +1,6 @@
 # Everything one does with a checkout. Nothing but Python (3.11 or newer) and make has to be there.
 #
-# `make run PYTHON=python3.13` picks another Python for a new .venv;
+# `make run PYTHON=python3.13` picks another Python for a new .venv, VENV=.venv-3.13 another place;
 # `make test ARGS='-k lease'` hands arguments on; `make lock LOCK_ARGS=--upgrade` renews the locks.
 
 PYTHON ?= python3
@@ -20,7 +20,7 @@ DEV := $(VENV)/.dev
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test soak coverage lint format types openapi bench advisor-report lock
+.PHONY: help run demo test test-fast soak coverage lint format types openapi bench advisor-report lock
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,13 @@ demo: $(RUNTIME) ## Serve, with some twenty tenants and steady traffic to look a
 
 test: $(DEV) ## Run the tests against a real Postgres
 	@exec $(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+# Without the API, the catalog and processes of their own: .ci/run has every Python run these.
+
+FAST := tests/domain tests/pools tests/settings tests/simulator tests/wire
+
+test-fast: $(DEV) ## Run the tests of the domain and the pools alone, in a minute
+	@exec $(BIN)/pytest --numprocesses 2 --dist worksteal $(FAST) $(ARGS)
 
 soak: $(DEV) ## Lend a hundred thousand times, cancelling at random, and look for what leaked
 	@SOAK_LEASES=$${SOAK_LEASES:-100000} exec $(BIN)/pytest --timeout 3600 --durations 1 \
