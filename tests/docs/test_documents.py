@@ -34,11 +34,12 @@ from tests.fixtures.processes import kill
 from tests.fixtures.served import Served, served
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 ADDRESS = "http://127.0.0.1:8080"
 PATIENCE = 90.0
 _FENCE = re.compile(r"^```(\w*)(?: +([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = "=== end of block ==="
+_TOP = "alembic|app|benchmarks|docs|monitoring|openapi|tests"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,11 +245,34 @@ def test_a_difference_is_seen() -> None:
 def test_commands_that_are_only_named_exist(document: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     commands = set(get_command(cli).commands)  # type: ignore[attr-defined]
-    inline = re.findall(r"`([^`\n]+)`", _FENCE.sub("", document.read_text(encoding="utf-8")))
-    for text in [*inline, *(block.text for block in blocks(document))]:
+    for text in [*_inline(document), *(block.text for block in blocks(document))]:
         assert set(re.findall(r"\bmake ([a-z][a-z-]*)", text)) <= targets
         named = re.findall(r"^(?:\S*/)?poolkeeper ([a-z][a-z-]*)", text, re.MULTILINE)
         assert set(named) <= commands
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.name)
+def test_what_is_named_exists(document: Path) -> None:
+    for text in _inline(document):
+        if re.fullmatch(rf"(?:{_TOP})/[\w./-]*", text):
+            assert (ROOT / text).exists(), f"{text} in {document.name}"
+        elif re.fullmatch(r"(?:[A-Z][a-z]+){2,}", text):
+            assert text in _NAMES, f"{text} in {document.name}"
+
+
+def _inline(document: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", _FENCE.sub("", document.read_text(encoding="utf-8")))
+
+
+# Classes, and alerts.
+_NAMES = {
+    name
+    for folder, suffix in (("app", "py"), ("monitoring", "yml"))
+    for file in (ROOT / folder).rglob(f"*.{suffix}")
+    for name in re.findall(
+        r"^(?:class|\s+- alert:) (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE
+    )
+}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.name)
