@@ -37,7 +37,6 @@ from app.control.advisor.recommendation_applier import AutoApplyLimits, Recommen
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit.outbox import AuditOutbox
 from app.control.background.supervisor import Supervisor, run_every
-from app.control.keeper import Keeper
 from app.control.locks import KeyedLocks
 from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.isolation_audit import IsolationAudit
@@ -45,12 +44,16 @@ from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller, PollReport
 from app.control.monitoring.retention import SampleRetention
 from app.control.monitoring.snapshot import Snapshots
+from app.control.pools.changes import PoolChanges
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
 from app.control.previews import Previews
 from app.control.reconciler import Reconciler
+from app.control.tenants.declaration import TenantDeclarations
+from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
+from app.control.tenants.rotation import PasswordRotation
 from app.domain.advisor import PoolPressureMonitorConfig
 from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
@@ -145,15 +148,15 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         postgres = await start_topology(settings, stack)
         await migrate(postgres.catalog)
-        sole = Leadership(postgres.catalog)
-        stack.push_async_callback(sole.release)
-        await sole.acquire()
+        leadership = Leadership(postgres.catalog)
+        stack.push_async_callback(leadership.release)
+        await leadership.acquire()
         catalog = Catalog(postgres.catalog)
         stack.push_async_callback(catalog.close)
         for server in postgres.servers.values():
             stack.push_async_callback(server.close)
         await asyncio.gather(*(server.start() for server in postgres.servers.values()))
-        service = await _assemble(settings, postgres, catalog, sole)
+        service = await _assemble(settings, postgres, catalog, leadership)
         stack.push_async_callback(service.audit_outbox.flush)
         stack.push_async_callback(service.pool_operations.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
@@ -169,7 +172,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
 
 
 async def _assemble(
-    settings: Settings, postgres: Topology, catalog: Catalog, sole: Leadership
+    settings: Settings, postgres: Topology, catalog: Catalog, leadership: Leadership
 ) -> Service:
     credentials = _credentials(settings)
     manager = TenantPoolManager(
@@ -179,17 +182,19 @@ async def _assemble(
         stats_window=settings.stats_window_seconds,
     )
     locks = KeyedLocks()
-    journal = AuditOutbox(catalog)
-    wishes = DesiredPoolState(catalog, manager, locks)
+    outbox = AuditOutbox(catalog)
     limits = RoleLimits(manager)
-    keeper = Keeper(catalog, manager, wishes, limits, locks)
-    self_check = IsolationAudit(
-        manager, limits, journal, extension_schemas=settings.extension_schemas
+    isolation_audit = IsolationAudit(
+        manager, limits, outbox, extension_schemas=settings.extension_schemas
     )
-    provisioning = TenantProvisioning(catalog, manager, credentials, self_check, locks)
+    declarations = TenantDeclarations(catalog, manager, locks)
+    deletions = TenantDeletions(catalog, manager, locks)
+    rotation = PasswordRotation(catalog, manager, credentials, locks)
+    desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
+    pool_changes = PoolChanges(manager, desired)
     loads = ServerLoads(postgres.servers)
     book = RecommendationStore(catalog, manager)
-    obeying = RecommendationApplier(catalog, manager, keeper, book, _caution(settings))
+    obeying = RecommendationApplier(catalog, manager, pool_changes, book, _caution(settings))
     observing = Observer(manager, loads)
     advising = AdvisorLoop(
         catalog,
@@ -199,31 +204,36 @@ async def _assemble(
         book=book,
         obeying=obeying,
     )
-    operations = PoolOperations(manager, keeper, journal)
     snapshots = Snapshots(manager, catalog, postgres.lag)
-    poller = Poller(catalog, manager, advising, journal, snapshots)
-    await provisioning.load()
-    await keeper.load()
+    poller = Poller(catalog, manager, advising, outbox, snapshots)
+    await rotation.load()
+    await declarations.load()
+    await desired.load()
     await advising.load()
     return Service(
         manager=manager,
-        keeper=keeper,
-        provisioning=provisioning,
-        desired_pool_state=wishes,
-        pool_operations=operations,
+        declarations=declarations,
+        deletions=deletions,
+        provisioning=TenantProvisioning(
+            catalog, manager, locks, audit_isolation=isolation_audit.audit
+        ),
+        rotation=rotation,
+        desired_pool_state=desired,
+        pool_changes=pool_changes,
+        pool_operations=PoolOperations(manager, desired, outbox),
         advisor_loop=advising,
         recommendation_applier=obeying,
         observer=observing,
         loads=loads,
-        previews=Previews(manager, wishes, operations, advising, obeying),
+        previews=Previews(pool_changes, advising, obeying),
         poller=poller,
         retention=SampleRetention(catalog, poller, retention=_retention(settings)),
-        health_checks=HealthChecks(manager, self_check),
+        health_checks=HealthChecks(manager, isolation_audit),
         reconciler=Reconciler(
-            manager, keeper, provisioning, wishes, outbox=journal, leadership=sole
+            manager, desired, deletions, rotation, outbox=outbox, leadership=leadership
         ),
-        audit_outbox=journal,
-        lock_guards=_lock_guards(settings, manager, journal),
+        audit_outbox=outbox,
+        lock_guards=_lock_guards(settings, manager, outbox),
         catalog=catalog,
         supervisor=Supervisor(on_death=lambda: os.kill(os.getpid(), signal.SIGTERM)),
         lag=postgres.lag,
@@ -235,13 +245,13 @@ async def _assemble(
 
 
 def _lock_guards(
-    settings: Settings, manager: TenantPoolManager, journal: AuditOutbox
+    settings: Settings, manager: TenantPoolManager, outbox: AuditOutbox
 ) -> dict[str, LockGuard]:
     limit = settings.lock_table_limit
     if not limit:
         return {}
     return {
-        name: LockGuard(server, manager, journal, limit=limit)
+        name: LockGuard(server, manager, outbox, limit=limit)
         for name, server in manager.servers.items()
     }
 

@@ -16,10 +16,10 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import AutoApplyLimits, RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit.outbox import AuditOutbox
-from app.control.keeper import Keeper
 from app.control.locks import KeyedLocks
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.snapshot import Snapshots
+from app.control.pools.changes import PoolChanges
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.role_limits import RoleLimits
 from app.domain.advisor import PoolPressureMonitorConfig
@@ -129,20 +129,21 @@ async def _control(
     catalog = Catalog(address)
     try:
         locks = KeyedLocks()
-        wishes = DesiredPoolState(catalog, manager, locks)
-        keeper = Keeper(catalog, manager, wishes, RoleLimits(manager), locks)
+        outbox = AuditOutbox(catalog)
+        desired = DesiredPoolState(catalog, manager, RoleLimits(manager), outbox, locks)
+        changes = PoolChanges(manager, desired)
         settings = AdvisorSettings(
             mode=AdvisorMode.RECOMMEND,
             hysteresis=PoolPressureMonitorConfig(enabled=True),
             demand_interval_ms=100,
         )
         book = RecommendationStore(catalog, manager)
-        obeying = RecommendationApplier(catalog, manager, keeper, book, AutoApplyLimits())
+        obeying = RecommendationApplier(catalog, manager, changes, book, AutoApplyLimits())
         observing = Observer(manager, ServerLoads(manager.servers))
         advising = AdvisorLoop(
             catalog, manager, settings, observing=observing, book=book, obeying=obeying
         )
         snapshots = Snapshots(manager, catalog, EventLoopLag())
-        yield Poller(catalog, manager, advising, AuditOutbox(catalog), snapshots), advising
+        yield Poller(catalog, manager, advising, outbox, snapshots), advising
     finally:
         await catalog.close()

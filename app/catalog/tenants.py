@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
 from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, select, update
 
 from app.catalog.audit_log import record
 from app.catalog.database import Database
 from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import pools, recommendations, tenants
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import Tenant
 from app.domain.errors import TenantNotFound
 from app.domain.recommendation import RecommendationStatus
-from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
+from app.domain.tenant import TenantId, TenantSpec
 
 
 class Tenants:
@@ -49,16 +46,12 @@ class Tenants:
             ImmutableField: it has another server or strategy.
         """
         async with self._database.transaction() as connection:
+            values = spec.as_dict()
             saved = await optimistic_write(
                 connection,
                 tenants,
-                fixed={"id": spec.id, "server": spec.server, "strategy": spec.strategy},
-                values={
-                    "weight": spec.weight,
-                    "max_leases": spec.max_leases,
-                    "labels": dict(spec.labels),
-                    "advisor_mode": spec.advisor_mode,
-                },
+                fixed={name: values.pop(name) for name in ("id", "server", "strategy")},
+                values=values,
                 expected_generation=expected_generation,
             )
             if saved.changed:
@@ -112,15 +105,7 @@ class Tenants:
 
 def _tenant(row: RowMapping) -> Tenant:
     return Tenant(
-        spec=TenantSpec(
-            id=TenantId(row["id"]),
-            server=row["server"],
-            strategy=PoolStrategy(row["strategy"]),
-            weight=row["weight"],
-            max_leases=row["max_leases"],
-            labels=MappingProxyType(row["labels"]),
-            advisor_mode=AdvisorMode(row["advisor_mode"]) if row["advisor_mode"] else None,
-        ),
+        spec=TenantSpec.from_dict(dict(row)),
         uid=row["uid"],
         generation=row["generation"],
         provisioned_at=row["provisioned_at"],

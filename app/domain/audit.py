@@ -1,4 +1,4 @@
-"""The audit trail's entry: who changed what, when, why, from what to what."""
+"""Audit events: who changed what, when, why, from what to what."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """On whose behalf something is done: a person's request, or a part of the service.
+    """Who acts: the author of a request, or a part of the service.
 
     Attributes:
-        name: `api`, `advisor`, `poller` or `reconciler`; with keys, the key's name.
-        request_id: the HTTP request it came with, None for the service's own doing.
+        name: the API key's name, `api` without keys, or a part of the service.
+        request_id: of the HTTP request; None for the service's own actions.
     """
 
     name: str
     request_id: str | None = None
+
+
+ADVISOR = Actor(name="advisor")
+ISOLATION_AUDIT = Actor(name="isolation-audit")
+LOCK_GUARD = Actor(name="lock-guard")
+POLLER = Actor(name="poller")
+RECONCILER = Actor(name="reconciler")
+SERVICE_ACTORS = (ADVISOR, ISOLATION_AUDIT, LOCK_GUARD, POLLER, RECONCILER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from app.domain.advisor import (
     ServerAdvisor,
 )
 from app.domain.advisor_mode import AdvisorMode
+from app.domain.errors import NotProvisioned, TenantDeleting
 from app.domain.pool import PoolSize
 from app.domain.tenant import TenantSpec
 
@@ -45,16 +46,55 @@ class Tenant:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether its database objects exist and it is not being deleted."""
+        return self.provisioned_at is not None and not self.deleting
+
+    def check_usable(self) -> None:
+        """Refuse work on its pool unless `is_usable`.
+
+        Raises:
+            TenantDeleting, NotProvisioned
+        """
+        if self.deleting:
+            raise TenantDeleting
+        if self.provisioned_at is None:
+            raise NotProvisioned(f"Tenant {self.spec.id} has not been provisioned.")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredPool:
-    """What somebody asked of a pool; a pool nobody asked anything of has none and uses defaults."""
+    """What is desired of a pool; one that was never changed has none and uses the defaults."""
 
     pool_id: str
     size: PoolSize
     paused: bool
     generation: int
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolChange:
+    """A change of what is desired of a pool; None leaves a field as it is."""
+
+    min_size: int | None = None
+    max_size: int | None = None
+    warmup_size: int | None = None
+    paused: bool | None = None
+
+    def apply_to(self, size: PoolSize) -> PoolSize:
+        """*size* with this change.
+
+        A smaller max_size alone takes min_size and warmup_size down with it.
+
+        Raises:
+            InvalidInput: the numbers do not fit together.
+        """
+        max_size = size.max_size if self.max_size is None else self.max_size
+        min_size = min(size.min_size, max_size) if self.min_size is None else self.min_size
+        warmup = min(size.warmup_size, max_size) if self.warmup_size is None else self.warmup_size
+        return PoolSize(min_size=min_size, max_size=max_size, warmup_size=warmup)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 from app.domain.advisor_mode import AdvisorMode
-from app.domain.errors import InvalidTenantId
+from app.domain.errors import InvalidTenantId, PoolIsShared
 
 TENANT_ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 RESERVED_IDS = frozenset(
@@ -93,6 +93,32 @@ class TenantSpec:
     def is_shared(self) -> bool:
         """Whether it leases from the server's shared pool."""
         return self.strategy is PoolStrategy.SHARED
+
+    def check_scope(self, *, whole_pool: bool) -> None:
+        """Refuse to touch a pool of many tenants through one of them.
+
+        Raises:
+            PoolIsShared: unless *whole_pool* includes them all.
+        """
+        if self.is_shared and not whole_pool:
+            raise PoolIsShared
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field, as JSON has it."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return values | {"labels": dict(self.labels)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `as_dict`; other keys are ignored."""
+        mode = values["advisor_mode"]
+        typed = {
+            "id": TenantId(values["id"]),
+            "strategy": PoolStrategy(values["strategy"]),
+            "labels": MappingProxyType(values["labels"]),
+            "advisor_mode": None if mode is None else AdvisorMode(mode),
+        }
+        return cls(**{each.name: values[each.name] for each in fields(cls)} | typed)
 
 
 def shared_pool_id(server: str) -> str:

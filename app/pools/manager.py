@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from app.domain.desired_state import DesiredPool, Tenant
 from app.domain.errors import (
-    NotProvisioned,
     PoolDraining,
     ServerUnavailable,
     TenantDeleting,
@@ -150,10 +149,7 @@ class TenantPoolManager:
         """
         account = self.tenant_state(tenant_id)
         tenant = account.tenant
-        if tenant.deleting:
-            raise TenantDeleting
-        if tenant.provisioned_at is None:
-            raise NotProvisioned(f"Tenant {tenant_id} has not been provisioned.")
+        tenant.check_usable()
         terms = DEFAULT_OPTIONS
         if not transaction or read_only or statement_timeout is not None:
             terms = LeaseOptions(

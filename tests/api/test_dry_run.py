@@ -278,7 +278,7 @@ async def test_a_plan_tells_steps_and_effects(api: Api) -> None:
             assert evicting["warnings"] == []
             graceful = ok(await api.client.delete(f"{pool}?dry_run=true"))
             assert graceful["warnings"] == [
-                "1 leases under way get 5 s to end; those that do not are cut."
+                "1 active leases get 5 s to end; after that they are cut."
             ]
             done = ok(await api.client.delete(f"{pool}?mode=force"))
             assert (done["closed"], done["cut"]) == (2, 1)
@@ -305,7 +305,7 @@ async def test_a_plan_warns_of_what_is_away(api_apart: Api, fault_proxy: FaultPr
     answer = await api_apart.client.put(url, json={"strategy": "per_tenant", "weight": 2})
     problem(answer, 503, "catalog-unavailable")
     told = ok(await send(api_apart, ("PUT", url, {"strategy": "per_tenant"}), "dry_run=true"))
-    assert told["warnings"] == ["The catalog is away: the request itself would answer 503 now."]
+    assert told["warnings"] == ["The catalog is unreachable: the request itself would get 503 now."]
     told = ok(await api_apart.client.post(f"{url}/pool/pause?dry_run=true"))
     assert told["warnings"] == []
 

@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from app.catalog.leadership import Leadership
-from app.control import keeper
-from app.control.keeper import PoolChange
-from app.control.tenants.provisioning import TenantProvisioning
+from app.control.tenants import deletion as tenant_deletion
+from app.control.tenants.rotation import PasswordRotation
+from app.domain.desired_state import PoolChange
 from app.domain.errors import CatalogInUse
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
@@ -30,7 +30,7 @@ async def test_only_pools_that_keep_connections_are_opened_by_it(control: Contro
             paused=False,
             event=(await control.catalog.audit_log.page())[0],
         )
-    await control.keeper.load()
+    await control.load()
     report = await control.reconciler.run_once()
     assert report.steps == 1
     assert control.manager.find("lazy") is None
@@ -42,10 +42,10 @@ async def test_only_pools_that_keep_connections_are_opened_by_it(control: Contro
 
 async def test_an_open_pool_follows_what_was_stored(control: Control) -> None:
     await control.tenant("acme")
-    outcome = await control.keeper.put_pool("acme", PoolChange(max_size=3), PERSON)
+    outcome = await control.pool_changes.put(control.state("acme"), PoolChange(max_size=3), PERSON)
     event = (await control.catalog.audit_log.page())[0]
     await control.catalog.pools.save("acme", PoolSize(max_size=7), paused=True, event=event)
-    await control.keeper.load()
+    await control.load()
     assert (await control.reconciler.run_once()).steps == 2
     assert outcome.pool is not None
     assert (outcome.pool.size.max_size, outcome.pool.state) == (7, PoolState.PAUSED)
@@ -56,7 +56,7 @@ async def test_an_interrupted_deletion_is_finished(control: Control) -> None:
     event = (await control.catalog.audit_log.page())[0]
     account = control.manager.tenant_state("acme")
     await control.catalog.tenants.mark_deleting(account.tenant.spec.id, event=event)
-    await control.keeper.load()
+    await control.load()
     report = await control.reconciler.run_once()
     assert report.deletions_finished == 1
     assert await control.catalog.tenants.load() == ()
@@ -90,10 +90,10 @@ async def test_a_deletion_under_way_keeps_nobody_from_converging(control: Contro
     event = (await control.catalog.audit_log.page())[0]
     await control.catalog.tenants.mark_deleting(TenantId("leaving"), event=event)
     await control.catalog.pools.save("kept", PoolSize(min_size=1, max_size=3), paused=False)
-    await control.keeper.load()
+    await control.load()
     done = asyncio.Event()
-    deletion = asyncio.create_task(held(control.keeper._locks.hold("leaving"), done))
-    await eventually(lambda: control.keeper._locks.is_held("leaving"))
+    deletion = asyncio.create_task(held(control.locks.hold("leaving"), done))
+    await eventually(lambda: control.locks.is_held("leaving"))
     async with asyncio.timeout(60):
         report = await control.reconciler.run_once()
     assert (report.steps, report.deletions_finished) == (1, 0)
@@ -111,9 +111,9 @@ async def test_a_server_that_hangs_delays_a_deletion_only_for_a_while(
         await asyncio.Event().wait()
 
     with monkeypatch.context() as patched:
-        patched.setattr(keeper, "_RETIRE_DEADLINE", 0.0)
+        patched.setattr(tenant_deletion, "_DISABLE_LOGIN_DEADLINE", 0.0)
         patched.setattr(control.manager.isolations[PoolStrategy.PER_TENANT], "disable_login", hang)
-        deletion = await control.keeper.delete_tenant("acme", PERSON, deadline=0)
+        deletion = await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
     assert not deletion.login_disabled
     assert (await control.reconciler.run_once()).deletions_finished == 1
 
@@ -121,19 +121,19 @@ async def test_a_server_that_hangs_delays_a_deletion_only_for_a_while(
 async def test_a_change_under_way_is_not_waited_for(control: Control) -> None:
     await control.tenant("acme")
     await control.catalog.pools.save("acme", PoolSize(min_size=1, max_size=3), paused=False)
-    await control.keeper.load()
-    async with control.keeper._locks.hold("acme"), asyncio.timeout(60):
+    await control.load()
+    async with control.locks.hold("acme"), asyncio.timeout(60):
         assert (await control.reconciler.run_once()).steps == 0
     assert (await control.reconciler.run_once()).steps == 1
 
 
 async def test_changes_made_in_an_outage_are_told_as_they_were(control: Control) -> None:
     await control.tenant("acme")
-    await control.keeper.put_pool("acme", PoolChange(), PERSON)
+    await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
     control.proxy.refuse()
     await control.proxy.reset()
     for paused in (True, True, False):
-        await control.keeper.pause("acme", PERSON, paused=paused)
+        await control.pool_changes.pause(control.state("acme"), PERSON, paused=paused)
     await control.reconciler.run_once()
     assert [one.action for one in control.audit_outbox.pending] == ["pool.paused", "pool.resumed"]
     await control.proxy.pass_through()
@@ -146,12 +146,12 @@ async def test_changes_made_in_an_outage_are_told_as_they_were(control: Control)
 
 async def test_a_change_undone_after_an_outage_is_told_too(control: Control) -> None:
     await control.tenant("acme")
-    await control.keeper.put_pool("acme", PoolChange(), PERSON)
+    await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
     control.proxy.refuse()
     await control.proxy.reset()
-    await control.keeper.pause("acme", PERSON, paused=True)
+    await control.pool_changes.pause(control.state("acme"), PERSON, paused=True)
     await control.proxy.pass_through()
-    await control.keeper.pause("acme", PERSON, paused=False)
+    await control.pool_changes.pause(control.state("acme"), PERSON, paused=False)
     await control.reconciler.run_once()
     assert (await control.actions(pool="acme"))[1:] == ["pool.paused", "pool.resumed"]
 
@@ -163,14 +163,14 @@ async def test_pools_converge_before_rotations_are_finished(
     event = (await control.catalog.audit_log.page())[0]
     size = PoolSize(min_size=1, max_size=3)
     await control.catalog.pools.save("kept", size, paused=False, event=event)
-    await control.keeper.load()
+    await control.load()
     was_open = False
 
-    async def finish(_: TenantProvisioning) -> int:
+    async def finish(_: PasswordRotation) -> int:
         nonlocal was_open
         was_open = control.manager.find("kept") is not None
         return 0
 
-    monkeypatch.setattr(TenantProvisioning, "finish_rotations", finish)
+    monkeypatch.setattr(PasswordRotation, "finish_rotations", finish)
     await control.reconciler.run_once()
     assert was_open

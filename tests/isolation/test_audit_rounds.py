@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import asyncpg
 import pytest
 
-from app.control.keeper import PoolChange
 from app.control.monitoring.isolation_audit import IsolationAudit
+from app.domain.desired_state import PoolChange
 from app.domain.tenant import PoolStrategy
 from app.pools.driver import Login
 from app.pools.isolation.repair import Repair, repair
@@ -92,9 +92,9 @@ async def test_the_roles_limit_follows_its_pools_size(
     await control.tenant("acme", strategy)
     assert await limit() == 5 + 2
     for size in (9, 3):
-        await control.keeper.put_pool("acme", PoolChange(max_size=size), PERSON)
+        await control.pool_changes.put(control.state("acme"), PoolChange(max_size=size), PERSON)
         assert await limit() == size + 2
-    await control.keeper.resize_pool(
+    await control.pool_changes.resize(
         control.manager.tenant_state("acme"), 12, PERSON, reason="advised"
     )
     assert await limit() == 12 + 2
@@ -107,7 +107,7 @@ async def test_mending_a_limit_undoes_no_resize_made_meanwhile(
     account = control.manager.tenant_state("acme")
 
     async def after_a_resize(server: Server, repairs: Iterable[Repair]) -> list[str]:
-        await control.keeper.put_pool("acme", PoolChange(max_size=9), PERSON)
+        await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
         return await repair(server, repairs)
 
     monkeypatch.setattr("app.control.monitoring.isolation_audit.repair", after_a_resize)

@@ -69,7 +69,7 @@ async def test_what_a_deleted_tenant_left_open_is_closed(
     kind = "DATABASE" if strategy is PoolStrategy.PER_DATABASE else "SCHEMA"
     async with control.manager.lease("open") as connection:
         await connection.execute(f"GRANT ALL ON {kind} {OPEN} TO PUBLIC")
-    await control.keeper.delete_tenant("open", PERSON, deadline=0)
+    await control.deletions.delete(control.state("open"), PERSON, deadline=0)
     assert await look(control) == well
     async with database.connected() as admin:
         table, name, acl = {

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.control.monitoring.isolation_audit import IsolationAudit
+from app.control.pools.role_limits import RoleLimits
 from app.domain.isolation import AuditCheck, Severity
 from app.settings import Settings
 from tests.fixtures.app import Api, ok, problem, serving
@@ -48,7 +49,7 @@ async def found(api: Api, tenant: str) -> dict[AuditCheck, Severity]:
     account = manager.tenant_state(tenant)
     check = IsolationAudit(
         manager,
-        api.service.keeper._limits,
+        RoleLimits(api.service.manager),
         api.service.audit_outbox,
         extension_schemas=_SCHEMAS,
     )

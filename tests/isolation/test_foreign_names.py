@@ -103,7 +103,7 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
             assert AuditCheck.SETTINGS not in (await look(control))["one"]
             await control.tenant("another")
             await control.tenant("another-big", PoolStrategy.PER_DATABASE)
-            await control.provisioning.provision("one", PERSON)
+            await control.provisioning.provision(control.state("one"), PERSON)
             assert await control.health_checks.run_once()
             assert control.manager.servers["local"].is_available
         finally:

@@ -60,8 +60,8 @@ async def test_a_provisioning_that_a_tenants_own_transaction_is_in_the_way_of_sa
     async with control.manager.lease("open") as connection, asyncio.timeout(60):
         await connection.execute(f"GRANT USAGE ON SCHEMA {OPEN} TO PUBLIC")
         with pytest.raises(ProvisioningFailed, match="still open"):
-            await control.provisioning.provision("open", PERSON)
-    await control.provisioning.provision("open", PERSON)
+            await control.provisioning.provision(control.state("open"), PERSON)
+    await control.provisioning.provision(control.state("open"), PERSON)
 
 
 async def test_of_a_huge_setting_only_its_beginning_is_fetched(control: Control) -> None:

@@ -49,9 +49,9 @@ CASES = [
 
 async def repaired(control: Control, how: str) -> None:
     if how == "rotate":
-        await control.provisioning.rotate("acme", PERSON)
+        await control.rotation.rotate(control.state("acme"), PERSON)
     else:
-        await control.provisioning.provision("acme", PERSON, adopt=how == "adopt")
+        await control.provisioning.provision(control.state("acme"), PERSON, adopt=how == "adopt")
 
 
 @pytest.mark.parametrize(("strategy", "lock_out", "own"), CASES)
@@ -80,7 +80,7 @@ async def test_what_says_that_it_repairs_a_lock_out_does(
 async def test_a_login_that_stays_refused_is_told_with_its_reason(
     control: Control, database: Database, strategy: PoolStrategy
 ) -> None:
-    await control.keeper.put_tenant(spec_of("acme", strategy), PERSON)
+    await control.declarations.put(spec_of("acme", strategy), PERSON)
     isolation, server = control.manager.isolations[strategy], control.manager.servers["local"]
     spec = control.manager.tenant_state("acme").tenant.spec
     if strategy is PER_DATABASE:
@@ -98,16 +98,16 @@ async def test_a_login_that_stays_refused_is_told_with_its_reason(
             """
         )
         with pytest.raises(ProvisioningFailed, match=r"cannot log in.*P0001"):
-            await control.provisioning.provision("acme", PERSON)
+            await control.provisioning.provision(control.state("acme"), PERSON)
         with pytest.raises(NotProvisioned):
             control.manager.lease("acme")
         await admin.execute("ALTER EVENT TRIGGER refuse DISABLE")
-        await control.provisioning.provision("acme", PERSON)
+        await control.provisioning.provision(control.state("acme"), PERSON)
         await admin.execute("ALTER EVENT TRIGGER refuse ENABLE ALWAYS")
         with pytest.raises(ProvisioningFailed, match="cannot log in"):
-            await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+            await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=True)
         await admin.execute("DROP EVENT TRIGGER refuse")
-    await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+    await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=True)
     async with control.manager.lease("acme") as connection:
         assert await connection.fetchval("SELECT 42") == 42
 
@@ -119,6 +119,6 @@ async def test_a_role_without_room_for_a_login_is_told_so(
     async with database.connected() as admin:
         await admin.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 0")
     with pytest.raises(ServerFull, match="could not be tried"):
-        await control.provisioning.rotate("acme", PERSON)
-    await control.provisioning.provision("acme", PERSON)
-    await control.provisioning.rotate("acme", PERSON)
+        await control.rotation.rotate(control.state("acme"), PERSON)
+    await control.provisioning.provision(control.state("acme"), PERSON)
+    await control.rotation.rotate(control.state("acme"), PERSON)

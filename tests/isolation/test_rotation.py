@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from app.control.reconciler import Reconciler
-from app.control.tenants.provisioning import TenantProvisioning
+from app.control.tenants.rotation import PasswordRotation
 from app.domain.errors import (
     CatalogUnavailable,
     PoolIsShared,
@@ -43,7 +43,7 @@ async def test_borrowers_go_on_while_the_password_changes_and_the_old_one_is_dea
     old = isolation.login(server, tenant.spec)
     async with control.manager.lease("acme") as connection:
         before = connection.get_server_pid()
-        rotation = await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+        rotation = await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=True)
         assert (rotation.role, rotation.version) == (isolation.role(tenant.spec), 2)
         assert await connection.fetchval("SELECT 42") == 42
     with pytest.raises(TenantLoginFailed):
@@ -52,7 +52,7 @@ async def test_borrowers_go_on_while_the_password_changes_and_the_old_one_is_dea
         assert connection.get_server_pid() != before
     async with load_on(control.manager, "acme", clients=8) as load:
         for _ in range(5):
-            await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+            await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=True)
             await load.goes_on(20)
     assert load.failures == []
     assert (await control.actions()).count("tenant.credentials_rotated") == 6
@@ -84,7 +84,7 @@ async def test_a_pool_opened_just_then_fails_nobody(
 
     monkeypatch.setattr(server, "connect", noticed)
     monkeypatch.setattr(isolation, "rotate_password", slowly)
-    await control.provisioning.rotate("acme", PERSON)
+    await control.rotation.rotate(control.state("acme"), PERSON)
     assert await borrowed[0]
 
 
@@ -102,15 +102,15 @@ async def test_a_tenant_that_locked_itself_out_is_let_in_again(
             await connection.execute(f"{own} CONNECTION LIMIT 0")
     with pytest.raises(TenantLoginFailed):
         await works(control)
-    await control.provisioning.rotate("acme", PERSON)
+    await control.rotation.rotate(control.state("acme"), PERSON)
     assert await works(control)
 
 
 async def test_a_shared_role_is_rotated_only_for_all_its_tenants(control: Control) -> None:
     await control.tenant("acme", PoolStrategy.SHARED)
     with pytest.raises(PoolIsShared):
-        await control.provisioning.rotate("acme", PERSON)
-    rotation = await control.provisioning.rotate("acme", PERSON, whole_pool=True)
+        await control.rotation.rotate(control.state("acme"), PERSON)
+    rotation = await control.rotation.rotate(control.state("acme"), PERSON, whole_pool=True)
     assert rotation.tenants == 1
 
 
@@ -130,15 +130,9 @@ async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
     with monkeypatch.context() as patched:
         patched.setattr(isolation, "rotate_password", breaks)
         with pytest.raises(ServerUnavailable):
-            await control.provisioning.rotate("acme", PERSON)
+            await control.rotation.rotate(control.state("acme"), PERSON)
     CREDENTIALS._versions.clear()
-    restarted = TenantProvisioning(
-        control.catalog,
-        control.manager,
-        CREDENTIALS,
-        control.isolation_audit,
-        control.provisioning._locks,
-    )
+    restarted = PasswordRotation(control.catalog, control.manager, CREDENTIALS, control.locks)
     await restarted.load()
     assert await restarted.finish_rotations() == 1
     assert CREDENTIALS.password_version("local", "tenant_acme") == 2
@@ -161,7 +155,7 @@ async def test_the_reconciler_finishes_a_rotation(
     with monkeypatch.context() as patched:
         patched.setattr(isolation, "rotate_password", fails)
         with pytest.raises(ServerUnavailable):
-            await control.provisioning.rotate("acme", PERSON)
+            await control.rotation.rotate(control.state("acme"), PERSON)
         assert await works(control), "the old password holds until the new one is known to"
     assert isinstance(control.reconciler, Reconciler)
     report = await control.reconciler.run_once()
@@ -175,7 +169,7 @@ async def test_without_the_catalog_nothing_is_rotated(control: Control) -> None:
     control.proxy.refuse()
     await control.proxy.reset()
     with pytest.raises(CatalogUnavailable):
-        await control.provisioning.rotate("acme", PERSON)
+        await control.rotation.rotate(control.state("acme"), PERSON)
     assert CREDENTIALS.password_version("local", "tenant_acme") == 1
     assert await works(control)
 
@@ -184,8 +178,8 @@ async def test_provisioning_again_keeps_the_password_that_holds(
     control: Control, database: Database
 ) -> None:
     await control.tenant("acme")
-    await control.provisioning.rotate("acme", PERSON)
-    await control.provisioning.provision("acme", PERSON)
+    await control.rotation.rotate(control.state("acme"), PERSON)
+    await control.provisioning.provision(control.state("acme"), PERSON)
     assert await works(control)
 
 

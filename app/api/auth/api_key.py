@@ -17,14 +17,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from app.domain.audit import SERVICE_ACTORS
 from app.domain.tenant import TENANT_ID_PATTERN
 
 _PREFIX = "poolkeeper"
 _TOKEN = re.compile(rf"{_PREFIX}_([0-9a-f]{{8}})_[0-9a-f]{{64}}")
 # In the audit trail these are the service itself, and whoever calls without a key.
-_TAKEN_NAMES = frozenset(
-    {"advisor", "api", "lock-guard", "nobody", "poller", "reconciler", "self-check"}
-)
+_TAKEN_NAMES = frozenset({"api", "nobody", *(actor.name for actor in SERVICE_ACTORS)})
 
 
 class KeyScope(StrEnum):

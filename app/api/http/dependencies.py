@@ -23,17 +23,20 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.audit.outbox import AuditOutbox
 from app.control.background.supervisor import Supervisor
-from app.control.keeper import Keeper
 from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.retention import SampleRetention
 from app.control.monitoring.snapshot import Snapshots
+from app.control.pools.changes import PoolChanges
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.previews import Previews
 from app.control.reconciler import Reconciler
+from app.control.tenants.declaration import TenantDeclarations
+from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
+from app.control.tenants.rotation import PasswordRotation
 from app.domain.audit import Actor
 from app.domain.errors import TenantNotFound
 from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId
@@ -71,9 +74,12 @@ class Service:
     """Every object a route may use, wired by `app.main`."""
 
     manager: TenantPoolManager
-    keeper: Keeper
+    declarations: TenantDeclarations
+    deletions: TenantDeletions
     provisioning: TenantProvisioning
+    rotation: PasswordRotation
     desired_pool_state: DesiredPoolState
+    pool_changes: PoolChanges
     pool_operations: PoolOperations
     advisor_loop: AdvisorLoop
     recommendation_applier: RecommendationApplier

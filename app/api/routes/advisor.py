@@ -14,7 +14,7 @@ from app.api.auth.authenticator import (
     REQUIRE_UNBOUND_KEY,
     require_unbound_key,
 )
-from app.api.http.dependencies import ActorDep, PrincipalDep, Service, ServiceDep
+from app.api.http.dependencies import PrincipalDep, Service, ServiceDep
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody
@@ -26,7 +26,7 @@ from app.api.views.advisor_config import (
     PoolSizeNumber,
     config_view,
 )
-from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.api.views.plan import OperationDep, PlanView
 from app.control.advisor.what_if import what_if
 from app.domain.advisor import (
     PoolPressureMonitorConfig,
@@ -194,10 +194,9 @@ async def put_advisor(
     body: AdvisorBody,
     service: ServiceDep,
     *,
-    actor: ActorDep,
+    operation: OperationDep,
     response: Response,
     preconditions: PreconditionsDep,
-    dry_run: DryRunQuery = False,
 ) -> AdvisorView | PlanView:
     """Change its rule, mode or knobs for all pools; what it has seen counts no more.
 
@@ -212,10 +211,9 @@ async def put_advisor(
     settings = body.config.applied_to(
         replace(before, rule=body.rule or before.rule, mode=mode, hysteresis=hysteresis)
     )
-    if dry_run:
-        preview = service.previews.put_advisor(settings)
-        return show_plan(service, response, preview, needs_catalog=True)
-    await service.advisor_loop.put_settings(settings, actor, expected_generation=expected)
+    if operation.dry_run:
+        return operation.show(service.previews.put_advisor(settings), needs_catalog=True)
+    await service.advisor_loop.put_settings(settings, operation.actor, expected_generation=expected)
     return _show(service, response)
 
 

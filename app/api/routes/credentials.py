@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.authenticator import REQUIRE_ADMIN
-from app.api.http.dependencies import ActorDep, ServiceDep, TenantDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRoute
-from app.api.routes.pool import AUTHORIZE_SCOPE, PoolScope, ScopeQuery
-from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.api.routes.pool import PoolRequestDep
+from app.api.views.plan import PlanView
 
 router = APIRouter(
     prefix="/v1/tenants/{tenant}/rotate-credentials", tags=["tenants"], route_class=StrictRoute
@@ -46,33 +45,26 @@ class CredentialRotation(BaseModel):
 
 @router.post(
     "",
-    dependencies=[REQUIRE_ADMIN, AUTHORIZE_SCOPE],
+    dependencies=[REQUIRE_ADMIN],
     summary="Rotate the password of a tenant's role",
     responses=problem_responses(404, 409),
 )
-async def rotate_credentials(
-    tenant: TenantDep,
-    service: ServiceDep,
-    *,
-    actor: ActorDep,
-    response: Response,
-    scope: ScopeQuery = PoolScope.TENANT,
-    dry_run: DryRunQuery = False,
-) -> CredentialRotation | PlanView:
+async def rotate_credentials(request: PoolRequestDep) -> CredentialRotation | PlanView:
     """Give the role that the tenant logs in as a new password, without failing a borrower.
 
-    Sessions under way go on; connections are replaced as they become free. It also mends a role
+    Active sessions go on; connections are replaced as they become free. It also repairs a role
     that changed its own password. Shared tenants have one role, so theirs needs `scope=pool`.
     """
-    whole_pool = scope is PoolScope.POOL
-    if dry_run:
-        preview = service.previews.rotate(tenant, whole_pool=whole_pool)
-        return show_plan(service, response, preview, needs_catalog=True)
-    rotation = await service.provisioning.rotate(tenant, actor, whole_pool=whole_pool)
-    return CredentialRotation(
-        tenant=tenant,
-        role=rotation.role,
-        version=rotation.version,
-        tenants=rotation.tenants,
-        connections=rotation.recycled,
+    operation = request.service.rotation.rotate(
+        request.state, request.actor, whole_pool=request.whole_pool
+    )
+    return await request.operation.run(
+        operation,
+        lambda rotation: CredentialRotation(
+            tenant=request.tenant,
+            role=rotation.role,
+            version=rotation.version,
+            tenants=rotation.tenants,
+            connections=rotation.recycled,
+        ),
     )

@@ -13,13 +13,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.authenticator import REQUIRE_OPERATE, REQUIRE_READ, REQUIRE_UNBOUND_KEY
-from app.api.http.dependencies import ActorDep, CursorQuery, LimitQuery, PrincipalDep, ServiceDep
+from app.api.http.dependencies import CursorQuery, LimitQuery, PrincipalDep, ServiceDep
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.response_cache import age_of, is_stale, render_response
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
-from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.api.views.plan import OperationDep, PlanView
 from app.api.views.pool import POOL_EXAMPLE, PoolView, show_row
 from app.control.monitoring.snapshot import PoolSnapshot
 from app.domain.tenant import PoolStrategy
@@ -167,20 +167,18 @@ async def list_pools(
     summary="Close pools nobody uses",
     responses=problem_responses(),
 )
-async def evict_expired_pools(
-    service: ServiceDep, *, actor: ActorDep, response: Response, dry_run: DryRunQuery = False
-) -> Sweep | PlanView:
+async def evict_expired_pools(service: ServiceDep, operation: OperationDep) -> Sweep | PlanView:
     """Close every pool unused for longer than its idle timeout, and say why the others stay.
 
     The service does the same at each poll; busy pools and those with a `min_size` are left
     alone. Works while the catalog is away. A key that is bound to tenants cannot do this.
     """
-    if dry_run:
-        return show_plan(service, response, service.previews.evict_expired())
-    report = await service.pool_operations.evict_expired(actor)
-    return Sweep(
-        evicted=[_swept(gone.pool_id, gone.reason) for gone in report.evicted],
-        skipped=[_swept(skip.pool_id, skip.reason) for skip in report.skipped],
+    return await operation.run(
+        service.pool_operations.evict_expired(operation.actor),
+        lambda report: Sweep(
+            evicted=[_swept(each.pool_id, each.reason) for each in report.evicted],
+            skipped=[_swept(each.pool_id, each.reason) for each in report.skipped],
+        ),
     )
 
 

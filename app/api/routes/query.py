@@ -20,6 +20,7 @@ from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
 from app.api.views.tenant import query_refusal
 from app.domain.errors import SchemaChanged, UntrustedSqlOnSharedRole
+from app.domain.plan import Plan, PlanAction, plan_step
 from app.pools.query import runner
 
 
@@ -33,6 +34,7 @@ router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_cl
 
 _LONGEST_SQL = 100_000
 _MOST_PARAMS = 1000
+_NOT_SENT = "Postgres has not seen the statement and may refuse it."
 
 
 def _as_float(value: object) -> object:
@@ -139,13 +141,16 @@ async def run_query(
     disconnects, the statement is cancelled and rolled back, unless it is being committed already.
     """
     timeout, max_rows = _bounds(body, service.limits)
-    refusal = query_refusal(service, service.manager.tenant_state(tenant).tenant.spec)
+    state = service.manager.tenant_state(tenant)
+    spec = state.tenant.spec
+    refusal = query_refusal(service, spec)
     if refusal is not None:
         raise UntrustedSqlOnSharedRole(refusal)
     if dry_run:
-        return show_plan(service, response, service.previews.query(tenant))
-    strategy = service.manager.tenant_state(tenant).tenant.spec.strategy
-    extend_deadline(request, timeout + service.manager.config(strategy).acquire_timeout)
+        state.tenant.check_usable()
+        step = plan_step(PlanAction.RUN_STATEMENT, f"tenant {tenant}")
+        return show_plan(step + Plan(warnings=(_NOT_SENT,)), response)
+    extend_deadline(request, timeout + service.manager.config(spec.strategy).acquire_timeout)
 
     async def run() -> tuple[runner.StatementResult, float]:
         lease = service.manager.lease(tenant, read_only=body.read_only, statement_timeout=timeout)

@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from app.api.auth.authenticator import REQUIRE_OPERATE, REQUIRE_READ
 from app.api.auth.principal import Principal
 from app.api.http.datetimes import Timestamp
 from app.api.http.dependencies import (
-    ActorDep,
     CursorQuery,
     LimitQuery,
     PrincipalDep,
@@ -25,7 +24,7 @@ from app.api.http.paging import decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.api.views.advice import ConfidenceField, Evidence, Expected, Wanted, advice_fields
-from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.api.views.plan import OperationDep, PlanView
 from app.domain.advisor import Placement, ReasonCode, ScalingAction
 from app.domain.errors import CatalogUnavailable, RecommendationNotFound
 from app.domain.recommendation import (
@@ -205,23 +204,20 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
 async def apply_recommendation(
     recommendation_id: RecommendationId,
     service: ServiceDep,
-    *,
-    actor: ActorDep,
-    response: Response,
-    dry_run: DryRunQuery = False,
+    operation: OperationDep,
 ) -> RecommendationView | PlanView:
     """Give the pool the recommended `max_size`, recorded like any other change of it.
 
     One that is no longer open answers 409 `recommendation-closed`; a placement answers
     409 `recommendation-is-placement`, since a person has to move the tenant's data.
     """
-    if dry_run:
-        preview = await service.previews.close_recommendation(
+    if operation.dry_run:
+        plan = await service.previews.close_recommendation(
             recommendation_id, RecommendationStatus.APPLIED
         )
-        return show_plan(service, response, preview)
+        return operation.show(plan)
     return RecommendationView.of(
-        await service.recommendation_applier.apply(recommendation_id, actor)
+        await service.recommendation_applier.apply(recommendation_id, operation.actor)
     )
 
 
@@ -234,22 +230,19 @@ async def apply_recommendation(
 async def dismiss_recommendation(
     recommendation_id: RecommendationId,
     service: ServiceDep,
-    *,
-    actor: ActorDep,
-    response: Response,
-    dry_run: DryRunQuery = False,
+    operation: OperationDep,
 ) -> RecommendationView | PlanView:
     """Leave the pool as it is.
 
     One that is no longer open answers 409 `recommendation-closed`.
     """
-    if dry_run:
-        preview = await service.previews.close_recommendation(
+    if operation.dry_run:
+        plan = await service.previews.close_recommendation(
             recommendation_id, RecommendationStatus.DISMISSED
         )
-        return show_plan(service, response, preview)
+        return operation.show(plan)
     return RecommendationView.of(
-        await service.recommendation_applier.dismiss(recommendation_id, actor)
+        await service.recommendation_applier.dismiss(recommendation_id, operation.actor)
     )
 
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.authenticator import REQUIRE_ADMIN, REQUIRE_READ
 from app.api.http.dependencies import (
-    ActorDep,
     CursorQuery,
     DeadlineDep,
     LimitQuery,
@@ -24,7 +23,7 @@ from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import PrintableText, RequestBody
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
-from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.api.views.plan import OperationDep, PlanView
 from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, show_tenant, state_of
 from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import Tenant
@@ -140,11 +139,10 @@ async def put_tenant(
     body: TenantBody,
     *,
     service: ServiceDep,
-    caller: PrincipalDep,
-    actor: ActorDep,
+    principal: PrincipalDep,
+    operation: OperationDep,
     response: Response,
     preconditions: PreconditionsDep,
-    dry_run: DryRunQuery = False,
 ) -> TenantView | PlanView:
     """Create the tenant, or replace what was declared of it.
 
@@ -158,12 +156,15 @@ async def put_tenant(
     expected = preconditions.expected_generation(
         before.generation if before else None, _mark(before) if before else ""
     )
-    if dry_run:
-        return show_plan(service, response, service.previews.put_tenant(spec), needs_catalog=True)
-    saved, created = await service.keeper.put_tenant(spec, actor, expected_generation=expected)
-    response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
-    response.headers["ETag"] = tenant_etag(saved)
-    return show_tenant(service, service.manager.tenant_state(tenant), caller)
+
+    def show(declared: tuple[Tenant, bool]) -> TenantView:
+        saved, created = declared
+        response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
+        response.headers["ETag"] = tenant_etag(saved)
+        return show_tenant(service, service.manager.tenant_state(tenant), principal)
+
+    declaration = service.declarations.put(spec, operation.actor, expected_generation=expected)
+    return await operation.run(declaration, show)
 
 
 @router.get("", dependencies=[REQUIRE_READ], summary="List tenants", responses=problem_responses())
@@ -214,12 +215,12 @@ async def list_tenants(
     responses=problem_responses(404),
 )
 async def get_tenant(
-    tenant: TenantDep, service: ServiceDep, caller: PrincipalDep, response: Response
+    tenant: TenantDep, service: ServiceDep, principal: PrincipalDep, response: Response
 ) -> TenantView:
-    """One tenant. Works while the catalog is away."""
-    account = service.manager.tenant_state(tenant)
-    response.headers["ETag"] = tenant_etag(account.tenant)
-    return show_tenant(service, account, caller)
+    """One tenant. Works while the catalog is unreachable."""
+    state = service.manager.tenant_state(tenant)
+    response.headers["ETag"] = tenant_etag(state.tenant)
+    return show_tenant(service, state, principal)
 
 
 @router.delete(
@@ -231,30 +232,28 @@ async def get_tenant(
 async def delete_tenant(
     tenant: TenantDep,
     service: ServiceDep,
-    *,
-    actor: ActorDep,
-    response: Response,
+    operation: OperationDep,
     deadline_seconds: DeadlineDep,
     preconditions: PreconditionsDep,
-    dry_run: DryRunQuery = False,
 ) -> TenantDeletion | PlanView:
-    """Close the tenant's pool, disable its login, and forget it. Its data stays.
+    """Close the tenant's pool, disable its login, and delete its record. Its data stays.
 
     Leases get the deadline to end, then they are cut.
     """
-    before = service.manager.tenant_state(tenant).tenant
+    state = service.manager.tenant_state(tenant)
+    before = state.tenant
     expected = preconditions.expected_generation(before.generation, _mark(before))
-    if dry_run:
-        preview = service.previews.delete_tenant(tenant, deadline=deadline_seconds)
-        return show_plan(service, response, preview, needs_catalog=True)
-    deletion = await service.keeper.delete_tenant(
-        tenant, actor, deadline=deadline_seconds, expected_generation=expected
+    deletion = service.deletions.delete(
+        state, operation.actor, deadline=deadline_seconds, expected_generation=expected
     )
-    return TenantDeletion(
-        tenant=tenant,
-        closed=deletion.eviction.closed if deletion.eviction else 0,
-        cut=deletion.eviction.cut if deletion.eviction else 0,
-        login_disabled=deletion.login_disabled,
+    return await operation.run(
+        deletion,
+        lambda done: TenantDeletion(
+            tenant=tenant,
+            closed=done.eviction.closed if done.eviction else 0,
+            cut=done.eviction.cut if done.eviction else 0,
+            login_disabled=done.login_disabled,
+        ),
     )
 
 
@@ -267,24 +266,23 @@ async def delete_tenant(
 async def provision_tenant(
     tenant: TenantDep,
     service: ServiceDep,
+    operation: OperationDep,
     *,
-    actor: ActorDep,
-    response: Response,
-    adopt: Annotated[
-        bool, Query(description="Take over objects of that name that exist already.")
-    ] = False,
-    dry_run: DryRunQuery = False,
+    adopt: Annotated[bool, Query(description="Take over existing objects of that name.")] = False,
 ) -> Provisioning | PlanView:
     """Create what the tenant's strategy needs: role, schema or database, and grants.
 
-    Idempotent. Objects that exist and were not made for this tenant answer 409 `objects-exist`,
-    unless `adopt=true` says that they are meant for it. It ends with a login as the tenant's role.
+    Idempotent. Existing objects that Poolkeeper did not create for this tenant get 409
+    `objects-exist`, unless `adopt=true` hands them over. It ends with a login as the tenant's role.
     """
-    if dry_run:
-        preview = await service.previews.provision(tenant, adopt=adopt)
-        return show_plan(service, response, preview, needs_catalog=True)
-    saved, objects = await service.provisioning.provision(tenant, actor, adopt=adopt)
-    return Provisioning(tenant=tenant, objects=objects, provisioned_at=saved.provisioned_at)
+
+    def show(provisioned: tuple[Tenant, list[str]]) -> Provisioning:
+        saved, objects = provisioned
+        return Provisioning(tenant=tenant, objects=objects, provisioned_at=saved.provisioned_at)
+
+    state = service.manager.tenant_state(tenant)
+    provisioning = service.provisioning.provision(state, operation.actor, adopt=adopt)
+    return await operation.run(provisioning, show)
 
 
 def tenant_etag(tenant: Tenant) -> str:
@@ -323,8 +321,5 @@ def _declared(
         id=tenant,
         server=server,
         strategy=strategy,
-        weight=body.weight,
-        max_leases=body.max_leases,
-        labels=body.labels,
-        advisor_mode=body.advisor_mode,
+        **body.model_dump(exclude={"server", "strategy"}),
     )

@@ -1,37 +1,43 @@
-"""`?dry_run=true`: what a change would do, answered instead of doing it."""
+"""`?dry_run=true`: the plan of an operation instead of its execution."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Query, Response, status
+from fastapi import Depends, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.http.dependencies import Service
-from app.domain.preview import Plan, PlanAction
+from app.api.http.dependencies import ActorDep, ServiceDep
+from app.control.operation import Operation
+from app.domain.audit import Actor
+from app.domain.plan import Plan, PlanAction
+
+R = TypeVar("R")
+V = TypeVar("V")
 
 DryRunQuery = Annotated[
     bool,
     Query(
-        description="Change nothing, and answer with the plan: it is judged as the request itself "
-        "would be, and refused where that would be."
+        description="Change nothing and respond with the plan. The same validation applies as "
+        "without it."
     ),
 ]
-_CATALOG_AWAY = "The catalog is away: the request itself would answer 503 now."
+_CATALOG_UNREACHABLE = "The catalog is unreachable: the request itself would get 503 now."
 
 
 class PlanStepView(BaseModel):
     """One step of a plan."""
 
-    action: PlanAction = Field(description="What is done; `record` stores what is wanted.")
-    target: str = Field(description="To what: its kind and its name.")
-    before: Mapping[str, Any] | None = Field(description="What it is now, where that changes.")
-    after: Mapping[str, Any] | None = Field(description="What it would be.")
+    action: PlanAction = Field(description="What is done; `record` stores desired state.")
+    target: str = Field(description="Kind and name of the thing it is done to.")
+    before: Mapping[str, Any] | None = Field(description="Its value now, where that changes.")
+    after: Mapping[str, Any] | None = Field(description="Its value afterwards.")
 
 
 class PlanEffectsView(BaseModel):
-    """What a plan means for connections, reckoned from the pools of this moment."""
+    """What a plan means for connections, estimated from the pools at this moment."""
 
     connections_opened: int
     connections_closed: int
@@ -39,7 +45,7 @@ class PlanEffectsView(BaseModel):
 
 
 class PlanView(BaseModel):
-    """What the request would do; nothing of it was done."""
+    """What the request would do; nothing was changed."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -59,7 +65,7 @@ class PlanView(BaseModel):
                         "connections_closed": 3,
                         "leases_cut": 1,
                     },
-                    "warnings": ["1 leases under way get 5 s to end; those that do not are cut."],
+                    "warnings": ["1 active leases get 5 s to end; after that they are cut."],
                 }
             ]
         }
@@ -71,27 +77,48 @@ class PlanView(BaseModel):
     warnings: list[str]
 
 
-def show_plan(
-    service: Service, response: Response, preview: Plan, *, needs_catalog: bool = False
-) -> PlanView:
-    """*preview* as an answer, marked as one; *needs_catalog*: the request could not do without."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationRequest:
+    """A request for an operation: executed, or only planned."""
+
+    actor: Actor
+    dry_run: bool
+    catalog_available: bool
+    response: Response
+
+    async def run(self, operation: Operation[Any, R], show: Callable[[R], V]) -> V | PlanView:
+        """Execute *operation* and show what it did; in a dry run show its plan."""
+        if not self.dry_run:
+            return show(await operation)
+        return self.show(await operation.plan(), needs_catalog=operation.needs_catalog)
+
+    def show(self, plan: Plan, *, needs_catalog: bool = False) -> PlanView:
+        if needs_catalog and not self.catalog_available:
+            plan += Plan(warnings=(_CATALOG_UNREACHABLE,))
+        return show_plan(plan, self.response)
+
+
+def show_plan(plan: Plan, response: Response) -> PlanView:
+    """The body of a dry run's *response*."""
     response.status_code = status.HTTP_200_OK
     response.headers["Dry-Run"] = "true"
-    warnings = list(preview.warnings)
-    if needs_catalog and not service.catalog.available:
-        warnings.append(_CATALOG_AWAY)
     return PlanView(
         dry_run=True,
-        plan=[
-            PlanStepView(
-                action=step.action, target=step.target, before=step.before, after=step.after
-            )
-            for step in preview.steps
-        ],
-        effects=PlanEffectsView(
-            connections_opened=preview.effects.connections_opened,
-            connections_closed=preview.effects.connections_closed,
-            leases_cut=preview.effects.leases_cut,
-        ),
-        warnings=warnings,
+        plan=[PlanStepView(**asdict(step)) for step in plan.steps],
+        effects=PlanEffectsView(**asdict(plan.effects)),
+        warnings=list(plan.warnings),
     )
+
+
+async def get_operation_request(
+    service: ServiceDep, actor: ActorDep, response: Response, *, dry_run: DryRunQuery = False
+) -> OperationRequest:
+    return OperationRequest(
+        actor=actor,
+        dry_run=dry_run,
+        catalog_available=service.catalog.available,
+        response=response,
+    )
+
+
+OperationDep = Annotated[OperationRequest, Depends(get_operation_request)]

@@ -16,9 +16,9 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.keeper import Keeper
+from app.control.pools.changes import PoolChanges
 from app.domain.advisor import PoolSizingRecommendation, ScalingAction
-from app.domain.audit import Actor
+from app.domain.audit import ADVISOR, Actor
 from app.domain.errors import (
     CatalogUnavailable,
     PoolkeeperError,
@@ -32,7 +32,6 @@ from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
-ADVISOR = Actor(name="advisor")
 _MINUTE = 60.0
 _MOST_REMEMBERED = 1000
 
@@ -78,14 +77,14 @@ class RecommendationApplier:
         self,
         catalog: Catalog,
         manager: TenantPoolManager,
-        keeper: Keeper,
+        changes: PoolChanges,
         book: RecommendationStore,
         caution: AutoApplyLimits,
     ) -> None:
-        """Resize *manager*'s pools through *keeper*; what became of advice goes into *book*."""
+        """Resize *manager*'s pools through *changes*; what became of advice goes into *book*."""
         self._catalog = catalog
         self._manager = manager
-        self._keeper = keeper
+        self._changes = changes
         self._book = book
         self._caution = caution
         self._resized: defaultdict[str, deque[float]] = defaultdict(deque)
@@ -104,7 +103,7 @@ class RecommendationApplier:
                 before, after = event.before or {}, event.after or {}
                 if is_theirs and event.pool and before.get("max_size") != after.get("max_size"):
                     age = (now - event.at).total_seconds()
-                    self._keeper.resized_by_hand_at[event.pool] = monotonic() - age
+                    self._changes.note_resize_by_hand(event.pool, monotonic() - age)
 
     async def apply(self, recommendation_id: UUID, actor: Actor) -> Recommendation:
         """Give the pool the recommended size.
@@ -120,7 +119,7 @@ class RecommendationApplier:
                 await self._book.close(found, RecommendationStatus.SUPERSEDED, actor)
                 raise RecommendationClosed(judgement.outdated_reason)
             if not judgement.already_applied:
-                await self._keeper.resize_pool(
+                await self._changes.resize(
                     judgement.account, judgement.new_size, actor, reason=judgement.reason
                 )
             return await self._close_applied(found, actor)
@@ -182,7 +181,7 @@ class RecommendationApplier:
     def auto_apply_blocker(self, pool_id: str, server: str) -> str | None:
         """Why the advisor must not resize a pool by itself now; None if it may."""
         now = monotonic()
-        by_hand = self._keeper.resized_by_hand_at.get(pool_id)
+        by_hand = self._changes.resized_by_hand_at(pool_id)
         if by_hand is not None and now - by_hand < self._caution.cooldown_seconds:
             return f"a person set this size {_ago(now - by_hand)} ago"
         resized = self._resized[server]

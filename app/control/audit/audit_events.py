@@ -1,8 +1,8 @@
-"""The audit trail's sentences: which event tells which change; and the log's, in one place."""
+"""Audit events: which event records which change, and the log line of each, in one place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,6 @@ import structlog
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import AdvisorSettings, DesiredPool, Tenant
 from app.domain.lock_table import BackendSignal, LockHolder
-from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec
 from app.pools.eviction import Eviction
@@ -21,9 +20,9 @@ _log = structlog.get_logger(__name__)
 
 
 def log(event: AuditEvent) -> None:
-    """Say in the log what was done, once it is."""
+    """Log a change once it is done."""
     _log.info(
-        "done",
+        "change applied",
         action=event.action,
         tenant=event.tenant,
         pool=event.pool,
@@ -32,11 +31,9 @@ def log(event: AuditEvent) -> None:
 
 
 def tenant_saved(before: Tenant | None, spec: TenantSpec, actor: Actor) -> AuditEvent:
-    """A tenant was created or changed."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="tenant.updated" if before else "tenant.created",
+    return _event(
+        "tenant.updated" if before else "tenant.created",
+        actor,
         tenant=spec.id,
         before=_spec(before.spec) if before else None,
         after=_spec(spec),
@@ -44,122 +41,81 @@ def tenant_saved(before: Tenant | None, spec: TenantSpec, actor: Actor) -> Audit
 
 
 def tenant_provisioned(tenant: Tenant, objects: list[str], actor: Actor) -> AuditEvent:
-    """A tenant's database objects were created."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="tenant.provisioned",
-        tenant=tenant.spec.id,
-        after={"objects": objects},
-    )
+    return _event("tenant.provisioned", actor, tenant=tenant.spec.id, after={"objects": objects})
 
 
 def credentials_rotated(tenant: Tenant, role: str, actor: Actor) -> AuditEvent:
-    """A login role is to get another password."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="tenant.credentials_rotated",
+    return _event(
+        "tenant.credentials_rotated",
+        actor,
         tenant=tenant.spec.id,
         pool=tenant.spec.pool_id,
         after={"role": role},
     )
 
 
-def role_settings_reset(role: str, pool_id: str, actor: Actor) -> AuditEvent:
-    """What was set for all sessions of a login role was undone."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="pool.role_settings_reset",
-        tenant=None if "@" in pool_id else pool_id,
-        pool=pool_id,
-        after={"role": role},
-    )
-
-
-def grants_revoked(kind: str, name: str, others: Sequence[str], actor: Actor) -> AuditEvent:
-    """What a tenant had opened to others was closed."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="tenant.closed_to_others",
-        tenant=name.removeprefix(OBJECT_PREFIX),
-        after={kind.lower(): name, "revoked_from": list(others)},
-    )
-
-
 def tenant_deleting(tenant: Tenant, actor: Actor) -> AuditEvent:
-    """A tenant's deletion began."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="tenant.deleting",
-        tenant=tenant.spec.id,
-        before=_spec(tenant.spec),
-    )
+    return _event("tenant.deleting", actor, tenant=tenant.spec.id, before=_spec(tenant.spec))
 
 
 def tenant_deleted(tenant: Tenant, actor: Actor, eviction: Eviction | None = None) -> AuditEvent:
-    """A tenant was forgotten, its login disabled, its data left."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="tenant.deleted",
-        tenant=tenant.spec.id,
-        after={"closed": eviction.closed, "cut": eviction.cut} if eviction else None,
+    after = {"closed": eviction.closed, "cut": eviction.cut} if eviction else None
+    return _event("tenant.deleted", actor, tenant=tenant.spec.id, after=after)
+
+
+def grants_revoked(kind: str, name: str, grantees: Sequence[str], actor: Actor) -> AuditEvent:
+    """What a tenant had granted to others was revoked."""
+    return _event(
+        "tenant.grants_revoked",
+        actor,
+        tenant=name.removeprefix(OBJECT_PREFIX),
+        after={kind.lower(): name, "revoked_from": list(grantees)},
     )
+
+
+def role_settings_reset(role: str, pool_id: str, actor: Actor) -> AuditEvent:
+    return _pool_event("role_settings_reset", pool_id, actor, after={"role": role})
 
 
 def desired_pool_changed(
     before: DesiredPool | None,
-    size: PoolSize,
+    desired: DesiredPool,
     actor: Actor,
-    pool_id: str,
     *,
-    paused: bool,
-    spec: TenantSpec | None = None,
+    tenant: str,
     reason: str | None = None,
 ) -> AuditEvent:
-    """Something else is wanted of a pool than before."""
-    action = "pool.resized"
-    if before is not None and before.paused is not paused:
-        action = "pool.paused" if paused else "pool.resumed"
-    elif before is None:
-        action = "pool.paused" if paused else "pool.declared"
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action=action,
-        tenant=str(spec.id) if spec else None,
-        pool=pool_id,
+    if before is not None and before.paused is desired.paused:
+        action = "pool.resized"
+    elif before is not None or desired.paused:
+        action = "pool.paused" if desired.paused else "pool.resumed"
+    else:
+        action = "pool.declared"
+    return _event(
+        action,
+        actor,
+        tenant=tenant,
+        pool=desired.pool_id,
         reason=reason,
-        before={**asdict(before.size), "paused": before.paused} if before else None,
-        after={**asdict(size), "paused": paused},
+        before=_desired(before) if before else None,
+        after=_desired(desired),
     )
 
 
 def pool_operated(
-    action: str,
-    pool_id: str,
-    actor: Actor,
-    *,
-    tenant: str | None = None,
-    after: dict[str, Any] | None = None,
+    action: str, pool_id: str, actor: Actor, *, tenant: str, after: Mapping[str, Any]
 ) -> AuditEvent:
-    """Something was done to a pool that changes nothing of what is wanted."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action=f"pool.{action}",
-        tenant=tenant,
-        pool=pool_id,
-        after=after,
-    )
+    """Something was done to a pool that leaves its desired state as it is."""
+    return _event(f"pool.{action}", actor, tenant=tenant, pool=pool_id, after=after)
+
+
+def pool_evicted(eviction: Eviction, actor: Actor) -> AuditEvent:
+    after = {"closed": eviction.closed, "cut": eviction.cut}
+    return _pool_event("evicted", eviction.pool_id, actor, reason=eviction.reason, after=after)
 
 
 def lock_holder_ended(
-    ending: BackendSignal,
+    signal: BackendSignal,
     pool_id: str,
     actor: Actor,
     *,
@@ -167,11 +123,10 @@ def lock_holder_ended(
     holder: LockHolder,
     reason: str,
 ) -> AuditEvent:
-    """A statement or a connection was ended, for it held too many locks."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action=f"pool.{ending}_ended",
+    """A statement or a connection was ended because it held too many locks."""
+    return _event(
+        f"pool.{signal}_ended",
+        actor,
         tenant=tenant,
         pool=pool_id,
         reason=reason,
@@ -179,38 +134,16 @@ def lock_holder_ended(
     )
 
 
-def pool_evicted(eviction: Eviction, actor: Actor) -> AuditEvent:
-    """A pool was closed."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="pool.evicted",
-        tenant=None if "@" in eviction.pool_id else eviction.pool_id,
-        pool=eviction.pool_id,
-        reason=eviction.reason,
-        after={"closed": eviction.closed, "cut": eviction.cut},
-    )
-
-
 def advisor_saved(before: AdvisorSettings, after: AdvisorSettings, actor: Actor) -> AuditEvent:
-    """The advisor's settings changed."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action="advisor.updated",
-        before=_advisor(before),
-        after=_advisor(after),
-    )
+    return _event("advisor.updated", actor, before=_advisor(before), after=_advisor(after))
 
 
 def recommendation_closed(
     recommendation: Recommendation, status: RecommendationStatus, actor: Actor
 ) -> AuditEvent:
-    """Something became of a recommendation."""
-    return AuditEvent(
-        at=datetime.now(UTC),
-        actor=actor,
-        action=f"recommendation.{status}",
+    return _event(
+        f"recommendation.{status}",
+        actor,
         tenant=recommendation.tenant,
         pool=recommendation.pool_id,
         reason=recommendation.advice.reason,
@@ -219,18 +152,25 @@ def recommendation_closed(
     )
 
 
+def _event(action: str, actor: Actor, **fields: Any) -> AuditEvent:
+    return AuditEvent(at=datetime.now(UTC), actor=actor, action=action, **fields)
+
+
+def _pool_event(action: str, pool_id: str, actor: Actor, **fields: Any) -> AuditEvent:
+    """A shared pool's event belongs to no single tenant."""
+    tenant = None if "@" in pool_id else pool_id
+    return _event(f"pool.{action}", actor, tenant=tenant, pool=pool_id, **fields)
+
+
 def _spec(spec: TenantSpec) -> dict[str, Any]:
-    return {
-        "server": spec.server,
-        "strategy": spec.strategy,
-        "weight": spec.weight,
-        "max_leases": spec.max_leases,
-        "labels": dict(spec.labels),
-        "advisor_mode": spec.advisor_mode,
-    }
+    return {name: value for name, value in spec.as_dict().items() if name != "id"}
+
+
+def _desired(pool: DesiredPool) -> dict[str, Any]:
+    return {**asdict(pool.size), "paused": pool.paused}
 
 
 def _advisor(settings: AdvisorSettings) -> dict[str, Any]:
-    told = asdict(settings)
-    del told["generation"]
-    return told
+    fields = asdict(settings)
+    del fields["generation"]
+    return fields

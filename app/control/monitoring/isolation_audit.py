@@ -19,7 +19,7 @@ import structlog
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
 from app.control.pools.role_limits import RoleLimits
-from app.domain.audit import Actor, AuditEvent
+from app.domain.audit import ISOLATION_AUDIT, AuditEvent
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.domain.isolation import AuditCheck, Finding, IsolationReport, Severity, checks_of
 from app.domain.isolation_policy import find_violations
@@ -31,8 +31,6 @@ from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
-
-ISOLATION_AUDIT = Actor(name="self-check")
 
 _DEADLINE = 20.0
 _MENDED = (AuditCheck.SETTINGS, AuditCheck.CONNECTION_LIMIT, AuditCheck.EXTENSION_SCHEMAS)

@@ -14,7 +14,7 @@ import structlog
 
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
-from app.domain.audit import Actor
+from app.domain.audit import LOCK_GUARD
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.domain.lock_table import (
     BackendKey,
@@ -30,8 +30,6 @@ from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.lock_monitor import LockMonitor
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
-
-LOCK_GUARD = Actor(name="lock-guard")
 
 # Seconds until a server that could not be asked is tried again.
 _PAUSE = 1.0

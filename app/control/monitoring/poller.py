@@ -21,13 +21,12 @@ from app.control.audit.outbox import AuditOutbox
 from app.control.background.yield_to_loop import yield_to_loop
 from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.snapshot import Snapshot, Snapshots
-from app.domain.audit import Actor
+from app.domain.audit import POLLER
 from app.domain.errors import CatalogUnavailable
 from app.domain.history import PoolSample, Resolution
 from app.domain.pool import PoolStats
 from app.pools.manager import TenantPoolManager
 
-POLLER = Actor(name="poller")
 # After so many pools the loop gets a turn, so that a poll never keeps it for long.
 _SLICE = 50
 # Rows encoded at once, for the same reason.

@@ -1,233 +1,333 @@
-"""What is wanted of each pool: recorded with its event, then carried out as `plan` says.
+"""Desired state of pools: size and pause, recorded with an audit event, then made true.
 
-The part of the Keeper that knows sizes and pauses. A pause or a forced eviction must work
-while the catalog is away: such a wish is kept here and stored when the catalog is back.
+A change is one transaction with its event; then the pool is brought to what is desired. What a
+crash or an outage interrupts, the Reconciler finishes. Pausing and evicting must work while the
+catalog is unreachable: such a change is kept in memory and stored when the catalog is back.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control.audit import audit_events
+from app.control.audit.outbox import AuditOutbox
 from app.control.locks import KeyedLocks
+from app.control.operation import PlanFor
+from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import Actor, AuditEvent
-from app.domain.desired_state import DesiredPool
-from app.domain.errors import BudgetExceeded, ServerUnavailable
-from app.domain.plan import ActualPool, Open, Pause, Resize, Resume, Step, pool_steps
+from app.domain.desired_state import DesiredPool, PoolChange
+from app.domain.errors import (
+    BudgetExceeded,
+    CatalogUnavailable,
+    ServerUnavailable,
+)
+from app.domain.plan import (
+    ActualPool,
+    Plan,
+    PlanAction,
+    plan_pool,
+    plan_record,
+    plan_step,
+    warn_if_shared,
+)
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
+from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 
 _OPEN_DEADLINE = 5.0
+_SERVER_AWAY = "The server is unreachable: connections open when it is back."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One pool's desired state before and after a change, and the event that records it."""
+
+    pool: Pool | None
+    before: DesiredPool | None
+    size_before: PoolSize
+    desired: DesiredPool
+    event: AuditEvent
 
 
 class DesiredPoolState:
     """Desired pools: in the catalog, in memory, and made true."""
 
-    def __init__(self, catalog: Catalog, manager: TenantPoolManager, locks: KeyedLocks) -> None:
-        """Record in *catalog*, apply through *manager*, one change of a pool at a time."""
+    def __init__(
+        self,
+        catalog: Catalog,
+        manager: TenantPoolManager,
+        limits: RoleLimits,
+        outbox: AuditOutbox,
+        locks: KeyedLocks,
+    ) -> None:
         self._catalog = catalog
         self._manager = manager
+        self._limits = limits
+        self._outbox = outbox
         self._locks = locks
-        self._unsaved: dict[str, DesiredPool] = {}
-        self._untold: list[AuditEvent] = []
+        # Pools whose desired state was changed while the catalog was unreachable.
+        self._unsaved: set[str] = set()
+        # The min_size of each pool whose change is being stored.
+        self._reserved: dict[str, int] = {}
 
-    async def set_desired(
-        self,
-        account: TenantState,
-        actor: Actor,
-        *,
-        size: PoolSize | None = None,
-        paused: bool | None = None,
-        expected_generation: int | None = None,
-        reason: str | None = None,
-    ) -> tuple[DesiredPool, bool]:
-        """Record what is wanted of *account*'s pool; whether something is for the first time.
+    async def load(self) -> None:
+        """Load what the catalog has; at start.
 
         Raises:
-            BudgetExceeded, StaleVersion, CatalogUnavailable
-            ServerUnavailable: more is to be kept on a server whose budget is not known yet.
+            CatalogUnavailable
         """
-        spec = account.tenant.spec
-        before = self._manager.desired.get(spec.pool_id)
-        if size is None:
-            size = self._manager.desired_size(spec.pool_id, spec.strategy)
-        if paused is None:
-            paused = before.paused if before else False
-        keeps_more = self.keeps_more(spec, size)
-        # Two pools of one server must not both take what is left of its budget.
-        budget = self._locks.hold(f"server {spec.server}") if keeps_more else nullcontext()
-        async with budget:
-            if keeps_more:
-                self.check_budget(spec, size)
-            event = audit_events.desired_pool_changed(
-                before, size, actor, spec.pool_id, paused=paused, spec=spec, reason=reason
-            )
-            # Against what the catalog has, a wish after an unsaved one may seem no change.
-            after_unsaved = spec.pool_id in self._unsaved
-            desired, created = await self._catalog.pools.save(
-                spec.pool_id,
-                size,
-                paused=paused,
-                event=None if after_unsaved else event,
-                expected_generation=expected_generation,
-            )
+        for desired in await self._catalog.pools.load():
             self._manager.set_desired(desired)
-        if after_unsaved:
-            del self._unsaved[spec.pool_id]
-            self._tell_later(before, event)
-        elif before is None or before.generation != desired.generation:
-            audit_events.log(event)
-        return desired, created
 
-    def wish(
-        self,
-        account: TenantState,
-        actor: Actor,
-        *,
-        size: PoolSize | None = None,
-        paused: bool | None = None,
-    ) -> tuple[DesiredPool, AuditEvent]:
-        """What wanting this would come to, and the event that would tell it; nothing is kept."""
-        spec = account.tenant.spec
-        before = self._manager.desired.get(spec.pool_id)
-        desired = DesiredPool(
-            pool_id=spec.pool_id,
-            size=size or self._manager.desired_size(spec.pool_id, spec.strategy),
-            paused=(before.paused if before else False) if paused is None else paused,
-            generation=before.generation if before else 0,
-            updated_at=datetime.now(UTC),
-        )
-        event = audit_events.desired_pool_changed(
-            before, desired.size, actor, spec.pool_id, paused=desired.paused, spec=spec
-        )
-        return desired, event
+    # -- for other operations ----------------------------------------------------------------
 
-    def set_unsaved(
-        self,
-        account: TenantState,
-        actor: Actor,
-        *,
-        size: PoolSize | None = None,
-        paused: bool | None = None,
-    ) -> DesiredPool:
-        """Want something while the catalog is away, and store it later."""
-        spec = account.tenant.spec
-        before = self._manager.desired.get(spec.pool_id)
-        desired, event = self.wish(account, actor, size=size, paused=paused)
-        self._tell_later(before, event)
-        self._unsaved[spec.pool_id] = desired
-        self._manager.set_desired(desired)
-        return desired
+    def generation(self, state: TenantState) -> int | None:
+        """The version of the tenant's pool; 0 for an open pool nobody changed, None for no pool."""
+        pool_id = state.tenant.spec.pool_id
+        desired = self._manager.desired.get(pool_id)
+        if desired is not None:
+            return desired.generation
+        return None if self._manager.find(pool_id) is None else 0
 
-    def forget(self, pool_id: str) -> None:
-        """Want nothing of the pool any more, stored or not: its tenant is gone."""
-        self._unsaved.pop(pool_id, None)
-        self._manager.clear_desired(pool_id)
+    def plan_min_size_release(self, state: TenantState) -> Plan:
+        """What `release_min_size` would do."""
+        spec = state.tenant.spec
+        if not self._manager.desired_size(spec.pool_id, spec.strategy).min_size:
+            return Plan()
+        return plan_step(PlanAction.RECORD, f"pool {spec.pool_id}", after={"min_size": 0})
 
-    def take_unrecorded(self) -> list[AuditEvent]:
-        """What tells of changes kept while the catalog was away, since this was asked last."""
-        untold, self._untold = self._untold, []
-        return untold
+    async def release_min_size(self, state: TenantState, actor: Actor) -> None:
+        """Keep no connection of an evicted pool open; works while the catalog is unreachable."""
+        if _is_leaving(state):  # its deletion holds the lock
+            return
+        async with self.lock(state.tenant.spec)():
+            if not _is_leaving(state) and self.plan_min_size_release(state).steps:
+                change = PoolChange(min_size=0)
+                await self.record_or_keep(self.transition(state, change, actor))
 
-    def _tell_later(self, before: DesiredPool | None, event: AuditEvent) -> None:
-        if before is None or event.before != event.after:
-            self._untold.append(event)
+    # -- for the Reconciler ------------------------------------------------------------------
 
-    async def execute(
-        self, account: TenantState, steps: list[Step], *, open_deadline: float = _OPEN_DEADLINE
-    ) -> None:
-        """Do what `plan_for` said; room for the pool is awaited *open_deadline* seconds.
+    async def converge(self, state: TenantState, desired: DesiredPool) -> int:
+        """Bring a pool to its desired state at once; the number of steps that took.
+
+        Waits neither for a slot nor for a change of the pool that is under way.
 
         Raises:
-            PoolLimitReached: there was no room to open the pool.
+            PoolLimitReached: there is no slot to open the pool now.
         """
-        pool = self._manager.find(account.tenant.spec.pool_id)
-        for step in steps:
-            match step:
-                case Open():
-                    await self._manager.open_pool(account, open_deadline)
-                case Resize(after=size) if pool is not None:
-                    self._manager.resize(pool, size)
-                case Pause() if pool is not None:
-                    pool.pause()
-                case Resume() if pool is not None:
-                    pool.resume()
-
-    def keeps_more(self, spec: TenantSpec, size: PoolSize) -> bool:
-        """Whether this size keeps more connections open than what was wanted so far."""
-        before = self._manager.desired.get(spec.pool_id)
-        return size.min_size > (before.size.min_size if before else 0)
-
-    def check_budget(self, spec: TenantSpec, size: PoolSize) -> None:
-        """Refuse a min_size that does not fit beside those of the server's other pools.
-
-        Raises:
-            BudgetExceeded
-            ServerUnavailable: the server's budget is not known yet.
-        """
-        server = self._manager.server(spec.server)
-        if server.limits is None:  # never reached yet: its budget is not known
-            raise ServerUnavailable(server.unavailable_detail)
-        kept = sum(
-            desired.size.min_size
-            for pool_id, desired in self._manager.desired.items()
-            if pool_id != spec.pool_id and self._manager.server_name_of(pool_id) == spec.server
-        )
-        if kept + size.min_size > server.budget.limit:
-            raise BudgetExceeded(
-                f"min_size {size.min_size} does not fit: other pools keep {kept} of the server's "
-                f"{server.budget.limit} connections already."
-            )
-
-    def plan(
-        self, account: TenantState, desired: DesiredPool | None, *, open_now: bool = False
-    ) -> list[Step]:
-        """The steps from what the tenant's pool is to what is wanted of it."""
-        pool = self._manager.find(account.tenant.spec.pool_id)
-        actual = None
-        if pool is not None:
-            if pool.is_closing:
-                return []
-            actual = ActualPool(size=pool.size, paused=pool.state is PoolState.PAUSED)
-        return pool_steps(desired, actual, open_now=open_now)
-
-    async def converge(self, account: TenantState, desired: DesiredPool) -> list[Step]:
-        """Carry out at once what is still to be done for a pool; the steps that were.
-
-        Waits neither for room nor for a change of the pool that is under way.
-
-        Raises:
-            PoolLimitReached: there is no room to open the pool now.
-        """
-        if self._locks.is_held(desired.pool_id):
-            return []
-        async with self._locks.hold(desired.pool_id):
-            steps = self.plan(account, desired)
-            await self.execute(account, steps, open_deadline=0.0)
+        pool = self._manager.find(desired.pool_id)
+        is_due = bool(_plan_pool(desired, pool).steps)
+        if not is_due or self._locks.is_held(desired.pool_id):
+            return 0
+        async with self.lock(state.tenant.spec)():
+            _, steps = await self._converge(state, desired, open_deadline=0.0)
             return steps
 
     async def save_unsaved(self) -> int:
-        """Store what was changed while the catalog was away; how much that was.
+        """Store what was changed while the catalog was unreachable; the number of pools.
 
         Raises:
-            CatalogUnavailable: it still is.
+            CatalogUnavailable
         """
+        known = self._manager.desired
         saved = 0
         for pool_id in list(self._unsaved):
-            if self._locks.is_held(pool_id):  # a change under way; the next turn saves it
+            if self._locks.is_held(pool_id):  # a change under way; the next tick saves it
                 continue
             async with self._locks.hold(pool_id):
-                if pool_id not in self._unsaved:  # stored or forgotten meanwhile
-                    continue
-                desired = self._unsaved[pool_id]
-                stored, _ = await self._catalog.pools.save(
-                    pool_id, desired.size, paused=desired.paused
-                )
-                self._manager.set_desired(stored)
-                del self._unsaved[pool_id]
-                saved += 1
+                desired = known.get(pool_id)
+                if pool_id in self._unsaved and desired is not None:
+                    stored, _ = await self._catalog.pools.save(
+                        pool_id, desired.size, paused=desired.paused
+                    )
+                    self._manager.set_desired(stored)
+                    saved += 1
+                self._unsaved.discard(pool_id)
         return saved
+
+    # -- planning ----------------------------------------------------------------------------
+
+    def plan(
+        self,
+        state: TenantState,
+        change: PoolChange,
+        actor: Actor,
+        *,
+        open_now: bool = False,
+        whole_pool: bool,
+        reason: str | None = None,
+    ) -> PlanFor[Transition]:
+        transition = self.transition(state, change, actor, reason)
+        self._check_budget(state, transition)
+        spec, event, desired = state.tenant.spec, transition.event, transition.desired
+        parts = [
+            plan_record(f"pool {desired.pool_id}", event.before, event.after),
+            _plan_pool(desired, transition.pool, open_now=open_now),
+        ]
+        # A request about one tenant may not learn of others, and touches none of them.
+        if whole_pool:
+            parts.append(warn_if_shared(spec, self._manager.tenant_count(desired.pool_id)))
+        server = self._manager.servers.get(spec.server)
+        if not desired.paused and (server is None or not server.is_available):
+            parts.append(Plan(warnings=(_SERVER_AWAY,)))
+        return PlanFor.of(transition, *parts)
+
+    def transition(
+        self, state: TenantState, change: PoolChange, actor: Actor, reason: str | None = None
+    ) -> Transition:
+        spec = state.tenant.spec
+        before = self._manager.desired.get(spec.pool_id)
+        size = self._manager.desired_size(spec.pool_id, spec.strategy)
+        paused = before.paused if before else False
+        desired = DesiredPool(
+            pool_id=spec.pool_id,
+            size=change.apply_to(size),
+            paused=paused if change.paused is None else change.paused,
+            generation=before.generation if before else 0,
+            updated_at=datetime.now(UTC),
+        )
+        return Transition(
+            pool=self._manager.find(spec.pool_id),
+            before=before,
+            size_before=size,
+            desired=desired,
+            event=audit_events.desired_pool_changed(
+                before, desired, actor, tenant=spec.id, reason=reason
+            ),
+        )
+
+    def _check_budget(self, state: TenantState, transition: Transition) -> None:
+        """Refuse a larger min_size that does not fit beside those of the server's other pools.
+
+        Raises:
+            BudgetExceeded
+            ServerUnavailable: the server was never reached, so its budget is unknown.
+        """
+        desired, before = transition.desired, transition.before
+        if desired.size.min_size <= (before.size.min_size if before else 0):
+            return
+        server = self._manager.server(state.tenant.spec.server)
+        if server.limits is None:
+            raise ServerUnavailable(server.unavailable_detail)
+        kept = {pool_id: each.size.min_size for pool_id, each in self._manager.desired.items()}
+        others = sum(
+            min_size
+            for pool_id, min_size in (kept | self._reserved).items()
+            if pool_id != desired.pool_id and self._manager.server_name_of(pool_id) == server.name
+        )
+        if others + desired.size.min_size > server.budget.limit:
+            raise BudgetExceeded(
+                f"min_size {desired.size.min_size} does not fit: other pools keep {others} of the "
+                f"server's {server.budget.limit} connections already."
+            )
+
+    # -- execution ---------------------------------------------------------------------------
+
+    async def record(
+        self, transition: Transition, expected_generation: int | None = None
+    ) -> tuple[DesiredPool, bool]:
+        """Store a change with its event; whether it is the pool's first."""
+        desired, event, before = transition.desired, transition.event, transition.before
+        pool_id = desired.pool_id
+        # The catalog has not seen the change before; to it this one may seem none.
+        follows_unsaved = pool_id in self._unsaved
+        self._reserved[pool_id] = desired.size.min_size
+        try:
+            stored, created = await self._catalog.pools.save(
+                pool_id,
+                desired.size,
+                paused=desired.paused,
+                event=None if follows_unsaved else event,
+                expected_generation=expected_generation,
+            )
+            self._manager.set_desired(stored)
+        finally:
+            del self._reserved[pool_id]
+        if follows_unsaved:
+            self._unsaved.discard(pool_id)
+            self._enqueue(event)
+        elif before is None or before.generation != stored.generation:
+            audit_events.log(event)
+        return stored, created
+
+    async def record_or_keep(self, transition: Transition) -> tuple[DesiredPool, bool]:
+        """Store a change; while the catalog is unreachable keep it in memory."""
+        try:
+            return await self.record(transition)
+        except CatalogUnavailable:
+            desired = transition.desired
+            self._unsaved.add(desired.pool_id)
+            self._manager.set_desired(desired)
+            self._enqueue(transition.event)
+            return desired, False
+
+    def _enqueue(self, event: AuditEvent) -> None:
+        if event.before != event.after:
+            self._outbox.enqueue(event)
+
+    async def apply(
+        self,
+        state: TenantState,
+        transition: Transition,
+        desired: DesiredPool,
+        *,
+        open_now: bool = False,
+    ) -> Pool | None:
+        """Bring the pool to *desired*; the role's limit grows before it and shrinks after it."""
+        growth = desired.size.max_size - transition.size_before.max_size
+        if growth > 0:
+            await self._limits.apply(state)
+        pool, _ = await self._converge(state, desired, open_now=open_now)
+        if growth < 0:
+            await self._limits.apply(state)
+        return pool
+
+    async def _converge(
+        self,
+        state: TenantState,
+        desired: DesiredPool,
+        *,
+        open_now: bool = False,
+        open_deadline: float = _OPEN_DEADLINE,
+    ) -> tuple[Pool | None, int]:
+        """Follow the plan from what the pool is now; leases may have opened it meanwhile.
+
+        Raises:
+            PoolLimitReached: there was no slot to open the pool.
+        """
+        pool = self._manager.find(desired.pool_id)
+        steps = _plan_pool(desired, pool, open_now=open_now).steps
+        for step in steps:
+            match step.action:
+                case PlanAction.OPEN:
+                    pool = await self._manager.open_pool(state, open_deadline)
+                case PlanAction.RESIZE if pool is not None:
+                    self._manager.resize(pool, desired.size)
+                case PlanAction.PAUSE if pool is not None:
+                    pool.pause()
+                case PlanAction.RESUME if pool is not None:
+                    pool.resume()
+        return pool, len(steps)
+
+    def lock(self, spec: TenantSpec) -> Callable[[], AbstractAsyncContextManager[None]]:
+        return partial(self._locks.hold, spec.pool_id)
+
+
+def _plan_pool(desired: DesiredPool, pool: Pool | None, *, open_now: bool = False) -> Plan:
+    if pool is None:
+        return plan_pool(desired, None, open_now=open_now)
+    if pool.is_closing:
+        return Plan()
+    actual = ActualPool(size=pool.size, paused=pool.state is PoolState.PAUSED, metrics=pool.metrics)
+    return plan_pool(desired, actual)
+
+
+def _is_leaving(state: TenantState) -> bool:
+    return state.tenant.deleting and not state.tenant.spec.is_shared

@@ -1,6 +1,6 @@
-"""What people do to open pools without changing what is wanted: evict, drain, recycle, check.
+"""Operations on open pools that leave their desired state as it is: evict, drain, recycle, check.
 
-All of it works while the catalog is away; the journal keeps the events until it is back.
+All of them work while the catalog is unreachable; the outbox keeps their events until it is back.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from time import monotonic
 
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
-from app.control.keeper import Keeper, refuse_shared
-from app.control.monitoring.poller import POLLER
-from app.domain.audit import Actor
+from app.control.operation import Operation, PlanFor
+from app.control.pools.desired_state import DesiredPoolState
+from app.domain.audit import POLLER, Actor
 from app.domain.errors import PoolNotFound
+from app.domain.plan import Plan, PlanAction, plan_close, plan_recycle, plan_step, warn_if_shared
 from app.pools.eviction import Eviction, EvictionReason, SkippedEviction
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
@@ -39,106 +40,154 @@ class SweepReport:
 
 
 class PoolOperations:
-    """Operations on open pools, each with its event.
+    """Operations on open pools, each with its audit event.
 
-    Each method that names a tenant raises TenantNotFound, PoolNotFound when its pool is not
-    open, and PoolIsShared when the pool serves others too and *whole_pool* does not say that
-    all of them are meant.
+    Each plan about a tenant's pool raises PoolNotFound when it is not open, and PoolIsShared
+    when it serves other tenants and *whole_pool* does not include them.
     """
 
-    def __init__(self, manager: TenantPoolManager, keeper: Keeper, journal: AuditOutbox) -> None:
-        """Act on *manager*'s pools, through *keeper* where something wanted changes."""
+    def __init__(
+        self, manager: TenantPoolManager, desired: DesiredPoolState, outbox: AuditOutbox
+    ) -> None:
         self._manager = manager
-        self._keeper = keeper
-        self._journal = journal
+        self._desired = desired
+        self._outbox = outbox
         self._closing: set[asyncio.Task[Eviction]] = set()
 
-    async def evict(
-        self, tenant_id: str, actor: Actor, *, deadline: float, whole_pool: bool = False
-    ) -> Eviction:
+    def evict(
+        self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
+    ) -> Operation[Pool, Eviction]:
         """Close the pool: leases get *deadline* seconds, then they are cut; 0 cuts at once."""
-        account, pool = self.open_pool(tenant_id, whole_pool=whole_pool)
-        await self._keeper.release_minimum(account, actor)
-        # Shielded: an eviction goes on without its caller, and then it is told all the same.
-        closing = self._close(pool, EvictionReason.FORCED, deadline, actor)
-        eviction = await asyncio.shield(closing)
-        await self._journal.flush()
-        return eviction
 
-    async def drain(
-        self, tenant_id: str, actor: Actor, *, deadline: float, whole_pool: bool = False
-    ) -> Pool:
+        async def plan() -> PlanFor[Pool]:
+            pool = self._open_pool(state, whole_pool=whole_pool)
+            release = self._desired.plan_min_size_release(state)
+            closing = plan_close(pool.pool_id, pool.metrics, deadline)
+            return PlanFor.of(pool, release, closing, self._shared(state))
+
+        async def execute(plan: PlanFor[Pool]) -> Eviction:
+            await self._desired.release_min_size(state, actor)
+            # Shielded: the eviction and its audit event outlive a caller that gives up.
+            eviction = await asyncio.shield(
+                self._close(plan.subject, EvictionReason.FORCED, deadline, actor)
+            )
+            await self._outbox.flush()
+            return eviction
+
+        return Operation(plan=plan, execute=execute)
+
+    def drain(
+        self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
+    ) -> Operation[Pool, Pool]:
         """Begin to close the pool and return at once; it refuses new leases from now on."""
-        _, pool = self.open_pool(tenant_id, whole_pool=whole_pool)
-        self._close(pool, EvictionReason.DRAINED, deadline, actor)
-        event = audit_events.pool_operated(
-            "draining", pool.pool_id, actor, tenant=tenant_id, after={"deadline_seconds": deadline}
-        )
-        await self._journal.record(event)
-        return pool
 
-    async def recycle(self, tenant_id: str, actor: Actor, *, whole_pool: bool = False) -> int:
+        async def plan() -> PlanFor[Pool]:
+            pool = self._open_pool(state, whole_pool=whole_pool)
+            closing = plan_close(pool.pool_id, pool.metrics, deadline)
+            return PlanFor.of(pool, closing, self._shared(state))
+
+        async def execute(plan: PlanFor[Pool]) -> Pool:
+            pool = plan.subject
+            self._close(pool, EvictionReason.DRAINED, deadline, actor)
+            await self._record("draining", state, pool, actor, deadline_seconds=deadline)
+            return pool
+
+        return Operation(plan=plan, execute=execute)
+
+    def recycle(
+        self, state: TenantState, actor: Actor, *, whole_pool: bool = False
+    ) -> Operation[Pool, int]:
         """Replace every connection without failing a borrower; how many that will be."""
-        _, pool = self.open_pool(tenant_id, whole_pool=whole_pool)
-        count = pool.recycle()
-        event = audit_events.pool_operated(
-            "recycled", pool.pool_id, actor, tenant=tenant_id, after={"connections": count}
-        )
-        await self._journal.record(event)
-        return count
 
-    async def check(self, tenant_id: str, actor: Actor, *, whole_pool: bool = False) -> CheckReport:
+        async def plan() -> PlanFor[Pool]:
+            pool = self._open_pool(state, whole_pool=whole_pool)
+            recycling = plan_recycle(pool.pool_id, pool.size, pool.metrics)
+            return PlanFor.of(pool, recycling, self._shared(state))
+
+        async def execute(plan: PlanFor[Pool]) -> int:
+            count = plan.subject.recycle()
+            await self._record("recycled", state, plan.subject, actor, connections=count)
+            return count
+
+        return Operation(plan=plan, execute=execute)
+
+    def check(
+        self, state: TenantState, actor: Actor, *, whole_pool: bool = False
+    ) -> Operation[Pool, CheckReport]:
         """Test every idle connection now."""
-        _, pool = self.open_pool(tenant_id, whole_pool=whole_pool)
-        tested, failed = await pool.check(not_since=monotonic())
-        event = audit_events.pool_operated(
-            "checked",
-            pool.pool_id,
-            actor,
-            tenant=tenant_id,
-            after={"tested": tested, "failed": failed},
-        )
-        await self._journal.record(event)
-        return CheckReport(tested=tested, failed=failed)
 
-    async def evict_expired(self, actor: Actor) -> SweepReport:
+        async def plan() -> PlanFor[Pool]:
+            pool = self._open_pool(state, whole_pool=whole_pool)
+            tested = {"connections": pool.metrics.idle_connections}
+            testing = plan_step(PlanAction.CHECK, f"pool {pool.pool_id}", after=tested)
+            return PlanFor.of(pool, testing, self._shared(state))
+
+        async def execute(plan: PlanFor[Pool]) -> CheckReport:
+            tested, failed = await plan.subject.check(not_since=monotonic())
+            await self._record("checked", state, plan.subject, actor, tested=tested, failed=failed)
+            return CheckReport(tested=tested, failed=failed)
+
+        return Operation(plan=plan, execute=execute)
+
+    def evict_expired(self, actor: Actor) -> Operation[None, SweepReport]:
         """Close every pool unused for longer than its idle timeout."""
-        earlier = self._manager.take_evictions()
-        self._manager.evict_expired()
-        evicted = self._manager.take_evictions()
-        await self._journal.record(
-            *(audit_events.pool_evicted(eviction, POLLER) for eviction in earlier),
-            *(audit_events.pool_evicted(eviction, actor) for eviction in evicted),
-        )
-        return SweepReport(evicted=tuple(evicted), skipped=tuple(_left_open(self._manager.pools())))
+
+        async def plan() -> PlanFor[None]:
+            expired = self._manager.expired()
+            return PlanFor.of(
+                None, *(plan_close(pool.pool_id, pool.metrics, 0.0) for pool in expired)
+            )
+
+        async def execute(_: PlanFor[None]) -> SweepReport:
+            earlier = self._manager.take_evictions()
+            self._manager.evict_expired()
+            evicted = self._manager.take_evictions()
+            await self._outbox.record(
+                *(audit_events.pool_evicted(eviction, POLLER) for eviction in earlier),
+                *(audit_events.pool_evicted(eviction, actor) for eviction in evicted),
+            )
+            skipped = tuple(_left_open(self._manager.pools()))
+            return SweepReport(evicted=tuple(evicted), skipped=skipped)
+
+        return Operation(plan=plan, execute=execute)
 
     async def close(self, deadline: float) -> None:
-        """Wait until what is closing has been told, at most *deadline* seconds. Safe twice."""
+        """Wait at most *deadline* seconds for evictions to end and be recorded. Safe twice."""
         if self._closing:
-            _, untold = await asyncio.wait(self._closing, timeout=deadline)
-            for closing in untold:
+            _, unfinished = await asyncio.wait(self._closing, timeout=deadline)
+            for closing in unfinished:
                 closing.cancel()
-            await asyncio.gather(*untold, return_exceptions=True)
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
-    def open_pool(self, tenant_id: str, *, whole_pool: bool) -> tuple[TenantState, Pool]:
-        """The tenant's account and its open pool; raises as every operation does."""
-        account = self._manager.tenant_state(tenant_id)
-        refuse_shared(account, whole_pool=whole_pool)
-        pool = self._manager.find(account.tenant.spec.pool_id)
+    def _open_pool(self, state: TenantState, *, whole_pool: bool) -> Pool:
+        spec = state.tenant.spec
+        spec.check_scope(whole_pool=whole_pool)
+        pool = self._manager.find(spec.pool_id)
         if pool is None:
-            raise PoolNotFound(f"The pool of tenant {tenant_id} is not open.")
-        return account, pool
+            raise PoolNotFound(f"The pool of tenant {spec.id} is not open.")
+        return pool
+
+    def _shared(self, state: TenantState) -> Plan:
+        spec = state.tenant.spec
+        return warn_if_shared(spec, self._manager.tenant_count(spec.pool_id))
+
+    async def _record(
+        self, action: str, state: TenantState, pool: Pool, actor: Actor, **after: float
+    ) -> None:
+        tenant = state.tenant.spec.id
+        event = audit_events.pool_operated(action, pool.pool_id, actor, tenant=tenant, after=after)
+        await self._outbox.record(event)
 
     def _close(
         self, pool: Pool, reason: EvictionReason, deadline: float, actor: Actor
     ) -> asyncio.Task[Eviction]:
-        async def close_and_tell() -> Eviction:
+        async def close_and_record() -> Eviction:
             eviction = await self._manager.evict(pool, reason, deadline)
-            self._journal.enqueue(audit_events.pool_evicted(eviction, actor))
+            self._outbox.enqueue(audit_events.pool_evicted(eviction, actor))
             return eviction
 
-        name = f"pool {pool.pool_id}: evict and tell"
-        closing = asyncio.create_task(close_and_tell(), name=name)
+        name = f"pool {pool.pool_id}: evict and record"
+        closing = asyncio.create_task(close_and_record(), name=name)
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         return closing

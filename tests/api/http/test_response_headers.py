@@ -200,7 +200,7 @@ async def test_a_body_that_does_not_arrive_is_not_awaited_for_ever(hasty_api: Ap
 async def test_work_that_takes_too_long_goes_on_without_its_caller(hasty_api: Api) -> None:
     service = hasty_api.service
     url = "/v1/tenants/acme"
-    locks = service.keeper._locks
+    locks = service.declarations._locks
     async with locks.hold("acme"):
         slow = asyncio.create_task(hasty_api.client.put(url, json={}))
         await asyncio.sleep(DEADLINE * 2)
@@ -215,7 +215,7 @@ async def test_a_late_answer_is_kept_for_its_key(hasty_api: Api) -> None:
     url = await patiently_made(hasty_api)
     await hasty_api.client.put(f"{url}/pool", json={})
     key = {"Idempotency-Key": "k"}
-    async with hasty_api.service.keeper._locks.hold("acme"):
+    async with hasty_api.service.declarations._locks.hold("acme"):
         slow = asyncio.create_task(hasty_api.client.post(f"{url}/pool/pause", headers=key))
         await asyncio.sleep(DEADLINE * 2)
         again = await hasty_api.client.post(f"{url}/pool/pause", headers=key)

@@ -13,8 +13,7 @@ from uuid import uuid4
 import pytest
 
 from app.control.advisor.placement import PlacementAdvisor
-from app.control.advisor.recommendation_applier import ADVISOR, AutoApplyLimits
-from app.control.keeper import PoolChange
+from app.control.advisor.recommendation_applier import AutoApplyLimits
 from app.domain.advisor import (
     DemandConfig,
     Placement,
@@ -24,7 +23,8 @@ from app.domain.advisor import (
     ScalingAction,
 )
 from app.domain.advisor_mode import AdvisorMode
-from app.domain.desired_state import AdvisorRule
+from app.domain.audit import ADVISOR
+from app.domain.desired_state import AdvisorRule, PoolChange
 from app.domain.errors import (
     CatalogUnavailable,
     PoolLimitReached,
@@ -225,7 +225,7 @@ async def test_advice_that_could_not_be_applied_is_tried_again(
 
     async with crowd(control, "acme", waiting=4):
         with monkeypatch.context() as patched:
-            patched.setattr(control.keeper, "resize_pool", refuse)
+            patched.setattr(control.pool_changes, "resize", refuse)
             assert await sampled(control, 2) == 1
         await sampled(control, 2)
     assert control.manager.desired["acme"].size.max_size == 10
@@ -241,7 +241,7 @@ async def test_advice_made_for_another_size_gives_way_to_new_advice(control: Con
 
 async def test_advice_of_a_deleted_tenant_is_forgotten(control: Control) -> None:
     await recommended(control)
-    await control.keeper.delete_tenant("acme", PERSON, deadline=1)
+    await control.deletions.delete(control.state("acme"), PERSON, deadline=1)
     await control.advisor_loop.tick()
     assert control.advisor_loop.open_recommendations == {}
 
@@ -282,14 +282,14 @@ async def test_advice_never_exceeds_the_budget_of_the_server(control: Control) -
 
 async def test_advice_never_takes_the_minimum_down(control: Control) -> None:
     await control.tenant("acme")
-    await control.keeper.put_pool(
-        "acme", PoolChange(min_size=9, max_size=10, warmup_size=10), PERSON
+    await control.pool_changes.put(
+        control.state("acme"), PoolChange(min_size=9, max_size=10, warmup_size=10), PERSON
     )
     await eventually(lambda: idle(control, "acme") == 10)
     assert await sampled(control, 2) == 1
     recommendation = control.advisor_loop.open_recommendations["acme"]
     assert recommendation.advice.new_size == 9
-    await control.keeper.put_pool("acme", PoolChange(min_size=10), PERSON)
+    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=10), PERSON)
     with pytest.raises(RecommendationClosed):
         await control.recommendation_applier.apply(recommendation.id, PERSON)
     assert control.manager.desired["acme"].size.min_size == 10
@@ -343,15 +343,15 @@ async def test_what_a_person_sized_is_left_alone_for_a_while(
 ) -> None:
     await control.tenant("acme")
     await in_mode(control, AdvisorMode.APPLY)
-    await control.keeper.put_pool("acme", PoolChange(max_size=4), PERSON)
-    control.keeper.resized_by_hand_at.clear()
+    await control.pool_changes.put(control.state("acme"), PoolChange(max_size=4), PERSON)
+    control.pool_changes._resized_by_hand_at.clear()
     await control.advisor_loop.load()  # a restart does not make it forgotten
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 2) == 1
         assert control.manager.desired["acme"].size.max_size == 4
         held = control.advisor_loop.latest_advice["acme"].blocked_by or ""
         assert held.startswith("a person set this size")
-        control.keeper.resized_by_hand_at["acme"] -= 900
+        control.pool_changes._resized_by_hand_at["acme"] -= 900
         await sampled(control, 2)
     assert control.manager.desired["acme"].size.max_size == 9
 

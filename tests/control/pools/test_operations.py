@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.control.keeper import PoolChange
+from app.domain.desired_state import PoolChange
 from app.domain.errors import PoolDraining, PoolIsShared, PoolNotFound
 from app.domain.tenant import PoolStrategy
 from app.pools.eviction import EvictionReason
@@ -27,7 +27,7 @@ async def test_a_forced_eviction_cuts_what_still_runs_after_its_deadline(
 
     holder = asyncio.create_task(hold())
     await entered.wait()
-    eviction = await control.pool_operations.evict("acme", PERSON, deadline=0)
+    eviction = await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
     assert (eviction.reason, eviction.closed, eviction.cut) == (EvictionReason.FORCED, 1, 1)
     await asyncio.wait({holder}, timeout=60)
     assert holder.exception() is not None
@@ -37,8 +37,8 @@ async def test_a_forced_eviction_cuts_what_still_runs_after_its_deadline(
 
 async def test_a_forced_eviction_ends_the_minimum(control: Control) -> None:
     await control.tenant("acme")
-    await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
-    await control.pool_operations.evict("acme", PERSON, deadline=1)
+    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
+    await control.pool_operations.evict(control.state("acme"), PERSON, deadline=1)
     assert control.manager.desired["acme"].size.min_size == 0
     assert (await control.reconciler.run_once()).steps == 0
     assert control.manager.find("acme") is None
@@ -49,7 +49,7 @@ async def test_a_draining_pool_refuses_newcomers_and_serves_again_when_it_is_gon
 ) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
-        await control.pool_operations.drain("acme", PERSON, deadline=5)
+        await control.pool_operations.drain(control.state("acme"), PERSON, deadline=5)
         await asyncio.sleep(0)
         with pytest.raises(PoolDraining):
             async with control.manager.lease("acme"):
@@ -62,37 +62,41 @@ async def test_a_draining_pool_refuses_newcomers_and_serves_again_when_it_is_gon
 
 async def test_recycling_counts_what_it_replaces(control: Control) -> None:
     await control.tenant("acme")
-    await control.keeper.put_pool("acme", PoolChange(min_size=2, warmup_size=2), PERSON)
-    assert await control.pool_operations.recycle("acme", PERSON) == 2
+    await control.pool_changes.put(
+        control.state("acme"), PoolChange(min_size=2, warmup_size=2), PERSON
+    )
+    assert await control.pool_operations.recycle(control.state("acme"), PERSON) == 2
 
 
 async def test_a_check_tells_what_it_tested_and_what_failed(control: Control) -> None:
     await control.tenant("acme")
-    await control.keeper.put_pool("acme", PoolChange(), PERSON)
-    report = await control.pool_operations.check("acme", PERSON)
+    await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
+    report = await control.pool_operations.check(control.state("acme"), PERSON)
     assert (report.tested, report.failed) == (1, 0)
 
 
 async def test_a_pool_that_is_not_open_cannot_be_operated(control: Control) -> None:
     await control.tenant("acme")
     with pytest.raises(PoolNotFound):
-        await control.pool_operations.evict("acme", PERSON, deadline=0)
+        await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
 
 
 async def test_a_shared_pool_is_operated_only_as_a_whole(control: Control) -> None:
     await control.tenant("acme", PoolStrategy.SHARED)
-    await control.keeper.put_pool("acme", PoolChange(), PERSON)
+    await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
     with pytest.raises(PoolIsShared):
-        await control.pool_operations.evict("acme", PERSON, deadline=0)
-    eviction = await control.pool_operations.evict("acme", PERSON, deadline=0, whole_pool=True)
+        await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
+    eviction = await control.pool_operations.evict(
+        control.state("acme"), PERSON, deadline=0, whole_pool=True
+    )
     assert eviction.pool_id == "shared@local"
 
 
 async def test_a_sweep_says_why_it_left_a_pool_open(control: Control) -> None:
     for name in ("busy", "kept", "fresh"):
         await control.tenant(name)
-    await control.keeper.put_pool("kept", PoolChange(min_size=1), PERSON)
-    await control.keeper.put_pool("fresh", PoolChange(), PERSON)
+    await control.pool_changes.put(control.state("kept"), PoolChange(min_size=1), PERSON)
+    await control.pool_changes.put(control.state("fresh"), PoolChange(), PERSON)
     async with control.manager.lease("busy"):
         report = await control.pool_operations.evict_expired(PERSON)
     assert report.evicted == ()
@@ -107,15 +111,17 @@ async def test_operations_work_while_the_catalog_is_away_and_are_told_later(
     control: Control,
 ) -> None:
     await control.tenant("acme")
-    await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
+    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
     control.proxy.refuse()
     await control.proxy.reset()
-    await control.pool_operations.recycle("acme", PERSON)
-    paused = await control.keeper.pause("acme", PERSON, paused=True)
+    await control.pool_operations.recycle(control.state("acme"), PERSON)
+    paused = await control.pool_changes.pause(control.state("acme"), PERSON, paused=True)
     assert paused.desired.paused
-    await control.pool_operations.evict("acme", PERSON, deadline=0)
+    await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
     assert [event.action for event in control.audit_outbox.pending] == [
         "pool.recycled",
+        "pool.paused",
+        "pool.resized",
         "pool.evicted",
     ]
     await control.proxy.pass_through()
@@ -133,7 +139,9 @@ async def test_an_eviction_nobody_waits_for_any_more_is_told_all_the_same(
 ) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
-        caller = asyncio.create_task(control.pool_operations.evict("acme", PERSON, deadline=5))
+        caller = asyncio.create_task(
+            control.pool_operations.evict(control.state("acme"), PERSON, deadline=5).run()
+        )
         pool = control.manager.find("acme")
         assert pool is not None
         await eventually(lambda: pool.is_closing)
@@ -147,8 +155,8 @@ async def test_an_eviction_nobody_waits_for_any_more_is_told_all_the_same(
 
 async def test_a_drained_pool_tells_what_it_closed(control: Control) -> None:
     await control.tenant("acme")
-    await control.keeper.put_pool("acme", PoolChange(min_size=1), PERSON)
-    await control.pool_operations.drain("acme", PERSON, deadline=0)
+    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
+    await control.pool_operations.drain(control.state("acme"), PERSON, deadline=0)
     await eventually(lambda: control.manager.find("acme") is None)
     await control.reconciler.run_once()
     [event] = await control.catalog.audit_log.page(action="pool.evicted")

@@ -1,0 +1,79 @@
+"""Declarations of tenants: created or changed in the catalog, then made known to the manager."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from app.catalog.catalog import Catalog
+from app.control.audit import audit_events
+from app.control.locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
+from app.domain.audit import Actor, AuditEvent
+from app.domain.desired_state import Tenant
+from app.domain.errors import ImmutableField, ServerNotFound, TenantDeleting
+from app.domain.plan import plan_record
+from app.domain.tenant import TenantSpec
+from app.pools.manager import TenantPoolManager
+
+
+class TenantDeclarations:
+    """Declares tenants."""
+
+    def __init__(self, catalog: Catalog, manager: TenantPoolManager, locks: KeyedLocks) -> None:
+        self._catalog = catalog
+        self._manager = manager
+        self._locks = locks
+
+    async def load(self) -> None:
+        """Load what the catalog has; at start.
+
+        Raises:
+            CatalogUnavailable
+        """
+        for tenant in await self._catalog.tenants.load():
+            self._manager.put_tenant(tenant)
+
+    def put(
+        self, spec: TenantSpec, actor: Actor, *, expected_generation: int | None = None
+    ) -> Operation[AuditEvent, tuple[Tenant, bool]]:
+        """Create or change a tenant; whether it was created.
+
+        Raises:
+            ServerNotFound, ImmutableField, StaleVersion, TenantDeleting, CatalogUnavailable
+        """
+
+        async def plan() -> PlanFor[AuditEvent]:
+            if spec.server not in self._manager.servers:
+                raise ServerNotFound(f"No server {spec.server} is declared.")
+            before = self._before(spec)
+            if before is not None:
+                _refuse_immutable_change(before, spec)
+            event = audit_events.tenant_saved(before, spec, actor)
+            return PlanFor.of(event, plan_record(f"tenant {spec.id}", event.before, event.after))
+
+        async def execute(plan: PlanFor[AuditEvent]) -> tuple[Tenant, bool]:
+            event, before = plan.subject, self._before(spec)
+            tenant, created = await self._catalog.tenants.save(
+                spec, event=event, expected_generation=expected_generation
+            )
+            if before is None or before.generation != tenant.generation:
+                audit_events.log(event)
+            self._manager.put_tenant(tenant)
+            return tenant, created
+
+        lock = partial(self._locks.hold, spec.id)
+        return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    def _before(self, spec: TenantSpec) -> Tenant | None:
+        state = self._manager.tenant_states.get(spec.id)
+        return state.tenant if state else None
+
+
+def _refuse_immutable_change(before: Tenant, spec: TenantSpec) -> None:
+    if before.deleting:
+        raise TenantDeleting
+    if (before.spec.server, before.spec.strategy) != (spec.server, spec.strategy):
+        raise ImmutableField(
+            f"Tenant {spec.id} is on server {before.spec.server} with strategy "
+            f"{before.spec.strategy}; neither can change."
+        )

@@ -1,0 +1,126 @@
+"""Deletions of tenants: the pool is closed, the login disabled, the record deleted; data stays.
+
+A deletion is marked in the catalog first. Whatever interrupts it, the Reconciler finishes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+
+from app.catalog.catalog import Catalog
+from app.control.audit import audit_events
+from app.control.locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
+from app.domain.audit import Actor
+from app.domain.errors import ProvisioningFailed, StaleVersion, Unavailable
+from app.domain.plan import Plan, PlanAction, plan_close, plan_step
+from app.domain.tenant import TenantSpec
+from app.pools.eviction import Eviction, EvictionReason
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
+
+_DISABLE_LOGIN_DEADLINE = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """What deleting a tenant did; a login not yet disabled is disabled later.
+
+    Only a server that is no longer declared keeps the login for good.
+    """
+
+    eviction: Eviction | None
+    login_disabled: bool
+
+
+class TenantDeletions:
+    """Deletes tenants."""
+
+    def __init__(self, catalog: Catalog, manager: TenantPoolManager, locks: KeyedLocks) -> None:
+        self._catalog = catalog
+        self._manager = manager
+        self._locks = locks
+
+    def delete(
+        self,
+        state: TenantState,
+        actor: Actor,
+        *,
+        deadline: float,
+        expected_generation: int | None = None,
+    ) -> Operation[TenantState, Deletion]:
+        """Close its pool within *deadline* seconds, disable its login and delete its record.
+
+        Raises:
+            TenantNotFound, StaleVersion, CatalogUnavailable: nothing was done.
+        """
+        spec = state.tenant.spec
+
+        async def plan() -> PlanFor[TenantState]:
+            current = self._manager.tenant_state(spec.id)
+            if expected_generation not in {None, current.tenant.generation}:
+                raise StaleVersion
+            pool = self._own_pool(spec)
+            parts: list[Plan] = []
+            if pool is not None:
+                parts.append(plan_close(pool.pool_id, pool.metrics, deadline))
+            if current.tenant.provisioned_at is not None and not spec.is_shared:
+                role = f"role {spec.id.object_name}"
+                parts.append(plan_step(PlanAction.DISABLE_LOGIN, role))
+            parts.append(plan_step(PlanAction.FORGET, f"tenant {spec.id}"))
+            return PlanFor.of(current, *parts)
+
+        async def execute(plan: PlanFor[TenantState]) -> Deletion:
+            before = plan.subject.tenant
+            event = audit_events.tenant_deleting(before, actor)
+            tenant = await self._catalog.tenants.mark_deleting(spec.id, event=event)
+            if not before.deleting:
+                audit_events.log(event)
+            self._manager.put_tenant(tenant)
+            # A lease may have opened it meanwhile; from now on none can.
+            pool, eviction = self._own_pool(spec), None
+            if pool is not None:
+                eviction = await self._manager.evict(pool, EvictionReason.DELETED, deadline)
+            is_done = await self._finish(plan.subject, actor, eviction)
+            is_declared = spec.server in self._manager.servers
+            return Deletion(eviction=eviction, login_disabled=is_done and is_declared)
+
+        lock = partial(self._locks.hold, spec.id)
+        return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    async def finish(self, tenant_id: str, actor: Actor) -> bool:
+        """Continue an interrupted deletion; whether it is done.
+
+        One that is still under way is left alone.
+        """
+        if self._locks.is_held(tenant_id):
+            return False
+        async with self._locks.hold(tenant_id):
+            state = self._manager.tenant_states.get(tenant_id)
+            return state is None or await self._finish(state, actor)
+
+    async def _finish(
+        self, state: TenantState, actor: Actor, eviction: Eviction | None = None
+    ) -> bool:
+        tenant = state.tenant
+        isolation = self._manager.isolations[tenant.spec.strategy]
+        server = self._manager.servers.get(tenant.spec.server)
+        event = audit_events.tenant_deleted(tenant, actor, eviction)
+        try:
+            # A server that the settings no longer name has no login that could be disabled here.
+            if tenant.provisioned_at is not None and server is not None:
+                async with asyncio.timeout(_DISABLE_LOGIN_DEADLINE):
+                    await isolation.disable_login(server, tenant)
+            await self._catalog.tenants.delete(tenant.spec.id, event=event)
+        except (Unavailable, ProvisioningFailed, TimeoutError):
+            return False
+        audit_events.log(event)
+        self._manager.remove_tenant(tenant.spec.id)
+        self._manager.clear_desired(tenant.spec.id)
+        return True
+
+    def _own_pool(self, spec: TenantSpec) -> Pool | None:
+        return None if spec.is_shared else self._manager.find(spec.pool_id)

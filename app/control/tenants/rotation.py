@@ -1,0 +1,174 @@
+"""Rotation: a new password for the role that a tenant logs in as.
+
+The catalog first says which version is wanted; until Postgres is known to have it, the Reconciler
+sets it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from functools import partial
+
+import structlog
+
+from app.catalog.catalog import Catalog
+from app.control.audit import audit_events
+from app.control.locks import KeyedLocks
+from app.control.operation import Operation, PlanFor
+from app.control.tenants.login_check import check_login, lock_of_role
+from app.domain.audit import Actor
+from app.domain.desired_state import CredentialVersion
+from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
+from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
+from app.domain.tenant import OBJECT_PREFIX, shared_pool_id
+from app.pools.isolation.credentials import Credentials
+from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
+
+_ROTATE_DEADLINE = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """What rotating a password did.
+
+    Attributes:
+        role: whose password it is.
+        version: the version in force now.
+        recycled: connections that are replaced: idle ones at once, leased ones when returned.
+        tenants: how many tenants log in as that role.
+    """
+
+    role: str
+    version: int
+    recycled: int
+    tenants: int
+
+
+class PasswordRotation:
+    """Rotates passwords of login roles."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        manager: TenantPoolManager,
+        credentials: Credentials,
+        locks: KeyedLocks,
+    ) -> None:
+        self._catalog = catalog
+        self._manager = manager
+        self._credentials = credentials
+        self._locks = locks
+        self._unapplied: dict[tuple[str, str], CredentialVersion] = {}
+
+    async def load(self) -> None:
+        """Load which version of its password each role has; at start.
+
+        Raises:
+            CatalogUnavailable
+        """
+        for wanted in await self._catalog.credentials.load():
+            known = wanted.version if wanted.applied else wanted.version - 1
+            self._credentials.set_password_version(wanted.server, wanted.role, known)
+            if not wanted.applied:
+                self._unapplied[wanted.server, wanted.role] = wanted
+
+    def rotate(
+        self, state: TenantState, actor: Actor, *, whole_pool: bool = False
+    ) -> Operation[str, Rotation]:
+        """Give the tenant's role a new password; sessions go on and no borrower fails.
+
+        It also repairs a role that changed its own password, and ends with a login as that role.
+
+        Raises:
+            TenantDeleting, NotProvisioned, PoolIsShared
+            CatalogUnavailable: nothing was done.
+            ServerUnavailable: it was not done, or may not have been; the Reconciler finishes it.
+            ServerFull: it was done, but no login could be tried.
+            ObjectsExist, ProvisioningFailed: Postgres refused.
+        """
+        spec = state.tenant.spec
+
+        async def plan() -> PlanFor[str]:
+            spec.check_scope(whole_pool=whole_pool)
+            state.tenant.check_usable()
+            server = self._manager.server(spec.server)
+            if not server.is_available:
+                raise ServerUnavailable(server.unavailable_detail)
+            role = self._manager.isolations[spec.strategy].role(spec)
+            plan = plan_step(PlanAction.CHANGE_PASSWORD, f"role {role}")
+            pool = self._manager.find(spec.pool_id)
+            if pool is not None:
+                plan += plan_recycle(pool.pool_id, pool.size, pool.metrics)
+            warning = warn_if_shared(spec, self._manager.tenant_count(spec.pool_id))
+            return PlanFor.of(role, plan, warning)
+
+        async def execute(plan: PlanFor[str]) -> Rotation:
+            event = audit_events.credentials_rotated(state.tenant, plan.subject, actor)
+            wanted = await self._catalog.credentials.advance(spec.server, plan.subject, event=event)
+            self._unapplied[wanted.server, wanted.role] = wanted
+            audit_events.log(event)
+            rotation = await self._apply(state, wanted)
+            await check_login(self._manager, state.tenant)
+            return rotation
+
+        lock = partial(self._locks.hold, spec.pool_id)
+        return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    async def finish_rotations(self) -> int:
+        """Set passwords that Postgres is not known to have; how many that were.
+
+        One that is still under way is left alone.
+        """
+        finished = 0
+        for wanted in list(self._unapplied.values()):
+            state = self._state_of(wanted)
+            if state is None or self._locks.is_held(state.tenant.spec.pool_id):
+                continue
+            async with self._locks.hold(state.tenant.spec.pool_id):
+                try:
+                    await self._apply(state, wanted)
+                    finished += 1
+                except (Unavailable, Conflict) as error:
+                    _log.warning("password not set", role=wanted.role, reason=error.detail)
+        return finished
+
+    async def _apply(self, state: TenantState, wanted: CredentialVersion) -> Rotation:
+        spec = state.tenant.spec
+        server = self._manager.server(spec.server)
+        isolation = self._manager.isolations[spec.strategy]
+        login = self._manager.connectors.of(server, spec)
+        async with self._locks.hold(lock_of_role(wanted.server, wanted.role)), login.changing():
+            try:
+                async with asyncio.timeout(_ROTATE_DEADLINE):
+                    await isolation.rotate_password(server, state.tenant, wanted.version)
+            except TimeoutError as error:
+                raise ServerUnavailable("The server took too long to change it.") from error
+            self._credentials.set_password_version(wanted.server, wanted.role, wanted.version)
+        pool = self._manager.find(spec.pool_id)
+        recycled = pool.recycle() if pool is not None else 0
+        try:
+            await self._catalog.credentials.mark_applied(replace(wanted, applied=True))
+            self._unapplied.pop((wanted.server, wanted.role), None)
+        except CatalogUnavailable:
+            _log.warning("password set but not recorded", role=wanted.role)
+        return Rotation(
+            role=wanted.role,
+            version=wanted.version,
+            recycled=recycled,
+            tenants=self._manager.tenant_count(spec.pool_id),
+        )
+
+    def _state_of(self, wanted: CredentialVersion) -> TenantState | None:
+        """A tenant that logs in as this role and may do so."""
+        state = self._manager.tenant_states.get(wanted.role.removeprefix(OBJECT_PREFIX))
+        if state is None:
+            state = self._manager.tenant_state_for_pool(shared_pool_id(wanted.server))
+        if state is None or not state.tenant.is_usable:
+            return None
+        spec = state.tenant.spec
+        role = self._manager.isolations[spec.strategy].role(spec)
+        return state if (spec.server, role) == (wanted.server, wanted.role) else None
