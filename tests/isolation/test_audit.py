@@ -1,4 +1,4 @@
-"""The self-check finds what breaks each promise, and undoes what a role did to itself."""
+"""The isolation audit finds what breaks each promise, and undoes what a role did to itself."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -118,14 +118,14 @@ BREACHES = (
     ),
     Breach(
         do="ALTER ROLE {me} CONNECTION LIMIT -1",
-        undo="SELECT 'the self-check does it'",
+        undo="SELECT 'the isolation audit does it'",
         matters=(PER_TENANT, PER_DATABASE),
         finds=AuditCheck.CONNECTION_LIMIT,
         severity=Severity.WARNING,
     ),
     Breach(
         do="ALTER ROLE {me} SET jit = off; ALTER ROLE {me} IN DATABASE {home} SET jit = off",
-        undo="SELECT 'the self-check does it'",
+        undo="SELECT 'the isolation audit does it'",
         finds=AuditCheck.SETTINGS,
         severity=Severity.WARNING,
     ),

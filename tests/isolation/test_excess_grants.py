@@ -56,7 +56,7 @@ async def test_what_an_owner_opens_is_charged_to_it_alone_and_closed(
             await connection.execute(opening.format(me=OPEN, other=NEIGHBOUR, shared=SHARED))
         assert await look(control) == {**well, "open": {AuditCheck.CLOSED_TO_OTHERS: severity}}
         assert await look(control) == {**well, "open": {}}
-    told = [one for one in control.audit_outbox.pending if one.action == "tenant.closed_to_others"]
+    told = [one for one in control.audit_outbox.pending if one.action == "tenant.grants_revoked"]
     assert [one.tenant for one in told] == ["open"], "the second time is told an hour later"
 
 

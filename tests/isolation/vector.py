@@ -140,7 +140,7 @@ def unset(*names: str) -> Without:
 
 @asynccontextmanager
 async def not_looked_after(arena: Arena) -> AsyncIterator[None]:
-    """No self-check mends anything."""
+    """No isolation audit repairs anything."""
     arena.self_checks = False
     try:
         yield

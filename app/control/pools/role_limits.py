@@ -1,6 +1,6 @@
 """RoleLimits: how many connections each tenant's own role may have, in step with its pool's size.
 
-What cannot be set now, the self-check sets at its next round.
+What cannot be set now, the isolation audit sets at its next round.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ class DatabaseObjects:
     async def revoke_from_public(self, database: str) -> None:
         """Leave everybody nothing of *database*, which this connection is in, that we may take.
 
-        What is not ours to take is for the self-check to find.
+        What is not ours to take is for the isolation audit to find.
         """
         if await self.connection.fetchval(_OPEN_DATABASE, database):
             await self.execute("REVOKE ALL ON DATABASE %I FROM PUBLIC", database)

@@ -169,7 +169,7 @@ def test_no_key_has_the_name_of_an_actor_of_the_service() -> None:
         for value in vars(import_module(found.name)).values()
         if isinstance(value, Actor)
     }
-    assert {"advisor", "poller", "self-check"} <= actors
+    assert {"advisor", "poller", "isolation-audit"} <= actors
     for name in actors:
         with pytest.raises(ValidationError):
             api_key_for(
