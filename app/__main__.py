@@ -1,7 +1,6 @@
-"""The command line's front: `python -m app`, and the script `poolkeeper`.
+"""Entry point of `python -m app` and of the script `poolkeeper`.
 
-Commands that speak with a running service must not wait for all that a service is made of: it
-is only imported for those that run one.
+Client commands start fast: the service's code is imported only for the other commands.
 """
 
 from __future__ import annotations
@@ -10,16 +9,17 @@ import errno
 import os
 import sys
 
-from app.cli.client.commands import client_cli, command_names
+from typer import Typer
+
+from app.cli.client.commands import COMMAND_NAMES, client_cli
 from app.runtime.printable import allow_any_encoding, print_error
 
 
 def main() -> None:
-    """Run the command line."""
-    _open_what_is_closed()
+    _open_closed_streams()
     allow_any_encoding()
     try:
-        _run()
+        _command_line()()
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -27,19 +27,18 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run() -> None:
-    if len(sys.argv) > 1 and sys.argv[1] in command_names():
-        client_cli()()
-        return
-    from app.cli import main as service  # noqa: PLC0415 - takes a second, see above
+def _command_line() -> Typer:
+    if len(sys.argv) > 1 and sys.argv[1] in COMMAND_NAMES:
+        return client_cli()
+    from app.cli.main import cli  # noqa: PLC0415 - takes a second, see above
 
-    service.main()
+    return cli
 
 
-def _open_what_is_closed() -> None:
-    """Give standard streams that the caller has closed (`>&-`) something to lead to.
+def _open_closed_streams() -> None:
+    """Open standard streams that the caller closed (`>&-`) on the null device.
 
-    Otherwise the next file or socket would be taken for one of them.
+    Otherwise the next file or socket would get the file descriptor of one of them.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:

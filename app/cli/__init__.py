@@ -1,1 +1,1 @@
-"""The commands of poolkeeper."""
+"""The commands of `poolkeeper`. Imports nothing, so that client commands start fast."""

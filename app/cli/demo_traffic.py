@@ -1,7 +1,7 @@
-"""Synthetic traffic for the demo: passers-by at every tenant's door, and crowds that come and go.
+"""Synthetic traffic for the demo: steady callers of all tenants, and bursts of callers of some.
 
-An HTTP client of the public API and nothing else. Every caller draws from a generator of its
-own, so that a demo asks the same each time, however the answers are timed.
+An HTTP client of the public API. Every caller has its own random generator, so the requests of a
+demo are the same each time, regardless of response times.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from random import Random
 
 import httpx
 
-_PASSERS_BY = 4
-_PAUSE_SECONDS = 0.4
-_PAUSE_AFTER_REFUSAL_SECONDS = 0.5
-_STATEMENT_SECONDS = 5.0
-_HOLDS_SECONDS = (0.1, 0.3)
-_SLEEP = "select pg_sleep($1)"
-_OTHERS = (
+_STEADY_CALLERS = 4
+_MEAN_PAUSE_SECONDS = 0.4
+_PAUSE_AFTER_FAILURE_SECONDS = 0.5
+_TIMEOUT_SECONDS = 5.0
+_HOLD_SECONDS = (0.1, 0.3)
+_HOLDING_QUERY = "select pg_sleep($1)"
+_QUICK_QUERIES = (
     "select count(*), sum(n) from generate_series(1, 5000) as n",
     "select n, md5(n::text) from generate_series(1, 20) as n",
     "select current_user, current_database(), now()",
@@ -29,14 +29,14 @@ _OTHERS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Burst:
-    """Callers who come together, press for a while and leave together.
+    """Callers that send requests at the same time for a while, again and again.
 
     Attributes:
-        tenants: whom they want; each caller one of these at a time.
-        callers: how many; more than their pool has connections, and some of them wait.
-        first: seconds until they come for the first time.
-        stay: seconds they press.
-        away: seconds until they are back, give or take a quarter.
+        tenants: each request is for a random one of these.
+        callers: if their number exceeds the connections of the pool, some of them wait.
+        delay: seconds until the first burst.
+        duration: seconds of each burst.
+        pause: mean seconds between two bursts, varied by a quarter.
     """
 
     tenants: Sequence[str]
@@ -47,7 +47,7 @@ class Burst:
 
 
 class Traffic:
-    """Callers of many tenants, and what became of their requests."""
+    """Callers of many tenants, and the results of their requests."""
 
     def __init__(
         self,
@@ -57,66 +57,68 @@ class Traffic:
         *,
         seed: int = 1,
     ) -> None:
-        """Call through *client*, the first of *tenants* most often, the n-th 1/n as often."""
+        """Steady callers choose the n-th of *tenants* with a weight of 1/n."""
         self._client = client
         self._tenants = tenants
         self._weights = [1 / rank for rank in range(1, len(tenants) + 1)]
-        self._crowds = bursts
+        self._bursts = bursts
         self._seed = seed
         self.succeeded = 0
         self.failed: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Go on until cancelled; every request is over then."""
+        """Send requests until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for number in range(_PASSERS_BY):
-                name = f"demo: passer-by {number}"
-                group.create_task(self._pass_by(self._random(name)), name=name)
-            for number, crowd in enumerate(self._crowds):
-                name = f"demo: crowd {number}"
-                group.create_task(self._come_and_go(crowd, name), name=name)
+            for number in range(_STEADY_CALLERS):
+                name = f"demo: steady caller {number}"
+                group.create_task(self._call_steadily(self._random(name)), name=name)
+            for number, burst in enumerate(self._bursts):
+                name = f"demo: burst {number}"
+                group.create_task(self._repeat(burst, name), name=name)
 
     def _random(self, name: str) -> Random:
         return Random(f"{self._seed} {name}")  # noqa: S311 - shapes a load, guards nothing
 
-    async def _pass_by(self, random: Random) -> None:
+    async def _call_steadily(self, random: Random) -> None:
         while True:
             [tenant] = random.choices(self._tenants, self._weights)
             if random.random() < 1 / 2:
-                await self._hold(tenant, random)
+                await self._hold_connection(tenant, random)
             else:
-                await self._ask(tenant, random.choice(_OTHERS))
-            await asyncio.sleep(random.expovariate(1 / _PAUSE_SECONDS))
+                await self._query(tenant, random.choice(_QUICK_QUERIES))
+            await asyncio.sleep(random.expovariate(1 / _MEAN_PAUSE_SECONDS))
 
-    async def _come_and_go(self, crowd: Burst, name: str) -> None:
+    async def _repeat(self, burst: Burst, name: str) -> None:
         random = self._random(name)
-        members = [self._random(f"{name}, {member}") for member in range(crowd.callers)]
-        await asyncio.sleep(crowd.delay)
+        callers = [self._random(f"{name}, {caller}") for caller in range(burst.callers)]
+        await asyncio.sleep(burst.delay)
         while True:
-            until = asyncio.get_running_loop().time() + crowd.duration
+            end = asyncio.get_running_loop().time() + burst.duration
             async with asyncio.TaskGroup() as group:
-                for number, member in enumerate(members):
-                    group.create_task(self._press(crowd, member, until), name=f"{name}, {number}")
-            await asyncio.sleep(crowd.pause * random.uniform(0.75, 1.25))
+                for number, caller in enumerate(callers):
+                    group.create_task(
+                        self._call_until(burst, caller, end), name=f"{name}, {number}"
+                    )
+            await asyncio.sleep(burst.pause * random.uniform(0.75, 1.25))
 
-    async def _press(self, crowd: Burst, random: Random, until: float) -> None:
-        while asyncio.get_running_loop().time() < until:
-            await self._hold(random.choice(crowd.tenants), random)
+    async def _call_until(self, burst: Burst, random: Random, end: float) -> None:
+        while asyncio.get_running_loop().time() < end:
+            await self._hold_connection(random.choice(burst.tenants), random)
 
-    async def _hold(self, tenant: str, random: Random) -> None:
-        await self._ask(tenant, _SLEEP, round(random.uniform(*_HOLDS_SECONDS), 3))
+    async def _hold_connection(self, tenant: str, random: Random) -> None:
+        await self._query(tenant, _HOLDING_QUERY, round(random.uniform(*_HOLD_SECONDS), 3))
 
-    async def _ask(self, tenant: str, sql: str, *params: float) -> None:
-        """Send one statement; a refusal is part of the show, so it is counted and no error."""
-        body = {"sql": sql, "params": params, "timeout_seconds": _STATEMENT_SECONDS}
+    async def _query(self, tenant: str, sql: str, *params: float) -> None:
+        """Send one statement. Failures are expected under load: count them."""
+        body = {"sql": sql, "params": params, "timeout_seconds": _TIMEOUT_SECONDS}
         try:
             response = await self._client.post(f"/v1/tenants/{tenant}/query", json=body)
         except httpx.TransportError as error:
-            refusal = type(error).__name__
+            failure = type(error).__name__
         else:
             if response.is_success:
                 self.succeeded += 1
                 return
-            refusal = str(response.status_code)
-        self.failed[refusal] += 1
-        await asyncio.sleep(_PAUSE_AFTER_REFUSAL_SECONDS)
+            failure = str(response.status_code)
+        self.failed[failure] += 1
+        await asyncio.sleep(_PAUSE_AFTER_FAILURE_SECONDS)

@@ -1,6 +1,6 @@
-"""`poolkeeper …`: serve, migrate, print the OpenAPI document, show a demo.
+"""The command line: `poolkeeper serve`, `demo`, `migrate`, `openapi` and all other commands.
 
-The door for people: what cannot start says why in one sentence and exits with a status.
+A start that fails prints one sentence and exits with a non-zero status.
 """
 
 from __future__ import annotations
@@ -40,20 +40,10 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-
 cli.command()(simulate)
 cli.command()(rls_sql)
-
-
 add_client_commands(cli)
-
-
 cli.add_typer(keys)
-
-
-def main() -> None:
-    """Run the command line."""
-    cli()
 
 
 @cli.command()
@@ -66,43 +56,47 @@ def serve() -> None:
 
 @cli.command()
 def demo() -> None:
-    """Serve with some twenty tenants and steady traffic to look at; nothing of it stays."""
+    """Serve with sample tenants and traffic; everything is deleted at the end."""
     settings = _settings()
     if not settings.is_embedded:
         print_error("The demo only runs on the embedded server.")
         raise typer.Exit(_MISCONFIGURED)
     if settings.requires_keys:
-        print_error("The demo only runs on loopback, and without keys.")
+        print_error("The demo only runs on loopback and without API keys.")
         raise typer.Exit(_MISCONFIGURED)
     configure_logging(settings.log_format, settings.log_level)
-    settings = _for_demo(settings)
-    with _sentences(), handle_stop_signals() as is_to_end, _nothing_stays(settings.data_dir):
-        ended_well = is_to_end() or _run(settings, serve_with_traffic)
-    raise typer.Exit(0 if ended_well else 1)
+    settings = _demo_settings(settings)
+    with (
+        _exit_on_error(),
+        handle_stop_signals() as is_stopping,
+        _temporary_postgres(settings.data_dir),
+    ):
+        succeeded = is_stopping() or _run(settings, serve_with_traffic)
+    raise typer.Exit(0 if succeeded else 1)
 
 
 @cli.command()
 def migrate() -> None:
-    """Bring the catalog's schema up to date, and exit."""
+    """Upgrade the catalog's schema and exit."""
     settings = _settings()
     configure_logging(settings.log_format, settings.log_level)
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
-            postgres = await start_topology(settings, stack)
-            await migrate_catalog(postgres.catalog)
+            topology = await start_topology(settings, stack)
+            await migrate_catalog(topology.catalog)
 
-    with _sentences():
+    with _exit_on_error():
         asyncio.run(run())
     typer.echo("The catalog is up to date.")
 
 
 @cli.command()
 def openapi() -> None:
-    """Print the OpenAPI document of this version."""
+    """Print the OpenAPI document."""
     app = create_app(Settings.model_construct())
     text = json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
-    sys.stdout.buffer.write(text.encode())  # a document, in whatever locale it is written
+    sys.stdout.buffer.write(text.encode())  # UTF-8 in every locale
 
 
 def _settings() -> Settings:
@@ -113,16 +107,16 @@ def _settings() -> Settings:
         raise typer.Exit(_MISCONFIGURED) from error
 
 
-def _for_demo(settings: Settings) -> Settings:
-    """What the operator left open: advice within a minute. A directory of its own always."""
-    brisk = {"advisor_interval_seconds": 5.0, "advisor_samples": 2}
-    left_open = {key: brisk[key] for key in brisk.keys() - settings.model_fields_set}
-    return settings.model_copy(update={**left_open, "data_dir": settings.data_dir / "demo"})
+def _demo_settings(settings: Settings) -> Settings:
+    """Use a separate data directory, and recommend within a minute unless configured otherwise."""
+    fast = {"advisor_interval_seconds": 5.0, "advisor_samples": 2}
+    defaults = {key: fast[key] for key in fast.keys() - settings.model_fields_set}
+    return settings.model_copy(update={**defaults, "data_dir": settings.data_dir / "demo"})
 
 
 @contextmanager
-def _nothing_stays(data_dir: Path) -> Iterator[None]:
-    """Delete an embedded Postgres before, should an earlier demo have been killed, and after."""
+def _temporary_postgres(data_dir: Path) -> Iterator[None]:
+    """Delete the demo's Postgres afterwards, and before, in case an earlier demo was killed."""
     postgres = EmbeddedPostgres(data_dir)
     had_parent = data_dir.parent.exists()
     asyncio.run(postgres.remove())
@@ -131,15 +125,15 @@ def _nothing_stays(data_dir: Path) -> Iterator[None]:
     finally:
         asyncio.run(postgres.remove())
         if not had_parent:
-            with suppress(OSError):  # somebody keeps other things there by now
+            with suppress(OSError):  # not empty: other files were created there meanwhile
                 data_dir.parent.rmdir()
 
 
-def _run(settings: Settings, serving: ServeFunction) -> bool:
-    """Serve until SIGTERM or Ctrl-C; whether it started and ended well."""
+def _run(settings: Settings, serve: ServeFunction) -> bool:
+    """Serve until SIGTERM or Ctrl-C; return whether start and stop succeeded."""
     return run_server(
         create_app(settings),
-        serving,
+        serve,
         host=settings.host,
         port=settings.port,
         shutdown_seconds=settings.shutdown_seconds,
@@ -153,7 +147,7 @@ def _run(settings: Settings, serving: ServeFunction) -> bool:
 
 
 @contextmanager
-def _sentences() -> Iterator[None]:
+def _exit_on_error() -> Iterator[None]:
     try:
         yield
     except (DemoError, *STARTUP_ERRORS) as error:

@@ -1,6 +1,6 @@
-"""`poolkeeper rls-sql`: the SQL that keeps shared tenants' rows apart in given tables.
+"""`poolkeeper rls-sql`: SQL that enables row-level security on tables of shared tenants.
 
-Writes SQL and runs none: whoever owns the tables reads it, and runs it.
+Prints SQL and runs none: the owner of the tables reviews and runs it.
 """
 
 from __future__ import annotations
@@ -14,41 +14,41 @@ from app.pools.isolation.shared import SHARED_ROLE
 from app.runtime.printable import print_error
 
 POLICY = "poolkeeper_tenant"
-_MISUSED = 2
-_LONGEST = 63  # bytes of a name; Postgres would cut the rest off
+_USAGE_ERROR = 2
+_MAX_BYTES = 63  # of an identifier; Postgres truncates longer ones
 _PART = r'"(?:[^"\0]|"")+"|[A-Za-z_][A-Za-z0-9_$]*'
 _NAME = re.compile(rf"({_PART})\Z")
 _QUALIFIED = re.compile(rf"(?:({_PART})\.)?({_PART})\Z")
-# An unset context is null on a new connection and empty after another transaction's.
+# Without a context, the setting is NULL on a new connection and empty after a transaction.
 _TENANT = "(SELECT nullif(current_setting('app.tenant_id', true), ''))"
 
 
 class InvalidIdentifier(ValueError):
-    """The text names nothing in Postgres."""
+    """The text is not an identifier of Postgres."""
 
 
 def rls_sql(
     tables: Annotated[
         list[str], typer.Argument(metavar="TABLE…", help="`table` or `schema.table`.")
     ],
-    column: Annotated[str, typer.Option(help="The column that says whose a row is.")] = "tenant_id",
-    role: Annotated[str, typer.Option(help="Who may use the tables.")] = SHARED_ROLE,
+    column: Annotated[str, typer.Option(help="Column with the tenant id.")] = "tenant_id",
+    role: Annotated[str, typer.Option(help="Role that uses the tables.")] = SHARED_ROLE,
 ) -> None:
-    """Print the SQL that lets each shared tenant see and write its own rows only."""
+    """Print SQL that restricts each shared tenant to its own rows."""
     try:
         typer.echo(policies(tables, column=column, role=role), nl=False)
     except InvalidIdentifier as error:
         print_error(str(error))
-        raise typer.Exit(_MISUSED) from error
+        raise typer.Exit(_USAGE_ERROR) from error
 
 
 def policies(tables: list[str], *, column: str, role: str) -> str:
-    """SQL that enables and forces row-level security on *tables*, and may be run again.
+    """SQL that enables and forces row-level security on *tables*; repeatable.
 
-    Names are read as Postgres reads them: folded to lower case unless in double quotes.
+    Identifiers follow Postgres' rules: folded to lower case unless in double quotes.
 
     Raises:
-        NotAName: one of the names is none.
+        NotAName: a name is not a valid identifier.
     """
     column, role = _quoted(column), _quoted(role)
     parts = ["BEGIN;\n", *(_for_table(table, column, role) for table in tables), "COMMIT;\n"]
@@ -65,10 +65,10 @@ ALTER TABLE {full} ENABLE ROW LEVEL SECURITY;
 ALTER TABLE {full} FORCE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS {POLICY} ON {full};
 CREATE POLICY {POLICY} ON {full} USING ({is_own}) WITH CHECK ({is_own});
--- Whatever other policies allow, this one must agree.
+-- Restrictive: applies in addition to every other policy.
 DROP POLICY IF EXISTS {POLICY}_only ON {full};
 CREATE POLICY {POLICY}_only ON {full} AS RESTRICTIVE USING ({is_own}) WITH CHECK ({is_own});
--- TRUNCATE asks no policy.
+-- TRUNCATE ignores policies.
 REVOKE ALL ON {full} FROM PUBLIC, {role};
 {usage}GRANT SELECT, INSERT, UPDATE, DELETE ON {full} TO {role};
 """
@@ -78,7 +78,7 @@ def _split(table: str) -> tuple[str | None, str]:
     found = _QUALIFIED.match(table)
     if found is None:
         raise InvalidIdentifier(
-            f"{table!r} names no table; what is not plain belongs in double quotes."
+            f"{table!r} is not a table name; quote special characters with double quotes."
         )
     schema, name = found.groups()
     return schema and _quoted(schema), _quoted(name)
@@ -86,8 +86,10 @@ def _split(table: str) -> tuple[str | None, str]:
 
 def _quoted(name: str) -> str:
     if _NAME.match(name) is None:
-        raise InvalidIdentifier(f"{name!r} is no name; what is not plain belongs in double quotes.")
+        raise InvalidIdentifier(
+            f"{name!r} is not an identifier; quote special characters with double quotes."
+        )
     plain = name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
-    if len(plain.encode(errors="replace")) > _LONGEST:
-        raise InvalidIdentifier(f"{name!r} is longer than {_LONGEST} bytes.")
+    if len(plain.encode(errors="replace")) > _MAX_BYTES:
+        raise InvalidIdentifier(f"{name!r} is longer than {_MAX_BYTES} bytes.")
     return '"' + plain.replace('"', '""') + '"'

@@ -1,6 +1,6 @@
-"""`poolkeeper simulate`: a trace or a made-up load, one rule, and what came of it.
+"""`poolkeeper simulate`: run one sizing rule on a trace or a synthetic load.
 
-The door to the simulator for people: it reads the file, checks what was asked, prints.
+Reads the trace, checks the options, and prints the simulator's result.
 """
 
 from __future__ import annotations
@@ -34,67 +34,81 @@ from app.simulator.trace import parse_counts, scaled
 from app.simulator.workload import Arrivals, HoldTimes
 
 _BAD_INPUT = 2
-# Nobody waits for the end of more than this; and what comes within a tick is held in memory.
-_MOST_REQUESTS = 1e9
-_MOST_REQUESTS_A_TICK = 1e6
-_MOST_LOOKS = 1e8
-# Below this many requests a process takes longer to start than it saves.
-_WORTH_PROCESSES = 1e6
+# More would run too long; the requests of a tick are held in memory.
+_MAX_REQUESTS = 1e9
+_MAX_REQUESTS_PER_TICK = 1e6
+_MAX_TICKS = 1e8
+# Below this many requests, starting a process takes longer than it saves.
+_MIN_REQUESTS_FOR_PROCESSES = 1e6
 
 
 def simulate(
     *,
     trace: Annotated[
-        Path | None, typer.Argument(help="CSV with the header `timestamp,value`: counts by bin.")
+        Path | None, typer.Argument(help="CSV with the header timestamp,value: one count per bin.")
     ] = None,
     load: Annotated[
-        ScenarioName | None, typer.Option(help="A made-up load instead of a trace.")
+        ScenarioName | None, typer.Option(help="Synthetic load instead of a trace.")
     ] = None,
-    rule: Annotated[RuleName, typer.Option(help="Who decides about sizes.")] = RuleName.DEMAND,
+    rule: Annotated[RuleName, typer.Option(help="Sizing rule.")] = RuleName.DEMAND,
     p99_rate: Annotated[
         float | None,
-        typer.Option(help="Scale the trace: requests/s of its 99th-percentile bin."),
+        typer.Option(
+            help="Scale the trace so that its 99th-percentile bin has this many requests/s."
+        ),
     ] = None,
     clip_rate: Annotated[
-        float | None, typer.Option(help="No bin of the trace has more requests/s than this.")
+        float | None, typer.Option(help="Cap every bin of the trace at this many requests/s.")
     ] = None,
-    bin_seconds: Annotated[float, typer.Option(help="How long each row of the trace lasts.")] = 60,
+    bin_seconds: Annotated[
+        float, typer.Option(help="Duration of each row of the trace, in seconds.")
+    ] = 60,
     arrivals: Annotated[
-        Arrivals, typer.Option(help="How requests are spread over a bin.")
+        Arrivals, typer.Option(help="How requests are distributed within a bin.")
     ] = Arrivals.POISSON,
     tenants: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Divide the trace among so many, by Zipf.")
+        int,
+        typer.Option(min=1, max=10_000, help="Divide the trace among this many tenants (Zipf)."),
     ] = 1,
-    hold_ms: Annotated[float, typer.Option(help="Mean duration of a lease.")] = 150,
+    hold_ms: Annotated[float, typer.Option(help="Mean hold time of a lease.")] = 150,
     hold_cv: Annotated[
-        float, typer.Option(min=0, max=10, help="Its coefficient of variation (lognormal).")
+        float,
+        typer.Option(min=0, max=10, help="Coefficient of variation of the hold time (lognormal)."),
     ] = 1.5,
     knee: Annotated[
         float | None,
-        typer.Option(help="Leases take longer together: connections with the best throughput."),
+        typer.Option(
+            help="Connections with the highest throughput; beyond them leases take longer."
+        ),
     ] = None,
-    late_ms: Annotated[float, typer.Option(help="Who waits longer is late.")] = 100,
-    acquire_timeout: Annotated[float, typer.Option(help="Seconds before a caller gives up.")] = 5,
+    late_ms: Annotated[float, typer.Option(help="A caller that waits longer is late.")] = 100,
+    acquire_timeout: Annotated[
+        float, typer.Option(help="Seconds until a waiting caller times out.")
+    ] = 5,
     connect_ms: Annotated[
-        float, typer.Option(min=0, max=60_000, help="What opening a connection takes.")
+        float, typer.Option(min=0, max=60_000, help="Time to open a connection.")
     ] = 10,
-    tick: Annotated[float, typer.Option(help="Seconds between two looks of the advisor.")] = 5,
+    tick: Annotated[
+        float, typer.Option(help="Seconds between two evaluations by the advisor.")
+    ] = 5,
     budget: Annotated[
         int,
-        typer.Option(min=1, max=MAX_POOL_SIZE, help="Most connections of all pools together."),
+        typer.Option(min=1, max=MAX_POOL_SIZE, help="Maximum connections of all pools together."),
     ] = 100,
     start_size: Annotated[
-        int, typer.Option(min=1, max=MAX_POOL_SIZE, help="max_size at the beginning.")
+        int, typer.Option(min=1, max=MAX_POOL_SIZE, help="Initial max_size.")
     ] = 5,
     idle_seconds: Annotated[
         float,
-        typer.Option(help="Without use for so long a connection closes; advice may shorten it."),
+        typer.Option(help="Idle time after which a connection closes; a rule may shorten it."),
     ] = 300,
-    size: Annotated[int | None, typer.Option(help="The size of a static pool.")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed, the same requests.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    size: Annotated[int | None, typer.Option(help="Size of a static pool.")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same requests.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Simulate pools under a rule of the advisor, or under what it competes with."""
+    """Simulate pools with a rule of the advisor or one of its competitors."""
     try:
         _check_above_zero(
             bin_seconds=bin_seconds,
@@ -111,12 +125,12 @@ def simulate(
             _counts(trace, load), p99_rate=p99_rate, clip_rate=clip_rate, bin_seconds=bin_seconds
         )
         case = (
-            Scenario(load=_divided(rates, bin_seconds, tenants))
+            Scenario(load=_split(rates, bin_seconds, tenants))
             if load is None
             else scenario(load, holds.mean)
         )
-        _check_bearable(case.load, tick)
-        world = SimulationConfig(
+        _check_limits(case.load, tick)
+        config = SimulationConfig(
             seed=seed,
             tick=tick,
             late=late_ms / 1000,
@@ -127,16 +141,16 @@ def simulate(
             connect=connect_ms / 1000,
         )
         pool = replace(
-            world.pool,
+            config.pool,
             start_size=start_size,
             acquire_timeout=acquire_timeout,
             idle_timeout=idle_seconds,
         )
-        outcome = _outcome(rule, case.load, replace(world, pool=pool), size)
+        result = _simulate(rule, case.load, replace(config, pool=pool), size)
     except (InvalidInput, OSError, UnicodeDecodeError) as error:
         print_error(_sentence(error, trace))
         raise typer.Exit(_BAD_INPUT) from error
-    _tell(outcome, as_json=as_json)
+    _print_result(result, as_json=as_json)
 
 
 def _check_above_zero(**options: float | None) -> None:
@@ -145,37 +159,37 @@ def _check_above_zero(**options: float | None) -> None:
             raise InvalidInput(f"--{name.replace('_', '-')} must be a number above 0.")
 
 
-def _check_bearable(load: Load, tick: float) -> None:
+def _check_limits(load: Load, tick: float) -> None:
     rates = load.total_rates
-    if load.bin_seconds * sum(rates) > _MOST_REQUESTS or max(rates) * tick > _MOST_REQUESTS_A_TICK:
-        raise InvalidInput("These are too many requests to simulate: lower the rate or the tick.")
-    if load.seconds / tick * len(load.tenants) > _MOST_LOOKS:
-        raise InvalidInput("These are too many ticks to simulate: make them longer.")
+    if load.bin_seconds * sum(rates) > _MAX_REQUESTS or max(rates) * tick > _MAX_REQUESTS_PER_TICK:
+        raise InvalidInput("The simulation has too many requests: lower the rate or the tick.")
+    if load.seconds / tick * len(load.tenants) > _MAX_TICKS:
+        raise InvalidInput("The simulation has too many ticks: increase --tick.")
 
 
 def _counts(trace: Path | None, load: ScenarioName | None) -> list[float]:
-    """The counts of the trace; none if a made-up load was named in its place."""
+    """The counts of the trace; empty for a synthetic load."""
     if (trace is None) == (load is None):
-        raise InvalidInput("Name either a trace or a made-up load (--load).")
+        raise InvalidInput("Give either a trace or a synthetic load (--load).")
     if trace is None:
         return []
     with trace.open(encoding="utf-8-sig", newline="") as lines:
         return parse_counts(lines)
 
 
-def _divided(rates: list[float], bin_seconds: float, tenants: int) -> Load:
+def _split(rates: list[float], bin_seconds: float, tenants: int) -> Load:
     return single(rates, bin_seconds) if tenants == 1 else zipf(rates, bin_seconds, tenants)
 
 
-def _outcome(
-    rule: RuleName, load: Load, world: SimulationConfig, size: int | None
+def _simulate(
+    rule: RuleName, load: Load, config: SimulationConfig, size: int | None
 ) -> SimulationResult:
-    """The rule's outcome, with its regret at each price."""
-    check_size(rule, size, world)
-    first, *clairvoyants = _side_by_side(
-        partial(run_rule, rule, load, world, size=size),
-        *(partial(run_rule, RuleName.CLAIRVOYANT, load, world, price=price) for price in PRICES),
-        is_long=load.bin_seconds * sum(load.total_rates) > _WORTH_PROCESSES,
+    """The result of the rule, with its regret at each price."""
+    check_size(rule, size, config)
+    first, *clairvoyants = _run_jobs(
+        partial(run_rule, rule, load, config, size=size),
+        *(partial(run_rule, RuleName.CLAIRVOYANT, load, config, price=price) for price in PRICES),
+        is_long=load.bin_seconds * sum(load.total_rates) > _MIN_REQUESTS_FOR_PROCESSES,
     )
     regrets = {
         price: regret(first, clairvoyant, price)
@@ -184,8 +198,8 @@ def _outcome(
     return replace(first, regret=regrets)
 
 
-def _side_by_side(*jobs: Callable[[], SimulationResult], is_long: bool) -> list[SimulationResult]:
-    """What each job gives; long ones run in processes of their own."""
+def _run_jobs(*jobs: Callable[[], SimulationResult], is_long: bool) -> list[SimulationResult]:
+    """The result of each job; long jobs run in separate processes."""
     if not is_long:
         return [job() for job in jobs]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
@@ -197,25 +211,25 @@ def _sentence(error: Exception, trace: Path | None) -> str:
         case InvalidInput():
             return error.detail
         case UnicodeDecodeError():
-            return f"The trace {trace} is no text."
+            return f"The trace {trace} is not UTF-8 text."
         case OSError():
             return f"The trace {trace} cannot be read: {error.strerror}."
         case _:
             raise error
 
 
-def _tell(outcome: SimulationResult, *, as_json: bool) -> None:
-    figures = outcome.as_json()
+def _print_result(result: SimulationResult, *, as_json: bool) -> None:
+    figures = result.as_json()
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
         return
-    table = Table(title=f"{outcome.rule}, {outcome.seconds / 3600:.1f} hours", show_header=False)
+    table = Table(title=f"{result.rule}, {result.seconds / 3600:.1f} hours", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     for name, figure in figures.items():
         if name == "regret":
-            for price, regret_at in outcome.regret.items():
-                table.add_row(f"regret, {price} a late wait", _cell(regret_at))
+            for price, regret_at in result.regret.items():
+                table.add_row(f"regret, {price} per late wait", _cell(regret_at))
         elif name not in ("rule", "seconds"):
             table.add_row(name, _cell(figure))
     Console().print(table)

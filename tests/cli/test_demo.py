@@ -1,4 +1,4 @@
-"""`poolkeeper demo`: what a newcomer sees within a minute, and that nothing of it stays."""
+"""`poolkeeper demo`: waits and recommendations within a minute, and nothing left behind."""
 
 import asyncio
 import os
@@ -25,14 +25,14 @@ pytestmark = pytest.mark.timeout(150)
 
 @asynccontextmanager
 async def demo(directory: Path, **settings: object) -> AsyncIterator[Process]:
-    """The command as a process of its own; SIGTERM lets it clean up if a test did not end it."""
+    """The command in its own process; SIGTERM lets it clean up if a test did not end it."""
     given = {f"POOLKEEPER_{name.upper()}": str(value) for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app", "demo"),
         stdout=PIPE,
         stderr=PIPE,
         cwd=directory,
-        env={**os.environ, **given, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, **given, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     try:
         yield process
@@ -54,7 +54,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def look_at(port: int) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(port: int) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False
     ) as client:
@@ -62,7 +62,7 @@ async def look_at(port: int) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def items(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
-    """What a list holds; nothing while the service is not there yet."""
+    """The items of a list; none until the service responds."""
     try:
         response = await client.get(path)
     except httpx.TransportError:
@@ -71,47 +71,52 @@ async def items(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
     return found
 
 
-async def test_a_newcomer_sees_waits_and_advice_within_a_minute_and_nothing_stays(
+async def test_the_demo_shows_waits_and_recommendations_within_a_minute_and_leaves_nothing(
     enterable_path: Path,
 ) -> None:
     data_dir, port = enterable_path / "data", free_port()
-    async with demo(enterable_path, data_dir=data_dir, port=port) as process, look_at(port) as see:
+    async with (
+        demo(enterable_path, data_dir=data_dir, port=port) as process,
+        client_of(port) as client,
+    ):
 
-        async def has_moved_in() -> bool:
-            return len(await items(see, "/v1/tenants?state=provisioned&limit=500")) == 24
+        async def are_provisioned() -> bool:
+            return len(await items(client, "/v1/tenants?state=provisioned&limit=500")) == 24
 
         async def waits() -> bool:
-            stats = await items(see, "/v1/stats?limit=500")
+            stats = await items(client, "/v1/stats?limit=500")
             return any(tenant["total_wait_time_ms"] > 1000 for tenant in stats)
 
         async def growth() -> list[str]:
-            advice = await items(see, "/v1/recommendations?status=open")
-            grows = [each for each in advice if each["action"] == "scale_up"]
-            # A shared pool may be advised too; it is nobody's own.
+            recommendations = await items(client, "/v1/recommendations?status=open")
+            grows = [each for each in recommendations if each["action"] == "scale_up"]
+            # A shared pool may have one, too, without a tenant.
             return [each["id"] for each in grows if each["tenant"] is not None]
 
-        await eventually(has_moved_in)
+        await eventually(are_provisioned)
         await eventually(waits)
         await eventually(growth)
         [first, *_] = await growth()
-        applied = (await see.post(f"/v1/recommendations/{first}/apply")).raise_for_status().json()
-        pool = (await see.get(f"/v1/tenants/{applied['tenant']}/pool")).raise_for_status().json()
+        applied = (
+            (await client.post(f"/v1/recommendations/{first}/apply")).raise_for_status().json()
+        )
+        pool = (await client.get(f"/v1/tenants/{applied['tenant']}/pool")).raise_for_status().json()
         assert applied["status"] == "applied"
         assert pool["desired"]["max_size"] == applied["new_size"] > applied["max_size"]
 
         members = family(process.pid)
         process.terminate()
-        said, logged = await asyncio.wait_for(process.communicate(), timeout=60)
+        printed, logged = await asyncio.wait_for(process.communicate(), timeout=60)
     assert process.returncode == 0, logged
-    assert f"http://127.0.0.1:{port}/docs" in said.decode()
+    assert f"http://127.0.0.1:{port}/docs" in printed.decode()
     assert b"Traceback" not in logged
     assert not [pid for pid in members if is_alive(pid)]
     assert not processes_about(str(data_dir))
     assert not names_in(enterable_path)
 
 
-async def test_what_make_run_keeps_is_not_touched(enterable_path: Path) -> None:
-    """Not even by a demo that is asked to end while it starts."""
+async def test_the_data_of_make_run_is_not_touched(enterable_path: Path) -> None:
+    """Not even by a demo that is stopped during its start."""
     data_dir = enterable_path / "data"
     (data_dir / "postgres").mkdir(parents=True)
     async with demo(enterable_path, data_dir=data_dir, port=free_port()) as process:
@@ -142,14 +147,14 @@ async def test_another_service_on_the_port_is_left_alone(enterable_path: Path) -
 async def test_traffic_that_fails_ends_the_demo_with_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def move_in(_: httpx.AsyncClient) -> list[str]:
+    async def create_tenants(_: httpx.AsyncClient) -> list[str]:
         return ["demo-bakery"]
 
     async def fail(*_: object) -> None:
         raise httpx.DecodingError("no gzip")
 
-    monkeypatch.setattr(demo_command, "_move_in", move_in)
-    monkeypatch.setattr(demo_command, "_tell", fail)
+    monkeypatch.setattr(demo_command, "_create_tenants", create_tenants)
+    monkeypatch.setattr(demo_command, "_log_statistics", fail)
     server = uvicorn.Server(uvicorn.Config(FastAPI(), host="127.0.0.1", port=0, log_config=None))
     with pytest.raises(DemoError, match="traffic failed: DecodingError"):
         await demo_command.serve_with_traffic(server)
@@ -160,7 +165,7 @@ async def test_declared_servers_are_never_used(enterable_path: Path) -> None:
     server = f'"host": "127.0.0.1", "user": "me", "password_file": "{enterable_path}/secret"'
     declared = {"servers": f'{{"one": {{{server}}}}}', "catalog": f"{{{server}}}"}
     async with demo(enterable_path, data_dir=enterable_path / "data", **declared) as process:
-        _, said = await asyncio.wait_for(process.communicate(), timeout=60)
+        _, printed = await asyncio.wait_for(process.communicate(), timeout=60)
     assert process.returncode == 2
-    assert said.decode() == "poolkeeper: The demo only runs on the embedded server.\n"
+    assert printed.decode() == "poolkeeper: The demo only runs on the embedded server.\n"
     assert names_in(enterable_path) == ["secret"]

@@ -1,4 +1,4 @@
-"""`poolkeeper simulate` prints figures, or a sentence and status 2."""
+"""`poolkeeper simulate` prints figures, or an error in one sentence with status 2."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def test_a_trace_gives_every_figure_as_json(trace: str) -> None:
     assert run(trace, *flags.split()).stdout == first.stdout
 
 
-def test_without_json_a_person_can_read_it(trace: str) -> None:
-    told = run(trace, "--rule", "hpa", "--tenants", "4", "--arrivals", "bursty")
-    assert told.exit_code == 0, told.output
-    assert "late_share" in told.stdout
-    assert "regret, 1000 a late wait" in told.stdout
+def test_without_json_the_output_is_a_table(trace: str) -> None:
+    result = run(trace, "--rule", "hpa", "--tenants", "4", "--arrivals", "bursty")
+    assert result.exit_code == 0, result.output
+    assert "late_share" in result.stdout
+    assert "regret, 1000 per late wait" in result.stdout
 
 
-def test_a_made_up_load_needs_no_trace() -> None:
-    told = run("--load", "burst", "--rule", "static", "--size", "20", "--json")
-    assert told.exit_code == 0, told.output
-    assert json.loads(told.stdout)["avg_connections"] == pytest.approx(20, abs=0.01)
+def test_a_synthetic_load_needs_no_trace() -> None:
+    result = run("--load", "burst", "--rule", "static", "--size", "20", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["avg_connections"] == pytest.approx(20, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ([], "either a trace or a made-up load"),
-        (["{trace}", "--load", "step"], "either a trace or a made-up load"),
+        ([], "either a trace or a synthetic load"),
+        (["{trace}", "--load", "step"], "either a trace or a synthetic load"),
         (["{folder}/nothing.csv"], "cannot be read"),
         (["{folder}"], "cannot be read"),
         (["{trace}", "--tick", "0"], "--tick must be a number above 0"),
@@ -76,15 +76,15 @@ def test_a_made_up_load_needs_no_trace() -> None:
     ],
 )
 def test_bad_input_ends_with_a_sentence(
-    arguments: list[str], said: str, trace: str, tmp_path: Path
+    arguments: list[str], message: str, trace: str, tmp_path: Path
 ) -> None:
     filled = [argument.format(trace=trace, folder=tmp_path) for argument in arguments]
-    told = run(*filled)
-    assert told.exit_code == 2
-    assert said in told.stderr
-    assert told.stderr.startswith("poolkeeper: ")
-    assert len(told.stderr.splitlines()) == 1
-    assert not told.stdout
+    result = run(*filled)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("poolkeeper: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not result.stdout
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_bad_input_ends_with_a_sentence(
 def test_a_broken_trace_ends_with_a_sentence(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.csv"
     path.write_bytes(content)
-    told = run(str(path))
-    assert told.exit_code == 2
-    assert told.stderr.startswith("poolkeeper: ")
-    assert "Traceback" not in told.output
+    result = run(str(path))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("poolkeeper: ")
+    assert "Traceback" not in result.output
 
 
-def test_the_command_line_knows_it() -> None:
+def test_the_command_line_contains_it() -> None:
     assert "simulate" in {
         command.callback.__name__ for command in cli.registered_commands if command.callback
     }

@@ -1,5 +1,4 @@
-"""The command line's view of a running service: an HTTP client of the public API, nothing more.
+"""Commands that talk to a running service: an HTTP client of the public API.
 
-Knows the API's paths and words; imports nothing of the service, which may run elsewhere and be
-of another version.
+Imports nothing of the service, which may run elsewhere and in another version.
 """

@@ -1,4 +1,4 @@
-"""`poolkeeper apply -f tenants.yaml`: show the way to what a file says, then go it."""
+"""`poolkeeper apply -f tenants.yaml`: make a service match a file of tenants."""
 
 from __future__ import annotations
 
@@ -33,88 +33,84 @@ _SIGNS = {
 def apply(
     *,
     file: Annotated[
-        str, typer.Option("--file", "-f", help="YAML with the tenants; - reads stdin.")
+        str, typer.Option("--file", "-f", help="YAML file of tenants; - reads standard input.")
     ],
     prune: Annotated[
-        bool, typer.Option("--prune", help="Delete tenants the file does not name; data stays.")
+        bool, typer.Option("--prune", help="Delete tenants missing from the file; keep their data.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, change nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan and change nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask for confirmation before deleting.")
+    ] = False,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Declare, change, provision and resize tenants until they are as a file says."""
+    """Create, change, provision and resize tenants to match a file."""
     manifest = _read(file)
-    session = Session(url=url, key_file=key_file, as_json=as_json)
-    with session.client() as remote:
-        steps = _plan(remote, manifest, prune=prune)
-        if dry_run or not steps or any(step.verb is Verb.REFUSE for step in steps):
-            session.show(
-                lambda: {"steps": [asdict(step) for step in steps]}, lambda _: _told(steps)
-            )
-            refused = any(step.verb is Verb.REFUSE for step in steps)
-            raise typer.Exit(ExitStatus.REFUSED if refused else 0)
+    session = Session(url, key_file, as_json)
+    with session.client() as client:
+        steps = _plan(client, manifest, prune=prune)
+        is_refused = any(step.verb is Verb.REFUSE for step in steps)
+        if dry_run or not steps or is_refused:
+            session.print({"steps": [asdict(step) for step in steps]}, lambda _: _render(steps))
+            raise typer.Exit(ExitStatus.REFUSED if is_refused else 0)
         if not as_json:
-            Console(stderr=True).print(_told(steps))
-        deleted = sum(step.verb is Verb.DELETE for step in steps)
-        if deleted and not yes:
-            typer.confirm(f"Delete {deleted} tenants? Their data stays.", abort=True, err=True)
-        done, failures = _carry_out(remote, steps)
-        session.show(
-            lambda: {"done": done, "failed": failures},
-            lambda _: f"{done} done, {len(failures)} failed",
-        )
-    if failures:
+            Console(stderr=True).print(_render(steps))
+        deletions = sum(step.verb is Verb.DELETE for step in steps)
+        if deletions and not yes:
+            typer.confirm(f"Delete {deletions} tenants? Their data is kept.", abort=True, err=True)
+        done, failed = _execute(client, steps)
+    session.print({"done": done, "failed": failed}, lambda _: f"{done} done, {len(failed)} failed")
+    if failed:
         raise typer.Exit(ExitStatus.REFUSED)
 
 
 def _read(file: str) -> Manifest:
     try:
-        # YAML is UTF-8, whatever the terminal speaks.
+        # YAML is UTF-8 in every locale.
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         manifest = Manifest.parse(raw.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8 text"
-        print_error(f"Cannot read {file}: {why}.")
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        print_error(f"Cannot read {file}: {reason}.")
         raise typer.Exit(ExitStatus.USAGE) from error
     except ManifestError as error:
         print_error(f"{file}: {error}")
         raise typer.Exit(ExitStatus.USAGE) from error
     if file == "-" and not raw:
-        # Rather the output of a command that failed than the wish to have no tenants.
-        print_error("Nothing came on standard input. To declare no tenants, send: tenants: {}")
+        # More likely the output of a command that failed than a request for no tenants.
+        print_error("Standard input is empty. To declare no tenants, send: tenants: {}")
         raise typer.Exit(ExitStatus.USAGE)
     return manifest
 
 
-def _plan(remote: ApiClient, manifest: Manifest, *, prune: bool) -> list[Step]:
-    actual = {each["id"]: each for each in remote.items("/v1/tenants")}
+def _plan(client: ApiClient, manifest: Manifest, *, prune: bool) -> list[Step]:
+    actual = {each["id"]: each for each in client.items("/v1/tenants")}
     pools: Mapping[str, Any] = {
         tenant: pool
         for tenant, declared in manifest.tenants.items()
         if declared.pool is not None and tenant in actual
-        if (pool := _pool(remote, tenant)) is not None
+        if (pool := _pool(client, tenant)) is not None
     }
     return plan(manifest, actual, pools, prune=prune)
 
 
-def _pool(remote: ApiClient, tenant: str) -> Mapping[str, Any] | None:
-    """A tenant's pool; None while it has none."""
+def _pool(client: ApiClient, tenant: str) -> Mapping[str, Any] | None:
     try:
-        return remote.get(f"/v1/tenants/{path_segment(tenant)}/pool")
+        return client.get(f"/v1/tenants/{path_segment(tenant)}/pool")
     except ApiError as error:
         if error.http_status == NOT_FOUND:
             return None
         raise
 
 
-def _carry_out(remote: ApiClient, steps: Sequence[Step]) -> tuple[int, list[dict[str, str]]]:
-    """Do one step after the other; a tenant of which one failed is left alone from there on.
+def _execute(client: ApiClient, steps: Sequence[Step]) -> tuple[int, list[dict[str, str]]]:
+    """Execute the steps in order; after a failed step, skip the other steps of its tenant.
 
-    How many were done, and which failed.
+    Returns the number of executed steps, and the failures.
     """
     failures: list[dict[str, str]] = []
     done = 0
@@ -126,7 +122,7 @@ def _carry_out(remote: ApiClient, steps: Sequence[Step]) -> tuple[int, list[dict
             progress.update(task, description=printable(f"{step.verb} {step.tenant}"))
             if step.tenant not in failed:
                 try:
-                    _do(remote, step)
+                    _execute_step(client, step)
                     done += 1
                 except ApiError as error:
                     if error.exit_status in {ExitStatus.UNREACHABLE, ExitStatus.FORBIDDEN}:
@@ -135,36 +131,34 @@ def _carry_out(remote: ApiClient, steps: Sequence[Step]) -> tuple[int, list[dict
                     failures.append(
                         {"tenant": step.tenant, "step": step.verb, "reason": str(error)}
                     )
-                    told = printable_lines(f"! {step.verb} {step.tenant}: {error}")
-                    progress.console.print(Text(told, "red"))
+                    line = printable_lines(f"! {step.verb} {step.tenant}: {error}")
+                    progress.console.print(Text(line, "red"))
             progress.advance(task)
     return done, failures
 
 
-def _do(remote: ApiClient, step: Step) -> None:
+def _execute_step(client: ApiClient, step: Step) -> None:
     path = f"/v1/tenants/{path_segment(step.tenant)}"
     match step.verb:
         case Verb.CREATE | Verb.CHANGE:
-            remote.put(path, step.body or {})
+            client.put(path, step.body or {})
         case Verb.PROVISION:
-            remote.post(f"{path}/provision")
+            client.post(f"{path}/provision")
         case Verb.RESIZE:
-            remote.put(f"{path}/pool", step.body or {})
+            client.put(f"{path}/pool", step.body or {})
         case Verb.DELETE:
-            remote.delete(path)
+            client.delete(path)
         case Verb.REFUSE:
             raise ApiError(step.summary, ExitStatus.REFUSED)
 
 
-def _told(steps: Sequence[Step]) -> Text:
-    """The plan, as tools people know show one."""
+def _render(steps: Sequence[Step]) -> Text:
     if not steps:
-        return Text("Nothing to do: the service is as the file says.")
-    told = Text()
+        return Text("No changes: the service matches the file.")
+    text = Text()
     for step in steps:
         sign, colour = _SIGNS[step.verb]
-        said = printable(f"{sign} {step.verb} {step.tenant}: {step.summary}")
-        told.append(f"{said}\n", style=colour)
+        line = printable(f"{sign} {step.verb} {step.tenant}: {step.summary}")
+        text.append(f"{line}\n", style=colour)
     counts = Counter(step.verb for step in steps)
-    told.append(", ".join(f"{counts[verb]} to {verb}" for verb in Verb if counts[verb]))
-    return told
+    return text.append(", ".join(f"{counts[verb]} to {verb}" for verb in Verb if counts[verb]))

@@ -1,6 +1,8 @@
-"""Puts the commands that speak with a running service onto the command line."""
+"""Registers the commands that talk to a running service."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import typer
 
@@ -12,32 +14,26 @@ from app.cli.client.stats import stats
 from app.cli.client.tenants import tenants
 from app.cli.client.top import top
 
-_PANEL = "A running service"
+_PANEL = "Running service"
+_GROUPS = {"tenants": tenants, "pools": pools, "recommendations": recommendations}
+_COMMANDS: Mapping[str, Callable[..., None]] = {
+    "top": top,
+    "stats": stats,
+    "events": events,
+    "apply": apply,
+}
+COMMAND_NAMES = frozenset(_GROUPS) | frozenset(_COMMANDS)
 
 
 def add_client_commands(cli: typer.Typer) -> None:
-    """Add every command to *cli*."""
-    cli.command(rich_help_panel=_PANEL)(top)
-    cli.add_typer(tenants, name="tenants", rich_help_panel=_PANEL)
-    cli.add_typer(pools, name="pools", rich_help_panel=_PANEL)
-    cli.command(rich_help_panel=_PANEL)(stats)
-    cli.add_typer(recommendations, name="recommendations", rich_help_panel=_PANEL)
-    cli.command(rich_help_panel=_PANEL)(events)
-    cli.command(rich_help_panel=_PANEL)(apply)
+    for name, command in _COMMANDS.items():
+        cli.command(name, rich_help_panel=_PANEL)(command)
+    for name, group in _GROUPS.items():
+        cli.add_typer(group, name=name, rich_help_panel=_PANEL)
 
 
 def client_cli() -> typer.Typer:
-    """A command line of these commands and no others."""
+    """A command line of these commands only."""
     cli = typer.Typer(name="poolkeeper", no_args_is_help=True, pretty_exceptions_enable=False)
     add_client_commands(cli)
     return cli
-
-
-def command_names() -> frozenset[str]:
-    """What these commands are called."""
-    found = client_cli()
-    commands = [command.callback for command in found.registered_commands]
-    return frozenset(
-        [each.__name__ for each in commands if each is not None]
-        + [str(group.name) for group in found.registered_groups]
-    )

@@ -1,7 +1,8 @@
-"""`poolkeeper events`: who changed what, when and why."""
+"""`poolkeeper events`: the audit trail."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ from app.cli.client.table import Item, TableColumn, table, text
 
 
 def _change(event: Item) -> str | None:
-    """What differs between before and after; all of it when there is but one side."""
+    """The fields that differ; all of them for a creation or a deletion."""
     before, after = event["before"] or {}, event["after"] or {}
     if not before or not after:
         return " ".join(f"{key}={value}" for key, value in (after or before).items()) or None
@@ -29,7 +30,7 @@ def _change(event: Item) -> str | None:
 
 COLUMNS = (
     text("AT", "at"),
-    text("WHO", "actor"),
+    text("ACTOR", "actor"),
     text("ACTION", "action"),
     TableColumn(title="SUBJECT", value=lambda item: item["tenant"] or item["pool"]),
     TableColumn(title="CHANGE", value=_change, no_wrap=False),
@@ -39,21 +40,21 @@ COLUMNS = (
 
 def events(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
-    pool: Annotated[str | None, typer.Option(help="Only of this pool.")] = None,
-    action: Annotated[str | None, typer.Option(help="Only this action.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only since this moment, RFC 3339.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Filter by tenant.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Filter by pool.")] = None,
+    action: Annotated[str | None, typer.Option(help="Filter by action.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Show events since this time (RFC 3339).")
+    ] = None,
     limit: LimitOption = 50,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
     watch: WatchOption = None,
 ) -> None:
-    """List what was changed, the newest first."""
-    session = Session(url=url, key_file=key_file, as_json=as_json, watch=watch)
-    asked: dict[str, Any] = {"tenant": tenant, "pool": pool, "action": action, "since": since}
-    with session.client() as remote:
-        session.show(
-            lambda: list(remote.items("/v1/events", most=limit, **asked)),
-            lambda items: table(COLUMNS, items),
-        )
+    """List the audit trail, newest events first."""
+    filters: dict[str, Any] = {"tenant": tenant, "pool": pool, "action": action, "since": since}
+    Session(url, key_file, as_json, watch).show(
+        lambda client: list(client.items("/v1/events", limit=limit, **filters)),
+        partial(table, COLUMNS),
+    )

@@ -1,11 +1,11 @@
-"""A file of tenants, and what has to be done so that a service has exactly these.
+"""A file of tenants, and the plan that makes a service match it.
 
-Pure: the file's words and the service's documents in, steps out. Who sends them is `apply.py`.
+Pure: the file's text and the service's documents in, steps out. `apply.py` executes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -16,28 +16,30 @@ from pydantic_core import PydanticCustomError
 
 from app.runtime.printable import is_printable, printable
 
-_MOST_PROBLEMS = 20
-_UNREADABLE = "a value is not what its tag or its form says, or is nested too deeply."
+_MAX_PROBLEMS = 20
+_INVALID_VALUE = "a value does not match its tag or format, or is nested too deeply."
 _MERGE = "tag:yaml.org,2002:merge"
+_IMMUTABLE = ("strategy", "server")
+_MUTABLE = ("weight", "max_leases", "labels", "advisor_mode")
 
 Document = Mapping[str, Any]
 
 
 class ManifestError(Exception):
-    """The file cannot be used; one line per problem."""
+    """The file is invalid; one line per problem."""
 
 
-def _seen(text: str) -> str:
+def _check_printable(text: str) -> str:
     if not is_printable(text):
         raise PydanticCustomError("control_character", "must not contain control characters")
     return text
 
 
-PrintableText = Annotated[str, AfterValidator(_seen)]
+PrintableText = Annotated[str, AfterValidator(_check_printable)]
 
 
 class DeclaredPool(BaseModel):
-    """Sizes of one pool; what is left out stays as it is."""
+    """Sizes of one pool; omitted sizes stay as they are."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -47,7 +49,7 @@ class DeclaredPool(BaseModel):
 
 
 class DeclaredTenant(BaseModel):
-    """One tenant of the file; server and strategy may be left to the service."""
+    """One tenant of the file; the service chooses an omitted server or strategy."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -62,12 +64,12 @@ class DeclaredTenant(BaseModel):
 
     @property
     def body(self) -> dict[str, object]:
-        """What a PUT of the tenant sends."""
+        """Body of the tenant's PUT request."""
         return self.model_dump(exclude_none=True, exclude={"provision", "pool"})
 
 
 class Manifest(BaseModel):
-    """All tenants there should be, by id."""
+    """All declared tenants by id."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -75,63 +77,56 @@ class Manifest(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read YAML.
+        """Parse YAML.
 
         Raises:
-            ManifestError: it is no YAML, or says what no tenant can be.
+            ManifestError: it is not valid YAML, or declares invalid tenants.
         """
         try:
-            said = yaml.load(text, _Unambiguous)  # noqa: S506 - derived from the safe loader
+            content = yaml.load(text, _StrictLoader)  # noqa: S506 - derived from the safe loader
         except yaml.YAMLError as error:
-            said = printable(" ".join(str(error).split()))
-            raise ManifestError(f"No YAML: {said}") from error
-        # PyYAML lets these out as they are: a date that is none, `!!int x`, nesting without end.
+            reason = printable(" ".join(str(error).split()))
+            raise ManifestError(f"Invalid YAML: {reason}") from error
+        # PyYAML raises these for an invalid date, `!!int x`, or endless nesting.
         except (ValueError, LookupError, AttributeError, RecursionError) as error:
-            raise ManifestError(f"No YAML: {_UNREADABLE}") from error
-        said = {"tenants": {}} if said is None else said
-        if isinstance(said, dict) and isinstance(said.get("tenants"), dict):
+            raise ManifestError(f"Invalid YAML: {_INVALID_VALUE}") from error
+        content = {"tenants": {}} if content is None else content
+        if isinstance(content, dict) and isinstance(content.get("tenants"), dict):
             # `acme:` alone is a tenant with every default.
-            said["tenants"] = {
-                key: {} if each is None else each for key, each in said["tenants"].items()
+            content["tenants"] = {
+                key: {} if each is None else each for key, each in content["tenants"].items()
             }
         try:
-            return cls.model_validate(said)
+            return cls.model_validate(content)
         except ValidationError as error:
             lines = [
                 printable(f"{'.'.join(str(part) for part in each['loc']) or 'file'}: {each['msg']}")
                 for each in error.errors(include_url=False, include_input=False)
             ]
-            raise ManifestError("\n".join(lines[:_MOST_PROBLEMS])) from error
+            raise ManifestError("\n".join(lines[:_MAX_PROBLEMS])) from error
 
 
-class _Unambiguous(yaml.SafeLoader):
-    """YAML in which a key is text and said once: the second `acme` would silently win."""
+class _StrictLoader(yaml.SafeLoader):
+    """YAML with unique string keys; otherwise a second `acme` would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        """Build a mapping, or refuse it.
-
-        Raises:
-            ConstructorError: a key is there twice, or is no text: `no` is false in YAML.
-        """
         keys: set[str] = set()
-        for said, _ in node.value:
-            # What is merged in may be said again: that is what it is for.
-            if said.tag == _MERGE:
+        for key_node, _ in node.value:
+            # Merged keys may repeat: that is the purpose of a merge.
+            if key_node.tag == _MERGE:
                 continue
-            key = self.construct_object(said, deep=True)
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str) or key in keys:
-                wrong = "is said twice" if isinstance(key, str) else "has to be put into quotes"
-                name = said.value if isinstance(said, yaml.ScalarNode) else "A key"
+                problem = "is a duplicate" if isinstance(key, str) else "must be quoted"
+                name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a key"
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{name} {wrong}", said.start_mark
+                    None, None, f"{name} {problem}", key_node.start_mark
                 )
             keys.add(key)
         return super().construct_mapping(node, deep)
 
 
 class Verb(StrEnum):
-    """What is done to a tenant or its pool."""
-
     CREATE = "create"
     CHANGE = "change"
     PROVISION = "provision"
@@ -142,7 +137,7 @@ class Verb(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One change, and how it reads."""
+    """One change of the plan."""
 
     verb: Verb
     tenant: str
@@ -160,14 +155,14 @@ def plan(
     """The steps from *actual* to *manifest*, tenant by tenant, deletions last.
 
     Args:
-        manifest: what there should be.
-        actual: tenants of the service by id, as it shows them.
-        pools: their pools by tenant, as it shows them; needed where the manifest has a pool.
-        prune: whether tenants the manifest does not name are deleted.
+        manifest: the declared tenants.
+        actual: the service's tenants by id.
+        pools: the service's pools by tenant; needed where the manifest declares a pool.
+        prune: whether to delete tenants that the manifest does not contain.
     """
     steps: list[Step] = []
     for tenant, declared in manifest.tenants.items():
-        steps += _towards(tenant, declared, actual.get(tenant), pools.get(tenant))
+        steps += _steps(tenant, declared, actual.get(tenant), pools.get(tenant))
     if prune:
         steps += [
             Step(verb=Verb.DELETE, tenant=tenant, summary=_summary(actual[tenant]))
@@ -177,48 +172,41 @@ def plan(
     return steps
 
 
-def _towards(
+def _steps(
     tenant: str, declared: DeclaredTenant, actual: Document | None, pool: Document | None
 ) -> Iterator[Step]:
     body = declared.body
     if actual is None:
         yield Step(verb=Verb.CREATE, tenant=tenant, summary=_summary(body), body=body)
     else:
-        fixed = [name for name in ("strategy", "server") if _differs(body, actual, name)]
+        fixed = [name for name in _IMMUTABLE if body.get(name, actual[name]) != actual[name]]
         if fixed:
-            told = ", ".join(f"{name} {actual[name]} → {body[name]}" for name in fixed)
-            yield Step(verb=Verb.REFUSE, tenant=tenant, summary=f"{told}: cannot be changed")
+            summary = f"{_changes(actual, body, fixed)}: cannot be changed"
+            yield Step(verb=Verb.REFUSE, tenant=tenant, summary=summary)
             return
-        changed = [
-            name
-            for name in ("weight", "max_leases", "labels", "advisor_mode")
-            if getattr(declared, name) != actual[name]
-        ]
+        fields = declared.model_dump()
+        changed = [name for name in _MUTABLE if fields[name] != actual[name]]
         if changed:
-            told = ", ".join(
-                f"{name} {_value(actual.get(name))} → {_value(getattr(declared, name))}"
-                for name in changed
-            )
-            yield Step(verb=Verb.CHANGE, tenant=tenant, summary=told, body=body)
-    is_there = actual is not None and actual["state"] == "provisioned"
-    if declared.provision and not is_there:
+            summary = _changes(actual, fields, changed)
+            yield Step(verb=Verb.CHANGE, tenant=tenant, summary=summary, body=body)
+    is_provisioned = actual is not None and actual["state"] == "provisioned"
+    if declared.provision and not is_provisioned:
         yield Step(verb=Verb.PROVISION, tenant=tenant, summary="role, schema or database")
-    yield from _resize(tenant, declared, pool)
+    if declared.pool is not None:
+        sizes = declared.pool.model_dump(exclude_none=True)
+        current = {} if pool is None else pool["desired"]
+        changed = [name for name in sizes if sizes[name] != current.get(name)]
+        if changed:
+            yield Step(
+                verb=Verb.RESIZE,
+                tenant=tenant,
+                summary=_changes(current, sizes, changed),
+                body={name: sizes[name] for name in changed},
+            )
 
 
-def _resize(tenant: str, declared: DeclaredTenant, pool: Document | None) -> Iterator[Step]:
-    if declared.pool is None:
-        return
-    wanted = declared.pool.model_dump(exclude_none=True)
-    now = {} if pool is None else pool["desired"]
-    changed = {name: size for name, size in wanted.items() if now.get(name) != size}
-    if changed:
-        told = ", ".join(f"{name} {_value(now.get(name))} → {to}" for name, to in changed.items())
-        yield Step(verb=Verb.RESIZE, tenant=tenant, summary=told, body=changed)
-
-
-def _differs(body: Mapping[str, object], actual: Document, name: str) -> bool:
-    return name in body and body[name] != actual[name]
+def _changes(before: Document, after: Document, names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {_value(before.get(name))} → {_value(after[name])}" for name in names)
 
 
 def _summary(tenant: Mapping[str, Any]) -> str:

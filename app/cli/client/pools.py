@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -18,13 +19,12 @@ from app.cli.client.session import (
     TenantArgument,
     UrlOption,
     WatchOption,
-    session_of,
 )
-from app.cli.client.table import TableColumn, milliseconds, number, table, text
+from app.cli.client.table import number, table, text
 
 Order = Literal["pool_id", "-waiting", "-wait_p99_ms", "-active", "-size"]
 ScopeOption = Annotated[
-    bool, typer.Option("--scope-pool", help="Meant for all tenants of a shared pool.")
+    bool, typer.Option("--scope-pool", help="Confirm that all tenants of a shared pool are meant.")
 ]
 
 COLUMNS = (
@@ -33,20 +33,19 @@ COLUMNS = (
     text("SERVER", "server"),
     text("STATE", "state"),
     number("SIZE", "size"),
-    TableColumn(title="MAX", value=lambda item: item["desired"]["max_size"], justify="right"),
+    number("MAX", lambda item: item["desired"]["max_size"]),
     number("ACTIVE", "active"),
     number("IDLE", "idle"),
     number("WAITING", "waiting"),
-    milliseconds("WAIT P99 MS", lambda item: item["wait_p99_ms"]),
-    TableColumn(
-        title="LEAKS?", value=lambda item: len(item["leak_suspects"]) or None, justify="right"
-    ),
+    number("WAIT P99 MS", "wait_p99_ms"),
+    number("LEAKS", lambda item: len(item["leak_suspects"]) or None),
     number("TENANTS", "tenants"),
 )
+_RESULTS = frozenset({"state", "closed", "cut", "connections", "tested", "failed", "tenants"})
 
 
 class Operation(StrEnum):
-    """What can be done with an open pool."""
+    """Operations on an open pool."""
 
     PAUSE = "pause"
     RESUME = "resume"
@@ -55,42 +54,36 @@ class Operation(StrEnum):
     DRAIN = "drain"
 
 
-pools = typer.Typer(help="Pools: list, show, resize, evict, and other operations.")
+pools = typer.Typer(help="List, show, resize and evict pools, and run other operations on them.")
 
 
 @pools.callback(invoke_without_command=True)
 def list_pools(
     context: typer.Context,
     *,
-    sort: Annotated[Order, typer.Option(help="What comes first.")] = "-waiting",
-    strategy: Annotated[str | None, typer.Option(help="Only of this strategy.")] = None,
-    server: Annotated[str | None, typer.Option(help="Only on this server.")] = None,
+    sort: Annotated[Order, typer.Option(help="Sort order; - is descending.")] = "-waiting",
+    strategy: Annotated[str | None, typer.Option(help="Filter by strategy.")] = None,
+    server: Annotated[str | None, typer.Option(help="Filter by server.")] = None,
     limit: LimitOption = 200,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
     watch: WatchOption = None,
 ) -> None:
-    """List live pools, those with most callers waiting first."""
-    context.obj = Session(url=url, key_file=key_file, as_json=as_json, watch=watch)
-    if context.invoked_subcommand is not None:
-        return
-    with context.obj.client() as remote:
+    """List open pools, most waiting callers first."""
+    context.obj = Session(url, key_file, as_json, watch)
+    if context.invoked_subcommand is None:
+        query = {"sort": sort, "strategy": strategy, "server": server}
         context.obj.show(
-            lambda: list(
-                remote.items("/v1/pools", most=limit, sort=sort, strategy=strategy, server=server)
-            ),
-            lambda items: table(COLUMNS, items),
+            lambda client: list(client.items("/v1/pools", limit=limit, **query)),
+            partial(table, COLUMNS),
         )
 
 
 @pools.command()
 def show(context: typer.Context, tenant: TenantArgument) -> None:
-    """Show the pool that serves a tenant."""
-    with session_of(context).client() as remote:
-        session_of(context).show(
-            lambda: remote.get(f"/v1/tenants/{path_segment(tenant)}/pool"), _row
-        )
+    """Show the pool of a tenant."""
+    context.obj.show(lambda client: client.get(_path(tenant)), _row)
 
 
 @pools.command()
@@ -98,38 +91,36 @@ def resize(
     context: typer.Context,
     tenant: TenantArgument,
     *,
-    max_size: Annotated[int | None, typer.Option(min=1, help="Most connections.")] = None,
-    min_size: Annotated[int | None, typer.Option(min=0, help="Always kept open.")] = None,
-    warmup_size: Annotated[int | None, typer.Option(min=0, help="Opened with the pool.")] = None,
-    is_for_pool: ScopeOption = False,
+    max_size: Annotated[int | None, typer.Option(min=1, help="Maximum connections.")] = None,
+    min_size: Annotated[int | None, typer.Option(min=0, help="Connections kept open.")] = None,
+    warmup_size: Annotated[
+        int | None, typer.Option(min=0, help="Connections opened with the pool.")
+    ] = None,
+    scope_pool: ScopeOption = False,
 ) -> None:
-    """Open a tenant's pool, or change its sizes; what is left out stays."""
-    wanted = {"max_size": max_size, "min_size": min_size, "warmup_size": warmup_size}
-    given = {name: size for name, size in wanted.items() if size is not None}
-    with session_of(context).client() as remote:
-        scope = _scope(is_for_pool=is_for_pool)
-        session_of(context).show(
-            lambda: remote.put(f"/v1/tenants/{path_segment(tenant)}/pool", given, scope=scope), _row
-        )
+    """Change the sizes of a tenant's pool and open it; omitted sizes stay the same."""
+    sizes = {"max_size": max_size, "min_size": min_size, "warmup_size": warmup_size}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    context.obj.show(
+        lambda client: client.put(_path(tenant), given, scope=_scope(scope_pool=scope_pool)), _row
+    )
 
 
 @pools.command()
 def do(
     context: typer.Context,
-    operation: Annotated[Operation, typer.Argument(help="What to do.")],
+    operation: Annotated[Operation, typer.Argument(help="Operation.")],
     tenant: TenantArgument,
     *,
-    is_for_pool: ScopeOption = False,
+    scope_pool: ScopeOption = False,
 ) -> None:
     """Pause, resume, recycle, check or drain the pool of a tenant."""
-    with session_of(context).client() as remote:
-        scope = _scope(is_for_pool=is_for_pool)
-        session_of(context).show(
-            lambda: remote.post(
-                f"/v1/tenants/{path_segment(tenant)}/pool/{operation}", scope=scope
-            ),
-            lambda done: _sentence(operation, done),
-        )
+    context.obj.show(
+        lambda client: client.post(
+            f"{_path(tenant)}/{operation}", scope=_scope(scope_pool=scope_pool)
+        ),
+        partial(_sentence, operation),
+    )
 
 
 @pools.command()
@@ -138,32 +129,31 @@ def evict(
     tenant: TenantArgument,
     *,
     force: Annotated[bool, typer.Option("--force", help="Cut leases instead of waiting.")] = False,
-    is_for_pool: ScopeOption = False,
+    scope_pool: ScopeOption = False,
 ) -> None:
     """Close the pool of a tenant; its next request opens it again."""
     mode = "force" if force else "graceful"
-    with session_of(context).client() as remote:
-        scope = _scope(is_for_pool=is_for_pool)
-        session_of(context).show(
-            lambda: remote.delete(
-                f"/v1/tenants/{path_segment(tenant)}/pool", mode=mode, scope=scope
-            ),
-            lambda done: _sentence("evict", done),
-        )
+    context.obj.show(
+        lambda client: client.delete(_path(tenant), mode=mode, scope=_scope(scope_pool=scope_pool)),
+        partial(_sentence, "evict"),
+    )
 
 
 @pools.command()
-def sweep(context: typer.Context) -> None:
-    """Evict now whatever has been idle for too long."""
-    with session_of(context).client() as remote:
-        session_of(context).show(
-            lambda: remote.post("/v1/pools/evict-expired"),
-            lambda done: f"{len(done['evicted'])} evicted, {len(done['skipped'])} kept",
-        )
+def evict_expired(context: typer.Context) -> None:
+    """Close all pools that have been idle for too long."""
+    context.obj.show(
+        lambda client: client.post("/v1/pools/evict-expired"),
+        lambda done: f"{len(done['evicted'])} evicted, {len(done['skipped'])} skipped",
+    )
 
 
-def _scope(*, is_for_pool: bool) -> str | None:
-    return "pool" if is_for_pool else None
+def _path(tenant: str) -> str:
+    return f"/v1/tenants/{path_segment(tenant)}/pool"
+
+
+def _scope(*, scope_pool: bool) -> str | None:
+    return "pool" if scope_pool else None
 
 
 def _row(pool: Document) -> Table:
@@ -171,9 +161,5 @@ def _row(pool: Document) -> Table:
 
 
 def _sentence(operation: str, done: Document) -> str:
-    numbers = ", ".join(
-        f"{name} {value}"
-        for name, value in done.items()
-        if name in {"state", "closed", "cut", "connections", "tested", "failed", "tenants"}
-    )
-    return f"{operation} {done['pool_id']}: {numbers}"
+    results = ", ".join(f"{name} {value}" for name, value in done.items() if name in _RESULTS)
+    return f"{operation} {done['pool_id']}: {results}"

@@ -1,7 +1,8 @@
-"""`poolkeeper recommendations`: what the advisor says, and obeying or dismissing it."""
+"""`poolkeeper recommendations`: list, apply or dismiss what the advisor recommends."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -15,12 +16,11 @@ from app.cli.client.session import (
     Session,
     UrlOption,
     WatchOption,
-    session_of,
 )
 from app.cli.client.table import age, number, table, text
 
 Status = Literal["open", "applied", "dismissed", "superseded", "expired", "undone", "all"]
-IdArgument = Annotated[str, typer.Argument(help="The recommendation's id.", show_default=False)]
+IdArgument = Annotated[str, typer.Argument(help="Recommendation id.", show_default=False)]
 
 COLUMNS = (
     text("ID", "id", no_wrap=False),
@@ -33,54 +33,50 @@ COLUMNS = (
     text("REASON", "reason", no_wrap=False),
 )
 
-recommendations = typer.Typer(help="Recommendations: list, apply, dismiss.")
+recommendations = typer.Typer(help="List, apply or dismiss the advisor's recommendations.")
 
 
 @recommendations.callback(invoke_without_command=True)
 def list_recommendations(
     context: typer.Context,
     *,
-    status: Annotated[Status, typer.Option(help="Only those that became this.")] = "open",
-    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None,
+    status: Annotated[Status, typer.Option(help="Filter by status.")] = "open",
+    tenant: Annotated[str | None, typer.Option(help="Filter by tenant.")] = None,
     limit: LimitOption = 200,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
     watch: WatchOption = None,
 ) -> None:
-    """List what the advisor recommends."""
-    context.obj = Session(url=url, key_file=key_file, as_json=as_json, watch=watch)
-    if context.invoked_subcommand is not None:
-        return
-    wanted = None if status == "all" else status
-    with context.obj.client() as remote:
+    """List the advisor's recommendations."""
+    context.obj = Session(url, key_file, as_json, watch)
+    if context.invoked_subcommand is None:
+        filters = {"status": None if status == "all" else status, "tenant": tenant}
         context.obj.show(
-            lambda: list(
-                remote.items("/v1/recommendations", most=limit, status=wanted, tenant=tenant)
-            ),
-            lambda items: table(COLUMNS, items),
+            lambda client: list(client.items("/v1/recommendations", limit=limit, **filters)),
+            partial(table, COLUMNS),
         )
 
 
 @recommendations.command()
 def apply(context: typer.Context, recommendation: IdArgument) -> None:
-    """Give the pool the recommended size."""
-    with session_of(context).client() as remote:
-        session_of(context).show(
-            lambda: remote.post(f"/v1/recommendations/{path_segment(recommendation)}/apply"),
-            _sentence,
-        )
+    """Resize the pool as recommended."""
+    _decide(context.obj, recommendation, "apply")
 
 
 @recommendations.command()
 def dismiss(context: typer.Context, recommendation: IdArgument) -> None:
-    """Leave the pool as it is."""
-    with session_of(context).client() as remote:
-        session_of(context).show(
-            lambda: remote.post(f"/v1/recommendations/{path_segment(recommendation)}/dismiss"),
-            _sentence,
-        )
+    """Close a recommendation without resizing the pool."""
+    _decide(context.obj, recommendation, "dismiss")
 
 
-def _sentence(closed: Document) -> str:
-    return f"{closed['pool']}: {closed['status']}, max_size {closed['new_size']} was proposed"
+def _decide(session: Session, recommendation: str, decision: str) -> None:
+    def sentence(closed: Document) -> str:
+        return f"{closed['pool']}: {closed['status']}, proposed max_size {closed['new_size']}"
+
+    session.show(
+        lambda client: client.post(
+            f"/v1/recommendations/{path_segment(recommendation)}/{decision}"
+        ),
+        sentence,
+    )

@@ -1,7 +1,7 @@
-"""What every command shares: where the service is, how to print, and how to end.
+"""What all commands share: the service's address, and how to print its responses.
 
-A command fetches documents and says how they look as a table; whether they are printed as a
-table or as JSON, once or again and again, is decided here.
+A command defines what to fetch and how it looks as a table. Whether the result is printed as a
+table or as JSON, once or repeatedly, is decided here.
 """
 
 from __future__ import annotations
@@ -25,102 +25,110 @@ from app.cli.client.api_client import ApiClient, ApiError, ExitStatus
 from app.runtime.printable import print_error, printable, printable_json
 
 UrlOption = Annotated[
-    str,
-    typer.Option("--url", envvar="POOLKEEPER_URL", help="Where the service listens."),
+    str, typer.Option("--url", envvar="POOLKEEPER_URL", help="Address of the service.")
 ]
 KeyFileOption = Annotated[
     Path | None,
     typer.Option(
         "--api-key-file",
         envvar="POOLKEEPER_API_KEY_FILE",
-        help="File with the API key; the key itself may be in POOLKEEPER_API_KEY.",
+        help="File with the API key; or set POOLKEEPER_API_KEY.",
         dir_okay=False,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WatchOption = Annotated[
     float | None,
-    typer.Option("--watch", min=0.2, max=3600, help="Again every so many seconds; Ctrl-C ends."),
+    typer.Option("--watch", min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C."),
 ]
-LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="Most to show.")]
-TenantArgument = Annotated[str, typer.Argument(help="The tenant's id.", show_default=False)]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=1, max=100_000, help="Maximum number of rows.")
+]
+TenantArgument = Annotated[str, typer.Argument(help="Tenant id.", show_default=False)]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-_WIDE = 1000
-# Never an option: command lines are seen by every user of a machine.
+_PIPE_WIDTH = 1000
+# Never an option: every user of a machine can see its command lines.
 _KEY_VARIABLE = "POOLKEEPER_API_KEY"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Session:
-    """Where the service is, and how its answers are to be printed."""
+    """The service's address, and how its responses are printed."""
 
     url: str
     key_file: Path | None
-    as_json: bool
+    as_json: bool = False
     watch: float | None = None
 
     @contextmanager
     def client(self) -> Iterator[ApiClient]:
-        """The service, for a block; what goes wrong in it ends the command with a sentence."""
+        """Connect for a block; an error in it ends the command with a sentence."""
         try:
-            with ApiClient(self.url, _key(self.key_file)) as service:
-                yield service
+            with ApiClient(self.url, _read_key(self.key_file)) as client:
+                yield client
         except ApiError as error:
             print_error(str(error))
             raise typer.Exit(error.exit_status) from error
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
 
-    def show(self, fetch: Callable[[], Any], draw: Callable[[Any], RenderableType]) -> None:
-        """Print what *fetch* gives, as JSON or as *draw* draws it; if watching, until Ctrl-C."""
+    def show(
+        self, fetch: Callable[[ApiClient], Any], render: Callable[[Any], RenderableType]
+    ) -> None:
+        """Print what *fetch* returns, as JSON or rendered; with `--watch`, until Ctrl-C."""
+        with self.client() as client:
+            if self.watch is None:
+                self.print(fetch(client), render)
+                return
+            if self.as_json:
+                while True:
+                    # One document per line, so that programs can read line by line.
+                    _print_json(fetch(client), indent=None)
+                    time.sleep(self.watch)
+            with Live(console=_console(), auto_refresh=False) as live:
+                while True:
+                    live.update(_escaped(render(fetch(client))), refresh=True)
+                    time.sleep(self.watch)
+
+    def print(self, document: object, render: Callable[[Any], RenderableType]) -> None:
+        """Print *document*, as JSON or rendered."""
         if self.as_json:
-            self._print_json(fetch())
-            while self.watch:
-                time.sleep(self.watch)
-                self._print_json(fetch())
-            return
-        # What is piped is read by programs or by no terminal: nothing is cut off there.
-        console = Console(width=None if sys.stdout.isatty() else _WIDE)
-        if self.watch is None:
-            console.print(_drawn(draw(fetch())))
-            return
-        with Live(_drawn(draw(fetch())), console=console, auto_refresh=False) as live:
-            while True:
-                time.sleep(self.watch)
-                live.update(_drawn(draw(fetch())), refresh=True)
-
-    def _print_json(self, document: object) -> None:
-        # One document a line while watching, so that programs can read line by line.
-        indent = None if self.watch else 2
-        is_unicode = sys.stdout.encoding.lower().startswith("utf")
-        text = json.dumps(document, indent=indent, ensure_ascii=not is_unicode)
-        typer.echo(printable_json(text))
+            _print_json(document, indent=2)
+        else:
+            _console().print(_escaped(render(document)))
 
 
-def session_of(context: typer.Context) -> Session:
-    """The session that the group's callback began."""
-    found: Session = context.obj
-    return found
+def _console() -> Console:
+    # A pipe has no width: nothing is cut off there.
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
-def _drawn(drawn: RenderableType) -> RenderableType:
-    """A sentence is text and never markup; whatever is no sentence has seen to that itself."""
-    return Text(printable(drawn)) if isinstance(drawn, str) else drawn
+def _print_json(document: object, *, indent: int | None) -> None:
+    is_unicode = sys.stdout.encoding.lower().startswith("utf")
+    text = json.dumps(document, indent=indent, ensure_ascii=not is_unicode)
+    typer.echo(printable_json(text))
 
 
-def _key(file: Path | None) -> str | None:
-    """The API key; None if there is none.
+def _escaped(rendered: RenderableType) -> RenderableType:
+    """A string is text, never markup; other renderables escape their own text."""
+    return Text(printable(rendered)) if isinstance(rendered, str) else rendered
+
+
+def _read_key(file: Path | None) -> str | None:
+    """The API key, if there is one.
 
     Raises:
-        RemoteError: what is there cannot be one; it is not shown.
+        ApiError: the file or variable does not contain a key; its content is not shown.
     """
     try:
         found = os.environ.get(_KEY_VARIABLE, "") if file is None else file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ApiError(f"Cannot read {file}: {why}.", ExitStatus.USAGE) from error
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ApiError(f"Cannot read {file}: {reason}.", ExitStatus.USAGE) from error
     key = found.strip()
     if not (key.isascii() and key.isprintable()):
-        raise ApiError(f"{file or _KEY_VARIABLE} holds no API key.", ExitStatus.USAGE)
+        raise ApiError(
+            f"{file or _KEY_VARIABLE} does not contain a valid API key.", ExitStatus.USAGE
+        )
     return key or None

@@ -1,7 +1,8 @@
-"""`poolkeeper stats`: each tenant's numbers, or one tenant's past."""
+"""`poolkeeper stats`: statistics of all tenants, or one tenant's history."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from app.cli.client.session import (
     UrlOption,
     WatchOption,
 )
-from app.cli.client.table import milliseconds, number, table, text
+from app.cli.client.table import number, table, text
 
 COLUMNS = (
     text("TENANT", "tenant"),
@@ -24,11 +25,11 @@ COLUMNS = (
     number("LEASES", "connections_acquired"),
     number("ACTIVE", "active_connections"),
     number("WAITING", "waiting_requests"),
-    milliseconds("WAIT P50", lambda item: item["wait"]["p50_ms"]),
-    milliseconds("P95", lambda item: item["wait"]["p95_ms"]),
-    milliseconds("P99 MS", lambda item: item["wait"]["p99_ms"]),
-    milliseconds("HOLD P95", lambda item: item["hold"]["p95_ms"]),
-    milliseconds("CONNECT P95", lambda item: item["connect"]["p95_ms"]),
+    number("WAIT P50", lambda item: item["wait"]["p50_ms"]),
+    number("P95", lambda item: item["wait"]["p95_ms"]),
+    number("P99 MS", lambda item: item["wait"]["p99_ms"]),
+    number("HOLD P95", lambda item: item["hold"]["p95_ms"]),
+    number("CONNECT P95", lambda item: item["connect"]["p95_ms"]),
     number("TIMEOUTS", "timeouts"),
     number("REJECTED", "rejected"),
 )
@@ -37,38 +38,39 @@ HISTORY_COLUMNS = (
     number("ACQUIRED", "acquired"),
     number("ACTIVE", "active_connections"),
     number("WAITING", "waiting_requests"),
-    milliseconds("WAIT P95 MS", lambda item: item["wait_p95_ms"]),
-    milliseconds("HOLD P95 MS", lambda item: item["hold_p95_ms"]),
+    number("WAIT P95 MS", "wait_p95_ms"),
+    number("HOLD P95 MS", "hold_p95_ms"),
     number("TIMEOUTS", "timeouts"),
 )
 
 
 def stats(
     *,
-    tenant: Annotated[str | None, typer.Argument(help="One tenant; all without it.")] = None,
-    past: Annotated[bool, typer.Option("--history", help="The tenant's last hour.")] = False,
+    tenant: Annotated[str | None, typer.Argument(help="Tenant id; omit for all.")] = None,
+    history: Annotated[
+        bool, typer.Option("--history", help="Show the tenant's last hour.")
+    ] = False,
     limit: LimitOption = 200,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
     watch: WatchOption = None,
 ) -> None:
-    """Show what was counted and measured since the service started."""
-    if past and tenant is None:
-        raise typer.BadParameter("name a tenant", param_hint="--history")
-    session = Session(url=url, key_file=key_file, as_json=as_json, watch=watch)
-    with session.client() as remote:
-        if tenant is None:
-            session.show(
-                lambda: list(remote.items("/v1/stats", most=limit)),
-                lambda items: table(COLUMNS, items),
-            )
-            return
-        path = f"/v1/tenants/{path_segment(tenant)}/stats"
-        if past:
-            session.show(
-                lambda: remote.get(f"{path}/history"),
-                lambda answer: table(HISTORY_COLUMNS, answer["items"]),
-            )
-        else:
-            session.show(lambda: remote.get(path), lambda one: table(COLUMNS, [one]))
+    """Show statistics since the service started."""
+    if history and tenant is None:
+        raise typer.BadParameter("requires a tenant", param_hint="--history")
+    session = Session(url, key_file, as_json, watch)
+    if tenant is None:
+        session.show(
+            lambda client: list(client.items("/v1/stats", limit=limit)), partial(table, COLUMNS)
+        )
+    elif history:
+        session.show(
+            lambda client: client.get(f"/v1/tenants/{path_segment(tenant)}/stats/history"),
+            lambda response: table(HISTORY_COLUMNS, response["items"]),
+        )
+    else:
+        session.show(
+            lambda client: client.get(f"/v1/tenants/{path_segment(tenant)}/stats"),
+            lambda one: table(COLUMNS, [one]),
+        )

@@ -1,7 +1,4 @@
-"""Lists as tables: which columns a kind of item has, and how a value reads.
-
-Pure: documents in, something to print out.
-"""
+"""Lists as tables: the columns of each kind of item, and how a value reads."""
 
 from __future__ import annotations
 
@@ -16,14 +13,12 @@ from rich.text import Text
 from app.runtime.printable import printable
 
 Item = Mapping[str, Any]
-_HOUR = 3600
-_MINUTE = 60
-_DAY = 86_400
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableColumn:
-    """One column: its heading, and what of an item stands in it."""
+    """A column: its title, and the value that it shows of an item."""
 
     title: str
     value: Callable[[Item], object]
@@ -32,38 +27,32 @@ class TableColumn:
 
 
 def text(title: str, key: str, *, no_wrap: bool = True) -> TableColumn:
-    """A column of words."""
     return TableColumn(title=title, value=lambda item: item.get(key), no_wrap=no_wrap)
 
 
-def number(title: str, key: str) -> TableColumn:
-    """A column of numbers."""
-    return TableColumn(title=title, value=lambda item: item.get(key), justify="right")
-
-
-def milliseconds(title: str, show: Callable[[Item], float | None]) -> TableColumn:
-    """A column of durations."""
-    return TableColumn(title=title, value=show, justify="right")
+def number(title: str, value: str | Callable[[Item], float | None]) -> TableColumn:
+    """A column of numbers: a field, or computed from an item."""
+    read = (lambda item: item.get(value)) if isinstance(value, str) else value
+    return TableColumn(title=title, value=read, justify="right")
 
 
 def age(title: str, key: str) -> TableColumn:
-    """A column of moments, as the time gone by since."""
-    return TableColumn(title=title, value=lambda item: _since(item.get(key)), justify="right")
+    """A column of times, shown as the time since then."""
+    return TableColumn(title=title, value=lambda item: _age(item.get(key)), justify="right")
 
 
-def table(
-    columns: Sequence[TableColumn], items: Iterable[Item], *, title: str | None = None
-) -> Table:
-    """The *items*, one in a row."""
-    drawn = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+def table(columns: Sequence[TableColumn], items: Iterable[Item], *, title: str = "") -> Table:
+    rows = Table(
+        title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False
+    )
     for column in columns:
-        drawn.add_column(
+        rows.add_column(
             column.title, justify=column.justify, no_wrap=column.no_wrap, overflow="fold"
         )
     for item in items:
-        # Text and never markup: a label may hold brackets, and worse.
-        drawn.add_row(*(Text(printable(_plain(column.value(item)))) for column in columns))
-    return drawn
+        # Text, never markup: labels may contain brackets, and worse.
+        rows.add_row(*(Text(printable(_plain(column.value(item)))) for column in columns))
+    return rows
 
 
 def _plain(value: object) -> str:
@@ -80,11 +69,11 @@ def _plain(value: object) -> str:
             return str(value)
 
 
-def _since(moment: str | None) -> str | None:
-    if moment is None:
+def _age(since: str | None) -> str | None:
+    if since is None:
         return None
-    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
-    for unit, letter in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
+    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+    for unit, letter in _UNITS:
         if seconds >= unit:
             return f"{seconds // unit}{letter}"
     return f"{seconds}s"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
 from app.cli.client.api_client import Document, path_segment
 from app.cli.client.session import (
@@ -16,7 +18,6 @@ from app.cli.client.session import (
     TenantArgument,
     UrlOption,
     WatchOption,
-    session_of,
 )
 from app.cli.client.table import TableColumn, age, number, table, text
 from app.runtime.printable import printable
@@ -32,26 +33,22 @@ COLUMNS = (
     number("WEIGHT", "weight"),
     number("MAX LEASES", "max_leases"),
     TableColumn(title="POOL", value=lambda item: (item["pool"] or {}).get("state")),
-    TableColumn(
-        title="ACTIVE", value=lambda item: (item["pool"] or {}).get("active"), justify="right"
-    ),
-    TableColumn(
-        title="WAITING", value=lambda item: (item["pool"] or {}).get("waiting"), justify="right"
-    ),
+    number("ACTIVE", lambda item: (item["pool"] or {}).get("active")),
+    number("WAITING", lambda item: (item["pool"] or {}).get("waiting")),
     age("AGE", "created_at"),
     text("LABELS", "labels", no_wrap=False),
 )
 
-tenants = typer.Typer(help="Tenants: list, show, declare, provision, delete.")
+tenants = typer.Typer(help="List, show, declare, provision and delete tenants.")
 
 
 @tenants.callback(invoke_without_command=True)
 def list_tenants(
     context: typer.Context,
     *,
-    strategy: Annotated[Strategy | None, typer.Option(help="Only of this strategy.")] = None,
-    server: Annotated[str | None, typer.Option(help="Only on this server.")] = None,
-    label: Annotated[str | None, typer.Option(help="Only with this label, key=value.")] = None,
+    strategy: Annotated[Strategy | None, typer.Option(help="Filter by strategy.")] = None,
+    server: Annotated[str | None, typer.Option(help="Filter by server.")] = None,
+    label: Annotated[str | None, typer.Option(help="Filter by label, key=value.")] = None,
     limit: LimitOption = 1000,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
@@ -59,33 +56,21 @@ def list_tenants(
     watch: WatchOption = None,
 ) -> None:
     """List tenants."""
-    context.obj = Session(url=url, key_file=key_file, as_json=as_json, watch=watch)
-    if context.invoked_subcommand is not None:
-        return
-    with context.obj.client() as remote:
+    context.obj = Session(url, key_file, as_json, watch)
+    if context.invoked_subcommand is None:
+        # The API writes key:value.
+        label = label and label.replace("=", ":", 1)
+        filters = {"strategy": strategy, "server": server, "label": label}
         context.obj.show(
-            lambda: list(
-                remote.items(
-                    "/v1/tenants",
-                    most=limit,
-                    strategy=strategy,
-                    server=server,
-                    # As the API writes it.
-                    label=label and label.replace("=", ":", 1),
-                )
-            ),
-            lambda items: table(COLUMNS, items),
+            lambda client: list(client.items("/v1/tenants", limit=limit, **filters)),
+            partial(table, COLUMNS),
         )
 
 
 @tenants.command()
 def show(context: typer.Context, tenant: TenantArgument) -> None:
     """Show one tenant."""
-    with session_of(context).client() as remote:
-        session_of(context).show(
-            lambda: remote.get(f"/v1/tenants/{path_segment(tenant)}"),
-            lambda one: table(COLUMNS, [one]),
-        )
+    context.obj.show(lambda client: client.get(_path(tenant)), _row)
 
 
 @tenants.command()
@@ -93,18 +78,24 @@ def put(
     context: typer.Context,
     tenant: TenantArgument,
     *,
-    strategy: Annotated[Strategy | None, typer.Option(help="How it is isolated.")] = None,
-    server: Annotated[str | None, typer.Option(help="A declared server.")] = None,
-    weight: Annotated[int, typer.Option(min=1, max=1000, help="Its share in need.")] = 1,
-    max_leases: Annotated[int | None, typer.Option(min=1, help="Most leases at once.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="key=value; may be repeated.")] = None,
-    advisor_mode: Annotated[
-        Mode | None, typer.Option(help="What becomes of advice about its own pool.")
+    strategy: Annotated[Strategy | None, typer.Option(help="Isolation strategy.")] = None,
+    server: Annotated[str | None, typer.Option(help="Server that hosts the tenant.")] = None,
+    weight: Annotated[
+        int, typer.Option(min=1, max=1000, help="Share of connections when they run short.")
+    ] = 1,
+    max_leases: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of concurrent leases.")
     ] = None,
-    provision: Annotated[bool, typer.Option(help="Create role, schema or database, too.")] = True,
+    label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
+    advisor_mode: Annotated[
+        Mode | None, typer.Option(help="How recommendations for its own pool are handled.")
+    ] = None,
+    provision: Annotated[
+        bool, typer.Option(help="Also create the role, schema or database.")
+    ] = True,
 ) -> None:
-    """Declare a tenant, or change it: what is left out gets its default."""
-    body = {
+    """Declare a tenant, or change it; omitted options get their defaults."""
+    fields = {
         "strategy": strategy,
         "server": server,
         "weight": weight,
@@ -112,15 +103,12 @@ def put(
         "labels": _labels(label or []),
         "advisor_mode": advisor_mode,
     }
-    given = {key: value for key, value in body.items() if value is not None}
-    with session_of(context).client() as remote:
-        declared = remote.put(f"/v1/tenants/{path_segment(tenant)}", given)
+    given = {name: value for name, value in fields.items() if value is not None}
+    with context.obj.client() as client:
+        declared = client.put(_path(tenant), given)
         if provision and declared["state"] == "declared":
-            remote.post(f"/v1/tenants/{path_segment(tenant)}/provision")
-        session_of(context).show(
-            lambda: remote.get(f"/v1/tenants/{path_segment(tenant)}"),
-            lambda one: table(COLUMNS, [one]),
-        )
+            client.post(f"{_path(tenant)}/provision")
+    context.obj.show(lambda client: client.get(_path(tenant)), _row)
 
 
 @tenants.command()
@@ -128,14 +116,13 @@ def provision(
     context: typer.Context,
     tenant: TenantArgument,
     *,
-    adopt: Annotated[bool, typer.Option(help="Take over objects that exist already.")] = False,
+    adopt: Annotated[bool, typer.Option(help="Take over existing objects.")] = False,
 ) -> None:
-    """Create what the tenant's strategy needs."""
-    with session_of(context).client() as remote:
-        session_of(context).show(
-            lambda: remote.post(f"/v1/tenants/{path_segment(tenant)}/provision", adopt=adopt),
-            lambda done: f"{tenant}: provisioned, {', '.join(done['objects']) or 'nothing to do'}",
-        )
+    """Create the role, schema or database of a tenant."""
+    context.obj.show(
+        lambda client: client.post(f"{_path(tenant)}/provision", adopt=adopt),
+        lambda done: f"{tenant}: provisioned, {', '.join(done['objects']) or 'nothing to create'}",
+    )
 
 
 @tenants.command()
@@ -143,28 +130,32 @@ def delete(
     context: typer.Context,
     tenant: TenantArgument,
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Close its pool, disable its login and forget it; its data stays."""
+    """Delete a tenant: close its pool and disable its login. Its data is kept."""
     if not yes:
-        question = printable(f"Delete the tenant {tenant}? Its data stays.")
-        typer.confirm(question, abort=True, err=True)
-    with session_of(context).client() as remote:
-        session_of(context).show(
-            lambda: remote.delete(f"/v1/tenants/{path_segment(tenant)}"),
-            lambda gone: f"{tenant}: deleted, {_count(gone)}",
-        )
+        typer.confirm(printable(f"Delete tenant {tenant}? Its data is kept."), abort=True, err=True)
+    context.obj.show(
+        lambda client: client.delete(_path(tenant)),
+        lambda done: (
+            f"{tenant}: deleted, {done['closed']} connections closed, {done['cut']} leases cut"
+        ),
+    )
+
+
+def _path(tenant: str) -> str:
+    return f"/v1/tenants/{path_segment(tenant)}"
+
+
+def _row(tenant: Document) -> Table:
+    return table(COLUMNS, [tenant])
 
 
 def _labels(pairs: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise typer.BadParameter(f"{pair} is not key=value", param_hint="--label")
-        found[key] = value
-    return found
-
-
-def _count(gone: Document) -> str:
-    return f"{gone['closed']} connections closed, {gone['cut']} leases cut"
+        labels[key] = value
+    return labels

@@ -103,8 +103,8 @@ def test_a_lifetime_is_kept_as_a_moment(path: Path) -> None:
         (("Big",), "name: String should match"),
         (("ci", "--tenant", "Big"), "tenants"),
         (("ci", "--rate", "0"), "requests_per_second: Input should be greater"),
-        (("ci", "--expires", "soon"), "soon is no lifetime"),
-        (("taken",), "There is a key taken in"),
+        (("ci", "--expires", "soon"), "Invalid lifetime soon"),
+        (("taken",), "already contains a key named taken"),
     ],
 )
 def test_what_makes_no_key_is_refused_in_a_sentence(
@@ -125,7 +125,7 @@ def test_a_key_that_is_none_cannot_be_revoked(path: Path) -> None:
     refused = run("revoke", "other", "--file", path)
     assert (refused.exit_code, refused.stderr) == (
         1,
-        f"poolkeeper: There is no key other in {path}.\n",
+        f"poolkeeper: {path} contains no key named other.\n",
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands that speak with a running service, against one."""
+"""The commands that talk to a running service."""
 
 import asyncio
 import json
@@ -26,17 +26,17 @@ class Shell:
     def __init__(self, url: str) -> None:
         self._environment: Mapping[str, str] = {"POOLKEEPER_URL": url, "COLUMNS": "200"}
 
-    async def run(self, *words: str, stdin: str = "", ends: int = 0) -> Result:
-        """Run one command, which must end so."""
+    async def run(self, *words: str, stdin: str = "", status: int = 0) -> Result:
+        """Run one command; it must exit with this status."""
         result = await asyncio.to_thread(
             CliRunner().invoke, cli, words, input=stdin, env=self._environment
         )
-        assert result.exit_code == ends, result.output
+        assert result.exit_code == status, result.output
         assert result.exception is None or isinstance(result.exception, SystemExit)
         return result
 
     async def json(self, *words: str, stdin: str = "") -> Any:  # noqa: ANN401 - as JSON is
-        """What a command prints for programs."""
+        """The JSON that a command prints."""
         return json.loads((await self.run(*words, stdin=stdin)).stdout)
 
 
@@ -55,7 +55,7 @@ def shell(service: Served) -> Shell:
     return Shell(str(service.client.base_url))
 
 
-async def test_a_file_is_applied_shown_and_then_nothing_is_left_to_do(shell: Shell) -> None:
+async def test_a_file_is_planned_and_applied_until_the_service_matches(shell: Shell) -> None:
     planned = await shell.json("apply", "-f", "-", "--dry-run", "--json", stdin=TENANTS)
     assert [(step["verb"], step["tenant"]) for step in planned["steps"]] == [
         ("create", "acme"),
@@ -68,19 +68,19 @@ async def test_a_file_is_applied_shown_and_then_nothing_is_left_to_do(shell: She
 
     assert "5 done, 0 failed" in (await shell.run("apply", "-f", "-", stdin=TENANTS)).stdout
     again = await shell.run("apply", "-f", "-", stdin=TENANTS)
-    assert "Nothing to do" in again.stdout
+    assert "No changes" in again.stdout
     shown = (await shell.run("tenants")).stdout
     assert "acme" in shown
     assert "plan=gold" in shown
 
     fewer = "tenants: {beta: {strategy: shared}}"
-    await shell.run("apply", "-f", "-", "--prune", stdin=fewer, ends=1)  # nobody said yes
+    await shell.run("apply", "-f", "-", "--prune", stdin=fewer, status=1)
     assert len(await shell.json("tenants", "--json")) == 2
     await shell.run("apply", "-f", "-", "--prune", "--yes", stdin=fewer)
     assert [each["id"] for each in await shell.json("tenants", "--json")] == ["beta"]
 
 
-async def test_a_pool_is_asked_for_where_there_was_none(shell: Shell) -> None:
+async def test_a_pool_is_added_to_an_existing_tenant(shell: Shell) -> None:
     await shell.run("tenants", "put", "beta", "--strategy", "per_tenant", "--label", "plan=gold")
     asked = "tenants: {beta: {labels: {plan: gold}, pool: {max_size: 3}}}"
     assert "1 done, 0 failed" in (await shell.run("apply", "-f", "-", stdin=asked)).stdout
@@ -99,25 +99,27 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
     assert await service.query("acme", "SELECT 1") == 200
     [numbers] = await shell.json("stats", "--json")
     assert (numbers["tenant"], numbers["connections_acquired"]) == ("acme", 1)
-    told = await shell.json("events", "--json", "--tenant", "acme")
-    assert [event["action"] for event in told][-1] == "tenant.created"
+    events = await shell.json("events", "--json", "--tenant", "acme")
+    assert [event["action"] for event in events][-1] == "tenant.created"
     screen = (await shell.run("top", "--once")).stdout
     assert "1 tenants" in screen
     assert "acme" in screen
     await shell.run("tenants", "delete", "acme", "--yes")
 
 
-async def test_a_refusal_is_one_sentence_and_a_status_of_its_own(shell: Shell) -> None:
-    missing = await shell.run("pools", "show", "nobody", ends=1)
+async def test_an_error_is_one_sentence_with_its_own_exit_status(shell: Shell) -> None:
+    missing = await shell.run("pools", "show", "nobody", status=1)
     assert missing.stderr == "poolkeeper: There is no tenant nobody.\n"
-    malformed = await shell.run("recommendations", "apply", "no-id", ends=1)
+    malformed = await shell.run("recommendations", "apply", "no-id", status=1)
     assert "/path/id" in malformed.stderr
 
 
 @pytest.mark.parametrize(
-    ("url", "ends"), [("http://127.0.0.1:9", 3), ("ftp://there", 2), ("there", 2)]
+    ("url", "status"), [("http://127.0.0.1:9", 3), ("ftp://there", 2), ("there", 2)]
 )
-async def test_no_answer_is_told_apart_from_no_address(url: str, ends: int) -> None:
-    result = await Shell(url).run("tenants", ends=ends)
+async def test_unreachable_services_and_invalid_urls_have_their_own_statuses(
+    url: str, status: int
+) -> None:
+    result = await Shell(url).run("tenants", status=status)
     assert result.stderr.startswith("poolkeeper: ")
     assert "Traceback" not in result.output

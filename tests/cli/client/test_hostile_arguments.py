@@ -1,4 +1,4 @@
-"""Whatever is given to a command: it means what it says, or is refused in a sentence."""
+"""Hostile arguments: taken literally, or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 from app.cli.main import cli
 from tests.fixtures.echo_service import EchoService, echo_service
 
-ROOT = Path(__file__).parents[2]
-# Each leads somewhere else, if it is put into a path as it is.
+ROOT = Path(__file__).parents[3]
+# Unquoted in a path, each would address another resource.
 IDS = [
     "",
     ".",
@@ -49,13 +49,13 @@ COMMANDS = [
 
 @pytest.fixture
 def service() -> Iterator[EchoService]:
-    """One that has everything."""
+    """A service that has every resource."""
     with echo_service() as running:
         yield running
 
 
 def call(service: EchoService, *words: str, **environment: str) -> Result:
-    """A command's end; it is no traceback."""
+    """Run a command; it must not end with a traceback."""
     env = {"POOLKEEPER_URL": service.url, **environment}
     result = CliRunner().invoke(cli, list(words), env=env)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -63,7 +63,7 @@ def call(service: EchoService, *words: str, **environment: str) -> Result:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_an_id_never_leads_to_another_resource(service: EchoService, words: list[str]) -> None:
+def test_an_id_never_addresses_another_resource(service: EchoService, words: list[str]) -> None:
     for id_ in IDS:
         service.heard.clear()
         result = call(service, *(word.replace("{}", id_) for word in words))
@@ -75,10 +75,10 @@ def test_an_id_never_leads_to_another_resource(service: EchoService, words: list
             assert "force=true" not in path
 
 
-def test_an_id_of_a_file_never_leads_to_another_resource(service: EchoService) -> None:
-    asked = 'tenants: {"acme/pool": {provision: false}, "a?b": {provision: false}}'
+def test_an_id_of_a_file_never_addresses_another_resource(service: EchoService) -> None:
+    manifest = 'tenants: {"acme/pool": {provision: false}, "a?b": {provision: false}}'
     result = CliRunner().invoke(
-        cli, ["apply", "-f", "-"], input=asked, env={"POOLKEEPER_URL": service.url}
+        cli, ["apply", "-f", "-"], input=manifest, env={"POOLKEEPER_URL": service.url}
     )
     assert result.exit_code == 1
     assert [path for method, path, _ in service.heard if method == "PUT"] == ["/v1/tenants/a%3Fb"]
@@ -94,21 +94,21 @@ def test_an_id_of_a_file_never_leads_to_another_resource(service: EchoService) -
     ],
     ids=lambda words: " ".join(words[:-1]),
 )
-def test_bytes_that_are_no_text_are_refused(service: EchoService, words: list[str]) -> None:
+def test_arguments_that_are_not_utf_8_are_refused(service: EchoService, words: list[str]) -> None:
     result = call(service, *words)
     assert (result.exit_code, service.heard) == (2, [])
-    assert result.stderr == "poolkeeper: An argument is not text in UTF-8.\n"
+    assert result.stderr == "poolkeeper: An argument is not valid UTF-8.\n"
 
 
 @pytest.mark.parametrize("key", ["geheimschlüssel", "geheim\nX: y", "geheim\udcff", "geheim\0"])
-def test_what_is_no_key_is_refused_and_not_shown(
+def test_an_invalid_key_is_refused_and_not_printed(
     service: EchoService, tmp_path: Path, key: str
 ) -> None:
     (tmp_path / "key").write_bytes(key.encode("utf-8", "surrogateescape"))
-    ways = [{"POOLKEEPER_API_KEY_FILE": str(tmp_path / "key")}]
+    sources = [{"POOLKEEPER_API_KEY_FILE": str(tmp_path / "key")}]
     if "\0" not in key:
-        ways.append({"POOLKEEPER_API_KEY": key})
-    for environment in ways:
+        sources.append({"POOLKEEPER_API_KEY": key})
+    for environment in sources:
         result = call(service, "tenants", **environment)
         assert (result.exit_code, service.heard) == (2, [])
         assert "key" in result.stderr.lower()
@@ -116,7 +116,7 @@ def test_what_is_no_key_is_refused_and_not_shown(
         assert "address" not in result.stderr
 
 
-def test_line_ends_and_byte_order_marks_around_a_key_do_not_matter(
+def test_line_ends_and_byte_order_marks_around_a_key_are_ignored(
     service: EchoService, tmp_path: Path
 ) -> None:
     (tmp_path / "key").write_bytes(b"\xef\xbb\xbfkey\r\n")
@@ -128,23 +128,23 @@ def test_line_ends_and_byte_order_marks_around_a_key_do_not_matter(
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "SSL_CERT_FILE"])
-def test_an_environment_that_cannot_be_used_is_named(service: EchoService, variable: str) -> None:
+def test_an_unusable_environment_is_reported(service: EchoService, variable: str) -> None:
     result = call(service, "tenants", **{variable: "nowhere:pem"})
     assert result.exit_code == 2
-    assert "the environment names" in result.stderr
+    assert "set in the environment" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("words", [["tenants"], ["events"], ["pools"], ["top", "--once"]])
-def test_a_service_of_another_kind_is_told_apart(service: EchoService, words: list[str]) -> None:
+def test_a_service_of_another_kind_is_detected(service: EchoService, words: list[str]) -> None:
     service.refusals = [(200, "another")] * 2
     result = call(service, *words)
     assert result.exit_code == 1
-    assert result.stderr == f"poolkeeper: {service.url} does not answer like Poolkeeper.\n"
+    assert result.stderr == f"poolkeeper: {service.url} does not respond like Poolkeeper.\n"
 
 
 def shell(service: EchoService, line: str) -> subprocess.CompletedProcess[str]:
-    """What a shell makes of a line in which `pk` is the command."""
+    """Run a line in a shell; `pk` stands for the command."""
     return subprocess.run(
         ["/bin/sh", "-c", line.replace("pk", f"'{sys.executable}' -m app")],
         capture_output=True,
@@ -159,20 +159,20 @@ def shell(service: EchoService, line: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "line", ["pk tenants >&-", "pk tenants --json >&-", "pk top --once <&-", "pk events 2>&-"]
 )
-def test_a_closed_stream_is_like_one_that_leads_nowhere(service: EchoService, line: str) -> None:
+def test_a_closed_stream_is_treated_as_the_null_device(service: EchoService, line: str) -> None:
     ended = shell(service, line)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("words", ["tenants", "tenants --json", "openapi"])
-def test_a_full_disk_is_told_in_a_sentence(service: EchoService, words: str) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(service: EchoService, words: str) -> None:
     ended = shell(service, f"pk {words} > /dev/full")
     assert ended.returncode == 1
     assert ended.stderr == "poolkeeper: Cannot write the output: no space is left.\n"
 
 
 @pytest.mark.parametrize("line", ["pk apply -f - --prune --yes <&-", "false | pk apply -f - --yes"])
-def test_nothing_at_all_is_no_file_without_tenants(service: EchoService, line: str) -> None:
+def test_empty_standard_input_is_not_an_empty_manifest(service: EchoService, line: str) -> None:
     ended = shell(service, line)
     assert (ended.returncode, service.heard) == (2, [])
-    assert ended.stderr.startswith("poolkeeper: Nothing came")
+    assert ended.stderr.startswith("poolkeeper: Standard input is empty.")

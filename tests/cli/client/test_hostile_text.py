@@ -1,4 +1,4 @@
-"""Whatever a service says, and whatever a terminal can show: commands print text, and end well."""
+"""Hostile text from a service, and terminals with few characters: commands print plain text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from app.runtime.printable import is_printable
 from tests.fixtures.echo_service import EchoService, echo_service
 
 HOSTILE = "\x1b]0;PWNED\x07\x1b[2J\r\n\x9b1A\x7f\u202egpj\u2066\u2028[bold]x[/bold] Łódź"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMMANDS = [
     ["tenants"],
     ["tenants", "show", "acme"],
@@ -29,9 +29,12 @@ COMMANDS = [
     ["pools"],
     ["pools", "show", "acme"],
     ["pools", "resize", "acme", "--max-size", "3"],
-    *(["pools", "do", verb, "acme"] for verb in ("pause", "resume", "recycle", "check", "drain")),
+    *(
+        ["pools", "do", operation, "acme"]
+        for operation in ("pause", "resume", "recycle", "check", "drain")
+    ),
     ["pools", "evict", "acme"],
-    ["pools", "sweep"],
+    ["pools", "evict-expired"],
     ["stats"],
     ["stats", "acme"],
     ["stats", "acme", "--history"],
@@ -48,32 +51,32 @@ POSIX = {"LC_ALL": "POSIX"}
 
 @pytest.fixture
 def service() -> Iterator[EchoService]:
-    """One whose every word is hostile."""
+    """A service whose every string is hostile."""
     with echo_service(HOSTILE) as running:
         yield running
 
 
 def assert_is_text(output: str) -> None:
-    """Nothing in it is obeyed by a terminal."""
+    """It contains no control characters for a terminal."""
     assert [line for line in output.split("\n") if not is_printable(line)] == []
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_what_a_service_says_is_shown_as_text(service: EchoService, words: list[str]) -> None:
+def test_text_from_the_service_is_printed_escaped(service: EchoService, words: list[str]) -> None:
     result = CliRunner().invoke(cli, words, env={"POOLKEEPER_URL": service.url, "COLUMNS": "80"})
     assert result.exit_code == 0, result.output
     assert_is_text(result.output)
 
 
 @pytest.mark.parametrize("words", [["tenants"], ["events"], ["pools"], ["stats"]], ids=" ".join)
-def test_json_is_text_too_and_loses_nothing(service: EchoService, words: list[str]) -> None:
+def test_json_is_escaped_and_keeps_its_meaning(service: EchoService, words: list[str]) -> None:
     result = CliRunner().invoke(cli, [*words, "--json"], env={"POOLKEEPER_URL": service.url})
     assert_is_text(result.output)
     assert HOSTILE in texts(json.loads(result.stdout))
 
 
 def texts(value: object) -> str:
-    """Everything that JSON says."""
+    """All strings of a JSON value."""
     match value:
         case dict():
             return "".join(texts(each) for each in value.values())
@@ -83,38 +86,42 @@ def texts(value: object) -> str:
             return str(value)
 
 
-def test_a_refusal_is_text_and_forges_no_line(service: EchoService) -> None:
+def test_an_error_is_escaped_and_stays_on_one_line(service: EchoService) -> None:
     env = {"POOLKEEPER_URL": service.url}
     service.refusals = [(409, "conflict")]
-    refused = CliRunner().invoke(cli, ["pools", "sweep"], env=env)
+    refused = CliRunner().invoke(cli, ["pools", "evict-expired"], env=env)
     assert refused.exit_code == 1
     assert_is_text(refused.output)
     assert len(refused.stderr.splitlines()) == 1
 
 
-def test_a_file_of_tenants_is_shown_as_text(service: EchoService) -> None:
-    asked = "tenants: {acme: {strategy: shared, labels: {plan: gold}}, other: {}}"
+def test_a_plan_is_printed_escaped(service: EchoService) -> None:
+    manifest = "tenants: {acme: {strategy: shared, labels: {plan: gold}}, other: {}}"
     for words in (["--dry-run"], ["--prune", "--yes"], ["--prune"]):
         result = CliRunner().invoke(
-            cli, ["apply", "-f", "-", *words], input=asked, env={"POOLKEEPER_URL": service.url}
+            cli, ["apply", "-f", "-", *words], input=manifest, env={"POOLKEEPER_URL": service.url}
         )
         assert_is_text(result.output)
         assert not isinstance(result.exception, ValueError)
 
 
 @pytest.mark.parametrize("key", [409, 429, 503])
-def test_what_may_work_later_is_tried_again(service: EchoService, key: int) -> None:
+def test_retryable_responses_are_retried(service: EchoService, key: int) -> None:
     service.words = ""
     code = "idempotency-key-in-flight" if key == 409 else "any"
     service.refusals = [(key, code)] * 3
-    result = CliRunner().invoke(cli, ["pools", "sweep"], env={"POOLKEEPER_URL": service.url})
+    result = CliRunner().invoke(
+        cli, ["pools", "evict-expired"], env={"POOLKEEPER_URL": service.url}
+    )
     assert result.exit_code == 0, result.output
     assert len(service.heard) == 4
 
 
-def test_a_conflict_that_stays_is_asked_about_once(service: EchoService) -> None:
+def test_other_conflicts_are_not_retried(service: EchoService) -> None:
     service.refusals = [(409, "objects-exist")] * 3
-    result = CliRunner().invoke(cli, ["pools", "sweep"], env={"POOLKEEPER_URL": service.url})
+    result = CliRunner().invoke(
+        cli, ["pools", "evict-expired"], env={"POOLKEEPER_URL": service.url}
+    )
     assert result.exit_code == 1
     assert len(service.heard) == 1
 
@@ -122,7 +129,7 @@ def test_a_conflict_that_stays_is_asked_about_once(service: EchoService) -> None
 def run(
     service: EchoService, words: Sequence[str], environment: dict[str, str], stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """A command in a process of its own."""
+    """Run a command in its own process."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LC_")}
     return subprocess.run(
         [sys.executable, "-m", "app", *words],
@@ -136,7 +143,7 @@ def run(
 
 
 @pytest.mark.parametrize("environment", [LATIN_1, ASCII, POSIX], ids=["latin-1", "ascii", "posix"])
-def test_any_locale_will_do(service: EchoService, environment: dict[str, str]) -> None:
+def test_commands_work_in_every_locale(service: EchoService, environment: dict[str, str]) -> None:
     for words in (["top", "--once"], ["events"], ["tenants"], ["tenants", "--json"]):
         ended = run(service, words, environment)
         assert (ended.returncode, ended.stderr) == (0, b""), words
@@ -149,16 +156,16 @@ def test_a_file_from_standard_input_is_utf_8(
     service: EchoService, environment: dict[str, str]
 ) -> None:
     service.words = ""
-    asked = "tenants: {new: {strategy: shared, provision: false, labels: {city: Köln Łódź}}}"
-    ended = run(service, ["apply", "-f", "-"], environment, asked.encode())
+    manifest = "tenants: {new: {strategy: shared, provision: false, labels: {city: Köln Łódź}}}"
+    ended = run(service, ["apply", "-f", "-"], environment, manifest.encode())
     assert ended.returncode == 0, ended.stderr
     [body] = [body for method, _, body in service.heard if method == "PUT"]
     assert body["labels"] == {"city": "Köln Łódź"}
-    refused = run(service, ["apply", "-f", "-"], environment, asked.encode("utf-16"))
+    refused = run(service, ["apply", "-f", "-"], environment, manifest.encode("utf-16"))
     assert (refused.returncode, refused.stderr.count(b"\n")) == (2, 1)
 
 
-def test_a_reader_that_goes_away_is_no_error(service: EchoService) -> None:
+def test_a_closed_pipe_is_not_an_error(service: EchoService) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     for words in (["tenants"], ["tenants", "--json"], ["events"], ["top", "--once"]):
@@ -175,7 +182,7 @@ def test_a_reader_that_goes_away_is_no_error(service: EchoService) -> None:
     os.close(writing)
 
 
-def test_top_takes_keys_that_are_no_characters_of_the_locale(service: EchoService) -> None:
+def test_top_accepts_bytes_that_are_invalid_in_the_locale(service: EchoService) -> None:
     ours, its = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "top", "--interval", "0.2"],
@@ -186,9 +193,9 @@ def test_top_takes_keys_that_are_no_characters_of_the_locale(service: EchoServic
         env={**os.environ, "POOLKEEPER_URL": service.url, "TERM": "xterm"},
     )
     os.close(its)
-    shown = b""
-    while b"quit" not in shown and select.select([ours], [], [], 60)[0]:
-        shown += os.read(ours, 65536)
+    output = b""
+    while b"quit" not in output and select.select([ours], [], [], 60)[0]:
+        output += os.read(ours, 65536)
     os.write(ours, b"\xe4s\xc3")
     os.write(ours, b"q")
     while select.select([ours], [], [], 60)[0]:
@@ -196,7 +203,7 @@ def test_top_takes_keys_that_are_no_characters_of_the_locale(service: EchoServic
             os.read(ours, 65536)
         except OSError:  # it has ended
             break
-    _, complaints = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     os.close(ours)
-    assert (process.returncode, complaints) == (0, b"")
-    assert b"PWNED\x07" not in shown
+    assert (process.returncode, errors) == (0, b"")
+    assert b"PWNED\x07" not in output

@@ -1,4 +1,4 @@
-"""A file of tenants against what a service shows: which steps lie between."""
+"""The plan that makes a service match a file of tenants."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ DECLARED = st.fixed_dictionaries(
 
 
 def tenant(**spec: Any) -> dict[str, Any]:
-    """A tenant as the service shows it."""
+    """A tenant as the service returns it."""
     return {
         "strategy": "per_tenant",
         "server": "local",
@@ -39,7 +39,7 @@ def tenant(**spec: Any) -> dict[str, Any]:
 
 
 def steps(text: str, actual: dict[str, Any], *, prune: bool = False) -> list[tuple[str, str, str]]:
-    """Verb, tenant and words of each step."""
+    """Verb, tenant and summary of each step."""
     found = plan(Manifest.parse(text), actual, {}, prune=prune)
     return [(step.verb.value, step.tenant, step.summary) for step in found]
 
@@ -51,21 +51,21 @@ def test_a_new_tenant_is_created_and_provisioned() -> None:
     ]
 
 
-def test_a_tenant_as_declared_needs_nothing() -> None:
+def test_a_tenant_that_matches_needs_no_step() -> None:
     assert steps("tenants: {acme: {strategy: per_tenant}}", {"acme": tenant()}) == []
 
 
-def test_a_change_says_from_what_to_what() -> None:
+def test_a_change_shows_old_and_new_values() -> None:
     found = steps("tenants: {acme: {weight: 3, labels: {plan: gold}}}", {"acme": tenant()})
     assert found == [("change", "acme", "weight 1 → 3, labels {} → {plan: gold}")]
 
 
-def test_what_cannot_be_changed_is_refused_before_anything_is_sent() -> None:
+def test_a_change_of_an_immutable_field_is_refused() -> None:
     found = steps("tenants: {acme: {strategy: shared, weight: 2}}", {"acme": tenant()})
     assert found == [("refuse", "acme", "strategy per_tenant → shared: cannot be changed")]
 
 
-def test_only_prune_deletes_and_never_what_is_being_deleted() -> None:
+def test_only_prune_deletes_and_skips_tenants_that_are_being_deleted() -> None:
     actual = {"old": tenant(), "going": tenant(state="deleting")}
     assert steps("tenants: {}", actual) == []
     assert steps("tenants: {}", actual, prune=True) == [("delete", "old", "per_tenant on local")]
@@ -76,49 +76,49 @@ def test_an_empty_file_declares_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "word"),
+    ("text", "message"),
     [
-        ("tenants: [", "No YAML"),
-        ("tenants: {a: {}, a: {}}", "a is said twice"),
+        ("tenants: [", "Invalid YAML"),
+        ("tenants: {a: {}, a: {}}", "a is a duplicate"),
         ("tenants: {a: {size: 3}}", "tenants.a.size"),
         ("tenants: {a: {weight: '3'}}", "tenants.a.weight"),
         ("tenants: {a: {weight: 0}}", "tenants.a.weight"),
-        ("tenants: {no: {}}", "no has to be put into quotes"),
-        ("tenants: {2026-01-01: {}}", "2026-01-01 has to be put into quotes"),
-        ("tenants: {[a]: {}}", "A key has to be put into quotes"),
+        ("tenants: {no: {}}", "no must be quoted"),
+        ("tenants: {2026-01-01: {}}", "2026-01-01 must be quoted"),
+        ("tenants: {[a]: {}}", "a key must be quoted"),
         ("tenants: {a: 3}", "tenants.a"),
         ("- acme", "file"),
         ("pools: {}", "pools"),
-        ("tenants: !!python/object/apply:os.getcwd []", "No YAML"),
-        ("tenants: {a: {weight: 2001-13-45}}", "No YAML"),
-        ('tenants: {a: {weight: !!int ""}}', "No YAML"),
-        ("tenants: {a: {weight: !!bool x}}", "No YAML"),
-        ("tenants: {a: {weight: !!timestamp x}}", "No YAML"),
-        ("tenants: {a: {weight: %s}}" % ("9" * 5000), "No YAML"),
+        ("tenants: !!python/object/apply:os.getcwd []", "Invalid YAML"),
+        ("tenants: {a: {weight: 2001-13-45}}", "Invalid YAML"),
+        ('tenants: {a: {weight: !!int ""}}', "Invalid YAML"),
+        ("tenants: {a: {weight: !!bool x}}", "Invalid YAML"),
+        ("tenants: {a: {weight: !!timestamp x}}", "Invalid YAML"),
+        ("tenants: {a: {weight: %s}}" % ("9" * 5000), "Invalid YAML"),
         ("tenants: {a: false}", "tenants.a"),
         ("tenants: {a: []}", "tenants.a"),
         ("tenants: &a {b: *a}", "tenants.b.b"),
-        ("[" * 5000, "No YAML"),
+        ("[" * 5000, "Invalid YAML"),
         ('tenants: {a: {labels: {x: "\\e[2J"}}}', "control characters"),
         ('tenants: {a: {labels: {x: "\\L"}}}', "control characters"),
         ('tenants: {a: {labels: {"\\u202e": x}}}', "control characters"),
         ('tenants: {"a\\e[2J": {}}', "tenants.a\\x1b[2J"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused_with_its_place(text: str, word: str) -> None:
+def test_an_invalid_file_is_refused_with_the_location_of_the_error(text: str, message: str) -> None:
     with pytest.raises(ManifestError) as refusal:
         Manifest.parse(text)
-    assert word in str(refusal.value)
+    assert message in str(refusal.value)
     assert all(is_printable(line) for line in str(refusal.value).split("\n"))
 
 
-def test_what_is_merged_in_may_be_said_again() -> None:
+def test_merged_keys_may_be_repeated() -> None:
     text = "tenants: {a: &a {strategy: shared, weight: 2}, b: {<<: *a, weight: 3}}"
     found = Manifest.parse(text).tenants
     assert (found["b"].strategy, found["a"].weight, found["b"].weight) == ("shared", 2, 3)
 
 
-def test_a_key_that_unfolds_without_end_is_refused_at_once() -> None:
+def test_a_key_that_expands_exponentially_is_refused_at_once() -> None:
     lines = ["x: &x0 [l]"]
     lines += [f"y{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 30)]
     with pytest.raises(ManifestError) as refusal:
@@ -127,14 +127,14 @@ def test_a_key_that_unfolds_without_end_is_refused_at_once() -> None:
 
 
 class Service:
-    """As much of a service as a plan changes."""
+    """A model of the service, as far as plans change it."""
 
     def __init__(self) -> None:
         self.tenants: dict[str, dict[str, Any]] = {}
         self.pools: dict[str, dict[str, Any]] = {}
 
-    def carry_out(self, step: Step) -> None:
-        """Become what the step says."""
+    def execute(self, step: Step) -> None:
+        """Apply one step."""
         body = dict(step.body or {})
         match step.verb:
             case Verb.CREATE:
@@ -157,15 +157,15 @@ class Service:
     second=st.dictionaries(NAMES, DECLARED),
     prune=st.booleans(),
 )
-def test_after_a_plan_only_refusals_are_left(
+def test_after_executing_a_plan_only_refusals_remain(
     first: dict[str, Any], second: dict[str, Any], *, prune: bool
 ) -> None:
     service = Service()
-    for said in (first, second):
-        manifest = Manifest.model_validate({"tenants": said})
+    for declared in (first, second):
+        manifest = Manifest.model_validate({"tenants": declared})
         for step in plan(manifest, service.tenants, service.pools, prune=prune):
-            service.carry_out(step)
+            service.execute(step)
         left = plan(manifest, service.tenants, service.pools, prune=prune)
         assert {step.verb for step in left} <= {Verb.REFUSE}
         if prune:
-            assert service.tenants.keys() == said.keys()
+            assert service.tenants.keys() == declared.keys()
