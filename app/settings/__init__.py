@@ -1,6 +1,6 @@
-"""Every knob of the service, with its unit, its default and the reason for it.
+"""Every setting of the service, with unit, default and reason.
 
-Read once, at the door: only `main` and `cli` may import this, and they pass values on.
+Read once at start: only `main`, `cli` and `runtime.topology` may import this; they pass values on.
 """
 
 from app.settings.endpoint import CatalogSettings, Endpoint, ServerSettings

@@ -1,7 +1,6 @@
-"""Where a Postgres is and who we are to it: a declared server, or the catalog.
+"""Address and credentials of a Postgres: a declared server, or the catalog.
 
-Passwords come from the environment or a secret file and stay inside SecretStr. Nothing here
-opens a connection.
+Passwords come from the environment or a secret file and stay inside SecretStr.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from app.settings.errors import SettingsError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, Field(min_length=1, max_length=63)]
-# Without `prefer`: whoever stands in between would only have to say no.
+# Without `prefer`, which an attacker in between can downgrade.
 TlsMode = Literal["disable", "require", "verify-full"]
 
 
 class Endpoint(BaseModel):
-    """A Postgres server as the operator declared it; the API can neither add nor change one."""
+    """A Postgres server as the operator declared it; the API cannot add or change one."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
     )
 
     host: str = Field(min_length=1)
-    """Host name, address, or the directory of a Unix socket. Each address of a name is tried.
-    No default, so that nobody connects to the wrong one by silence."""
+    """Host name, address, or directory of a Unix socket; every address of a name is tried. No
+    default, so that a missing setting connects nowhere."""
 
     port: Port = 5432
-    """TCP port; 5432, as Postgres has it."""
+    """TCP port; 5432, the default of Postgres."""
 
     user: Name
     """Login role of the service; no default."""
@@ -41,71 +40,74 @@ class Endpoint(BaseModel):
     """Password of that role; from the environment only, never from the TOML file."""
 
     password_file: Path | None = None
-    """File that holds the password, for mounted secrets; read at start, a final newline dropped."""
+    """File with the password, for mounted secrets; read at start, a final newline is dropped."""
 
     tls: TlsMode = "verify-full"
-    """How the connection is protected; the strictest, because credentials travel over it.
-    `require` encrypts and trusts anybody; both weaker modes are warned of beyond this machine."""
+    """TLS mode; verify-full, because credentials travel over the connection. `require` encrypts
+    but accepts any certificate; both weaker modes log a warning for other machines."""
 
     tls_ca_file: Path | None = None
-    """PEM file of the authorities to trust; none means those of the system."""
+    """PEM file with the trusted certificate authorities; by default those of the system."""
 
     @model_validator(mode="after")
-    def _has_one_password(self) -> Self:
+    def _check_password(self) -> Self:
         if (self.password is None) == (self.password_file is None):
             raise ValueError("Give exactly one of password and password_file")
         return self
 
     @model_validator(mode="after")
-    def _trusts_authorities_where_it_looks(self) -> Self:
+    def _check_ca_file(self) -> Self:
         if self.tls_ca_file is not None and self.tls != "verify-full":
-            raise ValueError("tls_ca_file is of use only where tls is verify-full")
+            raise ValueError("tls_ca_file requires tls = verify-full")
         return self
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine, by its name: a loopback address or a Unix socket."""
+        """Whether the host is a loopback address or a Unix socket."""
         return self.host.startswith("/") or is_loopback(self.host)
 
     def read_password(self) -> SecretStr:
-        """Return the password, wherever it is kept.
+        """Return the password, from its file if it has one.
 
         Raises:
             SettingsError: the file cannot be read, or is empty.
         """
         if self.password is not None:
             return self.password
-        if self.password_file is None:  # pragma: no cover - the validator has made sure
+        if self.password_file is None:  # pragma: no cover - excluded by the validator
             raise SettingsError("Neither password nor password_file is given.")
         return read_secret(self.password_file)
 
 
 class ServerSettings(Endpoint):
-    """A server that tenants live on."""
+    """A server that hosts tenants."""
 
     database: Name = "postgres"
-    """Where shared and per_tenant tenants live, and the admin connection's; postgres exists."""
+    """Database of shared and per_tenant tenants and of the admin connection; postgres exists on
+    every server."""
 
     budget: int | None = Field(default=None, ge=1)
-    """Most connections of the service here; by default computed from max_connections."""
+    """Maximum number of the service's connections on this server; by default computed from
+    max_connections."""
 
     budget_margin: int | None = Field(default=None, ge=0)
-    """Connections left for others here; by default the service's budget_margin."""
+    """Connections on this server that are left to other clients; by default the service's
+    budget_margin."""
 
     cores: int | None = Field(default=None, ge=1, le=100_000)
-    """Processors of its machine, beyond which running more at a time helps nobody; by default
-    this machine's if the server is on it, else not known."""
+    """Processor cores of the server's machine, beyond which more concurrent statements do not
+    help; by default this machine's if the server runs on it, else unknown."""
 
 
 class CatalogSettings(Endpoint):
-    """Where the service remembers."""
+    """The database of the service's own data."""
 
     database: Name = "poolkeeper"
-    """The catalog's own database, away from every tenant's data."""
+    """The catalog's own database, separate from tenants' data."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether *host* is this machine and nobody else's."""
+    """Whether *host* is reachable from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -115,7 +117,7 @@ def is_loopback(host: str) -> bool:
 
 
 def read_secret(path: Path) -> SecretStr:
-    """Read a secret from a file, less its final newline.
+    """Read a secret from a file, without its final newline.
 
     Raises:
         SettingsError: the file cannot be read, or is empty.
@@ -125,7 +127,7 @@ def read_secret(path: Path) -> SecretStr:
     except OSError as error:
         raise SettingsError(f"Cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError:
-        # Without the cause: it carries the bytes of the secret.
+        # Without the cause, which contains the bytes of the secret.
         raise SettingsError(f"Cannot read {path}: not UTF-8 text.") from None
     if not text:
         raise SettingsError(f"Cannot use {path}: it is empty.")

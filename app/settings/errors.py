@@ -1,7 +1,4 @@
-"""Say what is wrong with the settings, one sentence per problem, each naming its key.
-
-Sentences only: nothing here reads a setting, and no sentence ever holds a value.
-"""
+"""Errors in the settings: one sentence per problem, which names its key and never its value."""
 
 from __future__ import annotations
 
@@ -19,13 +16,13 @@ class SettingsError(Exception):
 
 
 def setting_name(*path: str) -> str:
-    """Name a key the two ways it can be set: `POOLKEEPER_PORT (port)`."""
+    """A key as variable and in the TOML file: `POOLKEEPER_PORT (port)`."""
     variable = ENV_PREFIX + ENV_DELIMITER.join(path).upper()
     return f"{variable} ({'.'.join(path)})"
 
 
 def unknown_key(name: str, given: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Say that *name* is not a setting, and which of the *known* words *given* may have meant."""
+    """The error for an unknown *name*, with the *known* key closest to *given*."""
     close = difflib.get_close_matches(given, list(known), n=1)
     hint = f"; did you mean {prefix}{close[0]}?" if close else "."
     return f"{name} is not a setting{hint}"
@@ -34,11 +31,11 @@ def unknown_key(name: str, given: str, known: Iterable[str], *, prefix: str = ""
 def validation_messages(
     error: ValidationError, known: Sequence[str], nested: Sequence[str]
 ) -> list[str]:
-    """Turn pydantic's report into sentences.
+    """Turn pydantic's errors into sentences.
 
     Args:
-        error: what validation found.
-        known: the settings' own keys, for suggestions.
+        error: pydantic's error.
+        known: the top-level keys, for suggestions.
         nested: the keys inside a server or the catalog, for suggestions.
     """
     found = error.errors(include_url=False, include_context=False, include_input=False)

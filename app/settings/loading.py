@@ -1,7 +1,7 @@
-"""Read the settings at start, and gather everything that is wrong with them into one error.
+"""Read the settings at start, and report all problems in one error.
 
-What pydantic-settings lets pass is caught here: unknown variables, libpq's own variables, and
-secret files that cannot be read.
+Checks what pydantic-settings does not: unknown variables, libpq's variables, and unreadable secret
+files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from app.settings.settings import Settings
 from app.settings.toml import CONFIG_FILE_VARIABLE
 
 _NESTED = frozenset({"catalog", "servers"})
-# The last three tell the commands where a service is; the service itself has no use for them.
+# The last three are for client commands.
 _NOT_SETTINGS = frozenset(
     {CONFIG_FILE_VARIABLE, "POOLKEEPER_URL", "POOLKEEPER_API_KEY", "POOLKEEPER_API_KEY_FILE"}
 )
@@ -40,13 +40,13 @@ _LIBPQ_VARIABLES = (
 
 
 def load_settings(*, to_serve: bool = True) -> Settings:
-    """Read arguments, environment and TOML file into settings that are fit to start with.
+    """Read the environment and the TOML file.
 
     Args:
-        to_serve: whether callers will come; then there must be keys where keys are needed.
+        to_serve: whether the service will start; then API keys must exist if required.
 
     Raises:
-        SettingsError: with one sentence per problem, naming the key and never its value.
+        SettingsError: with one sentence per problem, which names the key and never its value.
     """
     problems = [*_unknown_variables(), *_libpq_variables()]
     try:
@@ -70,7 +70,7 @@ def load_settings(*, to_serve: bool = True) -> Settings:
 
 
 def _unknown_variables() -> Iterator[str]:
-    """Find the variables that pydantic-settings would ignore."""
+    """The variables that pydantic-settings ignores."""
     fields = Settings.model_fields
     for variable in sorted(os.environ):
         if not variable.upper().startswith(ENV_PREFIX) or variable in _NOT_SETTINGS:
@@ -86,8 +86,8 @@ def _libpq_variables() -> Iterator[str]:
     for variable in _LIBPQ_VARIABLES:
         if variable in os.environ:
             yield (
-                f"{variable} must not be set: the driver would fall back to it;"
-                " credentials are declared per server."
+                f"{variable} must not be set: the driver would use it."
+                " Credentials are declared per server."
             )
 
 
@@ -96,12 +96,12 @@ def _missing_keys(settings: Settings) -> Iterator[str]:
     if settings.requires_keys and not path.exists():
         if settings.keys_file is None:
             yield (
-                f"{setting_name('host')}: Only a loopback address is allowed without keys;"
-                f" `poolkeeper keys new` makes one and keeps its hash in {path}."
+                f"{setting_name('host')}: Only a loopback address is allowed without API keys;"
+                f" `poolkeeper keys new` creates one and stores its hash in {path}."
             )
         else:
             key = setting_name("keys_file")
-            yield f"{key}: There is no file {path}; `poolkeeper keys new` makes it."
+            yield f"{key}: There is no file {path}; `poolkeeper keys new` creates it."
 
 
 def _unreadable_secrets(settings: Settings) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Read the optional TOML file, and refuse secrets in it.
 
-Files are copied, mailed and committed; secrets belong in the environment or in files of their own.
+Such files are copied, mailed and committed; secrets belong in the environment or in separate files.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _SECRETS = frozenset({"password", "secret_key"})
 
 
 def read_toml() -> dict[str, Any]:
-    """Return what the TOML file says; empty when there is none and none was asked for.
+    """Return the content of the TOML file; empty if there is none and none is configured.
 
     Raises:
-        SettingsError: it cannot be read, is not TOML, or holds a secret.
+        SettingsError: it cannot be read, is not TOML, or contains a secret.
     """
-    asked_for = os.environ.get(CONFIG_FILE_VARIABLE)
-    path = Path(asked_for or DEFAULT_CONFIG_FILE)
+    configured = os.environ.get(CONFIG_FILE_VARIABLE)
+    path = Path(configured or DEFAULT_CONFIG_FILE)
     try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if asked_for:
+        if configured:
             raise SettingsError(f"{CONFIG_FILE_VARIABLE}: There is no file {path}.") from None
         return {}
     except OSError as error:
@@ -37,17 +37,17 @@ def read_toml() -> dict[str, Any]:
     except UnicodeDecodeError:
         raise SettingsError(f"Cannot read {path}: not UTF-8 text.") from None
     except tomllib.TOMLDecodeError as error:
-        # Without the cause: it carries the whole document in newer versions of Python.
+        # Without the cause, which contains the whole document in newer versions of Python.
         raise SettingsError(f"Cannot read {path}: {error}.") from None
-    _refuse_secrets(said, path)
-    return said
+    _refuse_secrets(content, path)
+    return content
 
 
-def _refuse_secrets(said: dict[str, Any], path: Path) -> None:
+def _refuse_secrets(content: dict[str, Any], path: Path) -> None:
     problems = [
         f"{setting_name(*key)}: Secrets are not read from {path};"
         " use the environment or a secret file."
-        for key in _secret_keys(said, ())
+        for key in _secret_keys(content, ())
     ]
     if problems:
         raise SettingsError("\n".join(problems))

@@ -23,7 +23,7 @@ def main() -> None:
     """Write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", default="", help="folder of CSV files; none are skipped aloud")
-    parser.add_argument("--only-traces", action="store_true", help="leave out made-up loads")
+    parser.add_argument("--only-traces", action="store_true", help="leave out synthetic loads")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trace-seeds", type=int, help="seeds for the traces, as many by default")
     parser.add_argument("--arrivals", type=Arrivals, default=Arrivals.POISSON)
@@ -58,20 +58,21 @@ def main() -> None:
 
 def _notes(options: argparse.Namespace, files: list[Path], trace_seeds: int) -> list[str]:
     """What was done and what was left out."""
-    spread = f"requests of a bin spread as {options.arrivals.value}"
+    spread = f"requests within a bin: {options.arrivals.value}"
     notes = [
-        f"{'No made-up loads' if options.only_traces else f'{options.seeds} seeds'}; {spread}."
+        f"{'No synthetic loads' if options.only_traces else f'{options.seeds} seeds'}; {spread}."
     ]
     if files:
         names = ", ".join(file.stem for file in files)
         notes.append(
-            f"Traces, {trace_seeds} seeds: {names}. Each row counts as a minute, whatever its "
-            "timestamp says; the 99th-percentile row has 60 requests/s, none more than 160."
+            f"Traces, {trace_seeds} seeds: {names}. Each row counts as one minute, "
+            "regardless of its timestamp; the 99th-percentile row has 60 requests/s, the maximum "
+            "is 160."
         )
     else:
         notes.append(
-            "Skipped: all traces, because none were given (TRACES=dir names a folder of CSV files "
-            "with `timestamp,value`). Every target that is about traces is left out."
+            "Skipped: all traces, because none were given (TRACES=dir names a directory of CSV "
+            "files with `timestamp,value`). Targets on traces are omitted."
         )
     return notes
 

@@ -99,7 +99,7 @@ def _regrets(results: Results, traces: Sequence[str]) -> list[Verdict]:
         told = ", ".join(f"{label} {value:.2f}" for label, value in theirs.items())
         found.append(
             (
-                f"mean regret over the traces at {price} a late wait below every other's",
+                f"mean regret over the traces at {price} per late wait below every other rule's",
                 f"demand {mine:.2f}; {told}",
                 mine < min(theirs.values()),
             )

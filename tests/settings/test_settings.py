@@ -1,4 +1,4 @@
-"""The settings: what they default to, which source wins, and how they say no."""
+"""The settings: defaults, precedence of sources, and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _scrubbed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def refusal() -> str:
+def settings_error() -> str:
     with pytest.raises(SettingsError) as caught:
         load_settings()
     return str(caught.value)
@@ -53,11 +53,11 @@ def test_settings_cannot_be_changed_once_read() -> None:
         load_settings().port = 1  # type: ignore[misc]
 
 
-def test_every_setting_tells_what_it_is_for() -> None:
+def test_every_setting_has_a_description() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-def test_arguments_win_over_the_environment_and_that_over_the_file(
+def test_arguments_override_the_environment_which_overrides_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Path("poolkeeper.toml").write_text("port = 1001\nmax_waiting = 7\nwarmup_size = 2\n")
@@ -67,78 +67,82 @@ def test_arguments_win_over_the_environment_and_that_over_the_file(
     assert (settings.port, settings.max_waiting, settings.warmup_size) == (1002, 7, 4)
 
 
-def test_another_file_may_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_file_can_be_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "other.toml"
     file.write_text("port = 1003\n")
     monkeypatch.setenv("POOLKEEPER_CONFIG_FILE", str(file))
     assert load_settings().port == 1003
 
 
-def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configured_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_CONFIG_FILE", "missing.toml")
-    assert refusal() == "POOLKEEPER_CONFIG_FILE: There is no file missing.toml."
+    assert settings_error() == "POOLKEEPER_CONFIG_FILE: There is no file missing.toml."
 
 
 def test_a_broken_file_is_named_with_its_line() -> None:
     Path("poolkeeper.toml").write_text("port = \n")
-    assert refusal().startswith("Cannot read poolkeeper.toml: Invalid value (at line 1")
+    assert settings_error().startswith("Cannot read poolkeeper.toml: Invalid value (at line 1")
 
 
 def test_a_bad_value_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_PORT", "70000")
     expected = "POOLKEEPER_PORT (port): Input should be less than or equal to 65535."
-    assert refusal() == expected
+    assert settings_error() == expected
 
 
-def test_each_problem_has_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_problem_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_PORT", "none")
     monkeypatch.setenv("POOLKEEPER_LOG_FORMAT", "xml")
     monkeypatch.setenv("POOLKEEPER_PROT", "1")
-    assert [line.split(" ")[0] for line in refusal().splitlines()] == [
+    assert [line.split(" ")[0] for line in settings_error().splitlines()] == [
         "POOLKEEPER_PROT",
         "POOLKEEPER_PORT",
         "POOLKEEPER_LOG_FORMAT",
     ]
 
 
-def test_an_unknown_variable_is_named_with_what_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_gets_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_PROT", "8080")
-    assert refusal() == "POOLKEEPER_PROT is not a setting; did you mean POOLKEEPER_PORT?"
+    assert settings_error() == "POOLKEEPER_PROT is not a setting; did you mean POOLKEEPER_PORT?"
 
 
-def test_an_unknown_variable_like_no_other_gets_no_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_unlike_any_setting_gets_no_suggestion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("POOLKEEPER_ZZ9", "1")
-    assert refusal() == "POOLKEEPER_ZZ9 is not a setting."
+    assert settings_error() == "POOLKEEPER_ZZ9 is not a setting."
 
 
 def test_a_plain_setting_has_no_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_PORT__X", "1")
-    assert refusal().startswith("POOLKEEPER_PORT__X is not a setting")
+    assert settings_error().startswith("POOLKEEPER_PORT__X is not a setting")
 
 
-def test_an_unknown_key_in_the_file_is_named_with_what_was_meant() -> None:
+def test_an_unknown_key_in_the_file_gets_a_suggestion() -> None:
     Path("poolkeeper.toml").write_text("prot = 1\n")
-    assert refusal() == "POOLKEEPER_PROT (prot) is not a setting; did you mean port?"
+    assert settings_error() == "POOLKEEPER_PROT (prot) is not a setting; did you mean port?"
 
 
-def test_an_unknown_key_of_a_server_is_named_with_what_was_meant(
+def test_an_unknown_key_of_a_server_gets_a_suggestion(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     declare(monkeypatch, POOLKEEPER_SERVERS__MAIN__PROT="1")
     expected = "POOLKEEPER_SERVERS__MAIN__PROT (servers.main.prot) is not a setting"
-    assert refusal() == f"{expected}; did you mean port?"
+    assert settings_error() == f"{expected}; did you mean port?"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "301"])
-def test_no_borrower_waits_for_ever(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_the_acquire_timeout_is_positive_and_bounded(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setenv("POOLKEEPER_ACQUIRE_TIMEOUT_SECONDS", value)
-    assert "acquire_timeout_seconds" in refusal()
+    assert "acquire_timeout_seconds" in settings_error()
 
 
 @pytest.mark.parametrize("value", ["inf", "nan"])
-def test_no_interval_is_endless(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_intervals_are_finite(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("POOLKEEPER_POLL_INTERVAL_SECONDS", value)
-    assert "poll_interval_seconds" in refusal()
+    assert "poll_interval_seconds" in settings_error()
 
 
 # --- servers, their credentials, the catalog -------------------------------------------------
@@ -160,7 +164,7 @@ def test_a_server_is_declared_through_the_environment(monkeypatch: pytest.Monkey
     assert settings.catalog.database == "poolkeeper"
 
 
-def test_a_server_may_have_its_place_in_the_file_and_its_password_in_the_environment(
+def test_a_server_in_the_file_can_have_its_password_in_the_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Path("poolkeeper.toml").write_text(
@@ -174,13 +178,13 @@ def test_a_server_may_have_its_place_in_the_file_and_its_password_in_the_environ
     assert settings.catalog.read_password().get_secret_value() == '{"a": 1}'
 
 
-def test_passwords_are_in_no_representation_and_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passwords_are_in_no_representation_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     declare(monkeypatch, POOLKEEPER_SECRET_KEY="s3cret-key" * 4)
     settings = load_settings()
     assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump_json()}"
     monkeypatch.setenv("POOLKEEPER_SERVERS__MAIN__PASSWORD_FILE", "too")
     expected = "POOLKEEPER_SERVERS__MAIN (servers.main): Give exactly one of password"
-    assert refusal() == f"{expected} and password_file."
+    assert settings_error() == f"{expected} and password_file."
 
 
 def test_a_password_comes_from_a_file_without_its_newline(
@@ -207,7 +211,7 @@ def test_a_password_file_that_cannot_be_used_stops_the_start(
         file.write_bytes(content)
     declare(monkeypatch, POOLKEEPER_SERVERS__MAIN__PASSWORD_FILE=str(file))
     monkeypatch.delenv("POOLKEEPER_SERVERS__MAIN__PASSWORD")
-    text = refusal()
+    text = settings_error()
     key = "POOLKEEPER_SERVERS__MAIN__PASSWORD_FILE (servers.main.password_file)"
     assert text.startswith(f"{key}: Cannot ")
     assert text.endswith(f"{file}: {reason}.")
@@ -222,34 +226,36 @@ def test_a_secret_key_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert key.get_secret_value() == "k3y" * 11
 
 
-def test_a_secret_key_that_can_be_guessed_is_refused_without_being_shown(
+def test_a_short_secret_key_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    needed = "at least 32 characters are needed."
+    needed = "at least 32 characters are required."
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY", "x" * 31)
-    assert refusal() == f"POOLKEEPER_SECRET_KEY (secret_key): {needed.capitalize()}"
+    assert settings_error() == f"POOLKEEPER_SECRET_KEY (secret_key): {needed.capitalize()}"
     monkeypatch.delenv("POOLKEEPER_SECRET_KEY")
     file = tmp_path / "key"
     file.write_text("x" * 31 + "\n")
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", str(file))
     key = "POOLKEEPER_SECRET_KEY_FILE (secret_key_file)"
-    assert refusal() == f"{key}: Cannot use {file}: {needed}"
+    assert settings_error() == f"{key}: Cannot use {file}: {needed}"
 
 
 def test_a_secret_key_file_that_is_missing_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", "missing")
-    assert refusal().startswith("POOLKEEPER_SECRET_KEY_FILE (secret_key_file): Cannot read missing")
+    assert settings_error().startswith(
+        "POOLKEEPER_SECRET_KEY_FILE (secret_key_file): Cannot read missing"
+    )
 
 
-def test_two_secret_keys_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_secret_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY", "a" * 32)
     monkeypatch.setenv("POOLKEEPER_SECRET_KEY_FILE", "b")
-    assert refusal().startswith("Give at most one of POOLKEEPER_SECRET_KEY (secret_key) and")
+    assert settings_error().startswith("Give at most one of POOLKEEPER_SECRET_KEY (secret_key) and")
 
 
 def test_secrets_are_refused_in_the_file() -> None:
     Path("poolkeeper.toml").write_text('secret_key = "x1"\n[servers.main]\npassword = "x2"\n')
-    lines = refusal().splitlines()
+    lines = settings_error().splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "POOLKEEPER_SECRET_KEY (secret_key)",
         "POOLKEEPER_SERVERS__MAIN__PASSWORD (servers.main.password)",
@@ -263,7 +269,7 @@ def test_servers_need_a_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SERVER:
         if "CATALOG" in name:
             monkeypatch.delenv(name)
-    assert refusal() == "POOLKEEPER_CATALOG (catalog): Required once servers are declared."
+    assert settings_error() == "POOLKEEPER_CATALOG (catalog): Required if servers are declared."
 
 
 def test_a_catalog_needs_servers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,23 +277,23 @@ def test_a_catalog_needs_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SERVER:
         if "SERVERS" in name:
             monkeypatch.delenv(name)
-    expected = "POOLKEEPER_CATALOG (catalog): Of no use without declared servers"
-    assert refusal() == f"{expected}; the embedded server has its own."
+    expected = "POOLKEEPER_CATALOG (catalog): Requires declared servers"
+    assert settings_error() == f"{expected}; the embedded server has its own catalog."
 
 
 def test_the_name_of_a_server_is_a_slug(monkeypatch: pytest.MonkeyPatch) -> None:
     declare(monkeypatch)
     Path("poolkeeper.toml").write_text('[servers."Eu_West"]\nhost = "a"\n')
     expected = "POOLKEEPER_SERVERS__EU_WEST (servers.Eu_West): A server's name is a slug"
-    assert expected in refusal()
+    assert expected in settings_error()
 
 
 @pytest.mark.parametrize("variable", ["POOLKEEPER_SERVERS", "POOLKEEPER_CATALOG"])
-def test_json_that_is_none_is_refused_without_being_shown(
+def test_invalid_json_is_refused_and_not_shown(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, '{"password": "s3cret"')
-    text = refusal()
+    text = settings_error()
     assert variable in text
     assert "s3cret" not in text
 
@@ -295,10 +301,10 @@ def test_json_that_is_none_is_refused_without_being_shown(
 def test_the_default_server_must_be_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     declare(monkeypatch, POOLKEEPER_DEFAULT_SERVER="mian")
     expected = "POOLKEEPER_DEFAULT_SERVER (default_server): Not a declared server"
-    assert refusal() == f"{expected}; there is main."
+    assert settings_error() == f"{expected}; declared: main."
 
 
-def test_the_embedded_server_may_be_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_embedded_server_can_be_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_DEFAULT_SERVER", "local")
     assert load_settings().default_server == "local"
 
@@ -310,16 +316,16 @@ def test_the_drivers_own_credentials_are_refused(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "s3cret")
-    text = refusal()
+    text = settings_error()
     assert text.startswith(f"{variable} must not be set")
     assert "s3cret" not in text
 
 
-# --- who may call ----------------------------------------------------------------------------
+# --- callers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
-def test_this_machine_may_always_call(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_loopback_is_always_allowed(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("POOLKEEPER_HOST", host)
     assert load_settings().host == host
 
@@ -331,16 +337,16 @@ OTHERS = pytest.mark.parametrize(
 
 
 @OTHERS
-def test_others_may_not_call_without_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_other_addresses_require_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("POOLKEEPER_HOST", host)
-    text = refusal()
+    text = settings_error()
     assert text.startswith("POOLKEEPER_HOST (host): Only a loopback address is allowed")
     assert "poolkeeper keys new" in text
     assert str(Path(".poolkeeper/keys.json")) in text
 
 
 @OTHERS
-def test_others_may_call_when_there_are_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_other_addresses_are_allowed_with_keys(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("POOLKEEPER_HOST", host)
     Path(".poolkeeper").mkdir()
     Path(".poolkeeper/keys.json").touch()
@@ -349,23 +355,27 @@ def test_others_may_call_when_there_are_keys(monkeypatch: pytest.MonkeyPatch, ho
     assert settings.keys_path == Path(".poolkeeper/keys.json")
 
 
-def test_a_file_of_keys_that_was_asked_for_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configured_key_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_KEYS_FILE", "mine.json")
-    assert refusal().startswith("POOLKEEPER_KEYS_FILE (keys_file): There is no file mine.json;")
+    assert settings_error().startswith(
+        "POOLKEEPER_KEYS_FILE (keys_file): There is no file mine.json;"
+    )
     Path("mine.json").touch()
     assert load_settings().requires_keys
 
 
-def test_keys_can_be_made_before_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_key_can_be_created_before_the_file_exists(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("POOLKEEPER_HOST", "0.0.0.0")  # noqa: S104
     monkeypatch.setenv("POOLKEEPER_KEYS_FILE", "mine.json")
     assert load_settings(to_serve=False).keys_path == Path("mine.json")
 
 
-def test_nobody_needs_keys_on_loopback() -> None:
+def test_loopback_requires_no_keys() -> None:
     assert not load_settings().requires_keys
 
 
-def test_there_is_no_way_to_go_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_setting_disables_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_ALLOW_NO_AUTH", "true")
-    assert refusal().startswith("POOLKEEPER_ALLOW_NO_AUTH is not a setting")
+    assert settings_error().startswith("POOLKEEPER_ALLOW_NO_AUTH is not a setting")

@@ -24,7 +24,6 @@ router = APIRouter(include_in_schema=False)
 class PageAsset(StrEnum):
     """The files that the page loads."""
 
-    ADVICE = "advice.js"
     API = "api.js"
     CHART = "chart.js"
     CHARTS = "uPlot.iife.min.js"
@@ -33,6 +32,7 @@ class PageAsset(StrEnum):
     ELEMENT = "element.js"
     PAGE = "page.js"
     POOLS = "pools.js"
+    RECOMMENDATIONS = "recommendations.js"
     SERVERS = "servers.js"
     STYLE = "page.css"
 

@@ -1,4 +1,4 @@
-"""A browser, and a running service to look at with it."""
+"""A browser, and a running service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fixtures.missing import missing
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import Served, served
 
-# Without these it looks for hosts of its maker, and as root it does not start.
+# Without these it contacts its maker's hosts, and does not start as root.
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -24,15 +24,15 @@ FLAGS = [
     "--no-first-run",
 ]
 
-_PATIENCE_MS = 20_000
+_TIMEOUT_MS = 20_000
 
 
 @pytest_asyncio.fixture
 async def browser() -> AsyncIterator[Browser]:
-    """Chromium without a screen."""
+    """Headless Chromium."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        missing("There is no chromium on this machine: the page was not looked at.")
+        missing("There is no chromium on this machine: the page was not tested.")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
@@ -43,7 +43,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def service(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> AsyncIterator[Served]:
-    """A service that samples twice a second and advises as often."""
+    """A service that polls and recommends twice a second."""
     async with served(
         tmp_path,
         tenants_in=database,
@@ -57,15 +57,15 @@ async def service(
 
 @pytest_asyncio.fixture
 async def tab(browser: Browser, service: Served) -> AsyncIterator[Tab]:
-    """A tab that has not opened the page yet; nothing may have gone wrong in it at the end."""
+    """An empty tab; fails on script errors and on requests to other hosts."""
     address = str(service.client.base_url).rstrip("/")
     context = await browser.new_context(base_url=address)
-    context.set_default_timeout(_PATIENCE_MS)
-    expect.set_options(timeout=_PATIENCE_MS)
+    context.set_default_timeout(_TIMEOUT_MS)
+    expect.set_options(timeout=_TIMEOUT_MS)
     tab = Tab(await context.new_page(), context, address)
     yield tab
-    # A route that is being answered would lose what it fetched with the context.
+    # Closing the context would break a route that is still being handled.
     await tab.page.unroute_all(behavior="wait")
     await context.close()
     assert tab.errors == []
-    assert tab.strangers == []
+    assert tab.foreign_requests == []

@@ -1,4 +1,4 @@
-"""Keys in a browser: asked for, refused, taken, and kept nowhere but in the tab."""
+"""API keys in a browser: requested, rejected, accepted, and stored in the tab only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from app.api.auth.api_key import KeyScope
-from tests.api.ui.test_page import crowd, serious
+from tests.api.ui.test_page import callers_of, serious
 from tests.fixtures.browser import Tab
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
@@ -19,10 +19,10 @@ from tests.fixtures.served import Served, served
 
 @pytest.fixture
 def ring(tmp_path: Path) -> Keyring:
-    """A key that may do everything, and one that may only look."""
+    """A key with every scope, and one that can only read."""
     ring = Keyring(tmp_path / "keys.json")
     ring.make("admin")
-    ring.make("looker", KeyScope.READ)
+    ring.make("reader", KeyScope.READ)
     return ring
 
 
@@ -34,7 +34,7 @@ async def service(
     tmp_path: Path,
     ring: Keyring,
 ) -> AsyncIterator[Served]:
-    """A service that wants keys, and samples and advises twice a second."""
+    """A service that requires keys, and polls and recommends twice a second."""
     async with served(
         tmp_path,
         tenants_in=database,
@@ -51,10 +51,10 @@ async def service(
 async def give(page: Page, key: str) -> None:
     """Type a key into the dialog, and use it."""
     await page.locator("#key").fill(key)
-    await page.get_by_role("button", name="Use it").click()
+    await page.get_by_role("button", name="Use key").click()
 
 
-async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(
+async def test_a_key_is_requested_and_stored_in_the_tab_only(
     service: Served, tab: Tab, ring: Keyring
 ) -> None:
     await service.tenant("acme")
@@ -62,14 +62,14 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(
     addresses: list[str] = []
     page.on("request", lambda request: addresses.append(request.url))
     await page.goto("/")
-    await expect(dialog).to_contain_text("asks for a key")
+    await expect(dialog).to_contain_text("requires an API key")
     assert await serious(page) == []
 
     wrong = ring.tokens["admin"][:-1] + ("a" if ring.tokens["admin"][-1] != "a" else "b")
     await give(page, wrong)
-    await expect(dialog).to_contain_text("does not take this key")
+    await expect(dialog).to_contain_text("rejected this key")
     await give(page, "ключ")
-    await expect(dialog).to_contain_text("does not take this key")
+    await expect(dialog).to_contain_text("rejected this key")
     await give(page, f"  {ring.tokens['admin']} ")
     await expect(dialog).to_be_hidden()
     await expect(page.locator("#headline")).to_contain_text("1 tenants")
@@ -77,9 +77,9 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(
 
     await page.reload()
     await expect(page.locator("#headline")).to_contain_text("1 tenants")
-    kept = await tab.context.storage_state()
-    assert not kept["cookies"]
-    assert not kept["origins"]
+    stored = await tab.context.storage_state()
+    assert not stored["cookies"]
+    assert not stored["origins"]
     token = ring.tokens["admin"]
     assert await page.evaluate("Object.values(sessionStorage)") == [token]
     assert not [address for address in addresses if token in address or wrong in address]
@@ -90,29 +90,25 @@ async def test_a_key_is_asked_for_and_kept_in_the_tab_alone(
     await expect(other.locator("#key-dialog")).to_be_visible()
 
 
-async def test_a_key_that_is_taken_back_is_asked_for_again(
-    service: Served, tab: Tab, ring: Keyring
-) -> None:
+async def test_a_revoked_key_is_requested_again(service: Served, tab: Tab, ring: Keyring) -> None:
     page = tab.page
     await page.goto("/")
-    await give(page, ring.tokens["looker"])
+    await give(page, ring.tokens["reader"])
     await expect(page.locator("#headline")).to_contain_text("0 tenants")
-    ring.revoke("looker")
-    await expect(page.locator("#key-dialog")).to_contain_text("does not take this key")
+    ring.revoke("reader")
+    await expect(page.locator("#key-dialog")).to_contain_text("rejected this key")
     await page.get_by_role("button", name="Cancel").click()
-    await expect(page.locator("#trouble")).to_contain_text("key")
+    await expect(page.locator("#error")).to_contain_text("key")
     await expect(page.locator("#key-dialog")).to_be_hidden()
 
 
-async def test_who_may_only_look_is_told_what_is_missing(
-    service: Served, tab: Tab, ring: Keyring
-) -> None:
+async def test_a_missing_scope_is_reported(service: Served, tab: Tab, ring: Keyring) -> None:
     await service.tenant("acme")
     page = tab.page
     await page.goto("/")
-    await give(page, ring.tokens["looker"])
-    async with crowd(service, "acme", callers=8):
-        line = page.locator("#advice li", has_text="acme")
+    await give(page, ring.tokens["reader"])
+    async with callers_of(service, "acme", callers=8):
+        line = page.locator("#actions li", has_text="acme")
         await line.get_by_role("button", name="Apply").click()
         await expect(page.locator("#outcome")).to_contain_text("a key with the scope operate")
     await expect(page.locator("#key-dialog")).to_be_hidden()

@@ -1,4 +1,4 @@
-"""The page in a browser: what somebody sees and does who was paged at night."""
+"""The page in a browser."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SERIOUS = {"serious", "critical"}
 
 
 @asynccontextmanager
-async def crowd(service: Served, tenant: str, callers: int) -> AsyncIterator[None]:
-    """So many callers of one tenant, each holding a connection for a while, again and again."""
+async def callers_of(service: Served, tenant: str, callers: int) -> AsyncIterator[None]:
+    """Callers of one tenant; each repeatedly holds a connection for a while."""
 
     async def call() -> None:
         while True:
@@ -33,7 +33,7 @@ async def crowd(service: Served, tenant: str, callers: int) -> AsyncIterator[Non
 
 
 async def serious(page: Page) -> list[str]:
-    """What axe finds that keeps people out."""
+    """Serious accessibility problems that axe finds."""
     found = await Axe().run(page)
     return [
         f"{each['id']}: {each['nodes'][0]['html']}"
@@ -42,17 +42,17 @@ async def serious(page: Page) -> list[str]:
     ]
 
 
-async def test_a_crowd_appears_by_itself_and_its_advice_is_applied(
+async def test_waiting_callers_appear_and_their_recommendation_is_applied(
     service: Served, tab: Tab
 ) -> None:
     await service.tenant("acme")
     page = tab.page
     await page.goto("/")
-    await expect(page.locator("#nothing")).to_contain_text("No pool is open")
-    async with crowd(service, "acme", callers=8):
+    await expect(page.locator("#no-pools")).to_contain_text("No pool is open")
+    async with callers_of(service, "acme", callers=8):
         row = page.locator("#rows tr", has_text="acme")
         await expect(row).to_have_class("waiting")
-        advice = page.locator("#advice li", has_text="acme")
+        advice = page.locator("#actions li", has_text="acme")
         await advice.get_by_role("button", name="Apply").click()
         await expect(row).not_to_contain_text("of 2")
     await expect(page.locator("#headline")).to_contain_text("1 tenants")
@@ -84,29 +84,31 @@ async def test_a_pool_is_opened_by_keyboard_resized_and_evicted(service: Served,
     await drawer.get_by_role("button", name="Evict").click()
     await page.get_by_role("button", name="Yes").click()
     await expect(drawer.locator("#drawer-facts")).to_contain_text("not open")
-    await expect(page.locator("#rows tr")).to_have_count(0)  # the search still says "bet"
+    await expect(page.locator("#rows tr")).to_have_count(0)  # the search still contains "bet"
     gone = await service.client.get("/v1/tenants/beta/pool")
     assert gone.json()["open"] is False
 
 
-async def test_a_service_that_goes_away_is_told_and_comes_back(service: Served, tab: Tab) -> None:
+async def test_an_unreachable_service_is_reported_until_it_responds(
+    service: Served, tab: Tab
+) -> None:
     page = tab.page
     await page.goto("/")
     await expect(page.locator("#headline")).to_contain_text("0 tenants")
     await tab.context.set_offline(offline=True)
-    await expect(page.locator("#trouble")).to_contain_text("does not answer")
+    await expect(page.locator("#error")).to_contain_text("does not respond")
     await tab.context.set_offline(offline=False)
-    await expect(page.locator("#trouble")).to_be_hidden()
+    await expect(page.locator("#error")).to_be_hidden()
 
 
-async def test_nothing_serious_keeps_people_out_by_day_and_by_night(
+async def test_both_themes_have_no_serious_accessibility_problems(
     service: Served, tab: Tab
 ) -> None:
     await service.tenant("acme")
     page = tab.page
     await page.goto("/")
-    async with crowd(service, "acme", callers=8):
-        await expect(page.locator("#advice .recommendation")).to_be_visible()
+    async with callers_of(service, "acme", callers=8):
+        await expect(page.locator("#actions .recommendation")).to_be_visible()
         await page.get_by_role("button", name="acme", exact=True).first.click()
         await expect(page.locator("#drawer canvas")).to_have_count(3)
         for scheme in ("light", "dark"):

@@ -1,12 +1,12 @@
-// Lines over time, with what happened as marks on the same axis.
+// Lines over time, with events and recommendations as marks on the same axis.
 
 /* global uPlot */
 
 const HEIGHT = 150;
-const HUES = ["--line-1", "--line-2", "--line-3", "--line-4"];
+const COLOURS = ["--line-1", "--line-2", "--line-3", "--line-4"];
 
-// A colour of the style sheet as a canvas takes it: one that depends on the theme is only known
-// to an element.
+// Resolves a colour of the style sheet for a canvas. One that depends on the theme has a value on
+// an element only.
 function css(name) {
   const probe = document.createElement("span");
   probe.style.color = `var(${name})`;
@@ -17,14 +17,14 @@ function css(name) {
 }
 
 // A vertical line at each mark: dashed for events, solid for recommendations.
-function marks(moments, solid, dashed) {
+function markLines(marks, solid, dashed) {
   return {
     hooks: {
       draw: (plot) => {
         const { ctx, bbox } = plot;
         ctx.save();
         ctx.lineWidth = devicePixelRatio;
-        for (const { at, kind } of moments) {
+        for (const { at, kind } of marks) {
           const x = plot.valToPos(at, "x", true);
           if (x < bbox.left || x > bbox.left + bbox.width) continue;
           ctx.strokeStyle = kind === "recommendation" ? solid : dashed;
@@ -40,16 +40,16 @@ function marks(moments, solid, dashed) {
   };
 }
 
-// One chart in *place*: points of {at, …}, and for each line its key, label and whether it fills.
-export function drawChart(place, { title, unit, lines, points, moments, from, to }) {
+// Draws a chart into *place*: points of {at, …}, and for each line its key, label and whether it fills.
+export function drawChart(place, { title, unit, lines, points, marks, from, to }) {
   place.replaceChildren();
   const axis = { stroke: css("--muted"), grid: { stroke: css("--rule"), width: 1 }, ticks: { show: false } };
-  const hues = HUES.map(css);
+  const colours = COLOURS.map(css);
   const series = lines.map((line, at) => ({
     label: line.label,
-    stroke: hues[at],
+    stroke: colours[at],
     width: 1.5,
-    fill: line.fill ? hues[at].replace("rgb(", "rgba(").replace(")", ", 0.18)") : undefined,
+    fill: line.fill ? colours[at].replace("rgb(", "rgba(").replace(")", ", 0.18)") : undefined,
     paths: line.steps ? uPlot.paths.stepped({ align: -1 }) : undefined,
     points: { show: points.length < 3 },
     spanGaps: false,
@@ -63,7 +63,7 @@ export function drawChart(place, { title, unit, lines, points, moments, from, to
     scales: { x: { time: true, range: [from, to] }, y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
     axes: [axis, { ...axis, size: 46 }],
     series: [{}, ...series],
-    plugins: [marks(moments, css("--warn"), css("--muted"))],
+    plugins: [markLines(marks, css("--warn"), css("--muted"))],
   };
   const data = [points.map((point) => point.at), ...lines.map((line) => points.map((point) => point[line.key]))];
   return new uPlot(options, data, place);

@@ -1,14 +1,14 @@
-// One tenant's drawer: its numbers, its past with what happened to it, and what can be done.
+// The details of one tenant or shared pool: statistics, history with events, and operations.
 
 import { get, list, post, put, remove } from "./api.js";
 import { drawChart } from "./chart.js";
-import { ago, byId, h, milliseconds, say } from "./element.js";
+import { ago, byId, h, milliseconds, setText } from "./element.js";
 
 const SPANS = [["15 min", 900, 15], ["1 h", 3600, 60], ["6 h", 21_600, 300], ["24 h", 86_400, 900]];
 
 const CHARTS = [
   {
-    title: "Connections and who waits",
+    title: "Connections and waiting callers",
     unit: "",
     lines: [
       { key: "total_connections", label: "size", steps: true, fill: true },
@@ -72,12 +72,12 @@ export class Drawer {
       h("div", { class: "bar" },
         h("h2", { id: "drawer-heading" }, this.pool),
         h("button", { id: "drawer-close", type: "button", title: "Close (Esc)", onclick: () => this.close() }, "Close")),
-      h("p", { id: "drawer-trouble", role: "status", hidden: true }),
+      h("p", { id: "drawer-error", role: "status", hidden: true }),
       h("dl", { id: "drawer-facts" }),
       h("div", { id: "drawer-actions", class: "buttons" }),
-      h("div", { id: "drawer-spans", class: "buttons", role: "group", "aria-label": "Time shown" }, ...spans),
+      h("div", { id: "drawer-spans", class: "buttons", role: "group", "aria-label": "Period" }, ...spans),
       ...CHARTS.map((_, at) => h("div", { id: `chart-${at}`, class: "chart" })),
-      h("h3", {}, "What happened"),
+      h("h3", {}, "Events"),
       h("ol", { id: "drawer-events" }),
     );
   }
@@ -90,67 +90,56 @@ export class Drawer {
     await this.refresh();
   }
 
-  // Fetches everything anew; what a slower, earlier refresh brings is dropped.
+  // Fetches everything; the result of a slower, earlier refresh is dropped.
   async refresh() {
     const pool = this.pool;
-    const turn = (this.turn = (this.turn ?? 0) + 1);
+    const refresh = (this.refreshes = (this.refreshes ?? 0) + 1);
     if (pool === null) return;
     try {
-      const seen = await (this.isShared ? this.lookAtPool(pool) : this.lookAtTenant(pool));
-      if (turn !== this.turn || this.pool !== pool) return;
-      this.draw(seen);
-      this.trouble(null);
+      const data = await this.fetch(pool);
+      if (refresh !== this.refreshes || this.pool !== pool) return;
+      this.draw(data);
+      this.showError(null);
     } catch (error) {
-      if (turn === this.turn && this.pool === pool) this.trouble(error.message);
+      if (refresh === this.refreshes && this.pool === pool) this.showError(error.message);
     }
   }
 
-  trouble(text) {
-    byId("drawer-trouble").hidden = text === null;
-    if (text !== null) say(byId("drawer-trouble"), text);
+  showError(text) {
+    byId("drawer-error").hidden = text === null;
+    if (text !== null) setText(byId("drawer-error"), text);
   }
 
-  async lookAtTenant(tenant) {
+  async fetch(pool) {
     const [, seconds, step] = this.span;
     const to = Math.floor(Date.now() / 1000);
     const from = to - seconds;
-    const range = `from=${moment(from)}&to=${moment(to)}&step_seconds=${step}`;
-    const [view, stats, past, events, advice] = await Promise.all([
-      get(`v1/tenants/${tenant}`),
-      get(`v1/tenants/${tenant}/stats`),
-      get(`v1/tenants/${tenant}/stats/history?${range}`),
-      list(`v1/events?tenant=${tenant}&since=${moment(from)}&limit=100`, 100),
-      list(`v1/recommendations?tenant=${tenant}&limit=100`, 100),
+    const range = `from=${isoTime(from)}&to=${isoTime(to)}&step_seconds=${step}`;
+    const path = this.isShared ? `v1/pools/${pool}` : `v1/tenants/${pool}`;
+    const filter = this.isShared ? `pool=${pool}` : `tenant=${pool}`;
+    const [view, stats, history, events, recommendations] = await Promise.all([
+      this.isShared ? null : get(path),
+      this.isShared ? null : get(`${path}/stats`),
+      get(`${path}/stats/history?${range}`),
+      list(`v1/events?${filter}&since=${isoTime(from)}&limit=100`, 100),
+      list(`v1/recommendations?${filter}&limit=100`, 100),
     ]);
-    return { view, stats, points: past.items, from, to, happened: happened(events.items, advice.items, from) };
+    return { view, stats, points: history.items, from, to, marks: timeline(events.items, recommendations.items, from) };
   }
 
-  async lookAtPool(pool) {
-    const [, seconds, step] = this.span;
-    const to = Math.floor(Date.now() / 1000);
-    const from = to - seconds;
-    const range = `from=${moment(from)}&to=${moment(to)}&step_seconds=${step}`;
-    const [past, events, advice] = await Promise.all([
-      get(`v1/pools/${pool}/stats/history?${range}`),
-      list(`v1/events?pool=${pool}&since=${moment(from)}&limit=100`, 100),
-      list(`v1/recommendations?pool=${pool}&limit=100`, 100),
-    ]);
-    return { points: past.items, from, to, happened: happened(events.items, advice.items, from) };
-  }
-
-  draw({ view, stats, points, from, to, happened: told }) {
+  draw({ view, stats, points, from, to, marks }) {
     byId("drawer-facts").replaceChildren(...(view ? facts(view, stats) : []));
     this.drawActions(view);
     const plotted = points.map((point) => ({ ...point, at: new Date(point.at) / 1000 }));
     this.clear();
     this.plots = CHARTS.map((chart, at) =>
-      drawChart(byId(`chart-${at}`), { ...chart, points: plotted, moments: told, from, to }));
-    const items = told.map(({ at, text }) => h("li", {}, h("time", {}, ago(at * 1000)), ` ${text}`));
-    byId("drawer-events").replaceChildren(...(items.length ? items : [h("li", {}, "Nothing in this time.")]));
+      drawChart(byId(`chart-${at}`), { ...chart, points: plotted, marks, from, to }));
+    const items = marks.map(({ at, text }) => h("li", {}, h("time", {}, ago(at * 1000)), ` ${text}`));
+    byId("drawer-events").replaceChildren(...(items.length ? items : [h("li", {}, "No events in this period.")]));
   }
 
   drawActions(view) {
-    // Buttons stay while the numbers change; only what they can do is decided anew.
+    // Keep the buttons while only numbers change.
     const state = view?.pool?.state ?? "closed";
     if (this.drawnFor === `${this.pool} ${state}` && byId("drawer-actions").children.length) return;
     this.drawnFor = `${this.pool} ${state}`;
@@ -166,17 +155,17 @@ export class Drawer {
     const size = h("input", { id: "drawer-size", type: "number", min: 1, max: 10_000, "aria-label": "max_size" });
     const resize = h("form", { class: "resize", onsubmit: (event) => {
       event.preventDefault();
-      const wanted = size.valueAsNumber;
-      if (wanted >= 1) this.run("Resize", () => put(`${path}${scope}`, { max_size: wanted }));
+      const maxSize = size.valueAsNumber;
+      if (maxSize >= 1) this.run("Resize", () => put(`${path}${scope}`, { max_size: maxSize }));
     } }, h("label", { for: "drawer-size" }, "max_size"), size, h("button", {}, "Resize"));
     const paused = state === "paused";
     return [
       resize,
       paused ? button("Resume", () => post(`${path}/resume${scope}`))
-        : button("Pause", () => post(`${path}/pause${scope}`), "Callers will get an error until it is resumed."),
+        : button("Pause", () => post(`${path}/pause${scope}`), "Callers wait, and fail at their deadline, until the pool is resumed."),
       button("Recycle", () => post(`${path}/recycle${scope}`)),
       button("Check", () => post(`${path}/check${scope}`)),
-      button("Evict", () => remove(`${path}${scope}`), "Its connections are closed; the next request opens it again."),
+      button("Evict", () => remove(`${path}${scope}`), "This closes its connections. The next request opens the pool again."),
     ];
   }
 
@@ -187,7 +176,7 @@ export class Drawer {
   }
 }
 
-function moment(seconds) {
+function isoTime(seconds) {
   return new Date(seconds * 1000).toISOString();
 }
 
@@ -212,8 +201,8 @@ function three({ p50_ms, p95_ms, p99_ms }) {
   return [p50_ms, p95_ms, p99_ms].map(milliseconds).join(", ");
 }
 
-function happened(events, recommendations, from) {
-  const told = [
+function timeline(events, recommendations, from) {
+  const entries = [
     ...events.map((event) => ({
       at: new Date(event.at) / 1000,
       kind: "event",
@@ -225,5 +214,5 @@ function happened(events, recommendations, from) {
       text: `advisor: ${each.reason} [${each.status}]`,
     })),
   ];
-  return told.filter((each) => each.at >= from).sort((a, b) => b.at - a.at);
+  return entries.filter((each) => each.at >= from).sort((a, b) => b.at - a.at);
 }

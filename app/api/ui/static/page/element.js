@@ -1,4 +1,4 @@
-// Elements out of words: text is always text, never markup.
+// DOM elements from text: text is always text, never markup.
 
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -16,8 +16,8 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
-// Puts text in only where it changed, so that screen readers and selections are left in peace.
-export function say(element, text) {
+// Sets text only if it changed, so that screen readers and selections are not disturbed.
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -27,8 +27,8 @@ export function milliseconds(value) {
   return value >= 100 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
 }
 
-export function ago(moment) {
-  const seconds = Math.max(0, Math.round((Date.now() - new Date(moment)) / 1000));
+export function ago(time) {
+  const seconds = Math.max(0, Math.round((Date.now() - new Date(time)) / 1000));
   for (const [unit, letter] of [[86_400, "d"], [3600, "h"], [60, "min"]]) {
     if (seconds >= unit) return `${Math.floor(seconds / unit)} ${letter} ago`;
   }

@@ -1,44 +1,44 @@
-// The page: fetches what the parts show at every beat of the service, and draws them.
+// The page: fetches the data of all parts after each poll of the service, and draws them.
 
-import { Advice, findingsOf, lineOf, sizes } from "./advice.js";
 import { follow, get, key, list, post } from "./api.js";
 import { Drawer } from "./drawer.js";
-import { byId, say } from "./element.js";
+import { byId, setText } from "./element.js";
 import { PoolTable } from "./pools.js";
+import { Recommendations, findingsOf, lineOf, sizes } from "./recommendations.js";
 import { drawHeadline, drawServers } from "./servers.js";
 
-const EVERY_MS = 5000;
-// No stream for so long after one broke; until then the page asks at its own pace.
-const AGAIN_MS = 10_000;
-// Advice is superseded at most once an interval; more often than that something else is wrong.
-const TRIES = 3;
-// Charts move slowly; the drawer is fetched anew at every so many beats.
-const DRAWER_BEATS = 3;
-const MOST_POOLS = 2000;
+const POLL_INTERVAL_MS = 5000;
+// After the stream breaks, poll for this long before reconnecting.
+const RECONNECT_AFTER_MS = 10_000;
+// A recommendation is superseded at most once per interval; beyond that something else is wrong.
+const MAX_ATTEMPTS = 3;
+// Charts change slowly: refresh the drawer with every third update.
+const DRAWER_INTERVAL = 3;
+const MAX_POOLS = 2000;
 const THEME = "poolkeeper-theme";
 
 const drawer = new Drawer({ act, confirm });
 const table = new PoolTable((pool) => drawer.open(pool));
-const advice = new Advice(byId("advice"), {
+const recommendations = new Recommendations(byId("actions"), {
   open: (pool) => drawer.open(pool),
-  settle: (each, what) => act(() => settle(each, what)),
+  decide: (each, decision) => act(() => decide(each, decision)),
 });
-let beats = 0;
+let updates = 0;
 let refreshing = null;
-let wanted = false;
-// Whoever would not give a key is not asked again by every beat.
+let isRefreshDue = false;
+// Do not ask again at every update after the key dialog was cancelled.
 let declined = false;
 
-// One refresh at a time; a beat during one asks for exactly one more.
+// One refresh at a time; further calls during it cause exactly one more.
 function refresh() {
   if (refreshing) {
-    wanted = true;
+    isRefreshDue = true;
     return refreshing;
   }
   refreshing = fetchAndDraw().finally(() => {
     refreshing = null;
-    if (wanted) {
-      wanted = false;
+    if (isRefreshDue) {
+      isRefreshDue = false;
       refresh();
     }
   });
@@ -47,62 +47,62 @@ function refresh() {
 
 async function fetchAndDraw() {
   try {
-    const [stats, servers, pools, advised, readiness] = await Promise.all([
+    const [stats, servers, pools, open, readiness] = await Promise.all([
       get("v1/stats?limit=1"),
       list("v1/servers?limit=100", 100),
-      list("v1/pools?sort=-waiting&limit=500", MOST_POOLS),
+      list("v1/pools?sort=-waiting&limit=500", MAX_POOLS),
       list("v1/recommendations?status=open&limit=200", 200),
       get("readyz").catch((error) => error.document),
     ]);
     drawHeadline(byId("headline"), stats);
     drawServers(byId("servers"), servers.items, (pool) => drawer.open(pool));
     table.show(pools.items);
-    advice.show(advised.items, findingsOf(servers.items, pools.items, readiness));
-    tell(null);
-    say(byId("liveness"), `as of ${new Date().toLocaleTimeString()}`);
-    if (drawer.pool !== null && ++beats % DRAWER_BEATS === 0) await drawer.refresh();
+    recommendations.show(open.items, findingsOf(servers.items, pools.items, readiness));
+    showError(null);
+    setText(byId("updated"), `as of ${new Date().toLocaleTimeString()}`);
+    if (drawer.pool !== null && ++updates % DRAWER_INTERVAL === 0) await drawer.refresh();
   } catch (error) {
     fail(error);
   }
 }
 
 function fail(error) {
-  if (error.status === 401 && !declined) askForKey(key.get() ? "The service does not take this key." : null);
-  else if (error.status !== undefined) tell(error.message);
+  if (error.status === 401 && !declined) askForKey(key.get() ? "The service rejected this key." : null);
+  else if (error.status !== undefined) showError(error.message);
   else throw error;
 }
 
-function tell(text) {
-  const trouble = byId("trouble");
-  trouble.hidden = text === null;
-  if (text !== null) say(trouble, text);
+function showError(text) {
+  const error = byId("error");
+  error.hidden = text === null;
+  if (text !== null) setText(error, text);
 }
 
-// Does what a button says, and shows at once what became of it.
+// Runs the action of a button and shows its outcome at once.
 async function act(action) {
-  report(null);
+  showOutcome(null);
   try {
     await action();
   } catch (error) {
     if (error.status === undefined || error.status === 401) fail(error);
-    else report(error.message);
+    else showOutcome(error.message);
   }
   await refresh();
 }
 
-// What became of the last thing somebody did; it stays until the next, whatever beats bring.
-function report(text) {
+// Shows the outcome of the last action until the next one; updates do not remove it.
+function showOutcome(text) {
   byId("outcome").hidden = text === null;
-  say(byId("outcome-text"), text ?? "");
+  setText(byId("outcome-text"), text ?? "");
 }
 
-// Applies or dismisses a recommendation. One that was superseded after it was drawn is its
-// successor by now, which says the same with another number: that is done, and said.
-async function settle(drawn, what) {
+// Applies or dismisses a recommendation. If it was superseded after it was drawn by one that differs
+// in its size only, decides on that one instead and says so.
+async function decide(drawn, decision) {
   let each = drawn;
-  for (let left = TRIES; ; left -= 1) {
+  for (let left = MAX_ATTEMPTS; ; left -= 1) {
     try {
-      await post(`v1/recommendations/${each.id}/${what}`);
+      await post(`v1/recommendations/${each.id}/${decision}`);
       break;
     } catch (error) {
       const successor = error.code === "recommendation-closed" && left > 1 ? await successorOf(each) : undefined;
@@ -111,8 +111,8 @@ async function settle(drawn, what) {
     }
   }
   if (each.new_size !== drawn.new_size) {
-    const done = what === "apply" ? "applied" : "dismissed";
-    report(`The advice on ${each.pool} had changed a moment before: ${sizes(each)} was ${done}.`);
+    const done = decision === "apply" ? "applied" : "dismissed";
+    showOutcome(`The recommendation for ${each.pool} changed in the meantime: ${sizes(each)} was ${done}.`);
   }
 }
 
@@ -123,8 +123,8 @@ async function successorOf(each) {
 
 function confirm(question, text) {
   const dialog = byId("confirm-dialog");
-  say(byId("confirm-heading"), question);
-  say(byId("confirm-text"), text);
+  setText(byId("confirm-heading"), question);
+  setText(byId("confirm-text"), text);
   return new Promise((resolve) => {
     dialog.returnValue = "no";
     dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
@@ -135,7 +135,7 @@ function confirm(question, text) {
 function askForKey(reason) {
   const dialog = byId("key-dialog");
   if (dialog.open) return;
-  say(byId("key-reason"), reason ?? "This service asks for a key. It stays in this tab.");
+  setText(byId("key-reason"), reason ?? "This service requires an API key. The key stays in this tab.");
   dialog.returnValue = "cancel";
   byId("key").value = "";
   dialog.showModal();
@@ -144,28 +144,28 @@ function askForKey(reason) {
 byId("key-dialog").addEventListener("close", () => {
   if (byId("key-dialog").returnValue !== "use") {
     declined = true;
-    tell("Without a key there is nothing to show.");
+    showError("This service shows nothing without an API key.");
     return;
   }
   declined = false;
   const given = byId("key").value.trim();
   byId("key").value = "";
-  // Nothing else fits into a header.
-  if (!/^[\x21-\x7e]*$/.test(given)) askForKey("The service does not take this key.");
+  // A header can carry these characters only.
+  if (!/^[\x21-\x7e]*$/.test(given)) askForKey("The service rejected this key.");
   else {
     key.set(given);
     refresh();
   }
 });
-byId("outcome-close").addEventListener("click", () => report(null));
-byId("give-key").addEventListener("click", () => askForKey(null));
-byId("help").addEventListener("click", () => byId("help-dialog").showModal());
-byId("theme").addEventListener("click", turnTheme);
+byId("outcome-close").addEventListener("click", () => showOutcome(null));
+byId("api-key").addEventListener("click", () => askForKey(null));
+byId("shortcuts").addEventListener("click", () => byId("shortcuts-dialog").showModal());
+byId("theme").addEventListener("click", toggleTheme);
 
-function turnTheme() {
+function toggleTheme() {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  const now = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
-  showTheme(now === "dark" ? "light" : "dark");
+  const current = document.documentElement.dataset.theme ?? (dark ? "dark" : "light");
+  showTheme(current === "dark" ? "light" : "dark");
   drawer.refresh();
 }
 
@@ -181,8 +181,8 @@ document.addEventListener("keydown", (event) => {
     "/": () => byId("search").focus(),
     j: () => table.step(1),
     k: () => table.step(-1),
-    t: turnTheme,
-    "?": () => byId("help-dialog").showModal(),
+    t: toggleTheme,
+    "?": () => byId("shortcuts-dialog").showModal(),
   };
   if (keys[event.key]) {
     event.preventDefault();
@@ -190,19 +190,19 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// The service's own beat while its stream lasts; the clock's when there is none.
-async function live() {
+// Updates with each event of the stream; polls while the stream is broken.
+async function run() {
   for (;;) {
-    const heard = new AbortController();
-    await follow("v1/stats/stream", refresh, heard.signal).catch(() => null);
-    const until = Date.now() + AGAIN_MS;
+    const abort = new AbortController();
+    await follow("v1/stats/stream", refresh, abort.signal).catch(() => null);
+    const until = Date.now() + RECONNECT_AFTER_MS;
     while (Date.now() < until) {
       await refresh();
-      await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+      await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL_MS));
     }
   }
 }
 
 if (localStorage.getItem(THEME)) showTheme(localStorage.getItem(THEME));
 await refresh();
-live();
+run();

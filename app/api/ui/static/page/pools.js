@@ -1,8 +1,8 @@
-// The table of pools: those that hurt most first, searched and walked through by keyboard.
+// The table of pools, most urgent first, with search and keyboard navigation.
 
-import { byId, h, milliseconds, say } from "./element.js";
+import { byId, h, milliseconds, setText } from "./element.js";
 
-const SHOWN = 100;
+const MAX_ROWS = 100;
 
 const COLUMNS = [
   { title: "Pool", key: "pool_id", of: (pool) => pool.pool_id },
@@ -11,14 +11,14 @@ const COLUMNS = [
   { title: "Wait p99", key: "wait", of: (pool) => pool.wait_p99_ms ?? -1, show: (pool) => milliseconds(pool.wait_p99_ms), number: true },
   { title: "Active", key: "active", of: (pool) => pool.active, number: true },
   { title: "Size", key: "size", of: (pool) => pool.size, show: (pool) => `${pool.size} of ${pool.desired.max_size}`, number: true },
-  { title: "Leaks?", key: "leaks", of: (pool) => pool.leak_suspects.length, show: (pool) => pool.leak_suspects.length || "–", number: true, class: "wide" },
+  { title: "Leaks", key: "leaks", of: (pool) => pool.leak_suspects.length, show: (pool) => pool.leak_suspects.length || "–", number: true, class: "wide" },
   { title: "Tenants", key: "tenants", of: (pool) => pool.tenants, number: true, class: "wide" },
   { title: "Server", key: "server", of: (pool) => pool.server, class: "wide" },
   { title: "Strategy", key: "strategy", of: (pool) => pool.strategy, class: "wide" },
 ];
 
-// What hurts: callers waiting, then suspected leaks, then how long was waited, then how full.
-export function pain(pool) {
+// By waiting callers, then suspected leaks, then wait time, then utilization.
+export function urgency(pool) {
   const full = pool.active / Math.max(pool.desired.max_size, 1);
   return pool.waiting * 1e6 + pool.leak_suspects.length * 1e5 + Math.min(pool.wait_p99_ms ?? 0, 9e4) + full;
 }
@@ -27,8 +27,8 @@ export class PoolTable {
   constructor(onOpen) {
     this.onOpen = onOpen;
     this.pools = [];
-    this.order = { key: "pain", down: true };
-    this.words = [];
+    this.order = { key: "urgency", down: true };
+    this.terms = [];
     this.all = false;
     this.rows = new Map();
     byId("search").addEventListener("input", (event) => this.search(event.target.value));
@@ -49,13 +49,13 @@ export class PoolTable {
   }
 
   search(text) {
-    this.words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    this.terms = text.toLowerCase().split(/\s+/).filter(Boolean);
     this.draw();
   }
 
   openFirst() {
     const first = this.found()[0];
-    // A tenant without an open pool is in no row, but it has a past.
+    // A tenant without an open pool has no row, but it has a history.
     const named = byId("search").value.trim().toLowerCase();
     if (first) this.onOpen(first.pool_id);
     else if (named) this.onOpen(named);
@@ -68,16 +68,16 @@ export class PoolTable {
   }
 
   found() {
-    const fits = (pool) => {
+    const matches = (pool) => {
       const text = `${pool.pool_id} ${pool.server} ${pool.strategy} ${pool.state}`;
-      return this.words.every((word) => text.includes(word));
+      return this.terms.every((term) => text.includes(term));
     };
     const column = COLUMNS.find((each) => each.key === this.order.key);
-    const value = column ? column.of : pain;
+    const value = column ? column.of : urgency;
     const sign = this.order.down ? -1 : 1;
     const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
     return this.pools
-      .filter(fits)
+      .filter(matches)
       .sort((a, b) => sign * compare(value(a), value(b)) || compare(a.pool_id, b.pool_id));
   }
 
@@ -94,12 +94,12 @@ export class PoolTable {
     byId("headings").replaceChildren(...COLUMNS.map(heading));
   }
 
-  // Once: the natural way round; twice: the other; three times: by pain again.
+  // First click: natural order; second: reversed; third: by urgency again.
   sortBy(column) {
     const natural = Boolean(column.number);
     if (this.order.key !== column.key) this.order = { key: column.key, down: natural };
     else if (this.order.down === natural) this.order = { key: column.key, down: !natural };
-    else this.order = { key: "pain", down: true };
+    else this.order = { key: "urgency", down: true };
     this.drawHeadings();
     byId("headings").querySelectorAll("button")[COLUMNS.indexOf(column)].focus();
     this.draw();
@@ -107,10 +107,10 @@ export class PoolTable {
 
   draw() {
     const found = this.found();
-    const shown = this.all ? found : found.slice(0, SHOWN);
+    const shown = this.all ? found : found.slice(0, MAX_ROWS);
     const rows = shown.map((pool) => this.row(pool));
     const place = byId("rows");
-    // Rows that stay stay the same elements: focus and selection survive a beat.
+    // Existing rows keep their elements, so focus and selection survive an update.
     const differs = rows.length !== place.children.length || rows.some((row, at) => row !== place.children[at]);
     if (differs) {
       const focused = place.contains(document.activeElement) ? document.activeElement : null;
@@ -119,18 +119,18 @@ export class PoolTable {
     }
     const ids = new Set(this.pools.map((pool) => pool.pool_id));
     for (const id of this.rows.keys()) if (!ids.has(id)) this.rows.delete(id);
-    say(byId("count"), `${found.length} of ${this.pools.length}`);
+    setText(byId("count"), `${found.length} of ${this.pools.length}`);
     byId("more").hidden = shown.length === found.length;
-    say(byId("more"), `Show all ${found.length}`);
-    this.drawNothing(found.length);
+    setText(byId("more"), `Show all ${found.length}`);
+    this.drawNoPools(found.length);
   }
 
-  drawNothing(count) {
-    byId("nothing").hidden = count > 0;
+  drawNoPools(count) {
+    byId("no-pools").hidden = count > 0;
     const text = this.pools.length
-      ? "No open pool fits. Enter opens a tenant of exactly this name."
-      : "No pool is open. One opens with its tenant's first request.";
-    say(byId("nothing"), text);
+      ? "No open pool matches. Press Enter to open the tenant with this name."
+      : "No pool is open. A pool opens with its tenant's first request.";
+    setText(byId("no-pools"), text);
   }
 
   row(pool) {
@@ -142,7 +142,7 @@ export class PoolTable {
       this.rows.set(pool.pool_id, row);
     }
     COLUMNS.slice(1).forEach((column, at) => {
-      say(row.children[at + 1], String((column.show ?? column.of)(pool)));
+      setText(row.children[at + 1], String((column.show ?? column.of)(pool)));
     });
     row.className = pool.waiting ? "waiting" : pool.leak_suspects.length ? "leaking" : "";
     return row;

@@ -1,4 +1,4 @@
-"""What to do, in a browser: advice changes all the time, and nobody presses the wrong button."""
+"""Recommendations in a browser: they change all the time, and a click never hits the wrong one."""
 
 from __future__ import annotations
 
@@ -8,53 +8,55 @@ from uuid import uuid4
 
 from playwright.async_api import Route, expect
 
-from tests.api.ui.test_page import crowd
+from tests.api.ui.test_page import callers_of
 from tests.fixtures.browser import Tab
 from tests.fixtures.served import Served
 
 _LIST = "**/v1/recommendations?status=open&limit=200"
-# The page's own module, with advice of our own.
+# The page's own module, with recommendations of the test.
 _STAGE = """async () => {
   const place = document.createElement("ul");
   place.id = "stage";
   document.querySelector("main").prepend(place);
-  const { Advice } = await import("/page/advice.js");
+  const { Recommendations } = await import("/page/recommendations.js");
   window.pressed = [];
-  const settle = ({ pool, new_size }, what) => window.pressed.push(`${what} ${pool} ${new_size}`);
-  const advice = new Advice(place, { open: () => null, settle });
-  window.show = (...all) => advice.show(all.map(([pool, max_size, new_size]) =>
+  const decide = ({ pool, new_size }, what) => window.pressed.push(`${what} ${pool} ${new_size}`);
+  const list = new Recommendations(place, { open: () => null, decide });
+  window.show = (...all) => list.show(all.map(([pool, max_size, new_size]) =>
     ({ pool, max_size, new_size, kind: "resize", action: "scale_up", reason: `${pool}!` })), []);
 }"""
 
 
-async def test_advice_that_was_superseded_a_moment_ago_is_applied_as_it_is_now(
+async def test_the_successor_of_a_superseded_recommendation_is_applied(
     service: Served, tab: Tab
 ) -> None:
     await service.tenant("acme")
     gone = str(uuid4())
 
-    async def as_it_was(route: Route) -> None:
+    async def outdated(route: Route) -> None:
         answer = await route.fetch()
         if answer.status == 304:
             await route.fulfill(response=answer)
             return
-        advised: dict[str, Any] = await answer.json()
-        for each in advised["items"]:
+        recommended: dict[str, Any] = await answer.json()
+        for each in recommended["items"]:
             each |= {"id": gone, "new_size": 99}
-        await route.fulfill(response=answer, body=json.dumps(advised))
+        await route.fulfill(response=answer, body=json.dumps(recommended))
 
     async def is_closed(route: Route) -> None:
         problem = {"code": "recommendation-closed", "detail": "The recommendation is superseded."}
         await route.fulfill(status=409, json=problem)
 
     page = tab.page
-    await page.route(_LIST, as_it_was)
+    await page.route(_LIST, outdated)
     await page.route(f"**/v1/recommendations/{gone}/apply", is_closed)
     await page.goto("/")
-    async with crowd(service, "acme", callers=8):
-        line = page.locator("#advice li", has_text="2 → 99")
+    async with callers_of(service, "acme", callers=8):
+        line = page.locator("#actions li", has_text="2 → 99")
         await line.get_by_role("button", name="Apply").click()
-        await expect(page.locator("#outcome")).to_contain_text("The advice on acme had changed")
+        await expect(page.locator("#outcome")).to_contain_text(
+            "The recommendation for acme changed"
+        )
     applied = await service.client.get("/v1/recommendations?status=applied&pool=acme")
     (made,) = applied.json()["items"]
     pool = await service.client.get("/v1/tenants/acme/pool")
@@ -63,14 +65,12 @@ async def test_advice_that_was_superseded_a_moment_ago_is_applied_as_it_is_now(
     await expect(page.locator("#outcome")).to_be_hidden()
 
 
-async def test_advice_that_somebody_else_dismissed_is_told_until_somebody_has_read_it(
-    service: Served, tab: Tab
-) -> None:
+async def test_the_outcome_of_a_click_stays_until_it_is_closed(service: Served, tab: Tab) -> None:
     await service.tenant("acme")
     page = tab.page
     await page.goto("/")
-    async with crowd(service, "acme", callers=8):
-        line = page.locator("#advice li", has_text="acme")
+    async with callers_of(service, "acme", callers=8):
+        line = page.locator("#actions li", has_text="acme")
         await expect(line).to_be_visible()
 
         async def too_late(route: Route) -> None:
@@ -79,14 +79,14 @@ async def test_advice_that_somebody_else_dismissed_is_told_until_somebody_has_re
 
         await page.route("**/apply", too_late)
         await line.get_by_role("button", name="Apply").click()
-        told = page.locator("#outcome")
-        await expect(told).to_be_visible()
-        beat = await page.locator("#liveness").text_content()
-        await expect(page.locator("#liveness")).not_to_have_text(beat or "")
-        await expect(told).to_be_visible()
+        outcome = page.locator("#outcome")
+        await expect(outcome).to_be_visible()
+        updated = await page.locator("#updated").text_content()
+        await expect(page.locator("#updated")).not_to_have_text(updated or "")
+        await expect(outcome).to_be_visible()
 
 
-async def test_nothing_shifts_under_the_mouse(service: Served, tab: Tab) -> None:
+async def test_no_line_moves_under_the_mouse(service: Served, tab: Tab) -> None:
     page = tab.page
     await page.goto("/")
     await page.evaluate(_STAGE)
@@ -101,15 +101,15 @@ async def test_nothing_shifts_under_the_mouse(service: Served, tab: Tab) -> None
     assert await page.evaluate("pressed") == ["apply beta 7"]
     await expect(lines.nth(0).get_by_role("button", name="Apply")).to_be_disabled()
 
-    # Obeyed: the next advice on the same pool is another line, not one more click away.
+    # Applied: the next recommendation for the pool is another line.
     await page.evaluate("show(['new', 1, 9], ['beta', 7, 17])")
     await expect(apply).to_be_disabled()
     await page.locator("h1").hover()
     await expect(lines).to_contain_text(["new", "beta7 → 17"])
-    await expect(page.locator("#stage .gone")).to_have_count(0)
+    await expect(page.locator("#stage .closed")).to_have_count(0)
 
 
-async def test_the_button_that_has_the_focus_keeps_it(service: Served, tab: Tab) -> None:
+async def test_a_focused_button_keeps_the_focus(service: Served, tab: Tab) -> None:
     page = tab.page
     await page.goto("/")
     await page.evaluate(_STAGE)
