@@ -40,11 +40,6 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-cli.command()(simulate)
-cli.command()(rls_sql)
-add_client_commands(cli)
-cli.add_typer(keys)
-
 
 @cli.command()
 def serve() -> None:
@@ -97,6 +92,12 @@ def openapi() -> None:
     app = create_app(Settings.model_construct())
     text = json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
     sys.stdout.buffer.write(text.encode())  # UTF-8 in every locale
+
+
+cli.command()(rls_sql)
+cli.command()(simulate)
+cli.add_typer(keys)
+add_client_commands(cli)
 
 
 def _settings() -> Settings:
