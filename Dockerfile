@@ -1,10 +1,10 @@
-# Two stages: one installs, the other only carries. Nothing in the result can build or compile.
+# Two stages: the first one installs, the second one contains only the result, without build tools.
 
 FROM python:3.13-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python -m venv /opt/poolkeeper
-# The dependencies change less often than the code: their layer is kept.
+# Dependencies change less often than the code, so their layer is cached.
 COPY requirements.lock ./
 RUN /opt/poolkeeper/bin/pip install --no-deps --require-hashes --requirement requirements.lock
 COPY LICENSE README.md pyproject.toml ./
@@ -21,7 +21,7 @@ ENV PATH=/opt/poolkeeper/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /var/lib/poolkeeper
-# By number, so that an orchestrator can tell it is not root.
+# By number, so that an orchestrator can verify that it is not root.
 USER 10001
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \

@@ -24,7 +24,8 @@ from app.cli.client.table import number, table, text
 
 Order = Literal["pool_id", "-waiting", "-wait_p99_ms", "-active", "-size"]
 ScopeOption = Annotated[
-    bool, typer.Option("--scope-pool", help="Confirm that all tenants of a shared pool are meant.")
+    bool,
+    typer.Option("--scope-pool", help="Allow this on a shared pool; it affects all its tenants."),
 ]
 
 COLUMNS = (
@@ -61,7 +62,9 @@ pools = typer.Typer(help="List, show, resize and evict pools, and run other oper
 def list_pools(
     context: typer.Context,
     *,
-    sort: Annotated[Order, typer.Option(help="Sort order; - is descending.")] = "-waiting",
+    sort: Annotated[
+        Order, typer.Option(help="Sort order; a leading - means descending.")
+    ] = "-waiting",
     strategy: Annotated[str | None, typer.Option(help="Filter by strategy.")] = None,
     server: Annotated[str | None, typer.Option(help="Filter by server.")] = None,
     limit: LimitOption = 200,
