@@ -109,7 +109,7 @@ async def throughput(target: Target, paths: Sequence[str], dashboards: int) -> t
     connections = [await DashboardConnection.connect(target.port) for _ in range(dashboards)]
     ends = perf_counter() + _ROUND_SECONDS
 
-    async def look(connection: DashboardConnection, request: bytes) -> None:
+    async def ask(connection: DashboardConnection, request: bytes) -> None:
         nonlocal answered
         while perf_counter() < ends:
             status, _ = await connection.ask(request)
@@ -121,7 +121,7 @@ async def throughput(target: Target, paths: Sequence[str], dashboards: int) -> t
     try:
         await asyncio.gather(
             *(
-                look(connection, target.request(paths[number % len(paths)]))
+                ask(connection, target.request(paths[number % len(paths)]))
                 for number, connection in enumerate(connections)
             )
         )

@@ -1,4 +1,4 @@
-"""What `benchmarks.dashboards` asks: the service with pools nobody opened, or one bare route."""
+"""The service that `benchmarks.dashboards` measures: idle pools, or one bare route."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class Turns:
         self._task: asyncio.Task[None] | None = None
 
     async def answer(self, request: Request) -> Response:
-        """Begin to watch, or tell what was seen."""
+        """Start watching, or report what was seen."""
         if request.query_params["on"] == "1":
             self._task = asyncio.create_task(self._watch(), name="bench: turns")
         elif self._task is not None:
             self._task.cancel()
         wall, computing = self._wall * 1000, self._computing * 1000
-        told = {
+        report = {
             "longest_turn_ms": round(wall, 1),
             "longest_turn_computing_ms": round(computing, 1),
             "set_aside_objects": gc.get_freeze_count(),
         }
-        return JSONResponse(told)
+        return JSONResponse(report)
 
     async def _watch(self) -> None:
         while True:

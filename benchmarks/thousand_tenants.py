@@ -164,8 +164,8 @@ def main() -> int:
         Path(folder).chmod(0o711)  # root's Postgres runs under an account that has to get in
         figures = asyncio.run(measure(Path(folder) / "data", tenants))
     for key, value in figures.items():
-        told = f"{value:.1f}" if isinstance(value, float) else value
-        sys.stdout.write(f"{key:28}{told}\n")
+        shown = f"{value:.1f}" if isinstance(value, float) else value
+        sys.stdout.write(f"{key:28}{shown}\n")
     sys.stdout.write(json.dumps(figures) + "\n")
     went_well = not (figures["failures"] or figures["orphans"] or figures["exit_status"])
     return 0 if went_well else 1

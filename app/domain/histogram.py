@@ -1,9 +1,8 @@
 """A mergeable log-bucketed histogram, and the same over a rolling window.
 
-Durations in seconds go in, quantiles come out with a relative error of at most 4.5 %:
-buckets grow by 2**(1/8), a quantile answers with its bucket's geometric middle, as DDSketch
-does (Masson, Rim, Lee: "DDSketch", VLDB 2019). Only buckets that were hit take memory.
-No clock is read here: callers pass monotonic seconds.
+Quantiles have a relative error of at most 4.5 %: buckets grow by 2**(1/8), and a quantile is its
+bucket's geometric middle, as in DDSketch (Masson, Rim, Lee: "DDSketch", VLDB 2019). Only buckets
+that were hit take memory. No clock is read here: callers pass monotonic seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from functools import cache
 from math import floor, log2
 
 _BUCKETS_PER_OCTAVE = 8
-# Below a microsecond nothing is told apart: a loop's clock is no finer.
+# Shorter durations count as zero: the event loop's clock is no finer.
 _SMALLEST = 1e-6
 _ZERO_BUCKET = floor(log2(_SMALLEST) * _BUCKETS_PER_OCTAVE)
 
@@ -24,7 +23,6 @@ class Histogram:
     __slots__ = ("counts", "longest")
 
     def __init__(self) -> None:
-        """Start empty."""
         self.counts: dict[int, int] = {}
         self.longest = 0.0
 
@@ -52,7 +50,7 @@ class Histogram:
         self.longest = max(self.longest, other.longest)
 
     def __sub__(self, earlier: Histogram) -> Histogram:
-        """What was counted since it looked like *earlier*; the longest one as its bucket tells."""
+        """What was counted since it equalled *earlier*; `longest` may be its bucket's middle."""
         rest, known = Histogram(), earlier.counts.get
         for bucket, count in self.counts.items():
             if more := count - known(bucket, 0):
@@ -64,7 +62,7 @@ class Histogram:
         return rest
 
     def raise_to(self, earlier: Histogram) -> None:
-        """Count in no bucket less than *earlier* did."""
+        """Raise every bucket to at least what *earlier* counted."""
         for bucket, count in earlier.counts.items():
             if self.counts.get(bucket, 0) < count:
                 self.counts[bucket] = count
@@ -86,7 +84,7 @@ class Histogram:
         return total, seconds, squares
 
     def count_above(self, seconds: float) -> int:
-        """How many durations were longer than *seconds*, as far as buckets tell them apart."""
+        """How many durations were longer than *seconds*, to the precision of the buckets."""
         return sum(count for bucket, count in self.counts.items() if _middle(bucket) > seconds)
 
     def cumulative_counts(self, octaves: Iterable[int]) -> tuple[int, ...]:
@@ -130,29 +128,29 @@ class RollingHistogram:
     which nothing was recorded take no memory: thousands of quiet tenants keep one of these.
     """
 
-    __slots__ = ("_closed", "_current", "_ended", "_ends_at", "_past", "_slices", "_window")
+    __slots__ = ("_current", "_ends_at", "_flush_to", "_past", "_slices", "_total", "_window")
 
     def __init__(
         self, window: float = 300.0, slices: int = 10, *, flush_to: Histogram | None = None
     ) -> None:
         """Cover *window* seconds (> 0), forgetting in steps of window / slices.
 
-        Slices that have ended are added to *ended*, which may be that of many.
+        Ended slices are added to *flush_to*, which others may share.
         """
         self._window = window
-        self._ended = flush_to
+        self._flush_to = flush_to
         self._slices = slices
         self._ends_at = 0.0
         self._current = Histogram()
         self._past: tuple[tuple[float, Histogram], ...] = ()
-        # All slices that have ended since `begin_sum`, as one.
-        self._closed: Histogram | None = None
+        # All slices that have ended since `start_total`.
+        self._total: Histogram | None = None
 
     def record(self, seconds: float, now: float) -> None:
         """Count one duration that ended at *now*."""
         if now >= self._ends_at:
             self._rotate(now)
-        # Histogram.record once more: four times a lease a call would double what it takes.
+        # Histogram.record inlined: this runs on every lease, and a call would double its time.
         current = self._current
         bucket = floor(log2(seconds) * _BUCKETS_PER_OCTAVE) if seconds > _SMALLEST else _ZERO_BUCKET
         if seconds > current.longest:  # noqa: PLR1730 - as in Histogram
@@ -174,37 +172,33 @@ class RollingHistogram:
         return merged
 
     def start_total(self) -> None:
-        """Keep what falls out of the window too, from now on and for `summed`."""
+        """Keep for `total` what falls out of the window from now on."""
         self._end_slice()
-        self._closed = Histogram()
+        self._total = Histogram()
 
     def stop_total(self) -> None:
-        """Keep nothing beyond the window any more."""
-        self._closed = None
+        """Keep the window only."""
+        self._total = None
 
     def total(self) -> Histogram:
-        """Everything since `begin_sum`, as a histogram of its own; empty without that.
+        """Everything since `start_total`; empty without that. Costs recording nothing."""
+        total = Histogram()
+        if self._total is not None:
+            total.merge(self._total)
+            total.merge(self._current)
+        return total
 
-        Costs recording nothing: ended slices are added up when they end.
-        """
-        everything = Histogram()
-        if self._closed is not None:
-            everything.counts.update(self._closed.counts)
-            everything.longest = self._closed.longest
-            everything.merge(self._current)
-        return everything
-
-    def add_unflushed_to(self, sum_: Histogram) -> None:
-        """Add what is not in `ended` yet."""
+    def add_unflushed_to(self, histogram: Histogram) -> None:
+        """Add what is not in `flush_to` yet."""
         if self._current.counts:
-            sum_.merge(self._current)
+            histogram.merge(self._current)
 
     def flush(self) -> None:
-        """End the current slice early: everything is in `ended` then."""
+        """End the current slice, so that everything is in `flush_to`."""
         self._end_slice()
 
     def _rotate(self, now: float) -> None:
-        """Close the current slice, and begin the next one now."""
+        """End the current slice, and start the next one."""
         self._end_slice()
         self._ends_at = now + self._window / self._slices
         self._drop_old(now)
@@ -212,10 +206,10 @@ class RollingHistogram:
     def _end_slice(self) -> None:
         if not self._current.counts:
             return
-        if self._closed is not None:
-            self._closed.merge(self._current)
-        if self._ended is not None:
-            self._ended.merge(self._current)
+        if self._total is not None:
+            self._total.merge(self._current)
+        if self._flush_to is not None:
+            self._flush_to.merge(self._current)
         self._past = (*self._past, (self._ends_at, self._current))
         self._current = Histogram()
 

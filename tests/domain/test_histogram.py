@@ -52,7 +52,7 @@ def test_one_duration_is_every_quantile(fraction: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-12, 1e-7, 1e-6])
-def test_what_no_clock_tells_apart_is_zero(seconds: float) -> None:
+def test_durations_below_the_resolution_are_zero(seconds: float) -> None:
     assert histogram([seconds]).quantiles((0.5,)) == (0.0,)
 
 
@@ -171,9 +171,7 @@ def test_a_busy_window_holds_at_most_its_slices(durations: list[float]) -> None:
 
 
 @given(MANY, MANY)
-def test_without_what_was_there_before_the_rest_is_left(
-    some: list[float], more: list[float]
-) -> None:
+def test_a_difference_is_what_was_counted_since(some: list[float], more: list[float]) -> None:
     before, after = histogram(some), histogram(some + more)
     rest = after - before
     assert rest.counts == histogram(more).counts
@@ -183,7 +181,7 @@ def test_without_what_was_there_before_the_rest_is_left(
 
 
 @given(MANY, st.lists(st.tuples(STEPS, DURATIONS), max_size=40))
-def test_a_sum_covers_everything_since_it_was_begun(
+def test_a_total_covers_everything_since_its_start(
     earlier: list[float], pauses: list[tuple[float, float]]
 ) -> None:
     rolling = RollingHistogram(WINDOW, SLICES)
@@ -197,7 +195,7 @@ def test_a_sum_covers_everything_since_it_was_begun(
     assert merged(rolling.total()) == merged(histogram([seconds for _, seconds in pauses]))
 
 
-def test_a_sum_that_ended_is_empty_and_the_window_goes_on() -> None:
+def test_a_stopped_total_is_empty_and_the_window_goes_on() -> None:
     rolling = RollingHistogram(WINDOW, SLICES)
     rolling.start_total()
     rolling.record(1.0, 100.0)
@@ -206,7 +204,7 @@ def test_a_sum_that_ended_is_empty_and_the_window_goes_on() -> None:
     assert rolling.merged(100.0).count == 1
 
 
-def test_beginning_a_sum_takes_nothing_out_of_the_window() -> None:
+def test_starting_a_total_takes_nothing_out_of_the_window() -> None:
     rolling = RollingHistogram(WINDOW, SLICES)
     rolling.record(1.0, 100.0)
     rolling.start_total()

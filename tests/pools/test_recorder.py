@@ -34,7 +34,7 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> type[WallClock]:
     return WallClock
 
 
-def test_acquired_released_active_and_the_longest_wait_are_told() -> None:
+def test_acquires_releases_gauges_and_the_longest_wait_are_in_the_statistics() -> None:
     recorder = Recorder()
     recorder.pool_opened(STARTED)
     recorder.record_acquire(0.005, STARTED)
@@ -49,7 +49,7 @@ def test_acquired_released_active_and_the_longest_wait_are_told() -> None:
     assert stats.created_at is not None
 
 
-def test_at_first_there_is_nothing_to_tell() -> None:
+def test_at_first_everything_is_zero() -> None:
     stats = Recorder().stats(IDLE, STARTED)
     assert stats.counters == Counters()
     assert (stats.counters.wait_seconds, stats.max_wait_time_ms) == (0.0, 0.0)
@@ -65,12 +65,12 @@ def test_every_counter_reaches_the_statistics_under_its_name() -> None:
     assert recorder.stats(IDLE, STARTED).counters == expected
 
 
-def test_the_gauges_are_those_of_the_moment() -> None:
+def test_the_gauges_are_those_given() -> None:
     stats = Recorder().stats(metrics(7, 3, 2), STARTED)
     assert stats.metrics == metrics(7, 3, 2)
 
 
-def test_waits_holds_and_connects_are_told_apart() -> None:
+def test_waits_holds_and_connects_are_separate() -> None:
     recorder = Recorder()
     recorder.record_acquire(0.010, STARTED)
     recorder.record_release(0.200, STARTED)
@@ -105,7 +105,7 @@ def test_the_longest_wait_and_the_percentiles_decay_but_the_counters_stay() -> N
     assert later.counters[:2] == (1, 1)
 
 
-def test_when_a_pool_was_last_created_is_told(wall: type[WallClock]) -> None:
+def test_the_statistics_say_when_a_pool_was_last_opened(wall: type[WallClock]) -> None:
     recorder = Recorder()
     recorder.pool_opened(STARTED)
     wall.shown = NOON + timedelta(hours=1)
@@ -121,9 +121,9 @@ def test_a_jump_of_the_wall_clock_does_not_change_how_long_ago_it_was(
     recorder = Recorder()
     recorder.record_acquire(0.0, STARTED)
     wall.shown = NOON + jump
-    told = recorder.stats(IDLE, STARTED + 90).last_activity
-    assert told == wall.shown - timedelta(seconds=90)
-    assert told.tzinfo is UTC
+    shown = recorder.stats(IDLE, STARTED + 90).last_activity
+    assert shown == wall.shown - timedelta(seconds=90)
+    assert shown.tzinfo is UTC
 
 
 def test_taking_and_giving_back_are_activity_and_connecting_is_not(wall: type[WallClock]) -> None:
@@ -153,8 +153,8 @@ def test_percentiles_ascend(waits: list[float]) -> None:
     recorder = Recorder()
     for wait in waits:
         recorder.record_acquire(wait, STARTED)
-    told = recorder.stats(IDLE, STARTED).wait
-    assert told.p50_ms is not None
-    assert told.p95_ms is not None
-    assert told.p99_ms is not None
-    assert told.p50_ms <= told.p95_ms <= told.p99_ms
+    shown = recorder.stats(IDLE, STARTED).wait
+    assert shown.p50_ms is not None
+    assert shown.p95_ms is not None
+    assert shown.p99_ms is not None
+    assert shown.p50_ms <= shown.p95_ms <= shown.p99_ms

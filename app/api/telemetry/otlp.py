@@ -1,8 +1,8 @@
-"""Metrics for OpenTelemetry: what Prometheus scrapes of pools, pushed by OTLP after each poll.
+"""Pushes the metrics of pools to an OpenTelemetry collector after each poll.
 
-For those who have a collector and no Prometheus. It needs the extra `otel`; nobody else imports
-this. The instruments are those of OpenTelemetry's conventions for database clients; a pool in
-their sense is here all pools of one strategy on one server.
+For installations with a collector and no Prometheus. Needs the extra `otel`, so it is imported
+only when it is used. The instruments are OpenTelemetry's for database clients; a pool in their
+sense is all pools of one strategy on one server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from app import __version__
 from app.api.telemetry.prometheus import Exposition
 
 _PREFIX = "db.client.connection."
-# By the name Prometheus has for it: ours here, and its unit.
+# Prometheus' name: OpenTelemetry's name after the prefix, and its unit.
 _INSTRUMENTS = {
     "db_client_connection_count": ("count", "{connection}"),
     "db_client_connection_max": ("max", "{connection}"),
@@ -40,47 +40,45 @@ _INSTRUMENTS = {
     "db_client_connection_use_time_seconds": ("use_time", "s"),
 }
 _SINCE_START = otel.AggregationTemporality.CUMULATIVE
-# Of one push with its repetitions; the next poll brings newer figures.
-_PATIENCE_SECONDS = 5.0
+# Of one push with its retries; the next poll brings newer figures.
+_TIMEOUT_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
 
 
 class OtlpExporter:
-    """Pushes to one collector."""
-
     def __init__(self, endpoint: str) -> None:
         """Push to *endpoint*; headers, certificates and the like come from `OTEL_…` variables."""
-        self._exporter = OTLPMetricExporter(endpoint, timeout=_PATIENCE_SECONDS)
+        self._exporter = OTLPMetricExporter(endpoint, timeout=_TIMEOUT_SECONDS)
         self._resource = Resource.create(
             {"service.name": "poolkeeper", "service.version": __version__}
         )
         self._started = time_ns()
         self._pushed = 0
-        self._fails = False
+        self._is_failing = False
         self._logger = logging.getLogger(OTLPMetricExporter.__module__)
         self._logger.addFilter(self._is_first_failure)
 
     async def push(self, exposition: Exposition) -> None:
-        """Push what was prepared last, unless that was done."""
+        """Push the latest prepared snapshot, once."""
         snapshot, families = exposition.snapshot, exposition.families
         if snapshot is None or snapshot.sequence == self._pushed:
             return
         data = self._data(list(families), snapshot.as_of)
         result = await asyncio.to_thread(self._exporter.export, data)
-        fails = result is not otel.MetricExportResult.SUCCESS
-        if fails and not self._fails:
-            _log.warning("metrics not pushed; said once until they are again")
-        self._fails = fails
+        is_failing = result is not otel.MetricExportResult.SUCCESS
+        if is_failing and not self._is_failing:
+            _log.warning("metrics push failed")
+        self._is_failing = is_failing
         self._pushed = snapshot.sequence
 
     def close(self) -> None:
-        """Give up on a push under way, and push no more."""
+        """Abort a push in progress, and push no more."""
         self._exporter.shutdown()
         self._logger.removeFilter(self._is_first_failure)
 
     def _is_first_failure(self, _: logging.LogRecord) -> bool:
-        return not self._fails
+        return not self._is_failing
 
     def _data(self, families: Sequence[Family], as_of: datetime) -> otel.MetricsData:
         times = {
@@ -110,7 +108,7 @@ def _metric(family: Family, times: dict[str, Any]) -> otel.Metric:
 
 
 def _histograms(family: Family, times: dict[str, Any]) -> Iterator[otel.HistogramDataPoint]:
-    """One for each set of labels: Prometheus counts up to each bound, OpenTelemetry between."""
+    """One point for each set of labels, whose buckets are not cumulative as Prometheus' are."""
     for attributes, samples in groupby(family.samples, _attributes):
         by_name: dict[str, list[Sample]] = {}
         for each in samples:

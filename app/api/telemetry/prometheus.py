@@ -1,7 +1,7 @@
-"""What Prometheus is told of one snapshot: rendered once, in a thread, and kept as bytes.
+"""Metrics of pools and tenants for Prometheus: rendered once per poll, in a thread, and cached.
 
-Everything that grows with the number of pools and tenants is here; what is quickly read at the
-moment of a scrape is in `metrics.py`.
+Everything that grows with the number of pools and tenants is here; what is read at the moment of
+a scrape is in `service_metrics.py`. A counter is added in `app/domain/counters.py` alone.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from app.pools.eviction import EvictionReason
 Encoder = Callable[[CollectorRegistry], bytes]
 
 _GROUP = ("server", "strategy")
-# From 0.12 ms to 32 s by powers of two: those are bounds of our histograms' own buckets, so
-# that nothing has to be guessed.
+# From 0.12 ms to 32 s by powers of two: bounds of our own histograms' buckets, so the counts are
+# exact.
 _OCTAVES = range(-13, 6)
 # OpenTelemetry's name, our histogram, its sum and its help text.
 _DURATIONS = (
     ("wait", "wait", "wait_seconds", "How long leases waited for a connection."),
     ("use", "hold", "hold_seconds", "How long leases lasted."),
-    ("create", "connect", "connect_seconds", "How long it took to open connections."),
+    ("create", "connect", "connect_seconds", "How long opening connections took."),
 )
 
 
 class Exposition:
-    """The newest snapshot that was prepared, in the formats that were asked for."""
+    """The latest prepared snapshot, rendered in the formats that scrapers ask for."""
 
     def __init__(self, most_tenants: int, always: Collection[str]) -> None:
-        """Show single series of *most_tenants* tenants, and *always* of these."""
+        """Give *most_tenants* tenants series of their own, and *always* these."""
         self._series = TenantSeries(most_tenants, always)
         self._lock = asyncio.Lock()
         self._families: SnapshotCollector | None = None
@@ -55,9 +55,9 @@ class Exposition:
         self.snapshot: Snapshot | None = None
 
     async def prepare(self, snapshot: Snapshot) -> None:
-        """Render *snapshot* before it is asked for, in the format that was asked for last.
+        """Render *snapshot* ahead of the next scrape, in the format of the last one.
 
-        Until that is done, scrapes are answered with the one before.
+        Until that is done, scrapes get the snapshot before.
         """
         async with self._lock:
             if self.snapshot is not None and self.snapshot.sequence >= snapshot.sequence:
@@ -70,11 +70,11 @@ class Exposition:
 
     @property
     def families(self) -> Iterator[Metric]:
-        """What was prepared last, in no format yet; nothing before that."""
+        """The metrics of the latest prepared snapshot; none before the first."""
         return self._families.collect() if self._families else iter(())
 
     async def render(self, encode: Encoder, content_type: str) -> bytes:
-        """What was prepared last, in this format; nothing before that."""
+        """The latest prepared snapshot in this format; empty before the first."""
         self._usual = encode, content_type
         if content_type not in self._bytes:
             async with self._lock:
@@ -88,7 +88,7 @@ class Exposition:
 
 
 def encode_metrics(collector: Collector, encode: Encoder) -> bytes:
-    """Everything *collector* has."""
+    """All metrics of *collector* in one format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return encode(registry)
@@ -97,7 +97,7 @@ def encode_metrics(collector: Collector, encode: Encoder) -> bytes:
 def gauge(
     name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
 ) -> Metric:
-    """A family with a value for each of these labels' values."""
+    """A gauge with one value for each combination of label values."""
     family = GaugeMetricFamily(name, text, labels=labels)
     for key, value in sorted(values.items()):
         family.add_metric(key, value)
@@ -105,21 +105,19 @@ def gauge(
 
 
 class SnapshotCollector(Collector):
-    """The metric families of one snapshot."""
+    """The metrics of one snapshot."""
 
     def __init__(self, snapshot: Snapshot, series: TenantSeries) -> None:
-        """Make all of them."""
         self._families = [
             *_pools(snapshot),
             *_counters(snapshot),
             *_histograms(snapshot),
             _findings(snapshot),
-            GaugeMetricFamily("poolkeeper_tenants", "Known tenants.", len(snapshot.tenants)),
+            GaugeMetricFamily("poolkeeper_tenants", "Tenants.", len(snapshot.tenants)),
             *series.families(list(snapshot.tenants.values())),
         ]
 
     def collect(self) -> Iterator[Metric]:
-        """All of them."""
         yield from self._families
 
 
@@ -139,9 +137,9 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
         states[*group, str(row.state)] += 1
     name = "db_client_connection"
     yield gauge(f"{name}_count", "Connections by state.", (*_GROUP, "state"), connections)
-    yield gauge(f"{name}_max", "Most connections open pools may have.", _GROUP, most)
-    yield gauge(f"{name}_idle_max", "Most idle connections they may have.", _GROUP, most)
-    yield gauge(f"{name}_idle_min", "Connections they keep open when idle.", _GROUP, least)
+    yield gauge(f"{name}_max", "Maximum size of open pools, summed.", _GROUP, most)
+    yield gauge(f"{name}_idle_max", "Most idle connections that open pools may have.", _GROUP, most)
+    yield gauge(f"{name}_idle_min", "Minimum size of open pools, summed.", _GROUP, least)
     yield gauge(f"{name}_pending_requests", "Leases waiting now.", _GROUP, waiting)
     yield gauge("poolkeeper_pools", "Open pools by state.", (*_GROUP, "state"), states)
 
@@ -154,7 +152,9 @@ def _counters(snapshot: Snapshot) -> Iterator[Metric]:
         for group, counters in sorted(snapshot.totals.counters.items()):
             family.add_metric(group, getattr(counters, name))
         yield family
-    evictions = CounterMetricFamily("poolkeeper_evictions", "Pools closed.", labels=("reason",))
+    evictions = CounterMetricFamily(
+        "poolkeeper_evictions", "Pools closed, by reason.", labels=("reason",)
+    )
     for reason in EvictionReason:
         evictions.add_metric((reason,), snapshot.evictions.get(reason, 0))
     yield evictions
@@ -183,7 +183,7 @@ def _findings(snapshot: Snapshot) -> Metric:
     found.update(snapshot.findings)
     return gauge(
         "poolkeeper_isolation_findings",
-        "Checks of tenants' isolation that failed at the last look.",
+        "Isolation checks that failed in the last audit.",
         (*_GROUP, "severity"),
         found,
     )

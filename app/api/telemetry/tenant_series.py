@@ -1,119 +1,116 @@
-"""Series of single tenants for Prometheus: of those where something happens, and no others.
+"""Prometheus series of single tenants: of the busiest ones only, since series are expensive.
 
-Ten thousand tenants with a series each would cost more than they tell. Who has the most demand
-for what they may have is shown, with those the operator always wants to see; the rest is one
-more tenant, `_other`.
+The tenants with the highest demand for their limit have series of their own, and those that the
+operator named; all others are summed up as one more tenant, `_other`.
 
-Its counters count what tenants do while they are not shown: they never fall, whoever comes and
-goes, and whatever is counted is counted in one series.
+The counters of `_other` count what tenants do while they are part of it. So they never fall when
+tenants come and go, and everything is counted in exactly one series.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from app.control.monitoring.snapshot import TenantSnapshot
-from app.domain.counters import Counters
+from app.domain.counters import COUNTERS, Counters
 
 OTHER = "_other"
 _LABELS = ("tenant",)
+_COUNTED = {
+    "connections_acquired": "poolkeeper_tenant_leases",
+    "timeouts": "poolkeeper_tenant_timeouts",
+}
 _NOTHING = Counters()
 
 
 class TenantSeries:
-    """Which tenants are shown, and what the others did so far."""
+    """Selects the tenants that have series, and counts what the others did."""
 
     def __init__(self, most: int, always: Collection[str]) -> None:
-        """Show *most* tenants, and *always* these."""
+        """Select *most* tenants, and *always* these."""
         self._most = most
         self._always = frozenset(always)
         self._before: dict[str, Counters] = {}
-        # Leases and timeouts of `_other`.
-        self._other = (0, 0)
+        self._other = dict.fromkeys(_COUNTED, 0)
 
-    def families(self, rows: Sequence[TenantSnapshot]) -> Iterator[Metric]:
-        """Everything about these tenants, who are all there are."""
-        shown = self._select(rows)
-        others = [row for row in rows if row.spec.id not in shown]
-        self._add_others(rows, others)
+    def families(self, tenants: Sequence[TenantSnapshot]) -> Iterator[Metric]:
+        """The metrics of all *tenants* there are."""
+        selected = self._select(tenants)
+        others = [tenant for tenant in tenants if tenant.spec.id not in selected]
+        self._count(others)
+        self._before = {tenant.spec.id: tenant.stats.counters for tenant in tenants}
         yield GaugeMetricFamily(
             "poolkeeper_metrics_tenants_omitted",
-            "Tenants without a series of their own, summed up as _other.",
+            "Tenants without series of their own, summed up as _other.",
             len(others),
         )
-        yield from _gauges(list(shown.values()), others)
-        yield from self._counters(shown)
+        yield from _gauges(list(selected.values()), others)
+        yield from self._counters(selected)
 
-    def _select(self, rows: Sequence[TenantSnapshot]) -> dict[str, TenantSnapshot]:
-        chosen = heapq.nsmallest(self._most, rows, key=_rank)
-        chosen += [row for row in rows if row.spec.id in self._always]
-        return {row.spec.id: row for row in sorted(chosen, key=lambda row: row.spec.id)}
+    def _select(self, tenants: Sequence[TenantSnapshot]) -> dict[str, TenantSnapshot]:
+        chosen = heapq.nsmallest(self._most, tenants, key=_rank)
+        chosen += [tenant for tenant in tenants if tenant.spec.id in self._always]
+        return {each.spec.id: each for each in sorted(chosen, key=lambda each: each.spec.id)}
 
-    def _add_others(self, rows: Iterable[TenantSnapshot], others: Iterable[TenantSnapshot]) -> None:
-        leases, timeouts = self._other
-        for row in others:
-            now, before = row.stats.counters, self._before.get(row.spec.id, _NOTHING)
-            # Less than before: it was deleted, and another has its name.
-            leases += max(0, now.connections_acquired - before.connections_acquired)
-            timeouts += max(0, now.timeouts - before.timeouts)
-        self._other = leases, timeouts
-        self._before = {row.spec.id: row.stats.counters for row in rows}
+    def _count(self, others: Sequence[TenantSnapshot]) -> None:
+        for tenant in others:
+            now, before = tenant.stats.counters, self._before.get(tenant.spec.id, _NOTHING)
+            if now is not before:
+                for name in _COUNTED:
+                    # Less than before: the tenant was deleted and created again.
+                    self._other[name] += max(0, getattr(now, name) - getattr(before, name))
 
-    def _counters(self, shown: dict[str, TenantSnapshot]) -> Iterator[Metric]:
-        leases = CounterMetricFamily(
-            "poolkeeper_tenant_leases", "Leases begun by a tenant.", labels=_LABELS
-        )
-        timeouts = CounterMetricFamily(
-            "poolkeeper_tenant_timeouts",
-            "Leases a tenant did not obtain within their deadline.",
-            labels=_LABELS,
-        )
-        for name, row in shown.items():
-            leases.add_metric((name,), row.stats.counters.connections_acquired)
-            timeouts.add_metric((name,), row.stats.counters.timeouts)
-        leases.add_metric((OTHER,), self._other[0])
-        timeouts.add_metric((OTHER,), self._other[1])
-        yield leases
-        yield timeouts
+    def _counters(self, selected: dict[str, TenantSnapshot]) -> Iterator[Metric]:
+        for name, metric in _COUNTED.items():
+            family = CounterMetricFamily(metric, COUNTERS[name].meaning, labels=_LABELS)
+            for tenant_id, tenant in selected.items():
+                family.add_metric((tenant_id,), getattr(tenant.stats.counters, name))
+            family.add_metric((OTHER,), self._other[name])
+            yield family
 
 
-def _rank(row: TenantSnapshot) -> tuple[float, int, int, str]:
-    """The smallest first: most demand for what it may have, most waiting, most failures."""
-    gauges, counters = row.stats.metrics, row.stats.counters
-    demand = (gauges.active_connections + gauges.waiting_requests) / row.max_size
+def _rank(tenant: TenantSnapshot) -> tuple[float, int, int, str]:
+    """Sorts by demand relative to the limit, then callers waiting, then failures; most first."""
+    gauges, counters = tenant.stats.metrics, tenant.stats.counters
+    demand = (gauges.active_connections + gauges.waiting_requests) / tenant.max_size
     failures = counters.timeouts + counters.rejected + counters.connect_failures
-    return -demand, -gauges.waiting_requests, -failures, row.spec.id
+    return -demand, -gauges.waiting_requests, -failures, tenant.spec.id
 
 
-def _gauges(shown: Sequence[TenantSnapshot], others: Sequence[TenantSnapshot]) -> Iterator[Metric]:
+def _gauges(
+    selected: Sequence[TenantSnapshot], others: Sequence[TenantSnapshot]
+) -> Iterator[Metric]:
     connections = GaugeMetricFamily(
         "poolkeeper_tenant_connections",
-        "A tenant's connections; idle ones of a shared pool are nobody's.",
+        "Connections of a tenant; idle ones of a shared pool belong to no tenant.",
         labels=("tenant", "state"),
     )
-    most = GaugeMetricFamily(
+    max_size = GaugeMetricFamily(
         "poolkeeper_tenant_connections_max",
-        "Most connections a tenant may have; within a shared pool, its own limit or the pool's.",
+        "Most connections a tenant may have: its own limit in a shared pool, or the pool's.",
         labels=_LABELS,
     )
     pending = GaugeMetricFamily(
-        "poolkeeper_tenant_pending_requests", "Leases a tenant waits for now.", labels=_LABELS
+        "poolkeeper_tenant_pending_requests",
+        "Callers waiting for a connection now.",
+        labels=_LABELS,
     )
     wait = GaugeMetricFamily(
         "poolkeeper_tenant_wait_p99_seconds",
-        "99 of 100 leases waited no longer, within the statistics' window; at worst for _other.",
+        "99th percentile of waits within the statistics' window; the highest one for _other.",
         labels=_LABELS,
     )
-    for name, rows in [*((row.spec.id, (row,)) for row in shown), (OTHER, others)]:
-        gauges = [row.stats.metrics for row in rows]
+    for name, tenants in [*((each.spec.id, (each,)) for each in selected), (OTHER, others)]:
+        gauges = [tenant.stats.metrics for tenant in tenants]
         connections.add_metric((name, "idle"), sum(each.idle_connections for each in gauges))
         connections.add_metric((name, "used"), sum(each.active_connections for each in gauges))
-        most.add_metric((name,), sum(row.max_size for row in rows))
+        max_size.add_metric((name,), sum(tenant.max_size for tenant in tenants))
         pending.add_metric((name,), sum(each.waiting_requests for each in gauges))
-        waits = [row.stats.wait.p99_ms for row in rows if row.stats.wait.p99_ms is not None]
+        percentiles = [tenant.stats.wait.p99_ms for tenant in tenants]
+        waits = [p99_ms for p99_ms in percentiles if p99_ms is not None]
         if waits:
             wait.add_metric((name,), max(waits) / 1000)
-    yield from (connections, most, pending, wait)
+    yield from (connections, max_size, pending, wait)

@@ -143,13 +143,13 @@ async def test_the_same_poll_is_pushed_once(api: Api) -> None:
         otlp.close()
 
 
-async def test_without_a_collector_it_is_said_once(
+async def test_a_missing_collector_is_logged_once(
     api: Api,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(otlp_module, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(otlp_module, "_TIMEOUT_SECONDS", 0.1)
     async with collecting() as collector:
         pass
     otlp, exposition = OtlpExporter(collector.endpoint), api.service.exposition
@@ -159,7 +159,7 @@ async def test_without_a_collector_it_is_said_once(
         await otlp.push(exposition)
     otlp.close()
     assert caplog.text.count("Failed to export") == 1
-    assert capsys.readouterr().out.count("metrics not pushed") == 1
+    assert capsys.readouterr().out.count("metrics push failed") == 1
 
 
 async def test_nothing_is_pushed_before_the_first_poll() -> None:

@@ -88,7 +88,7 @@ async def test_an_evicted_pool_leaves_its_counters(api: Api) -> None:
     assert value(samples, "poolkeeper_evictions_total", reason="lru") == 0
 
 
-async def test_budgets_the_poll_and_the_version_are_told(api: Api) -> None:
+async def test_budgets_the_poll_and_the_version_have_metrics(api: Api) -> None:
     await api.value(await api.tenant("acme"), "SELECT 1")
     await api.service.poller.run_once()
     samples = await scraped(api)
@@ -169,7 +169,9 @@ async def test_a_poll_is_rendered_once_however_many_scrape_it(api: Api) -> None:
     assert await exposition.render(*usual) is not first
 
 
-async def test_an_old_poll_is_not_told_for_ever(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stale_snapshot_is_replaced_at_the_next_scrape(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await api.service.snapshots.publish()
     await api.value(await api.tenant("acme"), "SELECT 1")
     monkeypatch.setattr(response_cache, "_STALE_POLLS", 0)

@@ -29,7 +29,7 @@ def row(name: str, leases: int = 0, *, active: int = 0, waiting: int = 0) -> Ten
     )
 
 
-def told(series: TenantSeries, rows: list[TenantSnapshot], name: str) -> dict[str, float]:
+def values(series: TenantSeries, rows: list[TenantSnapshot], name: str) -> dict[str, float]:
     """One family's values by tenant."""
     [family] = [family for family in series.families(rows) if family.name == name]
     return {sample.labels["tenant"]: sample.value for sample in family.samples}
@@ -37,18 +37,18 @@ def told(series: TenantSeries, rows: list[TenantSnapshot], name: str) -> dict[st
 
 def leases(series: TenantSeries, of: Mapping[str, int], busiest: str) -> dict[str, float]:
     rows = [row(name, count, active=name == busiest) for name, count in of.items()]
-    return told(series, rows, "poolkeeper_tenant_leases")
+    return values(series, rows, "poolkeeper_tenant_leases")
 
 
 def test_demand_comes_first_then_the_queue() -> None:
     rows = [row("a"), row("b", active=4), row("c", active=5, waiting=3), row("d", waiting=1)]
-    shown = told(TenantSeries(2, ()), rows, "poolkeeper_tenant_pending_requests")
+    shown = values(TenantSeries(2, ()), rows, "poolkeeper_tenant_pending_requests")
     assert shown == {"b": 0, "c": 3, OTHER: 1}
 
 
 def test_those_asked_for_are_shown_beside_the_others() -> None:
     rows = [row("a", active=1), row("b"), row("c")]
-    shown = told(TenantSeries(1, ["c", "absent"]), rows, "poolkeeper_tenant_leases")
+    shown = values(TenantSeries(1, ["c", "absent"]), rows, "poolkeeper_tenant_leases")
     assert set(shown) == {"a", "c", OTHER}
 
 

@@ -35,7 +35,7 @@ def expire_at_once(control: Control) -> None:
     registry.config = replace(registry.config, idle_timeout=0.0)
 
 
-async def test_an_idle_pool_is_closed_and_its_end_is_told(control: Control) -> None:
+async def test_an_idle_pool_is_closed_and_its_end_is_recorded(control: Control) -> None:
     await control.tenant("acme")
     async with control.manager.lease("acme"):
         pass

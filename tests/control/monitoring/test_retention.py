@@ -48,10 +48,10 @@ async def test_samples_not_downsampled_yet_are_not_deleted(control: Control) -> 
     for turns in range(1, 30):
         report = await control.retention.run_once()
         assert report is not None
-        told = sum(point.acquired for point in (await past(control, 60)).points)
+        acquired = sum(point.acquired for point in (await past(control, 60)).points)
         if turns == 1:
             assert report.minutes_complete_until < control.poller.stored_until  # type: ignore[operator]
-            assert told == 15
+            assert acquired == 15
         if not report.deleted and report.minutes_complete_until == control.poller.stored_until:
             break
     hours = await past(control, 3600)

@@ -107,7 +107,7 @@ def test_a_clock_set_back_ends_what_was_the_same() -> None:
     start=st.integers(0, 59),
     seen=st.lists(st.none() | st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=60),
 )
-def test_nothing_is_lost_and_nothing_told_twice(
+def test_nothing_is_lost_and_nothing_counted_twice(
     start: int, seen: list[tuple[int, int] | None]
 ) -> None:
     """Minute by minute as many polls, as much in use and as much growth as were measured."""
@@ -125,15 +125,15 @@ def test_nothing_is_lost_and_nothing_told_twice(
             sums[index] += value
         polls.poll(busy(acquired, active))
     polls.poll(None)
-    told = dict[datetime, list[int]]()
+    stored = dict[datetime, list[int]]()
     for sample in polls.stored:
         begin = sample.at - timedelta(seconds=sample.gap_seconds * (sample.polls - 1))
         minute = Resolution.MINUTE.floor(sample.at)
         assert Resolution.MINUTE.floor(begin) == minute
-        sums = told.setdefault(minute, [0, 0, 0])
+        sums = stored.setdefault(minute, [0, 0, 0])
         grown = sample.acquired
         for index, value in enumerate(
             (sample.polls, sample.polls * sample.active_connections, grown)
         ):
             sums[index] += value
-    assert told == expected
+    assert stored == expected
