@@ -134,6 +134,7 @@ class ModelPool:
     # -- what the dispatcher does --------------------------------------------------------------
 
     def serve(self, waiter: Any, connection: Any) -> None:
+        assert connection.is_current
         self.idle.remove(connection)
         assert self.callers.popleft() == waiter
         self.served.append(waiter)

@@ -327,3 +327,25 @@ def test_two_pools_used_a_moment_ago_do_not_pass_a_place_to_and_fro() -> None:
     server.budget.give_back()
     server.dispatcher.run()
     assert sum(pool.connecting for pool in pools) == 1
+
+
+def test_a_connection_found_dead_closes_and_the_next_one_serves(server: ModelServer) -> None:
+    pool = ModelPool("pool", server).with_idle(2)
+    pool.idle[-1].is_current = False
+    pool.ask()
+    assert (pool.served, len(pool.idle), pool.closing) == ([0], 0, 1)
+
+
+def test_more_than_a_pool_may_have_closes_the_longest_unused_first(server: ModelServer) -> None:
+    pool = ModelPool("pool", server).with_idle(3)
+    kept = pool.idle[-1]
+    pool.resize(1)
+    assert (list(pool.idle), pool.closing) == ([kept], 2)
+
+
+def test_a_pool_that_cannot_open_is_passed_over(server: ModelServer) -> None:
+    failing, other = ModelPool("failing", server), ModelPool("other", server)
+    failing.can_open = False
+    failing.ask(3)
+    other.ask(3)
+    assert (failing.connecting, other.connecting) == (0, 3)
