@@ -1,4 +1,4 @@
-"""The connections of one pool: which are idle, lent, being checked, opened or closed.
+"""The connections of one pool: which are idle, leased, being checked, opened or closed.
 
 They decide nothing. Each opening and closing is a named task of theirs. What it holds is released
 when the task is done, not inside it: a task cancelled before its first step runs none of its lines.
@@ -32,7 +32,7 @@ _CLOSE_DEADLINE = 2.0
 
 
 class Owner(Protocol):
-    """The pool, which is told how openings, closings and checks end."""
+    """The pool: it learns how openings, closings and checks end."""
 
     def admit(self, connection: PooledConnection) -> None:
         """Take in a connection that is in no place, and works."""
@@ -75,7 +75,7 @@ class Connections:
 
     @property
     def live(self) -> int:
-        """Connections that work: idle, lent or being checked."""
+        """Connections that work: idle, leased or being checked."""
         return len(self.idle) + len(self.leased) + len(self.checking)
 
     @property
@@ -105,13 +105,13 @@ class Connections:
             self.begin_close(connection)
         return None
 
-    def mark_leased(self, connection: PooledConnection, account: TenantState, now: float) -> None:
-        """Note that *account* holds *connection*, which is in no place."""
-        connection.begin_lease(account, now)
+    def mark_leased(self, connection: PooledConnection, tenant: TenantState, now: float) -> None:
+        """Note that *tenant* leases *connection*, which is in no place."""
+        connection.begin_lease(tenant, now)
         self.leased.add(connection)
 
     def mark_returned(self, connection: PooledConnection) -> None:
-        """Note that nobody holds *connection* any more; it is in no place for now."""
+        """Note that the lease on *connection* ended; it is in no place for now."""
         connection.end_lease()
         self.leased.discard(connection)
 
@@ -286,7 +286,7 @@ class Connections:
         self._owner.dispatch()
 
     def _lost(self, connection: PooledConnection) -> None:
-        """The connection ended without our doing; a lent one is noticed when it comes back."""
+        """The connection ended without our doing; a leased one is noticed when it comes back."""
         if connection in self.idle:
             self._recorder.connections_lost += 1
             self.evict_idle(connection)

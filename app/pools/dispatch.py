@@ -53,7 +53,7 @@ class PoolConnections(Protocol):
 
     @property
     def live(self) -> int:
-        """How many work: idle, lent or being checked."""
+        """How many work: idle, leased or being checked."""
 
     @property
     def open(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Borrower:
-    """The task that entered a lease, and where it did; told only when somebody asks."""
+    """The task that entered a lease, and where it did; resolved only on demand."""
 
     __slots__ = ("_code", "_instruction", "_task")
 

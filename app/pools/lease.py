@@ -1,15 +1,13 @@
 """A lease: one borrower's use of one connection inside one tenant's context.
 
-One round trip before the work (begin, context) and one after it (proof that the context is
-still in place, commit or rollback, reset). The reset leaves nothing to the next borrower but
-SQL-level PREPARE, which only a new connection forgets: trusted SQL in the shared strategy,
-the tenant's own business in the others. The first round trip also shows whether the
-connection still works, so no other test is needed; a dead one is replaced unseen.
+One round trip before the work (begin, context) and one after it, see `session_reset`. The first
+also shows whether the connection still works, so no other test is needed; a dead one is replaced
+unseen.
 
-While callers wait, the round trip after the work also begins the lease that will probably be
-next, which then needs none of its own. Who is next is decided afterwards, as ever: whoever
-comes instead rolls back what was begun, and begins anew. The now() of such a lease is the time
-of that round trip's beginning, always after its borrower asked.
+While callers wait, the round trip after the work also begins the lease that will probably be next,
+which then needs none of its own. Who is next is decided afterwards: another lease rolls back what
+was begun, and begins anew. The now() of a prefetched lease is the time at which that round trip
+began, always after its borrower asked.
 """
 
 from __future__ import annotations
@@ -41,17 +39,9 @@ from app.pools.connection import PooledConnection
 from app.pools.isolation import IsolationStrategy, is_schema_missing
 from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
+from app.pools.session_reset import BEGIN, end_error, end_statements
 from app.pools.tenant_state import TenantState
 
-# SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not. Advisory locks
-# are given up by the strategy's own statement.
-RESET = (
-    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
-    "DISCARD TEMP; DISCARD SEQUENCES"
-)
-# Said outright, for a role may have made read-only its default: a tenant's role, or the owner of
-# its database, is no hoster. What a hoster sets is seen by the admin, see `ServerLimits`.
-_BEGIN = "BEGIN READ WRITE"
 # What begin and cleanup may take, in seconds, before the connection counts as broken.
 _BEGIN_DEADLINE = 2.0
 _CLEANUP_DEADLINE = 5.0
@@ -61,8 +51,6 @@ _BYPASS_WINDOW = 0.5
 _LONGEST_TIMEOUT = 2_147_483
 _UNKNOWN_STATEMENT = "26000"
 _CANCELLED = "57014"
-# What a strategy's proof fails with.
-_FAILED_PROOF = (asyncpg.DivisionByZeroError, asyncpg.InvalidTextRepresentationError)
 _FOUND_READ_ONLY = (asyncpg.ReadOnlySQLTransactionError, ReadOnly)
 
 
@@ -88,7 +76,7 @@ DEFAULT_OPTIONS = LeaseOptions()
 class PoolSource(Protocol):
     """Where a lease finds its tenant's pool; the manager."""
 
-    async def open_pool(self, account: TenantState, timeout: float) -> Pool:
+    async def open_pool(self, tenant_state: TenantState, timeout: float) -> Pool:
         """The tenant's pool, opened if need be, within *timeout* seconds."""
 
 
@@ -109,26 +97,26 @@ class Lease:
     """
 
     __slots__ = (
-        "_account",
         "_connection",
         "_is_locked",
         "_isolation",
+        "_options",
         "_pool",
         "_source",
-        "_terms",
+        "_tenant_state",
         "_timeout",
     )
 
     def __init__(
         self,
         source: PoolSource,
-        account: TenantState,
+        tenant_state: TenantState,
         isolation: IsolationStrategy,
         *,
         options: LeaseOptions,
         timeout: float,
     ) -> None:
-        """Prepare a lease for *account*; nothing is borrowed before it is entered.
+        """Prepare a lease for a tenant; nothing is borrowed before it is entered.
 
         Raises:
             InvalidInput: for a shared tenant without a transaction; for a timeout that Postgres
@@ -136,12 +124,12 @@ class Lease:
         """
         if not 0 <= (options.statement_timeout or 0) <= _LONGEST_TIMEOUT:
             raise InvalidInput("statement_timeout must be between 0 and 2147483 seconds.")
-        if account.tenant.spec.is_shared and not options.transaction:
+        if tenant_state.tenant.spec.is_shared and not options.transaction:
             raise InvalidInput("A shared pool lends connections inside a transaction only.")
         self._source = source
-        self._account = account
+        self._tenant_state = tenant_state
         self._isolation = isolation
-        self._terms = options
+        self._options = options
         self._timeout = timeout
         self._is_locked = False
 
@@ -152,15 +140,15 @@ class Lease:
         deadline = asked_at + self._timeout
         while True:
             remaining = deadline - monotonic()
-            pool = await self._source.open_pool(self._account, remaining)
+            pool = await self._source.open_pool(self._tenant_state, remaining)
             limits = pool.server.limits
-            if limits is not None and limits.read_only and not self._terms.read_only:
-                self._terms, self._is_locked = replace(self._terms, read_only=True), True
-            first = opening(self._isolation, self._account.tenant.spec, self._terms)
+            if limits is not None and limits.read_only and not self._options.read_only:
+                self._options, self._is_locked = replace(self._options, read_only=True), True
+            first = begin_statements(self._isolation, self._tenant_state.tenant.spec, self._options)
             # What is run without a transaction no rollback would undo.
-            ahead = first if self._terms.transaction else ""
-            connection = await pool.acquire(self._account, deadline - monotonic(), ahead)
-            if await self._begin(pool, connection, self._missing(connection, first, asked_at)):
+            ahead = first if self._options.transaction else ""
+            connection = await pool.acquire(self._tenant_state, deadline - monotonic(), ahead)
+            if await self._begin(pool, connection, self._before_work(connection, first, asked_at)):
                 break
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
@@ -179,7 +167,7 @@ class Lease:
         try:
             if kind is None:
                 clean = await self._clean_up(connection, commit=True)
-            elif isinstance(error, _FOUND_READ_ONLY) and not self._terms.read_only:
+            elif isinstance(error, _FOUND_READ_ONLY) and not self._options.read_only:
                 # The server may have become a standby behind our back.
                 self._pool.server.recheck()
             elif _leaves_connection_usable(error):
@@ -187,7 +175,7 @@ class Lease:
                 with suppress(LeaseLost, StatementFailed):
                     clean = await self._clean_up(connection, commit=False)
                     if not clean and isinstance(error, asyncpg.PostgresError | StatementFailed):
-                        raise _no_schema(self._account) from error
+                        raise _no_schema(self._tenant_state) from error
         finally:
             ended = connection.termination_reason
             connection.detach_proxy()
@@ -197,7 +185,7 @@ class Lease:
         if ended and _is_postgres_own(error):
             raise TooManyLocks(f"The statement was ended. {ended}", sqlstate=_CANCELLED) from error
 
-    def _missing(self, connection: PooledConnection, first: str, asked_at: float) -> str:
+    def _before_work(self, connection: PooledConnection, first: str, asked_at: float) -> str:
         """What is to be run on *connection* yet, before the work; empty if nothing.
 
         A transaction begun before the borrower asked is not for it: its now() would lie before.
@@ -209,7 +197,7 @@ class Lease:
                 return ""
             return "; ".join(filter(None, ("ROLLBACK", first)))
         if not connection.is_prepared:
-            preparation = self._isolation.session_setup(self._account.tenant.spec)
+            preparation = self._isolation.session_setup(self._tenant_state.tenant.spec)
             return "; ".join(filter(None, ("BEGIN", preparation, "COMMIT", first)))
         if not first and connection.leased_at - connection.idle_since > _BYPASS_WINDOW:
             return "SELECT 1"
@@ -226,7 +214,7 @@ class Lease:
                 pool.statement_deadlines.begin(connection, _BEGIN_DEADLINE)
                 await connection.run(statements)
             connection.mark_prepared()
-            if self._terms.transaction:
+            if self._options.transaction:
                 connection.mark_in_transaction()
             begun = True
         except driver.CONNECTION_ERRORS:
@@ -240,7 +228,7 @@ class Lease:
             with suppress(*driver.CONNECTION_ERRORS):
                 await connection.run("ROLLBACK")
                 usable = True
-            raise _no_schema(self._account) from error
+            raise _no_schema(self._tenant_state) from error
         finally:
             pool.statement_deadlines.end(connection)
             if not begun:
@@ -256,14 +244,20 @@ class Lease:
         raw = connection.raw
         if not connection.is_connected():
             raise LeaseLost
-        if self._terms.transaction and commit and not raw.is_in_transaction():
+        if self._options.transaction and commit and not raw.is_in_transaction():
             raise StatementEndedLease
         ahead = ""
-        if self._terms.transaction and not self._terms.read_only:
+        if self._options.transaction and not self._options.read_only:
             # It takes writes, so to begin cannot fail, and nobody else's failure be told here.
             ahead = self._pool.prefetch_for_next(connection)
-        spec = self._account.tenant.spec
-        statements = closing(self._isolation, spec, self._terms, commit=commit, ahead=ahead)
+        spec = self._tenant_state.tenant.spec
+        statements = end_statements(
+            self._isolation,
+            spec,
+            transaction=self._options.transaction,
+            commit=commit,
+            begin_next=ahead,
+        )
         self._pool.statement_deadlines.begin(connection, _CLEANUP_DEADLINE)
         sent_at = monotonic()
         try:
@@ -273,79 +267,36 @@ class Lease:
             if isinstance(error, asyncpg.PostgresError) and is_schema_missing(error):
                 self._pool.recycle()
                 return False
-            raise _failed_end(error, connection) from error
+            raise end_error(error, connection) from error
         finally:
             self._pool.statement_deadlines.end(connection)
         return True
 
 
-def opening(isolation: IsolationStrategy, spec: TenantSpec, terms: LeaseOptions) -> str:
+def begin_statements(isolation: IsolationStrategy, spec: TenantSpec, options: LeaseOptions) -> str:
     """The statements before the work, for one round trip."""
     context = isolation.context_setup(spec)
-    if terms is DEFAULT_OPTIONS:
-        return f"{_BEGIN}; {context}" if context else _BEGIN
-    local = "LOCAL " if terms.transaction else ""
+    if options is DEFAULT_OPTIONS:
+        return f"{BEGIN}; {context}" if context else BEGIN
+    local = "LOCAL " if options.transaction else ""
     statements = []
-    if terms.transaction:
-        statements.append("BEGIN READ ONLY" if terms.read_only else _BEGIN)
+    if options.transaction:
+        statements.append("BEGIN READ ONLY" if options.read_only else BEGIN)
         statements.append(context)
-    elif terms.read_only:
+    elif options.read_only:
         statements.append("SET default_transaction_read_only = on")
-    if terms.statement_timeout is not None:
-        milliseconds = max(1, round(terms.statement_timeout * 1000))
+    if options.statement_timeout is not None:
+        milliseconds = max(1, round(options.statement_timeout * 1000))
         statements.append(f"SET {local}statement_timeout = {milliseconds}")
     return "; ".join(filter(None, statements))
 
 
-def closing(
-    isolation: IsolationStrategy,
-    spec: TenantSpec,
-    terms: LeaseOptions,
-    *,
-    commit: bool,
-    ahead: str = "",
-) -> str:
-    """The statements after the work, for one round trip; a failing proof prevents the commit.
-
-    With *ahead*, what the next lease begins with, the reset is a transaction of its own: without
-    that it would be part of the next lease's, and undone if that is rolled back.
-    """
-    end = f"{isolation.context_check(spec)}; COMMIT" if commit and terms.transaction else "ROLLBACK"
-    if ahead:
-        return f"{end}; {_BEGIN}; {RESET}; {isolation.advisory_unlock(spec)}; COMMIT; {ahead}"
-    return f"{end}; {RESET}; {isolation.advisory_unlock(spec)}"
-
-
-def _no_schema(account: TenantState) -> SchemaMissing:
-    name = account.tenant.spec.id.object_name
+def _no_schema(tenant_state: TenantState) -> SchemaMissing:
+    name = tenant_state.tenant.spec.id.object_name
     return SchemaMissing(
         f"The schema {name} does not exist, or the role {name} may not use it: it was dropped, "
         "renamed or closed. Provision the tenant again."
     )
-
-
-def _failed_end(error: BaseException, connection: PooledConnection) -> PoolkeeperError:
-    """What became of a transaction whose end failed.
-
-    While it is open, the proof failed; otherwise its commit did, or what came after it. Code that
-    a commit runs, of deferred triggers, has a context, and may raise any SQLSTATE: those of lost
-    connections and of failed proofs too.
-    """
-    is_open = connection.raw.is_in_transaction()
-    is_rolled_back = is_open or bool(getattr(error, "context", None))
-    is_lost = isinstance(error, (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError))
-    if not isinstance(error, asyncpg.PostgresError) or not connection.is_connected():
-        return LeaseLost()
-    if is_lost and not is_rolled_back:
-        return LeaseLost()
-    if is_open and isinstance(error, _FAILED_PROOF):
-        return StatementEndedLease()
-    if is_open and isinstance(error, asyncpg.InFailedSQLTransactionError):
-        return StatementFailed(
-            "An earlier statement of the transaction failed; it was rolled back.",
-            sqlstate=error.sqlstate,
-        )
-    return driver.statement_failure(error)
 
 
 def _is_postgres_own(error: BaseException | None) -> bool:

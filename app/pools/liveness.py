@@ -5,13 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Set as AbstractSet
 from time import monotonic
+from typing import Protocol
 
 from app.domain.errors import ConnectFailed, TenantLoginFailed, Unavailable
-from app.pools.server_pool import AttachedPool
+from app.pools.dispatcher import DispatchedPool
 
 # So many pools, those that were served last, are asked.
 _WITNESSES = 5
 _PAUSE = 0.05
+
+
+class AttachedPool(DispatchedPool, Protocol):
+    """What a server needs to know of its pools."""
+
+    last_answer_at: float
+    """When a lease last came back clean, in monotonic seconds."""
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a connection not known to be gone is leased, or being checked."""
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether it has an idle connection to test."""
+
+    async def ping(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it answers."""
+
+    def server_lost(self, error: Unavailable) -> None:
+        """Fail those who wait: nothing can be opened for now."""
+
+    def server_back(self) -> None:
+        """Try again to open what is missing, at once."""
 
 
 async def any_still_work(

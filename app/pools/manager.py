@@ -1,7 +1,7 @@
-"""Tenant in, lease out: finds, opens and evicts pools, and knows every tenant's account.
+"""Tenant in, lease out: finds, opens and evicts pools, and knows every tenant's state.
 
 Opening is synchronous once there is room, so however many callers race for a tenant, there is
-one pool. What operators want (tenants, sizes) is told to it by `app.control`; it stores
+one pool. What operators want (tenants, sizes) `app.control` sets; it stores
 nothing that must survive.
 """
 
@@ -36,7 +36,7 @@ from app.pools.tenant_state import TenantState
 T = TypeVar("T")
 
 # Evictions remembered between two polls for the audit trail; more than any poll can miss.
-_UNTOLD = 10_000
+_MOST_UNREPORTED = 10_000
 
 
 class TenantPoolManager:
@@ -55,10 +55,10 @@ class TenantPoolManager:
         self.isolations = isolations
         self.connectors = Connectors(isolations)
         self.evictions: Counter[EvictionReason] = Counter()
-        self._untold: deque[Eviction] = deque(maxlen=_UNTOLD)
+        self._unreported: deque[Eviction] = deque(maxlen=_MOST_UNREPORTED)
         self._window = stats_window
         self.service_metrics = ServiceMetrics(stats_window)
-        self._accounts: dict[str, TenantState] = {}
+        self._tenant_states: dict[str, TenantState] = {}
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
         self._closed = False
@@ -76,41 +76,41 @@ class TenantPoolManager:
 
     def put_tenant(self, tenant: Tenant) -> TenantState:
         """Learn of a tenant, or of a change to it; its counters go on."""
-        account = self._accounts.get(tenant.spec.id)
-        if account is None:
-            account = TenantState(tenant, self.service_metrics.recorder_for(tenant.spec))
-            self._accounts[tenant.spec.id] = account
+        tenant_state = self._tenant_states.get(tenant.spec.id)
+        if tenant_state is None:
+            tenant_state = TenantState(tenant, self.service_metrics.recorder_for(tenant.spec))
+            self._tenant_states[tenant.spec.id] = tenant_state
             self._served[tenant.spec.pool_id] += 1
-        account.tenant = tenant
+        tenant_state.tenant = tenant
         pool = self.find(tenant.spec.pool_id)
         if pool is not None and tenant.deleting:
-            pool.fail_waiters_of(account)
+            pool.fail_waiters_of(tenant_state)
         elif pool is not None:
             pool.dispatch()
-        return account
+        return tenant_state
 
     def remove_tenant(self, tenant_id: str) -> None:
         """Forget a tenant whose pool is closed."""
-        account = self._accounts.pop(tenant_id, None)
-        if account is not None:
-            self._served[account.tenant.spec.pool_id] -= 1
-            self.service_metrics.add_deleted(account)
+        tenant_state = self._tenant_states.pop(tenant_id, None)
+        if tenant_state is not None:
+            self._served[tenant_state.tenant.spec.pool_id] -= 1
+            self.service_metrics.add_deleted(tenant_state)
 
     def tenant_state(self, tenant_id: str) -> TenantState:
-        """The account of a known tenant.
+        """The state of a known tenant.
 
         Raises:
             TenantNotFound: there is no such tenant.
         """
-        account = self._accounts.get(tenant_id)
-        if account is None:
+        tenant_state = self._tenant_states.get(tenant_id)
+        if tenant_state is None:
             raise TenantNotFound(f"There is no tenant {tenant_id}.")
-        return account
+        return tenant_state
 
     @property
     def tenant_states(self) -> Mapping[str, TenantState]:
-        """Every known tenant's account."""
-        return self._accounts
+        """The state of every known tenant."""
+        return self._tenant_states
 
     def server(self, name: str) -> Server:
         """A declared server.
@@ -147,8 +147,8 @@ class TenantPoolManager:
         Raises:
             TenantNotFound, TenantDeleting, NotProvisioned: there is nobody to lease to.
         """
-        account = self.tenant_state(tenant_id)
-        tenant = account.tenant
+        tenant_state = self.tenant_state(tenant_id)
+        tenant = tenant_state.tenant
         tenant.check_usable()
         terms = DEFAULT_OPTIONS
         if not transaction or read_only or statement_timeout is not None:
@@ -158,7 +158,7 @@ class TenantPoolManager:
         strategy = tenant.spec.strategy
         return Lease(
             self,
-            account,
+            tenant_state,
             self.isolations[strategy],
             options=terms,
             timeout=self._registries[strategy].config.acquire_timeout
@@ -166,14 +166,14 @@ class TenantPoolManager:
             else timeout,
         )
 
-    async def open_pool(self, account: TenantState, timeout: float) -> Pool:
-        """The pool of *account*'s tenant, opened if it is not.
+    async def open_pool(self, tenant_state: TenantState, timeout: float) -> Pool:
+        """The tenant's pool, opened if it is not.
 
         Raises:
             PoolLimitReached: as many pools as allowed stayed busy for *timeout* seconds.
         """
         self._refuse_when_closed()
-        spec = account.tenant.spec
+        spec = tenant_state.tenant.spec
         self.server(spec.server)
         registry = self._registries[spec.strategy]
         pool = registry.use(spec.pool_id)
@@ -181,16 +181,16 @@ class TenantPoolManager:
             return pool
         await registry.wait_for_slot(spec.pool_id, timeout)
         self._refuse_when_closed()
-        if self._accounts.get(spec.id) is not account or account.tenant.deleting:
+        if self._tenant_states.get(spec.id) is not tenant_state or tenant_state.tenant.deleting:
             raise TenantDeleting(f"Tenant {spec.id} was deleted meanwhile.")
-        return registry.find(spec.pool_id) or self._open(account, registry)
+        return registry.find(spec.pool_id) or self._open(tenant_state, registry)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise PoolDraining("The service is stopping.")
 
-    def _open(self, account: TenantState, registry: PoolRegistry) -> Pool:
-        spec = account.tenant.spec
+    def _open(self, tenant_state: TenantState, registry: PoolRegistry) -> Pool:
+        spec = tenant_state.tenant.spec
         server = self.server(spec.server)
         desired = self._desired.get(spec.pool_id)
         pool = Pool(
@@ -198,7 +198,7 @@ class TenantPoolManager:
             self.desired_size(spec.pool_id, spec.strategy),
             registry.config,
             connector=self.connectors.of(server, spec),
-            recorder=self._recorder(account),
+            recorder=self._recorder(tenant_state),
             owner=registry,
         )
         registry.add(pool)
@@ -207,16 +207,16 @@ class TenantPoolManager:
             pool.pause()
         return pool
 
-    def _recorder(self, account: TenantState) -> Recorder:
-        spec = account.tenant.spec
+    def _recorder(self, tenant_state: TenantState) -> Recorder:
+        spec = tenant_state.tenant.spec
         if spec.is_shared:
             return self.service_metrics.shared_recorder(spec.server)
-        return account.recorder
+        return tenant_state.recorder
 
-    # -- what is wanted ----------------------------------------------------------------------
+    # -- desired state ----------------------------------------------------------------------
 
     def set_desired(self, desired: DesiredPool) -> None:
-        """Learn what is wanted of a pool, for when it opens next."""
+        """Set a pool's desired state, which it gets when it opens next."""
         self._desired[desired.pool_id] = desired
 
     def resize(self, pool: Pool, size: PoolSize) -> None:
@@ -228,17 +228,17 @@ class TenantPoolManager:
 
     def server_name_of(self, pool_id: str) -> str | None:
         """The name of the server a pool is on, open or not; None if nobody uses it any more."""
-        account = self._accounts.get(pool_id)
-        if account is not None:
-            return account.tenant.spec.server
+        tenant_state = self._tenant_states.get(pool_id)
+        if tenant_state is not None:
+            return tenant_state.tenant.spec.server
         return next((name for name in self.servers if shared_pool_id(name) == pool_id), None)
 
     def tenant_state_for_pool(self, pool_id: str) -> TenantState | None:
-        """The account of a pool's tenant; of a shared pool, some provisioned tenant's."""
-        account = self._accounts.get(pool_id)
-        if account is not None:
-            return account
-        users = (one for one in self._accounts.values() if one.tenant.spec.pool_id == pool_id)
+        """The state of a pool's tenant; of a shared pool, that of some provisioned tenant."""
+        tenant_state = self._tenant_states.get(pool_id)
+        if tenant_state is not None:
+            return tenant_state
+        users = (one for one in self._tenant_states.values() if one.tenant.spec.pool_id == pool_id)
         return next((one for one in users if one.tenant.provisioned_at is not None), None)
 
     def tenant_count(self, pool_id: str) -> int:
@@ -246,16 +246,16 @@ class TenantPoolManager:
         return self._served[pool_id]
 
     def clear_desired(self, pool_id: str) -> None:
-        """Forget what was wanted of a pool; it goes on with what it has until it is closed."""
+        """Forget a pool's desired state; it keeps what it has until it is closed."""
         self._desired.pop(pool_id, None)
 
     @property
     def desired(self) -> Mapping[str, DesiredPool]:
-        """What is wanted of each pool that somebody asked something of."""
+        """The desired state of each pool that has one."""
         return self._desired
 
     def desired_size(self, pool_id: str, strategy: PoolStrategy) -> PoolSize:
-        """The size wanted of a pool, or its strategy's default."""
+        """A pool's desired size, or its strategy's default."""
         desired = self._desired.get(pool_id)
         return desired.size if desired else self._registries[strategy].config.default_size
 
@@ -319,14 +319,14 @@ class TenantPoolManager:
 
     def take_evictions(self) -> list[Eviction]:
         """Pools that gave way to others or were idle, since this was asked last."""
-        untold = list(self._untold)
-        self._untold.clear()
-        return untold
+        unreported = list(self._unreported)
+        self._unreported.clear()
+        return unreported
 
     def _close_evicted(self, pool: Pool, reason: EvictionReason) -> None:
         self.evictions[reason] += 1
         closed = pool.metrics.total_connections
-        self._untold.append(Eviction(pool_id=pool.pool_id, reason=reason, closed=closed))
+        self._unreported.append(Eviction(pool_id=pool.pool_id, reason=reason, closed=closed))
         self._in_background(pool.drain(0), f"pool {pool.pool_id}: evict")
 
     def _in_background(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
@@ -337,15 +337,15 @@ class TenantPoolManager:
 
     # -- numbers -----------------------------------------------------------------------------
 
-    def tenant_stats(self, account: TenantState) -> PoolStats:
+    def tenant_stats(self, tenant_state: TenantState) -> PoolStats:
         """What was counted about one tenant, whether or not its pool is open."""
-        return account.recorder.stats(self.tenant_metrics(account), monotonic())
+        return tenant_state.recorder.stats(self.tenant_metrics(tenant_state), monotonic())
 
-    def tenant_metrics(self, account: TenantState) -> PoolMetrics:
+    def tenant_metrics(self, tenant_state: TenantState) -> PoolMetrics:
         """What one tenant holds and waits for now."""
-        pool = self.find(account.tenant.spec.pool_id)
-        if pool is None or account.tenant.spec.is_shared:
-            return account.metrics
+        pool = self.find(tenant_state.tenant.spec.pool_id)
+        if pool is None or tenant_state.tenant.spec.is_shared:
+            return tenant_state.metrics
         return pool.metrics
 
     def pool_stats(self, pool: Pool) -> PoolStats:
@@ -356,9 +356,9 @@ class TenantPoolManager:
         """Tenants of shared pools that leased or waited within the statistics' window."""
         since = monotonic() - self._window
         return [
-            account
-            for account in self._accounts.values()
-            if account.tenant.spec.is_shared and account.is_active(since)
+            tenant_state
+            for tenant_state in self._tenant_states.values()
+            if tenant_state.tenant.spec.is_shared and tenant_state.is_active(since)
         ]
 
     # -- end ---------------------------------------------------------------------------------

@@ -37,10 +37,9 @@ from app.pools.connect_limiter import ConnectLimiter
 from app.pools.dispatcher import Dispatcher
 from app.pools.driver import Login
 from app.pools.event_loop_lag import EventLoopLag
-from app.pools.liveness import any_still_work
+from app.pools.liveness import AttachedPool, any_still_work
 from app.pools.orphaned_backends import OrphanedBackends, terminate_backend
 from app.pools.server_limits import ServerLimits
-from app.pools.server_pool import AttachedPool
 from app.pools.stalled_logins import StalledLogins
 
 # One for provisioning and the like, one for asking how the server is, and one that stays open.

@@ -1,4 +1,4 @@
-"""One tenant's account: what it holds and waits for at this moment, and what was counted.
+"""One tenant's state: what it holds and waits for now, and what was counted.
 
 Exists for every known tenant, with or without a pool, so it is kept small.
 """
@@ -17,7 +17,6 @@ class TenantState:
     __slots__ = ("isolation", "leased", "recorder", "tenant", "waiting")
 
     def __init__(self, tenant: Tenant, recorder: Recorder) -> None:
-        """Open an account with nothing leased."""
         self.tenant = tenant
         self.recorder = recorder
         self.leased = 0

@@ -1,0 +1,73 @@
+"""How a lease ends: the check of its context, commit or rollback, and the reset of the session.
+
+All of it is one round trip. The reset leaves nothing to the next borrower but SQL-level PREPARE,
+which only a new connection forgets: trusted SQL in the shared strategy, the tenant's own business
+in the others.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from app.domain.errors import LeaseLost, PoolkeeperError, StatementEndedLease, StatementFailed
+from app.domain.tenant import TenantSpec
+from app.pools import driver
+from app.pools.connection import PooledConnection
+from app.pools.isolation import IsolationStrategy
+
+# SET SESSION AUTHORIZATION DEFAULT undoes SET ROLE as well; RESET ALL does not. Advisory locks
+# are given up by the strategy's own statement.
+RESET = (
+    "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
+    "DISCARD TEMP; DISCARD SEQUENCES"
+)
+# Said outright, for a role may have made read-only its default: a tenant's role, or the owner of
+# its database, is no hoster. What a hoster sets is seen by the admin, see `ServerLimits`.
+BEGIN = "BEGIN READ WRITE"
+# What a strategy's context check fails with.
+_FAILED_CHECK = (asyncpg.DivisionByZeroError, asyncpg.InvalidTextRepresentationError)
+
+
+def end_statements(
+    isolation: IsolationStrategy,
+    spec: TenantSpec,
+    *,
+    transaction: bool,
+    commit: bool,
+    begin_next: str = "",
+) -> str:
+    """The statements after the work; a failing context check prevents the commit.
+
+    With *begin_next*, what the next lease begins with, the reset is a transaction of its own:
+    without that it would be part of the next lease's, and undone if that is rolled back.
+    """
+    check = isolation.context_check(spec)
+    end = f"{check}; COMMIT" if commit and transaction else "ROLLBACK"
+    reset = f"{RESET}; {isolation.advisory_unlock(spec)}"
+    if begin_next:
+        return f"{end}; {BEGIN}; {reset}; COMMIT; {begin_next}"
+    return f"{end}; {reset}"
+
+
+def end_error(error: BaseException, connection: PooledConnection) -> PoolkeeperError:
+    """What became of a transaction whose end failed.
+
+    While it is open, the context check failed; otherwise its commit did, or what came after it.
+    Code that a commit runs, of deferred triggers, has a context, and may raise any SQLSTATE: those
+    of lost connections and of failed checks too.
+    """
+    is_open = connection.raw.is_in_transaction()
+    is_rolled_back = is_open or bool(getattr(error, "context", None))
+    is_lost = isinstance(error, (*driver.CONNECTION_ERRORS, asyncpg.QueryCanceledError))
+    if not isinstance(error, asyncpg.PostgresError) or not connection.is_connected():
+        return LeaseLost()
+    if is_lost and not is_rolled_back:
+        return LeaseLost()
+    if is_open and isinstance(error, _FAILED_CHECK):
+        return StatementEndedLease()
+    if is_open and isinstance(error, asyncpg.InFailedSQLTransactionError):
+        return StatementFailed(
+            "An earlier statement of the transaction failed; it was rolled back.",
+            sqlstate=error.sqlstate,
+        )
+    return driver.statement_failure(error)
