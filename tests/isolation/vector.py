@@ -12,7 +12,7 @@ import asyncpg
 
 from app.domain.errors import PoolkeeperError
 from app.domain.tenant import PoolStrategy
-from app.pools import lease
+from app.pools import session_reset
 from app.pools.driver import Login
 from tests.isolation.arena import PER_DATABASE, PER_TENANT, SHARED, Arena, Attack
 
@@ -160,7 +160,7 @@ async def unproven(arena: Arena) -> AsyncIterator[None]:
 
 SUPERUSER = sql("ALTER ROLE {me} SUPERUSER", "ALTER ROLE {me} NOSUPERUSER")
 MEMBERSHIP = sql("GRANT {other} TO {me}", "REVOKE {other} FROM {me}")
-NO_RESET = patched(lease, "RESET", "SELECT 1")
+NO_RESET = patched(session_reset, "RESET", "SELECT 1")
 ROW_SECURITY_OFF = sql(
     "ALTER TABLE notes DISABLE ROW LEVEL SECURITY", "ALTER TABLE notes ENABLE ROW LEVEL SECURITY"
 )

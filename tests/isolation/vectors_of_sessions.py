@@ -146,7 +146,7 @@ async def without_a_timeout(arena: Arena) -> AsyncIterator[None]:
         context = arena.isolation.context_setup(arena.spec(arena.mallory))
         return f"BEGIN; {context}"
 
-    with patch.object(lease, "opening", opening):
+    with patch.object(lease, "begin_statements", opening):
         yield
 
 

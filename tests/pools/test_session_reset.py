@@ -103,7 +103,7 @@ async def test_without_the_reset_it_would_be_left(
     vector: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.pools.lease.RESET", "SELECT 1")
+    monkeypatch.setattr("app.pools.session_reset.RESET", "SELECT 1")
     monkeypatch.setattr(PerTenantIsolation, "advisory_unlock", lambda *_: "SELECT 1")
     leave, look, leak = LEFT_BEHIND[vector]
     async with database.connected() as admin:
