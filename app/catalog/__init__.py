@@ -1,5 +1,4 @@
-"""REMEMBER: the service's own Postgres schema.
+"""The catalog: the service's own schema, and the only SQL about it.
 
-This room owns every SQL statement about desired state, samples, recommendations and events: rows
-in, domain values out. It must not know pools, tenants' data or HTTP, and it decides nothing.
+Rows in, domain values out. It decides nothing, and knows neither pools nor HTTP.
 """

@@ -1,4 +1,4 @@
-"""The audit trail: written with the change it tells of, read newest first, never altered."""
+"""The audit log: each event is stored with its change, read newest first, and never altered."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from app.catalog.tables import events
 from app.domain.audit import Actor, AuditEvent
 
 
-async def record(connection: AsyncConnection, *told: AuditEvent) -> None:
+async def record(connection: AsyncConnection, *recorded: AuditEvent) -> None:
     """Write events in the transaction of *connection*: with their change, or not at all."""
-    if told:
-        await connection.execute(insert(events), [_values(event) for event in told])
+    if recorded:
+        await connection.execute(insert(events), [_values(event) for event in recorded])
 
 
 class AuditLog:
@@ -27,10 +27,10 @@ class AuditLog:
         """Keep them in *database*."""
         self._database = database
 
-    async def append(self, told: Sequence[AuditEvent]) -> None:
+    async def append(self, recorded: Sequence[AuditEvent]) -> None:
         """Write what happened beside the catalog, all of it or nothing."""
         async with self._database.transaction() as connection:
-            await record(connection, *told)
+            await record(connection, *recorded)
 
     async def page(
         self,

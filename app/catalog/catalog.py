@@ -1,7 +1,7 @@
 """The catalog: what the service remembers in a Postgres database of its own.
 
-Rows in, domain values out; each noun has a file, and nothing outside this room speaks SQL to
-the catalog. Whether something should change, and what follows from it, is decided elsewhere.
+Rows in, domain values out; one file per noun. Whether something should change, and what follows
+from it, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Catalog:
     """Everything that outlives the service, by noun.
 
     Nothing connects before the first operation. Each operation is one transaction under one
-    deadline; it raises CatalogUnavailable when the catalog is away, and works again when it is
-    back. A commit whose answer got lost may have happened: repeating the operation is safe.
+    deadline; it raises CatalogUnavailable while the catalog is unreachable. A commit whose response
+    was lost may have happened: repeating the operation is safe.
     """
 
     def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:

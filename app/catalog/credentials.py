@@ -37,7 +37,7 @@ class CredentialVersions:
     async def advance(self, server: str, role: str, *, event: AuditEvent) -> CredentialVersion:
         """Want the next version for *role*, and remember that Postgres has yet to get it.
 
-        One that Postgres never got is left out: nobody knows whether it did.
+        A version that Postgres may not have is skipped: whether it has it is unknown.
         """
         first = {"server": server, "role": role, "version": 2, "applied": False}
         grown = {

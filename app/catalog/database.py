@@ -1,8 +1,7 @@
 """The way to the catalog's database: address, engine, deadline, and what counts as an outage.
 
-The one place where the errors of SQLAlchemy, asyncpg and the operating system are told apart:
-an outage becomes CatalogUnavailable, everything else is a mistake of ours and propagates.
-No statement is written here.
+The one place that classifies errors of SQLAlchemy, asyncpg and the operating system: an outage
+becomes CatalogUnavailable, everything else is a bug and propagates.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from app.domain.errors import CatalogUnavailable
 CONNECTIONS = 4
 
 # Connection lost, login refused, database missing, out of resources, server going down, its
-# disk failing; then a deadlock, a lock not had in time, a statement cancelled by somebody: as
-# (classes of) SQLSTATE. The last is a write on a standby that somebody still calls the primary.
+# disk failing; then a deadlock, a lock timeout, a cancelled statement: as (classes of) SQLSTATE.
+# The last is a write on a standby that is still addressed as the primary.
 _OUTAGES = ("08", "28", "3D", "53", "55000", "57P", "58", "40P01", "55P03", "57014", "25006")
 # "POOL": the class of this service's advisory locks, in a database of its own.
 LOCK_CLASS = 0x504F4F4C
@@ -143,7 +142,7 @@ def translate_outages() -> Iterator[None]:
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether *error* says that the catalog is away, and nothing of what was asked."""
+    """Whether *error* means that the catalog is unreachable."""
     match error:
         case OSError() | NoFreeConnection():  # a TimeoutError is an OSError
             return True

@@ -1,10 +1,10 @@
-"""What was asked of pools; every change takes its audit event along."""
+"""Desired state of pools; each change is stored with its audit event."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
-from sqlalchemy import RowMapping, delete, select
+from sqlalchemy import RowMapping, select
 
 from app.catalog.audit_log import record
 from app.catalog.database import Database
@@ -37,18 +37,18 @@ class DesiredPools:
         event: AuditEvent | None = None,
         expected_generation: int | None = None,
     ) -> tuple[DesiredPool, bool]:
-        """Ask something of a pool; what is asked already keeps its generation and records nothing.
+        """Store a pool's desired state; an identical write changes and records nothing.
 
         Args:
             pool_id: a tenant's id, or `shared@server`.
             size: what it should be.
             paused: whether it hands out leases at all.
-            event: recorded in the same transaction, if anything changes; None when the change
-                was told before.
-            expected_generation: 0 when nobody must have asked yet, None when all is well.
+            event: recorded in the same transaction if anything changes; None if the change
+                was recorded before.
+            expected_generation: 0: the row must not exist; None: no version check.
 
         Returns:
-            What is asked now, and whether it is the first time.
+            What is desired now, and whether the row is new.
 
         Raises:
             StaleVersion: the generation is not the expected one.
@@ -64,13 +64,6 @@ class DesiredPools:
             if saved.changed and event is not None:
                 await record(connection, event)
             return _desired_pool(saved.row), saved.created
-
-    async def delete(self, pool_id: str, *, event: AuditEvent) -> None:
-        """Ask nothing of the pool any more; if nothing was asked, do and record nothing."""
-        async with self._database.transaction() as connection:
-            gone = await connection.execute(delete(pools).where(pools.c.pool_id == pool_id))
-            if gone.rowcount:
-                await record(connection, event)
 
 
 def _desired_pool(row: RowMapping) -> DesiredPool:

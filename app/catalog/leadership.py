@@ -1,8 +1,8 @@
 """One service per catalog: a lock that a second service does not get.
 
 Until several services can share one connection budget, two of them would promise the same
-connections twice. The lock belongs to one connection and falls with it; whoever holds it asks
-`check` every now and then. What follows from losing it is decided elsewhere.
+connections twice. The lock belongs to one connection and falls with it; its holder calls
+`check` regularly. What follows from losing it is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Leadership:
         with translate_outages():
             async with asyncio.timeout(self._deadline), self._connected() as connection:
                 holder = None
-                while holder is None:  # whoever had it may let go between the two questions
+                while holder is None:  # it may be released between the two queries
                     if await connection.fetchval(_TRY, LOCK_CLASS, _SOLE_LOCK):
                         self._connection, self._backend = connection, connection.get_server_pid()
                         return

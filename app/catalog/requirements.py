@@ -65,7 +65,7 @@ class ServerFacts:
 
 
 def login_reason(error: BaseException) -> str | None:
-    """Why nobody was let in, or nothing answered; None where that cannot be said."""
+    """Why a login failed or nothing answered; None if unknown."""
     match error:
         case DBAPIError():
             if getattr(_cause(error), "sqlstate", None) == _READ_ONLY:

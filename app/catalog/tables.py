@@ -48,7 +48,7 @@ def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
 
 
 def _moment(name: str) -> Column[object]:
-    """Make a column that says when the row was written, unless told otherwise."""
+    """Make a column that defaults to the time of the insert."""
     return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
 
 
@@ -184,7 +184,7 @@ recommendations = Table(
 
 
 def _samples(name: str, gauge: type[Integer | REAL[float]], *extra: Column[object]) -> Table:
-    """Make a table of samples, its columns in an order that leaves no room between them."""
+    """Make a table of samples, its columns in an order that needs no padding."""
     return Table(
         name,
         metadata,

@@ -1,4 +1,4 @@
-"""The tenants as the catalog keeps them; every change takes its audit event along."""
+"""Declared tenants; each change is stored with its audit event."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Tenants:
     async def save(
         self, spec: TenantSpec, *, event: AuditEvent, expected_generation: int | None = None
     ) -> tuple[Tenant, bool]:
-        """Create or change a tenant; what it says already keeps its generation and records nothing.
+        """Create or change a tenant; an identical write keeps the generation and records nothing.
 
         Args:
             spec: what is declared now.
             event: recorded in the same transaction, if anything changes.
-            expected_generation: 0 when there must be no such tenant yet, None when all is well.
+            expected_generation: 0: the row must not exist; None: no version check.
 
         Returns:
             The tenant as it is now, and whether it was created.
@@ -76,7 +76,7 @@ class Tenants:
         return await self._mark(tenant, not_(tenants.c.deleting), event, deleting=True)
 
     async def delete(self, tenant: TenantId, *, event: AuditEvent) -> None:
-        """Remove it, what was asked of its own pool and the advice still open; or do nothing."""
+        """Delete it, its pool's desired state and its open recommendations; or do nothing."""
         advice = recommendations.c
         async with self._database.transaction() as connection:
             gone = await connection.execute(delete(tenants).where(tenants.c.id == tenant))

@@ -13,10 +13,9 @@ _HOLD_DEADLINE = 10.0
 
 
 class KeyedLocks:
-    """A lock for every key; those nobody holds or awaits take no memory."""
+    """A lock for every key; an unused one takes no memory."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
@@ -24,20 +23,19 @@ class KeyedLocks:
         """Hold the lock of *key*: `async with locks.hold("acme"):`.
 
         Raises:
-            Unavailable: somebody else held it for too long.
+            Unavailable: it was held elsewhere for too long.
         """
         lock = self._locks.setdefault(key, asyncio.Lock())
         try:
             async with asyncio.timeout(_HOLD_DEADLINE):
                 await lock.acquire()
         except TimeoutError as error:
-            raise Unavailable(f"Another change of {key} is still under way.") from error
+            raise Unavailable(f"Another change of {key} is still in progress.") from error
         try:
             yield
         finally:
             lock.release()
 
     def is_held(self, key: str) -> bool:
-        """Whether somebody holds the lock of *key* now."""
         lock = self._locks.get(key)
         return lock is not None and lock.locked()

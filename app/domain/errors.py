@@ -1,33 +1,33 @@
 """Every error this project raises on purpose, as one tree.
 
     PoolkeeperError
-    ├── InvalidInput                 what the caller sent can never work
+    ├── InvalidInput                 the input can never be accepted
     │   ├── InvalidTenantId
     │   ├── StatementFailed          the tenant's SQL, with its SQLSTATE
-    │   │   ├── StatementConflict    it met another transaction: try again
-    │   │   └── TooManyLocks         we ended it, for it filled the server's lock table
+    │   │   ├── StatementConflict    it conflicted with another transaction: retry
+    │   │   └── TooManyLocks         ended because it held too many locks
     │   ├── StatementEndedLease      the tenant's SQL ended the lease's transaction
-    │   ├── IdempotencyKeyReused     the key came with another request before
+    │   ├── IdempotencyKeyReused     the key was used for a different request
     │   └── UntrustedSqlOnSharedRole
     ├── Forbidden
     │   ├── ReadOnly                 a write in a read-only lease
-    │   └── MissingScope · KeyBoundToTenants   the caller's key may not do this
+    │   └── MissingScope · KeyBoundToTenants   the API key does not permit this
     ├── NotFound
     │   ├── TenantNotFound · ServerNotFound · PoolNotFound · RecommendationNotFound
-    ├── Conflict                     what is asked does not fit what exists
+    ├── Conflict                     the request does not fit what exists
     │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
-    │   ├── SchemaMissing            the tenant has nothing to work in
+    │   ├── SchemaMissing            the tenant's schema is gone
     │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
-    │   ├── RecommendationIsPlacement    it is a person's work
+    │   ├── RecommendationIsPlacement    it cannot be applied automatically
     │   ├── PreconditionRequired · ReplayTooLarge
     │   └── CatalogInUse · CatalogUnusable   no service can work on this catalog
-    ├── LeaseLost                    what became of the request is unknown
-    └── Unavailable                  not now: nothing of this request was done, so try again
+    ├── LeaseLost                    the outcome of the request is unknown
+    └── Unavailable                  not now: nothing was done, so retry
         ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
         ├── ServerUnavailable · ServerFull · ServerReadOnly · ConnectFailed · TenantLoginFailed
         ├── CatalogUnavailable · QueryTimeout · SchemaChanged
         ├── TooManyStreams
-        ├── RequestInFlight          this repetition did nothing; the first request goes on
+        ├── RequestInFlight          this repetition did nothing; the first one goes on
 
 Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
 edge (`api/problems.py`). Messages are sentences for a person and hold no secret. This file
@@ -40,18 +40,18 @@ from typing import ClassVar
 
 
 class PoolkeeperError(Exception):
-    """Something went wrong in a way Poolkeeper foresees."""
+    """An error that Poolkeeper expects and reports."""
 
     code: ClassVar[str] = "poolkeeper-error"
     retryable: ClassVar[bool] = False
 
     def __init__(self, detail: str | None = None) -> None:
-        """Keep the sentence; without one the class's own first line is used."""
+        """*detail* is one sentence; by default the first line of the class docstring."""
         super().__init__(detail or (self.__doc__ or "").partition("\n")[0])
 
     @property
     def detail(self) -> str:
-        """The sentence a person reads."""
+        """One sentence for people."""
         return str(self.args[0])
 
 
@@ -80,7 +80,6 @@ class StatementFailed(InvalidInput):
         hint: str | None = None,
         position: int | None = None,
     ) -> None:
-        """Keep what Postgres said of the statement, and nothing of the connection."""
         super().__init__(detail)
         self.sqlstate = sqlstate
         self.hint = hint
@@ -94,7 +93,7 @@ class TooManyLocks(StatementFailed):
 
 
 class StatementConflict(StatementFailed):
-    """The statement met another transaction, and nothing of it was done."""
+    """The statement conflicted with another transaction and was rolled back."""
 
     code = "statement-conflict"
     retryable = True
@@ -107,19 +106,19 @@ class StatementEndedLease(InvalidInput):
 
 
 class IdempotencyKeyReused(InvalidInput):
-    """This idempotency key was used for another request before."""
+    """This idempotency key was used for a different request."""
 
     code = "idempotency-key-reused"
 
 
 class UntrustedSqlOnSharedRole(InvalidInput):
-    """Free SQL is off for tenants that share one database role."""
+    """Free SQL is disabled for tenants that share one database role."""
 
     code = "untrusted-sql-on-shared-role"
 
 
 class Forbidden(PoolkeeperError):
-    """This is not allowed."""
+    """The request is not allowed."""
 
     code = "forbidden"
 
@@ -131,19 +130,19 @@ class ReadOnly(Forbidden):
 
 
 class MissingScope(Forbidden):
-    """The key has not the scope that this needs."""
+    """The API key lacks the required scope."""
 
     code = "missing-scope"
 
 
 class KeyBoundToTenants(Forbidden):
-    """The key is bound to some tenants, and this concerns others too."""
+    """The API key is bound to tenants, and the request affects others."""
 
     code = "bound-to-tenants"
 
 
 class NotFound(PoolkeeperError):
-    """There is no such thing."""
+    """The resource does not exist."""
 
     code = "not-found"
 
@@ -191,13 +190,13 @@ class NotProvisioned(Conflict):
 
 
 class ObjectsExist(Conflict):
-    """The role, schema or database exists and was not made for this tenant."""
+    """An object of that name exists and was not created for this tenant."""
 
     code = "objects-exist"
 
 
 class SchemaMissing(Conflict):
-    """The tenant's schema was dropped, renamed or closed to its role; provision the tenant."""
+    """The tenant's schema was dropped, renamed or closed to its role. Provision the tenant."""
 
     code = "schema-missing"
 
@@ -209,13 +208,13 @@ class ProvisioningFailed(Conflict):
 
 
 class PoolIsShared(Conflict):
-    """The pool serves several tenants; say scope=pool to change it for all of them."""
+    """The pool serves several tenants. Send scope=pool to change it for all of them."""
 
     code = "pool-is-shared"
 
 
 class BudgetExceeded(Conflict):
-    """The server's connection budget cannot hold this."""
+    """The server's connection budget is too small for this."""
 
     code = "connection-budget-exceeded"
 
@@ -233,9 +232,9 @@ class RecommendationClosed(Conflict):
 
 
 class RecommendationIsPlacement(Conflict):
-    """A move takes data along: declare a new tenant, copy the data, then delete this one."""
+    """A placement moves data: declare a new tenant, copy the data, then delete this one."""
 
-    code = "recommendation-is-a-move"
+    code = "recommendation-is-placement"
 
 
 class StaleVersion(Conflict):
@@ -245,13 +244,13 @@ class StaleVersion(Conflict):
 
 
 class PreconditionRequired(Conflict):
-    """Say in If-Match which version is meant, or * for any."""
+    """If-Match is required: name a version, or * for any."""
 
     code = "precondition-required"
 
 
 class ReplayTooLarge(Conflict):
-    """The request was carried out before, but its answer was too large to be kept."""
+    """The request was carried out, but its response was too large to store."""
 
     code = "replay-too-large"
 
@@ -294,7 +293,7 @@ class PoolDraining(Unavailable):
 
 
 class PoolLimitReached(Unavailable):
-    """As many pools as allowed are open, and all of them are busy."""
+    """The limit of open pools is reached, and all of them are busy."""
 
     code = "pool-limit-reached"
 
@@ -312,13 +311,13 @@ class ServerFull(Unavailable):
 
 
 class ConnectFailed(Unavailable):
-    """No connection can be opened right now; those that are open go on working."""
+    """No connection can be opened now; open connections keep working."""
 
     code = "connect-failed"
 
 
 class ServerReadOnly(Unavailable):
-    """The database server takes no writes: default_transaction_read_only is on there."""
+    """The database server takes no writes: default_transaction_read_only is on."""
 
     code = "server-read-only"
 
@@ -336,13 +335,13 @@ class CatalogUnavailable(Unavailable):
 
 
 class TooManyStreams(Unavailable):
-    """As many follow the statistics as may."""
+    """Too many clients follow the statistics; try again later."""
 
     code = "too-many-streams"
 
 
 class RequestInFlight(Unavailable):
-    """The first request with this idempotency key is still under way."""
+    """The first request with this idempotency key is still in progress."""
 
     code = "idempotency-key-in-flight"
 
@@ -360,6 +359,6 @@ class QueryTimeout(Unavailable):
 
 
 class SchemaChanged(Unavailable):
-    """The types of the statement changed while it ran; nothing of it was done."""
+    """The types of the statement changed while it ran; it was rolled back."""
 
     code = "schema-changed"

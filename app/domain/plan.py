@@ -120,7 +120,7 @@ def plan_record(
 
 def warn_if_shared(spec: TenantSpec, tenants: int) -> Plan:
     """Say how many tenants an operation on a shared pool touches."""
-    if not spec.is_shared or tenants < 2:  # noqa: PLR2004 - alone it touches nobody else
+    if not spec.is_shared or tenants < 2:  # noqa: PLR2004 - one tenant is the caller
         return Plan()
     return Plan(warnings=(f"The pool is shared: this touches {tenants} tenants.",))
 

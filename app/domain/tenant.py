@@ -36,7 +36,6 @@ class TenantId(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
-        """Validate *text* once, so that everybody below may trust it."""
         if not _MATCHES(text):
             raise InvalidTenantId
         if text in RESERVED_IDS or text.startswith("pg-"):

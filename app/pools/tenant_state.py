@@ -41,6 +41,9 @@ class TenantState:
         """So many *callers* wait no more."""
         self.waiting -= callers
 
+    def report_isolation(self, report: IsolationReport) -> None:
+        self.isolation = report
+
     @property
     def can_lease(self) -> bool:
         """Whether its own cap allows one more lease."""

@@ -60,18 +60,8 @@ async def test_a_pool_nobody_asked_anything_of_has_generation_zero(catalog: Cata
     assert await actions(catalog) == ["pool.created"]
 
 
-async def test_asking_nothing_any_more_is_told_once(catalog: Catalog) -> None:
-    await catalog.pools.save("acme", SIZE, paused=False, event=event("pool.created"))
-    await catalog.pools.delete("acme", event=event("pool.deleted"))
-    await catalog.pools.delete("acme", event=event("no"))
-    assert await catalog.pools.load() == ()
-    assert await actions(catalog) == ["pool.deleted", "pool.created"]
-
-
 async def test_no_change_without_its_event(catalog: Catalog) -> None:
     first, _ = await catalog.pools.save("acme", SIZE, paused=False, event=event("pool.created"))
     with pytest.raises(DBAPIError):
         await catalog.pools.save("acme", PoolSize(), paused=False, event=refused_event())
-    with pytest.raises(DBAPIError):
-        await catalog.pools.delete("acme", event=refused_event())
     assert await catalog.pools.load() == (first,)

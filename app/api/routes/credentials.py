@@ -1,4 +1,4 @@
-"""The password of a tenant's login role over HTTP: rotate it. It is never shown, nor taken."""
+"""Rotation of the password of a tenant's login role; it is neither shown nor accepted."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class CredentialRotation(BaseModel):
     )
 
     tenant: str
-    role: str = Field(description="Whose password it is.")
-    version: int = Field(description="Of the password; the first one is 1.")
+    role: str = Field(description="The role whose password was rotated.")
+    version: int = Field(description="Version of the password; the first one is 1.")
     tenants: int = Field(description="How many tenants log in as that role.")
     connections: int = Field(
-        description="Connections that are replaced: idle ones at once, lent ones when they come "
-        "back."
+        description="Connections that are replaced: idle ones at once, leased ones when they are "
+        "returned."
     )
 
 

@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 
 
 class PoolOrder(StrEnum):
-    """What pools are sorted by; a minus puts the largest first."""
+    """Sort keys of pools; a minus puts the largest first."""
 
     POOL_ID = "pool_id"
     WAITING = "waiting"
@@ -67,7 +67,7 @@ class PoolList(BaseModel):
         }
     )
 
-    as_of: datetime = Field(description="When they were looked at.")
+    as_of: datetime = Field(description="When they were measured.")
     age_seconds: int = Field(description="How long ago that is.")
     stale: bool = Field(description="Whether it is older than two polls.")
     items: list[PoolView]
@@ -75,7 +75,7 @@ class PoolList(BaseModel):
 
 
 class SweptPool(BaseModel):
-    """One pool that a sweep looked at."""
+    """One pool that a sweep examined."""
 
     tenant: str | None = Field(description="Whose pool it is; null for a shared one.")
     pool_id: str
@@ -112,20 +112,19 @@ class Sweep(BaseModel):
 async def list_pools(
     request: Request,
     service: ServiceDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     *,
     sort: Annotated[PoolOrder, Query(description="Ties go by pool id.")] = PoolOrder.POOL_ID,
-    strategy: Annotated[PoolStrategy | None, Query(description="Of this strategy.")] = None,
-    server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,
+    strategy: Annotated[PoolStrategy | None, Query(description="Filter by strategy.")] = None,
+    server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
     fields: FieldsQuery = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Every pool that is open and serves a tenant the key may see.
+    """Every open pool that serves a tenant the key can access.
 
-    As of a moment at most a second ago, and after the last change that was made through this
-    API. What pools are sorted by changes while one turns the pages, so a pool may be seen twice
-    or not at all, unless they are sorted by id.
+    Measured at most a second ago, and after the last change made through this API. Sort keys
+    change between pages, so a pool may appear twice or not at all unless sorted by id.
     """
     leave_out = excluded_fields(fields, PoolView)
     after = _after(cursor, sort) if cursor else None
@@ -133,7 +132,7 @@ async def list_pools(
     rank, sign = _RANKS[sort.lstrip("-")], -1.0 if sort.startswith("-") else 1.0
     found = (
         (sign * rank(row), row.pool_id, row)
-        for row in snapshot.pools_of(caller.tenants)
+        for row in snapshot.pools_of(principal.tenants)
         if (strategy is None or row.strategy is strategy)
         and (server is None or row.server == server)
     )
@@ -141,7 +140,7 @@ async def list_pools(
         limit + 1, (each for each in found if after is None or each[:2] > after)
     )
     page, next_cursor = paginate(first, limit, lambda each: (sort.value, each[0], each[1]))
-    served = Counter(row.spec.pool_id for row in snapshot.tenants_of(caller.tenants or ()))
+    served = Counter(row.spec.pool_id for row in snapshot.tenants_of(principal.tenants or ()))
     age, stale = age_of(snapshot), not snapshot.catalog_available
     pools = PoolList(
         as_of=snapshot.as_of,
@@ -150,8 +149,8 @@ async def list_pools(
         items=[
             show_row(
                 row,
-                caller,
-                tenants=row.tenants if caller.tenants is None else served[row.pool_id],
+                principal,
+                tenants=row.tenants if principal.tenants is None else served[row.pool_id],
                 stale=stale,
             )
             for _, _, row in page
@@ -164,14 +163,14 @@ async def list_pools(
 @router.post(
     "/evict-expired",
     dependencies=[REQUIRE_OPERATE, REQUIRE_UNBOUND_KEY],
-    summary="Close pools nobody uses",
+    summary="Evict idle pools",
     responses=problem_responses(),
 )
 async def evict_expired_pools(service: ServiceDep, operation: OperationDep) -> Sweep | PlanView:
-    """Close every pool unused for longer than its idle timeout, and say why the others stay.
+    """Close every pool unused for longer than its idle timeout, and report why the others stay.
 
-    The service does the same at each poll; busy pools and those with a `min_size` are left
-    alone. Works while the catalog is away. A key that is bound to tenants cannot do this.
+    The service does the same at each poll; busy pools and those with a `min_size` stay open.
+    Works while the catalog is unreachable. A key that is bound to tenants cannot do this.
     """
     return await operation.run(
         service.pool_operations.evict_expired(operation.actor),
@@ -187,7 +186,7 @@ def _after(cursor: str, order: PoolOrder) -> tuple[float, str]:
     of_order, rank, pool_id = decode_cursor(cursor, str, float, str)
     if of_order != order:
         raise validation_error(
-            "query", "cursor", code="bad_cursor", detail="It belongs to another order."
+            "query", "cursor", code="bad_cursor", detail="The cursor belongs to another sort order."
         )
     return rank, pool_id
 

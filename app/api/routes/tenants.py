@@ -38,7 +38,7 @@ _LONGEST_LABEL = 63 + 1 + 256
 
 
 class TenantBody(RequestBody):
-    """What is declared of a tenant."""
+    """A tenant's declaration."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -51,15 +51,15 @@ class TenantBody(RequestBody):
 
     server: _ServerName | None = Field(
         default=None,
-        description="A declared server; the default one if omitted. Immutable.",
+        description="A declared server; the default server if omitted. Immutable.",
     )
     strategy: PoolStrategy | None = Field(
         default=None,
         strict=False,
-        description="How it is isolated; the service's default if omitted. Immutable.",
+        description="How it is isolated; the default strategy if omitted. Immutable.",
     )
     weight: int = Field(
-        default=1, ge=1, le=1000, description="Its share when connections are scarce."
+        default=1, ge=1, le=1000, description="Its share when connections run short."
     )
     max_leases: int | None = Field(
         default=None, ge=1, le=10_000, description="Most leases it may hold at once; null: no cap."
@@ -67,13 +67,13 @@ class TenantBody(RequestBody):
     labels: dict[_LabelKey, _LabelValue] = Field(
         default={},
         max_length=32,
-        description="Words for people and filters; no control characters.",
+        description="Free text for people and filters; no control characters.",
     )
     advisor_mode: AdvisorMode | None = Field(
         default=None,
         strict=False,
-        description="What becomes of advice about its own pool; null: as for the whole service. "
-        "A shared pool follows the service.",
+        description="How recommendations for its own pool are handled; null: as for the whole "
+        "service. A shared pool follows the service.",
     )
 
 
@@ -101,12 +101,12 @@ class TenantDeletion(BaseModel):
     closed: int = Field(description="Connections closed.")
     cut: int = Field(description="Leases cut because they outlasted the deadline.")
     login_disabled: bool = Field(
-        description="False while its server is away; it is done as soon as that is back."
+        description="False while its server is unreachable; it is disabled when the server is back."
     )
 
 
 class Provisioning(BaseModel):
-    """What exists in Postgres for a tenant."""
+    """The database objects of a tenant."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -144,14 +144,14 @@ async def put_tenant(
     response: Response,
     preconditions: PreconditionsDep,
 ) -> TenantView | PlanView:
-    """Create the tenant, or replace what was declared of it.
+    """Create the tenant, or replace its declaration.
 
-    The first time answers 201, every other time 200; saying the same again changes nothing and
-    keeps the ETag. On an update an omitted server or strategy stays as it is (neither can
-    change), and every other omitted field gets its default.
+    Creating it gets 201, an update 200; an identical declaration changes nothing and keeps the
+    ETag. On an update an omitted server or strategy stays as it is (neither can change), and
+    every other omitted field gets its default.
     """
-    account = service.manager.tenant_states.get(tenant)
-    before = account.tenant if account else None
+    known = service.manager.tenant_states.get(tenant)
+    before = known.tenant if known else None
     spec = _declared(service, tenant, body, before)
     expected = preconditions.expected_generation(
         before.generation if before else None, _mark(before) if before else ""
@@ -170,23 +170,25 @@ async def put_tenant(
 @router.get("", dependencies=[REQUIRE_READ], summary="List tenants", responses=problem_responses())
 async def list_tenants(
     service: ServiceDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     *,
-    strategy: Annotated[PoolStrategy | None, Query(description="Isolated like this.")] = None,
-    server: Annotated[str | None, Query(max_length=48, description="On this server.")] = None,
-    state: Annotated[TenantPhase | None, Query(description="Come so far.")] = None,
+    strategy: Annotated[PoolStrategy | None, Query(description="Filter by strategy.")] = None,
+    server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
+    state: Annotated[TenantPhase | None, Query(description="Filter by state.")] = None,
     label: Annotated[
         list[Annotated[str, Query(max_length=_LONGEST_LABEL, pattern=":")]],
         Query(
-            max_length=8, description="`key:value`; several must all fit.", examples=["plan:gold"]
+            max_length=8,
+            description="Filter by label, `key:value`; several must all match.",
+            examples=["plan:gold"],
         ),
     ] = [],  # noqa: B006 - FastAPI's way to say none
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> TenantList:
-    """All tenants that the key may see and that fit every filter, by id.
+    """All tenants that the key can access and that match every filter, by id.
 
-    Works while the catalog is away.
+    Works while the catalog is unreachable.
     """
     after = decode_cursor(cursor, str)[0] if cursor else ""
     labels = {(key, value) for key, _, value in (text.partition(":") for text in label)}
@@ -194,17 +196,17 @@ async def list_tenants(
     def fits(tenant: Tenant) -> bool:
         spec = tenant.spec
         return (
-            caller.can_access(spec.id)
+            principal.can_access(spec.id)
             and (strategy is None or spec.strategy is strategy)
             and (server is None or spec.server == server)
             and (state is None or state_of(tenant) is state)
             and labels <= spec.labels.items()
         )
 
-    accounts = service.manager.tenant_states
-    ids = sorted(id_ for id_, account in accounts.items() if id_ > after and fits(account.tenant))
+    states = service.manager.tenant_states
+    ids = sorted(id_ for id_, each in states.items() if id_ > after and fits(each.tenant))
     page, next_cursor = paginate(ids, limit, lambda id_: (id_,))
-    items = [show_tenant(service, accounts[id_], caller) for id_ in page]
+    items = [show_tenant(service, states[id_], principal) for id_ in page]
     return TenantList(items=items, next_cursor=next_cursor)
 
 
@@ -286,9 +288,9 @@ async def provision_tenant(
 
 
 def tenant_etag(tenant: Tenant) -> str:
-    """The ETag of what is recorded of *tenant*: its spec's generation, and how far it has come.
+    """The ETag of *tenant*: its generation, the mark of its uid, and its state.
 
-    A later tenant of the same name starts at generation 1 again, and has another uid.
+    A later tenant of the same name starts at generation 1 again, with another uid.
     """
     state = state_of(tenant)
     declared = state is TenantPhase.DECLARED
@@ -305,7 +307,7 @@ def _declared(
     server = body.server or (before.spec.server if before else service.limits.default_server)
     if server is None:
         raise validation_error(
-            "body", "server", code="missing", detail="There is no default server; name one."
+            "body", "server", code="missing", detail="There is no default server: send one."
         )
     if server not in service.manager.servers:
         raise validation_error(

@@ -1,4 +1,4 @@
-"""What operations on a pool answer: what was begun, replaced, tested or closed."""
+"""Responses of operations on a pool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.pools.eviction import EvictionReason
 
 
 class PoolDrain(BaseModel):
-    """A drain that has begun."""
+    """A drain that has started."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -20,7 +20,7 @@ class PoolDrain(BaseModel):
     )
 
     pool_id: str
-    tenants: int = Field(description="How many tenants this touches.")
+    tenants: int = Field(description="How many tenants this affects.")
     state: PoolState
     deadline_seconds: float
 
@@ -33,8 +33,8 @@ class PoolRecycling(BaseModel):
     )
 
     pool_id: str
-    tenants: int = Field(description="How many tenants this touches.")
-    connections: int = Field(description="Idle ones at once, lent ones when they come back.")
+    tenants: int = Field(description="How many tenants this affects.")
+    connections: int = Field(description="Idle ones at once, leased ones when they are returned.")
 
 
 class PoolCheck(BaseModel):
@@ -47,9 +47,9 @@ class PoolCheck(BaseModel):
     )
 
     pool_id: str
-    tenants: int = Field(description="How many tenants this touches.")
+    tenants: int = Field(description="How many tenants this affects.")
     tested: int
-    failed: int = Field(description="Those did not answer and were closed.")
+    failed: int = Field(description="Connections that failed the check and were closed.")
 
 
 class PoolEviction(BaseModel):
@@ -64,7 +64,7 @@ class PoolEviction(BaseModel):
     )
 
     pool_id: str
-    tenants: int = Field(description="How many tenants this touches.")
+    tenants: int = Field(description="How many tenants this affects.")
     reason: EvictionReason
     closed: int = Field(description="Connections closed.")
     cut: int = Field(description="Leases cut because they outlasted the deadline.")

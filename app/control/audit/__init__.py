@@ -1,1 +1,1 @@
-"""Audit events, and the outbox that keeps them while the catalog is away."""
+"""Audit events, and the outbox that keeps them while the catalog is unreachable."""

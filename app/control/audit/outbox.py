@@ -1,8 +1,7 @@
-"""The audit trail of what happens beside the catalog: operations, evictions, the loops' doings.
+"""The audit outbox: events of operations, evictions and background tasks, stored in batches.
 
-Changes of desired state write their event in their own transaction; everything else is
-recorded here. While the catalog is away events are kept, as many as fit, and written when it
-is back.
+Changes of desired state store their event in their own transaction; everything else is recorded
+here. While the catalog is unreachable the newest events are kept, and stored when it is back.
 """
 
 from __future__ import annotations
@@ -25,10 +24,9 @@ _log = structlog.get_logger(__name__)
 
 
 class AuditOutbox:
-    """Events on their way into the catalog."""
+    """Events that wait to be stored."""
 
     def __init__(self, catalog: Catalog) -> None:
-        """Write into *catalog*."""
         self._catalog = catalog
         self._pending: deque[AuditEvent] = deque()
         self.dropped = 0
@@ -44,7 +42,7 @@ class AuditOutbox:
         await self.flush()
 
     def enqueue(self, *events: AuditEvent) -> None:
-        """Have *events* stored by the next flush; the oldest are dropped if too many."""
+        """Store *events* with the next flush; the oldest are dropped if there are too many."""
         for event in events:
             audit_events.log(event)
         self._pending.extend(events)
@@ -54,10 +52,10 @@ class AuditOutbox:
             self.dropped += 1
 
     async def flush(self) -> None:
-        """Store what is pending, if the catalog can be reached."""
+        """Store what is pending, if the catalog is reachable."""
         while self._pending:
             batch = list(islice(self._pending, _BATCH))
-            # Taken out first: a second flush meanwhile must not store them twice.
+            # Taken out first: a concurrent flush must not store them twice.
             for _ in batch:
                 self._pending.popleft()
             stored = False
@@ -65,7 +63,7 @@ class AuditOutbox:
                 await self._catalog.audit_log.append(batch)
                 stored = True
             except CatalogUnavailable:
-                _log.warning("events kept until the catalog is back", events=len(batch))
+                _log.warning("audit events queued", events=len(batch))
                 return
             finally:
                 if not stored:

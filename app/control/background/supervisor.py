@@ -1,7 +1,7 @@
-"""Loops that run something again and again, and end the service if one of them dies.
+"""Background tasks that repeat a tick, and the supervisor that ends the service if one dies.
 
 The only broad `except` of the project is here: a tick that fails is logged and tried again,
-except for the errors that mean the service must not go on.
+except for errors that mean the service must not continue.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ async def run_every(
     """Run *tick* every *interval()* seconds until cancelled; missed ticks are skipped.
 
     A tick that fails, or takes longer than *timeout* seconds, is logged and tried again at the
-    next turn. Up to 5 % is added to the interval at random, so that services do not march in step.
+    next interval. Up to 5 % jitter is added, so that services do not synchronise.
 
     Raises:
-        CatalogInUse: another service has taken over; going on would do harm.
+        CatalogInUse: another service has taken over; continuing would do harm.
     """
     loop = asyncio.get_running_loop()
     due = loop.time()
@@ -53,10 +53,10 @@ async def run_every(
 
 
 class Supervisor:
-    """The service's loops: named, owned, and not allowed to die unnoticed."""
+    """Owns the service's background tasks; none can die silently."""
 
     def __init__(self, on_death: Callable[[], None]) -> None:
-        """Call *on_death* once if a loop ends by itself."""
+        """Call *on_death* once if a task ends by itself."""
         self._on_death = on_death
         self._tasks: set[asyncio.Task[None]] = set()
         self.dead: str | None = None
@@ -68,7 +68,7 @@ class Supervisor:
         task.add_done_callback(self._ended)
 
     async def stop(self) -> None:
-        """End every loop and wait for that. Safe twice."""
+        """Cancel every task and wait for its end. Safe twice."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -79,5 +79,5 @@ class Supervisor:
         if task.cancelled() or self.dead is not None:
             return
         self.dead = task.get_name()
-        _log.critical("loop died", loop=self.dead, reason=str(task.exception()))
+        _log.critical("background task died", loop=self.dead, reason=str(task.exception()))
         self._on_death()

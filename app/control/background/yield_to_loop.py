@@ -1,20 +1,31 @@
-"""The event loop's next turn, for work over all pools that is done slice by slice."""
+"""A pause between slices of work over all pools, for the event loop and the garbage collector."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import AsyncIterator, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 async def yield_to_loop() -> None:
-    """Let everybody else run before the next slice.
+    """Let other tasks run before the next slice, and collect the slice's garbage.
 
-    What a slice leaves behind mostly lives until the next round replaces it, and what it replaced
-    is freed at once. So Python's collector, which counts the difference, runs rarely then, and
-    has to look at the whole round in one stop: 50 ms for ten thousand pools. Hence it looks at
-    each slice by itself, and what lives then is set aside; `app.runtime.gc_tuning` looks at that
-    again. Without the look what others gave up meanwhile would be set aside too, and stay.
+    Most objects from a slice survive until the next round replaces them, so the garbage collector
+    would run rarely and then scan a whole round at once: 50 ms for ten thousand pools. Collecting
+    per slice keeps pauses short; survivors are frozen, and `app.runtime.gc_tuning` thaws them.
+    The collection comes first so that garbage of other tasks is not frozen too.
     """
     gc.collect()
     gc.freeze()
     await asyncio.sleep(0)
+
+
+async def in_slices(items: Iterable[T], size: int) -> AsyncIterator[T]:
+    """*items*, with a turn for the event loop after each *size* of them."""
+    for count, item in enumerate(items, start=1):
+        yield item
+        if count % size == 0:
+            await asyncio.sleep(0)

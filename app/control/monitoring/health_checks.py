@@ -1,6 +1,6 @@
-"""Checker: tests connections and isolation, and asks each server for its limits, in turns.
+"""HealthChecks: tests connections, audits isolation, and refreshes each server's limits.
 
-Each test has its own deadline, so a server that hangs delays nobody else's pools.
+Each check has its own deadline, so a server that hangs delays no other server's pools.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 
 _AT_A_TIME = 16
-# After so many pools the loop gets a turn.
 _SLICE = 500
 
 _log = structlog.get_logger(__name__)
@@ -34,28 +33,27 @@ class HealthReport:
 class HealthChecks:
     """One round of checks after the other."""
 
-    def __init__(self, manager: TenantPoolManager, self_check: IsolationAudit) -> None:
-        """Check *manager*'s pools and servers, and with *self_check* their tenants' isolation."""
+    def __init__(self, manager: TenantPoolManager, isolation_audit: IsolationAudit) -> None:
         self._manager = manager
-        self._self_check = self_check
-        self._gate = asyncio.Semaphore(_AT_A_TIME)
+        self._isolation_audit = isolation_audit
+        self._limiter = asyncio.Semaphore(_AT_A_TIME)
         self._read_only: set[str] = set()
 
     async def run_once(self) -> HealthReport:
-        """Test what was not tested for a check interval."""
+        """Check what was not checked for an interval."""
         async with asyncio.TaskGroup() as group:
             due = group.create_task(self._check_due(), name="check: connections")
-            group.create_task(self._self_check.run_once(), name="check: isolation")
+            group.create_task(self._isolation_audit.run_once(), name="check: isolation")
             for server in self._manager.servers.values():
                 group.create_task(server.refresh(), name=f"check: server {server.name}")
-        self._tell_read_only()
+        self._log_read_only()
         results = due.result()
         return HealthReport(
             tested=sum(tested for tested, _ in results), failed=sum(failed for _, failed in results)
         )
 
-    def _tell_read_only(self) -> None:
-        """Log which servers take no writes any more, and which do again."""
+    def _log_read_only(self) -> None:
+        """Log which servers became read-only, and which take writes again."""
         servers = self._manager.servers.items()
         locked = {name for name, server in servers if server.limits and server.limits.read_only}
         for name in locked - self._read_only:
@@ -81,7 +79,7 @@ class HealthChecks:
         return [check.result() for check in checks]
 
     async def _check(self, pool: Pool) -> tuple[int, int]:
-        async with self._gate:
+        async with self._limiter:
             return await pool.check(not_since=_not_since(pool))
 
 

@@ -1,8 +1,9 @@
-"""SelfCheck: looks whether each tenant's isolation still is what its strategy promises.
+"""IsolationAudit: checks that each tenant's isolation is what its strategy promises.
 
-All tenants of a server at every health round, and in between those just provisioned or whose
-pool was just opened: one connection and a few queries a server, however many tenants it has.
-What a role did to itself is undone; everything else is told and left to people.
+It audits all tenants of a server at every health check interval, and in between those that were
+just provisioned or whose pool was just opened. That takes one connection and a few queries a
+server, however many tenants it has. What a role did to itself is undone; everything else is
+reported and left to people.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import structlog
 
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
+from app.control.background.yield_to_loop import in_slices
 from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import ISOLATION_AUDIT, AuditEvent
 from app.domain.errors import ProvisioningFailed, Unavailable
@@ -33,85 +35,77 @@ from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
 _DEADLINE = 20.0
-_MENDED = (AuditCheck.SETTINGS, AuditCheck.CONNECTION_LIMIT, AuditCheck.EXTENSION_SCHEMAS)
-# After so many tenants the loop gets a turn.
+_REPAIRABLE = (AuditCheck.SETTINGS, AuditCheck.CONNECTION_LIMIT, AuditCheck.EXTENSION_SCHEMAS)
 _SLICE = 500
-# Seconds until the audit trail is told again that the same was undone for the same role.
-_TELL_AGAIN = 3600.0
+# Seconds until a repeated repair of the same role is recorded again.
+_RECORD_AGAIN = 3600.0
 
-_BEGAN = monotonic()
+_STARTED = monotonic()
 
 _log = structlog.get_logger(__name__)
 
 
 class IsolationAudit:
-    """One look after the other."""
+    """Audits isolation, server by server."""
 
     def __init__(
         self,
         manager: TenantPoolManager,
         limits: RoleLimits,
-        journal: AuditOutbox,
+        outbox: AuditOutbox,
         *,
         extension_schemas: Sequence[str] = (),
     ) -> None:
-        """Look at *manager*'s tenants; what is undone is told in *journal*.
-
-        Every per_tenant tenant may use *extension_schemas*.
-        """
+        """Every per_tenant tenant may use *extension_schemas*."""
         self._extension_schemas = extension_schemas
         self._manager = manager
         self._limits = limits
-        self._journal = journal
+        self._outbox = outbox
         self._next: dict[str, float] = {}
         self._seen: WeakSet[Pool] = WeakSet()
-        self._told_at: dict[tuple[str, str], float] = {}
+        self._recorded_at: dict[tuple[str, str], float] = {}
 
     async def run_once(self) -> None:
-        """Look at what is due."""
+        """Audit what is due."""
         opened = await self._opened()
         servers = list(self._manager.servers.values())
         due = [(server, await self._due(server, opened)) for server in servers]
         async with asyncio.TaskGroup() as group:
-            for server, accounts in due:
-                look = self.audit(server, accounts)
-                group.create_task(look, name=f"check: isolation on {server.name}")
+            for server, states in due:
+                name = f"check: isolation on {server.name}"
+                group.create_task(self.audit(server, states), name=name)
 
     async def _opened(self) -> set[str]:
-        """The pools opened since the last look, on any server."""
+        """The pools opened since the last audit, on any server."""
         opened = set()
-        for count, pool in enumerate(list(self._manager.pools()), start=1):
+        async for pool in in_slices(list(self._manager.pools()), _SLICE):
             if pool not in self._seen:
                 self._seen.add(pool)
                 opened.add(pool.pool_id)
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
         return opened
 
     async def _due(self, server: Server, opened: set[str]) -> list[TenantState]:
         now = monotonic()
-        everybody = now >= self._next.get(server.name, now)
-        if everybody:
+        all_are_due = now >= self._next.get(server.name, now)
+        if all_are_due:
             interval = self._manager.config(PoolStrategy.PER_TENANT).health_check_interval
             self._next[server.name] = now + interval
         due = []
-        for count, account in enumerate(list(self._manager.tenant_states.values()), start=1):
-            spec = account.tenant.spec
-            is_due = everybody or account.isolation is None or spec.pool_id in opened
-            if is_due and spec.server == server.name and _exists(account):
-                due.append(account)
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
+        async for state in in_slices(list(self._manager.tenant_states.values()), _SLICE):
+            spec = state.tenant.spec
+            is_due = all_are_due or state.isolation is None or spec.pool_id in opened
+            if is_due and spec.server == server.name and state.tenant.is_usable:
+                due.append(state)
         return due
 
-    async def audit(self, server: Server, accounts: Iterable[TenantState]) -> None:
-        """Look at the roles of these tenants of *server*, and report on each of its accounts.
+    async def audit(self, server: Server, states: Iterable[TenantState]) -> None:
+        """Audit the roles of these tenants of *server* and report on each tenant.
 
-        What cannot be looked at now keeps its last report.
+        One that cannot be audited now keeps its last report.
         """
         by_pool: dict[str, list[TenantState]] = {}
-        for account in accounts:
-            by_pool.setdefault(account.tenant.spec.pool_id, []).append(account)
+        for state in states:
+            by_pool.setdefault(state.tenant.spec.pool_id, []).append(state)
         if not by_pool or not server.is_available:
             return
         try:
@@ -120,16 +114,16 @@ class IsolationAudit:
                 repairs = await self._report(server, by_pool, found)
                 if repairs:
                     await self._repair(server, repairs)
-                opened = [each for each in found.excess_grants if self._is_due(each, found)]
-                if opened:
-                    await self._close(server, opened)
+                grants = [each for each in found.excess_grants if self._is_due(each, found)]
+                if grants:
+                    await self._revoke(server, grants)
         except (Unavailable, ProvisioningFailed, TimeoutError) as error:
-            _log.warning("isolation not checked", server=server.name, reason=str(error))
+            _log.warning("isolation audit failed", server=server.name, reason=str(error))
 
-    async def _inspect(self, server: Server, accounts: list[TenantState]) -> Inspection:
+    async def _inspect(self, server: Server, states: list[TenantState]) -> Inspection:
         roles: dict[PoolStrategy, set[str]] = {strategy: set() for strategy in PoolStrategy}
-        for account in accounts:
-            spec = account.tenant.spec
+        for state in states:
+            spec = state.tenant.spec
             roles[spec.strategy].add(self._manager.isolations[spec.strategy].role(spec))
         async with server.admin() as connection:
             return await inspect(
@@ -146,11 +140,11 @@ class IsolationAudit:
         by_pool: dict[str, list[TenantState]],
         found: Inspection,
     ) -> dict[str, Repair]:
-        """Judge each pool's role for all its tenants; what is to be mended, by pool."""
-        checked_at, looked_at = datetime.now(UTC), monotonic()
+        """Judge each pool's role for all its tenants; the repairs it needs, by pool."""
+        checked_at, checked_at_monotonic = datetime.now(UTC), monotonic()
         repairs: dict[str, Repair] = {}
-        for count, (pool_id, accounts) in enumerate(by_pool.items(), start=1):
-            spec, limit = accounts[0].tenant.spec, self._limits.limit_for(accounts[0])
+        async for pool_id, states in in_slices(by_pool.items(), _SLICE):
+            spec, limit = states[0].tenant.spec, self._limits.limit_for(states[0])
             isolation = self._manager.isolations[spec.strategy]
             role, home = isolation.role(spec), isolation.database(server, spec)
             unchecked = found.unchecked
@@ -165,13 +159,16 @@ class IsolationAudit:
                 shared=found.shared,
                 unchecked=unchecked,
             )
-            _tell_new(accounts[0], role, findings)
-            for account in accounts:
-                account.isolation = IsolationReport(
-                    findings=findings, checked_at=checked_at, checked_at_monotonic=looked_at
-                )
+            _log_new(states[0], role, findings)
+            report = IsolationReport(
+                findings=findings,
+                checked_at=checked_at,
+                checked_at_monotonic=checked_at_monotonic,
+            )
+            for state in states:
+                state.report_isolation(report)
             failed = {each.check for each in findings if each.severity is not Severity.NOT_CHECKED}
-            if not failed.isdisjoint(_MENDED):
+            if not failed.isdisjoint(_REPAIRABLE):
                 repairs[pool_id] = Repair(
                     role=role,
                     reset_settings=AuditCheck.SETTINGS in failed,
@@ -181,13 +178,11 @@ class IsolationAudit:
                     if role in found.roles
                     else (),
                     connection_limit=(
-                        partial(self._limits.limit_for, accounts[0])
+                        partial(self._limits.limit_for, states[0])
                         if AuditCheck.CONNECTION_LIMIT in failed
                         else None
                     ),
                 )
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
         return repairs
 
     async def _repair(self, server: Server, repairs: dict[str, Repair]) -> None:
@@ -196,67 +191,67 @@ class IsolationAudit:
             if each.role in refused:
                 _log.warning("isolation not repaired", role=each.role)
             elif each.reset_settings:
-                # Connections opened since then have what was set.
+                # Connections opened since then still have those settings.
                 pool = self._manager.find(pool_id)
                 if pool is not None:
                     pool.recycle()
-                self._tell(
-                    each.role, audit_events.role_settings_reset(each.role, pool_id, ISOLATION_AUDIT)
-                )
+                event = audit_events.role_settings_reset(each.role, pool_id, ISOLATION_AUDIT)
+                self._record(each.role, event)
 
-    def _is_due(self, opening: ExcessGrant, found: Inspection) -> bool:
-        """Whether *opening* belongs to somebody just looked at, or to nobody any more."""
-        owner = opening.name.removeprefix(OBJECT_PREFIX)
-        return opening.name in found.roles or owner not in self._manager.tenant_states
+    def _is_due(self, grant: ExcessGrant, found: Inspection) -> bool:
+        """Whether *grant* is on the object of a tenant just inspected, or of a deleted one."""
+        owner = grant.name.removeprefix(OBJECT_PREFIX)
+        return grant.name in found.roles or owner not in self._manager.tenant_states
 
-    async def _close(self, server: Server, opened: Sequence[ExcessGrant]) -> None:
-        """Close what owners opened."""
-        refused = await revoke(server, opened)
-        for each in opened:
+    async def _revoke(self, server: Server, grants: Sequence[ExcessGrant]) -> None:
+        refused = await revoke(server, grants)
+        for each in grants:
             if each in refused:
                 _log.warning("isolation not repaired", role=each.name)
             else:
                 event = audit_events.grants_revoked(each.kind, each.name, each.to, ISOLATION_AUDIT)
-                self._tell(each.name, event)
+                self._record(each.name, event)
 
-    def _tell(self, role: str, event: AuditEvent) -> None:
-        """Keep *event*, unless a role that does the same again and again was told of lately."""
+    def _record(self, role: str, event: AuditEvent) -> None:
+        """Record *event*, unless the same repair of this role was recorded lately."""
         key, now = (event.action, role), monotonic()
-        if now - self._told_at.get(key, -_TELL_AGAIN) >= _TELL_AGAIN:
-            self._told_at[key] = now
-            self._journal.enqueue(event)
+        if now - self._recorded_at.get(key, -_RECORD_AGAIN) >= _RECORD_AGAIN:
+            self._recorded_at[key] = now
+            self._outbox.enqueue(event)
 
 
 def oldest_audit_age(manager: TenantPoolManager) -> float:
-    """Seconds since the last look at the tenant that waits for the next one for longest; or 0.
+    """Seconds since the last audit of the tenant whose last audit is the oldest; 0 without one.
 
-    Who was never looked at waits since it was provisioned, or since this process began.
+    A tenant never audited counts from its provisioning, or from the start of this process.
     """
     now, wall = monotonic(), datetime.now(UTC)
     ages = [0.0]
-    for account in manager.tenant_states.values():
-        provisioned_at, look = account.tenant.provisioned_at, account.isolation
-        if look is not None and _exists(account):
-            ages.append(now - look.checked_at_monotonic)
-        elif provisioned_at is not None and not account.tenant.deleting:
-            ages.append(min(now - _BEGAN, (wall - provisioned_at).total_seconds()))
+    for state in manager.tenant_states.values():
+        provisioned_at, report = state.tenant.provisioned_at, state.isolation
+        if provisioned_at is None or state.tenant.deleting:
+            continue
+        if report is not None:
+            ages.append(now - report.checked_at_monotonic)
+        else:
+            ages.append(min(now - _STARTED, (wall - provisioned_at).total_seconds()))
     return max(ages)
 
 
 def findings_of(manager: TenantPoolManager) -> Iterator[tuple[TenantSpec, Finding]]:
-    """All findings of the last looks; those of a shared role once, with one of its tenants."""
-    told_of: set[str] = set()
-    for account in manager.tenant_states.values():
-        spec, report = account.tenant.spec, account.isolation
-        if report is None or spec.pool_id in told_of:
+    """All findings of the last audits; those of a shared role once, with one of its tenants."""
+    seen: set[str] = set()
+    for state in manager.tenant_states.values():
+        spec, report = state.tenant.spec, state.isolation
+        if report is None or spec.pool_id in seen:
             continue
-        told_of.add(spec.pool_id)
+        seen.add(spec.pool_id)
         for finding in report.findings:
             yield spec, finding
 
 
-def _tell_new(account: TenantState, role: str, findings: tuple[Finding, ...]) -> None:
-    known = account.isolation.findings if account.isolation else ()
+def _log_new(state: TenantState, role: str, findings: tuple[Finding, ...]) -> None:
+    known = state.isolation.findings if state.isolation else ()
     for finding in findings:
         if finding not in known:
             _log.warning(
@@ -266,7 +261,3 @@ def _tell_new(account: TenantState, role: str, findings: tuple[Finding, ...]) ->
                 severity=finding.severity,
                 detail=finding.detail,
             )
-
-
-def _exists(account: TenantState) -> bool:
-    return account.tenant.provisioned_at is not None and not account.tenant.deleting

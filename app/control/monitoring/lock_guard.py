@@ -1,7 +1,7 @@
 """LockGuard: keeps one tenant's locks from filling the lock table that all sessions share.
 
-It looks a few times a second, for the table fills in less than one, through a connection that
-is open beforehand.
+It reads the table a few times a second, because a full one takes less than a second, through a
+connection that is opened beforehand.
 """
 
 from __future__ import annotations
@@ -42,56 +42,55 @@ class LockGuard:
     """Watches the lock table of one server.
 
     Attributes:
-        share: how much of the table was used at the last look; more than 1 if Postgres had
-            room for more than it plans for.
+        utilization: the share of the table in use when it was last read; more than 1 if Postgres
+            had memory for more locks than it plans for.
         ended: how many statements and connections were ended.
     """
 
     def __init__(
-        self, server: Server, manager: TenantPoolManager, journal: AuditOutbox, *, limit: float
+        self, server: Server, manager: TenantPoolManager, outbox: AuditOutbox, *, limit: float
     ) -> None:
-        """Relieve *server* when more than *limit* of its table is used, a share of 0 to 1.
+        """Act when more than *limit*, a share of 0 to 1, of the table of *server* is used.
 
-        Only back-ends of *manager*'s tenants are ended; each ending is told in *journal*.
+        Only back-ends of *manager*'s tenants are ended.
         """
         self._server = server
         self._manager = manager
-        self._journal = journal
+        self._outbox = outbox
         self._limit = limit
-        self._watch = LockMonitor(server, self._owner)
-        self._known: dict[BackendKey, SentSignal] = {}
+        self._monitor = LockMonitor(server, self._owner)
+        self._sent: dict[BackendKey, SentSignal] = {}
         self._not_before = 0.0
         self.utilization = 0.0
         self.ended: Counter[BackendSignal] = Counter()
 
     async def run_once(self) -> None:
-        """Look once, and end what has to be ended."""
+        """Read the table once, and end what has to be ended."""
         if monotonic() < self._not_before:
             return
         try:
-            table = await self._watch.read(self._limit)
+            table = await self._monitor.read(self._limit)
             self.utilization = table.utilization
             holding = {holder.backend for holder in table.holders}
-            self._known = {key: ended for key, ended in self._known.items() if key in holding}
-            endings = choose_signals(table, limit=self._limit, sent=self._known, now=monotonic())
-            for holder, ending in endings.items():
-                # What could not be ended is tried again at the next look.
-                if ending is None or await self._end(table, holder, ending):
-                    self._known[holder.backend] = SentSignal(signal=ending, sent_at=monotonic())
+            self._sent = {key: sent for key, sent in self._sent.items() if key in holding}
+            signals = choose_signals(table, limit=self._limit, sent=self._sent, now=monotonic())
+            for holder, signal in signals.items():
+                # What could not be ended is tried again at the next reading.
+                if signal is None or await self._send(table, holder, signal):
+                    self._sent[holder.backend] = SentSignal(signal=signal, sent_at=monotonic())
         except (Unavailable, ProvisioningFailed) as error:
             self._not_before = monotonic() + _PAUSE
-            # The loss of a server is told elsewhere.
+            # The loss of a server is logged elsewhere.
             if self._server.is_available:
                 _log.warning(
                     "lock table not checked", server=self._server.name, reason=error.detail
                 )
 
     def close(self) -> None:
-        """Let the connection go."""
-        self._watch.close()
+        self._monitor.close()
 
-    async def _end(self, table: LockTable, holder: LockHolder, ending: BackendSignal) -> bool:
-        """Whether there was something to end, and it is ended."""
+    async def _send(self, table: LockTable, holder: LockHolder, signal: BackendSignal) -> bool:
+        """End it; whether there was something to end, and it is ended."""
         pid = holder.backend[0]
         reason = (
             f"It held {holder.locks} locks, and {table.utilization:.0%} of the lock table of "
@@ -99,22 +98,22 @@ class LockGuard:
         )
         pool_id, tenant = self._pool_of(holder.role)
         pool = self._manager.find(pool_id)
-        lent = pool.active_connection(pid) if pool is not None else None
-        if lent is not None and lent.tenant_state is not None:
-            tenant = str(lent.tenant_state.tenant.spec.id)
-            lent.mark_terminated(reason)
+        leased = pool.active_connection(pid) if pool is not None else None
+        if leased is not None and leased.tenant_state is not None:
+            tenant = str(leased.tenant_state.tenant.spec.id)
+            leased.mark_terminated(reason)
         try:
-            is_ended = await self._watch.send(holder.backend, ending)
+            is_ended = await self._monitor.send(holder.backend, signal)
         except (Unavailable, ProvisioningFailed):
-            # Postgres may have no room left to look up whether we may.
-            if lent is None or lent.termination_reason != reason:
+            # Postgres may have no lock left to look up whether we are permitted to.
+            if leased is None or leased.termination_reason != reason:
                 raise
-            is_ended = await _end_from_here(lent, ending)
+            is_ended = await _end_as_client(leased, signal)
         if is_ended:
-            self.ended[ending] += 1
-            self._journal.enqueue(
+            self.ended[signal] += 1
+            self._outbox.enqueue(
                 audit_events.lock_holder_ended(
-                    ending, pool_id, LOCK_GUARD, tenant=tenant, holder=holder, reason=reason
+                    signal, pool_id, LOCK_GUARD, tenant=tenant, holder=holder, reason=reason
                 )
             )
         return is_ended
@@ -128,19 +127,19 @@ class LockGuard:
 
     def _owner(self, pid: int, role: str | None) -> tuple[str, str] | None:
         """The role and the owner of a back-end; each of the shared role may be another tenant's."""
-        role = role or self._role_of_lent(pid)
+        role = role or self._role_of_leased(pid)
         if role is None:
             return None
         if role == SHARED_ROLE:
             is_used = self._manager.tenant_count(shared_pool_id(self._server.name))
             return (role, f"{role}:{pid}") if is_used else None
-        account = self._manager.tenant_states.get(role.removeprefix(OBJECT_PREFIX))
-        if account is None or account.tenant.spec.is_shared:
+        state = self._manager.tenant_states.get(role.removeprefix(OBJECT_PREFIX))
+        if state is None or state.tenant.spec.is_shared:
             return None
-        return (role, role) if account.tenant.spec.server == self._server.name else None
+        return (role, role) if state.tenant.spec.server == self._server.name else None
 
-    def _role_of_lent(self, pid: int) -> str | None:
-        """The role of a back-end that one of our pools has lent."""
+    def _role_of_leased(self, pid: int) -> str | None:
+        """The role of a back-end that one of our pools has leased."""
         for pool in self._manager.pools():
             if pool.server is self._server and pool.active_connection(pid) is not None:
                 is_shared = pool.pool_id == shared_pool_id(self._server.name)
@@ -148,14 +147,14 @@ class LockGuard:
         return None
 
 
-async def _end_from_here(lent: PooledConnection, ending: BackendSignal) -> bool:
-    """End it by what a client may always do, which takes no lock; whether that was possible."""
-    if ending is BackendSignal.CONNECTION:
-        lent.terminate()
+async def _end_as_client(leased: PooledConnection, signal: BackendSignal) -> bool:
+    """End it in the way of clients, which takes no lock; whether that was possible."""
+    if signal is BackendSignal.CONNECTION:
+        leased.terminate()
         return True
     try:
         async with asyncio.timeout(_DEADLINE):
-            await lent.cancel()
+            await leased.cancel()
     except OSError:  # a TimeoutError is one
         return False
     return True

@@ -89,7 +89,7 @@ class DesiredPoolState:
     # -- for other operations ----------------------------------------------------------------
 
     def generation(self, state: TenantState) -> int | None:
-        """The version of the tenant's pool; 0 for an open pool nobody changed, None for no pool."""
+        """The version of the tenant's pool; 0 for an open unchanged pool, None for no pool."""
         pool_id = state.tenant.spec.pool_id
         desired = self._manager.desired.get(pool_id)
         if desired is not None:

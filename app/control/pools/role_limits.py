@@ -1,4 +1,4 @@
-"""RoleLimits: how many connections each tenant's own role may have, in step with its pool's size.
+"""RoleLimits: keeps the connection limit of each tenant's own role in step with its pool's size.
 
 What cannot be set now, the isolation audit sets at its next round.
 """
@@ -21,30 +21,29 @@ _log = structlog.get_logger(__name__)
 
 
 class RoleLimits:
-    """Connection limits of roles."""
+    """Connection limits of the roles of tenants."""
 
     def __init__(self, manager: TenantPoolManager) -> None:
-        """Limit the roles of *manager*'s tenants."""
         self._manager = manager
 
-    def limit_for(self, account: TenantState) -> int:
+    def limit_for(self, state: TenantState) -> int:
         """Most connections the tenant's role should have; -1 for no limit."""
-        spec = account.tenant.spec
+        spec = state.tenant.spec
         size = self._manager.desired_size(spec.pool_id, spec.strategy)
         return self._manager.isolations[spec.strategy].connection_limit(size.max_size)
 
-    async def apply(self, account: TenantState) -> None:
-        """Limit the tenant's role as the size wanted of its pool asks."""
-        spec = account.tenant.spec
-        limit = self.limit_for(account)
+    async def apply(self, state: TenantState) -> None:
+        """Set the limit that the desired size of its pool asks for."""
+        spec = state.tenant.spec
+        limit = self.limit_for(state)
         if limit < 0:
             return
         role = self._manager.isolations[spec.strategy].role(spec)
         try:
             async with asyncio.timeout(_DEADLINE):
                 server = self._manager.server(spec.server)
-                mended = Repair(role=role, connection_limit=partial(self.limit_for, account))
-                refused = await repair(server, [mended])
+                wanted = Repair(role=role, connection_limit=partial(self.limit_for, state))
+                refused = await repair(server, [wanted])
         except (Unavailable, ProvisioningFailed, TimeoutError):
             refused = [role]
         if refused:

@@ -1,0 +1,118 @@
+"""Declarations: stored with their event, then known to the manager."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import structlog
+
+from app.control import locks
+from app.domain.desired_state import PoolChange
+from app.domain.errors import (
+    CatalogUnavailable,
+    ImmutableField,
+    ServerNotFound,
+    StaleVersion,
+    Unavailable,
+)
+from app.domain.tenant import PoolStrategy
+from tests.fixtures.control import PERSON, Control, spec_of
+
+
+async def test_a_new_tenant_is_stored_known_and_recorded(control: Control) -> None:
+    tenant, created = await control.declarations.put(spec_of("acme"), PERSON)
+    assert created
+    assert control.manager.tenant_state("acme").tenant == tenant
+    assert await control.catalog.tenants.load() == (tenant,)
+    [event] = await control.catalog.audit_log.page()
+    assert (event.action, event.tenant, event.actor) == ("tenant.created", "acme", PERSON)
+
+
+async def test_the_same_declaration_again_changes_and_records_nothing(control: Control) -> None:
+    first, _ = await control.declarations.put(spec_of("acme"), PERSON)
+    second, created = await control.declarations.put(spec_of("acme"), PERSON)
+    assert not created
+    assert second.generation == first.generation
+    assert await control.actions() == ["tenant.created"]
+
+
+async def test_server_and_strategy_of_a_tenant_never_change(control: Control) -> None:
+    await control.declarations.put(spec_of("acme"), PERSON)
+    with pytest.raises(ImmutableField):
+        await control.declarations.put(spec_of("acme", PoolStrategy.SHARED), PERSON)
+
+
+async def test_an_undeclared_server_is_refused(control: Control) -> None:
+    with pytest.raises(ServerNotFound):
+        await control.declarations.put(spec_of("acme", server="elsewhere"), PERSON)
+
+
+async def test_a_stale_generation_is_refused(control: Control) -> None:
+    tenant, _ = await control.declarations.put(spec_of("acme"), PERSON)
+    await control.declarations.put(
+        spec_of("acme", weight=2), PERSON, expected_generation=tenant.generation
+    )
+    with pytest.raises(StaleVersion):
+        await control.declarations.put(
+            spec_of("acme", weight=3), PERSON, expected_generation=tenant.generation
+        )
+
+
+async def test_fifty_callers_that_declare_one_tenant_make_one(control: Control) -> None:
+    answers = await asyncio.gather(
+        *(control.declarations.put(spec_of("acme"), PERSON) for _ in range(50))
+    )
+    assert [created for _, created in answers].count(True) == 1
+    assert await control.actions() == ["tenant.created"]
+
+
+async def test_everything_stored_is_known_again_after_a_restart(control: Control) -> None:
+    await control.tenant("acme", weight=3)
+    await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
+    known, wanted = dict(control.manager.tenant_states), dict(control.manager.desired)
+    for tenant_id in known:
+        control.manager.remove_tenant(tenant_id)
+        control.manager.clear_desired(tenant_id)
+    await control.load()
+    assert control.manager.tenant_state("acme").tenant == known["acme"].tenant
+    assert control.manager.desired == wanted
+
+
+async def test_nothing_is_changed_while_the_catalog_is_away(control: Control) -> None:
+    await control.tenant("acme")
+    control.proxy.refuse()
+    await control.proxy.reset()
+    with pytest.raises(CatalogUnavailable):
+        await control.declarations.put(spec_of("beta"), PERSON)
+    with pytest.raises(CatalogUnavailable):
+        await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
+    assert "beta" not in control.manager.tenant_states
+    assert "acme" not in control.manager.desired
+
+
+async def test_a_change_does_not_wait_for_ever_for_another(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    monkeypatch.setattr(locks, "_HOLD_DEADLINE", 0.0)
+    async with control.locks.hold("acme"):
+        with pytest.raises(Unavailable, match="Another change of acme"):
+            await control.declarations.put(spec_of("acme", weight=2), PERSON)
+    await control.declarations.put(spec_of("acme", weight=2), PERSON)
+
+
+async def test_the_log_says_each_change_once(control: Control) -> None:
+    with structlog.testing.capture_logs() as logged:
+        await control.tenant("acme")
+        for _ in range(2):
+            await control.pool_changes.put(control.state("acme"), PoolChange(max_size=3), PERSON)
+        await control.pool_operations.recycle(control.state("acme"), PERSON)
+    done = [entry for entry in logged if entry["event"] == "change applied"]
+    assert [(entry["log_level"], entry["action"]) for entry in done] == [
+        ("info", "tenant.created"),
+        ("info", "tenant.provisioned"),
+        ("info", "pool.declared"),
+        ("info", "pool.recycled"),
+    ]
+    assert {(entry["tenant"], entry["actor"]) for entry in done} == {("acme", PERSON.name)}

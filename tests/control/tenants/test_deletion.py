@@ -1,0 +1,59 @@
+"""Deletions: the pool is closed, the login disabled, the record deleted; data stays."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.domain.desired_state import PoolChange
+from app.domain.errors import (
+    TenantNotFound,
+)
+from tests.fixtures.control import PERSON, Control
+
+
+async def test_a_deleted_tenant_is_gone_but_its_data_stays(control: Control) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme") as connection:
+        await connection.execute("create table kept as select 1 as one")
+    deletion = await control.deletions.delete(control.state("acme"), PERSON, deadline=1)
+    assert deletion.login_disabled
+    assert deletion.eviction is not None
+    assert deletion.eviction.closed == 1
+    with pytest.raises(TenantNotFound):
+        control.manager.tenant_state("acme")
+    async with control.manager.servers["local"].admin() as admin:
+        assert await admin.fetchval('select one from "tenant_acme".kept') == 1
+        assert not await admin.fetchval(
+            "select rolcanlogin from pg_roles where rolname = 'tenant_acme'"
+        )
+    assert (await control.actions())[-2:] == ["tenant.deleting", "tenant.deleted"]
+
+
+async def test_a_change_kept_in_an_outage_goes_with_its_tenant(control: Control) -> None:
+    await control.tenant("acme")
+    control.proxy.refuse()
+    await control.proxy.reset()
+    await control.pool_changes.pause(control.state("acme"), PERSON, paused=True)
+    await control.proxy.pass_through()
+    await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
+    assert (await control.reconciler.run_once()).changes_saved == 0
+    assert await control.catalog.pools.load() == ()
+
+
+async def test_a_tenant_of_an_undeclared_server_can_be_deleted(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await control.tenant("acme")
+    with monkeypatch.context() as patched:
+        patched.setattr(control.manager, "servers", {})
+        deletion = await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
+    assert not deletion.login_disabled
+    assert await control.catalog.tenants.load() == ()
+
+
+async def test_a_deletion_records_what_it_closed(control: Control) -> None:
+    await control.tenant("acme")
+    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
+    await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
+    [event] = await control.catalog.audit_log.page(action="tenant.deleted")
+    assert event.after == {"closed": 1, "cut": 0}
