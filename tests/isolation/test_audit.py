@@ -229,5 +229,5 @@ async def test_what_a_role_set_for_itself_is_undone_and_its_connections_replaced
     async with arena.lease() as connection:
         assert connection.get_server_pid() != before
         assert await connection.fetchval("SHOW work_mem") != "64kB"
-    actions = [event.action for event in arena.self_check._journal.pending]
+    actions = [event.action for event in arena.self_check._outbox.pending]
     assert "pool.role_settings_reset" in actions
