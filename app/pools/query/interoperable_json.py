@@ -1,4 +1,4 @@
-"""JSON as Postgres holds it, which is more than every reader of JSON takes."""
+"""Whether JSON as Postgres holds it is JSON that every reader takes (RFC 7493, I-JSON)."""
 
 from __future__ import annotations
 
@@ -6,56 +6,54 @@ import math
 import re
 from collections.abc import Generator
 
-# How many parts are looked at in one step.
+# How many parts are checked before an empty piece lets others run.
 _PARTS = 1000
-_DEEPEST_JSON = 100
+_MAX_DEPTH = 100
 # Python's own limit is 4300 digits.
-_LONGEST_NUMBER = 4000
-# Outside of its strings, what there is to look at in JSON.
+_MAX_NUMBER = 4000
+# Strings, brackets and numbers: what to check in JSON.
 _MARK = re.compile(r'["\[\]{}]|[-0-9][-+.0-9eE]*+')
 
 
-def is_interoperable(text: str) -> Generator[None, None, bool]:
-    """Whether common parsers can read *text*, which is JSON to Postgres; in steps.
+def is_interoperable(text: str) -> Generator[str, None, bool]:
+    """Whether common parsers can read *text*, which is JSON to Postgres; yields empty pieces.
 
-    They may have a limit to nesting and to numbers, and no half of a surrogate pair.
+    They may limit nesting and numbers, and take no half of a surrogate pair.
     """
     at = depth = parts = 0
     while found := _MARK.search(text, at):
         parts += 1
         if parts % _PARTS == 0:
-            yield
+            yield ""
         mark, at = found[0], found.end()
         if mark == '"':
-            at = yield from _end_of_json_string(text, at)
+            at = yield from _end_of_string(text, at)
             if at < 0:
                 return False
         elif mark in "[{":
             depth += 1
-            if depth > _DEEPEST_JSON:
+            if depth > _MAX_DEPTH:
                 return False
         elif mark in "]}":
             depth -= 1
-        elif not _is_common(mark):
+        elif len(mark) > _MAX_NUMBER or not math.isfinite(_float(mark)):
             return False
     return True
 
 
-def _is_common(number: str) -> bool:
-    """Whether every reader takes this *number*, if not in full."""
-    if len(number) > _LONGEST_NUMBER:
-        return False
-    return math.isfinite(float(number)) if "e" in number or "E" in number else True
+def _float(number: str) -> float:
+    """It as far as it matters here: without an exponent it is finite."""
+    return float(number) if "e" in number or "E" in number else 0.0
 
 
-def _end_of_json_string(text: str, at: int) -> Generator[None, None, int]:
+def _end_of_string(text: str, at: int) -> Generator[str, None, int]:
     """Where the string that begins at *at* ends; -1 if it holds half of a surrogate pair."""
     parts = 0
     quote, escape = text.find('"', at), text.find("\\", at)
     while 0 <= escape < quote:
         parts += 1
         if parts % _PARTS == 0:
-            yield
+            yield ""
         at = escape + 2
         if text[escape + 1] == "u":
             unit = int(text[at : at + 4], 16)

@@ -1,7 +1,7 @@
-"""Postgres' moments and spans of time in the forms of RFC 3339 and ISO 8601, exactly.
+"""Postgres' timestamps, times and intervals in the formats of RFC 3339 and ISO 8601, exactly.
 
-As text, for Python's own types end at both ends of ten millennia, and have no months, no 24:00
-and no infinity. What the standards have no form for is as Postgres writes and reads it.
+As text, for Python's own types are limited to years 1 to 9999, and have no months, no 24:00 and no
+infinity. Values outside of the standards stay as Postgres writes and reads them.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ def _timestamp(text: str) -> str:
 
 
 def _timestamptz(text: str) -> str:
-    """In UTC, RFC 3339 as far as that goes; the rest as Postgres reads it."""
+    """In UTC, in RFC 3339's format where it has one."""
     is_bc = text.endswith(" BC")
-    moment = text.removesuffix(" BC")
-    found = _OFFSET.match(moment)
-    if found is None:  # infinity, or in no form of ours
+    timestamp = text.removesuffix(" BC")
+    found = _OFFSET.match(timestamp)
+    if found is None:  # infinity
         return text
-    moment = moment[: found.start(1)]
+    timestamp = timestamp[: found.start(1)]
     hours, minutes, seconds = (int(each or 0) for each in found.groups()[1:])
     offset = (hours * 60 + minutes) * 60 + seconds
     if offset:
-        moment, is_bc = _shifted(moment, is_bc, -offset if found[1] == "+" else offset)
-    return moment.replace(" ", "T", 1) + "Z" + (" BC" if is_bc else "")
+        timestamp, is_bc = _shifted(timestamp, is_bc, -offset if found[1] == "+" else offset)
+    return timestamp.replace(" ", "T", 1) + "Z" + (" BC" if is_bc else "")
 
 
-def _shifted(moment: str, is_bc: bool, seconds: int) -> tuple[str, bool]:  # noqa: FBT001
-    """*moment*, so many seconds later; Python's datetime ends at both ends of ten millennia."""
-    day, _, clock = moment.partition(" ")
+def _shifted(timestamp: str, is_bc: bool, seconds: int) -> tuple[str, bool]:  # noqa: FBT001
+    """*timestamp*, so many seconds later."""
+    day, _, clock = timestamp.partition(" ")
     year, month, date = map(int, day.split("-"))
     hour, minute, second = clock[:8].split(":")
     number = _day_number(1 - year if is_bc else year, month, date)
@@ -90,7 +90,7 @@ def _timetz(text: str) -> str:
     return text + ":00" if text[-3:-2] in ("+", "-") else text
 
 
-# What is text in JSON as well, but not the text that Postgres writes.
+# By type oid: of the values that are JSON strings, but not the text that Postgres writes.
 FORMATTERS: Mapping[int, Callable[[str], str]] = {
     1114: _timestamp,
     1184: _timestamptz,

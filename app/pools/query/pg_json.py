@@ -1,8 +1,8 @@
-"""Text of Postgres as JSON, exactly: what a JSON number cannot hold for everybody stays text.
+"""Text of Postgres as JSON, exactly: what not every reader takes as a JSON number stays a string.
 
-Written as pieces of a document, in steps: each call of the iterators here does a bounded piece of
-work, so that a value of megabytes holds up nobody. What is read is the output of Postgres' types
-under the settings of `statement.SETTINGS`.
+A value becomes the pieces of a document. To make one piece is a bounded amount of work, about a
+millisecond at most, so that whoever joins the pieces can pause between them; an empty piece is
+such a place too. The text is what Postgres' types write under `runner.OUTPUT_SETTINGS`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from app.pools.query.interoperable_json import is_interoperable
 from app.pools.query.pg_datetimes import FORMATTERS
 from app.pools.query.pg_types import PgType
 
-# How much text is handled in one step, and how many parts of it: about a millisecond each.
+# The most text of a piece, and the most matches that a search makes for one.
 _PIECE = 64 * 1024
 _PARTS = 1000
 
-# They stand for an escaped backslash and quote; neither can be in a text of Postgres'.
+# Placeholders of an escaped backslash and quote; neither can be in a text of Postgres.
 _BACKSLASH, _QUOTE = "\0", "\ud800"
 
 _BOOL = 16
@@ -35,44 +35,44 @@ _INTEGERS_TO_JSON = str.maketrans("{}NUL", "[]nul")
 _BOOLS_TO_JSON = str.maketrans(
     {"{": "[", "}": "]", "N": "n", "U": "u", "L": "l", "t": "true", "f": "false"}
 )
-_END_OF_BARE = re.compile("[{},]")
 _NUMBER_IN_BRACKETS = re.compile(r"[^\[\],]++")
+_MULTIRANGE_MARK = re.compile(r'["\\\])]')
 
 
-def to_json(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
-    """Append the JSON of *text*, a value of the type *kind*, to *out*, step by step.
+def to_json(text: str, kind: PgType) -> Iterator[str]:
+    """The JSON of *text*, a value of the type *kind*, in pieces.
 
     Raises:
         SchemaChanged: it is no value of that type, as it was looked up.
     """
     if kind.shape == "array":
-        yield from _array(text, kind, out)
+        yield from _array(text, kind)
     elif kind.shape == "composite":
-        yield from _composite(text, kind, out)
+        yield from _composite(text, kind)
     elif kind.shape == "multirange":
-        yield from _multirange(text, kind, out)
+        yield from _multirange(text, kind)
     elif kind.shape == "range":
-        yield from _string(_range(text, kind), out)
-    elif (form := _form(kind)) is not None and len(text) <= _PIECE:
-        out.append(form(text))
+        yield from _string(_range(text, kind))
+    elif (formatter := _formatter(kind)) is not None and len(text) <= _PIECE:
+        yield formatter(text)
     elif kind.oid in _JSON and (yield from is_interoperable(text)):
-        out.append(text)
+        yield text
     else:
-        yield from _string(text, out)
+        yield from _string(text)
 
 
-def _form(kind: PgType) -> Callable[[str], str] | None:
-    """What makes JSON of a short text of this type, if that is a matter of one call."""
+def _formatter(kind: PgType) -> Callable[[str], str] | None:
+    """Makes JSON of a short text of this type, if one call can."""
     if kind.shape != "scalar" or kind.oid in _JSON:
         return None
-    return _SIMPLE.get(kind.oid, encode_basestring)
+    return _FORMATTERS.get(kind.oid, encode_basestring)
 
 
 def decode(value: bytes) -> str:
     """The text of a value.
 
     Raises:
-        StatementFailed: it is in another encoding, as it may be where a database has none.
+        StatementFailed: it is in another encoding, as a database in SQL_ASCII may have it.
     """
     try:
         return value.decode()
@@ -83,91 +83,76 @@ def decode(value: bytes) -> str:
         ) from error
 
 
-def _string(text: str, out: list[str]) -> Iterator[None]:
+def _string(text: str) -> Iterator[str]:
     if len(text) <= _PIECE:
-        out.append(encode_basestring(text))
+        yield encode_basestring(text)
         return
-    out.append('"')
+    yield '"'
     for at in range(0, len(text), _PIECE):
-        out.append(encode_basestring(text[at : at + _PIECE])[1:-1])
-        yield
-    out.append('"')
+        yield encode_basestring(text[at : at + _PIECE])[1:-1]
+    yield '"'
 
 
 # --- arrays -----------------------------------------------------------------------------------
 
 
-def _array(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
+def _array(text: str, kind: PgType) -> Iterator[str]:
     element = kind.element
     if element is None or text[:1] not in ("{", "["):
         raise SchemaChanged
-    # Bounds other than 1, and dimensions of what has some of its own, JSON cannot tell.
+    is_long = len(text) > _PIECE
+    # JSON has no lower bounds, and an array of JSON arrays looks like one of two dimensions.
     if text[0] == "[" or (element.oid in _JSON and text.startswith("{{")):
-        yield from _string(text, out)
-        return
-    if text == "{}":
-        out.append("[]")
-        return
-    if len(text) > _PIECE and (table := (yield from _table(text, element))):
+        yield from _string(text)
+    elif text == "{}":
+        yield "[]"
+    elif is_long and (table := (yield from _translation(text, element))):
         for at in range(0, len(text), _PIECE):
-            out.append(text[at : at + _PIECE].translate(table))
-            yield
-        return
-    if len(text) > _PIECE and _is_plain(text, element):
-        yield from _plain(text, out)
-        return
-    if "\\" in text:
-        text = yield from _replaced(text, "\\\\", _BACKSLASH)
-        text = yield from _replaced(text, '\\"', _QUOTE)
-    yield from _elements(text, element, out)
-
-
-def _elements(text: str, element: PgType, out: list[str]) -> Iterator[None]:
-    form = _form(element)
-    at = parts = 0
-    while at < len(text):
-        parts += 1
-        if parts % _PARTS == 0:
-            yield
-        letter = text[at]
-        if letter in "{}":
-            out.append("[" if letter == "{" else "]")
-        elif letter == element.delimiter:
-            out.append(",")
-        else:
-            end = _end_of_element(text, at, element.delimiter)
-            inner = text[at:end] if letter != '"' else text[at + 1 : end - 1]
-            if letter == '"':
-                inner = yield from _replaced(inner, _QUOTE, '"')
-                inner = yield from _replaced(inner, _BACKSLASH, "\\")
-            if letter != '"' and inner == "NULL":
-                out.append("null")
-            elif form is not None and len(inner) <= _PIECE:
-                out.append(form(inner))
-            else:
-                yield from to_json(inner, element, out)
-            at = end - 1
-        at += 1
-
-
-def _end_of_element(text: str, at: int, delimiter: str) -> int:
-    """Where the element that begins at *at* is over; the quotes around it are part of it."""
-    if text[at] == '"':
-        end = text.find('"', at + 1) + 1
+            yield text[at : at + _PIECE].translate(table)
+    elif is_long and _is_unquoted(text, element):
+        yield from _unquoted_elements(text)
     else:
-        # Boxes are separated by ";", shapes of PostGIS by ":".
-        end_of_bare = (
-            _END_OF_BARE if delimiter == "," else re.compile(f"[{{}}{re.escape(delimiter)}]")
-        )
-        found = end_of_bare.search(text, at)
-        end = found.start() if found else 0
-    if end <= at:
-        raise SchemaChanged
-    return end
+        if "\\" in text:
+            text = yield from _replaced(text, "\\\\", _BACKSLASH)
+            text = yield from _replaced(text, '\\"', _QUOTE)
+        yield from _elements(text, element)
 
 
-def _replaced(text: str, old: str, new: str) -> Generator[None, None, str]:
-    """*text* with *new* for *old*, one or two letters, piece by piece."""
+def _elements(text: str, element: PgType) -> Iterator[str]:
+    formatter = _formatter(element)
+    signs = {"{": "[", "}": "]", element.delimiter: ","}
+    # Boxes are separated by ";", shapes of PostGIS by ":".
+    end_of_unquoted = re.compile(f"[{{}}{re.escape(element.delimiter)}]")
+    at = 0
+    while at < len(text):
+        letter = text[at]
+        if letter in signs:
+            yield signs[letter]
+            at += 1
+            continue
+        if letter == '"':
+            end = text.find('"', at + 1)
+            if end < 0:
+                raise SchemaChanged
+            inner = yield from _replaced(text[at + 1 : end], _QUOTE, '"')
+            inner = yield from _replaced(inner, _BACKSLASH, "\\")
+            at = end + 1
+        else:
+            found = end_of_unquoted.search(text, at)
+            if found is None:
+                raise SchemaChanged
+            inner, at = text[at : found.start()], found.start()
+            if inner == "NULL":
+                yield "null"
+                continue
+        if formatter is not None and len(inner) <= _PIECE:
+            yield formatter(inner)
+        else:
+            yield from to_json(inner, element)
+
+
+def _replaced(text: str, old: str, new: str) -> Generator[str, None, str]:
+    """*text* with *new* for *old*, one or two letters; yields empty pieces."""
     if len(text) <= _PIECE:
         return text.replace(old, new)
     pieces = []
@@ -175,22 +160,24 @@ def _replaced(text: str, old: str, new: str) -> Generator[None, None, str]:
     while at < len(text):
         end = at + _PIECE
         if len(old) > 1 and end < len(text):
-            # No pair is cut: of a run of one letter the pairs begin where it begins.
+            # Cut no pair: in a run of one letter the pairs begin where it begins.
             piece = text[at:end]
             run = len(piece) - len(piece.rstrip(old[0]))
             end += run % 2
         pieces.append(text[at:end].replace(old, new))
         at = end
-        yield
+        yield ""
     return "".join(pieces)
 
 
-def _table(text: str, element: PgType) -> Generator[None, None, Mapping[int, int | str] | None]:
-    """How to turn a whole array into JSON letter by letter, if it can be done."""
+def _translation(
+    text: str, element: PgType
+) -> Generator[str, None, Mapping[int, int | str] | None]:
+    """How to turn a whole array into JSON letter by letter, if that is possible."""
     if element.oid in _FLOATS:
         # Letters of NaN and Infinity, and the zero that would lose its sign.
         for each in ("a", "y", "-0"):
-            yield
+            yield ""
             if each in text:
                 return None
         return _INTEGERS_TO_JSON
@@ -199,11 +186,11 @@ def _table(text: str, element: PgType) -> Generator[None, None, Mapping[int, int
     return _BOOLS_TO_JSON if element.oid == _BOOL else None
 
 
-def _is_plain(text: str, element: PgType) -> bool:
-    """Whether it is of one dimension, of strings that Postgres had to quote none of."""
+def _is_unquoted(text: str, element: PgType) -> bool:
+    """Whether it has one dimension, of strings that Postgres did not have to quote."""
     return (
         element.shape == "scalar"
-        and element.oid not in _SIMPLE
+        and element.oid not in _FORMATTERS
         and element.oid not in _JSON
         and element.delimiter == ","
         and '"' not in text
@@ -211,61 +198,59 @@ def _is_plain(text: str, element: PgType) -> bool:
     )
 
 
-def _plain(text: str, out: list[str]) -> Iterator[None]:
+def _unquoted_elements(text: str) -> Iterator[str]:
     at, last = 1, len(text) - 1
-    opening = "["
+    sign = "["
     while at <= last:
         end = text.rfind(",", at, at + _PIECE) if last - at > _PIECE else last
         if end < 0:
             end = text.find(",", at)
             end = last if end < 0 else end
-        piece = text[at:end]
-        if len(piece) > _PIECE:
-            out.append(opening)
-            yield from _string(piece, out)
+        yield sign
+        if end - at > _PIECE:
+            yield from _string(text[at:end])
         else:
-            listed = encode_basestring(piece).replace(",", '","')
-            out.append(opening + listed.replace('"NULL"', "null"))
-        opening = ","
+            strings = encode_basestring(text[at:end]).replace(",", '","')
+            yield strings.replace('"NULL"', "null")
+        sign = ","
         at = end + 1
-        yield
-    out.append("]")
+    yield "]"
 
 
 # --- composites and ranges --------------------------------------------------------------------
 
 
-def _composite(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
+def _composite(text: str, kind: PgType) -> Iterator[str]:
     if text[:1] != "(" or text[-1:] != ")":
         raise SchemaChanged
     at, last = 1, len(text) - 1
-    opening = "{"
+    yield "{"
     for number, (name, part) in enumerate(kind.attributes):
         if number:
             if text[at : at + 1] != ",":
                 raise SchemaChanged
             at += 1
-        out.append(f"{opening}{encode_basestring(name)}:")
-        opening = ","
+            yield ","
+        yield f"{encode_basestring(name)}:"
         if at == last or text[at] == ",":
-            out.append("null")
+            yield "null"
         elif text[at] == '"':
             end = yield from _end_of_quoted(text, at)
             inner = yield from _replaced(text[at + 1 : end], '""', '"')
             inner = yield from _replaced(inner, "\\\\", "\\")
-            yield from to_json(inner, part, out)
+            yield from to_json(inner, part)
             at = end + 1
         else:
             end = text.find(",", at)
             end = last if end < 0 else end
-            yield from to_json(text[at:end], part, out)
+            yield from to_json(text[at:end], part)
             at = end
     if at != last:
         raise SchemaChanged
-    out.append("}" if kind.attributes else "{}")
+    yield "}"
 
 
-def _end_of_quoted(text: str, at: int) -> Generator[None, None, int]:
+def _end_of_quoted(text: str, at: int) -> Generator[str, None, int]:
     """Where the quotes that open at *at* close; quotes inside are doubled."""
     parts = 0
     at += 1
@@ -278,52 +263,43 @@ def _end_of_quoted(text: str, at: int) -> Generator[None, None, int]:
         at += 2
         parts += 1
         if parts % _PARTS == 0:
-            yield
+            yield ""
 
 
 def _range(text: str, kind: PgType) -> str:
-    """A range as Postgres writes it, its moments as everywhere."""
-    form = FORMATTERS.get(kind.element.oid) if kind.element is not None else None
-    if form is None or text == "empty":
+    """A range as Postgres writes it, its bounds formatted as outside of ranges."""
+    formatter = FORMATTERS.get(kind.element.oid) if kind.element is not None else None
+    if formatter is None or text == "empty":
         return text
     bounds = [each.strip('"') for each in text[1:-1].split(",")]
-    shown = (form(each) if each else "" for each in bounds)
+    shown = (formatter(each) if each else "" for each in bounds)
     inside = ",".join(f'"{each}"' if " " in each else each for each in shown)
     return text[0] + inside + text[-1]
 
 
-def _multirange(text: str, kind: PgType, out: list[str]) -> Iterator[None]:
+def _multirange(text: str, kind: PgType) -> Iterator[str]:
     if kind.element is None or text[:1] != "{":
         raise SchemaChanged
-    out.append("[")
+    yield "["
     at, parts, begin, is_quoted = 1, 0, 1, False
-    mark = re.compile(r'["\\\])]')
-    while found := mark.search(text, at):
+    while found := _MULTIRANGE_MARK.search(text, at):
         parts += 1
         if parts % _PARTS == 0:
-            yield
+            yield ""
         at = found.end()
         if found[0] == "\\":
             at += 1
         elif found[0] == '"':
             is_quoted = not is_quoted
         elif not is_quoted:
-            yield from _string(_range(text[begin:at], kind.element), out)
+            yield from _string(_range(text[begin:at], kind.element))
             if text[at : at + 1] == ",":
-                out.append(",")
+                yield ","
             at = begin = at + 1
-    out.append("]")
+    yield "]"
 
 
 # --- scalars ----------------------------------------------------------------------------------
-
-
-def _bool(text: str) -> str:
-    return "true" if text == "t" else "false"
-
-
-def _integer(text: str) -> str:
-    return text
 
 
 def _float(text: str) -> str:
@@ -334,31 +310,24 @@ def _float(text: str) -> str:
 
 
 def _coordinates(text: str) -> str:
-    """Points and what is made of them as arrays."""
+    """Points and what consists of them, as arrays."""
     inside = text.translate(_TO_BRACKETS)
-    if inside.startswith("[") and inside.endswith("]") and not _is_list_of_lists(inside):
-        return _NUMBER_IN_BRACKETS.sub(lambda found: _float(found[0]), inside)
-    return _NUMBER_IN_BRACKETS.sub(lambda found: _float(found[0]), f"[{inside}]")
+    # A box has no brackets around its points: its first bracket closes before the end.
+    is_bare = 0 < inside.find("]") < len(inside) - 1 and not inside.startswith("[[")
+    if is_bare or not (inside.startswith("[") and inside.endswith("]")):
+        inside = f"[{inside}]"
+    return _NUMBER_IN_BRACKETS.sub(lambda found: _float(found[0]), inside)
 
 
-def _is_list_of_lists(text: str) -> bool:
-    """Whether the first bracket closes before the end: a box has none around its points."""
-    return 0 < text.find("]") < len(text) - 1 and not text.startswith("[[")
+def _quoting(formatter: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda text: encode_basestring(formatter(text))
 
 
-def _vector(text: str) -> str:
-    return "[" + text.replace(" ", ",") + "]"
-
-
-def _quoting(form: Callable[[str], str]) -> Callable[[str], str]:
-    return lambda text: encode_basestring(form(text))
-
-
-_SIMPLE: Mapping[int, Callable[[str], str]] = {
-    _BOOL: _bool,
-    **dict.fromkeys(_INTEGERS, _integer),
+_FORMATTERS: Mapping[int, Callable[[str], str]] = {
+    _BOOL: lambda text: "true" if text == "t" else "false",
+    **dict.fromkeys(_INTEGERS, str),
     **dict.fromkeys(_FLOATS, _float),
-    **dict.fromkeys(_VECTORS, _vector),
+    **dict.fromkeys(_VECTORS, lambda text: "[" + text.replace(" ", ",") + "]"),
     **dict.fromkeys(_COORDINATES, _coordinates),
-    **{oid: _quoting(form) for oid, form in FORMATTERS.items()},
+    **{oid: _quoting(formatter) for oid, formatter in FORMATTERS.items()},
 }

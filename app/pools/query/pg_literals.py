@@ -1,6 +1,6 @@
-"""JSON values as the text that Postgres reads as a value of some type.
+"""JSON values as literals of Postgres types.
 
-Nothing is judged here that Postgres can judge: 7.5 for an integer is Postgres' to refuse.
+Postgres refuses what does not fit, such as 7.5 for an integer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from app.domain.errors import StatementFailed
 from app.pools.query.pg_types import PgType
 
 # Each level of composites doubles the quotes of the one inside.
-_LONGEST = 4 * 1024 * 1024
+_MAX_LENGTH = 4 * 1024 * 1024
 _JSON = frozenset({114, 3802})
 # Numbers, though Postgres does not count them among its own: xid, cid, xid8.
 _COUNTERS = frozenset({28, 29, 5069})
@@ -36,18 +36,18 @@ _LEVELS = dict.fromkeys((22, 27, 30, 600, 628), 1) | dict.fromkeys((601, 602, 60
 def literal(value: object, kind: PgType) -> str | None:
     """*value* as text of the type *kind*; None is NULL.
 
-    A string is taken as text of any type. Numbers bind to types of numbers, booleans to boolean
-    ones and to numbers; arrays to arrays, composites (by position), ranges (lower and upper
-    bound, both inclusive), multiranges and geometric types; objects to composites (by name).
-    json and jsonb take everything.
+    A string is taken as the text of any type. Numbers bind to numeric types, booleans to boolean
+    and numeric ones; arrays to arrays, composites (by position), ranges (lower and upper bound,
+    both inclusive), multiranges and geometric types; objects to composites (by name). json and
+    jsonb take everything.
 
     Raises:
-        StatementFailed: they do not fit.
+        StatementFailed: it does not fit.
     """
     if value is None:
         return None
     if kind.oid in _JSON:
-        return json_text(value)
+        return _json(value)
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -59,19 +59,19 @@ def literal(value: object, kind: PgType) -> str | None:
     else:
         is_number = kind.category == "N" or kind.oid in _COUNTERS
         text = str(value) if is_number else _misfit(value, kind)
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_LENGTH:
         raise StatementFailed("A parameter is too large.", sqlstate="54000")
     return text
 
 
-def json_text(value: object) -> str:
+def _json(value: object) -> str:
     """*value* as a JSON document; numbers keep their digits."""
     if isinstance(value, str):
         return encode_basestring(value)
     if isinstance(value, list):
-        return "[" + ",".join(map(json_text, value)) + "]"
+        return "[" + ",".join(map(_json, value)) + "]"
     if isinstance(value, dict):
-        parts = (f"{encode_basestring(key)}:{json_text(part)}" for key, part in value.items())
+        parts = (f"{encode_basestring(key)}:{_json(part)}" for key, part in value.items())
         return "{" + ",".join(parts) + "}"
     if value is None:
         return "null"
@@ -131,7 +131,7 @@ def _is_dimension(values: list[object], element: PgType) -> bool:
     levels = 1 if element.shape == "multirange" else _LEVELS.get(element.oid, 0)
     if not values:
         return element.shape != "multirange" and element.oid not in _VECTORS
-    # Of what is made of points none is null, and the text of a whole one is no point.
+    # No coordinate is null, and a string among lists of points is a whole value, not a point.
     is_whole = None in values or (levels > 1 and isinstance(values[0], str))
     return is_whole or _depth(values) > levels
 
@@ -157,15 +157,15 @@ def _composite(parts: Iterable[str | None]) -> str:
 
 
 def _joined(parts: Iterable[str], delimiter: str) -> str:
-    """*parts* together, refused before they take more memory than a parameter may."""
-    made: list[str] = []
-    room = _LONGEST
+    """*parts* joined, refused before they take more memory than a parameter may."""
+    joined: list[str] = []
+    room = _MAX_LENGTH
     for each in parts:
         room -= len(each)
         if room < 0:
             raise StatementFailed("A parameter is too large.", sqlstate="54000")
-        made.append(each)
-    return delimiter.join(made)
+        joined.append(each)
+    return delimiter.join(joined)
 
 
 def _quoted(text: str, quote: str, escaped: str) -> str:

@@ -1,64 +1,75 @@
-"""Records without a type of their own: only their binary form says what their fields are.
+"""Anonymous records: only their binary form says which types their fields have.
 
-The form of a field's value is then asked of Postgres itself: what it wrote in binary is given
-back to it as a parameter, and comes out as text.
+Postgres itself writes the fields' values: what it sent in binary is given back to it as
+parameters, and comes out as text.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator, Iterator
 from typing import TypeAlias
 
 from app.domain.errors import StatementFailed
+from app.pools.query.pacing import PieceJoiner
 from app.pools.query.pg_json import decode, to_json
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, look_up_types
 from app.wire.extended_query import BINARY, ExtendedQuery, bind, column_values, execute, parse
 
-_UNKNOWN = 705
-_DEEPEST = 16
+_UNKNOWN, _TEXT = 705, 25
+_MAX_DEPTH = 16
 # Postgres takes 1664 columns at most.
-_AT_A_TIME = 1000
+_VALUES_PER_QUERY = 1000
 _PARTS = 1000
 # Each is an object of its own here.
-_MOST_VALUES = 50_000
+_MAX_VALUES = 50_000
 
 Leaf: TypeAlias = tuple[int, bytes]
 Tree: TypeAlias = "Leaf | list[Tree] | None"
 
 
 class AnonymousRecords:
-    """The records of an answer; read all of a batch, resolve them, then write them."""
+    """The records of a result; read all of a batch, resolve them, then write them."""
 
-    def __init__(self, query: ExtendedQuery) -> None:
-        """Ask what is to be asked by *query*, whose unnamed statement is used for it."""
+    def __init__(self, query: ExtendedQuery, joiner: PieceJoiner) -> None:
+        """Ask the server through *query*, whose unnamed statement is used for it."""
         self._query = query
-        self._shown: dict[Leaf, list[str]] = {}
-        self._unknown: list[Leaf] = []
-        self._oids: set[int] = set()
-        self._parts = self._made = 0
+        self._joiner = joiner
+        self._json: dict[Leaf, str] = {}
+        self._unresolved: dict[Leaf, None] = {}
+        self._parts = self._objects = 0
 
-    def read(self, data: bytes, oid: int) -> Generator[None, None, Tree]:
-        """The tree of a record or of an array of records, in steps.
+    def read(self, data: bytes, oid: int, depth: int = 0) -> Generator[None, None, Tree]:
+        """The tree of a record, of an array of records or of a value in them, in steps.
 
         Raises:
-            StatementFailed: it is nested too deeply.
+            StatementFailed: it is nested too deeply, or there are too many values.
         """
-        return self._read(data, oid, 0)
+        if depth > _MAX_DEPTH:
+            raise StatementFailed(
+                f"A record is nested more than {_MAX_DEPTH} levels deep; cast it to text or json.",
+                sqlstate="54001",
+            )
+        if oid == RECORD:
+            return (yield from self._fields(data, depth))
+        if oid == RECORD_ARRAY:
+            return (yield from self._elements(data, depth))
+        leaf = (oid if oid != _UNKNOWN else _TEXT, data)
+        if leaf not in self._json and leaf not in self._unresolved:
+            self._unresolved[leaf] = None
+            self._count(1)
+        return leaf
 
     async def resolve(self, *, max_bytes: int) -> None:
         """Ask for the text of every value read since, and make JSON of it.
 
         Raises:
-            StatementFailed: it is more than *room* bytes.
-            ServerError, OSError: as the query has them.
+            StatementFailed: it is more than *max_bytes*.
+            ServerError, OSError: as the query raises them.
         """
-        kinds = await look_up_types(self._query, self._oids)
-        unknown, self._unknown = self._unknown, []
-        # Their trees are written next, and forgotten; the texts are not.
-        self._made = len(self._shown)
-        for at in range(0, len(unknown), _AT_A_TIME):
-            some = unknown[at : at + _AT_A_TIME]
+        leaves, self._unresolved = list(self._unresolved), {}
+        types = await look_up_types(self._query, {oid for oid, _ in leaves})
+        for at in range(0, len(leaves), _VALUES_PER_QUERY):
+            some = leaves[at : at + _VALUES_PER_QUERY]
             listed = ", ".join(f"${number}" for number in range(1, len(some) + 1))
             reply = await self._query.exchange(
                 parse(f"select {listed}", types=[oid for oid, _ in some]),
@@ -70,85 +81,66 @@ class AnonymousRecords:
                 raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
             max_bytes -= len(reply.rows[0])
             for leaf, text in zip(some, column_values(reply.rows[0]), strict=True):
-                for _ in to_json(decode(text or b""), kinds[leaf[0]], self._shown[leaf]):
-                    await asyncio.sleep(0)
+                pieces = to_json(decode(text or b""), types[leaf[0]])
+                self._json[leaf] = (await self._joiner.join(pieces)).decode()
+        # The trees are written next, and forgotten; the texts are not.
+        self._objects = len(self._json)
 
-    def write(self, tree: Tree, out: list[str]) -> Iterator[None]:
-        """Append the JSON of *tree* to *out*, in steps."""
+    def pieces(self, tree: Tree) -> Iterator[str]:
+        """The JSON of *tree*, in pieces."""
         if tree is None:
-            out.append("null")
+            yield "null"
         elif isinstance(tree, tuple):
-            out.extend(self._shown[tree])
+            yield self._json[tree]
         else:
-            out.append("[")
-            for number, part in enumerate(tree):
-                if number:
-                    out.append(",")
-                yield from self.write(part, out)
-                self._parts += 1
-                if self._parts % _PARTS == 0:
-                    yield
-            out.append("]")
-
-    def _read(self, data: bytes, oid: int, depth: int) -> Generator[None, None, Tree]:
-        if depth > _DEEPEST:
-            raise StatementFailed(
-                f"A record is nested more than {_DEEPEST} levels deep; cast it to text or json.",
-                sqlstate="54001",
-            )
-        if oid == RECORD:
-            return (yield from self._fields(data, depth))
-        if oid == RECORD_ARRAY:
-            return (yield from self._array(data, depth))
-        leaf = (oid if oid != _UNKNOWN else 25, data)
-        if leaf not in self._shown:
-            self._shown[leaf] = []
-            self._unknown.append(leaf)
-            self._oids.add(leaf[0])
-            self._count(1)
-        return leaf
+            separator = "["
+            for part in tree:
+                yield separator
+                yield from self.pieces(part)
+                separator = ","
+            yield "]" if tree else "[]"
 
     def _fields(self, data: bytes, depth: int) -> Generator[None, None, Tree]:
         self._count(1)
         fields: list[Tree] = []
         at = 4
         for _ in range(_int(data, 0)):
-            oid, length = _int(data, at), _signed(data, at + 4)
-            at += 8
-            field = data[at : at + max(0, length)]
-            fields.append((yield from self._read(field, oid, depth + 1)) if length >= 0 else None)
-            at += max(0, length)
-            self._parts += 1
-            if self._parts % _PARTS == 0:
-                yield
+            part, at = yield from self._part(data, at + 4, _int(data, at), depth)
+            fields.append(part)
         return fields
 
-    def _array(self, data: bytes, depth: int) -> Generator[None, None, Tree]:
-        dimensions = _int(data, 0)
-        oid = _int(data, 8)
+    def _elements(self, data: bytes, depth: int) -> Generator[None, None, Tree]:
+        dimensions, oid = _int(data, 0), _int(data, 8)
         sizes = [_int(data, 12 + 8 * number) for number in range(dimensions)]
         at = 12 + 8 * dimensions
-        found: list[Tree] = []
+        elements: list[Tree] = []
         while at < len(data):
-            length = _signed(data, at)
-            at += 4
-            part = data[at : at + max(0, length)]
-            found.append((yield from self._read(part, oid, depth + 1)) if length >= 0 else None)
-            at += max(0, length)
-            self._parts += 1
-            if self._parts % _PARTS == 0:
-                yield
+            part, at = yield from self._part(data, at, oid, depth)
+            elements.append(part)
         for size in reversed(sizes[1:]):
-            self._count(len(found) // size)
-            found = [found[first : first + size] for first in range(0, len(found), size)]
-        return found
+            self._count(len(elements) // size)
+            elements = [elements[first : first + size] for first in range(0, len(elements), size)]
+        return elements
 
-    def _count(self, values: int) -> None:
-        """Count what becomes an object of its own until all is resolved."""
-        self._made += values
-        if self._made > _MOST_VALUES:
+    def _part(
+        self, data: bytes, at: int, oid: int, depth: int
+    ) -> Generator[None, None, tuple[Tree, int]]:
+        """The tree of the value whose length is at *at*, and where it ends."""
+        self._parts += 1
+        if self._parts % _PARTS == 0:
+            yield
+        length, begin = int.from_bytes(data[at : at + 4], "big", signed=True), at + 4
+        if length < 0:
+            return None, begin
+        end = begin + length
+        return (yield from self.read(data[begin:end], oid, depth + 1)), end
+
+    def _count(self, objects: int) -> None:
+        """Count what is an object of its own until all is resolved."""
+        self._objects += objects
+        if self._objects > _MAX_VALUES:
             raise StatementFailed(
-                f"There are more than {_MOST_VALUES} values in records without a type; "
+                f"There are more than {_MAX_VALUES} values in records without a type; "
                 "cast the records to a composite type.",
                 sqlstate="54000",
             )
@@ -156,7 +148,3 @@ class AnonymousRecords:
 
 def _int(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "big")
-
-
-def _signed(data: bytes, at: int) -> int:
-    return int.from_bytes(data[at : at + 4], "big", signed=True)

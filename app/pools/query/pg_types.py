@@ -1,7 +1,7 @@
-"""What a value of each Postgres type is made of, as the server's catalogs say.
+"""What values of each Postgres type consist of, as the server's catalogs say.
 
-Asked anew for every statement that meets types of somebody's own, so that no DDL outlives it;
-built-in types never change.
+Read anew for every statement with user-defined types, so that DDL counts at once; built-in types
+never change.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from app.wire.extended_query import ExtendedQuery, bind, close, column_values, e
 Shape = Literal["scalar", "array", "composite", "range", "multirange"]
 
 # In the text of composites inside composites each level doubles the quotes.
-_DEEPEST = 16
-# Built-in types with fixed oids; Postgres gives no others below.
+_MAX_DEPTH = 16
+# Built-in types have fixed oids below, and no others do.
 _FIRST_UNFIXED_OID = 10_000
-_LONGEST_ANSWER = 1024 * 1024
-# More letters than this about types are read by another thread.
-_MOST_AT_ONCE = 64 * 1024
+_MAX_REPLY_BYTES = 1024 * 1024
+# A longer document about types is read in another thread.
+_MAX_INLINE = 64 * 1024
 _NAME = "poolkeeper_types"
 
 RECORD, RECORD_ARRAY = 2249, 2287
@@ -73,12 +73,11 @@ where t.oid operator(pg_catalog.=) any (select part.oid from part)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PgType:
-    """A type, a domain as what it is based on.
+    """A type; a domain appears as its base type with the domain's name.
 
     Attributes:
-        oid: of the type, of a domain that of the type it is based on.
-        name: as results name it: `int4`, `int4[]`; of a domain its own.
-        category: Postgres' letter for what kind of values it has; N is numbers, B booleans.
+        name: as results name it: `int4`, `int4[]`.
+        category: pg_type.typcategory; N is numbers, B booleans.
         delimiter: between the elements of an array of it.
         element: of an array or range its elements' type; of a multirange that of its ranges.
         attributes: of a composite.
@@ -99,12 +98,12 @@ _BUILT_IN: dict[int, PgType] = {}
 
 
 async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[int, PgType]:
-    """The types with these *oids*; a round trip unless all of them are known built-in ones.
+    """The types with these *oids*; one round trip unless all of them are known built-in ones.
 
     Raises:
         StatementFailed: one is nested too deeply, or there are too many.
         SchemaChanged: one was dropped meanwhile.
-        ServerError, OSError: as the query has them.
+        ServerError, OSError: as the query raises them.
     """
     wanted = set(oids)
     unknown = wanted - _BUILT_IN.keys()
@@ -112,59 +111,61 @@ async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[in
         return _BUILT_IN
     listed = "{" + ",".join(map(str, sorted(unknown))) + "}"
     reply = await query.exchange(
-        # It may have been left there by one that failed.
+        # One that failed may have left it.
         close(_NAME),
         parse(_TYPES, name=_NAME),
-        bind([listed.encode(), str(_DEEPEST + 8).encode()], name=_NAME),
+        bind([listed.encode(), str(_MAX_DEPTH + 8).encode()], name=_NAME),
         execute(),
         close(_NAME),
-        max_row_bytes=_LONGEST_ANSWER,
+        max_row_bytes=_MAX_REPLY_BYTES,
     )
     if reply.is_truncated:
         raise StatementFailed("The types of the statement are too large.", sqlstate="54000")
     [document] = column_values(reply.rows[0])
-    # Names are in no known encoding where the database has none.
+    # In a database in SQL_ASCII names may be in any encoding.
     text = (document or b"[]").decode(errors="replace")
-    if len(text) > _MOST_AT_ONCE:
-        found = await asyncio.to_thread(_found, text, unknown)
+    if len(text) > _MAX_INLINE:
+        found = await asyncio.to_thread(_types_of, text, unknown)
     else:
-        found = _found(text, unknown)
+        found = _types_of(text, unknown)
     _BUILT_IN.update((oid, kind) for oid, kind in found.items() if _is_fixed(kind, oid))
     return {**_BUILT_IN, **found}
 
 
 def _is_fixed(kind: PgType, oid: int) -> bool:
-    """Whether it is the same everywhere; rows of the catalogs are others in each version."""
+    """Whether it is the same everywhere; rows of the catalogs differ between versions."""
     part = kind.element or kind
     return oid < _FIRST_UNFIXED_OID and part.shape != "composite"
 
 
-def _found(document: str, oids: Iterable[int]) -> dict[int, PgType]:
+def _types_of(document: str, oids: Iterable[int]) -> dict[int, PgType]:
     rows = {row[0]: row for row in json.loads(document)}
-    # Each is made once: there are as many ways to it as its owner likes.
-    made: dict[int, PgType] = {}
-    return {oid: _built(rows, oid, made, 0) for oid in oids}
+    # Each is built once: any number of types may contain it.
+    built: dict[int, PgType] = {}
+    return {oid: _build(rows, oid, built, 0) for oid in oids}
 
 
-def _built(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], depth: int) -> PgType:
-    if oid not in made:
+def _build(rows: Mapping[int, list[Any]], oid: int, built: dict[int, PgType], depth: int) -> PgType:
+    if oid not in built:
         if oid not in rows:
             raise SchemaChanged
-        kind = _of_row(rows, oid, made, depth) if depth <= _DEEPEST else None
-        if kind is None or kind.nesting > _DEEPEST:
+        kind = _from_row(rows, oid, built, depth) if depth <= _MAX_DEPTH else None
+        if kind is None or kind.nesting > _MAX_DEPTH:
             raise StatementFailed(
-                f"Type {rows[oid][1]} is nested more than {_DEEPEST} levels deep; "
+                f"Type {rows[oid][1]} is nested more than {_MAX_DEPTH} levels deep; "
                 "cast it to text or json.",
                 sqlstate="54001",
             )
-        made[oid] = kind
-    return made[oid]
+        built[oid] = kind
+    return built[oid]
 
 
-def _of_row(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], depth: int) -> PgType:
+def _from_row(
+    rows: Mapping[int, list[Any]], oid: int, built: dict[int, PgType], depth: int
+) -> PgType:
     _, name, kind, category, delimiter, base, element, subtype, ranges, attributes = rows[oid]
     if kind == "d":
-        based = _built(rows, base, made, depth + 1)
+        based = _build(rows, base, built, depth + 1)
         return replace(based, name=name, nesting=based.nesting + 1)
     shape: Shape = "scalar"
     inner = element or subtype or ranges
@@ -172,8 +173,8 @@ def _of_row(rows: Mapping[int, list[Any]], oid: int, made: dict[int, PgType], de
         shape = "array" if element else "range" if subtype else "multirange"
     elif kind == "c":
         shape = "composite"
-    part = _built(rows, inner, made, depth + 1) if inner else None
-    parts = [(each, _built(rows, of, made, depth + 1)) for each, of in attributes or ()]
+    part = _build(rows, inner, built, depth + 1) if inner else None
+    parts = [(each, _build(rows, of, built, depth + 1)) for each, of in attributes or ()]
     inside = [each.nesting for _, each in parts] + ([part.nesting] if part else [])
     return PgType(
         oid=oid,

@@ -1,8 +1,8 @@
-"""One statement on a leased connection, from values that came as JSON to rows of JSON.
+"""The query runner: one statement on a leased connection, from JSON values to rows of JSON.
 
-Translates what Postgres says of the statement; knows nothing of HTTP. The statement is
-prepared, so it is exactly one. Parameters and results travel as text, so each is what Postgres
-itself reads and writes, and nothing of the statement's types is remembered.
+Knows nothing of HTTP. The statement is prepared, so it is exactly one. Parameters and results
+travel as text, so each is what Postgres itself reads and writes, and nothing of the statement's
+types is remembered.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import TypeAlias
 
 import asyncpg
 
@@ -24,6 +25,7 @@ from app.domain.errors import (
     StatementFailed,
 )
 from app.pools import driver
+from app.pools.query.pacing import DocumentTooLarge, PieceJoiner, finish
 from app.pools.query.pg_json import decode, to_json
 from app.pools.query.pg_literals import literal
 from app.pools.query.pg_records import AnonymousRecords, Tree
@@ -43,27 +45,25 @@ from app.wire.extended_query import (
     parse,
 )
 
-# The server cancels the statement first; this much later, in seconds, we do; and then it has so
-# long to stop before the connection is cut.
+# Seconds. The server cancels the statement first; we do so this much later, and terminate the
+# connection if the statement does not end within the deadline.
 _GRACE = 1.0
-# The server counts whole milliseconds, we do not.
-_MILLISECONDS = 0.002
 _CANCEL_DEADLINE = 2.0
-# Most rows fetched at once, fewer where they are large, and the most bytes of them and of an
-# answer: the loop has others to serve.
-_AT_A_TIME = 100
-_MOST_BYTES_AT_A_TIME = 1024 * 1024
-_MOST_BYTES = 8 * 1024 * 1024
-# So many cells take about a millisecond.
-_CELLS_IN_A_STEP = 500
-# More parts than this in its parameters, and another thread makes text of them.
-_FEW_PARTS = 2000
+# The server counts whole milliseconds, we do not.
+_ROUNDING = 0.002
+# Rows are fetched in batches, so that a long result holds up nobody, and never more of them than
+# fit into a response.
+_MAX_BATCH_ROWS = 100
+_MAX_BATCH_BYTES = 1024 * 1024
+_MAX_BYTES = 8 * 1024 * 1024
+# Parameters of more parts than this become text in another thread.
+_MAX_INLINE_PARTS = 2000
 _PORTAL = "poolkeeper"
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
 
 # The forms of values that read back exactly, whatever the role or the database prefers; and NULL
-# is no string in an array. With ISO
-# alone the order of day and month in what is read stays the tenant's.
+# is no string in an array. With ISO alone the order of day and month in what is read stays the
+# tenant's.
 OUTPUT_SETTINGS = {
     "DateStyle": "ISO",
     "IntervalStyle": "postgres",
@@ -74,11 +74,11 @@ OUTPUT_SETTINGS = {
 _SET = "select " + ", ".join(
     f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in OUTPUT_SETTINGS.items()
 )
-# What the server reports of the forms; a statement may change them while it runs.
-_FORMS = {"DateStyle": "ISO", "IntervalStyle": "postgres", "client_encoding": "UTF8"}
+# Of the forms, what the server reports; a statement may change them while it runs.
+_REPORTED = {"DateStyle": "ISO", "IntervalStyle": "postgres", "client_encoding": "UTF8"}
 _CANCELLED = "canceling statement due to user request"
-# Tags of statements that end a transaction, even if they begin another at once.
-_ENDINGS = frozenset({"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
+# Command tags of statements that end a transaction, even if they begin another at once.
+_TRANSACTION_ENDS = frozenset({"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +91,12 @@ class ResultColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementResult:
-    """What a statement gave.
+    """What a statement returned.
 
     Attributes:
         rows: each a JSON array, in UTF-8.
         row_count: rows returned, or changed by a statement that returns none.
-        truncated: whether there were more rows than asked for, or than fit into an answer.
+        truncated: whether there were more rows than asked for, or than fit into a response.
         status: Postgres' command tag, None for a statement that returns columns.
     """
 
@@ -129,8 +129,8 @@ async def run_query(
         QueryTimeout: it ran longer than *timeout* seconds.
         LeaseLost: the connection broke.
     """
-    _sendable(sql, "The statement")
-    async with _translated(connection, timeout) as query:
+    _encode(sql, "The statement")
+    async with _extended_query(connection, timeout) as query:
         prepared = await query.exchange(parse(_SET), bind(), execute(), parse(sql), describe())
         if len(prepared.parameters) != len(params):
             raise StatementFailed(
@@ -139,190 +139,158 @@ async def run_query(
                 sqlstate="08P01",
             )
         fields = prepared.fields or ()
-        kinds = await look_up_types(query, {*prepared.parameters, *(field.oid for field in fields)})
-        columns = tuple(ResultColumn(name=each.name, type=kinds[each.oid].name) for each in fields)
-        answer = _Answer(query, [kinds[each.oid] for each in fields])
-        values = await _texts(params, [kinds[oid] for oid in prepared.parameters])
-        reply = await answer.fetch(values, max_rows, has_rows=prepared.fields is not None)
-    count, status = len(answer.rows), None
-    if not columns and not answer.truncated:
-        command, _, last = (reply.command_tag or "").rpartition(" ")
-        if prepared.fields is None:
-            count, status = int(last) if last.isdigit() else 0, reply.command_tag
-        else:
-            status = f"{command} {count}"  # Postgres' own is of the last fetch
+        types = await look_up_types(query, {*prepared.parameters, *(each.oid for each in fields)})
+        values = await _parameters(params, [types[oid] for oid in prepared.parameters])
+        rows = _Rows(query, [types[each.oid] for each in fields], max_rows)
+        tag = await rows.fetch(values, is_query=prepared.fields is not None)
+    count, status = len(rows.written), None
+    if prepared.fields is None:
+        last = (tag or "").rpartition(" ")[2]
+        count, status = int(last) if last.isdigit() else 0, tag
+    elif not fields and not rows.truncated:
+        command = (tag or "").rpartition(" ")[0]
+        status = f"{command} {count}"  # Postgres' own is of the last batch
     return StatementResult(
-        columns=columns,
-        rows=tuple(answer.rows),
+        columns=tuple(ResultColumn(name=each.name, type=types[each.oid].name) for each in fields),
+        rows=tuple(rows.written),
         row_count=count,
-        truncated=answer.truncated,
+        truncated=rows.truncated,
         status=status,
     )
 
 
-async def _texts(params: Sequence[object], kinds: Sequence[PgType]) -> list[bytes | None]:
-    def texts() -> list[bytes | None]:
-        found: list[bytes | None] = []
-        room = _MOST_BYTES
-        for text in map(literal, params, kinds):
-            found.append(None if text is None else _sendable(text, "A parameter"))
-            room -= len(found[-1] or b"")
-            # One of them may be many times as long as the JSON it came as.
+async def _parameters(params: Sequence[object], types: Sequence[PgType]) -> list[bytes | None]:
+    def literals() -> list[bytes | None]:
+        encoded: list[bytes | None] = []
+        room = _MAX_BYTES
+        for text in map(literal, params, types):
+            encoded.append(None if text is None else _encode(text, "A parameter"))
+            room -= len(encoded[-1] or b"")
+            # A literal may be many times as long as its JSON.
             if room < 0:
                 raise StatementFailed("The parameters are too large.", sqlstate="54000")
-        return found
+        return encoded
 
-    return await asyncio.to_thread(texts) if _are_many(params) else texts()
+    return await asyncio.to_thread(literals) if _have_many_parts(params) else literals()
 
 
-def _are_many(params: Sequence[object]) -> bool:
-    """Whether there is much in *params*, strings counted by their length."""
-    waiting: list[object] = [params]
+def _have_many_parts(params: Sequence[object]) -> bool:
+    remaining: list[object] = [params]
     parts = 0
-    while waiting and parts <= _FEW_PARTS:
-        each = waiting.pop()
+    while remaining and parts <= _MAX_INLINE_PARTS:
+        each = remaining.pop()
         parts += 1
         if isinstance(each, str):
             parts += len(each) // 100
         elif isinstance(each, dict):
             parts += len(each)
-            waiting.extend(each.values())
+            remaining.extend(each.values())
         elif isinstance(each, Sequence):
             parts += len(each) // 2
-            waiting.extend(each)
-    return parts > _FEW_PARTS
+            remaining.extend(each)
+    return parts > _MAX_INLINE_PARTS
 
 
-class _Answer:
-    """The rows of a statement as they come, as JSON; never more than fits into an answer."""
+_Value: TypeAlias = "bytes | Tree"
 
-    def __init__(self, query: ExtendedQuery, kinds: Sequence[PgType]) -> None:
-        self.rows: list[bytes] = []
+
+class _Rows:
+    """The rows of a statement as JSON, never more than fit into a response."""
+
+    def __init__(self, query: ExtendedQuery, types: Sequence[PgType], max_rows: int) -> None:
+        self.written: list[bytes] = []
         self.truncated = False
         self._query = query
-        self._kinds = kinds
+        self._types = types
+        self._max_rows = max_rows
         self._size = 0
-        self._records = AnonymousRecords(query)
-        self._steps = 0
+        self._joiner = PieceJoiner()
+        self._records = AnonymousRecords(query, self._joiner)
 
-    async def fetch(
-        self, values: Sequence[bytes | None], max_rows: int, *, has_rows: bool
-    ) -> Reply:
-        """Execute the prepared statement with *values*, and take up to *max_rows* rows."""
-        formats = [BINARY if kind.oid in _RECORDS else TEXT for kind in self._kinds]
-        # Two, so that one row alone comes together with the end.
+    async def fetch(self, values: Sequence[bytes | None], *, is_query: bool) -> str | None:
+        """Execute the prepared statement with *values*; the command tag if it came to its end."""
+        formats = [BINARY if each.oid in _RECORDS else TEXT for each in self._types]
+        # An earlier statement of the same transaction may have left its portal.
+        messages = [
+            close(portal=_PORTAL),
+            bind(values, portal=_PORTAL, result_formats=formats if is_query else (TEXT,)),
+        ]
+        # Two, so that a single row comes together with the end.
         count, largest = 2, 1
-        binding = bind(values, portal=_PORTAL, result_formats=formats if has_rows else (TEXT,))
-        # An earlier statement of the same transaction may have left its own.
-        first = [close(portal=_PORTAL), binding]
         while True:
             reply = await self._query.exchange(
-                *first,
+                *messages,
                 execute(portal=_PORTAL, max_rows=count),
-                max_row_bytes=_MOST_BYTES - self._size,
+                max_row_bytes=_MAX_BYTES - self._size,
             )
-            first = []
-            if reply.transaction_status == "I" or reply.command_tag in _ENDINGS:
+            messages = []
+            if reply.transaction_status == "I" or reply.command_tag in _TRANSACTION_ENDS:
                 raise StatementEndedLease
             if reply.rows:
-                _unchanged(reply.parameter_status)
-            largest = max(largest, *map(len, reply.rows), 1)
-            await self._take(reply, max_rows)
-            if reply.command_tag is not None or self.truncated or not has_rows:
-                return reply
-            # The largest row so far tells how many fit at once.
-            fitting = max(1, _MOST_BYTES_AT_A_TIME // largest)
-            count = min(_AT_A_TIME, fitting, max_rows + 1 - len(self.rows))
+                _check_forms(reply.parameter_status)
+            await self._append(reply)
+            if reply.command_tag is not None or self.truncated or not is_query:
+                return reply.command_tag
+            largest = max([largest, *map(len, reply.rows)])
+            fitting = max(1, _MAX_BATCH_BYTES // largest)
+            count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - len(self.written))
 
-    async def _take(self, reply: Reply, max_rows: int) -> None:
-        trees = await self._trees(reply.rows)
-        for number, row in enumerate(reply.rows):
-            if len(self.rows) == max_rows:
+    async def _append(self, reply: Reply) -> None:
+        rows = [await self._read(row) for row in reply.rows]
+        await self._records.resolve(max_bytes=_MAX_BYTES)
+        for row in rows:
+            if len(self.written) == self._max_rows:
                 self.truncated = True
                 return
-            written = await self._written(column_values(row), trees[number] if trees else {})
-            if written is None:
-                self._cut()
+            room = _MAX_BYTES - self._size
+            try:
+                document = await self._joiner.join(self._pieces(row), max_bytes=room)
+            except DocumentTooLarge:
+                self._truncate()
                 return
-            self.rows.append(written)
-            self._size += len(written)
+            self.written.append(document)
+            self._size += len(document)
         if reply.is_truncated:
-            self._cut()
+            self._truncate()
 
-    def _cut(self) -> None:
+    def _truncate(self) -> None:
         """The next row does not fit; alone it would not either if there is none yet."""
-        if not self.rows:
+        if not self.written:
             raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
         self.truncated = True
 
-    async def _trees(self, rows: Sequence[bytes]) -> list[dict[int, Tree]]:
-        """What is in the columns of records, by number; empty if there are none."""
-        if not any(kind.oid in _RECORDS for kind in self._kinds):
-            return []
-        trees: list[dict[int, Tree]] = []
-        for row in rows:
-            trees.append({})
-            for number, (cell, kind) in enumerate(
-                zip(column_values(row), self._kinds, strict=True)
-            ):
-                if cell is not None and kind.oid in _RECORDS:
-                    reading = self._records.read(cell, kind.oid)
-                    while True:
-                        try:
-                            next(reading)
-                        except StopIteration as end:
-                            trees[-1][number] = end.value
-                            break
-                        await asyncio.sleep(0)
-        await self._records.resolve(max_bytes=_MOST_BYTES)
-        return trees
+    async def _read(self, row: bytes) -> list[_Value]:
+        """The values of a row; of records what they consist of."""
+        values: list[_Value] = list(column_values(row))
+        for number, each in enumerate(self._types):
+            value = values[number]
+            if isinstance(value, bytes) and each.oid in _RECORDS:
+                values[number] = await finish(self._records.read(value, each.oid))
+        return values
 
-    async def _written(
-        self, values: Sequence[bytes | None], trees: Mapping[int, Tree]
-    ) -> bytes | None:
-        """A row as JSON; None if the answer has no room for it."""
-        written: list[bytes] = []
-        room = _MOST_BYTES - self._size
-        out: list[str] = ["["]
-        for _ in self._steps_of(values, trees, out):
-            written.append("".join(out).encode())
-            room -= len(written[-1])
-            if room < 0:
-                return None
-            out.clear()
-            await asyncio.sleep(0)
-        out.append("]")
-        written.append("".join(out).encode())
-        return b"".join(written) if len(written[-1]) <= room else None
-
-    def _steps_of(
-        self, values: Sequence[bytes | None], trees: Mapping[int, Tree], out: list[str]
-    ) -> Iterator[None]:
-        for number, (value, kind) in enumerate(zip(values, self._kinds, strict=True)):
-            if number:
-                out.append(",")
-            if value is None:
-                out.append("null")
-            elif kind.oid in _RECORDS:
-                yield from self._records.write(trees[number], out)
+    def _pieces(self, row: Sequence[_Value]) -> Iterator[str]:
+        separator = "["
+        for value, each in zip(row, self._types, strict=True):
+            yield separator
+            if isinstance(value, bytes):
+                yield from to_json(decode(value), each)
             else:
-                yield from to_json(decode(value), kind, out)
-            self._steps += 1
-            if self._steps % _CELLS_IN_A_STEP == 0:
-                yield
+                yield from self._records.pieces(value)
+            separator = ","
+        yield "]" if row else "[]"
 
 
-def _unchanged(settings: Mapping[str, str]) -> None:
-    """Refuse rows in forms that the statement chose for itself."""
-    for name, value in settings.items():
-        if name in _FORMS and value.partition(",")[0] != _FORMS[name]:
+def _check_forms(parameter_status: Mapping[str, str]) -> None:
+    """Refuse rows in forms that the statement set for itself."""
+    for name, value in parameter_status.items():
+        if name in _REPORTED and value.partition(",")[0] != _REPORTED[name]:
             raise StatementFailed(
                 f"The statement changes {name}, and its result cannot be read.", sqlstate="22023"
             )
 
 
-def _sendable(text: str, what: str) -> bytes:
-    """*text* for a server, which has neither NUL nor half a character."""
+def _encode(text: str, what: str) -> bytes:
+    """*text* for a server, which takes neither NUL nor half of a surrogate pair."""
     if "\x00" in text:
         raise StatementFailed(f"{what} contains a NUL character.", sqlstate="22021")
     try:
@@ -332,9 +300,10 @@ def _sendable(text: str, what: str) -> bytes:
 
 
 @asynccontextmanager
-async def _translated(
+async def _extended_query(
     connection: asyncpg.Connection, timeout: float
 ) -> AsyncIterator[ExtendedQuery]:
+    """The connection for one statement, whose failures become this project's errors."""
     began = monotonic()
     try:
         with ExtendedQuery(connection) as query:
@@ -345,7 +314,7 @@ async def _translated(
                 await query.wait_idle(_CANCEL_DEADLINE)
                 raise _timed_out(timeout) from error
     except CopyAttempted as error:
-        raise StatementFailed("COPY is not offered here.", sqlstate="0A000") from error
+        raise StatementFailed("COPY is not supported here.", sqlstate="0A000") from error
     except ServerError as error:
         raise _failure(error, timeout, monotonic() - began) from error
     except OSError as error:
@@ -357,14 +326,26 @@ def _timed_out(timeout: float) -> QueryTimeout:
 
 
 def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
-    """What a refusal by the server means; Postgres' own code is known by where it raised it."""
+    """What the server's error means; which error it is tells the routine that raised it.
+
+    SQLSTATEs alone do not tell, for a function may raise any.
+    """
     if error.is_fatal:
         return LeaseLost()
-    if _is_interrupted(error) and elapsed >= timeout - _MILLISECONDS:
+    # Where messages are in another language, only the clock tells whose cancellation it was.
+    is_cancelled = (
+        error.sqlstate == "57014"
+        and error.routine == "ProcessInterrupts"
+        and error.message != _CANCELLED
+    )
+    if is_cancelled and elapsed >= timeout - _ROUNDING:
         return _timed_out(timeout)
     if error.sqlstate == "25006" and error.routine.startswith("PreventCommand"):
         return ReadOnly(f"The request is read-only: {error.message}")
-    if _is_stale(error):
+    # DDL between what was prepared and its execution.
+    if error.sqlstate == "0A000" and error.routine == "RevalidateCachedQuery":
+        return SchemaChanged()
+    if error.sqlstate == "XX000" and error.message.startswith("cache lookup failed"):
         return SchemaChanged()
     position = error.fields.get("P", "")
     return driver.failure_of(
@@ -373,20 +354,3 @@ def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
         hint=error.fields.get("H"),
         position=int(position) if position.isdigit() else None,
     )
-
-
-def _is_interrupted(error: ServerError) -> bool:
-    """Whether the server itself ended the statement, and nobody else is known to have asked."""
-    return (
-        error.sqlstate == "57014"
-        and error.routine == "ProcessInterrupts"
-        # Where messages are in another language, only the clock tells.
-        and error.message != _CANCELLED
-    )
-
-
-def _is_stale(error: ServerError) -> bool:
-    """Whether DDL came between what was prepared and its execution."""
-    if error.sqlstate == "0A000":
-        return error.routine == "RevalidateCachedQuery"
-    return error.sqlstate == "XX000" and error.message.startswith("cache lookup failed")

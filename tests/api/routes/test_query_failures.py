@@ -178,7 +178,7 @@ async def test_copy_is_refused_in_every_disguise(
     ok(await standing_api.query(acme, "create table if not exists cc (a int)", read_only=False))
     for copy in ("copy cc from stdin", "copy (select generate_series(1, 1e7)) to stdout"):
         told = await standing_api.query(acme, disguise + copy, read_only=False)
-        assert problem(told, 422, "statement-failed")["detail"] == "COPY is not offered here."
+        assert problem(told, 422, "statement-failed")["detail"] == "COPY is not supported here."
     assert await standing_api.value(acme, "select count(*) from cc") == 0
 
 

@@ -38,7 +38,7 @@ async def test_a_copy_that_fails_before_it_waits_for_data_leaves_the_connection_
         "create trigger no before insert on refusing execute function no()"
     )
     for number in range(20):
-        with pytest.raises(StatementFailed, match="COPY is not offered"):
+        with pytest.raises(StatementFailed, match="COPY is not supported"):
             await shown(connection, f"copy {target} from stdin")
         assert await connection.fetchval(f"select {number}") == number
         assert await shown(connection, f"select {number}") == [f"[{number}]".encode()]

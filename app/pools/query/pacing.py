@@ -1,0 +1,61 @@
+"""Long work in short steps: between two of them the event loop runs others."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Generator, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# A step is about a millisecond: so many characters, of which each piece costs some more.
+_CHARACTERS_PER_STEP = 64 * 1024
+_CHARACTERS_PER_PIECE = 64
+
+
+async def finish(steps: Generator[object, None, T]) -> T:
+    """What *steps* return, with a pause at each of their yields."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        await asyncio.sleep(0)
+
+
+class DocumentTooLarge(Exception):
+    """The document is longer than it may be."""
+
+
+class PieceJoiner:
+    """Joins the pieces of documents, of one after the other; an empty piece asks for a pause."""
+
+    def __init__(self) -> None:
+        self._work = 0
+
+    async def join(self, pieces: Iterable[str], *, max_bytes: float = math.inf) -> bytes:
+        """The document in UTF-8.
+
+        Raises:
+            DocumentTooLarge: it is longer than *max_bytes*.
+        """
+        steps: list[bytes] = []
+        step: list[str] = []
+        work = self._work
+        for piece in pieces:
+            step.append(piece)
+            work += _CHARACTERS_PER_PIECE + len(piece)
+            if work >= _CHARACTERS_PER_STEP or not piece:
+                work = 0
+                steps.append("".join(step).encode())
+                step.clear()
+                max_bytes -= len(steps[-1])
+                if max_bytes < 0:
+                    raise DocumentTooLarge
+                await asyncio.sleep(0)
+        self._work = work
+        steps.append("".join(step).encode())
+        if len(steps[-1]) > max_bytes:
+            raise DocumentTooLarge
+        return b"".join(steps)
