@@ -1,59 +1,130 @@
-"""From facts about a tenant's role to findings: what breaks its strategy's promise, and how badly.
+"""The isolation policy: what each strategy promises, and which facts break the promise.
 
-Pure: the same facts always give the same findings.
+Pure: `app.pools.isolation.inspection` reads the facts from Postgres; the same facts always give
+the same findings.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
 
-from app.domain.isolation import AuditCheck, Finding, Severity, checks_of
 from app.domain.tenant import OBJECT_PREFIX, PoolStrategy
 
 # Every cluster has them, and they hold no data unless somebody put some there.
-_MAINTENANCE = frozenset({"postgres", "template1"})
-_MOST_NAMES = 5
+_MAINTENANCE_DATABASES = frozenset({"postgres", "template1"})
+_MAX_NAMES = 5
+_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+
+
+class Assurance(StrEnum):
+    """What a tenant's isolation holds against."""
+
+    TRUSTED_SQL = "trusted_sql"
+    """A forgotten WHERE in SQL written by people we trust; not hostile SQL."""
+
+    ROLE = "role"
+    """Hostile SQL: Postgres itself keeps the tenant's own login role in its schema."""
+
+    DATABASE = "database"
+    """Hostile SQL, and only the names of databases and roles are shared with others."""
+
+
+class Severity(StrEnum):
+    WARNING = "warning"
+    """The promise holds, but a safeguard in front of it is missing or was undone."""
+
+    CRITICAL = "critical"
+    """The promise does not hold as long as this is so."""
+
+    NOT_CHECKED = "not_checked"
+    """Postgres did not answer the check: whether the promise holds is unknown."""
+
+
+class AuditCheck(StrEnum):
+    """A check of the isolation audit; a finding's detail says what is wrong and what mends it."""
+
+    ROLE = "role"
+    ROLE_ATTRIBUTES = "role_attributes"
+    MEMBERSHIPS = "memberships"
+    OWNERSHIP = "ownership"
+    SETTINGS = "settings"
+    OTHER_DATABASES = "other_databases"
+    CONNECTION_LIMIT = "connection_limit"
+    CLOSED_TO_OTHERS = "closed_to_others"
+    PUBLIC_SCHEMA = "public_schema"
+    TEMPORARY_TABLES = "temporary_tables"
+    ROW_SECURITY = "row_security"
+    RLS_BYPASS = "rls_bypass"
+    EXTENSION_SCHEMAS = "extension_schemas"
+
+
+_ONE_POOL_EACH = (PoolStrategy.PER_TENANT, PoolStrategy.PER_DATABASE)
+_ONE_DATABASE = (PoolStrategy.SHARED, PoolStrategy.PER_TENANT)
+# The checks that not every strategy needs.
+_NEEDED_BY: dict[AuditCheck, tuple[PoolStrategy, ...]] = {
+    AuditCheck.CONNECTION_LIMIT: _ONE_POOL_EACH,
+    AuditCheck.CLOSED_TO_OTHERS: _ONE_POOL_EACH,
+    AuditCheck.PUBLIC_SCHEMA: _ONE_DATABASE,
+    AuditCheck.TEMPORARY_TABLES: (PoolStrategy.SHARED,),
+    AuditCheck.ROW_SECURITY: (PoolStrategy.SHARED,),
+    AuditCheck.RLS_BYPASS: (PoolStrategy.SHARED,),
+    AuditCheck.EXTENSION_SCHEMAS: (PoolStrategy.PER_TENANT,),
+}
+_ASSURANCES = {
+    PoolStrategy.SHARED: Assurance.TRUSTED_SQL,
+    PoolStrategy.PER_TENANT: Assurance.ROLE,
+    PoolStrategy.PER_DATABASE: Assurance.DATABASE,
+}
+
+
+def assurance_of(strategy: PoolStrategy) -> Assurance:
+    return _ASSURANCES[strategy]
+
+
+def checks_of(strategy: PoolStrategy) -> tuple[AuditCheck, ...]:
+    return tuple(each for each in AuditCheck if strategy in _NEEDED_BY.get(each, PoolStrategy))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExtensionSchemas:
-    """Which of the schemas for extensions are not as a role needs them.
+class Finding:
+    """A check that failed or could not be made."""
 
-    Attributes:
-        missing: those that do not exist.
-        closed: those that the role may not use.
-        open: those that it may create objects in.
-    """
-
-    missing: tuple[str, ...] = ()
-    not_usable: tuple[str, ...] = ()
-    writable: tuple[str, ...] = ()
+    check: AuditCheck
+    severity: Severity
+    detail: str
 
 
-_NO_SCHEMAS = ExtensionSchemas()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsolationReport:
+    """The findings of a tenant's last audit; every check that is not among them passed."""
+
+    findings: tuple[Finding, ...]
+    checked_at: datetime
+    checked_at_monotonic: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleFacts:
-    """What Postgres says of a tenant's login role and of what it lives in.
+    """A tenant's login role and the schema or database of the same name.
 
     Attributes:
-        can_login: whether it may log in.
-        powers: its attributes that no tenant may have, as Postgres names them.
-        granted: roles it can act as, however indirectly.
-        mighty: those of them with such attributes, and Postgres' own.
-        settings: what is set for its sessions beside what Poolkeeper sets.
-        databases: databases it may connect to, less those that tenants own: what an owner opens
-            is the owner's fault.
-        connection_limit: most connections it may have, -1 for no limit.
-        owner: who owns its schema or database; None if there is none.
-        open_to: who else may enter that schema or database; "PUBLIC" is everybody.
-        owns: how many objects it owns.
-        may_create_temporary: whether it may create temporary tables.
-        public_may_create: whether everybody may create objects in the schema public it sees.
-        extensions: what it may do with the schemas for extensions.
+        attributes: those that no tenant may have, as Postgres names them.
+        memberships: roles it can act as, however indirectly.
+        privileged_memberships: those of them with such attributes, and Postgres' own.
+        settings: set for its sessions by others than Poolkeeper.
+        databases: those it can connect to, less those that tenants own: what an owner opens
+            is charged to the owner.
+        connection_limit: -1 for none.
+        owner: of its schema or database; None if there is none.
+        grantees: who else can use that schema or database; "PUBLIC" is everyone.
+        owned_objects: how many objects it owns.
+        public_can_create: whether everyone can create objects in the schema public it sees.
+        missing_schemas, unusable_schemas, writable_schemas: schemas for extensions that do not
+            exist, that it cannot use, or that it can create objects in.
     """
 
     can_login: bool
@@ -68,69 +139,99 @@ class RoleFacts:
     owned_objects: int
     can_create_temporary: bool
     public_can_create: bool
-    extension_schemas: ExtensionSchemas = _NO_SCHEMAS
+    missing_schemas: tuple[str, ...] = ()
+    unusable_schemas: tuple[str, ...] = ()
+    writable_schemas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelationFacts:
-    """A table or view within the shared role's reach that holds rows of several tenants.
+    """A table or view with rows of several tenants that the shared role can use.
 
     Attributes:
-        name: with its schema.
         kind: as in pg_class: r and p tables, f foreign ones, m materialized views, v views.
-        enabled, forced: its row-level security, and that also for its owner.
-        loose_policies: policies that let rows pass without asking whose they are.
-        may_truncate: whether the shared role may empty it.
-        bypassing: a view that reads with the rights of an owner whom no policy binds.
+        rls_enabled, rls_forced: its row-level security, and that also for its owner.
+        unfiltered_policies: permissive policies that do not check app.tenant_id.
+        can_truncate: whether the shared role may empty it.
+        bypasses_rls: a view that reads with the rights of an owner whom no policy binds.
     """
 
     name: str
     kind: str
-    enabled: bool
-    forced: bool
-    loose_policies: tuple[str, ...]
-    may_truncate: bool
-    bypassing: bool
+    rls_enabled: bool
+    rls_forced: bool
+    unfiltered_policies: tuple[str, ...]
+    can_truncate: bool
+    bypasses_rls: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SharedRoleReach:
-    """What the shared role can reach: relations of tenants, and functions that change roles."""
+class ExcessGrant:
+    """A tenant's schema or database, named after its owner, that others can use."""
 
-    relations: tuple[RelationFacts, ...] = ()
-    security_definer_functions: tuple[str, ...] = ()
+    kind: str
+    """`DATABASE` or `SCHEMA`."""
+    name: str
+    grantees: Sequence[str]
+    """Roles of other tenants, and `PUBLIC`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What was read from one server, and what could not be.
+
+    Attributes:
+        relations: those that the shared role can use.
+        security_definer_functions: of those it can call, the ones without a search_path.
+        unchecked: why a check could not be made for any role.
+        unchecked_roles: why nothing could be read about a role, by name.
+    """
+
+    roles: Mapping[str, RoleFacts] = field(default_factory=dict)
+    relations: Sequence[RelationFacts] = ()
+    security_definer_functions: Sequence[str] = ()
+    excess_grants: Sequence[ExcessGrant] = ()
+    unchecked: Mapping[AuditCheck, str] = field(default_factory=dict)
+    unchecked_roles: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_violations(
+    inspection: Inspection,
     strategy: PoolStrategy,
     role: str,
-    facts: RoleFacts | None,
     *,
     home: str,
     connection_limit: int,
-    shared: SharedRoleReach | None = None,
-    unchecked: Mapping[AuditCheck, str] = MappingProxyType({}),
 ) -> tuple[Finding, ...]:
-    """What breaks the promise of *strategy* to the tenant that logs in as *role*.
+    """What breaks the promise of *strategy* to the tenants that log in as *role*.
 
-    Args:
-        strategy: how the tenant is isolated.
-        role: its login role.
-        facts: what Postgres says of the role; None if it does not exist.
-        home: the database it works in.
-        connection_limit: what the role's limit should be, -1 for none.
-        shared: what the shared role can reach, for tenants that use it.
-        unchecked: what could not be looked at, and why.
+    *home* is the database they work in, *connection_limit* what the role's should be, or -1.
     """
-    checked = [
-        finding
-        for finding in _judge(
-            strategy, role, facts, home=home, connection_limit=connection_limit, shared=shared
-        )
-        if finding.check not in unchecked
-    ]
+    unchecked = inspection.unchecked
+    if role in inspection.unchecked_roles:
+        unchecked = dict.fromkeys(checks_of(strategy), inspection.unchecked_roles[role])
+    facts = inspection.roles.get(role)
+    if facts is None:
+        found = [_critical(AuditCheck.ROLE, f"Role {role} does not exist. Provision the tenant.")]
+    else:
+        found = [*_of_role(role, facts), *_of_databases(role, facts, home)]
+        if strategy is PoolStrategy.SHARED:
+            found += _of_shared_role(role, facts, home)
+            found += _of_relations(role, inspection)
+        else:
+            kind = "schema" if strategy is PoolStrategy.PER_TENANT else "database"
+            found += _of_home(role, facts, kind, connection_limit)
+            found += _of_extension_schemas(role, facts)
+        if strategy is not PoolStrategy.PER_DATABASE and facts.public_can_create:
+            found.append(
+                _critical(
+                    AuditCheck.PUBLIC_SCHEMA,
+                    "Everyone can create objects in schema public. "
+                    "Run: REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+                )
+            )
     return (
-        *checked,
+        *(finding for finding in found if finding.check not in unchecked),
         *(
             Finding(check=check, severity=Severity.NOT_CHECKED, detail=f"Not checked: {reason}")
             for check, reason in unchecked.items()
@@ -139,176 +240,155 @@ def find_violations(
     )
 
 
-def _judge(
-    strategy: PoolStrategy,
-    role: str,
-    facts: RoleFacts | None,
-    *,
-    home: str,
-    connection_limit: int,
-    shared: SharedRoleReach | None,
-) -> Iterable[Finding]:
-    if facts is None:
-        return (
-            _critical(AuditCheck.ROLE, f"The role {role} does not exist; provision the tenant."),
-        )
-    found = [*_of_role(role, facts), *_of_databases(facts, home)]
-    if strategy is PoolStrategy.SHARED:
-        found += _of_shared(role, facts, home)
-        found += _of_reach(shared or SharedRoleReach())
-    else:
-        found += _of_own(role, facts, connection_limit)
-        found += _of_extensions(role, facts.extension_schemas)
-    if strategy is not PoolStrategy.PER_DATABASE and facts.public_can_create:
-        found.append(
-            _critical(
-                AuditCheck.PUBLIC_SCHEMA,
-                "Everybody may create objects in the schema public, where others may call them; "
-                "REVOKE CREATE ON SCHEMA public FROM PUBLIC.",
-            )
-        )
-    return tuple(found)
-
-
 def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
     if not facts.can_login:
-        yield _warning(AuditCheck.ROLE, f"The role {role} may not log in; provision the tenant.")
+        yield _warning(AuditCheck.ROLE, f"Role {role} cannot log in. Provision the tenant.")
     if facts.attributes:
+        no_attributes = " ".join(f"NO{attribute}" for attribute in facts.attributes)
         yield _critical(
-            AuditCheck.ROLE_ATTRIBUTES, f"The role {role} has {', '.join(facts.attributes)}."
+            AuditCheck.ROLE_ATTRIBUTES,
+            f"Role {role} has {', '.join(facts.attributes)}. "
+            f"Run: ALTER ROLE {_quoted(role)} {no_attributes};",
         )
-    others = [name for name in facts.memberships if name.startswith(OBJECT_PREFIX)]
-    if facts.privileged_memberships or others:
-        names = _listed([*facts.privileged_memberships, *others])
-        yield _critical(AuditCheck.MEMBERSHIPS, f"The role {role} can act as {names}.")
+    tenants = [name for name in facts.memberships if name.startswith(OBJECT_PREFIX)]
+    if facts.privileged_memberships or tenants:
+        names = _listed([*facts.privileged_memberships, *tenants])
+        yield _critical(
+            AuditCheck.MEMBERSHIPS, f"Role {role} can act as {names}. Revoke the membership."
+        )
     elif facts.memberships:
         yield _warning(
             AuditCheck.MEMBERSHIPS,
-            f"The role {role} is a member of {_listed(facts.memberships)}, whose "
-            "privileges it has.",
+            f"Role {role} is a member of {_listed(facts.memberships)} and has their privileges.",
         )
     if facts.settings:
         yield _warning(
             AuditCheck.SETTINGS,
-            f"Somebody set {_listed(facts.settings)} for all sessions of the role {role}; "
-            "it is undone.",
+            f"All sessions of role {role} had {_listed(facts.settings)} set. "
+            "Poolkeeper resets this.",
         )
 
 
-def _of_databases(facts: RoleFacts, home: str) -> Iterator[Finding]:
-    others = [name for name in facts.databases if name != home]
+def _of_databases(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
+    others = sorted({name for name in facts.databases if name != home})
     if others:
-        severity = Severity.WARNING if _MAINTENANCE.issuperset(others) else Severity.CRITICAL
+        is_harmless = _MAINTENANCE_DATABASES.issuperset(others)
+        databases = ", ".join(map(_quoted, others[:_MAX_NAMES]))
         yield Finding(
             check=AuditCheck.OTHER_DATABASES,
-            severity=severity,
-            detail=f"It may connect to {_listed(others)} as well; "
-            "REVOKE CONNECT, TEMPORARY ON DATABASE … FROM PUBLIC.",
+            severity=Severity.WARNING if is_harmless else Severity.CRITICAL,
+            detail=f"Role {role} can connect to database {_listed(others)}. "
+            f"Run: REVOKE CONNECT ON DATABASE {databases} FROM PUBLIC, {_quoted(role)};",
         )
 
 
-def _of_own(role: str, facts: RoleFacts, connection_limit: int) -> Iterator[Finding]:
+def _of_home(role: str, facts: RoleFacts, kind: str, connection_limit: int) -> Iterator[Finding]:
     if facts.owner != role:
         owner = f"belongs to {facts.owner}" if facts.owner else "does not exist"
-        yield _critical(
-            AuditCheck.OWNERSHIP, f"What is named {role} {owner}; provision the tenant."
-        )
+        yield _critical(AuditCheck.OWNERSHIP, f"The {kind} {role} {owner}. Provision the tenant.")
     if "PUBLIC" in facts.grantees:
         yield _critical(
-            AuditCheck.CLOSED_TO_OTHERS, f"Everybody may enter {role}; it is closed again."
+            AuditCheck.CLOSED_TO_OTHERS,
+            f"Everyone can enter the {kind} {role}. Poolkeeper revokes this.",
         )
     elif facts.grantees:
-        yield _warning(AuditCheck.CLOSED_TO_OTHERS, f"{_listed(facts.grantees)} may enter {role}.")
+        yield _warning(
+            AuditCheck.CLOSED_TO_OTHERS, f"{_listed(facts.grantees)} can enter the {kind} {role}."
+        )
     if facts.connection_limit != connection_limit:
         yield _warning(
             AuditCheck.CONNECTION_LIMIT,
-            f"The role's connection limit was {facts.connection_limit} "
-            f"and is set to {connection_limit}.",
+            f"The connection limit of role {role} was {facts.connection_limit}. "
+            f"Poolkeeper sets it to {connection_limit}.",
         )
 
 
-def _of_extensions(role: str, schemas: ExtensionSchemas) -> Iterator[Finding]:
-    if schemas.writable:
-        names = _listed(schemas.writable)
+def _of_extension_schemas(role: str, facts: RoleFacts) -> Iterator[Finding]:
+    if facts.writable_schemas:
+        names = _listed(facts.writable_schemas)
         yield _critical(
             AuditCheck.EXTENSION_SCHEMAS,
-            f"The role {role} may create objects in {names}, where others use them; "
-            f"REVOKE CREATE ON SCHEMA {names} FROM PUBLIC, {role}.",
+            f"Role {role} can create objects in schema {names}, which other tenants use. "
+            f"Run: REVOKE CREATE ON SCHEMA {names} FROM PUBLIC, {_quoted(role)};",
         )
-    if schemas.missing:
-        names = _listed(schemas.missing)
+    if facts.missing_schemas:
+        commands = " ".join(f"CREATE SCHEMA {name};" for name in facts.missing_schemas)
         yield _warning(
             AuditCheck.EXTENSION_SCHEMAS,
-            f"The schema {names} does not exist; CREATE SCHEMA {names}.",
+            f"Schema {_listed(facts.missing_schemas)} does not exist. Run: {commands}",
         )
-    if schemas.not_usable:
-        names = _listed(schemas.not_usable)
+    if facts.unusable_schemas:
         yield _warning(
-            AuditCheck.EXTENSION_SCHEMAS, f"The role {role} lacked USAGE on {names}; it is granted."
+            AuditCheck.EXTENSION_SCHEMAS,
+            f"Role {role} lacked USAGE on schema {_listed(facts.unusable_schemas)}. "
+            "Poolkeeper grants it.",
         )
 
 
-def _of_shared(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
+def _of_shared_role(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
     if facts.owned_objects:
         yield _critical(
             AuditCheck.OWNERSHIP,
-            f"The role {role} owns {facts.owned_objects} objects, and no policy binds an owner for "
-            f"good; REASSIGN OWNED BY {role} TO another role.",
+            f"Role {role} owns {facts.owned_objects} objects, and an owner can switch row-level "
+            f"security off. Run: REASSIGN OWNED BY {role} TO another_role;",
         )
     if facts.can_create_temporary:
         yield _critical(
             AuditCheck.TEMPORARY_TABLES,
-            "A temporary table can stand before a real one of the same name; "
-            f"REVOKE TEMPORARY ON DATABASE {home} FROM PUBLIC, {role}.",
+            f"Role {role} can create temporary tables, which hide tables of the same name. "
+            f"Run: REVOKE TEMPORARY ON DATABASE {_quoted(home)} FROM PUBLIC, {role};",
         )
 
 
-def _of_reach(shared: SharedRoleReach) -> Iterator[Finding]:
+def _of_relations(role: str, inspection: Inspection) -> Iterator[Finding]:
+    relations, functions = inspection.relations, inspection.security_definer_functions
     unprotected = [
-        each.name for each in shared.relations if each.kind in "rp" and not _is_protected(each)
+        each.name
+        for each in relations
+        if each.kind in "rp" and not (each.rls_enabled and each.rls_forced)
+    ]
+    unfiltered = [
+        f"{policy} on {each.name}" for each in relations for policy in each.unfiltered_policies
     ]
     if unprotected:
         yield _critical(
             AuditCheck.ROW_SECURITY,
-            f"Row-level security is not enabled and forced on {_listed(unprotected)}; "
-            "`poolkeeper rls-sql` writes the SQL.",
+            f"Row-level security is not enabled and forced on {_listed(unprotected)}. "
+            "`poolkeeper rls-sql` prints the SQL.",
         )
-    loose = [
-        f"{policy} on {each.name}" for each in shared.relations for policy in each.loose_policies
-    ]
-    if loose and not unprotected:
+    elif unfiltered:
         yield _warning(
             AuditCheck.ROW_SECURITY,
-            f"These policies do not ask for app.tenant_id: {_listed(loose)}.",
+            f"These policies do not check app.tenant_id: {_listed(unfiltered)}.",
         )
-    bypasses = [each.name for each in shared.relations if _bypasses(each)]
+    bypasses = [
+        each.name
+        for each in relations
+        if each.kind in "fm" or each.can_truncate or each.bypasses_rls
+    ]
     if bypasses:
         yield _critical(
             AuditCheck.RLS_BYPASS,
-            f"No policy holds for what the shared role may do with {_listed(bypasses)}: "
-            "a view of a mighty owner, a materialized view, a foreign table, or TRUNCATE.",
+            f"Row-level security does not bind role {role} on {_listed(bypasses)}: each is a "
+            "materialized view, a foreign table, a view whose owner bypasses it, or the role can "
+            "TRUNCATE it.",
         )
-    elif shared.security_definer_functions:
+    elif functions:
         yield _warning(
             AuditCheck.RLS_BYPASS,
-            "These functions run with their owner's rights and their caller's search_path: "
-            f"{_listed(shared.security_definer_functions)}.",
+            f"These SECURITY DEFINER functions set no search_path: {_listed(functions)}.",
         )
 
 
-def _is_protected(relation: RelationFacts) -> bool:
-    return relation.enabled and relation.forced
-
-
-def _bypasses(relation: RelationFacts) -> bool:
-    return relation.kind in "fm" or relation.may_truncate or relation.bypassing
+def _quoted(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
 def _listed(names: Iterable[str]) -> str:
     """*names* for a sentence; of very many, the first few."""
-    every: Sequence[str] = sorted(set(names))
-    more = len(every) - _MOST_NAMES
-    return ", ".join(every[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    every = sorted(set(names))
+    more = len(every) - _MAX_NAMES
+    return ", ".join(every[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _critical(check: AuditCheck, detail: str) -> Finding:

@@ -6,7 +6,7 @@ Exists for every known tenant, with or without a pool, so it is kept small.
 from __future__ import annotations
 
 from app.domain.desired_state import Tenant
-from app.domain.isolation import IsolationReport
+from app.domain.isolation_policy import IsolationReport
 from app.domain.pool import PoolMetrics
 from app.pools.recorder import Recorder
 

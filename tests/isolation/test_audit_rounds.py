@@ -106,7 +106,7 @@ async def test_mending_a_limit_undoes_no_resize_made_meanwhile(
     await control.tenant("acme")
     account = control.manager.tenant_state("acme")
 
-    async def after_a_resize(server: Server, repairs: Iterable[Repair]) -> list[str]:
+    async def after_a_resize(server: Server, repairs: Iterable[Repair]) -> list[Repair]:
         await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
         return await repair(server, repairs)
 

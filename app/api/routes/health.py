@@ -18,7 +18,7 @@ from app.api.http.dependencies import AuthenticatorDep, PrincipalDep, Service, S
 from app.api.http.error_responses import problem_responses
 from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
 from app.domain.errors import CatalogUnavailable
-from app.domain.isolation import Severity
+from app.domain.isolation_policy import Severity
 
 # A poll may skip two turns and then take as long as it is allowed to.
 _INTERVALS = 3

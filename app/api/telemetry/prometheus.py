@@ -24,7 +24,7 @@ from app.api.telemetry.tenant_series import TenantSeries
 from app.control.monitoring.snapshot import Snapshot
 from app.domain.counters import COUNTERS
 from app.domain.histogram import Histogram
-from app.domain.isolation import Severity
+from app.domain.isolation_policy import Severity
 from app.domain.tenant import PoolStrategy
 from app.pools.eviction import EvictionReason
 

@@ -16,7 +16,14 @@ from app.api.auth.principal import Principal
 from app.api.http.dependencies import Service
 from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import Tenant
-from app.domain.isolation import Assurance, AuditCheck, Finding, Severity, assurance_of, checks_of
+from app.domain.isolation_policy import (
+    Assurance,
+    AuditCheck,
+    Finding,
+    Severity,
+    assurance_of,
+    checks_of,
+)
 from app.domain.pool import PoolState
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.tenant_state import TenantState
@@ -41,7 +48,7 @@ TENANT_EXAMPLE: dict[str, Any] = {
         "schema": "tenant_acme",
         "role": "tenant_acme",
         "checks": [
-            {"name": "powers", "ok": True, "severity": None, "detail": None},
+            {"name": "role_attributes", "ok": True, "severity": None, "detail": None},
             {
                 "name": "other_databases",
                 "ok": False,

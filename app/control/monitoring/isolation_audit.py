@@ -23,12 +23,18 @@ from app.control.background.yield_to_loop import in_slices
 from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import ISOLATION_AUDIT, AuditEvent
 from app.domain.errors import ProvisioningFailed, Unavailable
-from app.domain.isolation import AuditCheck, Finding, IsolationReport, Severity, checks_of
-from app.domain.isolation_policy import find_violations
+from app.domain.isolation_policy import (
+    AuditCheck,
+    ExcessGrant,
+    Finding,
+    Inspection,
+    IsolationReport,
+    Severity,
+    find_violations,
+)
 from app.domain.tenant import OBJECT_PREFIX, PoolStrategy, TenantSpec
-from app.pools.isolation.excess_grants import ExcessGrant, revoke
-from app.pools.isolation.inspection import Inspection, inspect
-from app.pools.isolation.repair import Repair, repair
+from app.pools.isolation.inspection import inspect
+from app.pools.isolation.repair import Repair, repair, revoke
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.server import Server
@@ -131,7 +137,7 @@ class IsolationAudit:
                 in_schema=roles[PoolStrategy.PER_TENANT],
                 in_database=roles[PoolStrategy.PER_DATABASE],
                 shared=next(iter(roles[PoolStrategy.SHARED]), None),
-                schemas=self._extension_schemas,
+                extension_schemas=self._extension_schemas,
             )
 
     async def _report(
@@ -147,17 +153,8 @@ class IsolationAudit:
             spec, limit = states[0].tenant.spec, self._limits.limit_for(states[0])
             isolation = self._manager.isolations[spec.strategy]
             role, home = isolation.role(spec), isolation.database(server, spec)
-            unchecked = found.unchecked
-            if role in found.unchecked_roles:
-                unchecked = dict.fromkeys(checks_of(spec.strategy), found.unchecked_roles[role])
             findings = find_violations(
-                spec.strategy,
-                role,
-                found.roles.get(role),
-                home=home,
-                connection_limit=limit,
-                shared=found.shared,
-                unchecked=unchecked,
+                found, spec.strategy, role, home=home, connection_limit=limit
             )
             _log_new(states[0], role, findings)
             report = IsolationReport(
@@ -174,7 +171,7 @@ class IsolationAudit:
                     reset_settings=AuditCheck.SETTINGS in failed,
                     search_path_database=home if spec.strategy is PoolStrategy.PER_TENANT else None,
                     schemas=self._extension_schemas,
-                    grant_usage_on=found.roles[role].extension_schemas.not_usable
+                    grant_usage_on=found.roles[role].unusable_schemas
                     if role in found.roles
                     else (),
                     connection_limit=(
@@ -188,7 +185,7 @@ class IsolationAudit:
     async def _repair(self, server: Server, repairs: dict[str, Repair]) -> None:
         refused = await repair(server, repairs.values())
         for pool_id, each in repairs.items():
-            if each.role in refused:
+            if each in refused:
                 _log.warning("isolation not repaired", role=each.role)
             elif each.reset_settings:
                 # Connections opened since then still have those settings.
@@ -209,7 +206,9 @@ class IsolationAudit:
             if each in refused:
                 _log.warning("isolation not repaired", role=each.name)
             else:
-                event = audit_events.grants_revoked(each.kind, each.name, each.to, ISOLATION_AUDIT)
+                event = audit_events.grants_revoked(
+                    each.kind, each.name, each.grantees, ISOLATION_AUDIT
+                )
                 self._record(each.name, event)
 
     def _record(self, role: str, event: AuditEvent) -> None:

@@ -17,7 +17,7 @@ from time import monotonic
 from app.catalog.catalog import Catalog
 from app.control.background.yield_to_loop import yield_to_loop
 from app.control.monitoring.isolation_audit import findings_of
-from app.domain.isolation import Severity
+from app.domain.isolation_policy import Severity
 from app.domain.pool import PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.event_loop_lag import EventLoopLag

@@ -43,8 +43,8 @@ class RoleLimits:
             async with asyncio.timeout(_DEADLINE):
                 server = self._manager.server(spec.server)
                 wanted = Repair(role=role, connection_limit=partial(self.limit_for, state))
-                refused = await repair(server, [wanted])
+                is_set = not await repair(server, [wanted])
         except (Unavailable, ProvisioningFailed, TimeoutError):
-            refused = [role]
-        if refused:
+            is_set = False
+        if not is_set:
             _log.warning("connection limit not set", role=role, limit=limit)

@@ -18,7 +18,6 @@ from app.domain.audit import Actor
 from app.domain.desired_state import Tenant
 from app.domain.errors import ServerUnavailable, TenantDeleting
 from app.domain.plan import PlanAction, plan_step
-from app.pools.isolation.forecast import plan_provisioning
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
@@ -65,9 +64,10 @@ class TenantProvisioning:
             if tenant.deleting:
                 raise TenantDeleting
             server = self._manager.server(spec.server)
+            isolation = self._manager.isolations[spec.strategy]
             try:
                 async with asyncio.timeout(_LOOK_UP_DEADLINE):
-                    names = await plan_provisioning(server, tenant, adopt=adopt)
+                    names = await isolation.plan_provisioning(server, tenant, adopt=adopt)
             except TimeoutError as error:
                 raise ServerUnavailable("The server took too long to answer.") from error
             parts = [plan_step(PlanAction.CREATE_OBJECTS, name) for name in names]

@@ -18,7 +18,7 @@ _SALT_BYTES = 16
 class Credentials:
     """Derives the password of a role on a server from a secret key and a version.
 
-    The versions are the catalog's; what nobody ever rotated has the first one.
+    The catalog keeps the versions; a password that was never rotated has version 1.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -31,21 +31,19 @@ class Credentials:
         return "<Credentials>"
 
     def password_version(self, server: str, role: str) -> int:
-        """Which version of the password *role* has on *server*; 1 at first."""
         return self._versions.get((server, role), 1)
 
     def set_password_version(self, server: str, role: str, version: int) -> None:
-        """From now on *role* has that version of its password on *server*."""
         self._versions[server, role] = version
 
     def password(self, server: str, role: str, version: int | None = None) -> str:
-        """The password of *role* on *server*, in the version in use or another one."""
+        """The password of *role* on *server*, in the version in use unless another is given."""
         version = version or self.password_version(server, role)
         digest = hmac.digest(self._key, f"{server}/{role}/{version}".encode(), "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def verifier(self, server: str, role: str, version: int | None = None) -> str:
-        """What to give Postgres as that password."""
+        """That password as Postgres stores it."""
         salt = secrets.token_bytes(_SALT_BYTES)
         password = self.password(server, role, version).encode()
         salted = hashlib.pbkdf2_hmac("sha256", password, salt, _ITERATIONS)

@@ -1,54 +1,52 @@
-"""What per_tenant and per_database share: a session is the tenant's own, a lease a transaction."""
+"""What per_tenant and per_database have in common: a login role for each tenant.
+
+Its session is the tenant's own, and a lease is one transaction of it.
+"""
 
 from __future__ import annotations
 
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
-from app.pools.isolation.objects import DatabaseObjects, mark_of
-from app.pools.isolation.strategy import ADVISORY_UNLOCK, SPARE_CONNECTIONS
+from app.pools.isolation.objects import DatabaseObjects
+from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
 from app.pools.server import Server
 
+# Beyond the pool's own: one that is replaced while it closes, one for a person.
+_SPARE_CONNECTIONS = 2
+
 # Only inside a lease's transaction is this setting a number: what follows COMMIT AND CHAIN finds
-# the session's value. RESET ALL, which is the borrower's right, comes back to a number.
-_MARK = "poolkeeper.lease"
-_LEFT = f"SET {_MARK} = 'the transaction of the lease has ended'"
+# the session's value. RESET ALL, which the borrower may run, comes back to a number.
+_LEASE = "poolkeeper.lease"
+_LEASE_ENDED = f"SET {_LEASE} = 'the transaction of the lease has ended'"
 
 
-class DedicatedRoleIsolation:
-    """A login role for each tenant."""
+class DedicatedRoleIsolation(IsolationStrategy):
+    """Each tenant logs in as itself."""
 
-    settings = {_MARK: "1"}  # noqa: RUF012 - never changed
+    settings = {_LEASE: "1"}  # noqa: RUF012 - never changed
 
     def role(self, spec: TenantSpec) -> str:
-        """The tenant's own role."""
         return spec.id.object_name
 
     def connection_limit(self, max_size: int) -> int:
-        """A few more than its pool may open."""
-        return max_size + SPARE_CONNECTIONS
+        return max_size + _SPARE_CONNECTIONS
 
-    def session_setup(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for everybody
-        """Let the session know that no lease has begun.
-
-        No statement is prepared: what a tenant deallocates is its own business.
-        """
-        return _LEFT
+    def session_setup(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for every tenant
+        """Prepares no statement: what a tenant deallocates is its own business."""
+        return _LEASE_ENDED
 
     def context_setup(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
-        """Mark the transaction as the lease's."""
-        return f"SET LOCAL {_MARK} = '1'"
+        return f"SET LOCAL {_LEASE} = '1'"
 
     def context_check(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the role is the context
-        """Fail in another transaction than the lease's, and in a failed one."""
-        return f"SELECT pg_catalog.current_setting('{_MARK}')::pg_catalog.int4"
+        """Fails in another transaction than the lease's, and in a failed one."""
+        return f"SELECT pg_catalog.current_setting('{_LEASE}')::pg_catalog.int4"
 
-    def advisory_unlock(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for everybody
-        """Give up the session's advisory locks."""
-        return f"{_LEFT}; {ADVISORY_UNLOCK}"
+    def advisory_unlock(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for every tenant
+        return f"{_LEASE_ENDED}; {ADVISORY_UNLOCK}"
 
     async def disable_login(self, server: Server, tenant: Tenant) -> None:
-        """Take the role's login away."""
         async with server.admin() as connection:
             await DatabaseObjects(connection).disable_login(
-                tenant.spec.id.object_name, mark=mark_of(tenant)
+                self.role(tenant.spec), mark=self.mark(tenant)
             )

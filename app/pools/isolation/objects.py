@@ -1,7 +1,7 @@
 """Roles, schemas and databases: how they are looked up, marked and created.
 
-Names and literals are quoted by the server (`format`), never by pasting strings. Every object
-made for a tenant carries a comment with the tenant's uid; whatever lacks it is not ours.
+The server quotes names and literals (`format`). Every object created for a tenant carries a
+comment with the tenant's uid, its mark; an object without it is not ours.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from app.domain.desired_state import Tenant
 from app.domain.errors import ObjectsExist, ProvisioningFailed
 
-# Whether it bears this mark. Compared there, for a comment may be in any encoding.
+# Whether it has this mark, NULL if it does not exist. Compared by Postgres, for a comment may be
+# in any encoding.
 _ROLE_MARK = """
 select coalesce(shobj_description(oid, 'pg_authid') = $2, false) from pg_roles where rolname = $1
 """
@@ -22,21 +22,25 @@ _SCHEMA_MARK = """
 select coalesce(obj_description(oid, 'pg_namespace') = $2, false)
 from pg_namespace where nspname = $1
 """
+# CREATE DATABASE cannot be part of a transaction: one left unmarked by a crash is known as the
+# tenant's by its owner, the role that was marked before.
 _DATABASE_MARK = """
-select coalesce(shobj_description(oid, 'pg_database') = $2, false)
+select coalesce(shobj_description(oid, 'pg_database') = $2, false) or exists (
+    select from pg_roles as owner where owner.oid = datdba and owner.rolname = $1
+        and shobj_description(owner.oid, 'pg_authid') = $2)
 from pg_database where datname = $1
 """
-_LOOK_UP = {"ROLE": _ROLE_MARK, "SCHEMA": _SCHEMA_MARK, "DATABASE": _DATABASE_MARK}
+_MARKS = {"ROLE": _ROLE_MARK, "SCHEMA": _SCHEMA_MARK, "DATABASE": _DATABASE_MARK}
 
 _LOGIN_ROLE = "ROLE %I LOGIN PASSWORD %L VALID UNTIL 'infinity'"
-# Only a superuser may name them; whoever else creates a role gives it none of them.
-_NO_POWERS = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-_HAS_POWERS = """
+# Only a superuser may name these attributes; a role that another role creates has none of them.
+_NO_ATTRIBUTES = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+_HAS_ATTRIBUTES = """
 select rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
 from pg_roles where rolname = $1
 """
-# Undo what somebody, the role itself as well, set for all its sessions, everywhere and in single
-# databases. Their names may be in any encoding, so they never leave Postgres.
+# Undoes what anybody, also the role itself, set for all its sessions, everywhere and in single
+# databases. Names of databases may be in any encoding, so they never leave Postgres.
 _RESET_SETTINGS = """
 DO $do$
 DECLARE command text;
@@ -51,26 +55,26 @@ BEGIN
     LOOP EXECUTE command; END LOOP;
 END $do$
 """
-# Whether everybody may use a database or the schema public, and we may say who may.
-_OPEN_DATABASE = """
+# Whether everyone can use a database or the schema public, and we may revoke that.
+_PUBLIC_CAN_USE_DATABASE = """
 select exists (
     select from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
     where datname = $1 and grantee = 0 and pg_has_role(datdba, 'USAGE')
 )
 """
-_OPEN_SCHEMA = """
+_PUBLIC_CAN_USE_SCHEMA = """
 select exists (
     select from pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
     where nspname = 'public' and grantee = 0 and pg_has_role(nspowner, 'USAGE')
 )
 """
-_MAY_GRANT_PUBLIC = """
+_CAN_GRANT_PUBLIC = """
 select exists (
     select from pg_namespace where nspname = 'public' and pg_has_role(nspowner, 'USAGE')
 )
 """
 _EXTENSION_SCHEMA = """
-select has_schema_privilege($2::name, oid, 'CREATE') as is_open,
+select has_schema_privilege($2::name, oid, 'CREATE') as is_writable,
     has_schema_privilege($2::name, oid, 'USAGE') as is_usable
 from pg_namespace where nspname = $1
 """
@@ -80,11 +84,6 @@ from pg_roles where rolname = current_user
 """
 
 
-def mark_of(tenant: Tenant) -> str:
-    """The comment on everything made for *tenant*."""
-    return f"poolkeeper tenant {tenant.uid}"
-
-
 @dataclass(frozen=True, slots=True)
 class DatabaseObjects:
     """Creates and marks database objects over one admin connection."""
@@ -92,7 +91,7 @@ class DatabaseObjects:
     connection: asyncpg.Connection
 
     async def set_lock_timeout(self) -> None:
-        """Let a statement fail soon if a tenant's open transaction holds what it is to change."""
+        """Let a statement fail soon if a tenant's open transaction holds what it changes."""
         await self.connection.execute("SET lock_timeout = '100ms'")
 
     async def execute(self, template: str, *names: str) -> None:
@@ -103,47 +102,45 @@ class DatabaseObjects:
         await self.connection.execute(statement)
 
     async def exists(self, kind: str, name: str, *, mark: str, adopt: bool) -> bool:
-        """Whether *name* exists and may be used; False if it has yet to be created.
+        """Whether the object exists and may be used.
 
         Raises:
-            ObjectsExist: it bears another mark or none, and *adopt* is not set.
+            ObjectsExist: it has another mark or none, and *adopt* is not set.
         """
-        is_marked = await self.connection.fetchval(_LOOK_UP[kind], name, mark)
-        if is_marked is None:
-            return False
-        if not is_marked and not adopt:
+        is_marked = await self.connection.fetchval(_MARKS[kind], name, mark)
+        if is_marked is False and not adopt:
             raise ObjectsExist(
-                f"The {kind.lower()} {name} exists already and was not made for this tenant; "
+                f"The {kind.lower()} {name} exists already and was not created for this tenant; "
                 "adopt=true takes it over."
             )
-        return True
+        return is_marked is not None
 
     async def put_login_role(self, name: str, verifier: str, *, mark: str, adopt: bool) -> None:
-        """Create the role or give it this password, without any privilege, and mark it.
+        """Create the role or give it this password, without any attribute, and mark it.
 
         Raises:
-            ProvisioningFailed: it has privileges that this admin cannot take away, or the admin
-                has none of its roles' rights.
+            ProvisioningFailed: it has attributes that this admin cannot take away, or the admin
+                does not inherit its roles' rights.
         """
         [admin] = await self.connection.fetch(_ADMIN)
-        superuser = admin["is_superuser"]
-        # Without them nothing can be closed to PUBLIC, and nothing be given to the role.
-        if not superuser and not admin["inherits"]:
+        is_superuser = admin["is_superuser"]
+        # Without them it could revoke nothing from PUBLIC, and grant nothing to the role.
+        if not is_superuser and not admin["inherits"]:
             raise ProvisioningFailed(
-                f"The admin role {admin['name']} is NOINHERIT, and so has no rights on what its"
-                f" tenants' roles own. Run as a superuser: ALTER ROLE {admin['name']} INHERIT;"
+                f"The admin role {admin['name']} is NOINHERIT and has no rights on what its "
+                f"tenants' roles own. Run as a superuser: ALTER ROLE {admin['name']} INHERIT;"
             )
         verb = "ALTER" if await self.exists("ROLE", name, mark=mark, adopt=adopt) else "CREATE"
-        await self.execute(f"{verb} {_LOGIN_ROLE}{_NO_POWERS if superuser else ''}", name, verifier)
-        if await self.connection.fetchval(_HAS_POWERS, name):
-            raise ProvisioningFailed(f"The role {name} has privileges no tenant may have.")
+        attributes = _NO_ATTRIBUTES if is_superuser else ""
+        await self.execute(f"{verb} {_LOGIN_ROLE}{attributes}", name, verifier)
+        if await self.connection.fetchval(_HAS_ATTRIBUTES, name):
+            raise ProvisioningFailed(f"The role {name} has attributes that no tenant may have.")
         await self.reset_settings(name)
         await self.execute("COMMENT ON ROLE %I IS %L", name, mark)
-        if not superuser:
+        if not is_superuser:
             await self.execute("GRANT %I TO CURRENT_USER", name)
 
     async def set_connection_limit(self, name: str, limit: int) -> None:
-        """Let the role have *limit* connections at most."""
         await self.execute(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
 
     async def reset_settings(self, name: str) -> None:
@@ -151,10 +148,7 @@ class DatabaseObjects:
         await self.execute(_RESET_SETTINGS, name)
 
     async def set_search_path(self, name: str, database: str, schemas: Sequence[str]) -> None:
-        """Let the role find its own schema wherever else it logs in to *database* from.
-
-        After that it finds *schemas*.
-        """
+        """Let the role find its own schema, then *schemas*, wherever it logs in from."""
         path = ", ".join(["%I"] * (1 + len(schemas)))
         await self.execute(
             f"ALTER ROLE %I IN DATABASE %I SET search_path = {path}, pg_temp",
@@ -162,58 +156,55 @@ class DatabaseObjects:
         )
 
     async def grant_schema_usage(self, name: str, schemas: Sequence[str]) -> None:
-        """Let the role use *schemas*, where extensions are.
+        """Let the role use *schemas*, which hold extensions.
 
         Raises:
-            ProvisioningFailed: one does not exist, or tenants may create objects there.
+            ProvisioningFailed: one does not exist, or tenants can create objects there.
         """
         for schema in schemas:
             row = await self.connection.fetchrow(_EXTENSION_SCHEMA, schema, name)
             if row is None:
                 raise ProvisioningFailed(
-                    f"The schema {schema}, which tenants are to use, does not exist. "
+                    f"The schema {schema} in `extension_schemas` does not exist. "
                     f"Run: CREATE SCHEMA {schema};"
                 )
-            if row["is_open"]:
+            if row["is_writable"]:
                 raise ProvisioningFailed(
-                    f"The role {name} may create objects in the schema {schema}, where others "
-                    f"would use them. Run: REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {name};"
+                    f"The role {name} may create objects in the schema {schema}, which other "
+                    f'tenants use. Run: REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, "{name}";'
                 )
             if not row["is_usable"]:
                 await self.execute("GRANT USAGE ON SCHEMA %I TO %I", schema, name)
 
-    async def revoke_all(self, kind: str, name: str, others: Sequence[str]) -> None:
-        """Take everything of the database or schema *name* from these roles, or `PUBLIC`.
-
-        What they passed on is taken back as well.
-        """
-        roles = [other for other in others if other != "PUBLIC"]
-        places = ", ".join(["%I"] * len(roles) + ["PUBLIC"] * (len(roles) < len(others)))
+    async def revoke_all(self, kind: str, name: str, grantees: Sequence[str]) -> None:
+        """Revoke all of the database or schema from *grantees*, and what they granted to others."""
+        roles = [grantee for grantee in grantees if grantee != "PUBLIC"]
+        places = ", ".join(["%I"] * len(roles) + ["PUBLIC"] * (len(roles) < len(grantees)))
         await self.execute(f"REVOKE ALL ON {kind} %I FROM {places} CASCADE", name, *roles)
 
     async def revoke_from_public(self, database: str) -> None:
-        """Leave everybody nothing of *database*, which this connection is in, that we may take.
+        """Close *database*, which this connection is in, to everyone, as far as we may.
 
-        What is not ours to take is for the isolation audit to find.
+        The isolation audit reports what stays open.
         """
-        if await self.connection.fetchval(_OPEN_DATABASE, database):
+        if await self.connection.fetchval(_PUBLIC_CAN_USE_DATABASE, database):
             await self.execute("REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
-        if await self.connection.fetchval(_OPEN_SCHEMA):
+        if await self.connection.fetchval(_PUBLIC_CAN_USE_SCHEMA):
             await self.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
 
     async def grant_usage_of_public(self, name: str) -> None:
         """Let the role use, not change, the schema that tables live in by default."""
-        if await self.connection.fetchval(_MAY_GRANT_PUBLIC):
+        if await self.connection.fetchval(_CAN_GRANT_PUBLIC):
             await self.execute("GRANT USAGE ON SCHEMA public TO %I", name)
 
     async def revoke_default_privileges(self, name: str) -> None:
-        """Give nobody else what Postgres would give everybody of the role's future objects."""
-        for kind in ("EXECUTE ON FUNCTIONS", "USAGE ON TYPES"):
+        """Give nobody else what Postgres grants PUBLIC on new objects by default."""
+        for privilege in ("EXECUTE ON FUNCTIONS", "USAGE ON TYPES"):
             await self.execute(
-                f"ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE {kind} FROM PUBLIC", name
+                f"ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE {privilege} FROM PUBLIC", name
             )
 
     async def disable_login(self, name: str, *, mark: str) -> None:
-        """Take the role's login away, if it is marked as ours."""
+        """Set the role NOLOGIN, if it has this mark."""
         if await self.connection.fetchval(_ROLE_MARK, name, mark):
             await self.execute("ALTER ROLE %I NOLOGIN", name)

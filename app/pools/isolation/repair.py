@@ -1,15 +1,19 @@
-"""Mends what a role did to itself, or what an earlier version left undone."""
+"""Repairs what a role did to itself or its own objects, or what an earlier version left undone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import asyncpg
 
 from app.domain.errors import ProvisioningFailed
+from app.domain.isolation_policy import ExcessGrant
 from app.pools.isolation.objects import DatabaseObjects
 from app.pools.server import Server
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,13 +21,11 @@ class Repair:
     """What to do about one role.
 
     Attributes:
-        role: which one.
-        reset: whether to undo what is set for all its sessions.
-        own_schema_in: the database where it finds its own schema first, if it has one.
-        schemas: those that it finds after that.
-        grant: those of them that it is to be let use.
-        connection_limit: tells, when it is set, how many connections it shall have at most,
-            for the wish may change before; None leaves that as it is.
+        reset_settings: whether to undo what is set for all its sessions.
+        search_path_database: where its search_path is set after that: to its own schema, and then
+            *search_path_schemas*; None if it has no schema of its own.
+        grant_usage_on: schemas for extensions that it should be able to use.
+        connection_limit: what to set, read when it is set, for the desired size may change before.
     """
 
     role: str
@@ -34,26 +36,45 @@ class Repair:
     connection_limit: Callable[[], int] | None = None
 
 
-async def repair(server: Server, repairs: Iterable[Repair]) -> list[str]:
-    """Carry *repairs* out, each by itself; the roles with which Postgres did not let us.
+async def repair(server: Server, repairs: Iterable[Repair]) -> list[Repair]:
+    """Carry *repairs* out, each in its own transaction; return those that Postgres refused.
 
     Raises:
-        ServerUnavailable: it cannot be reached; some may have been carried out.
+        ServerUnavailable: some may have been carried out.
     """
+    return await _for_each(server, repairs, _repair_role)
+
+
+async def revoke(server: Server, grants: Iterable[ExcessGrant]) -> list[ExcessGrant]:
+    """Revoke *grants*, each in its own transaction; return those that Postgres refused.
+
+    Raises:
+        ServerUnavailable: some may have been revoked.
+    """
+    return await _for_each(
+        server,
+        grants,
+        lambda objects, grant: objects.revoke_all(grant.kind, grant.name, grant.grantees),
+    )
+
+
+async def _for_each(
+    server: Server, items: Iterable[T], change: Callable[[DatabaseObjects, T], Awaitable[None]]
+) -> list[T]:
     refused = []
     async with server.admin() as connection:
         objects = DatabaseObjects(connection)
         await objects.set_lock_timeout()
-        for each in repairs:
+        for item in items:
             try:
                 async with connection.transaction():
-                    await _carry_out(objects, each)
+                    await change(objects, item)
             except (asyncpg.PostgresError, ProvisioningFailed):
-                refused.append(each.role)
+                refused.append(item)
     return refused
 
 
-async def _carry_out(objects: DatabaseObjects, repair: Repair) -> None:
+async def _repair_role(objects: DatabaseObjects, repair: Repair) -> None:
     if repair.reset_settings:
         await objects.reset_settings(repair.role)
         if repair.search_path_database is not None:

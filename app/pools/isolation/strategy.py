@@ -1,8 +1,11 @@
-"""The shape of a strategy: where it logs in, what surrounds a lease, what it creates."""
+"""The shape of a strategy: where a tenant logs in, what surrounds a lease, what it owns."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
 
 import asyncpg
 
@@ -10,15 +13,29 @@ from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools import driver
 from app.pools.driver import Login
+from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.objects import DatabaseObjects
 from app.pools.server import Server
-
-# Beyond the pool's own: one to be replaced while it closes, one for a person.
-SPARE_CONNECTIONS = 2
 
 ADVISORY_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
 
 # A setting that does not exist: to read it fails with its name in the message, in any language.
 SCHEMA_MISSING = "poolkeeper.schema_missing"
+
+# Sent in the startup message, these win over what a role set for its own sessions (ALTER ROLE
+# CURRENT_USER SET …), and RESET ALL comes back to them.
+_FIXED_SETTINGS = {
+    # A backend notices within this many milliseconds that its client is gone, even during a long
+    # statement, so that its place in the budget is soon free again.
+    "client_connection_check_interval": "1000",
+    "default_transaction_read_only": "off",
+    "exit_on_error": "off",
+    "idle_session_timeout": "0",
+    # A library that does not exist would let nobody log in.
+    "local_preload_libraries": "",
+    "role": "none",
+    "row_security": "on",
+}
 
 
 def is_schema_missing(error: asyncpg.PostgresError) -> bool:
@@ -28,63 +45,134 @@ def is_schema_missing(error: asyncpg.PostgresError) -> bool:
     ) and SCHEMA_MISSING in driver.server_message(error)
 
 
-class IsolationStrategy(Protocol):
-    """One strategy's way to keep tenants apart."""
+class IsolationStrategy(ABC):
+    """One way to keep tenants apart."""
 
-    def session_setup(self, spec: TenantSpec) -> str:
-        """What each connection runs before its first lease, in a transaction of its own.
+    object_kinds: ClassVar[tuple[str, ...]] = ("ROLE",)
+    """What provisioning creates: objects of these kinds, all with the name of the role."""
 
-        It raises what `schema_is_missing` knows if the tenant has no schema to work in.
-        """
+    settings: ClassVar[Mapping[str, str]]
+    """Of each connection, besides those that all strategies fix."""
 
-    def advisory_unlock(self, spec: TenantSpec) -> str:
-        """The statements that give up the session's advisory locks after the work.
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
 
-        They raise the same as `preparation`.
-        """
-
+    @abstractmethod
     def role(self, spec: TenantSpec) -> str:
         """The role that connections for this tenant log in as."""
 
+    @abstractmethod
     def database(self, server: Server, spec: TenantSpec) -> str:
         """The database they work in."""
 
-    def login(self, server: Server, spec: TenantSpec) -> Login:
-        """How connections for this tenant are opened."""
+    @abstractmethod
+    def search_path(self, server: Server, spec: TenantSpec) -> str:
+        """Their search_path.
 
+        It must not end in pg_temp where the role can create temporary tables: once its schema is
+        gone, every table it creates would be one.
+        """
+
+    @abstractmethod
     def connection_limit(self, max_size: int) -> int:
         """Most connections its role may have with a pool of *max_size*; -1 for no limit."""
 
-    def context_setup(self, spec: TenantSpec) -> str:
-        """The statement that puts a transaction into the tenant's context; empty if none must."""
+    @abstractmethod
+    def session_setup(self, spec: TenantSpec) -> str:
+        """What each connection runs before its first lease, in a transaction of its own.
 
+        It fails with an error that `is_schema_missing` knows if the tenant has no schema.
+        """
+
+    @abstractmethod
+    def context_setup(self, spec: TenantSpec) -> str:
+        """The statement that puts a transaction into the tenant's context."""
+
+    @abstractmethod
     def context_check(self, spec: TenantSpec) -> str:
         """A statement that fails, before the commit, if the context is no longer in place."""
 
+    @abstractmethod
+    def advisory_unlock(self, spec: TenantSpec) -> str:
+        """The statements that release the session's advisory locks after the work.
+
+        They fail as those of `session_setup` do.
+        """
+
+    def login(self, server: Server, spec: TenantSpec) -> Login:
+        """How connections for this tenant are opened."""
+        role = self.role(spec)
+        return replace(
+            server.admin_login,
+            user=role,
+            password=self._credentials.password(server.name, role),
+            database=self.database(server, spec),
+            settings={
+                **_FIXED_SETTINGS,
+                "application_name": f"poolkeeper/{spec.pool_id}",
+                "search_path": self.search_path(server, spec),
+                **self.settings,
+            },
+        )
+
+    # -- provisioning: each may raise ServerUnavailable, ProvisioningFailed and ObjectsExist -----
+
+    async def plan_provisioning(self, server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:
+        """Name the objects that `provision` creates or changes.
+
+        Raises:
+            ObjectsExist: one of them was not created for this tenant, and not *adopt*.
+        """
+        name = self.role(tenant.spec)
+        async with server.admin() as connection:
+            objects = DatabaseObjects(connection)
+            for kind in reversed(self.object_kinds):  # as provisioning does: the role last
+                await objects.exists(kind, name, mark=self.mark(tenant), adopt=adopt)
+        return [f"{kind.lower()} {name}" for kind in self.object_kinds]
+
+    @abstractmethod
     async def provision(
         self, server: Server, tenant: Tenant, *, adopt: bool, max_size: int | None = None
     ) -> list[str]:
-        """Create what the tenant needs, idempotently; the names of what exists then.
+        """Create what the tenant needs, idempotently, and name it.
 
         With *max_size*, its pool's, the role gets its connection limit too.
-
-        Raises:
-            ObjectsExist: something of that name was made for somebody else, and not *adopt*.
-            ProvisioningFailed: Postgres refused.
-            ServerUnavailable: it cannot be reached.
         """
 
     async def rotate_password(self, server: Server, tenant: Tenant, version: int) -> None:
         """Give the tenant's role that version of its password, whatever it has now.
 
-        Raises:
-            ObjectsExist: the role was made for somebody else.
-            ServerUnavailable, ProvisioningFailed: it may have either password.
+        After ServerUnavailable or ProvisioningFailed it may have either.
         """
+        async with server.admin() as connection, connection.transaction():
+            objects = DatabaseObjects(connection)
+            await self._put_role(objects, server, tenant, adopt=False, version=version)
+            await self._restore_access(objects, server, self.role(tenant.spec))
 
+    @abstractmethod
     async def disable_login(self, server: Server, tenant: Tenant) -> None:
-        """Disable the tenant's login, if it has one of its own; its data stays.
+        """Disable the tenant's login, if it has one of its own; its data stays."""
 
-        Raises:
-            ServerUnavailable, ProvisioningFailed: it may still be able to log in.
-        """
+    def mark(self, tenant: Tenant) -> str:
+        """The comment on everything created for the tenant."""
+        return f"poolkeeper tenant {tenant.uid}"
+
+    async def _put_role(
+        self,
+        objects: DatabaseObjects,
+        server: Server,
+        tenant: Tenant,
+        *,
+        adopt: bool,
+        max_size: int | None = None,
+        version: int | None = None,
+    ) -> None:
+        role = self.role(tenant.spec)
+        verifier = self._credentials.verifier(server.name, role, version)
+        await objects.put_login_role(role, verifier, mark=self.mark(tenant), adopt=adopt)
+        if max_size is not None:
+            await objects.set_connection_limit(role, self.connection_limit(max_size))
+
+    @abstractmethod
+    async def _restore_access(self, objects: DatabaseObjects, server: Server, role: str) -> None:
+        """Undo what keeps the role from logging in to its database."""

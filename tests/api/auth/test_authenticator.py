@@ -22,7 +22,7 @@ from app.api.auth.authenticator import OPEN_PATHS, OPEN_PREFIXES, Authenticator,
 from app.api.auth.key_file import KeyFile
 from app.api.auth.rate_limits import RateLimits
 from app.api.ui.docs import document
-from app.domain.isolation import AuditCheck, Finding, IsolationReport, Severity
+from app.domain.isolation_policy import AuditCheck, Finding, IsolationReport, Severity
 from app.domain.tenant import TenantId
 from app.main import create_app
 from app.settings import Settings

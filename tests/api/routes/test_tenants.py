@@ -243,7 +243,7 @@ async def test_a_provisioned_tenant_shows_that_its_promise_holds_and_rotates_its
     isolation = ok(await api.client.get(url))["isolation"]
     assert isolation["checked_at"] is not None
     assert {check["ok"] for check in isolation["checks"]} == {True}
-    assert "powers" in {check["name"] for check in isolation["checks"]}
+    assert "role_attributes" in {check["name"] for check in isolation["checks"]}
     rotated = ok(await api.client.post(f"{url}/rotate-credentials"))
     assert (rotated["role"], rotated["version"], rotated["tenants"]) == ("tenant_acme", 2, 1)
     assert await api.value(url, "select 1") == 1
