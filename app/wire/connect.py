@@ -1,4 +1,4 @@
-"""Open a connection: every parameter is given, and the server is watched until we are logged in.
+"""Opens a connection: every parameter is given, and the server is checked until we are logged in.
 
 Without a DSN, and with nothing left for asyncpg to look up: no variable, password file, service
 file or certificate of this machine has a say. Must not judge what its errors mean to whom.
@@ -19,7 +19,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 from asyncpg.protocol import Protocol
 
-from app.wire.connection import WireConnection
+from app.wire.connection import Interceptor, WireConnection
 from app.wire.errors import (
     ConnectTimeout,
     LoginTimeout,
@@ -34,10 +34,10 @@ from app.wire.resolver import Address, Resolver
 Tls = ssl.SSLContext | Literal[False]
 OnAbandonedLogin = Callable[[asyncio.Task[asyncpg.Connection]], None]
 
-# Of the process: a name has one look-up at a time.
+# Of the process: a name has one lookup at a time.
 SYSTEM_RESOLVER = Resolver()
 
-# What asyncpg raises when it reads what nobody should have sent.
+# What asyncpg raises when it reads what no server should have sent.
 _UNREADABLE = (BufferError, LookupError, UnicodeDecodeError)
 
 
@@ -62,28 +62,28 @@ async def connect(
         host: name or address, or the directory of a Unix socket.
         port: of that host.
         user: the role.
-        password: proved by SCRAM; given away only to a server that TLS has verified.
+        password: proved by SCRAM; sent only to a server that TLS has verified.
         database: the database.
-        tls: how TLS is spoken, or False for not at all; never tried and then done without.
+        tls: how TLS is spoken, or False for not at all; there is no fallback to plain text.
         timeout: for everything, in seconds.
         settings: server settings fixed for the connection's life.
         primary: whether a standby, which takes no writes, is refused.
         command_timeout: default for every statement, in seconds.
-        resolver: finds the addresses of *host*; the first that a login succeeds at is taken.
-        on_abandoned: gets each login that is given up while the server may still work on
-            it; the receiver ends it. Without it, it is hung up.
+        resolver: finds the addresses of *host*; the first at which a login succeeds is taken.
+        on_abandoned: gets each login that is given up while the server may still work on it, and
+            has to end it. Without it, the connection is dropped.
 
     Raises:
-        Refused: the server is not who it should be, or misbehaves.
-        NoAnswer, Unfinished: it did not answer, or not finish the login, in time.
+        ServerRejected: the server is not who it should be, or misbehaves.
+        ConnectTimeout, LoginTimeout: it did not answer, or not finish the login, in time.
         LocalFailure: this machine cannot connect.
-        OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg has them.
+        OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg raises them.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    ways: list[Address | None] = [None]
+    addresses: list[Address | None] = [None]
     if not host.startswith("/"):
-        ways = list(await _addresses(resolver, host, port, timeout))
+        addresses = list(await _addresses(resolver, host, port, timeout))
     arguments = {
         "host": host,
         "port": port,
@@ -98,17 +98,20 @@ async def connect(
         "gsslib": "gssapi",
         "timeout": None,
         "command_timeout": command_timeout,
-        # From PostgreSQL 14 on the server says so by itself: no further round trip.
+        # From PostgreSQL 14 on the server reports it by itself: no further round trip.
         "target_session_attrs": SessionAttribute.primary if primary else SessionAttribute.any,
         "server_settings": dict(settings),
     }
+    is_verified = (
+        tls is not False and tls.check_hostname and tls.verify_mode is ssl.VerifyMode.CERT_REQUIRED
+    )
     logins = [
-        _Login(_GuardedLoop(loop, way, is_verified=bool(way) and _is_verified(tls)), arguments)
-        for way in ways
+        _Login(_GuardedLoop(loop, each, is_verified=is_verified and each is not None), arguments)
+        for each in addresses
     ]
 
     def give_up(task: asyncio.Task[asyncpg.Connection], login: _Login) -> None:
-        if on_abandoned is not None and login.is_connected:
+        if on_abandoned is not None and login.loop.handshake is not None:
             on_abandoned(task)
         else:
             abandon(task)
@@ -116,11 +119,11 @@ async def connect(
     connection, winner = await first_success(
         logins,
         timeout=deadline - loop.time(),
-        timeout_error=lambda running: _late(running, timeout),
+        timeout_error=lambda running: _timeout_error(running, timeout),
         on_abandoned=give_up,
     )
-    if winner.address is not None:
-        resolver.prefer(host, port, winner.address)
+    if winner.loop.address is not None:
+        resolver.prefer(host, port, winner.loop.address)
     return connection
 
 
@@ -134,7 +137,7 @@ async def _addresses(resolver: Resolver, host: str, port: int, timeout: float) -
         raise local_failure(error) or error from error
 
 
-def _late(logins: Iterable[_Login], timeout: float) -> ConnectTimeout | LoginTimeout:
+def _timeout_error(logins: Iterable[_Login], timeout: float) -> ConnectTimeout | LoginTimeout:
     """What it means that *logins* are not done after *timeout* seconds."""
     logins = list(logins)
     if any(login.has_answered for login in logins):
@@ -142,7 +145,7 @@ def _late(logins: Iterable[_Login], timeout: float) -> ConnectTimeout | LoginTim
             f"Postgres answered and did not finish the login within {timeout:.3g} s;"
             " the database may be locked, as while it is copied."
         )
-    if any(login.is_connected for login in logins):
+    if any(login.loop.handshake is not None for login in logins):
         return ConnectTimeout(f"The server did not answer the login within {timeout:.3g} s.")
     return ConnectTimeout(f"No connection to the server within {timeout:.3g} s.")
 
@@ -150,42 +153,34 @@ def _late(logins: Iterable[_Login], timeout: float) -> ConnectTimeout | LoginTim
 class _Login:
     """A login at one address of the server."""
 
-    def __init__(self, watch: _GuardedLoop, arguments: Mapping[str, Any]) -> None:
-        self._watch = watch
+    def __init__(self, loop: _GuardedLoop, arguments: Mapping[str, Any]) -> None:
+        self.loop = loop
         self._arguments = arguments
 
     @property
-    def address(self) -> Address | None:
-        return self._watch.address
-
-    @property
-    def is_connected(self) -> bool:
-        return self._watch.handshake is not None
-
-    @property
     def has_answered(self) -> bool:
-        watch = self._watch
-        return watch.speaks_tls or (watch.handshake is not None and watch.handshake.has_answered)
+        handshake = self.loop.handshake
+        return self.loop.speaks_tls or (handshake is not None and handshake.has_answered)
 
     async def run(self) -> asyncpg.Connection:
-        watch = self._watch
+        loop = self.loop
         try:
             return await asyncpg.connect(  # noqa: TID251 - here, and nowhere else
                 **self._arguments,
-                loop=cast("asyncio.AbstractEventLoop", watch),
+                loop=cast("asyncio.AbstractEventLoop", loop),
                 connection_class=WireConnection,
             )
         except ssl.SSLCertVerificationError as error:
             reason = error.verify_message.rstrip(".")
             raise ServerRejected(f"The server's certificate is not accepted: {reason}.") from error
         except ssl.SSLError as error:
-            raise ServerRejected("The server and we do not agree on TLS.") from error
+            raise ServerRejected("The TLS handshake with the server failed.") from error
         except (OSError, MemoryError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            if watch.violation is not None:
-                raise ServerRejected(str(watch.violation)) from watch.violation
+            if loop.violation is not None:
+                raise ServerRejected(str(loop.violation)) from loop.violation
             if (ours := local_failure(error)) is not None:
                 raise ours from error
-            # asyncpg raises no subclass where the answer to our wish for TLS was not yes.
+            # asyncpg raises no subclass where the server answers our request for TLS with no.
             if self._arguments["ssl"] and type(error) is ConnectionError:
                 raise ServerRejected("The server does not offer TLS.") from error
             raise
@@ -195,37 +190,29 @@ class _Login:
             raise ServerRejected("The server's answer cannot be read.") from error
 
 
-def _is_verified(tls: Tls) -> bool:
-    return (
-        tls is not False and tls.check_hostname and tls.verify_mode is ssl.VerifyMode.CERT_REQUIRED
-    )
-
-
-def _is_here(peer: object) -> bool:
+def _is_local(peer: object) -> bool:
     """Whether the other end of a connection, a Unix socket's or an address, is on this machine."""
     if isinstance(peer, tuple):
         return ipaddress.ip_address(peer[0]).is_loopback
     return isinstance(peer, str | bytes)
 
 
-class _Guard(asyncio.Protocol):
+class _HandshakeGuard(Interceptor):
     """Stands between the transport and asyncpg until the login is done."""
 
-    def __init__(self, inner: Protocol, watch: _GuardedLoop) -> None:
-        self._inner = inner
-        self._watch = watch
+    def __init__(self, driver: Protocol, loop: _GuardedLoop) -> None:
+        super().__init__(driver)
+        self._loop = loop
         self._handshake: Handshake | None = None
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.stand_before(cast("asyncio.Transport", transport))
-        self._inner.connection_made(transport)
+        self.guard(cast("asyncio.Transport", transport))
+        self._driver.connection_made(transport)
 
-    def stand_before(self, transport: asyncio.Transport) -> None:
+    def guard(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        is_here = _is_here(transport.get_extra_info("peername"))
-        self._handshake = Handshake(is_verified=self._watch.is_verified, is_local=is_here)
-        self._watch.handshake = self._handshake
+        self._handshake = self._loop.begin_handshake(transport)
         transport.set_protocol(self)
 
     def data_received(self, data: bytes) -> None:
@@ -234,25 +221,13 @@ class _Guard(asyncio.Protocol):
         try:
             passed = self._handshake.feed(data)
         except ProtocolViolation as violation:
-            self._watch.violation = violation
+            self._loop.reject(violation)
             self._transport.abort()
             return
         if self._handshake.is_done:
-            self._transport.set_protocol(self._inner)
+            self._transport.set_protocol(self._driver)
         if passed:
-            self._inner.data_received(passed)
-
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
+            self._driver.data_received(passed)
 
 
 class _GuardedLoop:
@@ -264,12 +239,20 @@ class _GuardedLoop:
         self.loop = loop
         self.address = address
         self.speaks_tls = False
-        self.is_verified = is_verified
         self.violation: ProtocolViolation | None = None
         self.handshake: Handshake | None = None
+        self._is_verified = is_verified
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.loop, name)
+
+    def begin_handshake(self, transport: asyncio.Transport) -> Handshake:
+        is_local = _is_local(transport.get_extra_info("peername"))
+        self.handshake = Handshake(is_verified=self._is_verified, is_local=is_local)
+        return self.handshake
+
+    def reject(self, violation: ProtocolViolation) -> None:
+        self.violation = violation
 
     async def create_connection(
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int
@@ -289,7 +272,7 @@ class _GuardedLoop:
         self.speaks_tls = True
         transport = await self.loop.start_tls(*args, server_hostname=server_hostname)
         if transport is not None:
-            # asyncpg puts its protocol there at once, and nothing is read before the next turn.
+            # asyncpg sets its protocol at once, and nothing is read before the loop's next round.
             self.loop.call_soon(self._guard, transport)
         return transport
 
@@ -300,8 +283,8 @@ class _GuardedLoop:
 
         def make() -> asyncio.Protocol:
             made.append(factory())
-            inner = made[0]
-            return _Guard(inner, self) if isinstance(inner, Protocol) else inner
+            driver = made[0]
+            return _HandshakeGuard(driver, self) if isinstance(driver, Protocol) else driver
 
         transport, _ = await create(make, *address)
         return transport, made[0]
@@ -309,4 +292,4 @@ class _GuardedLoop:
     def _guard(self, transport: asyncio.Transport) -> None:
         protocol = transport.get_protocol()
         if isinstance(protocol, Protocol) and not transport.is_closing():
-            _Guard(protocol, self).stand_before(transport)
+            _HandshakeGuard(protocol, self).guard(transport)

@@ -16,14 +16,14 @@ from typing import Any, Protocol
 
 import asyncpg
 from asyncpg import connect_utils
-from asyncpg.protocol import Protocol as Wire
+from asyncpg.protocol import Protocol as AsyncpgProtocol
 
-# For the request alone, in seconds; what becomes of the statement has the caller's deadlines.
+# For the request alone, in seconds; the statement's own end has the caller's deadlines.
 _CANCEL_DEADLINE = 5.0
 
 
 class PinnedLoop(Protocol):
-    """An event loop that connects to one address only, whatever it is asked."""
+    """An event loop that connects to one address only, whatever it is asked for."""
 
     loop: asyncio.AbstractEventLoop
 
@@ -32,17 +32,20 @@ class WireConnection(asyncpg.Connection):
     """A connection that, once it is open, lives in the real event loop.
 
     Attributes:
-        retyped: the types whose codecs somebody asked to change: name and schema, by oid.
+        custom_codecs: the types whose codecs were changed: name and schema, by oid.
     """
 
-    __slots__ = ("_way", "custom_codecs")
+    __slots__ = ("_pinned_loop", "custom_codecs")
 
     def __init__(
-        self, protocol: Wire, transport: asyncio.Transport, way: PinnedLoop, *rest: Any
+        self,
+        protocol: AsyncpgProtocol,
+        transport: asyncio.Transport,
+        pinned_loop: PinnedLoop,
+        *rest: Any,
     ) -> None:
-        """Remember the *way* it was opened on."""
-        super().__init__(protocol, transport, way.loop, *rest)
-        self._way = way
+        super().__init__(protocol, transport, pinned_loop.loop, *rest)
+        self._pinned_loop = pinned_loop
         self.custom_codecs: dict[int, tuple[str, str]] = {}
 
     async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:
@@ -59,7 +62,7 @@ class WireConnection(asyncpg.Connection):
             with suppress(ConnectionResetError):
                 async with asyncio.timeout(_CANCEL_DEADLINE):
                     await connect_utils._cancel(
-                        loop=self._way,
+                        loop=self._pinned_loop,
                         addr=self._addr,
                         params=self._params,
                         backend_pid=self._protocol.backend_pid,
@@ -70,7 +73,7 @@ class WireConnection(asyncpg.Connection):
             if cancel_waiter is not None:
                 await asyncio.shield(cancel_waiter)
         except asyncio.CancelledError:
-            # Its connection is being closed, as asyncpg has it; who waits is told below.
+            # Its connection is being closed, as in asyncpg; the waiter gets its result below.
             pass
         except (OSError, asyncpg.InterfaceError):
             # Whether the statement ended is unknown.
@@ -80,3 +83,22 @@ class WireConnection(asyncpg.Connection):
             self._cancellations.discard(asyncio.current_task(self._loop))
             if not waiter.done():
                 waiter.set_result(None)
+
+
+class Interceptor(asyncio.Protocol):
+    """Reads a transport in place of asyncpg, to which all but the data passes."""
+
+    def __init__(self, driver: asyncio.Protocol) -> None:
+        self._driver = driver
+
+    def eof_received(self) -> bool | None:
+        return self._driver.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._driver.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._driver.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._driver.resume_writing()

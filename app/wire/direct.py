@@ -1,8 +1,8 @@
 """Connects to Postgres itself, and to no pooler that stands before it.
 
-A pooler gives each transaction, or each client, another session: what a login fixes for its
-session is silently lost there, and so are locks, and what a borrower or tenant must not leave to
-the next one. It is known by what it does, not by its name.
+A pooler gives each transaction, or each client, another session: settings of a login are
+silently lost there, and so are locks, and what a borrower or tenant must not leave to the next
+one. It is detected by what it does, not by its name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from app.wire.connect import connect
 from app.wire.errors import ServerRejected
 
 _MARK = "poolkeeper.session"
-_LOOK = f"select pg_backend_pid() as pid, current_setting('{_MARK}', true) as mark"
-# The statement that was prepared is not known, or another one of that name is.
-_SAYS_POOLER = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+_QUERY = f"select pg_backend_pid() as pid, current_setting('{_MARK}', true) as mark"
+# The prepared statement is unknown there, or another one has its name.
+_POOLER_ERRORS = (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
 _POOLER = (
     "This is not Postgres itself but a pooler such as PgBouncer, where sessions are shared. "
     "Give the address of the Postgres server behind it."
@@ -28,28 +28,28 @@ _POOLER = (
 
 
 async def connect_directly(
-    *, settings: Mapping[str, str], timeout: float, **how: Any
+    *, settings: Mapping[str, str], timeout: float, **login: Any
 ) -> asyncpg.Connection:
-    """Log in as `connect` does, and make sure that the session is our own: one round trip more.
+    """Log in as `connect` does, and check that the session is our own: one more round trip.
 
     Raises:
         Refused: besides what `connect` refuses, what answers is no session of Postgres' own.
-        OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg has them.
+        OSError, asyncpg.InterfaceError, asyncpg.PostgresError: as asyncpg raises them.
     """
     mark = secrets.token_hex(8)
     try:
-        connection = await connect(settings={**settings, _MARK: mark}, timeout=timeout, **how)
+        connection = await connect(settings={**settings, _MARK: mark}, timeout=timeout, **login)
     except asyncpg.ProtocolViolationError as error:
         raise ServerRejected(
-            "The server does not take the settings that each of our connections needs. If it is a "
-            "pooler such as PgBouncer, give the address of the Postgres server behind it."
+            "The server refuses settings that each connection needs. If it is a pooler such as "
+            "PgBouncer, give the address of the Postgres server behind it."
         ) from error
     is_direct = False
     try:
         async with asyncio.timeout(timeout):
-            row = await connection.fetchrow(_LOOK)
+            row = await connection.fetchrow(_QUERY)
         is_direct = row is not None and tuple(row) == (connection.get_server_pid(), mark)
-    except _SAYS_POOLER as error:
+    except _POOLER_ERRORS as error:
         raise ServerRejected(_POOLER) from error
     finally:
         if not is_direct:

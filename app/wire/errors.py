@@ -1,4 +1,4 @@
-"""Why no connection was opened, told apart by whose trouble it is.
+"""Why no connection was opened; each class says whose trouble it is.
 
 Each text is ours, says why and quotes nothing of the server.
 """
@@ -42,7 +42,7 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 
 class LoginTimeout(ConnectError, TimeoutError):
-    """Something answered, and did not come to its end in time: the login, or a look-up before."""
+    """Something answered and did not finish in time: the login, or a lookup before it."""
 
 
 class LocalFailure(ConnectError, ConnectionError):
@@ -52,15 +52,11 @@ class LocalFailure(ConnectError, ConnectionError):
 def local_failure(error: Exception) -> LocalFailure | None:
     """What *error*, raised while connecting, means if this machine is the cause."""
     if isinstance(error, socket.gaierror):
-        return LocalFailure(f"The host name cannot be resolved ({_reason(error)}).")
+        is_system = error.errno == socket.EAI_SYSTEM
+        reason = "system error" if is_system else str(error.strerror or error.errno)
+        return LocalFailure(f"The host name cannot be resolved ({reason}).")
     if isinstance(error, MemoryError):
         return LocalFailure("This machine is out of memory.")
     if isinstance(error, OSError) and error.errno in _LOCAL:
         return LocalFailure(f"This machine cannot connect now ({os.strerror(error.errno)}).")
     return None
-
-
-def _reason(error: socket.gaierror) -> str:
-    if error.errno == socket.EAI_SYSTEM:
-        return "system error"
-    return str(error.strerror or error.errno)

@@ -1,10 +1,10 @@
 """Postgres' extended query protocol on a connection of asyncpg's: text goes in, text comes out.
 
 asyncpg makes Python's values of everything, and those do not hold all that Postgres' do; it has a
-batch of rows in memory before anybody sees its size; and a COPY leaves it waiting. While a
+batch of rows in memory before anybody sees its size; and a COPY leaves it waiting. While an
 `ExtendedQuery` is entered, the connection's transport is read here instead, message by message,
-and asyncpg believes that nothing happens. See "Message Flow" and "Message Formats" in Postgres'
-manual, chapter 55. Must not judge what a statement or its failure means to whom.
+unnoticed by asyncpg. See "Message Flow" and "Message Formats" in Postgres' manual, chapter 55.
+Must not judge what a statement or its failure means to whom.
 """
 
 # mypy: disable-error-code="attr-defined"
@@ -20,10 +20,12 @@ from typing import Self, cast
 
 import asyncpg
 
-# Of an error only so much is kept, and of what describes a statement.
-_LONGEST_ERROR = 64 * 1024
-_LONGEST_DESCRIPTION = 4 * 1024 * 1024
-# What a request to cancel may take, in seconds.
+from app.wire.connection import Interceptor
+
+# The most that is kept of an error, and of the description of a statement.
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
+# Of a cancel request, in seconds.
 _CANCEL_DEADLINE = 5.0
 _HEADER = 5
 _SYNC = b"S\0\0\0\4"
@@ -33,10 +35,9 @@ TEXT, BINARY = 0, 1
 
 
 class ServerError(Exception):
-    """What the server answered instead; its fields are in Postgres' manual, section 55.8."""
+    """An ErrorResponse, its fields by their letters; see Postgres' manual, section 55.8."""
 
     def __init__(self, fields: dict[str, str]) -> None:
-        """Keep the *fields*, each under its letter."""
         super().__init__(fields.get("M", ""))
         self.fields = fields
         self.sqlstate = fields.get("C", "")
@@ -51,21 +52,22 @@ class CopyAttempted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ResultField:
-    """A column as the server describes it: the oid is its type's."""
+    """A column as the server describes it."""
 
     name: str
     oid: int
+    """Of its type."""
 
 
 @dataclass(slots=True)
 class Reply:
-    """What the server said up to the next synchronisation.
+    """What the server sent up to ReadyForQuery.
 
     Attributes:
         parameters: the types of the statement's parameters, as oids.
         fields: its columns, None if it returns no rows.
         rows: the rows that were kept, each as it came: see `cells`.
-        cut: whether rows came that were larger than what might be kept, and are not in *rows*.
+        cut: whether rows came that were too large to be kept, and are not in *rows*.
         tag: the command tag once it is complete.
         copies: whether it is a COPY to or from its client.
         status: of the transaction: I for none, T for open, E for failed.
@@ -83,22 +85,20 @@ class Reply:
     parameter_status: dict[str, str] = field(default_factory=dict)
 
 
-class ExtendedQuery(asyncio.Protocol):
-    """Reads a connection for a block; leave it only after what was asked is answered.
+class ExtendedQuery(Interceptor):
+    """Reads a connection for a block; leave it only after every exchange has its reply.
 
-    If it is left earlier, by a cancellation, the server is asked to cancel too, and what still
-    comes is discarded; asyncpg reads again once the server is done.
+    If a cancellation leaves it earlier, the server is asked to cancel too, and what still comes is
+    discarded; asyncpg reads again once the server is done.
+
+    Raises:
+        ConnectionError: the connection is closed.
     """
 
     def __init__(self, connection: asyncpg.Connection) -> None:
-        """Prepare to speak on *connection*, in whose transaction nothing may be under way.
-
-        Raises:
-            ConnectionError: it is closed.
-        """
+        super().__init__(cast("asyncio.Protocol", connection._protocol))
         self._connection = connection
         self._transport = cast("asyncio.Transport", connection._transport)
-        self._driver = cast("asyncio.Protocol", connection._protocol)
         self._buffer = bytearray()
         self._skip = 0
         self._room = 0
@@ -110,7 +110,6 @@ class ExtendedQuery(asyncio.Protocol):
             raise ConnectionResetError("The connection is closed.")
 
     def __enter__(self) -> Self:
-        """Take over from asyncpg."""
         self._transport.set_protocol(self)
         return self
 
@@ -120,12 +119,11 @@ class ExtendedQuery(asyncio.Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Hand back to asyncpg, now or once the server is done."""
         self._is_left = True
         self._hand_back()
 
     async def exchange(self, *messages: bytes, max_row_bytes: int = 0) -> Reply:
-        """Send *messages* and wait for the answer, of whose rows up to *room* bytes are kept.
+        """Send *messages* and wait for the reply, of whose rows up to *room* bytes are kept.
 
         Raises:
             ServerError: the server refused one of them, and did not look at the rest.
@@ -160,7 +158,7 @@ class ExtendedQuery(asyncio.Protocol):
             self._connection.terminate()
 
     def data_received(self, data: bytes) -> None:
-        """Take the messages that are complete, and skip what nobody wants to have."""
+        """Take the messages that are complete, and skip what is not kept."""
         skipped = min(self._skip, len(data))
         self._skip -= skipped
         buffer = self._buffer
@@ -169,7 +167,7 @@ class ExtendedQuery(asyncio.Protocol):
         while size - at >= _HEADER:
             kind, body = buffer[at], at + _HEADER
             end = at + 1 + int.from_bytes(buffer[at + 1 : body], "big")
-            most = self._most(kind)
+            most = self._max_bytes(kind)
             if end - body > most:
                 self._take_beginning(kind, bytes(buffer[body : body + max(0, most)]))
                 self._skip = max(0, end - size)
@@ -186,37 +184,24 @@ class ExtendedQuery(asyncio.Protocol):
         if self._is_left:
             self._hand_back()
 
-    def eof_received(self) -> bool | None:
-        """Leave it to asyncpg what this means."""
-        return self._driver.eof_received()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell asyncpg, and whoever waits for an answer."""
-        self._driver.connection_lost(exc)
+        super().connection_lost(exc)
         answered, self._answered = self._answered, None
         if answered is not None and not answered.done():
             if self._reply.error is not None:
                 answered.set_result(self._reply)
             else:
                 lost = ConnectionResetError("The server hung up, or does not speak Postgres.")
-                # Whatever the event loop says of it: of what came, perhaps.
+                # The event loop's own error may quote what came.
                 lost.__cause__ = exc
                 answered.set_exception(lost)
                 answered.exception()  # it may be that nobody waits any more
 
-    def pause_writing(self) -> None:
-        """Leave it to asyncpg."""
-        self._driver.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Leave it to asyncpg."""
-        self._driver.resume_writing()
-
-    def _most(self, kind: int) -> int:
+    def _max_bytes(self, kind: int) -> int:
         """How long a message of this kind may be to be kept whole."""
         if kind == ord("D"):
             return self._room
-        return _LONGEST_ERROR if kind in b"ENAd" else _LONGEST_DESCRIPTION
+        return _MAX_ERROR_BYTES if kind in b"ENAd" else _MAX_DESCRIPTION_BYTES
 
     def _take_beginning(self, kind: int, body: bytes) -> None:
         """Take of a message what may be kept of it."""
@@ -241,8 +226,8 @@ class ExtendedQuery(asyncio.Protocol):
             reply.command_tag = body[:-1].decode("utf-8", "replace")
         elif kind in b"GW":
             reply.is_copy = True
-            # The Sync that was sent is ignored if the server waits for data to copy, but not if it
-            # failed before, by a trigger perhaps. Only the last message tells what is its answer.
+            # The server ignores the Sync that was sent if it waits for data to copy, but not if it
+            # failed before, by a trigger perhaps. Only the CloseComplete tells which it was.
             self._ends_copy = True
             self._transport.write(_message(b"f", b"\0") + _SYNC + close() + _SYNC)
         elif kind == ord("3"):
@@ -255,7 +240,7 @@ class ExtendedQuery(asyncio.Protocol):
             self._finish()
 
     def _take_setting(self, message: bytes) -> None:
-        """Tell asyncpg too: it has to know the encoding."""
+        """Pass it to asyncpg too, which has to know the encoding."""
         name, _, value = message[_HEADER:-1].decode("utf-8", "replace").partition("\0")
         self._reply.parameter_status[name] = value
         self._driver.data_received(message)
@@ -283,7 +268,7 @@ class ExtendedQuery(asyncio.Protocol):
 
 
 def parse(sql: str, *, name: str = "", types: Sequence[int] = ()) -> bytes:
-    """Prepare *sql* as *name*; types that are not given are the server's to find out."""
+    """Prepare *sql* as *name*; the server infers types that are not given."""
     oids = b"".join(oid.to_bytes(4, "big") for oid in types)
     return _message(b"P", _text(name) + _text(sql) + len(types).to_bytes(2, "big") + oids)
 
@@ -301,7 +286,7 @@ def bind(
     parameter_format: int = TEXT,
     result_formats: Sequence[int] = (TEXT,),
 ) -> bytes:
-    """Open a portal over a prepared statement; *given* and *wanted* are formats."""
+    """Open a portal over a prepared statement."""
     body = [_text(portal), _text(name), b"\0\1", parameter_format.to_bytes(2, "big")]
     body.append(len(values).to_bytes(2, "big"))
     for value in values:
@@ -313,17 +298,17 @@ def bind(
 
 
 def execute(*, portal: str = "", max_rows: int = 0) -> bytes:
-    """Run a portal until it gave so many *rows*, or to its end."""
+    """Run a portal until it returned *max_rows*, or to its end."""
     return _message(b"E", _text(portal) + max_rows.to_bytes(4, "big"))
 
 
 def close(name: str = "", *, portal: str = "") -> bytes:
-    """Forget a prepared statement or a portal, if there is one of that name."""
+    """Close a prepared statement or a portal, if there is one of that name."""
     return _message(b"C", b"P" + _text(portal) if portal else b"S" + _text(name))
 
 
 def column_values(row: bytes) -> list[bytes | None]:
-    """The values in a row, in the format in which they were asked for."""
+    """The values in a row, in the format that `bind` asked for."""
     found: list[bytes | None] = []
     at = 2
     for _ in range(int.from_bytes(row[:2], "big")):

@@ -1,8 +1,8 @@
-"""What a server may say before we are logged in, and nothing else.
+"""Checks what a server sends before we are logged in.
 
-asyncpg believes whoever answers: it would hash a password as often as it is told to, in the
-event loop, keep a message of 2 GiB, and send a password in clear. So every message of a login
-passes here first. What is no UTF-8 is replaced: before a server knows our encoding, it reports
+asyncpg trusts any server: it would hash a password as often as the server asks, in the event
+loop, keep a message of 2 GiB, and send a password in clear. So every message of a login passes
+here first. Bytes that are no UTF-8 are replaced: before a server knows our encoding, it reports
 errors in its own. Pure: bytes in, bytes out.
 """
 
@@ -27,7 +27,7 @@ _ITERATIONS = re.compile(rb",i=([0-9]{1,10})(?:,|\Z)")
 # AuthenticationXXX by its code, as the protocol has them.
 _OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
 _NAMES = {_CLEARTEXT: "in clear", _MD5: "as MD5"}
-# What may follow what: nothing twice, and no welcome before the server has proved itself too.
+# What may follow what: nothing twice, and no AuthenticationOk before the server has proved itself.
 _FOLLOWS: dict[int | None, tuple[int, ...]] = {
     None: (_OK, _SASL, _CLEARTEXT, _MD5),
     _SASL: (_SASL_CONTINUE,),
@@ -36,11 +36,11 @@ _FOLLOWS: dict[int | None, tuple[int, ...]] = {
     _CLEARTEXT: (_OK,),
     _MD5: (_OK,),
 }
-# What there is before and after the welcome, and how it looks: asyncpg stumbles over anything else.
+# The messages before and after AuthenticationOk, and their shapes: asyncpg fails at any other.
 _FIELDS = re.compile(rb"(?:[^\0]++\0)*+\0")
 _BEFORE_OK = {b"R": re.compile(rb"(?s:.{4,})"), b"E": _FIELDS, b"N": _FIELDS}
-# What may hold words in the language and encoding of the server, which is not always UTF-8.
-_WORDED = (b"E", b"N", b"S")
+# They may hold text in the server's encoding, which is not always UTF-8.
+_WITH_TEXT = (b"E", b"N", b"S")
 _AFTER_OK = {
     b"E": _FIELDS,
     b"K": re.compile(rb"(?s:.{8})"),
@@ -51,26 +51,22 @@ _AFTER_OK = {
 
 
 class ProtocolViolation(Exception):
-    """The server said what no server has to say; the text is ours, nothing of it is quoted."""
+    """The server sent what no server may send; the text is ours and quotes nothing of it."""
 
 
 class Handshake:
     """One login, followed message by message."""
 
-    __slots__ = ("_asked", "_buffer", "_bytes", "_is_here", "_is_verified", "_messages", "is_done")
-
     def __init__(self, *, is_verified: bool, is_local: bool) -> None:
-        """Follow a new login.
+        """Begin, with a server that TLS has verified or not, on this machine or not.
 
-        Args:
-            is_verified: whether TLS has proved who the server is.
-            is_local: whether it is on this machine, where it may let us in without a password.
+        One on this machine may let us in without a password.
         """
-        self._is_here = is_local
+        self._is_local = is_local
         self._is_verified = is_verified
         self._buffer = bytearray()
         self._bytes = self._messages = 0
-        self._asked: int | None = None
+        self._last_request: int | None = None
         self.is_done = False
 
     @property
@@ -79,10 +75,10 @@ class Handshake:
         return self._messages > 0
 
     def feed(self, data: bytes) -> bytes:
-        """Judge what the server sent next; the complete messages, in UTF-8, for asyncpg.
+        """Check what the server sent next; return the complete messages, in UTF-8, for asyncpg.
 
         Raises:
-            Violation: it must not reach asyncpg.
+            ProtocolViolation: it must not reach asyncpg.
         """
         self._bytes += len(data)
         if self._bytes > MAX_BYTES:
@@ -97,19 +93,19 @@ class Handshake:
                 break
             body = bytes(self._buffer[_HEADER.size : length + 1])
             del self._buffer[: length + 1]
-            self._judge(kind, body)
-            if kind in _WORDED:
+            self._check(kind, body)
+            if kind in _WITH_TEXT:
                 body = body.decode(errors="replace").encode()
             passed += _HEADER.pack(kind, len(body) + _CODE.size) + body
         if self.is_done:
             passed += self._buffer
         return bytes(passed)
 
-    def _judge(self, kind: bytes, body: bytes) -> None:
+    def _check(self, kind: bytes, body: bytes) -> None:
         self._messages += 1
         if self._messages > MAX_MESSAGES:
             raise ProtocolViolation("The server sends too many messages before the login is done.")
-        shape = (_AFTER_OK if self._asked == _OK else _BEFORE_OK).get(kind)
+        shape = (_AFTER_OK if self._last_request == _OK else _BEFORE_OK).get(kind)
         if shape is None or not shape.fullmatch(body):
             raise ProtocolViolation("The server does not speak PostgreSQL's protocol.")
         if kind == b"R":
@@ -118,11 +114,11 @@ class Handshake:
 
     def _authenticate(self, body: bytes) -> None:
         (code,) = _CODE.unpack_from(body)
-        if code not in _FOLLOWS.get(self._asked, ()):
+        if code not in _FOLLOWS.get(self._last_request, ()):
             raise ProtocolViolation("The server asks for a login that is not offered.")
-        if code == _OK and self._asked is None and not (self._is_verified or self._is_here):
+        if code == _OK and self._last_request is None and not (self._is_verified or self._is_local):
             raise ProtocolViolation(
-                "The server lets us in without a password, so it has not proved to know it;"
+                "The server lets us in without a password, so it has not proved that it knows it;"
                 " that is accepted only where tls is verify-full, or on this machine."
             )
         if code in _NAMES and not self._is_verified:
@@ -136,4 +132,4 @@ class Handshake:
                 raise ProtocolViolation(
                     f"The server asks for more than {MAX_SCRAM_ITERATIONS} SCRAM iterations."
                 )
-        self._asked = code
+        self._last_request = code

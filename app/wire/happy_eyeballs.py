@@ -1,8 +1,8 @@
-"""One connection out of several ways to a server, without waiting for those that do not answer.
+"""Happy Eyeballs (RFC 8305): connects to the first of a server's addresses that works.
 
-After RFC 8305: the next way is tried when one has failed, or has been silent for a moment. What
-is raced is the whole login, for a listener may take connections and never answer, and a standby
-answers and is of no use. A way that has answered is waited for: the server works on it.
+The next address is tried when one has failed, or has been silent for a moment. What is raced is
+the whole login, for a listener may accept connections and never answer, and a standby answers and
+is of no use. While one that has answered is at work, no further one is tried.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _STAGGER = 0.25
 
 
 class LoginAttempt(Protocol):
-    """One way."""
+    """A login at one address."""
 
     @property
     def has_answered(self) -> bool:
-        """Whether the server has answered on it."""
+        """Whether the server has sent a whole message."""
 
     async def run(self) -> asyncpg.Connection:
-        """Go it to its end."""
+        """Log in."""
 
 
 A = TypeVar("A", bound=LoginAttempt)
@@ -41,22 +41,22 @@ async def first_success(
     timeout_error: Callable[[Iterable[A]], Exception],
     on_abandoned: Callable[[asyncio.Task[asyncpg.Connection], A], None] | None = None,
 ) -> tuple[asyncpg.Connection, A]:
-    """The first connection that one of *attempts* brings, and which; the others are given up.
+    """The first connection that one of *attempts* opens, and which; the others are abandoned.
 
     Args:
         attempts: in the order in which to try them; at least one.
         timeout: for all of them together, in seconds.
-        timeout_error: the error that says that the time is over, from those still under way.
-        on_abandoned: gets each that is under way when none has come; without it, it is hung up.
+        timeout_error: makes the error of those that are still running then.
+        on_abandoned: gets each that is running when none has succeeded; without it, `abandon` does.
 
     Raises:
-        Exception: what says most of those errors that the attempts raised, `late` among them.
+        Exception: the most informative error of the attempts, or *timeout_error*.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
     waiting = deque(attempts)
     running: dict[asyncio.Task[asyncpg.Connection], A] = {}
-    given_up: Callable[[asyncio.Task[asyncpg.Connection], A], None] = on_abandoned or abandon
+    give_up: Callable[[asyncio.Task[asyncpg.Connection], A], None] = on_abandoned or abandon
     errors: list[BaseException] = []
     try:
         while waiting or running:
@@ -69,25 +69,23 @@ async def first_success(
                 running, timeout=max(0, pause), return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
-                attempt = running[task]
+                attempt = running.pop(task)
                 if (error := task.exception()) is None:
-                    del running[task]
-                    given_up = abandon
+                    give_up = abandon
                     return task.result(), attempt
                 errors.append(error)
-                del running[task]
             if running and loop.time() >= deadline:
                 errors.append(timeout_error(running.values()))
                 break
         raise max(errors, key=_weight)
     finally:
-        # Not waited for: whoever cancels that would lose the connection that is returned.
+        # Not awaited: a cancellation meanwhile would lose the connection that is returned.
         for task, attempt in running.items():
-            given_up(task, attempt)
+            give_up(task, attempt)
 
 
 def abandon(task: asyncio.Task[asyncpg.Connection], _: object = None) -> None:
-    """Give an attempt up; what it brings all the same is closed."""
+    """Cancel an attempt; a connection that it opens all the same is closed."""
     task.add_done_callback(_close)
     task.cancel()
 
@@ -98,7 +96,7 @@ def _close(task: asyncio.Task[asyncpg.Connection]) -> None:
 
 
 def _weight(error: BaseException) -> int:
-    """How much it says about the server: a standby nothing about the primary, silence little."""
+    """How much it says about the server: a standby says nothing about the primary."""
     match error:
         case ServerIsStandby():
             return 0

@@ -1,8 +1,8 @@
-"""The addresses of a host name, looked up without holding up anybody else.
+"""The addresses of a host name, looked up without blocking the event loop.
 
-The system's look-up blocks, for minutes if a name server is silent. So each runs in a thread of
-its own, one for a name at a time: there are never more threads than names, a name that hangs
-delays no other, and none of them is waited for when the process ends.
+The system's lookup blocks, for minutes if a name server is silent. So each runs in a thread of its
+own, one for a name at a time: there are never more threads than names, a name that hangs delays no
+other, and the end of the process waits for none of them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def system_lookup(host: str, port: int) -> list[Address]:
     """Ask the operating system; blocks.
 
     Raises:
-        socket.gaierror: there is no such name, or nobody who knows it answers.
-        OSError, MemoryError: this machine lacks what a look-up takes.
+        socket.gaierror: the name does not exist, or no name server answers.
+        OSError, MemoryError: this machine lacks what a lookup needs.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -46,54 +46,56 @@ class Resolver:
     """Finds the addresses of hosts, the one that worked last first."""
 
     def __init__(self, lookup: Lookup = system_lookup) -> None:
-        """Look names up by *look_up*, which may block and runs in threads."""
-        self._look_up = lookup
-        self._under_way: dict[tuple[str, int], Future[list[Address]]] = {}
+        """Look names up with *lookup*, which may block and runs in threads."""
+        self._lookup = lookup
+        self._pending: dict[tuple[str, int], Future[list[Address]]] = {}
         self._preferred: dict[tuple[str, int], Address] = {}
 
     async def addresses(self, host: str, port: int) -> list[Address]:
-        """Where *host* is, in the order in which to try; a name as `system_look_up` raises."""
+        """Where *host* is, in the order in which to try; raises what `system_lookup` raises."""
         if (literal := _literal(host, port)) is not None:
             return [literal]
-        found: list[Address] = await asyncio.wrap_future(self._begun(host, port))
+        found: list[Address] = await asyncio.wrap_future(self._lookup_of(host, port))
         preferred = self._preferred.get((host, port))
         return sorted(interleave_families(found), key=lambda address: address != preferred)
 
     def prefer(self, host: str, port: int, address: Address) -> None:
-        """*address* worked: try it first the next time."""
+        """Try *address* first the next time."""
         self._preferred[host, port] = address
 
-    def _begun(self, host: str, port: int) -> Future[list[Address]]:
-        """The look-up that is under way for a name, begun if there is none."""
-        under_way = self._under_way.get((host, port))
-        if under_way is None:
-            under_way = Future()
-            # Nobody who stops waiting for it cancels it for the others.
-            under_way.set_running_or_notify_cancel()
+    def _lookup_of(self, host: str, port: int) -> Future[list[Address]]:
+        """The pending lookup of a name, started if there is none."""
+        pending = self._pending.get((host, port))
+        if pending is None:
+            pending = Future()
+            # A caller that stops waiting must not cancel it for the others.
+            pending.set_running_or_notify_cancel()
             thread = Thread(
-                target=self._run, args=(host, port, under_way), name=f"look up {host}", daemon=True
+                target=self._run, args=(host, port, pending), name=f"look up {host}", daemon=True
             )
-            self._under_way[host, port] = under_way
+            self._pending[host, port] = pending
             try:
                 thread.start()
             except RuntimeError as error:
-                del self._under_way[host, port]
+                del self._pending[host, port]
                 raise MemoryError("no thread can be started") from error
-        return under_way
+        return pending
 
     def _run(self, host: str, port: int, answer: Future[list[Address]]) -> None:
+        found: list[Address] | Exception
         try:
-            found = self._look_up(host, port)
+            found = self._lookup(host, port)
         except (OSError, MemoryError) as error:
-            self._under_way.pop((host, port), None)
-            answer.set_exception(error)
+            found = error
+        self._pending.pop((host, port), None)
+        if isinstance(found, Exception):
+            answer.set_exception(found)
         else:
-            self._under_way.pop((host, port), None)
             answer.set_result(found)
 
 
 def interleave_families(addresses: Iterable[Address]) -> list[Address]:
-    """Each address once, families taking turns, as RFC 8305, section 4, has it."""
+    """Each address once, the families in turn (RFC 8305, section 4)."""
     families: dict[int, dict[Address, None]] = {}
     for address in addresses:
         families.setdefault(address.family, {})[address] = None

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from app.wire.connect import _is_here
+from app.wire.connect import _is_local
 from app.wire.handshake import Handshake, ProtocolViolation
 
 WELCOME = b"R" + struct.pack("!ii", 8, 0)
@@ -38,4 +38,4 @@ def test_only_loopback_and_unix_sockets_are_on_this_machine(
     peer: object,
     is_here: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    assert _is_here(peer) is is_here
+    assert _is_local(peer) is is_here
