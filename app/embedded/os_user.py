@@ -1,7 +1,7 @@
-"""The account of the operating system that Postgres runs under, and what it can reach.
+"""The operating system user that Postgres runs as, and what that user can reach.
 
-Postgres refuses to run as root, so root hands its processes to an unprivileged account.
-This file starts short-lived programs only; the server itself belongs to postmaster.
+Postgres refuses to run as root, so root runs it as an unprivileged user. Only short-lived programs
+are started here; the server itself belongs to postmaster.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from typing import Self
 from app.embedded.errors import EmbeddedPostgresError
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-"""All that Postgres' programs see: no PG* variable of the operator may reach them."""
+"""Of Postgres' programs: no PG* variable of the operator may reach them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletedProgram:
-    """A program that ended: its exit status, and what it said on both outputs."""
+    """A program that ended: its exit status, and what it wrote to both outputs."""
 
     status: int
     output: str
@@ -37,10 +37,10 @@ class OsUser:
 
     @classmethod
     def choose(cls, existing_cluster: Path | None) -> Self:
-        """Whoever we are; under root the owner of an existing cluster, else postgres or nobody.
+        """Our own user; under root the owner of an existing cluster, else postgres or nobody.
 
         Raises:
-            EmbeddedPostgresError: no such account, or the cluster is somebody else's.
+            EmbeddedPostgresError: there is no such user, or the cluster is another user's.
         """
         owner = None if existing_cluster is None else existing_cluster.stat().st_uid
         if os.geteuid() == 0:
@@ -66,11 +66,10 @@ class OsUser:
 
     @property
     def extra_groups(self) -> list[int] | None:
-        """None to keep ours; an account that we switch to has none."""
+        """None to keep ours; a user that we switch to has none."""
         return None if self.uid is None else []
 
     def chown(self, path: Path) -> None:
-        """Make this account the owner of a file or directory that we made."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
@@ -80,11 +79,11 @@ class OsUser:
         deadline_seconds: float,
         stdin: bytes = b"",
     ) -> CompletedProgram:
-        """Run a program to its end; nothing of it is left when this returns or raises.
+        """Run a program to its end; none of its processes is left when this returns or raises.
 
         Raises:
             EmbeddedPostgresError: it did not end before the deadline.
-            OSError: it cannot be run by this account.
+            OSError: this user cannot run it.
         """
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -115,7 +114,7 @@ class OsUser:
         )
 
     async def can_run(self, *argv: str | Path) -> bool:
-        """Whether a program runs and succeeds, found out by running it."""
+        """Run a program to see whether it succeeds."""
         try:
             finished = await self.run(*argv, deadline_seconds=10)
         except OSError:
@@ -123,5 +122,5 @@ class OsUser:
         return finished.status == 0
 
     async def can_enter(self, directory: Path) -> bool:
-        """Whether the account gets into a directory through all of its parents."""
+        """Whether the user gets into a directory through all of its parents."""
         return await self.can_run("/bin/sh", "-c", 'cd -- "$1"', "sh", directory)

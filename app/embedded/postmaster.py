@@ -1,6 +1,6 @@
 """One running server process: launching it, waiting for it, ending it.
 
-It is a plain child process, not asyncio's, so that it may outlive the event loop that started it.
+It is a plain child process, not asyncio's, so that it may outlive the event loop.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ READY_SECONDS = 60.0
 """A second as a rule; after a crash Postgres first replays what it had not written."""
 
 FAST_SECONDS = 5.0
-"""For a fast shutdown: sessions are ended and everything is written."""
+"""For a fast shutdown: Postgres ends the sessions and writes everything."""
 
 IMMEDIATE_SECONDS = 8.0
-"""For an immediate one: Postgres itself kills what does not end in 5."""
+"""For an immediate shutdown: Postgres itself kills what does not end in 5."""
 
 POLL_SECONDS = 0.02
-"""Between two looks at a process which cannot tell us."""
+"""Between two checks of a process."""
 
 
 class Postmaster:
-    """The server process of a cluster: one that we launched, or one a killed service left."""
+    """The server process of a cluster: one that we launched, or one that a killed service left."""
 
     def __init__(self, directory: Path, pid: int, process: subprocess.Popen[bytes] | None) -> None:
         self.pid = pid
@@ -67,8 +67,7 @@ class Postmaster:
         """The server that a killed service left running on a cluster, if any.
 
         Pids are reused, above all in containers, so a pid file that names some other process is
-        removed: Postgres would refuse to start for it. Where there is no /proc to find out,
-        Postgres decides.
+        removed: Postgres would refuse to start because of it. Without /proc Postgres decides.
         """
         file = directory / "postmaster.pid"
         if not Path("/proc/self/cmdline").exists():
@@ -89,7 +88,7 @@ class Postmaster:
             command = Path(f"/proc/{self.pid}/cmdline").read_bytes()
         except OSError:
             return False
-        # Everybody may read a command line; for more, root in a container lacks the capability.
+        # Everyone may read a command line; for more, root in a container lacks the capability.
         return b"\0-D\0%b\0" % os.fsencode(self._directory) in command
 
     async def wait_until_ready(self) -> bool:

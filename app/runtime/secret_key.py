@@ -10,7 +10,7 @@ import errno
 import secrets
 from pathlib import Path
 
-from app.embedded.password import write_private_file
+from app.embedded.data_directory import write_private_file
 
 _KEY_BYTES = 32
 

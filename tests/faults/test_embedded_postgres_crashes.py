@@ -51,7 +51,7 @@ async def test_a_server_that_does_not_come_up_is_tried_again_and_its_directory_k
         with pytest.raises(EmbeddedPostgresError, match="does not start"):
             await private_postgres.restart_if_crashed()
         with pytest.raises(EmbeddedPostgresError, match="in use"):
-            await EmbeddedPostgres(private_postgres._data_dir).start()
+            await EmbeddedPostgres(private_postgres._directory.path).start()
     version.with_name("HIDDEN").rename(version)
     assert await private_postgres.restart_if_crashed()
     assert not await private_postgres.restart_if_crashed()

@@ -111,7 +111,8 @@ async def test_a_schema_that_does_not_exist_is_named(api: Api, prepared: Databas
     assert await found(api, "acme") == {AuditCheck.EXTENSION_SCHEMAS: Severity.WARNING}
     ok(await api.client.put("/v1/tenants/later", json={"strategy": "per_tenant"}), 201)
     answer = await api.client.post("/v1/tenants/later/provision")
-    assert "The schema more in `extension_schemas`" in problem(answer, 409, "provisioning-failed")["detail"]
+    refused = problem(answer, 409, "provisioning-failed")
+    assert "The schema more in `extension_schemas` does not exist" in refused["detail"]
 
 
 @pytest.mark.parametrize(

@@ -326,7 +326,7 @@ async def test_no_password_is_in_the_servers_log(private_postgres: EmbeddedPostg
             await provisioned(manager, name, strategy)
             async with manager.lease(name) as connection:
                 await connection.fetchval("SELECT 'the log shows this'")
-    log = (private_postgres._data_dir / "postgres.log").read_text(encoding="utf-8")
+    log = (private_postgres._directory.path / "postgres.log").read_text(encoding="utf-8")
     assert "the log shows this" in log
     assert "CREATE ROLE" in log
     for role in ("tenant_b", "tenant_c", SHARED_ROLE):

@@ -326,9 +326,9 @@ async def test_few_rows_take_two_round_trips(
     asked = []
     ask = ExtendedQuery.exchange
 
-    async def counted(query: ExtendedQuery, *messages: bytes, room: int = 0) -> Reply:
+    async def counted(query: ExtendedQuery, *messages: bytes, max_row_bytes: int = 0) -> Reply:
         asked.append(messages)
-        return await ask(query, *messages, max_row_bytes=room)
+        return await ask(query, *messages, max_row_bytes=max_row_bytes)
 
     await execute(connection, sql.replace("1", "2"))  # its types are known now
     monkeypatch.setattr(ExtendedQuery, "exchange", counted)
