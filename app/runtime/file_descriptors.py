@@ -5,19 +5,19 @@ from __future__ import annotations
 import resource
 
 # More is of no use to one process, and some systems allow a billion.
-_MOST = 65_536
+_MAX_DESCRIPTORS = 65_536
 # What is neither a client's connection nor in a server's budget: the catalog, logins, files, and
 # connections that are accepted before others are closed for them.
 _RESERVE = 100
 # Clients get this part of all at least, even if the budgets alone would need more.
-_LEAST_SHARE = 4
-_MOST_CLIENTS = 10_000
+_MIN_SHARE = 4
+_MAX_CLIENTS = 10_000
 
 
 def raise_descriptor_limit() -> int:
-    """Allow this process as many descriptors as it may allow itself; how many that are."""
+    """Raise this process's soft limit as far as it may; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         return wanted
@@ -26,4 +26,4 @@ def raise_descriptor_limit() -> int:
 
 def max_clients(limit: int, budgets: int) -> int:
     """How many clients may connect, when *limit* descriptors also serve *budgets* connections."""
-    return min(_MOST_CLIENTS, max(limit // _LEAST_SHARE, limit - budgets - _RESERVE))
+    return min(_MAX_CLIENTS, max(limit // _MIN_SHARE, limit - budgets - _RESERVE))

@@ -1,13 +1,13 @@
-"""Python's garbage collector, held to short stops of the event loop.
+"""Python's garbage collector, with short pauses of the event loop.
 
-A full collection looks at everything that lives, and stops the loop meanwhile: for 0.4 s when ten
-thousand pools are open. It finds next to nothing there: what is given up in cycles is mostly
-young. So what survived a collection that took long is set aside (`gc.freeze`) and not looked at
-in the next one; since Python starts those whenever a quarter was added, none takes much longer.
+A full collection visits every live object, and stops the loop meanwhile: for 0.4 s when ten
+thousand pools are open. It finds next to nothing there: garbage in cycles is mostly young. So what
+survives a long collection is frozen (`gc.freeze`) and not visited by the next one; since Python
+starts those whenever a quarter was added, none takes much longer.
 
-What was set aside and is given up in a cycle later would stay for ever. So once twice as much is
-set aside as after the last look at everything, everything is looked at again: a long stop, but
-one for each doubling only, and garbage never outgrows what lives, or what ten thousand pools are.
+Frozen objects that become garbage in a cycle later would stay for ever. So once twice as much is
+frozen as after the last complete collection, everything is visited again: a long pause, but one for
+each doubling only, and garbage never outgrows what lives, or what ten thousand pools are.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from contextlib import contextmanager
 from time import perf_counter
 
 _OLDEST = 2
-# Seconds; about fifty thousand objects. Twenty milliseconds is what the loop may stand still.
-_LONG = 0.005
-# Objects; ten thousand open pools are 870,000, and a closed connection leaves five in a cycle.
-_FEW = 1_500_000
+# About fifty thousand objects. The loop may stand still for twenty milliseconds.
+_LONG_SECONDS = 0.005
+# Ten thousand open pools are 870,000 objects, and a closed connection leaves five in a cycle.
+_MIN_FROZEN = 1_500_000
 
 
 @contextmanager
-def tuned_gc(long_seconds: float = _LONG, min_frozen: int = _FEW) -> Iterator[None]:
-    """Set aside what survives a full collection of more than *long* seconds.
+def tuned_gc(long_seconds: float = _LONG_SECONDS, min_frozen: int = _MIN_FROZEN) -> Iterator[None]:
+    """Freeze what survives a full collection of more than *long_seconds*, and what lives already.
 
-    Everything is looked at again once twice as much is set aside as the last time, but at least
-    *few* objects. What lives already is set aside at once.
+    Everything is visited again once twice as much is frozen as the last time, but at least
+    *min_frozen* objects.
     """
     gc.collect()
     gc.freeze()
-    keeping = _Keeping(long_seconds, min_frozen)
-    gc.callbacks.append(keeping)
+    freezer = _Freezer(long_seconds, min_frozen)
+    gc.callbacks.append(freezer)
     try:
         yield
     finally:
-        gc.callbacks.remove(keeping)
+        gc.callbacks.remove(freezer)
         gc.unfreeze()
 
 
-class _Keeping:
-    """Called by the collector before and after each collection."""
+class _Freezer:
+    """A callback of the collector, before and after each collection."""
 
     def __init__(self, long: float, few: int) -> None:
         self._long = long

@@ -1,7 +1,7 @@
-"""One way for everything in this process to log: structlog's events and the libraries' records.
+"""Logging: structlog's events and the libraries' records take one way to stderr.
 
-One JSON event a line, or text for a person at a terminal. Nothing here decides what is logged,
-and no local variable of a failed function is ever written: it could hold a password.
+One JSON event a line, or text for a person at a terminal. No local variable of a failed function
+is ever written: it could hold a password.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from app.runtime.printable import is_printable, printable, printable_lines
 
-_OF_SEVERAL_LINES = ("event", "exception", "stack")
+_MULTILINE_KEYS = ("event", "exception", "stack")
 
 LogFormat = Literal["auto", "json", "console"]
 
-# Uvicorn brings handlers of its own; its records take the common way instead.
+# Uvicorn installs handlers of its own; its records take the common way instead.
 _WITH_OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
-# They log each statement or request at INFO; what is worth knowing of it we say ourselves.
-_TALKATIVE = ("alembic", "asyncio", "httpcore", "httpx", "sqlalchemy", "uvicorn.access")
+# They log each statement or request at INFO.
+_VERBOSE = ("alembic", "asyncio", "httpcore", "httpx", "sqlalchemy", "uvicorn.access")
 
 
 def configure_logging(log_format: LogFormat, level: str) -> None:
@@ -80,7 +80,7 @@ def _route_libraries(level: str) -> None:
         logger.handlers = []
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
-    for name in _TALKATIVE:
+    for name in _VERBOSE:
         logging.getLogger(name).setLevel("DEBUG" if level == "DEBUG" else "WARNING")
     logging.captureWarnings(capture=True)
 
@@ -107,14 +107,14 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 
 def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """An event that changes no terminal, whoever's words are in it; JSON escapes by itself."""
+    """An event without control characters; JSON escapes them by itself."""
     return {key: _shown(key, value) for key, value in event.items()}
 
 
 def _shown(key: str, value: object) -> object:
     if key == "exc_info":
         return value
-    if key in _OF_SEVERAL_LINES:
+    if key in _MULTILINE_KEYS:
         return _indented(str(value))
     if isinstance(value, str):
         return printable(value)
@@ -128,11 +128,11 @@ def _printable_traceback(out: TextIO, exc_info: ExcInfo) -> None:
 
 
 def _indented(text: str) -> str:
-    """So that no line of a message looks like an event of its own."""
+    """Indented, so that no line of a message looks like an event of its own."""
     return printable_lines(text).replace("\n", "\n    ")
 
 
 def _without_colours(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Uvicorn sends each message a second time, for coloured terminals."""
+    """Without uvicorn's second copy of the message, for coloured terminals."""
     event.pop("color_message", None)
     return event

@@ -1,7 +1,7 @@
-"""What others wrote, as text: nothing of it is obeyed by a terminal, and nothing of it is hidden.
+"""Text of others for terminals: no control sequence takes effect, and no character is invisible.
 
 Everything that reaches a terminal or a log for people passes here: labels, names, messages of a
-server. Imports nothing of the project, so that every part may use it.
+server. Imports nothing of the project, so that the client may use it.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ import re
 import sys
 from io import TextIOWrapper
 
-# C0, DEL and C1; marks, overrides and isolates of writing direction; separators of lines; signs
-# that take no room; halves of characters. The joiners of Indic, Persian and emoji stay.
-_UNSEEN = re.compile(
+# C0, DEL and C1; marks, overrides and isolates of writing direction; line separators; characters
+# without width; lone surrogates. The joiners of Indic, Persian and emoji stay.
+_UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     r"\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 
-# As wide as what they stand for, so that tables stay in line.
-_NEAREST = {"→": ">", "…": ".", "█": "#", "░": "."}
+# As wide as what they replace, so that tables stay aligned.
+_SUBSTITUTES = {"→": ">", "…": ".", "█": "#", "░": "."}
 
 
 def is_printable(text: str) -> bool:
     """Whether *text* holds nothing that `printable` would escape."""
-    return _UNSEEN.search(text) is None
+    return _UNPRINTABLE.search(text) is None
 
 
 def printable(text: str) -> str:
-    r"""*text* on one line, with what a terminal would obey or hide escaped: `\x1b`, `\u202e`."""
-    return _UNSEEN.sub(_escaped, text)
+    r"""*text* on one line, its control and invisible characters escaped: `\x1b`, `\u202e`."""
+    return _UNPRINTABLE.sub(_escaped, text)
 
 
 def printable_lines(text: str) -> str:
-    """*text* like `printable`, but of several lines, as a traceback is."""
+    """*text* like `printable`, but of several lines, such as a traceback."""
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def printable_json(document: str) -> str:
-    """A JSON *document* that a terminal shows as it is, and that means the same.
+    """The same JSON *document*, with control and invisible characters escaped.
 
     Line breaks and tabs outside of strings stay; inside, JSON has escaped them already.
     """
-    return _UNSEEN.sub(lambda found: _in_json(found[0]), document)
+    return _UNPRINTABLE.sub(lambda found: _in_json(found[0]), document)
 
 
 def allow_any_encoding() -> None:
-    """Let standard output and error take every text, whatever their encoding."""
+    """Let standard output and error accept all text, whatever their encoding."""
     codecs.register_error("poolkeeper", _nearest)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -54,7 +54,7 @@ def allow_any_encoding() -> None:
 
 
 def print_error(sentence: str) -> None:
-    """Say on standard error why a command does not do what was asked."""
+    """Say on standard error why a command fails."""
     print(f"poolkeeper: {printable_lines(sentence)}", file=sys.stderr)  # noqa: T201 - said by hand
 
 
@@ -73,8 +73,8 @@ def _in_json(sign: str) -> str:
 
 
 def _nearest(error: UnicodeError) -> tuple[str, int]:
-    """What stands for signs that an encoding lacks; a handler of `codecs`."""
+    """What replaces characters that an encoding lacks; a handler of `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
-    return "".join(_NEAREST.get(sign, "?") for sign in lacking), error.end
+    return "".join(_SUBSTITUTES.get(sign, "?") for sign in lacking), error.end

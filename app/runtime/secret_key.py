@@ -1,7 +1,7 @@
 """The key from which tenants' login passwords are derived, when the operator gives none.
 
-Made once in the data directory, readable by us alone. Losing it is no catastrophe: every
-tenant must be provisioned again to get a new password.
+Created once in the data directory, with mode 600. If it is lost, every tenant must be provisioned
+again to get a new password.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _KEY_BYTES = 32
 
 
 def load_or_create_secret_key(data_dir: Path) -> bytes:
-    """The key kept in *data_dir*, made if there is none.
+    """The key in *data_dir*, created if there is none.
 
     Raises:
         OSError: it can be neither read nor written, or is damaged.
@@ -28,5 +28,5 @@ def load_or_create_secret_key(data_dir: Path) -> bytes:
     path.chmod(0o600)
     key = path.read_bytes().strip()
     if not (key and key.isascii()):
-        raise OSError(errno.EINVAL, "it is not a key that Poolkeeper made", str(path))
+        raise OSError(errno.EINVAL, "it is not a key that Poolkeeper created", str(path))
     return key

@@ -1,7 +1,6 @@
-"""Where Postgres is: the declared servers, the catalog's, or an embedded one started here.
+"""From settings to servers: the declared ones, the catalog's, or an embedded one started here.
 
-Translates settings into servers and addresses, and owns nothing after that: who starts and
-stops what is decided in `app.main`.
+Owns nothing after that: `app.main` decides who starts and stops what.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from app.pools.server import Server
 from app.settings import EMBEDDED_SERVER, Endpoint, ServerSettings, Settings, SettingsError
 from app.wire import Tls
 
-# What the catalog holds on its server: its pool, and the connection with the service's lock.
-_CATALOG_HOLDS = CATALOG_CONNECTIONS + 1
+# On its server: its pool, and the connection with the service's lock.
+_CATALOG_CONNECTIONS = CATALOG_CONNECTIONS + 1
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """Where everything is: tenants' servers, the catalog, and our own Postgres if there is one."""
+    """Tenants' servers, the catalog, and our own Postgres if there is one."""
 
     servers: Mapping[str, Server]
     catalog: CatalogAddress
@@ -43,7 +42,7 @@ async def start_topology(settings: Settings, stack: AsyncExitStack) -> Topology:
     """The declared servers, or the embedded one, started and stopped with *stack*.
 
     Raises:
-        EmbeddedPostgresError, SettingsError: it cannot be started, or a secret not be read.
+        EmbeddedPostgresError, SettingsError: it cannot be started, or a secret cannot be read.
     """
     lag = EventLoopLag()
     if settings.catalog is not None and not settings.is_embedded:
@@ -72,7 +71,7 @@ async def start_topology(settings: Settings, stack: AsyncExitStack) -> Topology:
         password=place.password,
         database=place.catalog_database,
     )
-    keep_free = settings.budget_margin + _CATALOG_HOLDS
+    keep_free = settings.budget_margin + _CATALOG_CONNECTIONS
     cores = os.cpu_count()
     local = _server(settings, EMBEDDED_SERVER, admin, keep_free, lag, cores=cores)
     servers = {EMBEDDED_SERVER: local}
@@ -86,7 +85,7 @@ def _declared_server(
     keep_free = settings.budget_margin if margin is None else margin
     catalog = settings.catalog
     if catalog is not None and (catalog.host, catalog.port) == (declared.host, declared.port):
-        keep_free += _CATALOG_HOLDS
+        keep_free += _CATALOG_CONNECTIONS
     admin = Login(
         host=declared.host,
         port=declared.port,
@@ -133,7 +132,7 @@ def _address(endpoint: Endpoint, database: str) -> CatalogAddress:
 
 
 def _tls(name: str, endpoint: Endpoint) -> Tls:
-    """How TLS is spoken with *name*; never with a file of asyncpg's choosing in somebody's home."""
+    """How TLS is spoken with *name*, never with a file that asyncpg finds in a home directory."""
     if endpoint.tls != "verify-full" and not endpoint.is_local:
         _log.warning("connections are not protected", to=name, tls=endpoint.tls)
     match endpoint.tls:

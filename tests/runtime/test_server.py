@@ -13,8 +13,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api.http.client_connections import ClientLimits
+from app.api.http.shutdown import ShutdownResponder
 from app.cli import main
-from app.runtime.server import ShutdownResponder, run_server
+from app.runtime.server import run_server
 
 
 async def serve_nothing(_: uvicorn.Server) -> None:
@@ -91,10 +92,7 @@ async def test_a_request_that_is_cut_off_at_the_end_is_answered_with_a_problem()
     async def hangs(*_: object) -> None:
         await asyncio.Event().wait()
 
-    last_words = ShutdownResponder(hangs)
-    server = uvicorn.Server(uvicorn.Config(last_words, log_config=None))
-    last_words.are_said_by(server)
-    server.should_exit = True
+    responder = ShutdownResponder(hangs, lambda: True)
     said: list[Any] = []
 
     async def send(message: MutableMapping[str, Any]) -> None:
@@ -104,7 +102,7 @@ async def test_a_request_that_is_cut_off_at_the_end_is_answered_with_a_problem()
         return {"type": "http.disconnect"}
 
     scope = {"type": "http", "path": "/v1/stats", "headers": [], "method": "GET"}
-    request = asyncio.create_task(last_words(scope, receive, send))
+    request = asyncio.create_task(responder(scope, receive, send))
     await asyncio.sleep(0)
     request.cancel()
     await asyncio.wait_for(request, 60)

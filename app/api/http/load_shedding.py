@@ -1,4 +1,4 @@
-"""Requests beyond what there may be at a time: refused, but for the probes of an orchestrator."""
+"""Answers 503 to requests beyond the limit of connections, except to an orchestrator's probes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from app.api.http.client_connections import ClientConnections
 from app.api.http.error_responses import problem_response
 
 _PROBES = frozenset({"/livez", "/readyz"})
-_FULL = "As many requests are under way as there may be connections; try again."
+_OVERLOADED = "The service handles as many requests as it can; try again."
 
 
 class LoadShedding:
-    """Sends clients away while every connection is at work."""
+    """Refuses requests while every connection is serving one."""
 
     def __init__(self, app: ASGIApp, clients: ClientConnections) -> None:
-        """Stand before *app*, whose callers are *clients*."""
         self._app = app
         self._clients = clients
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 503, or let the request pass."""
         if scope["type"] != "http" or not self._clients.is_overloaded or scope["path"] in _PROBES:
             await self._app(scope, receive, send)
             return
@@ -29,7 +27,7 @@ class LoadShedding:
             Request(scope),
             503,
             "overloaded",
-            _FULL,
+            _OVERLOADED,
             retryable=True,
             headers={"Connection": "close", "Retry-After": "1"},
         )

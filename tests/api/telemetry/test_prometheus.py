@@ -200,4 +200,4 @@ async def test_connections_of_clients_are_counted_where_there_are_any(api: Api) 
     samples = await scraped(api)
     assert value(samples, "poolkeeper_http_connections", kind="max") == 500
     assert value(samples, "poolkeeper_http_connections", kind="serving") == 0
-    assert value(samples, "poolkeeper_http_connections_closed_total", reason="made_room") == 3
+    assert value(samples, "poolkeeper_http_connections_closed_total", reason="evicted") == 3
