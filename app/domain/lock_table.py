@@ -1,7 +1,7 @@
-"""A server's lock table, and whom to end before it is full.
+"""A server's lock table, and which backends to cancel or terminate before it is full.
 
 Postgres keeps the locks of all its sessions in one table of fixed size. Once that is full, no
-session gets another lock: no write, no login, of nobody. Pure: facts in, endings out.
+session gets another lock: no write and no login succeeds. Pure: facts in, signals out.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-# Seconds that a cancelled statement has to give up its locks before its connection is ended.
+# Seconds that a cancelled statement has to release its locks before its connection is terminated.
 GRACE = 1.0
 
 BackendKey = tuple[int, datetime]
-"""A back-end's process id and its start, for process ids are used again."""
+"""A backend's process id and its start, for process ids are reused."""
 
 
 class BackendSignal(StrEnum):
-    """What is ended of a back-end."""
+    """As of pg_cancel_backend and pg_terminate_backend."""
 
-    STATEMENT = "statement"
-    CONNECTION = "connection"
+    CANCEL_STATEMENT = "statement"
+    TERMINATE_CONNECTION = "connection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockHolder:
-    """A tenant's back-end with more locks than the table has for each session.
+    """A tenant's backend with more locks than the table has for each session.
 
     Attributes:
-        backend: which one.
         role: the tenant's role that it logged in as.
-        owner: whose it is; back-ends of one owner are judged together.
+        owner: whose it is; the locks of one owner's backends count together.
         locks: entries of the lock table that it holds.
         is_active: whether it runs a statement now.
     """
@@ -47,12 +46,12 @@ class LockHolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockTable:
-    """How full a server's lock table is, and which tenants' back-ends hold much of it.
+    """How full a server's lock table is, and which tenants' backends hold much of it.
 
     Attributes:
         capacity: locks that Postgres plans for: max_locks_per_transaction for each session.
-        used: locks held or awaited now, whoever holds them.
-        holders: tenants' back-ends that hold more than max_locks_per_transaction.
+        used: locks held or awaited now, by any session.
+        holders: tenants' backends that hold more than max_locks_per_transaction.
     """
 
     capacity: int
@@ -61,13 +60,13 @@ class LockTable:
 
     @property
     def utilization(self) -> float:
-        """How much of it is used; Postgres has some room beyond 1."""
+        """Its used fraction; Postgres has some room beyond 1."""
         return self.used / self.capacity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentSignal:
-    """What was ended of a back-end, and when, in monotonic seconds."""
+    """What a backend was sent, and when, in monotonic seconds; None if it was only noticed."""
 
     signal: BackendSignal | None
     sent_at: float
@@ -76,35 +75,29 @@ class SentSignal:
 def choose_signals(
     table: LockTable, *, limit: float, sent: Mapping[BackendKey, SentSignal], now: float
 ) -> dict[LockHolder, BackendSignal | None]:
-    """What to end, so that at most *limit* of *table* is used: no more than that takes.
+    """The signals to send so that at most *limit* of *table* is used, and no others.
 
-    The owner with the most locks comes first, and of its back-ends the one with the most. Its
-    statement is ended; if it holds its locks still after `GRACE`, its connection. A back-end
-    that runs nothing has no statement to end: it has the same time to give up its locks.
+    The owner with the most locks comes first, and of its backends the one with the most. Its
+    statement is cancelled; if it still holds its locks after `GRACE`, its connection is terminated.
+    A backend that runs no statement has the same time to release its locks: it gets None, and is
+    only noticed. Those that are about to release their locks are not in the result.
 
-    Args:
-        table: the facts.
-        limit: share of the table, 0 to 1.
-        sent: what was noticed or ended of these back-ends, in looks before this one in each of
-            which they held as much.
-        now: monotonic seconds.
-
-    Returns:
-        What to end of whom; None to only remember that it was noticed. Those that stay as they
-        are, for their locks are on their way back, are not in it.
+    *limit* is a fraction, 0 to 1, *now* in monotonic seconds; *sent* holds what backends were sent
+    before, as long as they have held as much at every reading since.
     """
+    terminate = BackendSignal.TERMINATE_CONNECTION
     surplus = table.used - limit * table.capacity
     owned: Counter[str] = Counter()
     for holder in table.holders:
         owned[holder.owner] += holder.locks
-    endings: dict[LockHolder, BackendSignal | None] = {}
+    signals: dict[LockHolder, BackendSignal | None] = {}
     for holder in sorted(table.holders, key=lambda each: (-owned[each.owner], -each.locks)):
         if surplus <= 0:
             break
         surplus -= holder.locks
         before = sent.get(holder.backend)
         if before is None:
-            endings[holder] = BackendSignal.STATEMENT if holder.is_active else None
-        elif before.signal is not BackendSignal.CONNECTION and now - before.sent_at >= GRACE:
-            endings[holder] = BackendSignal.CONNECTION
-    return endings
+            signals[holder] = BackendSignal.CANCEL_STATEMENT if holder.is_active else None
+        elif before.signal is not terminate and now - before.sent_at >= GRACE:
+            signals[holder] = terminate
+    return signals

@@ -1,8 +1,8 @@
-"""Looks at one server's lock table, and ends what fills it, over a connection that stays open.
+"""Reads one server's lock table and signals backends, over a connection that stays open.
 
-One opened in the hour of need would be refused: a login takes a lock itself. So does whatever
-reads a catalog that all databases share, such as that of roles; so roles are looked up while there
-is room. Whom to end is decided in `app.domain.lock_table`.
+A new connection would be refused when the table is full, for a login takes a lock itself. So does
+reading a catalog that all databases share, such as that of roles; so roles are looked up while
+there is room. `app.domain.lock_table` decides which backends to signal.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from app.pools import driver
 from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.server import Server
 
-# Long: who gives this connection up while the table is full does not get another.
+# Long, for while the table is full there is no other connection.
 _DEADLINE = 10.0
 
-# As Postgres itself reckons (NLOCKENTS in lock.c, InitializeMaxBackends in postinit.c). From 18 on
+# As Postgres computes it (NLOCKENTS in lock.c, InitializeMaxBackends in postinit.c). From 18 on
 # there is a slot for each autovacuum worker that a reload may add.
 _CAPACITY = """
 select per_session, per_session * (current_setting('max_connections')::int
@@ -39,9 +39,9 @@ from (select current_setting('max_locks_per_transaction')::int as per_session) a
 """
 # Locks of the fast path are in no table, and those of serializable transactions in another.
 _IN_TABLE = "not fastpath and mode <> 'SIReadLock'"
-# Names that are not ours may be in any encoding. To look up roles also has the session remember
-# them, so that it needs no lock for that when it is to end one of their back-ends.
-_LOOK = f"""
+# Names that are not ours may be in any encoding. Looking up roles also puts them into the session's
+# cache, so that it needs no lock for that when it signals one of their backends.
+_COUNT = f"""
 select holds, case when holds <= $1 then (
     select json_object_agg(usesysid, pg_get_userbyid(usesysid))
     from (select distinct usesysid from pg_stat_get_activity(null)) as session
@@ -49,9 +49,9 @@ select holds, case when holds <= $1 then (
 ) end as roles
 from (select count(*) as holds from pg_locks where {_IN_TABLE}) as held
 """  # noqa: S608 - constants
-# To tell locks that sessions share from others takes long; if one session alone has too many, it
-# need not be done.
-_LOOK_CLOSELY = f"""
+# To count locks that sessions share once takes long; it is not needed if one session alone has too
+# many.
+_HOLDERS = f"""
 with holder as materialized (
     select pid, count(*) as locks from pg_locks where {_IN_TABLE} and granted
     group by pid having count(*) > $1
@@ -69,58 +69,57 @@ select total.locks as used, pid, holder.locks, backend_start, usesysid,
     coalesce(state, 'active') not like 'idle%' as is_active
 from total left join (holder join pg_stat_get_activity(null) using (pid)) on true
 """  # noqa: S608 - a constant
-# Compared, for the process id may be another session's by now.
-_END_STATEMENT = """
+# The start is compared, for the process id may be another session's by now.
+_CANCEL = """
 select pg_cancel_backend(pid) from pg_stat_get_activity($1)
 where backend_start = $2 and coalesce(state, 'active') not like 'idle%'
 """
-_END_CONNECTION = """
+_TERMINATE = """
 select pg_terminate_backend(pid) from pg_stat_get_activity($1) where backend_start = $2
 """
 
 FindOwner = Callable[[int, str | None], tuple[str, str] | None]
-"""The role and the owner of a back-end, from its process id and its role if that is known.
+"""The role and the owner of a backend, from its process id and its role if that is known.
 
 None if it is no tenant's.
 """
 
 
 class LockMonitor:
-    """One server's lock table."""
+    """One server's lock table; the first reading opens the connection."""
 
-    def __init__(self, server: Server, owner: FindOwner) -> None:
-        """Open nothing yet; *owner* tells whose a back-end is."""
+    def __init__(self, server: Server, find_owner: FindOwner) -> None:
         self._server = server
-        self._owner = owner
+        self._find_owner = find_owner
         self._roles: dict[int, str] = {}
         self._session: _Session | None = None
 
     async def read(self, limit: float) -> LockTable:
-        """How full the table is, and if that is more than *limit* of it, who fills it.
+        """How full the table is, and if that is more than *limit* of it, the holders of its locks.
 
         Raises:
             ServerUnavailable: it did not answer in time.
-            ProvisioningFailed: Postgres refused to tell.
+            ProvisioningFailed: Postgres refused.
         """
         with driver.translate_admin_errors():
             session = await self._opened()
             async with self._deadline():
                 enough = int(limit * session.capacity)
-                holds, roles = await session.look.fetchrow(enough) or (0, None)
+                holds, roles = await session.count.fetchrow(enough) or (0, None)
                 if holds <= enough:
                     self._roles = {
                         int(key): name for key, name in json.loads(roles or "{}").items()
                     }
                     return LockTable(capacity=session.capacity, used=holds)
-                rows = await session.look_closely.fetch(session.fair_share, enough)
-        # Sessions that share a lock need a place each in a second table, which is twice as large.
+                rows = await session.holders.fetch(session.fair_share, enough)
+        # Sessions that share a lock need an entry each in a second table, which is twice as large.
         used = max(rows[0]["used"], holds / 2)
         found = (self._holder(row) for row in rows if row["pid"] is not None)
         holders = tuple(holder for holder in found if holder is not None)
         return LockTable(capacity=session.capacity, used=used, holders=holders)
 
     def _holder(self, row: asyncpg.Record) -> LockHolder | None:
-        owner = self._owner(row["pid"], self._roles.get(row["usesysid"]))
+        owner = self._find_owner(row["pid"], self._roles.get(row["usesysid"]))
         if owner is None:
             return None
         return LockHolder(
@@ -131,8 +130,8 @@ class LockMonitor:
             is_active=row["is_active"],
         )
 
-    async def send(self, backend: BackendKey, ending: BackendSignal) -> bool:
-        """End the statement or the connection of *backend*; False if there was none any more.
+    async def send(self, backend: BackendKey, signal: BackendSignal) -> bool:
+        """Cancel the statement or terminate *backend*; False if there was none any more.
 
         Raises:
             ServerUnavailable: it did not answer in time.
@@ -141,10 +140,10 @@ class LockMonitor:
         with driver.translate_admin_errors():
             session = await self._opened()
             async with self._deadline():
-                return bool(await session.end[ending].fetchval(*backend))
+                return bool(await session.signals[signal].fetchval(*backend))
 
     def close(self) -> None:
-        """Give the connection up; the next look opens another."""
+        """Close the connection; the next reading opens another."""
         session, self._session = self._session, None
         if session is not None:
             session.connection.terminate()
@@ -174,36 +173,36 @@ class LockMonitor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Session:
-    """The connection, and all that it will be asked: to prepare it later would take locks.
+    """The connection and its statements: to prepare them later would take locks.
 
     Attributes:
         fair_share: max_locks_per_transaction, what the table has for each session.
-        capacity: what it is planned for.
+        capacity: of the whole table.
     """
 
     connection: asyncpg.Connection
     fair_share: int
     capacity: int
-    look: PreparedStatement[asyncpg.Record]
-    look_closely: PreparedStatement[asyncpg.Record]
-    end: Mapping[BackendSignal, PreparedStatement[asyncpg.Record]]
+    count: PreparedStatement[asyncpg.Record]
+    holders: PreparedStatement[asyncpg.Record]
+    signals: Mapping[BackendSignal, PreparedStatement[asyncpg.Record]]
 
     @classmethod
     async def prepared(cls, connection: asyncpg.Connection) -> _Session:
-        # A hundred thousand locks are to be counted in memory: the disk may be full or slow.
+        # Count a hundred thousand locks in memory: the disk may be full or slow.
         await connection.execute("SET work_mem = '64MB'")
         [(fair_share, capacity)] = await connection.fetch(_CAPACITY)
         session = cls(
             connection=connection,
             fair_share=fair_share,
             capacity=capacity,
-            look=await connection.prepare(_LOOK),
-            look_closely=await connection.prepare(_LOOK_CLOSELY),
-            end={
-                BackendSignal.STATEMENT: await connection.prepare(_END_STATEMENT),
-                BackendSignal.CONNECTION: await connection.prepare(_END_CONNECTION),
+            count=await connection.prepare(_COUNT),
+            holders=await connection.prepare(_HOLDERS),
+            signals={
+                BackendSignal.CANCEL_STATEMENT: await connection.prepare(_CANCEL),
+                BackendSignal.TERMINATE_CONNECTION: await connection.prepare(_TERMINATE),
             },
         )
-        # What the first run of a statement looks up is remembered, too.
-        await session.look_closely.fetch(fair_share, capacity)
+        # The first run of a statement fills caches, too.
+        await session.holders.fetch(fair_share, capacity)
         return session

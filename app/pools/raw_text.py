@@ -1,34 +1,34 @@
-"""Names and settings that others wrote, in whatever encoding: fetched as bytes.
+"""Names and settings that others wrote, in any encoding: fetched as bytes.
 
-No function of Postgres that looks at characters may touch them: in a database of several bytes a
-character it refuses what is no text in that database's own encoding.
+No function of Postgres that looks at characters may touch them: in a database with a multibyte
+encoding it refuses what is no text in that encoding.
 """
 
 from __future__ import annotations
 
 
 def as_bytea(expression: str) -> str:
-    """The SQL expression as a literal in bytes, which nothing converts or checks; see `bytes_of`.
+    """The SQL expression as the bytes of a literal, which nothing converts or checks.
 
-    A literal, for that doubles the backslashes, which bytea would take for escapes.
+    A literal, for its backslashes are doubled, and bytea would take single ones for escapes.
     """
     return f"quote_literal(({expression})::text)::bytea"
 
 
 def starts_with(expression: str, prefix: str) -> str:
-    """The SQL condition that the expression begins with *prefix*, of ASCII without a quote.
+    """The SQL condition that the expression begins with *prefix*, in ASCII without a quote.
 
-    Some versions' starts_with looks at characters.
+    Postgres' own starts_with looks at characters in some versions.
     """
     pattern = prefix.replace("_", r"\_")
     return f"{expression} like '{pattern}%'"
 
 
 def unquote(literal: bytes) -> bytes:
-    """What *literal*, from `as_bytes`, says."""
+    """The bytes of a *literal* from `as_bytea`."""
     return literal.removeprefix(b"E")[1:-1].replace(b"''", b"'")
 
 
 def decode(literal: bytes) -> str:
-    """What *literal* says, as it can be shown: what is no UTF-8 stays visible, byte by byte."""
+    """The text of a *literal* from `as_bytea`; bytes that are no UTF-8 become escapes."""
     return unquote(literal).decode(errors="backslashreplace")

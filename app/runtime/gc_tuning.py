@@ -45,27 +45,27 @@ def tuned_gc(long_seconds: float = _LONG_SECONDS, min_frozen: int = _MIN_FROZEN)
 class _Freezer:
     """A callback of the collector, before and after each collection."""
 
-    def __init__(self, long: float, few: int) -> None:
-        self._long = long
-        self._few = few
-        self._began = 0.0
-        self._sees_everything = False
-        self._most = self._enough()
+    def __init__(self, long_seconds: float, min_frozen: int) -> None:
+        self._long_seconds = long_seconds
+        self._min_frozen = min_frozen
+        self._started_at = 0.0
+        self._visits_everything = False
+        self._max_frozen = self._next_max()
 
     def __call__(self, phase: str, info: Mapping[str, int]) -> None:
         if info["generation"] != _OLDEST:
             return
         if phase == "start":
-            self._began = perf_counter()
-        elif self._sees_everything:
+            self._started_at = perf_counter()
+        elif self._visits_everything:
             gc.freeze()
-            self._sees_everything = False
-            self._most = self._enough()
-        elif perf_counter() - self._began > self._long:
+            self._visits_everything = False
+            self._max_frozen = self._next_max()
+        elif perf_counter() - self._started_at > self._long_seconds:
             gc.freeze()
-            if gc.get_freeze_count() > self._most:
+            if gc.get_freeze_count() > self._max_frozen:
                 gc.unfreeze()
-                self._sees_everything = True
+                self._visits_everything = True
 
-    def _enough(self) -> int:
-        return max(self._few, 2 * gc.get_freeze_count())
+    def _next_max(self) -> int:
+        return max(self._min_frozen, 2 * gc.get_freeze_count())

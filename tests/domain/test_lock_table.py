@@ -40,37 +40,37 @@ def test_a_table_that_is_half_full_is_left_alone() -> None:
 
 
 def test_the_statement_of_the_largest_holder_is_ended_and_no_more_than_needed() -> None:
-    assert ended(holder(1, 200, owner="b"), holder(2, 400)) == {2: BackendSignal.STATEMENT}
+    assert ended(holder(1, 200, owner="b"), holder(2, 400)) == {2: BackendSignal.CANCEL_STATEMENT}
 
 
 def test_as_many_are_ended_as_it_takes() -> None:
     small, large, larger = holder(1, 100, owner="c"), holder(2, 400, owner="b"), holder(3, 450)
-    assert ended(small, large, larger) == {3: BackendSignal.STATEMENT}
+    assert ended(small, large, larger) == {3: BackendSignal.CANCEL_STATEMENT}
     assert ended(small, large, larger, limit=0.4) == {
-        3: BackendSignal.STATEMENT,
-        2: BackendSignal.STATEMENT,
+        3: BackendSignal.CANCEL_STATEMENT,
+        2: BackendSignal.CANCEL_STATEMENT,
     }
 
 
 def test_several_connections_of_one_tenant_are_judged_together() -> None:
     parts = [holder(pid, 150) for pid in (1, 2, 3)]
-    assert ended(holder(9, 160, owner="b"), *parts) == {1: BackendSignal.STATEMENT}
+    assert ended(holder(9, 160, owner="b"), *parts) == {1: BackendSignal.CANCEL_STATEMENT}
 
 
 def test_one_that_holds_on_loses_its_connection_after_its_grace() -> None:
     stubborn = holder(1, 700)
-    for seconds, expected in ((GRACE / 2, {}), (GRACE, {1: BackendSignal.CONNECTION})):
-        before = SentSignal(signal=BackendSignal.STATEMENT, sent_at=NOW - seconds)
+    for seconds, expected in ((GRACE / 2, {}), (GRACE, {1: BackendSignal.TERMINATE_CONNECTION})):
+        before = SentSignal(signal=BackendSignal.CANCEL_STATEMENT, sent_at=NOW - seconds)
         assert ended(stubborn, known={1: before}) == expected
 
 
 def test_locks_on_their_way_back_save_the_next_one() -> None:
-    known = {1: SentSignal(signal=BackendSignal.STATEMENT, sent_at=NOW - GRACE / 2)}
+    known = {1: SentSignal(signal=BackendSignal.CANCEL_STATEMENT, sent_at=NOW - GRACE / 2)}
     assert ended(holder(1, 600), holder(2, 100, owner="b"), known=known) == {}
 
 
 def test_a_connection_is_ended_once() -> None:
-    known = {1: SentSignal(signal=BackendSignal.CONNECTION, sent_at=NOW - 60)}
+    known = {1: SentSignal(signal=BackendSignal.TERMINATE_CONNECTION, sent_at=NOW - 60)}
     assert ended(holder(1, 700), known=known) == {}
 
 
@@ -78,7 +78,7 @@ def test_one_that_runs_nothing_is_noticed_first_and_its_connection_ended_then() 
     idle = holder(1, 700, is_active=False)
     assert ended(idle) == {1: None}
     assert ended(idle, known={1: SentSignal(signal=None, sent_at=NOW - GRACE)}) == {
-        1: BackendSignal.CONNECTION
+        1: BackendSignal.TERMINATE_CONNECTION
     }
 
 
@@ -90,8 +90,8 @@ def test_a_process_id_that_is_used_again_is_another_back_end() -> None:
     table = LockTable(capacity=1000, used=700, holders=(holder(1, 700),))
     long_gone = {
         (1, datetime(2026, 1, 1, tzinfo=UTC)): SentSignal(
-            signal=BackendSignal.STATEMENT, sent_at=NOW - 60
+            signal=BackendSignal.CANCEL_STATEMENT, sent_at=NOW - 60
         )
     }
     endings = choose_signals(table, limit=0.5, sent=long_gone, now=NOW)
-    assert list(endings.values()) == [BackendSignal.STATEMENT]
+    assert list(endings.values()) == [BackendSignal.CANCEL_STATEMENT]

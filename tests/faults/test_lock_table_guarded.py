@@ -137,7 +137,7 @@ async def test_the_largest_holders_statement_is_ended_and_others_go_on(
     api: Api, tenant: str, locks: str
 ) -> None:
     guard = api.service.lock_guards["local"]
-    before = guard.ended[BackendSignal.STATEMENT]
+    before = guard.ended[BackendSignal.CANCEL_STATEMENT]
     async with used_meanwhile(api) as answers:
         answer = await run(api, tenant, f"{locks} {_HOLD}")
     why = problem(answer, 422, "too-many-locks")

@@ -149,7 +149,7 @@ class LockGuard:
 
 async def _end_as_client(leased: PooledConnection, signal: BackendSignal) -> bool:
     """End it in the way of clients, which takes no lock; whether that was possible."""
-    if signal is BackendSignal.CONNECTION:
+    if signal is BackendSignal.TERMINATE_CONNECTION:
         leased.terminate()
         return True
     try:

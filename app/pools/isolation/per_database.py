@@ -8,6 +8,7 @@ from app.pools.isolation.dedicated_role import DedicatedRoleIsolation
 from app.pools.isolation.objects import DatabaseObjects
 from app.pools.server import Server
 
+
 class PerDatabaseIsolation(DedicatedRoleIsolation):
     """Each tenant owns a database that nobody else can enter."""
 
