@@ -9,8 +9,8 @@ from app.runtime.file_descriptors import max_clients
 
 RAISE = """
 import resource
-from app.descriptors import raise_limit
-print(raise_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
+from app.runtime.file_descriptors import raise_descriptor_limit
+print(raise_descriptor_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 

@@ -47,14 +47,14 @@ def test_a_collection_of_young_objects_sets_nothing_aside() -> None:
 # In a process of its own: that of the tests is large, and takes long to double.
 DOUBLING = """
 import gc, weakref
-from app.short_collections import short_collections
+from app.runtime.gc_tuning import tuned_gc
 
 class Ring:
     def __init__(self):
         self.me = self
 
 gc.disable()
-with short_collections(long=0.0, min_frozen=0):
+with tuned_gc(long=0.0, min_frozen=0):
     ring = Ring()
     gone = weakref.ref(ring)
     gc.collect()

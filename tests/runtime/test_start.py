@@ -229,7 +229,7 @@ def test_a_damaged_secret_key_stops_the_start(
     given = environment(postgres_server, catalog, tmp_path)
     del given["POOLKEEPER_SECRET_KEY"]
     said = refusal(given)
-    assert said == f"Cannot use {tmp_path / 'secret-key'}: it is not a key that Poolkeeper made."
+    assert said == f"Cannot use {tmp_path / 'secret-key'}: it is not a key that Poolkeeper created."
 
 
 @pytest.mark.parametrize("is_embedded", [True, False])
