@@ -54,7 +54,7 @@ class Ring:
         self.me = self
 
 gc.disable()
-with tuned_gc(long=0.0, min_frozen=0):
+with tuned_gc(long_seconds=0.0, min_frozen=0):
     ring = Ring()
     gone = weakref.ref(ring)
     gc.collect()
