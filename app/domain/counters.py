@@ -70,10 +70,6 @@ class Counters(NamedTuple):
     def __sub__(self, earlier: Counters) -> Counters:
         return Counters._make(map(sub, self, earlier))
 
-    def raised_to(self, earlier: Counters) -> Counters:
-        """The larger one of each: sums of seconds depend on their order in the last digit."""
-        return Counters._make(map(max, self, earlier))
-
 
 COUNTERS: Mapping[str, CounterInfo] = {
     name: hint.__metadata__[0]

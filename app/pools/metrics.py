@@ -1,7 +1,7 @@
 """Counters and histograms of the whole service, by server and strategy.
 
-Gives out the recorders and keeps what deleted tenants counted, so that nothing is lost or counted
-twice: a shared pool's recorder counts the leases of all its tenants.
+Gives out the recorders and sums up what they count, so that nothing is lost or counted twice when
+tenants are deleted: a shared pool's recorder counts the leases of all its tenants.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ MetricGroup = tuple[str, PoolStrategy]
 
 
 class ServiceMetrics:
-    """All recorders, and the counters of those that are gone."""
+    """All recorders, and the sums of what they counted, deleted tenants' included."""
 
     def __init__(self, window: float) -> None:
         """Percentiles of its recorders cover *window* seconds."""
         self._window = window
         self._shared: dict[str, Recorder] = {}
-        self._deleted: defaultdict[MetricGroup, Counters] = defaultdict(Counters)
+        self._counters: defaultdict[MetricGroup, Counters] = defaultdict(Counters)
+        # Of ended slices.
         self._durations: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
 
     def recorder_for(self, spec: TenantSpec) -> Recorder:
         """A new recorder for a tenant."""
-        if spec.is_shared:
-            return Recorder(self._window)
-        return Recorder(self._window, self._durations[spec.server, spec.strategy])
+        group = (spec.server, spec.strategy)
+        # Zeros, so that Prometheus sees the first increase.
+        self._counters.setdefault(group, Counters())
+        return Recorder(self._window, None if spec.is_shared else self._durations[group])
 
     def shared_recorder(self, server: str) -> Recorder:
         """The recorder of a server's shared pool."""
@@ -44,31 +46,36 @@ class ServiceMetrics:
         """Keep what a deleted tenant's recorder has counted."""
         spec = state.tenant.spec
         if not spec.is_shared:
-            self._deleted[spec.server, spec.strategy] += state.recorder.counters
+            if growth := state.recorder.take_growth():
+                self._counters[spec.server, spec.strategy] += growth
             state.recorder.flush()
 
     def totals(self) -> Totals:
-        """Totals that are complete once every tenant there is now has been added."""
-        totals = Totals()
-        for group, counters in self._deleted.items():
-            totals.counters[group] += counters
-        for group, durations in self._durations.items():
-            totals.durations[group].merge(durations)
+        """Totals to which every tenant there is now has to be added."""
+        durations: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
+        for group, ended in self._durations.items():
+            durations[group].merge(ended)
+        totals = Totals(self._counters, durations)
         for server, recorder in self._shared.items():
             totals.add_recorder((server, PoolStrategy.SHARED), recorder)
         return totals
 
 
 class Totals:
-    """Sums by server and strategy, made in steps."""
+    """Sums by server and strategy since the service started, made in steps."""
 
-    def __init__(self) -> None:
-        self.counters: defaultdict[MetricGroup, Counters] = defaultdict(Counters)
-        self.durations: defaultdict[MetricGroup, Durations] = defaultdict(Durations)
+    def __init__(
+        self,
+        counters: defaultdict[MetricGroup, Counters],
+        durations: defaultdict[MetricGroup, Durations],
+    ) -> None:
+        self.counters = counters
+        self.durations = durations
 
     def add_recorder(self, group: MetricGroup, recorder: Recorder) -> None:
-        """Add what one recorder has counted."""
-        self.counters[group] += recorder.counters
+        """Add what a recorder has counted, if it has not been added yet."""
+        if growth := recorder.take_growth():
+            self.counters[group] += growth
         recorder.add_unflushed_to(self.durations[group])
 
     def add(self, state: TenantState) -> None:
@@ -77,13 +84,11 @@ class Totals:
         if not spec.is_shared:
             self.add_recorder((spec.server, spec.strategy), state.recorder)
 
-    def raise_to(self, earlier: Totals) -> None:
-        """Let nothing be less than in *earlier*, since Prometheus takes that for a restart.
+    def complete(self, before: Totals | None) -> None:
+        """End the sums. None is less than *before*, since Prometheus would take that for a restart.
 
-        A histogram's slice that ended between two steps is missing until the next time, and sums
-        of seconds depend on their order in the last digit.
+        A histogram's slice that ended between two steps is missing until the next time.
         """
-        for group, counters in earlier.counters.items():
-            self.counters[group] = self.counters[group].raised_to(counters)
-        for group, durations in earlier.durations.items():
+        self.counters = self.counters.copy()
+        for group, durations in before.durations.items() if before else ():
             self.durations[group].raise_to(durations)

@@ -28,6 +28,7 @@ class Recorder:
         "_hold",
         "_last_activity",
         "_opened_at",
+        "_taken",
         "_wait",
         "created_at",
         "window",
@@ -45,6 +46,7 @@ class Recorder:
         self.connect_seconds = self.open_seconds = 0.0
         self._last_activity: float | None = None
         self._opened_at = 0.0
+        self._taken = Counters()
         self._wait = RollingHistogram(window, flush_to=flush_to.wait if flush_to else None)
         self._hold = RollingHistogram(window, flush_to=flush_to.hold if flush_to else None)
         self._connect = RollingHistogram(window, flush_to=flush_to.connect if flush_to else None)
@@ -53,6 +55,14 @@ class Recorder:
     def counters(self) -> Counters:
         """Their values now."""
         return Counters._make(_counters_of(self))
+
+    def take_growth(self) -> Counters | None:
+        """What was counted since this was called last; None for nothing."""
+        counters, taken = self.counters, self._taken
+        if counters == taken:
+            return None
+        self._taken = counters
+        return counters - taken
 
     def pool_opened(self, now: float) -> None:
         """A pool was opened; the histograms of its readings start."""

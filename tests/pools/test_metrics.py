@@ -3,6 +3,7 @@
 from dataclasses import replace
 from time import monotonic
 
+from app.domain.counters import Counters
 from app.domain.tenant import PoolStrategy
 from app.pools.metrics import ServiceMetrics
 from app.pools.tenant_state import TenantState
@@ -46,7 +47,7 @@ def test_a_tenant_deleted_while_it_is_counted_counts_once() -> None:
     totals = metrics.totals()
     metrics.add_deleted(acme)
     totals.add(acme)
-    totals.raise_to(before)
+    totals.complete(before)
     assert totals.counters[OWN].connections_acquired == 1
     assert totals.durations[OWN].wait.count == 1
     assert metrics.totals().durations[OWN].wait.count == 1
@@ -62,11 +63,34 @@ def test_a_slice_that_ends_while_it_is_counted_makes_nothing_fall() -> None:
     totals = metrics.totals()
     lease(acme, 105.0)
     totals.add(acme)
-    totals.raise_to(before)
+    totals.complete(before)
     assert totals.durations[OWN].hold.count == 2
     after = metrics.totals()
     after.add(acme)
     assert after.durations[OWN].hold.count == 3
+
+
+def test_completed_totals_stay_as_they_are() -> None:
+    metrics = ServiceMetrics(10.0)
+    acme = own(metrics)
+    lease(acme, 100.0)
+    totals = metrics.totals()
+    totals.add(acme)
+    totals.complete(None)
+    lease(acme, 101.0)
+    later = metrics.totals()
+    later.add(acme)
+    later.complete(totals)
+    assert totals.counters[OWN].connections_acquired == 1
+    assert later.counters[OWN].connections_acquired == 2
+    assert later.counters[OWN].hold_seconds == 0.6
+
+
+def test_a_group_has_zeros_before_its_first_lease() -> None:
+    metrics = ServiceMetrics(10.0)
+    own(metrics)
+    metrics.recorder_for(shared_account().tenant.spec)
+    assert metrics.totals().counters == {OWN: Counters(), SHARED: Counters()}
 
 
 def test_a_shared_pools_leases_are_not_counted_for_its_tenants_too() -> None:

@@ -252,8 +252,7 @@ class _SnapshotBuilder:
 
     def snapshot(self, lag: EventLoopLag, *, catalog_available: bool) -> Snapshot:
         manager, before = self._manager, self._before
-        if before is not None:
-            self._totals.raise_to(before.totals)
+        self._totals.complete(before.totals if before else None)
         return Snapshot(
             sequence=1 if before is None else before.sequence + 1,
             at=self._at,
