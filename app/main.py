@@ -32,8 +32,9 @@ from app.catalog.catalog import Catalog
 from app.catalog.leadership import Leadership
 from app.catalog.migrate import migrate
 from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.advisor.auto_apply import AutoApply, AutoApplyLimits
 from app.control.advisor.observer import Observer
-from app.control.advisor.recommendation_applier import AutoApplyLimits, RecommendationApplier
+from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit.outbox import AuditOutbox
 from app.control.background.supervisor import Supervisor, run_every
@@ -48,7 +49,6 @@ from app.control.pools.changes import PoolChanges
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
-from app.control.previews import Previews
 from app.control.reconciler import Reconciler
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
@@ -159,6 +159,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         service = await _assemble(settings, postgres, catalog, leadership)
         stack.push_async_callback(service.audit_outbox.flush)
         stack.push_async_callback(service.pool_operations.close, _LAST_LEASES_DEADLINE)
+        stack.push_async_callback(service.desired_pool_state.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
         for guard in service.lock_guards.values():
             stack.callback(guard.close)
@@ -193,23 +194,23 @@ async def _assemble(
     desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
     pool_changes = PoolChanges(manager, desired)
     loads = ServerLoads(postgres.servers)
-    book = RecommendationStore(catalog, manager)
-    obeying = RecommendationApplier(catalog, manager, pool_changes, book, _caution(settings))
-    observing = Observer(manager, loads)
-    advising = AdvisorLoop(
+    store = RecommendationStore(catalog, manager)
+    applier = RecommendationApplier(manager, desired, store)
+    observer = Observer(manager, loads)
+    advisor_loop = AdvisorLoop(
         catalog,
         manager,
         _advisor_settings(settings),
-        observing=observing,
-        book=book,
-        obeying=obeying,
+        observer=observer,
+        store=store,
+        auto_apply=AutoApply(catalog, pool_changes, applier, _auto_apply_limits(settings)),
     )
     snapshots = Snapshots(manager, catalog, postgres.lag)
-    poller = Poller(catalog, manager, advising, outbox, snapshots)
+    poller = Poller(catalog, manager, advisor_loop, outbox, snapshots)
     await rotation.load()
     await declarations.load()
     await desired.load()
-    await advising.load()
+    await advisor_loop.load()
     return Service(
         manager=manager,
         declarations=declarations,
@@ -221,11 +222,10 @@ async def _assemble(
         desired_pool_state=desired,
         pool_changes=pool_changes,
         pool_operations=PoolOperations(manager, desired, outbox),
-        advisor_loop=advising,
-        recommendation_applier=obeying,
-        observer=observing,
+        advisor_loop=advisor_loop,
+        recommendation_applier=applier,
+        observer=observer,
         loads=loads,
-        previews=Previews(pool_changes, advising, obeying),
         poller=poller,
         retention=SampleRetention(catalog, poller, retention=_retention(settings)),
         health_checks=HealthChecks(manager, isolation_audit),
@@ -367,7 +367,7 @@ def _advisor_settings(settings: Settings) -> AdvisorSettings:
     )
 
 
-def _caution(settings: Settings) -> AutoApplyLimits:
+def _auto_apply_limits(settings: Settings) -> AutoApplyLimits:
     return AutoApplyLimits(
         resizes_per_minute=settings.advisor_resizes_per_minute,
         cooldown_seconds=settings.advisor_cooldown_seconds,

@@ -40,16 +40,16 @@ async def _watch(turns: list[float]) -> None:
 async def run(share: float) -> None:
     """Tick after tick, each over pools of which *share* were used since the last one."""
     random = Random(1)
-    async with testbed() as here, advised_pools(here) as (manager, advising):
+    async with testbed() as here, advised_pools(here) as (manager, advisor_loop):
         for number in range(_ROUNDS):
             _use(manager, random, share)
             await asyncio.sleep(0.2)
-            advising._due = 0.0  # noqa: SLF001 - now, not when its interval is over
+            advisor_loop._due = 0.0  # noqa: SLF001 - now, not when its interval is over
             turns: list[float] = []
             watching = asyncio.create_task(_watch(turns), name="turns")
             await asyncio.sleep(0)
             cpu, wall = process_time(), perf_counter()
-            made = await advising.tick()
+            made = await advisor_loop.tick()
             cpu, wall = process_time() - cpu, perf_counter() - wall
             watching.cancel()
             await asyncio.wait({watching})

@@ -12,8 +12,9 @@ from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
 from app.catalog.migrate import migrate
 from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.advisor.auto_apply import AutoApply, AutoApplyLimits
 from app.control.advisor.observer import Observer
-from app.control.advisor.recommendation_applier import AutoApplyLimits, RecommendationApplier
+from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit.outbox import AuditOutbox
 from app.control.locks import KeyedLocks
@@ -109,8 +110,8 @@ async def advised_pools(ground: Testbed) -> AsyncIterator[tuple[TenantPoolManage
     """Ten thousand open pools, and the advisor as the service has it."""
     async with ground.manager(max_pools=_POOLS, budget=5 * _POOLS) as manager:
         await _open_pools(manager)
-        async with _control(ground, manager) as (_, advising):
-            yield manager, advising
+        async with _control(ground, manager) as (_, advisor_loop):
+            yield manager, advisor_loop
 
 
 @asynccontextmanager
@@ -137,13 +138,14 @@ async def _control(
             hysteresis=PoolPressureMonitorConfig(enabled=True),
             demand_interval_ms=100,
         )
-        book = RecommendationStore(catalog, manager)
-        obeying = RecommendationApplier(catalog, manager, changes, book, AutoApplyLimits())
-        observing = Observer(manager, ServerLoads(manager.servers))
-        advising = AdvisorLoop(
-            catalog, manager, settings, observing=observing, book=book, obeying=obeying
+        store = RecommendationStore(catalog, manager)
+        applier = RecommendationApplier(manager, desired, store)
+        auto_apply = AutoApply(catalog, changes, applier, AutoApplyLimits())
+        observer = Observer(manager, ServerLoads(manager.servers))
+        advisor_loop = AdvisorLoop(
+            catalog, manager, settings, observer=observer, store=store, auto_apply=auto_apply
         )
         snapshots = Snapshots(manager, catalog, EventLoopLag())
-        yield Poller(catalog, manager, advising, outbox, snapshots), advising
+        yield Poller(catalog, manager, advisor_loop, outbox, snapshots), advisor_loop
     finally:
         await catalog.close()

@@ -9,10 +9,15 @@ from sqlalchemy import RowMapping, select
 from app.catalog.audit_log import record
 from app.catalog.database import Database
 from app.catalog.optimistic_write import optimistic_write
+from app.catalog.recommendations import record_applied
 from app.catalog.tables import pools
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import DesiredPool
 from app.domain.pool import PoolSize
+from app.domain.recommendation import Recommendation
+
+AppliedRecommendation = tuple[Recommendation, AuditEvent]
+"""A recommendation, closed as applied, and the event of that."""
 
 
 class DesiredPools:
@@ -36,6 +41,7 @@ class DesiredPools:
         paused: bool,
         event: AuditEvent | None = None,
         expected_generation: int | None = None,
+        applied: AppliedRecommendation | None = None,
     ) -> tuple[DesiredPool, bool]:
         """Store a pool's desired state; an identical write changes and records nothing.
 
@@ -46,12 +52,14 @@ class DesiredPools:
             event: recorded in the same transaction if anything changes; None if the change
                 was recorded before.
             expected_generation: 0: the row must not exist; None: no version check.
+            applied: the recommendation behind the change, recorded in the same transaction.
 
         Returns:
             What is desired now, and whether the row is new.
 
         Raises:
             StaleVersion: the generation is not the expected one.
+            RecommendationClosed: the recommendation was closed before.
         """
         async with self._database.transaction() as connection:
             saved = await optimistic_write(
@@ -63,6 +71,8 @@ class DesiredPools:
             )
             if saved.changed and event is not None:
                 await record(connection, event)
+            if applied is not None:
+                await record_applied(connection, *applied)
             return _desired_pool(saved.row), saved.created
 
 

@@ -1,4 +1,4 @@
-"""Recommendations and what became of them; each subject has at most one that is open."""
+"""Stored recommendations; each subject has at most one that is open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from math import isfinite
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Update, insert, select, tuple_, update
+from sqlalchemy import RowMapping, Update, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.audit_log import record
@@ -40,26 +41,12 @@ class Recommendations:
     """Stored recommendations. Every method may raise CatalogUnavailable."""
 
     def __init__(self, database: Database) -> None:
-        """Keep them in *database*."""
         self._database = database
 
     async def add(self, recommendation: Recommendation) -> None:
-        """Store an open one; what was open for its subject is superseded at that moment."""
-        column = recommendations.c
-        is_about = column.pool_id == recommendation.pool_id
-        if recommendation.kind is RecommendationKind.PLACEMENT:
-            is_about = column.tenant == recommendation.tenant
-        supersede = (
-            update(recommendations)
-            .where(
-                is_about,
-                column.kind == recommendation.kind,
-                column.status == RecommendationStatus.OPEN,
-            )
-            .values(status=RecommendationStatus.SUPERSEDED, closed_at=recommendation.created_at)
-        )
+        """Store an open one, which supersedes the open one of its subject."""
         async with self._database.transaction() as connection:
-            await connection.execute(supersede)
+            await connection.execute(_supersede(recommendation, recommendation.created_at))
             await connection.execute(insert(recommendations), _values(recommendation))
 
     async def get(self, recommendation_id: UUID) -> Recommendation:
@@ -84,7 +71,7 @@ class Recommendations:
         """Return the newest that fit, newest first.
 
         Args:
-            status: only those of which this became.
+            status: only those with this status.
             pool_id: only those about this pool.
             tenant: only those about this tenant's own pool.
             before: `created_at` and `id` of the last one of the page before.
@@ -108,50 +95,27 @@ class Recommendations:
             rows = await connection.execute(statement)
             return tuple(_recommendation(row) for row in rows.mappings())
 
-    async def close(
-        self,
-        recommendation_id: UUID,
-        status: RecommendationStatus,
-        *,
-        at: datetime,
-        closed_by: str,
-        event: AuditEvent | None = None,
-        undoes_growth: bool = False,
-    ) -> Recommendation:
-        """Close an open one; *event* is recorded in the same transaction.
-
-        Args:
-            recommendation_id: which one.
-            status: what became of it.
-            at: when.
-            closed_by: through whom, an actor's name.
-            event: None when another change tells of it, as a resize does.
-            undoes_growth: the growth applied to its pool last is undone by it.
+    async def close(self, closed: Recommendation, *, event: AuditEvent | None = None) -> None:
+        """Store that an open one is *closed*; *event* is recorded in the same transaction.
 
         Raises:
             RecommendationNotFound: there is none with this id.
-            RecommendationClosed: something else became of it before.
+            RecommendationClosed: it was closed before.
         """
         column = recommendations.c
         change = (
             update(recommendations)
-            .where(column.id == recommendation_id, column.status == RecommendationStatus.OPEN)
-            .values(status=status, closed_at=at, closed_by=closed_by)
-            .returning(recommendations)
+            .where(column.id == closed.id, column.status == RecommendationStatus.OPEN)
+            .values(status=closed.status, closed_at=closed.closed_at, closed_by=closed.closed_by)
         )
         async with self._database.transaction() as connection:
-            row = (await connection.execute(change)).mappings().one_or_none()
-            if row is None:
-                found = await _find(connection, recommendation_id)
-                raise RecommendationClosed(f"The recommendation is {found.status} already.")
-            if undoes_growth:
-                await connection.execute(_undo_growth(row["pool_id"]))
+            if not (await connection.execute(change)).rowcount:
+                await _refuse_closed(connection, closed.id)
             if event is not None:
                 await record(connection, event)
-            return _recommendation(row)
 
     async def dismissed(self, now: datetime) -> tuple[Recommendation, ...]:
-        """Return those dismissed whose time would not be over by *now*, oldest first."""
+        """Return those dismissed that would not have expired by *now*, oldest first."""
         column = recommendations.c
         statement = (
             select(recommendations)
@@ -167,7 +131,7 @@ class Recommendations:
             return tuple(_recommendation(row) for row in rows.mappings())
 
     async def expire(self, now: datetime) -> tuple[Recommendation, ...]:
-        """Close those whose time is over by *now*, and return them."""
+        """Close those that expired by *now*, and return them."""
         column = recommendations.c
         change = (
             update(recommendations)
@@ -180,8 +144,53 @@ class Recommendations:
             return tuple(_recommendation(row) for row in rows.mappings())
 
 
+async def record_applied(
+    connection: AsyncConnection, applied: Recommendation, event: AuditEvent
+) -> None:
+    """Store an *applied* recommendation, open until now or new, in the transaction of its change.
+
+    Raises:
+        RecommendationClosed: it was closed before.
+    """
+    column = recommendations.c
+    await connection.execute(_supersede(applied, event.at))
+    if applied.advice.reason_code is ReasonCode.GROWTH_UNDONE:
+        await connection.execute(_undo_growth(applied.pool_id))
+    values = _values(applied)
+    upsert = (
+        insert(recommendations)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=[column.id],
+            set_={name: values[name] for name in values if name not in ("id", "created_at")},
+            where=column.status == RecommendationStatus.OPEN,
+        )
+    )
+    if not (await connection.execute(upsert)).rowcount:
+        await _refuse_closed(connection, applied.id)
+    await record(connection, event)
+
+
+def _supersede(recommendation: Recommendation, at: datetime) -> Update:
+    """Close what else is open for the subject of *recommendation*."""
+    column = recommendations.c
+    is_about = column.pool_id == recommendation.pool_id
+    if recommendation.kind is RecommendationKind.PLACEMENT:
+        is_about = column.tenant == recommendation.tenant
+    return (
+        update(recommendations)
+        .where(
+            is_about,
+            column.id != recommendation.id,
+            column.kind == recommendation.kind,
+            column.status == RecommendationStatus.OPEN,
+        )
+        .values(status=RecommendationStatus.SUPERSEDED, closed_at=at)
+    )
+
+
 def _undo_growth(pool_id: str) -> Update:
-    """What marks the growth that was applied to a pool last as undone, if there is one."""
+    """Mark the growth that was applied to a pool last as undone, if there is one."""
     column = recommendations.c
     last = (
         select(column.id)
@@ -199,6 +208,11 @@ def _undo_growth(pool_id: str) -> Update:
     return update(recommendations).where(column.id == last).values(**undone)
 
 
+async def _refuse_closed(connection: AsyncConnection, recommendation_id: UUID) -> None:
+    found = await _find(connection, recommendation_id)
+    raise RecommendationClosed(f"The recommendation is already {found.status}.")
+
+
 async def _find(connection: AsyncConnection, recommendation_id: UUID) -> Recommendation:
     this = recommendations.c.id == recommendation_id
     rows = await connection.execute(select(recommendations).where(this))
@@ -210,7 +224,7 @@ async def _find(connection: AsyncConnection, recommendation_id: UUID) -> Recomme
 
 def _values(recommendation: Recommendation) -> Mapping[str, Any]:
     advice = asdict(recommendation.advice)
-    del advice["trial"]
+    del advice["trial"], advice["idle_seconds"]
     advice["evidence"] = {name: _finite(value) for name, value in advice["evidence"].items()}
     return {
         "id": recommendation.id,
@@ -231,7 +245,7 @@ def _values(recommendation: Recommendation) -> Mapping[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON knows no infinity."""
+    """JSON has no infinity."""
     return value if value is None or isfinite(value) else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -74,3 +74,7 @@ class Recommendation:
     def subject(self) -> str:
         """What at most one open recommendation is about; no pool's name has a colon."""
         return self.pool_id if self.placement is None else f"placement:{self.tenant}"
+
+    def closed(self, status: RecommendationStatus, by: str, at: datetime) -> Recommendation:
+        """The same, closed by the actor named *by*."""
+        return replace(self, status=status, closed_by=by, closed_at=at)

@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.catalog.catalog import Catalog
+from app.domain.audit import AuditEvent
 from app.domain.errors import RecommendationClosed, RecommendationNotFound
+from app.domain.pool import PoolSize
 from app.domain.recommendation import RecommendationStatus
 from tests.catalog.values import NOON, event, ids, recommendation, refused_event
 from tests.fixtures.postgres import Database
@@ -57,47 +59,55 @@ async def test_the_database_itself_refuses_a_second_open_one(
             )
 
 
-async def test_closing_is_for_one_and_is_told(catalog: Catalog) -> None:
+async def test_closing_is_for_one_and_leaves_an_event(catalog: Catalog) -> None:
     given = recommendation()
     await catalog.recommendations.add(given)
-    closed = await catalog.recommendations.close(
-        given.id,
-        RecommendationStatus.DISMISSED,
-        at=NOON,
-        closed_by="api",
-        event=event("recommendation.dismissed"),
-    )
-    assert closed == replace(
-        given, status=RecommendationStatus.DISMISSED, closed_at=NOON, closed_by="api"
-    )
-    with pytest.raises(RecommendationClosed, match="dismissed"):
-        await catalog.recommendations.close(
-            given.id, RecommendationStatus.APPLIED, at=NOON, closed_by="api", event=event("no")
-        )
-    with pytest.raises(RecommendationNotFound):
-        await catalog.recommendations.close(
-            uuid4(), RecommendationStatus.APPLIED, at=NOON, closed_by="api", event=event("no")
-        )
+    closed = given.closed(RecommendationStatus.DISMISSED, "api", NOON)
+    await catalog.recommendations.close(closed, event=event("recommendation.dismissed"))
     assert await catalog.recommendations.get(given.id) == closed
-    [told] = await catalog.audit_log.page()
-    assert told.action == "recommendation.dismissed"
+    with pytest.raises(RecommendationClosed, match="dismissed"):
+        await catalog.recommendations.close(closed, event=event("no"))
+    with pytest.raises(RecommendationNotFound):
+        await catalog.recommendations.close(replace(closed, id=uuid4()), event=event("no"))
+    assert [each.action for each in await catalog.audit_log.page()] == ["recommendation.dismissed"]
 
 
 async def test_no_closing_without_its_event(catalog: Catalog) -> None:
     given = recommendation()
     await catalog.recommendations.add(given)
+    closed = given.closed(RecommendationStatus.DISMISSED, "api", NOON)
     with pytest.raises(DBAPIError):
-        await catalog.recommendations.close(
-            given.id,
-            RecommendationStatus.DISMISSED,
-            at=NOON,
-            closed_by="api",
-            event=refused_event(),
-        )
+        await catalog.recommendations.close(closed, event=refused_event())
     assert await catalog.recommendations.get(given.id) == given
 
 
-async def test_those_whose_time_is_over_expire(catalog: Catalog) -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_an_applied_one_and_its_change_are_stored_together(
+    catalog: Catalog, *, is_known: bool
+) -> None:
+    given, other = recommendation(), recommendation(seconds=-1)
+    await catalog.recommendations.add(given if is_known else other)
+    applied = given.closed(RecommendationStatus.APPLIED, "advisor", NOON)
+    size = PoolSize(max_size=10)
+
+    async def apply(told: AuditEvent) -> None:
+        await catalog.pools.save("acme", size, paused=False, event=None, applied=(applied, told))
+
+    with pytest.raises(DBAPIError):
+        await apply(refused_event())
+    assert await catalog.pools.load() == ()
+    [unchanged] = await catalog.recommendations.page()
+    assert unchanged == (given if is_known else other)
+    await apply(event("recommendation.applied"))
+    [desired] = await catalog.pools.load()
+    assert desired.size == size
+    assert await catalog.recommendations.get(given.id) == applied
+    assert await catalog.recommendations.page(status=RecommendationStatus.OPEN) == ()
+    with pytest.raises(RecommendationClosed, match="applied"):
+        await apply(event("no"))
+
+
+async def test_recommendations_expire(catalog: Catalog) -> None:
     early, late = recommendation(), recommendation("other", seconds=60)
     await catalog.recommendations.add(early)
     await catalog.recommendations.add(late)

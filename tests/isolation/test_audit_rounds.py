@@ -91,13 +91,9 @@ async def test_the_roles_limit_follows_its_pools_size(
 
     await control.tenant("acme", strategy)
     assert await limit() == 5 + 2
-    for size in (9, 3):
+    for size in (9, 3, 12):
         await control.pool_changes.put(control.state("acme"), PoolChange(max_size=size), PERSON)
         assert await limit() == size + 2
-    await control.pool_changes.resize(
-        control.manager.tenant_state("acme"), 12, PERSON, reason="advised"
-    )
-    assert await limit() == 12 + 2
 
 
 async def test_mending_a_limit_undoes_no_resize_made_meanwhile(

@@ -31,7 +31,6 @@ from app.control.monitoring.snapshot import Snapshots
 from app.control.pools.changes import PoolChanges
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
-from app.control.previews import Previews
 from app.control.reconciler import Reconciler
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
@@ -97,7 +96,6 @@ class Service:
     snapshots: Snapshots
     exposition: Exposition
     streams: StatsStreams
-    previews: Previews
     limits: Limits
 
 

@@ -211,10 +211,10 @@ async def put_advisor(
     settings = body.config.applied_to(
         replace(before, rule=body.rule or before.rule, mode=mode, hysteresis=hysteresis)
     )
-    if operation.dry_run:
-        return operation.show(service.previews.put_advisor(settings), needs_catalog=True)
-    await service.advisor_loop.put_settings(settings, operation.actor, expected_generation=expected)
-    return _show(service, response)
+    change = service.advisor_loop.put_settings(
+        settings, operation.actor, expected_generation=expected
+    )
+    return await operation.run(change, lambda _: _show(service, response))
 
 
 @router.post(

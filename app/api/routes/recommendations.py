@@ -211,14 +211,9 @@ async def apply_recommendation(
     One that is no longer open answers 409 `recommendation-closed`; a placement answers
     409 `recommendation-is-placement`, since a person has to move the tenant's data.
     """
-    if operation.dry_run:
-        plan = await service.previews.close_recommendation(
-            recommendation_id, RecommendationStatus.APPLIED
-        )
-        return operation.show(plan)
-    return RecommendationView.of(
-        await service.recommendation_applier.apply(recommendation_id, operation.actor)
-    )
+    applier = service.recommendation_applier
+    applying = await applier.apply(recommendation_id, operation.actor)
+    return await operation.run(applying, RecommendationView.of)
 
 
 @router.post(
@@ -236,14 +231,9 @@ async def dismiss_recommendation(
 
     One that is no longer open answers 409 `recommendation-closed`.
     """
-    if operation.dry_run:
-        plan = await service.previews.close_recommendation(
-            recommendation_id, RecommendationStatus.DISMISSED
-        )
-        return operation.show(plan)
-    return RecommendationView.of(
-        await service.recommendation_applier.dismiss(recommendation_id, operation.actor)
-    )
+    applier = service.recommendation_applier
+    dismissing = await applier.dismiss(recommendation_id, operation.actor)
+    return await operation.run(dismissing, RecommendationView.of)
 
 
 def _key(recommendation: Recommendation) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import Depends, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.http.dependencies import ActorDep, ServiceDep
+from app.api.http.dependencies import ActorDep, Service, ServiceDep
 from app.control.operation import Operation
 from app.domain.audit import Actor
 from app.domain.plan import Plan, PlanAction
@@ -83,17 +83,15 @@ class OperationRequest:
 
     actor: Actor
     dry_run: bool
-    catalog_available: bool
+    service: Service
     response: Response
 
     async def run(self, operation: Operation[Any, R], show: Callable[[R], V]) -> V | PlanView:
         """Execute *operation* and show what it did; in a dry run show its plan."""
         if not self.dry_run:
             return show(await operation)
-        return self.show(await operation.plan(), needs_catalog=operation.needs_catalog)
-
-    def show(self, plan: Plan, *, needs_catalog: bool = False) -> PlanView:
-        if needs_catalog and not self.catalog_available:
+        plan: Plan = await operation.plan()
+        if operation.needs_catalog and not self.service.catalog.available:
             plan += Plan(warnings=(_CATALOG_UNREACHABLE,))
         return show_plan(plan, self.response)
 
@@ -113,12 +111,7 @@ def show_plan(plan: Plan, response: Response) -> PlanView:
 async def get_operation_request(
     service: ServiceDep, actor: ActorDep, response: Response, *, dry_run: DryRunQuery = False
 ) -> OperationRequest:
-    return OperationRequest(
-        actor=actor,
-        dry_run=dry_run,
-        catalog_available=service.catalog.available,
-        response=response,
-    )
+    return OperationRequest(actor=actor, dry_run=dry_run, service=service, response=response)
 
 
 OperationDep = Annotated[OperationRequest, Depends(get_operation_request)]

@@ -1,6 +1,6 @@
-"""Observing: what the advisor is shown of each pool, from two looks at it.
+"""The advisor's input: what happened to each pool between two readings of its counters.
 
-Measures, remembers the last minutes for those who ask "what if", and judges nothing.
+Keeps the last minutes of each pool, too, for questions of the kind "what if".
 """
 
 from __future__ import annotations
@@ -22,27 +22,26 @@ _REMEMBERED = 6
 
 
 class Observer:
-    """Looks at pools, one after the other, and tells what happened since the last time."""
+    """Observes pools, one after the other."""
 
     def __init__(self, manager: TenantPoolManager, loads: ServerLoads) -> None:
-        """Look at *manager*'s pools; what their servers do is known to *loads*."""
         self._manager = manager
         self._loads = loads
         self._before: dict[str, CounterReading] = {}
         self._recent: dict[str, deque[PoolObservation]] = {}
         self._round_began = 0.0
-        self._around: dict[str, tuple[float, ServerLoad | None]] = {}
+        self._servers: dict[str, tuple[float, ServerLoad | None]] = {}
 
     def begin_round(self, now: float) -> None:
-        """Begin a round of looks: find out once what is the same for all pools of a server."""
-        self._around = {
+        """Read once what is the same for all pools of a server."""
+        self._servers = {
             name: (server.lag.worst_since(self._round_began), self._loads.of(name))
             for name, server in self._manager.servers.items()
         }
         self._round_began = now
 
     def observe(self, pool: Pool, now: float) -> PoolObservation | None:
-        """What happened since the last look; None if this is the first, or too soon after it."""
+        """What happened since the last call; None if this is the first, or too soon after it."""
         reading = pool.reading(now)
         before = self._before.get(pool.pool_id)
         is_same_pool = before is not None and before.opened_at == reading.opened_at
@@ -57,7 +56,7 @@ class Observer:
         return seen
 
     def observe_gauges(self, pool: Pool, now: float) -> PoolObservation:
-        """How the pool is now; nothing of what happened before."""
+        """The pool's gauges now, without anything that happened before."""
         reading = pool.reading(now)
         return self._observation(pool, reading, replace(reading, at=now + 1.0))
 
@@ -66,7 +65,7 @@ class Observer:
         return tuple(self._recent.get(pool_id, ()))
 
     def retain(self, pool_ids: Collection[str]) -> list[str]:
-        """Forget all pools but these; those that were forgotten."""
+        """Forget all pools but these; the forgotten ones."""
         gone = [pool_id for pool_id in self._before if pool_id not in pool_ids]
         for pool_id in gone:
             del self._before[pool_id]
@@ -76,7 +75,7 @@ class Observer:
     def _observation(
         self, pool: Pool, before: CounterReading, after: CounterReading
     ) -> PoolObservation:
-        lag, load = self._around.get(pool.server.name, (0.0, None))
+        lag, load = self._servers.get(pool.server.name, (0.0, None))
         seconds = after.at - before.at
         grown = after.counters - before.counters
         opened = grown.connections_opened
@@ -107,20 +106,21 @@ class Observer:
         )
 
     def _max_allowed(self, pool: Pool) -> int:
-        """The most it may have: what its server can hold, and its only tenant may lease."""
-        # A server never reached yet has a budget that is not known.
-        max_allowed = MAX_POOL_SIZE
+        """The most max_size may become: the server's budget, and the tenant's max_leases."""
+        # The budget of a server never reached is unknown.
+        limits = [MAX_POOL_SIZE]
         if pool.server.limits is not None:
-            max_allowed = min(max_allowed, max(1, pool.server.budget.limit))
-        account = self._manager.tenant_states.get(pool.pool_id)
-        cap = account.tenant.spec.max_leases if account else None
-        return max_allowed if cap is None else min(max_allowed, cap)
+            limits.append(max(1, pool.server.budget.limit))
+        state = self._manager.tenant_states.get(pool.pool_id)
+        if state is not None and state.tenant.spec.max_leases is not None:
+            limits.append(state.tenant.spec.max_leases)
+        return min(limits)
 
     def _weight(self, pool: Pool) -> int:
-        """Its tenant's; a shared pool weighs as much as so many tenants."""
-        account = self._manager.tenant_states.get(pool.pool_id)
-        if account is not None:
-            return account.tenant.spec.weight
+        """The tenant's weight; for a shared pool the number of tenants."""
+        state = self._manager.tenant_states.get(pool.pool_id)
+        if state is not None:
+            return state.tenant.spec.weight
         return max(1, self._manager.tenant_count(pool.pool_id))
 
     def _remember(self, pool_id: str, seen: PoolObservation) -> None:
@@ -140,7 +140,7 @@ class Observer:
 
 
 def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
-    """Two observations of a pool, one right after the other, as one; *first* is used up."""
+    """Two consecutive observations of a pool as one; *first* must not be used afterwards."""
     first.wait.merge(then.wait)
     first.hold.merge(then.hold)
     seconds = first.seconds + then.seconds
@@ -161,7 +161,7 @@ def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
         rejected=first.rejected + then.rejected,
         connect_failures=first.connect_failures + then.connect_failures,
         mean_connect=first.mean_connect if then.mean_connect is None else then.mean_connect,
-        # One standstill does not make the other minutes worthless.
+        # A single stall does not invalidate the other minutes.
         loop_lag_seconds=mean(first.loop_lag_seconds, then.loop_lag_seconds),
         wait=first.wait,
         hold=first.hold,

@@ -1,65 +1,113 @@
-"""Tiering: watches for hours what each tenant asks of its pool, and suggests another kind.
+"""Recommendations of another kind of pool, from what each tenant used for hours.
 
-Measures; `app.domain.advisor.placement` judges. Nothing here moves anybody.
+Measures; `app.domain.advisor.placement` decides. A person carries the recommendation out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from uuid import uuid4
 
-from app.domain.advisor import PlacementConfig, PlacementSuggestion, TenantUsage, suggest_placement
+from app.domain.advisor import (
+    PlacementConfig,
+    PlacementSuggestion,
+    PoolSizingRecommendation,
+    ScalingAction,
+    TenantUsage,
+    suggest_placement,
+)
+from app.domain.advisor_mode import AdvisorMode
+from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
+SHARED_PATIENCE_SECONDS = 0.1
+"""A caller that waits longer in the shared pool is late."""
+
+_INTERVAL = 60.0
+
 
 class PlacementAdvisor:
-    """Two marks of every tenant's leases: loads are measured from the older one."""
+    """Keeps two marks of every tenant's hold times: usage is measured from the older one."""
 
     def __init__(self, manager: TenantPoolManager, config: PlacementConfig | None = None) -> None:
-        """Watch *manager*'s tenants; nothing is said before `least_seconds` of it."""
         self._manager = manager
         self._config = config or PlacementConfig()
         self._older: dict[str, tuple[float, float]] = {}
         self._newer: dict[str, tuple[float, float]] = {}
         self._marked_at: float | None = None
+        self._due = 0.0
 
-    def take_marks(self, now: float) -> None:
-        """Note where everybody stands, if it is time to."""
-        accounts = self._manager.tenant_states
+    def suggest(self, now: float, default_mode: AdvisorMode) -> Iterator[Recommendation]:
+        """Recommendations, once a minute; none for tenants whose mode is off."""
+        if now < self._due:
+            return
+        self._due = now + _INTERVAL
+        self._mark(now)
+        for state in self._tenants():
+            mode = state.tenant.spec.advisor_mode or default_mode
+            if mode is not AdvisorMode.OFF and (found := self._suggestion(state, now)):
+                recommendation = self._recommendation(state, found)
+                if recommendation is not None:
+                    yield recommendation
+
+    def _mark(self, now: float) -> None:
+        states = self._manager.tenant_states
         is_due = self._marked_at is None or now - self._marked_at >= self._config.min_seconds
         if is_due:
             self._older, self._newer, self._marked_at = self._newer, {}, now
-        for name, account in accounts.items():
+        for name, state in states.items():
             if name not in self._newer and (is_due or name not in self._older):
-                self._newer[name] = (now, account.recorder.hold_seconds)
+                self._newer[name] = (now, state.recorder.hold_seconds)
 
-    def suggestions(self, now: float) -> Iterator[tuple[TenantState, PlacementSuggestion]]:
-        """Who should move where; of those with a pool of their own, whose pool is open."""
+    def _tenants(self) -> Iterator[TenantState]:
+        """Tenants whose own pool is open, and those that used a shared one lately."""
         for pool in list(self._manager.pools()):
-            account = self._manager.tenant_states.get(pool.pool_id)
-            if account is not None and (found := self._of(account, now)):
-                yield account, found
-        for account in self._manager.recently_active_tenants():
-            if found := self._of(account, now):
-                yield account, found
+            state = self._manager.tenant_states.get(pool.pool_id)
+            if state is not None:
+                yield state
+        yield from self._manager.recently_active_tenants()
 
-    def _of(self, account: TenantState, now: float) -> PlacementSuggestion | None:
-        name = account.tenant.spec.id
+    def _suggestion(self, state: TenantState, now: float) -> PlacementSuggestion | None:
+        name, held = state.tenant.spec.id, state.recorder.hold_seconds
         mark = self._older.get(name) or self._newer.get(name)
-        if mark is None:
+        if mark is None or now - mark[0] < self._config.min_seconds or held < mark[1]:
             return None
-        since, held = mark
-        seconds = now - since
-        if seconds < self._config.min_seconds or account.recorder.hold_seconds < held:
-            return None
-        load = TenantUsage(
-            strategy=account.tenant.spec.strategy,
+        seconds = now - mark[0]
+        usage = TenantUsage(
+            strategy=state.tenant.spec.strategy,
             seconds=seconds,
-            offered_load=(account.recorder.hold_seconds - held) / seconds,
-            late_share=account.recorder.late_share(SHARED_PATIENCE_SECONDS, now),
+            offered_load=(held - mark[1]) / seconds,
+            late_share=state.recorder.late_share(SHARED_PATIENCE_SECONDS, now),
         )
-        return suggest_placement(self._config, load)
+        return suggest_placement(self._config, usage)
 
-
-SHARED_PATIENCE_SECONDS = 0.1
-"""Seconds: a tenant of a shared pool that waits longer than this is late."""
+    def _recommendation(
+        self, state: TenantState, found: PlacementSuggestion
+    ) -> Recommendation | None:
+        pool = self._manager.find(state.tenant.spec.pool_id)
+        if pool is None:
+            return None
+        now, size = datetime.now(UTC), pool.size.max_size
+        advice = PoolSizingRecommendation(
+            action=ScalingAction.STABLE,
+            current_size=size,
+            new_size=size,
+            reason_code=found.reason_code,
+            reason=found.reason,
+            evidence=found.evidence,
+        )
+        return Recommendation(
+            id=uuid4(),
+            pool_id=pool.pool_id,
+            tenant=state.tenant.spec.id,
+            rule="placement",
+            advice=advice,
+            max_size=size,
+            metrics=self._manager.tenant_metrics(state),
+            status=RecommendationStatus.OPEN,
+            created_at=now,
+            expires_at=now + MAX_LIFETIME,
+            placement=found.placement,
+        )

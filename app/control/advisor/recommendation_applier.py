@@ -1,73 +1,33 @@
-"""Obeying: giving a pool the recommended size, for a person or for the advisor itself.
+"""Applying a recommendation, for a person or in the advisor's name, and dismissing one.
 
-Through the Keeper, like any change. The advisor itself must not resize too often, nor what a
-person sized a short while ago.
+The change of the pool and the applied recommendation are one transaction.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from time import monotonic
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import UUID
 
-import structlog
-
-from app.catalog.catalog import Catalog
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.pools.changes import PoolChanges
+from app.control.audit import audit_events
+from app.control.operation import Operation, PlanFor
+from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.advisor import PoolSizingRecommendation, ScalingAction
 from app.domain.audit import ADVISOR, Actor
+from app.domain.desired_state import PoolChange
 from app.domain.errors import (
-    CatalogUnavailable,
-    PoolkeeperError,
     RecommendationClosed,
     RecommendationIsPlacement,
     RecommendationNotFound,
 )
+from app.domain.plan import Plan, plan_record
 from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
-
-_MINUTE = 60.0
-_MOST_REMEMBERED = 1000
-
-_log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AutoApplyLimits:
-    """How careful the advisor is when it resizes by itself.
-
-    Attributes:
-        resizes_per_minute: most of one server.
-        cooldown: seconds for which it leaves alone what a person sized.
-    """
-
-    resizes_per_minute: int = 60
-    cooldown_seconds: float = 900.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyDecision:
-    """What applying a recommendation comes to.
-
-    Attributes:
-        account: a tenant of its pool.
-        new_size: the max_size it would get.
-        reason: what the audit trail would say.
-        is_resized: the pool has that size already.
-        outdated: why it can be applied no more; None if it can.
-    """
-
-    account: TenantState
-    new_size: int
-    reason: str
-    already_applied: bool
-    outdated_reason: str | None
 
 
 class RecommendationApplier:
@@ -75,173 +35,138 @@ class RecommendationApplier:
 
     def __init__(
         self,
-        catalog: Catalog,
         manager: TenantPoolManager,
-        changes: PoolChanges,
-        book: RecommendationStore,
-        caution: AutoApplyLimits,
+        desired: DesiredPoolState,
+        store: RecommendationStore,
     ) -> None:
-        """Resize *manager*'s pools through *changes*; what became of advice goes into *book*."""
-        self._catalog = catalog
         self._manager = manager
-        self._changes = changes
-        self._book = book
-        self._caution = caution
-        self._resized: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._desired = desired
+        self._store = store
 
-    async def load(self) -> None:
-        """Learn from the audit trail which pools people sized a short while ago; at start."""
-        now = datetime.now(UTC)
-        since = now - timedelta(seconds=self._caution.cooldown_seconds)
-        for action in ("pool.declared", "pool.resized"):
-            page = await self._catalog.audit_log.page(
-                action=action, since=since, limit=_MOST_REMEMBERED
-            )
-            for event in reversed(page):
-                # A change with a reason is a recommendation's, whoever applied it.
-                is_theirs = event.actor.name != ADVISOR.name and event.reason is None
-                before, after = event.before or {}, event.after or {}
-                if is_theirs and event.pool and before.get("max_size") != after.get("max_size"):
-                    age = (now - event.at).total_seconds()
-                    self._changes.note_resize_by_hand(event.pool, monotonic() - age)
-
-    async def apply(self, recommendation_id: UUID, actor: Actor) -> Recommendation:
+    async def apply(
+        self, recommendation_id: UUID, actor: Actor
+    ) -> Operation[Transition, Recommendation]:
         """Give the pool the recommended size.
 
         Raises:
             RecommendationNotFound, RecommendationClosed, RecommendationIsPlacement, BudgetExceeded,
             InvalidInput, TenantDeleting, NotProvisioned, ServerUnavailable, CatalogUnavailable
         """
-        async with self._book.lock_decisions():
-            found = await self.get_open(recommendation_id)
-            judgement = self.decide(found)
-            if judgement.outdated_reason:
-                await self._book.close(found, RecommendationStatus.SUPERSEDED, actor)
-                raise RecommendationClosed(judgement.outdated_reason)
-            if not judgement.already_applied:
-                await self._changes.resize(
-                    judgement.account, judgement.new_size, actor, reason=judgement.reason
-                )
-            return await self._close_applied(found, actor)
-
-    async def get_open(self, recommendation_id: UUID) -> Recommendation:
-        """One of which nothing became yet.
-
-        Raises:
-            RecommendationNotFound, RecommendationClosed, CatalogUnavailable
-        """
-        found = await self._catalog.recommendations.get(recommendation_id)
-        if found.status is not RecommendationStatus.OPEN:
-            raise RecommendationClosed(f"The recommendation is {found.status} already.")
-        return found
-
-    def decide(self, found: Recommendation) -> ApplyDecision:
-        """What applying it would come to now.
-
-        Raises:
-            RecommendationIsPlacement: it is no resize.
-            RecommendationNotFound: nobody uses its pool any more.
-            ServerUnavailable: its server is not declared any more.
-        """
+        found = await self._store.get_open(recommendation_id)
         if found.placement is not None:
             raise RecommendationIsPlacement
-        account = self._manager.tenant_state_for_pool(found.pool_id)
-        if account is None:
-            raise RecommendationNotFound("Nobody uses the recommendation's pool any more.")
-        size = self._manager.desired_size(found.pool_id, account.tenant.spec.strategy)
-        server = self._manager.server(account.tenant.spec.server)
-        advice = clamped(found.advice, size.min_size, server)
-        # A former call may have got no further than the resize.
-        is_resized = size.max_size == advice.new_size != found.max_size
-        fits = size.max_size == found.max_size and changes_size(advice, size)
-        outdated = (
-            None
-            if is_resized or fits
-            else f"It was made for a max_size of {found.max_size} and for other limits; "
-            f"by now max_size is {size.max_size}."
-        )
-        return ApplyDecision(
-            account=account,
-            new_size=advice.new_size,
-            reason=advice.reason,
-            already_applied=is_resized,
-            outdated_reason=outdated,
-        )
+        state = self._manager.tenant_state_for_pool(found.pool_id)
+        if state is None:
+            raise RecommendationNotFound("No tenant uses the recommendation's pool any more.")
+        spec = state.tenant.spec
 
-    async def dismiss(self, recommendation_id: UUID, actor: Actor) -> Recommendation:
-        """Leave everything as it is.
+        async def plan() -> PlanFor[Transition]:
+            size = self._manager.desired_size(spec.pool_id, spec.strategy)
+            advice = clamped(found.advice, size.min_size, self._manager.server(spec.server))
+            if size.max_size != found.max_size or not changes_size(advice, size):
+                raise RecommendationClosed(
+                    f"The recommendation is outdated: it was made for max_size {found.max_size} "
+                    f"and other limits; max_size is now {size.max_size}."
+                )
+            change = self._plan(state, advice, actor)
+            closing = _plan_close(found, RecommendationStatus.APPLIED, actor)
+            return PlanFor.of(change.subject, change, closing)
+
+        async def execute(plan: PlanFor[Transition]) -> Recommendation:
+            applied = await self._record(found, plan.subject, actor)
+            await self._desired.apply(state, plan.subject, plan.subject.desired)
+            return applied
+
+        @asynccontextmanager
+        async def lock() -> AsyncIterator[None]:
+            async with self._desired.lock(spec)():
+                try:
+                    yield
+                except RecommendationClosed:
+                    await self._store.close(found, RecommendationStatus.SUPERSEDED, actor)
+                    raise
+
+        return Operation(plan=plan, execute=execute, lock=lock)
+
+    def is_changing(self, pool_id: str) -> bool:
+        """Whether another change of the pool is in progress."""
+        return self._desired.is_changing(pool_id)
+
+    async def auto_apply(self, recommendation: Recommendation, state: TenantState) -> None:
+        """Give the pool the recommended size in the advisor's name; the pool follows later.
+
+        Waits for the catalog, and not for the pool's server. The advice fits the pool as it is.
+
+        Raises:
+            BudgetExceeded, InvalidInput, TenantDeleting, NotProvisioned, ServerUnavailable,
+            RecommendationClosed, CatalogUnavailable
+        """
+        async with self._desired.lock(state.tenant.spec)():
+            transition = self._plan(state, recommendation.advice, ADVISOR).subject
+            await self._record(recommendation, transition, ADVISOR)
+        self._desired.apply_in_background(state, transition)
+
+    async def dismiss(
+        self, recommendation_id: UUID, actor: Actor
+    ) -> Operation[Recommendation, Recommendation]:
+        """Close a recommendation and leave everything as it is.
 
         Raises:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
         """
-        async with self._book.lock_decisions():
-            found = await self.get_open(recommendation_id)
-            return await self._book.close(found, RecommendationStatus.DISMISSED, actor)
+        found = await self._store.get_open(recommendation_id)
 
-    def auto_apply_blocker(self, pool_id: str, server: str) -> str | None:
-        """Why the advisor must not resize a pool by itself now; None if it may."""
-        now = monotonic()
-        by_hand = self._changes.resized_by_hand_at(pool_id)
-        if by_hand is not None and now - by_hand < self._caution.cooldown_seconds:
-            return f"a person set this size {_ago(now - by_hand)} ago"
-        resized = self._resized[server]
-        while resized and now - resized[0] > _MINUTE:
-            resized.popleft()
-        if len(resized) >= self._caution.resizes_per_minute:
-            return f"{len(resized)} pools of the server were resized within the last minute"
-        return None
+        async def plan() -> PlanFor[Recommendation]:
+            return PlanFor.of(found, _plan_close(found, RecommendationStatus.DISMISSED, actor))
 
-    async def auto_apply(self, recommendation: Recommendation, server: str) -> str | None:
-        """Apply it in the advisor's name, if nothing stands in the way; else what does.
+        async def execute(plan: PlanFor[Recommendation]) -> Recommendation:
+            return await self._store.close(plan.subject, RecommendationStatus.DISMISSED, actor)
 
-        Raises:
-            CatalogUnavailable
-        """
-        obstacle = self.auto_apply_blocker(recommendation.pool_id, server)
-        if obstacle is not None:
-            return obstacle
-        facts = log_fields(recommendation)
-        try:
-            await self.apply(recommendation.id, ADVISOR)
-        except CatalogUnavailable:
-            raise
-        except PoolkeeperError as error:
-            _log.warning("recommendation not applied", **facts, why=error.detail)
-            return error.detail
-        self._resized[server].append(monotonic())
-        _log.info("recommendation applied", **facts)
-        return None
+        return Operation(plan=plan, execute=execute)
 
-    async def _close_applied(self, found: Recommendation, actor: Actor) -> Recommendation:
-        try:
-            return await self._book.close(found, RecommendationStatus.APPLIED, actor)
-        except CatalogUnavailable as error:
-            raise CatalogUnavailable(
-                "The pool is resized, but the catalog could not be told that the recommendation "
-                "was applied; apply it again to finish."
-            ) from error
+    def _plan(
+        self, state: TenantState, advice: PoolSizingRecommendation, actor: Actor
+    ) -> PlanFor[Transition]:
+        if not state.tenant.spec.is_shared:
+            state.tenant.check_usable()
+        change = PoolChange(max_size=advice.new_size)
+        return self._desired.plan(state, change, actor, whole_pool=True, reason=advice.reason)
+
+    async def _record(
+        self, recommendation: Recommendation, transition: Transition, actor: Actor
+    ) -> Recommendation:
+        status = RecommendationStatus.APPLIED
+        event = audit_events.recommendation_closed(recommendation, status, actor)
+        applied = recommendation.closed(status, actor.name, event.at)
+        await self._desired.record(transition, applied=(applied, event))
+        audit_events.log(event)
+        self._store.drop(applied)
+        return applied
+
+
+def _plan_close(found: Recommendation, status: RecommendationStatus, actor: Actor) -> Plan:
+    event = audit_events.recommendation_closed(found, status, actor)
+    return plan_record(f"recommendation {found.id}", event.before, event.after)
 
 
 def clamped(
     advice: PoolSizingRecommendation, min_size: int, server: Server
 ) -> PoolSizingRecommendation:
-    """*advice* that neither takes min_size down nor exceeds what the server can hold."""
-    # A server never reached yet has a budget that is not known.
+    """*advice* within min_size and the server's budget."""
+    # The budget of a server never reached is unknown.
     limit = server.budget.limit if server.limits else advice.new_size
     new_size = max(min(advice.new_size, limit), min_size)
     if advice.action is ScalingAction.STABLE or new_size == advice.new_size:
         return advice
-    reason = f"{advice.reason}; held at {new_size} by min_size or the server's budget"
-    expected = advice.expected
-    if expected is not None:
-        expected = replace(expected, late_share_after=None, connections_after=new_size)
-    return replace(advice, new_size=new_size, reason=reason, expected=expected)
+    limited = advice.held_at(new_size)
+    reason = f"{advice.reason}; limited to {new_size} by min_size or the server's budget"
+    return replace(limited, reason=reason)
 
 
 def changes_size(advice: PoolSizingRecommendation, size: PoolSize) -> bool:
-    """Whether obeying would move the limit in force the way the advice means.
+    """Whether applying *advice* moves max_size in the direction that it means.
 
-    A rule may see open connections; a pool that has yet to open what it may is not too small.
+    A rule may count open connections; a pool that has not opened all it may is not too small.
     """
     match advice.action:
         case ScalingAction.SCALE_UP:
@@ -250,17 +175,3 @@ def changes_size(advice: PoolSizingRecommendation, size: PoolSize) -> bool:
             return advice.new_size < size.max_size
         case ScalingAction.STABLE:
             return False
-
-
-def log_fields(recommendation: Recommendation) -> dict[str, object]:
-    """What the log tells of it."""
-    return {
-        "pool": recommendation.pool_id,
-        "new_size": recommendation.advice.new_size,
-        "max_size": recommendation.max_size,
-        "reason": recommendation.advice.reason,
-    }
-
-
-def _ago(seconds: float) -> str:
-    return f"{seconds / _MINUTE:.0f} min" if seconds >= _MINUTE else f"{seconds:.0f} s"

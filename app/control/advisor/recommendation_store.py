@@ -1,143 +1,137 @@
-"""AdviceBook: every recommendation's life, in the catalog and, while it matters, in memory.
+"""Recommendations in the catalog, and in memory what is open or was recently dismissed.
 
-Keeps what is open and what was dismissed, so that the same is not said again and again. What
-is said, and whether it is obeyed, is decided elsewhere.
+The memory keeps the advisor from repeating itself, and answers while the catalog is unreachable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from uuid import UUID
 
 from app.catalog.catalog import Catalog
 from app.control.audit import audit_events
-from app.control.locks import KeyedLocks
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode
 from app.domain.audit import Actor
+from app.domain.errors import RecommendationClosed
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
 
-# A proposal that differs by no more than this share from one made before is the same.
+# Advice whose size differs by no more than this share is the same.
 _SAME = 0.1
-# Whoever dismissed a size dismissed those near it.
-_NEAR = 0.25
-_DECISION = "the advice"
+# A dismissed size covers sizes within this share of it.
+_SIMILAR = 0.25
 
 
 class RecommendationStore:
-    """Recommendations: written down, looked up, closed."""
+    """Stores, finds and closes recommendations."""
 
     def __init__(self, catalog: Catalog, manager: TenantPoolManager) -> None:
-        """Write into *catalog*; what *manager* has no tenant for any more is over."""
         self._catalog = catalog
         self._manager = manager
         self._open: dict[str, Recommendation] = {}
         self._dismissed: dict[str, Recommendation] = {}
-        self._locks = KeyedLocks()
 
     @property
     def open(self) -> Mapping[str, Recommendation]:
-        """What is open, by subject; known even while the catalog is away."""
+        """The open recommendations by subject; known even while the catalog is unreachable."""
         return self._open
 
     async def load(self) -> None:
-        """Learn what the catalog remembers; at start."""
+        """Load what the catalog has; at start."""
         stored = self._catalog.recommendations
         page = await stored.page(status=RecommendationStatus.OPEN, limit=10_000)
         self._open = {each.subject: each for each in page}
         dismissed = await stored.dismissed(datetime.now(UTC))
         self._dismissed = {each.subject: each for each in dismissed}
 
-    def lock_decisions(self) -> AbstractAsyncContextManager[None]:
-        """Apply or dismiss a recommendation in this block, one at a time.
+    async def get_open(self, recommendation_id: UUID) -> Recommendation:
+        """The recommendation with this id.
 
         Raises:
-            Unavailable: another decision took too long.
+            RecommendationNotFound, RecommendationClosed, CatalogUnavailable
         """
-        return self._locks.hold(_DECISION)
+        found = await self._catalog.recommendations.get(recommendation_id)
+        if found.status is not RecommendationStatus.OPEN:
+            raise RecommendationClosed(f"The recommendation is already {found.status}.")
+        return found
 
-    async def add(self, recommendation: Recommendation) -> bool:
-        """Write down a new one, which supersedes the open one of its subject.
-
-        False if one is being applied or dismissed now: it must not be superseded meanwhile, and
-        the next tick sees what came of it.
-        """
-        if self._locks.is_held(_DECISION):
-            return False
-        async with self._locks.hold(_DECISION):
-            await self._catalog.recommendations.add(recommendation)
-            self._open[recommendation.subject] = recommendation
-        return True
+    async def add(self, recommendation: Recommendation) -> None:
+        """Store a new one, which supersedes the open one of its subject."""
+        await self._catalog.recommendations.add(recommendation)
+        self._open[recommendation.subject] = recommendation
 
     def find_open(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int
     ) -> Recommendation | None:
-        """The open one that says as much as *advice* about a pool of *max_size*."""
+        """The open one that equals *advice* about a pool of *max_size*."""
         found = self._open.get(subject)
-        return found if found and _says(found, advice, max_size, _SAME) else None
+        return found if found and _matches(found, advice, max_size, _SAME) else None
 
     def find_dismissed(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int
     ) -> Recommendation | None:
-        """The dismissed one, not out of date yet, that said about as much as *advice*."""
+        """The dismissed one, not expired yet, that is similar to *advice*."""
         found = self._dismissed.get(subject)
-        return found if found and _says(found, advice, max_size, _NEAR) else None
+        return found if found and _matches(found, advice, max_size, _SIMILAR) else None
+
+    def knows(self, recommendation: Recommendation) -> bool:
+        """Whether the same is open or was dismissed recently."""
+        subject, size = recommendation.subject, recommendation.max_size
+        find = (self.find_open, self.find_dismissed)
+        return any(each(subject, recommendation.advice, size) for each in find)
 
     async def close(
         self, found: Recommendation, status: RecommendationStatus, actor: Actor
     ) -> Recommendation:
-        """Note what became of it.
+        """Close an open one without applying it.
 
         Raises:
             RecommendationNotFound, RecommendationClosed, CatalogUnavailable
         """
         event = audit_events.recommendation_closed(found, status, actor)
-        takes_back = found.advice.reason_code is ReasonCode.GROWTH_UNDONE
-        closed = await self._catalog.recommendations.close(
-            found.id,
-            status,
-            at=event.at,
-            closed_by=actor.name,
-            event=event,
-            undoes_growth=takes_back and status is RecommendationStatus.APPLIED,
-        )
+        closed = found.closed(status, actor.name, event.at)
+        await self._catalog.recommendations.close(closed, event=event)
         audit_events.log(event)
         if status is RecommendationStatus.DISMISSED:
             self._dismissed[found.subject] = closed
-        standing = self._open.get(found.subject)
-        if standing is not None and standing.id == found.id:
-            del self._open[found.subject]
+        self.drop(found)
         return closed
 
+    def drop(self, closed: Recommendation) -> None:
+        """Forget one that is no longer open."""
+        found = self._open.get(closed.subject)
+        if found is not None and found.id == closed.id:
+            del self._open[closed.subject]
+
     async def expire(self) -> None:
-        """Close what is out of date.
+        """Close what has expired.
 
         Raises:
-            CatalogUnavailable: the catalog was not told; it is the next time.
+            CatalogUnavailable: tried again at the next call.
         """
         now = datetime.now(UTC)
         for subject, each in list(self._dismissed.items()):
-            if not self._stands(each, now):
+            if not self._is_current(each, now):
                 del self._dismissed[subject]
-        if all(self._stands(each, now) for each in self._open.values()):
+        if all(self._is_current(each, now) for each in self._open.values()):
             return
         await self._catalog.recommendations.expire(now)
         self._open = {
-            subject: each for subject, each in self._open.items() if self._stands(each, now)
+            subject: each for subject, each in self._open.items() if self._is_current(each, now)
         }
 
-    def _stands(self, recommendation: Recommendation, now: datetime) -> bool:
-        # The catalog forgets a tenant's advice together with the tenant.
+    def _is_current(self, recommendation: Recommendation, now: datetime) -> bool:
+        # Deleting a tenant deletes its recommendations in the catalog.
         tenant = recommendation.tenant
         is_used = tenant is None or tenant in self._manager.tenant_states
         return is_used and recommendation.expires_at > now
 
 
-def _says(
+def _matches(
     made: Recommendation, advice: PoolSizingRecommendation, max_size: int, tolerance: float
 ) -> bool:
-    """Whether *made* proposed the same, give or take a share of it, for the same size."""
+    """Whether *made* recommends the same for the same size, within a share of the new size."""
     if made.advice.reason_code is ReasonCode.GROWTH_UNDONE is not advice.reason_code:
         return False
     difference = abs(made.advice.new_size - advice.new_size)

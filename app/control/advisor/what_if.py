@@ -1,6 +1,6 @@
-"""What if: a live pool's last minutes, judged anew by other knobs, another rule or budget.
+"""What would a live pool's last minutes recommend with another configuration, rule or budget?
 
-Changes nothing: the advisor it asks is a fresh one that nobody else knows.
+Changes nothing: a new advisor evaluates them.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 
-# After so many pools the loop gets a turn.
+# After so many pools other tasks get a turn.
 _SLICE = 20
 
 
 async def what_if(
     manager: TenantPoolManager,
-    observing: Observer,
-    account: TenantState,
+    observer: Observer,
+    state: TenantState,
     settings: AdvisorSettings,
     *,
     budget: int | None = None,
 ) -> PoolSizingRecommendation:
-    """What an advisor with *settings* would say of the tenant's pool after its last minutes.
+    """What an advisor with *settings* recommends for the tenant's pool after its last minutes.
 
-    With a *budget*, all pools of the server are judged, and divide it.
+    With a *budget*, all pools of the server are evaluated and share it.
 
     Raises:
         PoolNotFound: the pool is not open.
     """
-    pool = manager.find(account.tenant.spec.pool_id)
+    pool = manager.find(state.tenant.spec.pool_id)
     if pool is None:
-        raise PoolNotFound(f"The pool {account.tenant.spec.pool_id} is not open.")
+        raise PoolNotFound(f"Pool {state.tenant.spec.pool_id} is not open.")
     advisor, pools = settings.advisor(), [pool]
     if budget is not None:
         pools += [other for other in manager.pools() if _is_beside(other, pool)]
     for count, each in enumerate(pools, start=1):
         if count % _SLICE == 0:
             await asyncio.sleep(0)
-        seen = observing.recent(each.pool_id) or (observing.observe_gauges(each, monotonic()),)
+        seen = observer.recent(each.pool_id) or (observer.observe_gauges(each, monotonic()),)
         for observation in seen:
             most = observation.max_allowed
             if budget is not None:

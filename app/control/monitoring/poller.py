@@ -1,7 +1,6 @@
-"""Poller: measures every pool, stores the samples, closes what nobody uses, asks for advice.
+"""The poll: measure every pool, store samples, close what is idle, run the advisor.
 
-Nothing here waits for a tenant's server: a hung one must not keep the others from being
-seen. Testing connections is `checker.py`'s.
+Nothing here waits for a tenant's server, so that a hung one delays no measurement of the others.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from app.domain.history import PoolSample, Resolution
 from app.domain.pool import PoolStats
 from app.pools.manager import TenantPoolManager
 
-# After so many pools the loop gets a turn, so that a poll never keeps it for long.
+# After so many pools other tasks get a turn, so that a poll never blocks the event loop for long.
 _SLICE = 50
 # Rows encoded at once, for the same reason.
 _BATCH = 200
@@ -49,43 +48,42 @@ class PollReport:
 
 
 class Poller:
-    """One poll after the other, each leaving a report."""
+    """Polls, one at a time."""
 
     def __init__(
         self,
         catalog: Catalog,
         manager: TenantPoolManager,
-        advising: AdvisorLoop,
-        journal: AuditOutbox,
+        advisor_loop: AdvisorLoop,
+        outbox: AuditOutbox,
         snapshots: Snapshots,
     ) -> None:
-        """Measure *manager*'s pools."""
         self._catalog = catalog
         self._manager = manager
-        self._advising = advising
-        self._journal = journal
+        self._advisor_loop = advisor_loop
+        self._outbox = outbox
         self._snapshots = snapshots
         self.poll_count = 0
-        self._sampling = Sampler()
+        self._sampler = Sampler()
         self._unsaved: list[PoolSample] = []
         self.last_report: PollReport | None = None
         self.last_at: float | None = None
-        # When a minute began before which everything measured is stored; it may go back.
+        # The start of a minute before which all samples are stored; it may go back.
         self.stored_until: datetime | None = None
 
     async def run_once(self) -> PollReport:
-        """Measure, sweep, evict, advise and store, once."""
+        """Measure, close what expired, advise and store."""
         began = monotonic()
         stored = await self._measure(await self._snapshots.publish())
-        closed, suspects = await self._sweep()
+        closed, suspects = await self._close_expired()
         self._manager.evict_expired()
         evicted = self._manager.take_evictions()
-        await self._journal.record(*(audit_events.pool_evicted(gone, POLLER) for gone in evicted))
+        await self._outbox.record(*(audit_events.pool_evicted(gone, POLLER) for gone in evicted))
         recommendations = 0
         try:
-            recommendations = await self._advising.tick()
+            recommendations = await self._advisor_loop.tick()
         except CatalogUnavailable as error:
-            _log.warning("not advised", reason=error.detail)
+            _log.warning("advisor tick failed", reason=error.detail)
         self.poll_count += 1
         self.last_at = monotonic()
         self.last_report = PollReport(
@@ -100,21 +98,21 @@ class Poller:
         return self.last_report
 
     async def _measure(self, snapshot: Snapshot) -> int:
-        """Store what is new of every open pool and shared tenant active lately; how many samples.
+        """Sample every open pool and recently active shared tenant; the number of samples stored.
 
-        Batch by batch: holding thousands at once makes Python's garbage collector look at
-        everything there is, which takes longer than all our own slices together.
+        In batches: thousands of live samples would trigger a full garbage collection, which takes
+        longer than all slices of this poll.
         """
         stored, at = 0, datetime.now(UTC)
         try:
             stored += await self._save()
             for count, (subject, size, stats) in enumerate(self._subjects(snapshot), start=1):
-                self._unsaved += self._sampling.sample(subject, at, size, stats)
+                self._unsaved += self._sampler.sample(subject, at, size, stats)
                 if len(self._unsaved) >= _BATCH:
                     stored += await self._save()
                 elif count % _SLICE == 0:
                     await yield_to_loop()
-            self._unsaved += self._sampling.end_missing(at, self._is_known)
+            self._unsaved += self._sampler.end_missing(at, self._is_known)
             stored += await self._save()
         except CatalogUnavailable as error:
             _log.warning("samples not stored", reason=error.detail)
@@ -125,8 +123,8 @@ class Poller:
     async def _save(self) -> int:
         """Store what is not stored yet.
 
-        When that fails nobody knows whether it was: the same samples are stored again before
-        anything else is measured, so that nothing they counted is lost, or told twice.
+        After a failure the samples may be stored or not: they are stored again before anything
+        else is measured, so that no count is lost or doubled.
         """
         unsaved, self._unsaved = self._unsaved, []
         try:
@@ -146,10 +144,10 @@ class Poller:
                 yield tenant.spec.id, 0, tenant.stats
 
     def _is_known(self, subject: str) -> bool:
-        """A deleted tenant begins anew; a server's shared pool counts on when it opens again."""
+        """A deleted tenant starts from zero; a shared pool counts on when it opens again."""
         return "@" in subject or subject in self._manager.tenant_states
 
-    async def _sweep(self) -> tuple[int, int]:
+    async def _close_expired(self) -> tuple[int, int]:
         closed = suspects = 0
         for count, pool in enumerate(list(self._manager.pools()), start=1):
             now = monotonic()

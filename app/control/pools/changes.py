@@ -79,29 +79,6 @@ class PoolChanges:
             plan=plan, execute=execute, lock=self._desired.lock(spec), needs_catalog=True
         )
 
-    def resize(self, state: TenantState, max_size: int, actor: Actor, *, reason: str) -> ChangePool:
-        """Change a pool's max_size, open or not; the audit event carries the *reason*.
-
-        Raises:
-            InvalidInput, BudgetExceeded, CatalogUnavailable, TenantDeleting, NotProvisioned
-        """
-        spec = state.tenant.spec
-
-        async def plan() -> PlanFor[Transition]:
-            if not spec.is_shared:
-                state.tenant.check_usable()
-            change = PoolChange(max_size=max_size)
-            return self._desired.plan(state, change, actor, whole_pool=True, reason=reason)
-
-        async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
-            desired, created = await self._desired.record(plan.subject)
-            pool = await self._desired.apply(state, plan.subject, desired)
-            return self._outcome(pool, desired, created=created)
-
-        return Operation(
-            plan=plan, execute=execute, lock=self._desired.lock(spec), needs_catalog=True
-        )
-
     def pause(
         self, state: TenantState, actor: Actor, *, paused: bool, whole_pool: bool = False
     ) -> ChangePool:

@@ -7,15 +7,20 @@ catalog is unreachable: such a change is kept in memory and stored when the cata
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+import structlog
+
 from app.catalog.catalog import Catalog
+from app.catalog.desired_pools import AppliedRecommendation
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
+from app.control.background.tasks import BackgroundTasks
 from app.control.locks import KeyedLocks
 from app.control.operation import PlanFor
 from app.control.pools.role_limits import RoleLimits
@@ -24,6 +29,7 @@ from app.domain.desired_state import DesiredPool, PoolChange
 from app.domain.errors import (
     BudgetExceeded,
     CatalogUnavailable,
+    PoolkeeperError,
     ServerUnavailable,
 )
 from app.domain.plan import (
@@ -42,7 +48,10 @@ from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 
 _OPEN_DEADLINE = 5.0
+_BACKGROUND_DEADLINE = 15.0
 _SERVER_AWAY = "The server is unreachable: connections open when it is back."
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +81,7 @@ class DesiredPoolState:
         self._limits = limits
         self._outbox = outbox
         self._locks = locks
+        self._background = BackgroundTasks()
         # Pools whose desired state was changed while the catalog was unreachable.
         self._unsaved: set[str] = set()
         # The min_size of each pool whose change is being stored.
@@ -231,7 +241,11 @@ class DesiredPoolState:
     # -- execution ---------------------------------------------------------------------------
 
     async def record(
-        self, transition: Transition, expected_generation: int | None = None
+        self,
+        transition: Transition,
+        expected_generation: int | None = None,
+        *,
+        applied: AppliedRecommendation | None = None,
     ) -> tuple[DesiredPool, bool]:
         """Store a change with its event; whether it is the pool's first."""
         desired, event, before = transition.desired, transition.event, transition.before
@@ -246,6 +260,7 @@ class DesiredPoolState:
                 paused=desired.paused,
                 event=None if follows_unsaved else event,
                 expected_generation=expected_generation,
+                applied=applied,
             )
             self._manager.set_desired(stored)
         finally:
@@ -288,6 +303,29 @@ class DesiredPoolState:
         if growth < 0:
             await self._limits.apply(state)
         return pool
+
+    def apply_in_background(self, state: TenantState, transition: Transition) -> None:
+        """`apply` as a task, for a caller that must not wait for the pool's server."""
+        name = f"pool {transition.desired.pool_id}: apply desired state"
+        self._background.start(name, self._apply_later(state, transition))
+
+    async def _apply_later(self, state: TenantState, transition: Transition) -> None:
+        pool_id = transition.desired.pool_id
+        try:
+            async with asyncio.timeout(_BACKGROUND_DEADLINE), self.lock(state.tenant.spec)():
+                desired = self._manager.desired.get(pool_id)
+                if desired is not None:  # else the tenant was deleted meanwhile
+                    await self.apply(state, transition, desired)
+        except (PoolkeeperError, TimeoutError) as error:
+            _log.warning("pool not converged", pool=pool_id, reason=str(error) or "timeout")
+
+    async def close(self, deadline: float) -> None:
+        """Wait at most *deadline* seconds for changes applied in the background. Safe twice."""
+        await self._background.close(deadline)
+
+    def is_changing(self, pool_id: str) -> bool:
+        """Whether a change of the pool's desired state is being stored or applied."""
+        return self._locks.is_held(pool_id)
 
     async def _converge(
         self,

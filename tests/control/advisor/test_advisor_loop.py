@@ -1,4 +1,4 @@
-"""Advice: sampled, remembered, applied through the Keeper, never walking off by itself."""
+"""Recommendations: made, stored, applied by a person or by the advisor itself."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from app.control.advisor.auto_apply import AutoApplyLimits
 from app.control.advisor.placement import PlacementAdvisor
-from app.control.advisor.recommendation_applier import AutoApplyLimits
 from app.domain.advisor import (
     DemandConfig,
     Placement,
@@ -23,7 +23,7 @@ from app.domain.advisor import (
     ScalingAction,
 )
 from app.domain.advisor_mode import AdvisorMode
-from app.domain.audit import ADVISOR
+from app.domain.audit import ADVISOR, Actor
 from app.domain.desired_state import AdvisorRule, PoolChange
 from app.domain.errors import (
     CatalogUnavailable,
@@ -37,13 +37,6 @@ from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
-
-_RESIZE_WAITS = """
-SELECT EXISTS (
-    SELECT FROM pg_stat_activity
-    WHERE query LIKE '%CONNECTION LIMIT%' AND wait_event_type = 'Lock'
-)
-"""
 
 
 @asynccontextmanager
@@ -90,6 +83,14 @@ async def recommended(control: Control, name: str = "acme") -> Recommendation:
     return control.advisor_loop.open_recommendations[name]
 
 
+async def apply(control: Control, recommendation_id: UUID, actor: Actor) -> Recommendation:
+    return await (await control.recommendation_applier.apply(recommendation_id, actor))
+
+
+async def dismiss(control: Control, recommendation_id: UUID, actor: Actor) -> Recommendation:
+    return await (await control.recommendation_applier.dismiss(recommendation_id, actor))
+
+
 async def test_callers_who_wait_sample_after_sample_lead_to_a_recommendation(
     control: Control,
 ) -> None:
@@ -110,9 +111,11 @@ async def test_advice_nobody_follows_stays_one_recommendation_and_one_number(
     assert stored.advice.new_size == 10
 
 
-async def test_an_applied_recommendation_resizes_the_pool_and_is_told(control: Control) -> None:
+async def test_an_applied_recommendation_resizes_the_pool_and_leaves_an_event(
+    control: Control,
+) -> None:
     recommendation = await recommended(control)
-    applied = await control.recommendation_applier.apply(recommendation.id, PERSON)
+    applied = await apply(control, recommendation.id, PERSON)
     assert (applied.status, applied.closed_by) == (RecommendationStatus.APPLIED, PERSON.name)
     pool = control.manager.find("acme")
     assert pool is not None
@@ -123,45 +126,81 @@ async def test_an_applied_recommendation_resizes_the_pool_and_is_told(control: C
 
 async def test_a_recommendation_has_one_end(control: Control) -> None:
     recommendation = await recommended(control)
-    await control.recommendation_applier.dismiss(recommendation.id, PERSON)
+    await dismiss(control, recommendation.id, PERSON)
     with pytest.raises(RecommendationClosed):
-        await control.recommendation_applier.apply(recommendation.id, PERSON)
+        await apply(control, recommendation.id, PERSON)
     with pytest.raises(RecommendationNotFound):
-        await control.recommendation_applier.apply(uuid4(), PERSON)
+        await apply(control, uuid4(), PERSON)
     assert control.manager.desired == {}
 
 
 async def test_two_who_apply_at_once_apply_it_once(control: Control) -> None:
     recommendation = await recommended(control)
     answers = await asyncio.gather(
-        *(control.recommendation_applier.apply(recommendation.id, PERSON) for _ in range(2)),
+        *(apply(control, recommendation.id, PERSON) for _ in range(2)),
         return_exceptions=True,
     )
     assert [type(answer) for answer in answers].count(Recommendation) == 1
     assert (await control.actions()).count("recommendation.applied") == 1
 
 
-async def test_advice_that_is_being_applied_is_not_superseded_meanwhile(
+async def test_a_tick_waits_for_no_change_of_a_pool_and_adds_nothing_to_it(
     control: Control, database: Database
 ) -> None:
     recommendation = await recommended(control)
-    newer = replace(recommendation, id=uuid4(), advice=replace(recommendation.advice, new_size=20))
-    async with database.connected() as stranger, database.connected() as watcher:
+    async with database.connected() as stranger, crowd(control, "acme", waiting=4):
         transaction = stranger.transaction()
         await transaction.start()
         await stranger.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 7")
-        applying = asyncio.create_task(
-            control.recommendation_applier.apply(recommendation.id, PERSON)
-        )
-
-        async def hangs() -> bool:
-            return bool(await watcher.fetchval(_RESIZE_WAITS))
-
-        await eventually(hangs)
-        assert not await control.advisor_loop._book.add(newer)
+        applying = asyncio.create_task(apply(control, recommendation.id, PERSON))
+        await eventually(lambda: "acme" in control.manager.desired)
+        assert await sampled(control, 2) == 0
+        assert not applying.done()
+        latest = control.advisor_loop.latest_advice["acme"]
+        assert latest.blocked_by == "another change of the pool is in progress"
         await transaction.rollback()
-    assert (await applying).status is RecommendationStatus.APPLIED
-    assert await control.advisor_loop._book.add(newer)
+        assert (await applying).status is RecommendationStatus.APPLIED
+    assert len(await control.catalog.recommendations.page()) == 1
+
+
+async def test_an_automatic_resize_is_written_once_and_already_applied(control: Control) -> None:
+    await control.tenant("acme")
+    await in_mode(control, AdvisorMode.APPLY)
+    async with crowd(control, "acme", waiting=4):
+        assert await sampled(control, 2) == 1
+        await eventually(lambda: size_of(control, "acme") == 10)
+    [stored] = await control.catalog.recommendations.page()
+    assert (stored.status, stored.closed_by) == (RecommendationStatus.APPLIED, ADVISOR.name)
+    assert (stored.max_size, stored.advice.new_size) == (5, 10)
+    assert control.advisor_loop.open_recommendations == {}
+    actions = await control.actions(pool="acme")
+    assert actions[-2:] == ["pool.declared", "recommendation.applied"]
+
+
+async def test_what_cannot_be_recorded_is_not_applied(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommendation = await recommended(control)
+
+    async def away(*_: object, **__: object) -> None:
+        raise CatalogUnavailable
+
+    with monkeypatch.context() as patched:
+        patched.setattr("app.catalog.desired_pools.record_applied", away)
+        with pytest.raises(CatalogUnavailable):
+            await apply(control, recommendation.id, PERSON)
+    assert control.manager.desired == {}
+    assert await control.catalog.pools.load() == ()
+    assert control.advisor_loop.open_recommendations.keys() == {"acme"}
+    applied = await apply(control, recommendation.id, PERSON)
+    assert applied.status is RecommendationStatus.APPLIED
+    assert (await control.actions()).count("pool.declared") == 1
+
+
+def size_of(control: Control, name: str) -> int | None:
+    """The max_size in force of a tenant's pool."""
+    pool = control.manager.find(name)
+    return pool.size.max_size if pool else None
 
 
 async def test_in_apply_mode_the_advisor_acts_in_its_own_name(control: Control) -> None:
@@ -190,7 +229,7 @@ async def test_settings_and_open_recommendations_survive_a_restart(control: Cont
     await control.advisor_loop.put_settings(
         replace(control.advisor_loop.settings, mode=AdvisorMode.OFF), PERSON
     )
-    control.advisor_loop._book._open = {}
+    control.advisor_loop._store._open = {}
     control.advisor_loop._settings = replace(control.advisor_loop.settings, mode=AdvisorMode.APPLY)
     await control.advisor_loop.load()
     assert control.advisor_loop.open_recommendations["acme"].id == recommendation.id
@@ -204,7 +243,7 @@ async def in_mode(control: Control, mode: AdvisorMode) -> None:
     )
 
 
-async def test_advice_that_stands_is_obeyed_once_the_mode_is_apply(control: Control) -> None:
+async def test_an_open_recommendation_is_applied_once_the_mode_is_apply(control: Control) -> None:
     await control.tenant("acme")
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 2) == 1
@@ -225,7 +264,7 @@ async def test_advice_that_could_not_be_applied_is_tried_again(
 
     async with crowd(control, "acme", waiting=4):
         with monkeypatch.context() as patched:
-            patched.setattr(control.pool_changes, "resize", refuse)
+            patched.setattr(control.recommendation_applier, "auto_apply", refuse)
             assert await sampled(control, 2) == 1
         await sampled(control, 2)
     assert control.manager.desired["acme"].size.max_size == 10
@@ -233,7 +272,7 @@ async def test_advice_that_could_not_be_applied_is_tried_again(
 
 async def test_advice_made_for_another_size_gives_way_to_new_advice(control: Control) -> None:
     recommendation = await recommended(control)
-    control.advisor_loop._book._open["acme"] = replace(recommendation, max_size=7)
+    control.advisor_loop._store._open["acme"] = replace(recommendation, max_size=7)
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 2) == 1
     assert control.advisor_loop.open_recommendations["acme"].max_size == 5
@@ -250,11 +289,10 @@ async def test_advice_the_catalog_has_no_more_is_forgotten_when_it_expires(
     control: Control,
 ) -> None:
     recommendation = await recommended(control)
-    await control.catalog.recommendations.close(
-        recommendation.id, RecommendationStatus.EXPIRED, at=datetime.now(UTC), closed_by="other"
-    )
+    expired = recommendation.closed(RecommendationStatus.EXPIRED, "other", datetime.now(UTC))
+    await control.catalog.recommendations.close(expired)
     past = datetime.now(UTC) - timedelta(seconds=1)
-    control.advisor_loop._book._open["acme"] = replace(recommendation, expires_at=past)
+    control.advisor_loop._store._open["acme"] = replace(recommendation, expires_at=past)
     await control.advisor_loop.tick()
     assert control.advisor_loop.open_recommendations == {}
 
@@ -276,7 +314,7 @@ async def test_advice_never_exceeds_the_budget_of_the_server(control: Control) -
     recommendation = await recommended(control)
     assert recommendation.advice.new_size == 7
     control.manager.servers["local"].budget.set_limit(6)
-    await control.recommendation_applier.apply(recommendation.id, PERSON)
+    await apply(control, recommendation.id, PERSON)
     assert control.manager.desired["acme"].size.max_size == 6
 
 
@@ -291,7 +329,7 @@ async def test_advice_never_takes_the_minimum_down(control: Control) -> None:
     assert recommendation.advice.new_size == 9
     await control.pool_changes.put(control.state("acme"), PoolChange(min_size=10), PERSON)
     with pytest.raises(RecommendationClosed):
-        await control.recommendation_applier.apply(recommendation.id, PERSON)
+        await apply(control, recommendation.id, PERSON)
     assert control.manager.desired["acme"].size.min_size == 10
 
 
@@ -301,34 +339,14 @@ def idle(control: Control, name: str) -> int:
     return pool.metrics.idle_connections if pool else 0
 
 
-async def test_an_application_the_catalog_missed_is_told_as_it_is_and_finished_by_a_repeat(
-    control: Control, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recommendation = await recommended(control)
-
-    async def away(*_: object, **__: object) -> None:
-        raise CatalogUnavailable
-
-    with monkeypatch.context() as patched:
-        patched.setattr(control.catalog.recommendations, "close", away)
-        with pytest.raises(CatalogUnavailable, match="The pool is resized"):
-            await control.recommendation_applier.apply(recommendation.id, PERSON)
-    applied = await control.recommendation_applier.apply(recommendation.id, PERSON)
-    assert applied.status is RecommendationStatus.APPLIED
-    assert (await control.actions()).count("pool.declared") == 1
-
-
-async def test_what_somebody_dismissed_is_not_said_again_unless_it_differs(
+async def test_what_was_dismissed_is_not_recommended_again_unless_it_differs(
     control: Control,
 ) -> None:
     recommendation = await recommended(control)
-    await control.recommendation_applier.dismiss(recommendation.id, PERSON)
+    await dismiss(control, recommendation.id, PERSON)
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 4) == 0
-        assert (
-            control.advisor_loop.latest_advice["acme"].blocked_by
-            == "somebody dismissed this a short while ago"
-        )
+        assert control.advisor_loop.latest_advice["acme"].blocked_by == "it was dismissed recently"
         await control.advisor_loop.load()  # a restart does not make it come back either
         assert await sampled(control, 2) == 0
         other = replace(control.advisor_loop.settings.hysteresis, scale_up_step=20)
@@ -357,7 +375,7 @@ async def test_what_a_person_sized_is_left_alone_for_a_while(
 
 
 async def test_the_advisor_resizes_so_many_pools_a_minute_and_no_more(control: Control) -> None:
-    control.recommendation_applier._caution = AutoApplyLimits(resizes_per_minute=1)
+    control.auto_apply._limits = AutoApplyLimits(resizes_per_minute=1)
     await in_mode(control, AdvisorMode.APPLY)
     for name in ("acme", "globex"):
         await control.tenant(name)
@@ -366,7 +384,7 @@ async def test_the_advisor_resizes_so_many_pools_a_minute_and_no_more(control: C
     assert len(control.manager.desired) == 1
     [open_one] = control.advisor_loop.open_recommendations.values()
     held = control.advisor_loop.latest_advice[open_one.pool_id].blocked_by
-    assert held == "1 pools of the server were resized within the last minute"
+    assert held == "the limit of 1 automatic resizes a minute on this server is reached"
 
 
 async def test_a_tenant_may_have_a_mode_of_its_own(control: Control) -> None:
@@ -437,9 +455,9 @@ async def test_only_in_apply_mode_unused_connections_are_kept_as_long_as_advised
     assert kept == [None, 10.0, None]
 
 
-async def test_a_growth_that_is_taken_back_is_undone(control: Control) -> None:
+async def test_a_growth_that_is_reverted_is_marked_undone(control: Control) -> None:
     recommendation = await recommended(control)
-    await control.recommendation_applier.apply(recommendation.id, PERSON)
+    await apply(control, recommendation.id, PERSON)
     undo = replace(
         recommendation,
         id=uuid4(),
@@ -452,8 +470,8 @@ async def test_a_growth_that_is_taken_back_is_undone(control: Control) -> None:
             reason_code=ReasonCode.GROWTH_UNDONE,
         ),
     )
-    await control.advisor_loop._book.add(undo)
-    await control.recommendation_applier.apply(undo.id, PERSON)
+    await control.advisor_loop._store.add(undo)
+    await apply(control, undo.id, PERSON)
     page = await control.catalog.recommendations.page()
     assert {each.id: each.status for each in page} == {
         recommendation.id: RecommendationStatus.UNDONE,
@@ -462,28 +480,27 @@ async def test_a_growth_that_is_taken_back_is_undone(control: Control) -> None:
     assert control.manager.desired["acme"].size.max_size == 5
 
 
-async def test_a_tenant_that_keeps_the_shared_pool_busy_is_told_to_move_and_not_moved(
+async def test_a_tenant_that_keeps_the_shared_pool_busy_is_advised_to_move_and_not_moved(
     control: Control,
 ) -> None:
     await control.tenant("acme", PoolStrategy.SHARED)
     async with control.manager.lease("acme") as connection:
         await connection.execute("select 1")
-    tiering = control.advisor_loop._tiering = PlacementAdvisor(
+    placement = control.advisor_loop._placement = PlacementAdvisor(
         control.manager, PlacementConfig(min_seconds=0.2)
     )
     assert await sampled(control, 1) == 0
     control.manager.tenant_state("acme").recorder.hold_seconds += 3600.0
     await asyncio.sleep(0.3)
-    control.advisor_loop._tiering_due = 0.0
+    placement._due = 0.0
     assert await sampled(control, 1) == 1
-    assert tiering is control.advisor_loop._tiering
     [move] = control.advisor_loop.open_recommendations.values()
     assert (move.tenant, move.pool_id) == ("acme", "shared@local")
     assert (move.placement, move.advice.reason_code) == (Placement.OWN_POOL, ReasonCode.HOT_TENANT)
     with pytest.raises(RecommendationIsPlacement, match="copy the data"):
-        await control.recommendation_applier.apply(move.id, PERSON)
-    await control.recommendation_applier.dismiss(move.id, PERSON)
-    control.advisor_loop._tiering_due = 0.0
+        await apply(control, move.id, PERSON)
+    await dismiss(control, move.id, PERSON)
+    placement._due = 0.0
     assert await sampled(control, 1) == 0
 
 
@@ -519,7 +536,7 @@ ROOM = PoolSizingRecommendation(
 )
 
 
-async def test_of_room_for_bursts_alone_no_person_is_told_as_long_as_callers_come_in_time(
+async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
     control: Control,
 ) -> None:
     await control.tenant("acme")
@@ -531,7 +548,7 @@ async def test_of_room_for_bursts_alone_no_person_is_told_as_long_as_callers_com
     assert pool is not None
     assert await control.advisor_loop._conclude(pool, ROOM) == 0
     held = control.advisor_loop.latest_advice["acme"].blocked_by
-    assert held == "callers come in time without it; in mode `apply` it would be done"
+    assert held == "callers come in time without it; mode `apply` would do it"
     assert control.advisor_loop.open_recommendations == {}
     pool.recorder.record_acquire(61, monotonic())
     pool.recorder.record_release(0.1, monotonic())
@@ -548,4 +565,4 @@ async def test_room_for_bursts_is_given_in_mode_apply_before_anybody_is_late(
         pool = control.manager.find("acme")
     assert pool is not None
     assert await control.advisor_loop._conclude(pool, ROOM) == 1
-    assert pool.size.max_size == 20
+    await eventually(lambda: pool.size.max_size == 20)
