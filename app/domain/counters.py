@@ -102,8 +102,8 @@ class Durations:
 class CounterReading:
     """A pool's counters at one moment, with the leases and waits that have not ended yet.
 
-    The difference of two readings tells everything about the time between them, bursts included;
-    divided by its length, the seconds are means over that time.
+    The difference of two readings covers everything in between, bursts included; divided by the
+    time between them, the seconds are means.
 
     Attributes:
         at: when it was read, in monotonic seconds.

@@ -1,11 +1,9 @@
-"""Statistics as the API shows them: a tenant's, and the whole service's.
-
-Made of snapshots and recorders, which are in memory: they are shown while the catalog is away.
-"""
+"""Statistics as the API shows them: a tenant's, and the whole service's."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +18,7 @@ from app.pools.server import ServerState
 
 
 class Latency(BaseModel):
-    """Percentiles over the window; null when nothing was measured in it."""
+    """Percentiles over the window; null if nothing was measured in it."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -34,9 +32,9 @@ def _counter(name: str, example: int) -> Any:  # noqa: ANN401 - as Field itself
 
 
 class ServiceTotals(BaseModel):
-    """Gauges of the moment, and counters since the service started."""
+    """Current gauges, and counters since the service started."""
 
-    active_connections: int = Field(description="On lease now.", examples=[4])
+    active_connections: int = Field(description="Leased now.", examples=[4])
     idle_connections: int = Field(description="Idle now.", examples=[6])
     waiting_requests: int = Field(description="Callers waiting for a connection now.", examples=[0])
     connections_acquired: int = _counter("connections_acquired", 1200)
@@ -57,7 +55,7 @@ class _TenantPool(BaseModel):
     tenant: str = Field(examples=["acme"])
     server: str = Field(examples=["local"])
     strategy: PoolStrategy = Field(examples=["per_tenant"])
-    pool: str = Field(description="The pool that serves it.", examples=["acme"])
+    pool: str = Field(description="The pool that serves the tenant.", examples=["acme"])
     pool_state: PoolState = Field(description="`closed` if it is not open.", examples=["ready"])
 
 
@@ -68,7 +66,7 @@ class TenantStats(ServiceTotals, _TenantPool):
     sees its own leases and waits; the pool's connections belong to no single tenant.
     """
 
-    max_wait_time_ms: float = Field(description="The longest in the window.", examples=[14.9])
+    max_wait_time_ms: float = Field(description="Longest wait in the window.", examples=[14.9])
     created_at: datetime | None = Field(
         description="When its pool was last opened.", examples=["2026-11-20T09:00:02Z"]
     )
@@ -76,7 +74,7 @@ class TenantStats(ServiceTotals, _TenantPool):
         description="When a lease last began or ended.", examples=["2026-11-20T09:12:31Z"]
     )
     window_seconds: float = Field(
-        description="The rolling window of the percentiles and the maximum.", examples=[300.0]
+        description="Window of the percentiles and the maximum.", examples=[300.0]
     )
     wait: Latency = Field(description="From asking for a connection to getting it.")
     hold: Latency = Field(description="From getting a connection to giving it back.")
@@ -98,27 +96,31 @@ class ServerUse(BaseModel):
     name: str = Field(examples=["local"])
     state: ServerState = Field(examples=["available"])
     max_connections: int | None = Field(
-        description="The server's own; null until it was reached.", examples=[100]
+        description="The server's `max_connections`; null until it was reached.", examples=[100]
     )
-    budget: int = Field(description="Most connections of all pools.", examples=[86])
+    budget: int = Field(
+        description="Most connections that all pools together may have.", examples=[86]
+    )
     used: int = Field(description="Open, connecting or closing.", examples=[10])
 
 
 class LoopLagView(BaseModel):
-    """How late the service's own event loop runs; high values explain waits by themselves."""
+    """How late the service's event loop runs; a high value alone explains waits."""
 
-    now_ms: float = Field(description="At the last look.", examples=[0.3])
-    worst_ms: float = Field(description="At worst in the last ten seconds.", examples=[4.1])
+    now_ms: float = Field(description="Last measurement.", examples=[0.3])
+    worst_ms: float = Field(description="Maximum of the last ten seconds.", examples=[4.1])
 
 
 class ServiceStats(BaseModel):
-    """The whole service, and one page of its tenants by id."""
+    """The whole service, and one page of its tenants by ID."""
 
-    as_of: datetime = Field(description="When it was looked at.", examples=["2026-11-20T09:12:34Z"])
-    age_seconds: int = Field(description="How long ago that is.", examples=[0])
-    stale: bool = Field(description="Whether it is older than two polls.", examples=[False])
-    at: datetime = Field(description="The same as `as_of`.", examples=["2026-11-20T09:12:34Z"])
-    tenants: int = Field(description="Known tenants.", examples=[24])
+    as_of: datetime = Field(
+        description="When the numbers were read.", examples=["2026-11-20T09:12:34Z"]
+    )
+    age_seconds: int = Field(description="Age of the numbers.", examples=[0])
+    stale: bool = Field(description="Whether they are older than two polls.", examples=[False])
+    at: datetime = Field(description="Same as `as_of`.", examples=["2026-11-20T09:12:34Z"])
+    tenants: int = Field(description="Number of tenants.", examples=[24])
     pools: PoolCounts
     totals: ServiceTotals
     servers: list[ServerUse]
@@ -135,19 +137,11 @@ class ServiceStats(BaseModel):
 
 _GAUGES = ("active_connections", "idle_connections", "waiting_requests")
 _COUNTERS = tuple(name for name in COUNTERS if name in ServiceTotals.model_fields)
-_MEASURED = (
-    "max_wait_time_ms",
-    "created_at",
-    "last_activity",
-    "window_seconds",
-    "wait",
-    "hold",
-    "connect",
-)
+_MEASURED = tuple(each.name for each in fields(PoolStats) if each.name in TenantStats.model_fields)
 
 
 class StatsEvent(BaseModel):
-    """What the stream tells after each poll."""
+    """What the stream sends after each poll."""
 
     as_of: datetime = Field(examples=["2026-11-20T09:12:34Z"])
     sequence: int = Field(description="Grows with each snapshot.", examples=[417])
