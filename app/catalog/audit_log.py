@@ -15,7 +15,7 @@ from app.domain.audit import Actor, AuditEvent
 
 
 async def record(connection: AsyncConnection, *recorded: AuditEvent) -> None:
-    """Write events in the transaction of *connection*: with their change, or not at all."""
+    """Store events in the transaction of *connection*, together with their change."""
     if recorded:
         await connection.execute(insert(events), [_values(event) for event in recorded])
 
@@ -24,11 +24,10 @@ class AuditLog:
     """The stored events. Every method may raise CatalogUnavailable."""
 
     def __init__(self, database: Database) -> None:
-        """Keep them in *database*."""
         self._database = database
 
     async def append(self, recorded: Sequence[AuditEvent]) -> None:
-        """Write what happened beside the catalog, all of it or nothing."""
+        """Store events of changes outside the catalog, all or none."""
         async with self._database.transaction() as connection:
             await record(connection, *recorded)
 
@@ -43,7 +42,7 @@ class AuditLog:
         limit: int = 100,
         among: Collection[str] | None = None,
     ) -> tuple[AuditEvent, ...]:
-        """Return the newest events that fit, newest first.
+        """The newest events that match, newest first.
 
         Args:
             tenant: only those of this tenant.

@@ -52,5 +52,4 @@ class Catalog:
             await connection.execute(select(1))
 
     async def close(self) -> None:
-        """Close every connection."""
         await self._database.close()

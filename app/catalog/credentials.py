@@ -20,11 +20,10 @@ class CredentialVersions:
     """Versions of passwords. Every method may raise CatalogUnavailable."""
 
     def __init__(self, database: Database) -> None:
-        """Keep them in *database*."""
         self._database = database
 
     async def load(self) -> tuple[CredentialVersion, ...]:
-        """Return all that are not the first."""
+        """All versions but the first."""
         async with self._database.transaction() as connection:
             rows = await connection.execute(select(credentials))
             return tuple(
@@ -35,7 +34,7 @@ class CredentialVersions:
             )
 
     async def advance(self, server: str, role: str, *, event: AuditEvent) -> CredentialVersion:
-        """Want the next version for *role*, and remember that Postgres has yet to get it.
+        """Set the next version for *role* as desired, and not yet applied.
 
         A version that Postgres may not have is skipped: whether it has it is unknown.
         """
@@ -57,7 +56,7 @@ class CredentialVersions:
         return CredentialVersion(server=server, role=role, version=version, applied=False)
 
     async def mark_applied(self, credential: CredentialVersion) -> None:
-        """Remember that Postgres has this version, unless a later one is wanted by now."""
+        """Record that Postgres has this version, unless a later one is desired by now."""
         columns = credentials.c
         change = (
             update(credentials)

@@ -1,4 +1,4 @@
-"""The way to the catalog's database: address, engine, deadline, and what counts as an outage.
+"""Access to the catalog's database: address, engine, deadline, and what counts as an outage.
 
 The one place that classifies errors of SQLAlchemy, asyncpg and the operating system: an outage
 becomes CatalogUnavailable, everything else is a bug and propagates.
@@ -33,7 +33,7 @@ LOCK_CLASS = 0x504F4F4C
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogAddress:
-    """Where the catalog is and who we are there; `tls` is False for not at all."""
+    """Address and login of the catalog's database; `tls` is False for no TLS."""
 
     host: str
     port: int
@@ -43,7 +43,7 @@ class CatalogAddress:
     tls: wire.Tls = False
 
     def connect_arguments(self, *, timeout: float, application_name: str) -> dict[str, Any]:
-        """What `wire.connect_directly` takes."""
+        """Arguments of `wire.connect_directly`."""
         return {
             "host": self.host,
             "port": self.port,
@@ -55,7 +55,7 @@ class CatalogAddress:
             "command_timeout": timeout,
             "settings": {
                 "application_name": application_name,
-                # The server notices within 25 s that we are gone, and lets go of our locks.
+                # The server notices within 25 s that this process is gone, and releases its locks.
                 "tcp_keepalives_idle": "10",
                 "tcp_keepalives_interval": "5",
                 "tcp_keepalives_count": "3",
@@ -63,7 +63,7 @@ class CatalogAddress:
         }
 
     def engine(self, *, timeout: float, **options: Any) -> AsyncEngine:
-        """Make an engine that neither logs nor quotes the values of a statement."""
+        """An engine that neither logs nor quotes the values of a statement."""
         return create_async_engine(
             "postgresql+asyncpg://",
             connect_args={
@@ -79,9 +79,9 @@ class Database:
     """The service's connections to its catalog; at most `CONNECTIONS` at a time."""
 
     def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:
-        """Connect to nothing yet; one operation may take *deadline* seconds in all.
+        """One operation may take *deadline* seconds in all.
 
-        Letting go of a connection that has fallen silent may take two seconds more.
+        Closing a connection that no longer answers may take two seconds more.
         """
         self._deadline = deadline
         self._available = False
@@ -115,13 +115,13 @@ class Database:
             raise
 
     async def close(self) -> None:
-        """Close every connection; a closed database opens again when it is used."""
+        """Close every connection; a later use opens new ones."""
         await self._engine.dispose()
 
 
 @contextmanager
 def translate_outages() -> Iterator[None]:
-    """Turn every outage into CatalogUnavailable; let mistakes pass as they are."""
+    """Turn every outage into CatalogUnavailable; other errors propagate."""
     try:
         yield
     except (

@@ -24,11 +24,10 @@ class DesiredPools:
     """Desired pools. Every method may raise CatalogUnavailable."""
 
     def __init__(self, database: Database) -> None:
-        """Keep them in *database*."""
         self._database = database
 
     async def load(self) -> tuple[DesiredPool, ...]:
-        """Return all of them, by id."""
+        """All of them, by id."""
         async with self._database.transaction() as connection:
             rows = await connection.execute(select(pools).order_by(pools.c.pool_id))
             return tuple(_desired_pool(row) for row in rows.mappings())

@@ -1,4 +1,4 @@
-"""One service per catalog: a lock that a second service does not get.
+"""Leadership: one service per catalog, by an advisory lock that a second service does not get.
 
 Until several services can share one connection budget, two of them would promise the same
 connections twice. The lock belongs to one connection and falls with it; its holder calls
@@ -19,7 +19,7 @@ from app import wire
 from app.catalog.database import LOCK_CLASS, CatalogAddress, translate_outages
 from app.domain.errors import CatalogInUse, CatalogUnavailable
 
-_SOLE_LOCK = 2
+_LEADERSHIP_LOCK = 2
 _PAUSE_BETWEEN_TRIES = 0.25
 
 _TRY = "SELECT pg_try_advisory_lock($1, $2)"
@@ -32,22 +32,22 @@ WHERE locktype = 'advisory' AND granted AND (classid, objid, objsubid) = ($1, $2
 
 
 class Leadership:
-    """This service's claim to be the only one on its catalog."""
+    """The lock that makes this service the only one on its catalog."""
 
     def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:
-        """Claim nothing yet; every exchange with the catalog may take *deadline* seconds."""
+        """Each exchange with the catalog may take *deadline* seconds."""
         self._address = address
         self._deadline = deadline
         self._connection: asyncpg.Connection | None = None
-        # The back-end that had the lock last: it may outlive the connection to it for a while.
+        # The back-end that last held the lock: it may outlive its connection for a while.
         self._backend: int | None = None
 
     def __repr__(self) -> str:
-        return f"<SoleService {'holding' if self.is_held else 'not holding'}>"
+        return f"<Leadership {'holding' if self.is_held else 'not holding'}>"
 
     @property
     def is_held(self) -> bool:
-        """Whether the lock is ours, as far as is known without asking."""
+        """Whether the lock is held, as far as is known without a query."""
         return self._connection is not None and not self._connection.is_closed()
 
     async def acquire(self, *, patience: float = 5.0) -> None:
@@ -69,7 +69,7 @@ class Leadership:
                 return
 
     async def check(self) -> None:
-        """Make sure that the lock is still ours; after an outage take it again.
+        """Make sure that the lock is still held; after an outage take it again.
 
         Raises:
             CatalogInUse: another service took it meanwhile: this one has to end.
@@ -86,10 +86,10 @@ class Leadership:
         await self._acquire_now()
 
     async def release(self) -> None:
-        """Let the next service in; safe at any time, also twice."""
+        """Release the lock. Safe at any time and twice."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            # Whatever goes wrong, asyncpg has cut the connection, and the lock falls with it.
+            # On any error asyncpg has cut the connection, and the lock falls with it.
             with suppress(OSError, asyncpg.PostgresError):
                 await connection.close(timeout=self._deadline)
 
@@ -99,10 +99,10 @@ class Leadership:
             async with asyncio.timeout(self._deadline), self._connected() as connection:
                 holder = None
                 while holder is None:  # it may be released between the two queries
-                    if await connection.fetchval(_TRY, LOCK_CLASS, _SOLE_LOCK):
+                    if await connection.fetchval(_TRY, LOCK_CLASS, _LEADERSHIP_LOCK):
                         self._connection, self._backend = connection, connection.get_server_pid()
                         return
-                    holder = await connection.fetchrow(_HOLDER, LOCK_CLASS, _SOLE_LOCK)
+                    holder = await connection.fetchrow(_HOLDER, LOCK_CLASS, _LEADERSHIP_LOCK)
         if holder["pid"] == self._backend:
             raise CatalogUnavailable("The catalog still waits for the connection that we lost.")
         name = holder["application_name"] or "another service"
@@ -110,7 +110,7 @@ class Leadership:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
-        """Connect for a block, and stay connected if the block made it *the* connection."""
+        """Connect for a block; the connection stays open if the block kept it."""
         name = f"poolkeeper on {socket.gethostname()}, process {os.getpid()}"
         connection = await wire.connect_directly(
             **self._address.connect_arguments(timeout=self._deadline, application_name=name)

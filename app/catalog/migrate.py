@@ -25,11 +25,11 @@ _MIGRATION_LOCK = 1
 
 
 async def migrate(address: CatalogAddress, *, deadline: float = 60.0) -> None:
-    """Apply what is missing, all of it or nothing; of several who start at once, one does the work.
+    """Apply missing migrations, all or none; of several services that start at once one does it.
 
     Args:
-        address: of a database whose user may create tables in it.
-        deadline: seconds for everything, waiting for another's migration included.
+        address: of a database whose user can create tables in it.
+        deadline: seconds for everything, including the wait for another migration.
 
     Raises:
         CatalogUnavailable: the catalog was not reached, or not within the deadline.

@@ -1,4 +1,4 @@
-"""Rows of desired state: each has a generation that counts its changes.
+"""Optimistic writes of desired state: each row has a generation that counts its changes.
 
 One function writes all of them, so that all of them treat If-Match, repetition and races alike.
 Which tables there are and what stands in them is not known here.
@@ -19,7 +19,7 @@ from app.domain.errors import ImmutableField, StaleVersion
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteResult:
-    """A row as it stands now, and what saving it did."""
+    """A row after the write, and what the write did."""
 
     row: RowMapping
     created: bool
@@ -34,7 +34,7 @@ async def optimistic_write(
     values: Mapping[str, Any],
     expected_generation: int | None,
 ) -> WriteResult:
-    """Insert the row, change it, or leave it alone when it says the same already.
+    """Insert the row, change it, or leave an identical one alone.
 
     The row stays locked until the transaction ends: of two who expect the same generation, one
     finds another.
@@ -76,7 +76,7 @@ async def optimistic_write(
 async def _insert_or_lock(
     connection: AsyncConnection, table: Table, values: Mapping[str, Any]
 ) -> RowMapping | None:
-    """Insert the row and return it; if there is one, lock it without touching it."""
+    """Insert the row and return it; lock an existing one without changing it."""
     key = [column.name for column in table.primary_key]
     statement = (
         insert(table)

@@ -1,4 +1,4 @@
-"""What a database must be to hold the catalog, asked once at start; and why a login was refused.
+"""Requirements of the catalog's database, checked at start; and why a login was refused.
 
 Each answer is a sentence for the operator. After the login the server is trusted, so what it says
 is quoted; before that only its codes are read.
@@ -106,7 +106,7 @@ def check_server(connection: Connection) -> ServerFacts:
 
 
 def unmet_requirement(facts: ServerFacts) -> str | None:
-    """Why no catalog can live there; None if one can."""
+    """The unmet requirement; None if there is none."""
     database, role = f"The catalog's database {facts.database}", facts.role
     problems = (
         (
@@ -162,7 +162,7 @@ def check_tables(connection: Connection, facts: ServerFacts) -> None:
 
 
 def unusable_catalog(error: DBAPIError, facts: ServerFacts) -> CatalogUnusable:
-    """What Postgres said of a migration, or of a table that is not there."""
+    """A migration that failed, or a table that is missing."""
     cause = _cause(error)
     said = str(getattr(cause, "message", None) or "a statement fails")
     if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
@@ -177,7 +177,7 @@ def unusable_catalog(error: DBAPIError, facts: ServerFacts) -> CatalogUnusable:
 
 
 def _cause(error: DBAPIError) -> BaseException:
-    """What asyncpg raised; SQLAlchemy wraps it twice."""
+    """The asyncpg error; SQLAlchemy wraps it twice."""
     return (error.orig and error.orig.__cause__) or error
 
 

@@ -19,11 +19,10 @@ class Tenants:
     """Declared tenants. Every method may raise CatalogUnavailable."""
 
     def __init__(self, database: Database) -> None:
-        """Keep them in *database*."""
         self._database = database
 
     async def load(self) -> tuple[Tenant, ...]:
-        """Return all of them, by id."""
+        """All of them, by id."""
         async with self._database.transaction() as connection:
             rows = await connection.execute(select(tenants).order_by(tenants.c.id))
             return tuple(_tenant(row) for row in rows.mappings())

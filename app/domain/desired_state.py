@@ -129,7 +129,7 @@ class AdvisorSettings:
         rule: the rule in force.
         mode: what becomes of its advice, unless a tenant says otherwise.
         hysteresis, demand: the knobs of each rule, kept while another is in force.
-        demand_interval_ms: milliseconds between two looks of the demand rule.
+        demand_interval_ms: milliseconds between two observations of the demand rule.
         generation: grows with every change.
     """
 
@@ -142,7 +142,7 @@ class AdvisorSettings:
 
     @property
     def interval(self) -> float:
-        """Seconds between two looks of the rule in force."""
+        """Seconds between two observations of the rule in force."""
         if self.rule is AdvisorRule.DEMAND:
             return self.demand_interval_ms / 1000
         return self.hysteresis.tuning_interval_ms / 1000

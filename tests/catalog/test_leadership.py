@@ -17,17 +17,17 @@ from tests.fixtures.waiting import eventually
 
 @asynccontextmanager
 async def service(address: CatalogAddress, *, deadline: float = 5.0) -> AsyncIterator[Leadership]:
-    sole = Leadership(address, deadline=deadline)
+    leadership = Leadership(address, deadline=deadline)
     try:
-        yield sole
+        yield leadership
     finally:
-        await sole.release()
+        await leadership.release()
 
 
-async def terminate(sole: Leadership, database: Database) -> None:
+async def terminate(leadership: Leadership, database: Database) -> None:
     """End its back-end, as an administrator or a restart would."""
     async with database.connected() as connection:
-        await connection.execute("SELECT pg_terminate_backend($1, 5000)", sole._backend)
+        await connection.execute("SELECT pg_terminate_backend($1, 5000)", leadership._backend)
 
 
 async def test_a_second_service_is_refused_and_told_by_whom(
@@ -37,7 +37,7 @@ async def test_a_second_service_is_refused_and_told_by_whom(
         assert not first.is_held
         await first.acquire()
         assert first.is_held
-        assert repr(first) == "<SoleService holding>"
+        assert repr(first) == "<Leadership holding>"
         with pytest.raises(CatalogInUse, match=f"poolkeeper on .* process .*{first._backend}"):
             await second.acquire(patience=0.0)
         assert not second.is_held
@@ -129,9 +129,9 @@ async def test_a_catalog_that_is_away_cannot_be_claimed() -> None:
             await first.acquire()
 
 
-async def recovered(sole: Leadership) -> bool:
+async def recovered(leadership: Leadership) -> bool:
     try:
-        await sole.check()
+        await leadership.check()
     except CatalogUnavailable:
         return False
-    return sole.is_held
+    return leadership.is_held

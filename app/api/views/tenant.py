@@ -161,13 +161,7 @@ def show_tenant(service: Service, account: TenantState, caller: Principal) -> Te
     tenant, spec = account.tenant, account.tenant.spec
     refusal = query_refusal(service, spec)
     return TenantView(
-        id=spec.id,
-        server=spec.server,
-        strategy=spec.strategy,
-        weight=spec.weight,
-        max_leases=spec.max_leases,
-        labels=dict(spec.labels),
-        advisor_mode=spec.advisor_mode,
+        **spec.as_dict(),
         generation=tenant.generation,
         state=state_of(tenant),
         created_at=tenant.created_at.astimezone(UTC),

@@ -6,13 +6,13 @@ Each check has its own deadline, so a server that hangs delays no other server's
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from time import monotonic
 
 import structlog
 
 from app.control.background.yield_to_loop import yield_to_loop
 from app.control.monitoring.isolation_audit import IsolationAudit
+from app.control.pools.operations import CheckReport
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 
@@ -20,14 +20,6 @@ _AT_A_TIME = 16
 _SLICE = 500
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HealthReport:
-    """How many idle connections were tested and how many of them failed."""
-
-    tested: int
-    failed: int
 
 
 class HealthChecks:
@@ -39,7 +31,7 @@ class HealthChecks:
         self._limiter = asyncio.Semaphore(_AT_A_TIME)
         self._read_only: set[str] = set()
 
-    async def run_once(self) -> HealthReport:
+    async def run_once(self) -> CheckReport:
         """Check what was not checked for an interval."""
         async with asyncio.TaskGroup() as group:
             due = group.create_task(self._check_due(), name="check: connections")
@@ -48,7 +40,7 @@ class HealthChecks:
                 group.create_task(server.refresh(), name=f"check: server {server.name}")
         self._log_read_only()
         results = due.result()
-        return HealthReport(
+        return CheckReport(
             tested=sum(tested for tested, _ in results), failed=sum(failed for _, failed in results)
         )
 

@@ -114,7 +114,7 @@ class PoolOperations:
     def check(
         self, state: TenantState, actor: Actor, *, whole_pool: bool = False
     ) -> Operation[Pool, CheckReport]:
-        """Test every idle connection now."""
+        """Test every idle connection now; those that fail are closed."""
 
         async def plan() -> PlanFor[Pool]:
             pool = self._open_pool(state, whole_pool=whole_pool)
