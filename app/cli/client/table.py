@@ -18,12 +18,16 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableColumn:
-    """A column: its title, and the value that it shows of an item."""
+    """A column: its title, the value that it shows of an item, and how it fits a narrow terminal.
+
+    Text wraps if it is longer than the column, unless it is cut.
+    """
 
     title: str
     value: Callable[[Item], object]
     justify: Literal["left", "right"] = "left"
     no_wrap: bool = True
+    is_cut: bool = False
 
 
 def text(title: str, key: str, *, no_wrap: bool = True) -> TableColumn:
@@ -50,9 +54,14 @@ def table(columns: Sequence[TableColumn], items: Iterable[Item], *, title: str =
             column.title, justify=column.justify, no_wrap=column.no_wrap, overflow="fold"
         )
     for item in items:
-        # Text, never markup: labels may contain brackets, and worse.
-        rows.add_row(*(Text(printable(_plain(column.value(item)))) for column in columns))
+        rows.add_row(*(_cell(column, item) for column in columns))
     return rows
+
+
+def _cell(column: TableColumn, item: Item) -> Text:
+    # Text, never markup: labels may contain brackets, and worse.
+    text = printable(_plain(column.value(item)))
+    return Text(text, no_wrap=True, overflow="ellipsis") if column.is_cut else Text(text)
 
 
 def _plain(value: object) -> str:

@@ -144,7 +144,10 @@ def _pools(overview: Overview, sort: str) -> Table:
         found = overview.recommendations.get(pool["pool_id"])
         return None if found is None else f"→ {found['new_size']}: {found['reason']}"
 
-    columns = (*_COLUMNS, TableColumn(title="RECOMMENDATION", value=recommendation))
+    columns = (
+        *_COLUMNS,
+        TableColumn(title="PROPOSED", value=recommendation, no_wrap=False, is_cut=True),
+    )
     return table(columns, overview.pools, title=f"pools by {sort.removeprefix('-')}")
 
 
