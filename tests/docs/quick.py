@@ -1,7 +1,7 @@
-"""`poolkeeper` for the documents' shells, without seconds of imports each time.
+"""A fast `poolkeeper` for the documents' shells, which saves seconds of imports per command.
 
-A process that has imported the command line forks for each command. A small client hands it
-its words, folder, environment and standard streams, and ends as the fork ends.
+A process that has imported the command line forks for each command. A small client passes its
+arguments, directory, environment and standard streams, and exits with the status of the fork.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from app.cli.main import cli
 
 _CLIENT = """#!{python} -IS
 import json, os, socket, sys
-door = socket.socket(socket.AF_UNIX)
-door.connect({door!r})
-said = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
-socket.send_fds(door, [len(said).to_bytes(4, "big")], [0, 1, 2])
-door.sendall(said)
-ends = door.recv(1)
-sys.exit(ends[0] if ends else 70)
+connection = socket.socket(socket.AF_UNIX)
+connection.connect({address!r})
+message = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+socket.send_fds(connection, [len(message).to_bytes(4, "big")], [0, 1, 2])
+connection.sendall(message)
+status = connection.recv(1)
+sys.exit(status[0] if status else 70)
 """
 
 
 @contextmanager
 def quick_poolkeeper(folder: Path) -> Iterator[Path]:
-    """A folder with a quick `poolkeeper` in it, for a block."""
-    door = folder / "door"
+    """A directory with a fast `poolkeeper` in it, for a block."""
+    address = folder / "address"
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(door))
+        listening.bind(str(address))
         listening.listen()
         command = [sys.executable, "-m", "tests.docs.quick", str(listening.fileno())]
         root = Path(__file__).parents[2]
         process = subprocess.Popen(command, cwd=root, pass_fds=[listening.fileno()])
     client = folder / "poolkeeper"
-    client.write_text(_CLIENT.format(python=sys.executable, door=str(door)))
+    client.write_text(_CLIENT.format(python=sys.executable, address=str(address)))
     client.chmod(0o755)
     try:
         yield folder
@@ -62,20 +62,20 @@ def _serve(listening: socket.socket) -> None:
 
 
 def _run(caller: socket.socket) -> int:
-    """Be the command that *caller* is; how it ends."""
+    """Run the command of *caller*; return its exit status."""
     size, streams, _, _ = socket.recv_fds(caller, 4, 3)
-    said = caller.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
-    words, folder, environment = json.loads(said)
+    message = caller.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
+    arguments, directory, environment = json.loads(message)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    os.chdir(folder)
+    os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
     try:
-        cli(words, prog_name="poolkeeper")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        cli(arguments, prog_name="poolkeeper")
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

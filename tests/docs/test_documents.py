@@ -1,14 +1,14 @@
-"""The documents: every command works, every link leads somewhere, the settings are all there.
+"""The documents: every command works, every link has a target, every setting is documented.
 
-A block that begins with ```sh is run, block after block in one shell, as somebody who reads
-from top to bottom types it. What stands behind `sh` says what is different:
+Blocks that begin with ```sh run one after the other in one shell. The text after `sh` marks
+exceptions:
 
-    no-run: why     it is only checked that its targets and commands exist
-    412             one of its requests is answered so; all others succeed
-    exit 3          its last command ends so; all others end with 0
+    no-run: reason  not run; its make targets and commands must exist
+    412             one of its requests has this status; all others succeed
+    exit 3          its last command has this exit status; all others 0
 
-A block of ```json or ```text right after it shows what comes out: names and words have to be
-there, numbers may differ, and … stands for anything.
+A block of ```json or ```text right after it shows the output: names and words must be there,
+numbers may differ, and … stands for anything.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.fixtures.served import Served, served
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 ADDRESS = "http://127.0.0.1:8080"
-PATIENCE = 90.0
+TIMEOUT_SECONDS = 90.0
 _FENCE = re.compile(r"^```(\w*)(?: +([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = "=== end of block ==="
 _TOP = "alembic|app|benchmarks|docs|monitoring|openapi|tests"
@@ -44,7 +44,7 @@ _TOP = "alembic|app|benchmarks|docs|monitoring|openapi|tests"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A block of commands, and what the document shows of its output."""
+    """A block of commands, with the output that the document shows."""
 
     line: int
     info: str
@@ -54,23 +54,23 @@ class Block:
 
     @property
     def is_run(self) -> bool:
-        """Whether it can be."""
+        """Whether the block is run."""
         return not self.info.startswith("no-run: ")
 
     @property
     def exit_status(self) -> int:
-        """How its last command ends."""
+        """Exit status of the last command."""
         found = re.fullmatch(r"exit (\d)", self.info)
         return int(found[1]) if found else 0
 
     @property
     def http_status(self) -> str | None:
-        """An answer that is no success, and is meant."""
+        """The expected status of one unsuccessful response."""
         return self.info if re.fullmatch(r"\d{3}", self.info) else None
 
 
 def blocks(document: Path) -> list[Block]:
-    """The blocks of commands of a document."""
+    """The command blocks of a document."""
     text = document.read_text(encoding="utf-8")
     found = list(_FENCE.finditer(text))
     return [
@@ -97,7 +97,7 @@ RUN = [each for each in DOCUMENTS if any(block.is_run for block in blocks(each))
 
 @pytest.fixture(scope="module")
 def poolkeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the command in it."""
+    """A directory with the command in it."""
     with quick_poolkeeper(tmp_path_factory.mktemp("quick")) as folder:
         yield folder
 
@@ -106,15 +106,15 @@ def poolkeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 async def service(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> AsyncIterator[Served]:
-    """A service as a newcomer's, but for its Postgres, which runs already."""
-    brisk = {"poll_interval_seconds": 1, "query_on_shared": True}
+    """A service with default settings, on a Postgres that runs already."""
+    fast = {"poll_interval_seconds": 1, "query_on_shared": True}
     async with served(
-        tmp_path, tenants_in=database, catalog_in=catalog_database, **brisk
+        tmp_path, tenants_in=database, catalog_in=catalog_database, **fast
     ) as running:
         yield running
 
 
-@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="no curl here")
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="curl is missing")
 @pytest.mark.parametrize("document", RUN, ids=lambda each: each.name)
 async def test_every_command_works_in_order(
     document: Path, poolkeeper: Path, service: Served, tmp_path: Path
@@ -122,13 +122,13 @@ async def test_every_command_works_in_order(
     to_run = [block for block in blocks(document) if block.is_run]
     address = str(service.client.base_url).rstrip("/")
     path = f"{tmp_path}/bin:{poolkeeper}:{os.environ['PATH']}"
-    outputs = await _typed(_script(to_run, address), tmp_path, address, path)
+    outputs = await _run(_script(to_run, address), tmp_path, address, path)
     for block, output in zip(to_run, outputs, strict=True):
         _check(document.name, block, *output)
 
 
 def _script(to_run: list[Block], address: str) -> str:
-    """One script of all blocks, with a mark and the answers' statuses after each."""
+    """One script of all blocks, with a mark and the response statuses after each."""
     lines = ["set -e"]
     for block in to_run:
         text = block.text.replace(ADDRESS, address)
@@ -137,21 +137,21 @@ def _script(to_run: list[Block], address: str) -> str:
         lines += [
             text,
             f"printf '\\n%s\\n' '{_MARK}'",
-            "cat answers; : > answers",
+            "cat statuses; : > statuses",
             f"echo '{_MARK}'",
         ]
     return "\n".join(lines) + "\n"
 
 
-async def _typed(script: str, folder: Path, address: str, path: str) -> list[tuple[str, str]]:
-    """What the commands print, and the statuses of the answers, block by block."""
-    answers = folder / "answers"
-    answers.touch()
+async def _run(script: str, folder: Path, address: str, path: str) -> list[tuple[str, str]]:
+    """The output and the response statuses of each block."""
+    statuses = folder / "statuses"
+    statuses.touch()
     commands = folder / "bin"
     commands.mkdir()
     curl = commands / "curl"
-    note = "%{stderr}answered %{http_code}\\n"
-    curl.write_text(f"#!/bin/sh\nexec {shutil.which('curl')} -w '{note}' \"$@\" 2>>{answers}\n")
+    note = "%{stderr}status %{http_code}\\n"
+    curl.write_text(f"#!/bin/sh\nexec {shutil.which('curl')} -w '{note}' \"$@\" 2>>{statuses}\n")
     curl.chmod(0o755)
     environment = {
         **os.environ,
@@ -168,29 +168,29 @@ async def _typed(script: str, folder: Path, address: str, path: str) -> list[tup
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             out, errors = await shell.communicate()
     finally:
         await kill(shell)
     parts = out.decode().split(f"{_MARK}\n")
-    assert shell.returncode == 0, f"after {parts[-1]}\n{errors.decode()}\n{answers.read_text()}"
+    assert shell.returncode == 0, f"after {parts[-1]}\n{errors.decode()}\n{statuses.read_text()}"
     return list(zip(parts[::2], parts[1::2], strict=False))
 
 
-def _check(name: str, block: Block, output: str, answers: str) -> None:
-    where = f"{name}:{block.line}: {output}\n{answers}"
-    statuses = re.findall(r"^answered (\d+)$", answers, re.MULTILINE)
+def _check(name: str, block: Block, output: str, statuses: str) -> None:
+    where = f"{name}:{block.line}: {output}\n{statuses}"
+    statuses = re.findall(r"^status (\d+)$", statuses, re.MULTILINE)
     refused = {status for status in statuses if not status.startswith(("2", "3"))}
     assert refused == ({block.http_status} - {None}), where
     if block.language == "json":
         assert block.shown is not None
-        _fits(json.loads(block.shown), _last_json(output), where)
+        _check_json(json.loads(block.shown), _last_json(output), where)
     elif block.shown is not None:
-        _reads_like(block.shown, output, where)
+        _check_text(block.shown, output, where)
 
 
 def _last_json(output: str) -> object:
-    """The last document that was printed; documents stand one after the other."""
+    """The last JSON document of the output."""
     decoder, at = json.JSONDecoder(), 0
     found: object = None
     while begin := re.compile(r"[\[{]").search(output, at):
@@ -198,19 +198,19 @@ def _last_json(output: str) -> object:
     return found
 
 
-def _fits(shown: object, actual: object, where: str) -> None:
-    """Whatever is shown is there; words are the same, numbers and moments may differ."""
+def _check_json(shown: object, actual: object, where: str) -> None:
+    """Check that all that is shown is there; numbers and times may differ."""
     match shown:
         case dict():
             assert isinstance(actual, dict), where
             for name, value in shown.items():
                 assert name in actual, f"{name} of {where}"
-                _fits(value, actual[name], where)
+                _check_json(value, actual[name], where)
         case list():
             assert isinstance(actual, list), where
             assert len(actual) >= len(shown), where
             for value, other in zip(shown, actual, strict=False):
-                _fits(value, other, where)
+                _check_json(value, other, where)
         case str() if re.search(r"\d|…", shown):
             assert isinstance(actual, str), where
         case bool() | str() | None:
@@ -219,7 +219,7 @@ def _fits(shown: object, actual: object, where: str) -> None:
             assert isinstance(actual, int | float), where
 
 
-def _reads_like(shown: str, output: str, where: str) -> None:
+def _check_text(shown: str, output: str, where: str) -> None:
     text = _plain(output)
     for line in shown.splitlines():
         at = 0
@@ -232,17 +232,17 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"\d[\d.,]*", "0", text).split())
 
 
-def test_a_difference_is_seen() -> None:
+def test_differences_are_detected() -> None:
     with pytest.raises(AssertionError):
-        _fits({"state": "ready"}, {"state": "paused"}, "")
+        _check_json({"state": "ready"}, {"state": "paused"}, "")
     with pytest.raises(AssertionError):
-        _reads_like("+ create acme", "+ create globex", "")
-    _fits({"at": "2026-01-01", "n": 1}, {"at": "2027-02-02", "n": 2.5, "more": None}, "")
-    _reads_like("took 12 ms … done", "took 9.1   ms\n and was done", "")
+        _check_text("+ create acme", "+ create globex", "")
+    _check_json({"at": "2026-01-01", "n": 1}, {"at": "2027-02-02", "n": 2.5, "more": None}, "")
+    _check_text("took 12 ms … done", "took 9.1   ms\n and was done", "")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.name)
-def test_commands_that_are_only_named_exist(document: Path) -> None:
+def test_named_commands_and_targets_exist(document: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     commands = set(get_command(cli).commands)  # type: ignore[attr-defined]
     for text in [*_inline(document), *(block.text for block in blocks(document))]:
@@ -276,7 +276,7 @@ _NAMES = {
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda each: each.name)
-def test_every_link_leads_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     for target in _links(document):
         path, _, anchor = target.partition("#")
         file = (document.parent / path).resolve() if path else document
@@ -294,18 +294,18 @@ def _links(document: Path) -> Iterator[str]:
 
 
 def _anchors(document: Path) -> set[str]:
-    """The anchors of its headings, as the usual viewers make them."""
+    """The anchors of the headings, as common viewers generate them."""
     text = _FENCE.sub("", document.read_text(encoding="utf-8"))
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_reference_of_the_settings_is_up_to_date() -> None:
-    said = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert said == reference(), "python -m app.settings.reference > docs/settings.md"
+    content = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert content == reference(), "python -m app.settings.reference > docs/settings.md"
 
 
-def test_no_document_is_out_of_reach() -> None:
+def test_every_document_is_linked() -> None:
     reached, at = {ROOT / "README.md"}, [ROOT / "README.md"]
     while at:
         document = at.pop()
@@ -314,6 +314,6 @@ def test_no_document_is_out_of_reach() -> None:
             if file.suffix == ".md" and file not in reached and file.exists():
                 reached.add(file)
                 at.append(file)
-    # The advisor's report is there only when somebody had it made.
+    # The advisor's report exists only after `make advisor-report`.
     report = ROOT / "docs" / "advisor" / "report.md"
     assert set(DOCUMENTS) - {report} <= reached

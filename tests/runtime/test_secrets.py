@@ -73,7 +73,7 @@ def test_the_watch_sees_each_planted_leak_and_fails_the_run(tmp_path: Path) -> N
     options = ("--noconftest", "-p", "tests.fixtures.canary", "-p", "no:randomly", "-p", "no:cov")
     run = subprocess.run(
         (sys.executable, "-m", "pytest", *options, "-c", os.devnull, tmp_path),
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,4 @@
-// A file of its own, so that the page's Content-Security-Policy can forbid inline scripts.
+// A separate file, because the page's Content-Security-Policy forbids inline scripts.
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
@@ -8,6 +8,6 @@ SwaggerUIBundle({
   persistAuthorization: true,
   showCommonExtensions: true,
   tryItOutEnabled: true,
-  // Else the page asks an online service for a badge.
+  // Otherwise the page requests a badge from an online service.
   validatorUrl: null,
 });

@@ -21,6 +21,15 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// Replaces the children only if they changed, and keeps the focus.
+export function setChildren(place, elements) {
+  const current = [...place.children];
+  if (elements.length === current.length && elements.every((element, at) => element === current[at])) return;
+  const focused = place.contains(document.activeElement) ? document.activeElement : null;
+  place.replaceChildren(...elements);
+  focused?.focus({ preventScroll: true });
+}
+
 export function milliseconds(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 10_000) return `${(value / 1000).toFixed(1)} s`;

@@ -1,6 +1,6 @@
 // The table of pools, most urgent first, with search and keyboard navigation.
 
-import { byId, h, milliseconds, setText } from "./element.js";
+import { byId, h, milliseconds, setChildren, setText } from "./element.js";
 
 const MAX_ROWS = 100;
 
@@ -109,14 +109,8 @@ export class PoolTable {
     const found = this.found();
     const shown = this.all ? found : found.slice(0, MAX_ROWS);
     const rows = shown.map((pool) => this.row(pool));
-    const place = byId("rows");
     // Existing rows keep their elements, so focus and selection survive an update.
-    const differs = rows.length !== place.children.length || rows.some((row, at) => row !== place.children[at]);
-    if (differs) {
-      const focused = place.contains(document.activeElement) ? document.activeElement : null;
-      place.replaceChildren(...rows);
-      focused?.focus({ preventScroll: true });
-    }
+    setChildren(byId("rows"), rows);
     const ids = new Set(this.pools.map((pool) => pool.pool_id));
     for (const id of this.rows.keys()) if (!ids.has(id)) this.rows.delete(id);
     setText(byId("count"), `${found.length} of ${this.pools.length}`);

@@ -1,6 +1,6 @@
 // What to do: findings that need a person, and open recommendations with their reasons.
 
-import { h, setText } from "./element.js";
+import { h, setChildren, setText } from "./element.js";
 
 const MAX_RECOMMENDATIONS = 20;
 // No line moves for this long after the mouse moved over the list.
@@ -41,12 +41,7 @@ export class Recommendations {
     const held = Date.now() < this.heldUntil ? [...this.place.children] : [];
     const lines = [...held, ...wanted.filter((line) => !held.includes(line))];
     for (const line of lines) setClosed(line, !wanted.includes(line));
-    const differs = lines.length !== this.place.children.length || lines.some((line, at) => line !== this.place.children[at]);
-    if (differs) {
-      const focused = this.place.contains(document.activeElement) ? document.activeElement : null;
-      this.place.replaceChildren(...lines);
-      focused?.focus({ preventScroll: true });
-    }
+    setChildren(this.place, lines);
     for (const [key, { element }] of this.lines) if (!lines.includes(element)) this.lines.delete(key);
   }
 

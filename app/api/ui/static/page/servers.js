@@ -55,7 +55,7 @@ function poolSegment(pool, index, total, onPool) {
     "button",
     {
       type: "button",
-      class: `piece hue-${index % 6}`,
+      class: `segment hue-${index % 6}`,
       style: { width: `${(100 * pool.size) / total}%` },
       title: label,
       "aria-label": label,
@@ -69,7 +69,7 @@ function poolSegment(pool, index, total, onPool) {
 function segment(share, kind, label) {
   return h(
     "span",
-    { class: `piece ${kind}`, style: { width: `${100 * share}%` }, title: label },
+    { class: `segment ${kind}`, style: { width: `${100 * share}%` }, title: label },
     share < MIN_LABEL_SHARE ? null : h("span", { class: "name" }, label),
   );
 }
