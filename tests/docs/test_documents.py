@@ -179,9 +179,9 @@ async def _run(script: str, folder: Path, address: str, path: str) -> list[tuple
 
 def _check(name: str, block: Block, output: str, statuses: str) -> None:
     where = f"{name}:{block.line}: {output}\n{statuses}"
-    statuses = re.findall(r"^status (\d+)$", statuses, re.MULTILINE)
-    refused = {status for status in statuses if not status.startswith(("2", "3"))}
-    assert refused == ({block.http_status} - {None}), where
+    found = re.findall(r"^status (\d+)$", statuses, re.MULTILINE)
+    failed = {status for status in found if not status.startswith(("2", "3"))}
+    assert failed == ({block.http_status} - {None}), where
     if block.language == "json":
         assert block.shown is not None
         _check_json(json.loads(block.shown), _last_json(output), where)
