@@ -1,4 +1,4 @@
-"""What a pool does after it could not open a connection: pause, then try again with one.
+"""After a pool could not open a connection it pauses, then tries again with one.
 
 Whatever is wrong concerns this pool alone until its server says otherwise, so each pool has its
 own back-off with full jitter.
@@ -33,7 +33,6 @@ class ConnectBackoff:
 
     @property
     def is_pausing(self) -> bool:
-        """Whether nothing is to be opened for the moment."""
         return self._timer is not None
 
     def failed(self, error: Unavailable, *, pause: bool) -> None:
@@ -45,7 +44,6 @@ class ConnectBackoff:
             self._longest = min(self._longest * 2, _LAST)
 
     def succeeded(self) -> None:
-        """An attempt succeeded."""
         self.error = None
         self._longest = _FIRST
 

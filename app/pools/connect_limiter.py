@@ -1,9 +1,9 @@
-"""How many connections to one server are being opened at a time, and whose is next.
+"""How many connections to one server are being opened at a time, and which is next.
 
-Logins cost the server and us more than the work they are for, so they queue. Those of tenants
-who hold next to nothing go first, and the last place is left to them: whoever opens many does
-not make the others wait. A login that takes long waits for a lock or an answer and costs nobody
-anything: it gives its place up to the next.
+A login costs the server and us more than the work it is for, so logins queue. Those of tenants that
+hold next to nothing go first, and the last place is left to them: a tenant that opens many does not
+make the others wait. A slow login waits for a lock or a response and costs nothing: it gives up its
+place to the next.
 """
 
 from __future__ import annotations

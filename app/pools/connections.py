@@ -105,15 +105,28 @@ class Connections:
             self.begin_close(connection)
         return None
 
-    def mark_leased(self, connection: PooledConnection, tenant: TenantState, now: float) -> None:
-        """Note that *tenant* leases *connection*, which is in no place."""
+    def lease(
+        self, connection: PooledConnection, tenant: TenantState, wait: float, now: float
+    ) -> None:
+        """Begin *tenant*'s lease on *connection*, which is in no place, after *wait* seconds."""
         connection.begin_lease(tenant, now)
         self.leased.add(connection)
+        tenant.lease_begun(wait, now)
+        if tenant.recorder is not self._recorder:
+            self._recorder.record_acquire(wait, now)
 
-    def mark_returned(self, connection: PooledConnection) -> None:
-        """Note that the lease on *connection* ended; it is in no place for now."""
+    def end_lease(self, connection: PooledConnection, now: float) -> bool:
+        """End the lease on *connection*, which is in no place then; False if there is none."""
+        tenant = connection.tenant_state
+        if tenant is None:
+            return False
+        hold = now - connection.leased_at
         connection.end_lease()
         self.leased.discard(connection)
+        tenant.lease_ended(hold, now)
+        if tenant.recorder is not self._recorder:
+            self._recorder.record_release(hold, now)
+        return True
 
     def put_idle(self, connection: PooledConnection, now: float) -> None:
         """Put *connection* among the idle ones; the last one in is the first one out."""

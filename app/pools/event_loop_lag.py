@@ -1,7 +1,7 @@
-"""How late the event loop runs, so that its starvation is not mistaken for database trouble.
+"""How late the event loop runs, so that a starved loop is not mistaken for database trouble.
 
-A loop blocked for seconds makes every deadline expire while the server is well. Whoever judges
-a timeout asks here first.
+A loop blocked for seconds makes every deadline expire while the server is well, so a timeout counts
+only if the loop was not late.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ _REMEMBERED = 100
 
 
 class EventLoopLag:
-    """Measures by sleeping a little and looking how much longer it took."""
+    """Measured by sleeping a little: how much longer did it take?"""
 
     def __init__(self) -> None:
-        """Measure nothing before `watch`."""
         self._seen: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
 
     @property
     def latest(self) -> float:
-        """Seconds by which the loop was late at the last look."""
+        """Seconds by which the loop was late when last measured."""
         return self._seen[-1][1] if self._seen else 0.0
 
     @property

@@ -1,4 +1,4 @@
-"""Back-ends whose connection broke off, and which nobody has seen to end yet."""
+"""Backends whose connection broke off, and that were not seen to end yet."""
 
 from __future__ import annotations
 
@@ -23,19 +23,16 @@ class OrphanedBackends:
     """They count against the budget until Postgres no longer shows them."""
 
     def __init__(self) -> None:
-        """There is none."""
         self._users: dict[int, str] = {}
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self._users)
 
     def add(self, pid: int, user: str) -> None:
-        """Remember one."""
         self._users[pid] = user
 
     async def terminate(self, connection: asyncpg.Connection) -> None:
-        """End them, as far as that goes now; an admin's *connection* is needed."""
+        """End them as far as possible; needs an admin's *connection*."""
         for _ in range(_LOOKS):
             # More may be added while we ask: those are asked about the next time.
             asked = dict(self._users)
@@ -54,6 +51,6 @@ class OrphanedBackends:
 
 
 async def terminate_backend(connection: asyncpg.Connection, pid: int, user: str) -> None:
-    """End the back-end *pid* of *user*, and wait until it has; the caller sets a deadline."""
+    """End the backend *pid* of *user* and wait until it is gone; the caller sets a deadline."""
     while await connection.fetchval(_END, pid, user) is not None:
         pass

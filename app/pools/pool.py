@@ -177,7 +177,7 @@ class Pool:
         if own.idle and (self.state is _READY or self.state is _WARMING_UP) and tenant.can_lease:
             connection = own.take_idle(now)
             if connection is not None:
-                self._lend(connection, tenant, now, since=now)
+                own.lease(connection, tenant, 0.0, now)
                 if not self._is_pinned:
                     self._is_pinned = True
                     self._owner.pin(self)
@@ -187,7 +187,11 @@ class Pool:
     def release(self, connection: PooledConnection, *, reusable: bool) -> None:
         """Take back a leased connection; one that is not *reusable* closes in the background."""
         now = monotonic()
-        if not self._end_lease(connection, now):
+        own = self.connections
+        if connection.leak_reported or self.waiters.expected:
+            self._note_return(connection, now)
+        if not own.end_lease(connection, now):
+            # A drain has cut it before.
             return
         if reusable:
             self.last_answer_at = now
@@ -196,9 +200,9 @@ class Pool:
             self._put_back(connection, now, usable=usable)
         elif not self.waiters.count:
             # Nothing becomes possible by this, so there is nothing to dispatch.
-            self.connections.put_idle(connection, now)
+            own.put_idle(connection, now)
             self.server.budget.note_use(self, now)
-            if not self.connections.leased:
+            if not own.leased:
                 self._is_pinned = False
                 self._owner.unpin(self)
         elif (waiter := self.waiters.next()) is not None:
@@ -227,30 +231,16 @@ class Pool:
         """The leased connection whose backend has this process id."""
         return next((each for each in self.connections.leased if each.pid == pid), None)
 
-    def _lend(
-        self, connection: PooledConnection, tenant: TenantState, now: float, *, since: float
-    ) -> None:
-        self.connections.mark_leased(connection, tenant, now)
-        wait = now - since
-        tenant.lease_begun(wait, now)
-        if tenant.recorder is not self.recorder:
-            self.recorder.record_acquire(wait, now)
-
     def _end_lease(self, connection: PooledConnection, now: float) -> bool:
         """End the lease on *connection*; False if a drain has cut it before."""
-        tenant = connection.tenant_state
-        if tenant is None:
-            return False
-        hold = now - connection.leased_at
+        self._note_return(connection, now)
+        return self.connections.end_lease(connection, now)
+
+    def _note_return(self, connection: PooledConnection, now: float) -> None:
         if connection.leak_reported:
-            _log.info("suspected leak returned", pool=self.pool_id, held_seconds=round(hold, 1))
-        self.connections.mark_returned(connection)
-        if self.waiters.expected:
-            self.waiters.unexpect(connection)
-        tenant.lease_ended(hold, now)
-        if tenant.recorder is not self.recorder:
-            self.recorder.record_release(hold, now)
-        return True
+            held = round(now - connection.leased_at, 1)
+            _log.info("suspected leak returned", pool=self.pool_id, held_seconds=held)
+        self.waiters.unexpect(connection)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         if usable and self.server.dispatcher.keeps(self):
@@ -331,7 +321,7 @@ class Pool:
         why = f" Opening one failed: {failed.detail}" if failed else ""
         if not why and not self.connections.live and self.connections.connecting:
             why = " Its login waits for others, or has not been answered yet."
-        if not why and self.server.is_strained:
+        if not why and self.server.is_degraded:
             why = f" No other can be opened: {self.server.last_error}"
         error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.{why}")
         self._fail(waiter, error, monotonic())
@@ -396,7 +386,7 @@ class Pool:
 
     def _serve(self, waiter: Waiter, connection: PooledConnection, now: float) -> None:
         self.waiters.remove(waiter)
-        self._lend(connection, waiter.tenant_state, now, since=waiter.since)
+        self.connections.lease(connection, waiter.tenant_state, now - waiter.since, now)
         waiter.future.set_result(connection)
 
     # -- events of its connections and its server ----------------------------------------------

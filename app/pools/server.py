@@ -3,7 +3,7 @@
 A server is `available` or `unavailable`, as one, for all of its pools. That an opening failed
 does not make it unavailable: it may be the tenant's database, the name's resolution, or this
 machine. It makes us ask, by the admin login first; if that fails too, over connections that
-worked. Only if none of them answers is the server lost: its waiters are told at once, its
+worked. Only if none of them answers is the server lost: its waiters fail at once, its
 generation grows (every connection opened before is stale), and a single probe with full-jitter
 back-off brings it back. Otherwise those that work go on, `last_error` says what does not, and
 we ask again until it does. Its admin connections (provisioning, checks) are few and counted off
@@ -52,7 +52,7 @@ _LONGEST_BACKOFF = 5.0
 _STARVED_SHARE = 0.25
 # Logins of one role into one database that are given up and not over yet. The admin's attempts
 # are one at a time, and what ends unanswered connections must not wait for them.
-_MOST_LATE, _MOST_LATE_OF_ADMIN = 2, 6
+_MAX_STALLED, _MAX_STALLED_OF_ADMIN = 2, 6
 
 # What others created must not stand before what we mean, nor a database choose who we are. A
 # tenant's open transaction must not keep the admin connection from the others.
@@ -110,15 +110,15 @@ class Server:
         self._kept_free = kept_free
         self._fixed_budget = fixed_budget
         self._connect_timeout = connect_timeout
-        self._connect_gate = ConnectLimiter(max_connecting)
-        self._admin_gate = asyncio.Semaphore(1)
-        self._contact_gate = asyncio.Lock()
-        self._judging = asyncio.Lock()
+        self._connect_limiter = ConnectLimiter(max_connecting)
+        self._admin_slot = asyncio.Semaphore(1)
+        self._contact_lock = asyncio.Lock()
+        self._refresh_lock = asyncio.Lock()
         self._pools: set[AttachedPool] = set()
-        self._unended = OrphanedBackends()
-        self._late = StalledLogins(self._settle_limit)
+        self._orphans = OrphanedBackends()
+        self._stalled = StalledLogins(self._update_limit)
         self._probe: asyncio.Task[None] | None = None
-        self._doubt: asyncio.Task[None] | None = None
+        self._recheck: asyncio.Task[None] | None = None
         self.lag = lag or EventLoopLag()
         self.cores = cores
         self._closed = False
@@ -135,7 +135,7 @@ class Server:
         return self.state is ServerState.AVAILABLE
 
     @property
-    def is_strained(self) -> bool:
+    def is_degraded(self) -> bool:
         """Whether open connections go on, and no other can be opened."""
         return self.is_available and self.last_error is not None
 
@@ -149,11 +149,11 @@ class Server:
     async def close(self) -> None:
         """Stop probing, for good. Pools are closed by whoever opened them."""
         self._closed = True
-        tasks = [task for task in (self._probe, self._doubt) if task is not None]
+        tasks = [task for task in (self._probe, self._recheck) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, self._late.close(), return_exceptions=True)
-        self._probe = self._doubt = None
+        await asyncio.gather(*tasks, self._stalled.close(), return_exceptions=True)
+        self._probe = self._recheck = None
 
     def attach(self, pool: AttachedPool) -> None:
         """Tell *pool* when the server is lost and when it is back."""
@@ -176,7 +176,7 @@ class Server:
             ConnectFailed: this machine cannot connect, or the login does not come to its end.
             TenantLoginFailed: it refuses this role, password or database.
         """
-        async with self._connect_gate.slot(first=first):
+        async with self._connect_limiter.slot(first=first):
             if not self.is_available:
                 raise ServerUnavailable(self.unavailable_detail)
             try:
@@ -188,8 +188,8 @@ class Server:
     async def _attempt(self, login: Login) -> asyncpg.Connection:
         began = monotonic()
         try:
-            connection = await self._late.connect(
-                login, timeout=self._connect_timeout, most=_MOST_LATE
+            connection = await self._stalled.connect(
+                login, timeout=self._connect_timeout, most=_MAX_STALLED
             )
         except (ServerUnavailable, ServerFull, ConnectFailed) as error:
             if self._was_starved(error, began):
@@ -198,7 +198,7 @@ class Server:
             self.recheck()
             raise
         self._opens = True
-        self._settle_sharing()
+        self._update_freeze()
         return connection
 
     @property
@@ -219,7 +219,7 @@ class Server:
             raise ServerUnavailable(self.unavailable_detail)
         try:
             async with asyncio.timeout(_ADMIN_DEADLINE):
-                await self._admin_gate.acquire()
+                await self._admin_slot.acquire()
         except TimeoutError as error:
             raise ServerUnavailable("All admin connections stayed busy.") from error
         try:
@@ -230,14 +230,14 @@ class Server:
             finally:
                 await _close(connection)
         finally:
-            self._admin_gate.release()
+            self._admin_slot.release()
 
     async def open_persistent_admin(self) -> asyncpg.Connection:
         """The one admin connection that may stay open, see `admin`; the caller closes it."""
         return await self._open_admin(None)
 
     async def wait_backend_gone(self, pid: int, user: str) -> None:
-        """Wait until the back-end *pid* of *user*, whose connection broke off, has ended.
+        """Wait until the backend *pid* of *user*, whose connection broke off, has ended.
 
         Ends it if it has not noticed. One that cannot be seen to end counts against the budget
         until it is, which every later contact with the server tries again.
@@ -249,14 +249,14 @@ class Server:
             self.count_orphan(pid, user)
 
     def count_orphan(self, pid: int, user: str) -> None:
-        """Count the back-end *pid* of *user* against the budget until it is seen to have ended."""
-        self._unended.add(pid, user)
-        self._settle_limit()
+        """Count the backend *pid* of *user* against the budget until it is seen to have ended."""
+        self._orphans.add(pid, user)
+        self._update_limit()
         self.recheck()
-        _log.info("back-end not seen to end", server=self.name, pid=pid)
+        _log.info("backend not seen to end", server=self.name, pid=pid)
 
     def mark_lost(self, error: Unavailable) -> None:
-        """The server cannot be reached: tell its pools, and probe until it is back."""
+        """The server cannot be reached: fail its pools' waiters, and probe until it is back."""
         self.last_error = error.detail
         if self._probe is not None or self._closed:
             return
@@ -269,30 +269,32 @@ class Server:
 
     def recheck(self) -> None:
         """Something looks as if the server were not what it was: ask it, in the background."""
-        if self._doubt is None and not self._closed:
-            self._doubt = asyncio.create_task(self._resolve_doubt(), name=f"{self.name}: doubt")
+        if self._recheck is None and not self._closed:
+            self._recheck = asyncio.create_task(
+                self._recheck_until_clear(), name=f"{self.name}: recheck"
+            )
 
-    async def _resolve_doubt(self) -> None:
+    async def _recheck_until_clear(self) -> None:
         pause = _FIRST_BACKOFF
         try:
             await self.refresh()
-            while (self._unended or self.last_error) and self.is_available:
+            while (self._orphans or self.last_error) and self.is_available:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_BACKOFF)
                 await self.refresh()
         finally:
-            self._doubt = None
+            self._recheck = None
 
     async def refresh(self) -> None:
         """Read the limits again, for they may have changed; if that fails, judge the server."""
-        async with self._judging:
+        async with self._refresh_lock:
             if not self.is_available:
                 return
             began = monotonic()
             try:
                 await self._contact()
             except ServerFull as error:
-                self._strained(error)
+                self._mark_degraded(error)
             except Unavailable as error:
                 works = await any_still_work(
                     self._pools, error, since=began, within=self._connect_timeout
@@ -300,21 +302,23 @@ class Server:
                 if self._was_starved(error, began):
                     return
                 if works:
-                    self._strained(error)
+                    self._mark_degraded(error)
                 else:
                     self.mark_lost(error)
 
-    def _strained(self, error: Unavailable) -> None:
+    def _mark_degraded(self, error: Unavailable) -> None:
         """Nothing can be opened, and what is open works."""
         if self.last_error != error.detail:
             _log.warning("no connection can be opened", server=self.name, reason=error.detail)
         self.last_error = error.detail
-        self._settle_sharing()
+        self._update_freeze()
 
-    def _settle_sharing(self) -> None:
+    def _update_freeze(self) -> None:
         """Leave each pool what it has while neither a tenant nor the admin gets a connection."""
-        self.budget.freeze(frozen=self.is_strained and not self._opens)
-        self.dispatcher.run()
+        frozen = self.is_degraded and not self._opens
+        if frozen is not self.budget.is_frozen:
+            self.budget.freeze(frozen=frozen)
+            self.dispatcher.run()
 
     def _was_starved(self, error: Unavailable, began: float) -> bool:
         """Whether an attempt ran out of time because our own loop did not run."""
@@ -334,7 +338,7 @@ class Server:
                     self.last_error = error.detail
             else:
                 self._probe = None
-                if self._unended:
+                if self._orphans:
                     self.recheck()
                 return
 
@@ -344,13 +348,13 @@ class Server:
         Raises:
             Unavailable: it does not answer, lets nobody in, or is a standby.
         """
-        async with self._contact_gate:
+        async with self._contact_lock:
             connection = await self._open_admin(None)
             try:
                 async with asyncio.timeout(self._connect_timeout):
                     with driver.translate_connect_errors():
                         limits = await ServerLimits.read(connection)
-                        await self._unended.terminate(connection)
+                        await self._orphans.terminate(connection)
             except TimeoutError as error:
                 raise ServerUnavailable("The server does not answer.") from error
             finally:
@@ -358,19 +362,19 @@ class Server:
         self.limits = limits
         had_trouble, self.last_error = self.last_error is not None, None
         self.state = ServerState.AVAILABLE
-        self._settle_limit()
-        self._settle_sharing()
+        self._update_limit()
+        self._update_freeze()
         if had_trouble:
             _log.info("server available", server=self.name, budget=self.budget.limit)
             for pool in list(self._pools):
                 pool.server_back()
 
-    def _settle_limit(self) -> None:
+    def _update_limit(self) -> None:
         if self.limits is None:
             return
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
-        self.budget.set_limit(max(0, limit - len(self._unended) - len(self._late)))
+        self.budget.set_limit(max(0, limit - len(self._orphans) - len(self._stalled)))
         self.dispatcher.run()
 
     async def _open_admin(self, into: str | Login | None) -> asyncpg.Connection:
@@ -384,8 +388,8 @@ class Server:
             raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
 
     async def _log_in(self, login: Login) -> asyncpg.Connection:
-        return await self._late.connect(
-            login, timeout=self._connect_timeout, most=_MOST_LATE_OF_ADMIN
+        return await self._stalled.connect(
+            login, timeout=self._connect_timeout, most=_MAX_STALLED_OF_ADMIN
         )
 
 

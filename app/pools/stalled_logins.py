@@ -1,9 +1,9 @@
-"""Logins that were given up, and that the server may work on yet.
+"""Logins that ran out of time, and that the server may still work on.
 
-Postgres does not notice that a client has gone while its login waits for a lock, as long as a
-database is being copied. A login that is hung up then leaves a back-end behind that nobody can
-see or end, and each new attempt adds another. So such a login is kept: it counts against the
-budget until it is over, and of one role in one database there are few at a time.
+While a login waits for a lock, as when a database is being copied, Postgres does not notice that
+its client has gone. Hanging up would leave a backend that nobody can see or end, and each new
+attempt would add another. So such a login is kept: it counts against the budget until it is over,
+and there are few at a time of one role in one database.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Key = tuple[str, str]
 
 
 class StalledLogins:
-    """Those of one server."""
+    """The stalled logins of one server."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        """There is none; *changed* is called when their number has changed."""
+        """Call *changed* whenever their number has changed."""
         self._changed = changed
         self._tasks: dict[asyncio.Task[None], Key] = {}
         self._hopeless: Counter[Key] = Counter()
@@ -41,13 +41,12 @@ class StalledLogins:
         self._under_way: Counter[Key] = Counter()
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self._tasks)
 
     async def connect(self, login: Login, *, timeout: float, most: int) -> asyncpg.Connection:
-        """Open a connection within *timeout* seconds, when fewer than *most* such logins are late.
+        """Open a connection within *timeout* seconds, once fewer than *most* logins are stalled.
 
-        Where one is late, those under way count as well.
+        Where one is stalled, those under way count as well.
 
         Raises:
             ConnectFailed: so many are after *timeout* seconds, or this machine cannot connect.

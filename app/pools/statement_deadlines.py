@@ -24,30 +24,29 @@ class Terminable(Protocol):
 
 
 class StatementDeadlines:
-    """Those under way, and when each has to be over."""
+    """The round trips under way, and when each has to be over."""
 
     __slots__ = ("_due", "_graced", "_look_at", "_timer")
 
     def __init__(self) -> None:
-        """None is under way."""
         self._due: dict[Terminable, float] = {}
         self._look_at = 0.0
         self._graced = False
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, connection: Terminable, seconds: float) -> None:
-        """*connection* waits for an answer, and is cut unless `end` comes within *seconds*."""
+        """*connection* is terminated unless `end` is called within *seconds*."""
         now = monotonic()
         self._due[connection] = now + seconds
         if self._timer is None:
             self._look_again(now)
 
     def end(self, connection: Terminable) -> None:
-        """The answer came, or will not."""
+        """The response came, or will not."""
         self._due.pop(connection, None)
 
     def stop(self) -> None:
-        """Look no more, unless another begins; nothing is under way any more."""
+        """Stop the timer once nothing is under way; `begin` starts it again."""
         if self._timer is not None and not self._due:
             self._timer.cancel()
             self._timer = None

@@ -89,7 +89,7 @@ async def test_a_lease_that_comes_back_meanwhile_shows_that_the_server_works(
         fault_proxy.refuse()
         with pytest.raises(ServerUnavailable, match="cannot be reached"):
             await use(behind, "new")
-        await eventually(server._judging.locked)
+        await eventually(server._refresh_lock.locked)
     await eventually(lambda: server.last_error)
     assert server.is_available
     await use(behind, "working")
@@ -130,7 +130,7 @@ async def test_nothing_is_taken_from_who_works_for_those_who_cannot_log_in(
         async with load_on(manager, "working", clients=1) as load:
             with pytest.raises(Unavailable):
                 await use(manager, "new")
-            await eventually(lambda: server.is_strained)
+            await eventually(lambda: server.is_degraded)
             before = await pids(database)
             for _ in range(5):
                 callers = [
@@ -158,7 +158,7 @@ async def test_those_who_cannot_log_in_share_what_others_leave_while_only_the_ad
         admin = server.admin_login
         server.admin_login = replace(admin, password="changed")
         await server.refresh()
-        assert server.is_strained
+        assert server.is_degraded
         await use(manager, "new")
         server.admin_login = admin
 
@@ -173,7 +173,7 @@ async def test_leases_that_take_long_speak_for_a_server_that_refuses_the_admin(
         server.admin_login = replace(admin, password="changed")
         async with manager.lease("working") as connection:
             await server.refresh()
-            assert server.is_strained
+            assert server.is_degraded
             assert await connection.fetchval("SELECT 42") == 42
         server.admin_login = admin
 
@@ -193,5 +193,5 @@ async def test_idle_connections_are_asked_whoever_was_served_last(
                 await leases.enter_async_context(manager.lease(name))
             fault_proxy.hold_new()
             await server.refresh()
-            assert server.is_strained
+            assert server.is_degraded
             await fault_proxy.pass_through()

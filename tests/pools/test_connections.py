@@ -1,4 +1,4 @@
-"""Tasks of a roster that are given up, before their first step too, leave nothing behind."""
+"""Tasks of connections that are given up, before their first step too, leave nothing behind."""
 
 import asyncio
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Stage:
     pool: Pool
 
     @property
-    def roster(self) -> Connections:
+    def connections(self) -> Connections:
         return self.pool.connections
 
     async def opens(self, count: int) -> None:
@@ -39,13 +39,13 @@ class Stage:
             await asyncio.sleep(0)
 
     def cancel_tasks(self) -> None:
-        for task in self.roster._tasks:
+        for task in self.connections._tasks:
             task.cancel()
 
     @property
     def is_left_with_nothing(self) -> bool:
-        roster = self.roster
-        return not (self.server.budget.used or roster.open or roster._tasks or self.server.open)
+        own = self.connections
+        return not (self.server.budget.used or own.open or own._tasks or self.server.open)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ async def idle(stage: Stage, count: int) -> None:
     await stage.opens(count)
     for connection in await asyncio.gather(*callers):
         stage.pool.release(connection, reusable=True)
-    assert len(stage.roster.idle) == count
+    assert len(stage.connections.idle) == count
 
 
 async def turns(count: int) -> None:
@@ -90,10 +90,10 @@ async def test_a_closing_that_is_given_up_releases_its_place_once(
 ) -> None:
     await idle(stage, 3)
     stage.pool.pause()
-    assert (stage.roster.closing, stage.server.budget.used) == (3, 3)
+    assert (stage.connections.closing, stage.server.budget.used) == (3, 3)
     await turns(moment)
     stage.cancel_tasks()
-    await stage.roster.settle(5)
+    await stage.connections.settle(5)
     assert stage.is_left_with_nothing, stage.pool
     # Nobody saw the back-ends end, so the server counts them until somebody does.
     assert stage.server.unended == 3
@@ -104,11 +104,11 @@ async def test_an_opening_that_is_given_up_releases_its_place_once(
     stage: Stage, moment: int
 ) -> None:
     stage.pool.resize(PoolSize(min_size=2, max_size=4, warmup_size=0))
-    assert (stage.roster.connecting, stage.server.budget.used) == (2, 2)
+    assert (stage.connections.connecting, stage.server.budget.used) == (2, 2)
     await turns(moment)
     stage.pool.pause()
     stage.cancel_tasks()
-    await stage.roster.settle(5)
+    await stage.connections.settle(5)
     assert stage.is_left_with_nothing, stage.pool
 
 
@@ -118,11 +118,11 @@ async def test_an_undoing_that_is_given_up_closes_its_connection(stage: Stage, m
     connection = await stage.pool.acquire(account(), 5)
     connection.mark_prefetched("BEGIN", 0.0)
     stage.pool.release(connection, reusable=True)
-    assert stage.roster.undoing_prefetch == 1
+    assert stage.connections.undoing_prefetch == 1
     stage.pool.pause()
     await turns(moment)
     stage.cancel_tasks()
-    await stage.roster.settle(0)
+    await stage.connections.settle(0)
     assert stage.is_left_with_nothing, stage.pool
     assert stage.server.unended == 1
 
@@ -135,14 +135,14 @@ async def test_what_opens_while_a_late_loop_gives_up_is_closed(stage: Stage, mom
     for attempt in stage.server.connecting:
         attempt.set_result(None)
     await turns(moment)
-    await stage.roster.settle(0)
+    await stage.connections.settle(0)
     assert stage.is_left_with_nothing, stage.pool
 
 
 async def test_what_ends_in_time_is_not_given_up(stage: Stage) -> None:
     await idle(stage, 2)
     stage.pool.pause()
-    settling = asyncio.create_task(stage.roster.settle(60))
+    settling = asyncio.create_task(stage.connections.settle(60))
     await eventually(lambda: len(stage.server.closing) == 2)
     assert not settling.done()
     for closing in stage.server.closing:
@@ -166,10 +166,10 @@ async def test_a_check_that_breaks_closes_each_connection_once(
 
     monkeypatch.setattr(UnrealConnection, "execute", execute)
     with pytest.raises(LookupError):
-        await stage.roster.check(not_since=monotonic())
+        await stage.connections.check(not_since=monotonic())
     answer.set_result(None)
     await turns(3)
-    assert (stage.roster.closing, stage.server.budget.used) == (3, 3)
+    assert (stage.connections.closing, stage.server.budget.used) == (3, 3)
     stage.cancel_tasks()
-    await stage.roster.settle(5)
+    await stage.connections.settle(5)
     assert stage.is_left_with_nothing, stage.pool

@@ -322,13 +322,13 @@ class PoolMachine(RuleBasedStateMachine):
         pytest.fail(f"callers are served without end: {self.pools}")
 
     def nobody_waits_in_vain(self, pool: Pool, *, reserved: int) -> None:
-        roster, budget = pool.connections, self.server.budget
+        own, budget = pool.connections, self.server.budget
         if pool.state is PoolState.PAUSED:
-            assert not roster.idle
+            assert not own.idle
         if not lends(pool) or not pool.waiters.servable or not self.server.is_available:
             return
-        assert not roster.idle, pool
-        if roster.open < pool.size.max_size:
+        assert not own.idle, pool
+        if own.open < pool.size.max_size:
             free = budget.limit - budget.used
             assert free <= min(reserved, 1), (pool, budget.used)
             assert free + self.spare() <= reserved, self.pools

@@ -188,7 +188,7 @@ def _servers(service: Service) -> ReadinessCheck:
     strained = [
         f"{name}: {servers[name].last_error}"
         for name in sorted(servers)
-        if servers[name].is_strained
+        if servers[name].is_degraded
     ]
     if strained:
         detail += f" Serving, but opening no new connections: {' '.join(strained)}"

@@ -120,7 +120,7 @@ class Assessment:
             return None
         return config.idle_seconds if connect <= _QUICK * config.patience_seconds else None
 
-    def is_strained(self, config: DemandConfig) -> bool:
+    def is_degraded(self, config: DemandConfig) -> bool:
         """Whether the pool is saturated while leases last suspiciously long.
 
         Then more connections may only make each of them slower; otherwise each one more

@@ -69,7 +69,7 @@ class DemandRule:
             back = max(ceiling, seen.min_size)
             reason = messages.growth_undone(found, back)
             return self._resize(found, back, ReasonCode.GROWTH_UNDONE, reason)
-        if found.memory.trial.baseline is not None and found.is_strained(self.config):
+        if found.memory.trial.baseline is not None and found.is_degraded(self.config):
             reason = messages.trial_running(found, self.config.trial)
             return self._keep(found, ReasonCode.TRIAL_RUNNING, reason, TrialPhase.RUNNING)
         if found.desired > size and not found.is_idle:
@@ -77,8 +77,8 @@ class DemandRule:
         return self._room_for_bursts(found) or self._shrink(found)
 
     def _grow(self, found: Assessment) -> PoolSizingRecommendation:
-        size, is_strained = found.observation.max_size, found.is_strained(self.config)
-        if obstacle := self._obstacle(found, is_strained=is_strained):
+        size, is_degraded = found.observation.max_size, found.is_degraded(self.config)
+        if obstacle := self._obstacle(found, is_degraded=is_degraded):
             return self._keep(found, *obstacle)
         # A saturated pool may have met the database's limit: it gets what it needs, no more.
         is_saturated = found.is_saturated(self.config)
@@ -90,10 +90,10 @@ class DemandRule:
         else:
             code = ReasonCode.LATE_WAITS
             reason = messages.late_waits(self.config, found, new_size)
-        trial = TrialPhase.PROPOSED if is_strained else None
+        trial = TrialPhase.PROPOSED if is_degraded else None
         return self._resize(found, new_size, code, reason, trial)
 
-    def _obstacle(self, found: Assessment, *, is_strained: bool) -> tuple[ReasonCode, str] | None:
+    def _obstacle(self, found: Assessment, *, is_degraded: bool) -> tuple[ReasonCode, str] | None:
         """Why a pool that wants to grow must not; None when it may."""
         config, size, trial = self.config, found.observation.max_size, found.memory.trial
         obstacle: tuple[ReasonCode, str] | None = None
@@ -105,7 +105,7 @@ class DemandRule:
             obstacle = ReasonCode.AT_MAXIMUM, messages.at_maximum(found)
         elif size >= found.growth_limit:
             obstacle = ReasonCode.CEILING_AFTER_TRIAL, messages.ceiling_after_trial(found)
-        elif is_strained and trial.current.ticks < config.trial.ticks:
+        elif is_degraded and trial.current.ticks < config.trial.ticks:
             obstacle = ReasonCode.TRIAL_PENDING, messages.trial_pending(found, config.trial)
         return obstacle
 
@@ -115,7 +115,7 @@ class DemandRule:
         has_half = found.observation.max_size >= half
         if has_half or found.is_idle or found.is_saturated(self.config):
             return None
-        if self._obstacle(found, is_strained=False):
+        if self._obstacle(found, is_degraded=False):
             return None
         desired = found.desired + found.allowance
         new_size = min(desired, self._step_limit(found), found.growth_limit)
