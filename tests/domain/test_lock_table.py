@@ -82,7 +82,7 @@ def test_one_that_runs_nothing_is_noticed_first_and_its_connection_ended_then() 
     }
 
 
-def test_what_others_hold_is_nobodys_fault_here() -> None:
+def test_locks_of_others_are_charged_to_no_tenant() -> None:
     assert ended(used=990) == {}
 
 

@@ -66,7 +66,7 @@ async def test_data_survives_a_stop(enterable_path: Path) -> None:
     await postgres.stop()
 
 
-async def test_a_second_service_is_told_who_holds_the_directory(enterable_path: Path) -> None:
+async def test_a_second_service_is_refused_and_the_first_named(enterable_path: Path) -> None:
     async with service_process(enterable_path / "data") as holder:
         second = embedded(enterable_path / "data")
         with pytest.raises(EmbeddedPostgresError, match=f"in use by .* \\(pid {holder.pid}\\)"):

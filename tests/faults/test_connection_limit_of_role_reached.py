@@ -24,7 +24,7 @@ async def test_leases_queue_for_the_connections_the_role_may_have(
         await admin.execute("ALTER ROLE tenant_a CONNECTION LIMIT -1")
 
 
-async def test_a_role_without_any_connection_left_is_told(
+async def test_a_role_without_a_connection_left_is_reported(
     manager: TenantPoolManager, database: Database
 ) -> None:
     await provisioned(manager, "a")

@@ -47,7 +47,7 @@ def connecting(manager: TenantPoolManager) -> int:
     return pool.connections.connecting if pool is not None else 0
 
 
-async def test_its_tenant_is_told_why_and_nobody_else_waits_for_it(
+async def test_its_tenant_gets_the_reason_and_no_other_tenant_waits(
     shared_out: TenantPoolManager, database: Database
 ) -> None:
     manager, server = shared_out, shared_out.servers["local"]

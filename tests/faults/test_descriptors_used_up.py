@@ -39,7 +39,7 @@ def no_descriptor_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_who_has_connections_is_served_and_who_needs_one_is_told(
+async def test_open_connections_serve_and_opening_one_fails_with_the_reason(
     host: str, database: Database, scrub_roles: None
 ) -> None:
     login = replace(login_to(database), host=host)

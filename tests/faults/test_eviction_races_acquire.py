@@ -38,7 +38,7 @@ async def test_evictions_to_make_room_fail_no_lease(database: Database, scrub_ro
         assert manager.evictions.total() > TENANTS
 
 
-async def test_forced_evictions_are_told_to_callers_and_leave_nothing(
+async def test_forced_evictions_fail_callers_and_leave_nothing(
     manager: TenantPoolManager,
 ) -> None:
     account = await provisioned(manager, "a")

@@ -108,7 +108,7 @@ async def managed(
             await manager.close(0)
 
 
-async def test_its_own_tenants_are_told_and_the_others_notice_nothing(two: Two) -> None:
+async def test_its_own_tenants_get_errors_and_the_others_notice_nothing(two: Two) -> None:
     async with load_on(two.manager, "well", clients=10) as well:
         for _ in range(3):
             await use(two.manager)

@@ -30,7 +30,7 @@ async def fill_lock_table(connection: asyncpg.Connection) -> None:
             taken += step
 
 
-async def test_who_has_connections_is_served_and_who_needs_one_is_told(
+async def test_open_connections_serve_and_opening_one_fails_with_the_reason(
     private_postgres: EmbeddedPostgres,
 ) -> None:
     database = await superuser_of(private_postgres)

@@ -182,7 +182,7 @@ async def test_connections_of_one_tenant_are_ended_until_there_is_room(
     assert statuses[0] == 200, "no more were ended than needed"
 
 
-async def test_nobody_is_ended_for_what_others_hold(
+async def test_no_backend_is_terminated_for_locks_of_others(
     api: Api, small_server: Database, tenant: str
 ) -> None:
     guard = api.service.lock_guards["local"]

@@ -19,7 +19,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_the_tenant_is_told_and_nobody_else_notices(
+async def test_the_tenant_gets_an_error_and_no_other_notices(
     manager: TenantPoolManager, database: Database, fault: str
 ) -> None:
     await provisioned(manager, "bad", PoolStrategy.PER_DATABASE)

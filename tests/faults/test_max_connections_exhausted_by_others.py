@@ -14,7 +14,7 @@ from tests.fixtures.private_postgres import superuser_of
 from tests.fixtures.watch import watched_manager_on
 
 
-async def test_a_full_server_is_told_and_recovers(private_postgres: EmbeddedPostgres) -> None:
+async def test_a_full_server_is_reported_and_recovers(private_postgres: EmbeddedPostgres) -> None:
     database = await superuser_of(private_postgres)
     async with watched_manager_on(database) as manager:
         account = await provisioned(manager, "a")

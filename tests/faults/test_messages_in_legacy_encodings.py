@@ -26,7 +26,7 @@ def login(port: int) -> driver.Login:
         (b"42501", "may not connect"),
     ],
 )
-async def test_a_refusal_is_told_by_its_sqlstate(sqlstate: bytes, reason: str) -> None:
+async def test_a_refusal_is_recognised_by_its_sqlstate(sqlstate: bytes, reason: str) -> None:
     async def refusing(caller: Caller) -> None:
         await caller.say(b"E", FRENCH.replace(b"{}", sqlstate))
 

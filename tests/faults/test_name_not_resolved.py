@@ -71,7 +71,7 @@ async def named(
         yield manager
 
 
-async def test_who_has_connections_is_served_and_who_needs_one_is_told(
+async def test_open_connections_serve_and_opening_one_fails_with_the_reason(
     named: TenantPoolManager, names: NameServer, database: Database
 ) -> None:
     server = named.servers["local"]

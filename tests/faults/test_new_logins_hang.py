@@ -55,7 +55,7 @@ async def test_who_has_connections_keeps_them_and_is_served(
     assert server.generation == 0
 
 
-async def test_a_caller_whose_patience_ends_first_is_told_why(
+async def test_a_caller_whose_timeout_ends_first_gets_the_reason(
     behind: TenantPoolManager, fault_proxy: FaultProxy
 ) -> None:
     fault_proxy.hold_new()
@@ -178,7 +178,7 @@ async def test_leases_that_take_long_speak_for_a_server_that_refuses_the_admin(
         server.admin_login = admin
 
 
-async def test_idle_connections_are_asked_whoever_was_served_last(
+async def test_idle_connections_are_pinged_whichever_was_used_last(
     database: Database, fault_proxy: FaultProxy, scrub_roles: None
 ) -> None:
     async with watched_manager_on(

@@ -64,7 +64,7 @@ async def test_a_catalog_is_refused(
             await Leadership(address_of(pooler)).acquire()
 
 
-async def test_where_a_user_looks_the_reason_is_told(
+async def test_the_reason_is_shown_to_users(
     database: Database, catalog_database: Database, enterable_path: Path, tmp_path: Path
 ) -> None:
     async with (

@@ -24,7 +24,7 @@ def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"app.pools.{deadline}", 0.3)
 
 
-async def test_callers_are_told_while_it_hangs_and_served_when_it_goes_on(
+async def test_callers_fail_while_it_hangs_and_succeed_when_it_goes_on(
     private_postgres: EmbeddedPostgres,
 ) -> None:
     database = await superuser_of(private_postgres)

@@ -61,7 +61,7 @@ async def test_a_server_that_died_with_its_service_is_recovered(enterable_path: 
 
 
 @pytest.mark.parametrize("first_line", ["{own}", "1", "999999999", "garbage", ""])
-async def test_a_stale_pid_file_stops_nobody(enterable_path: Path, first_line: str) -> None:
+async def test_a_stale_pid_file_stops_no_start(enterable_path: Path, first_line: str) -> None:
     """Pids are reused: the one in the file may be that of the next service itself."""
     postgres = EmbeddedPostgres(enterable_path / "data", durable=False)
     await postgres.start()

@@ -42,7 +42,7 @@ async def behind(
         yield manager
 
 
-async def test_during_a_query_the_caller_is_told_at_the_deadline(
+async def test_during_a_query_the_caller_gets_an_error_at_the_deadline(
     behind: TenantPoolManager, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.pools.query.runner._GRACE", 0.1)
@@ -54,7 +54,7 @@ async def test_during_a_query_the_caller_is_told_at_the_deadline(
     await _heals(behind)
 
 
-async def test_at_the_end_of_a_lease_the_caller_is_told_that_nothing_is_known(
+async def test_at_the_end_of_a_lease_the_outcome_is_reported_as_unknown(
     behind: TenantPoolManager, fault_proxy: FaultProxy
 ) -> None:
     with pytest.raises(LeaseLost):
@@ -76,7 +76,7 @@ async def test_a_borrower_that_failed_is_not_held_up(
     await _heals(behind)
 
 
-async def test_while_connecting_all_who_wait_are_told_and_the_server_is_away(
+async def test_while_connecting_all_waiters_fail_and_the_server_is_away(
     behind: TenantPoolManager, fault_proxy: FaultProxy
 ) -> None:
     fault_proxy.black_hole()

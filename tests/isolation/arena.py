@@ -47,7 +47,7 @@ class Arena:
     database: Database
     self_check: IsolationAudit
     self_checks: bool = True
-    """Whether the service looks after itself between two steps of an attack."""
+    """Whether the service audits and repairs between two steps of an attack."""
 
     @property
     def mallory(self) -> str:
@@ -132,7 +132,7 @@ class Arena:
             if pool is not None:
                 await self.manager.evict(pool, EvictionReason.FORCED, 0)
 
-    async def look_after(self) -> None:
+    async def audit_and_repair(self) -> None:
         """What the service does by itself every few seconds."""
         if self.self_checks:
             account = self.manager.tenant_state(self.mallory)

@@ -182,7 +182,7 @@ CASES = [
 ]
 
 
-async def look(arena: Arena) -> dict[AuditCheck, Severity]:
+async def audited(arena: Arena) -> dict[AuditCheck, Severity]:
     account = arena.manager.tenant_state(arena.mallory)
     await arena.self_check.audit(arena.server, [account])
     assert account.isolation is not None
@@ -205,16 +205,16 @@ async def test_what_breaks_a_promise_is_found(
     arenas: dict[PoolStrategy, Arena], strategy: PoolStrategy, breach: Breach
 ) -> None:
     arena = arenas[strategy]
-    assert await look(arena) == {}
+    assert await audited(arena) == {}
     await arena.run(breach.do)
     try:
-        found = await look(arena)
+        found = await audited(arena)
         assert found.pop(breach.finds) is breach.severity
         # Who may read everything, by whatever way, reads what no policy protects as well.
         assert found.keys() <= {AuditCheck.ROW_SECURITY, AuditCheck.RLS_BYPASS}
     finally:
         await arena.run(breach.undo)
-    assert await look(arena) == {}
+    assert await audited(arena) == {}
 
 
 @pytest.mark.parametrize("strategy", PoolStrategy)
@@ -225,7 +225,7 @@ async def test_what_a_role_set_for_itself_is_undone_and_its_connections_replaced
     async with arena.lease() as connection:
         before = connection.get_server_pid()
         await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '64kB'")
-    assert await look(arena) == {AuditCheck.SETTINGS: Severity.WARNING}
+    assert await audited(arena) == {AuditCheck.SETTINGS: Severity.WARNING}
     async with arena.lease() as connection:
         assert connection.get_server_pid() != before
         assert await connection.fetchval("SHOW work_mem") != "64kB"

@@ -1,4 +1,4 @@
-"""Every tenant is looked at in its turn, with one connection a server; limits follow sizes."""
+"""Every tenant is audited in its turn, with one connection a server; limits follow sizes."""
 
 import asyncio
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 
 
-async def test_a_round_looks_at_everybody_with_one_connection_a_server(
+async def test_a_round_audits_every_tenant_with_one_connection_a_server(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(6):
@@ -41,10 +41,10 @@ async def test_a_round_looks_at_everybody_with_one_connection_a_server(
     async with control.manager.lease("t0"):
         pass
     await control.isolation_audit.run_once()
-    assert opened == 2, "a pool that was opened is looked at"
+    assert opened == 2, "a pool that was opened is audited"
 
 
-async def test_a_pool_just_opened_is_looked_at_whichever_server_it_is_on(
+async def test_a_pool_just_opened_is_audited_on_whichever_server(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await control.tenant("acme")

@@ -12,7 +12,7 @@ from tests.fixtures.postgres import Database
 
 OPEN, NEIGHBOUR, SHARED = "tenant_open", "tenant_neighbour", "poolkeeper_shared"
 # By strategy of the owner: what it does, and the severity of its finding.
-OPENINGS = [
+GRANTS = [
     (PoolStrategy.PER_DATABASE, "GRANT CONNECT ON DATABASE {me} TO PUBLIC", Severity.CRITICAL),
     (PoolStrategy.PER_DATABASE, "GRANT ALL ON DATABASE {me} TO {other}", Severity.WARNING),
     (PoolStrategy.PER_DATABASE, "GRANT TEMPORARY ON DATABASE {me} TO {shared}", Severity.WARNING),
@@ -26,8 +26,8 @@ OPENINGS = [
 ]
 
 
-async def look(control: Control) -> dict[str, dict[AuditCheck, Severity]]:
-    """The findings of everybody, after a look at all of them."""
+async def audited(control: Control) -> dict[str, dict[AuditCheck, Severity]]:
+    """The findings of every tenant, after an audit of all."""
     accounts = control.manager.tenant_states
     await control.isolation_audit.audit(control.manager.servers["local"], accounts.values())
     return {
@@ -42,20 +42,20 @@ async def neighbours(control: Control) -> dict[str, dict[AuditCheck, Severity]]:
     for strategy in PoolStrategy:
         await control.tenant(f"neighbour-{strategy.replace('_', '-')}", strategy)
     await control.tenant("neighbour")
-    return await look(control)
+    return await audited(control)
 
 
-@pytest.mark.parametrize(("strategy", "opening", "severity"), OPENINGS)
+@pytest.mark.parametrize(("strategy", "grant", "severity"), GRANTS)
 async def test_what_an_owner_opens_is_charged_to_it_alone_and_closed(
-    control: Control, strategy: PoolStrategy, opening: str, severity: Severity
+    control: Control, strategy: PoolStrategy, grant: str, severity: Severity
 ) -> None:
     well = await neighbours(control)
     await control.tenant("open", strategy)
     for _ in range(2):
         async with control.manager.lease("open") as connection:
-            await connection.execute(opening.format(me=OPEN, other=NEIGHBOUR, shared=SHARED))
-        assert await look(control) == {**well, "open": {AuditCheck.CLOSED_TO_OTHERS: severity}}
-        assert await look(control) == {**well, "open": {}}
+            await connection.execute(grant.format(me=OPEN, other=NEIGHBOUR, shared=SHARED))
+        assert await audited(control) == {**well, "open": {AuditCheck.CLOSED_TO_OTHERS: severity}}
+        assert await audited(control) == {**well, "open": {}}
     told = [one for one in control.audit_outbox.pending if one.action == "tenant.grants_revoked"]
     assert [one.tenant for one in told] == ["open"], "the second time is told an hour later"
 
@@ -70,7 +70,7 @@ async def test_what_a_deleted_tenant_left_open_is_closed(
     async with control.manager.lease("open") as connection:
         await connection.execute(f"GRANT ALL ON {kind} {OPEN} TO PUBLIC")
     await control.deletions.delete(control.state("open"), PERSON, deadline=0)
-    assert await look(control) == well
+    assert await audited(control) == well
     async with database.connected() as admin:
         table, name, acl = {
             "DATABASE": ("pg_database", "datname", "datacl"),
@@ -90,7 +90,7 @@ async def test_what_the_operator_allows_a_role_of_its_own_stays(
     async with database.connected() as admin:
         await admin.execute("CREATE ROLE poolkeeper_reports LOGIN PASSWORD 'reports'")
         await admin.execute(f"GRANT CONNECT ON DATABASE {OPEN} TO poolkeeper_reports")
-    assert await look(control) == {"open": {AuditCheck.CLOSED_TO_OTHERS: Severity.WARNING}}
+    assert await audited(control) == {"open": {AuditCheck.CLOSED_TO_OTHERS: Severity.WARNING}}
     reports = replace(database, user="poolkeeper_reports", password="reports", database=OPEN)
     async with reports.connected() as connection:
         assert await connection.fetchval("SELECT 42") == 42
@@ -101,7 +101,7 @@ async def test_a_neighbour_no_longer_gets_in_once_it_is_closed(control: Control)
     await control.tenant("open", PoolStrategy.PER_DATABASE)
     async with control.manager.lease("open") as connection:
         await connection.execute(f"GRANT CONNECT ON DATABASE {OPEN} TO PUBLIC")
-    await look(control)
+    await audited(control)
     server = control.manager.servers["local"]
     spec = control.manager.tenant_state("neighbour").tenant.spec
     login = control.manager.isolations[PoolStrategy.PER_TENANT].login(server, spec)

@@ -44,7 +44,7 @@ async def api(prepared: Database, catalog_database: Database, tmp_path: Path) ->
 
 
 async def found(api: Api, tenant: str) -> dict[AuditCheck, Severity]:
-    """What a look at the tenant finds now."""
+    """What an audit of the tenant finds now."""
     manager = api.service.manager
     account = manager.tenant_state(tenant)
     check = IsolationAudit(
@@ -81,7 +81,7 @@ async def test_an_extensions_operators_are_found(api: Api) -> None:
     assert await found(api, "acme") == {}
 
 
-async def test_a_tenant_from_before_the_setting_is_let_in(
+async def test_a_tenant_from_before_the_setting_gets_usage(
     prepared: Database, catalog_database: Database, tmp_path: Path
 ) -> None:
     async with service(prepared, catalog_database, tmp_path, []) as api:

@@ -14,7 +14,7 @@ from app.pools import server_limits
 from app.pools.isolation import inspection
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
-from tests.isolation.test_excess_grants import look
+from tests.isolation.test_excess_grants import audited
 
 # In LATIN1 no UTF-8: a database, roles, a comment and settings of the whole cluster.
 FOREIGN = (
@@ -85,7 +85,7 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
             await foreign.execute(
                 plain(f"ALTER DATABASE {home} SET search_path = 'gr\\u00f6\\u00dfe'")
             )
-            found = await look(control)
+            found = await audited(control)
             assert found == {
                 "one": {
                     AuditCheck.MEMBERSHIPS: Severity.WARNING,
@@ -99,7 +99,7 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
             assert report is not None
             assert any(r"gr\xf6\xdfe" in finding.detail for finding in report.findings)
             # What was set is undone, wherever that was.
-            assert AuditCheck.SETTINGS not in (await look(control))["one"]
+            assert AuditCheck.SETTINGS not in (await audited(control))["one"]
             await control.tenant("another")
             await control.tenant("another-big", PoolStrategy.PER_DATABASE)
             await control.provisioning.provision(control.state("one"), PERSON)
@@ -112,20 +112,20 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
             await foreign.execute(plain('DROP ROLE "poolkeeper_gr\\u00f6\\u00dfe"'))
 
 
-def test_no_look_uses_a_function_that_refuses_what_is_no_text_in_the_database_it_runs_in() -> None:
+def test_no_query_uses_a_function_that_refuses_text_in_another_encoding() -> None:
     """PostgreSQL 15.18 does so in starts_with, and each with half a character in replace."""
-    looks = (
+    queries = (
         *(each for name, each in vars(inspection).items() if name[1].isupper()),
         server_limits._QUERY,
     )
-    for look_at_characters in ("starts_with", "replace", "substr", "left(", "^@", "bpchar"):
-        assert not any(look_at_characters in str(query).lower() for query in looks)
+    for function in ("starts_with", "replace", "substr", "left(", "^@", "bpchar"):
+        assert not any(function in str(query).lower() for query in queries)
 
 
 @pytest.mark.parametrize(
     "query", ["_DATABASES", "_PUBLIC_CAN_CREATE", "_RELATIONS", "_SECURITY_DEFINERS"]
 )
-async def test_a_look_that_fails_is_told_with_its_reason_and_the_others_go_on(
+async def test_a_query_that_fails_is_reported_and_the_others_are_made(
     control: Control, monkeypatch: pytest.MonkeyPatch, query: str, database: Database
 ) -> None:
     await control.tenant("one")
@@ -140,7 +140,7 @@ async def test_a_look_that_fails_is_told_with_its_reason_and_the_others_go_on(
     monkeypatch.setattr(inspection, query, broken)
     async with database.connected() as admin:
         await admin.execute("GRANT USAGE ON SCHEMA tenant_one TO PUBLIC")
-    found = await look(control)
+    found = await audited(control)
     assert found["one"].pop(AuditCheck.CLOSED_TO_OTHERS) is Severity.CRITICAL
     severities = {severity for each in found.values() for severity in each.values()}
     assert severities == {Severity.NOT_CHECKED}
@@ -149,7 +149,7 @@ async def test_a_look_that_fails_is_told_with_its_reason_and_the_others_go_on(
     assert all("division by zero" in finding.detail for finding in report.findings)
 
 
-async def test_a_tenant_that_cannot_be_looked_at_hides_no_other(
+async def test_a_tenant_that_cannot_be_audited_hides_no_other(
     control: Control, monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     for name in ("one", "odd", "three"):
@@ -161,6 +161,6 @@ async def test_a_tenant_that_cannot_be_looked_at_hides_no_other(
     monkeypatch.setattr(inspection, "_ROLES", odd)
     async with database.connected() as admin:
         await admin.execute("ALTER ROLE tenant_three NOLOGIN")
-    found = await look(control)
+    found = await audited(control)
     assert found["odd"] == dict.fromkeys(checks_of(PoolStrategy.PER_TENANT), Severity.NOT_CHECKED)
     assert (found["one"], found["three"]) == ({}, {AuditCheck.ROLE: Severity.WARNING})

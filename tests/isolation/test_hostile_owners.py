@@ -8,7 +8,7 @@ from app.domain.errors import ProvisioningFailed
 from app.domain.isolation_policy import AuditCheck, Severity
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
-from tests.isolation.test_excess_grants import OPEN, look, neighbours
+from tests.isolation.test_excess_grants import OPEN, audited, neighbours
 
 _REACHABLE = f"""
 CREATE TABLE kept (tenant_id text, body text);
@@ -30,10 +30,13 @@ async def test_what_a_tenant_opens_in_its_schema_is_not_charged_to_the_shared_ro
     await control.tenant("open")
     async with control.manager.lease("open") as connection:
         await connection.execute(_REACHABLE)
-    assert await look(control) == {**well, "open": {AuditCheck.CLOSED_TO_OTHERS: Severity.CRITICAL}}
+    assert await audited(control) == {
+        **well,
+        "open": {AuditCheck.CLOSED_TO_OTHERS: Severity.CRITICAL},
+    }
 
 
-async def test_an_owner_in_the_middle_of_a_change_keeps_nobody_else_from_being_mended(
+async def test_an_owner_in_the_middle_of_a_change_blocks_no_other_repair(
     control: Control,
 ) -> None:
     well = await neighbours(control)
@@ -45,12 +48,12 @@ async def test_an_owner_in_the_middle_of_a_change_keeps_nobody_else_from_being_m
     async with control.manager.lease("open") as connection:
         await connection.execute(f"GRANT USAGE ON SCHEMA {OPEN} TO tenant_other")
         await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '2MB'")
-        await look(control)
-        found = await look(control)
+        await audited(control)
+        found = await audited(control)
         assert found["other"] == {}
         assert set(found["open"]) == {AuditCheck.SETTINGS, AuditCheck.CLOSED_TO_OTHERS}
-    await look(control)
-    assert await look(control) == {**well, "open": {}, "other": {}}
+    await audited(control)
+    assert await audited(control) == {**well, "open": {}, "other": {}}
 
 
 async def test_a_provisioning_that_a_tenants_own_transaction_is_in_the_way_of_says_so(
@@ -71,16 +74,16 @@ async def test_of_a_huge_setting_only_its_beginning_is_fetched(control: Control)
             EXECUTE format('ALTER ROLE CURRENT_USER SET application_name = %L',
                 repeat('x', 2000000));
         END $$""")
-    assert await look(control) == {"open": {AuditCheck.SETTINGS: Severity.WARNING}}
+    assert await audited(control) == {"open": {AuditCheck.SETTINGS: Severity.WARNING}}
     report = control.manager.tenant_state("open").isolation
     assert report is not None
     [finding] = report.findings
     assert "application_name=xxx" in finding.detail
     assert len(finding.detail) < 200
-    assert await look(control) == {"open": {}}
+    assert await audited(control) == {"open": {}}
 
 
-async def test_a_table_that_stays_locked_stops_the_look_at_it_alone(
+async def test_a_table_that_stays_locked_blocks_its_own_checks_only(
     control: Control, database: Database
 ) -> None:
     well = await neighbours(control)
@@ -101,18 +104,18 @@ async def test_a_table_that_stays_locked_stops_the_look_at_it_alone(
         unchecked = dict.fromkeys(
             (AuditCheck.ROW_SECURITY, AuditCheck.RLS_BYPASS), Severity.NOT_CHECKED
         )
-        assert await look(control) == {**well, "neighbour-shared": unchecked}
-    assert await look(control) == well
+        assert await audited(control) == {**well, "neighbour-shared": unchecked}
+    assert await audited(control) == well
 
 
-async def test_what_a_role_sets_again_and_again_is_undone_each_time_and_told_once(
+async def test_a_setting_that_a_role_repeats_is_reset_each_time_and_recorded_once(
     control: Control,
 ) -> None:
     await control.tenant("open")
     for _ in range(2):
         async with control.manager.lease("open") as connection:
             await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '1MB'")
-        assert await look(control) == {"open": {AuditCheck.SETTINGS: Severity.WARNING}}
-        assert await look(control) == {"open": {}}
+        assert await audited(control) == {"open": {AuditCheck.SETTINGS: Severity.WARNING}}
+        assert await audited(control) == {"open": {}}
     told = [each.action for each in control.audit_outbox.pending]
     assert told == ["pool.role_settings_reset"]

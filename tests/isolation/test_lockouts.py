@@ -26,7 +26,7 @@ OWN = {
         "ALTER ROLE CURRENT_USER PASSWORD NULL",
     ),
 }
-# By somebody mighty.
+# By a superuser.
 OF_OTHERS = {
     PER_TENANT: (
         "ALTER ROLE tenant_acme NOLOGIN",
@@ -77,7 +77,7 @@ async def test_what_says_that_it_repairs_a_lock_out_does(
 
 
 @pytest.mark.parametrize("strategy", PoolStrategy)
-async def test_a_login_that_stays_refused_is_told_with_its_reason(
+async def test_a_login_that_stays_refused_is_reported_with_its_reason(
     control: Control, database: Database, strategy: PoolStrategy
 ) -> None:
     await control.declarations.put(spec_of("acme", strategy), PERSON)
@@ -112,7 +112,7 @@ async def test_a_login_that_stays_refused_is_told_with_its_reason(
         assert await connection.fetchval("SELECT 42") == 42
 
 
-async def test_a_role_without_room_for_a_login_is_told_so(
+async def test_a_role_at_its_connection_limit_is_reported(
     control: Control, database: Database
 ) -> None:
     await control.tenant("acme")

@@ -58,7 +58,7 @@ async def test_borrowers_go_on_while_the_password_changes_and_the_old_one_is_dea
     assert (await control.actions()).count("tenant.credentials_rotated") == 6
 
 
-async def test_a_pool_opened_just_then_fails_nobody(
+async def test_a_pool_opened_just_then_fails_no_borrower(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postgres has the new password, and we do not know that yet."""
@@ -89,7 +89,7 @@ async def test_a_pool_opened_just_then_fails_nobody(
 
 
 @OWN
-async def test_a_tenant_that_locked_itself_out_is_let_in_again(
+async def test_rotation_restores_access_of_a_tenant_that_locked_itself_out(
     control: Control, strategy: PoolStrategy
 ) -> None:
     await control.tenant("acme", strategy)

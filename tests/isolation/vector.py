@@ -139,7 +139,7 @@ def unset(*names: str) -> Without:
 
 
 @asynccontextmanager
-async def not_looked_after(arena: Arena) -> AsyncIterator[None]:
+async def without_audits(arena: Arena) -> AsyncIterator[None]:
     """No isolation audit repairs anything."""
     arena.self_checks = False
     try:
@@ -150,7 +150,7 @@ async def not_looked_after(arena: Arena) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def unproven(arena: Arena) -> AsyncIterator[None]:
-    """Nobody looks whether the lease's transaction and its context are still there."""
+    """Nothing checks that the lease's transaction and its context are still in place."""
     with (
         patch.object(arena.isolation, "context_check", lambda _: "SELECT 1"),
         patch.object(asyncpg.Connection, "is_in_transaction", lambda _: True),

@@ -16,9 +16,9 @@ from tests.isolation.vector import (
     SUPERUSER,
     Vector,
     logging_in,
-    not_looked_after,
     sql,
     unset,
+    without_audits,
 )
 
 
@@ -89,14 +89,14 @@ async def change_the_password(arena: Arena) -> bool:
             assert await connection.fetchval("SELECT current_user") == arena.me
 
 
-async def _planted(arena: Arena, setting: str, *, harm: str, looked_after: bool = True) -> bool:
+async def _planted(arena: Arena, setting: str, *, harm: str, audited: bool = True) -> bool:
     """Whether what mallory set for the role does *harm* on a new connection of the service."""
     home = arena.home(arena.mallory)
     async with arena.lease() as connection:
         await connection.execute(f"ALTER ROLE CURRENT_USER SET {setting}")
         await connection.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{home}" SET {setting}')
-    if looked_after:
-        await arena.look_after()
+    if audited:
+        await arena.audit_and_repair()
     try:
         async with arena.direct() as connection:
             return bool(await connection.fetchval(f"SELECT {harm}"))
@@ -108,19 +108,17 @@ async def _planted(arena: Arena, setting: str, *, harm: str, looked_after: bool 
 
 async def plant_a_search_path(arena: Arena) -> bool:
     harm = "current_setting('search_path') LIKE '%nowhere%'"
-    return await _planted(arena, "search_path = nowhere", harm=harm, looked_after=False)
+    return await _planted(arena, "search_path = nowhere", harm=harm, audited=False)
 
 
 async def plant_a_missing_library(arena: Arena) -> bool:
     library = "local_preload_libraries = 'no_such_library'"
-    return await _planted(arena, library, harm="false", looked_after=False)
+    return await _planted(arena, library, harm="false", audited=False)
 
 
 async def plant_read_only(arena: Arena) -> bool:
     harm = "current_setting('default_transaction_read_only')::bool"
-    return await _planted(
-        arena, "default_transaction_read_only = on", harm=harm, looked_after=False
-    )
+    return await _planted(arena, "default_transaction_read_only = on", harm=harm, audited=False)
 
 
 async def plant_a_lock_timeout(arena: Arena) -> bool:
@@ -167,5 +165,5 @@ OF_ROLES = (
         ALL_HELD,
         unset("default_transaction_read_only"),
     ),
-    Vector("another setting of its role", plant_a_lock_timeout, ALL_HELD, not_looked_after),
+    Vector("another setting of its role", plant_a_lock_timeout, ALL_HELD, without_audits),
 )

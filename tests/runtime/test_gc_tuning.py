@@ -28,7 +28,7 @@ def test_what_survives_a_long_collection_is_set_aside() -> None:
         assert gc.get_freeze_count() >= before + len(alive)
 
 
-def test_a_short_collection_sets_nothing_aside() -> None:
+def test_a_short_collection_freezes_nothing() -> None:
     with tuned_gc(long_seconds=1e9):
         before, alive = gc.get_freeze_count(), many()
         gc.collect()

@@ -121,7 +121,7 @@ def test_nothing_in_an_event_changes_a_terminal(
     assert "\n2026 [info] forged" not in text
 
 
-def test_auto_means_json_when_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_means_json_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("auto", "INFO")
     structlog.get_logger().info("started")
     assert only_event(capsys)["event"] == "started"

@@ -128,7 +128,7 @@ async def test_no_part_of_a_running_service_shows_a_secret(api: Api) -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 @pytest.mark.parametrize("fault", ["wrong password", "nobody there", "no such database"])
-async def test_a_failed_login_is_told_without_its_password(
+async def test_a_failed_login_is_reported_without_its_password(
     postgres_server: Database,
     capsys: pytest.CaptureFixture[str],
     log_format: LogFormat,
@@ -149,7 +149,7 @@ async def test_a_failed_login_is_told_without_its_password(
     assert CANARY not in "".join(traceback.format_exception(raised.value))
 
 
-async def test_a_catalog_that_refuses_us_is_told_without_a_password(
+async def test_a_catalog_that_refuses_us_is_reported_without_a_password(
     postgres_server: Database, database: Database, tmp_path: Path
 ) -> None:
     stranger = replace(postgres_server, password=f"{CANARY} and more")

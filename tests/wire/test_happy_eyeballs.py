@@ -99,7 +99,7 @@ async def test_who_gives_up_leaves_nothing_open() -> None:
         ([ServerIsStandby("standby"), LocalFailure("no route")], "no route"),
     ],
 )
-async def test_the_error_that_says_most_is_told(errors: list[Exception], told: str) -> None:
+async def test_the_most_informative_error_is_raised(errors: list[Exception], told: str) -> None:
     for order in (errors, errors[::-1]):
         with pytest.raises(Exception, match=told):
             await race(*map(failed, order))

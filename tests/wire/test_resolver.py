@@ -75,7 +75,7 @@ async def test_a_name_that_hangs_takes_one_thread_and_delays_no_other() -> None:
     assert asked.count("hangs") == 2
 
 
-async def test_a_failed_look_up_is_told_to_all_and_the_next_one_asks_anew() -> None:
+async def test_a_failed_lookup_fails_all_waiters_and_the_next_one_asks_anew() -> None:
     answers: list[list[Address] | OSError] = [[v4(1)], socket.gaierror(socket.EAI_AGAIN, "later")]
 
     def look_up(host: str, port: int) -> list[Address]:
@@ -91,6 +91,6 @@ async def test_a_failed_look_up_is_told_to_all_and_the_next_one_asks_anew() -> N
 
 
 @pytest.mark.parametrize("host", ["", "no-such-name.invalid", "a..b", "x" * 64 + ".y", "sp ace"])
-async def test_what_is_no_name_is_a_failed_look_up(host: str) -> None:
+async def test_an_invalid_name_is_a_failed_lookup(host: str) -> None:
     with pytest.raises(OSError):  # noqa: PT011 - which one is the system's business
         await Resolver().addresses(host, 5432)

@@ -13,7 +13,7 @@ PIECE = b"x" * 1000
 ROOM = 4096
 
 
-async def test_what_nobody_reads_is_not_piled_up() -> None:
+async def test_unread_responses_are_not_buffered() -> None:
     sent = 0
 
     async def without_end(scope: Scope, receive: Receive, send: Send) -> None:

@@ -185,7 +185,7 @@ async def test_a_later_tenant_of_the_same_name_does_not_get_the_data_by_accident
         (PoolStrategy.SHARED, "CREATE ROLE poolkeeper_shared SUPERUSER"),
     ],
 )
-async def test_what_somebody_else_made_is_taken_only_when_told(
+async def test_an_existing_object_is_adopted_only_on_request(
     manager: TenantPoolManager, database: Database, strategy: PoolStrategy, object_sql: str
 ) -> None:
     async with database.connected() as admin:
@@ -273,7 +273,7 @@ async def test_a_role_that_may_create_roles_and_databases_is_admin_enough(
         await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
 
 
-async def test_an_admin_that_inherits_nothing_is_told_what_to_do(
+async def test_an_admin_that_inherits_nothing_gets_the_command_that_helps(
     database: Database, scrub_roles: None
 ) -> None:
     async with database.connected() as admin:
@@ -291,7 +291,7 @@ async def test_an_admin_that_inherits_nothing_is_told_what_to_do(
         await admin.execute(f"ALTER DATABASE {database.database} OWNER TO CURRENT_USER")
 
 
-async def test_what_postgres_refuses_is_told(database: Database, scrub_roles: None) -> None:
+async def test_what_postgres_refuses_is_reported(database: Database, scrub_roles: None) -> None:
     async with database.connected() as admin:
         await admin.execute("CREATE ROLE tenant_nobody LOGIN PASSWORD 'weak'")
         await admin.execute(f"GRANT CONNECT ON DATABASE {database.database} TO tenant_nobody")
@@ -307,7 +307,7 @@ async def test_what_postgres_refuses_is_told(database: Database, scrub_roles: No
                 await isolation.provision(server, tenant("acme", strategy), adopt=False)
 
 
-async def test_a_server_that_is_away_is_told(database: Database) -> None:
+async def test_a_server_that_is_away_is_reported(database: Database) -> None:
     async with started_server(replace(database, port=1)) as server:
         with pytest.raises(ServerUnavailable):
             await PerTenantIsolation(CREDENTIALS).provision(

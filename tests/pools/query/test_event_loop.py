@@ -72,7 +72,7 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 @pytest.mark.parametrize("expression", LARGE)
-async def test_a_large_value_is_shown_in_short_turns(
+async def test_a_large_value_is_written_in_short_steps(
     connection: asyncpg.Connection, turns: list[float], expression: str
 ) -> None:
     result = await run_query(connection, f"select {expression}", [], max_rows=1, timeout=60)
@@ -83,7 +83,7 @@ async def test_a_large_value_is_shown_in_short_turns(
 
 
 @pytest.mark.parametrize("expression", TOO_LARGE)
-async def test_a_value_that_is_too_large_is_refused_in_short_turns(
+async def test_a_value_that_is_too_large_is_refused_in_short_steps(
     connection: asyncpg.Connection, turns: list[float], expression: str
 ) -> None:
     with pytest.raises(StatementFailed, match="too large"):
@@ -92,7 +92,7 @@ async def test_a_value_that_is_too_large_is_refused_in_short_turns(
 
 
 @pytest.mark.parametrize("expression", TOO_MANY)
-async def test_records_of_too_many_values_are_refused_in_short_turns(
+async def test_records_of_too_many_values_are_refused_in_short_steps(
     connection: asyncpg.Connection, turns: list[float], expression: str
 ) -> None:
     sql = f"select {expression} from generate_series(1, 300000) i"
@@ -108,7 +108,7 @@ async def test_many_rows_are_cut_at_eight_megabytes(connection: asyncpg.Connecti
     assert 8_000_000 < sum(map(len, result.rows)) <= 8 * 1024 * 1024
 
 
-async def test_a_type_to_which_many_ways_lead_is_looked_up_in_short_turns(
+async def test_a_type_that_many_types_contain_is_looked_up_in_short_steps(
     connection: asyncpg.Connection, turns: list[float]
 ) -> None:
     await connection.execute("create type broad0 as (a text, b text, c text, d text)")
@@ -123,7 +123,7 @@ async def test_a_type_to_which_many_ways_lead_is_looked_up_in_short_turns(
     assert result.rows == (b"[null,null]",)
 
 
-async def test_many_attributes_are_looked_up_in_short_turns(
+async def test_many_attributes_are_looked_up_in_short_steps(
     connection: asyncpg.Connection, turns: list[float]
 ) -> None:
     columns = ", ".join(f"column_with_a_long_name_{each} int" for each in range(1600))

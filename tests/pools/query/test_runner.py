@@ -159,7 +159,9 @@ async def test_columns_tell_name_and_type(connection: asyncpg.Connection) -> Non
     assert rows_of(result) == [[1, "x", None]]
 
 
-async def test_rows_beyond_the_limit_are_cut_and_told(connection: asyncpg.Connection) -> None:
+async def test_rows_beyond_the_limit_are_dropped(
+    connection: asyncpg.Connection,
+) -> None:
     series = "SELECT generate_series(1, $1::int)"
     for rows, truncated in ((2, False), (3, False), (4, True), (1_000_000, True)):
         result = await execute(connection, series, rows, max_rows=3)
@@ -224,7 +226,7 @@ REFUSED = [
 ]
 
 
-async def test_what_postgres_refuses_is_told_with_sqlstate_and_position(
+async def test_a_refused_statement_is_reported_with_sqlstate_and_position(
     connection: asyncpg.Connection,
 ) -> None:
     for sql, sqlstate, position in REFUSED:

@@ -38,7 +38,7 @@ async def test_a_message_that_is_no_utf_8_is_an_error_of_ours(
     assert stored == (level == "notice")
 
 
-async def test_what_a_statement_says_in_another_encoding_is_told_as_far_as_possible(
+async def test_a_message_in_another_encoding_is_shown_as_far_as_possible(
     manager: TenantPoolManager,
 ) -> None:
     await provisioned(manager, "acme")
