@@ -46,7 +46,7 @@ class Arena:
     manager: TenantPoolManager
     database: Database
     self_check: IsolationAudit
-    self_checks: bool = True
+    audits: bool = True
     """Whether the service audits and repairs between two steps of an attack."""
 
     @property
@@ -134,7 +134,7 @@ class Arena:
 
     async def audit_and_repair(self) -> None:
         """What the service does by itself every few seconds."""
-        if self.self_checks:
+        if self.audits:
             account = self.manager.tenant_state(self.mallory)
             await self.self_check.audit(self.server, [account])
 

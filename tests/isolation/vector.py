@@ -141,11 +141,11 @@ def unset(*names: str) -> Without:
 @asynccontextmanager
 async def without_audits(arena: Arena) -> AsyncIterator[None]:
     """No isolation audit repairs anything."""
-    arena.self_checks = False
+    arena.audits = False
     try:
         yield
     finally:
-        arena.self_checks = True
+        arena.audits = True
 
 
 @asynccontextmanager
