@@ -1,7 +1,7 @@
-"""The only wiring: builds every object of the service, starts them in order, stops them.
+"""The composition root: builds every object of the service, starts and stops them in order.
 
-`create_app(settings)` starts nothing; the application's lifespan does. On the way down it is
-the same backwards: loops, then pools, then what they stand on, the embedded Postgres last.
+`create_app(settings)` starts nothing; the application's lifespan does. It stops in reverse:
+background tasks, then pools, then what they depend on, the embedded Postgres last.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -37,7 +37,7 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit.outbox import AuditOutbox
-from app.control.background.supervisor import Supervisor, run_every
+from app.control.background.supervisor import Supervisor
 from app.control.locks import KeyedLocks
 from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.isolation_audit import IsolationAudit
@@ -79,25 +79,24 @@ from app.settings import Settings, SettingsError
 if TYPE_CHECKING:
     from app.api.telemetry.otlp import OtlpExporter
 
-# Requests have had their time when pools are closed; what is left then is cut soon.
+# In seconds. Requests had their time before pools are closed; leases left then are cut soon.
 _LAST_LEASES_DEADLINE = 1.0
 _TICK_DEADLINE = 60.0
-_CHECK_EVERY = 5.0
+_CHECK_INTERVAL = 5.0
 _RETENTION_INTERVAL = 10.0
-_LOOK_AFTER_EMBEDDED_EVERY = 1.0
-_LOOK_AT_LOCKS_EVERY = 0.25
-# What the servers do is looked at a few times for each look of the advisor.
-_LOOKS_PER_INTERVAL = 3
-_LOOK_AT_MOST_EVERY = 1.0
+_EMBEDDED_INTERVAL = 1.0
+_LOCK_GUARD_INTERVAL = 0.25
+_LOADS_PER_OBSERVATION = 3
+_MIN_LOAD_INTERVAL = 1.0
 
-# Why it cannot start, in a sentence.
+# Each is one sentence for the operator.
 STARTUP_ERRORS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, InvalidKeyFile, OSError)
 
 _log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for *settings*; serving it starts everything, see `running`."""
+    """The application for *settings*; serving it starts everything, see `running_service`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -132,7 +131,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def startup_error_message(refusal: Exception) -> str:
-    """The sentence of one of the `REFUSALS`."""
+    """The sentence of one of the `STARTUP_ERRORS`."""
     if isinstance(refusal, OSError) and refusal.filename and refusal.strerror:
         return f"Cannot use {refusal.filename}: {refusal.strerror}."
     return str(refusal)
@@ -140,7 +139,7 @@ def startup_error_message(refusal: Exception) -> str:
 
 @asynccontextmanager
 async def running_service(settings: Settings) -> AsyncIterator[Service]:
-    """The service, from a started Postgres to its loops; stopped on leaving, safe to interrupt.
+    """The service, from a started Postgres to its background tasks; stopped on leaving.
 
     Raises:
         EmbeddedPostgresError, CatalogUnavailable, CatalogInUse, SettingsError: it cannot start.
@@ -168,7 +167,7 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         otlp = _otlp(settings)
         if otlp is not None:
             stack.callback(otlp.close)
-        _start_loops(settings, service, postgres.embedded, otlp)
+        _start_background_tasks(settings, service, postgres.embedded, otlp)
         yield service
 
 
@@ -266,19 +265,34 @@ def _otlp(settings: Settings) -> OtlpExporter | None:
     return OtlpExporter(str(settings.otlp_endpoint))
 
 
-def _start_loops(
+def _start_background_tasks(
     settings: Settings,
     service: Service,
     embedded: EmbeddedPostgres | None,
     otlp: OtlpExporter | None,
 ) -> None:
+    """Start what the service does by itself.
+
+    - loop lag: measures how late the event loop is
+    - poll: measures pools, stores samples, evicts idle pools, advises; publishes the snapshot
+    - retention: downsamples and deletes old samples
+    - server load: samples the activity of each server, a few times per observation of the advisor
+    - check: tests idle connections, audits isolation, refreshes the limits of servers
+    - reconcile: brings pools to their desired state, finishes what was interrupted
+    - locks on <server>: keeps tenants from filling the lock table
+    - otlp: pushes metrics, where an endpoint is configured
+    - embedded: restarts the embedded Postgres if it crashed
+    """
+
     def poll_interval() -> float:
         return min(settings.poll_interval_seconds, service.advisor_loop.settings.interval)
 
-    def look_interval() -> float:
-        return max(
-            _LOOK_AT_MOST_EVERY, service.advisor_loop.settings.interval / _LOOKS_PER_INTERVAL
-        )
+    def retention_interval() -> float:
+        return max(poll_interval(), _RETENTION_INTERVAL)
+
+    def load_interval() -> float:
+        observation = service.advisor_loop.settings.interval
+        return max(_MIN_LOAD_INTERVAL, observation / _LOADS_PER_OBSERVATION)
 
     async def poll() -> PollReport:
         report = await service.poller.run_once()
@@ -286,26 +300,19 @@ def _start_loops(
             await service.exposition.prepare(service.snapshots.published)
         return report
 
-    def retention_interval() -> float:
-        return max(poll_interval(), _RETENTION_INTERVAL)
-
-    loops: dict[str, tuple[Callable[[], float], Callable[[], Awaitable[object]]]] = {
-        "poll": (poll_interval, poll),
-        "retention": (retention_interval, service.retention.run_once),
-        "server load": (look_interval, service.loads.sample),
-        "check": (lambda: _CHECK_EVERY, service.health_checks.run_once),
-        "reconcile": (lambda: settings.reconcile_interval_seconds, service.reconciler.run_once),
-    }
-    for name, guard in service.lock_guards.items():
-        loops[f"locks on {name}"] = (lambda: _LOOK_AT_LOCKS_EVERY, guard.run_once)
-    if otlp is not None:
-        push = partial(otlp.push, service.exposition)
-        loops["otlp"] = (poll_interval, push)
-    if embedded is not None:
-        loops["embedded"] = (lambda: _LOOK_AFTER_EMBEDDED_EVERY, embedded.restart_if_crashed)
     service.supervisor.start("loop lag", service.lag.measure())
-    for name, (interval, tick) in loops.items():
-        service.supervisor.start(name, run_every(name, interval, tick, timeout=_TICK_DEADLINE))
+    every = partial(service.supervisor.start_every, timeout=_TICK_DEADLINE)
+    every("poll", poll_interval, poll)
+    every("retention", retention_interval, service.retention.run_once)
+    every("server load", load_interval, service.loads.sample)
+    every("check", lambda: _CHECK_INTERVAL, service.health_checks.run_once)
+    every("reconcile", lambda: settings.reconcile_interval_seconds, service.reconciler.run_once)
+    for name, guard in service.lock_guards.items():
+        every(f"locks on {name}", lambda: _LOCK_GUARD_INTERVAL, guard.run_once)
+    if otlp is not None:
+        every("otlp", poll_interval, partial(otlp.push, service.exposition))
+    if embedded is not None:
+        every("embedded", lambda: _EMBEDDED_INTERVAL, embedded.restart_if_crashed)
 
 
 def _pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
@@ -400,7 +407,7 @@ def _limits(settings: Settings, servers: Mapping[str, Server]) -> Limits:
 
 
 def _trusted_hosts(settings: Settings) -> list[str]:
-    """Beyond this machine keys are needed, and no page of another site has one."""
+    """Beyond this machine API keys are required, which protect against other sites' pages."""
     if settings.trusted_hosts is not None:
         return settings.trusted_hosts
     return [*LOOPBACK_NAMES, settings.host] if settings.is_loopback else ["*"]

@@ -67,6 +67,17 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
+    def start_every(
+        self,
+        name: str,
+        interval: Callable[[], float],
+        tick: Callable[[], Awaitable[object]],
+        *,
+        timeout: float,
+    ) -> None:
+        """Start `run_every` as a task."""
+        self.start(name, run_every(name, interval, tick, timeout=timeout))
+
     async def stop(self) -> None:
         """Cancel every task and wait for its end. Safe twice."""
         tasks = list(self._tasks)

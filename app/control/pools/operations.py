@@ -12,6 +12,7 @@ from time import monotonic
 
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
+from app.control.background.tasks import BackgroundTasks
 from app.control.operation import Operation, PlanFor
 from app.control.pools.desired_state import DesiredPoolState
 from app.domain.audit import POLLER, Actor
@@ -52,7 +53,7 @@ class PoolOperations:
         self._manager = manager
         self._desired = desired
         self._outbox = outbox
-        self._closing: set[asyncio.Task[Eviction]] = set()
+        self._background = BackgroundTasks()
 
     def evict(
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
@@ -153,11 +154,7 @@ class PoolOperations:
 
     async def close(self, deadline: float) -> None:
         """Wait at most *deadline* seconds for evictions to end and be recorded. Safe twice."""
-        if self._closing:
-            _, unfinished = await asyncio.wait(self._closing, timeout=deadline)
-            for closing in unfinished:
-                closing.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
+        await self._background.close(deadline)
 
     def _open_pool(self, state: TenantState, *, whole_pool: bool) -> Pool:
         spec = state.tenant.spec
@@ -186,11 +183,7 @@ class PoolOperations:
             self._outbox.enqueue(audit_events.pool_evicted(eviction, actor))
             return eviction
 
-        name = f"pool {pool.pool_id}: evict and record"
-        closing = asyncio.create_task(close_and_record(), name=name)
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-        return closing
+        return self._background.start(f"pool {pool.pool_id}: evict and record", close_and_record())
 
 
 def _left_open(pools: Iterable[Pool]) -> Iterable[SkippedEviction]:
