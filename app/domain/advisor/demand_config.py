@@ -4,46 +4,59 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from app.domain.advisor.config_value import (
+    check_ranges,
+    count,
+    factor,
+    positive,
+    ranged,
+    share,
+)
 from app.domain.errors import InvalidInput
+from app.domain.pool import MAX_POOL_SIZE
+
+LATE_MEMORY = 3
+"""Ticks among which `late_ticks` must have been late."""
+
+_MAX_TICKS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialConfig:
     """When a growth made while saturated pays, and what happens when it does not.
 
-    Attributes:
-        saturation: share of the connections busy (0..1) above which a pool that keeps callers
-            waiting counts as saturated.
-        ticks: saturated ticks before and after the growth that make a comparison, at least 1.
-        completions: leases ended before and after the growth that make one, at least 1.
-        max_ticks: ticks after which an undecided trial is undone, at least `ticks`.
-        min_growth: growth of the size (above 1) below which no comparison is made.
-        elasticity: growth of throughput per growth of size that pays, 0..1.
-        certainty: standard errors between a verdict and `elasticity`; 1.64 is 95 %.
-        ceiling_seconds: how long the size before an undone growth is the ceiling.
-        max_ceiling_seconds: it doubles up to this with every further failure.
-
     Raises:
         InvalidInput: for values with which no trial could end.
     """
 
-    saturation: float = 0.9
-    ticks: int = 3
-    completions: int = 200
-    max_ticks: int = 6
-    min_growth: float = 1.1
-    elasticity: float = 0.3
-    certainty: float = 1.64
-    ceiling_seconds: float = 300.0
-    max_ceiling_seconds: float = 3600.0
+    saturation: float = share(
+        0.9, "Share of connections busy above which a pool with waiting callers is saturated."
+    )
+    ticks: int = count(
+        3, "Saturated ticks before and after the growth that make a comparison.", _MAX_TICKS
+    )
+    completions: int = count(200, "Leases ended before and after the growth that make one.")
+    max_ticks: int = count(
+        6, "Ticks after which an undecided trial is undone; at least `ticks`.", _MAX_TICKS
+    )
+    min_growth: float = factor(
+        1.1, "Smallest growth, as a factor, that is compared.", exclusive=True
+    )
+    elasticity: float = share(0.3, "Growth of throughput per growth of size that pays.")
+    certainty: float = positive(
+        1.64, "Standard errors between verdict and `elasticity`; 1.64: 95 %."
+    )
+    ceiling_seconds: float = positive(
+        300.0, "How long the size before an undone growth is the ceiling."
+    )
+    max_ceiling_seconds: float = positive(
+        3600.0, "What that doubles up to with every further failure."
+    )
 
     def __post_init__(self) -> None:
-        _require_shares(self, "saturation", "elasticity")
-        _require_positive(self, "ticks", "completions", "certainty", "ceiling_seconds")
+        check_ranges(self)
         if self.max_ticks < self.ticks:
             raise InvalidInput("max_ticks must be at least ticks.")
-        if not self.min_growth > 1.0:
-            raise InvalidInput("min_growth must be above 1.")
         if not self.max_ceiling_seconds >= self.ceiling_seconds:
             raise InvalidInput("max_ceiling_seconds must be at least ceiling_seconds.")
 
@@ -64,111 +77,63 @@ class DemandConfig:
     late wait and less at higher prices, on 7 loads of 2 seeds; 10 is two ticks, and costs a connect
     every 8 seconds at 60 requests/s.
 
-    Attributes:
-        patience_seconds: a caller that waits longer is late.
-        late_share: share of callers (0..1) that may be late.
-        rate_smoothing: weight (0..1) of the newest 5 seconds in the smoothed arrival rate.
-        rate_margin: mean absolute deviations added to the smoothed rate.
-        hold_seconds: the past over which hold times are averaged, seconds.
-        hold_inflation: above this multiple of its value under light load (at least 1) a longer
-            hold is no reason for more connections: the pool itself may cause it.
-        late_ticks: late ticks among the last three that ask for more, 1..3.
-        late_growth: share of the size added when callers are late, above 0.
-        max_growth: factor by which the size may grow in one tick, above 1.
-        min_step: connections it may always grow by in one tick, at least 1.
-        window_seconds: a size needed in this time is not given back.
-        shrink_share: share of the size that may be given back in a minute, 0..1.
-        shrink_step: connections that may always be given back in a minute, at least 1.
-        burst_allowance: connections that the limit leaves to bursts above what the load needs, at
-            least 0; none once leases last longer because of each other.
-        idle_seconds: seconds without use after which a connection is closed, as long as opening
-            one takes at most half of the patience; above 0.
-        dead_band: share of the size (0..1) up to which being too large does not matter.
-        min_events: callers in the window below which nothing is concluded.
-        enough_events: callers in the window above which confidence is high.
-        loop_lag_seconds: a longer stall of the event loop explains waits by itself.
-        idle_in_transaction_share: share of our backends (0..1) idle in transactions above
-            which the application keeps connections.
-        lock_share: share of active backends (0..1) waiting for locks that is contention.
-        io_share: share of active backends (0..1) waiting for IO above which growth is by
-            `late_growth` at most.
-        client_write_share: share of active backends (0..1) waiting for the client to read
-            above which callers read too slowly.
-        running_per_core: statements running per core at which the processors are the limit.
-        trial: when a growth paid.
-
     Raises:
         InvalidInput: for values with which the rule could not work.
     """
 
-    patience_seconds: float = 0.050
-    late_share: float = 0.01
-    rate_smoothing: float = 0.4
-    rate_margin: float = 2.0
-    hold_seconds: float = 120.0
-    hold_inflation: float = 1.35
-    late_ticks: int = 2
-    late_growth: float = 0.25
-    max_growth: float = 2.0
-    min_step: int = 10
-    window_seconds: float = 300.0
-    shrink_share: float = 0.25
-    shrink_step: int = 2
-    burst_allowance: int = 20
-    idle_seconds: float = 10.0
-    dead_band: float = 0.12
-    min_events: int = 20
-    enough_events: int = 200
-    loop_lag_seconds: float = 0.100
-    idle_in_transaction_share: float = 0.30
-    lock_share: float = 0.25
-    io_share: float = 0.25
-    client_write_share: float = 0.25
-    running_per_core: float = 1.0
+    patience_seconds: float = positive(0.050, "A caller that waits longer is late.")
+    late_share: float = share(0.01, "Share of callers that may be late.", exclusive=True)
+    rate_smoothing: float = share(
+        0.4, "Weight of the newest 5 s in the arrival rate.", exclusive=True
+    )
+    rate_margin: float = ranged(2.0, "Mean absolute deviations added to the smoothed rate.", 0, 100)
+    hold_seconds: float = positive(120.0, "Time over which hold times are averaged.")
+    hold_inflation: float = factor(
+        1.35,
+        "Multiple of the hold under light load above which a longer hold is no reason to grow.",
+    )
+    late_ticks: int = count(2, "Late ticks among the last three that ask for more.", LATE_MEMORY)
+    late_growth: float = positive(0.25, "Share of the size added when callers are late.")
+    max_growth: float = factor(2.0, "Factor by which it may grow in one tick.", exclusive=True)
+    min_step: int = count(10, "Connections it may always grow by in one tick.", MAX_POOL_SIZE)
+    window_seconds: float = positive(300.0, "A size needed within this time is not given back.")
+    shrink_share: float = share(0.25, "Share of the size that may be given back in a minute.")
+    shrink_step: int = count(
+        2, "Connections that may always be given back in a minute.", MAX_POOL_SIZE
+    )
+    burst_allowance: int = ranged(
+        20,
+        "Connections the limit leaves for bursts, unless leases slow each other down.",
+        0,
+        MAX_POOL_SIZE,
+    )
+    idle_seconds: float = positive(
+        10.0,
+        "Idle time after which a connection closes, if connects take at most half of the patience.",
+    )
+    dead_band: float = share(0.12, "Share of the size up to which being too large does not matter.")
+    min_events: int = count(20, "Callers in the window below which nothing is concluded.")
+    enough_events: int = count(200, "Callers in the window above which confidence is high.")
+    loop_lag_seconds: float = positive(
+        0.100, "A longer stall of the event loop explains waits by itself."
+    )
+    idle_in_transaction_share: float = share(
+        0.30, "Share of our backends idle in transaction that blocks growth."
+    )
+    lock_share: float = share(
+        0.25, "Share of active backends waiting for locks that blocks growth."
+    )
+    io_share: float = share(
+        0.25,
+        "Share of active backends waiting for I/O at which growth is limited to `late_growth`.",
+    )
+    client_write_share: float = share(
+        0.25, "Share of active backends waiting for slow readers that blocks growth."
+    )
+    running_per_core: float = positive(
+        1.0, "Statements running per core at which the processors are the limit."
+    )
     trial: TrialConfig = field(default_factory=TrialConfig)
 
     def __post_init__(self) -> None:
-        _require_shares(
-            self,
-            *("late_share", "rate_smoothing", "shrink_share", "dead_band", "lock_share"),
-            *("io_share", "client_write_share", "idle_in_transaction_share"),
-        )
-        _require_positive(
-            self,
-            *("patience_seconds", "late_share", "rate_smoothing", "hold_seconds", "late_growth"),
-            *(
-                "min_step",
-                "window_seconds",
-                "shrink_step",
-                "idle_seconds",
-                "min_events",
-                "enough_events",
-            ),
-            *("loop_lag_seconds", "running_per_core"),
-        )
-        if not self.rate_margin >= 0.0:
-            raise InvalidInput("rate_margin must not be negative.")
-        if not self.burst_allowance >= 0:
-            raise InvalidInput("burst_allowance must not be negative.")
-        if not self.hold_inflation >= 1.0:
-            raise InvalidInput("hold_inflation must be at least 1.")
-        if not 1 <= self.late_ticks <= LATE_MEMORY:
-            raise InvalidInput(f"late_ticks must be between 1 and {LATE_MEMORY}.")
-        if not self.max_growth > 1.0:
-            raise InvalidInput("max_growth must be above 1.")
-
-
-LATE_MEMORY = 3
-"""Ticks among which `late_ticks` must have been late."""
-
-
-def _require_shares(config: DemandConfig | TrialConfig, *names: str) -> None:
-    for name in names:
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise InvalidInput(f"{name} must be between 0 and 1.")
-
-
-def _require_positive(config: DemandConfig | TrialConfig, *names: str) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise InvalidInput(f"{name} must be above 0.")
+        check_ranges(self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from app.domain.advisor.config_value import check_ranges, count, ranged, share
 from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.sizing_recommendation import (
     PoolSizingRecommendation,
@@ -17,55 +18,35 @@ from app.domain.advisor.sizing_recommendation import (
     ScalingAction,
 )
 from app.domain.errors import InvalidInput
-from app.domain.pool import PoolMetrics
-
-SHORTEST_INTERVAL_MS = 100
+from app.domain.pool import MAX_POOL_SIZE, PoolMetrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolPressureMonitorConfig:
-    """The rule's configuration.
-
-    Attributes:
-        enabled: whether the rule runs at all; off as published.
-        min_pool_size: never advise fewer connections.
-        max_pool_size: never advise more connections; above min_pool_size.
-        target_queue_depth: callers that may wait before the pool counts as too small.
-        scale_up_step: connections added at a time, at least 1.
-        scale_down_step: connections removed at a time, at least 1.
-        scale_down_idle_ratio: share of idle connections (0..1) above which it is too large.
-        tuning_interval_ms: milliseconds between two samples, at least 100.
-        samples_before_action: samples in a row that must agree, at least 1.
+    """The rule's configuration; names and defaults are the published ones.
 
     Raises:
         InvalidInput: for values with which the rule could not work.
     """
 
     enabled: bool = False
-    min_pool_size: int = 5
-    max_pool_size: int = 50
-    target_queue_depth: int = 3
-    scale_up_step: int = 5
-    scale_down_step: int = 2
-    scale_down_idle_ratio: float = 0.5
-    tuning_interval_ms: int = 30_000
-    samples_before_action: int = 3
+    min_pool_size: int = count(5, "Never recommend fewer connections.", MAX_POOL_SIZE)
+    max_pool_size: int = count(50, "Never recommend more connections.", MAX_POOL_SIZE)
+    target_queue_depth: int = ranged(
+        3, "Callers that may wait before the pool counts as too small.", 0, 1_000_000
+    )
+    scale_up_step: int = count(5, "Connections added at a time.", MAX_POOL_SIZE)
+    scale_down_step: int = count(2, "Connections removed at a time.", MAX_POOL_SIZE)
+    scale_down_idle_ratio: float = share(
+        0.5, "Share of idle connections above which it is too large."
+    )
+    tuning_interval_ms: int = ranged(30_000, "Milliseconds between two ticks.", 100, 86_400_000)
+    samples_before_action: int = count(3, "Samples in a row that must agree.", 1000)
 
     def __post_init__(self) -> None:
-        if self.min_pool_size < 1:
-            raise InvalidInput("min_pool_size must be at least 1.")
+        check_ranges(self)
         if self.min_pool_size >= self.max_pool_size:
             raise InvalidInput("min_pool_size must be less than max_pool_size.")
-        if self.target_queue_depth < 0:
-            raise InvalidInput("target_queue_depth must not be negative.")
-        if self.scale_up_step < 1 or self.scale_down_step < 1:
-            raise InvalidInput("scale_up_step and scale_down_step must be at least 1.")
-        if not 0.0 <= self.scale_down_idle_ratio <= 1.0:
-            raise InvalidInput("scale_down_idle_ratio must be between 0 and 1.")
-        if self.tuning_interval_ms < SHORTEST_INTERVAL_MS:
-            raise InvalidInput(f"tuning_interval_ms must be at least {SHORTEST_INTERVAL_MS}.")
-        if self.samples_before_action < 1:
-            raise InvalidInput("samples_before_action must be at least 1.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
