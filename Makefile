@@ -40,7 +40,7 @@ test: $(DEV) ## Run the tests against a real Postgres
 
 # Without the API, the catalog and processes of their own: .ci/run has every Python run these.
 
-FAST := tests/domain tests/pools tests/settings tests/simulator tests/wire
+FAST := tests/domain tests/pools tests/settings tests/wire
 
 test-fast: $(DEV) ## Run the tests of the domain and the pools alone, in a minute
 	@exec $(BIN)/pytest --numprocesses 2 --dist worksteal $(FAST) $(ARGS)

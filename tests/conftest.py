@@ -30,6 +30,12 @@ def pytest_sessionstart() -> None:
     asyncio.set_event_loop(None)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest begin first, whatever the order: no worker is left with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(autouse=True)
 def scrubbed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The developer's own settings and Postgres variables change no result."""

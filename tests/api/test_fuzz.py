@@ -46,6 +46,7 @@ async def fuzzed(url: str, directory: Path, *options: str) -> tuple[int, str]:
     return process.returncode or 0, output.decode()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_the_whole_document_holds(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
