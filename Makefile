@@ -33,10 +33,10 @@ run: $(RUNTIME) ## Serve, with a Postgres of its own unless servers are configur
 demo: $(RUNTIME) ## Serve, with some twenty tenants and steady traffic to look at
 	@exec $(BIN)/poolkeeper demo $(ARGS)
 
-# Most tests wait for a server most of the time: two processes, each with a Postgres of its own.
+# Most tests wait most of the time: more processes than cores, each with a Postgres of its own.
 
 test: $(DEV) ## Run the tests against a real Postgres
-	@exec $(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
+	@exec $(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 # Without the API, the catalog and processes of their own: .ci/run has every Python run these.
 

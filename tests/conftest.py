@@ -2,9 +2,14 @@
 
 import asyncio
 import os
+import sys
 
 import pytest
 from hypothesis import settings
+
+# Without a cache each process that a test starts compiles the whole service anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 pytest_plugins = [
     "tests.fixtures.canary",  # before any secret is made
