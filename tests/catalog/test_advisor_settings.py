@@ -46,8 +46,8 @@ async def test_only_a_change_grows_the_generation(catalog: Catalog) -> None:
     )
     with pytest.raises(StaleVersion):
         await catalog.advisor.save(SETTINGS, event=event("no"), expected_generation=1)
-    told = await catalog.audit_log.page()
-    assert [each.action for each in told] == ["advisor.changed"] * 2
+    recorded = await catalog.audit_log.page()
+    assert [each.action for each in recorded] == ["advisor.changed"] * 2
 
 
 async def test_no_change_without_its_event(catalog: Catalog) -> None:

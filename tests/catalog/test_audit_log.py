@@ -40,7 +40,7 @@ async def test_pages_hold_still_while_events_arrive(catalog: Catalog) -> None:
     seen: list[str] = []
     before_id = None
     while page := await catalog.audit_log.page(before_id=before_id, limit=3):
-        seen += [told.action for told in page]
+        seen += [recorded.action for recorded in page]
         before_id = page[-1].id
         await catalog.audit_log.append([event("later"), event("later")])
     assert seen == [f"first.{number}" for number in reversed(range(10))]
@@ -57,7 +57,7 @@ async def test_filters_narrow_the_trail(catalog: Catalog) -> None:
 
     async def found(**filters: object) -> list[str]:
         page = await catalog.audit_log.page(**filters)  # type: ignore[arg-type]
-        return [f"{told.tenant} {told.action}" for told in page]
+        return [f"{recorded.tenant} {recorded.action}" for recorded in page]
 
     assert await found(tenant="acme") == ["acme pool.resumed", "acme pool.paused"]
     assert await found(pool="shared@local") == ["other pool.paused"]

@@ -14,7 +14,7 @@ SIZE = PoolSize(min_size=1, max_size=8, warmup_size=2)
 
 
 async def actions(catalog: Catalog) -> list[str]:
-    return [told.action for told in await catalog.audit_log.page()]
+    return [recorded.action for recorded in await catalog.audit_log.page()]
 
 
 async def test_what_was_asked_is_loaded_as_it_was_saved(catalog: Catalog) -> None:
@@ -42,7 +42,7 @@ async def test_only_a_change_grows_the_generation(catalog: Catalog) -> None:
     assert await actions(catalog) == ["pool.paused", "pool.created"]
 
 
-async def test_a_pool_nobody_asked_anything_of_has_generation_zero(catalog: Catalog) -> None:
+async def test_a_pool_that_was_never_changed_has_generation_zero(catalog: Catalog) -> None:
     with pytest.raises(StaleVersion):
         await catalog.pools.save(
             "acme", SIZE, paused=False, event=event("no"), expected_generation=1

@@ -30,7 +30,7 @@ async def terminate(leadership: Leadership, database: Database) -> None:
         await connection.execute("SELECT pg_terminate_backend($1, 5000)", leadership._backend)
 
 
-async def test_a_second_service_is_refused_and_told_by_whom(
+async def test_a_second_service_is_refused_with_the_name_of_the_first(
     catalog_address: CatalogAddress,
 ) -> None:
     async with service(catalog_address) as first, service(catalog_address) as second:
@@ -77,7 +77,7 @@ async def test_a_lost_lock_is_noticed_and_taken_again(
             await second.acquire(patience=0.0)
 
 
-async def test_whoever_lost_the_catalog_to_another_has_to_end(
+async def test_a_service_that_lost_the_catalog_has_to_end(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
     async with service(catalog_address) as first, service(catalog_address) as second:

@@ -1,4 +1,4 @@
-"""The catalog may go away and come back at any moment; mistakes of ours are not outages."""
+"""The catalog may go away and come back at any moment; bugs are not outages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ async def opened(address: CatalogAddress, *, deadline: float = 5.0) -> AsyncIter
 
 
 def checked_out(catalog: Catalog) -> int:
-    """How many connections are in somebody's hands."""
+    """How many connections are checked out."""
     pool = catalog._database._engine.pool
     return pool.checkedout()  # type: ignore[attr-defined,no-any-return]
 
@@ -53,7 +53,7 @@ async def waiting_for_locks(connection: asyncpg.Connection) -> list[int]:
     return [pid for [pid] in rows]
 
 
-async def test_a_catalog_nobody_asked_yet_is_not_called_available(
+async def test_a_catalog_never_used_is_not_available(
     catalog_address: CatalogAddress,
 ) -> None:
     async with opened(catalog_address) as catalog:
@@ -62,7 +62,7 @@ async def test_a_catalog_nobody_asked_yet_is_not_called_available(
         assert catalog.available
 
 
-async def test_a_refused_login_is_an_outage_and_tells_no_secret(
+async def test_a_refused_login_is_an_outage_and_reveals_no_secret(
     catalog_address: CatalogAddress,
 ) -> None:
     address = replace(catalog_address, password="wrong-horse")
@@ -70,8 +70,8 @@ async def test_a_refused_login_is_an_outage_and_tells_no_secret(
         with pytest.raises(CatalogUnavailable) as raised:
             await catalog.ping()
     assert "password authentication failed" in repr(raised.value.__cause__)
-    told = "".join(format_exception(raised.value)) + repr(address) + repr(catalog)
-    assert "wrong-horse" not in told
+    text = "".join(format_exception(raised.value)) + repr(address) + repr(catalog)
+    assert "wrong-horse" not in text
 
 
 async def test_a_missing_database_is_an_outage(catalog_address: CatalogAddress) -> None:
@@ -156,15 +156,15 @@ async def test_a_terminated_backend_loses_its_operation_only(
         assert catalog.available
 
 
-async def test_whoever_finds_all_connections_taken_waits_for_the_deadline(
+async def test_a_caller_without_a_free_connection_waits_for_the_deadline(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
     async with opened(catalog_address, deadline=1.0) as catalog:
         await save(catalog)
         async with catalog_database.connected() as other, other.transaction():
             await other.execute("SELECT FROM tenants FOR UPDATE")
-            everybody = [save(catalog, weight=2) for _ in range(CONNECTIONS + 2)]
-            outcomes = await asyncio.gather(*everybody, return_exceptions=True)
+            saves = [save(catalog, weight=2) for _ in range(CONNECTIONS + 2)]
+            outcomes = await asyncio.gather(*saves, return_exceptions=True)
         assert all(isinstance(outcome, CatalogUnavailable) for outcome in outcomes)
         assert checked_out(catalog) == 0
         await save(catalog, weight=2)

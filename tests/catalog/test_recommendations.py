@@ -90,8 +90,10 @@ async def test_an_applied_one_and_its_change_are_stored_together(
     applied = given.closed(RecommendationStatus.APPLIED, "advisor", NOON)
     size = PoolSize(max_size=10)
 
-    async def apply(told: AuditEvent) -> None:
-        await catalog.pools.save("acme", size, paused=False, event=None, applied=(applied, told))
+    async def apply(recorded: AuditEvent) -> None:
+        await catalog.pools.save(
+            "acme", size, paused=False, event=None, applied=(applied, recorded)
+        )
 
     with pytest.raises(DBAPIError):
         await apply(refused_event())

@@ -1,4 +1,4 @@
-"""Tenants are created, changed and forgotten, and each change is told of exactly once."""
+"""Tenants are created, changed and deleted, and each change is recorded exactly once."""
 
 import asyncio
 from typing import Any
@@ -15,7 +15,7 @@ from tests.catalog.values import ACME, event, ids, recommendation, refused_event
 
 
 async def actions(catalog: Catalog) -> list[str]:
-    return [told.action for told in await catalog.audit_log.page()]
+    return [recorded.action for recorded in await catalog.audit_log.page()]
 
 
 async def test_a_saved_tenant_is_loaded_as_it_was_saved(catalog: Catalog) -> None:
@@ -40,7 +40,7 @@ async def test_a_change_grows_the_generation_and_keeps_the_uid(catalog: Catalog)
     assert await actions(catalog) == ["tenant.changed", "tenant.created"]
 
 
-async def test_saying_the_same_again_changes_nothing_and_tells_nothing(catalog: Catalog) -> None:
+async def test_an_identical_declaration_changes_and_records_nothing(catalog: Catalog) -> None:
     first, _ = await catalog.tenants.save(spec(labels={"a": "1", "b": "2"}), event=event())
     again = spec(labels={"b": "2", "a": "1"})
     assert await catalog.tenants.save(again, event=event("no")) == (first, False)

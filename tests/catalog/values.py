@@ -28,10 +28,10 @@ def spec(tenant: str = "acme", **changes: Any) -> TenantSpec:
 
 
 def event(action: str = "tenant.created", **changes: Any) -> AuditEvent:
-    told = AuditEvent(
+    recorded = AuditEvent(
         at=NOON, actor=Actor(name="api", request_id="r-1"), action=action, tenant="acme"
     )
-    return replace(told, **changes)
+    return replace(recorded, **changes)
 
 
 def refused_event() -> AuditEvent:

@@ -84,7 +84,7 @@ async def held(lock: AbstractAsyncContextManager[None], until: asyncio.Event) ->
         await until.wait()
 
 
-async def test_a_deletion_under_way_keeps_nobody_from_converging(control: Control) -> None:
+async def test_an_active_deletion_keeps_no_pool_from_converging(control: Control) -> None:
     await control.tenant("leaving")
     await control.tenant("kept")
     event = (await control.catalog.audit_log.page())[0]
@@ -127,7 +127,7 @@ async def test_a_change_under_way_is_not_waited_for(control: Control) -> None:
     assert (await control.reconciler.run_once()).steps == 1
 
 
-async def test_changes_made_in_an_outage_are_told_as_they_were(control: Control) -> None:
+async def test_changes_made_in_an_outage_are_recorded_as_they_were(control: Control) -> None:
     await control.tenant("acme")
     await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
     control.proxy.refuse()
@@ -144,7 +144,7 @@ async def test_changes_made_in_an_outage_are_told_as_they_were(control: Control)
     assert paused_event.before == declared.after
 
 
-async def test_a_change_undone_after_an_outage_is_told_too(control: Control) -> None:
+async def test_a_change_undone_after_an_outage_is_recorded_too(control: Control) -> None:
     await control.tenant("acme")
     await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
     control.proxy.refuse()

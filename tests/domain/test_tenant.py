@@ -141,6 +141,6 @@ def test_no_tenant_can_be_called_like_a_shared_pool(server: str) -> None:
         TenantId(shared_pool_id(server))
 
 
-def test_a_tenant_counts_once_and_has_no_cap_unless_told_otherwise() -> None:
+def test_a_tenant_counts_once_and_has_no_cap_by_default() -> None:
     spec = TenantSpec(id=TenantId("acme"), server="main", strategy=PoolStrategy.SHARED)
     assert (spec.weight, spec.max_leases, dict(spec.labels)) == (1, None, {})

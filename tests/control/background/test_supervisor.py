@@ -85,7 +85,7 @@ async def test_losing_the_catalog_to_another_service_ends_the_loop() -> None:
         await run_every("test", lambda: 10.0, Ticks(taken), timeout=1)
 
 
-async def test_a_loop_that_dies_is_told_once_and_by_name() -> None:
+async def test_a_task_that_dies_is_reported_once_and_by_name() -> None:
     deaths: list[str] = []
     loops = Supervisor(on_death=lambda: deaths.append("died"))
     loops.start("first", fail())

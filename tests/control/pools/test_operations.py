@@ -1,4 +1,4 @@
-"""Evict, drain, recycle, check: done at once, told in the audit trail, catalog or not."""
+"""Evict, drain, recycle, check: executed at once and recorded, catalog or not."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def test_recycling_counts_what_it_replaces(control: Control) -> None:
     assert await control.pool_operations.recycle(control.state("acme"), PERSON) == 2
 
 
-async def test_a_check_tells_what_it_tested_and_what_failed(control: Control) -> None:
+async def test_a_check_reports_what_it_tested_and_what_failed(control: Control) -> None:
     await control.tenant("acme")
     await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
     report = await control.pool_operations.check(control.state("acme"), PERSON)
@@ -107,7 +107,7 @@ async def test_a_sweep_says_why_it_left_a_pool_open(control: Control) -> None:
     }
 
 
-async def test_operations_work_while_the_catalog_is_away_and_are_told_later(
+async def test_operations_work_while_the_catalog_is_away_and_are_recorded_later(
     control: Control,
 ) -> None:
     await control.tenant("acme")
@@ -129,12 +129,12 @@ async def test_operations_work_while_the_catalog_is_away_and_are_told_later(
     assert report.changes_saved == 1
     [stored] = await control.catalog.pools.load()
     assert (stored.paused, stored.size.min_size) == (True, 0)
-    told = await control.actions(pool="acme")
-    assert {"pool.recycled", "pool.evicted"} <= set(told)
+    recorded = await control.actions(pool="acme")
+    assert {"pool.recycled", "pool.evicted"} <= set(recorded)
     assert control.audit_outbox.pending == ()
 
 
-async def test_an_eviction_nobody_waits_for_any_more_is_told_all_the_same(
+async def test_an_eviction_without_its_caller_is_recorded_all_the_same(
     control: Control,
 ) -> None:
     await control.tenant("acme")
@@ -153,7 +153,7 @@ async def test_an_eviction_nobody_waits_for_any_more_is_told_all_the_same(
     assert (event.action, event.reason, event.actor) == ("pool.evicted", "forced", PERSON)
 
 
-async def test_a_drained_pool_tells_what_it_closed(control: Control) -> None:
+async def test_a_drained_pool_records_what_it_closed(control: Control) -> None:
     await control.tenant("acme")
     await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
     await control.pool_operations.drain(control.state("acme"), PERSON, deadline=0)
