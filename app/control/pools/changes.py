@@ -19,12 +19,11 @@ _WARM_DEADLINE = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOutcome:
-    """A pool after a change, and how many tenants it serves."""
+    """A pool after a change; *created*: it was the first change of its desired state."""
 
     pool: Pool | None
     desired: DesiredPool
     created: bool
-    tenants: int
 
 
 ChangePool = Operation[Transition, PoolOutcome]
@@ -73,7 +72,7 @@ class PoolChanges:
             pool = await self._desired.apply(state, plan.subject, desired, open_now=True)
             if pool is not None and pool.server.is_available:
                 await pool.wait_until_warm(_WARM_DEADLINE)
-            return self._outcome(pool, desired, created=created)
+            return PoolOutcome(pool=pool, desired=desired, created=created)
 
         return Operation(
             plan=plan, execute=execute, lock=self._desired.lock(spec), needs_catalog=True
@@ -99,7 +98,7 @@ class PoolChanges:
         async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
             desired, created = await self._desired.record_or_keep(plan.subject)
             pool = await self._desired.apply(state, plan.subject, desired)
-            return self._outcome(pool, desired, created=created)
+            return PoolOutcome(pool=pool, desired=desired, created=created)
 
         return Operation(plan=plan, execute=execute, lock=self._desired.lock(spec))
 
@@ -113,7 +112,3 @@ class PoolChanges:
     def resized_by_hand_at(self, pool_id: str) -> float | None:
         """When a person last set this pool's max_size, in monotonic seconds."""
         return self._resized_by_hand_at.get(pool_id)
-
-    def _outcome(self, pool: Pool | None, desired: DesiredPool, *, created: bool) -> PoolOutcome:
-        tenants = self._manager.tenant_count(desired.pool_id)
-        return PoolOutcome(pool=pool, desired=desired, created=created, tenants=tenants)

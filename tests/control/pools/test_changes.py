@@ -93,7 +93,6 @@ async def test_a_shared_pool_is_confirmed_freely_and_resized_only_as_a_whole(
     whole = await control.pool_changes.put(
         control.state("acme"), PoolChange(max_size=7), PERSON, whole_pool=True
     )
-    assert whole.tenants == 2
     assert whole.desired.size.max_size == 7
 
 
