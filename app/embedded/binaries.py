@@ -28,15 +28,13 @@ class Binaries:
 
     @property
     def initdb(self) -> Path:
-        """The program that creates a cluster."""
         return self.package / "pginstall" / "bin" / "initdb"
 
     @property
     def postgres(self) -> Path:
-        """The server."""
         return self.package / "pginstall" / "bin" / "postgres"
 
-    async def run_as(self, os_user: OsUser) -> bool:
+    async def runnable_by(self, os_user: OsUser) -> bool:
         """Whether the user reaches programs, libraries and shared files: initdb needs all."""
         return await os_user.can_run(self.initdb, "--show", "--pgdata=/nonexistent")
 
@@ -68,12 +66,12 @@ async def find_binaries(package: Path, *, os_user: OsUser, shared_root: Path) ->
         EmbeddedPostgresError: neither can be run.
     """
     binaries = Binaries(package)
-    if await binaries.run_as(os_user):
+    if await binaries.runnable_by(os_user):
         return binaries
     if os_user.uid is not None:
         binaries = await asyncio.to_thread(_copy, package, shared_root)
         log.info("embedded postgres runs from a copy of its programs", place=str(binaries.package))
-        if await binaries.run_as(os_user):
+        if await binaries.runnable_by(os_user):
             return binaries
     raise EmbeddedPostgresError(
         f"the Postgres programs in {binaries.package} do not run as the user {os_user.name}",

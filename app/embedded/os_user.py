@@ -29,7 +29,7 @@ class CompletedProgram:
 
 @dataclass(frozen=True, slots=True)
 class OsUser:
-    """Who runs Postgres. `user` and `group` are None where that is simply whoever we are."""
+    """The user that runs Postgres; `uid` and `gid` are None where that is our own."""
 
     name: str
     uid: int | None = None

@@ -52,8 +52,6 @@ class CopyAttempted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ResultField:
-    """A column as the server describes it."""
-
     name: str
     oid: int
     """Of its type."""
@@ -204,7 +202,7 @@ class ExtendedQuery(Interceptor):
         return _MAX_ERROR_BYTES if kind in b"ENAd" else _MAX_DESCRIPTION_BYTES
 
     def _take_beginning(self, kind: int, body: bytes) -> None:
-        """Take of a message what may be kept of it."""
+        """Keep of a message that is too long what may be kept."""
         if kind == ord("D"):
             # No row after it is kept either, however small.
             self._reply.is_truncated, self._room = True, -1

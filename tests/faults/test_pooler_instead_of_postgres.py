@@ -25,8 +25,8 @@ _OURS = (
 POOLERS = pytest.mark.parametrize(
     ("mode", "ignored", "says"),
     [
-        ("session", "", "does not take the settings"),
-        ("transaction", "", "does not take the settings"),
+        ("session", "", "refuses settings"),
+        ("transaction", "", "refuses settings"),
         ("session", _OURS, "is not Postgres itself but a pooler"),
         ("transaction", _OURS, "is not Postgres itself but a pooler"),
         ("statement", _OURS, "is not Postgres itself but a pooler"),

@@ -259,7 +259,7 @@ def test_authorities_that_cannot_be_read_stop_the_start(
 
 
 def test_authorities_are_not_named_in_vain() -> None:
-    with pytest.raises(ValueError, match="only where tls is verify-full"):
+    with pytest.raises(ValueError, match="requires tls = verify-full"):
         Endpoint.model_validate(_SOMEWHERE | {"tls": "require", "tls_ca_file": "somewhere"})
 
 

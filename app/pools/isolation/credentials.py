@@ -27,7 +27,7 @@ class Credentials:
         self._versions: dict[tuple[str, str], int] = {}
 
     def __repr__(self) -> str:
-        """Shows nothing of the key."""
+        """Hides the key."""
         return "<Credentials>"
 
     def password_version(self, server: str, role: str) -> int:

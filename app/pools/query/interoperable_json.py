@@ -42,7 +42,7 @@ def is_interoperable(text: str) -> Generator[str, None, bool]:
 
 
 def _float(number: str) -> float:
-    """It as far as it matters here: without an exponent it is finite."""
+    """Zero without an exponent, for then it is finite."""
     return float(number) if "e" in number or "E" in number else 0.0
 
 

@@ -83,8 +83,6 @@ _TRANSACTION_ENDS = frozenset({"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultColumn:
-    """A column of the result and its Postgres type."""
-
     name: str
     type: str
 
