@@ -229,7 +229,8 @@ class Connections:
                 # asyncpg's own deadline: an answer that came while our loop stood still counts.
                 said = await connection.raw.execute(_CHECK, timeout=_CHECK_DEADLINE)
                 answered = said == _PASSED
-            self._recorder.health_check_failures += not answered
+            if not answered:
+                self._recorder.record_failed_check()
         finally:
             self._end_check(connection, answered=answered)
         return answered
@@ -279,7 +280,7 @@ class Connections:
         if isinstance(result, PooledConnection):
             self._owner.admit(result)
             return
-        self._recorder.connect_failures += 1
+        self._recorder.record_connect_failure()
         self._server.budget.give_back()
         self._owner.open_failed(result or Unavailable())
 
@@ -301,7 +302,7 @@ class Connections:
     def _lost(self, connection: PooledConnection) -> None:
         """The connection ended without our doing; a leased one is noticed when it comes back."""
         if connection in self.idle:
-            self._recorder.connections_lost += 1
+            self._recorder.record_lost()
             self.evict_idle(connection)
 
     def _start(

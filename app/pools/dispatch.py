@@ -47,6 +47,12 @@ _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
 class PoolConnections(Protocol):
     """What the policy reads of a pool's connections; see `Connections`."""
 
+    connecting: int
+    """How many are being opened."""
+
+    undoing_prefetch: int
+    """How many are about to be idle."""
+
     @property
     def idle(self) -> Sequence[PooledConnection]:
         """Those nobody uses, the longest unused first."""
@@ -58,14 +64,6 @@ class PoolConnections(Protocol):
     @property
     def open(self) -> int:
         """How many the server may see: live ones, and those coming or going."""
-
-    @property
-    def connecting(self) -> int:
-        """How many are being opened."""
-
-    @property
-    def undoing_prefetch(self) -> int:
-        """How many are about to be idle."""
 
     def is_current(self, connection: PooledConnection, now: float) -> bool:
         """Whether *connection* is neither gone, nor stale, nor too old."""
@@ -88,13 +86,8 @@ class PoolWaiters(Protocol):
 class PoolView(Protocol):
     """What the policy reads of a pool."""
 
-    @property
-    def size(self) -> PoolSize:
-        """Its size."""
-
-    @property
-    def state(self) -> PoolState:
-        """Its state."""
+    size: PoolSize
+    state: PoolState
 
     @property
     def connections(self) -> PoolConnections:

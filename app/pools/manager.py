@@ -81,7 +81,7 @@ class TenantPoolManager:
             tenant_state = TenantState(tenant, self.service_metrics.recorder_for(tenant.spec))
             self._tenant_states[tenant.spec.id] = tenant_state
             self._served[tenant.spec.pool_id] += 1
-        tenant_state.tenant = tenant
+        tenant_state.update(tenant)
         pool = self.find(tenant.spec.pool_id)
         if pool is not None and tenant.deleting:
             pool.fail_waiters_of(tenant_state)

@@ -296,7 +296,7 @@ class Pool:
             raise ServerUnavailable(self.server.unavailable_detail)
         if self.waiters.count >= self.config.max_waiting:
             for recorder in self._recorders(tenant):
-                recorder.rejected += 1
+                recorder.record_rejected()
             raise PoolSaturated(f"{self.waiters.count} callers wait for pool {self.pool_id}.")
 
     def _abandon(self, waiter: Waiter) -> None:
@@ -313,7 +313,7 @@ class Pool:
 
     def _time_out(self, waiter: Waiter) -> None:
         for recorder in self._recorders(waiter.tenant_state):
-            recorder.timeouts += 1
+            recorder.record_timeout()
         lag = self.server.lag.worst_since(waiter.since)
         ours = f" (our event loop was late by {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
         waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"

@@ -96,6 +96,14 @@ class Recorder:
         self.abandoned += 1
         self.abandoned_seconds += wait
 
+    def record_timeout(self) -> None:
+        """A caller stopped waiting at its deadline; counted as abandoned, too."""
+        self.timeouts += 1
+
+    def record_rejected(self) -> None:
+        """A caller was refused at once."""
+        self.rejected += 1
+
     def record_connect(self, seconds: float, now: float) -> None:
         """A connection was opened in so many *seconds*."""
         self.connections_opened += 1
@@ -106,6 +114,18 @@ class Recorder:
         """A connection was closed that had been open for so long."""
         self.connections_closed += 1
         self.open_seconds += open_seconds
+
+    def record_lost(self) -> None:
+        """An idle connection broke off by itself."""
+        self.connections_lost += 1
+
+    def record_connect_failure(self) -> None:
+        """A connection could not be opened."""
+        self.connect_failures += 1
+
+    def record_failed_check(self) -> None:
+        """A connection did not pass its health check."""
+        self.health_check_failures += 1
 
     def add_unflushed_to(self, durations: Durations) -> None:
         """Add what is not in `flush_to` yet."""

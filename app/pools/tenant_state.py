@@ -23,6 +23,10 @@ class TenantState:
         self.waiting = 0
         self.isolation: IsolationReport | None = None
 
+    def update(self, tenant: Tenant) -> None:
+        """Take over a change to the tenant; what was counted goes on."""
+        self.tenant = tenant
+
     def lease_begun(self, wait: float, now: float) -> None:
         """It holds one lease more, after it waited *wait* seconds."""
         self.leased += 1
