@@ -95,6 +95,10 @@ class ConnectionBudget(Generic[P]):
         else:
             self.unsatisfied.pop(pool, None)
 
+    def note_served(self, pool: P) -> None:
+        """*pool* got a place: pools that want as much are served by turns."""
+        self.unsatisfied.move_to_end(pool)
+
     def forget(self, pool: P) -> None:
         """*pool* has closed."""
         self.unsatisfied.pop(pool, None)

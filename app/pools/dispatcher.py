@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from app.pools.budget import ConnectionBudget
 from app.pools.connection import PooledConnection
-from app.pools.dispatch import RECENT, PoolView, dispatch, keeps, shortfall
+from app.pools.dispatch import RECENT, PoolConnections, PoolView, dispatch, keeps, shortfall
 from app.pools.waiters import Waiter
 
 
@@ -26,17 +26,25 @@ class Clock(Protocol):
         """Call back in *delay* seconds."""
 
 
-class DispatchedPool(PoolView, Protocol):
-    """What the dispatcher does to a pool."""
-
-    def serve(self, waiter: Waiter, connection: PooledConnection) -> None:
-        """Lend the idle *connection* to *waiter*."""
+class DispatchedConnections(PoolConnections, Protocol):
+    """What the dispatcher does to a pool's connections."""
 
     def begin_open(self, *, first: bool) -> None:
         """Start to open a connection; a *first* one logs in before others."""
 
-    def begin_close(self, connection: PooledConnection) -> None:
+    def evict_idle(self, connection: PooledConnection) -> None:
         """Start to close the idle *connection*."""
+
+
+class DispatchedPool(PoolView, Protocol):
+    """What the dispatcher does to a pool."""
+
+    @property
+    def connections(self) -> DispatchedConnections:
+        """Its connections."""
+
+    def serve(self, waiter: Waiter, connection: PooledConnection) -> None:
+        """Lend the idle *connection* to *waiter*."""
 
 
 P = TypeVar("P", bound=DispatchedPool)
@@ -57,16 +65,15 @@ class Dispatcher(Generic[P]):
             self._note_demand(pool)
         while actions := dispatch(pool, budget, now):
             for owner, connection in actions.close:
-                owner.begin_close(connection)
+                owner.connections.evict_idle(connection)
                 self._note_demand(owner)
             if actions.serve and pool is not None:
                 pool.serve(*actions.serve)
                 self._note_demand(pool)
             if actions.open:
                 opening, first = actions.open
-                opening.begin_open(first=first)
-                # Those that want as much are served by turns.
-                budget.unsatisfied.move_to_end(opening)
+                opening.connections.begin_open(first=first)
+                budget.note_served(opening)
                 self._note_demand(opening)
         if actions.recheck and not self._will_recheck:
             # No event tells when the reserve becomes smaller.

@@ -376,14 +376,6 @@ class Pool:
         self.connections.remove_idle(connection)
         self._serve(waiter, connection, monotonic())
 
-    def begin_open(self, *, first: bool) -> None:
-        """Open a connection; for the dispatcher."""
-        self.connections.begin_open(first=first)
-
-    def begin_close(self, connection: PooledConnection) -> None:
-        """Close the idle *connection*; for the dispatcher."""
-        self.connections.evict_idle(connection)
-
     def _serve(self, waiter: Waiter, connection: PooledConnection, now: float) -> None:
         self.waiters.remove(waiter)
         self.connections.lease(connection, waiter.tenant_state, now - waiter.since, now)

@@ -59,7 +59,6 @@ class PoolRegistry:
         self._queue: deque[_Place] = deque()
 
     def __len__(self) -> int:
-        """How many pools are open."""
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Pool]:
@@ -67,7 +66,7 @@ class PoolRegistry:
         return (entry.pool for entry in self._entries.values())
 
     def find(self, pool_id: str) -> Pool | None:
-        """The open pool of that id; does not count as a use."""
+        """The open pool of that id, without counting a use."""
         entry = self._entries.get(pool_id)
         return entry.pool if entry else None
 

@@ -146,7 +146,7 @@ class ModelPool:
         self.connecting += 1
         self.server.budget.begin_open()
 
-    def begin_close(self, connection: Any) -> None:
+    def evict_idle(self, connection: Any) -> None:
         self.idle.remove(connection)
         self._begin_close()
 
@@ -194,7 +194,7 @@ class ModelPool:
 
     def expire(self) -> None:
         """An idle one is too old."""
-        self.begin_close(self.idle[0])
+        self.evict_idle(self.idle[0])
         self.dispatch()
 
     def close_one(self) -> None:
