@@ -72,7 +72,7 @@ def test_increment_grows_by_every_slow_or_failed_acquire_and_never_shrinks() -> 
     assert followed(rule, 10, [0.0] * 3) == [10, 10, 10]
 
 
-def test_the_clairvoyant_knows_the_rate_until_the_next_look() -> None:
+def test_the_clairvoyant_knows_the_rate_until_the_next_tick() -> None:
     holds = HoldTimes(mean=0.15, cv=1.5)
     rule = ClairvoyantRule([10.0, 100.0, 10.0], 60, holds, late=0.1)
     sizes = [rule.advise(None, seen(at, 5, 1.0))[0].new_size for at in (50.0, 55.0, 60.0, 120.0)]
@@ -94,6 +94,6 @@ def test_the_dearer_a_late_wait_the_more_the_clairvoyant_holds_but_never_past_th
 
 
 @pytest.mark.parametrize("rule", [UtilizationRule(), IncrementRule(slow=0.1)])
-def test_nobody_goes_beyond_the_ceiling(rule: SizingRule[Any]) -> None:
+def test_no_rule_exceeds_the_maximum(rule: SizingRule[Any]) -> None:
     crowded = seen(5.0, 90, 90.0, waits=(1.0,) * 50)
     assert rule.advise(rule.initial_memory(), crowded)[0].new_size == 100

@@ -62,7 +62,7 @@ def test_waiters_are_served_in_order_by_the_connection_that_comes_back_first() -
     assert sum(queue.holds) == pytest.approx(6.0)
 
 
-def test_who_waits_for_too_long_gives_up_and_holds_nothing() -> None:
+def test_a_timeout_holds_nothing() -> None:
     queue = pool(1, min_size=1)
     server(queue).run([(1.0, 0, 7.0), (1.5, 0, 1.0), (2.5, 0, 1.0), (3.5, 0, 1.0)], 20.0)
     assert (queue.acquired, queue.timeouts) == (2, 2)
@@ -76,7 +76,7 @@ def test_no_more_than_max_waiting_wait() -> None:
     assert (queue.acquired, queue.rejected) == (2, 1)
 
 
-def test_a_connection_is_opened_for_who_waits_and_closed_when_unused() -> None:
+def test_a_connection_opens_for_a_waiter_and_closes_when_unused() -> None:
     queue = pool(5)
     grown = server(queue, connect=0.01)
     grown.run([(1.0, 0, 1.0), (1.1, 0, 1.0), (3.0, 0, 0.1)], 5.0)
@@ -111,7 +111,7 @@ def test_only_so_many_connections_are_opened_at_a_time() -> None:
     assert queue.waits == pytest.approx([0.5, 0.5, 1.0, 1.0])
 
 
-def test_a_smaller_size_closes_idle_connections_at_once_and_lent_ones_on_return() -> None:
+def test_a_smaller_size_closes_idle_connections_at_once_and_leased_ones_on_return() -> None:
     queue = pool(4, min_size=0)
     shrunk = server(queue)
     shrunk.run([(1.0, 0, 0.1), (1.0, 0, 9.0), (1.0, 0, 9.0), (1.0, 0, 0.1)], 2.0)
@@ -121,7 +121,7 @@ def test_a_smaller_size_closes_idle_connections_at_once_and_lent_ones_on_return(
     assert queue.open == 1
 
 
-def test_the_budget_is_never_exceeded_and_nobody_waits_beside_what_is_usable() -> None:
+def test_the_budget_is_never_exceeded_and_no_caller_waits_beside_a_usable_connection() -> None:
     random = Random(11)  # noqa: S311 - same
     pools = [pool(8, weight=1 + place % 3) for place in range(6)]
     tight = server(*pools, budget=10, connect=0.02)

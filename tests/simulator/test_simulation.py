@@ -22,7 +22,7 @@ WORLD = SimulationConfig(holds=HoldTimes(mean=0.15, cv=1.5), budget=60)
 LOAD = single([5.0, 40.0, 90.0, 5.0], 30)
 
 
-class Watching:
+class RecordingRule:
     """Keeps what it is shown, and wants nothing."""
 
     name = "watching"
@@ -81,7 +81,7 @@ def test_many_tenants_never_have_more_than_the_budget(rule: RuleName) -> None:
 
 
 @pytest.mark.parametrize("rule", list(RuleName))
-def test_no_load_costs_nothing_but_what_is_held(rule: RuleName) -> None:
+def test_no_load_costs_only_the_fixed_connections(rule: RuleName) -> None:
     outcome = simulate(rule, single([0.0] * 10, 60), WORLD, size=2)
     assert (outcome.leases, outcome.late, outcome.late_share) == (0, 0, 0.0)
     assert outcome.p99_wait_ms == 0.0
@@ -90,8 +90,8 @@ def test_no_load_costs_nothing_but_what_is_held(rule: RuleName) -> None:
     assert outcome.avg_connections == pytest.approx(held)
 
 
-def test_the_advisor_is_shown_what_happened_between_two_ticks() -> None:
-    rule = Watching()
+def test_the_advisor_sees_what_happened_between_two_ticks() -> None:
+    rule = RecordingRule()
     advisor = ServerAdvisor(rule)
     world = replace(WORLD, pool=replace(WORLD.pool, start_size=4))
     outcome = Simulation(LOAD, world, lambda _: advisor).run("watching")
@@ -113,8 +113,8 @@ def test_the_advisor_is_shown_what_happened_between_two_ticks() -> None:
     assert busiest.mean_waiting > 10
 
 
-def test_who_waits_over_a_tick_is_counted_in_both() -> None:
-    rule = Watching()
+def test_a_wait_across_a_tick_counts_in_both() -> None:
+    rule = RecordingRule()
     advisor = ServerAdvisor(rule)
     world = replace(WORLD, holds=HoldTimes(mean=4.0, cv=0), pool=SimulatedPoolConfig(start_size=1))
     simulation = Simulation(single([0.0], 15), world, lambda _: advisor)
@@ -187,7 +187,7 @@ def test_bursts_make_more_callers_late() -> None:
 
 
 @pytest.mark.parametrize("name", list(ScenarioName))
-def test_every_scenario_says_what_its_name_says(name: ScenarioName) -> None:
+def test_every_scenario_is_what_its_name_says(name: ScenarioName) -> None:
     case = scenario(name, 0.15)
     rates = case.load.total_rates
     assert min(rates) > 0 or name is ScenarioName.JOBS

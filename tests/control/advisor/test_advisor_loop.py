@@ -101,7 +101,7 @@ async def test_callers_who_wait_sample_after_sample_lead_to_a_recommendation(
     assert "4 requests waiting" in recommendation.advice.reason
 
 
-async def test_advice_nobody_follows_stays_one_recommendation_and_one_number(
+async def test_advice_that_is_not_applied_stays_one_recommendation(
     control: Control,
 ) -> None:
     await control.tenant("acme")

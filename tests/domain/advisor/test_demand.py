@@ -289,7 +289,7 @@ def test_long_leases_in_use_are_kept() -> None:
     assert 8 + ALLOWANCE <= size <= 9 + ALLOWANCE
 
 
-def test_a_new_pool_is_not_judged_by_silence_before_the_window_is_over() -> None:
+def test_silence_of_a_new_pool_means_nothing_before_the_window_is_over() -> None:
     advice = recommendations([seen(60)] * 60)
     assert {each.reason_code for each in advice[:50]} == {ReasonCode.TOO_FEW_EVENTS}
     assert advice[-1].action is ScalingAction.SCALE_DOWN
@@ -389,11 +389,11 @@ def test_a_steady_load_comes_to_rest(rate: float) -> None:
     assert len(set(sizes[120:])) == 1
 
 
-# --- knobs
+# --- values
 
 
 @pytest.mark.parametrize(
-    ("knobs", "culprit"),
+    ("values", "culprit"),
     [
         ({"patience_seconds": 0.0}, "patience_seconds"),
         ({"late_share": 0.0}, "late_share"),
@@ -412,10 +412,10 @@ def test_a_steady_load_comes_to_rest(rate: float) -> None:
     ],
 )
 def test_values_the_rule_cannot_work_with_are_refused_by_name(
-    knobs: dict[str, Any], culprit: str
+    values: dict[str, Any], culprit: str
 ) -> None:
     with pytest.raises(InvalidInput, match=culprit):
-        DemandConfig(**knobs)
+        DemandConfig(**values)
 
 
 def test_other_targets_need_other_sizes() -> None:

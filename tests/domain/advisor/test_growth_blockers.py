@@ -61,20 +61,20 @@ def test_an_ordinary_observation_passes(facts: dict[str, Any], *, is_resized: bo
         ({"io_share": 0.9}, None),
     ],
 )
-def test_a_database_at_its_limit_speaks_against_growth(
+def test_a_database_at_its_limit_blocks_growth(
     load: dict[str, Any], code: ReasonCode | None
 ) -> None:
     blocker = growth_blocker(CONFIG, seen(10, server=ServerLoad(samples=3, **load)))
     assert (blocker and blocker.reason_code) is code
 
 
-def test_a_database_nobody_looked_at_says_nothing() -> None:
+def test_a_database_without_samples_blocks_nothing() -> None:
     assert growth_blocker(CONFIG, seen(10)) is None
     assert growth_blocker(CONFIG, seen(10, server=ServerLoad(lock_share=1.0))) is None
     assert not is_io_bound(CONFIG, seen(10, server=ServerLoad(io_share=1.0)))
 
 
-def test_suspected_leaks_speak_against_growth() -> None:
+def test_suspected_leaks_block_growth() -> None:
     blocker = growth_blocker(CONFIG, seen(10, leak_suspects=1))
     assert blocker is not None
     assert blocker.reason_code is ReasonCode.LEAK_SUSPECTED

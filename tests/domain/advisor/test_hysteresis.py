@@ -1,4 +1,4 @@
-"""The hysteresis rule: which knobs it takes, and the laws of what it says."""
+"""The hysteresis rule: which values it takes, and the laws of what it says."""
 
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ def samples(draw: st.DrawFn) -> PoolMetrics:
     return metrics(total, draw(st.integers(0, total)), draw(st.integers(0, 20)))
 
 
-def test_the_knobs_have_the_published_defaults() -> None:
+def test_the_defaults_are_the_published_ones() -> None:
     config = PoolPressureMonitorConfig()
     assert not config.enabled
     assert (config.min_pool_size, config.max_pool_size) == (5, 50)
@@ -55,7 +55,7 @@ def test_the_knobs_have_the_published_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "knobs",
+    "values",
     [
         {"min_pool_size": 49},
         {"min_pool_size": 1, "max_pool_size": 2},
@@ -67,13 +67,13 @@ def test_the_knobs_have_the_published_defaults() -> None:
         {"samples_before_action": 1},
     ],
 )
-def test_knobs_at_their_limits_are_taken(knobs: dict[str, Any]) -> None:
-    config = PoolPressureMonitorConfig(**knobs)
-    assert {name: getattr(config, name) for name in knobs} == knobs
+def test_values_at_their_limits_are_accepted(values: dict[str, Any]) -> None:
+    config = PoolPressureMonitorConfig(**values)
+    assert {name: getattr(config, name) for name in values} == values
 
 
 @pytest.mark.parametrize(
-    ("knobs", "culprit"),
+    ("values", "culprit"),
     [
         ({"min_pool_size": 50}, "min_pool_size must be less than max_pool_size"),
         ({"min_pool_size": 51}, "min_pool_size must be less than max_pool_size"),
@@ -92,11 +92,11 @@ def test_knobs_at_their_limits_are_taken(knobs: dict[str, Any]) -> None:
         ({"samples_before_action": 0}, "samples_before_action"),
     ],
 )
-def test_knobs_the_rule_cannot_work_with_are_refused_by_name(
-    knobs: dict[str, Any], culprit: str
+def test_values_the_rule_cannot_work_with_are_refused_by_name(
+    values: dict[str, Any], culprit: str
 ) -> None:
     with pytest.raises(InvalidInput, match=culprit):
-        PoolPressureMonitorConfig(**knobs)
+        PoolPressureMonitorConfig(**values)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_pool_without_connections_counts_as_one_of_the_minimum() -> None:
     assert (resting.current_size, resting.new_size) == (5, 5)
 
 
-def test_a_shortened_step_is_told_as_it_is() -> None:
+def test_a_shortened_step_is_reported_as_it_is() -> None:
     up, _ = advise_by_thresholds(EAGER, Streaks(), metrics(48, 0, 8))
     assert up.reason.endswith("grown by 2")
     down, _ = advise_by_thresholds(EAGER, Streaks(), metrics(6, 6, 0))
@@ -236,7 +236,7 @@ def test_fewer_idle_connections_never_make_it_advise_fewer(
 
 
 @given(configs(), streaks, samples())
-def test_every_advice_is_told_in_one_line(
+def test_every_reason_is_one_line(
     config: PoolPressureMonitorConfig, before: Streaks, sample: PoolMetrics
 ) -> None:
     advice, _ = advise_by_thresholds(config, before, sample)

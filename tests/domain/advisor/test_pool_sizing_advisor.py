@@ -153,7 +153,7 @@ def test_a_pool_nobody_resizes_gets_the_same_advice_again_and_again(
     assert one.adjustments_total == 20
 
 
-def test_a_pool_that_was_resized_is_judged_by_its_new_size() -> None:
+def test_a_pool_that_was_resized_starts_from_its_new_size() -> None:
     one = advisor()
     assert one.evaluate(CROWDED).new_size == 25
     assert one.evaluate(metrics(31, 0, 8)).new_size == 36

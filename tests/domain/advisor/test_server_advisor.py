@@ -38,7 +38,7 @@ class FixedRule:
         action = ScalingAction.STABLE
         if wanted != tick.max_size:
             action = ScalingAction.SCALE_UP if grows else ScalingAction.SCALE_DOWN
-        said = PoolSizingRecommendation(
+        granted = PoolSizingRecommendation(
             action=action,
             current_size=tick.max_size,
             new_size=wanted,
@@ -46,7 +46,7 @@ class FixedRule:
             reason=f"call {memory}",
             trial=self.trial if grows else None,
         )
-        return said, memory + 1
+        return granted, memory + 1
 
 
 def advisor_of(**wanted: int) -> ServerAdvisor[int]:
@@ -131,15 +131,15 @@ def test_only_one_growth_is_on_trial_and_no_other_pool_grows_meanwhile() -> None
     advisor = ServerAdvisor(FixedRule(TrialPhase.PROPOSED))
     for pool_id, waiting in (("a", 20.0), ("b", 50.0), ("c", 1.0)):
         advisor.evaluate(pool_id, seen(5, active=5.0, waiting=waiting))
-    said = dict(advisor.allocate(None))
-    assert {pool_id: advice.new_size for pool_id, advice in said.items()} == {
+    granted = dict(advisor.allocate(None))
+    assert {pool_id: advice.new_size for pool_id, advice in granted.items()} == {
         "a": 5,
         "b": 50,
         "c": 1,
     }
-    assert said["a"].reason_code is ReasonCode.HELD_FOR_TRIAL
-    assert said["a"].action is ScalingAction.STABLE
-    assert said["a"].reason == "call 0; staying at 5 while the growth of b is on trial"
+    assert granted["a"].reason_code is ReasonCode.HELD_FOR_TRIAL
+    assert granted["a"].action is ScalingAction.STABLE
+    assert granted["a"].reason == "call 0; staying at 5 while the growth of b is on trial"
 
 
 def test_a_running_trial_goes_before_a_proposed_one() -> None:
@@ -147,8 +147,8 @@ def test_a_running_trial_goes_before_a_proposed_one() -> None:
     advisor.evaluate("running", seen(5, active=5.0, waiting=9.0))
     advisor.rule = FixedRule(TrialPhase.PROPOSED)
     advisor.evaluate("proposed", seen(5, active=5.0, waiting=99.0))
-    said = dict(advisor.allocate(None))
-    assert (said["running"].new_size, said["proposed"].new_size) == (9, 5)
+    granted = dict(advisor.allocate(None))
+    assert (granted["running"].new_size, granted["proposed"].new_size) == (9, 5)
 
 
 def test_each_pool_has_a_memory_of_its_own_until_it_is_forgotten() -> None:

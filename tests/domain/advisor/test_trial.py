@@ -113,7 +113,7 @@ def test_the_same_ticks_are_remembered_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "culprit"),
+    ("values", "culprit"),
     [
         ({"saturation": 1.1}, "saturation"),
         ({"elasticity": -0.1}, "elasticity"),
@@ -127,7 +127,7 @@ def test_the_same_ticks_are_remembered_the_same() -> None:
     ],
 )
 def test_values_with_which_no_trial_could_end_are_refused_by_name(
-    knobs: dict[str, Any], culprit: str
+    values: dict[str, Any], culprit: str
 ) -> None:
     with pytest.raises(InvalidInput, match=culprit):
-        replace(CONFIG, **knobs)
+        replace(CONFIG, **values)
