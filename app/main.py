@@ -11,8 +11,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,19 +19,24 @@ import structlog
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from app import __version__, api
+from app import __version__
+from app.api.assembly import assemble, provide
 from app.api.auth.authenticator import Authenticator
 from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.api.auth.rate_limits import RateLimits
-from app.api.http.dependencies import Limits, Service
-from app.api.http.hosts import LOOPBACK_NAMES
-from app.api.routes.streams import StatsStreams
+from app.api.http.dependencies import TenantDefaults
+from app.api.http.response_cache import ResponseCache
+from app.api.routes.health import ReadinessChecks, max_poll_age
+from app.api.routes.stats_stream import StatsStreams
 from app.api.telemetry.prometheus import Exposition
+from app.api.telemetry.service_metrics import ServiceCollector
+from app.api.views.pool import PoolViews
+from app.api.views.tenant import QueryLimits, TenantViews
 from app.catalog.catalog import Catalog
 from app.catalog.leadership import Leadership
 from app.catalog.migrate import migrate
 from app.control.advisor.advisor_loop import AdvisorLoop
-from app.control.advisor.auto_apply import AutoApply, AutoApplyLimits
+from app.control.advisor.auto_apply import AutoApply
 from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
@@ -54,25 +58,12 @@ from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
 from app.control.tenants.rotation import PasswordRotation
-from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.advisor_mode import AdvisorMode
-from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.errors import PoolkeeperError
-from app.domain.history import Resolution
-from app.domain.pool import PoolConfig, PoolLimits
-from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from app.pools.isolation import (
-    IsolationStrategy,
-    PerDatabaseIsolation,
-    PerTenantIsolation,
-    SharedIsolation,
-)
-from app.pools.isolation.credentials import Credentials
+from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
-from app.pools.server import Server
 from app.pools.server_load import ServerLoads
-from app.runtime.secret_key import load_or_create_secret_key
+from app.runtime import configuration
 from app.runtime.topology import Topology, start_topology
 from app.settings import Settings, SettingsError
 
@@ -89,10 +80,45 @@ _LOCK_GUARD_INTERVAL = 0.25
 _LOADS_PER_OBSERVATION = 3
 _MIN_LOAD_INTERVAL = 1.0
 
+# Polls after which a snapshot is stale.
+_STALE_POLLS = 2
+
 # Each is one sentence for the operator.
 STARTUP_ERRORS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, InvalidKeyFile, OSError)
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Every object of a running service."""
+
+    manager: TenantPoolManager
+    declarations: TenantDeclarations
+    deletions: TenantDeletions
+    provisioning: TenantProvisioning
+    rotation: PasswordRotation
+    desired_pool_state: DesiredPoolState
+    pool_changes: PoolChanges
+    pool_operations: PoolOperations
+    advisor_loop: AdvisorLoop
+    recommendation_applier: RecommendationApplier
+    observer: Observer
+    loads: ServerLoads
+    poller: Poller
+    retention: SampleRetention
+    health_checks: HealthChecks
+    reconciler: Reconciler
+    audit_outbox: AuditOutbox
+    lock_guards: Mapping[str, LockGuard]
+    catalog: Catalog
+    supervisor: Supervisor
+    lag: EventLoopLag
+    snapshots: Snapshots
+    exposition: Exposition
+    streams: StatsStreams
+    tenant_defaults: TenantDefaults
+    query_limits: QueryLimits
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -102,12 +128,14 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                app.state.door.load_keys()
-                app.state.service = await stack.enter_async_context(running_service(settings))
+                app.state.authenticator.load_keys()
+                service = await stack.enter_async_context(running_service(settings))
             except STARTUP_ERRORS as error:
                 app.state.refusal = startup_error_message(error)
                 _log.critical("cannot start", reason=app.state.refusal)
                 raise
+            app.state.service = service
+            provide(app, *_objects_of_routes(app, settings, service))
             yield
 
     app = FastAPI(
@@ -120,10 +148,10 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     keys = KeyFile(settings.keys_path, required=settings.requires_keys)
-    app.state.door = Authenticator(keys, RateLimits(settings.rate_limit))
-    api.assemble(
+    app.state.authenticator = Authenticator(keys, RateLimits(settings.rate_limit))
+    assemble(
         app,
-        trusted_hosts=_trusted_hosts(settings),
+        trusted_hosts=configuration.trusted_hosts(settings),
         request_deadline=settings.request_deadline_seconds,
         require_if_match=settings.require_if_match,
     )
@@ -174,11 +202,11 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
 async def _assemble(
     settings: Settings, postgres: Topology, catalog: Catalog, leadership: Leadership
 ) -> Service:
-    credentials = _credentials(settings)
+    credentials = configuration.credentials(settings)
     manager = TenantPoolManager(
         postgres.servers,
-        _pool_configs(settings),
-        _isolations(settings, credentials),
+        configuration.pool_configs(settings),
+        configuration.isolations(settings, credentials),
         stats_window=settings.stats_window_seconds,
     )
     locks = KeyedLocks()
@@ -199,10 +227,10 @@ async def _assemble(
     advisor_loop = AdvisorLoop(
         catalog,
         manager,
-        _advisor_settings(settings),
+        configuration.advisor_settings(settings),
         observer=observer,
         store=store,
-        auto_apply=AutoApply(catalog, pool_changes, applier, _auto_apply_limits(settings)),
+        auto_apply=AutoApply(catalog, pool_changes, applier, configuration.auto_apply_limits(settings)),
     )
     snapshots = Snapshots(manager, catalog, postgres.lag)
     poller = Poller(catalog, manager, advisor_loop, outbox, snapshots)
@@ -226,7 +254,7 @@ async def _assemble(
         observer=observer,
         loads=loads,
         poller=poller,
-        retention=SampleRetention(catalog, poller, retention=_retention(settings)),
+        retention=SampleRetention(catalog, poller, retention=configuration.retention(settings)),
         health_checks=HealthChecks(manager, isolation_audit),
         reconciler=Reconciler(
             manager, desired, deletions, rotation, outbox=outbox, leadership=leadership
@@ -239,8 +267,40 @@ async def _assemble(
         snapshots=snapshots,
         exposition=Exposition(settings.metrics_tenants, settings.metrics_tenants_always),
         streams=StatsStreams(snapshots, settings.max_streams),
-        limits=_limits(settings, postgres.servers),
+        tenant_defaults=configuration.tenant_defaults(settings, postgres.servers),
+        query_limits=configuration.query_limits(settings),
     )
+
+
+def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> list[object]:
+    """What routes can depend on."""
+    manager, catalog, poller = service.manager, service.catalog, service.poller
+    advisor, poll_interval = service.advisor_loop, settings.poll_interval_seconds
+    return [
+        *(getattr(service, field.name) for field in fields(service)),
+        ResponseCache(service.snapshots, stale_after=_STALE_POLLS * poll_interval),
+        TenantViews(manager, catalog, service.query_limits),
+        PoolViews(manager, catalog, advisor),
+        ReadinessChecks(
+            manager,
+            catalog,
+            poller,
+            service.supervisor,
+            app.state.authenticator.keys,
+            max_poll_age=max_poll_age(poll_interval, _TICK_DEADLINE),
+            audit_interval=settings.health_check_interval_seconds,
+        ),
+        ServiceCollector(
+            app.state,
+            manager=manager,
+            lock_guards=service.lock_guards,
+            advisor=advisor,
+            catalog=catalog,
+            poller=poller,
+            lag=service.lag,
+            outbox=service.audit_outbox,
+        ),
+    ]
 
 
 def _lock_guards(
@@ -313,104 +373,6 @@ def _start_background_tasks(
         every("otlp", poll_interval, partial(otlp.push, service.exposition))
     if embedded is not None:
         every("embedded", lambda: _EMBEDDED_INTERVAL, embedded.restart_if_crashed)
-
-
-def _pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
-    limits: PoolLimits = {
-        "warmup_size": settings.warmup_size,
-        "idle_timeout": settings.idle_timeout_seconds,
-        "max_lifetime": settings.max_lifetime_seconds,
-        "health_check": settings.health_check,
-        "health_check_interval": settings.health_check_interval_seconds,
-        "acquire_timeout": settings.acquire_timeout_seconds,
-        "max_waiting": settings.max_waiting,
-        "leak_threshold": settings.leak_threshold_seconds,
-    }
-    return {
-        PoolStrategy.SHARED: PoolConfig.shared(settings.shared_pool_size, **limits),
-        PoolStrategy.PER_TENANT: PoolConfig.per_tenant(
-            settings.per_tenant_max_pools, settings.per_tenant_pool_size, **limits
-        ),
-        PoolStrategy.PER_DATABASE: PoolConfig.per_database(
-            settings.per_database_max_databases, settings.per_database_pool_size, **limits
-        ),
-    }
-
-
-def _credentials(settings: Settings) -> Credentials:
-    given = settings.read_secret_key()
-    return Credentials(
-        given.get_secret_value().encode() if given else load_or_create_secret_key(settings.data_dir)
-    )
-
-
-def _isolations(
-    settings: Settings, credentials: Credentials
-) -> dict[PoolStrategy, IsolationStrategy]:
-    return {
-        PoolStrategy.SHARED: SharedIsolation(credentials),
-        PoolStrategy.PER_TENANT: PerTenantIsolation(credentials, settings.extension_schemas),
-        PoolStrategy.PER_DATABASE: PerDatabaseIsolation(credentials),
-    }
-
-
-def _advisor_settings(settings: Settings) -> AdvisorSettings:
-    mode = AdvisorMode(settings.advisor_mode)
-    advisor = AdvisorSettings(
-        rule=AdvisorRule(settings.advisor_rule),
-        mode=mode,
-        hysteresis=PoolPressureMonitorConfig(
-            enabled=mode is not AdvisorMode.OFF,
-            samples_before_action=settings.advisor_samples,
-        ),
-    )
-    if settings.advisor_interval_seconds is None:
-        return advisor
-    interval = round(settings.advisor_interval_seconds * 1000)
-    return replace(
-        advisor,
-        demand_interval_ms=interval,
-        hysteresis=replace(advisor.hysteresis, tuning_interval_ms=interval),
-    )
-
-
-def _auto_apply_limits(settings: Settings) -> AutoApplyLimits:
-    return AutoApplyLimits(
-        resizes_per_minute=settings.advisor_resizes_per_minute,
-        cooldown_seconds=settings.advisor_cooldown_seconds,
-    )
-
-
-def _retention(settings: Settings) -> dict[Resolution, timedelta]:
-    return {
-        Resolution.RAW: timedelta(hours=settings.sample_retention_hours),
-        Resolution.MINUTE: timedelta(days=settings.minute_retention_days),
-        Resolution.HOUR: timedelta(days=settings.hour_retention_days),
-    }
-
-
-def _limits(settings: Settings, servers: Mapping[str, Server]) -> Limits:
-    allowed = settings.query_on_shared
-    if allowed is None:
-        allowed = settings.is_embedded
-    only = next(iter(servers)) if len(servers) == 1 else None
-    return Limits(
-        default_server=settings.default_server or only,
-        default_strategy=settings.default_strategy,
-        query_on_shared=frozenset(servers) if allowed else frozenset(),
-        query_timeout=settings.query_timeout_seconds,
-        query_max_rows=settings.query_max_rows,
-        poll_interval=settings.poll_interval_seconds,
-        poll_deadline=_TICK_DEADLINE,
-        health_check_interval=settings.health_check_interval_seconds,
-    )
-
-
-def _trusted_hosts(settings: Settings) -> list[str]:
-    """Beyond this machine API keys are required, which protect against other sites' pages."""
-    if settings.trusted_hosts is not None:
-        return settings.trusted_hosts
-    return [*LOOPBACK_NAMES, settings.host] if settings.is_loopback else ["*"]
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -20,11 +20,10 @@ from time import monotonic
 
 import structlog
 
-from app.api.http.dependencies import Service
 from app.domain.audit import Actor
 from app.domain.errors import PoolkeeperError
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
-from app.main import running_service
+from app.main import Service, running_service
 from app.pools.manager import TenantPoolManager
 from app.settings import Settings
 

@@ -1,14 +1,81 @@
-"""Examples for a whole OpenAPI document, put together from those of its models and fields.
+"""The OpenAPI document: what concerns it as a whole, and an example for every body.
 
-A model that brings its own example is shown with that; any other with its fields'. Problems are
-alike everywhere, so theirs are here.
+A model with an example of its own is shown with it, any other with those of its fields. Problems
+look alike everywhere, so their examples are here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from fastapi import FastAPI
+
+from app.api.http.error_responses import PROBLEM_MEDIA_TYPE
+
+_SUMMARY = "The control plane for multi-tenant Postgres connection pools"
+_DESCRIPTION = """
+Opens a connection pool per tenant (or shares one), keeps all of them inside what the database
+can take, shows what every tenant waits for, evicts idle pools, and recommends how large each pool
+should be, with its evidence.
+
+Errors are RFC 9457 problems (`application/problem+json`) with a stable `code`. Times are RFC 3339
+in UTC; durations end in `_seconds` or `_ms`. Lists are `{items, next_cursor}`: send the cursor
+back for the next page. Unknown fields are refused. `stale: true` marks a response from memory: the
+catalog is unreachable.
+
+Once API keys exist (`poolkeeper keys new`), every request needs one: `Authorization: Bearer …`.
+Each operation lists its scope: `read` shows; `operate` works with pools and recommendations and
+includes `read`; `admin` manages tenants and the advisor and includes `operate`; `query` runs
+statements and no other scope includes it. A key can be bound to tenants: all others answer 404 and
+are left out of lists, and requests that concern the whole service answer 403.
+"""
+_TAGS = {
+    "servers": "Declared Postgres servers and their connection budgets.",
+    "tenants": "Tenants: their server, their isolation and their database objects.",
+    "pools": "Open, resize, pause, recycle, check and evict pools.",
+    "query": "Run one statement as a tenant.",
+    "stats": "Statistics, current and past.",
+    "advisor": "Pool size advisor: rule, mode and what-if.",
+    "recommendations": "The advisor's recommendations, their evidence and their status.",
+    "events": "Audit trail: who changed what, when and why.",
+    "health": "For orchestrators and monitoring.",
+}
+
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
+_PROBLEMS = {
+    400: ("malformed-json", "The body is not valid JSON."),
+    401: ("unauthenticated", "Send a valid API key as Authorization: Bearer <key>."),
+    403: ("missing-scope", "The API key lacks the required scope admin."),
+    404: ("tenant-not-found", "There is no tenant acme."),
+    408: ("request-timeout", "The body did not arrive in time."),
+    409: ("not-provisioned", "Tenant acme has not been provisioned."),
+    412: ("stale-version", "The resource changed since the version in If-Match."),
+    413: ("content-too-large", "The body is larger than 1048576 bytes."),
+    414: ("uri-too-long", "The query string is longer than 8192 bytes."),
+    415: (
+        "unsupported-media-type",
+        "The body must be UTF-8 JSON with one header Content-Type: application/json.",
+    ),
+    422: ("validation-failed", "The request does not match its schema."),
+    428: ("precondition-required", "Send If-Match with the version to change, or * for any."),
+    429: ("too-many-requests", "The API key exceeds its request rate."),
+    500: ("internal-error", "An internal error occurred. The log has it under this request_id."),
+    503: ("catalog-unavailable", "The catalog cannot be reached; nothing was changed."),
+    504: (
+        "deadline-exceeded",
+        "The request exceeds its deadline. It continues; its result is unknown.",
+    ),
+}
+_RETRYABLE = frozenset({429, 503, 504})
+_VALIDATION_ERRORS = [
+    {
+        "pointer": "/query/limit",
+        "code": "less_than_equal",
+        "detail": "Input should be less than or equal to 500",
+    }
+]
 _OF_TYPE: dict[str, Any] = {
     "string": "text",
     "integer": 1,
@@ -17,64 +84,40 @@ _OF_TYPE: dict[str, Any] = {
     "null": None,
 }
 
-_PROBLEMS = {
-    400: ("malformed-json", "The body is not valid JSON."),
-    401: ("unauthenticated", "A valid API key is needed."),
-    403: ("read-only", "The statement writes, but the request is read-only."),
-    404: ("tenant-not-found", "There is no tenant acme."),
-    408: ("request-timeout", "The body did not arrive in time."),
-    409: ("not-provisioned", "Tenant acme has not been provisioned."),
-    412: ("stale-version", "The resource changed since the version named in If-Match."),
-    413: ("content-too-large", "The body is larger than 1048576 bytes."),
-    414: ("uri-too-long", "The query string is longer than 8192 bytes."),
-    415: ("unsupported-media-type", "The body must be JSON."),
-    422: ("validation-failed", "The request does not fit its schema."),
-    428: ("precondition-required", "Say in If-Match which version is meant, or * for any."),
-    429: ("too-many-requests", "The key asks more often than it may."),
-    500: ("internal-error", "Something went wrong; the log has it under request_id."),
-    503: ("catalog-unavailable", "The catalog cannot be reached; nothing was changed."),
-    504: ("deadline-exceeded", "It takes longer than it may."),
-}
+
+def install(app: FastAPI) -> None:
+    """Let *app* serve `document(app)` as its OpenAPI document."""
+    app.summary = _SUMMARY
+    app.description = _DESCRIPTION
+    app.contact = {"name": "The Poolkeeper project"}
+    app.license_info = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
+    app.servers = [{"url": "/", "description": "This service"}]
+    app.openapi_tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
+    # FastAPI's own way to extend the document.
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
 
 
-def problem_example(status: int, title: str) -> dict[str, Any]:
-    """A problem with this status, as an operation may answer it."""
-    code, detail = _PROBLEMS[status]
-    problem = {
-        "type": f"urn:poolkeeper:problem:{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": "/v1/tenants/acme",
-        "code": code,
-        "request_id": "5d1c4a2e8b7f4c6d9a0b1c2d3e4f5a6b",
-        "retryable": status in (429, 503, 504),
-    }
-    if status == 422:  # noqa: PLR2004 - the one that names places
-        place = {
-            "pointer": "/query/limit",
-            "code": "less_than_equal",
-            "detail": "Input should be less than or equal to 500",
-        }
-        return problem | {"errors": [place]}
-    return problem
-
-
-def add_examples(document: dict[str, Any]) -> None:
-    """Give every request and response body of *document* an example, unless it has one."""
-    models = document["components"]["schemas"]
-    for model in models.values():
-        for example in model.get("examples", []):
-            _put_nulls_back(example, model, models)
-    for path in document["paths"].values():
-        for operation in path.values():
+def document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of *app*, which need not be running; made once."""
+    if app.openapi_schema is None:
+        made = FastAPI.openapi(app)
+        models = made["components"]["schemas"]
+        for model in models.values():
+            for example in model.get("examples", []):
+                _restore_nulls(example, model, models)
+        for operation in _operations(made):
+            for status, response in operation["responses"].items():
+                _set_problem_media_type(int(status), response)
+            _describe_scope(operation)
             for media in _bodies(operation):
                 if not media.keys() & {"example", "examples"}:
                     media["example"] = example_of(media["schema"], models)
+        app.openapi_schema = made
+    return app.openapi_schema
 
 
 def example_of(schema: dict[str, Any], models: dict[str, Any]) -> object:
-    """An example of *schema*; its own if it has one, otherwise one made of its parts'."""
+    """An example of *schema*: its own if it has one, otherwise made of its parts'."""
     if "$ref" in schema and "examples" not in schema:
         schema = models[schema["$ref"].rpartition("/")[2]]
     for key in ("examples", "enum"):
@@ -92,21 +135,57 @@ def example_of(schema: dict[str, Any], models: dict[str, Any]) -> object:
     return _OF_TYPE.get(schema.get("type", "null"), {})
 
 
-def _put_nulls_back(example: object, schema: dict[str, Any], models: dict[str, Any]) -> None:
-    """FastAPI leaves every null out of the document, and so out of examples."""
-    for part in schema.get("anyOf", [schema]):
-        whole = models[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
-        if isinstance(example, list):
-            for each in example:
-                _put_nulls_back(each, whole.get("items", {}), models)
-        elif isinstance(example, dict):
-            for name in whole.get("required", []):
-                example.setdefault(name, None)
-            for name, inner in whole.get("properties", {}).items():
-                _put_nulls_back(example.get(name), inner, models)
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document["paths"].values():
+        yield from path.values()
 
 
 def _bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from operation.get("requestBody", {}).get("content", {}).values()
     for response in operation["responses"].values():
         yield from response.get("content", {}).values()
+
+
+def _describe_scope(operation: dict[str, Any]) -> None:
+    """Swagger UI shows no scopes but those of OAuth."""
+    for security in operation.get("security", ()):
+        for scopes in security.values():
+            operation["description"] += f"\n\nScope: `{'`, `'.join(scopes)}`."
+
+
+def _set_problem_media_type(status: int, response: dict[str, Any]) -> None:
+    """FastAPI documents every model as plain JSON; problems have a media type of their own."""
+    content = response.get("content", {})
+    if content.get("application/json", {}).get("schema") == _PROBLEM:
+        example = _problem_example(status, response["description"])
+        content[PROBLEM_MEDIA_TYPE] = content.pop("application/json") | {"example": example}
+
+
+def _problem_example(status: int, title: str) -> dict[str, Any]:
+    code, detail = _PROBLEMS[status]
+    problem = {
+        "type": f"urn:poolkeeper:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": "/v1/tenants/acme",
+        "code": code,
+        "request_id": "5d1c4a2e8b7f4c6d9a0b1c2d3e4f5a6b",
+        "retryable": status in _RETRYABLE,
+    }
+    is_validation = code == "validation-failed"
+    return problem | ({"errors": _VALIDATION_ERRORS} if is_validation else {})
+
+
+def _restore_nulls(example: object, schema: dict[str, Any], models: dict[str, Any]) -> None:
+    """FastAPI leaves every null out of the document, and so out of examples."""
+    for part in schema.get("anyOf", [schema]):
+        whole = models[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+        if isinstance(example, list):
+            for each in example:
+                _restore_nulls(each, whole.get("items", {}), models)
+        elif isinstance(example, dict):
+            for name in whole.get("required", []):
+                example.setdefault(name, None)
+            for name, inner in whole.get("properties", {}).items():
+                _restore_nulls(example.get(name), inner, models)

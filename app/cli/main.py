@@ -16,7 +16,7 @@ import typer
 import uvicorn
 
 from app.api.http.client_connections import ClientLimits
-from app.api.ui.docs import document
+from app.api.openapi import document
 from app.catalog.migrate import migrate as migrate_catalog
 from app.cli.client.commands import add_client_commands
 from app.cli.demo import DemoError, serve_with_traffic

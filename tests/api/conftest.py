@@ -32,7 +32,6 @@ async def api_apart(
 async def unstarted(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an application without a service: for what needs none, as refusals do."""
     app = create_app(Settings.model_construct(data_dir=tmp_path))
-    app.state.service = None
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as client:

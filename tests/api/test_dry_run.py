@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from httpx import Response
 
-from app.api.ui.docs import document
+from app.api.openapi import document
 from app.domain.errors import LeaseLost
 from app.domain.recommendation import RecommendationStatus
 from tests.catalog.values import recommendation

@@ -10,7 +10,7 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from app.api.ui.docs import document
+from app.api.openapi import document
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.app import PROBLEM

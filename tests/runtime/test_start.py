@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner
 
-from app.api.ui import docs
+from app.api import openapi
 from app.catalog.requirements import ServerFacts, unmet_requirement
 from app.cli.main import cli
 from tests.fixtures.canary import SECRET_KEY
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("restored_loggers")
 @pytest.fixture(autouse=True)
 def _without_a_document(monkeypatch: pytest.MonkeyPatch) -> None:
     """Making it takes longer than all the rest, and nobody gets to read it."""
-    monkeypatch.setattr(docs, "document", lambda _: {})
+    monkeypatch.setattr(openapi, "document", lambda _: {})
 
 
 def environment(

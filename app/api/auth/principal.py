@@ -1,4 +1,4 @@
-"""Who asks, and what of the service exists for them."""
+"""The principal of a request: who sends it, and what they may access."""
 
 from __future__ import annotations
 
@@ -9,40 +9,43 @@ from app.api.auth.api_key import INCLUDED_SCOPES, ApiKey, KeyScope
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Whoever sent a request.
+    """The sender of a request.
 
     Attributes:
-        name: the key's name; `api` when no keys are in use.
-        scopes: everything they may do.
-        tenants: the only ones that exist for them; None: all.
-        key_id: of their key; a name can be given again, an id cannot.
+        name: the key's name; `api` while no keys are in use.
+        scopes: every scope they have, included ones too.
+        tenants: the only tenants they can access; None: all.
+        key_id: a name can be given again, an id cannot; None without a key.
+        requests_per_second: the key's own rate limit; None: the service's.
     """
 
     name: str
     scopes: frozenset[KeyScope]
     tenants: frozenset[str] | None = None
     key_id: str | None = None
+    requests_per_second: int | None = None
 
     @classmethod
     def of_key(cls, key: ApiKey) -> Principal:
-        """Whoever holds *key*."""
         return cls(
             name=key.name,
             scopes=frozenset().union(*(INCLUDED_SCOPES[scope] for scope in key.scopes)),
             tenants=None if key.tenants is None else frozenset(key.tenants),
             key_id=key.id,
+            requests_per_second=key.requests_per_second,
         )
 
     @property
     def can_read_all(self) -> bool:
-        """Whether the whole service is theirs to read."""
+        """Whether they may read the whole service, not only some tenants."""
         return self.tenants is None and KeyScope.READ in self.scopes
 
     def can_access(self, tenant: str | None) -> bool:
-        """Whether this tenant exists for them; None stands for what belongs to no single one."""
+        """Whether they can access this tenant; None: something that belongs to no single tenant."""
         return self.tenants is None or tenant in self.tenants
 
 
 # A program on this machine, while no keys are in use.
 UNRESTRICTED = Principal(name="api", scopes=frozenset(KeyScope))
-ANONYMOUS = Principal(name="nobody", scopes=frozenset())
+# Without a valid key, on the paths that need none.
+ANONYMOUS = Principal(name="anonymous", scopes=frozenset())

@@ -1,9 +1,8 @@
-"""No request lasts for ever: a deadline for its body to arrive, and one for its answer.
+"""Deadlines of every request: one for its body to arrive, one for its response to begin.
 
-Who sends a body too slowly is answered 408. Work that takes too long is answered 504 and goes
-on to its end without its caller: a change cut off half-way would leave the catalog and the
-pools at odds, and everything below has deadlines of its own. An answer that has begun, such as
-a stream, is nobody's business here.
+A body that arrives too slowly gets 408. Work that takes too long gets 504 and goes on to its end:
+a change cut off half-way would leave the catalog and the pools at odds, and everything below has
+deadlines of its own. A response that has begun, such as a stream, has no deadline here.
 """
 
 from __future__ import annotations
@@ -16,24 +15,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.http.error_responses import problem_response
 
-_NO_BODY = "The body did not arrive in time."
-_TOO_LONG = "It takes longer than it may; it goes on, and what becomes of it is unknown."
+_BODY_TIMEOUT = "The body did not arrive in time."
+_RESPONSE_TIMEOUT = "The request exceeds its deadline. It continues; its result is unknown."
 
 
 class RequestDeadline:
-    """Gives every request its time."""
+    """Puts every request on the clock."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
-        """Give bodies *seconds* to arrive, and answers of *app* as long from then on."""
+        """*seconds*: for the body to arrive, and as many from then for the response to begin."""
         self._app = app
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and answer in its stead when its time is over."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._seconds)
+        exchange = _TimedExchange(scope, receive, send, self._seconds)
         scope.setdefault("state", {})["deadline"] = exchange
         try:
             await self._app(scope, exchange.receive, exchange.send)
@@ -42,30 +40,29 @@ class RequestDeadline:
 
 
 def extend_deadline(request: Request, seconds: float) -> None:
-    """Give this request *seconds* more: its caller, or the operator, said that it may take them."""
-    exchange: _Exchange = request.state.deadline
+    """Give this request *seconds* more: its caller, or the operator, allows it to take them."""
+    exchange: _TimedExchange = request.state.deadline
     exchange.extend(seconds)
 
 
-class _Exchange:
-    """One request and its answer, on the clock."""
+class _TimedExchange:
+    """One request and its response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._seconds = seconds
-        self._is_reading = self._is_read = self._is_begun = False
+        self._is_reading = self._is_read = self._has_begun = False
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(seconds, self._ring)
-        self._farewell: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(seconds, self._expire)
+        self._timeout_response: asyncio.Task[None] | None = None
 
     def extend(self, seconds: float) -> None:
-        """Let it take so much longer."""
-        self._set(self._timer.when() + seconds)
+        self._set_timer(self._timer.when() + seconds)
 
     async def receive(self) -> Message:
-        """What comes from the client; 408 when it does not come in time."""
+        """The next message from the client; raises 408 when it does not arrive in time."""
         if self._is_read:
             return await self._receive()
         self._is_reading = True
@@ -73,43 +70,44 @@ class _Exchange:
             async with asyncio.timeout_at(self._timer.when()):
                 message = await self._receive()
         except TimeoutError as error:
-            # The rest of the body may still come: nothing else can on this connection.
-            raise HTTPException(408, _NO_BODY, {"Connection": "close"}) from error
+            # The rest of the body may still come, so this connection is of no more use.
+            raise HTTPException(408, _BODY_TIMEOUT, {"Connection": "close"}) from error
         finally:
             self._is_reading = False
         if not message.get("more_body", False):
             self._is_read = True
-            self._set(self._loop.time() + self._seconds)
+            self._set_timer(self._loop.time() + self._seconds)
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass the answer on, unless it comes too late."""
-        if self._farewell is None:
-            self._is_begun = True
+        """Pass the response on, unless it comes too late."""
+        if self._timeout_response is None:
+            self._has_begun = True
             self._timer.cancel()
             await self._send(message)
 
     async def close(self) -> None:
-        """Ring no more."""
         self._timer.cancel()
-        if self._farewell is not None:
-            await self._farewell
+        if self._timeout_response is not None:
+            await self._timeout_response
 
-    def _set(self, when: float) -> None:
-        if not self._is_begun and self._farewell is None:
+    def _set_timer(self, when: float) -> None:
+        if not self._has_begun and self._timeout_response is None:
             self._timer.cancel()
-            self._timer = self._loop.call_at(when, self._ring)
+            self._timer = self._loop.call_at(when, self._expire)
 
-    def _ring(self) -> None:
-        if not self._is_begun and not self._is_reading:
-            self._farewell = asyncio.create_task(self._give_up(), name="request: deadline")
+    def _expire(self) -> None:
+        if not self._has_begun and not self._is_reading:
+            self._timeout_response = asyncio.create_task(
+                self._send_timeout(), name="request: deadline"
+            )
 
-    async def _give_up(self) -> None:
+    async def _send_timeout(self) -> None:
         request = Request(self._scope)
-        # A change that goes on would be made twice, unless its key tells that it is the same.
+        # The change goes on: a retry would make it twice, unless its key marks it as the same.
         is_safe = request.method in {"GET", "HEAD"} or "idempotency-key" in request.headers
         headers = {"Connection": "close"} | ({"Retry-After": "1"} if is_safe else {})
-        answer = problem_response(
-            request, 504, "deadline-exceeded", _TOO_LONG, retryable=is_safe, headers=headers
+        response = problem_response(
+            request, 504, "deadline-exceeded", _RESPONSE_TIMEOUT, retryable=is_safe, headers=headers
         )
-        await answer(self._scope, self._receive, self._send)
+        await response(self._scope, self._receive, self._send)

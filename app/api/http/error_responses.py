@@ -1,7 +1,7 @@
-"""Errors as RFC 9457 problem details: the one table from error code to status, the one shape.
+"""Errors as RFC 9457 problem details: the table from error to HTTP status, and the one shape.
 
-Nothing of the input, of an exception's text or of a connection is ever echoed, except the
-sentences that our own errors hold.
+Problem codes are those of `app/domain/errors.py`. Nothing of the input, of an exception's text or
+of a connection is echoed, except for the sentences of our own errors.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from app.domain import errors
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = "1"
-# What callers sent comes back in these two only, so it is bounded.
-_LONGEST_ECHO = 200
-_MOST_ERRORS = 50
+_MAX_ECHO = 200
+_MAX_ERRORS = 50
 _MALFORMED = "The body is not valid JSON."
+_INVALID = "The request does not match its schema."
+_INTERNAL_ERROR = "An internal error occurred. The log has it under this request_id."
 
 # The nearest class in an error's ancestry decides.
 _STATUS: dict[type[errors.PoolkeeperError], int] = {
@@ -65,7 +66,7 @@ _TITLES = {
     503: "Service unavailable",
     504: "Gateway timeout",
 }
-# Any caller may be refused, any body or query be too much, and any request fail.
+# Every request may lack a key, be too large, or fail.
 _EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 503, 504)
 _METHODS = ("DELETE", "GET", "POST", "PUT")
 
@@ -73,34 +74,40 @@ _log = structlog.get_logger(__name__)
 
 
 class FieldProblem(BaseModel):
-    """One thing wrong with the input."""
+    """One validation error."""
 
     pointer: str = Field(
         description="Where: /body, /path or /query, then a JSON pointer.",
         examples=["/body/max_size"],
     )
-    code: str = Field(description="What is wrong, for programs.", examples=["greater_than_equal"])
-    detail: str = Field(description="What is wrong, for people.")
+    code: str = Field(
+        description="The kind of error, for programs.", examples=["greater_than_equal"]
+    )
+    detail: str = Field(description="The error, for people.")
 
 
 class Problem(BaseModel):
-    """An error, as RFC 9457 describes them."""
+    """An error (RFC 9457)."""
 
     type: str = Field(examples=["urn:poolkeeper:problem:tenant-not-found"])
     title: str = Field(examples=["Not found"])
     status: int = Field(examples=[404])
     detail: str = Field(examples=["There is no tenant acme."])
     instance: str = Field(examples=["/v1/tenants/acme"])
-    code: str = Field(description="Stable; programs switch on it.", examples=["tenant-not-found"])
-    request_id: str | None = Field(description="As in the log.", examples=["5d1c4a2e8b7f4c6d"])
-    retryable: bool = Field(description="Whether the same request may work later.")
+    code: str = Field(
+        description="The kind of error, for programs; stable.", examples=["tenant-not-found"]
+    )
+    request_id: str | None = Field(
+        description="The same as in the log.", examples=["5d1c4a2e8b7f4c6d"]
+    )
+    retryable: bool = Field(description="Whether the same request may succeed later.")
     errors: list[FieldProblem] | None = Field(
         default=None, description="Validation errors, each with its place."
     )
-    sqlstate: str | None = Field(default=None, description="Postgres' code for a failed statement.")
+    sqlstate: str | None = Field(default=None, description="SQLSTATE of a failed statement.")
     hint: str | None = Field(default=None, description="Postgres' hint for a failed statement.")
     position: int | None = Field(
-        default=None, description="Character of the statement at which it failed, from 1."
+        default=None, description="Position of the error in the statement, in characters from 1."
     )
 
 
@@ -113,25 +120,23 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def status_title(status: int) -> str:
-    """What problems of this HTTP status are called."""
     return _TITLES.get(status, "Error")
 
 
 def status_of(error: errors.PoolkeeperError) -> int:
-    """The HTTP status of an error."""
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of *app* with a problem."""
-    app.add_exception_handler(errors.PoolkeeperError, _foreseen)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_exception_handler(errors.PoolkeeperError, _expected_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _unhandled_error)
 
 
 def validation_error(*place: str | int, code: str, detail: str) -> RequestValidationError:
-    """To be raised: what stands at *place* (`"body", "server"`) fits the schema, but not this."""
+    """To raise: the value at *place* (`"body", "server"`) matches its schema, but is invalid."""
     return RequestValidationError([{"type": code, "loc": place, "msg": detail}])
 
 
@@ -145,13 +150,12 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> JSONResponse:
-    """One problem as a response."""
     problem = Problem(
         type=f"urn:poolkeeper:problem:{code}",
         title=status_title(status),
         status=status,
         detail=detail,
-        instance=_printable(request.url.path),
+        instance=_echo(request.url.path),
         code=code,
         request_id=correlation_id.get(),
         retryable=retryable,
@@ -165,7 +169,7 @@ def problem_response(
     )
 
 
-async def _foreseen(request: Request, error: Exception) -> JSONResponse:
+async def _expected_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.PoolkeeperError)  # noqa: S101 - Starlette's signature is wider
     more: dict[str, Any] = {}
     if isinstance(error, errors.StatementFailed):
@@ -182,42 +186,38 @@ async def _foreseen(request: Request, error: Exception) -> JSONResponse:
     )
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
-    told = {
+    unique = {
         (pointer, each["type"]): FieldProblem(
             pointer=pointer, code=each["type"], detail=each["msg"]
         )
-        for each in error.errors()[:_MOST_ERRORS]
-        # What several dependencies take is told once.
-        for pointer in ["".join("/" + _escaped(part) for part in each["loc"])]
+        for each in error.errors()[:_MAX_ERRORS]
+        # A parameter of several dependencies is reported by each of them.
+        for pointer in ["".join("/" + _pointer_step(part) for part in each["loc"])]
     }
     return problem_response(
-        request,
-        422,
-        "validation-failed",
-        "The request does not fit its schema.",
-        errors=list(told.values()),
+        request, 422, "validation-failed", _INVALID, errors=list(unique.values())
     )
 
 
-def _escaped(part: str | int) -> str:
+def _pointer_step(part: str | int) -> str:
     """One step of a JSON pointer (RFC 6901)."""
-    return _printable(str(part)).replace("~", "~0").replace("/", "~1")
+    return _echo(str(part)).replace("~", "~0").replace("/", "~1")
 
 
-def _printable(text: str) -> str:
-    """*text* from a caller, short, and without what cannot be sent or is not seen."""
-    shown = text[:_LONGEST_ECHO]
+def _echo(text: str) -> str:
+    """*text* from a caller: short and printable."""
     return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
+        for letter in text[:_MAX_ECHO]
     )
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - see above
     if error.status_code == HTTPStatus.BAD_REQUEST and error.__cause__ is not None:
-        # FastAPI's word for what made Python's JSON parser give up: encoding, depth, digits.
+        # FastAPI raises it for whatever made the JSON parser give up: encoding, depth, digits.
         return problem_response(request, 400, "malformed-json", _MALFORMED)
     headers = error.headers
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -227,7 +227,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Every method that some route takes at this path; Starlette knows of the first route's."""
+    """Every method that some route takes at this path; Starlette knows only the first route's."""
     allowed = [
         method
         for method in _METHODS
@@ -237,9 +237,8 @@ def _allowed(request: Request) -> list[str]:
     return [*allowed, "HEAD"] if "GET" in allowed else allowed
 
 
-async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    _log.error("unforeseen error", path=request.url.path, exc_info=error)
-    # No stage is left outside this one that would put it in.
+async def _unhandled_error(request: Request, error: Exception) -> JSONResponse:
+    _log.error("unhandled error", path=request.url.path, exc_info=error)
+    # No layer outside this one would add the request id.
     headers = {"X-Request-ID": correlation_id.get() or ""}
-    detail = "Something went wrong; the log has it under request_id."
-    return problem_response(request, 500, "internal-error", detail, headers=headers)
+    return problem_response(request, 500, "internal-error", _INTERNAL_ERROR, headers=headers)

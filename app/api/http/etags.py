@@ -1,8 +1,8 @@
-"""Optimistic concurrency: a resource's generation as its ETag, and the headers that ask for it.
+"""Optimistic concurrency: a resource's generation as its ETag, and the preconditions of a change.
 
-Only reads and writes headers (RFC 9110, section 13); the generation is compared once more by
-the catalog, in the transaction that changes it. A tag is of what is recorded: the numbers of
-the moment that are shown beside it come and go without a new one.
+Only reads and writes headers (RFC 9110, section 13). The catalog compares the generation once
+more, in the transaction that changes it. An ETag covers what is recorded, not the live numbers
+shown beside it.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from starlette.exceptions import HTTPException
 
 from app.domain.errors import PreconditionRequired, StaleVersion
 
-_LONGEST = 1000
+_MAX_LENGTH = 1000
 IfMatchHeader = Annotated[
     str | None,
     Header(
         alias="If-Match",
-        max_length=_LONGEST,
-        description='Change only this version: ETags such as `"3"`, or `*` for any. '
-        "Where the operator requires it, a change without it answers 428.",
+        max_length=_MAX_LENGTH,
+        description='Change only these versions: ETags such as `"3"`, or `*` for any. '
+        "Where the operator requires it, a change without this header answers 428.",
     ),
 ]
 IfNoneMatchHeader = Annotated[
     str | None,
     Header(
         alias="If-None-Match",
-        max_length=_LONGEST,
-        description="`*`: create only, never change; or ETags that must not be in force.",
+        max_length=_MAX_LENGTH,
+        description="`*`: create only, never change. Or ETags of versions not to change.",
     ),
 ]
 
 _ONE = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
 _LIST = re.compile(rf"{_ONE}(?:[ \t]*+,[ \t]*+{_ONE})*+")
 _TAG = re.compile(_ONE)
-# A tenant's tag goes on with its mark, and with its state, which is no part of its generation.
+# A tenant's ETag also has its instance and its state; the state is no part of its generation.
 _OURS = re.compile(r'"(\d{1,18})(?:-([0-9a-f]{8}))?(?:-[a-z]+)?"')
 
 
-def etag(generation: int, mark: str = "", state: str = "") -> str:
-    """The strong ETag of a generation, and of what is recorded beside it.
+def etag(generation: int, instance: str = "", state: str = "") -> str:
+    """The strong ETag of a version.
 
     Args:
-        generation: it starts anew when a thing is deleted and made again.
-        mark: 8 hexadecimal digits that tell such a thing from the one before; empty for none.
-        state: how far it has come; empty for none.
+        generation: it starts anew when a resource is deleted and created again.
+        instance: 8 hexadecimal digits that differ between two such resources; may be empty.
+        state: the resource's state; may be empty.
     """
-    return '"' + "-".join(filter(None, (str(generation), mark, state))) + '"'
+    return '"' + "-".join(filter(None, (str(generation), instance, state))) + '"'
 
 
 def parse_etags(header: str) -> list[str]:
-    """The entity tags in a header's value; `*` alone stands for any.
+    """The ETags in a header's value; `*` alone stands for any.
 
     Raises:
         HTTPException: 400, for anything else.
@@ -63,71 +63,70 @@ def parse_etags(header: str) -> list[str]:
     if text == "*":
         return ["*"]
     if not _LIST.fullmatch(text):
-        raise HTTPException(400, 'A list of entity tags, such as "3", or * was expected.')
+        raise HTTPException(400, 'Expected a list of ETags, such as "3", or *.')
     return _TAG.findall(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preconditions:
-    """What a change expects of the version in force.
+    """What a change expects of the current version.
 
     Attributes:
-        if_match: the header's value, its lines put together.
-        if_none_match: the same.
-        required: whether existing things may be changed only with one of the two.
+        if_match, if_none_match: the headers' values, several lines joined.
+        required: whether existing resources may be changed only with one of the two.
     """
 
     if_match: str | None
     if_none_match: str | None
     required: bool
 
-    def expected_generation(self, current: int | None, mark: str = "") -> int | None:
-        """The generation a change is meant for: 0 for none yet, None for any.
+    def expected_generation(self, current: int | None, instance: str = "") -> int | None:
+        """The generation that the change is meant for. 0: none must exist. None: any.
 
         Args:
-            current: the generation in force, None when there is no such thing.
-            mark: see `etag`; a tag without one says the generation alone.
+            current: the current generation; None when the resource does not exist.
+            instance: see `etag`; an ETag without one stands for its generation alone.
 
         Raises:
-            StaleVersion: something else is expected than what there is.
-            PreconditionRequired: nothing is, and it must be.
-            HTTPException: 400, for malformed tags, or both headers at once.
+            StaleVersion: the current version does not meet the preconditions.
+            PreconditionRequired: there are none, and there must be.
+            HTTPException: 400, for malformed ETags, or both headers.
         """
         if self.if_match is not None and self.if_none_match is not None:
-            raise HTTPException(400, "If-Match and If-None-Match exclude each other.")
+            raise HTTPException(400, "Send If-Match or If-None-Match, not both.")
         if self.if_match is not None:
-            return _matching(parse_etags(self.if_match), current, mark)
+            return _matching(parse_etags(self.if_match), current, instance)
         if self.if_none_match is not None:
-            return _not_matching(parse_etags(self.if_none_match), current, mark)
+            return _not_matching(parse_etags(self.if_none_match), current, instance)
         if self.required and current is not None:
             raise PreconditionRequired
         return None
 
 
-def _matching(tags: list[str], current: int | None, mark: str) -> int | None:
+def _matching(etags: list[str], current: int | None, instance: str) -> int | None:
     if current is None:
-        raise StaleVersion("It does not exist.")
-    if tags == ["*"]:
+        raise StaleVersion("The resource does not exist.")
+    if etags == ["*"]:
         return None
-    # Weak tags never match here: they do not say which version was seen.
-    if current not in {_generation(tag, mark) for tag in tags}:
+    # Weak ETags never match here: they do not say which version was seen.
+    if current not in {_generation(each, instance) for each in etags}:
         raise StaleVersion
     return current
 
 
-def _not_matching(tags: list[str], current: int | None, mark: str) -> int | None:
+def _not_matching(etags: list[str], current: int | None, instance: str) -> int | None:
     if current is None:
         return 0
-    if tags == ["*"]:
-        raise StaleVersion("It exists already.")
-    if current in {_generation(tag.removeprefix("W/"), mark) for tag in tags}:
-        raise StaleVersion("It is still this version.")
+    if etags == ["*"]:
+        raise StaleVersion("The resource already exists.")
+    if current in {_generation(each.removeprefix("W/"), instance) for each in etags}:
+        raise StaleVersion("The resource still has this version.")
     return current
 
 
-def _generation(tag: str, mark: str) -> int | None:
+def _generation(tag: str, instance: str) -> int | None:
     ours = _OURS.fullmatch(tag)
-    return int(ours[1]) if ours and ours[2] in {None, mark} else None
+    return int(ours[1]) if ours and ours[2] in {None, instance} else None
 
 
 async def get_preconditions(
@@ -135,7 +134,7 @@ async def get_preconditions(
     if_match: IfMatchHeader = None,
     if_none_match: IfNoneMatchHeader = None,
 ) -> Preconditions:
-    """What the request expects; a header of several lines is one list (RFC 9110, 5.3)."""
+    """The request's; a header of several lines is one list (RFC 9110, 5.3)."""
     headers = request.headers
     return Preconditions(
         if_match=if_match and ",".join(headers.getlist("if-match")),

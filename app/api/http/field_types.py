@@ -1,23 +1,28 @@
-"""What every request body has in common: strict types, no unknown field, no NUL.
+"""What request fields are made of: strict types, text that Postgres can store, bounded JSON.
 
-Postgres stores no NUL in any text, and half of a surrogate pair cannot be sent at all; both
-are refused here, with their place, rather than by whoever meets them later.
+Postgres stores no NUL in any text, and half of a surrogate pair cannot be encoded at all. Both
+are refused here, with their place.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import chain
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
-from app.api.http.json_depth import MAX_JSON_DEPTH, JsonTooDeep, iter_levels
 from app.runtime.printable import is_printable
+
+MAX_JSON_DEPTH = 32
+_FIRST_YEAR, _LAST_YEAR = 2000, 2099
 
 
 class RequestBody(BaseModel):
-    """A body: JSON types are taken as they are, and unknown fields are refused."""
+    """A body: JSON types are not converted, unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -25,45 +30,72 @@ class RequestBody(BaseModel):
 def _storable(text: str) -> str:
     if "\0" in text:
         raise PydanticCustomError("nul_character", "Text must not contain a NUL character.")
-    if not _is_unicode(text):
-        raise PydanticCustomError("string_unicode", "Text must be valid Unicode.")
-    return text
-
-
-def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _json_value(value: object) -> object:
-    """*value*, if all of it is JSON that Postgres can take, and not nested without end."""
-    try:
-        for level in iter_levels(value, deepest=MAX_JSON_DEPTH):
-            kinds = set(map(type, level))
-            if str in kinds:
-                _storable("".join(each for each in level if type(each) is str))
-            if float in kinds and not all(
-                math.isfinite(each) for each in level if type(each) is float
-            ):
-                raise PydanticCustomError("finite_number", "JSON knows no NaN and no infinity.")
-    except JsonTooDeep as error:
-        raise PydanticCustomError("too_deep", "A value is nested too deeply.") from error
-    return value
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError("string_unicode", "Text must be valid Unicode.") from error
+    return text
 
 
 def _printable(text: str) -> str:
     if not is_printable(text):
         raise PydanticCustomError(
             "control_character",
-            "Text must not contain control characters, line separators or marks of direction.",
+            "Text must not contain control characters, line separators or bidirectional marks.",
         )
     return text
+
+
+def _json_value(value: object) -> object:
+    for level in _levels(value):
+        kinds = set(map(type, level))
+        if str in kinds:
+            _storable("".join(each for each in level if type(each) is str))
+        if float in kinds and not all(math.isfinite(each) for each in level if type(each) is float):
+            raise PydanticCustomError("finite_number", "JSON has no NaN and no infinity.")
+    return value
+
+
+def _levels(value: object) -> Iterator[list[object]]:
+    """*value*, then its parts, keys of objects included, then their parts, without recursion.
+
+    A megabyte of JSON has half a million parts, so a level without lists and objects is not
+    searched for more.
+    """
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        yield level
+        kinds = set(map(type, level))
+        inside: list[object] = []
+        if list in kinds:
+            inside.extend(chain.from_iterable(each for each in level if type(each) is list))
+        if dict in kinds:
+            objects = [each for each in level if type(each) is dict]
+            inside.extend(chain.from_iterable(objects))
+            inside.extend(chain.from_iterable(map(dict.values, objects)))
+        level = inside
+        if not level:
+            return
+    raise PydanticCustomError("too_deep", "A value is nested too deeply.")
+
+
+def _not_a_number(given: object) -> object:
+    """Pydantic would take digits for seconds since 1970."""
+    if isinstance(given, str) and "T" not in given.upper():
+        raise PydanticCustomError("rfc3339", "A timestamp looks like 2026-07-14T12:00:00Z.")
+    return given
+
+
+def _in_utc(timestamp: datetime) -> datetime:
+    if not _FIRST_YEAR <= timestamp.year <= _LAST_YEAR:
+        raise PydanticCustomError(
+            "moment_range", f"The year must be between {_FIRST_YEAR} and {_LAST_YEAR}."
+        )
+    return timestamp.astimezone(UTC)
 
 
 Text = Annotated[str, AfterValidator(_storable)]
 # For what people read in lists and terminals.
 PrintableText = Annotated[Text, AfterValidator(_printable)]
 JsonValue = Annotated[Any, AfterValidator(_json_value)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_utc)]

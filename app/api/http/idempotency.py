@@ -1,11 +1,9 @@
-"""Idempotency-Key: an action sent twice is done once, and answered alike both times.
+"""Idempotency-Key: an action sent twice is done once and gets the same response both times.
 
-Answers are kept in memory: a request may be repeated for 24 hours, or until the service
-restarts, or until its caller has brought a thousand other keys, or all callers together 64 MiB
-of answers. That needs no catalog, so
-actions that work without it work with a key too. Kept is what an action answered, be it that
-it cannot be done; not what says that the request was never looked at (400, 401, 422 …), that it
-should be tried again (429) or that something went wrong (5xx): the same key tries again then.
+Responses are kept in memory for 24 hours: until a restart at most, the newest 1000 keys of each
+caller, 64 MiB of all callers together. Actions that work without the catalog thus work with a key
+too. Final responses are stored, refusals included; not those that say that the request was never
+looked at (400, 401, 422 …), should be retried (429) or failed (5xx): the same key tries again.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import OrderedDict, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import Annotated
 
@@ -29,20 +27,20 @@ from app.domain.errors import IdempotencyKeyReused, ReplayTooLarge, RequestInFli
 RETENTION_SECONDS = 24 * 3600.0
 MAX_KEYS = 1000
 MAX_BODY_BYTES = 64 * 1024
-# Of all callers' bodies together.
+# Of all callers together.
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_BAD_KEY = "An Idempotency-Key is 1 to 255 visible ASCII characters, given once."
-_KEPT_STATUSES = frozenset({200, 201, 202, 204, 404, 409, 412})
-_KEPT_HEADERS = frozenset({b"content-type", b"etag", b"location"})
+_INVALID_KEY = "Send one Idempotency-Key of 1 to 255 visible ASCII characters."
+_STORED_STATUSES = frozenset({200, 201, 202, 204, 404, 409, 412})
+_STORED_HEADERS = frozenset({b"content-type", b"etag", b"location"})
 
-# Who they are, and the tenants that exist for them: an answer tells of no others.
+# A caller and the tenants they can access: a response shows no others.
 Owner = tuple[str, frozenset[str] | None]
 
 
 @dataclass(slots=True)
 class StoredResponse:
-    """What is sent again; *body* is None when it was too large to be kept."""
+    """A response to send again; *body* is None when it was too large to store."""
 
     status: int
     headers: dict[str, str]
@@ -51,36 +49,34 @@ class StoredResponse:
 
 @dataclass(slots=True)
 class KeyedRequest:
-    """The first request with a key; *answer* is None while it is under way."""
+    """The first request with a key; *response* is None while it is in flight."""
 
     fingerprint: bytes
     at: float
     response: StoredResponse | None = None
 
 
-@dataclass(slots=True)
 class ResponseStore:
-    """Every caller's attempts by key, oldest first."""
+    """Every caller's requests by key, oldest first."""
 
-    by_owner: defaultdict[Owner, OrderedDict[str, KeyedRequest]] = field(
-        default_factory=lambda: defaultdict(OrderedDict)
-    )
-    # What was answered, the earliest first, and how large each is.
-    _sizes: OrderedDict[tuple[Owner, str], int] = field(default_factory=OrderedDict)
-    _bytes: int = 0
+    def __init__(self) -> None:
+        self.by_owner: defaultdict[Owner, OrderedDict[str, KeyedRequest]] = defaultdict(OrderedDict)
+        # The size of each stored response, in the order in which they were stored.
+        self._sizes: OrderedDict[tuple[Owner, str], int] = OrderedDict()
+        self._bytes = 0
 
-    def begin(self, caller: Owner, key: str, fingerprint: bytes) -> KeyedRequest | StoredResponse:
-        """A new attempt, or the answer to the one before.
+    def begin(self, owner: Owner, key: str, fingerprint: bytes) -> StoredResponse | None:
+        """The response to the same request before; None for a new request, which is in flight now.
 
         Raises:
             RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
         """
-        attempts = self.by_owner[caller]
-        self._forget_old(caller, attempts)
-        before = attempts.get(key)
+        requests = self.by_owner[owner]
+        self._drop_old(owner, requests)
+        before = requests.get(key)
         if before is None:
-            attempts[key] = KeyedRequest(fingerprint, monotonic())
-            return attempts[key]
+            requests[key] = KeyedRequest(fingerprint, monotonic())
+            return None
         if before.fingerprint != fingerprint:
             raise IdempotencyKeyReused
         if before.response is None:
@@ -89,121 +85,116 @@ class ResponseStore:
             raise ReplayTooLarge
         return before.response
 
-    def end(self, caller: Owner, key: str, answer: StoredResponse | None) -> None:
-        """Keep what an attempt came to; None: nothing that another attempt should be told."""
-        if answer is None:
-            del self.by_owner[caller][key]
+    def end(self, owner: Owner, key: str, response: StoredResponse | None) -> None:
+        """Store the response to a request; without one, the key is free again."""
+        if response is None:
+            del self.by_owner[owner][key]
             return
-        self.by_owner[caller][key].response = answer
-        size = len(answer.body or b"")
-        self._sizes[caller, key] = size
+        self.by_owner[owner][key].response = response
+        size = len(response.body or b"")
+        self._sizes[owner, key] = size
         self._bytes += size
         while self._bytes > MAX_TOTAL_BYTES:
-            self._forget(*next(iter(self._sizes)))
+            self._drop(*next(iter(self._sizes)))
 
-    def _forget_old(self, caller: Owner, attempts: OrderedDict[str, KeyedRequest]) -> None:
-        too_old = monotonic() - RETENTION_SECONDS
-        surplus = len(attempts) - MAX_KEYS + 1
-        gone: list[str] = []
-        for key, attempt in attempts.items():
-            if len(gone) >= surplus and attempt.at > too_old:
+    def _drop_old(self, owner: Owner, requests: OrderedDict[str, KeyedRequest]) -> None:
+        expiry = monotonic() - RETENTION_SECONDS
+        surplus = len(requests) - MAX_KEYS + 1
+        old: list[str] = []
+        for key, request in requests.items():
+            if len(old) >= surplus and request.at > expiry:
                 break
-            if attempt.response is not None:
-                gone.append(key)
-        for key in gone:
-            self._forget(caller, key)
+            if request.response is not None:
+                old.append(key)
+        for key in old:
+            self._drop(owner, key)
 
-    def _forget(self, caller: Owner, key: str) -> None:
-        del self.by_owner[caller][key]
-        self._bytes -= self._sizes.pop((caller, key))
+    def _drop(self, owner: Owner, key: str) -> None:
+        del self.by_owner[owner][key]
+        self._bytes -= self._sizes.pop((owner, key))
 
 
 class ResponseReplayed(Exception):
     """The request was answered before."""
 
-    def __init__(self, answer: StoredResponse) -> None:
-        """Keep the answer."""
+    def __init__(self, response: StoredResponse) -> None:
         super().__init__()
-        self.response = answer
+        self.response = response
 
 
 class Idempotency:
-    """Keeps the answers to requests that come with a key; `claim` says to which."""
+    """Stores the responses to requests whose route has reserved their key."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Listen to the answers of *app*."""
         self._app = app
-        self._answers = ResponseStore()
+        self._store = ResponseStore()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; if it claims its key, keep its answer."""
         keys = Headers(scope=scope).getlist("idempotency-key") if scope["type"] == "http" else []
         if not keys:
             await self._app(scope, receive, send)
             return
         if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
-            refusal = problem_response(Request(scope), 400, "bad-idempotency-key", _BAD_KEY)
+            refusal = problem_response(Request(scope), 400, "bad-idempotency-key", _INVALID_KEY)
             await refusal(scope, receive, send)
             return
-        caller: Principal = scope["state"]["caller"]
-        owner = (caller.key_id or caller.name, caller.tenants)
-        claimed = KeyReservation(self._answers, owner, keys[0])
-        scope["state"]["claim"] = claimed
+        principal: Principal = scope["state"]["principal"]
+        owner = (principal.key_id or principal.name, principal.tenants)
+        reservation = KeyReservation(self._store, owner, keys[0])
+        scope["state"]["reservation"] = reservation
 
-        async def send_heard(message: Message) -> None:
-            claimed.record(message)
+        async def send_recorded(message: Message) -> None:
+            reservation.record(message)
             await send(message)
 
         try:
-            await self._app(scope, receive, send_heard)
+            await self._app(scope, receive, send_recorded)
         finally:
-            claimed.end()
+            reservation.end()
 
 
 class KeyReservation:
-    """One request's hold on its key."""
+    """One request's use of its key."""
 
-    def __init__(self, answers: ResponseStore, caller: Owner, key: str) -> None:
-        """Nothing is held before `begin`."""
-        self._answers = answers
-        self._caller = caller
+    def __init__(self, store: ResponseStore, owner: Owner, key: str) -> None:
+        self._store = store
+        self._owner = owner
         self._key = key
-        self._is_held = False
-        self._heard: StoredResponse | None = None
+        self._is_active = False
+        self._response: StoredResponse | None = None
 
     def begin(self, fingerprint: bytes) -> None:
-        """Hold the key.
+        """Reserve the key.
 
         Raises:
-            Repeated: with the answer to the same request before.
+            ResponseReplayed: the same request was answered before.
             RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
         """
-        found = self._answers.begin(self._caller, self._key, fingerprint)
-        if isinstance(found, StoredResponse):
-            raise ResponseReplayed(found)
-        self._is_held = True
+        stored = self._store.begin(self._owner, self._key, fingerprint)
+        if stored is not None:
+            raise ResponseReplayed(stored)
+        self._is_active = True
 
     def record(self, message: Message) -> None:
-        """Note what is answered."""
-        if not self._is_held:
+        """Keep what is sent, if it is to be stored."""
+        if not self._is_active:
             return
         if message["type"] == "http.response.start":
             headers = {
                 name.decode("latin-1"): value.decode("latin-1")
                 for name, value in message["headers"]
-                if name.lower() in _KEPT_HEADERS
+                if name.lower() in _STORED_HEADERS
             }
-            is_dry = any(name.lower() == b"dry-run" for name, _ in message["headers"])
-            if message["status"] in _KEPT_STATUSES and not is_dry:
-                self._heard = StoredResponse(message["status"], headers, b"")
-        elif self._heard is not None and self._heard.body is not None:
-            body = self._heard.body + message.get("body", b"")
-            self._heard.body = body if len(body) <= MAX_BODY_BYTES else None
+            is_dry_run = any(name.lower() == b"dry-run" for name, _ in message["headers"])
+            if message["status"] in _STORED_STATUSES and not is_dry_run:
+                self._response = StoredResponse(message["status"], headers, b"")
+        elif self._response is not None and self._response.body is not None:
+            body = self._response.body + message.get("body", b"")
+            self._response.body = body if len(body) <= MAX_BODY_BYTES else None
 
     def end(self) -> None:
-        """Let the key go, with what was answered."""
-        if self._is_held:
-            self._answers.end(self._caller, self._key, self._heard)
+        if self._is_active:
+            self._store.end(self._owner, self._key, self._response)
 
 
 async def reserve_key(
@@ -213,30 +204,31 @@ async def reserve_key(
         Header(
             alias="Idempotency-Key",
             max_length=255,
-            description="1 to 255 visible ASCII characters: the same request with the same key is "
-            "done once, and answered again with `Idempotency-Replayed: true`. Kept for 24 hours, "
-            "until a restart at most, and the newest 1000 of each caller.",
+            description="1 to 255 visible ASCII characters. A repeated request with the same key "
+            "is not carried out again: it gets the first response, with "
+            "`Idempotency-Replayed: true`. Keys are kept for 24 hours, until a restart at most, "
+            "and the newest 1000 per caller.",
         ),
     ] = None,
 ) -> None:
-    """Hold the key that came with the request, if one did.
+    """Reserve the request's key, if it has one.
 
     Raises:
-        Repeated, RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
+        ResponseReplayed, RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
     """
-    held: KeyReservation | None = getattr(request.state, "claim", None)
-    if held is not None:
+    reservation: KeyReservation | None = getattr(request.state, "reservation", None)
+    if reservation is not None:
         body = await request.json() if await request.body() else None
         query = sorted(request.query_params.multi_items())
         parts = [request.method, request.scope["path"], query, body]
-        # Where numbers keep their digits, they are of a type of their own.
+        # Where numbers keep their digits, they have a type of their own.
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=repr)
-        held.begin(hashlib.sha256(canonical.encode()).digest())
+        reservation.begin(hashlib.sha256(canonical.encode()).digest())
 
 
-async def replay(_: Request, repeated: Exception) -> Response:
-    """The answer of the first time, marked."""
-    assert isinstance(repeated, ResponseReplayed)  # noqa: S101 - Starlette's signature is wider
-    answer = repeated.response
-    headers = {**answer.headers, "Idempotency-Replayed": "true"}
-    return Response(answer.body, answer.status, headers)
+async def replay(_: Request, replayed: Exception) -> Response:
+    """The stored response, marked as a replay."""
+    assert isinstance(replayed, ResponseReplayed)  # noqa: S101 - Starlette's signature is wider
+    stored = replayed.response
+    headers = {**stored.headers, "Idempotency-Replayed": "true"}
+    return Response(stored.body, stored.status, headers)

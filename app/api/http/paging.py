@@ -1,8 +1,7 @@
 """Keyset cursors: where the next page of a list begins.
 
-A cursor is opaque to callers: base64url of a JSON array, the sort key of the last item they
-got. It stays right when items come and go between two pages. What is sorted how is the
-routes' own business.
+A cursor is opaque to callers: base64url of a JSON array, the sort key of the last item they got.
+It stays valid while items come and go between two pages.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+
+from fastapi.exceptions import RequestValidationError
 
 from app.api.http.error_responses import validation_error
 
@@ -29,7 +30,7 @@ def decode_cursor(cursor: str, *kinds: type[str | int | float]) -> tuple[Any, ..
     """The sort key in *cursor*, one value of each of these *kinds*.
 
     Raises:
-        RequestValidationError: it is none that `encode_cursor` made of such values.
+        RequestValidationError: `encode_cursor` did not make it of such values.
     """
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
@@ -37,23 +38,27 @@ def decode_cursor(cursor: str, *kinds: type[str | int | float]) -> tuple[Any, ..
     except (ValueError, RecursionError):  # not ASCII, not base64, not UTF-8, not JSON
         key = None
     fits = isinstance(key, list) and [type(part) for part in key] == list(kinds)
-    if not fits or not all(_is_ours(part) for part in key):
-        raise validation_error(
-            "query", "cursor", code="bad_cursor", detail="It is no cursor of this list."
-        )
+    if not fits or not all(_is_storable(part) for part in key):
+        raise invalid_cursor()
     return tuple(key)
+
+
+def invalid_cursor() -> RequestValidationError:
+    return validation_error(
+        "query", "cursor", code="bad_cursor", detail="The cursor does not belong to this list."
+    )
 
 
 def paginate(
     items: Sequence[Item], limit: int, key: Callable[[Item], tuple[str | float, ...]]
 ) -> tuple[Sequence[Item], str | None]:
-    """The first *limit* of *items*, and the cursor of the next page if some are left over."""
+    """The first *limit* of *items*, and the cursor of the next page if there are more."""
     page = items[:limit]
     return page, encode_cursor(*key(page[-1])) if len(items) > limit else None
 
 
-def _is_ours(part: str | float) -> bool:
-    """Whether it may go on to Postgres: a NUL, an infinity or a huge number may not."""
+def _is_storable(part: str | float) -> bool:
+    """Whether Postgres can take it: no NUL, no infinity, no huge number."""
     if isinstance(part, str):
         return part.isprintable()
     return abs(part) < _LIMIT

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from app.api.http.client_connections import ClientConnections, CloseReason
 from app.api.http.error_responses import PROBLEM_MEDIA_TYPE, Problem, status_title
-from app.api.http.framing import HEADERS_TOO_LARGE
+from app.api.http.request_checks import HEADERS_TOO_LARGE
 
 # Of each connection. Asyncio would keep 64 KiB, which is a hundred events of a stream.
 _MAX_UNSENT_BYTES = 8192

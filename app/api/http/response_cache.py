@@ -1,8 +1,8 @@
-"""Answers rendered of the newest snapshot: made once, sent to all dashboards that ask the same.
+"""Responses made of the latest snapshot: rendered once, sent to every dashboard that asks the same.
 
-`Shortcut` answers before any route is looked for; whoever asks something new, or asks for it in
-an unusual way, goes on to the route, which puts its answer here. A new snapshot is waited for by
-all dashboards at once: the first of those who ask the same has it rendered.
+`CachedResponses` answers before any route is looked for. A request that is new or unusual goes on
+to its route, which stores its response here. When many dashboards wait for a new snapshot, the
+first of those that ask the same has it rendered.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import blake2b
 from time import monotonic
+from typing import Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel
@@ -17,142 +18,148 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.auth.api_key import KeyScope
 from app.api.auth.principal import Principal
-from app.api.http.dependencies import Service
-from app.control.monitoring.snapshot import Snapshot
+from app.control.monitoring.snapshot import Snapshot, Snapshots
 
-# Of one snapshot; beyond it answers are rendered for each who asks.
+# Per snapshot; beyond it responses are rendered for each request.
 MAX_BYTES = 16 * 1024 * 1024
-# Polls after which a snapshot is stale.
-_STALE_POLLS = 2
-# What the age of a snapshot goes into; it is put in front of what is kept.
+# Fields that hold a snapshot's age; they are put in front of what is stored.
 AGE_FIELDS = {"age_seconds", "stale"}
-# Requests that bring one of these are the route's.
+# Requests with one of these headers are left to the route.
 _UNUSUAL = {b"content-length", b"idempotency-key", b"transfer-encoding"}
 
+# Path, query, and the tenants that the principal can access.
 CacheKey = tuple[str, bytes, frozenset[str] | None]
 
 
 @dataclass(slots=True)
 class CachedResponse:
-    """What a question is answered with, and the same as it was sent last."""
+    """A body without its age, and the same as it was last sent."""
 
     content: bytes
     age: int = -1
     body: bytes = b""
-    tag: bytes = b""
+    etag: bytes = b""
 
     def set_age(self, age: int, *, stale: bool) -> None:
-        """Tell this age, in whole seconds; the tag is that of the whole body."""
+        """*age*: in whole seconds. The ETag is that of the whole body."""
         if age != self.age:
             self.age = age
-            told = b"true" if stale else b"false"
-            self.body = b'{"age_seconds":%d,"stale":%s,%s' % (age, told, self.content)
-            self.tag = b'"%s"' % blake2b(self.body, digest_size=12).hexdigest().encode()
+            is_stale = b"true" if stale else b"false"
+            self.body = b'{"age_seconds":%d,"stale":%s,%s' % (age, is_stale, self.content)
+            self.etag = b'"%s"' % blake2b(self.body, digest_size=12).hexdigest().encode()
 
 
 class ResponseCache:
-    """Answers of one snapshot, by question."""
+    """The snapshots that responses are made of, and the responses made of the latest one."""
 
-    def __init__(self) -> None:
-        """Keep nothing yet."""
+    def __init__(self, snapshots: Snapshots, stale_after: float) -> None:
+        """*stale_after*: seconds from which a snapshot is reported as stale."""
+        self._snapshots = snapshots
+        self._stale_after = stale_after
         self._of: Snapshot | None = None
-        self._answers: dict[CacheKey, CachedResponse] = {}
+        self._responses: dict[CacheKey, CachedResponse] = {}
         self._bytes = 0
 
-    def get(self, snapshot: Snapshot, question: CacheKey) -> CachedResponse | None:
-        """What was answered of *snapshot*."""
-        return self._answers.get(question) if snapshot is self._of else None
+    async def snapshot(self) -> Snapshot:
+        """A snapshot that shows every change made before this call."""
+        return self._snapshots.fresh or await self._snapshots.current()
 
-    def has_seen(self, question: CacheKey) -> bool:
-        """Whether it was answered of the newest snapshot of which anything was."""
-        return question in self._answers
+    def invalidate(self) -> None:
+        """Note a change: the next response is made of a new snapshot."""
+        self._snapshots.invalidate()
 
-    def store(self, snapshot: Snapshot, question: CacheKey, answer: CachedResponse) -> None:
-        """Answer the same again, if there is room; what was of another snapshot is forgotten."""
+    def is_stale(self, age: float) -> bool:
+        return age > self._stale_after
+
+    def age_fields(self, snapshot: Snapshot) -> dict[str, Any]:
+        age = age_of(snapshot)
+        return {"as_of": snapshot.as_of, "age_seconds": age, "stale": self.is_stale(age)}
+
+    async def get(self, key: CacheKey) -> CachedResponse | None:
+        """What was answered to *key*, if the current snapshot was asked that before.
+
+        Waits for a new snapshot only where the one before was asked the same.
+        """
+        if key not in self._responses:
+            return None
+        snapshot = await self.snapshot()
+        if snapshot is not self._of or (response := self._responses.get(key)) is None:
+            return None
+        age = age_of(snapshot)
+        response.set_age(age, stale=self.is_stale(age))
+        return response
+
+    def render(
+        self,
+        request: Request,
+        snapshot: Snapshot,
+        model: BaseModel,
+        *,
+        exclude: set[str] | None = None,
+    ) -> Response:
+        """*model*, made of *snapshot*, as a response; its items without the fields of *exclude*."""
+        without: dict[str, object] = dict.fromkeys(AGE_FIELDS, True)
+        if exclude:
+            without["items"] = {"__all__": exclude}
+        text = model.model_dump_json(exclude=without)  # type: ignore[arg-type]
+        response = CachedResponse(text.encode()[1:])
+        age = age_of(snapshot)
+        response.set_age(age, stale=self.is_stale(age))
+        self._store(snapshot, cache_key(request.scope), response)
+        headers = {"ETag": response.etag.decode()}
+        return Response(response.body, headers=headers, media_type="application/json")
+
+    def _store(self, snapshot: Snapshot, key: CacheKey, response: CachedResponse) -> None:
         if snapshot is not self._of:
-            self._of, self._answers, self._bytes = snapshot, {}, 0
-        # As it is kept, and as it is sent.
-        self._bytes += 2 * len(answer.content)
+            self._of, self._responses, self._bytes = snapshot, {}, 0
+        # As it is stored, and as it is sent.
+        self._bytes += 2 * len(response.content)
         if self._bytes <= MAX_BYTES:
-            self._answers[question] = answer
+            self._responses[key] = response
 
 
 def age_of(snapshot: Snapshot) -> int:
-    """How old it is, in whole seconds."""
+    """In whole seconds."""
     return int(monotonic() - snapshot.at)
 
 
-def is_stale(service: Service, age: float) -> bool:
-    """Whether polls should have brought something newer than that long ago."""
-    return age > _STALE_POLLS * service.limits.poll_interval
-
-
-def render_response(
-    request: Request,
-    snapshot: Snapshot,
-    model: BaseModel,
-    *,
-    leave_out: set[str] | None = None,
-) -> Response:
-    """*model*, which was made of *snapshot*, and its items without some of their fields."""
-    service: Service = request.app.state.service
-    caller: Principal = request.state.caller
-    rendered: ResponseCache = request.app.state.rendered
-    without: dict[str, object] = dict.fromkeys(AGE_FIELDS, True)
-    if leave_out:
-        without["items"] = {"__all__": leave_out}
-    text = model.model_dump_json(exclude=without)  # type: ignore[arg-type]
-    answer = CachedResponse(text.encode()[1:])
-    age = age_of(snapshot)
-    answer.set_age(age, stale=is_stale(service, age))
-    question = (request.url.path, request.scope["query_string"], caller.tenants)
-    rendered.store(snapshot, question, answer)
-    headers = {"ETag": answer.tag.decode()}
-    return Response(answer.body, headers=headers, media_type="application/json")
+def cache_key(scope: Scope) -> CacheKey:
+    principal: Principal = scope["state"]["principal"]
+    return scope["path"], scope["query_string"], principal.tenants
 
 
 class CachedResponses:
-    """Answers what was answered before, of the same snapshot, to somebody who may see as much."""
+    """Sends the cached response to a request, if there is one that its principal may read."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Stand before *app*, and after whoever knows the caller."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer, or pass the request on."""
-        is_read = scope["type"] == "http" and scope["method"] == "GET"
-        answer = await _known(scope) if is_read else None
-        if answer is None:
+        response = await _cached(scope) if scope["type"] == "http" else None
+        if response is None:
             await self._app(scope, receive, send)
             return
-        tags = [value for name, value in scope["headers"] if name == b"if-none-match"]
-        headers = [(b"etag", answer.tag)]
-        if tags and tags != [answer.tag]:
+        etags = [value for name, value in scope["headers"] if name == b"if-none-match"]
+        headers = [(b"etag", response.etag)]
+        if etags and etags != [response.etag]:
             await self._app(scope, receive, send)
             return
-        if not tags:
-            length = str(len(answer.body)).encode()
+        if not etags:
+            length = str(len(response.body)).encode()
             headers += [(b"content-length", length), (b"content-type", b"application/json")]
-        status, body = (304, b"") if tags else (200, answer.body)
+        status, body = (304, b"") if etags else (200, response.body)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
-async def _known(scope: Scope) -> CachedResponse | None:
-    state = scope["app"].state
-    service: Service | None = getattr(state, "service", None)
-    caller: Principal = scope["state"]["caller"]
-    if service is None or KeyScope.READ not in caller.scopes:
+async def _cached(scope: Scope) -> CachedResponse | None:
+    cache: ResponseCache | None = scope["app"].state.response_cache
+    principal: Principal = scope["state"]["principal"]
+    if (
+        cache is None
+        or scope["method"] != "GET"
+        or KeyScope.READ not in principal.scopes
+        or not _UNUSUAL.isdisjoint([name for name, _ in scope["headers"]])
+    ):
         return None
-    rendered: ResponseCache = state.rendered
-    question = (scope["path"], scope["query_string"], caller.tenants)
-    if not rendered.has_seen(question):
-        return None
-    if not _UNUSUAL.isdisjoint([name for name, _ in scope["headers"]]):
-        return None
-    snapshot = service.snapshots.fresh or await service.snapshots.current()
-    answer = rendered.get(snapshot, question)
-    if answer is not None:
-        age = age_of(snapshot)
-        answer.set_age(age, stale=is_stale(service, age))
-    return answer
+    return await cache.get(cache_key(scope))

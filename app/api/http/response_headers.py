@@ -1,14 +1,14 @@
-"""The outermost stage: headers that every answer bears, and HEAD as GET without a body.
+"""The outermost layer: headers that every response has, and HEAD as GET without a body.
 
-What an answer says of itself wins: the documentation's page has a policy of its own. There is
-no CORS header anywhere, so no page of another site reads an answer.
+A response's own headers win: the documentation page has its own policy. No response has a CORS
+header, so no page of another site can read one.
 """
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Of all answers; none of them is ever a page, except the documentation.
+# Responses are data, never pages, except for the documentation and the page.
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -21,14 +21,12 @@ _RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEAD
 
 
 class ResponseHeaders:
-    """Puts the headers in, and takes the body of a HEAD request's answer out."""
+    """Adds the headers, and removes the body of a HEAD response."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Complete the answers of *app*."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -36,9 +34,9 @@ class ResponseHeaders:
 
         async def send_complete(message: Message) -> None:
             if message["type"] == "http.response.start":
-                said = {name for name, _ in message["headers"]}
-                unsaid = [header for header in _RAW if header[0] not in said]
-                message = {**message, "headers": [*message["headers"], *unsaid]}
+                present = {name for name, _ in message["headers"]}
+                missing = [header for header in _RAW if header[0] not in present]
+                message = {**message, "headers": [*message["headers"], *missing]}
             elif is_head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)

@@ -1,4 +1,4 @@
-"""`?fields=`: items with some of their fields only, for dashboards that show no others."""
+"""`?fields=`: items with only some of their fields."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ FieldsQuery = Annotated[
     Query(
         max_length=1000,
         pattern=r"^[a-z0-9_]+(,[a-z0-9_]+)*$",
-        description="Names of the fields that items shall have, with commas in between; all of "
-        "them if omitted.",
+        description="Comma-separated names of the fields that each item has; all if omitted.",
         examples=["pool_id,waiting"],
     ),
 ]
 
 
 class SparsePage(BaseModel):
-    """A page whose items have only the `fields` that were asked for."""
+    """A page whose items have only the requested `fields`."""
 
     items: list[dict[str, Any]] = Field(examples=[[{"waiting": 0}]])
     next_cursor: str | None = Field(examples=[None])
 
 
 def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | None:
-    """The fields of items of *model* that were not asked for; None: every field was.
+    """The fields of *model* that were not requested; None: all were.
 
     Raises:
-        RequestValidationError: a field was that they do not have.
+        RequestValidationError: *model* has no such field.
     """
     if fields is None:
         return None

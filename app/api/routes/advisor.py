@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.auth.authenticator import (
+from app.api.http.authentication import (
     REQUIRE_ADMIN,
     REQUIRE_READ,
     REQUIRE_UNBOUND_KEY,
@@ -224,7 +224,7 @@ async def put_advisor(
     responses=problem_responses(404, 409),
 )
 async def evaluate_advisor(
-    body: EvaluateBody, request: Request, service: ServiceDep, caller: PrincipalDep
+    body: EvaluateBody, request: Request, service: ServiceDep, principal: PrincipalDep
 ) -> Evaluation:
     """Ask a fresh advisor about given numbers, or "what if" about a tenant's live pool.
 
@@ -238,7 +238,7 @@ async def evaluate_advisor(
         raise validation_error(
             "body", "metrics", code="not_both", detail="Give a tenant or metrics."
         )
-    if not caller.can_access(body.tenant):
+    if not principal.can_access(body.tenant):
         raise TenantNotFound(f"There is no tenant {body.tenant}.")
     if body.budget is not None:
         await require_unbound_key(request)

@@ -1,15 +1,19 @@
-"""Rotation of the password of a tenant's login role; it is neither shown nor accepted."""
+"""The password of a tenant's login role: rotate it. It is never shown, and never accepted."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.auth.authenticator import REQUIRE_ADMIN
+from app.api.http.authentication import REQUIRE_ADMIN
+from app.api.http.dependencies import provided
 from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.pool import PoolRequestDep
 from app.api.views.plan import PlanView
+from app.control.tenants.rotation import PasswordRotation
 
 router = APIRouter(
     prefix="/v1/tenants/{tenant}/rotate-credentials", tags=["tenants"], route_class=StrictRoute
@@ -17,7 +21,7 @@ router = APIRouter(
 
 
 class CredentialRotation(BaseModel):
-    """What rotating a password did."""
+    """The result of a password rotation."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -34,9 +38,9 @@ class CredentialRotation(BaseModel):
     )
 
     tenant: str
-    role: str = Field(description="The role whose password was rotated.")
-    version: int = Field(description="Version of the password; the first one is 1.")
-    tenants: int = Field(description="How many tenants log in as that role.")
+    role: str = Field(description="The role whose password was changed.")
+    version: int = Field(description="Version of the password, from 1.")
+    tenants: int = Field(description="Number of tenants that log in as this role.")
     connections: int = Field(
         description="Connections that are replaced: idle ones at once, leased ones when they are "
         "returned."
@@ -49,22 +53,22 @@ class CredentialRotation(BaseModel):
     summary="Rotate the password of a tenant's role",
     responses=problem_responses(404, 409),
 )
-async def rotate_credentials(request: PoolRequestDep) -> CredentialRotation | PlanView:
-    """Give the role that the tenant logs in as a new password, without failing a borrower.
+async def rotate_credentials(
+    request: PoolRequestDep, rotation: Annotated[PasswordRotation, provided(PasswordRotation)]
+) -> CredentialRotation | PlanView:
+    """Gives the role that the tenant logs in as a new password, without interrupting a lease.
 
-    Active sessions go on; connections are replaced as they become free. It also repairs a role
-    that changed its own password. Shared tenants have one role, so theirs needs `scope=pool`.
+    Active sessions continue; connections are replaced as they become free. This also repairs a
+    role that changed its own password. Shared tenants have one role, so theirs needs `scope=pool`.
     """
-    operation = request.service.rotation.rotate(
-        request.state, request.actor, whole_pool=request.whole_pool
-    )
+    operation = rotation.rotate(request.state, request.actor, whole_pool=request.whole_pool)
     return await request.operation.run(
         operation,
-        lambda rotation: CredentialRotation(
+        lambda rotated: CredentialRotation(
             tenant=request.tenant,
-            role=rotation.role,
-            version=rotation.version,
-            tenants=rotation.tenants,
-            connections=rotation.recycled,
+            role=rotated.role,
+            version=rotated.version,
+            tenants=rotated.tenants,
+            connections=rotated.recycled,
         ),
     )

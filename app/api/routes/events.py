@@ -1,4 +1,4 @@
-"""The audit trail, newest first; what is not stored yet is served from memory."""
+"""The audit trail, newest first. Events that are not stored yet are served from memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from app.api.auth.authenticator import REQUIRE_READ
 from app.api.auth.principal import Principal
-from app.api.http.datetimes import Timestamp
-from app.api.http.dependencies import CursorQuery, LimitQuery, PrincipalDep, Service, ServiceDep
+from app.api.http.authentication import REQUIRE_READ
+from app.api.http.dependencies import (
+    CatalogDep,
+    CursorQuery,
+    LimitQuery,
+    PrincipalDep,
+    provided,
+)
 from app.api.http.error_responses import problem_responses
+from app.api.http.field_types import Timestamp
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
+from app.control.audit.outbox import AuditOutbox
 from app.domain.audit import AuditEvent
 from app.domain.errors import CatalogUnavailable
 from app.domain.tenant import TENANT_ID_PATTERN
@@ -26,31 +33,30 @@ POOL_ID_PATTERN = r"^(shared@)?[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 router = APIRouter(prefix="/v1/events", tags=["events"], route_class=StrictRoute)
 
 TenantQuery = Annotated[
-    str | None, Query(pattern=TENANT_ID_PATTERN, max_length=48, description="Only of this tenant.")
+    str | None,
+    Query(pattern=TENANT_ID_PATTERN, max_length=48, description="Filter by tenant."),
 ]
 PoolQuery = Annotated[
     str | None,
     Query(
         pattern=POOL_ID_PATTERN,
         max_length=60,
-        description="Only of this pool: a tenant's id, or `shared@` and a server's name.",
+        description="Filter by pool: a tenant's ID, or `shared@` and a server's name.",
     ),
 ]
 
 
 class EventView(BaseModel):
-    """One change: who, what, when, why, from what to what."""
+    """An audit event: who changed what, when, why, from what to what."""
 
-    id: int | None = Field(
-        description="Its number; null while it is not stored.", ge=1, examples=[42]
-    )
+    id: int | None = Field(description="Null while it is not stored.", ge=1, examples=[42])
     at: datetime = Field(examples=["2026-07-14T12:00:00Z"])
     actor: str = Field(
-        description="A key's name, `api` without keys, or the part of the service that did it.",
+        description="An API key's name, `api` without keys, or a part of the service.",
         examples=["api"],
     )
     request_id: str | None = Field(
-        description="The request that did it, as in the log.", examples=["5d1c4a2e8b7f4c6d"]
+        description="ID of the request, as in the log.", examples=["5d1c4a2e8b7f4c6d"]
     )
     action: str = Field(examples=["pool.resized"])
     tenant: str | None = Field(examples=["acme"])
@@ -65,7 +71,6 @@ class EventView(BaseModel):
 
     @classmethod
     def of(cls, event: AuditEvent) -> EventView:
-        """An event in the API's words."""
         return cls(
             id=event.id,
             at=event.at,
@@ -81,60 +86,68 @@ class EventView(BaseModel):
 
 
 class EventList(BaseModel):
-    """One page of events, newest first."""
+    """A page of events, newest first."""
 
     items: list[EventView]
-    next_cursor: str | None = Field(description="Of the next page; null on the last one.")
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
     stale: bool = Field(
-        description="The catalog is away: these are the events that could not be stored yet.",
+        description="Whether the catalog is unreachable: only events that are not stored yet.",
         examples=[False],
     )
 
 
 @router.get("", dependencies=[REQUIRE_READ], responses=problem_responses(), summary="List events")
 async def list_events(  # noqa: PLR0917 - one parameter per filter
-    service: ServiceDep,
-    caller: PrincipalDep,
+    catalog: CatalogDep,
+    outbox: Annotated[AuditOutbox, provided(AuditOutbox)],
+    principal: PrincipalDep,
     tenant: TenantQuery = None,
     pool: PoolQuery = None,
     action: Annotated[
         str | None,
-        Query(pattern=r"^[a-z]+\.[a-z_]+$", max_length=64, description="Only this action."),
+        Query(pattern=r"^[a-z]+\.[a-z_]+$", max_length=64, description="Filter by action."),
     ] = None,
     since: Annotated[
-        Timestamp | None, Query(description="Only at this moment or later, RFC 3339.")
+        Timestamp | None, Query(description="Earliest time to include, RFC 3339.")
     ] = None,
     limit: LimitQuery = 100,
     cursor: CursorQuery = None,
 ) -> EventList:
-    """Who changed what, when and why, newest first.
+    """Lists who changed what, when and why, newest first.
 
-    Changes of desired state are stored together with their event. Events of operations and of the
-    service's own doing are kept in memory while the catalog is away; they are answered then, with
-    `stale: true`. A key that is bound to tenants is shown their events alone.
+    A change of desired state and its event are stored together. Events of operations and of the
+    service itself stay in memory while the catalog is unreachable; then only these are listed,
+    with `stale: true`. A key that is bound to tenants sees only their events.
     """
-    wanted = {"tenant": tenant, "pool": pool, "action": action}
+    filters = {"tenant": tenant, "pool": pool, "action": action}
     before_id = decode_cursor(cursor, int)[0] if cursor else None
     try:
-        found = await service.catalog.audit_log.page(
-            **wanted, since=since, before_id=before_id, limit=limit + 1, among=caller.tenants
+        found = await catalog.audit_log.page(
+            **filters, since=since, before_id=before_id, limit=limit + 1, among=principal.tenants
         )
     except CatalogUnavailable:
-        if cursor:  # what follows is in the catalog alone
+        if cursor:  # the next page is in the catalog alone
             raise
-        kept = islice(_kept(service, wanted, since, caller), limit)
-        return EventList(items=[EventView.of(each) for each in kept], next_cursor=None, stale=True)
+        pending = islice(_matching(outbox.pending, filters, since, principal), limit)
+        return EventList(
+            items=[EventView.of(each) for each in pending], next_cursor=None, stale=True
+        )
     items, next_cursor = paginate(found, limit, lambda event: (event.id or 0,))
     return EventList(
         items=[EventView.of(event) for event in items], next_cursor=next_cursor, stale=False
     )
 
 
-def _kept(
-    service: Service, wanted: Mapping[str, str | None], since: datetime | None, caller: Principal
+def _matching(
+    pending: Iterable[AuditEvent],
+    filters: Mapping[str, str | None],
+    since: datetime | None,
+    principal: Principal,
 ) -> Iterable[AuditEvent]:
-    """The events in memory that fit, newest first."""
-    for event in reversed(service.audit_outbox.pending):
-        fits = all(value is None or getattr(event, name) == value for name, value in wanted.items())
-        if fits and caller.can_access(event.tenant) and (since is None or event.at >= since):
+    """The events in memory that match, newest first."""
+    for event in reversed(tuple(pending)):
+        matches = all(
+            value is None or getattr(event, name) == value for name, value in filters.items()
+        )
+        if matches and principal.can_access(event.tenant) and (since is None or event.at >= since):
             yield event

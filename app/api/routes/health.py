@@ -1,7 +1,6 @@
 """Liveness without I/O, and readiness with named checks.
 
-One tenant server that is down turns nothing red: the others are served. What to do about a
-service that is not ready is its orchestrator's business.
+An unreachable tenant server does not make the service unready: it serves the others.
 """
 
 from __future__ import annotations
@@ -10,193 +9,216 @@ import asyncio
 from time import monotonic
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
-from app.api.auth.authenticator import Authenticator
-from app.api.http.dependencies import AuthenticatorDep, PrincipalDep, Service, ServiceDep
+from app.api.auth.key_file import KeyFile
+from app.api.http.dependencies import PrincipalDep, provided
 from app.api.http.error_responses import problem_responses
+from app.catalog.catalog import Catalog
+from app.control.background.supervisor import Supervisor
 from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
+from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable
 from app.domain.isolation_policy import Severity
+from app.pools.manager import TenantPoolManager
 
-# A poll may skip two turns and then take as long as it is allowed to.
+# A poll or an audit may be skipped twice before it is late.
 _INTERVALS = 3
-# What a look at all tenants of a server may take, in seconds.
-_LOOK_DEADLINE = 20.0
-# Anybody may ask: what takes long is looked at once in so many seconds.
-_FRESH_SECONDS = 1.0
-# Of tenants with a critical finding, as many are named.
-_MOST_NAMES = 5
+# Seconds that one audit of a server's tenants may take.
+_AUDIT_DEADLINE = 20.0
+# Anybody may ask: expensive checks run at most this often, in seconds.
+_CACHE_SECONDS = 1.0
+# Of the tenants with a critical finding, this many are named.
+_MAX_NAMES = 5
 
-# They read no input and raise nothing that is foreseen.
-_UNFORESEEN: dict[int | str, dict[str, Any]] = {500: problem_responses()[500]}
+# These routes take no input and raise no expected error.
+_INTERNAL_ERROR: dict[int | str, dict[str, Any]] = {500: problem_responses()[500]}
 
 router = APIRouter(tags=["health"])
 
 
 class Liveness(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["alive"] = Field(examples=["alive"])
 
 
 class ReadinessCheck(BaseModel):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str = Field(examples=["catalog"])
     ok: bool = Field(examples=[True])
     required: bool = Field(
-        description="Whether the service is not ready without it.", examples=[True]
+        description="Whether the service is not ready when this check fails.", examples=[True]
     )
     detail: str | None = Field(
-        description="Null without a key that may read, or with one that is bound to tenants.",
-        examples=["It answers."],
+        description="Null without an API key of scope read, or with one that is bound to tenants.",
+        examples=["The catalog responds."],
     )
 
 
 class Readiness(BaseModel):
-    """Whether the service can do all of its work, and what that was concluded from."""
+    """Whether the service can do all of its work, and the checks behind it."""
 
     status: Literal["ready", "not_ready"] = Field(examples=["ready"])
     checks: Annotated[list[ReadinessCheck], Field(min_length=1)]
 
 
-class CachedChecks:
-    """The checks that ask the catalog and go through all tenants, made once for all who ask."""
+class ReadinessChecks:
+    """The checks of `/readyz`."""
 
-    def __init__(self) -> None:
-        """Know nothing yet."""
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        catalog: Catalog,
+        poller: Poller,
+        supervisor: Supervisor,
+        keys: KeyFile,
+        *,
+        max_poll_age: float,
+        audit_interval: float,
+    ) -> None:
+        """*max_poll_age*: seconds after which polls are late; *audit_interval*: between audits."""
+        self._manager = manager
+        self._catalog = catalog
+        self._poller = poller
+        self._supervisor = supervisor
+        self._keys = keys
+        self._max_poll_age = max_poll_age
+        self._audit_interval = audit_interval
         self._lock = asyncio.Lock()
-        self._found: tuple[ReadinessCheck, ReadinessCheck] | None = None
-        self._at = 0.0
+        self._cached: tuple[ReadinessCheck, ReadinessCheck] | None = None
+        self._cached_at = 0.0
 
-    async def get(self, service: Service) -> tuple[ReadinessCheck, ReadinessCheck]:
-        """The catalog's check and that of isolation, at most a second old."""
+    async def run(self) -> list[ReadinessCheck]:
+        catalog, isolation = await self._expensive()
+        return [
+            catalog,
+            self._check_poller(),
+            self._check_background_tasks(),
+            self._check_servers(),
+            isolation,
+            self._check_keys(),
+        ]
+
+    async def _expensive(self) -> tuple[ReadinessCheck, ReadinessCheck]:
+        """The checks that ask the catalog and go through all tenants, at most a second old."""
         async with self._lock:
-            if self._found is None or monotonic() - self._at >= _FRESH_SECONDS:
-                self._found = await _catalog(service), _isolation(service)
-                self._at = monotonic()
-            return self._found
+            if self._cached is None or monotonic() - self._cached_at >= _CACHE_SECONDS:
+                self._cached = await self._check_catalog(), self._check_isolation()
+                self._cached_at = monotonic()
+            return self._cached
+
+    async def _check_catalog(self) -> ReadinessCheck:
+        try:
+            await self._catalog.ping()
+        except CatalogUnavailable as error:
+            return _required("catalog", ok=False, detail=error.detail)
+        return _required("catalog", ok=True, detail="The catalog responds.")
+
+    def _check_poller(self) -> ReadinessCheck:
+        last_at = self._poller.last_at
+        if last_at is None:
+            return _required("poller", ok=False, detail="No poll has ended yet.")
+        age = monotonic() - last_at
+        return _required(
+            "poller", ok=age <= self._max_poll_age, detail=f"The last poll ended {age:.1f} s ago."
+        )
+
+    def _check_background_tasks(self) -> ReadinessCheck:
+        dead = self._supervisor.dead
+        detail = "All of them run." if dead is None else f"Background task {dead} died."
+        return _required("loops", ok=dead is None, detail=detail)
+
+    def _check_keys(self) -> ReadinessCheck:
+        keys = self._keys
+        detail = keys.problem or f"{len(keys)} keys."
+        if not keys.is_enforced:
+            detail = "No API keys: only local programs can connect, with full access."
+        return _informative("keys", ok=keys.problem is None, detail=detail)
+
+    def _check_isolation(self) -> ReadinessCheck:
+        found = list(findings_of(self._manager))
+        critical = sorted(
+            {str(spec.id) for spec, one in found if one.severity is Severity.CRITICAL}
+        )
+        detail = f"{len(found)} findings."
+        if critical:
+            names = ", ".join(critical[:_MAX_NAMES])
+            detail += f" Critical findings for {len(critical)} tenants or their roles: {names}."
+        age = oldest_audit_age(self._manager)
+        is_fresh = age <= _INTERVALS * self._audit_interval + _AUDIT_DEADLINE
+        detail += f" The oldest audit is {age:.0f} s old" + ("." if is_fresh else ", too old.")
+        is_complete = all(one.severity is not Severity.NOT_CHECKED for _, one in found)
+        if not is_complete:
+            detail += " Some checks could not run."
+        return _informative(
+            "isolation", ok=not critical and is_fresh and is_complete, detail=detail
+        )
+
+    def _check_servers(self) -> ReadinessCheck:
+        servers = self._manager.servers
+        away = sorted(name for name, server in servers.items() if not server.is_available)
+        detail = f"{len(servers) - len(away)} of {len(servers)} available."
+        if away:
+            detail += f" Unavailable: {', '.join(away)}."
+        degraded = [
+            f"{name}: {servers[name].last_error}"
+            for name in sorted(servers)
+            if servers[name].is_degraded
+        ]
+        if degraded:
+            detail += f" Available, but opening no new connections: {' '.join(degraded)}"
+        read_only = sorted(
+            name for name, server in servers.items() if server.limits and server.limits.read_only
+        )
+        if read_only:
+            detail += f" Read-only (default_transaction_read_only is on): {', '.join(read_only)}."
+        return _informative("servers", ok=not (away or degraded or read_only), detail=detail)
 
 
-@router.get("/livez", summary="Tell whether the process answers", responses=_UNFORESEEN)
+def max_poll_age(interval: float, deadline: float) -> float:
+    """Seconds after which polls are late, given those between two and of one at most."""
+    return _INTERVALS * interval + deadline
+
+
+@router.get("/livez", summary="Check liveness", responses=_INTERNAL_ERROR)
 async def livez() -> Liveness:
-    """Answers as long as the process can; touches neither Postgres nor the disk."""
+    """Answers as long as the process runs. Uses neither Postgres nor the disk."""
     return Liveness(status="alive")
 
 
 @router.get(
     "/readyz",
-    summary="Tell whether the service is ready",
-    # The key is optional here: more is told with it.
+    summary="Check readiness",
+    # The key is optional: details need one.
     openapi_extra={"security": [{}, {"key": ["read"]}]},
-    responses=_UNFORESEEN
+    responses=_INTERNAL_ERROR
     | {503: {"model": Readiness, "description": "Not ready; `checks` says why."}},
 )
 async def readyz(
-    request: Request,
-    service: ServiceDep,
-    door: AuthenticatorDep,
-    caller: PrincipalDep,
+    checks: Annotated[ReadinessChecks, provided(ReadinessChecks)],
+    principal: PrincipalDep,
     response: Response,
 ) -> Readiness:
-    """Asks the catalog, once a second at most, and looks at the loops and the servers.
+    """Checks the catalog (once a second at most), the background tasks and the servers.
 
-    While the catalog is away running pools go on, but nothing can be changed: the service is not
-    ready. Servers, isolation and keys are told for information only.
+    While the catalog is unreachable, open pools keep serving but nothing can be changed: the
+    service is not ready. The checks of servers, isolation and keys are for information only.
     """
-    costly: CachedChecks = request.app.state.costly
-    catalog, isolation = await costly.get(service)
-    checks = [
-        catalog,
-        _poller(service),
-        _loops(service),
-        _servers(service),
-        isolation,
-        _keys(door),
-    ]
-    if not caller.can_read_all:
-        checks = [check.model_copy(update={"detail": None}) for check in checks]
-    ready = all(check.ok for check in checks if check.required)
+    results = await checks.run()
+    if not principal.can_read_all:
+        results = [result.model_copy(update={"detail": None}) for result in results]
+    is_ready = all(result.ok for result in results if result.required)
     response.headers["Cache-Control"] = "no-store"
-    response.status_code = 200 if ready else 503
-    return Readiness(status="ready" if ready else "not_ready", checks=checks)
+    response.status_code = 200 if is_ready else 503
+    return Readiness(status="ready" if is_ready else "not_ready", checks=results)
 
 
-async def _catalog(service: Service) -> ReadinessCheck:
-    try:
-        await service.catalog.ping()
-    except CatalogUnavailable as error:
-        return ReadinessCheck(name="catalog", ok=False, required=True, detail=error.detail)
-    return ReadinessCheck(name="catalog", ok=True, required=True, detail="It answers.")
+def _required(name: str, *, ok: bool, detail: str) -> ReadinessCheck:
+    return ReadinessCheck(name=name, ok=ok, required=True, detail=detail)
 
 
-def _poller(service: Service) -> ReadinessCheck:
-    last_at = service.poller.last_at
-    if last_at is None:
-        return ReadinessCheck(
-            name="poller", ok=False, required=True, detail="No poll has ended yet."
-        )
-    age = monotonic() - last_at
-    limits = service.limits
-    return ReadinessCheck(
-        name="poller",
-        ok=age <= _INTERVALS * limits.poll_interval + limits.poll_deadline,
-        required=True,
-        detail=f"The last poll ended {age:.1f} s ago.",
-    )
-
-
-def _loops(service: Service) -> ReadinessCheck:
-    dead = service.supervisor.dead
-    detail = "All of them run." if dead is None else f"The loop {dead} has died."
-    return ReadinessCheck(name="loops", ok=dead is None, required=True, detail=detail)
-
-
-def _keys(door: Authenticator) -> ReadinessCheck:
-    keys = door.keys
-    detail = keys.problem or f"{len(keys)} in force."
-    if not keys.is_enforced:
-        detail = "There are none: only this machine may call, and may do everything."
-    return ReadinessCheck(name="keys", ok=keys.problem is None, required=False, detail=detail)
-
-
-def _isolation(service: Service) -> ReadinessCheck:
-    found = list(findings_of(service.manager))
-    critical = sorted({str(spec.id) for spec, one in found if one.severity is Severity.CRITICAL})
-    detail = f"{len(found)} findings."
-    if critical:
-        shown = ", ".join(critical[:_MOST_NAMES])
-        detail += f" Critical ones concern {len(critical)} tenants or their role: {shown}."
-    age = oldest_audit_age(service.manager)
-    is_fresh = age <= _INTERVALS * service.limits.health_check_interval + _LOOK_DEADLINE
-    detail += f" The oldest check is {age:.0f} s old" + ("." if is_fresh else ", which is too old.")
-    is_known = all(one.severity is not Severity.NOT_CHECKED for _, one in found)
-    if not is_known:
-        detail += " Some checks could not be made."
-    ok = not critical and is_fresh and is_known
-    return ReadinessCheck(name="isolation", ok=ok, required=False, detail=detail)
-
-
-def _servers(service: Service) -> ReadinessCheck:
-    servers = service.manager.servers
-    away = sorted(name for name, server in servers.items() if not server.is_available)
-    detail = f"{len(servers) - len(away)} of {len(servers)} available."
-    if away:
-        detail += f" Unavailable: {', '.join(away)}."
-    strained = [
-        f"{name}: {servers[name].last_error}"
-        for name in sorted(servers)
-        if servers[name].is_degraded
-    ]
-    if strained:
-        detail += f" Serving, but opening no new connections: {' '.join(strained)}"
-    locked = sorted(
-        name for name, server in servers.items() if server.limits and server.limits.read_only
-    )
-    if locked:
-        detail += f" Read-only (default_transaction_read_only is on): {', '.join(locked)}."
-    return ReadinessCheck(
-        name="servers", ok=not (away or strained or locked), required=False, detail=detail
-    )
+def _informative(name: str, *, ok: bool, detail: str) -> ReadinessCheck:
+    return ReadinessCheck(name=name, ok=ok, required=False, detail=detail)

@@ -1,4 +1,4 @@
-"""One tenant's pool over HTTP: open or resize it, show it, operate on it, evict it.
+"""One tenant's pool: open or resize it, show it, operate on it, evict it.
 
 A shared pool serves other tenants too. What touches it through one of them needs `scope=pool`
 and a key that is bound to no tenants; each response says how many tenants it touched.
@@ -15,35 +15,43 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response, status
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.auth.authenticator import REQUIRE_OPERATE, REQUIRE_READ, require_unbound_key
 from app.api.auth.principal import Principal
+from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ, require_unbound_key
 from app.api.http.dependencies import (
     DeadlineDep,
+    ManagerDep,
     PrincipalDep,
-    Service,
-    ServiceDep,
     TenantDep,
+    provided,
 )
 from app.api.http.error_responses import problem_responses
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
-from app.api.views.pool import PoolView, show_pool, show_pool_of
+from app.api.views.pool import PoolView, PoolViews
 from app.api.views.pool_operations import PoolCheck, PoolDrain, PoolEviction, PoolRecycling
-from app.control.pools.changes import PoolOutcome
+from app.control.pools.changes import PoolChanges, PoolOutcome
+from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.operations import PoolOperations
 from app.domain.audit import Actor
 from app.domain.desired_state import PoolChange
 from app.domain.errors import PoolNotFound
 from app.domain.pool import MAX_POOL_SIZE
 from app.domain.tenant import TenantId
+from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
 router = APIRouter(prefix="/v1/tenants/{tenant}/pool", tags=["pools"], route_class=StrictRoute)
 
+ChangesDep = Annotated[PoolChanges, provided(PoolChanges)]
+DesiredDep = Annotated[DesiredPoolState, provided(DesiredPoolState)]
+OperationsDep = Annotated[PoolOperations, provided(PoolOperations)]
+ViewsDep = Annotated[PoolViews, provided(PoolViews)]
+
 
 class PoolScope(StrEnum):
-    """Whom a request means."""
+    """Which tenants a request concerns."""
 
     TENANT = "tenant"
     POOL = "pool"
@@ -64,7 +72,8 @@ class PoolRequest:
         whole_pool: all tenants of a shared pool are meant.
     """
 
-    service: Service
+    manager: TenantPoolManager
+    views: PoolViews
     tenant: TenantId
     principal: Principal
     whole_pool: bool
@@ -77,7 +86,7 @@ class PoolRequest:
         Raises:
             TenantNotFound
         """
-        return self.service.manager.tenant_state(self.tenant)
+        return self.manager.tenant_state(self.tenant)
 
     @property
     def actor(self) -> Actor:
@@ -87,24 +96,23 @@ class PoolRequest:
     def pool(self) -> dict[str, Any]:
         """The fields of a response that say which pool was operated on."""
         pool_id = self.state.tenant.spec.pool_id
-        return {"pool_id": pool_id, "tenants": self.service.manager.tenant_count(pool_id)}
+        return {"pool_id": pool_id, "tenants": self.manager.tenant_count(pool_id)}
 
     def show(self, outcome: PoolOutcome) -> PoolView:
-        if outcome.pool is None:
-            return show_pool_of(self.service, self.state, self.principal)
-        return show_pool(self.service, outcome.pool, self.principal)
+        return self.views.show(self.state, self.principal, pool=outcome.pool)
 
 
 async def get_pool_request(
     request: Request,
-    service: ServiceDep,
+    *,
+    manager: ManagerDep,
+    views: ViewsDep,
     tenant: TenantDep,
     principal: PrincipalDep,
     operation: OperationDep,
-    *,
     scope: Annotated[
         PoolScope,
-        Query(description="`pool`: the request means all tenants of a shared pool."),
+        Query(description="`pool`: the request concerns all tenants of a shared pool."),
     ] = PoolScope.TENANT,
 ) -> PoolRequest:
     """What operations on a pool are given.
@@ -113,7 +121,8 @@ async def get_pool_request(
         KeyBoundToTenants: a shared pool is more than the tenants that the key is bound to.
     """
     pool_request = PoolRequest(
-        service=service,
+        manager=manager,
+        views=views,
         tenant=tenant,
         principal=principal,
         whole_pool=scope is PoolScope.POOL,
@@ -128,20 +137,20 @@ PoolRequestDep = Annotated[PoolRequest, Depends(get_pool_request)]
 
 
 class PoolBody(RequestBody):
-    """A change of a pool's size; a field that is omitted or null stays as it is."""
+    """A change of a pool's size; omitted or null fields stay as they are."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"max_size": 10}, {"min_size": 2, "max_size": 8}, {}]}
     )
 
     max_size: int | None = Field(
-        default=None, ge=1, le=MAX_POOL_SIZE, description="Most connections."
+        default=None, ge=1, le=MAX_POOL_SIZE, description="Maximum number of connections."
     )
     min_size: int | None = Field(
         default=None,
         ge=0,
         le=MAX_POOL_SIZE,
-        description="Connections always kept open; such a pool is never evicted as idle.",
+        description="Connections that stay open when idle. The pool is then never evicted as idle.",
     )
     warmup_size: int | None = Field(
         default=None, ge=0, le=MAX_POOL_SIZE, description="Connections opened when the pool opens."
@@ -167,17 +176,19 @@ class PoolBody(RequestBody):
 )
 async def put_tenant_pool(
     request: PoolRequestDep,
+    *,
+    changes: ChangesDep,
+    desired: DesiredDep,
     preconditions: PreconditionsDep,
     response: Response,
     body: Annotated[PoolBody | None, Body()] = None,
 ) -> PoolView | PlanView:
-    """Open the tenant's pool with this size, or resize it live, and wait a few seconds until warm.
+    """Opens the pool with this size, or resizes it live; waits a few seconds until it is warm.
 
-    Creating it gets 201, any later change 200. A smaller `max_size` fails no borrower: surplus
-    connections are closed when they are returned. While the server is unreachable the desired
-    size is stored, and the pool fills up when the server is back.
+    The first request answers 201, later ones 200. A smaller `max_size` interrupts no lease:
+    surplus connections are closed when they are returned. While the server is unreachable, the
+    desired size is stored and the pool fills up when the server is back.
     """
-    desired = request.service.desired_pool_state
     expected = preconditions.expected_generation(desired.generation(request.state))
 
     def show(outcome: PoolOutcome) -> PoolView:
@@ -185,7 +196,7 @@ async def put_tenant_pool(
         response.headers["ETag"] = etag(outcome.desired.generation)
         return request.show(outcome)
 
-    operation = request.service.pool_changes.put(
+    operation = changes.put(
         request.state,
         PoolChange(**body.model_dump()) if body else PoolChange(),
         request.actor,
@@ -198,17 +209,23 @@ async def put_tenant_pool(
 @router.get(
     "",
     dependencies=[REQUIRE_READ],
-    summary="Show a tenant's pool",
+    summary="Get a tenant's pool",
     responses=problem_responses(404),
 )
 async def get_tenant_pool(
-    tenant: TenantDep, service: ServiceDep, principal: PrincipalDep, response: Response
+    tenant: TenantDep,
+    *,
+    manager: ManagerDep,
+    desired: DesiredDep,
+    views: ViewsDep,
+    principal: PrincipalDep,
+    response: Response,
 ) -> PoolView:
-    """The pool that serves the tenant; 404 while it is not open and was never changed."""
-    state = service.manager.tenant_state(tenant)
-    if service.desired_pool_state.generation(state) is None:
-        raise PoolNotFound(f"Tenant {tenant} has no pool yet; the first use opens one.")
-    view = show_pool_of(service, state, principal)
+    """Shows the pool that serves the tenant. 404 while it is not open and was never changed."""
+    state = manager.tenant_state(tenant)
+    if desired.generation(state) is None:
+        raise PoolNotFound(f"Tenant {tenant} has no pool yet; its first use opens one.")
+    view = views.show(state, principal)
     response.headers["ETag"] = etag(view.generation)
     return view
 
@@ -219,12 +236,12 @@ async def get_tenant_pool(
     summary="Pause a tenant's pool",
     responses=problem_responses(404, 409),
 )
-async def pause_pool(request: PoolRequestDep) -> PoolView | PlanView:
-    """Lend nothing until resumed: callers wait, connections close when they are returned.
+async def pause_pool(request: PoolRequestDep, changes: ChangesDep) -> PoolView | PlanView:
+    """Hands out no connection until resumed: callers wait, returned connections are closed.
 
     Works while the catalog is unreachable.
     """
-    return await _set_paused(request, paused=True)
+    return await _set_paused(request, changes, paused=True)
 
 
 @router.post(
@@ -233,13 +250,15 @@ async def pause_pool(request: PoolRequestDep) -> PoolView | PlanView:
     summary="Resume a tenant's pool",
     responses=problem_responses(404, 409),
 )
-async def resume_pool(request: PoolRequestDep) -> PoolView | PlanView:
-    """Lend again. Works while the catalog is unreachable."""
-    return await _set_paused(request, paused=False)
+async def resume_pool(request: PoolRequestDep, changes: ChangesDep) -> PoolView | PlanView:
+    """Hands out connections again. Works while the catalog is unreachable."""
+    return await _set_paused(request, changes, paused=False)
 
 
-async def _set_paused(request: PoolRequest, *, paused: bool) -> PoolView | PlanView:
-    operation = request.service.pool_changes.pause(
+async def _set_paused(
+    request: PoolRequest, changes: PoolChanges, *, paused: bool
+) -> PoolView | PlanView:
+    operation = changes.pause(
         request.state, request.actor, paused=paused, whole_pool=request.whole_pool
     )
     return await request.operation.run(operation, request.show)
@@ -256,13 +275,13 @@ async def _set_paused(request: PoolRequest, *, paused: bool) -> PoolView | PlanV
     },
 )
 async def drain_pool(
-    request: PoolRequestDep, deadline_seconds: DeadlineDep
+    request: PoolRequestDep, operations: OperationsDep, deadline_seconds: DeadlineDep
 ) -> PoolDrain | PlanView:
-    """Begin to close the pool and respond at once: it takes no new lease from now on.
+    """Starts to close the pool and responds at once. It accepts no new lease from now on.
 
-    When it is closed, the next use opens a fresh one.
+    Once it is closed, the next use opens a new one.
     """
-    operation = request.service.pool_operations.drain(
+    operation = operations.drain(
         request.state, request.actor, deadline=deadline_seconds, whole_pool=request.whole_pool
     )
     return await request.operation.run(
@@ -277,11 +296,11 @@ async def drain_pool(
     summary="Replace a pool's connections",
     responses=problem_responses(404, 409),
 )
-async def recycle_pool(request: PoolRequestDep) -> PoolRecycling | PlanView:
-    """Replace every connection without failing a borrower."""
-    operation = request.service.pool_operations.recycle(
-        request.state, request.actor, whole_pool=request.whole_pool
-    )
+async def recycle_pool(
+    request: PoolRequestDep, operations: OperationsDep
+) -> PoolRecycling | PlanView:
+    """Replaces every connection without interrupting a lease."""
+    operation = operations.recycle(request.state, request.actor, whole_pool=request.whole_pool)
     return await request.operation.run(
         operation, lambda count: PoolRecycling(**request.pool, connections=count)
     )
@@ -293,11 +312,9 @@ async def recycle_pool(request: PoolRequestDep) -> PoolRecycling | PlanView:
     summary="Test a pool's connections",
     responses=problem_responses(404, 409),
 )
-async def check_pool(request: PoolRequestDep) -> PoolCheck | PlanView:
-    """Test every idle connection now; those that do not answer are closed."""
-    operation = request.service.pool_operations.check(
-        request.state, request.actor, whole_pool=request.whole_pool
-    )
+async def check_pool(request: PoolRequestDep, operations: OperationsDep) -> PoolCheck | PlanView:
+    """Tests every idle connection now, and closes those that do not respond."""
+    operation = operations.check(request.state, request.actor, whole_pool=request.whole_pool)
     return await request.operation.run(
         operation,
         lambda report: PoolCheck(**request.pool, tested=report.tested, failed=report.failed),
@@ -312,21 +329,23 @@ async def check_pool(request: PoolRequestDep) -> PoolCheck | PlanView:
 )
 async def evict_pool(
     request: PoolRequestDep,
+    operations: OperationsDep,
+    desired: DesiredDep,
     preconditions: PreconditionsDep,
     deadline_seconds: DeadlineDep,
     *,
     mode: Annotated[
-        EvictionMode, Query(description="`force` cuts every lease at once, without a deadline.")
+        EvictionMode, Query(description="`force` cuts all leases at once, without a deadline.")
     ] = EvictionMode.GRACEFUL,
 ) -> PoolEviction | PlanView:
-    """Close the pool now, and report what was closed and what was cut.
+    """Closes the pool now, and reports what was closed and cut.
 
-    Its `min_size` becomes 0 so that it does not open again by itself; the next use opens a fresh
-    one. Works while the catalog is unreachable.
+    Its `min_size` becomes 0, so it does not reopen by itself; its next use opens a new one. Works
+    while the catalog is unreachable.
     """
-    preconditions.expected_generation(request.service.desired_pool_state.generation(request.state))
+    preconditions.expected_generation(desired.generation(request.state))
     deadline = 0.0 if mode is EvictionMode.FORCE else deadline_seconds
-    operation = request.service.pool_operations.evict(
+    operation = operations.evict(
         request.state, request.actor, deadline=deadline, whole_pool=request.whole_pool
     )
     return await request.operation.run(

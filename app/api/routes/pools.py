@@ -1,4 +1,4 @@
-"""All open pools over HTTP: the list, and the sweep."""
+"""All open pools: the list, and the eviction of idle ones."""
 
 from __future__ import annotations
 
@@ -12,23 +12,29 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.auth.authenticator import REQUIRE_OPERATE, REQUIRE_READ, REQUIRE_UNBOUND_KEY
-from app.api.http.dependencies import CursorQuery, LimitQuery, PrincipalDep, ServiceDep
+from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ, REQUIRE_UNBOUND_KEY
+from app.api.http.dependencies import (
+    CursorQuery,
+    LimitQuery,
+    PrincipalDep,
+    ResponseCacheDep,
+    provided,
+)
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.paging import decode_cursor, paginate
-from app.api.http.response_cache import age_of, is_stale, render_response
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
-from app.api.views.pool import POOL_EXAMPLE, PoolView, show_row
+from app.api.views.pool import POOL_EXAMPLE, PoolView
 from app.control.monitoring.snapshot import PoolSnapshot
+from app.control.pools.operations import PoolOperations
 from app.domain.tenant import PoolStrategy
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 
 
 class PoolOrder(StrEnum):
-    """Sort keys of pools; a minus puts the largest first."""
+    """Sort keys; a minus puts the largest first."""
 
     POOL_ID = "pool_id"
     WAITING = "waiting"
@@ -51,7 +57,7 @@ _RANKS: dict[str, Callable[[PoolSnapshot], float]] = {
 
 
 class PoolList(BaseModel):
-    """One page of open pools."""
+    """A page of open pools."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -67,17 +73,17 @@ class PoolList(BaseModel):
         }
     )
 
-    as_of: datetime = Field(description="When they were measured.")
-    age_seconds: int = Field(description="How long ago that is.")
-    stale: bool = Field(description="Whether it is older than two polls.")
+    as_of: datetime = Field(description="Time of the measurement.")
+    age_seconds: int = Field(description="Age of the measurement.")
+    stale: bool = Field(description="Whether the measurement is older than two polls.")
     items: list[PoolView]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")
 
 
-class SweptPool(BaseModel):
-    """One pool that a sweep examined."""
+class PoolSweepResult(BaseModel):
+    """A pool that was evicted or skipped."""
 
-    tenant: str | None = Field(description="Whose pool it is; null for a shared one.")
+    tenant: str | None = Field(description="The tenant it belongs to; null for a shared pool.")
     pool_id: str
     reason: str = Field(
         description="Evicted: `idle`. Skipped: `busy`, `min_size` or `not_expired`."
@@ -85,7 +91,7 @@ class SweptPool(BaseModel):
 
 
 class Sweep(BaseModel):
-    """What a sweep did."""
+    """The result of evicting idle pools."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -98,8 +104,8 @@ class Sweep(BaseModel):
         }
     )
 
-    evicted: list[SweptPool]
-    skipped: list[SweptPool]
+    evicted: list[PoolSweepResult]
+    skipped: list[PoolSweepResult]
 
 
 @router.get(
@@ -111,24 +117,26 @@ class Sweep(BaseModel):
 )
 async def list_pools(
     request: Request,
-    service: ServiceDep,
+    cache: ResponseCacheDep,
     principal: PrincipalDep,
     *,
-    sort: Annotated[PoolOrder, Query(description="Ties go by pool id.")] = PoolOrder.POOL_ID,
+    sort: Annotated[
+        PoolOrder, Query(description="Sort key; ties are sorted by pool ID.")
+    ] = PoolOrder.POOL_ID,
     strategy: Annotated[PoolStrategy | None, Query(description="Filter by strategy.")] = None,
     server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
     fields: FieldsQuery = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Every open pool that serves a tenant the key can access.
+    """Lists the open pools that serve a tenant that the key can access.
 
-    Measured at most a second ago, and after the last change made through this API. Sort keys
-    change between pages, so a pool may appear twice or not at all unless sorted by id.
+    The numbers are at most a second old and include the latest change made through this API. Sort
+    keys other than the pool ID change between two pages, so a pool can appear twice or not at all.
     """
-    leave_out = excluded_fields(fields, PoolView)
+    excluded = excluded_fields(fields, PoolView)
     after = _after(cursor, sort) if cursor else None
-    snapshot = await service.snapshots.current()
+    snapshot = await cache.snapshot()
     rank, sign = _RANKS[sort.lstrip("-")], -1.0 if sort.startswith("-") else 1.0
     found = (
         (sign * rank(row), row.pool_id, row)
@@ -141,23 +149,20 @@ async def list_pools(
     )
     page, next_cursor = paginate(first, limit, lambda each: (sort.value, each[0], each[1]))
     served = Counter(row.spec.pool_id for row in snapshot.tenants_of(principal.tenants or ()))
-    age, stale = age_of(snapshot), not snapshot.catalog_available
     pools = PoolList(
-        as_of=snapshot.as_of,
-        age_seconds=age,
-        stale=is_stale(service, age),
+        **cache.age_fields(snapshot),
         items=[
-            show_row(
+            PoolView.of_snapshot(
                 row,
                 principal,
                 tenants=row.tenants if principal.tenants is None else served[row.pool_id],
-                stale=stale,
+                stale=not snapshot.catalog_available,
             )
             for _, _, row in page
         ],
         next_cursor=next_cursor,
     )
-    return render_response(request, snapshot, pools, leave_out=leave_out)
+    return cache.render(request, snapshot, pools, exclude=excluded)
 
 
 @router.post(
@@ -166,14 +171,16 @@ async def list_pools(
     summary="Evict idle pools",
     responses=problem_responses(),
 )
-async def evict_expired_pools(service: ServiceDep, operation: OperationDep) -> Sweep | PlanView:
-    """Close every pool unused for longer than its idle timeout, and report why the others stay.
+async def evict_expired_pools(
+    operations: Annotated[PoolOperations, provided(PoolOperations)], operation: OperationDep
+) -> Sweep | PlanView:
+    """Closes every pool that was idle for longer than its idle timeout, and says why others stay.
 
-    The service does the same at each poll; busy pools and those with a `min_size` stay open.
-    Works while the catalog is unreachable. A key that is bound to tenants cannot do this.
+    The service does the same at each poll. Busy pools and those with a `min_size` stay open. Works
+    while the catalog is unreachable. A key that is bound to tenants answers 403.
     """
     return await operation.run(
-        service.pool_operations.evict_expired(operation.actor),
+        operations.evict_expired(operation.actor),
         lambda report: Sweep(
             evicted=[_swept(each.pool_id, each.reason) for each in report.evicted],
             skipped=[_swept(each.pool_id, each.reason) for each in report.skipped],
@@ -182,14 +189,19 @@ async def evict_expired_pools(service: ServiceDep, operation: OperationDep) -> S
 
 
 def _after(cursor: str, order: PoolOrder) -> tuple[float, str]:
-    """The rank and id of the last pool of the page before."""
+    """The rank and ID of the last pool of the previous page."""
     of_order, rank, pool_id = decode_cursor(cursor, str, float, str)
     if of_order != order:
         raise validation_error(
-            "query", "cursor", code="bad_cursor", detail="The cursor belongs to another sort order."
+            "query",
+            "cursor",
+            code="bad_cursor",
+            detail="The cursor belongs to another sort order.",
         )
     return rank, pool_id
 
 
-def _swept(pool_id: str, reason: str) -> SweptPool:
-    return SweptPool(tenant=None if "@" in pool_id else pool_id, pool_id=pool_id, reason=reason)
+def _swept(pool_id: str, reason: str) -> PoolSweepResult:
+    return PoolSweepResult(
+        tenant=None if "@" in pool_id else pool_id, pool_id=pool_id, reason=reason
+    )

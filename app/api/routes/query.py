@@ -10,15 +10,15 @@ from jiter import LosslessFloat
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import to_json
 
-from app.api.auth.authenticator import REQUIRE_QUERY
+from app.api.http.authentication import REQUIRE_QUERY
 from app.api.http.deadline import extend_deadline
-from app.api.http.dependencies import Limits, ServiceDep, TenantDep
+from app.api.http.dependencies import ManagerDep, TenantDep, provided
 from app.api.http.disconnect import cancel_on_disconnect
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.field_types import JsonValue, RequestBody, Text
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
-from app.api.views.tenant import query_refusal
+from app.api.views.tenant import QueryLimits
 from app.domain.errors import SchemaChanged, UntrustedSqlOnSharedRole
 from app.domain.plan import Plan, PlanAction, plan_step
 from app.pools.query import runner
@@ -126,7 +126,8 @@ class QueryResult(BaseModel):
 async def run_query(
     tenant: TenantDep,
     body: QueryBody,
-    service: ServiceDep,
+    manager: ManagerDep,
+    limits: Annotated[QueryLimits, provided(QueryLimits)],
     *,
     request: Request,
     response: Response,
@@ -140,20 +141,20 @@ async def run_query(
     504, a pool without a free connection 503; neither has changed anything. If the client
     disconnects, the statement is cancelled and rolled back, unless it is being committed already.
     """
-    timeout, max_rows = _bounds(body, service.limits)
-    state = service.manager.tenant_state(tenant)
+    timeout, max_rows = _bounds(body, limits)
+    state = manager.tenant_state(tenant)
     spec = state.tenant.spec
-    refusal = query_refusal(service, spec)
+    refusal = limits.refusal(spec)
     if refusal is not None:
         raise UntrustedSqlOnSharedRole(refusal)
     if dry_run:
         state.tenant.check_usable()
         step = plan_step(PlanAction.RUN_STATEMENT, f"tenant {tenant}")
         return show_plan(step + Plan(warnings=(_NOT_SENT,)), response)
-    extend_deadline(request, timeout + service.manager.config(spec.strategy).acquire_timeout)
+    extend_deadline(request, timeout + manager.config(spec.strategy).acquire_timeout)
 
     async def run() -> tuple[runner.StatementResult, float]:
-        lease = service.manager.lease(tenant, read_only=body.read_only, statement_timeout=timeout)
+        lease = manager.lease(tenant, read_only=body.read_only, statement_timeout=timeout)
         async with cancel_on_disconnect(request) as run_to_the_end, lease as connection:
             began = monotonic()
             result = await runner.run_query(
@@ -193,13 +194,13 @@ def _shown(result: runner.StatementResult, took: float) -> Response:
     return Response(b"".join(parts), media_type="application/json")
 
 
-def _bounds(body: QueryBody, limits: Limits) -> tuple[float, int]:
+def _bounds(body: QueryBody, limits: QueryLimits) -> tuple[float, int]:
     """The timeout and the number of rows that hold for this statement."""
-    timeout = limits.query_timeout if body.timeout_seconds is None else body.timeout_seconds
-    max_rows = limits.query_max_rows if body.max_rows is None else body.max_rows
+    timeout = limits.timeout if body.timeout_seconds is None else body.timeout_seconds
+    max_rows = limits.max_rows if body.max_rows is None else body.max_rows
     for field, value, most in (
-        ("timeout_seconds", timeout, limits.query_timeout),
-        ("max_rows", max_rows, limits.query_max_rows),
+        ("timeout_seconds", timeout, limits.timeout),
+        ("max_rows", max_rows, limits.max_rows),
     ):
         if value > most:
             raise validation_error(

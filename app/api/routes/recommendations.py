@@ -9,9 +9,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from app.api.auth.authenticator import REQUIRE_OPERATE, REQUIRE_READ
 from app.api.auth.principal import Principal
-from app.api.http.datetimes import Timestamp
+from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ
 from app.api.http.dependencies import (
     CursorQuery,
     LimitQuery,
@@ -20,6 +19,7 @@ from app.api.http.dependencies import (
     ServiceDep,
 )
 from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.field_types import Timestamp
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
@@ -49,16 +49,16 @@ RecommendationId = Annotated[
 
 
 async def _is_theirs(
-    recommendation_id: RecommendationId, service: ServiceDep, caller: PrincipalDep
+    recommendation_id: RecommendationId, service: ServiceDep, principal: PrincipalDep
 ) -> None:
     """To a key that is bound to tenants there is no recommendation about another's pool.
 
     Raises:
         RecommendationNotFound: it is about one.
     """
-    if caller.tenants is not None:
+    if principal.tenants is not None:
         found = await service.catalog.recommendations.get(recommendation_id)
-        if not caller.can_access(found.tenant):
+        if not principal.can_access(found.tenant):
             raise RecommendationNotFound
 
 
@@ -158,7 +158,7 @@ class RecommendationList(BaseModel):
 )
 async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     service: ServiceDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     status: Annotated[
         RecommendationStatus | None, Query(description="Only those of which this became.")
     ] = None,
@@ -182,12 +182,12 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
             tenant=tenant,
             before=before,
             limit=limit + 1,
-            among=caller.tenants,
+            among=principal.tenants,
         )
     except CatalogUnavailable:
         if status not in (None, RecommendationStatus.OPEN):  # in the catalog alone
             raise
-        found = _open(service, caller, tenant=tenant, pool=pool, before=before)
+        found = _open(service, principal, tenant=tenant, pool=pool, before=before)
         stale = True
     items, next_cursor = paginate(found, limit, _key)
     return RecommendationList(
@@ -252,7 +252,7 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
 
 def _open(
     service: Service,
-    caller: Principal,
+    principal: Principal,
     *,
     tenant: str | None,
     pool: str | None,
@@ -262,7 +262,7 @@ def _open(
     found = [
         each
         for each in service.advisor_loop.open_recommendations.values()
-        if caller.can_access(each.tenant)
+        if principal.can_access(each.tenant)
         and (tenant is None or each.tenant == tenant)
         and (pool is None or each.pool_id == pool)
         and (before is None or (each.created_at, each.id) < before)

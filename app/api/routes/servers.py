@@ -1,4 +1,4 @@
-"""The declared servers over HTTP: what state they are in, and where their connections went."""
+"""The declared servers: their state, and where their connections are."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.auth.authenticator import REQUIRE_READ
 from app.api.auth.principal import Principal
-from app.api.http.dependencies import CursorQuery, LimitQuery, PrincipalDep, Service, ServiceDep
+from app.api.http.authentication import REQUIRE_READ
+from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
-from app.api.views.pool import visible_pools
+from app.api.views.pool import PoolSummary, accessible_pools
 from app.domain.errors import ServerNotFound
-from app.domain.pool import PoolState
+from app.pools.manager import TenantPoolManager
 from app.pools.server import Server, ServerState
 
 router = APIRouter(prefix="/v1/servers", tags=["servers"], route_class=StrictRoute)
@@ -37,26 +37,17 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class ServerBudgetView(BaseModel):
-    """One server's connections, for all pools together."""
+    """The connections that all pools on a server may have together."""
 
-    limit: int = Field(description="Most connections of all pools; 0 before the first contact.")
-    used: int = Field(description="Connections open, being opened or being closed.")
-    kept_free: int | None = Field(
-        description="Of max_connections, what is left to Postgres' reserve, to this service's own "
-        "needs and to others."
+    limit: int = Field(
+        description="Maximum number of connections of all pools; 0 before the first contact."
     )
-    contended: bool = Field(description="Whether a pool wants a connection and cannot have it.")
-
-
-class ServerPoolView(BaseModel):
-    """An open pool on a server."""
-
-    pool_id: str
-    state: PoolState
-    size: int = Field(description="Open connections.")
-    idle: int
-    active: int
-    waiting: int
+    used: int = Field(description="Connections that are open, opening or closing.")
+    kept_free: int | None = Field(
+        description="Connections of max_connections that pools may not use: reserved by Postgres, "
+        "used by the service itself, or left to others."
+    )
+    contended: bool = Field(description="Whether a pool waits for a connection of the budget.")
 
 
 class ServerView(BaseModel):
@@ -68,23 +59,23 @@ class ServerView(BaseModel):
     host: str
     port: int
     state: ServerState
-    version: str | None = Field(description="Of Postgres; null before the first contact.")
+    version: str | None = Field(description="Postgres version; null before the first contact.")
     max_connections: int | None
     read_only: bool | None = Field(
-        description="Whether the server takes no writes: `default_transaction_read_only` was set "
-        "for it, its database, all roles or the service's, as hosters do while a disk is full. "
-        "Null before the first contact."
+        description="Whether the server accepts no writes: `default_transaction_read_only` is on "
+        "for the server, its database, all roles or the service's role, as providers set it while "
+        "a disk is full. Null before the first contact."
     )
     budget: ServerBudgetView
-    pools: list[ServerPoolView]
+    pools: list[PoolSummary]
     last_error: str | None = Field(
-        description="Why it is unavailable or, while it is available, why no new connection can be "
-        "opened: open ones go on. Null when all is well."
+        description="Why the server is unavailable or, while it is available, why no new "
+        "connection can be opened; open connections keep working. Null when all is well."
     )
 
 
 class ServerList(BaseModel):
-    """One page of servers."""
+    """A page of servers."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"items": [_EXAMPLE], "next_cursor": None}]}
@@ -96,37 +87,37 @@ class ServerList(BaseModel):
 
 @router.get("", dependencies=[REQUIRE_READ], summary="List servers", responses=problem_responses())
 async def list_servers(
-    service: ServiceDep, caller: PrincipalDep, limit: LimitQuery = 50, cursor: CursorQuery = None
+    manager: ManagerDep, principal: PrincipalDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> ServerList:
-    """Every declared server, by name. Works while the servers and the catalog are away."""
+    """Lists declared servers by name. Works while servers and the catalog are unreachable."""
     after = decode_cursor(cursor, str)[0] if cursor else ""
-    names = sorted(name for name in service.manager.servers if name > after)
+    names = sorted(name for name in manager.servers if name > after)
     page, next_cursor = paginate(names, limit, lambda name: (name,))
-    items = [_show(service, service.manager.servers[name], caller) for name in page]
+    items = [_show(manager, manager.servers[name], principal) for name in page]
     return ServerList(items=items, next_cursor=next_cursor)
 
 
 @router.get(
     "/{server}",
     dependencies=[REQUIRE_READ],
-    summary="Show a server",
+    summary="Get a server",
     responses=problem_responses(404),
 )
 async def get_server(
     server: Annotated[
-        str, Path(max_length=48, description="A declared server.", examples=["local"])
+        str, Path(max_length=48, description="Name of a declared server.", examples=["local"])
     ],
-    service: ServiceDep,
-    caller: PrincipalDep,
+    manager: ManagerDep,
+    principal: PrincipalDep,
 ) -> ServerView:
-    """One declared server, its connection budget and the open pools that the key may see."""
-    found = service.manager.servers.get(server)
+    """Shows a server, its connection budget, and its open pools that the key can access."""
+    found = manager.servers.get(server)
     if found is None:
-        raise ServerNotFound
-    return _show(service, found, caller)
+        raise ServerNotFound(f"No server {server} is declared.")
+    return _show(manager, found, principal)
 
 
-def _show(service: Service, server: Server, caller: Principal) -> ServerView:
+def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> ServerView:
     limits, budget, admin = server.limits, server.budget, server.admin_login
     return ServerView(
         name=server.name,
@@ -142,21 +133,17 @@ def _show(service: Service, server: Server, caller: Principal) -> ServerView:
             kept_free=max(0, limits.max_connections - budget.limit) if limits else None,
             contended=budget.is_contended,
         ),
-        pools=_pools(service, server, caller),
+        pools=_pools(manager, server, principal),
         last_error=server.last_error,
     )
 
 
-def _pools(service: Service, server: Server, caller: Principal) -> list[ServerPoolView]:
-    pools = (pool for pool in visible_pools(service, caller) if pool.server is server)
-    return [
-        ServerPoolView(
-            pool_id=pool.pool_id,
-            state=pool.state,
-            size=pool.metrics.total_connections,
-            idle=pool.metrics.idle_connections,
-            active=pool.metrics.active_connections,
-            waiting=pool.metrics.waiting_requests,
-        )
-        for pool in sorted(pools, key=lambda pool: pool.pool_id)
+def _pools(manager: TenantPoolManager, server: Server, principal: Principal) -> list[PoolSummary]:
+    tenants = principal.tenants
+    accessible = None if tenants is None else set(accessible_pools(manager, tenants))
+    pools = [
+        PoolSummary.of(pool)
+        for pool in manager.pools()
+        if pool.server is server and (accessible is None or pool.pool_id in accessible)
     ]
+    return sorted(pools, key=lambda pool: pool.pool_id)

@@ -10,11 +10,17 @@ from collections import Counter
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.auth.authenticator import REQUIRE_READ
-from app.api.http.dependencies import CursorQuery, LimitQuery, PrincipalDep, ServiceDep, TenantDep
+from app.api.http.authentication import REQUIRE_READ
+from app.api.http.dependencies import (
+    CursorQuery,
+    LimitQuery,
+    ManagerDep,
+    PrincipalDep,
+    ResponseCacheDep,
+    TenantDep,
+)
 from app.api.http.error_responses import problem_responses
 from app.api.http.paging import decode_cursor, paginate
-from app.api.http.response_cache import age_of, is_stale, render_response
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.stats import (
@@ -41,8 +47,8 @@ router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
 )
 async def get_stats(
     request: Request,
-    service: ServiceDep,
-    caller: PrincipalDep,
+    cache: ResponseCacheDep,
+    principal: PrincipalDep,
     *,
     fields: FieldsQuery = None,
     limit: LimitQuery = 50,
@@ -55,23 +61,20 @@ async def get_stats(
     are counted for all tenants together, are left out. Works while the catalog is away: nothing
     of it is stored there.
     """
-    leave_out = excluded_fields(fields, TenantStats)
+    excluded = excluded_fields(fields, TenantStats)
     after = decode_cursor(cursor, str)[0] if cursor else ""
-    snapshot = await service.snapshots.current()
-    ids = [row.spec.id for row in snapshot.tenants_of(caller.tenants)]
+    snapshot = await cache.snapshot()
+    ids = [row.spec.id for row in snapshot.tenants_of(principal.tenants)]
     page, next_cursor = paginate(ids[bisect_right(ids, after) :], limit, lambda tenant: (tenant,))
-    states = Counter(row.state for row in snapshot.pools_of(caller.tenants))
+    states = Counter(row.state for row in snapshot.pools_of(principal.tenants))
     lag, worst_lag = snapshot.loop_lag
-    reasons = EvictionReason if caller.tenants is None else ()
-    age = age_of(snapshot)
+    reasons = EvictionReason if principal.tenants is None else ()
     stats = ServiceStats(
-        as_of=snapshot.as_of,
-        age_seconds=age,
-        stale=is_stale(service, age),
+        **cache.age_fields(snapshot),
         at=snapshot.as_of,
         tenants=len(ids),
         pools=PoolCounts(open=states.total(), by_state=states),
-        totals=show_totals(snapshot, caller.tenants),
+        totals=show_totals(snapshot, principal.tenants),
         servers=show_servers(snapshot),
         evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
         loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
@@ -81,7 +84,7 @@ async def get_stats(
         ],
         next_cursor=next_cursor,
     )
-    return render_response(request, snapshot, stats, leave_out=leave_out)
+    return cache.render(request, snapshot, stats, exclude=excluded)
 
 
 @router.get(
@@ -90,9 +93,9 @@ async def get_stats(
     summary="Show a tenant's statistics",
     responses=problem_responses(404),
 )
-async def get_tenant_stats(tenant: TenantDep, service: ServiceDep) -> TenantStats:
+async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep) -> TenantStats:
     """Counters, gauges and percentiles of one tenant, whether or not its pool is open."""
-    account = service.manager.tenant_state(tenant)
-    pool = service.manager.find(account.tenant.spec.pool_id)
+    found = manager.tenant_state(tenant)
+    pool = manager.find(found.tenant.spec.pool_id)
     state = PoolState.CLOSED if pool is None else pool.state
-    return show_stats(account.tenant.spec, state, service.manager.tenant_stats(account))
+    return show_stats(found.tenant.spec, state, manager.tenant_stats(found))

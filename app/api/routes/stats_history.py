@@ -12,16 +12,18 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
-from app.api.auth.authenticator import REQUIRE_READ
 from app.api.auth.principal import Principal
-from app.api.http.datetimes import Timestamp
-from app.api.http.dependencies import PrincipalDep, Service, ServiceDep, TenantDep
+from app.api.http.authentication import REQUIRE_READ
+from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, TenantDep
 from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.field_types import Timestamp
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import POOL_ID_PATTERN
+from app.catalog.catalog import Catalog
 from app.domain.errors import PoolNotFound
 from app.domain.history import Resolution
 from app.domain.tenant import shared_pool_id
+from app.pools.manager import TenantPoolManager
 
 _MOST_STEPS = 2000
 _DAY_SECONDS = 86_400
@@ -108,7 +110,7 @@ TimeRangeDep = Annotated[TimeRange, Depends(_time_range)]
     responses=problem_responses(404),
 )
 async def get_tenant_stats_history(
-    tenant: TenantDep, service: ServiceDep, asked: TimeRangeDep
+    tenant: TenantDep, manager: ManagerDep, catalog: CatalogDep, asked: TimeRangeDep
 ) -> StatsHistory:
     """What the polls measured, folded into steps.
 
@@ -117,8 +119,8 @@ async def get_tenant_stats_history(
     or in use. At most 2000 steps. Long ago only minutes are known, or hours: `resolution` says
     what the answer was made of, the coarsest that makes whole steps and reaches back far enough.
     """
-    spec = service.manager.tenant_state(tenant).tenant.spec
-    return await _query_history(service, spec.id, asked, tenant=spec.id, pool_id=spec.pool_id)
+    spec = manager.tenant_state(tenant).tenant.spec
+    return await _query_history(catalog, spec.id, asked, tenant=spec.id, pool_id=spec.pool_id)
 
 
 @router.get(
@@ -137,33 +139,34 @@ async def get_pool_stats_history(
             examples=["shared@local"],
         ),
     ],
-    service: ServiceDep,
-    caller: PrincipalDep,
+    manager: ManagerDep,
+    catalog: CatalogDep,
+    principal: PrincipalDep,
     asked: TimeRangeDep,
 ) -> StatsHistory:
     """The same of a pool, open or not; of a shared one it is all its tenants' together.
 
     A pool that serves none of the key's tenants does not exist for it.
     """
-    if not _can_access_pool(service, caller, pool_id):
+    if not _can_access_pool(manager, principal, pool_id):
         raise PoolNotFound(f"There is no pool {pool_id}.")
     tenant = None if "@" in pool_id else pool_id
-    return await _query_history(service, pool_id, asked, tenant=tenant, pool_id=pool_id)
+    return await _query_history(catalog, pool_id, asked, tenant=tenant, pool_id=pool_id)
 
 
-def _can_access_pool(service: Service, caller: Principal, pool_id: str) -> bool:
+def _can_access_pool(manager: TenantPoolManager, principal: Principal, pool_id: str) -> bool:
     """Whether there is such a pool and it serves a tenant of the caller's."""
-    accounts = service.manager.tenant_states
-    if caller.tenants is None and "@" in pool_id:
-        return pool_id in map(shared_pool_id, service.manager.servers)
-    theirs = {pool_id} if caller.tenants is None else caller.tenants
+    accounts = manager.tenant_states
+    if principal.tenants is None and "@" in pool_id:
+        return pool_id in map(shared_pool_id, manager.servers)
+    theirs = {pool_id} if principal.tenants is None else principal.tenants
     return any(accounts[each].tenant.spec.pool_id == pool_id for each in accounts.keys() & theirs)
 
 
 async def _query_history(
-    service: Service, subject: str, asked: TimeRange, *, tenant: str | None, pool_id: str
+    catalog: Catalog, subject: str, asked: TimeRange, *, tenant: str | None, pool_id: str
 ) -> StatsHistory:
-    history = await service.catalog.samples.query_history(
+    history = await catalog.samples.query_history(
         subject, start=asked.start, end=asked.end, step=asked.step_seconds
     )
     return StatsHistory.model_validate(

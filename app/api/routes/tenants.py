@@ -1,4 +1,4 @@
-"""Tenants over HTTP: declare, show, list, provision, delete."""
+"""Tenants: declare, show, list, provision, delete."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.auth.authenticator import REQUIRE_ADMIN, REQUIRE_READ
+from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ
 from app.api.http.dependencies import (
     CursorQuery,
     DeadlineDep,
     LimitQuery,
+    ManagerDep,
     PrincipalDep,
-    Service,
-    ServiceDep,
+    TenantDefaults,
     TenantDep,
+    provided,
 )
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
@@ -24,17 +25,22 @@ from app.api.http.field_types import PrintableText, RequestBody
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
-from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, show_tenant, state_of
+from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, TenantViews, phase_of
+from app.control.tenants.declaration import TenantDeclarations
+from app.control.tenants.deletion import TenantDeletions
+from app.control.tenants.provisioning import TenantProvisioning
 from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId, TenantSpec
+from app.pools.manager import TenantPoolManager
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)
 
+ViewsDep = Annotated[TenantViews, provided(TenantViews)]
 _ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 _LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
 _LabelValue = Annotated[PrintableText, Field(max_length=256)]
-_LONGEST_LABEL = 63 + 1 + 256
+_MAX_LABEL_LENGTH = 63 + 1 + 256
 
 
 class TenantBody(RequestBody):
@@ -51,34 +57,37 @@ class TenantBody(RequestBody):
 
     server: _ServerName | None = Field(
         default=None,
-        description="A declared server; the default server if omitted. Immutable.",
+        description="A declared server; the default one if omitted. Immutable.",
     )
     strategy: PoolStrategy | None = Field(
         default=None,
         strict=False,
-        description="How it is isolated; the default strategy if omitted. Immutable.",
+        description="How it is isolated; the service's default if omitted. Immutable.",
     )
     weight: int = Field(
         default=1, ge=1, le=1000, description="Its share when connections run short."
     )
     max_leases: int | None = Field(
-        default=None, ge=1, le=10_000, description="Most leases it may hold at once; null: no cap."
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Maximum number of leases at a time; null: no limit.",
     )
     labels: dict[_LabelKey, _LabelValue] = Field(
         default={},
         max_length=32,
-        description="Free text for people and filters; no control characters.",
+        description="Labels for people and filters; no control characters.",
     )
     advisor_mode: AdvisorMode | None = Field(
         default=None,
         strict=False,
-        description="How recommendations for its own pool are handled; null: as for the whole "
-        "service. A shared pool follows the service.",
+        description="How recommendations for its own pool are handled; null: as for the service. "
+        "A shared pool follows the service.",
     )
 
 
 class TenantList(BaseModel):
-    """One page of tenants."""
+    """A page of tenants."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"items": [TENANT_EXAMPLE], "next_cursor": None}]}
@@ -89,7 +98,7 @@ class TenantList(BaseModel):
 
 
 class TenantDeletion(BaseModel):
-    """What deleting a tenant did."""
+    """The result of deleting a tenant."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -99,14 +108,14 @@ class TenantDeletion(BaseModel):
 
     tenant: str
     closed: int = Field(description="Connections closed.")
-    cut: int = Field(description="Leases cut because they outlasted the deadline.")
+    cut: int = Field(description="Leases that were cut at the deadline.")
     login_disabled: bool = Field(
-        description="False while its server is unreachable; it is disabled when the server is back."
+        description="False while its server is unreachable; disabled as soon as it is back."
     )
 
 
 class Provisioning(BaseModel):
-    """The database objects of a tenant."""
+    """A tenant's objects in Postgres."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -138,91 +147,99 @@ async def put_tenant(
     tenant: TenantDep,
     body: TenantBody,
     *,
-    service: ServiceDep,
+    manager: ManagerDep,
+    defaults: Annotated[TenantDefaults, provided(TenantDefaults)],
+    declarations: Annotated[TenantDeclarations, provided(TenantDeclarations)],
+    views: ViewsDep,
     principal: PrincipalDep,
     operation: OperationDep,
     response: Response,
     preconditions: PreconditionsDep,
 ) -> TenantView | PlanView:
-    """Create the tenant, or replace its declaration.
+    """Creates the tenant, or replaces its declaration.
 
-    Creating it gets 201, an update 200; an identical declaration changes nothing and keeps the
-    ETag. On an update an omitted server or strategy stays as it is (neither can change), and
-    every other omitted field gets its default.
+    The first request answers 201, later ones 200. Repeating a declaration changes nothing and
+    keeps the ETag. In an update, an omitted server or strategy stays as it is (neither can
+    change), and every other omitted field gets its default.
     """
-    known = service.manager.tenant_states.get(tenant)
-    before = known.tenant if known else None
-    spec = _declared(service, tenant, body, before)
+    state = manager.tenant_states.get(tenant)
+    before = state.tenant if state else None
+    spec = _declared(manager, defaults, tenant, body, before)
     expected = preconditions.expected_generation(
-        before.generation if before else None, _mark(before) if before else ""
+        before.generation if before else None, _instance(before) if before else ""
     )
 
     def show(declared: tuple[Tenant, bool]) -> TenantView:
         saved, created = declared
         response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
         response.headers["ETag"] = tenant_etag(saved)
-        return show_tenant(service, service.manager.tenant_state(tenant), principal)
+        return views.show(manager.tenant_state(tenant), principal)
 
-    declaration = service.declarations.put(spec, operation.actor, expected_generation=expected)
+    declaration = declarations.put(spec, operation.actor, expected_generation=expected)
     return await operation.run(declaration, show)
 
 
 @router.get("", dependencies=[REQUIRE_READ], summary="List tenants", responses=problem_responses())
 async def list_tenants(
-    service: ServiceDep,
+    manager: ManagerDep,
+    views: ViewsDep,
     principal: PrincipalDep,
     *,
     strategy: Annotated[PoolStrategy | None, Query(description="Filter by strategy.")] = None,
     server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
     state: Annotated[TenantPhase | None, Query(description="Filter by state.")] = None,
     label: Annotated[
-        list[Annotated[str, Query(max_length=_LONGEST_LABEL, pattern=":")]],
+        list[Annotated[str, Query(max_length=_MAX_LABEL_LENGTH, pattern=":")]],
         Query(
             max_length=8,
-            description="Filter by label, `key:value`; several must all match.",
+            description="Filter by label, `key:value`; all must match.",
             examples=["plan:gold"],
         ),
     ] = [],  # noqa: B006 - FastAPI's way to say none
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> TenantList:
-    """All tenants that the key can access and that match every filter, by id.
+    """Lists tenants by ID: those that the key can access and that match every filter.
 
     Works while the catalog is unreachable.
     """
     after = decode_cursor(cursor, str)[0] if cursor else ""
     labels = {(key, value) for key, _, value in (text.partition(":") for text in label)}
 
-    def fits(tenant: Tenant) -> bool:
+    def matches(tenant: Tenant) -> bool:
         spec = tenant.spec
         return (
             principal.can_access(spec.id)
             and (strategy is None or spec.strategy is strategy)
             and (server is None or spec.server == server)
-            and (state is None or state_of(tenant) is state)
+            and (state is None or phase_of(tenant) is state)
             and labels <= spec.labels.items()
         )
 
-    states = service.manager.tenant_states
-    ids = sorted(id_ for id_, each in states.items() if id_ > after and fits(each.tenant))
+    states = manager.tenant_states
+    ids = sorted(id_ for id_, found in states.items() if id_ > after and matches(found.tenant))
     page, next_cursor = paginate(ids, limit, lambda id_: (id_,))
-    items = [show_tenant(service, states[id_], principal) for id_ in page]
+    items = [views.show(states[id_], principal) for id_ in page]
     return TenantList(items=items, next_cursor=next_cursor)
 
 
 @router.get(
     "/{tenant}",
     dependencies=[REQUIRE_READ],
-    summary="Show a tenant",
+    summary="Get a tenant",
     responses=problem_responses(404),
 )
 async def get_tenant(
-    tenant: TenantDep, service: ServiceDep, principal: PrincipalDep, response: Response
+    tenant: TenantDep,
+    manager: ManagerDep,
+    views: ViewsDep,
+    principal: PrincipalDep,
+    response: Response,
 ) -> TenantView:
-    """One tenant. Works while the catalog is unreachable."""
-    state = service.manager.tenant_state(tenant)
+    """Shows a tenant. Works while the catalog is unreachable."""
+    state = manager.tenant_state(tenant)
     response.headers["ETag"] = tenant_etag(state.tenant)
-    return show_tenant(service, state, principal)
+    return views.show(state, principal)
 
 
 @router.delete(
@@ -233,19 +250,21 @@ async def get_tenant(
 )
 async def delete_tenant(
     tenant: TenantDep,
-    service: ServiceDep,
+    manager: ManagerDep,
+    deletions: Annotated[TenantDeletions, provided(TenantDeletions)],
     operation: OperationDep,
+    *,
     deadline_seconds: DeadlineDep,
     preconditions: PreconditionsDep,
 ) -> TenantDeletion | PlanView:
-    """Close the tenant's pool, disable its login, and delete its record. Its data stays.
+    """Closes the tenant's pool, disables its login, and deletes its record. Its data stays.
 
-    Leases get the deadline to end, then they are cut.
+    Active leases are cut at the deadline.
     """
-    state = service.manager.tenant_state(tenant)
+    state = manager.tenant_state(tenant)
     before = state.tenant
-    expected = preconditions.expected_generation(before.generation, _mark(before))
-    deletion = service.deletions.delete(
+    expected = preconditions.expected_generation(before.generation, _instance(before))
+    deletion = deletions.delete(
         state, operation.actor, deadline=deadline_seconds, expected_generation=expected
     )
     return await operation.run(
@@ -267,58 +286,61 @@ async def delete_tenant(
 )
 async def provision_tenant(
     tenant: TenantDep,
-    service: ServiceDep,
+    manager: ManagerDep,
+    provisioning: Annotated[TenantProvisioning, provided(TenantProvisioning)],
     operation: OperationDep,
     *,
     adopt: Annotated[bool, Query(description="Take over existing objects of that name.")] = False,
 ) -> Provisioning | PlanView:
-    """Create what the tenant's strategy needs: role, schema or database, and grants.
+    """Creates what the tenant's strategy needs: role, schema or database, and grants.
 
-    Idempotent. Existing objects that Poolkeeper did not create for this tenant get 409
-    `objects-exist`, unless `adopt=true` hands them over. It ends with a login as the tenant's role.
+    Idempotent. If an object of that name exists and Poolkeeper did not create it for this tenant,
+    the response is 409 `objects-exist`; `adopt=true` takes it over. At last, it tests the login of
+    the tenant's role.
     """
 
     def show(provisioned: tuple[Tenant, list[str]]) -> Provisioning:
         saved, objects = provisioned
         return Provisioning(tenant=tenant, objects=objects, provisioned_at=saved.provisioned_at)
 
-    state = service.manager.tenant_state(tenant)
-    provisioning = service.provisioning.provision(state, operation.actor, adopt=adopt)
-    return await operation.run(provisioning, show)
+    state = manager.tenant_state(tenant)
+    return await operation.run(provisioning.provision(state, operation.actor, adopt=adopt), show)
 
 
 def tenant_etag(tenant: Tenant) -> str:
-    """The ETag of *tenant*: its generation, the mark of its uid, and its state.
+    """The ETag of what is recorded of *tenant*: its declaration's generation, and its state.
 
-    A later tenant of the same name starts at generation 1 again, with another uid.
+    A later tenant of the same name starts at generation 1 again, but has another uid.
     """
-    state = state_of(tenant)
-    declared = state is TenantPhase.DECLARED
-    return etag(tenant.generation, _mark(tenant), "" if declared else state.value)
+    phase = phase_of(tenant)
+    state = "" if phase is TenantPhase.DECLARED else phase.value
+    return etag(tenant.generation, _instance(tenant), state)
 
 
-def _mark(tenant: Tenant) -> str:
+def _instance(tenant: Tenant) -> str:
     return tenant.uid.hex[:8]
 
 
 def _declared(
-    service: Service, tenant: TenantId, body: TenantBody, before: Tenant | None
+    manager: TenantPoolManager,
+    defaults: TenantDefaults,
+    tenant: TenantId,
+    body: TenantBody,
+    before: Tenant | None,
 ) -> TenantSpec:
-    server = body.server or (before.spec.server if before else service.limits.default_server)
+    server = body.server or (before.spec.server if before else defaults.server)
     if server is None:
         raise validation_error(
-            "body", "server", code="missing", detail="There is no default server: send one."
+            "body", "server", code="missing", detail="There is no default server: name one."
         )
-    if server not in service.manager.servers:
+    if server not in manager.servers:
         raise validation_error(
             "body",
             "server",
             code="server_not_declared",
-            detail="No server of that name is declared.",
+            detail=f"No server {server} is declared.",
         )
-    strategy = body.strategy or (
-        before.spec.strategy if before else service.limits.default_strategy
-    )
+    strategy = body.strategy or (before.spec.strategy if before else defaults.strategy)
     return TenantSpec(
         id=tenant,
         server=server,

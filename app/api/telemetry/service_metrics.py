@@ -1,114 +1,69 @@
-"""What Prometheus scrapes, by server and strategy, and of the tenants where something happens.
+"""Metrics of the service itself and of its servers, read at the moment of a scrape.
 
-Names of connection metrics are OpenTelemetry's. What is told of pools and tenants is that of
-the last poll, see `exposition.py`; what is told of the service itself is of the moment of the
-scrape. No server is asked for anything.
+Metrics of pools and tenants, as of the last poll, are in `prometheus.py`. No server is asked.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from time import monotonic
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Request, Response
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from starlette.datastructures import State
 
 from app import __version__
-from app.api.auth.authenticator import REQUIRE_READ, REQUIRE_UNBOUND_KEY, Authenticator, AuthFailure
+from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.http.client_connections import ClientConnections, CloseReason
-from app.api.http.dependencies import AuthenticatorDep, Service, ServiceDep
-from app.api.http.error_responses import problem_responses
-from app.api.http.response_cache import is_stale
-from app.api.telemetry.prometheus import encode_metrics, gauge
+from app.api.telemetry.prometheus import gauge
+from app.catalog.catalog import Catalog
+from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.audit.outbox import AuditOutbox
 from app.control.monitoring.isolation_audit import oldest_audit_age
+from app.control.monitoring.lock_guard import LockGuard
+from app.control.monitoring.poller import Poller
 from app.domain.lock_table import BackendSignal
-
-_END = b"# EOF\n"
-_EXAMPLE = """# HELP db_client_connection_count Connections by state.
-# TYPE db_client_connection_count gauge
-db_client_connection_count{server="local",state="idle",strategy="per_tenant"} 7.0
-db_client_connection_count{server="local",state="used",strategy="per_tenant"} 3.0
-"""
-
-router = APIRouter(tags=["health"])
-
-
-@router.get(
-    "/metrics",
-    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
-    summary="Show metrics for Prometheus",
-    response_class=Response,
-    responses=problem_responses()
-    | {
-        200: {
-            "description": "Prometheus' text format, or OpenMetrics if the scraper accepts it.",
-            "content": {"text/plain": {"schema": {"type": "string"}, "example": _EXAMPLE}},
-        }
-    },
-)
-async def metrics(
-    service: ServiceDep,
-    door: AuthenticatorDep,
-    request: Request,
-    accept: Annotated[
-        str | None, Header(max_length=1000, description="Formats the scraper understands.")
-    ] = None,
-) -> Response:
-    """Gauges, counters and histograms of pools, servers and the service itself.
-
-    Only tenants with the most demand have series of their own, see the setting
-    `metrics_tenants`; `_other` is all the rest together.
-
-    Prometheus sends its key as `authorization: {credentials_file: /path}` of the scrape config.
-    A key that is bound to tenants cannot do this.
-    """
-    prepared = service.exposition.snapshot
-    if prepared is None or is_stale(service, monotonic() - prepared.at):
-        await service.exposition.prepare(await service.snapshots.current())
-    encode, content_type = choose_encoder(accept or "")
-    polled = await service.exposition.render(encode, content_type)
-    state = request.app.state
-    clients = getattr(state, "clients", None)
-    collector = ServiceCollector(service, door, clients, abandoned=state.abandoned)
-    body = polled.removesuffix(_END) + encode_metrics(collector, encode)
-    return Response(body, headers={"Content-Type": content_type})
+from app.pools.event_loop_lag import EventLoopLag
+from app.pools.manager import TenantPoolManager
 
 
 class ServiceCollector(Collector):
-    """What the service says of itself, and of its servers."""
+    """The service's own metrics, and its servers'."""
 
     def __init__(
         self,
-        service: Service,
-        door: Authenticator,
-        clients: ClientConnections | None,
+        state: State,
         *,
-        abandoned: int,
+        manager: TenantPoolManager,
+        lock_guards: Mapping[str, LockGuard],
+        advisor: AdvisorLoop,
+        catalog: Catalog,
+        poller: Poller,
+        lag: EventLoopLag,
+        outbox: AuditOutbox,
     ) -> None:
-        """Read from *service*, who was refused from *door*, and connections from *clients*.
-
-        So many requests were *abandoned*.
-        """
-        self._service = service
-        self._door = door
-        self._clients = clients
-        self._abandoned = abandoned
+        """*state*: the application's, with its authenticator, clients and abandoned requests."""
+        self._state = state
+        self._manager = manager
+        self._lock_guards = lock_guards
+        self._advisor = advisor
+        self._catalog = catalog
+        self._poller = poller
+        self._lag = lag
+        self._outbox = outbox
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, as of now."""
         yield from self._servers()
         yield from self._recommendations()
         yield from self._refusals()
-        if self._clients is not None:
-            yield from self._http_connections(self._clients)
+        clients = getattr(self._state, "clients", None)
+        if clients is not None:
+            yield from self._http_connections(clients)
         yield from self._service_state()
 
     def _servers(self) -> Iterator[Metric]:
-        servers = self._service.manager.servers
+        servers = self._manager.servers
         kinds: Counter[tuple[str, ...]] = Counter()
         for name, server in servers.items():
             kinds[name, "used"] = server.budget.used
@@ -132,7 +87,7 @@ class ServiceCollector(Collector):
                 for name, server in servers.items()
             },
         )
-        guards = self._service.lock_guards.items()
+        guards = self._lock_guards.items()
         yield gauge(
             "poolkeeper_server_lock_table_ratio",
             "How much of the server's lock table was used at the last look.",
@@ -151,12 +106,12 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily(
             "poolkeeper_isolation_check_age_seconds",
             "Time since the look at the isolation of the tenant that was looked at longest ago.",
-            oldest_audit_age(self._service.manager),
+            oldest_audit_age(self._manager),
         )
         yield gauge("poolkeeper_server_up", "Whether the server is reachable.", ("server",), up)
 
     def _recommendations(self) -> Iterator[Metric]:
-        advising = self._service.advisor_loop
+        advising = self._advisor
         yield CounterMetricFamily(
             "poolkeeper_recommendations",
             "Times the rule asked for another size of a pool.",
@@ -169,11 +124,12 @@ class ServiceCollector(Collector):
         )
 
     def _refusals(self) -> Iterator[Metric]:
+        authenticator: Authenticator = self._state.authenticator
         failures = CounterMetricFamily(
             "poolkeeper_auth_failures", "Requests refused for their key.", labels=("reason",)
         )
         for reason in AuthFailure:
-            failures.add_metric((reason,), self._door.failures[reason])
+            failures.add_metric((reason,), authenticator.failures[reason])
         yield failures
         limited = CounterMetricFamily(
             "poolkeeper_requests_limited",
@@ -181,12 +137,12 @@ class ServiceCollector(Collector):
             labels=("by",),
         )
         for by in ("key", "address"):
-            limited.add_metric((by,), self._door.rate_limited[by])
+            limited.add_metric((by,), authenticator.rate_limited[by])
         yield limited
         yield CounterMetricFamily(
             "poolkeeper_requests_abandoned",
             "Statements and uploads whose client disconnected before the answer.",
-            self._abandoned,
+            self._state.abandoned,
         )
 
     def _http_connections(self, clients: ClientConnections) -> Iterator[Metric]:
@@ -211,13 +167,12 @@ class ServiceCollector(Collector):
         yield closed
 
     def _service_state(self) -> Iterator[Metric]:
-        service = self._service
         yield GaugeMetricFamily(
             "poolkeeper_catalog_up",
             "Whether the catalog was reached when it was last used.",
-            int(service.catalog.available),
+            int(self._catalog.available),
         )
-        poller = service.poller
+        poller = self._poller
         yield CounterMetricFamily("poolkeeper_polls", "Polls that ended.", poller.poll_count)
         if poller.last_report is not None and poller.last_at is not None:
             age = monotonic() - poller.last_at
@@ -235,15 +190,15 @@ class ServiceCollector(Collector):
         yield GaugeMetricFamily(
             "poolkeeper_loop_lag_seconds",
             "How late the event loop was at worst in the last ten seconds.",
-            service.lag.worst,
+            self._lag.worst,
         )
         yield GaugeMetricFamily(
             "poolkeeper_events_pending",
             "Events kept in memory until the catalog is back.",
-            len(service.audit_outbox.pending),
+            len(self._outbox.pending),
         )
         yield CounterMetricFamily(
-            "poolkeeper_events_dropped", "Events that did not fit.", service.audit_outbox.dropped
+            "poolkeeper_events_dropped", "Events that did not fit.", self._outbox.dropped
         )
         build: Counter[tuple[str, ...]] = Counter({(__version__,): 1})
         yield gauge("poolkeeper_build_info", "Which version this is.", ("version",), build)

@@ -103,10 +103,10 @@ class AdviceView(BaseModel):
     )
 
     @classmethod
-    def of(cls, verdict: PoolAdvice, caller: Principal) -> AdviceView:
+    def of(cls, verdict: PoolAdvice, principal: Principal) -> AdviceView:
         """A verdict in the API's words; it names no pool that the caller may not see."""
         advice = verdict.advice
-        is_of_others = advice.reason_code is ReasonCode.HELD_FOR_TRIAL and caller.tenants
+        is_of_others = advice.reason_code is ReasonCode.HELD_FOR_TRIAL and principal.tenants
         return cls(
             at=verdict.at,
             **advice_fields(advice) | ({"reason": _ELSEWHERE} if is_of_others else {}),

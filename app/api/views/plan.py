@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import Depends, Query, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.http.dependencies import ActorDep, Service, ServiceDep
+from app.api.http.dependencies import ActorDep, CatalogDep
+from app.catalog.catalog import Catalog
 from app.control.operation import Operation
 from app.domain.audit import Actor
 from app.domain.plan import Plan, PlanAction
@@ -24,7 +25,7 @@ DryRunQuery = Annotated[
         "without it."
     ),
 ]
-_CATALOG_UNREACHABLE = "The catalog is unreachable: the request itself would get 503 now."
+_CATALOG_UNREACHABLE = "The catalog is unreachable: the change itself would answer 503 now."
 
 
 class PlanStepView(BaseModel):
@@ -83,7 +84,7 @@ class OperationRequest:
 
     actor: Actor
     dry_run: bool
-    service: Service
+    catalog: Catalog
     response: Response
 
     async def run(self, operation: Operation[Any, R], show: Callable[[R], V]) -> V | PlanView:
@@ -91,7 +92,7 @@ class OperationRequest:
         if not self.dry_run:
             return show(await operation)
         plan: Plan = await operation.plan()
-        if operation.needs_catalog and not self.service.catalog.available:
+        if operation.needs_catalog and not self.catalog.available:
             plan += Plan(warnings=(_CATALOG_UNREACHABLE,))
         return show_plan(plan, self.response)
 
@@ -109,9 +110,9 @@ def show_plan(plan: Plan, response: Response) -> PlanView:
 
 
 async def get_operation_request(
-    service: ServiceDep, actor: ActorDep, response: Response, *, dry_run: DryRunQuery = False
+    catalog: CatalogDep, actor: ActorDep, response: Response, *, dry_run: DryRunQuery = False
 ) -> OperationRequest:
-    return OperationRequest(actor=actor, dry_run=dry_run, service=service, response=response)
+    return OperationRequest(actor=actor, dry_run=dry_run, catalog=catalog, response=response)
 
 
 OperationDep = Annotated[OperationRequest, Depends(get_operation_request)]

@@ -1,10 +1,11 @@
-"""A pool as the API shows it: what is wanted of it, and what there is.
+"""A pool as the API shows it: its desired state and its actual state.
 
-Read from memory alone, so that it can be shown while the catalog is away.
+Read from memory alone, so that it can be shown while the catalog is unreachable.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from time import monotonic
 from typing import Any
@@ -12,11 +13,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.principal import Principal
-from app.api.http.dependencies import Service
 from app.api.views.advice import AdviceView
+from app.catalog.catalog import Catalog
+from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
-from app.domain.pool import PoolSize, PoolState
+from app.domain.pool import PoolMetrics, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
+from app.pools.leak_detection import LeakSuspect
+from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 
@@ -44,22 +48,39 @@ POOL_EXAMPLE: dict[str, Any] = {
 
 
 class DesiredSize(BaseModel):
-    """What is wanted of a pool; defaults where nobody asked for anything."""
+    """A pool's desired state; the defaults where nothing was set."""
 
-    min_size: int = Field(description="Connections kept open whatever happens.")
-    max_size: int = Field(description="Most connections.")
+    min_size: int = Field(description="Connections that stay open when idle.")
+    max_size: int = Field(description="Maximum number of connections.")
     warmup_size: int = Field(description="Connections opened when the pool opens.")
-    paused: bool = Field(description="Whether it shall lend nothing.")
+    paused: bool = Field(description="Whether the pool hands out no connections.")
 
 
 class LeakSuspectView(BaseModel):
-    """A lease held for so long that its borrower may have forgotten it."""
+    """A lease held for so long that it may have leaked."""
 
     tenant: str = Field(examples=["acme"])
-    task: str = Field(description="Name of the task that borrowed.", examples=["Task-812"])
-    taken_at: str = Field(description="File and line.", examples=["/srv/app/api/query.py:120"])
+    task: str = Field(description="Name of the task that holds it.", examples=["Task-812"])
+    taken_at: str = Field(
+        description="Where it was taken: file and line.", examples=["/srv/app/orders.py:120"]
+    )
     age_seconds: float = Field(examples=[75.2])
-    pid: int = Field(description="The connection's back-end.", examples=[4711])
+    pid: int = Field(description="Process ID of the connection's backend.", examples=[4711])
+
+
+class PoolSummary(BaseModel):
+    """An open pool in short."""
+
+    pool_id: str
+    state: PoolState
+    size: int = Field(description="Open connections.")
+    idle: int = Field(description="Idle connections.")
+    active: int = Field(description="Connections on lease.")
+    waiting: int = Field(description="Callers waiting for a connection.")
+
+    @classmethod
+    def of(cls, pool: Pool) -> PoolSummary:
+        return cls(pool_id=pool.pool_id, state=pool.state, **_connections(pool.metrics))
 
 
 class PoolView(BaseModel):
@@ -67,155 +88,145 @@ class PoolView(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [POOL_EXAMPLE]})
 
-    pool_id: str = Field(description="The tenant's id, or `shared@` and the server.")
-    tenant: str | None = Field(description="Whose pool it is; null for a shared one.")
-    tenants: int = Field(description="How many tenants it serves, of those the key may see.")
+    pool_id: str = Field(description="The tenant's ID, or `shared@` and the server's name.")
+    tenant: str | None = Field(description="The tenant it belongs to; null for a shared pool.")
+    tenants: int = Field(description="Number of tenants it serves that the key can access.")
     shared: bool
     strategy: PoolStrategy
     server: str
-    open: bool = Field(description="A pool that is not open opens on its next use.")
+    open: bool = Field(description="Whether it is open; otherwise its next use opens it.")
     state: PoolState = Field(description="`closed` while it is not open.")
     desired: DesiredSize
     size: int = Field(description="Open connections.")
-    idle: int
-    active: int = Field(description="Connections lent.")
+    idle: int = Field(description="Idle connections.")
+    active: int = Field(description="Connections on lease.")
     waiting: int = Field(description="Callers waiting for a connection.")
-    access_count: int = Field(description="Times it was used since it opened.")
+    access_count: int = Field(description="Uses since the pool opened.")
     wait_p99_ms: float | None = Field(
-        description="99 of 100 callers waited no longer, within the statistics' window."
+        description="99th percentile of the time callers waited, within the statistics window."
     )
     leak_suspects: list[LeakSuspectView] = Field(
-        description="Leases held beyond the threshold, oldest first."
+        description="Leases held longer than the leak threshold, oldest first."
     )
     generation: int = Field(
-        description="Grows with every change of what is wanted, from 0 for nothing; the ETag."
+        description="Version of the desired state, also the ETag; 0 while nothing was set."
     )
-    stale: bool = Field(description="Whether the catalog is away, and this is from memory.")
+    stale: bool = Field(description="Whether this is from memory: the catalog is unreachable.")
     advice: AdviceView | None = Field(
         default=None,
-        description="The advisor's last word about it; null before there is one, where its mode "
-        "is off, and in lists.",
+        description="The advisor's latest advice; null before there is any, while its mode is "
+        "`off`, and in lists.",
     )
 
-
-def show_row(row: PoolSnapshot, caller: Principal, *, tenants: int, stale: bool) -> PoolView:
-    """An open pool, as of a snapshot; of its tenants those the caller may see are counted."""
-    is_shared = row.strategy is PoolStrategy.SHARED
-    return PoolView(
-        pool_id=row.pool_id,
-        tenant=None if is_shared else row.pool_id,
-        tenants=tenants,
-        shared=is_shared,
-        strategy=row.strategy,
-        server=row.server,
-        open=True,
-        state=row.state,
-        desired=_wanted(row.desired, paused=row.paused),
-        size=row.stats.metrics.total_connections,
-        idle=row.stats.metrics.idle_connections,
-        active=row.stats.metrics.active_connections,
-        waiting=row.stats.metrics.waiting_requests,
-        access_count=row.access_count,
-        wait_p99_ms=row.stats.wait.p99_ms,
-        leak_suspects=[
-            LeakSuspectView(**asdict(suspect))
-            for suspect in row.leak_suspects
-            if caller.can_access(suspect.tenant)
-        ],
-        generation=row.generation,
-        stale=stale,
-    )
+    @classmethod
+    def of_snapshot(
+        cls, pool: PoolSnapshot, principal: Principal, *, tenants: int, stale: bool
+    ) -> PoolView:
+        """An open pool in a list; *tenants*: how many of its tenants the principal can access."""
+        return cls(
+            **_identity(pool.pool_id, pool.strategy, pool.server),
+            tenants=tenants,
+            desired=_desired(pool.desired, paused=pool.paused),
+            generation=pool.generation,
+            stale=stale,
+            open=True,
+            state=pool.state,
+            **_connections(pool.stats.metrics),
+            access_count=pool.access_count,
+            wait_p99_ms=pool.stats.wait.p99_ms,
+            leak_suspects=_leak_suspects(pool.leak_suspects, principal),
+        )
 
 
-def visible_pools(service: Service, caller: Principal) -> list[Pool]:
-    """The open pools that serve a tenant of the caller's."""
-    pools = service.manager.pools()
-    if caller.tenants is None:
-        return list(pools)
-    theirs = set(_their_pools(service, caller.tenants))
-    return [pool for pool in pools if pool.pool_id in theirs]
+class PoolViews:
+    """Shows single pools as they are now."""
 
+    def __init__(self, manager: TenantPoolManager, catalog: Catalog, advisor: AdvisorLoop) -> None:
+        self._manager = manager
+        self._catalog = catalog
+        self._advisor = advisor
 
-def show_pool(service: Service, pool: Pool, caller: Principal) -> PoolView:
-    """An open pool, as it is now; of a shared one's borrowers only those the caller may see."""
-    strategy = pool.config.strategy
-    closed = _closed(service, pool.pool_id, strategy, pool.server.name, caller)
-    now = pool.metrics
-    verdict = service.advisor_loop.latest_advice.get(pool.pool_id)
-    return closed.model_copy(
-        update={
-            "advice": AdviceView.of(verdict, caller) if verdict else None,
+    def show(
+        self, tenant: TenantState, principal: Principal, *, pool: Pool | None = None
+    ) -> PoolView:
+        """The pool that serves *tenant*: *pool* if known, open or not."""
+        spec = tenant.tenant.spec
+        pool = pool or self._manager.find(spec.pool_id)
+        desired = self._manager.desired.get(spec.pool_id)
+        size = self._manager.desired_size(spec.pool_id, spec.strategy)
+        return PoolView(
+            **_identity(spec.pool_id, spec.strategy, spec.server),
+            tenants=self._tenant_count(spec.pool_id, principal),
+            desired=_desired(size, paused=desired.paused if desired else False),
+            generation=desired.generation if desired else 0,
+            stale=not self._catalog.available,
+            **(self._open(pool, principal) if pool else _CLOSED),
+        )
+
+    def _open(self, pool: Pool, principal: Principal) -> Mapping[str, Any]:
+        advice = self._advisor.latest_advice.get(pool.pool_id)
+        return {
             "open": True,
             "state": pool.state,
-            "size": now.total_connections,
-            "idle": now.idle_connections,
-            "active": now.active_connections,
-            "waiting": now.waiting_requests,
-            "access_count": service.manager.access_count(pool),
-            "wait_p99_ms": service.manager.pool_stats(pool).wait.p99_ms,
-            "leak_suspects": [
-                LeakSuspectView(**asdict(suspect))
-                for suspect in pool.leak_suspects(monotonic())
-                if caller.can_access(suspect.tenant)
-            ],
+            **_connections(pool.metrics),
+            "access_count": self._manager.access_count(pool),
+            "wait_p99_ms": self._manager.pool_stats(pool).wait.p99_ms,
+            "leak_suspects": _leak_suspects(pool.leak_suspects(monotonic()), principal),
+            "advice": AdviceView.of(advice, principal) if advice else None,
         }
-    )
+
+    def _tenant_count(self, pool_id: str, principal: Principal) -> int:
+        if principal.tenants is None:
+            return self._manager.tenant_count(pool_id)
+        return accessible_pools(self._manager, principal.tenants).count(pool_id)
 
 
-def show_pool_of(service: Service, account: TenantState, caller: Principal) -> PoolView:
-    """The pool of *account*'s tenant, open or not."""
-    spec = account.tenant.spec
-    pool = service.manager.find(spec.pool_id)
-    if pool is not None:
-        return show_pool(service, pool, caller)
-    return _closed(service, spec.pool_id, spec.strategy, spec.server, caller)
+def accessible_pools(manager: TenantPoolManager, tenants: frozenset[str]) -> list[str]:
+    """The pool ID of each of *tenants* that exists."""
+    states = manager.tenant_states
+    return [states[tenant].tenant.spec.pool_id for tenant in states.keys() & tenants]
 
 
-def _closed(
-    service: Service, pool_id: str, strategy: PoolStrategy, server: str, caller: Principal
-) -> PoolView:
-    manager = service.manager
-    desired = manager.desired.get(pool_id)
-    size: PoolSize = manager.desired_size(pool_id, strategy)
+_CLOSED: Mapping[str, Any] = {
+    "open": False,
+    "state": PoolState.CLOSED,
+    "size": 0,
+    "idle": 0,
+    "active": 0,
+    "waiting": 0,
+    "access_count": 0,
+    "wait_p99_ms": None,
+    "leak_suspects": [],
+}
+
+
+def _identity(pool_id: str, strategy: PoolStrategy, server: str) -> dict[str, Any]:
     is_shared = strategy is PoolStrategy.SHARED
-    return PoolView(
-        pool_id=pool_id,
-        tenant=None if is_shared else pool_id,
-        tenants=_tenants_of(service, pool_id, caller),
-        shared=is_shared,
-        strategy=strategy,
-        server=server,
-        open=False,
-        state=PoolState.CLOSED,
-        desired=_wanted(size, paused=desired.paused if desired else False),
-        size=0,
-        idle=0,
-        active=0,
-        waiting=0,
-        access_count=0,
-        wait_p99_ms=None,
-        leak_suspects=[],
-        generation=desired.generation if desired else 0,
-        stale=not service.catalog.available,
-    )
+    return {
+        "pool_id": pool_id,
+        "tenant": None if is_shared else pool_id,
+        "shared": is_shared,
+        "strategy": strategy,
+        "server": server,
+    }
 
 
-def _wanted(size: PoolSize, *, paused: bool) -> DesiredSize:
-    return DesiredSize(
-        min_size=size.min_size,
-        max_size=size.max_size,
-        warmup_size=size.warmup_size,
-        paused=paused,
-    )
+def _desired(size: PoolSize, *, paused: bool) -> DesiredSize:
+    return DesiredSize(**asdict(size), paused=paused)
 
 
-def _tenants_of(service: Service, pool_id: str, caller: Principal) -> int:
-    if caller.tenants is None:
-        return service.manager.tenant_count(pool_id)
-    return _their_pools(service, caller.tenants).count(pool_id)
+def _connections(metrics: PoolMetrics) -> dict[str, Any]:
+    return {
+        "size": metrics.total_connections,
+        "idle": metrics.idle_connections,
+        "active": metrics.active_connections,
+        "waiting": metrics.waiting_requests,
+    }
 
 
-def _their_pools(service: Service, tenants: frozenset[str]) -> list[str]:
-    """The pool of each of *tenants*, as far as there are such tenants."""
-    accounts = service.manager.tenant_states
-    return [accounts[tenant].tenant.spec.pool_id for tenant in accounts.keys() & tenants]
+def _leak_suspects(suspects: Iterable[LeakSuspect], principal: Principal) -> list[LeakSuspectView]:
+    return [
+        LeakSuspectView(**asdict(suspect))
+        for suspect in suspects
+        if principal.can_access(suspect.tenant)
+    ]

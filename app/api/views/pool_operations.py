@@ -1,4 +1,4 @@
-"""Responses of operations on a pool."""
+"""Results of operations on a pool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.pools.eviction import EvictionReason
 
 
 class PoolDrain(BaseModel):
-    """A drain that has started."""
+    """A drain in progress."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -20,25 +20,27 @@ class PoolDrain(BaseModel):
     )
 
     pool_id: str
-    tenants: int = Field(description="How many tenants this affects.")
+    tenants: int = Field(description="Number of tenants that the pool serves.")
     state: PoolState
     deadline_seconds: float
 
 
 class PoolRecycling(BaseModel):
-    """How many connections will be replaced."""
+    """The result of recycling a pool."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"pool_id": "acme", "tenants": 1, "connections": 3}]}
     )
 
     pool_id: str
-    tenants: int = Field(description="How many tenants this affects.")
-    connections: int = Field(description="Idle ones at once, leased ones when they are returned.")
+    tenants: int = Field(description="Number of tenants that the pool serves.")
+    connections: int = Field(
+        description="Connections replaced: idle ones at once, leased ones when they are returned."
+    )
 
 
 class PoolCheck(BaseModel):
-    """What testing idle connections found."""
+    """The result of testing a pool's idle connections."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -47,13 +49,13 @@ class PoolCheck(BaseModel):
     )
 
     pool_id: str
-    tenants: int = Field(description="How many tenants this affects.")
+    tenants: int = Field(description="Number of tenants that the pool serves.")
     tested: int
     failed: int = Field(description="Connections that failed the check and were closed.")
 
 
 class PoolEviction(BaseModel):
-    """What evicting a pool did."""
+    """The result of evicting a pool."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -64,7 +66,7 @@ class PoolEviction(BaseModel):
     )
 
     pool_id: str
-    tenants: int = Field(description="How many tenants this affects.")
+    tenants: int = Field(description="Number of tenants that the pool serves.")
     reason: EvictionReason
     closed: int = Field(description="Connections closed.")
-    cut: int = Field(description="Leases cut because they outlasted the deadline.")
+    cut: int = Field(description="Leases that were cut at the deadline.")

@@ -1,11 +1,12 @@
-"""A tenant as the API shows it: what was declared, how far it has come, what serves it.
+"""A tenant as the API shows it: what was declared, how far it is provisioned, what serves it.
 
-Read from memory alone, so that it can be shown while the catalog is away.
+Read from memory alone, so that it can be shown while the catalog is unreachable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -13,19 +14,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.principal import Principal
-from app.api.http.dependencies import Service
+from app.api.views.pool import PoolSummary
+from app.catalog.catalog import Catalog
 from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import Tenant
-from app.domain.isolation_policy import (
-    Assurance,
-    AuditCheck,
-    Finding,
-    Severity,
-    assurance_of,
-    checks_of,
-)
-from app.domain.pool import PoolState
+from app.domain.isolation_policy import Assurance, AuditCheck, Finding, Severity, assurance_of, checks_of
 from app.domain.tenant import PoolStrategy, TenantSpec
+from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
 TENANT_EXAMPLE: dict[str, Any] = {
@@ -53,8 +48,8 @@ TENANT_EXAMPLE: dict[str, Any] = {
                 "name": "other_databases",
                 "ok": False,
                 "severity": "warning",
-                "detail": "It may connect to postgres as well; "
-                "REVOKE CONNECT, TEMPORARY ON DATABASE … FROM PUBLIC.",
+                "detail": "Role tenant_acme can connect to database postgres. "
+                "Run: REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC;",
             },
         ],
         "checked_at": "2026-11-20T09:00:30Z",
@@ -81,53 +76,43 @@ class TenantPhase(StrEnum):
     DELETING = "deleting"
 
 
-class PoolSummary(BaseModel):
-    """The open pool that serves a tenant."""
-
-    pool_id: str
-    state: PoolState
-    size: int = Field(description="Open connections.")
-    idle: int
-    active: int
-    waiting: int = Field(description="Callers waiting for a connection.")
-
-
 class IsolationCheckView(BaseModel):
-    """One thing that was looked at in Postgres."""
+    """The result of one check in Postgres."""
 
     name: AuditCheck
     ok: bool
     severity: Severity | None = Field(
-        description="How bad it is; critical: the promise does not hold; not_checked: the check "
-        "could not be made. Null when all is well."
+        description="`critical`: the strategy's promise does not hold. `not_checked`: the check "
+        "could not run. Null when it passed."
     )
     detail: str | None = Field(
-        description="What is wrong, and what mends it; not for a key that is bound to tenants."
+        description="The problem and its fix; null for a key that is bound to tenants."
     )
 
 
 class IsolationView(BaseModel):
-    """Where the tenant lives inside Postgres, what that promises, and whether the promise holds.
+    """Where the tenant lives inside Postgres, and how well it is isolated there.
 
-    Names are told whether or not they exist yet.
+    Names are shown whether or not the objects exist yet.
     """
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     strategy: PoolStrategy
     assurance: Assurance = Field(
-        description="What it holds against. trusted_sql: a forgotten WHERE, not hostile SQL; "
-        "role: hostile SQL, by a login role of its own; database: by a database of its own too."
+        description="What the isolation withstands. `trusted_sql`: a forgotten WHERE, but not "
+        "hostile SQL. `role`: hostile SQL, by its own login role. `database`: the same, and its "
+        "own database."
     )
     database: str | None = Field(description="Null when the server is no longer declared.")
     schema_name: str | None = Field(
-        alias="schema", description="Its own schema; null when the strategy gives it none."
+        alias="schema", description="Its own schema; null when its strategy gives it none."
     )
-    role: str | None = Field(description="The role its connections log in as.")
+    role: str | None = Field(description="The role that its connections log in as.")
     checks: list[IsolationCheckView] = Field(
-        description="What the last look found; none before it."
+        description="Results of the latest isolation audit; empty before the first."
     )
-    checked_at: datetime | None = Field(description="When that look was.")
+    checked_at: datetime | None = Field(description="When that audit ran.")
 
 
 class TenantView(BaseModel):
@@ -138,103 +123,116 @@ class TenantView(BaseModel):
     id: str
     server: str = Field(description="The declared server it lives on; immutable.")
     strategy: PoolStrategy = Field(description="How it is isolated; immutable.")
-    weight: int = Field(description="Its share when connections are scarce.")
-    max_leases: int | None = Field(description="Most leases it may hold at once; null: no cap.")
+    weight: int = Field(description="Its share when connections run short.")
+    max_leases: int | None = Field(
+        description="Maximum number of leases at a time; null: no limit."
+    )
     labels: dict[str, str]
     advisor_mode: AdvisorMode | None = Field(
-        description="What becomes of advice about its own pool; null: as for the whole service."
+        description="How recommendations for its own pool are handled; null: as for the service."
     )
-    generation: int = Field(description="Grows with every change; the ETag.")
+    generation: int = Field(description="Version of what was declared; part of the ETag.")
     state: TenantPhase
     created_at: datetime
     updated_at: datetime
     provisioned_at: datetime | None
     isolation: IsolationView
-    query_allowed: bool = Field(description="Whether the query endpoint is open to it.")
-    query_refusal: str | None = Field(description="Why it is not.")
-    pool: PoolSummary | None = Field(description="The open pool that serves it, if one is open.")
-    stale: bool = Field(description="Whether the catalog is away, and this is from memory.")
-
-
-def show_tenant(service: Service, account: TenantState, caller: Principal) -> TenantView:
-    """The tenant of *account*, as it is now."""
-    tenant, spec = account.tenant, account.tenant.spec
-    refusal = query_refusal(service, spec)
-    return TenantView(
-        **spec.as_dict(),
-        generation=tenant.generation,
-        state=state_of(tenant),
-        created_at=tenant.created_at.astimezone(UTC),
-        updated_at=tenant.updated_at.astimezone(UTC),
-        provisioned_at=tenant.provisioned_at and tenant.provisioned_at.astimezone(UTC),
-        isolation=_isolation(service, account, caller),
-        query_allowed=refusal is None,
-        query_refusal=refusal,
-        pool=_pool(service, spec),
-        stale=not service.catalog.available,
+    query_allowed: bool = Field(description="Whether the query endpoint works for it.")
+    query_refusal: str | None = Field(description="Why it does not.")
+    pool: PoolSummary | None = Field(
+        description="The pool that serves it; null while none is open."
     )
+    stale: bool = Field(description="Whether this is from memory: the catalog is unreachable.")
 
 
-def state_of(tenant: Tenant) -> TenantPhase:
-    """How far *tenant* has come."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryLimits:
+    """Limits of the query endpoint.
+
+    Attributes:
+        timeout: longest run of a statement, in seconds.
+        max_rows: most rows of a result.
+        allowed_on_shared: whether shared tenants may use it.
+    """
+
+    timeout: float
+    max_rows: int
+    allowed_on_shared: bool
+
+    def refusal(self, spec: TenantSpec) -> str | None:
+        """Why a tenant may not use the endpoint; None if it may."""
+        if not spec.is_shared or self.allowed_on_shared:
+            return None
+        return (
+            f"Shared tenants of server {spec.server} use one database role, which does not "
+            "isolate untrusted SQL. The operator has not allowed it (query_on_shared)."
+        )
+
+
+class TenantViews:
+    """Shows tenants as they are now."""
+
+    def __init__(
+        self, manager: TenantPoolManager, catalog: Catalog, query_limits: QueryLimits
+    ) -> None:
+        self._manager = manager
+        self._catalog = catalog
+        self._query_limits = query_limits
+
+    def show(self, state: TenantState, principal: Principal) -> TenantView:
+        tenant, spec = state.tenant, state.tenant.spec
+        refusal = self._query_limits.refusal(spec)
+        pool = self._manager.find(spec.pool_id)
+        return TenantView(
+            **spec.as_dict(),
+            generation=tenant.generation,
+            state=phase_of(tenant),
+            created_at=tenant.created_at.astimezone(UTC),
+            updated_at=tenant.updated_at.astimezone(UTC),
+            provisioned_at=tenant.provisioned_at and tenant.provisioned_at.astimezone(UTC),
+            isolation=self._isolation(state, principal),
+            query_allowed=refusal is None,
+            query_refusal=refusal,
+            pool=PoolSummary.of(pool) if pool else None,
+            stale=not self._catalog.available,
+        )
+
+    def _isolation(self, state: TenantState, principal: Principal) -> IsolationView:
+        spec, report = state.tenant.spec, state.isolation
+        server = self._manager.servers.get(spec.server)
+        isolation = self._manager.isolations[spec.strategy]
+        has_schema = spec.strategy is PoolStrategy.PER_TENANT
+        return IsolationView(
+            strategy=spec.strategy,
+            assurance=assurance_of(spec.strategy),
+            database=isolation.database(server, spec) if server else None,
+            schema_name=spec.id.object_name if has_schema else None,
+            role=isolation.role(spec) if server else None,
+            checks=_checks(spec.strategy, report.findings, principal) if report else [],
+            checked_at=report.checked_at if report else None,
+        )
+
+
+def phase_of(tenant: Tenant) -> TenantPhase:
     if tenant.deleting:
         return TenantPhase.DELETING
-    return TenantPhase.PROVISIONED if tenant.provisioned_at else TenantPhase.DECLARED
-
-
-def query_refusal(service: Service, spec: TenantSpec) -> str | None:
-    """Why the query endpoint is closed to this tenant; None if it is open."""
-    if not spec.is_shared or spec.server in service.limits.query_on_shared:
-        return None
-    return (
-        f"Shared tenants of server {spec.server} use one database role, which does not hold "
-        "against free SQL; the operator has not allowed it."
-    )
-
-
-def _isolation(service: Service, account: TenantState, caller: Principal) -> IsolationView:
-    spec, report = account.tenant.spec, account.isolation
-    server = service.manager.servers.get(spec.server)
-    isolation = service.manager.isolations[spec.strategy]
-    has_schema = spec.strategy is PoolStrategy.PER_TENANT
-    return IsolationView(
-        strategy=spec.strategy,
-        assurance=assurance_of(spec.strategy),
-        database=isolation.database(server, spec) if server else None,
-        schema_name=spec.id.object_name if has_schema else None,
-        role=isolation.role(spec) if server else None,
-        checks=_checks(spec.strategy, report.findings, caller) if report else [],
-        checked_at=report.checked_at if report else None,
-    )
+    if tenant.provisioned_at:
+        return TenantPhase.PROVISIONED
+    return TenantPhase.DECLARED
 
 
 def _checks(
-    strategy: PoolStrategy, findings: Sequence[Finding], caller: Principal
+    strategy: PoolStrategy, findings: Sequence[Finding], principal: Principal
 ) -> list[IsolationCheckView]:
     failed = {finding.check: finding for finding in findings}
     # A detail may name other tenants' roles and databases.
-    is_told = caller.tenants is None
+    shows_details = principal.tenants is None
     return [
         IsolationCheckView(
             name=check,
             ok=check not in failed,
             severity=failed[check].severity if check in failed else None,
-            detail=failed[check].detail if check in failed and is_told else None,
+            detail=failed[check].detail if check in failed and shows_details else None,
         )
         for check in checks_of(strategy)
     ]
-
-
-def _pool(service: Service, spec: TenantSpec) -> PoolSummary | None:
-    pool = service.manager.find(spec.pool_id)
-    if pool is None:
-        return None
-    now = pool.metrics
-    return PoolSummary(
-        pool_id=pool.pool_id,
-        state=pool.state,
-        size=now.total_connections,
-        idle=now.idle_connections,
-        active=now.active_connections,
-        waiting=now.waiting_requests,
-    )

@@ -16,12 +16,13 @@ import pytest_asyncio
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from app.api import _ROUTERS
+from app.api.assembly import _ROUTERS
 from app.api.auth.api_key import new_token
-from app.api.auth.authenticator import OPEN_PATHS, OPEN_PREFIXES, Authenticator, AuthFailure
+from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.auth.key_file import KeyFile
 from app.api.auth.rate_limits import RateLimits
-from app.api.ui.docs import document
+from app.api.http.authentication import OPEN_PATHS, OPEN_PREFIXES
+from app.api.openapi import document
 from app.domain.isolation_policy import AuditCheck, Finding, IsolationReport, Severity
 from app.domain.tenant import TenantId
 from app.main import create_app
@@ -235,7 +236,7 @@ async def test_refusals_are_counted_and_logged_without_the_key(
     locked: Locked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, stranger = locked.keys.tokens["not-admin"], new_token()
-    door = locked.api.app.state.door
+    door = locked.api.app.state.authenticator
     monkeypatch.setattr(door, "_limits", RateLimits(0))  # the log may have been full
     before = door.failures.copy()
     with capture_logs() as logged:
@@ -405,8 +406,7 @@ async def test_without_keys_this_machine_may_do_everything_until_the_first_is_ma
     tmp_path: Path,
 ) -> None:
     app = create_app(Settings.model_construct(data_dir=tmp_path))
-    app.state.service = None
-    app.state.door = Authenticator(
+    app.state.authenticator = Authenticator(
         KeyFile(tmp_path / "keys.json", required=False, clock=lambda: next(moments)), RateLimits(0)
     )
     moments = count(step=2)

@@ -28,8 +28,7 @@ def keys(tmp_path: Path) -> Keyring:
 def app(keys: Keyring) -> FastAPI:
     """An application without a service, whose keys may ask four times a second."""
     app = create_app(Settings.model_construct())
-    app.state.service = None
-    app.state.door = Authenticator(KeyFile(keys.path, required=True), RateLimits(4))
+    app.state.authenticator = Authenticator(KeyFile(keys.path, required=True), RateLimits(4))
     return app
 
 
@@ -58,7 +57,7 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(
         monkeypatch.setattr("throttled.utils.now_mono_f", lambda: 1000.25)
         assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 422
         assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 429
-    assert app.state.door.rate_limited == {"key": 2}
+    assert app.state.authenticator.rate_limited == {"key": 2}
 
 
 async def test_a_key_may_have_a_limit_of_its_own(app: FastAPI, keys: Keyring) -> None:
@@ -87,8 +86,8 @@ async def test_strangers_fail_so_often_and_no_oftener_and_keep_nobody_with_a_key
         assert (await see.post(ASK, headers=keys.headers("friend"))).status_code == 422
     async with client(app, "192.0.2.2") as elsewhere:
         assert (await elsewhere.get(ASK)).status_code == 401
-    assert app.state.door.rate_limited == {"address": 10}
-    assert app.state.door.failures == {"malformed": 40, "no_key": 1}
+    assert app.state.authenticator.rate_limited == {"address": 10}
+    assert app.state.authenticator.failures == {"malformed": 40, "no_key": 1}
 
 
 def test_zero_means_no_limit() -> None:

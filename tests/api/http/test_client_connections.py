@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from app.api.http.framing import MAX_HEADER_BYTES
+from app.api.http.request_checks import MAX_HEADER_BYTES
 from tests.fixtures.listening import Address, Client, connected, listening
 from tests.fixtures.waiting import eventually
 

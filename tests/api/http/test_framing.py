@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
-from app.api.http.framing import MAX_HEADER_BYTES, MAX_HEADERS, MAX_PATH_BYTES
+from app.api.http.request_checks import MAX_HEADER_BYTES, MAX_HEADERS, MAX_PATH_BYTES
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.listening import connected, listening

@@ -208,7 +208,7 @@ def test_after_a_day_a_key_is_new_again(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_a_key_that_is_bound_anew_hears_no_answer_from_before() -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["claim"].begin(b"1")
+        scope["state"]["reservation"].begin(b"1")
         await PlainTextResponse()(scope, receive, send)
 
     stage = idempotency.Idempotency(application)
@@ -216,7 +216,7 @@ async def test_a_key_that_is_bound_anew_hears_no_answer_from_before() -> None:
     async def ask(tenants: frozenset[str] | None) -> None:
         caller = Principal(name="k", scopes=frozenset(), tenants=tenants, key_id="k")
         headers = [(b"idempotency-key", b"k")]
-        scope = {"type": "http", "headers": headers, "state": {"caller": caller}}
+        scope = {"type": "http", "headers": headers, "state": {"principal": caller}}
         await stage(scope, AsyncMock(), AsyncMock())
 
     await ask(None)

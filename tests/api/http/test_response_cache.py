@@ -113,39 +113,35 @@ async def test_of_many_dashboards_that_wait_for_a_snapshot_one_has_it_rendered(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = ("/v1/stats", "/v1/stats?limit=7", "/v1/pools", "/v1/pools?fields=tenant")
+    cache: ResponseCache = api.app.state.response_cache
     rendered: list[str] = []
 
-    def noted(
-        kept: ResponseCache, snapshot: Snapshot, question: CacheKey, answer: CachedResponse
-    ) -> None:
-        rendered.append(question[0])
-        keep(kept, snapshot, question, answer)
+    def store(snapshot: Snapshot, key: CacheKey, response: CachedResponse) -> None:
+        rendered.append(key[0])
+        stored(snapshot, key, response)
 
-    keep = ResponseCache.store
-    monkeypatch.setattr(ResponseCache, "store", noted)
+    stored = cache._store
+    monkeypatch.setattr(cache, "_store", store)
 
-    async def all_are_kept() -> bool:
+    async def all_are_stored() -> bool:
         for path in paths:
             ok(await api.client.get(path))
         # On a slow machine the last one may be of a newer snapshot than the first.
-        return len(api.app.state.rendered._answers) == len(paths)
+        return len(cache._responses) == len(paths)
 
-    await eventually(all_are_kept)
+    await eventually(all_are_stored)
     rendered.clear()
     api.service.snapshots.invalidate()
-    answers = await asyncio.gather(*(api.client.get(path) for path in paths * 20))
-    assert len({ok(answer)["as_of"] for answer in answers if "fields" not in str(answer.url)}) == 1
+    responses = await asyncio.gather(*(api.client.get(path) for path in paths * 20))
+    assert len({ok(each)["as_of"] for each in responses if "fields" not in str(each.url)}) == 1
     assert sorted(rendered) == ["/v1/pools", "/v1/pools", "/v1/stats", "/v1/stats"]
 
 
-async def test_what_is_kept_of_answers_is_bounded(api: Api) -> None:
-    rendered, snapshot = ResponseCache(), await taken(api)
+async def test_the_cache_is_bounded_and_holds_one_snapshots_responses(api: Api) -> None:
+    cache, snapshot = ResponseCache(api.service.snapshots, stale_after=60), await taken(api)
     for number in range(20):
-        answer = CachedResponse(b"x" * (MAX_BYTES // 16))
-        rendered.store(snapshot, ("/", str(number).encode(), None), answer)
-    kept = [rendered.get(snapshot, ("/", str(number).encode(), None)) for number in range(20)]
-    assert sum(answer is not None for answer in kept) == 8
-    later = await taken(api)
-    rendered.store(later, ("/", b"", None), CachedResponse(b"y"))
-    assert rendered.get(snapshot, ("/", b"0", None)) is None
-    assert rendered.get(later, ("/", b"", None)) is not None
+        response = CachedResponse(b"x" * (MAX_BYTES // 16))
+        cache._store(snapshot, ("/", str(number).encode(), None), response)
+    assert len(cache._responses) == 8
+    cache._store(await taken(api), ("/", b"", None), CachedResponse(b"y"))
+    assert list(cache._responses) == [("/", b"", None)]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from app.api.http.hosts import TrustedHosts
+from app.api.http.request_checks import RequestChecks, TrustedHosts
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.app import Api, ok, problem, serving
@@ -75,7 +75,6 @@ async def test_every_answer_bears_the_security_headers(unstarted: httpx.AsyncCli
 async def test_even_what_was_not_foreseen_bears_them() -> None:
     """Starlette answers these outside every stage of ours."""
     app = create_app(Settings.model_construct())
-    app.state.service = None
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     with capture_logs() as logged:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -144,7 +143,7 @@ async def test_the_operator_names_the_hosts(names: list[str], host: str, status:
         await send({"type": "http.response.start", "status": 204, "headers": []})  # type: ignore[operator]
         await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
 
-    transport = httpx.ASGITransport(TrustedHosts(app, names))
+    transport = httpx.ASGITransport(RequestChecks(app, [TrustedHosts(names)]))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         answer = await client.get("/", headers={"Host": host})
     assert answer.status_code == status

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.api.auth.principal import UNRESTRICTED, Principal
-from app.api.routes import streams
+from app.api.routes import stats_stream
 from app.api.routes.stats_stream import EventStream
 from app.domain.errors import TooManyStreams
 from tests.fixtures.app import Api, problem, serving
@@ -139,7 +139,7 @@ async def test_who_reads_slowly_gets_the_newest_and_holds_up_nobody(api: Api) ->
 async def test_a_comment_keeps_a_quiet_stream_alive(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "_KEEP_ALIVE", 0.01)
+    monkeypatch.setattr(stats_stream, "_KEEP_ALIVE_SECONDS", 0.01)
     async with follower(api) as page:
         await eventually(lambda: page.heard.count(b": keep-alive\n\n") > 1)
         assert len(page.beats) == 1
@@ -173,7 +173,7 @@ async def test_as_many_as_allowed_follow_and_whoever_leaves_makes_room(
 
 
 async def test_one_key_leaves_room_for_others(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_MOST_OF_A_KEY", 1)
+    monkeypatch.setattr(stats_stream, "_MAX_STREAMS_OF_KEY", 1)
     one, other = (
         Principal(name=key_id, scopes=frozenset(), key_id=key_id) for key_id in ("one", "other")
     )
@@ -191,7 +191,7 @@ async def test_one_key_leaves_room_for_others(api: Api, monkeypatch: pytest.Monk
 async def test_a_stream_that_never_begins_is_not_counted(api: Api) -> None:
     followed = api.service.streams
     # A request may end between its handler and its response.
-    EventStream(followed, UNRESTRICTED, followed.events(api.app.state.door, []))
+    EventStream(followed, UNRESTRICTED, followed.events(api.app.state.authenticator, []))
     assert followed.open == 0
 
 

@@ -10,7 +10,6 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from app import __version__
-from app.api.http import response_cache
 from app.api.http.client_connections import ClientConnections, ClientLimits, CloseReason
 from app.domain.errors import PoolTimeout
 from tests.fixtures.app import Api, ok, serving
@@ -174,7 +173,7 @@ async def test_a_stale_snapshot_is_replaced_at_the_next_scrape(
 ) -> None:
     await api.service.snapshots.publish()
     await api.value(await api.tenant("acme"), "SELECT 1")
-    monkeypatch.setattr(response_cache, "_STALE_POLLS", 0)
+    monkeypatch.setattr(api.app.state.response_cache, "_stale_after", 0)
     assert "poolkeeper_tenants 1.0" in (await api.client.get("/metrics")).text
 
 

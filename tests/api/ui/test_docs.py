@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from app.api.ui.docs import document
+from app.api.openapi import document
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.app import problem

@@ -1,0 +1,125 @@
+"""The settings in the form in which the service's objects take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+from app.api.http.dependencies import TenantDefaults
+from app.api.http.request_checks import LOOPBACK_NAMES
+from app.api.views.tenant import QueryLimits
+from app.control.advisor.auto_apply import AutoApplyLimits
+from app.domain.advisor import PoolPressureMonitorConfig
+from app.domain.advisor_mode import AdvisorMode
+from app.domain.desired_state import AdvisorRule, AdvisorSettings
+from app.domain.history import Resolution
+from app.domain.pool import PoolConfig, PoolLimits
+from app.domain.tenant import PoolStrategy
+from app.pools.isolation import (
+    IsolationStrategy,
+    PerDatabaseIsolation,
+    PerTenantIsolation,
+    SharedIsolation,
+)
+from app.pools.isolation.credentials import Credentials
+from app.pools.server import Server
+from app.runtime.secret_key import load_or_create_secret_key
+from app.settings import Settings
+
+
+def pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
+    limits: PoolLimits = {
+        "warmup_size": settings.warmup_size,
+        "idle_timeout": settings.idle_timeout_seconds,
+        "max_lifetime": settings.max_lifetime_seconds,
+        "health_check": settings.health_check,
+        "health_check_interval": settings.health_check_interval_seconds,
+        "acquire_timeout": settings.acquire_timeout_seconds,
+        "max_waiting": settings.max_waiting,
+        "leak_threshold": settings.leak_threshold_seconds,
+    }
+    return {
+        PoolStrategy.SHARED: PoolConfig.shared(settings.shared_pool_size, **limits),
+        PoolStrategy.PER_TENANT: PoolConfig.per_tenant(
+            settings.per_tenant_max_pools, settings.per_tenant_pool_size, **limits
+        ),
+        PoolStrategy.PER_DATABASE: PoolConfig.per_database(
+            settings.per_database_max_databases, settings.per_database_pool_size, **limits
+        ),
+    }
+
+
+def credentials(settings: Settings) -> Credentials:
+    given = settings.read_secret_key()
+    return Credentials(
+        given.get_secret_value().encode() if given else load_or_create_secret_key(settings.data_dir)
+    )
+
+
+def isolations(
+    settings: Settings, credentials: Credentials
+) -> dict[PoolStrategy, IsolationStrategy]:
+    return {
+        PoolStrategy.SHARED: SharedIsolation(credentials),
+        PoolStrategy.PER_TENANT: PerTenantIsolation(credentials, settings.extension_schemas),
+        PoolStrategy.PER_DATABASE: PerDatabaseIsolation(credentials),
+    }
+
+
+def advisor_settings(settings: Settings) -> AdvisorSettings:
+    mode = AdvisorMode(settings.advisor_mode)
+    advisor = AdvisorSettings(
+        rule=AdvisorRule(settings.advisor_rule),
+        mode=mode,
+        hysteresis=PoolPressureMonitorConfig(
+            enabled=mode is not AdvisorMode.OFF,
+            samples_before_action=settings.advisor_samples,
+        ),
+    )
+    if settings.advisor_interval_seconds is None:
+        return advisor
+    interval = round(settings.advisor_interval_seconds * 1000)
+    return replace(
+        advisor,
+        demand_interval_ms=interval,
+        hysteresis=replace(advisor.hysteresis, tuning_interval_ms=interval),
+    )
+
+
+def auto_apply_limits(settings: Settings) -> AutoApplyLimits:
+    return AutoApplyLimits(
+        resizes_per_minute=settings.advisor_resizes_per_minute,
+        cooldown_seconds=settings.advisor_cooldown_seconds,
+    )
+
+
+def retention(settings: Settings) -> dict[Resolution, timedelta]:
+    return {
+        Resolution.RAW: timedelta(hours=settings.sample_retention_hours),
+        Resolution.MINUTE: timedelta(days=settings.minute_retention_days),
+        Resolution.HOUR: timedelta(days=settings.hour_retention_days),
+    }
+
+
+def trusted_hosts(settings: Settings) -> list[str]:
+    """Beyond this machine keys are needed, and no page of another site has one."""
+    if settings.trusted_hosts is not None:
+        return settings.trusted_hosts
+    return [*LOOPBACK_NAMES, settings.host] if settings.is_loopback else ["*"]
+
+
+def tenant_defaults(settings: Settings, servers: Mapping[str, Server]) -> TenantDefaults:
+    only = next(iter(servers)) if len(servers) == 1 else None
+    return TenantDefaults(
+        server=settings.default_server or only, strategy=settings.default_strategy
+    )
+
+
+def query_limits(settings: Settings) -> QueryLimits:
+    allowed = settings.query_on_shared
+    return QueryLimits(
+        timeout=settings.query_timeout_seconds,
+        max_rows=settings.query_max_rows,
+        allowed_on_shared=settings.is_embedded if allowed is None else allowed,
+    )
