@@ -73,6 +73,7 @@ def assemble(
     """
     app.state.require_if_match = require_if_match
     app.state.provided = {}
+    app.state.service = None
     app.state.response_cache = None
     error_responses.install(app)
     disconnect.install(app)

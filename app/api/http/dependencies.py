@@ -35,8 +35,9 @@ class TenantDefaults:
 def provided(kind: type[Provided]) -> Any:  # noqa: ANN401 - FastAPI's, whose class is private
     """The running service's object of this class; `app.main` puts it there."""
 
-    async def get(request: Request) -> Provided:
-        found: Provided = request.app.state.provided[kind]
+    async def get(request: Request) -> Provided | None:
+        # None before the service runs: invalid requests are refused all the same.
+        found: Provided | None = request.app.state.provided.get(kind)
         return found
 
     return Depends(get)

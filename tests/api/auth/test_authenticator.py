@@ -143,7 +143,7 @@ async def test_an_operation_takes_no_stranger(locked: Locked, operation: str) ->
 async def test_an_operation_takes_no_key_without_its_scope(locked: Locked, operation: str) -> None:
     scope = scope_of(operation)
     refused = problem(await locked.send(operation, f"not-{scope}"), 403, "missing-scope")
-    assert refused["detail"] == f"This needs a key with the scope {scope}."
+    assert refused["detail"] == f"The API key lacks the required scope {scope}."
 
 
 @EACH

@@ -115,7 +115,7 @@ def test_an_address_stands_for_its_network(one: str, other: str, are_one: bool) 
 
 
 def test_strangers_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.auth.rate_limits._MOST_ADDRESSES", 100)
+    monkeypatch.setattr("app.api.auth.rate_limits._MAX_ADDRESSES", 100)
     limits = RateLimits(0)
     for number in range(1000):
         limits.check_address(f"client-{number}")

@@ -179,7 +179,7 @@ def test_keys_of_two_callers_never_meet() -> None:
     answers = idempotency.ResponseStore()
     answers.begin(ALICE, "k", b"1")
     answers.end(ALICE, "k", idempotency.StoredResponse(200, {}, b"alice's"))
-    assert isinstance(answers.begin(BOB, "k", b"2"), idempotency.KeyedRequest)
+    assert answers.begin(BOB, "k", b"2") is None
 
 
 def test_the_memory_is_bounded_and_what_is_under_way_is_never_forgotten() -> None:
@@ -201,9 +201,9 @@ def test_after_a_day_a_key_is_new_again(monkeypatch: pytest.MonkeyPatch) -> None
     answers.begin(ALICE, "k", b"1")
     answers.end(ALICE, "k", idempotency.StoredResponse(200, {}, b""))
     now += idempotency.RETENTION_SECONDS - 1
-    assert isinstance(answers.begin(ALICE, "k", b"1"), idempotency.StoredResponse)
+    assert answers.begin(ALICE, "k", b"1") is not None
     now += 2
-    assert isinstance(answers.begin(ALICE, "k", b"2"), idempotency.KeyedRequest)
+    assert answers.begin(ALICE, "k", b"2") is None
 
 
 async def test_a_key_that_is_bound_anew_hears_no_answer_from_before() -> None:
@@ -234,7 +234,7 @@ def test_all_callers_together_are_kept_no_more_than_there_is_room_for() -> None:
     for owner in owners:
         answers.begin(owner, "k", b"1")
         answers.end(owner, "k", idempotency.StoredResponse(200, {}, body))
-    assert isinstance(answers.begin(owners[0], "k", b"1"), idempotency.KeyedRequest)
+    assert answers.begin(owners[0], "k", b"1") is None
     for owner in owners[1:]:
-        assert isinstance(answers.begin(owner, "k", b"1"), idempotency.StoredResponse)
+        assert answers.begin(owner, "k", b"1") is not None
     assert "under way" in answers.by_owner[ALICE]

@@ -79,7 +79,7 @@ async def test_even_what_was_not_foreseen_bears_them() -> None:
     with capture_logs() as logged:
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             answer = await client.get("/v1/tenants")
-    assert "unforeseen error" in [each["event"] for each in logged]
+    assert "unhandled error" in [each["event"] for each in logged]
     problem(answer, 500, "internal-error")
     assert answer.headers.keys() >= EXPECTED
     assert "NoneType" not in answer.text
