@@ -1,4 +1,4 @@
-"""One SQL statement as a tenant, over HTTP."""
+"""One SQL statement, run as a tenant."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from app.pools.query import runner
 
 
 class _ExactRoute(StrictRoute):
-    """Numbers of the body keep their digits: a parameter may be any numeric."""
+    """Numbers in the body keep their digits: a parameter may be any numeric."""
 
     float_mode = "lossless-float"
 
 
 router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_class=_ExactRoute)
 
-_LONGEST_SQL = 100_000
-_MOST_PARAMS = 1000
+_MAX_SQL_LENGTH = 100_000
+_MAX_PARAMS = 1000
 _NOT_SENT = "Postgres has not seen the statement and may refuse it."
 
 
@@ -58,23 +58,25 @@ class QueryBody(RequestBody):
         }
     )
 
-    sql: Annotated[Text, Field(min_length=1, max_length=_LONGEST_SQL)] = Field(
-        description="Exactly one statement; `$1` and so on stand for the parameters."
+    sql: Annotated[Text, Field(min_length=1, max_length=_MAX_SQL_LENGTH)] = Field(
+        description="Exactly one statement; `$1`, `$2` … stand for the parameters."
     )
     params: list[JsonValue] = Field(
         default=[],
-        max_length=_MOST_PARAMS,
-        description="A string binds to a parameter of any type through its text form.",
+        max_length=_MAX_PARAMS,
+        description="Values of the parameters. A string works for any type, in its text form.",
     )
-    read_only: bool = Field(default=True, description="Refuse writes.")
+    read_only: bool = Field(default=True, description="Whether writes are refused.")
     timeout_seconds: Annotated[float | None, BeforeValidator(_as_float)] = Field(
         default=None,
         ge=0.001,
         allow_inf_nan=False,
-        description="Longest run, in seconds; the operator's limit if omitted.",
+        description="Longest run of the statement; the operator's limit if omitted.",
     )
     max_rows: int | None = Field(
-        default=None, ge=1, description="Most rows returned; the operator's limit if omitted."
+        default=None,
+        ge=1,
+        description="Maximum number of rows; the operator's limit if omitted.",
     )
 
 
@@ -82,11 +84,11 @@ class QueryColumn(BaseModel):
     """A column of the result."""
 
     name: str
-    type: str = Field(description="Its Postgres type.")
+    type: str = Field(description="Postgres type.")
 
 
 class QueryResult(BaseModel):
-    """What a statement gave."""
+    """The result of a statement."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -108,12 +110,12 @@ class QueryResult(BaseModel):
 
     columns: list[QueryColumn]
     rows: list[list[Any]] = Field(
-        description="Each an array. Numbers of a fixed width are numbers, other values strings."
+        description="One array per row. Fixed-width numbers are JSON numbers, all else strings."
     )
-    row_count: int = Field(description="Rows returned, or changed by a statement returning none.")
-    truncated: bool = Field(description="Whether there were more rows than asked for.")
-    duration_ms: float = Field(description="Of the statement, without the wait for a connection.")
-    status: str | None = Field(description="Postgres' command tag of a statement without rows.")
+    row_count: int = Field(description="Rows returned; changed, for a statement that returns none.")
+    truncated: bool = Field(description="Whether there were more rows than the maximum.")
+    duration_ms: float = Field(description="Without the wait for a connection.")
+    status: str | None = Field(description="Command tag of a statement without rows.")
 
 
 @router.post(
@@ -133,13 +135,13 @@ async def run_query(
     response: Response,
     dry_run: DryRunQuery = False,
 ) -> Response | PlanView:
-    """Run one statement inside the tenant's own context, in one transaction.
+    """Runs one statement in the tenant's context, in a transaction of its own.
 
-    Shared tenants may do this only where the operator has allowed it (`query_allowed` of the
-    tenant): one role for all does not hold against hostile SQL. A write needs
-    `"read_only": false`, else it answers 403. A statement that runs into its timeout answers
-    504, a pool without a free connection 503; neither has changed anything. If the client
-    disconnects, the statement is cancelled and rolled back, unless it is being committed already.
+    Shared tenants may use this only if the operator allows it (the tenant's `query_allowed`):
+    one role for all does not isolate hostile SQL. A write needs `"read_only": false`; otherwise it
+    answers 403. A statement that exceeds its timeout answers 504, a pool without a free connection
+    503; neither has changed anything. If the client disconnects, the statement is cancelled and
+    rolled back, unless its commit has begun.
     """
     timeout, max_rows = _bounds(body, limits)
     state = manager.tenant_state(tenant)
@@ -165,15 +167,15 @@ async def run_query(
         return result, took
 
     try:
-        return _shown(*await run())
+        return _response(*await run())
     except SchemaChanged:
         if not body.read_only:
             raise
-        return _shown(*await run())
+        return _response(*await run())
 
 
-def _shown(result: runner.StatementResult, took: float) -> Response:
-    """The answer; its rows are JSON already, megabytes of it perhaps."""
+def _response(result: runner.StatementResult, took: float) -> Response:
+    """The response; the rows are JSON already, perhaps megabytes of it."""
     columns = [{"name": column.name, "type": column.type} for column in result.columns]
     rest = to_json(
         {
@@ -195,15 +197,15 @@ def _shown(result: runner.StatementResult, took: float) -> Response:
 
 
 def _bounds(body: QueryBody, limits: QueryLimits) -> tuple[float, int]:
-    """The timeout and the number of rows that hold for this statement."""
+    """The timeout and the maximum number of rows of this statement."""
     timeout = limits.timeout if body.timeout_seconds is None else body.timeout_seconds
     max_rows = limits.max_rows if body.max_rows is None else body.max_rows
-    for field, value, most in (
+    for field, value, limit in (
         ("timeout_seconds", timeout, limits.timeout),
         ("max_rows", max_rows, limits.max_rows),
     ):
-        if value > most:
+        if value > limit:
             raise validation_error(
-                "body", field, code="less_than_equal", detail=f"It may be {most:g} at most."
+                "body", field, code="less_than_equal", detail=f"The maximum is {limit:g}."
             )
     return timeout, max_rows

@@ -1,7 +1,4 @@
-"""Statistics over HTTP: of the whole service and of one tenant; their past is `history.py`'s.
-
-Read from memory, so that it works while the catalog is away.
-"""
+"""Current statistics of the service and of one tenant, read from memory."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
 @router.get(
     "/stats",
     dependencies=[REQUIRE_READ],
-    summary="Show the service's statistics",
+    summary="Get the service's statistics",
     response_model=ServiceStats | SparsePage,
     responses=problem_responses(),
 )
@@ -54,12 +51,11 @@ async def get_stats(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Totals, budgets and evictions of the whole service, and a page of tenants by id.
+    """Shows totals, budgets and evictions of the service, and a page of tenants by ID.
 
-    As of a moment at most a second ago, and after the last change that was made through this
-    API. For a key that is bound to tenants the totals are of these alone, and evictions, which
-    are counted for all tenants together, are left out. Works while the catalog is away: nothing
-    of it is stored there.
+    The numbers are at most a second old and include the latest change made through this API. For
+    a key that is bound to tenants, totals cover these tenants and evictions are left out. Works
+    while the catalog is unreachable.
     """
     excluded = excluded_fields(fields, TenantStats)
     after = decode_cursor(cursor, str)[0] if cursor else ""
@@ -90,11 +86,11 @@ async def get_stats(
 @router.get(
     "/tenants/{tenant}/stats",
     dependencies=[REQUIRE_READ],
-    summary="Show a tenant's statistics",
+    summary="Get a tenant's statistics",
     responses=problem_responses(404),
 )
 async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep) -> TenantStats:
-    """Counters, gauges and percentiles of one tenant, whether or not its pool is open."""
+    """Shows a tenant's counters, gauges and percentiles, whether or not its pool is open."""
     found = manager.tenant_state(tenant)
     pool = manager.find(found.tenant.spec.pool_id)
     state = PoolState.CLOSED if pool is None else pool.state

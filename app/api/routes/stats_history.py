@@ -1,7 +1,7 @@
-"""The past over HTTP: a tenant's and a pool's, in time steps.
+"""Past statistics of a tenant and of a pool, in time steps.
 
-The catalog keeps it, each poll for a while, then minutes, then hours; which of them answers is
-decided by `app/domain/sample.py`.
+The catalog keeps single polls for a while, then minutes, then hours; `app/domain/history.py`
+chooses the one that answers a request.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.field_types import Timestamp
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import POOL_ID_PATTERN
+from app.api.views.pool import accessible_pools
 from app.catalog.catalog import Catalog
 from app.domain.errors import PoolNotFound
 from app.domain.history import Resolution
@@ -32,17 +33,17 @@ router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
 
 
 class HistoryPointView(BaseModel):
-    """One time step: gauges averaged, counters as growth, percentiles at their worst."""
+    """A time step: averages of gauges, increases of counters, maxima of percentiles."""
 
-    at: datetime = Field(description="When the step began.", examples=["2026-11-20T09:00:00Z"])
-    samples: int = Field(description="Polls in it.", examples=[12])
+    at: datetime = Field(description="Start of the step.", examples=["2026-11-20T09:00:00Z"])
+    samples: int = Field(description="Polls within the step.", examples=[12])
     total_connections: float = Field(examples=[3.0])
     active_connections: float = Field(examples=[1.5])
     idle_connections: float = Field(examples=[1.5])
     waiting_requests: float = Field(examples=[0.4])
-    waiting_requests_max: int = Field(description="Most waiting at one poll.", examples=[3])
-    acquired: int = Field(description="Leases begun in it.", examples=[310])
-    timeouts: int = Field(description="Leases not obtained in time in it.", examples=[0])
+    waiting_requests_max: int = Field(description="Maximum at one poll.", examples=[3])
+    acquired: int = Field(description="Leases acquired.", examples=[310])
+    timeouts: int = Field(description="Leases that timed out.", examples=[0])
     wait_p95_ms: float | None = Field(examples=[2.1])
     wait_p99_ms: float | None = Field(examples=[8.5])
     hold_p95_ms: float | None = Field(examples=[12.0])
@@ -50,18 +51,16 @@ class HistoryPointView(BaseModel):
 
 
 class StatsHistory(BaseModel):
-    """The steps in which something was measured, oldest first."""
+    """The steps with measurements, oldest first."""
 
-    tenant: str | None = Field(
-        description="Whose past it is; null for a shared pool's.", examples=["acme"]
-    )
-    pool_id: str = Field(description="The pool itself, or the tenant's.", examples=["acme"])
+    tenant: str | None = Field(description="Null for a shared pool.", examples=["acme"])
+    pool_id: str = Field(description="The pool, or the tenant's pool.", examples=["acme"])
     start: datetime = Field(alias="from", examples=["2026-11-20T09:00:00Z"])
     end: datetime = Field(alias="to", examples=["2026-11-20T10:00:00Z"])
     step_seconds: int = Field(examples=[60])
     resolution: Resolution = Field(
-        description="What the steps were made of: single polls, minutes or hours. Shorter steps"
-        " than that are filled where one begins, and left out in between.",
+        description="The measurements behind the steps: single polls, minutes or hours. Of shorter"
+        " steps, only those at which a measurement begins are included.",
         examples=["minute"],
     )
     items: list[HistoryPointView]
@@ -78,13 +77,14 @@ class TimeRange(BaseModel):
 async def _time_range(
     start: Annotated[
         Timestamp | None,
-        Query(alias="from", description="Begin, RFC 3339; one hour before the end if omitted."),
+        Query(alias="from", description="Start, RFC 3339; one hour before the end if omitted."),
     ] = None,
     end: Annotated[
-        Timestamp | None, Query(alias="to", description="End, not included; now if omitted.")
+        Timestamp | None,
+        Query(alias="to", description="End, exclusive; now if omitted."),
     ] = None,
     step_seconds: Annotated[
-        int, Query(ge=1, le=_DAY_SECONDS, description="Length of one step.")
+        int, Query(ge=1, le=_DAY_SECONDS, description="Length of a step.")
     ] = 60,
 ) -> TimeRange:
     end = end or datetime.now(UTC)
@@ -106,34 +106,34 @@ TimeRangeDep = Annotated[TimeRange, Depends(_time_range)]
 @router.get(
     "/tenants/{tenant}/stats/history",
     dependencies=[REQUIRE_READ],
-    summary="Show a tenant's past statistics",
+    summary="Get a tenant's past statistics",
     responses=problem_responses(404),
 )
 async def get_tenant_stats_history(
-    tenant: TenantDep, manager: ManagerDep, catalog: CatalogDep, asked: TimeRangeDep
+    tenant: TenantDep, manager: ManagerDep, catalog: CatalogDep, time_range: TimeRangeDep
 ) -> StatsHistory:
-    """What the polls measured, folded into steps.
+    """Shows what the polls measured, downsampled to steps.
 
-    Steps begin at whole multiples of their length, so that asking again moves no point. One
-    without a measurement is left out: the service was down, or nothing of the tenant's was open
-    or in use. At most 2000 steps. Long ago only minutes are known, or hours: `resolution` says
-    what the answer was made of, the coarsest that makes whole steps and reaches back far enough.
+    Steps start at whole multiples of their length, so a repeated request returns the same points.
+    A step without measurements is left out: the service was down, or the tenant had no open pool
+    and no use. At most 2000 steps. Old measurements are kept per minute, then per hour;
+    `resolution` is the coarsest that fits the step and reaches back far enough.
     """
     spec = manager.tenant_state(tenant).tenant.spec
-    return await _query_history(catalog, spec.id, asked, tenant=spec.id, pool_id=spec.pool_id)
+    return await _query_history(catalog, spec.id, time_range, tenant=spec.id, pool_id=spec.pool_id)
 
 
 @router.get(
     "/pools/{pool_id}/stats/history",
     dependencies=[REQUIRE_READ],
-    summary="Show a pool's past statistics",
+    summary="Get a pool's past statistics",
     responses=problem_responses(404),
 )
 async def get_pool_stats_history(
     pool_id: Annotated[
         str,
         Path(
-            description="A tenant's id, or `shared@` and the server.",
+            description="A tenant's ID, or `shared@` and a server's name.",
             pattern=POOL_ID_PATTERN,
             max_length=64,
             examples=["shared@local"],
@@ -142,40 +142,39 @@ async def get_pool_stats_history(
     manager: ManagerDep,
     catalog: CatalogDep,
     principal: PrincipalDep,
-    asked: TimeRangeDep,
+    time_range: TimeRangeDep,
 ) -> StatsHistory:
-    """The same of a pool, open or not; of a shared one it is all its tenants' together.
+    """Shows the same for a pool, open or not; for a shared pool, all its tenants together.
 
-    A pool that serves none of the key's tenants does not exist for it.
+    A pool that serves none of the key's tenants answers 404.
     """
     if not _can_access_pool(manager, principal, pool_id):
         raise PoolNotFound(f"There is no pool {pool_id}.")
     tenant = None if "@" in pool_id else pool_id
-    return await _query_history(catalog, pool_id, asked, tenant=tenant, pool_id=pool_id)
+    return await _query_history(catalog, pool_id, time_range, tenant=tenant, pool_id=pool_id)
 
 
 def _can_access_pool(manager: TenantPoolManager, principal: Principal, pool_id: str) -> bool:
-    """Whether there is such a pool and it serves a tenant of the caller's."""
-    accounts = manager.tenant_states
+    """Whether the pool exists and serves a tenant that the principal can access."""
     if principal.tenants is None and "@" in pool_id:
         return pool_id in map(shared_pool_id, manager.servers)
-    theirs = {pool_id} if principal.tenants is None else principal.tenants
-    return any(accounts[each].tenant.spec.pool_id == pool_id for each in accounts.keys() & theirs)
+    tenants = frozenset({pool_id}) if principal.tenants is None else principal.tenants
+    return pool_id in accessible_pools(manager, tenants)
 
 
 async def _query_history(
-    catalog: Catalog, subject: str, asked: TimeRange, *, tenant: str | None, pool_id: str
+    catalog: Catalog, subject: str, time_range: TimeRange, *, tenant: str | None, pool_id: str
 ) -> StatsHistory:
     history = await catalog.samples.query_history(
-        subject, start=asked.start, end=asked.end, step=asked.step_seconds
+        subject, start=time_range.start, end=time_range.end, step=time_range.step_seconds
     )
     return StatsHistory.model_validate(
         {
             "tenant": tenant,
             "pool_id": pool_id,
-            "from": asked.start,
-            "to": asked.end,
-            "step_seconds": asked.step_seconds,
+            "from": time_range.start,
+            "to": time_range.end,
+            "step_seconds": time_range.step_seconds,
             "resolution": history.resolution,
             "items": history.points,
         },

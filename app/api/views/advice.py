@@ -1,4 +1,4 @@
-"""Advice as the API shows it: the numbers it rests on, what it should change, what held it."""
+"""The advisor's advice as the API shows it, with its evidence."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _NAMES: dict[str, Any] = {
 Evidence = Annotated[
     dict[str, int | float | None],
     Field(
-        description="The numbers it rests on; which of them depends on the rule and the reason.",
+        description="The numbers behind it; which ones depends on the rule and the reason.",
         json_schema_extra=_NAMES,
         examples=[{"offered_load": 6.2, "late_share": 0.08, "events": 412, "needed_size": 12}],
     ),
 ]
 ConfidenceField = Annotated[
-    Confidence, Field(description="Whether enough was seen.", examples=["high"])
+    Confidence, Field(description="How much evidence there is.", examples=["high"])
 ]
 Wanted = Annotated[
     int | None,
     Field(
-        description="What the load asks for, before anything held it back or cut it; null when "
-        "the rule cannot tell it from new_size.",
+        description="The size that the load requires, before any limit; null when the rule does "
+        "not distinguish it from new_size.",
         examples=[14],
     ),
 ]
@@ -53,38 +53,37 @@ Wanted = Annotated[
 IdleSeconds = Annotated[
     float | None,
     Field(
-        description="Seconds without use after which a connection is not worth keeping, which mode "
-        "`apply` follows; null: as the settings have it.",
+        description="Idle time after which a connection is not worth keeping; mode `apply` uses "
+        "it. Null: as in the settings.",
         examples=[10.0],
     ),
 ]
 
 
 class EffectView(BaseModel):
-    """What following the advice is expected to change."""
+    """The expected effect of the advice."""
 
     late_share_before: float | None = Field(
-        description="Share of callers late or in vain now, 0 to 1.", examples=[0.08]
+        description="Share of callers that are late or time out now, 0 to 1.", examples=[0.08]
     )
     late_share_after: float | None = Field(
-        description="The same at the new size; null when no model can tell.", examples=[0.008]
+        description="The same at the new size; null when it cannot be predicted.", examples=[0.008]
     )
     connections_before: int = Field(examples=[5])
     connections_after: int = Field(examples=[12])
 
     @classmethod
     def of(cls, effect: Effect | None) -> EffectView | None:
-        """An effect in the API's words."""
         return None if effect is None else cls(**asdict(effect))
 
 
 Expected = Annotated[
-    EffectView | None, Field(description="What following it should change; null when stable.")
+    EffectView | None, Field(description="Its expected effect; null for `stable`.")
 ]
 
 
 class AdviceView(BaseModel):
-    """The advisor's last word about a pool; `stable` has its reason, too."""
+    """The advisor's latest advice for a pool, its reason included, also for `stable`."""
 
     at: datetime = Field(examples=["2026-11-20T09:00:05Z"])
     action: ScalingAction = Field(examples=["stable"])
@@ -104,7 +103,7 @@ class AdviceView(BaseModel):
 
     @classmethod
     def of(cls, verdict: PoolAdvice, principal: Principal) -> AdviceView:
-        """A verdict in the API's words; it names no pool that the caller may not see."""
+        """Without the name of any pool that the principal cannot access."""
         advice = verdict.advice
         is_of_others = advice.reason_code is ReasonCode.HELD_FOR_TRIAL and principal.tenants
         return cls(
@@ -116,7 +115,7 @@ class AdviceView(BaseModel):
 
 
 def advice_fields(advice: PoolSizingRecommendation) -> dict[str, Any]:
-    """The fields that everything that shows advice has in common."""
+    """The fields of every view of advice."""
     return {
         "action": advice.action,
         "current_size": advice.current_size,
