@@ -18,7 +18,14 @@ from app.api.views.pool import PoolSummary
 from app.catalog.catalog import Catalog
 from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import Tenant
-from app.domain.isolation_policy import Assurance, AuditCheck, Finding, Severity, assurance_of, checks_of
+from app.domain.isolation_policy import (
+    Assurance,
+    AuditCheck,
+    Finding,
+    Severity,
+    assurance_of,
+    checks_of,
+)
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
