@@ -176,7 +176,7 @@ async def test_a_change_that_has_begun_runs_to_its_end(
 async def test_its_stream_ends(api: Api, address: Address) -> None:
     async with connected(address) as client:
         client.ask("GET", "/v1/stats/stream")
-        await client.reader.readuntil(b"event: beat")
+        await client.reader.readuntil(b"event: stats")
         assert api.service.streams.open == 1
     await eventually(lambda: api.service.streams.open == 0)
 

@@ -1,4 +1,4 @@
-"""The stream of beats: what followers are sent, how many there may be, and how it ends."""
+"""The statistics stream: its events, the number of streams, and its end."""
 
 import asyncio
 import json
@@ -68,15 +68,15 @@ class Follower:
             self.heard.append(message["body"])
 
     @property
-    def beats(self) -> list[dict[str, Any]]:
-        """The data of the beats it heard."""
-        events = [event.decode() for event in self.heard if event.startswith(b"event: beat\n")]
+    def events(self) -> list[dict[str, Any]]:
+        """The data of the events it received."""
+        events = [event.decode() for event in self.heard if event.startswith(b"event: stats\n")]
         return [json.loads(event.partition("data: ")[2]) for event in events]
 
-    async def hears(self, beats: int) -> list[dict[str, Any]]:
-        """Wait for so many beats."""
-        await eventually(lambda: len(self.beats) >= beats)
-        return self.beats
+    async def receives(self, count: int) -> list[dict[str, Any]]:
+        """Wait for this many events."""
+        await eventually(lambda: len(self.events) >= count)
+        return self.events
 
     async def leave(self) -> None:
         """Hang up."""
@@ -94,10 +94,10 @@ async def follower(api: Api, headers: dict[str, str] | None = None) -> AsyncIter
         await follower.leave()
 
 
-async def test_a_beat_comes_at_once_and_one_after_each_poll(api: Api) -> None:
+async def test_an_event_comes_at_once_and_one_after_each_poll(api: Api) -> None:
     await api.value(await api.tenant("acme"), "SELECT 1")
     async with follower(api) as page:
-        [first] = await page.hears(1)
+        [first] = await page.receives(1)
         assert page.status == 200
         assert page.headers["content-type"].startswith("text/event-stream")
         assert page.headers["cache-control"] == "no-store"
@@ -105,35 +105,35 @@ async def test_a_beat_comes_at_once_and_one_after_each_poll(api: Api) -> None:
         assert [server["name"] for server in first["servers"]] == ["local"]
         await api.value("/v1/tenants/acme", "SELECT 1")
         await api.service.poller.run_once()
-        _, second = await page.hears(2)
+        _, second = await page.receives(2)
         assert second["totals"]["connections_acquired"] == 2
         assert second["sequence"] > first["sequence"]
         assert second["as_of"] > first["as_of"]
 
 
-async def test_what_is_asked_for_between_two_polls_is_no_beat(api: Api) -> None:
+async def test_a_snapshot_between_two_polls_is_no_event(api: Api) -> None:
     async with follower(api) as page:
-        await page.hears(1)
+        await page.receives(1)
         for _ in range(3):
             api.service.snapshots.invalidate()
             newest = await api.service.snapshots.current()
-        beat = await api.service.snapshots.publish()
-        assert [each["sequence"] for each in await page.hears(2)][1] == beat.sequence
-        assert beat.sequence == newest.sequence + 1
+        published = await api.service.snapshots.publish()
+        assert [each["sequence"] for each in await page.receives(2)][1] == published.sequence
+        assert published.sequence == newest.sequence + 1
 
 
 async def test_who_reads_slowly_gets_the_newest_and_holds_up_nobody(api: Api) -> None:
     async with follower(api) as slow, follower(api) as quick:
-        await slow.hears(1)
-        await quick.hears(1)
+        await slow.receives(1)
+        await quick.receives(1)
         slow.reads.clear()
         for count in range(2, 7):
-            beat = await api.service.snapshots.publish()
-            await quick.hears(count)
+            published = await api.service.snapshots.publish()
+            await quick.receives(count)
         slow.reads.set()
-        await eventually(lambda: slow.beats[-1]["sequence"] == beat.sequence)
+        await eventually(lambda: slow.events[-1]["sequence"] == published.sequence)
         # What it was being sent when it stopped to read, and the newest.
-        assert len(slow.beats) == 3
+        assert len(slow.events) == 3
 
 
 async def test_a_comment_keeps_a_quiet_stream_alive(
@@ -142,7 +142,7 @@ async def test_a_comment_keeps_a_quiet_stream_alive(
     monkeypatch.setattr(stats_stream, "_KEEP_ALIVE_SECONDS", 0.01)
     async with follower(api) as page:
         await eventually(lambda: page.heard.count(b": keep-alive\n\n") > 1)
-        assert len(page.beats) == 1
+        assert len(page.events) == 1
 
 
 async def test_it_goes_on_beyond_the_deadline_of_requests(
@@ -153,10 +153,10 @@ async def test_it_goes_on_beyond_the_deadline_of_requests(
         serving(database, catalog_database, tmp_path, **settings) as api,
         follower(api) as it,
     ):
-        await it.hears(1)
+        await it.receives(1)
         await asyncio.sleep(0.5)  # beyond the deadline, which is what this is about
         await api.service.snapshots.publish()
-        await it.hears(2)
+        await it.receives(2)
         assert not it.task.done()
 
 
@@ -165,11 +165,11 @@ async def test_as_many_as_allowed_follow_and_whoever_leaves_makes_room(
 ) -> None:
     async with serving(database, catalog_database, tmp_path, max_streams=1) as api:
         async with follower(api) as page:
-            await page.hears(1)
+            await page.receives(1)
             problem(await api.client.get(PATH), 503, "too-many-streams")
         assert api.service.streams.open == 0
         async with follower(api) as page:
-            await page.hears(1)
+            await page.receives(1)
 
 
 async def test_one_key_leaves_room_for_others(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,8 +217,8 @@ async def test_a_bound_key_hears_of_its_own_tenants_until_it_is_revoked(
             follower(api, keys.headers("bound")) as bound,
             follower(api, keys.headers("all")) as everything,
         ):
-            assert (await bound.hears(1))[0]["totals"]["connections_acquired"] == 1
-            assert (await everything.hears(1))[0]["totals"]["connections_acquired"] == 3
+            assert (await bound.receives(1))[0]["totals"]["connections_acquired"] == 1
+            assert (await everything.receives(1))[0]["totals"]["connections_acquired"] == 3
             keys.revoke("bound")
 
             async def has_ended() -> bool:
@@ -226,9 +226,9 @@ async def test_a_bound_key_hears_of_its_own_tenants_until_it_is_revoked(
                 return bound.task.done()
 
             await eventually(has_ended)
-            heard = len(bound.beats)
-            assert {beat["totals"]["connections_acquired"] for beat in bound.beats} == {1}
-            await everything.hears(heard + 1)
+            heard = len(bound.events)
+            assert {event["totals"]["connections_acquired"] for event in bound.events} == {1}
+            await everything.receives(heard + 1)
 
 
 async def test_the_end_of_the_service_is_the_end_of_its_streams_at_once(
@@ -245,15 +245,15 @@ async def test_the_end_of_the_service_is_the_end_of_its_streams_at_once(
             service.process.send_signal(signal.SIGTERM)
             rest = [line async for line in lines]
         assert await asyncio.wait_for(service.process.wait(), 60) == 0
-        assert heard.count("event: beat") == 3
+        assert heard.count("event: stats") == 3
         assert rest is not None
         # Far less than the requests' deadline; not a measurement.
         assert monotonic() - began < 20
 
 
-async def _until(lines: AsyncIterator[str], beats: int) -> AsyncIterator[str]:
+async def _until(lines: AsyncIterator[str], events: int) -> AsyncIterator[str]:
     async for line in lines:
         yield line
-        beats -= line == "event: beat"
-        if not beats:
+        events -= line == "event: stats"
+        if not events:
             return
