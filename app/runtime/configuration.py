@@ -103,7 +103,7 @@ def retention(settings: Settings) -> dict[Resolution, timedelta]:
 
 
 def trusted_hosts(settings: Settings) -> list[str]:
-    """Beyond this machine keys are needed, and no page of another site has one."""
+    """Beyond this machine API keys are required, which protect against other sites' pages."""
     if settings.trusted_hosts is not None:
         return settings.trusted_hosts
     return [*LOOPBACK_NAMES, settings.host] if settings.is_loopback else ["*"]

@@ -43,10 +43,6 @@ def provided(kind: type[Provided]) -> Any:  # noqa: ANN401 - FastAPI's, whose cl
     return Depends(get)
 
 
-async def get_service(request: Request) -> Any:  # noqa: ANN401
-    return request.app.state.service
-
-
 async def get_authenticator(request: Request) -> Authenticator:
     authenticator: Authenticator = request.app.state.authenticator
     return authenticator
@@ -103,8 +99,6 @@ async def get_deadline(
     return deadline_seconds
 
 
-Service = Any
-ServiceDep = Annotated[Any, Depends(get_service)]
 ManagerDep = Annotated[TenantPoolManager, provided(TenantPoolManager)]
 CatalogDep = Annotated[Catalog, provided(Catalog)]
 ResponseCacheDep = Annotated[ResponseCache, provided(ResponseCache)]

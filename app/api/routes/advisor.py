@@ -1,4 +1,4 @@
-"""The advisor over HTTP: its rule, mode and knobs, and what it would say of given numbers."""
+"""The advisor: its rule, mode and configuration, and what-if."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.api.http.authentication import (
     REQUIRE_UNBOUND_KEY,
     require_unbound_key,
 )
-from app.api.http.dependencies import PrincipalDep, Service, ServiceDep
+from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, provided
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody
@@ -27,6 +27,9 @@ from app.api.views.advisor_config import (
     config_view,
 )
 from app.api.views.plan import OperationDep, PlanView
+from app.catalog.catalog import Catalog
+from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.advisor.observer import Observer
 from app.control.advisor.what_if import what_if
 from app.domain.advisor import (
     PoolPressureMonitorConfig,
@@ -45,19 +48,21 @@ _MANY = 1_000_000
 
 router = APIRouter(prefix="/v1/advisor", tags=["advisor"], route_class=StrictRoute)
 
-Rule = Annotated[AdvisorRule, Field(strict=False, description="How sizes are judged.")]
+AdvisorDep = Annotated[AdvisorLoop, provided(AdvisorLoop)]
+
+Rule = Annotated[AdvisorRule, Field(strict=False, description="The rule that recommends sizes.")]
 Mode = Annotated[
     AdvisorMode,
     Field(
         strict=False,
-        description="`off`: nothing is sampled. `recommend`: advice waits for a person. "
-        "`apply`: it is obeyed at once. A tenant may have a mode of its own.",
+        description="`off`: nothing is sampled. `recommend`: recommendations wait for a person. "
+        "`apply`: they are applied at once. A tenant can have a mode of its own.",
     ),
 ]
 
 
 class AdvisorBody(RequestBody):
-    """How the advisor should work; what is left out stays as it is."""
+    """A change of the advisor; omitted fields stay as they are."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -74,33 +79,34 @@ class AdvisorBody(RequestBody):
 
 
 class AdvisorCounters(BaseModel):
-    """What came of it since the service started."""
+    """Counters since the service started."""
 
     adjustments_total: int = Field(
-        description="Times the rule asked for another size of any pool.", examples=[3]
+        description="Times the rule recommended another size for any pool.", examples=[3]
     )
-    open_recommendations: int = Field(description="Waiting for a decision now.", examples=[1])
+    open_recommendations: int = Field(description="Open recommendations now.", examples=[1])
 
 
 class AdvisorView(BaseModel):
-    """How the advisor works, and what came of it."""
+    """The advisor."""
 
     rule: Rule = Field(examples=["demand"])
     mode: Mode = Field(examples=["recommend"])
     config: DemandConfigView | PoolPressureMonitorConfig = Field(
-        description="The knobs of the rule in force."
+        description="Configuration of the current rule."
     )
     generation: int = Field(
-        description="Grows with every change; the ETag. 0: nothing was ever changed.", examples=[1]
+        description="Version of these settings, also the ETag; 0 while nothing was changed.",
+        examples=[1],
     )
     counters: AdvisorCounters
     stale: bool = Field(
-        description="Whether the catalog is away, and this is from memory.", examples=[False]
+        description="Whether this is from memory: the catalog is unreachable.", examples=[False]
     )
 
 
 class EvaluateMetrics(RequestBody):
-    """What a pool looks like."""
+    """The metrics of a pool."""
 
     total_connections: int = Field(ge=0, le=_MANY, examples=[10])
     idle_connections: int = Field(ge=0, le=_MANY, examples=[0])
@@ -109,7 +115,7 @@ class EvaluateMetrics(RequestBody):
 
 
 class EvaluateBody(RequestBody):
-    """Either a pool that looks the same so many samples in a row, or a tenant's live pool."""
+    """Either constant metrics over a number of samples, or a tenant's open pool."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -130,40 +136,44 @@ class EvaluateBody(RequestBody):
 
     rule: Rule | None = Field(
         default=None,
-        description="For `metrics` hysteresis, the only rule that needs no past; for a tenant by "
-        "default the rule in force.",
+        description="With `metrics` only `hysteresis`, which needs no history; with `tenant` by "
+        "default the current rule.",
         examples=["hysteresis"],
     )
     config: AdvisorConfigBody = Field(
         default=AdvisorConfigBody(),
-        description="Knobs to try; one left out is as it is in force now.",
+        description="Configuration to try; omitted fields have their current values.",
         examples=[{"scale_up_step": 5, "samples_before_action": 3}],
     )
     metrics: EvaluateMetrics | None = None
     samples: int = Field(
-        default=1, ge=1, le=1000, description="How often the rule sees them.", examples=[3]
+        default=1,
+        ge=1,
+        le=1000,
+        description="Number of times the rule evaluates them.",
+        examples=[3],
     )
     tenant: Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)] | None = Field(
         default=None,
-        description="Judge the last minutes of this tenant's open pool.",
+        description="Evaluate the last minutes of this tenant's open pool.",
         examples=["acme"],
     )
     late_ms: Annotated[float, Field(gt=0, le=86_400_000, allow_inf_nan=False)] | None = Field(
         default=None,
-        description="demand: a caller that waits longer is late; patience_seconds otherwise.",
+        description="demand: a caller that waits longer is late; default patience_seconds.",
     )
     late_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
-        default=None, description="demand: share of callers that may be late."
+        default=None, description="demand: acceptable share of late callers."
     )
     budget: PoolSizeNumber | None = Field(
         default=None,
-        description="Connections that all pools of the server may have; by default nothing is "
-        "divided. Not for a key that is bound to tenants.",
+        description="Connections that all pools of the server share; by default only this pool is "
+        "evaluated. Not for a key that is bound to tenants.",
     )
 
 
 class Evaluation(BaseModel):
-    """What the rule says to the last of the samples."""
+    """The rule's advice for the last sample."""
 
     action: ScalingAction = Field(examples=["scale_up"])
     current_size: int = Field(examples=[10])
@@ -177,11 +187,14 @@ class Evaluation(BaseModel):
 
 
 @router.get(
-    "", dependencies=[REQUIRE_READ], summary="Show the advisor", responses=problem_responses()
+    "", dependencies=[REQUIRE_READ], summary="Get the advisor", responses=problem_responses()
 )
-async def get_advisor(service: ServiceDep, response: Response) -> AdvisorView:
-    """Its rule, mode and knobs, and its counters. Works while the catalog is away."""
-    return _show(service, response)
+async def get_advisor(advisor: AdvisorDep, catalog: CatalogDep, response: Response) -> AdvisorView:
+    """Shows the advisor's rule, mode, configuration and counters.
+
+    Works while the catalog is unreachable.
+    """
+    return _show(advisor, catalog, response)
 
 
 @router.put(
@@ -192,80 +205,81 @@ async def get_advisor(service: ServiceDep, response: Response) -> AdvisorView:
 )
 async def put_advisor(
     body: AdvisorBody,
-    service: ServiceDep,
+    advisor: AdvisorDep,
+    catalog: CatalogDep,
     *,
     operation: OperationDep,
     response: Response,
     preconditions: PreconditionsDep,
 ) -> AdvisorView | PlanView:
-    """Change its rule, mode or knobs for all pools; what it has seen counts no more.
+    """Changes the rule, mode or configuration for all pools; the advisor starts to observe anew.
 
-    `config` is that of the chosen rule; the other rule's knobs are kept. What is left out stays
-    as it is; the same again changes nothing and keeps the ETag. A key that
-    is bound to tenants cannot do this.
+    `config` belongs to the chosen rule; the other rule's is kept. Omitted fields stay as they are.
+    A repeated request changes nothing and keeps the ETag. A key that is bound to tenants answers
+    403.
     """
-    before = service.advisor_loop.settings
+    before = advisor.settings
     expected = preconditions.expected_generation(before.generation)
     mode = body.mode or before.mode
     hysteresis = replace(before.hysteresis, enabled=mode is not AdvisorMode.OFF)
     settings = body.config.applied_to(
         replace(before, rule=body.rule or before.rule, mode=mode, hysteresis=hysteresis)
     )
-    change = service.advisor_loop.put_settings(
-        settings, operation.actor, expected_generation=expected
-    )
-    return await operation.run(change, lambda _: _show(service, response))
+    change = advisor.put_settings(settings, operation.actor, expected_generation=expected)
+    return await operation.run(change, lambda _: _show(advisor, catalog, response))
 
 
 @router.post(
     "/evaluate",
     dependencies=[REQUIRE_READ],
-    summary="Ask what the advisor would say",
+    summary="Evaluate a what-if",
     responses=problem_responses(404, 409),
 )
 async def evaluate_advisor(
-    body: EvaluateBody, request: Request, service: ServiceDep, principal: PrincipalDep
+    body: EvaluateBody,
+    request: Request,
+    *,
+    advisor: AdvisorDep,
+    manager: ManagerDep,
+    observer: Annotated[Observer, provided(Observer)],
+    principal: PrincipalDep,
 ) -> Evaluation:
-    """Ask a fresh advisor about given numbers, or "what if" about a tenant's live pool.
+    """Asks a new advisor about given numbers, or about a tenant's open pool.
 
-    `metrics` are shown to it `samples` times, and what it says at last is answered. With `tenant`
-    it sees the last minutes of that tenant's open pool, and may be given another lateness, rule,
-    knobs or budget. Changes nothing, touches no pool, and works in every mode.
+    With `metrics`, the rule evaluates them `samples` times and the last advice is returned. With
+    `tenant`, it evaluates the last minutes of that tenant's open pool, with another patience,
+    rule, configuration or budget if given. Changes nothing, and works in every mode.
     """
     if body.tenant is None:
-        return _evaluation(_of_metrics(body, service))
+        return _evaluation(_of_metrics(body, advisor.settings))
     if body.metrics is not None:
         raise validation_error(
-            "body", "metrics", code="not_both", detail="Give a tenant or metrics."
+            "body", "metrics", code="not_both", detail="Send tenant or metrics, not both."
         )
     if not principal.can_access(body.tenant):
         raise TenantNotFound(f"There is no tenant {body.tenant}.")
     if body.budget is not None:
         await require_unbound_key(request)
-    account = service.manager.tenant_state(body.tenant)
-    settings = _tried(body, service.advisor_loop.settings)
-    return _evaluation(
-        await what_if(service.manager, service.observer, account, settings, budget=body.budget)
-    )
+    state = manager.tenant_state(body.tenant)
+    settings = _tried(body, advisor.settings)
+    return _evaluation(await what_if(manager, observer, state, settings, budget=body.budget))
 
 
-def _of_metrics(body: EvaluateBody, service: Service) -> PoolSizingRecommendation:
+def _of_metrics(body: EvaluateBody, settings: AdvisorSettings) -> PoolSizingRecommendation:
     if body.metrics is None:
-        raise validation_error(
-            "body", "metrics", code="missing", detail="Give metrics, or a tenant."
-        )
+        raise validation_error("body", "metrics", code="missing", detail="Send metrics or tenant.")
     if body.rule is AdvisorRule.DEMAND:
         raise validation_error(
             *("body", "rule"),
             code="needs_a_tenant",
-            detail="The demand rule judges what happened over time: name a tenant.",
+            detail="The demand rule evaluates a period of time: send tenant.",
         )
     for name in ("late_ms", "late_share", "budget"):
         if getattr(body, name) is not None:
             raise validation_error(
-                "body", name, code="needs_a_tenant", detail="It is of use with a tenant only."
+                "body", name, code="needs_a_tenant", detail="It has an effect only with tenant."
             )
-    settings = replace(service.advisor_loop.settings, rule=AdvisorRule.HYSTERESIS)
+    settings = replace(settings, rule=AdvisorRule.HYSTERESIS)
     advisor = PoolSizingAdvisor(body.config.applied_to(settings).hysteresis)
     metrics = PoolMetrics(**body.metrics.model_dump())
     for _ in range(body.samples - 1):
@@ -274,7 +288,7 @@ def _of_metrics(body: EvaluateBody, service: Service) -> PoolSizingRecommendatio
 
 
 def _tried(body: EvaluateBody, settings: AdvisorSettings) -> AdvisorSettings:
-    """*settings* with what is to be tried."""
+    """*settings* with the changes to try."""
     tried = body.config.applied_to(replace(settings, rule=body.rule or settings.rule))
     demand = tried.demand
     if body.late_ms is not None:
@@ -288,8 +302,8 @@ def _evaluation(advice: PoolSizingRecommendation) -> Evaluation:
     return Evaluation(**advice_fields(advice))
 
 
-def _show(service: Service, response: Response) -> AdvisorView:
-    settings = service.advisor_loop.settings
+def _show(advisor: AdvisorLoop, catalog: Catalog, response: Response) -> AdvisorView:
+    settings = advisor.settings
     response.headers["ETag"] = etag(settings.generation)
     return AdvisorView(
         rule=settings.rule,
@@ -297,8 +311,8 @@ def _show(service: Service, response: Response) -> AdvisorView:
         config=config_view(settings),
         generation=settings.generation,
         counters=AdvisorCounters(
-            adjustments_total=service.advisor_loop.adjustments_total,
-            open_recommendations=len(service.advisor_loop.open_recommendations),
+            adjustments_total=advisor.adjustments_total,
+            open_recommendations=len(advisor.open_recommendations),
         ),
-        stale=not service.catalog.available,
+        stale=not catalog.available,
     )

@@ -1,7 +1,8 @@
-"""What the advisor says over HTTP: list it, apply it, dismiss it."""
+"""The advisor's recommendations: list, apply and dismiss them."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -12,19 +13,21 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ
 from app.api.http.dependencies import (
+    CatalogDep,
     CursorQuery,
     LimitQuery,
     PrincipalDep,
-    Service,
-    ServiceDep,
+    provided,
 )
-from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import Timestamp
-from app.api.http.paging import decode_cursor, paginate
+from app.api.http.paging import decode_cursor, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.api.views.advice import ConfidenceField, Evidence, Expected, Wanted, advice_fields
 from app.api.views.plan import OperationDep, PlanView
+from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.domain.advisor import Placement, ReasonCode, ScalingAction
 from app.domain.errors import CatalogUnavailable, RecommendationNotFound
 from app.domain.recommendation import (
@@ -35,38 +38,35 @@ from app.domain.recommendation import (
 
 router = APIRouter(prefix="/v1/recommendations", tags=["recommendations"], route_class=StrictRoute)
 
-# A forged cursor may hold any moment, and only ours can be compared and stored.
+# A forged cursor can hold any timestamp; only ours can be compared and stored.
 _POSITION: TypeAdapter[tuple[datetime, UUID]] = TypeAdapter(tuple[Timestamp, UUID])
 
 RecommendationId = Annotated[
     UUID,
     Path(
         alias="id",
-        description="A recommendation's id.",
+        description="The recommendation's ID.",
         examples=["3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e"],
     ),
 ]
 
 
-async def _is_theirs(
-    recommendation_id: RecommendationId, service: ServiceDep, principal: PrincipalDep
+async def _require_access(
+    recommendation_id: RecommendationId, catalog: CatalogDep, principal: PrincipalDep
 ) -> None:
-    """To a key that is bound to tenants there is no recommendation about another's pool.
-
-    Raises:
-        RecommendationNotFound: it is about one.
-    """
+    """Raises RecommendationNotFound if it is for a pool that the principal cannot access."""
     if principal.tenants is not None:
-        found = await service.catalog.recommendations.get(recommendation_id)
+        found = await catalog.recommendations.get(recommendation_id)
         if not principal.can_access(found.tenant):
             raise RecommendationNotFound
 
 
-_THEIRS = Depends(_is_theirs)
+_REQUIRE_ACCESS = Depends(_require_access)
+ApplierDep = Annotated[RecommendationApplier, provided(RecommendationApplier)]
 
 
 class PoolMetricsView(BaseModel):
-    """One look at a pool."""
+    """A sample of a pool."""
 
     total_connections: int = Field(examples=[5])
     idle_connections: int = Field(examples=[0])
@@ -80,7 +80,7 @@ class RecommendationView(BaseModel):
     id: UUID = Field(examples=["3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e"])
     pool: str = Field(examples=["acme"])
     tenant: str | None = Field(
-        description="Whose pool it is; null for a shared pool.", examples=["acme"]
+        description="The tenant it belongs to; null for a shared pool.", examples=["acme"]
     )
     kind: RecommendationKind = Field(
         description="`resize`: another size. `placement`: another kind of pool for a tenant; a "
@@ -93,8 +93,8 @@ class RecommendationView(BaseModel):
     rule: str = Field(examples=["demand"])
     action: ScalingAction = Field(description="`stable` for a placement.", examples=["scale_up"])
     current_size: int = Field(
-        description="The size the rule started from: hysteresis from the connections open, every "
-        "other from max_size.",
+        description="The size the rule started from: the open connections (hysteresis) or "
+        "max_size (every other rule).",
         examples=[5],
     )
     new_size: int = Field(description="The recommended max_size.", examples=[12])
@@ -104,20 +104,19 @@ class RecommendationView(BaseModel):
     confidence: ConfidenceField
     evidence: Evidence
     expected: Expected
-    max_size: int = Field(description="The max_size in force when it was made.", examples=[5])
-    metrics: PoolMetricsView = Field(description="The sample it rests on.")
+    max_size: int = Field(description="max_size at the time of the recommendation.", examples=[5])
+    metrics: PoolMetricsView = Field(description="The sample behind it.")
     status: RecommendationStatus = Field(examples=["open"])
     created_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
     expires_at: datetime = Field(
-        description="When it stops being open by itself.", examples=["2026-11-20T09:05:00Z"]
+        description="Time at which it expires unless closed before.",
+        examples=["2026-11-20T09:05:00Z"],
     )
     closed_at: datetime | None = Field(examples=[None])
     closed_by: str | None = Field(description="Who applied or dismissed it.", examples=[None])
 
     @classmethod
     def of(cls, recommendation: Recommendation) -> RecommendationView:
-        """A recommendation in the API's words."""
-        advice, sample = recommendation.advice, recommendation.metrics
         return cls(
             id=recommendation.id,
             pool=recommendation.pool_id,
@@ -125,14 +124,9 @@ class RecommendationView(BaseModel):
             rule=recommendation.rule,
             kind=recommendation.kind,
             placement=recommendation.placement,
-            **advice_fields(advice),
+            **advice_fields(recommendation.advice),
             max_size=recommendation.max_size,
-            metrics=PoolMetricsView(
-                total_connections=sample.total_connections,
-                idle_connections=sample.idle_connections,
-                active_connections=sample.active_connections,
-                waiting_requests=sample.waiting_requests,
-            ),
+            metrics=PoolMetricsView(**asdict(recommendation.metrics)),
             status=recommendation.status,
             created_at=recommendation.created_at,
             expires_at=recommendation.expires_at,
@@ -142,14 +136,15 @@ class RecommendationView(BaseModel):
 
 
 class RecommendationList(BaseModel):
-    """One page of recommendations, newest first."""
+    """A page of recommendations, newest first."""
 
     items: list[RecommendationView]
     next_cursor: str | None = Field(
         description="For the next page; null on the last one.", examples=[None]
     )
     stale: bool = Field(
-        description="The catalog is away: these are the open ones, from memory.", examples=[False]
+        description="Whether the catalog is unreachable: only open ones, from memory.",
+        examples=[False],
     )
 
 
@@ -157,26 +152,25 @@ class RecommendationList(BaseModel):
     "", dependencies=[REQUIRE_READ], summary="List recommendations", responses=problem_responses()
 )
 async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
-    service: ServiceDep,
+    catalog: CatalogDep,
+    advisor: Annotated[AdvisorLoop, provided(AdvisorLoop)],
     principal: PrincipalDep,
-    status: Annotated[
-        RecommendationStatus | None, Query(description="Only those of which this became.")
-    ] = None,
+    status: Annotated[RecommendationStatus | None, Query(description="Filter by status.")] = None,
     tenant: TenantQuery = None,
     pool: PoolQuery = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> RecommendationList:
-    """What the advisor said, newest first, and what became of it.
+    """Lists recommendations and their status, newest first.
 
-    A shared pool belongs to no single tenant: ask for it with `pool`. While the catalog is away
-    the open ones are answered from memory, with `stale: true`. A key that is bound to tenants is
-    shown what concerns their own pools.
+    A shared pool belongs to no single tenant: filter by `pool`. While the catalog is unreachable,
+    open recommendations are listed from memory, with `stale: true`. A key that is bound to tenants
+    sees only those for their own pools.
     """
     before = _position(cursor) if cursor else None
     stale = False
     try:
-        found = await service.catalog.recommendations.page(
+        found = await catalog.recommendations.page(
             status=status,
             pool_id=pool,
             tenant=tenant,
@@ -187,7 +181,7 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     except CatalogUnavailable:
         if status not in (None, RecommendationStatus.OPEN):  # in the catalog alone
             raise
-        found = _open(service, principal, tenant=tenant, pool=pool, before=before)
+        found = _open(advisor, principal, tenant=tenant, pool=pool, before=before)
         stale = True
     items, next_cursor = paginate(found, limit, _key)
     return RecommendationList(
@@ -197,41 +191,35 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
 
 @router.post(
     "/{id}/apply",  # noqa: FAST003 - it is the parameter's alias
-    dependencies=[REQUIRE_OPERATE, _THEIRS],
+    dependencies=[REQUIRE_OPERATE, _REQUIRE_ACCESS],
     summary="Apply a recommendation",
     responses=problem_responses(404, 409),
 )
 async def apply_recommendation(
-    recommendation_id: RecommendationId,
-    service: ServiceDep,
-    operation: OperationDep,
+    recommendation_id: RecommendationId, applier: ApplierDep, operation: OperationDep
 ) -> RecommendationView | PlanView:
-    """Give the pool the recommended `max_size`, recorded like any other change of it.
+    """Sets the pool's `max_size` to the recommended one, like any other change of it.
 
-    One that is no longer open answers 409 `recommendation-closed`; a placement answers
-    409 `recommendation-is-placement`, since a person has to move the tenant's data.
+    A recommendation that is no longer open answers 409 `recommendation-closed`; a placement
+    answers 409 `recommendation-is-placement`: a person has to move the tenant's data.
     """
-    applier = service.recommendation_applier
     applying = await applier.apply(recommendation_id, operation.actor)
     return await operation.run(applying, RecommendationView.of)
 
 
 @router.post(
     "/{id}/dismiss",  # noqa: FAST003 - it is the parameter's alias
-    dependencies=[REQUIRE_OPERATE, _THEIRS],
+    dependencies=[REQUIRE_OPERATE, _REQUIRE_ACCESS],
     summary="Dismiss a recommendation",
     responses=problem_responses(404, 409),
 )
 async def dismiss_recommendation(
-    recommendation_id: RecommendationId,
-    service: ServiceDep,
-    operation: OperationDep,
+    recommendation_id: RecommendationId, applier: ApplierDep, operation: OperationDep
 ) -> RecommendationView | PlanView:
-    """Leave the pool as it is.
+    """Closes the recommendation; the pool stays as it is.
 
-    One that is no longer open answers 409 `recommendation-closed`.
+    A recommendation that is no longer open answers 409 `recommendation-closed`.
     """
-    applier = service.recommendation_applier
     dismissing = await applier.dismiss(recommendation_id, operation.actor)
     return await operation.run(dismissing, RecommendationView.of)
 
@@ -245,23 +233,21 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
     try:
         return _POSITION.validate_python(key)
     except ValidationError as error:
-        raise validation_error(
-            "query", "cursor", code="bad_cursor", detail="It is no cursor of this list."
-        ) from error
+        raise invalid_cursor() from error
 
 
 def _open(
-    service: Service,
+    advisor: AdvisorLoop,
     principal: Principal,
     *,
     tenant: str | None,
     pool: str | None,
     before: tuple[datetime, UUID] | None,
 ) -> tuple[Recommendation, ...]:
-    """The open ones that fit, as the catalog would sort them."""
+    """The open ones that match, sorted as by the catalog."""
     found = [
         each
-        for each in service.advisor_loop.open_recommendations.values()
+        for each in advisor.open_recommendations.values()
         if principal.can_access(each.tenant)
         and (tenant is None or each.tenant == tenant)
         and (pool is None or each.pool_id == pool)

@@ -34,7 +34,7 @@ def _fields(config: type, rule: str = "") -> dict[str, Any]:
 TrialConfigBody = create_model(
     "TrialConfigBody",
     __base__=RequestBody,
-    __doc__="When a growth made while saturated paid; what is left out stays as it is.",
+    __doc__="When growth of a saturated pool is kept; omitted fields stay as they are.",
     **_fields(TrialConfig),
 )
 
@@ -42,13 +42,13 @@ _Values = create_model(
     "_Values",
     __base__=RequestBody,
     **_fields(DemandConfig, "demand: "),
-    trial=(TrialConfigBody | None, Field(default=None, description="demand: when a growth paid.")),
+    trial=(TrialConfigBody | None, Field(default=None, description="demand: when growth is kept.")),
     **_fields(PoolPressureMonitorConfig, "hysteresis: "),
 )
 
 
 class AdvisorConfigBody(_Values):
-    """Configuration of one rule; what is left out stays as it is."""
+    """Configuration of one rule; omitted fields stay as they are."""
 
     model_config = ConfigDict(
         json_schema_extra={
