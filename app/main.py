@@ -230,7 +230,9 @@ async def _assemble(
         configuration.advisor_settings(settings),
         observer=observer,
         store=store,
-        auto_apply=AutoApply(catalog, pool_changes, applier, configuration.auto_apply_limits(settings)),
+        auto_apply=AutoApply(
+            catalog, pool_changes, applier, configuration.auto_apply_limits(settings)
+        ),
     )
     snapshots = Snapshots(manager, catalog, postgres.lag)
     poller = Poller(catalog, manager, advisor_loop, outbox, snapshots)
