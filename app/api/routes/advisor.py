@@ -251,7 +251,7 @@ async def evaluate_advisor(
     rule, configuration or budget if given. Changes nothing, and works in every mode.
     """
     if body.tenant is None:
-        return _evaluation(_of_metrics(body, advisor.settings))
+        return _evaluation(_of_metrics(body, advisor))
     if body.metrics is not None:
         raise validation_error(
             "body", "metrics", code="not_both", detail="Send tenant or metrics, not both."
@@ -265,7 +265,7 @@ async def evaluate_advisor(
     return _evaluation(await what_if(manager, observer, state, settings, budget=body.budget))
 
 
-def _of_metrics(body: EvaluateBody, settings: AdvisorSettings) -> PoolSizingRecommendation:
+def _of_metrics(body: EvaluateBody, advisor: AdvisorLoop) -> PoolSizingRecommendation:
     if body.metrics is None:
         raise validation_error("body", "metrics", code="missing", detail="Send metrics or tenant.")
     if body.rule is AdvisorRule.DEMAND:
@@ -279,12 +279,12 @@ def _of_metrics(body: EvaluateBody, settings: AdvisorSettings) -> PoolSizingReco
             raise validation_error(
                 "body", name, code="needs_a_tenant", detail="It has an effect only with tenant."
             )
-    settings = replace(settings, rule=AdvisorRule.HYSTERESIS)
-    advisor = PoolSizingAdvisor(body.config.applied_to(settings).hysteresis)
+    settings = replace(advisor.settings, rule=AdvisorRule.HYSTERESIS)
+    fresh = PoolSizingAdvisor(body.config.applied_to(settings).hysteresis)
     metrics = PoolMetrics(**body.metrics.model_dump())
     for _ in range(body.samples - 1):
-        advisor.evaluate(metrics)
-    return advisor.evaluate(metrics)
+        fresh.evaluate(metrics)
+    return fresh.evaluate(metrics)
 
 
 def _tried(body: EvaluateBody, settings: AdvisorSettings) -> AdvisorSettings:
