@@ -58,11 +58,11 @@ class Recorder:
 
     def take_growth(self) -> Counters | None:
         """What was counted since this was called last; None for nothing."""
-        counters, taken = self.counters, self._taken
-        if counters == taken:
+        values, taken = _counters_of(self), self._taken
+        if values == taken:
             return None
-        self._taken = counters
-        return counters - taken
+        self._taken = Counters._make(values)
+        return self._taken - taken
 
     def pool_opened(self, now: float) -> None:
         """A pool was opened; the histograms of its readings start."""

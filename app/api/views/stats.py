@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -135,9 +136,10 @@ class ServiceStats(BaseModel):
     )
 
 
-_GAUGES = ("active_connections", "idle_connections", "waiting_requests")
 _COUNTERS = tuple(name for name in COUNTERS if name in ServiceTotals.model_fields)
 _MEASURED = tuple(each.name for each in fields(PoolStats) if each.name in TenantStats.model_fields)
+_counters_of = attrgetter(*_COUNTERS)
+_measured_of = attrgetter(*_MEASURED)
 
 
 class StatsEvent(BaseModel):
@@ -157,8 +159,8 @@ def show_stats(spec: TenantSpec, pool_state: PoolState, stats: PoolStats) -> Ten
         strategy=spec.strategy,
         pool=spec.pool_id,
         pool_state=pool_state,
-        **_totals(stats.counters, [stats.metrics]),
-        **{name: getattr(stats, name) for name in _MEASURED},
+        **_totals(stats.counters, stats.metrics),
+        **dict(zip(_MEASURED, _measured_of(stats), strict=True)),
     )
 
 
@@ -171,13 +173,21 @@ def show_totals(snapshot: Snapshot, only: frozenset[str] | None) -> ServiceTotal
         stats = [tenant.stats for tenant in snapshot.tenants_of(only)]
         counters = [each.counters for each in stats]
         gauges = [each.metrics for each in stats]
-    return ServiceTotals(**_totals(sum(counters, start=Counters()), gauges))
+    summed = PoolMetrics(
+        total_connections=sum(each.total_connections for each in gauges),
+        idle_connections=sum(each.idle_connections for each in gauges),
+        active_connections=sum(each.active_connections for each in gauges),
+        waiting_requests=sum(each.waiting_requests for each in gauges),
+    )
+    return ServiceTotals(**_totals(sum(counters, start=Counters()), summed))
 
 
-def _totals(counters: Counters, gauges: Collection[PoolMetrics]) -> dict[str, Any]:
+def _totals(counters: Counters, gauges: PoolMetrics) -> dict[str, Any]:
     return {
-        **{name: getattr(counters, name) for name in _COUNTERS},
-        **{name: sum(getattr(each, name) for each in gauges) for name in _GAUGES},
+        **dict(zip(_COUNTERS, _counters_of(counters), strict=True)),
+        "active_connections": gauges.active_connections,
+        "idle_connections": gauges.idle_connections,
+        "waiting_requests": gauges.waiting_requests,
         "total_wait_time_ms": counters.wait_seconds * 1000,
     }
 
