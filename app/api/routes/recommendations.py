@@ -100,7 +100,9 @@ class RecommendationView(BaseModel):
     new_size: int = Field(description="The recommended max_size.", examples=[12])
     wanted: Wanted
     reason_code: ReasonCode = Field(examples=["demand_above_size"])
-    reason: str = Field(examples=["41.3 callers a second keep 6.2 connections busy: grow to 12"])
+    reason: str = Field(
+        examples=["At 41 leases/s × 150 ms, 5 connections cannot keep up; 12 make under 1 % wait"]
+    )
     confidence: ConfidenceField
     evidence: Evidence
     expected: Expected

@@ -19,7 +19,7 @@ from app.domain.advisor import (
     ScalingAction,
 )
 
-_ELSEWHERE = "another pool of the server has a growth on trial, which must not be disturbed"
+_ELSEWHERE = "Another pool of the server has a growth on trial, which must not be disturbed"
 
 _NAMES: dict[str, Any] = {
     "additionalProperties": False,
@@ -91,26 +91,28 @@ class AdviceView(BaseModel):
     new_size: int = Field(examples=[12])
     wanted: Wanted
     reason_code: ReasonCode = Field(examples=["size_fits"])
-    reason: str = Field(examples=["12 connections fit a load of 6.2 busy ones"])
+    reason: str = Field(
+        examples=["12 connections fit the load, which needs 7, and leave 5 for bursts"]
+    )
     confidence: ConfidenceField
     evidence: Evidence
     expected: Expected
     idle_seconds: IdleSeconds
-    held: str | None = Field(
-        description="Why it was not told or applied; null if nothing held it.",
+    blocked_by: str | None = Field(
+        description="Why it was neither recommended nor applied; null if nothing blocked it.",
         examples=["a person set this size 3 min ago"],
     )
 
     @classmethod
-    def of(cls, verdict: PoolAdvice, principal: Principal) -> AdviceView:
+    def of(cls, latest: PoolAdvice, principal: Principal) -> AdviceView:
         """Without the name of any pool that the principal cannot access."""
-        advice = verdict.advice
+        advice = latest.advice
         is_of_others = advice.reason_code is ReasonCode.HELD_FOR_TRIAL and principal.tenants
         return cls(
-            at=verdict.at,
+            at=latest.at,
             **advice_fields(advice) | ({"reason": _ELSEWHERE} if is_of_others else {}),
             idle_seconds=advice.idle_seconds,
-            held=verdict.blocked_by,
+            blocked_by=latest.blocked_by,
         )
 
 

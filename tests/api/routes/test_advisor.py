@@ -219,5 +219,5 @@ async def test_the_last_word_about_a_pool_is_shown_with_it(api: Api) -> None:
     await observed(api)
     advice = ok(await api.client.get(f"{url}/pool"))["advice"]
     assert (advice["action"], advice["reason_code"]) == ("stable", "too_few_events")
-    assert (advice["confidence"], advice["held"]) == ("low", None)
+    assert (advice["confidence"], advice["blocked_by"]) == ("low", None)
     assert advice["reason"]
