@@ -1,11 +1,13 @@
 """What a tenant may be called, and which pool serves it."""
 
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.advisor_mode import AdvisorMode
 from app.domain.errors import InvalidTenantId
 from app.domain.tenant import (
     RESERVED_IDS,
@@ -144,3 +146,16 @@ def test_no_tenant_can_be_called_like_a_shared_pool(server: str) -> None:
 def test_a_tenant_counts_once_and_has_no_cap_by_default() -> None:
     spec = TenantSpec(id=TenantId("acme"), server="main", strategy=PoolStrategy.SHARED)
     assert (spec.weight, spec.max_leases, dict(spec.labels)) == (1, None, {})
+
+
+def test_a_spec_survives_its_dictionary() -> None:
+    spec = TenantSpec(
+        id=TenantId("acme"),
+        server="local",
+        strategy=PoolStrategy.SHARED,
+        weight=3,
+        labels={"plan": "gold"},
+        advisor_mode=AdvisorMode.APPLY,
+    )
+    assert TenantSpec.from_dict({**spec.as_dict(), "generation": 1}) == spec
+    assert TenantSpec.from_dict(replace(spec, advisor_mode=None).as_dict()).advisor_mode is None

@@ -147,8 +147,8 @@ async def arenas_on(database: Database) -> AsyncIterator[dict[PoolStrategy, Aren
         PER_DATABASE: PoolConfig.per_database(pool_size=SIZE),
     }
     async with manager_on(database, configs=configs) as manager:
-        journal = AuditOutbox(Catalog(address_of(database)))
-        check = IsolationAudit(manager, RoleLimits(manager), journal)
+        outbox = AuditOutbox(Catalog(address_of(database)))
+        check = IsolationAudit(manager, RoleLimits(manager), outbox)
         arenas = {each: Arena(each, manager, database, check) for each in PoolStrategy}
         for arena in arenas.values():
             for name in (arena.mallory, arena.alice):
