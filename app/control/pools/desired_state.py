@@ -137,7 +137,7 @@ class DesiredPoolState:
         if not is_due or self._locks.is_held(desired.pool_id):
             return 0
         async with self.lock(state.tenant.spec)():
-            _, steps = await self._converge(state, desired, open_deadline=0.0)
+            _, steps = await self._converge(state, desired, pool, open_deadline=0.0)
             return steps
 
     async def save_unsaved(self) -> int:
@@ -299,7 +299,7 @@ class DesiredPoolState:
         growth = desired.size.max_size - transition.size_before.max_size
         if growth > 0:
             await self._limits.apply(state)
-        pool, _ = await self._converge(state, desired, open_now=open_now)
+        pool, _ = await self._converge(state, desired, transition.pool, open_now=open_now)
         if growth < 0:
             await self._limits.apply(state)
         return pool
@@ -331,16 +331,18 @@ class DesiredPoolState:
         self,
         state: TenantState,
         desired: DesiredPool,
+        pool: Pool | None,
         *,
         open_now: bool = False,
         open_deadline: float = _OPEN_DEADLINE,
     ) -> tuple[Pool | None, int]:
-        """Follow the plan from what the pool is now; leases may have opened it meanwhile.
+        """Follow the plan from what the pool is now; *pool* is what it was before.
 
         Raises:
             PoolLimitReached: there was no slot to open the pool.
         """
-        pool = self._manager.find(desired.pool_id)
+        if pool is None or pool.is_closing:  # a lease may have opened another one meanwhile
+            pool = self._manager.find(desired.pool_id)
         steps = _plan_pool(desired, pool, open_now=open_now).steps
         for step in steps:
             match step.action:
