@@ -104,6 +104,16 @@ def gauge(
     return family
 
 
+def counter(
+    name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
+) -> Metric:
+    """A counter with one value for each combination of label values."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in sorted(values.items()):
+        family.add_metric(key, value)
+    return family
+
+
 class SnapshotCollector(Collector):
     """The metrics of one snapshot."""
 
@@ -148,16 +158,15 @@ def _counters(snapshot: Snapshot) -> Iterator[Metric]:
     for name, info in COUNTERS.items():
         if info.metric is None:
             continue
-        family = CounterMetricFamily(info.metric, info.meaning, labels=_GROUP)
-        for group, counters in sorted(snapshot.totals.counters.items()):
-            family.add_metric(group, getattr(counters, name))
-        yield family
-    evictions = CounterMetricFamily(
-        "poolkeeper_evictions", "Pools closed, by reason.", labels=("reason",)
-    )
-    for reason in EvictionReason:
-        evictions.add_metric((reason,), snapshot.evictions.get(reason, 0))
-    yield evictions
+        groups = snapshot.totals.counters.items()
+        values: dict[tuple[str, ...], float] = {
+            group: getattr(counters, name) for group, counters in groups
+        }
+        yield counter(info.metric, info.meaning, _GROUP, values)
+    evictions: dict[tuple[str, ...], float] = {
+        (reason,): snapshot.evictions.get(reason, 0) for reason in EvictionReason
+    }
+    yield counter("poolkeeper_evictions", "Pools closed, by reason.", ("reason",), evictions)
 
 
 def _histograms(snapshot: Snapshot) -> Iterator[Metric]:

@@ -5,7 +5,6 @@ Metrics of pools and tenants, as of the last poll, are in `prometheus.py`. No se
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from time import monotonic
 
@@ -16,7 +15,7 @@ from starlette.datastructures import State
 from app import __version__
 from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.http.client_connections import ClientConnections, CloseReason
-from app.api.telemetry.prometheus import gauge
+from app.api.telemetry.prometheus import counter, gauge
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.audit.outbox import AuditOutbox
@@ -63,108 +62,97 @@ class ServiceCollector(Collector):
         yield from self._service_state()
 
     def _servers(self) -> Iterator[Metric]:
-        servers = self._manager.servers
-        kinds: Counter[tuple[str, ...]] = Counter()
-        for name, server in servers.items():
-            kinds[name, "used"] = server.budget.used
-            kinds[name, "budget"] = server.budget.limit
-            kinds[name, "max"] = server.limits.max_connections if server.limits else 0
+        servers, guards = self._manager.servers.items(), self._lock_guards.items()
+        connections: dict[tuple[str, ...], float] = {}
+        for name, server in servers:
+            connections[name, "used"] = server.budget.used
+            connections[name, "budget"] = server.budget.limit
+            connections[name, "max"] = server.limits.max_connections if server.limits else 0
         yield gauge(
             "poolkeeper_server_connections",
-            "Connections of all pools together, their budget, and the server's maximum.",
+            "Connections of all pools together, their budget, and the server's max_connections.",
             ("server", "kind"),
-            kinds,
+            connections,
         )
-        up: Counter[tuple[str, ...]] = Counter(
-            {(name,): int(server.is_available) for name, server in servers.items()}
+        yield gauge(
+            "poolkeeper_server_up",
+            "Whether the server is reachable.",
+            ("server",),
+            {(name,): server.is_available for name, server in servers},
         )
         yield gauge(
             "poolkeeper_server_read_only",
-            "Whether the server takes no writes, by its default_transaction_read_only.",
+            "Whether the server's default_transaction_read_only is on.",
             ("server",),
-            {
-                (name,): int(server.limits is not None and server.limits.read_only)
-                for name, server in servers.items()
-            },
+            {(name,): bool(server.limits and server.limits.read_only) for name, server in servers},
         )
-        guards = self._lock_guards.items()
         yield gauge(
             "poolkeeper_server_lock_table_ratio",
-            "How much of the server's lock table was used at the last look.",
+            "Share of the server's lock table in use when last measured.",
             ("server",),
             {(name,): guard.utilization for name, guard in guards},
         )
-        ended = CounterMetricFamily(
+        yield counter(
             "poolkeeper_lock_holders_ended",
             "Statements and connections ended because they filled the lock table.",
-            labels=("server", "ended"),
+            ("server", "ended"),
+            {(name, how): guard.ended[how] for name, guard in guards for how in BackendSignal},
         )
-        for name, guard in guards:
-            for ending in BackendSignal:
-                ended.add_metric((name, ending), guard.ended[ending])
-        yield ended
         yield GaugeMetricFamily(
             "poolkeeper_isolation_check_age_seconds",
-            "Time since the look at the isolation of the tenant that was looked at longest ago.",
+            "Time since the least recent isolation audit of a tenant.",
             oldest_audit_age(self._manager),
         )
-        yield gauge("poolkeeper_server_up", "Whether the server is reachable.", ("server",), up)
 
     def _recommendations(self) -> Iterator[Metric]:
-        advising = self._advisor
         yield CounterMetricFamily(
             "poolkeeper_recommendations",
-            "Times the rule asked for another size of a pool.",
-            advising.adjustments_total,
+            "Times the rule recommended another size for a pool.",
+            self._advisor.adjustments_total,
         )
         yield GaugeMetricFamily(
             "poolkeeper_recommendations_open",
-            "Recommendations open now.",
-            len(advising.open_recommendations),
+            "Open recommendations.",
+            len(self._advisor.open_recommendations),
         )
 
     def _refusals(self) -> Iterator[Metric]:
         authenticator: Authenticator = self._state.authenticator
-        failures = CounterMetricFamily(
-            "poolkeeper_auth_failures", "Requests refused for their key.", labels=("reason",)
+        yield counter(
+            "poolkeeper_auth_failures",
+            "Requests refused because of their API key.",
+            ("reason",),
+            {(reason,): authenticator.failures[reason] for reason in AuthFailure},
         )
-        for reason in AuthFailure:
-            failures.add_metric((reason,), authenticator.failures[reason])
-        yield failures
-        limited = CounterMetricFamily(
+        yield counter(
             "poolkeeper_requests_limited",
-            "Requests refused because a key, or an address without one, asked too often.",
-            labels=("by",),
+            "Requests refused by the rate limit of a key, or of an address without one.",
+            ("by",),
+            {(by,): authenticator.rate_limited[by] for by in ("key", "address")},
         )
-        for by in ("key", "address"):
-            limited.add_metric((by,), authenticator.rate_limited[by])
-        yield limited
         yield CounterMetricFamily(
             "poolkeeper_requests_abandoned",
-            "Statements and uploads whose client disconnected before the answer.",
+            "Statements and uploads whose client disconnected before the response.",
             self._state.abandoned,
         )
 
     def _http_connections(self, clients: ClientConnections) -> Iterator[Metric]:
-        kinds: dict[tuple[str, ...], float] = {
-            ("serving",): clients.serving,
-            ("waiting",): clients.count - clients.serving,
-            ("max",): clients.limit,
-        }
         yield gauge(
             "poolkeeper_http_connections",
-            "Connections of HTTP clients with a whole request, without one, and their limit.",
+            "Client connections with a complete request, without one, and their limit.",
             ("kind",),
-            kinds,
+            {
+                ("serving",): clients.serving,
+                ("waiting",): clients.count - clients.serving,
+                ("max",): clients.limit,
+            },
         )
-        closed = CounterMetricFamily(
+        yield counter(
             "poolkeeper_http_connections_closed",
-            "Connections of HTTP clients that the service closed before their clients did.",
-            labels=("reason",),
+            "Client connections that the service closed first.",
+            ("reason",),
+            {(reason,): clients.closed[reason] for reason in CloseReason},
         )
-        for reason in CloseReason:
-            closed.add_metric((reason,), clients.closed[reason])
-        yield closed
 
     def _service_state(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(
@@ -173,10 +161,10 @@ class ServiceCollector(Collector):
             int(self._catalog.available),
         )
         poller = self._poller
-        yield CounterMetricFamily("poolkeeper_polls", "Polls that ended.", poller.poll_count)
+        yield CounterMetricFamily("poolkeeper_polls", "Finished polls.", poller.poll_count)
         if poller.last_report is not None and poller.last_at is not None:
             age = monotonic() - poller.last_at
-            yield GaugeMetricFamily("poolkeeper_poll_age_seconds", "Since the last poll.", age)
+            yield GaugeMetricFamily("poolkeeper_poll_age_seconds", "Time since the last poll.", age)
             yield GaugeMetricFamily(
                 "poolkeeper_poll_duration_seconds",
                 "How long the last poll took.",
@@ -184,21 +172,24 @@ class ServiceCollector(Collector):
             )
             yield GaugeMetricFamily(
                 "poolkeeper_leak_suspects",
-                "Leases held beyond the threshold at the last poll.",
+                "Leases held beyond the leak threshold at the last poll.",
                 poller.last_report.leak_suspects,
             )
         yield GaugeMetricFamily(
             "poolkeeper_loop_lag_seconds",
-            "How late the event loop was at worst in the last ten seconds.",
+            "The event loop's longest delay in the last ten seconds.",
             self._lag.worst,
         )
         yield GaugeMetricFamily(
             "poolkeeper_events_pending",
-            "Events kept in memory until the catalog is back.",
+            "Audit events kept in memory until the catalog is back.",
             len(self._outbox.pending),
         )
         yield CounterMetricFamily(
-            "poolkeeper_events_dropped", "Events that did not fit.", self._outbox.dropped
+            "poolkeeper_events_dropped",
+            "Audit events lost because memory for them was full.",
+            self._outbox.dropped,
         )
-        build: Counter[tuple[str, ...]] = Counter({(__version__,): 1})
-        yield gauge("poolkeeper_build_info", "Which version this is.", ("version",), build)
+        yield gauge(
+            "poolkeeper_build_info", "The service's version.", ("version",), {(__version__,): 1}
+        )

@@ -1,0 +1,85 @@
+"""Snapshots: taken one at a time, as fresh as asked for, and reusing what did not change."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app.control.monitoring import snapshot as snapshot_module
+from app.control.monitoring.snapshot import Snapshot
+from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.postgres import Database
+
+
+async def taken(api: Api) -> Snapshot:
+    """A new snapshot."""
+    api.service.snapshots.invalidate()
+    return await api.service.snapshots.current()
+
+
+async def test_concurrent_requests_share_one_snapshot(api: Api) -> None:
+    before = (await taken(api)).sequence
+    api.service.snapshots.invalidate()
+    seen = await asyncio.gather(*(api.service.snapshots.current() for _ in range(50)))
+    assert {snapshot.sequence for snapshot in seen} == {before + 1}
+
+
+async def test_a_change_while_one_is_taken_is_in_the_next(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("acme", "globex", "hooli", "initech"):
+        ok(await api.client.put(f"/v1/tenants/{name}", json={}), 201)
+    monkeypatch.setattr(snapshot_module, "_SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(snapshot_module, "_REST_FACTOR", 0)
+    before = (await taken(api)).sequence
+    api.service.snapshots.invalidate()
+    first = asyncio.create_task(api.service.snapshots.current(), name="the first")
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert not first.done()
+    api.service.snapshots.invalidate()
+    assert (await api.service.snapshots.current()).sequence == before + 2
+    assert (await first).sequence == before + 1
+
+
+async def test_a_cancelled_request_leaves_the_others_their_snapshot(api: Api) -> None:
+    api.service.snapshots.invalidate()
+    asking = [asyncio.create_task(api.service.snapshots.current(), name="ask") for _ in range(3)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    _, *others = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(snapshot, Snapshot) for snapshot in others)
+
+
+async def test_what_did_not_change_is_reused(api: Api) -> None:
+    for name in ("acme", "globex"):
+        await api.value(await api.tenant(name), "SELECT 1")
+    await api.tenant("initech")
+    before = await taken(api)
+    await api.value("/v1/tenants/acme", "SELECT 1")
+    after = await taken(api)
+    assert after.pools["globex"] is before.pools["globex"]
+    assert after.tenants["initech"] is before.tenants["initech"]
+    assert after.pools["acme"].stats.counters.connections_acquired == 2
+    assert before.pools["acme"].stats.counters.connections_acquired == 1
+    assert after.tenants["acme"].stats is after.pools["acme"].stats
+
+
+async def test_percentiles_go_on_forgetting_when_nothing_happens(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    window = {"stats_window_seconds": 0.1}
+    async with serving(database, catalog_database, tmp_path, **window) as api:
+        await api.value(await api.tenant("acme"), "SELECT 1")
+        await taken(api)
+        await asyncio.sleep(0.12)  # beyond the window, which is what this is about
+        assert (await taken(api)).pools["acme"].stats.hold.p50_ms is None
+
+
+async def test_what_was_deleted_is_in_no_snapshot(api: Api) -> None:
+    url = await api.tenant("acme")
+    await api.value(url, "SELECT 1")
+    assert list((await taken(api)).pools) == ["acme"]
+    ok(await api.client.delete(url))
+    after = await taken(api)
+    assert (list(after.pools), list(after.tenants)) == ([], [])
