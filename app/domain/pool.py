@@ -128,7 +128,7 @@ class PoolConfig:
 
     @property
     def default_size(self) -> PoolSize:
-        """The size of a pool nobody has asked to be different."""
+        """The size of a pool without a desired one."""
         return PoolSize(max_size=self.pool_size, warmup_size=min(self.warmup_size, self.pool_size))
 
 

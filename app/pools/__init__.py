@@ -1,6 +1,6 @@
-"""HOLD: everything that touches a tenant's connections.
+"""Everything that touches a tenant's connections in this process.
 
-This room owns opening, lending, resizing and closing them, within each server's budget and in
-each tenant's isolation. It knows asyncpg; it must not know HTTP or the catalog, and nothing in it
-has to survive the process.
+This package opens, lends, resizes and closes them, within each server's budget and in each tenant's
+isolation. `manager` finds a tenant's pool, `pool` lends, `dispatch` is the policy. It knows
+asyncpg; it must not know HTTP or the catalog, and nothing in it has to survive the process.
 """

@@ -40,7 +40,7 @@ class ConnectionBudget(Generic[P]):
 
     @property
     def free(self) -> int:
-        """Places that nobody has; below 0 where the limit was lowered."""
+        """Places that are left; below 0 after the limit was lowered."""
         return self.limit - self.used
 
     @property

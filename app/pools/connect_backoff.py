@@ -36,7 +36,7 @@ class ConnectBackoff:
         return self._timer is not None
 
     def failed(self, error: Unavailable, *, pause: bool) -> None:
-        """An attempt failed; *pause* unless nobody would try again."""
+        """An attempt failed; *pause* before the next one."""
         self.error = error
         if pause and self._timer is None:
             seconds = random.uniform(0, self._longest)  # noqa: S311 - full jitter

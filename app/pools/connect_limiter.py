@@ -53,7 +53,7 @@ class ConnectLimiter:
             self._admit()
 
     def _admit(self) -> None:
-        """Let in whoever may come in now; those who gave up are forgotten."""
+        """Give places to the next attempts; cancelled ones are dropped."""
         for queue, limit in ((self._first, self._limit), (self._queue, self._others)):
             while queue and (queue[0].done() or len(self._inside) < limit):
                 place = queue.popleft()

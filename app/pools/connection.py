@@ -2,7 +2,7 @@
 
 With `app/wire/extended_query.py` the only file that touches asyncpg's private names: what its own
 pool does between borrowers has no public name. asyncpg's version is pinned;
-`tests/pools/test_connection.py` tells when an upgrade changes one of them.
+`tests/pools/test_connection.py` fails when an upgrade changes one of them.
 """
 
 # mypy: disable-error-code="attr-defined,arg-type,return-value,no-any-return"
@@ -42,13 +42,13 @@ class PooledConnection:
 
     Attributes:
         raw: asyncpg's connection.
-        pid: the process id of its back-end, known also after the connection broke.
+        pid: the process id of its backend, known also after the connection broke.
         epoch: the pool's epoch when it was opened; an older one than the pool's is replaced.
         generation: the server's generation when it was opened; an older one is stale.
         is_prepared: whether it ran what its strategy has each connection run first.
         is_connected: whether the connection is not known to be gone; asyncpg's own method.
         prefetched: what it has run for its next lease already, empty if nothing.
-        tenant_state: who leases it now, None when nobody does.
+        tenant_state: the tenant that leases it now, if any.
         borrower: the task and line that does, as far as known.
         leak_reported: whether this lease was reported as a possible leak.
         termination_reason: why we ended what this lease runs, empty if we did not.
@@ -120,12 +120,12 @@ class PooledConnection:
         self.leased_at = now
 
     def end_lease(self) -> None:
-        """Nobody leases it any more."""
+        """The lease has ended."""
         self.tenant_state = self.borrower = None
         self.leak_reported = False
 
     def mark_idle(self, now: float) -> None:
-        """It works, and nobody uses it from *now* on."""
+        """It works, and is unused from *now* on."""
         self.idle_since = self.checked_at = now
 
     def mark_checked(self, now: float) -> None:
@@ -150,7 +150,7 @@ class PooledConnection:
 
     @property
     def was_terminated(self) -> bool:
-        """Whether it was closed without a farewell, so that its back-end may not know yet."""
+        """Whether it was closed abruptly, so that its backend may not know yet."""
         return bool(self.raw._aborted)
 
     def run(self, statements: str) -> Awaitable[object]:
@@ -165,7 +165,7 @@ class PooledConnection:
         return self._protocol.query(statements, None)
 
     def terminate(self) -> None:
-        """Close it without a farewell, whatever it is doing."""
+        """Close it abruptly, whatever it is doing."""
         self.raw.terminate()
         # asyncpg forgets it, and a borrower between two round trips would meet None.
         self.raw._protocol = self._protocol

@@ -132,7 +132,7 @@ class Connections:
         """Put *connection* among the idle ones; the last one in is the first one out."""
         connection.mark_idle(now)
         if connection.prefetched:
-            # Nobody came for it: it must not lie about in a transaction.
+            # The expected lease did not come; it must not stay idle in a transaction.
             self.checking.add(connection)
             self.undoing_prefetch += 1
             self._start(_undo(connection), "undo", partial(self._undone, connection))
@@ -151,7 +151,7 @@ class Connections:
         self.begin_close(connection)
 
     def begin_close(self, connection: PooledConnection, *, cut: bool = False) -> None:
-        """Close a connection that is in no place; *cut* it off if somebody may still use it."""
+        """Close a connection that is in no place; *cut* it off if a borrower may still use it."""
         self.closing += 1
         self._recorder.record_close(monotonic() - connection.opened_at)
         self._server.budget.begin_close()
@@ -237,7 +237,7 @@ class Connections:
 
     def _end_check(self, connection: PooledConnection, *, answered: bool) -> None:
         if connection not in self.checking:
-            # Whoever waited for the check has ended it.
+            # Whatever awaited the check has ended it.
             return
         now = monotonic()
         self.checking.remove(connection)
@@ -285,7 +285,7 @@ class Connections:
         self._owner.open_failed(result or Unavailable())
 
     async def _close(self, connection: PooledConnection, *, cut: bool) -> bool:
-        # A connection that broke off by itself may have left its back-end at work.
+        # A connection that broke off by itself may have left its backend at work.
         if cut or not connection.is_connected() or not await _close_gracefully(connection):
             connection.terminate()
             await self._server.wait_backend_gone(connection.pid, self._connector.user)

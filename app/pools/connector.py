@@ -45,7 +45,7 @@ class Connector:
             except TenantLoginFailed:
                 if changes == self._changes and self._settled.is_set():
                     raise
-            # Whoever changes it has a deadline.
+            # The change has a deadline.
             await self._settled.wait()
 
     @asynccontextmanager

@@ -55,7 +55,7 @@ class PoolConnections(Protocol):
 
     @property
     def idle(self) -> Sequence[PooledConnection]:
-        """Those nobody uses, the longest unused first."""
+        """Unused ones, the longest unused first."""
 
     @property
     def live(self) -> int:
@@ -237,7 +237,7 @@ def shortfall(pool: P, budget: ConnectionBudget[P]) -> int:
 
 
 def share_after(pool: PoolView, promised: int) -> float | None:
-    """The share of the tenant of *pool*'s next waiter, once served; None if nobody waits.
+    """The share of the tenant of *pool*'s next waiter, once served; None without waiters.
 
     Connections that are coming, and *promised* ones, have found their waiters before.
     """
@@ -273,7 +273,7 @@ def _claims(budget: ConnectionBudget[P]) -> list[_Claim[P]]:
 
 
 def _order(one: _Claim[P]) -> float:
-    """By which claims are ordered: a pool for which nobody waits is the last."""
+    """By which claims are ordered: a pool without waiters is the last."""
     return inf if one.share is None else one.share
 
 

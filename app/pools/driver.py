@@ -52,7 +52,7 @@ _REASONS = {
     "42501": "the role may not connect to the database",
     "55000": "the database takes no connections",
 }
-# Class 53 as far as it says what is used up; all of it means: not now, for nobody's fault here.
+# Class 53 as far as it says what is used up; all of it means: try again later.
 _LACKING = {
     "53100": "disk space",
     "53200": "memory or lock table space",

@@ -10,7 +10,7 @@ class EvictionReason(StrEnum):
     """Why a pool was closed."""
 
     IDLE = "idle"
-    """Nobody used it for longer than the idle timeout."""
+    """It was unused for longer than the idle timeout."""
 
     LRU = "lru"
     """It was the least recently used one when another needed its place."""

@@ -16,7 +16,7 @@ class Borrower:
     __slots__ = ("_code", "_instruction", "_task")
 
     def __init__(self) -> None:
-        """Note whoever awaits the function that calls this. Cheap: no stack is walked or read."""
+        """Note which coroutine awaits the calling function. Cheap: no stack is walked or read."""
         frame = sys._getframe(2)  # noqa: SLF001 - the documented way, and the only quick one
         self._code: CodeType = frame.f_code
         self._instruction = frame.f_lasti
@@ -44,7 +44,7 @@ class LeakSuspect:
         task: name of the task that did.
         taken_at: file and line where it did.
         age_seconds: how old the lease is.
-        pid: the connection's back-end.
+        pid: the connection's backend.
     """
 
     tenant: str

@@ -248,7 +248,7 @@ class Lease:
             raise StatementEndedLease
         ahead = ""
         if self._options.transaction and not self._options.read_only:
-            # It takes writes, so to begin cannot fail, and nobody else's failure be told here.
+            # It takes writes, so BEGIN cannot fail, and no other lease's failure appears here.
             ahead = self._pool.prefetch_for_next(connection)
         spec = self._tenant_state.tenant.spec
         statements = end_statements(
@@ -300,7 +300,7 @@ def _no_schema(tenant_state: TenantState) -> SchemaMissing:
 
 
 def _is_postgres_own(error: BaseException | None) -> bool:
-    """Whether *error* tells of the statement or the connection, rather than of the borrower."""
+    """Whether *error* is the statement's or the connection's, and not the borrower's own."""
     return isinstance(error, (PoolkeeperError, asyncpg.PostgresError, *driver.CONNECTION_ERRORS))
 
 

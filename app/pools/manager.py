@@ -145,7 +145,7 @@ class TenantPoolManager:
             timeout: seconds to wait for a connection; the strategy's acquire_timeout if None.
 
         Raises:
-            TenantNotFound, TenantDeleting, NotProvisioned: there is nobody to lease to.
+            TenantNotFound, TenantDeleting, NotProvisioned: no lease is possible.
         """
         tenant_state = self.tenant_state(tenant_id)
         tenant = tenant_state.tenant
@@ -227,7 +227,7 @@ class TenantPoolManager:
         pool.resize(size)
 
     def server_name_of(self, pool_id: str) -> str | None:
-        """The name of the server a pool is on, open or not; None if nobody uses it any more."""
+        """The name of the server a pool is on, open or not; None if no tenant uses it any more."""
         tenant_state = self._tenant_states.get(pool_id)
         if tenant_state is not None:
             return tenant_state.tenant.spec.server
@@ -302,7 +302,7 @@ class TenantPoolManager:
 
     async def _evict(self, pool: Pool, reason: EvictionReason, deadline: float) -> Eviction:
         registry = self._registries[pool.config.strategy]
-        # Pinned, lest it be evicted a second time while it drains.
+        # Pinned, so that it is not evicted a second time while it drains.
         registry.pin(pool)
         closure = await pool.drain(deadline)
         if registry.remove(pool):

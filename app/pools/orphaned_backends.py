@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import asyncpg
 
-# The user is compared too: the number may belong to somebody else's back-end by now.
+# The user is compared too: another backend may have the number by now.
 _END = """
 select pg_terminate_backend(pid, 500) from pg_stat_activity where pid = $1 and usename = $2
 """
@@ -40,7 +40,7 @@ class OrphanedBackends:
             there = {row["pid"]: row["usename"] for row in rows}
             for pid, user in asked.items():
                 if there.get(pid) == user:
-                    # Who may not end it sees it end some time, and is no lost server.
+                    # Without the right to end it, it ends by itself; the server is not lost.
                     with suppress(asyncpg.InsufficientPrivilegeError):
                         await connection.fetchval(_END_LATER, pid, user)
                 else:

@@ -213,7 +213,7 @@ class Pool:
     def prefetch_for_next(self, connection: PooledConnection) -> str:
         """What *connection*, about to come back, may begin its next lease with; empty if nothing.
 
-        A guess, which binds nobody: who is next is decided when it is back.
+        A guess: who is next is decided when it is back.
         """
         tenant = connection.tenant_state
         if (
@@ -428,7 +428,7 @@ class Pool:
         return self.connections.live >= self.size.warmup_size
 
     def resize(self, size: PoolSize) -> None:
-        """Change its size at once; surplus connections close when nobody uses them."""
+        """Change its size at once; surplus connections close once unused."""
         self.size = size
         self.dispatch()
 

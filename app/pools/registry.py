@@ -124,7 +124,7 @@ class PoolRegistry:
                 place.wake()
 
     def remove(self, pool: Pool) -> bool:
-        """Take *pool* out, whatever it is doing; False if somebody did before."""
+        """Take *pool* out, whatever it is doing; False if it is not here any more."""
         if self.find(pool.pool_id) is not pool:
             return False
         self._take_out(self._entries[pool.pool_id])

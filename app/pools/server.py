@@ -1,13 +1,12 @@
 """One declared Postgres server: whether it can be reached, and what it can take.
 
-A server is `available` or `unavailable`, as one, for all of its pools. That an opening failed
-does not make it unavailable: it may be the tenant's database, the name's resolution, or this
-machine. It makes us ask, by the admin login first; if that fails too, over connections that
-worked. Only if none of them answers is the server lost: its waiters fail at once, its
-generation grows (every connection opened before is stale), and a single probe with full-jitter
-back-off brings it back. Otherwise those that work go on, `last_error` says what does not, and
-we ask again until it does. Its admin connections (provisioning, checks) are few and counted off
-the budget.
+A server is `available` or `unavailable` for all of its pools at once. A failed opening does not
+make it unavailable: the cause may be the tenant's database, name resolution, or this machine. It
+makes us recheck: by the admin login first; if that fails too, over connections that worked. Only if
+none of them answers is the server lost: its pools' waiters fail at once, its generation grows
+(every connection opened before is stale), and a single probe with full-jitter backoff brings it
+back. Otherwise connections that work go on, `last_error` says what does not, and we recheck until
+it does. Its admin connections (provisioning, checks) are few and counted off the budget.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ class Server:
             fixed_budget: the operator's own number instead of the computed one.
             connect_timeout: seconds one attempt may take.
             lag: of the event loop, so that our own slowness is not held against the server.
-            cores: processors of its machine; None when nobody knows.
+            cores: processors of its machine; None when unknown.
         """
         self.name = name
         self.admin_login = admin
@@ -147,7 +146,7 @@ class Server:
             self.mark_lost(error)
 
     async def close(self) -> None:
-        """Stop probing, for good. Pools are closed by whoever opened them."""
+        """Stop probing, for good. The manager closes the pools."""
         self._closed = True
         tasks = [task for task in (self._probe, self._recheck) if task is not None]
         for task in tasks:

@@ -1,7 +1,7 @@
 """What a database does while its pools are used, sampled from `pg_stat_activity`.
 
-Looks, and changes nothing. A server that does not answer, or shows us only our own back-ends,
-is not judged: then nobody knows.
+Read-only. The load of a server that does not answer, or shows us only our own backends, is
+unknown.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _LOOK_DEADLINE = 1.0
 # Some seconds' worth: a single look is chance.
 _REMEMBERED = 10
 _MEMORY_SECONDS = 30.0
-# Shares of fewer active back-ends than this, over all looks, say nothing.
+# Shares of fewer active backends than this, over all samples, say nothing.
 _ENOUGH_ACTIVE = 10
 
-# Others' back-ends show no state to those who may not see it.
+# The state of others' backends is hidden without the right to see it.
 _LOOK = """
 select count(*) filter (where state is null) as hidden,
        count(*) filter (where state = 'active') as active,
@@ -64,7 +64,7 @@ class ServerLoads:
         }
 
     def of(self, server: str) -> ServerLoad | None:
-        """What a server did in the last half minute at most; None when nobody could look."""
+        """What a server did in the last half minute at most; None without samples."""
         since = monotonic() - _MEMORY_SECONDS
         looks = [look for look in self._looks.get(server, ()) if look.at >= since]
         if not looks:

@@ -21,8 +21,8 @@ RESET = (
     "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; "
     "DISCARD TEMP; DISCARD SEQUENCES"
 )
-# Said outright, for a role may have made read-only its default: a tenant's role, or the owner of
-# its database, is no hoster. What a hoster sets is seen by the admin, see `ServerLimits`.
+# Explicit, because a tenant's role, or the owner of its database, may have made read-only its
+# default. A hoster's own setting is seen by the admin, see `ServerLimits`.
 BEGIN = "BEGIN READ WRITE"
 # What a strategy's context check fails with.
 _FAILED_CHECK = (asyncpg.DivisionByZeroError, asyncpg.InvalidTextRepresentationError)

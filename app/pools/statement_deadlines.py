@@ -20,7 +20,7 @@ class Terminable(Protocol):
     """What runs a round trip."""
 
     def terminate(self) -> None:
-        """End it at once: whoever waits for its answer gets a connection error."""
+        """End it at once: its caller gets a connection error."""
 
 
 class StatementDeadlines:

@@ -58,7 +58,7 @@ class Waiter:
 
     @property
     def is_counted(self) -> bool:
-        """Whether its wait was served or failed; a caller that gave up has yet to say so."""
+        """Whether its wait was served or failed; a cancelled caller is counted later."""
         return self.future.done() and not self.future.cancelled()
 
     def fail(self, error: Exception) -> None:
@@ -134,7 +134,7 @@ class WaitQueue:
     # -- who is next -------------------------------------------------------------------------
 
     def next(self) -> Waiter | None:
-        """The waiter to serve now, still in the queue; None when nobody may be served."""
+        """The waiter to serve now, still in the queue; None when no waiter may be served."""
         best: Waiter | None = None
         for tenant, queue in self._queues.items():
             if not tenant.can_lease:
@@ -187,7 +187,7 @@ class WaitQueue:
     def share_after(self, served: int) -> float | None:
         """The share the next waiter's tenant would have, were it served after *served* others.
 
-        None if nobody is left to serve by then.
+        None if no waiter is left by then.
         """
         if len(self._queues) == 1:
             [tenant] = self._queues

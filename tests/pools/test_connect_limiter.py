@@ -11,10 +11,10 @@ from tests.fixtures.waiting import eventually
 
 
 class Logins:
-    """Logins that begin as the gate lets them, and end when a test says so."""
+    """Logins that begin when the limiter lets them, and end when a test says so."""
 
-    def __init__(self, gate: ConnectLimiter) -> None:
-        self.gate = gate
+    def __init__(self, limiter: ConnectLimiter) -> None:
+        self.limiter = limiter
         self.inside: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._over: dict[str, asyncio.Event] = {}
@@ -24,7 +24,7 @@ class Logins:
         self.tasks[name] = asyncio.create_task(self._log_in(name, first=first), name=name)
 
     async def _log_in(self, name: str, *, first: bool) -> None:
-        async with self.gate.slot(first=first):
+        async with self.limiter.slot(first=first):
             self.inside.append(name)
             try:
                 await self._over[name].wait()
@@ -35,7 +35,7 @@ class Logins:
         for over in self._over.values():
             over.set()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        assert self.gate._inside == set()
+        assert self.limiter._inside == set()
 
 
 async def settled() -> None:
@@ -73,8 +73,8 @@ async def test_logins_that_hang_give_their_places_up(limit: int) -> None:
 
 
 async def test_whoever_is_cancelled_takes_no_place() -> None:
-    gate = ConnectLimiter(1, long=60)
-    logins = Logins(gate)
+    limiter = ConnectLimiter(1, long=60)
+    logins = Logins(limiter)
     logins.ask("inside")
     await settled()
     for name in ("waits", "waits too"):
@@ -84,4 +84,31 @@ async def test_whoever_is_cancelled_takes_no_place() -> None:
     logins._over["inside"].set()
     await settled()
     assert logins.inside == ["waits too"]
+    await logins.end()
+
+
+async def test_who_goes_first_overtakes_the_queue_in_order_of_coming() -> None:
+    logins = Logins(ConnectLimiter(1, long=60))
+    for name in "ab":
+        logins.ask(name)
+    for name in "xy":
+        logins.ask(name, first=True)
+    await settled()
+    for now, following in (("a", ["x"]), ("x", ["y"]), ("y", ["b"])):
+        logins._over[now].set()
+        await settled()
+        assert logins.inside == following
+    await logins.end()
+
+
+async def test_a_place_given_in_the_moment_of_giving_up_is_given_back() -> None:
+    logins = Logins(ConnectLimiter(1, long=60))
+    for name in "abc":
+        logins.ask(name)
+    await settled()
+    logins._over["a"].set()
+    await asyncio.sleep(0)
+    logins.tasks["b"].cancel()
+    await settled()
+    assert logins.inside == ["c"]
     await logins.end()
