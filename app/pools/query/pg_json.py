@@ -8,7 +8,7 @@ such a place too. The text is what Postgres' types write under `runner.OUTPUT_SE
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from json.encoder import encode_basestring
 
 from app.domain.errors import SchemaChanged, StatementFailed
@@ -39,12 +39,19 @@ _NUMBER_IN_BRACKETS = re.compile(r"[^\[\],]++")
 _MULTIRANGE_MARK = re.compile(r'["\\\])]')
 
 
-def to_json(text: str, kind: PgType) -> Iterator[str]:
+def to_json(text: str, kind: PgType) -> Iterable[str]:
     """The JSON of *text*, a value of the type *kind*, in pieces.
 
     Raises:
         SchemaChanged: it is no value of that type, as it was looked up.
     """
+    formatter = _formatter(kind)
+    if formatter is not None and len(text) <= _PIECE:
+        return (formatter(text),)
+    return _pieces(text, kind)
+
+
+def _pieces(text: str, kind: PgType) -> Iterator[str]:
     if kind.shape == "array":
         yield from _array(text, kind)
     elif kind.shape == "composite":
@@ -53,8 +60,6 @@ def to_json(text: str, kind: PgType) -> Iterator[str]:
         yield from _multirange(text, kind)
     elif kind.shape == "range":
         yield from _string(_range(text, kind))
-    elif (formatter := _formatter(kind)) is not None and len(text) <= _PIECE:
-        yield formatter(text)
     elif kind.oid in _JSON and (yield from is_interoperable(text)):
         yield text
     else:

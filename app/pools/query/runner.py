@@ -234,8 +234,9 @@ class _Rows:
             count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - len(self.written))
 
     async def _append(self, reply: Reply) -> None:
-        rows = [await self._read(row) for row in reply.rows]
-        await self._records.resolve(max_bytes=_MAX_BYTES)
+        rows: list[list[_Value]] = [list(column_values(row)) for row in reply.rows]
+        if not _RECORDS.isdisjoint(each.oid for each in self._types):
+            await self._read_records(rows)
         for row in rows:
             if len(self.written) == self._max_rows:
                 self.truncated = True
@@ -257,14 +258,14 @@ class _Rows:
             raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
         self.truncated = True
 
-    async def _read(self, row: bytes) -> list[_Value]:
-        """The values of a row; of records what they consist of."""
-        values: list[_Value] = list(column_values(row))
-        for number, each in enumerate(self._types):
-            value = values[number]
-            if isinstance(value, bytes) and each.oid in _RECORDS:
-                values[number] = await finish(self._records.read(value, each.oid))
-        return values
+    async def _read_records(self, rows: Sequence[list[_Value]]) -> None:
+        """Replace records by what they consist of."""
+        for values in rows:
+            for number, each in enumerate(self._types):
+                value = values[number]
+                if isinstance(value, bytes) and each.oid in _RECORDS:
+                    values[number] = await finish(self._records.read(value, each.oid))
+        await self._records.resolve(max_bytes=_MAX_BYTES)
 
     def _pieces(self, row: Sequence[_Value]) -> Iterator[str]:
         separator = "["
