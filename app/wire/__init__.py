@@ -3,8 +3,7 @@
 Knows addresses and logins as plain values; must not know whose they are, nor why.
 """
 
-from app.wire.connect import SYSTEM_RESOLVER, OnAbandonedLogin, Tls, connect
-from app.wire.direct import connect_directly
+from app.wire.connect import SYSTEM_RESOLVER, OnAbandonedLogin, Tls, connect, connect_directly
 from app.wire.errors import ConnectError, ConnectTimeout, LocalFailure, LoginTimeout, ServerRejected
 from app.wire.resolver import Address, Resolver
 
