@@ -1,7 +1,7 @@
-# Everything one does with a checkout. Nothing but Python (3.11 or newer) and make has to be there.
+# Everything to do with a checkout. It needs Python (3.11 or newer) and make only.
 #
-# `make run PYTHON=python3.13` picks another Python for a new .venv, VENV=.venv-3.13 another place;
-# `make test ARGS='-k lease'` hands arguments on; `make lock LOCK_ARGS=--upgrade` renews the locks.
+# `make run PYTHON=python3.13` creates .venv with another Python, VENV=.venv-3.13 another directory;
+# `make test ARGS='-k lease'` passes arguments; `make lock LOCK_ARGS=--upgrade` upgrades the locks.
 
 PYTHON ?= python3
 ARGS ?=
@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input install --no-deps
 
-# Stamps: an environment is made once, and filled again only when what it is made of changes.
+# Stamps: an environment is created once, and updated only when its requirements change.
 MADE := $(VENV)/.made
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
@@ -22,34 +22,34 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .PHONY: help run demo test test-fast soak coverage lint format types openapi bench advisor-report lock
 
-help: ## Say what can be made
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-# `exec`: signals reach the service itself, and no shell stays behind.
+# `exec`: signals reach the service itself, not a shell.
 
-run: $(RUNTIME) ## Serve, with a Postgres of its own unless servers are configured
+run: $(RUNTIME) ## Serve; without configured servers, start a private Postgres
 	@exec $(BIN)/poolkeeper serve $(ARGS)
 
-demo: $(RUNTIME) ## Serve, with some twenty tenants and steady traffic to look at
+demo: $(RUNTIME) ## Serve with sample tenants and traffic
 	@exec $(BIN)/poolkeeper demo $(ARGS)
 
-# Most tests wait most of the time: more processes than cores, each with a Postgres of its own.
+# Tests mostly wait: more processes than cores, each with its own Postgres.
 
 test: $(DEV) ## Run the tests against a real Postgres
 	@exec $(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 
-# Without the API, the catalog and processes of their own: .ci/run has every Python run these.
+# Without the API, the catalog and subprocesses: .ci/run runs these on every Python.
 
 FAST := tests/domain tests/pools tests/settings tests/wire
 
-test-fast: $(DEV) ## Run the tests of the domain and the pools alone, in a minute
+test-fast: $(DEV) ## Run the tests of the domain and the pools only, in a minute
 	@exec $(BIN)/pytest --numprocesses 2 --dist worksteal $(FAST) $(ARGS)
 
-soak: $(DEV) ## Lend a hundred thousand times, cancelling at random, and look for what leaked
+soak: $(DEV) ## Acquire 100,000 leases with random cancellation, and look for leaks
 	@SOAK_LEASES=$${SOAK_LEASES:-100000} exec $(BIN)/pytest --timeout 3600 --durations 1 \
 		tests/faults/test_random_cancellation.py $(ARGS)
 
-coverage: $(DEV) ## Run the tests and show which branches they miss
+coverage: $(DEV) ## Run the tests and show uncovered branches
 	@exec $(BIN)/pytest --cov $(ARGS)
 
 lint: $(DEV) ## Check style, format, the import contracts and the length of files
@@ -58,28 +58,28 @@ lint: $(DEV) ## Check style, format, the import contracts and the length of file
 	@$(BIN)/lint-imports
 	@find app -name '*.py' -exec awk 'FNR == 601 {print FILENAME ": longer than 600 lines"; long = 1} END {exit long}' {} +
 
-format: $(DEV) ## Put the code into its format
+format: $(DEV) ## Format the code
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
 types: $(DEV) ## Check the types
 	@exec $(BIN)/mypy
 
-openapi: $(RUNTIME) ## Write openapi/openapi.json anew
+openapi: $(RUNTIME) ## Generate openapi/openapi.json
 	@mkdir -p openapi
 	@$(BIN)/poolkeeper openapi > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
 
-bench: $(DEV) ## Measure, and print the figures
+bench: $(DEV) ## Run the benchmarks
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
-advisor-report: $(DEV) ## Simulate every rule, and write docs/advisor (TRACES=dir adds traces)
+advisor-report: $(DEV) ## Simulate every rule and write docs/advisor (TRACES=dir adds traces)
 	@exec $(BIN)/python -m benchmarks.advisor_report --traces '$(TRACES)' $(ARGS)
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) pyproject.toml
 
-lock: $(DEV) ## Pin every dependency, with hashes and without addresses
+lock: $(DEV) ## Pin every dependency with hashes
 	@$(LOCK) --group build --output-file requirements.lock
 	@$(LOCK) --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	@! grep -nE '://|index-url|find-links' requirements.lock requirements-dev.lock
@@ -95,7 +95,7 @@ $(RUNTIME): requirements.lock pyproject.toml | $(MADE)
 	@$(PIP) --no-index --no-build-isolation --editable .
 	@touch $@
 
-# A superset of the runtime, which needs no second look then.
+# A superset of the runtime requirements, so the runtime needs no second installation.
 $(DEV): requirements-dev.lock requirements.lock pyproject.toml | $(MADE)
 	@$(PIP) --require-hashes --requirement requirements-dev.lock
 	@$(PIP) --no-index --no-build-isolation --editable .

@@ -1,4 +1,4 @@
-"""The SQL of `poolkeeper rls-sql` runs on Postgres, does what it says, and cannot be injected."""
+"""The SQL of `poolkeeper rls-sql` works on Postgres and cannot be injected."""
 
 import asyncpg
 import pytest
@@ -18,7 +18,7 @@ def printed(*arguments: str) -> str:
     return result.stdout
 
 
-async def test_it_keeps_tenants_to_their_own_rows_and_may_be_run_again(
+async def test_tenants_see_their_own_rows_only_and_the_sql_is_repeatable(
     manager: TenantPoolManager, database: Database
 ) -> None:
     for name in ("a", "b"):
@@ -65,7 +65,7 @@ async def test_without_a_tenant_there_are_no_rows_not_even_for_the_owner(
 @pytest.mark.parametrize(
     "table", ["", "a.b.c", "a b", "a;drop table b", 'a"', '"a', '"', "1a", "a.", "é\0", "x" * 64]
 )
-def test_what_names_no_table_is_refused(table: str) -> None:
+def test_an_invalid_table_name_is_refused(table: str) -> None:
     with pytest.raises(InvalidIdentifier):
         policies([table], column="tenant_id", role="r")
     result = CliRunner().invoke(cli, ["rls-sql", "--", table])
@@ -73,7 +73,7 @@ def test_what_names_no_table_is_refused(table: str) -> None:
     assert "CREATE POLICY" not in result.output
 
 
-def test_names_are_read_as_postgres_reads_them() -> None:
+def test_identifiers_follow_the_rules_of_postgres() -> None:
     sql = policies(["Orders", '"Orders"', '"; drop table x; --"'], column="T", role='"R"')
     assert f'CREATE POLICY {POLICY} ON "orders" USING ("t"::text' in sql
     assert f'CREATE POLICY {POLICY} ON "Orders" USING' in sql
