@@ -110,7 +110,7 @@ async def test_a_missing_scope_is_reported(service: Served, tab: Tab, ring: Keyr
     async with callers_of(service, "acme", callers=8):
         line = page.locator("#actions li", has_text="acme")
         await line.get_by_role("button", name="Apply").click()
-        await expect(page.locator("#outcome")).to_contain_text("a key with the scope operate")
+        await expect(page.locator("#outcome")).to_contain_text("lacks the required scope operate")
     await expect(page.locator("#key-dialog")).to_be_hidden()
     pool = await service.client.get("/v1/tenants/acme/pool")
     assert pool.json()["desired"]["max_size"] == 2
