@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class AdvisorMode(StrEnum):
-    """What becomes of advice."""
+    """How recommendations are handled."""
 
     OFF = "off"
     RECOMMEND = "recommend"

@@ -45,7 +45,7 @@ class Severity(StrEnum):
 
 
 class AuditCheck(StrEnum):
-    """A check of the isolation audit; a finding's detail says what is wrong and what mends it."""
+    """A check of the isolation audit; a finding's detail says what is wrong and how to fix it."""
 
     ROLE = "role"
     ROLE_ATTRIBUTES = "role_attributes"

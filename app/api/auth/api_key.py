@@ -1,8 +1,7 @@
-"""An API key: whose it is, what it may do, and the hash by which it is known again.
+"""An API key: its owner, its scopes, and the hash that identifies it.
 
-The key itself is told once, when it is made, and kept nowhere. It is 256 random bits, which
-nobody finds by trying: a slow hash, made for what people think up, would protect it no better
-than SHA-256 and cost every request.
+The key itself is shown once, when it is created, and stored nowhere. It is 256 random bits: a
+slow hash, made for passwords, would protect it no better than SHA-256 and cost every request.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from app.domain.tenant import TENANT_ID_PATTERN
 
 _PREFIX = "poolkeeper"
 _TOKEN = re.compile(rf"{_PREFIX}_([0-9a-f]{{8}})_[0-9a-f]{{64}}")
-# In the audit trail these are the service itself, and whoever calls without a key.
-_TAKEN_NAMES = frozenset({"api", "nobody", *(actor.name for actor in SERVICE_ACTORS)})
+# In the audit trail these are the service itself, and callers without a key.
+_RESERVED_NAMES = frozenset({"anonymous", "api", *(actor.name for actor in SERVICE_ACTORS)})
 
 
 class KeyScope(StrEnum):
-    """What a key may do."""
+    """What a key permits."""
 
     READ = "read"
     OPERATE = "operate"
@@ -35,7 +34,7 @@ class KeyScope(StrEnum):
     ADMIN = "admin"
 
 
-# Whoever may change something may see it. Nobody reads tenants' data by being an administrator.
+# The right to change something includes the right to see it. Only QUERY reads tenants' data.
 INCLUDED_SCOPES: Mapping[KeyScope, frozenset[KeyScope]] = {
     KeyScope.READ: frozenset({KeyScope.READ}),
     KeyScope.OPERATE: frozenset({KeyScope.OPERATE, KeyScope.READ}),
@@ -44,32 +43,31 @@ INCLUDED_SCOPES: Mapping[KeyScope, frozenset[KeyScope]] = {
 }
 
 
-def _is_free(name: str) -> str:
-    if name in _TAKEN_NAMES:
-        raise ValueError("This name is taken by the service itself")
+def _not_reserved(name: str) -> str:
+    if name in _RESERVED_NAMES:
+        raise ValueError("The service itself uses this name")
     return name
 
 
 KeyName = Annotated[
     str,
     Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=48),
-    AfterValidator(_is_free),
+    AfterValidator(_not_reserved),
 ]
 TenantName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 
 
 class ApiKey(BaseModel):
-    """What is kept of a key.
+    """What is stored of a key.
 
     Attributes:
-        name: for the log and the audit trail; a key's alone.
-        id: the part of the key by which it is found; no secret.
+        name: unique; in the log and the audit trail.
+        id: the part of the key that identifies it; no secret.
         sha256: of the whole key, in hexadecimal.
-        scopes: what it may do.
-        tenants: those it is bound to, and to which no other exists; None: it is bound to none.
-        created_at: when it was made.
-        expires_at: from then on it is refused; None: never.
-        requests_per_second: instead of the service's own limit; None: that one.
+        scopes: what it permits.
+        tenants: the only tenants that it can access; None: all.
+        created_at, expires_at: it is refused from *expires_at* on; None: it never expires.
+        requests_per_second: its own rate limit; None: the service's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -85,23 +83,22 @@ class ApiKey(BaseModel):
 
     @property
     def digest(self) -> bytes:
-        """What the digest of a token must be to be this key."""
+        """The `token_digest` of the key."""
         return bytes.fromhex(self.sha256)
 
 
 def new_token() -> str:
-    """A new key, as its owner sends it: a prefix for scanners of secrets, its id, 256 bits."""
+    """A new key, as its owner sends it: a prefix for secret scanners, its id, 256 random bits."""
     return f"{_PREFIX}_{secrets.token_hex(4)}_{secrets.token_hex(32)}"
 
 
 def key_id_of(token: str) -> str | None:
-    """The id inside a key; None if *token* is none."""
+    """The id inside a key; None if *token* is no key."""
     found = _TOKEN.fullmatch(token)
     return found[1] if found else None
 
 
 def token_digest(token: str) -> bytes:
-    """The SHA-256 of a key."""
     return hashlib.sha256(token.encode("ascii")).digest()
 
 
@@ -115,10 +112,10 @@ def api_key_for(
     expires_at: datetime | None = None,
     requests_per_second: int | None = None,
 ) -> ApiKey:
-    """What to keep of a new *token*.
+    """What to store of a new *token*.
 
     Raises:
-        ValidationError: a name, a tenant or a number is none.
+        ValidationError: a name, a tenant or a number is invalid.
     """
     return ApiKey(
         name=name,

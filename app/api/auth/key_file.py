@@ -1,7 +1,7 @@
 """The file of API keys: read at start, and again within a second of every change.
 
-A file that cannot be used leaves the earlier keys in force, and never opens the door: keys are
-demanded from the first file on. Nothing here writes; `poolkeeper keys` does.
+An unusable file leaves the earlier keys in force. Once there was a file, every request needs a
+key, whatever happens to the file. Nothing here writes; `poolkeeper keys` does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from app.api.auth.api_key import ApiKey
 
-_LOOK_EVERY = 1.0
-_LARGEST = 4 * 1024 * 1024
+_CHECK_INTERVAL = 1.0
+_MAX_BYTES = 4 * 1024 * 1024
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 _Signature = tuple[int, ...]
@@ -28,18 +28,16 @@ _log = structlog.get_logger(__name__)
 
 
 class InvalidKeyFile(Exception):
-    """The file of keys cannot be used; the text says why, and holds nothing of it."""
+    """The key file cannot be used; the message says why, and quotes nothing of it."""
 
 
 class KeyList(BaseModel):
-    """What the file holds."""
-
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     keys: tuple[ApiKey, ...] = ()
 
     @model_validator(mode="after")
-    def _has_each_once(self) -> Self:
+    def _is_unique(self) -> Self:
         for what in ("name", "id"):
             seen = [getattr(key, what) for key in self.keys]
             if len(set(seen)) < len(seen):
@@ -53,14 +51,14 @@ class KeyFile:
     def __init__(
         self, path: Path, *, required: bool, clock: Callable[[], float] = monotonic
     ) -> None:
-        """Read from *path*; a file that is *required* and missing does not mean an open door."""
+        """*required*: whether requests need a key even before there is a file."""
         self.path = path
         self.problem: str | None = None
         self._required = required
         self._clock = clock
         self._keys: Mapping[str, ApiKey] | None = {} if required else None
         self._seen: _Signature | None = None
-        self._look_at = float("-inf")
+        self._next_check = float("-inf")
 
     def load(self) -> None:
         """Read the file for the first time.
@@ -68,30 +66,29 @@ class KeyFile:
         Raises:
             BadKeyFile: it cannot be used, or there is none though it is required.
         """
-        self._look()
+        self._refresh()
         if self.problem is not None:
             raise InvalidKeyFile(self.problem)
 
     @property
     def is_enforced(self) -> bool:
-        """Whether a key is demanded: not before there is a file, unless one is required."""
-        self._look()
+        """Whether requests need a key: once there was a file, or if one is required."""
+        self._refresh()
         return self._keys is not None
 
     def find(self, key_id: str) -> ApiKey | None:
-        """The key with this id."""
         return self._keys.get(key_id) if self._keys else None
 
     def __len__(self) -> int:
-        """How many keys are in force, expired ones included."""
+        """The number of keys, expired ones included."""
         return len(self._keys or ())
 
-    def _look(self) -> None:
-        """Read the file anew if it changed; looks at most once a second."""
+    def _refresh(self) -> None:
+        """Read the file again if it changed; checks at most once a second."""
         now = self._clock()
-        if now < self._look_at:
+        if now < self._next_check:
             return
-        self._look_at = now + _LOOK_EVERY
+        self._next_check = now + _CHECK_INTERVAL
         try:
             signature = _signature(self.path.stat())
             if signature == self._seen:
@@ -101,44 +98,44 @@ class KeyFile:
         except FileNotFoundError:
             self._seen = None
             if self._keys is not None:
-                self._tell(f"There is no file {self.path}.")
+                self._report(f"There is no file {self.path}.")
         except OSError as error:
             self._seen = None
-            self._tell(f"Cannot read {self.path}: {error.strerror}.")
+            self._report(f"Cannot read {self.path}: {error.strerror}.")
         except InvalidKeyFile as error:
-            self._tell(str(error))
+            self._report(str(error))
         else:
             self._keys = {key.id: key for key in keys.keys}
             self.problem = None
-            _log.info("keys read", file=str(self.path), keys=len(self._keys))
+            _log.info("keys loaded", file=str(self.path), keys=len(self._keys))
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         if self._keys is None:
             self._keys = {}
         if problem != self.problem:
-            _log.error("keys cannot be read; those before hold", reason=problem)
+            _log.error("key file unusable; earlier keys stay in force", reason=problem)
         self.problem = problem
 
 
 def read_keys(path: Path) -> KeyList:
-    """What a file of keys holds.
+    """The keys in the file at *path*.
 
     Raises:
-        BadKeyFile: it is none, or others than its owner may write to it.
+        InvalidKeyFile: it is no key file, or others than its owner can write to it.
         OSError: it cannot be read.
     """
-    # Whoever puts a pipe there must not make us wait.
+    # Without O_NONBLOCK, a named pipe in its place would block us.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise InvalidKeyFile(f"Cannot use {path}: it is no file.")
+            raise InvalidKeyFile(f"Cannot use {path}: it is not a regular file.")
         if status.st_mode & _WRITABLE_BY_OTHERS:
             raise InvalidKeyFile(
-                f"Cannot use {path}: others than its owner may write to it; chmod 600 it."
+                f"Cannot use {path}: others can write to it. Run: chmod 600 {path}"
             )
-        if status.st_size > _LARGEST:
-            raise InvalidKeyFile(f"Cannot use {path}: it is larger than {_LARGEST} bytes.")
-        text = file.read(_LARGEST)
+        if status.st_size > _MAX_BYTES:
+            raise InvalidKeyFile(f"Cannot use {path}: it is larger than {_MAX_BYTES} bytes.")
+        text = file.read(_MAX_BYTES)
     try:
         return KeyList.model_validate_json(text)
     except ValidationError as error:

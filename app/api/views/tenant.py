@@ -76,7 +76,7 @@ TENANT_EXAMPLE: dict[str, Any] = {
 
 
 class TenantPhase(StrEnum):
-    """How far a tenant has come."""
+    """The state of a tenant."""
 
     DECLARED = "declared"
     PROVISIONED = "provisioned"

@@ -99,7 +99,7 @@ def test_a_lifetime_is_kept_as_a_moment(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("api",), "name: This name is taken by the service itself."),
+        (("api",), "name: The service itself uses this name."),
         (("Big",), "name: String should match"),
         (("ci", "--tenant", "Big"), "tenants"),
         (("ci", "--rate", "0"), "requests_per_second: Input should be greater"),
