@@ -64,7 +64,7 @@ class KeyFile:
         """Read the file for the first time.
 
         Raises:
-            BadKeyFile: it cannot be used, or there is none though it is required.
+            InvalidKeyFile: it cannot be used, or is required and missing.
         """
         self._refresh()
         if self.problem is not None:
