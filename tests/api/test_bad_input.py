@@ -48,7 +48,7 @@ async def put(
         "%22;select",
     ],
 )
-async def test_an_id_that_is_none_is_refused_with_its_place(standing_api: Api, name: str) -> None:
+async def test_an_invalid_id_is_refused_with_its_place(standing_api: Api, name: str) -> None:
     assert pointers(await standing_api.client.put(f"/v1/tenants/{name}", json={})) == [
         "/path/tenant"
     ]
@@ -61,7 +61,7 @@ async def test_a_reserved_id_is_refused(standing_api: Api, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/tenants/a%2Fb", "/v1/tenants/../acme", "/v1/nothing", "/x"])
-async def test_a_path_that_is_none_is_not_found(standing_api: Api, path: str) -> None:
+async def test_an_unknown_path_is_not_found(standing_api: Api, path: str) -> None:
     problem(await standing_api.client.get(path), 404, "not-found")
 
 
@@ -73,7 +73,7 @@ async def test_a_long_path_comes_back_short_and_printable(standing_api: Api) -> 
     assert told["instance"].isprintable()
 
 
-async def test_a_method_that_is_none_tells_which_there_are(standing_api: Api) -> None:
+async def test_an_unknown_method_lists_the_allowed_ones(standing_api: Api) -> None:
     refused = await standing_api.client.patch(ACME, json={})
     problem(refused, 405, "method-not-allowed")
     assert "PUT" in refused.headers["allow"]
@@ -110,7 +110,7 @@ async def test_a_method_that_is_none_tells_which_there_are(standing_api: Api) ->
         b'{"a": 1 /* no */}',
     ],
 )
-async def test_a_body_that_is_no_json_is_a_bad_request(standing_api: Api, content: bytes) -> None:
+async def test_a_body_that_is_not_json_is_a_bad_request(standing_api: Api, content: bytes) -> None:
     answer = await put(standing_api, content)
     problem(answer, 400, "malformed-json")
 
@@ -142,7 +142,9 @@ async def test_a_body_of_another_type_is_not_read(standing_api: Api, content_typ
         "application/x+json",
     ],
 )
-async def test_json_is_taken_whatever_it_is_called(standing_api: Api, content_type: str) -> None:
+async def test_json_is_accepted_under_all_its_media_types(
+    standing_api: Api, content_type: str
+) -> None:
     answer = await put(standing_api, b"{}", content_type, url=TAKEN)
     assert answer.is_success
 
@@ -228,7 +230,7 @@ async def test_labels_are_few_and_short(standing_api: Api, labels: dict[str, str
     assert place.startswith("/body/labels")
 
 
-async def test_ten_thousand_mistakes_are_not_all_told(standing_api: Api) -> None:
+async def test_ten_thousand_errors_are_not_all_listed(standing_api: Api) -> None:
     answer = await put(
         standing_api, json.dumps({f"x{number}": 1 for number in range(10_000)}).encode()
     )
@@ -259,7 +261,7 @@ async def test_ten_thousand_mistakes_are_not_all_told(standing_api: Api) -> None
         ("cursor", "A"),
     ],
 )
-async def test_a_page_that_cannot_be_is_refused_with_its_place(
+async def test_an_invalid_page_is_refused_with_its_place(
     standing_api: Api, url: str, name: str, value: str
 ) -> None:
     assert pointers(await standing_api.client.get(url, params={name: value})) == [f"/query/{name}"]
@@ -278,7 +280,7 @@ async def test_a_page_that_cannot_be_is_refused_with_its_place(
         (f"{ACME}/pool?scope=all", "/query/scope"),
     ],
 )
-async def test_a_filter_that_is_none_is_refused_with_its_place(
+async def test_an_invalid_filter_is_refused_with_its_place(
     standing_api: Api, url: str, place: str
 ) -> None:
     ask = standing_api.client.put if "scope" in url else standing_api.client.get
@@ -310,7 +312,7 @@ async def test_a_body_in_another_coding_or_of_two_types_is_not_read(standing_api
         (b"null", 404, "tenant-not-found"),
     ],
 )
-async def test_a_body_nobody_asked_for_is_not_ignored(
+async def test_an_unexpected_body_is_not_ignored(
     standing_api: Api, content: bytes, status: int, code: str
 ) -> None:
     for method, path in (("POST", "/pool/pause"), ("DELETE", "/pool")):
@@ -334,7 +336,7 @@ async def test_a_body_nobody_asked_for_is_not_ignored(
         ("GET", f"{ACME}?%00=1", ["/query/\ufffd"]),
     ],
 )
-async def test_a_parameter_nobody_asked_for_or_given_twice_is_refused(
+async def test_an_unknown_or_repeated_parameter_is_refused(
     standing_api: Api, method: str, url: str, places: list[str]
 ) -> None:
     answer = await standing_api.client.request(method, url)
@@ -351,7 +353,7 @@ async def test_an_overlong_query_is_refused(standing_api: Api) -> None:
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PATCH", "FOO", "POST"])
-async def test_a_method_that_is_none_tells_all_there_are(standing_api: Api, method: str) -> None:
+async def test_an_unknown_method_lists_all_allowed_ones(standing_api: Api, method: str) -> None:
     asking = {"Origin": "http://localhost", "Access-Control-Request-Method": "PUT"}
     answer = await standing_api.client.request(method, ACME, headers=asking)
     problem(answer, 405, "method-not-allowed")

@@ -138,7 +138,7 @@ async def test_a_dry_run_changes_nothing_anywhere(
         assert await everything() == before, change
 
 
-async def test_what_was_planned_can_be_done(api: Api) -> None:
+async def test_a_plan_can_be_executed(api: Api) -> None:
     """The plan is no answer to a request that would have been refused."""
     advice = await prepared(api)
     for change in CHANGES:
@@ -246,7 +246,7 @@ async def test_a_dry_run_is_refused_where_the_change_would_be(api: Api, database
         assert told_body == real_body, (method, url)
 
 
-async def test_a_plan_tells_steps_and_effects(api: Api) -> None:
+async def test_a_plan_has_steps_and_effects(api: Api) -> None:
     url = await api.tenant("acme")
     pool = f"{url}/pool"
     opening = ok(await api.client.put(f"{pool}?dry_run=true", json={"min_size": 2}))
@@ -284,7 +284,7 @@ async def test_a_plan_tells_steps_and_effects(api: Api) -> None:
             assert (done["closed"], done["cut"]) == (2, 1)
 
 
-async def test_a_plan_for_what_is_so_already_is_empty(api: Api) -> None:
+async def test_a_plan_without_changes_is_empty(api: Api) -> None:
     url = await api.tenant("acme")
     ok(await api.client.put(f"{url}/pool", json={}), 201)
     for change in (
@@ -298,14 +298,16 @@ async def test_a_plan_for_what_is_so_already_is_empty(api: Api) -> None:
         assert (told["plan"], told["warnings"]) == ([], [])
 
 
-async def test_a_plan_warns_of_what_is_away(api_apart: Api, fault_proxy: FaultProxy) -> None:
+async def test_a_plan_warns_of_what_is_unreachable(api_apart: Api, fault_proxy: FaultProxy) -> None:
     url = await api_apart.tenant("acme")
     fault_proxy.refuse()
     await fault_proxy.reset()
     answer = await api_apart.client.put(url, json={"strategy": "per_tenant", "weight": 2})
     problem(answer, 503, "catalog-unavailable")
     told = ok(await send(api_apart, ("PUT", url, {"strategy": "per_tenant"}), "dry_run=true"))
-    assert told["warnings"] == ["The catalog is unreachable: the request itself would get 503 now."]
+    assert told["warnings"] == [
+        "The catalog is unreachable: the change itself would answer 503 now."
+    ]
     told = ok(await api_apart.client.post(f"{url}/pool/pause?dry_run=true"))
     assert told["warnings"] == []
 

@@ -96,7 +96,7 @@ def test_operation_ids_are_unique() -> None:
     assert ids.most_common(1)[0][1] == 1
 
 
-def test_it_says_whose_it_is_and_explains_its_tags() -> None:
+def test_it_has_contact_and_license_and_explains_its_tags() -> None:
     found = made()
     assert found["info"]["license"]["identifier"] == "Apache-2.0"
     assert found["info"]["contact"]
@@ -106,7 +106,7 @@ def test_it_says_whose_it_is_and_explains_its_tags() -> None:
 
 
 @EVERY
-def test_an_operation_says_what_it_does(operation: dict[str, Any]) -> None:
+def test_an_operation_is_described(operation: dict[str, Any]) -> None:
     assert operation["operationId"].isidentifier()
     assert operation["summary"]
     assert operation["description"]

@@ -104,7 +104,7 @@ async def test_what_was_done_without_the_catalog_is_stored_when_it_is_back(
     assert desired.paused
 
 
-async def test_a_server_that_is_gone_is_told_at_once_and_heals_by_itself(
+async def test_a_lost_server_is_reported_at_once_and_recovers_by_itself(
     proxied: Proxied,
 ) -> None:
     api, client = proxied.api, proxied.api.client
@@ -136,7 +136,7 @@ async def test_a_server_that_is_gone_is_told_at_once_and_heals_by_itself(
     assert (shown["state"], shown["last_error"]) == ("available", None)
 
 
-async def test_a_server_that_takes_no_new_connection_serves_on_and_says_so(
+async def test_a_server_without_new_connections_keeps_serving_and_reports_it(
     proxied: Proxied,
 ) -> None:
     api, client = proxied.api, proxied.api.client

@@ -133,21 +133,21 @@ async def locked(
 
 
 @EACH
-async def test_an_operation_takes_no_stranger(locked: Locked, operation: str) -> None:
+async def test_an_operation_needs_a_key(locked: Locked, operation: str) -> None:
     answer = await locked.send(operation, content=b"{", headers={"Content-Type": "text/html"})
     problem(answer, 401, "unauthenticated")
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
 @EACH
-async def test_an_operation_takes_no_key_without_its_scope(locked: Locked, operation: str) -> None:
+async def test_an_operation_refuses_a_key_without_its_scope(locked: Locked, operation: str) -> None:
     scope = scope_of(operation)
     refused = problem(await locked.send(operation, f"not-{scope}"), 403, "missing-scope")
     assert refused["detail"] == f"The API key lacks the required scope {scope}."
 
 
 @EACH
-async def test_an_operation_takes_its_scope_and_those_that_include_it(
+async def test_an_operation_accepts_its_scope_and_those_that_include_it(
     locked: Locked, operation: str
 ) -> None:
     for scope in ENOUGH[scope_of(operation)]:
@@ -156,7 +156,7 @@ async def test_an_operation_takes_its_scope_and_those_that_include_it(
 
 
 @EACH
-async def test_the_document_tells_the_scope(operation: str) -> None:
+async def test_the_document_names_the_scope(operation: str) -> None:
     method, path = operation.split(" ")
     told = made()["paths"][path][method]
     assert told["security"] == [{"key": [scope_of(operation)]}]
@@ -165,7 +165,7 @@ async def test_the_document_tells_the_scope(operation: str) -> None:
     assert made()["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
 
 
-async def test_no_route_stands_beside_the_document_unless_it_is_open() -> None:
+async def test_every_route_outside_the_document_is_open() -> None:
     app = create_app(Settings.model_construct())
     routes = [*app.routes, *(route for router in _ROUTERS for route in router.routes)]
     paths = {route.path for route in routes if isinstance(route, Route)}
@@ -181,7 +181,7 @@ async def test_what_is_open_needs_no_key_and_minds_no_wrong_one(locked: Locked, 
         assert answer.status_code in (200, 307)
 
 
-async def test_whoever_shows_no_valid_key_is_told_the_same(locked: Locked) -> None:
+async def test_every_request_without_a_valid_key_gets_the_same_response(locked: Locked) -> None:
     token = locked.keys.tokens["everything"]
     wrong = token[:-1] + ("0" if token[-1] != "0" else "1")
     shown = [
@@ -257,7 +257,7 @@ async def test_what_is_done_is_done_in_the_keys_name(locked: Locked) -> None:
     ok(await locked.send("delete /v1/tenants/{tenant}", "only-admin", tenant="named"))
 
 
-async def test_readiness_tells_details_to_those_alone_who_may_read_everything(
+async def test_readiness_shows_details_only_to_keys_that_can_read_everything(
     locked: Locked,
 ) -> None:
     for key, is_told in ((None, False), ("bound", False), ("not-read", False), ("only-read", True)):
@@ -280,7 +280,7 @@ async def test_to_a_bound_key_other_tenants_are_none(locked: Locked, operation: 
     assert told == told[:1] * 3
 
 
-async def test_a_tenant_that_is_none_looks_the_same_to_a_key_that_sees_all(locked: Locked) -> None:
+async def test_an_unknown_tenant_looks_the_same_to_an_unbound_key(locked: Locked) -> None:
     told = [
         {**problem(answer, 404, "tenant-not-found"), "request_id": ""}
         for answer in (
@@ -308,7 +308,7 @@ async def test_a_tenant_that_is_none_looks_the_same_to_a_key_that_sees_all(locke
         "/v1/recommendations?limit=1",
     ],
 )
-async def test_a_list_holds_what_a_bound_key_may_see(locked: Locked, path: str) -> None:
+async def test_a_list_shows_a_bound_key_only_what_it_can_access(locked: Locked, path: str) -> None:
     seen = ""
     cursor: str | None = ""
     while cursor is not None:
@@ -333,7 +333,7 @@ async def test_a_bound_keys_sums_are_of_its_own_tenants(locked: Locked) -> None:
     assert not bound["evictions"]
 
 
-async def test_a_shared_pool_tells_a_bound_key_nothing_of_others(locked: Locked) -> None:
+async def test_a_shared_pool_shows_a_bound_key_nothing_of_others(locked: Locked) -> None:
     url = "get /v1/tenants/{tenant}/pool"
     assert ok(await locked.send(url, "everything", tenant="mine-too"))["tenants"] == 2
     assert ok(await locked.send(url, "bound", tenant="mine-too"))["tenants"] == 1
@@ -345,7 +345,7 @@ async def test_a_shared_pool_tells_a_bound_key_nothing_of_others(locked: Locked)
     assert told["warnings"] == ["The pool is shared: this touches 2 tenants."]
 
 
-async def test_a_finding_tells_a_bound_key_no_other_names(locked: Locked) -> None:
+async def test_a_finding_shows_a_bound_key_no_other_names(locked: Locked) -> None:
     account = locked.api.service.manager.tenant_states[TenantId("mine")]
     wrong = Finding(
         check=AuditCheck.MEMBERSHIPS, severity=Severity.CRITICAL, detail="of tenant_theirs"
@@ -402,7 +402,7 @@ async def test_a_bound_key_declares_its_own_tenants(locked: Locked) -> None:
 # --- without keys ----------------------------------------------------------------------------
 
 
-async def test_without_keys_this_machine_may_do_everything_until_the_first_is_made(
+async def test_without_keys_local_programs_have_full_access_until_the_first_key(
     tmp_path: Path,
 ) -> None:
     app = create_app(Settings.model_construct(data_dir=tmp_path))

@@ -44,7 +44,7 @@ def kept_in(path: Path) -> tuple[ApiKey, ...]:
 # --- the command -----------------------------------------------------------------------------
 
 
-def test_a_new_key_is_printed_once_and_only_its_hash_is_kept(path: Path) -> None:
+def test_a_new_key_is_printed_once_and_only_its_hash_is_stored(path: Path) -> None:
     made = new(path, "ci", "--scope", "query", "--tenant", "acme", "--rate", "7")
     assert made.exit_code == 0
     token = made.stdout.strip()
@@ -63,7 +63,7 @@ def test_a_new_key_is_printed_once_and_only_its_hash_is_kept(path: Path) -> None
     assert secret not in path.read_text() + made.stderr + run("list", "--file", path).output
 
 
-def test_no_two_keys_are_alike() -> None:
+def test_keys_are_unique() -> None:
     assert len({new_token() for _ in range(100)}) == 100
 
 
@@ -89,7 +89,7 @@ def test_keys_are_listed_and_revoked_by_their_names(path: Path) -> None:
     assert "second" in run("list", "--file", path).stdout
 
 
-def test_a_lifetime_is_kept_as_a_moment(path: Path) -> None:
+def test_a_lifetime_is_stored_as_a_timestamp(path: Path) -> None:
     new(path, "ci", "--expires", "2w")
     [key] = kept_in(path)
     assert key.expires_at is not None
@@ -107,7 +107,7 @@ def test_a_lifetime_is_kept_as_a_moment(path: Path) -> None:
         (("taken",), "already contains a key named taken"),
     ],
 )
-def test_what_makes_no_key_is_refused_in_a_sentence(
+def test_invalid_arguments_are_refused_in_a_sentence(
     path: Path, arguments: tuple[str, ...], told: str
 ) -> None:
     new(path, "taken")
@@ -120,7 +120,7 @@ def test_what_makes_no_key_is_refused_in_a_sentence(
     assert path.read_text() == before
 
 
-def test_a_key_that_is_none_cannot_be_revoked(path: Path) -> None:
+def test_an_unknown_key_cannot_be_revoked(path: Path) -> None:
     new(path)
     refused = run("revoke", "other", "--file", path)
     assert (refused.exit_code, refused.stderr) == (
@@ -148,7 +148,7 @@ def test_without_a_file_it_is_that_of_the_settings(
     assert len(kept_in(Path("here/keys.json"))) == 1
 
 
-def test_settings_that_cannot_be_read_are_told_in_a_sentence(
+def test_unreadable_settings_are_reported_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def unreadable(**_: object) -> None:
@@ -194,7 +194,7 @@ class Watched:
         return self.file.find(key_id_of(keys.tokens[name]) or "") is not None
 
 
-def test_a_change_is_seen_after_a_second_and_not_looked_for_sooner(tmp_path: Path) -> None:
+def test_a_change_is_noticed_after_a_second_and_not_checked_before(tmp_path: Path) -> None:
     keys = Keyring(tmp_path / "keys.json")
     watched = Watched(keys.path)
     watched.file.load()
@@ -237,7 +237,7 @@ def test_a_broken_file_leaves_the_keys_before_it_in_force(tmp_path: Path, text: 
     assert watched.file.problem is None
 
 
-def test_a_file_that_goes_away_opens_no_door(tmp_path: Path) -> None:
+def test_a_deleted_file_grants_no_access(tmp_path: Path) -> None:
     keys = Keyring(tmp_path / "keys.json")
     keys.make("one")
     watched = Watched(keys.path)
@@ -247,14 +247,14 @@ def test_a_file_that_goes_away_opens_no_door(tmp_path: Path) -> None:
     assert watched.file.problem == f"There is no file {keys.path}."
 
 
-def test_an_empty_list_of_keys_lets_nobody_in(tmp_path: Path) -> None:
+def test_an_empty_list_of_keys_refuses_everybody(tmp_path: Path) -> None:
     watched = Watched(Keyring(tmp_path / "keys.json").path)
     watched.file.load()
     assert watched.file.is_enforced
     assert len(watched.file) == 0
 
 
-def test_a_first_file_that_is_broken_opens_no_door(tmp_path: Path) -> None:
+def test_a_broken_first_file_grants_no_access(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     watched = Watched(path)
     assert not watched.file.is_enforced
@@ -263,7 +263,7 @@ def test_a_first_file_that_is_broken_opens_no_door(tmp_path: Path) -> None:
     assert watched.file.is_enforced
 
 
-def test_a_required_file_that_is_missing_opens_no_door(tmp_path: Path) -> None:
+def test_a_missing_required_file_grants_no_access(tmp_path: Path) -> None:
     watched = Watched(tmp_path / "keys.json", required=True)
     with pytest.raises(InvalidKeyFile, match="There is no file"):
         watched.file.load()
@@ -271,23 +271,23 @@ def test_a_required_file_that_is_missing_opens_no_door(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_may_write_is_not_believed(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
     keys = Keyring(tmp_path / "keys.json")
     keys.path.chmod(mode)
-    with pytest.raises(InvalidKeyFile, match="others than its owner may write"):
+    with pytest.raises(InvalidKeyFile, match="others can write to it"):
         KeyFile(keys.path, required=False).load()
     keys.path.chmod(0o644)
     KeyFile(keys.path, required=False).load()
 
 
-def test_a_pipe_or_a_folder_makes_nobody_wait(tmp_path: Path) -> None:
+def test_a_pipe_or_a_folder_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(InvalidKeyFile):
             KeyFile(path, required=False).load()
 
 
-def test_two_keys_of_one_name_are_refused_and_nothing_of_the_file_is_told(tmp_path: Path) -> None:
+def test_two_keys_of_one_name_are_refused_without_quoting_the_file(tmp_path: Path) -> None:
     keys = Keyring(tmp_path / "keys.json")
     keys.make("twin")
     written = json.loads(keys.path.read_text())["keys"][0]

@@ -42,7 +42,7 @@ def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("throttled.utils.now_mono_f", lambda: 1000.0)
 
 
-async def test_a_key_that_asks_too_often_is_told_when_to_come_again(
+async def test_a_key_above_its_rate_learns_when_to_retry(
     app: FastAPI, keys: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys.make("eager")
@@ -60,21 +60,21 @@ async def test_a_key_that_asks_too_often_is_told_when_to_come_again(
     assert app.state.authenticator.rate_limited == {"key": 2}
 
 
-async def test_a_key_may_have_a_limit_of_its_own(app: FastAPI, keys: Keyring) -> None:
+async def test_a_key_can_have_its_own_limit(app: FastAPI, keys: Keyring) -> None:
     keys.make("slow", requests_per_second=1)
     async with client(app) as see:
         answers = [await see.post(ASK, headers=keys.headers("slow")) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [422, 429]
 
 
-async def test_what_is_open_is_open_to_the_most_eager(app: FastAPI, keys: Keyring) -> None:
+async def test_open_paths_have_no_rate_limit(app: FastAPI, keys: Keyring) -> None:
     keys.make("slow", requests_per_second=1)
     async with client(app) as see:
         for _ in range(5):
             assert (await see.get("/livez", headers=keys.headers("slow"))).status_code == 200
 
 
-async def test_strangers_fail_so_often_and_no_oftener_and_keep_nobody_with_a_key_out(
+async def test_failed_logins_of_an_address_are_limited_without_locking_keys_out(
     app: FastAPI, keys: Keyring
 ) -> None:
     keys.make("friend")
@@ -107,14 +107,14 @@ def test_zero_means_no_limit() -> None:
         ("", "192.0.2.1", False),
     ],
 )
-def test_an_address_stands_for_its_network(one: str, other: str, are_one: bool) -> None:  # noqa: FBT001
+def test_an_ipv6_address_counts_as_its_network(one: str, other: str, are_one: bool) -> None:  # noqa: FBT001
     limits = RateLimits(0)
     while not limits.check_address(one):
         pass
     assert bool(limits.check_address(other)) is are_one
 
 
-def test_strangers_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_addresses_use_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.api.auth.rate_limits._MAX_ADDRESSES", 100)
     limits = RateLimits(0)
     for number in range(1000):
@@ -123,6 +123,6 @@ def test_strangers_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(memory.get_client()) == len(memory.expire_info) == 100
 
 
-def test_a_flood_fills_no_log() -> None:
+def test_a_flood_does_not_fill_the_log() -> None:
     limits = RateLimits(0)
     assert sum(limits.should_log() for _ in range(1000)) == 30

@@ -32,7 +32,7 @@ IN_FORCE: list[list[tuple[str, str]]] = [
 OVER = ['"2"', '"0"', 'W/"1"', '"x", "y"', '"' + "9" * 90 + '"', '""', '"01x"']
 
 
-async def test_one_of_many_versions_may_be_the_one_in_force(api: Api) -> None:
+async def test_if_match_accepts_one_of_many_versions(api: Api) -> None:
     await api.client.put(ACME, json={})
     for generation, lines in enumerate(IN_FORCE, start=1):
         headers = [(name, value.replace("{}", str(generation))) for name, value in lines]
@@ -40,7 +40,7 @@ async def test_one_of_many_versions_may_be_the_one_in_force(api: Api) -> None:
         assert ok(answer)["generation"] == generation + 1
 
 
-async def test_none_of_many_versions_may_be_the_one_in_force(api: Api) -> None:
+async def test_if_match_refuses_many_other_versions(api: Api) -> None:
     await api.client.put(ACME, json={})
     for tags in OVER:
         stale = {"If-Match": tags}
@@ -50,7 +50,7 @@ async def test_none_of_many_versions_may_be_the_one_in_force(api: Api) -> None:
     assert ok(await api.client.get(ACME))["generation"] == 1
 
 
-async def test_if_none_match_may_name_versions_that_must_be_over(api: Api) -> None:
+async def test_if_none_match_refuses_the_named_versions(api: Api) -> None:
     await api.client.put(ACME, json={})
     for tags, status in (('"1"', 412), ('W/"1", "2"', 412), ('"2"', 200)):
         answer = await api.client.put(ACME, json={}, headers={"If-None-Match": tags})
@@ -82,7 +82,7 @@ async def test_a_later_tenant_of_the_same_name_is_another_version(api: Api) -> N
     ok(await api.client.delete(ACME, headers={"If-Match": made.headers["etag"]}))
 
 
-async def test_where_it_is_required_nothing_is_changed_blindly(strict_api: Api) -> None:
+async def test_where_required_every_change_needs_a_precondition(strict_api: Api) -> None:
     api = strict_api
     ok(await api.client.put(ACME, json={}), 201)
     ok(await api.client.post(f"{ACME}/provision"))
@@ -104,7 +104,7 @@ async def test_where_it_is_required_nothing_is_changed_blindly(strict_api: Api) 
     ok(await api.client.put(ACME, json={"weight": 3}, headers={"If-Match": '"1"'}))
 
 
-async def test_what_did_not_change_is_not_sent_again(api: Api) -> None:
+async def test_an_unchanged_resource_is_not_sent_again(api: Api) -> None:
     url = await api.tenant("acme")
     ok(await api.client.put(f"{url}/pool", json={}), 201)
     for path in (url, f"{url}/pool", "/v1/advisor", "/v1/tenants"):
@@ -119,7 +119,7 @@ async def test_what_did_not_change_is_not_sent_again(api: Api) -> None:
         problem(malformed, 400, "bad-request")
 
 
-async def test_who_waits_for_a_tenant_to_be_provisioned_hears_of_it(api: Api) -> None:
+async def test_provisioning_changes_the_etag(api: Api) -> None:
     declared = await api.client.put(ACME, json={"strategy": "per_tenant"})
     seen = {"If-None-Match": declared.headers["etag"]}
     assert (await api.client.get(ACME, headers=seen)).status_code == 304
@@ -134,5 +134,5 @@ async def test_a_list_that_changed_is_sent_again(api: Api) -> None:
     assert len(ok(await api.client.get("/v1/tenants", headers=seen))["items"]) == 1
 
 
-async def test_what_is_not_there_is_not_unchanged(api: Api) -> None:
+async def test_a_missing_resource_is_not_unmodified(api: Api) -> None:
     problem(await api.client.get(ACME, headers={"If-None-Match": "*"}), 404, "tenant-not-found")

@@ -113,7 +113,7 @@ async def test_what_cannot_be_done_stays_so_for_its_key(api: Api, url: str) -> N
     same(first, await api.client.post(missing, headers=keyed()))
 
 
-async def test_what_was_never_looked_at_may_be_mended(api: Api, url: str) -> None:
+async def test_a_refused_request_can_be_corrected(api: Api, url: str) -> None:
     for body, status in (
         ({"sql": ""}, 422),
         ({"sql": "nonsense"}, 422),
@@ -123,7 +123,7 @@ async def test_what_was_never_looked_at_may_be_mended(api: Api, url: str) -> Non
         assert (answer.status_code, answer.headers.get(REPLAYED)) == (status, None)
 
 
-async def test_what_went_wrong_may_be_tried_again(api: Api, url: str) -> None:
+async def test_a_failed_request_can_be_retried(api: Api, url: str) -> None:
     ok(await api.client.post(f"{url}/pool/pause"))
     body = {"sql": "select 1"}
     pool = api.service.manager.find("acme")
@@ -137,16 +137,14 @@ async def test_what_went_wrong_may_be_tried_again(api: Api, url: str) -> None:
     assert (answer.status_code, answer.headers.get(REPLAYED)) == (200, None)
 
 
-async def test_a_dry_run_takes_no_key(api: Api, url: str) -> None:
+async def test_a_dry_run_uses_up_no_key(api: Api, url: str) -> None:
     ok(await api.client.post(f"{url}/pool/recycle?dry_run=true", headers=keyed()))
     done = await api.client.post(f"{url}/pool/recycle", headers=keyed())
     assert REPLAYED not in done.headers
     assert (await actions(api))["pool.recycled"] == 1
 
 
-async def test_an_answer_too_large_to_be_kept_is_not_given_by_a_second_run(
-    api: Api, url: str
-) -> None:
+async def test_a_response_too_large_to_store_is_not_made_again(api: Api, url: str) -> None:
     sql = {"sql": f"select repeat('x', {idempotency.MAX_BODY_BYTES})"}
     ok(await api.client.post(f"{url}/query", json=sql, headers=keyed()))
     again = await api.client.post(f"{url}/query", json=sql, headers=keyed())
@@ -154,7 +152,7 @@ async def test_an_answer_too_large_to_be_kept_is_not_given_by_a_second_run(
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é", "a\tb"])
-async def test_a_key_that_is_none_is_refused(api: Api, key: str) -> None:
+async def test_an_invalid_key_is_refused(api: Api, key: str) -> None:
     sent = [(b"Idempotency-Key", key.encode("latin-1"))]
     answer = await api.client.post("/v1/tenants/acme/pool/check", headers=sent)
     problem(answer, 400, "bad-idempotency-key")
@@ -206,7 +204,7 @@ def test_after_a_day_a_key_is_new_again(monkeypatch: pytest.MonkeyPatch) -> None
     assert answers.begin(ALICE, "k", b"2") is None
 
 
-async def test_a_key_that_is_bound_anew_hears_no_answer_from_before() -> None:
+async def test_a_rebound_key_gets_no_earlier_response() -> None:
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["reservation"].begin(b"1")
         await PlainTextResponse()(scope, receive, send)
@@ -225,7 +223,7 @@ async def test_a_key_that_is_bound_anew_hears_no_answer_from_before() -> None:
         await ask(None)
 
 
-def test_all_callers_together_are_kept_no_more_than_there_is_room_for() -> None:
+def test_all_stored_responses_together_are_bounded() -> None:
     answers = idempotency.ResponseStore()
     most = idempotency.MAX_TOTAL_BYTES // idempotency.MAX_BODY_BYTES
     body = bytes(idempotency.MAX_BODY_BYTES)  # one object: the test takes no memory

@@ -50,7 +50,7 @@ async def patiently_made(hasty_api: Api) -> str:
     return url
 
 
-async def test_every_answer_bears_the_security_headers(unstarted: httpx.AsyncClient) -> None:
+async def test_every_response_has_the_security_headers(unstarted: httpx.AsyncClient) -> None:
     for method, url, status in (
         ("GET", "/livez", 200),
         ("GET", "/docs", 200),
@@ -72,7 +72,7 @@ async def test_every_answer_bears_the_security_headers(unstarted: httpx.AsyncCli
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-async def test_even_what_was_not_foreseen_bears_them() -> None:
+async def test_an_unhandled_error_has_them_too() -> None:
     """Starlette answers these outside every stage of ours."""
     app = create_app(Settings.model_construct())
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -97,7 +97,7 @@ async def test_even_what_was_not_foreseen_bears_them() -> None:
         "[::1]",
     ],
 )
-async def test_this_machine_is_answered(unstarted: httpx.AsyncClient, host: str) -> None:
+async def test_loopback_names_are_trusted(unstarted: httpx.AsyncClient, host: str) -> None:
     assert (await unstarted.get("/livez", headers={"Host": host})).status_code == 200
 
 
@@ -119,7 +119,7 @@ async def test_this_machine_is_answered(unstarted: httpx.AsyncClient, host: str)
         "localhost, evil.example",
     ],
 )
-async def test_a_name_that_is_not_ours_is_refused(unstarted: httpx.AsyncClient, host: str) -> None:
+async def test_a_foreign_host_name_is_refused(unstarted: httpx.AsyncClient, host: str) -> None:
     """A page of another site can give our address a name of its own (DNS rebinding)."""
     answer = await unstarted.get("/livez", headers={"Host": host})
     problem(answer, 400, "untrusted-host")
@@ -183,7 +183,7 @@ async def test_our_own_page_and_programs_change_what_they_may(
     problem(await unstarted.post("/livez", headers=headers), 405, "method-not-allowed")
 
 
-async def test_a_body_that_does_not_arrive_is_not_awaited_for_ever(hasty_api: Api) -> None:
+async def test_a_body_has_a_deadline(hasty_api: Api) -> None:
     async def endless() -> AsyncIterator[bytes]:
         yield b"{"
         await asyncio.Event().wait()
@@ -196,7 +196,7 @@ async def test_a_body_that_does_not_arrive_is_not_awaited_for_ever(hasty_api: Ap
         assert answer.headers["connection"] == "close"
 
 
-async def test_work_that_takes_too_long_goes_on_without_its_caller(hasty_api: Api) -> None:
+async def test_work_beyond_the_deadline_continues_without_its_caller(hasty_api: Api) -> None:
     service = hasty_api.service
     url = "/v1/tenants/acme"
     locks = service.declarations._locks
@@ -210,7 +210,7 @@ async def test_work_that_takes_too_long_goes_on_without_its_caller(hasty_api: Ap
     ok(await hasty_api.client.get(url))
 
 
-async def test_a_late_answer_is_kept_for_its_key(hasty_api: Api) -> None:
+async def test_a_late_response_is_stored_for_its_key(hasty_api: Api) -> None:
     url = await patiently_made(hasty_api)
     await hasty_api.client.put(f"{url}/pool", json={})
     key = {"Idempotency-Key": "k"}
@@ -225,7 +225,7 @@ async def test_a_late_answer_is_kept_for_its_key(hasty_api: Api) -> None:
     assert (ok(again)["state"], again.headers["idempotency-replayed"]) == ("paused", "true")
 
 
-async def test_leases_and_statements_may_take_the_time_they_were_given(hasty_api: Api) -> None:
+async def test_leases_and_statements_can_use_their_own_deadline(hasty_api: Api) -> None:
     url = await patiently_made(hasty_api)
     sleep = f"select 1 from pg_sleep({DEADLINE * 3})"
     slow = asyncio.create_task(hasty_api.query(url, sleep, timeout_seconds=20))

@@ -37,7 +37,7 @@ async def test_it_begins_with_the_demand_rule_and_recommends(api: Api) -> None:
     assert response.headers["etag"] == '"0"'
 
 
-async def test_hysteresis_can_be_chosen_and_has_the_published_knobs(api: Api) -> None:
+async def test_hysteresis_can_be_chosen_with_the_published_configuration(api: Api) -> None:
     shown = ok(await api.client.put(URL, json={"rule": "hysteresis"}))
     assert shown["config"] == {
         "enabled": True,
@@ -64,13 +64,13 @@ async def test_what_is_left_out_of_a_change_stays_as_it_is(api: Api) -> None:
 
 
 @pytest.mark.parametrize("rule", ["demand", "hysteresis"])
-async def test_what_was_shown_can_be_put_again_and_changes_nothing(api: Api, rule: str) -> None:
+async def test_a_shown_configuration_can_be_put_back_without_a_change(api: Api, rule: str) -> None:
     shown = ok(await api.client.put(URL, json={"mode": "off", "rule": rule}))
     again = {name: shown[name] for name in ("rule", "mode", "config")}
     assert ok(await api.client.put(URL, json=again)) == shown
 
 
-async def test_a_knob_of_the_other_rule_is_refused_with_its_place(api: Api) -> None:
+async def test_a_field_of_the_other_rule_is_refused_with_its_place(api: Api) -> None:
     response = await api.client.put(URL, json={"config": {"scale_up_step": 7}})
     assert pointers(response) == ["/body/config/scale_up_step"]
     body = {"rule": "hysteresis", "config": {"late_share": 0.1}}
@@ -143,7 +143,7 @@ async def test_idle_samples_ask_for_less(api: Api) -> None:
     assert (answer["action"], answer["new_size"]) == ("scale_down", 8)
 
 
-async def test_knobs_can_be_tried(api: Api) -> None:
+async def test_a_configuration_can_be_tried(api: Api) -> None:
     config = {"enabled": True, "scale_up_step": 1, "samples_before_action": 1}
     answer = await evaluate(api, config=config, rule="hysteresis")
     assert (answer["action"], answer["new_size"]) == ("scale_up", 11)
@@ -212,7 +212,7 @@ async def observed(api: Api) -> None:
     await api.service.advisor_loop.tick()
 
 
-async def test_the_last_word_about_a_pool_is_shown_with_it(api: Api) -> None:
+async def test_a_pool_is_shown_with_its_latest_advice(api: Api) -> None:
     url = await api.tenant("acme")
     assert ok(await api.client.put(f"{url}/pool", json={}), 201)["advice"] is None
     await observed(api)

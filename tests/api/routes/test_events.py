@@ -17,13 +17,13 @@ async def actions(api: Api, query: str = "") -> list[str]:
     return [event["action"] for event in ok(await api.client.get(f"{URL}?{query}"))["items"]]
 
 
-async def test_every_change_is_told_newest_first(api: Api) -> None:
+async def test_every_change_is_listed_newest_first(api: Api) -> None:
     url = await api.tenant("acme")
     ok(await api.client.put(f"{url}/pool", json={"max_size": 3}), 201)
     assert await actions(api) == ["pool.declared", "tenant.provisioned", "tenant.created"]
 
 
-async def test_an_event_says_who_when_and_from_what_to_what(api: Api) -> None:
+async def test_an_event_has_actor_time_and_both_values(api: Api) -> None:
     url = await api.tenant("acme")
     ok(await api.client.put(f"{url}/pool", json={"max_size": 3}), 201)
     response = await api.client.put(f"{url}/pool", json={"max_size": 4})
@@ -88,7 +88,7 @@ async def test_a_senseless_filter_is_refused_with_its_name(
     assert pointers(await unstarted.get(f"{URL}?{query}")) == [f"/query/{parameter}"]
 
 
-async def test_while_the_catalog_is_away_what_is_kept_is_served_and_marked(
+async def test_without_the_catalog_pending_events_are_listed_as_stale(
     api_apart: Api, fault_proxy: FaultProxy
 ) -> None:
     fault_proxy.refuse()

@@ -54,7 +54,7 @@ def forget_cached_checks(api: Api) -> None:
     api.app.state.provided[health.ReadinessChecks]._cached = None
 
 
-async def test_the_age_of_the_oldest_check_of_isolation_is_told_and_must_not_grow(api: Api) -> None:
+async def test_an_old_isolation_audit_is_reported(api: Api) -> None:
     await api.tenant("acme")
     fresh = (await checks(api))["isolation"]
     assert fresh["ok"]
@@ -73,7 +73,7 @@ async def test_the_age_of_the_oldest_check_of_isolation_is_told_and_must_not_gro
     assert float(age) >= 600
 
 
-async def test_a_check_of_isolation_that_could_not_be_made_is_told(api: Api) -> None:
+async def test_an_isolation_check_that_could_not_run_is_reported(api: Api) -> None:
     url = await api.tenant("acme")
     account = api.service.manager.tenant_state("acme")
     assert account.isolation is not None
@@ -103,7 +103,7 @@ async def test_without_its_catalog_it_is_not_ready_until_that_is_back(
     assert (await checks(api_apart))["catalog"]["ok"]
 
 
-async def test_however_many_ask_the_catalog_is_asked_once_a_second(
+async def test_the_catalog_is_checked_once_a_second_at_most(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, asked = 1000.0, 0
@@ -145,7 +145,7 @@ async def test_a_poll_long_ago_is_too_old(api: Api) -> None:
     assert (check["ok"], check["required"]) == (False, True)
 
 
-async def test_a_server_that_is_away_is_told_but_does_no_harm(
+async def test_an_unavailable_server_is_reported_but_not_required(
     database: Database,
     catalog_database: Database,
     fault_proxy: FaultProxy,

@@ -54,7 +54,7 @@ async def test_an_empty_body_opens_the_pool_with_its_defaults(api: Api, content:
     assert body["desired"] == {"min_size": 0, "max_size": 5, "warmup_size": 1, "paused": False}
 
 
-async def test_saying_the_same_again_keeps_the_version(api: Api) -> None:
+async def test_a_repeated_put_keeps_the_version(api: Api) -> None:
     pool = await api.tenant("acme") + "/pool"
     for status in (201, 200, 200):
         answer = await api.client.put(pool, json={"max_size": 3})
@@ -72,7 +72,7 @@ async def test_a_pool_needs_a_provisioned_tenant(api: Api) -> None:
         problem(refused, 409, "not-provisioned")
 
 
-async def test_a_pool_nobody_asked_for_is_not_found_and_one_closed_is_shown(api: Api) -> None:
+async def test_an_unknown_pool_is_not_found_and_a_closed_one_is_shown(api: Api) -> None:
     pool = await api.tenant("acme") + "/pool"
     problem(await api.client.get(pool), 404, "pool-not-found")
     for method, path in [
@@ -101,7 +101,7 @@ async def test_if_match_guards_the_size_too(api: Api) -> None:
     problem(refused, 412, "stale-version")
 
 
-async def test_the_version_of_an_open_pool_nobody_asked_for_can_be_matched(api: Api) -> None:
+async def test_an_open_pool_without_desired_state_has_a_version(api: Api) -> None:
     url = await api.tenant("acme")
     await api.value(url, "select 1")
     tag = (await api.client.get(f"{url}/pool")).headers["etag"]
@@ -141,7 +141,7 @@ async def test_more_kept_connections_than_the_server_has_are_refused(api: Api) -
         ("x", ["/body"]),
     ],
 )
-async def test_sizes_that_cannot_be_are_refused_with_their_place(
+async def test_invalid_sizes_are_refused_with_their_place(
     api: Api, body: object, places: list[str]
 ) -> None:
     await api.client.put("/v1/tenants/acme", json={})
@@ -153,7 +153,7 @@ async def test_a_min_size_above_the_size_in_force_is_refused(api: Api) -> None:
     problem(await api.client.put(pool, json={"min_size": 6}), 422, "invalid-input")
 
 
-async def test_a_paused_pool_lends_nothing_until_it_is_resumed(api: Api) -> None:
+async def test_a_paused_pool_hands_out_nothing_until_it_is_resumed(api: Api) -> None:
     url = await api.tenant("acme")
     ok(await api.client.put(f"{url}/pool"), 201)
     paused = ok(await api.client.post(f"{url}/pool/pause"))
@@ -165,7 +165,7 @@ async def test_a_paused_pool_lends_nothing_until_it_is_resumed(api: Api) -> None
     assert await waiting == 1
 
 
-async def test_recycling_replaces_every_connection_and_fails_nobody(api: Api) -> None:
+async def test_recycling_replaces_every_connection_without_a_failure(api: Api) -> None:
     url = await api.tenant("acme")
     await api.client.put(f"{url}/pool", json={"warmup_size": 2})
     before = await api.value(url, "select pg_backend_pid()")
@@ -175,7 +175,7 @@ async def test_recycling_replaces_every_connection_and_fails_nobody(api: Api) ->
     assert await api.value(url, "select pg_backend_pid()") != before
 
 
-async def test_a_check_tells_how_many_connections_it_tested(api: Api) -> None:
+async def test_a_check_reports_the_number_of_tested_connections(api: Api) -> None:
     url = await api.tenant("acme")
     await api.client.put(f"{url}/pool", json={"warmup_size": 2})
     done = ok(await api.client.post(f"{url}/pool/check"))
@@ -277,7 +277,7 @@ def only_pool(api: Api) -> Pool:
     return pool
 
 
-async def test_a_drain_cut_short_by_the_end_of_the_service_is_told(
+async def test_a_drain_cut_short_by_the_shutdown_is_recorded(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
     async with AsyncExitStack() as lease:

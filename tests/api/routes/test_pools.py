@@ -26,7 +26,7 @@ async def test_open_pools_are_listed_by_id_and_filtered(api: Api) -> None:
     assert await ids(api, server="mars") == []
 
 
-async def test_pools_are_sorted_by_what_one_looks_for(api: Api) -> None:
+async def test_pools_are_sorted(api: Api) -> None:
     for name in ("a", "b", "c"):
         await api.tenant(name)
     manager = api.service.manager
@@ -71,7 +71,7 @@ async def test_a_cursor_belongs_to_its_order(api: Api) -> None:
     assert pointers(await api.client.get("/v1/pools", params=query)) == ["/query/cursor"]
 
 
-async def test_pools_have_the_fields_that_were_asked_for(api: Api) -> None:
+async def test_pools_have_the_requested_fields(api: Api) -> None:
     await api.value(await api.tenant("acme"), "select 1")
     page = ok(await api.client.get("/v1/pools?fields=pool_id,idle"))
     assert page["items"] == [{"pool_id": "acme", "idle": 1}]
@@ -89,7 +89,7 @@ async def test_a_pool_is_listed_as_it_is_shown_by_itself(api: Api) -> None:
     assert listed == alone
 
 
-async def test_a_sweep_tells_what_it_closed_and_why_the_rest_stayed(
+async def test_a_sweep_reports_what_it_closed_and_why_others_stayed(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
     async with serving(database, catalog_database, tmp_path, idle_timeout_seconds=0.01) as api:

@@ -29,7 +29,7 @@ async def test_rows_are_arrays_under_named_and_typed_columns(api: Api, acme: str
     assert result["duration_ms"] >= 0
 
 
-async def test_only_so_many_rows_come_back_as_asked(api: Api, acme: str) -> None:
+async def test_rows_beyond_the_maximum_are_left_out(api: Api, acme: str) -> None:
     result = ok(await api.query(acme, "select generate_series(1, 10)", max_rows=3))
     assert (result["rows"], result["row_count"]) == ([[1], [2], [3]], 3)
     assert result["truncated"] is True
@@ -55,7 +55,7 @@ async def test_a_statement_that_runs_into_its_timeout_is_cancelled(api: Api, acm
     assert await api.value(acme, "select 1") == 1
 
 
-async def test_no_free_connection_within_the_deadline_is_told_with_retry_after(
+async def test_no_free_connection_within_the_deadline_answers_with_retry_after(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
     async with serving(

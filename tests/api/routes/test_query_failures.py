@@ -37,7 +37,7 @@ async def test_a_statement_that_somebody_cancels_did_not_time_out(
 
 @pytest.mark.parametrize("sqlstate", RAISED)
 @pytest.mark.parametrize("when", ["at once", "at the commit"])
-async def test_what_code_of_the_tenants_raises_is_told_as_it_is(
+async def test_errors_raised_by_tenants_code_are_passed_on(
     standing_api: Api, acme: str, sqlstate: str, when: str
 ) -> None:
     raising = f"raise exception 'my own' using errcode = '{sqlstate}'"
@@ -58,7 +58,7 @@ async def test_what_code_of_the_tenants_raises_is_told_as_it_is(
     assert await standing_api.value(acme, "select 1") == 1
 
 
-async def test_a_deferred_constraint_is_told_as_itself(standing_api: Api, acme: str) -> None:
+async def test_a_deferred_constraint_is_reported_as_itself(standing_api: Api, acme: str) -> None:
     for statement in (
         "create table parent (id int primary key)",
         "create table child (id int references parent deferrable initially deferred)",
@@ -77,7 +77,7 @@ async def test_a_conflict_with_another_transaction_is_worth_a_retry(
     assert (told["sqlstate"], told["retryable"]) == (sqlstate, True)
 
 
-async def test_the_victim_of_a_deadlock_may_try_again(standing_api: Api, acme: str) -> None:
+async def test_the_victim_of_a_deadlock_can_retry(standing_api: Api, acme: str) -> None:
     for statement in (
         "create table rows (id int primary key, n int)",
         "insert into rows values (1, 0), (2, 0)",

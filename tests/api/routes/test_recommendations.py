@@ -89,7 +89,7 @@ async def test_pages_join_without_gap_or_repetition(api: Api) -> None:
     assert len(set(seen)) == 5
 
 
-async def test_applying_one_resizes_the_pool_and_says_why(api: Api) -> None:
+async def test_applying_one_resizes_the_pool_and_records_why(api: Api) -> None:
     url = await api.tenant("acme")
     made = await given(api)
     applied = ok(await api.client.post(f"{URL}/{made.id}/apply"))

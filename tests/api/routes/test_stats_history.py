@@ -55,7 +55,7 @@ async def test_the_past_comes_in_steps(api: Api) -> None:
     ]
 
 
-async def test_the_answer_says_what_it_was_made_of(api: Api) -> None:
+async def test_the_response_names_its_resolution(api: Api) -> None:
     await api.tenant("acme")
     await remembered(api, *(sample("acme", second) for second in range(0, 3600, 30)))
     made_of = {}
@@ -64,7 +64,7 @@ async def test_the_answer_says_what_it_was_made_of(api: Api) -> None:
     assert made_of == {30: "raw", 90: "raw", 120: "minute", 3600: "hour"}
 
 
-async def test_the_past_is_the_last_hour_unless_asked_otherwise(api: Api) -> None:
+async def test_history_covers_the_last_hour_by_default(api: Api) -> None:
     await api.tenant("acme")
     now = datetime.now(UTC)
     recent = replace(sample("acme"), at=now - timedelta(minutes=30))

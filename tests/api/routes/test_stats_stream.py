@@ -122,7 +122,7 @@ async def test_a_snapshot_between_two_polls_is_no_event(api: Api) -> None:
         assert published.sequence == newest.sequence + 1
 
 
-async def test_who_reads_slowly_gets_the_newest_and_holds_up_nobody(api: Api) -> None:
+async def test_a_slow_reader_gets_the_latest_and_delays_nobody(api: Api) -> None:
     async with follower(api) as slow, follower(api) as quick:
         await slow.receives(1)
         await quick.receives(1)
@@ -160,7 +160,7 @@ async def test_it_goes_on_beyond_the_deadline_of_requests(
         assert not it.task.done()
 
 
-async def test_as_many_as_allowed_follow_and_whoever_leaves_makes_room(
+async def test_the_number_of_streams_is_limited(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
     async with serving(database, catalog_database, tmp_path, max_streams=1) as api:

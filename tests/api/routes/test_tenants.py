@@ -108,7 +108,7 @@ async def test_of_many_who_expect_the_same_version_one_succeeds(api: Api) -> Non
     assert statuses == [200] + [412] * 19
 
 
-async def test_a_tenant_nobody_declared_is_not_found_by_any_operation(api: Api) -> None:
+async def test_no_operation_finds_an_undeclared_tenant(api: Api) -> None:
     url = "/v1/tenants/nobody"
     for method, path, body in [
         ("GET", "", None),
@@ -139,7 +139,7 @@ async def test_provisioning_twice_is_the_same_as_once(api: Api) -> None:
     assert shown["isolation"]["schema"] == shown["isolation"]["role"] == "tenant_acme"
 
 
-async def test_objects_of_somebody_else_are_taken_over_only_when_told_to(
+async def test_existing_objects_are_taken_over_only_with_adopt(
     api: Api, database: Database
 ) -> None:
     async with database.connected() as connection:

@@ -168,7 +168,7 @@ async def test_nothing_is_pushed_before_the_first_poll() -> None:
         assert not collector.pushes
 
 
-async def test_without_the_extra_the_start_says_what_is_missing(
+async def test_without_the_extra_the_start_names_what_is_missing(
     database: Database,
     catalog_database: Database,
     tmp_path: Path,
@@ -182,7 +182,7 @@ async def test_without_the_extra_the_start_says_what_is_missing(
             pass
 
 
-def test_it_is_off_unless_asked_for() -> None:
+def test_it_is_off_by_default() -> None:
     assert Settings.model_fields["otlp_endpoint"].default is None
 
 

@@ -46,7 +46,7 @@ def test_demand_comes_first_then_the_queue() -> None:
     assert shown == {"b": 0, "c": 3, OTHER: 1}
 
 
-def test_those_asked_for_are_shown_beside_the_others() -> None:
+def test_configured_tenants_are_always_included() -> None:
     rows = [row("a", active=1), row("b"), row("c")]
     shown = values(TenantSeries(1, ["c", "absent"]), rows, "poolkeeper_tenant_leases")
     assert set(shown) == {"a", "c", OTHER}

@@ -50,7 +50,7 @@ async def test_files_have_their_types(unstarted: httpx.AsyncClient) -> None:
     }
 
 
-async def test_its_script_shows_our_document_and_asks_nobody_else(
+async def test_its_script_shows_our_document_and_requests_no_other_host(
     unstarted: httpx.AsyncClient,
 ) -> None:
     script = (await unstarted.get("/docs/docs.js")).text
