@@ -25,7 +25,7 @@ DryRunQuery = Annotated[
         "without it."
     ),
 ]
-_CATALOG_UNREACHABLE = "The catalog is unreachable: the change itself would answer 503 now."
+_CATALOG_UNREACHABLE = "The catalog is unreachable: the request itself would get 503 now."
 
 
 class PlanStepView(BaseModel):
