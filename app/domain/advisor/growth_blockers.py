@@ -7,7 +7,7 @@ application is the limit. The first that applies is reported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.domain.advisor.demand_config import DemandConfig
 from app.domain.advisor.observation import PoolObservation, ServerLoad
@@ -19,8 +19,7 @@ _OPEN_SHARE = 0.8
 _WAITING = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class GrowthBlocker:
+class GrowthBlocker(NamedTuple):
     """A condition that applies: its code, and its explanation as the end of a sentence."""
 
     reason_code: ReasonCode
