@@ -27,7 +27,7 @@ FACTS: set[type] = {
 
 
 @pytest.mark.parametrize("fact", sorted(FACTS, key=str))
-def test_a_fact_is_frozen_slotted_and_told_by_keyword(fact: type) -> None:
+def test_a_fact_is_frozen_slotted_and_built_by_keyword(fact: type) -> None:
     assert is_dataclass(fact)
     assert vars(fact)["__dataclass_params__"].frozen
     assert "__slots__" in vars(fact)
