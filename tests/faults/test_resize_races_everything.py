@@ -40,15 +40,17 @@ class Disturber:
 
     async def run(self) -> None:
         """One disturbance after another until cancelled; then the budget is whole again."""
-        budget = self.manager.servers["local"].budget
+        server = self.manager.servers["local"]
         try:
             while True:
                 await self.progress(self.chance.randrange(8))
-                budget.set_limit(self.chance.randint(1, TIGHT))
+                server.budget.set_limit(self.chance.randint(1, TIGHT))
+                server.dispatcher.run()
                 if pools := list(self.manager.pools()):
                     await self.disturb(pools)
         finally:
-            budget.set_limit(TIGHT)
+            server.budget.set_limit(TIGHT)
+            server.dispatcher.run()
 
     async def progress(self, leases: int) -> None:
         """Let so many leases end, however fast this machine is; or none, if none can."""
