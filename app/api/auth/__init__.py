@@ -1,1 +1,1 @@
-"""Who calls: API keys, principals, scopes, rate limits."""
+"""Authentication: API keys, principals, scopes, rate limits."""

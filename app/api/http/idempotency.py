@@ -2,8 +2,8 @@
 
 Responses are kept in memory for 24 hours: until a restart at most, the newest 1000 keys of each
 caller, 64 MiB of all callers together. Actions that work without the catalog thus work with a key
-too. Final responses are stored, refusals included; not those that say that the request was never
-looked at (400, 401, 422 …), should be retried (429) or failed (5xx): the same key tries again.
+too. Final responses are stored, refusals included; not those to requests that were never
+processed (400, 401, 422 …), should be retried (429) or failed (5xx): the same key tries again.
 """
 
 from __future__ import annotations

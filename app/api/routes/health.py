@@ -159,10 +159,10 @@ class ReadinessChecks:
 
     def _check_servers(self) -> ReadinessCheck:
         servers = self._manager.servers
-        away = sorted(name for name, server in servers.items() if not server.is_available)
-        detail = f"{len(servers) - len(away)} of {len(servers)} available."
-        if away:
-            detail += f" Unavailable: {', '.join(away)}."
+        unavailable = sorted(name for name, server in servers.items() if not server.is_available)
+        detail = f"{len(servers) - len(unavailable)} of {len(servers)} available."
+        if unavailable:
+            detail += f" Unavailable: {', '.join(unavailable)}."
         degraded = [
             f"{name}: {servers[name].last_error}"
             for name in sorted(servers)
@@ -175,7 +175,7 @@ class ReadinessChecks:
         )
         if read_only:
             detail += f" Read-only (default_transaction_read_only is on): {', '.join(read_only)}."
-        return _informative("servers", ok=not (away or degraded or read_only), detail=detail)
+        return _informative("servers", ok=not (unavailable or degraded or read_only), detail=detail)
 
 
 def max_poll_age(interval: float, deadline: float) -> float:

@@ -26,7 +26,7 @@ from app.domain.history import Resolution
 from app.domain.tenant import shared_pool_id
 from app.pools.manager import TenantPoolManager
 
-_MOST_STEPS = 2000
+_MAX_STEPS = 2000
 _DAY_SECONDS = 86_400
 
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
@@ -93,9 +93,9 @@ async def _time_range(
         raise validation_error(
             "query", "to", code="before_from", detail="`to` must be after `from`."
         )
-    if (end - start).total_seconds() > _MOST_STEPS * step_seconds:
+    if (end - start).total_seconds() > _MAX_STEPS * step_seconds:
         raise validation_error(
-            "query", "step_seconds", code="too_many_steps", detail=f"At most {_MOST_STEPS} steps."
+            "query", "step_seconds", code="too_many_steps", detail=f"At most {_MAX_STEPS} steps."
         )
     return TimeRange(start=start, end=end, step_seconds=step_seconds)
 

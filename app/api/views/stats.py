@@ -198,7 +198,7 @@ def show_servers(snapshot: Snapshot) -> list[ServerUse]:
 
 
 def stats_event(snapshot: Snapshot, only: frozenset[str] | None) -> StatsEvent:
-    """What the stream tells of *snapshot*, or *only* of these tenants."""
+    """The event for *snapshot*; its totals cover all tenants, or *only* these."""
     return StatsEvent(
         as_of=snapshot.as_of,
         sequence=snapshot.sequence,
