@@ -83,7 +83,7 @@ class PoolWaiters(Protocol):
         """The share of the next waiter's tenant, served after *served* others."""
 
 
-class PoolView(Protocol):
+class PoolFacts(Protocol):
     """What the policy reads of a pool."""
 
     size: PoolSize
@@ -106,7 +106,7 @@ class PoolView(Protocol):
         """Whether the latest attempt to open a connection failed."""
 
 
-P = TypeVar("P", bound=PoolView)
+P = TypeVar("P", bound=PoolFacts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def keeps(pool: P, budget: ConnectionBudget[P], now: float) -> bool:
     return theirs is None or theirs >= mine
 
 
-def lends(pool: PoolView) -> bool:
+def lends(pool: PoolFacts) -> bool:
     """Whether *pool* hands out connections in its state."""
     return pool.state is _READY or pool.state is _WARMING_UP
 
@@ -236,7 +236,7 @@ def shortfall(pool: P, budget: ConnectionBudget[P]) -> int:
     return max(0, min(wanted, room))
 
 
-def share_after(pool: PoolView, promised: int) -> float | None:
+def share_after(pool: PoolFacts, promised: int) -> float | None:
     """The share of the tenant of *pool*'s next waiter, once served; None without waiters.
 
     Connections that are coming, and *promised* ones, have found their waiters before.

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from app.pools.budget import ConnectionBudget
 from app.pools.connection import PooledConnection
-from app.pools.dispatch import RECENT, PoolConnections, PoolView, dispatch, keeps, shortfall
+from app.pools.dispatch import RECENT, PoolConnections, PoolFacts, dispatch, keeps, shortfall
 from app.pools.waiters import Waiter
 
 
@@ -36,7 +36,7 @@ class DispatchedConnections(PoolConnections, Protocol):
         """Start to close the idle *connection*."""
 
 
-class DispatchedPool(PoolView, Protocol):
+class DispatchedPool(PoolFacts, Protocol):
     """What the dispatcher does to a pool."""
 
     @property

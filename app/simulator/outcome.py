@@ -16,7 +16,7 @@ _NEAR = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryPoint:
+class SizePoint:
     """One tick, for drawings.
 
     Attributes:
@@ -84,7 +84,7 @@ class SimulationResult:
     settling_s: float | None
     tenants_over_target: float
     most_connections: int
-    history: Sequence[HistoryPoint] = ()
+    history: Sequence[SizePoint] = ()
     regret: Mapping[int, float | None] = field(default_factory=dict, hash=False)
 
     @property

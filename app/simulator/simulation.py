@@ -18,8 +18,8 @@ from app.simulator.baselines import IgnoresHistograms
 from app.simulator.knee import Knee
 from app.simulator.load import Load, TenantLoad
 from app.simulator.outcome import (
-    HistoryPoint,
     SimulationResult,
+    SizePoint,
     over_target,
     p99_wait,
     settling_seconds,
@@ -113,7 +113,7 @@ class Simulation:
         self._active_seconds = 0.0
         self._most = 0
         self._sizes: list[tuple[float, int]] = []
-        self._history: list[HistoryPoint] | None = [] if keep_history else None
+        self._history: list[SizePoint] | None = [] if keep_history else None
 
     def run(self, rule: str) -> SimulationResult:
         """Simulate the whole load; the result is named *rule*."""
@@ -146,7 +146,7 @@ class Simulation:
         size = sum(pool.max_size for pool in self._pools)
         self._sizes.append((self._server.now, size))
         if self._history is not None:
-            moment = HistoryPoint(
+            moment = SizePoint(
                 at=self._server.now,
                 max_size=size,
                 open=open_,

@@ -305,9 +305,7 @@ async def test_a_plan_warns_of_what_is_unreachable(api_apart: Api, fault_proxy: 
     answer = await api_apart.client.put(url, json={"strategy": "per_tenant", "weight": 2})
     problem(answer, 503, "catalog-unavailable")
     told = ok(await send(api_apart, ("PUT", url, {"strategy": "per_tenant"}), "dry_run=true"))
-    assert told["warnings"] == [
-        "The catalog is unreachable: the change itself would answer 503 now."
-    ]
+    assert told["warnings"] == ["The catalog is unreachable: the request itself would get 503 now."]
     told = ok(await api_apart.client.post(f"{url}/pool/pause?dry_run=true"))
     assert told["warnings"] == []
 

@@ -45,7 +45,7 @@ COLUMNS = (
 _RESULTS = frozenset({"state", "closed", "cut", "connections", "tested", "failed", "tenants"})
 
 
-class Operation(StrEnum):
+class PoolOperation(StrEnum):
     """Operations on an open pool."""
 
     PAUSE = "pause"
@@ -112,7 +112,7 @@ def resize(
 @pools.command()
 def do(
     context: typer.Context,
-    operation: Annotated[Operation, typer.Argument(help="Operation.")],
+    operation: Annotated[PoolOperation, typer.Argument(help="Operation.")],
     tenant: TenantArgument,
     *,
     scope_pool: ScopeOption = False,
