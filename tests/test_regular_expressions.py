@@ -50,6 +50,15 @@ def _calls() -> Iterator[tuple[Path, ast.expr]]:
                 yield path, node.args[0]
 
 
+class _Text(str):
+    """The text of a variable; so are its fields, as a type's delimiter is."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> str:
+        return self
+
+
 class _Locals(dict[str, str]):
     """The variables of a function that an expression names: each is some text."""
 
@@ -59,7 +68,7 @@ class _Locals(dict[str, str]):
     def __missing__(self, name: str) -> str:
         if name in self._known:
             raise KeyError(name)
-        return ";"
+        return _Text(";")
 
 
 def _patterns() -> Iterator[tuple[str, str | bytes]]:
