@@ -89,7 +89,7 @@ def _not_a_number(given: object) -> object:
 def _in_utc(timestamp: datetime) -> datetime:
     if not _FIRST_YEAR <= timestamp.year <= _LAST_YEAR:
         raise PydanticCustomError(
-            "moment_range", f"The year must be between {_FIRST_YEAR} and {_LAST_YEAR}."
+            "timestamp_range", f"The year must be between {_FIRST_YEAR} and {_LAST_YEAR}."
         )
     return timestamp.astimezone(UTC)
 
