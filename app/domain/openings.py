@@ -1,0 +1,34 @@
+"""How many connections a pool should open for the callers that wait."""
+
+from __future__ import annotations
+
+
+def openings_wanted(
+    waiting: int,
+    coming: int,
+    leased: int,
+    *,
+    hold: float | None,
+    connect: float | None,
+    longest_wait: float,
+) -> int:
+    """Connections to open now for *waiting* callers, beyond those *coming*.
+
+    None is opened for a caller whom a running lease will serve within the time of a connect: of
+    *leased* ones, leased x connect / hold end in that time on average. Chance, or one long lease,
+    may disappoint: as soon as a caller has waited for as long as a connect takes, at least one
+    connection is coming. So no caller waits for longer than two connects, if there is room.
+
+    Args:
+        waiting: callers that wait.
+        coming: connections being opened, or about to be idle.
+        leased: connections in use.
+        hold: how long leases usually last, seconds; None when unknown: nothing is expected back.
+        connect: how long opening a connection usually takes, seconds; None when unknown, likewise.
+        longest_wait: seconds for which the first of them has waited.
+    """
+    if not hold or connect is None:
+        return max(0, waiting - coming)
+    back = int(leased * connect / hold)
+    at_least = 1 if waiting and not coming and longest_wait >= connect else 0
+    return max(at_least, waiting - coming - back)

@@ -1,0 +1,61 @@
+"""When a caller that waits is worth another connection."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.openings import openings_wanted
+
+counts = st.integers(0, 100)
+seconds = st.floats(0.0001, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("leased", "hold", "connect", "wanted"),
+    [
+        # Nothing comes back in time: each waiter gets one.
+        (0, 0.15, 0.01, 3),
+        (10, 0.15, 0.01, 3),
+        # 15 leases of 150 ms: one ends every 10 ms.
+        (15, 0.15, 0.01, 2),
+        # Leases of 5 ms: each connection serves two more within a connect.
+        (1, 0.005, 0.01, 1),
+        (2, 0.005, 0.01, 0),
+        # A slow connect comes too late for all of them.
+        (5, 0.15, 0.15, 0),
+    ],
+)
+def test_no_connection_is_opened_for_whom_a_lease_will_serve_before(
+    leased: int, hold: float, connect: float, wanted: int
+) -> None:
+    assert openings_wanted(3, 0, leased, hold=hold, connect=connect, longest_wait=0.0) == wanted
+
+
+def test_connections_that_come_count() -> None:
+    assert openings_wanted(5, 2, 0, hold=0.1, connect=0.01, longest_wait=0.0) == 3
+    assert openings_wanted(2, 5, 0, hold=0.1, connect=0.01, longest_wait=0.0) == 0
+
+
+@pytest.mark.parametrize(("hold", "connect"), [(None, 0.01), (0.1, None), (0.0, 0.01)])
+def test_without_measurements_every_waiter_gets_one(
+    hold: float | None, connect: float | None
+) -> None:
+    assert openings_wanted(5, 1, 50, hold=hold, connect=connect, longest_wait=0.0) == 4
+
+
+@given(st.integers(1, 100), counts, seconds, seconds)
+def test_whom_no_lease_served_within_a_connect_gets_one(
+    waiting: int, leased: int, hold: float, connect: float
+) -> None:
+    late = openings_wanted(waiting, 0, leased, hold=hold, connect=connect, longest_wait=connect)
+    assert 1 <= late <= waiting
+
+
+@given(counts, counts, counts, seconds, seconds, seconds)
+def test_never_more_than_there_are_waiters_without_one(
+    waiting: int, coming: int, leased: int, hold: float, connect: float, longest_wait: float
+) -> None:
+    wanted = openings_wanted(
+        waiting, coming, leased, hold=hold, connect=connect, longest_wait=longest_wait
+    )
+    assert 0 <= wanted <= max(0, waiting - coming)
