@@ -51,11 +51,10 @@ def test_whom_no_lease_served_within_a_connect_gets_one(
     assert 1 <= late <= waiting
 
 
-@given(counts, counts, counts, seconds, seconds, seconds)
+@given(st.tuples(counts, counts, counts), seconds, seconds, seconds)
 def test_never_more_than_there_are_waiters_without_one(
-    waiting: int, coming: int, leased: int, hold: float, connect: float, longest_wait: float
+    pool: tuple[int, int, int], hold: float, connect: float, longest_wait: float
 ) -> None:
-    wanted = openings_wanted(
-        waiting, coming, leased, hold=hold, connect=connect, longest_wait=longest_wait
-    )
+    wanted = openings_wanted(*pool, hold=hold, connect=connect, longest_wait=longest_wait)
+    waiting, coming, _ = pool
     assert 0 <= wanted <= max(0, waiting - coming)
