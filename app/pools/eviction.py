@@ -15,8 +15,11 @@ class EvictionReason(StrEnum):
     LRU = "lru"
     """It was the least recently used one when another needed its place."""
 
+    REQUESTED = "requested"
+    """A person asked for it; leases had time to end."""
+
     FORCED = "forced"
-    """A person asked for it."""
+    """A person asked for it at once: its leases were cut."""
 
     DELETED = "deleted"
     """Its tenant was deleted."""

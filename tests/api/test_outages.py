@@ -79,7 +79,7 @@ async def test_without_the_catalog_reads_are_stale_and_pools_go_on(proxied: Prox
     assert ok(await client.post(f"{acme}/pool/pause"))["state"] == "paused"
     assert ok(await client.post(f"{acme}/pool/resume"))["state"] == "ready"
     assert ok(await client.post("/v1/pools/evict-expired"))["evicted"] == []
-    assert ok(await client.delete(f"{acme}/pool"))["reason"] == "forced"
+    assert ok(await client.delete(f"{acme}/pool"))["reason"] == "requested"
 
 
 async def test_what_was_done_without_the_catalog_is_stored_when_it_is_back(

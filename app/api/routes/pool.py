@@ -279,7 +279,7 @@ async def drain_pool(
 ) -> PoolDrain | PlanView:
     """Starts to close the pool and responds at once. It accepts no new lease from now on.
 
-    Once it is closed, the next use opens a new one.
+    Once it is closed, the next use opens a new one; a `min_size` does not open it before that.
     """
     operation = operations.drain(
         request.state, request.actor, deadline=deadline_seconds, whole_pool=request.whole_pool
@@ -340,8 +340,8 @@ async def evict_pool(
 ) -> PoolEviction | PlanView:
     """Closes the pool now, and reports what was closed and cut.
 
-    Its `min_size` becomes 0, so it does not reopen by itself; its next use opens a new one. Works
-    while the catalog is unreachable.
+    It keeps its desired size. Its next use opens a new one; a `min_size` does not open it before
+    that. Works while the catalog is unreachable.
     """
     preconditions.expected_generation(desired.generation(request.state))
     deadline = 0.0 if mode is EvictionMode.FORCE else deadline_seconds

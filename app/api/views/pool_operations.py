@@ -60,7 +60,7 @@ class PoolEviction(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"pool_id": "acme", "tenants": 1, "reason": "forced", "closed": 3, "cut": 0}
+                {"pool_id": "acme", "tenants": 1, "reason": "requested", "closed": 3, "cut": 0}
             ]
         }
     )

@@ -127,7 +127,7 @@ class ServiceStats(BaseModel):
     servers: list[ServerUse]
     evictions: dict[EvictionReason, int] = Field(
         description="Pools closed, by reason.",
-        examples=[{"idle": 2, "lru": 0, "forced": 1, "deleted": 0, "drained": 0}],
+        examples=[{"idle": 2, "lru": 0, "requested": 1, "forced": 0, "deleted": 0, "drained": 0}],
     )
     loop_lag: LoopLagView
     items: list[TenantStats]

@@ -38,7 +38,6 @@ from app.domain.plan import (
     PlanAction,
     plan_pool,
     plan_record,
-    plan_step,
     warn_if_shared,
 )
 from app.domain.pool import PoolSize, PoolState
@@ -86,6 +85,8 @@ class DesiredPoolState:
         self._unsaved: set[str] = set()
         # The min_size of each pool whose change is being stored.
         self._reserved: dict[str, int] = {}
+        # Pools that a person closed; each opens again at its next use.
+        self._kept_closed: set[str] = set()
 
     async def load(self) -> None:
         """Load what the catalog has; at start.
@@ -106,21 +107,9 @@ class DesiredPoolState:
             return desired.generation
         return None if self._manager.find(pool_id) is None else 0
 
-    def plan_min_size_release(self, state: TenantState) -> Plan:
-        """What `release_min_size` would do."""
-        spec = state.tenant.spec
-        if not self._manager.desired_size(spec.pool_id, spec.strategy).min_size:
-            return Plan()
-        return plan_step(PlanAction.RECORD, f"pool {spec.pool_id}", after={"min_size": 0})
-
-    async def release_min_size(self, state: TenantState, actor: Actor) -> None:
-        """Keep no connection of an evicted pool open; works while the catalog is unreachable."""
-        if _is_leaving(state):  # its deletion holds the lock
-            return
-        async with self.lock(state.tenant.spec)():
-            if not _is_leaving(state) and self.plan_min_size_release(state).steps:
-                change = PoolChange(min_size=0)
-                await self.record_or_keep(self.transition(state, change, actor))
+    def keep_closed(self, pool_id: str) -> None:
+        """Do not open an evicted pool because of its min_size; its next use does."""
+        self._kept_closed.add(pool_id)
 
     # -- for the Reconciler ------------------------------------------------------------------
 
@@ -133,6 +122,10 @@ class DesiredPoolState:
             PoolLimitReached: there is no slot to open the pool now.
         """
         pool = self._manager.find(desired.pool_id)
+        if pool is not None and not pool.is_closing:
+            self._kept_closed.discard(pool.pool_id)
+        elif desired.pool_id in self._kept_closed:
+            return 0
         is_due = bool(_plan_pool(desired, pool).steps)
         if not is_due or self._locks.is_held(desired.pool_id):
             return 0
@@ -367,7 +360,3 @@ def _plan_pool(desired: DesiredPool, pool: Pool | None, *, open_now: bool = Fals
         return Plan()
     actual = ActualPool(size=pool.size, paused=pool.state is PoolState.PAUSED, metrics=pool.metrics)
     return plan_pool(desired, actual)
-
-
-def _is_leaving(state: TenantState) -> bool:
-    return state.tenant.deleting and not state.tenant.spec.is_shared

@@ -58,20 +58,20 @@ class PoolOperations:
     def evict(
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
     ) -> Operation[Pool, Eviction]:
-        """Close the pool: leases get *deadline* seconds, then they are cut; 0 cuts at once."""
+        """Close the pool: leases get *deadline* seconds, then they are cut; 0 cuts at once.
+
+        It keeps its desired size, and opens again at its next use.
+        """
+        reason = EvictionReason.REQUESTED if deadline else EvictionReason.FORCED
 
         async def plan() -> PlanFor[Pool]:
             pool = self._open_pool(state, whole_pool=whole_pool)
-            release = self._desired.plan_min_size_release(state)
             closing = plan_close(pool.pool_id, pool.metrics, deadline)
-            return PlanFor.of(pool, release, closing, self._shared(state))
+            return PlanFor.of(pool, closing, self._shared(state))
 
         async def execute(plan: PlanFor[Pool]) -> Eviction:
-            await self._desired.release_min_size(state, actor)
             # Shielded: the eviction and its audit event outlive a caller that gives up.
-            eviction = await asyncio.shield(
-                self._close(plan.subject, EvictionReason.FORCED, deadline, actor)
-            )
+            eviction = await asyncio.shield(self._close(plan.subject, reason, deadline, actor))
             await self._outbox.flush()
             return eviction
 
@@ -178,6 +178,8 @@ class PoolOperations:
     def _close(
         self, pool: Pool, reason: EvictionReason, deadline: float, actor: Actor
     ) -> asyncio.Task[Eviction]:
+        self._desired.keep_closed(pool.pool_id)
+
         async def close_and_record() -> Eviction:
             eviction = await self._manager.evict(pool, reason, deadline)
             self._outbox.enqueue(audit_events.pool_evicted(eviction, actor))

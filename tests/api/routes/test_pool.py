@@ -197,7 +197,13 @@ async def test_eviction_waits_for_leases_until_its_deadline_and_force_does_not(a
     url = await api.tenant("acme")
     async with lent(api, "acme"):
         cut = ok(await api.client.delete(f"{url}/pool?deadline_seconds=0.05"))
-        assert cut == {"pool_id": "acme", "tenants": 1, "reason": "forced", "closed": 1, "cut": 1}
+        assert cut == {
+            "pool_id": "acme",
+            "tenants": 1,
+            "reason": "requested",
+            "closed": 1,
+            "cut": 1,
+        }
     async with lent(api, "acme"):
         cut = ok(await api.client.delete(f"{url}/pool?mode=force&deadline_seconds=300"))
         assert (cut["closed"], cut["cut"]) == (1, 1)
@@ -206,13 +212,16 @@ async def test_eviction_waits_for_leases_until_its_deadline_and_force_does_not(a
     assert (gone["closed"], gone["cut"]) == (1, 0)
 
 
-async def test_an_evicted_pool_keeps_no_connection_any_more(api: Api) -> None:
+async def test_an_eviction_changes_nothing_that_was_declared(api: Api) -> None:
     pool = await api.tenant("acme") + "/pool"
-    await api.client.put(pool, json={"min_size": 2})
-    ok(await api.client.delete(pool))
+    declared = ok(await api.client.put(pool, json={"min_size": 2}), 201)
+    plan = ok(await api.client.delete(f"{pool}?dry_run=true"))
+    assert [step["action"] for step in plan["plan"]] == ["close"]
+    assert ok(await api.client.delete(pool))["reason"] == "requested"
     await api.service.reconciler.run_once()
     body = ok(await api.client.get(pool))
-    assert (body["open"], body["desired"]["min_size"]) == (False, 0)
+    assert (body["open"], body["desired"]) == (False, declared["desired"])
+    assert body["generation"] == declared["generation"]
 
 
 async def test_a_put_that_waits_for_a_deletion_opens_nothing(api: Api) -> None:

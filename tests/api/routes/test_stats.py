@@ -59,7 +59,14 @@ async def test_the_service_adds_everything_up(api: Api) -> None:
     assert stats["totals"]["connections_acquired"] == 3
     assert stats["totals"]["connections_opened"] == 2
     assert stats["totals"]["idle_connections"] == 1
-    assert stats["evictions"] == {"idle": 0, "lru": 0, "forced": 1, "deleted": 0, "drained": 0}
+    assert stats["evictions"] == {
+        "idle": 0,
+        "lru": 0,
+        "requested": 1,
+        "forced": 0,
+        "deleted": 0,
+        "drained": 0,
+    }
     [server] = stats["servers"]
     assert (server["name"], server["state"], server["used"]) == ("local", "available", 1)
     assert 0 < server["budget"] < server["max_connections"]

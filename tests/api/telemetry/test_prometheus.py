@@ -83,7 +83,7 @@ async def test_an_evicted_pool_leaves_its_counters(api: Api) -> None:
     samples = await scraped(api)
     assert ("poolkeeper_pools", frozenset({**OWN, "state": "ready"}.items())) not in samples
     assert value(samples, "poolkeeper_leases_total", **OWN) == 1
-    assert value(samples, "poolkeeper_evictions_total", reason="forced") == 1
+    assert value(samples, "poolkeeper_evictions_total", reason="requested") == 1
     assert value(samples, "poolkeeper_evictions_total", reason="lru") == 0
 
 

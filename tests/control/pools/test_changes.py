@@ -113,7 +113,6 @@ async def test_a_pool_is_not_resized_for_a_tenant_that_is_gone(control: Control)
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
     with pytest.raises(TenantDeleting):
         await control.pool_changes.put(account, PoolChange(max_size=7), PERSON)
-    await control.desired_pool_state.release_min_size(account, PERSON)
     assert await control.catalog.pools.load() == ()
 
 

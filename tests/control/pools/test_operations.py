@@ -35,13 +35,37 @@ async def test_a_forced_eviction_cuts_what_still_runs_after_its_deadline(
     assert (await control.actions())[-1] == "pool.evicted"
 
 
-async def test_a_forced_eviction_ends_the_minimum(control: Control) -> None:
+@pytest.mark.parametrize("deadline", [0.0, 1.0])
+async def test_an_evicted_pool_keeps_its_desired_size_and_opens_at_its_next_use(
+    control: Control, deadline: float
+) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
-    await control.pool_operations.evict(control.state("acme"), PERSON, deadline=1)
-    assert control.manager.desired["acme"].size.min_size == 0
+    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=2), PERSON)
+    declared = control.manager.desired["acme"]
+    await control.pool_operations.evict(control.state("acme"), PERSON, deadline=deadline)
+    assert control.manager.desired["acme"] == declared
     assert (await control.reconciler.run_once()).steps == 0
     assert control.manager.find("acme") is None
+    async with control.manager.lease("acme"):
+        pass
+    pool = control.manager.find("acme")
+    assert pool is not None
+    await eventually(lambda: pool.metrics.total_connections == 2)
+    # It was used, so it is kept again as declared: without its pool, the next tick opens it.
+    assert (await control.reconciler.run_once()).steps == 0
+    await control.manager.evict(pool, EvictionReason.IDLE, 0)
+    assert (await control.reconciler.run_once()).steps == 1
+
+
+async def test_a_graceful_eviction_is_not_called_forced(control: Control) -> None:
+    await control.tenant("acme")
+    for deadline, reason in [(1.0, EvictionReason.REQUESTED), (0.0, EvictionReason.FORCED)]:
+        async with control.manager.lease("acme"):
+            pass
+        eviction = await control.pool_operations.evict(
+            control.state("acme"), PERSON, deadline=deadline
+        )
+        assert eviction.reason is reason
 
 
 async def test_a_draining_pool_refuses_newcomers_and_serves_again_when_it_is_gone(
@@ -121,14 +145,13 @@ async def test_operations_work_while_the_catalog_is_away_and_are_recorded_later(
     assert [event.action for event in control.audit_outbox.pending] == [
         "pool.recycled",
         "pool.paused",
-        "pool.resized",
         "pool.evicted",
     ]
     await control.proxy.pass_through()
     report = await control.reconciler.run_once()
     assert report.changes_saved == 1
     [stored] = await control.catalog.pools.load()
-    assert (stored.paused, stored.size.min_size) == (True, 0)
+    assert (stored.paused, stored.size.min_size) == (True, 1)
     recorded = await control.actions(pool="acme")
     assert {"pool.recycled", "pool.evicted"} <= set(recorded)
     assert control.audit_outbox.pending == ()
@@ -150,7 +173,7 @@ async def test_an_eviction_without_its_caller_is_recorded_all_the_same(
         assert caller.cancelled()
     await eventually(lambda: bool(control.audit_outbox.pending))
     [event] = control.audit_outbox.pending
-    assert (event.action, event.reason, event.actor) == ("pool.evicted", "forced", PERSON)
+    assert (event.action, event.reason, event.actor) == ("pool.evicted", "requested", PERSON)
 
 
 async def test_a_drained_pool_records_what_it_closed(control: Control) -> None:
