@@ -1,62 +1,77 @@
-"""`python -m benchmarks`: ours and the peers side by side; a table, then one line of JSON."""
+"""Measure Poolkeeper and its peers side by side: prints a table, then one line of JSON."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 import structlog
 
-from app.domain.tenant import PoolStrategy
-from benchmarks import disruptions, measures, polling
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, Figures
+from benchmarks.suite import MEASURES
 from benchmarks.testbed import testbed
 
 
-async def main() -> dict[str, Any]:
-    """Every measure, on one server."""
-    figures: dict[str, Any] = {}
+async def measured(names: Sequence[str], most_rounds: int) -> Figures:
+    """The figures of the measures of these names, all on one server."""
+    figures: Figures = {}
     async with testbed() as here:
-        figures |= await measures.acquire(here)
-        figures["tenant_tx_vs_asyncpg"] = await measures.tenant_transaction(here)
-        figures |= await measures.queue(here)
-        figures["lease_10k_vs_10"] = await measures.many_tenants(here)
-        figures["bytes_per_known_tenant"] = await measures.memory(here)
-        shared = await measures.flood(here, PoolStrategy.SHARED)
-        figures["flood_p99_vs_calm"], figures["flood_growth_ms"] = shared
-        _, across = await measures.flood(here, PoolStrategy.PER_TENANT)
-        figures["flood_across_pools_growth_ms"] = across
-        figures |= await disruptions.resize(here)
-        figures |= await polling.longest_turn(here)
-        figures |= await disruptions.restart(here)
+        for name in names:
+            measure, rounds = MEASURES[name]
+            began = perf_counter()
+            found = await measure(here, min(rounds, most_rounds))
+            show(found)
+            print(f"# {name} took {perf_counter() - began:.0f} s", flush=True)
+            figures |= found
     return figures
 
 
-def table(figures: dict[str, Any]) -> None:
+def show(figures: Figures) -> None:
     """The figures for people."""
     for key, figure in figures.items():
         cells = figure if isinstance(figure, dict) else {"": figure}
-        for concurrency, cell in cells.items():
-            sys.stdout.write(f"{key:32}{concurrency:>5}  {cell}\n")
+        for column, cell in cells.items():
+            print(f"{key:42}{column:>5}  {cell}")
 
 
-def as_json(figures: dict[str, Any]) -> dict[str, Any]:
+def as_json(figures: Figures) -> dict[str, Any]:
     """The figures for programs."""
     return {
-        key: figure.as_json() if isinstance(figure, Figure) else as_json(figure)
+        key: figure.as_json()
+        if isinstance(figure, Figure)
+        else {column: cell.as_json() for column, cell in figure.items()}
         for key, figure in figures.items()
     }
 
 
-if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+def main() -> None:
+    """Measure what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", metavar="NAME", nargs="*", help="a measure; all of them if none")
+    parser.add_argument("--list", action="store_true", help="list the measures and their rounds")
+    parser.add_argument("--rounds", type=int, default=sys.maxsize, help="at most so many rounds")
+    given = parser.parse_args()
+    if given.list:
+        for name, (measure, rounds) in MEASURES.items():
+            about = (measure.__doc__ or "").splitlines()[0]
+            print(f"{name:20}{rounds:>2} rounds  {about}")
+        return
+    if unknown := [name for name in given.names if name not in MEASURES]:
+        parser.error(f"no such measure: {', '.join(unknown)}; there are: {', '.join(MEASURES)}")
+    if given.rounds < 1:
+        parser.error("--rounds must be 1 or more")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     began = perf_counter()
-    result = asyncio.run(main())
-    sys.stdout.write(f"{'measure':32}{'tasks':>5}  median (least to most of {measures.ROUNDS})\n")
-    table(result)
-    sys.stdout.write(f"took {perf_counter() - began:.0f} s\n")
-    sys.stdout.write(json.dumps(as_json(result)) + "\n")
+    figures = asyncio.run(measured(given.names or list(MEASURES), given.rounds))
+    print(f"took {perf_counter() - began:.0f} s")
+    print(json.dumps(as_json(figures)))
+
+
+if __name__ == "__main__":
+    main()

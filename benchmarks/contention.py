@@ -1,246 +1,209 @@
-"""More tenants than connections: what a lease costs while most of them wait.
+"""More tenants than connections: what each gets, and what a lease costs meanwhile.
 
-`python -m benchmarks.contention` drives tenants in closed loops of `select 1`: in one shared pool
-of 20, and with pools of their own on a budget of 20. Beside them PgBouncer does the same with
-`max_db_connections` 20 where it is installed, and bare logins bound whatever logs in anew when a
-connection changes its tenant. A table for people, then one line of JSON; compare ratios within a
-run. `docs/benchmarks.md` keeps the figures of earlier commits.
+Every tenant is one client in a closed loop of `select 1`. A round measures all numbers of tenants,
+ours and PgBouncer's by turns; a ratio is one of figures of the same round.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import logging
-import os
+import random
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from time import perf_counter, process_time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter
 
-import asyncpg
-import structlog
-
-from app.domain.errors import Unavailable
 from app.domain.tenant import PoolStrategy
-from app.pools.isolation.credentials import Credentials
 from app.pools.manager import TenantPoolManager
-from benchmarks.figure import quantile
+from benchmarks.closed_loop import Outcome, Transaction, closed_loop
+from benchmarks.figure import Figures, Rounds
 from benchmarks.pgbouncer import PgBouncer, installed
-from benchmarks.testbed import SECRET, Testbed, provisioned, tenant, testbed
+from benchmarks.testbed import Testbed, provisioned, tenant
 
 BUDGET = 20
-SHARED_TENANTS = (20, 100, 1000, 5000)
-OWN_TENANTS = (20, 100, 400)
 _PATIENCE = 60.0
-_PAUSE_AFTER_REFUSAL = 0.01
+_THINKING = 0.02
+_SHARED_TENANTS = (20, 100, 1000, 5000)
+_SHARED_SECONDS = 3.0
+_WEIGHT = 3
+_WEIGHTED_TENANTS = 100
+_WEIGHTED_SECONDS = 10.0
+_STORM_TENANTS = 2000
+_STORM_CALLERS = 300
+_STORM_POOLS = 20
+_STORM_BUDGET = 60
+_STORM_SECONDS = 20.0
+_LOGIN_CLIENTS = 18
+_LOGIN_SECONDS = 4.0
 
-# Names what it works for, waits its turn, and works; gives the seconds it waited.
-Transaction = Callable[[str], Awaitable[float]]
+# Who serves so many tenants, and what one of them does with how much patience in seconds.
+Contender = Callable[[int, float], AbstractAsyncContextManager[tuple[Transaction, list[str]]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Contended:
-    """What so many tenants got, each with one client in a closed loop.
-
-    Attributes:
-        per_second: leases (or transactions) a second, of all tenants together.
-        cpu_ms: processor time of this process for each, milliseconds.
-        p99_wait_ms: the wait before one, 99th percentile, milliseconds.
-        longest_wait_ms: each tenant's longest wait, 99th percentile over tenants, milliseconds.
-        jain: Jain's index of leases by tenant (1: all got the same).
-        refused: how many got none in their patience.
-    """
+class Run:
+    """So many tenants for some seconds; one gives up after so many seconds of waiting."""
 
     tenants: int
-    per_second: float
-    cpu_ms: float
-    p99_wait_ms: float
-    longest_wait_ms: float
-    jain: float
-    refused: int
+    seconds: float
+    patience: float
 
 
-async def contended(turn: Transaction, names: Sequence[str], seconds: float) -> Contended:
-    """Let every one of *names* take turns for *seconds*."""
-    waits: dict[str, list[float]] = {name: [] for name in names}
-    refused = 0
-    ends = perf_counter() + seconds
-
-    async def loop(name: str) -> None:
-        nonlocal refused
-        while perf_counter() < ends:
-            try:
-                waits[name].append(await turn(name))
-            except (Unavailable, TimeoutError):
-                refused += 1
-                await asyncio.sleep(_PAUSE_AFTER_REFUSAL)
-
-    cpu, began = process_time(), perf_counter()
-    await asyncio.gather(*(loop(name) for name in names))
-    took, cpu = perf_counter() - began, process_time() - cpu
-    counts = [len(each) for each in waits.values()]
-    done = max(1, sum(counts))
-    return Contended(
-        tenants=len(names),
-        per_second=round(done / took, 1),
-        cpu_ms=round(cpu / done * 1000, 3),
-        p99_wait_ms=_milliseconds(
-            quantile([wait for each in waits.values() for wait in each], 0.99)
-        ),
-        longest_wait_ms=_milliseconds(
-            quantile([max(each, default=took) for each in waits.values()], 0.99)
-        ),
-        jain=round(done**2 / (len(counts) * sum(count**2 for count in counts)), 3),
-        refused=refused,
-    )
+# Long enough that every tenant has several turns.
+_FEW = Run(tenants=20, seconds=4.0, patience=5.0)
+_MANY = Run(tenants=100, seconds=10.0, patience=5.0)
+_VERY_MANY = Run(tenants=400, seconds=14.0, patience=10.0)
 
 
-def leasing(manager: TenantPoolManager) -> Transaction:
+def lease(manager: TenantPoolManager, patience: float) -> Transaction:
     """A lease of ours."""
 
-    async def turn(name: str) -> float:
-        asked = perf_counter()
-        async with manager.lease(name, timeout=_PATIENCE) as connection:
-            waited = perf_counter() - asked
+    async def transaction(name: str) -> float:
+        async with manager.lease(name, timeout=patience) as connection:
+            got = perf_counter()
             await connection.fetchval("select 1")
-        return waited
+        return got
 
-    return turn
+    return transaction
 
 
-async def shared(here: Testbed, count: int, seconds: float) -> Contended:
-    """Tenants of one shared pool."""
-    names = [f"t{number}" for number in range(count)]
+async def own(here: Testbed, rounds: int) -> Figures:
+    """Tenants with login roles and pools of their own on a budget of 20, and PgBouncer's."""
+    return await _contended(here, rounds, "contended_own", (_FEW, _MANY, _VERY_MANY))
+
+
+async def thinking(here: Testbed, rounds: int) -> Figures:
+    """The same with tenants that pause for 20 ms between leases."""
+    return await _contended(here, rounds, "contended_thinking", (_FEW, _MANY), pause=_THINKING)
+
+
+async def _contended(
+    here: Testbed, rounds: int, key: str, runs: tuple[Run, ...], *, pause: float = 0.0
+) -> Figures:
+    found = Rounds()
+    async with AsyncExitStack() as stack:
+        contenders: dict[str, Contender] = {key: _ours(here)}
+        if (program := installed()) is None:
+            sys.stdout.write(f"{key}: PgBouncer is not installed here, so it is not measured.\n")
+        else:
+            users = await _users(here, max(run.tenants for run in runs))
+            bouncer = PgBouncer(program, here.address, users, budget=BUDGET)
+            contenders[f"{key}_pgbouncer"] = (await stack.enter_async_context(bouncer)).serve
+        for _ in range(rounds):
+            async with here.most_backends() as seen:
+                for run in runs:
+                    for contender, serve in contenders.items():
+                        outcome = await _run(serve, run, pause)
+                        found.add(f"{contender}_per_s", outcome.per_second, run.tenants)
+                        found.add(f"{contender}_longest_wait_s", outcome.longest_wait, run.tenants)
+                        found.add(f"{contender}_timeouts", outcome.failed, run.tenants)
+                        if contender == key:
+                            found.add(f"{key}_cpu_ms", outcome.cpu * 1000, run.tenants)
+                            found.add(f"{key}_jain", outcome.jain, run.tenants)
+            found.add(f"{key}_backends_vs_budget", seen.most / BUDGET)
+    for contender in contenders:
+        found.add_ratios(f"{contender}_vs_20", f"{contender}_per_s", base=_FEW.tenants)
+    found.add_ratios(f"{key}_cpu_vs_20", f"{key}_cpu_ms", base=_FEW.tenants)
+    return found.figures()
+
+
+async def _run(serve: Contender, run: Run, pause: float) -> Outcome:
+    async with serve(run.tenants, run.patience) as (transaction, names):
+        return await closed_loop(
+            transaction, names, run.seconds, patience=run.patience, pause=pause
+        )
+
+
+def _ours(here: Testbed) -> Contender:
+    @asynccontextmanager
+    async def serve(count: int, patience: float) -> AsyncIterator[tuple[Transaction, list[str]]]:
+        async with here.manager(budget=BUDGET, own_size=2, max_pools=10_000) as manager:
+            tenants = await here.own_tenants(manager, count)
+            yield lease(manager, patience), [made.spec.id for made in tenants]
+
+    return serve
+
+
+async def _users(here: Testbed, count: int) -> dict[str, str]:
+    async with here.manager() as manager:
+        return here.users(manager, await here.own_tenants(manager, count))
+
+
+async def weights(here: Testbed, rounds: int) -> Figures:
+    """Half of 100 tenants have three times the weight: their connection-seconds ÷ (3 × theirs)."""
+    found = Rounds()
+    for _ in range(rounds):
+        async with here.manager(budget=BUDGET, own_size=2, max_pools=10_000) as manager:
+            tenants = await here.own_tenants(manager, _WEIGHTED_TENANTS)
+            heavy = [made.spec.id for made in tenants[::2]]
+            light = [made.spec.id for made in tenants[1::2]]
+            for made in tenants[::2]:
+                manager.put_tenant(replace(made, spec=replace(made.spec, weight=_WEIGHT)))
+            outcome = await closed_loop(
+                lease(manager, _PATIENCE), [*heavy, *light], _WEIGHTED_SECONDS
+            )
+        shares = [sum(outcome.held[name] for name in names) for names in (heavy, light)]
+        # A class may get nothing at all.
+        found.add("contended_weights_vs_3_to_1", shares[0] / (_WEIGHT * max(shares[1], 0.001)))
+    return found.figures()
+
+
+async def shared(here: Testbed, rounds: int) -> Figures:
+    """20 to 5,000 tenants in one shared pool of 20: processor time of a lease ÷ with 20."""
+    found, key = Rounds(), "contended_shared"
+    names = [f"t{number}" for number in range(max(_SHARED_TENANTS))]
     async with here.manager(shared_size=BUDGET, max_waiting=10_000) as manager:
         await provisioned(manager, names[0], PoolStrategy.SHARED)
         for name in names[1:]:
             manager.put_tenant(tenant(name, PoolStrategy.SHARED))
-        return await contended(leasing(manager), names, seconds)
-
-
-async def own(here: Testbed, count: int, seconds: float) -> Contended:
-    """Tenants with login roles and pools of their own."""
-    async with provisioned_tenants(here, count) as (manager, names):
-        return await contended(leasing(manager), names, seconds)
-
-
-@asynccontextmanager
-async def provisioned_tenants(
-    here: Testbed, count: int
-) -> AsyncIterator[tuple[TenantPoolManager, list[str]]]:
-    """A manager on the budget, and so many tenants with login roles of their own."""
-    names = [f"p{number}" for number in range(count)]
-    async with here.manager(budget=BUDGET, own_size=2, max_pools=10_000) as manager:
-        for name in names:
-            await provisioned(manager, name, PoolStrategy.PER_TENANT)
-        yield manager, names
-
-
-async def pgbouncer(here: Testbed, seconds: float) -> tuple[float, list[Contended]]:
-    """Bare logins a second, and the same tenants through PgBouncer."""
-    async with provisioned_tenants(here, max(OWN_TENANTS)) as (manager, names):
-        isolation = manager.isolations[PoolStrategy.PER_TENANT]
-        roles = [isolation.role(manager.tenant_state(name).tenant.spec) for name in names]
-    credentials = Credentials(SECRET)
-    users = {role: credentials.password("local", role) for role in roles}
-    database = here.address.tenant_database
-    logins = await bare_logins(here, users, seconds)
-    found = installed()
-    if found is None:
-        return logins, []
-    figures = []
-    async with PgBouncer(found, here.address, users, most=BUDGET) as bouncer:
-        for count in OWN_TENANTS:
-            connections = {
-                role: await asyncpg.connect(
-                    host=bouncer.host,
-                    port=bouncer.port,
-                    user=role,
-                    password="unused",  # noqa: S106 - it trusts loopback
-                    database=database,
-                    statement_cache_size=0,
-                    passfile=os.devnull,
+        for _ in range(rounds):
+            for count in _SHARED_TENANTS:
+                outcome = await closed_loop(
+                    lease(manager, _PATIENCE), names[:count], _SHARED_SECONDS
                 )
-                for role in roles[:count]
-            }
-
-            async def turn(role: str) -> float:
-                asked = perf_counter()
-                await connections[role].execute("select 1", timeout=_PATIENCE)  # noqa: B023
-                return perf_counter() - asked
-
-            try:
-                figures.append(await contended(turn, roles[:count], seconds))
-            finally:
-                for connection in connections.values():
-                    connection.terminate()
-    return logins, figures
+                found.add(f"{key}_per_s", outcome.per_second, count)
+                found.add(f"{key}_cpu_ms", outcome.cpu * 1000, count)
+    found.add_ratios(f"{key}_cpu_vs_20", f"{key}_cpu_ms", base=_SHARED_TENANTS[0])
+    return found.figures()
 
 
-async def bare_logins(here: Testbed, users: dict[str, str], seconds: float) -> float:
-    """Logins a second, each with one statement, by 18 clients."""
-    done, ends, roles = 0, perf_counter() + seconds, list(users)
+async def storm(here: Testbed, rounds: int) -> Figures:
+    """300 callers at random to 2,000 tenants where 20 pools may be open ÷ bare logins."""
+    found, key = Rounds(), "contended_storm"
+    chance = random.Random(1)
+    async with here.manager(budget=_STORM_BUDGET, max_pools=_STORM_POOLS, own_size=5) as manager:
+        tenants = await here.own_tenants(manager, _STORM_TENANTS)
+        users = here.users(manager, tenants)
+        one_lease = lease(manager, 5.0)
+        callers = [str(number) for number in range(_STORM_CALLERS)]
 
-    async def loop(number: int) -> None:
-        nonlocal done
-        while perf_counter() < ends:
-            role = roles[(number * 37 + done) % len(roles)]
-            connection = await asyncpg.connect(
-                host=here.address.host,
-                port=here.address.port,
-                user=role,
-                password=users[role],
-                database=here.address.tenant_database,
-                passfile=os.devnull,
-            )
-            await connection.fetchval("select 1")
-            await connection.close(timeout=5)
-            done += 1
+        async def call(_: str) -> float:
+            return await one_lease(chance.choice(tenants).spec.id)
 
-    began = perf_counter()
-    await asyncio.gather(*(loop(number) for number in range(18)))
-    return round(done / (perf_counter() - began), 1)
-
-
-async def main(seconds: float) -> dict[str, object]:
-    """Every measure, on one server; a line each as it is known."""
-    figures: dict[str, object] = {}
-    async with testbed() as here:
-        for key, measure, counts in (
-            ("contended_shared", shared, SHARED_TENANTS),
-            ("contended_own", own, OWN_TENANTS),
-        ):
-            for count in counts:
-                figures[f"{key}_{count}"] = asdict(_shown(key, await measure(here, count, seconds)))
-        figures["bare_logins_per_second"], bouncer = await pgbouncer(here, seconds)
-        for figure in bouncer:
-            key = "contended_pgbouncer"
-            figures[f"{key}_{figure.tenants}"] = asdict(_shown(key, figure))
-        if not bouncer:
-            sys.stdout.write("PgBouncer is not installed here: not measured\n")
-    return figures
+        for _ in range(rounds):
+            logins = await bare_logins(here, users)
+            async with here.most_backends() as seen:
+                outcome = await closed_loop(call, callers, _STORM_SECONDS)
+            found.add("bare_logins_per_s", logins)
+            found.add(f"{key}_vs_logins", outcome.per_second / logins)
+            found.add(f"{key}_failed_share", outcome.failed_share)
+            found.add(f"{key}_longest_wait_s", outcome.longest_wait)
+            found.add(f"{key}_backends_vs_budget", seen.most / _STORM_BUDGET)
+    return found.figures()
 
 
-def _shown(key: str, figure: Contended) -> Contended:
-    sys.stdout.write(
-        f"{key:20}{figure.tenants:>6} tenants {figure.per_second:>8} /s {figure.cpu_ms:>8} ms CPU "
-        f"p99 {figure.p99_wait_ms:>8} ms  longest {figure.longest_wait_ms:>8} ms  "
-        f"Jain {figure.jain}  refused {figure.refused}\n"
-    )
-    sys.stdout.flush()
-    return figure
+async def bare_logins(here: Testbed, users: dict[str, str]) -> float:
+    """Logins a second by asyncpg, each with one statement: what a move cannot beat."""
+    chance = random.Random(1)
+    roles = list(users)
 
+    async def login(_: str) -> float:
+        role = chance.choice(roles)
+        began = perf_counter()
+        connection = await here.login(role, users[role])
+        await connection.fetchval("select 1")
+        await connection.close(timeout=5)
+        return began
 
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 1)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="how long each measure lasts")
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    result = asyncio.run(main(parser.parse_args().seconds))
-    sys.stdout.write(json.dumps(result) + "\n")
+    clients = [str(number) for number in range(_LOGIN_CLIENTS)]
+    return (await closed_loop(login, clients, _LOGIN_SECONDS)).per_second

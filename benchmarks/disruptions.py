@@ -16,11 +16,9 @@ from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.driver import CONNECTION_ERRORS
 from app.pools.manager import TenantPoolManager
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, Figures
 from benchmarks.testbed import Testbed, provisioned
 
-ROUNDS = 9
-RESTARTS = 3
 HOLD = 0.02
 _SIZES = (4, 12, 2, 20, 3)
 _CLIENTS = 40
@@ -77,7 +75,7 @@ async def _load(manager: TenantPoolManager) -> AsyncIterator[Load]:
             client.cancel()
 
 
-async def resize(ground: Testbed) -> dict[str, Figure]:
+async def resize(ground: Testbed, rounds: int) -> Figures:
     """4 → 12 → 2 → 20 → 3 under 40 clients: the slowest step, the most above it, the failures.
 
     A step is over when Postgres itself sees as many back-ends as the pool may have; the one hold
@@ -89,7 +87,7 @@ async def resize(ground: Testbed) -> dict[str, Figure]:
         async with _load(manager) as load:
             await load.served_since(perf_counter(), leases=_CLIENTS)
             pool = await manager.open_pool(manager.tenant_state("bench"), 5.0)
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 before, steps = len(load.failed), []
                 for size in (*_SIZES[1:], _SIZES[0]):
                     bound = max(size, pool.size.max_size)
@@ -118,7 +116,7 @@ async def _until_as_many(watch: asyncpg.Connection, size: int) -> int:
                 return most
 
 
-async def restart(ground: Testbed) -> dict[str, Figure | dict[str, Figure]]:
+async def restart(ground: Testbed, rounds: int) -> Figures:
     """Postgres restarts under 40 clients: how soon after it accepts again a lease goes well.
 
     Afterwards counts leases begun once that was so.
@@ -126,7 +124,7 @@ async def restart(ground: Testbed) -> dict[str, Figure | dict[str, Figure]]:
     modes: tuple[Literal["fast"], Literal["immediate"]] = ("fast", "immediate")
     took: dict[str, list[float]] = {mode: [] for mode in modes}
     failed, hung = [], []
-    for _ in range(RESTARTS):
+    for _ in range(rounds):
         for mode in modes:
             async with ground.manager() as manager:
                 await provisioned(manager, "bench", PoolStrategy.SHARED)
@@ -141,7 +139,7 @@ async def restart(ground: Testbed) -> dict[str, Figure | dict[str, Figure]]:
                 failed.append(sum(began > healed for began in load.failed))
                 hung.append(load.hung)
     return {
-        "restart_to_first_success_s": {mode: Figure.of(rounds) for mode, rounds in took.items()},
+        "restart_to_first_success_s": {mode: Figure.of(each) for mode, each in took.items()},
         "restart_failed_leases_afterwards": Figure.of(failed),
         "restart_hung_waiters": Figure.of(hung),
     }

@@ -1,10 +1,12 @@
-"""A figure: many rounds of one measure, told as median, least and most."""
+"""A figure: what the rounds of one measure gave, as median, least and most."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,45 @@ class Figure:
         }
 
     def __str__(self) -> str:
-        told = self.as_json()
-        return f"{told['median']:>10g}  ({told['min']:g} to {told['max']:g})"
+        shown = self.as_json()
+        return (
+            f"{shown['median']:>10g}  ({shown['min']:g} to {shown['max']:g};"
+            f" rounds: {len(self.rounds)})"
+        )
+
+
+# By key: one figure, or one for each number of tasks, tenants or the like.
+Figures: TypeAlias = dict[str, "Figure | dict[str, Figure]"]
+
+
+class Rounds:
+    """Collects what each round gives, for measures that give several figures."""
+
+    def __init__(self) -> None:
+        self._values: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+
+    def add(self, key: str, value: float, column: object = "") -> None:
+        """Add the value of one more round; without a *column* the key has a single figure."""
+        self._values[key][str(column)].append(value)
+
+    def add_ratios(self, key: str, of: str, *, base: object) -> None:
+        """Add to *key* what *of* gave in each other column ÷ in *base*, round by round."""
+        columns = self._values[of]
+        for column, values in columns.items():
+            if column != str(base):
+                for value, one in zip(values, columns[str(base)], strict=True):
+                    self.add(key, value / one, column)
+
+    def figures(self) -> Figures:
+        """All of them, in the order in which they were first added."""
+        return {
+            key: Figure.of(columns[""])
+            if "" in columns
+            else {column: Figure.of(values) for column, values in columns.items()}
+            for key, columns in self._values.items()
+        }
 
 
 def _short(value: float) -> float:
@@ -39,3 +78,12 @@ def quantile(values: Sequence[float], fraction: float) -> float:
     """The value below which *fraction* of the sorted values lie."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(fraction * len(ordered)))]
+
+
+def jain(shares: Sequence[float]) -> float:
+    """Jain's index of fairness: 1 if all shares are equal, 1/n if one has everything.
+
+    (Σ x)² ÷ (n · Σ x²); R. Jain, D. Chiu, W. Hawe, DEC-TR-301 (1984).
+    """
+    squares = sum(share**2 for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0

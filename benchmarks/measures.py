@@ -1,4 +1,4 @@
-"""What is measured. Every measure alternates between contenders, round by round."""
+"""What a lease costs and how long it waits, beside the peers, who take turns in every round."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import asyncio
 import gc
 import random
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
 from app.domain.tenant import PoolStrategy
 from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
-from benchmarks.figure import Figure, quantile
+from benchmarks.figure import Figure, Figures, quantile
 from benchmarks.peers import Borrow, asyncpg_pool, nothing, ours, psycopg_pool
 from benchmarks.testbed import CONNECTIONS, Testbed, provisioned, tenant
 
-ROUNDS = 9
 CONCURRENCY = (1, 10, 100)
 HOLD = 0.02
+# Connections that one tenant floods, and tenants at light load beside it.
+_FLOODED = 20
+_LIGHT = 50
 # Seconds for which the tenants at light load are watched, with and without a flood.
 _WATCHED = 2.5
 
@@ -37,15 +39,16 @@ async def seconds_each(work: Work, *, times: int, concurrency: int) -> float:
     return (perf_counter() - began) / (times // concurrency * concurrency)
 
 
-async def ratios(mine: Work, theirs: Work, *, times: tuple[int, int], concurrency: int) -> Figure:
+async def ratios(
+    mine: Work, theirs: Work, *, rounds: int, times: tuple[int, int], concurrency: int
+) -> Figure:
     """Ours ÷ theirs, in alternating rounds after one that does not count."""
-    rounds = []
-    for number in range(ROUNDS + 1):
+    found = []
+    for _ in range(rounds + 1):
         one = await seconds_each(mine, times=times[0], concurrency=concurrency)
         other = await seconds_each(theirs, times=times[1], concurrency=concurrency)
-        if number:
-            rounds.append(one / other)
-    return Figure.of(rounds)
+        found.append(one / other)
+    return Figure.of(found[1:])
 
 
 def turn(borrow: Borrow) -> Work:
@@ -58,7 +61,7 @@ def turn(borrow: Borrow) -> Work:
     return work
 
 
-async def acquire(ground: Testbed) -> dict[str, dict[str, Figure]]:
+async def acquire(ground: Testbed, rounds: int) -> Figures:
     """Acquire and release, against asyncpg with and without its reset, and against psycopg."""
     async with (
         ground.manager() as manager,
@@ -78,7 +81,7 @@ async def acquire(ground: Testbed) -> dict[str, dict[str, Figure]]:
         return {
             key: {
                 str(concurrency): await ratios(
-                    mine, theirs, times=(6000, times), concurrency=concurrency
+                    mine, theirs, rounds=rounds, times=(6000, times), concurrency=concurrency
                 )
                 for concurrency in CONCURRENCY
             }
@@ -86,8 +89,8 @@ async def acquire(ground: Testbed) -> dict[str, dict[str, Figure]]:
         }
 
 
-async def tenant_transaction(ground: Testbed) -> dict[str, Figure]:
-    """One tenant's transaction in the shared strategy, against the usual way on asyncpg's pool."""
+async def tenant_transaction(ground: Testbed, rounds: int) -> Figures:
+    """A shared tenant's transaction, against the usual way on asyncpg's pool."""
     async with ground.manager() as manager, asyncpg_pool(ground) as pool:
         await provisioned(manager, "bench", PoolStrategy.SHARED)
 
@@ -100,22 +103,25 @@ async def tenant_transaction(ground: Testbed) -> dict[str, Figure]:
                 await connection.execute("select set_config('app.tenant_id', $1, true)", "bench")
                 await connection.fetchval("select 1")
 
-        return {
+        figures = {
             str(concurrency): await ratios(
-                mine, theirs, times=(2000, 2000), concurrency=concurrency
+                mine, theirs, rounds=rounds, times=(2000, 2000), concurrency=concurrency
             )
             for concurrency in CONCURRENCY
         }
+    return {"tenant_tx_vs_asyncpg": figures}
 
 
-async def queue(ground: Testbed) -> dict[str, Figure]:
+async def queue(ground: Testbed, rounds: int) -> Figures:
     """p99 wait of 100 tasks on 10 connections ÷ the FIFO ideal of 9 holds; asyncpg's beside it."""
     async with ground.manager() as manager, asyncpg_pool(ground) as peer:
         await provisioned(manager, "bench", PoolStrategy.SHARED)
         account = manager.tenant_state("bench")
         pool = await manager.open_pool(account, 5.0)
-        mine = [await _wait_against_ideal(ours(pool, account)) for _ in range(ROUNDS)]
-        theirs = [await _wait_against_ideal(peer.acquire) for _ in range(3)]
+        mine, theirs = [], []
+        for _ in range(rounds):
+            mine.append(await _wait_against_ideal(ours(pool, account)))
+            theirs.append(await _wait_against_ideal(peer.acquire))
     return {"fifo_p99_vs_ideal": Figure.of(mine), "asyncpg_p99_vs_ideal": Figure.of(theirs)}
 
 
@@ -138,16 +144,21 @@ async def _wait_against_ideal(borrow: Borrow) -> float:
     return quantile(waits, 0.99) / ideal
 
 
-async def many_tenants(ground: Testbed) -> Figure:
+async def many_tenants(ground: Testbed, rounds: int) -> Figures:
     """What a lease costs with 10,000 tenants known ÷ with 10."""
     async with ground.manager() as few, ground.manager() as many:
         for manager, known in ((few, 10), (many, 10_000)):
             await provisioned(manager, "t0", PoolStrategy.SHARED)
             for number in range(1, known):
                 manager.put_tenant(tenant(f"t{number}", PoolStrategy.SHARED))
-        return await ratios(
-            _any_lease(many, 10_000), _any_lease(few, 10), times=(1500, 1500), concurrency=1
+        figure = await ratios(
+            _any_lease(many, 10_000),
+            _any_lease(few, 10),
+            rounds=rounds,
+            times=(1500, 1500),
+            concurrency=1,
         )
+    return {"lease_10k_vs_10": figure}
 
 
 def _any_lease(manager: TenantPoolManager, known: int) -> Work:
@@ -160,34 +171,31 @@ def _any_lease(manager: TenantPoolManager, known: int) -> Work:
     return work
 
 
-async def memory(ground: Testbed) -> Figure:
+async def memory(ground: Testbed, rounds: int) -> Figures:
     """Bytes a known tenant takes after its pool was opened, used and evicted."""
-    per_tenant = []
+    # So many at a time that the growth of a dictionary, now and then, is not laid upon a few.
+    together, per_tenant = 40, []
+    async with ground.manager() as other:
+        tenants = await ground.own_tenants(other, together * (rounds + 1))
     async with ground.manager() as manager:
-        for batch in range(ROUNDS + 1):
-            # So many that the growth of a dictionary, now and then, is not laid upon a few.
-            names = [f"m{batch}-{number}" for number in range(40)]
-            made = [tenant(name, PoolStrategy.PER_TENANT) for name in names]
-            isolation = manager.isolations[PoolStrategy.PER_TENANT]
-            for one in made:
-                await isolation.provision(manager.servers["local"], one, adopt=True)
+        for number in range(rounds + 1):
+            batch = tenants[number * together : (number + 1) * together]
             gc.collect()
             tracemalloc.start()
-            for one in made:
-                manager.put_tenant(one)
-                async with manager.lease(one.spec.id) as connection:
+            for made in batch:
+                manager.put_tenant(made)
+                async with manager.lease(made.spec.id) as connection:
                     await connection.fetchval("select 1")
-            for name in names:
-                pool = manager.find(name)
+            for made in batch:
+                pool = manager.find(made.spec.id)
                 if pool is not None:
                     await manager.evict(pool, EvictionReason.FORCED, 1.0)
             await _forget_timers()
             gc.collect()
             kept, _ = tracemalloc.get_traced_memory()
             tracemalloc.stop()
-            if batch:
-                per_tenant.append(kept / len(names))
-    return Figure.of(per_tenant)
+            per_tenant.append(kept / together)
+    return {"bytes_per_known_tenant": Figure.of(per_tenant[1:])}
 
 
 async def _forget_timers() -> None:
@@ -198,34 +206,60 @@ async def _forget_timers() -> None:
     await asyncio.sleep(0)
 
 
-async def flood(ground: Testbed, strategy: PoolStrategy) -> tuple[Figure, Figure]:
-    """Others' p99 wait while one tenant floods ÷ max(without it, one hold); and its growth in ms.
+async def flood(ground: Testbed, rounds: int) -> Figures:
+    """Others' p99 wait while one tenant of the same shared pool floods."""
+    names = ["noisy", *(f"light{number}" for number in range(_LIGHT))]
+    async with ground.manager(budget=_FLOODED, shared_size=_FLOODED) as manager:
+        for name in names:
+            await provisioned(manager, name, PoolStrategy.SHARED)
+        calm, flooded = await _flood(manager, names, rounds)
+    return {
+        "flood_p99_vs_calm": Figure.of(
+            [after / max(before, HOLD) for before, after in zip(calm, flooded, strict=True)]
+        ),
+        "flood_growth_ms": _growth_ms(calm, flooded),
+    }
 
-    Fifty tenants lease now and then, one keeps ten times the budget of callers waiting.
+
+async def flood_across_pools(ground: Testbed, rounds: int) -> Figures:
+    """The same with pools of their own, on a budget that the flood fills."""
+    async with ground.manager(budget=_FLOODED, own_size=_FLOODED) as manager:
+        tenants = await ground.own_tenants(manager, _LIGHT + 1)
+        calm, flooded = await _flood(manager, [made.spec.id for made in tenants], rounds)
+    return {"flood_across_pools_growth_ms": _growth_ms(calm, flooded)}
+
+
+def _growth_ms(calm: Sequence[float], flooded: Sequence[float]) -> Figure:
+    growth = zip(calm, flooded, strict=True)
+    return Figure.of([(after - before) * 1000 for before, after in growth])
+
+
+async def _flood(
+    manager: TenantPoolManager, names: Sequence[str], rounds: int
+) -> tuple[list[float], list[float]]:
+    """Others' p99 waits without and with a flood, in rounds after one that does not count.
+
+    The first of *names* keeps ten times the budget of callers waiting; the others lease now and
+    then.
     """
-    size, against, growth = 20, [], []
-    async with ground.manager(budget=size, shared_size=size, own_size=size) as manager:
-        names = [f"light{number}" for number in range(50)]
-        for name in (*names, "noisy"):
-            await provisioned(manager, name, strategy)
-        for number in range(ROUNDS + 1):
-            calm = await _light_load(manager, names, seed=number)
-            noise = [
-                asyncio.create_task(_noise(manager), name=f"noise {n}") for n in range(10 * size)
-            ]
-            flooded = await _light_load(manager, names, seed=number)
-            for task in noise:
-                task.cancel()
-            await asyncio.gather(*noise, return_exceptions=True)
-            if number:
-                against.append(flooded / max(calm, HOLD))
-                growth.append((flooded - calm) * 1000)
-    return Figure.of(against), Figure.of(growth)
+    noisy, *light = names
+    calm, flooded = [], []
+    for number in range(rounds + 1):
+        calm.append(await _light_load(manager, light, seed=number))
+        noise = [
+            asyncio.create_task(_noise(manager, noisy), name=f"noise {n}")
+            for n in range(10 * _FLOODED)
+        ]
+        flooded.append(await _light_load(manager, light, seed=number))
+        for task in noise:
+            task.cancel()
+        await asyncio.gather(*noise, return_exceptions=True)
+    return calm[1:], flooded[1:]
 
 
-async def _noise(manager: TenantPoolManager) -> None:
+async def _noise(manager: TenantPoolManager, name: str) -> None:
     while True:
-        async with manager.lease("noisy", timeout=60.0):
+        async with manager.lease(name, timeout=60.0):
             await asyncio.sleep(HOLD)
 
 

@@ -1,19 +1,24 @@
-"""PgBouncer in front of the embedded server, as an anchor: `max_db_connections` is the budget."""
+"""PgBouncer in front of the embedded server, as a peer: `max_db_connections` is the budget."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
-import socket
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Self
 
+import asyncpg
+
 from app.embedded import EmbeddedAddress
+from benchmarks.closed_loop import Transaction
+from benchmarks.testbed import free_port
 
 _SETTINGS = """\
 [databases]
@@ -25,12 +30,15 @@ auth_type=trust
 auth_file={folder}/users.txt
 pool_mode=transaction
 default_pool_size=2
-max_db_connections={most}
+max_db_connections={budget}
 max_client_conn=2000
 unix_socket_dir=
 logfile={folder}/log
 """
 _START_DEADLINE = 10.0
+# Logins through it at a time; each user's first one waits for a server connection.
+_CONNECTING = 20
+_LOGIN_DEADLINE = 120.0
 
 
 def installed() -> str | None:
@@ -41,17 +49,15 @@ def installed() -> str | None:
 class PgBouncer:
     """A PgBouncer for a block, which lets everybody on loopback in."""
 
-    host = "127.0.0.1"
-
     def __init__(
-        self, program: str, server: EmbeddedAddress, users: Mapping[str, str], *, most: int
+        self, program: str, server: EmbeddedAddress, users: Mapping[str, str], *, budget: int
     ) -> None:
-        """Run *program* before *server*, with *most* connections to each of its databases."""
-        self.port = _free_port()
+        """Run *program* before *server*, with *budget* connections to each of its databases."""
         self._program = program
         self._server = server
         self._users = users
-        self._most = most
+        self._budget = budget
+        self._port = free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="poolkeeper-bouncer-")
         self._process: asyncio.subprocess.Process | None = None
 
@@ -65,6 +71,41 @@ class PgBouncer:
                 await asyncio.sleep(0.05)
         return self
 
+    @asynccontextmanager
+    async def serve(
+        self, count: int, _patience: float
+    ) -> AsyncIterator[tuple[Transaction, list[str]]]:
+        """Serve the first *count* users, each with a connection that stays open.
+
+        A caller that waits too long is counted and goes on waiting, since it would lose its
+        connection. Its wait lasts until the result is there.
+        """
+        limit, clients = asyncio.Semaphore(_CONNECTING), dict[str, asyncpg.Connection]()
+
+        async def connect(user: str) -> None:
+            async with limit:
+                clients[user] = await asyncpg.connect(
+                    host="127.0.0.1",
+                    port=self._port,
+                    user=user,
+                    password="unused",  # noqa: S106 - it trusts loopback
+                    database=self._server.tenant_database,
+                    statement_cache_size=0,
+                    passfile=os.devnull,
+                    timeout=_LOGIN_DEADLINE,
+                )
+
+        async def transaction(user: str) -> float:
+            await clients[user].execute("select 1")
+            return perf_counter()
+
+        try:
+            await asyncio.gather(*(connect(user) for user in islice(self._users, count)))
+            yield transaction, list(islice(self._users, count))
+        finally:
+            for client in clients.values():
+                client.terminate()
+
     def _command(self) -> list[str]:
         """Write its files; the words that run it."""
         folder = Path(self._folder.name)
@@ -72,9 +113,9 @@ class PgBouncer:
         settings = _SETTINGS.format(
             host=self._server.host,
             port=self._server.port,
-            listen=self.port,
+            listen=self._port,
             folder=folder,
-            most=self._most,
+            budget=self._budget,
         )
         for name, text in (("users.txt", users), ("pgbouncer.ini", settings)):
             (folder / name).write_text(text)
@@ -101,14 +142,8 @@ class PgBouncer:
 
     async def _listens(self) -> bool:
         try:
-            _, writer = await asyncio.open_connection(self.host, self.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
         except OSError:
             return False
         writer.close()
         return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

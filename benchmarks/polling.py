@@ -32,10 +32,9 @@ from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
 from app.pools.server_load import ServerLoads
 from app.runtime.gc_tuning import tuned_gc
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, Figures
 from benchmarks.testbed import Testbed, tenant
 
-ROUNDS = 9
 _POOLS = 10_000
 _NO_CONNECTION = PoolSize(min_size=0, max_size=5, warmup_size=0)
 
@@ -56,7 +55,7 @@ class _Turns:
             self.computing = max(self.computing, thread_time() - computing)
 
 
-async def longest_turn(ground: Testbed) -> dict[str, Figure]:
+async def longest_turn(ground: Testbed, rounds: int) -> Figures:
     """The longest turn of the loop within a poll, in milliseconds.
 
     The second figure leaves out what other processes took of the processor meanwhile.
@@ -66,7 +65,7 @@ async def longest_turn(ground: Testbed) -> dict[str, Figure]:
         async with ground.manager(max_pools=_POOLS) as manager:
             await _open_pools(manager)
             async with _control(ground, manager) as (poller, _):
-                for number in range(ROUNDS + 1):
+                for number in range(rounds + 1):
                     turns = await _watched(poller)
                     if number:
                         walls.append(turns.wall * 1000)

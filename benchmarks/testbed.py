@@ -1,15 +1,17 @@
-"""The ground all contenders stand on: one embedded server, one manager with its tenants."""
+"""What all contenders share: one embedded server, its tenants, and a manager for each measure."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 from uuid import uuid4
 
 import asyncpg
@@ -29,6 +31,27 @@ CONNECTIONS = 10
 SECRET = b"benchmarks keep no secret at all"
 
 
+# Looks every 10 ms from inside Postgres: that costs this process nothing.
+_MOST_BACKENDS = """
+CREATE FUNCTION pg_temp.most_backends(seconds float8) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    most bigint := 0;
+    ends timestamptz := clock_timestamp() + make_interval(secs => seconds);
+BEGIN
+    LOOP
+        PERFORM pg_stat_clear_snapshot();
+        most := greatest(most, (
+            SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'poolkeeper/%'
+        ));
+        EXIT WHEN clock_timestamp() >= ends;
+        PERFORM pg_sleep(0.01);
+    END LOOP;
+    RETURN most;
+END $$
+"""
+_LOOK_SECONDS = 0.5
+
+
 class Dsn(TypedDict):
     """How to reach the server, for asyncpg and psycopg alike."""
 
@@ -44,6 +67,7 @@ class Testbed:
 
     address: EmbeddedAddress
     postgres: EmbeddedPostgres
+    _own: list[Tenant] = field(default_factory=list)
 
     @property
     def dsn(self) -> Dsn:
@@ -58,13 +82,58 @@ class Testbed:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection beside all pools, to look at the server with."""
-        connection = await asyncpg.connect(
-            **self.dsn, database=self.address.tenant_database, passfile=os.devnull
-        )
+        connection = await self.login(self.address.user, self.address.password)
         try:
             yield connection
         finally:
             await connection.close(timeout=2)
+
+    @asynccontextmanager
+    async def most_backends(self) -> AsyncIterator[MostBackends]:
+        """Watch how many back-ends of pools Postgres shows, for a block."""
+        seen, ending = MostBackends(), asyncio.Event()
+        async with self.connection() as connection:
+            await connection.execute(_MOST_BACKENDS)
+
+            async def watch() -> None:
+                while not ending.is_set():
+                    look = connection.fetchval("SELECT pg_temp.most_backends($1)", _LOOK_SECONDS)
+                    seen.most = max(seen.most, await look)
+
+            watching = asyncio.create_task(watch(), name="most back-ends")
+            try:
+                yield seen
+            finally:
+                ending.set()
+                await watching
+
+    async def own_tenants(self, manager: TenantPoolManager, count: int) -> list[Tenant]:
+        """So many tenants with login roles of their own, known to *manager*.
+
+        All measures use the same ones: each is provisioned once on this server.
+        """
+        strategy = PoolStrategy.PER_TENANT
+        for number in range(len(self._own), count):
+            made = tenant(f"p{number}", strategy)
+            await manager.isolations[strategy].provision(manager.servers["local"], made, adopt=True)
+            self._own.append(made)
+        for made in self._own[:count]:
+            manager.put_tenant(made)
+        return self._own[:count]
+
+    def users(self, manager: TenantPoolManager, tenants: Sequence[Tenant]) -> dict[str, str]:
+        """The login roles of these tenants, and their passwords."""
+        isolation, credentials = manager.isolations[PoolStrategy.PER_TENANT], Credentials(SECRET)
+        roles = (isolation.role(made.spec) for made in tenants)
+        return {role: credentials.password("local", role) for role in roles}
+
+    async def login(self, user: str, password: str, **options: Any) -> asyncpg.Connection:
+        """A connection of asyncpg's as *user*, beside all pools."""
+        return await asyncpg.connect(
+            **{**self.dsn, "user": user, "password": password, **options},
+            database=self.address.tenant_database,
+            passfile=os.devnull,
+        )
 
     @asynccontextmanager
     async def manager(
@@ -108,6 +177,13 @@ class Testbed:
             yield manager
 
 
+@dataclass(slots=True)
+class MostBackends:
+    """The most back-ends of pools seen at once."""
+
+    most: int = 0
+
+
 @asynccontextmanager
 async def testbed() -> AsyncIterator[Testbed]:
     """A fresh embedded server, gone afterwards."""
@@ -132,6 +208,14 @@ def tenant(name: str, strategy: PoolStrategy) -> Tenant:
         created_at=now,
         updated_at=now,
     )
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 async def provisioned(manager: TenantPoolManager, name: str, strategy: PoolStrategy) -> None:

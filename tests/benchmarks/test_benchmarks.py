@@ -1,0 +1,70 @@
+"""`make bench` by name; what it measures is asserted nowhere."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks import contention
+from benchmarks.__main__ import as_json, main, measured
+from benchmarks.contention import Run
+from benchmarks.suite import MEASURES
+
+
+def _run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    main()
+
+
+def test_every_measure_is_listed_with_its_rounds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(monkeypatch, "--list")
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(MEASURES)
+    for line, (_, rounds) in zip(lines, MEASURES.values(), strict=True):
+        assert line.split()[1:3] == [str(rounds), "rounds"]
+        assert line.split()[3:], "each says what it measures"
+
+
+def test_an_unknown_measure_is_refused_with_the_names_that_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        _run(monkeypatch, "memory", "contendedown")
+
+    assert refused.value.code == 2
+    message = capsys.readouterr().err
+    assert "no such measure: contendedown;" in message
+    assert all(name in message for name in MEASURES)
+
+
+async def test_a_measure_runs_by_its_name_and_gives_median_least_and_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Here with few tenants, and for a moment only."""
+    monkeypatch.setattr(contention, "_FEW", Run(tenants=2, seconds=0.1, patience=5.0))
+    monkeypatch.setattr(contention, "_MANY", Run(tenants=30, seconds=0.5, patience=5.0))
+
+    figures = json.loads(json.dumps(as_json(await measured(["contended_thinking"], 1))))
+
+    ours = {key: figure for key, figure in figures.items() if "pgbouncer" not in key}
+    assert set(ours) == {
+        f"contended_thinking_{name}"
+        for name in (
+            "per_s",
+            "longest_wait_s",
+            "timeouts",
+            "cpu_ms",
+            "jain",
+            "backends_vs_budget",
+            "vs_20",
+            "cpu_vs_20",
+        )
+    }
+    assert set(figures["contended_thinking_per_s"]) == {"2", "30"}
+    assert set(figures["contended_thinking_vs_20"]) == {"30"}
+    served = figures["contended_thinking_per_s"]["2"]
+    assert 0 < served["min"] == served["median"] == served["max"], "of one round"
+    assert 0 < figures["contended_thinking_backends_vs_budget"]["max"] <= 1
