@@ -36,7 +36,7 @@ from tests.fixtures.served import Served, served
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 ADDRESS = "http://127.0.0.1:8080"
-TIMEOUT_SECONDS = 90.0
+TIMEOUT_SECONDS = 240.0
 _FENCE = re.compile(r"^```(\w*)(?: +([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = "=== end of block ==="
 _TOP = "alembic|app|benchmarks|docs|monitoring|openapi|tests"

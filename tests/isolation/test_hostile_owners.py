@@ -60,7 +60,7 @@ async def test_a_provisioning_that_a_tenants_own_transaction_is_in_the_way_of_sa
     control: Control,
 ) -> None:
     await control.tenant("open")
-    async with control.manager.lease("open") as connection, asyncio.timeout(60):
+    async with control.manager.lease("open") as connection, asyncio.timeout(180):
         await connection.execute(f"GRANT USAGE ON SCHEMA {OPEN} TO PUBLIC")
         with pytest.raises(ProvisioningFailed, match="still open"):
             await control.provisioning.provision(control.state("open"), PERSON)

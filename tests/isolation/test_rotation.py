@@ -79,7 +79,7 @@ async def test_a_pool_opened_just_then_fails_no_borrower(
     async def slowly(*arguments: Any) -> None:
         await renew(*arguments)
         borrowed.append(asyncio.create_task(works(control), name="borrower"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             await refused.wait()
 
     monkeypatch.setattr(server, "connect", noticed)

@@ -83,7 +83,7 @@ async def many(address: Address, count: int, first: bytes = b"") -> AsyncIterato
 
 async def is_closed(client: Client) -> None:
     """Wait until the service has closed the connection."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         try:
             while await client.reader.read(65_536):
                 pass
@@ -93,7 +93,7 @@ async def is_closed(client: Client) -> None:
 
 async def answers(client: Client, path: str = "/livez") -> None:
     client.ask("GET", path)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         status, told = await client.answer()
     assert (status, told["path"]) == (200, path)
 
