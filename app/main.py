@@ -58,6 +58,7 @@ from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
 from app.control.tenants.rotation import PasswordRotation
+from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.domain.errors import PoolkeeperError
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.pools.event_loop_lag import EventLoopLag
@@ -259,7 +260,13 @@ async def _assemble(
         retention=SampleRetention(catalog, poller, retention=configuration.retention(settings)),
         health_checks=HealthChecks(manager, isolation_audit),
         reconciler=Reconciler(
-            manager, desired, deletions, rotation, outbox=outbox, leadership=leadership
+            manager,
+            desired,
+            deletions,
+            rotation,
+            VerifierRenewal(manager, credentials, locks, outbox),
+            outbox=outbox,
+            leadership=leadership,
         ),
         audit_outbox=outbox,
         lock_guards=_lock_guards(settings, manager, outbox),

@@ -2,7 +2,7 @@
 
 After a restart or an outage it opens the pools that keep connections, resizes what was resized
 meanwhile, finishes deletions and rotations, stores what could not be stored, and makes sure that
-no other service has taken over the catalog.
+no other service has taken over the catalog. It also renews verifiers of an earlier version.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from app.control.audit.outbox import AuditOutbox
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.rotation import PasswordRotation
+from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.pools.manager import TenantPoolManager
@@ -30,6 +31,7 @@ class ReconcileReport:
     steps: int
     deletions_finished: int
     rotations_finished: int
+    verifiers_renewed: int
     changes_saved: int
 
 
@@ -42,6 +44,7 @@ class Reconciler:
         desired: DesiredPoolState,
         deletions: TenantDeletions,
         rotation: PasswordRotation,
+        verifiers: VerifierRenewal,
         *,
         outbox: AuditOutbox,
         leadership: Leadership,
@@ -50,6 +53,7 @@ class Reconciler:
         self._desired = desired
         self._deletions = deletions
         self._rotation = rotation
+        self._verifiers = verifiers
         self._outbox = outbox
         self._leadership = leadership
 
@@ -71,12 +75,14 @@ class Reconciler:
         steps = await self._converge()
         # Rotations and deletions may wait for a server; no other pool waits for them.
         rotated = await self._rotation.finish_rotations()
+        renewed = await self._verifiers.renew()
         if is_reached:
             deleted = await self._finish_deletions()
         return ReconcileReport(
             steps=steps,
             deletions_finished=deleted,
             rotations_finished=rotated,
+            verifiers_renewed=renewed,
             changes_saved=saved,
         )
 

@@ -17,16 +17,24 @@ from app.domain.errors import TenantLoginFailed
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.driver import Login
 from app.pools.isolation import IsolationStrategy
+from app.pools.isolation.credentials import OWN_ITERATIONS
 from app.pools.server import Server
 
 
 class Connector:
     """Opens connections of one pool to its server."""
 
-    def __init__(self, server: Server, derive: Callable[[], Login]) -> None:
-        """Ask *derive* for the login at every attempt."""
+    def __init__(
+        self,
+        server: Server,
+        derive: Callable[[], Login],
+        *,
+        on_login: Callable[[asyncpg.Connection], None] | None = None,
+    ) -> None:
+        """Ask *derive* for the login at every attempt; call *on_login* after each success."""
         self.server = server
         self._derive = derive
+        self._on_login = on_login
         self._settled = asyncio.Event()
         self._settled.set()
         self._changes = 0
@@ -41,10 +49,14 @@ class Connector:
         while True:
             changes = self._changes
             try:
-                return await self.server.connect(self._derive(), first=first)
+                connection = await self.server.connect(self._derive(), first=first)
             except TenantLoginFailed:
                 if changes == self._changes and self._settled.is_set():
                     raise
+            else:
+                if self._on_login is not None:
+                    self._on_login(connection)
+                return connection
             # The change has a deadline.
             await self._settled.wait()
 
@@ -61,15 +73,33 @@ class Connector:
 
 
 class Connectors:
-    """Those of all pools that are open, or whose password is being changed."""
+    """Those of all pools that are open, or whose password is being changed.
+
+    Attributes:
+        stretched: the pools whose role has a verifier of more iterations than its password needs,
+            as the latest login showed.
+    """
 
     def __init__(self, isolations: Mapping[PoolStrategy, IsolationStrategy]) -> None:
         """Log in as each strategy says."""
+        self.stretched: set[str] = set()
         self._isolations = isolations
         self._known: WeakValueDictionary[str, Connector] = WeakValueDictionary()
 
     def of(self, server: Server, spec: TenantSpec) -> Connector:
         """That of the tenant's pool, open or not; hold on to it as long as it matters."""
         isolation = self._isolations[spec.strategy]
-        new = Connector(server, lambda: isolation.login(server, spec))
+        new = Connector(
+            server,
+            lambda: isolation.login(server, spec),
+            on_login=lambda connection: self._note_login(spec.pool_id, connection),
+        )
         return self._known.setdefault(spec.pool_id, new)
+
+    def _note_login(self, pool_id: str, connection: asyncpg.Connection) -> None:
+        # Kept by the connections that `app.wire` opens.
+        iterations: int | None = getattr(connection, "scram_iterations", None)
+        if iterations is not None and iterations > OWN_ITERATIONS:
+            self.stretched.add(pool_id)
+        else:
+            self.stretched.discard(pool_id)

@@ -18,14 +18,21 @@ import asyncpg
 from asyncpg import connect_utils
 from asyncpg.protocol import Protocol as AsyncpgProtocol
 
+from app.wire.handshake import Handshake
+
 # For the request alone, in seconds; the statement's own end has the caller's deadlines.
 _CANCEL_DEADLINE = 5.0
 
 
 class PinnedLoop(Protocol):
-    """An event loop that connects to one address only, whatever it is asked for."""
+    """An event loop that connects to one address only, whatever it is asked for.
+
+    Attributes:
+        handshake: the login that it guarded last.
+    """
 
     loop: asyncio.AbstractEventLoop
+    handshake: Handshake | None
 
 
 class WireConnection(asyncpg.Connection):
@@ -33,9 +40,10 @@ class WireConnection(asyncpg.Connection):
 
     Attributes:
         custom_codecs: the types whose codecs were changed: name and schema, by oid.
+        scram_iterations: how often its login stretched the password, None without SCRAM.
     """
 
-    __slots__ = ("_pinned_loop", "custom_codecs")
+    __slots__ = ("_pinned_loop", "custom_codecs", "scram_iterations")
 
     def __init__(
         self,
@@ -46,6 +54,8 @@ class WireConnection(asyncpg.Connection):
     ) -> None:
         super().__init__(protocol, transport, pinned_loop.loop, *rest)
         self._pinned_loop = pinned_loop
+        handshake = pinned_loop.handshake
+        self.scram_iterations = handshake.scram_iterations if handshake else None
         self.custom_codecs: dict[int, tuple[str, str]] = {}
 
     async def _introspect_type(self, typename: str, schema: str) -> asyncpg.Record:

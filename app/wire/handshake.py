@@ -55,7 +55,12 @@ class ProtocolViolation(Exception):
 
 
 class Handshake:
-    """One login, followed message by message."""
+    """One login, followed message by message.
+
+    Attributes:
+        is_done: whether the server is ready for statements.
+        scram_iterations: how often the password was stretched, None without SCRAM.
+    """
 
     def __init__(self, *, is_verified: bool, is_local: bool) -> None:
         """Begin, with a server that TLS has verified or not, on this machine or not.
@@ -68,6 +73,7 @@ class Handshake:
         self._bytes = self._messages = 0
         self._last_request: int | None = None
         self.is_done = False
+        self.scram_iterations: int | None = None
 
     @property
     def has_answered(self) -> bool:
@@ -132,4 +138,5 @@ class Handshake:
                 raise ProtocolViolation(
                     f"The server asks for more than {MAX_SCRAM_ITERATIONS} SCRAM iterations."
                 )
+            self.scram_iterations = int(said[1])
         self._last_request = code

@@ -77,6 +77,12 @@ def role_settings_reset(role: str, pool_id: str, actor: Actor) -> AuditEvent:
     return _pool_event("role_settings_reset", pool_id, actor, after={"role": role})
 
 
+def verifier_renewed(role: str, pool_id: str, iterations: int, actor: Actor) -> AuditEvent:
+    """The role keeps its password; Postgres stretches it less."""
+    after = {"role": role, "scram_iterations": iterations}
+    return _pool_event("verifier_renewed", pool_id, actor, after=after)
+
+
 def desired_pool_changed(
     before: DesiredPool | None,
     desired: DesiredPool,

@@ -2,6 +2,11 @@
 
 Postgres gets a SCRAM verifier (RFC 5803, as PostgreSQL stores it), so that no server log can
 hold a password.
+
+Iterations stretch a password: they make each guess dearer, and each login. That protects weak
+passwords. Those of the service's own roles are 256-bit keys, which nobody guesses, so their
+verifiers have one iteration and a login costs half. A password that an application or a person
+keeps needs PostgreSQL's own number; pgjdbc refuses fewer.
 """
 
 from __future__ import annotations
@@ -11,7 +16,9 @@ import hashlib
 import hmac
 import secrets
 
-_ITERATIONS = 4096
+OWN_ITERATIONS = 1
+"""Of the verifiers of the service's own roles."""
+
 _SALT_BYTES = 16
 
 
@@ -44,12 +51,16 @@ class Credentials:
 
     def verifier(self, server: str, role: str, version: int | None = None) -> str:
         """That password as Postgres stores it."""
-        salt = secrets.token_bytes(_SALT_BYTES)
-        password = self.password(server, role, version).encode()
-        salted = hashlib.pbkdf2_hmac("sha256", password, salt, _ITERATIONS)
-        stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-        server_key = hmac.digest(salted, b"Server Key", "sha256")
-        salt_text, stored_text, server_text = (
-            base64.b64encode(part).decode() for part in (salt, stored, server_key)
-        )
-        return f"SCRAM-SHA-256${_ITERATIONS}:{salt_text}${stored_text}:{server_text}"
+        return scram_verifier(self.password(server, role, version), iterations=OWN_ITERATIONS)
+
+
+def scram_verifier(password: str, *, iterations: int) -> str:
+    """*password* as Postgres stores it, stretched so often."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    salt_text, stored_text, server_text = (
+        base64.b64encode(part).decode() for part in (salt, stored, server_key)
+    )
+    return f"SCRAM-SHA-256${iterations}:{salt_text}${stored_text}:{server_text}"

@@ -140,6 +140,9 @@ class DatabaseObjects:
         if not is_superuser:
             await self.execute("GRANT %I TO CURRENT_USER", name)
 
+    async def set_verifier(self, name: str, verifier: str) -> None:
+        await self.execute("ALTER ROLE %I PASSWORD %L", name, verifier)
+
     async def set_connection_limit(self, name: str, limit: int) -> None:
         await self.execute(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import asyncpg
@@ -26,6 +26,7 @@ class Repair:
             *search_path_schemas*; None if it has no schema of its own.
         grant_usage_on: schemas for extensions that it should be able to use.
         connection_limit: what to set, read when it is set, for the desired size may change before.
+        verifier: of the password that the role has.
     """
 
     role: str
@@ -34,6 +35,7 @@ class Repair:
     schemas: Sequence[str] = ()
     grant_usage_on: Sequence[str] = ()
     connection_limit: Callable[[], int] | None = None
+    verifier: str | None = field(default=None, repr=False)
 
 
 async def repair(server: Server, repairs: Iterable[Repair]) -> list[Repair]:
@@ -82,3 +84,5 @@ async def _repair_role(objects: DatabaseObjects, repair: Repair) -> None:
     await objects.grant_schema_usage(repair.role, repair.grant_usage_on)
     if repair.connection_limit is not None:
         await objects.set_connection_limit(repair.role, repair.connection_limit())
+    if repair.verifier is not None:
+        await objects.set_verifier(repair.role, repair.verifier)

@@ -1,0 +1,97 @@
+"""Verifier renewal: a role that an earlier version provisioned gets a verifier that costs less.
+
+The password stays the same, so sessions, leases and logins under way go on. Logins show which
+roles need it; see `Connectors.stretched` and `app/pools/isolation/credentials.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from contextlib import AsyncExitStack
+
+import structlog
+
+from app.control.audit import audit_events
+from app.control.audit.outbox import AuditOutbox
+from app.control.locks import KeyedLocks
+from app.control.tenants.login_check import lock_of_role
+from app.domain.audit import RECONCILER
+from app.domain.errors import ProvisioningFailed, Unavailable
+from app.pools.isolation.credentials import OWN_ITERATIONS, Credentials
+from app.pools.isolation.repair import Repair, repair
+from app.pools.manager import TenantPoolManager
+from app.pools.server import Server
+
+# At a time: half a second of a server's admin connection, which others wait for.
+_BATCH = 50
+_DEADLINE = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class VerifierRenewal:
+    """Renews verifiers that have more iterations than their passwords need."""
+
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        credentials: Credentials,
+        locks: KeyedLocks,
+        outbox: AuditOutbox,
+    ) -> None:
+        self._manager = manager
+        self._credentials = credentials
+        self._locks = locks
+        self._outbox = outbox
+
+    async def renew(self) -> int:
+        """Renew a batch; how many that were.
+
+        What Postgres refuses is tried again once a login shows that it is still needed.
+        """
+        renewed = 0
+        for server, pools in self._due().items():
+            try:
+                async with asyncio.timeout(_DEADLINE):
+                    renewed += await self._renew(server, pools)
+            except (Unavailable, ProvisioningFailed, TimeoutError) as error:
+                _log.warning("verifiers not renewed", server=server.name, reason=str(error))
+        return renewed
+
+    def _due(self) -> dict[Server, dict[str, str]]:
+        """The next roles whose password nobody is changing, and their pools, by server."""
+        due: dict[Server, dict[str, str]] = defaultdict(dict)
+        count = 0
+        for pool_id in list(self._manager.connectors.stretched):
+            state = self._manager.tenant_state_for_pool(pool_id)
+            if state is None or not state.tenant.is_usable:
+                self._manager.connectors.stretched.discard(pool_id)
+                continue
+            spec = state.tenant.spec
+            server = self._manager.server(spec.server)
+            role = self._manager.isolations[spec.strategy].role(spec)
+            if server.is_available and not self._locks.is_held(lock_of_role(server.name, role)):
+                due[server][role] = pool_id
+                count += 1
+            if count == _BATCH:
+                break
+        return due
+
+    async def _renew(self, server: Server, pools: dict[str, str]) -> int:
+        async with AsyncExitStack() as held:
+            for role in pools:
+                await held.enter_async_context(self._locks.hold(lock_of_role(server.name, role)))
+            repairs = [
+                Repair(role=role, verifier=self._credentials.verifier(server.name, role))
+                for role in pools
+            ]
+            refused = {each.role for each in await repair(server, repairs)}
+        self._manager.connectors.stretched.difference_update(pools.values())
+        for role, pool_id in pools.items():
+            if role in refused:
+                _log.warning("verifier not renewed", role=role)
+            else:
+                event = audit_events.verifier_renewed(role, pool_id, OWN_ITERATIONS, RECONCILER)
+                self._outbox.enqueue(event)
+        return len(pools) - len(refused)
