@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+from app.pools.usage import Contenders
+
 P = TypeVar("P")
 
 
@@ -21,6 +23,7 @@ class ConnectionBudget(Generic[P]):
         closing: those of them that close.
         is_frozen: whether nothing is taken from any pool, since nothing can be opened instead.
         unsatisfied: pools that want more connections than they have, the longest first.
+        contenders: the tenants that hold or await a connection.
         last_use: when each pool last had a connection come to rest; the latest is the last.
     """
 
@@ -29,6 +32,7 @@ class ConnectionBudget(Generic[P]):
         self.used = 0
         self.closing = 0
         self.is_frozen = False
+        self.contenders = Contenders()
         self.unsatisfied: OrderedDict[P, None] = OrderedDict()
         self.last_use: OrderedDict[P, float] = OrderedDict()
 

@@ -78,7 +78,13 @@ class TenantPoolManager:
         """Learn of a tenant, or of a change to it; its counters go on."""
         tenant_state = self._tenant_states.get(tenant.spec.id)
         if tenant_state is None:
-            tenant_state = TenantState(tenant, self.service_metrics.recorder_for(tenant.spec))
+            # A server that the settings name no longer has none.
+            server = self.servers.get(tenant.spec.server)
+            tenant_state = TenantState(
+                tenant,
+                self.service_metrics.recorder_for(tenant.spec),
+                server.budget.contenders if server else None,
+            )
             self._tenant_states[tenant.spec.id] = tenant_state
             self._served[tenant.spec.pool_id] += 1
         tenant_state.update(tenant)

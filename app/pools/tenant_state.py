@@ -9,41 +9,66 @@ from app.domain.desired_state import Tenant
 from app.domain.isolation_policy import IsolationReport
 from app.domain.pool import PoolMetrics
 from app.pools.recorder import Recorder
+from app.pools.usage import Contenders, Usage
 
 
 class TenantState:
     """The running numbers of one tenant; the pool that serves it keeps them."""
 
-    __slots__ = ("isolation", "leased", "recorder", "tenant", "waiting")
+    __slots__ = ("_contenders", "_usage", "isolation", "leased", "recorder", "tenant", "waiting")
 
-    def __init__(self, tenant: Tenant, recorder: Recorder) -> None:
+    def __init__(
+        self, tenant: Tenant, recorder: Recorder, contenders: Contenders | None = None
+    ) -> None:
+        """Begin without leases; *contenders* are those of its server, if there is one."""
         self.tenant = tenant
         self.recorder = recorder
         self.leased = 0
         self.waiting = 0
         self.isolation: IsolationReport | None = None
+        self._usage = Usage()
+        self._contenders = contenders or Contenders()
 
     def update(self, tenant: Tenant) -> None:
         """Take over a change to the tenant; what was counted goes on."""
+        if self.leased or self.waiting:
+            self._contenders.weight += tenant.spec.weight - self.tenant.spec.weight
         self.tenant = tenant
 
     def lease_begun(self, wait: float, now: float) -> None:
         """It holds one lease more, after it waited *wait* seconds."""
+        usage = self._usage
+        if now >= usage.due:
+            usage.note(self.leased, now)
+        usage.held -= now
+        if not (self.leased or self.waiting):
+            self._contenders.weight += self.tenant.spec.weight
         self.leased += 1
         self.recorder.record_acquire(wait, now)
 
     def lease_ended(self, hold: float, now: float) -> None:
         """It gave one back after *hold* seconds."""
+        self._usage.held += now
         self.leased -= 1
+        if self.waiting:
+            self._usage.note(self.leased, now)
+        elif not self.leased:
+            self._contenders.weight -= self.tenant.spec.weight
         self.recorder.record_release(hold, now)
 
-    def wait_begun(self) -> None:
+    def wait_begun(self, now: float) -> None:
         """One caller more waits."""
+        self._usage.note(self.leased, now)
+        if not (self.leased or self.waiting):
+            self._contenders.weight += self.tenant.spec.weight
         self.waiting += 1
 
     def wait_ended(self, callers: int = 1) -> None:
         """So many *callers* wait no more."""
+        was_contender = self.leased or self.waiting
         self.waiting -= callers
+        if was_contender and not (self.leased or self.waiting):
+            self._contenders.weight -= self.tenant.spec.weight
 
     def report_isolation(self, report: IsolationReport) -> None:
         self.isolation = report
@@ -67,6 +92,19 @@ class TenantState:
     def share_with(self, more: int) -> float:
         """What its share would become with so many leases *more*."""
         return (self.leased + more) / self.tenant.spec.weight
+
+    def mean_leases(self, now: float) -> float:
+        """How many connections it held lately on average; see `Usage`."""
+        return self._usage.mean(self.leased, now)
+
+    def key(self, now: float) -> float:
+        """Its use for its weight, to compare with others'; the smallest is next. See `Usage`."""
+        return self._usage.key(self.leased, self.tenant.spec.weight, now)
+
+    def is_small(self, now: float, limit: int) -> bool:
+        """Whether it used less lately than its fair share of *limit* connections."""
+        share = self._contenders.fair_share(limit)
+        return self.mean_leases(now) < share * self.tenant.spec.weight
 
     @property
     def metrics(self) -> PoolMetrics:

@@ -95,7 +95,7 @@ class WaitQueue:
             queue = self._queues[waiter.tenant_state] = deque()
         queue.append(waiter)
         self.count += 1
-        waiter.tenant_state.wait_begun()
+        waiter.tenant_state.wait_begun(waiter.since)
         self._watch(waiter)
 
     def remove(self, waiter: Waiter) -> None:

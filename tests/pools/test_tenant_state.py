@@ -1,8 +1,25 @@
-"""A tenant's account: its share of a shared pool, its cap, and what it shows."""
+"""A tenant's state: its use, its cap, its part among those who ask, and what it shows."""
+
+from dataclasses import replace
+from math import exp
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.pools.recorder import Recorder
+from app.pools.tenant_state import TenantState
+from app.pools.usage import MEMORY, Contenders
 from tests.domain.values import account, metrics
+
+
+def contending(weight: int, contenders: Contenders) -> TenantState:
+    """A tenant of that *weight* on the server of these *contenders*."""
+    return TenantState(account(weight=weight).tenant, Recorder(), contenders)
+
+
+def reweighted(state: TenantState, weight: int) -> None:
+    state.update(replace(state.tenant, spec=replace(state.tenant.spec, weight=weight)))
 
 
 @pytest.mark.parametrize(
@@ -15,6 +32,94 @@ def test_a_share_is_what_is_leased_by_weight(
     acme = account(weight=weight)
     acme.leased = leased
     assert (acme.share, acme.share_with(1)) == (share, with_one_more)
+
+
+def test_what_was_used_decides_between_tenants_that_hold_nothing() -> None:
+    often, seldom, never = account("often"), account("seldom"), account("never")
+    for now in (10.0, 20.0, 30.0):
+        often.lease_begun(0.0, now)
+        often.lease_ended(1.0, now + 1)
+    seldom.lease_begun(0.0, 25.0)
+    seldom.lease_ended(2.0, 27.0)
+    for state in (often, seldom, never):
+        state.wait_begun(31.0)
+    assert never.key(31.0) < seldom.key(31.0) < often.key(31.0)
+    assert often.key(31.0) == often.key(1000.0)
+
+
+def test_long_ago_counts_less_than_lately() -> None:
+    lately, before = account("lately"), account("before")
+    for state, begun in ((before, 10.0), (lately, 40.0)):
+        state.lease_begun(0.0, begun)
+        state.lease_ended(3.0, begun + 3)
+        state.wait_begun(43.0)
+    assert before.key(43.0) < lately.key(43.0)
+
+
+def test_leases_count_the_same_however_many_they_are() -> None:
+    many, one = account("many"), account("one")
+    one.lease_begun(0.0, 100.0)
+    for tenth in range(100):
+        many.lease_begun(0.0, 100 + tenth / 10)
+        many.lease_ended(0.1, 100 + (tenth + 1) / 10)
+    one.lease_ended(10.0, 110.0)
+    assert many.mean_leases(110.0) == pytest.approx(one.mean_leases(110.0), rel=1e-6)
+    assert many.mean_leases(110.0) == pytest.approx(1 - exp(-10 / MEMORY), rel=1e-6)
+
+
+def test_a_lease_counts_while_it_runs_and_the_more_the_longer() -> None:
+    acme, beta = account("acme"), account("beta")
+    acme.lease_begun(0.0, 10.0)
+    beta.lease_begun(0.0, 10.5)
+    for now in (10.5, 11.0, 100.0):
+        assert beta.key(now) < acme.key(now)
+    assert acme.mean_leases(10.0 + 20 * MEMORY) == pytest.approx(1.0)
+
+
+def test_a_changed_weight_counts_at_once_for_what_was_used_before() -> None:
+    acme, beta = account("acme"), account("beta")
+    for state, until in ((acme, 13.0), (beta, 11.0)):
+        state.lease_begun(0.0, 10.0)
+        state.lease_ended(until - 10.0, until)
+    assert beta.key(20.0) < acme.key(20.0)
+    reweighted(acme, 4)
+    assert acme.key(20.0) < beta.key(20.0)
+
+
+def test_who_uses_less_than_its_share_of_those_who_ask_is_small() -> None:
+    contenders = Contenders()
+    flood, light = contending(1, contenders), contending(1, contenders)
+    for _ in range(20):
+        flood.lease_begun(0.0, 0.0)
+    now = 2 * MEMORY
+    assert flood.is_small(now, 20), "nobody else asks"
+    light.wait_begun(now)
+    assert not flood.is_small(now, 20)
+    assert light.is_small(now, 20)
+    reweighted(flood, 99)
+    assert flood.is_small(now, 20)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(1, 5))))
+def test_contenders_weigh_what_those_weigh_who_hold_or_wait(
+    events: list[tuple[int, int, int]],
+) -> None:
+    contenders = Contenders()
+    states = [contending(weight, contenders) for weight in (1, 2, 5)]
+    for who, what, weight in events:
+        state = states[who]
+        if what == 0:
+            state.lease_begun(0.0, 0.0)
+        elif what == 1 and state.leased:
+            state.lease_ended(0.0, 0.0)
+        elif what == 2:
+            state.wait_begun(0.0)
+        elif what == 3:
+            state.wait_ended(min(weight, state.waiting))
+        else:
+            reweighted(state, weight)
+        asking = [state for state in states if state.leased or state.waiting]
+        assert contenders.weight == sum(state.tenant.spec.weight for state in asking)
 
 
 @pytest.mark.parametrize(
