@@ -13,9 +13,23 @@ from app.pools.usage import Contenders, Usage
 
 
 class TenantState:
-    """The running numbers of one tenant; the pool that serves it keeps them."""
+    """The running numbers of one tenant; the pool that serves it keeps them.
 
-    __slots__ = ("_contenders", "_usage", "isolation", "leased", "recorder", "tenant", "waiting")
+    Attributes:
+        leased, waiting: leases that it holds, and callers that wait for one.
+        weight: its part of what is scarce, against those of others.
+    """
+
+    __slots__ = (
+        "_contenders",
+        "_usage",
+        "isolation",
+        "leased",
+        "recorder",
+        "tenant",
+        "waiting",
+        "weight",
+    )
 
     def __init__(
         self, tenant: Tenant, recorder: Recorder, contenders: Contenders | None = None
@@ -23,8 +37,8 @@ class TenantState:
         """Begin without leases; *contenders* are those of its server, if there is one."""
         self.tenant = tenant
         self.recorder = recorder
-        self.leased = 0
-        self.waiting = 0
+        self.leased = self.waiting = 0
+        self.weight = tenant.spec.weight
         self.isolation: IsolationReport | None = None
         self._usage = Usage()
         self._contenders = contenders or Contenders()
@@ -32,8 +46,9 @@ class TenantState:
     def update(self, tenant: Tenant) -> None:
         """Take over a change to the tenant; what was counted goes on."""
         if self.leased or self.waiting:
-            self._contenders.weight += tenant.spec.weight - self.tenant.spec.weight
+            self._contenders.weight += tenant.spec.weight - self.weight
         self.tenant = tenant
+        self.weight = tenant.spec.weight
 
     def lease_begun(self, wait: float, now: float) -> None:
         """It holds one lease more, after it waited *wait* seconds."""
@@ -42,7 +57,7 @@ class TenantState:
             usage.note(self.leased, now)
         usage.held -= now
         if not (self.leased or self.waiting):
-            self._contenders.weight += self.tenant.spec.weight
+            self._contenders.weight += self.weight
         self.leased += 1
         self.recorder.record_acquire(wait, now)
 
@@ -53,14 +68,14 @@ class TenantState:
         if self.waiting:
             self._usage.note(self.leased, now)
         elif not self.leased:
-            self._contenders.weight -= self.tenant.spec.weight
+            self._contenders.weight -= self.weight
         self.recorder.record_release(hold, now)
 
     def wait_begun(self, now: float) -> None:
         """One caller more waits."""
         self._usage.note(self.leased, now)
         if not (self.leased or self.waiting):
-            self._contenders.weight += self.tenant.spec.weight
+            self._contenders.weight += self.weight
         self.waiting += 1
 
     def wait_ended(self, callers: int = 1) -> None:
@@ -68,7 +83,7 @@ class TenantState:
         was_contender = self.leased or self.waiting
         self.waiting -= callers
         if was_contender and not (self.leased or self.waiting):
-            self._contenders.weight -= self.tenant.spec.weight
+            self._contenders.weight -= self.weight
 
     def report_isolation(self, report: IsolationReport) -> None:
         self.isolation = report
@@ -99,12 +114,12 @@ class TenantState:
 
     def key(self, now: float) -> float:
         """Its use for its weight, to compare with others'; the smallest is next. See `Usage`."""
-        return self._usage.key(self.leased, self.tenant.spec.weight, now)
+        return self._usage.key(self.leased, self.weight, now)
 
     def is_small(self, now: float, limit: int) -> bool:
         """Whether it used less lately than its fair share of *limit* connections."""
         share = self._contenders.fair_share(limit)
-        return self.mean_leases(now) < share * self.tenant.spec.weight
+        return self.mean_leases(now) < share * self.weight
 
     @property
     def metrics(self) -> PoolMetrics:

@@ -1,11 +1,11 @@
 """How much each tenant uses of its server's connections: what decides between tenants.
 
 A tenant's use is the mean number of connections it holds, its past weighing less and less:
-mean(t) = ∫ leased(s) · e^((s - t) / MEMORY) ds / MEMORY. A lease only adds to the connection-seconds
-since the last note; a note spreads these evenly over the time since then.
+mean(t) = ∫ leased(s) · e^((s - t) / MEMORY) ds / MEMORY. A lease only adds to the time held since
+the last note; a note spreads these evenly over the time since then.
 
-Tenants are compared by a key, ln(use ÷ weight) + t / MEMORY. All means decay at the same rate, which
-the second term cancels (forward decay: Cormode, Shkapenyuk, Srivastava, Xu, "Forward decay: a
+Tenants are compared by a key, ln(use ÷ weight) + t / MEMORY. All means decay at the same rate, and
+the second term cancels that (forward decay: Cormode, Shkapenyuk, Srivastava, Xu, "Forward decay: a
 practical time decay model for streaming systems", ICDE 2009); so the keys of tenants that hold
 nothing keep their values, and a heap its order, while time passes. The logarithm never overflows.
 """

@@ -71,8 +71,9 @@ def test_the_order_of_tenants_that_hold_nothing_is_that_of_their_use_at_any_time
     other_usage, other_ended = used(other)
     now = max(ended, other_ended)
     keys = usage.key(0, weight, now), other_usage.key(0, other_weight, now)
-    assert keys == (usage.key(0, weight, now + later), other_usage.key(0, other_weight, now + later))
-    means = usage.mean(0, now + later) / weight, other_usage.mean(0, now + later) / other_weight
+    now += later
+    assert keys == (usage.key(0, weight, now), other_usage.key(0, other_weight, now))
+    means = usage.mean(0, now) / weight, other_usage.mean(0, now) / other_weight
     if means[0] < means[1] * (1 - 1e-6):
         assert keys[0] < keys[1]
     if means[1] < means[0] * (1 - 1e-6):
