@@ -88,31 +88,27 @@ def desired_pool_changed(
     desired: DesiredPool,
     actor: Actor,
     *,
-    tenant: str,
     reason: str | None = None,
 ) -> AuditEvent:
     if before is not None and before.paused is desired.paused:
-        action = "pool.resized"
+        action = "resized"
     elif before is not None or desired.paused:
-        action = "pool.paused" if desired.paused else "pool.resumed"
+        action = "paused" if desired.paused else "resumed"
     else:
-        action = "pool.declared"
-    return _event(
+        action = "declared"
+    return _pool_event(
         action,
+        desired.pool_id,
         actor,
-        tenant=tenant,
-        pool=desired.pool_id,
         reason=reason,
         before=_desired(before) if before else None,
         after=_desired(desired),
     )
 
 
-def pool_operated(
-    action: str, pool_id: str, actor: Actor, *, tenant: str, after: Mapping[str, Any]
-) -> AuditEvent:
+def pool_operated(action: str, pool_id: str, actor: Actor, after: Mapping[str, Any]) -> AuditEvent:
     """Something was done to a pool that leaves its desired state as it is."""
-    return _event(f"pool.{action}", actor, tenant=tenant, pool=pool_id, after=after)
+    return _pool_event(action, pool_id, actor, after=after)
 
 
 def pool_evicted(eviction: Eviction, actor: Actor) -> AuditEvent:

@@ -201,9 +201,7 @@ class DesiredPoolState:
             before=before,
             size_before=size,
             desired=desired,
-            event=audit_events.desired_pool_changed(
-                before, desired, actor, tenant=spec.id, reason=reason
-            ),
+            event=audit_events.desired_pool_changed(before, desired, actor, reason=reason),
         )
 
     def _check_budget(self, state: TenantState, transition: Transition) -> None:

@@ -90,7 +90,7 @@ class PoolOperations:
         async def execute(plan: PlanFor[Pool]) -> Pool:
             pool = plan.subject
             self._close(pool, EvictionReason.DRAINED, deadline, actor)
-            await self._record("draining", state, pool, actor, deadline_seconds=deadline)
+            await self._record("draining", pool, actor, deadline_seconds=deadline)
             return pool
 
         return Operation(plan=plan, execute=execute)
@@ -107,7 +107,7 @@ class PoolOperations:
 
         async def execute(plan: PlanFor[Pool]) -> int:
             count = plan.subject.recycle()
-            await self._record("recycled", state, plan.subject, actor, connections=count)
+            await self._record("recycled", plan.subject, actor, connections=count)
             return count
 
         return Operation(plan=plan, execute=execute)
@@ -125,7 +125,7 @@ class PoolOperations:
 
         async def execute(plan: PlanFor[Pool]) -> CheckReport:
             tested, failed = await plan.subject.check(not_since=monotonic())
-            await self._record("checked", state, plan.subject, actor, tested=tested, failed=failed)
+            await self._record("checked", plan.subject, actor, tested=tested, failed=failed)
             return CheckReport(tested=tested, failed=failed)
 
         return Operation(plan=plan, execute=execute)
@@ -168,11 +168,8 @@ class PoolOperations:
         spec = state.tenant.spec
         return warn_if_shared(spec, self._manager.tenant_count(spec.pool_id))
 
-    async def _record(
-        self, action: str, state: TenantState, pool: Pool, actor: Actor, **after: float
-    ) -> None:
-        tenant = state.tenant.spec.id
-        event = audit_events.pool_operated(action, pool.pool_id, actor, tenant=tenant, after=after)
+    async def _record(self, action: str, pool: Pool, actor: Actor, **after: float) -> None:
+        event = audit_events.pool_operated(action, pool.pool_id, actor, after)
         await self._outbox.record(event)
 
     def _close(

@@ -127,3 +127,35 @@ async def test_a_phone_shows_the_pools_without_scrolling_sideways(
     await expect(page.locator("#rows tr")).to_have_count(1)
     wider = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
     assert not wider
+
+
+async def test_a_tenants_drawer_has_no_action_on_the_pool_it_shares(
+    service: Served, tab: Tab
+) -> None:
+    for name in ("acme", "beta"):
+        await service.tenant(name, "shared")
+    (await service.client.put("/v1/tenants/beta/pool")).raise_for_status()
+    page = tab.page
+    await page.goto("/")
+    await expect(page.locator("#count")).to_have_text("1 of 1")
+    await page.keyboard.press("/")
+    await page.keyboard.type("acme")
+    await page.keyboard.press("Enter")
+    drawer = page.locator("#drawer")
+    await expect(drawer.locator("h2")).to_have_text("acme")
+    await expect(drawer.locator("#drawer-facts")).to_contain_text("shared@local, ready")
+    await expect(drawer.locator("#drawer-actions button")).to_have_count(0)
+
+    await drawer.get_by_role("button", name="shared@local").click()
+    await expect(drawer.locator("h2")).to_have_text("shared@local")
+    await expect(drawer.locator("#drawer-facts")).to_contain_text("2 tenants: acme, beta")
+    await expect(drawer.locator("#drawer-actions")).to_contain_text("All 2 tenants")
+    await drawer.get_by_role("button", name="Pause").click()
+    dialog = page.locator("#confirm-dialog")
+    await expect(dialog).to_contain_text("Pause shared@local?")
+    await expect(dialog).to_contain_text("All 2 tenants of this pool are affected.")
+    await page.get_by_role("button", name="Yes").click()
+    await expect(drawer.get_by_role("button", name="Resume")).to_be_visible()
+    await expect(drawer.locator("#drawer-events")).to_contain_text("pool.paused")
+    event = (await service.client.get("/v1/events?action=pool.paused")).json()["items"][0]
+    assert (event["pool"], event["tenant"]) == ("shared@local", None)

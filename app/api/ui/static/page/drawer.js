@@ -6,6 +6,9 @@ import { ago, byId, h, milliseconds, setText } from "./element.js";
 
 const SPANS = [["15 min", 900, 15], ["1 h", 3600, 60], ["6 h", 21_600, 300], ["24 h", 86_400, 900]];
 
+const NAMED_TENANTS = 10;
+const MAX_TENANTS = 2000;
+
 const CHARTS = [
   {
     title: "Connections and waiting callers",
@@ -38,12 +41,8 @@ export class Drawer {
     });
   }
 
-  get isShared() {
-    return this.pool.startsWith("shared@");
-  }
-
   async open(pool) {
-    this.opener = document.activeElement;
+    if (this.pool === null) this.opener = document.activeElement;
     this.pool = pool;
     this.frame();
     this.place.hidden = false;
@@ -115,21 +114,25 @@ export class Drawer {
     const to = Math.floor(Date.now() / 1000);
     const from = to - seconds;
     const range = `from=${isoTime(from)}&to=${isoTime(to)}&step_seconds=${step}`;
-    const path = this.isShared ? `v1/pools/${pool}` : `v1/tenants/${pool}`;
-    const filter = this.isShared ? `pool=${pool}` : `tenant=${pool}`;
-    const [view, stats, history, events, recommendations] = await Promise.all([
-      this.isShared ? null : get(path),
-      this.isShared ? null : get(`${path}/stats`),
+    const shared = isShared(pool);
+    const path = shared ? `v1/pools/${pool}` : `v1/tenants/${pool}`;
+    const filter = shared ? `pool=${pool}` : `tenant=${pool}`;
+    const [subject, stats, history, events, recommendations] = await Promise.all([
+      shared ? tenantsOf(pool) : get(path),
+      shared ? null : get(`${path}/stats`),
       get(`${path}/stats/history?${range}`),
       list(`v1/events?${filter}&since=${isoTime(from)}&limit=100`, 100),
       list(`v1/recommendations?${filter}&limit=100`, 100),
     ]);
-    return { view, stats, points: history.items, from, to, marks: timeline(events.items, recommendations.items, from) };
+    return { subject, stats, points: history.items, from, to, marks: timeline(events.items, recommendations.items, from) };
   }
 
-  draw({ view, stats, points, from, to, marks }) {
-    byId("drawer-facts").replaceChildren(...(view ? facts(view, stats) : []));
-    this.drawActions(view);
+  draw({ subject, stats, points, from, to, marks }) {
+    const shared = isShared(this.pool);
+    const shown = shared ? factsOfPool(subject) : factsOfTenant(subject, stats, (pool) => this.open(pool));
+    byId("drawer-facts").replaceChildren(
+      ...shown.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+    this.drawActions(shared ? subject : { tenants: [subject], more: false });
     const plotted = points.map((point) => ({ ...point, at: new Date(point.at) / 1000 }));
     this.clear();
     this.plots = CHARTS.map((chart, at) =>
@@ -138,20 +141,26 @@ export class Drawer {
     byId("drawer-events").replaceChildren(...(items.length ? items : [h("li", {}, "No events in this period.")]));
   }
 
-  drawActions(view) {
+  // Only a pool has actions. That of a shared tenant is not its own: its drawer leads there.
+  drawActions({ tenants, more }) {
+    const actors = tenants.filter((each) => each.state === "provisioned");
+    const touched = isShared(this.pool) ? `All ${counted(tenants, more)} of this pool are affected.` : "";
+    const isOwn = isShared(this.pool) || tenants[0].strategy !== "shared";
+    const state = tenants[0]?.pool?.state ?? "closed";
     // Keep the buttons while only numbers change.
-    const state = view?.pool?.state ?? "closed";
-    if (this.drawnFor === `${this.pool} ${state}` && byId("drawer-actions").children.length) return;
-    this.drawnFor = `${this.pool} ${state}`;
-    const actions = this.isShared ? [] : this.actions(state);
+    const drawnFor = `${this.pool} ${state} ${touched} ${actors.length > 0}`;
+    if (this.drawnFor === drawnFor && byId("drawer-actions").children.length) return;
+    this.drawnFor = drawnFor;
+    const actions = actors.length && isOwn ? this.actions(state, actors[0].id, touched) : [];
     byId("drawer-actions").replaceChildren(...actions);
   }
 
-  actions(state) {
-    const path = `v1/tenants/${this.pool}/pool`;
-    const scope = "?scope=pool";
+  // The API reaches a shared pool through any of its tenants.
+  actions(state, tenant, touched) {
+    const path = `v1/tenants/${tenant}/pool`;
+    const scope = touched ? "?scope=pool" : "";
     const button = (label, run, question) =>
-      h("button", { type: "button", onclick: () => this.run(label, run, question) }, label);
+      h("button", { type: "button", onclick: () => this.run(label, run, question && `${question} ${touched}`) }, label);
     const size = h("input", { id: "drawer-size", type: "number", min: 1, max: 10_000, "aria-label": "max_size" });
     const resize = h("form", { class: "resize", onsubmit: (event) => {
       event.preventDefault();
@@ -159,10 +168,15 @@ export class Drawer {
       if (maxSize >= 1) this.run("Resize", () => put(`${path}${scope}`, { max_size: maxSize }));
     } }, h("label", { for: "drawer-size" }, "max_size"), size, h("button", {}, "Resize"));
     const paused = state === "paused";
-    return [
+    const always = [
+      touched ? h("p", { class: "touched" }, touched) : null,
       resize,
       paused ? button("Resume", () => post(`${path}/resume${scope}`))
         : button("Pause", () => post(`${path}/pause${scope}`), "Callers wait, and fail at their deadline, until the pool is resumed."),
+    ].filter(Boolean);
+    if (state === "closed") return always;
+    return [
+      ...always,
       button("Recycle", () => post(`${path}/recycle${scope}`)),
       button("Check", () => post(`${path}/check${scope}`)),
       button("Evict", () => remove(`${path}${scope}`), "This closes its connections. The next request opens the pool again."),
@@ -180,12 +194,43 @@ function isoTime(seconds) {
   return new Date(seconds * 1000).toISOString();
 }
 
-function facts(view, stats) {
-  const pool = view.pool;
+function isShared(pool) {
+  return pool.startsWith("shared@");
+}
+
+// The tenants of a shared pool; *more*: there are others.
+async function tenantsOf(pool) {
+  const server = pool.slice("shared@".length);
+  const { items, more } = await list(`v1/tenants?strategy=shared&server=${server}&limit=500`, MAX_TENANTS);
+  return { tenants: items, more };
+}
+
+function counted(tenants, more) {
+  return `${tenants.length}${more ? " or more" : ""} tenant${tenants.length === 1 ? "" : "s"}`;
+}
+
+function factsOfPool({ tenants, more }) {
+  const named = tenants.slice(0, NAMED_TENANTS).map((each) => each.id).join(", ");
+  const others = more || tenants.length > NAMED_TENANTS ? ", …" : "";
+  return [
+    ["Pool", describe(tenants[0]?.pool)],
+    ["Serves", tenants.length ? `${counted(tenants, more)}: ${named}${others}` : "no tenants"],
+  ];
+}
+
+function describe(pool) {
+  if (!pool) return "not open";
+  return `${pool.state}: ${pool.active} active, ${pool.idle} idle, ${pool.waiting} waiting`;
+}
+
+function factsOfTenant(view, stats, open) {
+  const sharedPool = `shared@${view.server}`;
+  const pool = view.strategy !== "shared" ? describe(view.pool)
+    : [h("button", { type: "button", class: "link", onclick: () => open(sharedPool) }, sharedPool), `, ${describe(view.pool)}`];
   const pairs = [
     ["Strategy", `${view.strategy} on ${view.server}`],
     ["Tenant", `${view.state}, weight ${view.weight}`],
-    ["Pool", pool ? `${pool.state}: ${pool.active} active, ${pool.idle} idle, ${pool.waiting} waiting` : "not open"],
+    ["Pool", pool],
     ["Wait p50, p95, p99", three(stats.wait)],
     ["Hold p50, p95, p99", three(stats.hold)],
     ["Leases", `${stats.connections_acquired}, ${stats.timeouts} timeouts, ${stats.rejected} rejected`],
@@ -194,7 +239,7 @@ function facts(view, stats) {
   for (const check of view.isolation?.checks ?? []) {
     if (!check.ok) pairs.push([check.severity, `${check.name}: ${check.detail ?? ""}`]);
   }
-  return pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+  return pairs;
 }
 
 function three({ p50_ms, p95_ms, p99_ms }) {
