@@ -224,7 +224,7 @@ async def _find(connection: AsyncConnection, recommendation_id: UUID) -> Recomme
 
 def _values(recommendation: Recommendation) -> Mapping[str, Any]:
     advice = asdict(recommendation.advice)
-    del advice["trial"], advice["idle_seconds"]
+    del advice["trial"], advice["idle_seconds"], advice["offered_load"]
     advice["evidence"] = {name: _finite(value) for name, value in advice["evidence"].items()}
     return {
         "id": recommendation.id,

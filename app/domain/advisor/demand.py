@@ -176,6 +176,7 @@ class DemandRule:
             confidence=found.confidence(self.config),
             expected=None if new_size == size else self._effect(found, new_size),
             wanted=self._wanted(found, new_size),
+            offered_load=found.memory.forecast.offered_load(self.config),
             trial=trial,
             idle_seconds=found.idle_seconds(self.config),
         )

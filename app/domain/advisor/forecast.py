@@ -81,18 +81,22 @@ class Forecast:
 
     def load(self, config: DemandConfig) -> OfferedLoad:
         """What the pool has to carry: the rate with its margin, and the uninflated hold."""
-        hold, base = self.hold, self.base_hold
-        if hold is None or base is None or hold <= 0.0:
-            return OfferedLoad(erlangs=0.0, hold=0.0)
-        effective = min(hold, config.hold_inflation * base) if base > 0.0 else hold
-        return OfferedLoad(
-            erlangs=self.arrivals.expected(config) * effective, hold=effective, cv2=self.cv2
-        )
+        hold = self._uninflated_hold(config)
+        erlangs = self.arrivals.expected(config) * hold
+        return OfferedLoad(erlangs=erlangs, hold=hold, cv2=self.cv2 if hold else 1.0)
+
+    def offered_load(self, config: DemandConfig) -> float:
+        """What callers offer now, erlangs: the same without the margin."""
+        return self.arrivals.steady * self._uninflated_hold(config)
 
     def is_inflated(self, config: DemandConfig) -> bool:
         """Whether leases last so much longer than under light load that ours may be why."""
         hold, base = self.hold, self.base_hold
         return hold is not None and base is not None and hold > config.hold_inflation * base > 0.0
+
+    def _uninflated_hold(self, config: DemandConfig) -> float:
+        hold, base = self.hold or 0.0, self.base_hold or 0.0
+        return min(hold, config.hold_inflation * base) if base > 0.0 else hold
 
     def _base_after(
         self, seen: PoolObservation, ended: int, held: float, hold: float | None

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
-from operator import attrgetter
 from typing import Generic
 
-from app.domain.advisor.fair_share import ShareRequest, divide
+from app.domain.advisor.fair_share import fair_level
 from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.rule import Memory, SizingRule
 from app.domain.advisor.sizing_recommendation import (
@@ -22,12 +20,10 @@ from app.domain.advisor.sizing_recommendation import (
     TrialPhase,
 )
 
-# Square-root staffing: with so many standard deviations of a Poisson load on top, 1 % wait.
-_STAFFING = 2.33
+# Of the budget: pools that offer less share it without a cut, one bursting while others do not.
+_FULL = 0.95
 # A grant that is larger by no more than this is not worth a change of size.
 _DEAD_BAND = 0.1
-
-_GroupKey = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,54 +34,22 @@ class _Evaluated:
     advice: PoolSizingRecommendation
 
     @property
-    def group_key(self) -> _GroupKey:
-        """Pools with the same key are treated alike."""
-        wanted = self.advice.new_size if self.advice.wanted is None else self.advice.wanted
-        return wanted, self.seen.weight, self.seen.min_size
-
-
-class _PoolGroup:
-    """Pools that want the same, with the same weight and min_size: few groups for many pools."""
-
-    __slots__ = ("busy", "members", "min_size", "wanted", "weight")
-
-    def __init__(self, key: _GroupKey) -> None:
-        self.wanted, self.weight, self.min_size = key
-        # Each pool, and how many connections it would have busy if it had what it wants.
-        self.members: dict[str, float] = {}
-        self.busy = 0.0
-
-    def add(self, pool_id: str, seen: PoolObservation) -> None:
-        self.members[pool_id] = min(seen.mean_active + seen.mean_waiting, self.wanted)
-        self.busy += self.members[pool_id]
-
-    def remove(self, pool_id: str) -> None:
-        self.busy -= self.members.pop(pool_id)
-
-    @property
-    def wanted_per_weight(self) -> float:
-        return self.wanted / self.weight
-
-    @property
-    def request(self) -> ShareRequest:
-        """What all of them want together."""
-        count = len(self.members)
-        return ShareRequest(
-            wanted=self.wanted * count, floor=self.min_size * count, weight=self.weight * count
-        )
+    def offered(self) -> float:
+        """Erlangs that its callers offer; what it carries, if the rule does not know."""
+        offered = self.advice.offered_load
+        return self.seen.mean_active if offered is None else offered
 
 
 class ServerAdvisor(Generic[Memory]):
     """Each tick: `evaluate` every pool of the server, then `allocate` the budget.
 
-    Sizes are limits, and not all pools need theirs at the same time: the connections that many
-    pools need *together* are those busy on average and a margin of the square root of that.
-    While this fits the budget, nobody is cut. Else those that want most per weight are, by
-    weighted max-min fairness, to what all others together leave; so nobody is cut who wants
-    less than somebody else gets.
+    Sizes are limits, and not all pools need theirs at the same time: the budget is short only
+    when all pools together *offer* nearly as much as it has. Until then nobody is cut. Then those
+    are that offer more than their max-min share of it, each to its share. Callers that wait are
+    no load: a cut makes them wait, and must not justify itself.
     """
 
-    __slots__ = ("_evaluated", "_groups", "_memories", "_trials", "rule")
+    __slots__ = ("_evaluated", "_memories", "_trials", "rule")
 
     def __init__(self, rule: SizingRule[Memory]) -> None:
         self.rule = rule
@@ -100,11 +64,6 @@ class ServerAdvisor(Generic[Memory]):
         advice, self._memories[pool_id] = self.rule.advise(memory, observation)
         self._drop(pool_id)
         evaluated = self._evaluated[pool_id] = _Evaluated(seen=observation, advice=advice)
-        key = evaluated.group_key
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _PoolGroup(key)
-        group.add(pool_id, observation)
         if advice.trial is not None:
             self._trials[pool_id] = evaluated
         return advice
@@ -116,12 +75,15 @@ class ServerAdvisor(Generic[Memory]):
         pool is on trial, no other pool of the server grows.
         """
         evaluated, on_trial = self._evaluated, _on_trial(self._trials)
-        cuts = {} if budget is None else _cuts(budget, self._groups.values())
+        level = None if budget is None else _level(budget, evaluated.values())
         self._begin_round()
         for pool_id, each in evaluated.items():
             advice = _held_for_trial(each.advice, None if on_trial == pool_id else on_trial)
-            if pool_id in cuts and budget is not None and cuts[pool_id] < advice.new_size:
-                advice = _cut(advice, cuts[pool_id], budget)
+            if level is not None and budget is not None:
+                share = level * each.seen.weight
+                grant = max(int(share), each.seen.min_size, 1)
+                if each.offered > share and grant < advice.new_size:
+                    advice = _cut(advice, grant, budget)
             yield pool_id, advice
 
     def forget(self, pool_id: str) -> None:
@@ -132,16 +94,10 @@ class ServerAdvisor(Generic[Memory]):
     def _begin_round(self) -> None:
         self._evaluated: dict[str, _Evaluated] = {}
         self._trials: dict[str, _Evaluated] = {}
-        self._groups: dict[_GroupKey, _PoolGroup] = {}
 
     def _drop(self, pool_id: str) -> None:
-        evaluated = self._evaluated.pop(pool_id, None)
-        if evaluated is not None:
-            group = self._groups[evaluated.group_key]
-            group.remove(pool_id)
-            if not group.members:
-                del self._groups[evaluated.group_key]
-            self._trials.pop(pool_id, None)
+        self._evaluated.pop(pool_id, None)
+        self._trials.pop(pool_id, None)
 
 
 def _on_trial(trials: Mapping[str, _Evaluated]) -> str | None:
@@ -156,41 +112,9 @@ def _on_trial(trials: Mapping[str, _Evaluated]) -> str | None:
     return max(trials, key=rank)
 
 
-def _cuts(budget: int, groups: Collection[_PoolGroup]) -> dict[str, int]:
-    """The pools that must get less than they want, and what they get."""
-    cut: list[_PoolGroup] = []
-    busy, wanted, least, weight, floors = 0.0, 0, 0, 0, 0
-    for group in groups:
-        busy += group.busy
-        wanted += group.wanted * len(group.members)
-        least += group.min_size * len(group.members)
-    left = budget - _needed_together(busy, wanted, least)
-    if left >= 0:
-        return {}
-    for group in sorted(groups, key=attrgetter("wanted_per_weight"), reverse=True):
-        # One more, as long as it wants more than those before it would get, or these need more.
-        if cut and group.wanted_per_weight * weight <= left and floors <= left:
-            break
-        cut.append(group)
-        weight += group.weight * len(group.members)
-        floors += group.min_size * len(group.members)
-        busy -= group.busy
-        wanted -= group.wanted * len(group.members)
-        least -= group.min_size * len(group.members)
-        left = budget - _needed_together(busy, wanted, least)
-    requests = [group.request for group in cut]
-    grants: dict[str, int] = {}
-    for group, grant in zip(cut, divide(max(0, left), requests), strict=True):
-        each, more = divmod(grant, len(group.members))
-        for place, pool_id in enumerate(group.members):
-            grants[pool_id] = max(1, each + (place < more))
-    return grants
-
-
-def _needed_together(busy: float, wanted: int, least: int) -> int:
-    """Connections that pools need at the same time, all of them together."""
-    busy = max(0.0, busy)
-    return max(least, min(wanted, ceil(busy + _STAFFING * sqrt(busy))))
+def _level(budget: int, evaluated: Collection[_Evaluated]) -> float | None:
+    """Erlangs per weight that each pool may have; None while all together offer little enough."""
+    return fair_level(_FULL * budget, [(each.offered, each.seen.weight) for each in evaluated])
 
 
 def _held_for_trial(

@@ -197,6 +197,8 @@ class PoolSizingRecommendation:
         expected: what applying it should change; None when stable.
         wanted: what the pool's load asks for, before anything held it back or cut it; None
             when the rule makes no difference between it and new_size.
+        offered_load: erlangs that its callers offer: connections busy on average if nobody
+            waited; None when the rule does not know.
         trial: whether it proposes, or waits for, a trial of growth.
         idle_seconds: seconds without use after which a connection is not worth keeping; None: as
             the pool is configured. Applies whether or not the size changes.
@@ -211,6 +213,7 @@ class PoolSizingRecommendation:
     confidence: Confidence = Confidence.HIGH
     expected: Effect | None = None
     wanted: int | None = None
+    offered_load: float | None = None
     trial: TrialPhase | None = None
     idle_seconds: float | None = None
 

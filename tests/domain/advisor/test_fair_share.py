@@ -1,100 +1,65 @@
-"""Max-min fairness: who gets what of a short budget, and the laws of dividing it."""
+"""Max-min fairness: what each gets of something short, and the laws of dividing it."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.advisor.fair_share import ShareRequest, divide
+from app.domain.advisor.fair_share import fair_level
+
+requests = st.tuples(st.floats(0.0, 60.0), st.integers(1, 5))
+many = st.lists(requests, max_size=30)
+amounts = st.floats(0.0, 400.0)
 
 
-@st.composite
-def requests(draw: st.DrawFn) -> ShareRequest:
-    floor = draw(st.integers(0, 8))
-    return ShareRequest(
-        wanted=draw(st.integers(0, 60)),
-        floor=floor,
-        weight=draw(st.integers(1, 5)),
-    )
-
-
-many = st.lists(requests(), max_size=30)
-budgets = st.integers(0, 400)
+def granted(amount: float, asked: list[tuple[float, int]]) -> list[float]:
+    level = fair_level(amount, asked)
+    return [wanted if level is None else min(wanted, level * weight) for wanted, weight in asked]
 
 
 @pytest.mark.parametrize(
-    ("budget", "wanted", "grants"),
+    ("amount", "wanted", "level"),
     [
-        (10, [3, 4], [3, 4]),
-        (9, [14, 14], [5, 4]),
-        (12, [2, 8, 8], [2, 5, 5]),
-        (10, [2, 20, 3], [2, 5, 3]),
-        (0, [4, 4], [0, 0]),
-        (7, [], []),
+        (10.0, [3.0, 4.0], None),
+        (9.0, [14.0, 14.0], 4.5),
+        (12.0, [2.0, 8.0, 8.0], 5.0),
+        (10.0, [2.0, 20.0, 3.0], 5.0),
+        (0.0, [4.0, 4.0], 0.0),
+        (7.0, [], None),
     ],
 )
 def test_equal_weights_share_what_small_requests_leave(
-    budget: int, wanted: list[int], grants: list[int]
+    amount: float, wanted: list[float], level: float | None
 ) -> None:
-    assert divide(budget, [ShareRequest(wanted=each) for each in wanted]) == grants
+    assert fair_level(amount, [(each, 1) for each in wanted]) == level
 
 
 def test_weights_share_in_proportion() -> None:
-    assert divide(12, [ShareRequest(wanted=50, weight=1), ShareRequest(wanted=50, weight=3)]) == [
-        3,
-        9,
-    ]
-    assert divide(12, [ShareRequest(wanted=50, weight=1), ShareRequest(wanted=4, weight=3)]) == [
-        8,
-        4,
-    ]
+    assert granted(12.0, [(50.0, 1), (50.0, 3)]) == [3.0, 9.0]
+    assert granted(12.0, [(50.0, 1), (4.0, 3)]) == [8.0, 4.0]
 
 
-def test_floors_come_first() -> None:
-    assert divide(10, [ShareRequest(wanted=9, floor=8), ShareRequest(wanted=9)]) == [8, 2]
-
-
-def test_floors_are_kept_even_beyond_the_budget() -> None:
-    assert divide(5, [ShareRequest(wanted=9, floor=4), ShareRequest(wanted=2, floor=3)]) == [4, 3]
-
-
-@given(budgets, many)
-def test_the_sum_never_exceeds_the_budget_but_for_floors(
-    budget: int, asked: list[ShareRequest]
+@given(amounts, many)
+def test_all_of_it_is_granted_when_more_is_wanted_and_all_wants_otherwise(
+    amount: float, asked: list[tuple[float, int]]
 ) -> None:
-    floors = sum(request.floor for request in asked)
-    assert sum(divide(budget, asked)) <= max(budget, floors)
+    wanted = sum(each for each, _ in asked)
+    assert sum(granted(amount, asked)) == pytest.approx(min(amount, wanted), abs=1e-6)
 
 
-@given(budgets, many)
-def test_nothing_is_left_while_somebody_wants_more(budget: int, asked: list[ShareRequest]) -> None:
-    grants = divide(budget, asked)
-    is_short = any(grant < request.most for grant, request in zip(grants, asked, strict=True))
-    if is_short and sum(request.floor for request in asked) <= budget:
-        assert sum(grants) == budget
-
-
-@given(budgets, many)
-def test_everybody_gets_between_floor_and_request(budget: int, asked: list[ShareRequest]) -> None:
-    for grant, request in zip(divide(budget, asked), asked, strict=True):
-        assert request.floor <= grant <= request.most
-
-
-@given(budgets, many)
+@given(amounts, many)
 def test_nobody_is_short_while_another_has_more_per_weight(
-    budget: int, asked: list[ShareRequest]
+    amount: float, asked: list[tuple[float, int]]
 ) -> None:
-    granted = list(zip(divide(budget, asked), asked, strict=True))
-    for grant, request in granted:
-        if grant < request.most:
-            for other_grant, other in granted:
-                # One connection of rounding aside, only a floor may give somebody more.
-                if other_grant > other.floor:
-                    assert (other_grant - 1) / other.weight <= (grant + 1) / request.weight
+    grants = granted(amount, asked)
+    for grant, (wanted, weight) in zip(grants, asked, strict=True):
+        if grant < wanted:
+            for other, (_, other_weight) in zip(grants, asked, strict=True):
+                assert other / other_weight <= grant / weight + 1e-9
 
 
-@given(budgets, many)
-def test_a_larger_budget_takes_nothing_from_anybody_but_rounding(
-    budget: int, asked: list[ShareRequest]
+@given(amounts, many)
+def test_more_to_divide_takes_nothing_from_anybody(
+    amount: float, asked: list[tuple[float, int]]
 ) -> None:
-    before, after = divide(budget, asked), divide(budget + 5, asked)
-    assert all(more >= less - 1 for less, more in zip(before, after, strict=True))
+    before, after = granted(amount, asked), granted(amount + 5.0, asked)
+    assert all(more >= less - 1e-6 for less, more in zip(before, after, strict=True))
