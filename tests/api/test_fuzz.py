@@ -47,7 +47,7 @@ async def fuzzed(url: str, directory: Path, *options: str) -> tuple[int, str]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_whole_document_holds(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
@@ -148,7 +148,7 @@ async def listening(app: FastAPI) -> AsyncIterator[str]:
             await serving
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 async def test_planted_faults_are_found_with_the_same_settings(tmp_path: Path) -> None:
     async with listening(faulty_app()) as address:
         status, found = await fuzzed(address, tmp_path)

@@ -102,7 +102,7 @@ async def test_a_silent_catalog_is_given_up_at_the_deadline(
     catalog_address: CatalogAddress, fault_proxy: FaultProxy
 ) -> None:
     address = replace(catalog_address, port=fault_proxy.port)
-    async with opened(address, deadline=0.3) as catalog:
+    async with opened(address, deadline=3.0) as catalog:
         await save(catalog)
         fault_proxy.black_hole()
         for _ in range(2):

@@ -131,6 +131,6 @@ def test_promtool_agrees(words: tuple[str, ...]) -> None:
     if promtool is None:
         missing("There is no promtool on this machine: the rules were only parsed.")
     done = subprocess.run(
-        [promtool, *words], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False
+        [promtool, *words], cwd=FOLDER, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr

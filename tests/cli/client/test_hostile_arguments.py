@@ -150,7 +150,7 @@ def shell(service: EchoService, line: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
         cwd=ROOT,
         env={**os.environ, "POOLKEEPER_URL": service.url},
     )

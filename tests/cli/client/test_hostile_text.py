@@ -136,7 +136,7 @@ def run(
         input=stdin,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=180,
         cwd=ROOT,
         env={**clean, **environment, "POOLKEEPER_URL": service.url},
     )
@@ -174,7 +174,7 @@ def test_a_closed_pipe_is_not_an_error(service: EchoService) -> None:
             stdout=writing,
             stderr=subprocess.PIPE,
             check=False,
-            timeout=60,
+            timeout=180,
             cwd=ROOT,
             env={**os.environ, "POOLKEEPER_URL": service.url},
         )
@@ -203,7 +203,7 @@ def test_top_accepts_bytes_that_are_invalid_in_the_locale(service: EchoService) 
             os.read(ours, 65536)
         except OSError:  # it has ended
             break
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=180)
     os.close(ours)
     assert (process.returncode, errors) == (0, b"")
     assert b"PWNED\x07" not in output

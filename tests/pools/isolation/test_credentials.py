@@ -27,7 +27,7 @@ async def iterations_of_login(
         password=password,
         database=server.database,
         tls=tls or False,
-        timeout=60,
+        timeout=180,
         settings={},
     )
     try:
@@ -35,7 +35,7 @@ async def iterations_of_login(
         iterations: int | None = getattr(connection, "scram_iterations")  # noqa: B009 - of `wire`
         return iterations
     finally:
-        await connection.close(timeout=60)
+        await connection.close(timeout=180)
 
 
 async def take_verifiers(
