@@ -49,7 +49,6 @@ from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller, PollReport
 from app.control.monitoring.retention import SampleRetention
 from app.control.monitoring.snapshot import Snapshots
-from app.control.pools.changes import PoolChanges
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
@@ -100,7 +99,6 @@ class Service:
     provisioning: TenantProvisioning
     rotation: PasswordRotation
     desired_pool_state: DesiredPoolState
-    pool_changes: PoolChanges
     pool_operations: PoolOperations
     advisor_loop: AdvisorLoop
     recommendation_applier: RecommendationApplier
@@ -220,7 +218,7 @@ async def _assemble(
     deletions = TenantDeletions(catalog, manager, locks)
     rotation = PasswordRotation(catalog, manager, credentials, locks)
     desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
-    pool_changes = PoolChanges(manager, desired)
+    operations = PoolOperations(manager, desired, outbox)
     loads = ServerLoads(postgres.servers)
     store = RecommendationStore(catalog, manager)
     applier = RecommendationApplier(manager, desired, store)
@@ -232,7 +230,7 @@ async def _assemble(
         observer=observer,
         store=store,
         auto_apply=AutoApply(
-            catalog, pool_changes, applier, configuration.auto_apply_limits(settings)
+            catalog, operations, applier, configuration.auto_apply_limits(settings)
         ),
     )
     snapshots = Snapshots(manager, catalog, postgres.lag)
@@ -250,8 +248,7 @@ async def _assemble(
         ),
         rotation=rotation,
         desired_pool_state=desired,
-        pool_changes=pool_changes,
-        pool_operations=PoolOperations(manager, desired, outbox),
+        pool_operations=operations,
         advisor_loop=advisor_loop,
         recommendation_applier=applier,
         observer=observer,

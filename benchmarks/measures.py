@@ -9,8 +9,8 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
+from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
-from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from benchmarks.figure import Figure, Figures, quantile
 from benchmarks.peers import Borrow, asyncpg_pool, nothing, ours, psycopg_pool

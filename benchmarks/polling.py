@@ -20,8 +20,8 @@ from app.control.audit.outbox import AuditOutbox
 from app.control.locks import KeyedLocks
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.snapshot import Snapshots
-from app.control.pools.changes import PoolChanges
 from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
 from app.domain.advisor import PoolPressureMonitorConfig
 from app.domain.advisor_mode import AdvisorMode
@@ -131,7 +131,7 @@ async def _control(
         locks = KeyedLocks()
         outbox = AuditOutbox(catalog)
         desired = DesiredPoolState(catalog, manager, RoleLimits(manager), outbox, locks)
-        changes = PoolChanges(manager, desired)
+        operations = PoolOperations(manager, desired, outbox)
         settings = AdvisorSettings(
             mode=AdvisorMode.RECOMMEND,
             hysteresis=PoolPressureMonitorConfig(enabled=True),
@@ -139,7 +139,7 @@ async def _control(
         )
         store = RecommendationStore(catalog, manager)
         applier = RecommendationApplier(manager, desired, store)
-        auto_apply = AutoApply(catalog, changes, applier, AutoApplyLimits())
+        auto_apply = AutoApply(catalog, operations, applier, AutoApplyLimits())
         observer = Observer(manager, ServerLoads(manager.servers))
         advisor_loop = AdvisorLoop(
             catalog, manager, settings, observer=observer, store=store, auto_apply=auto_apply

@@ -20,10 +20,10 @@ from app.domain.errors import (
     TenantDeleting,
     TenantNotFound,
 )
+from app.domain.eviction import Eviction, EvictionReason
 from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolStats
 from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.pools.connector import Connectors
-from app.pools.eviction import Eviction, EvictionReason
 from app.pools.isolation import IsolationStrategy
 from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions
 from app.pools.metrics import ServiceMetrics

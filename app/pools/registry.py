@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from time import monotonic
 
 from app.domain.errors import PoolLimitReached
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
-from app.pools.eviction import EvictionReason
 from app.pools.pool import Pool
 
 Evict = Callable[[Pool, EvictionReason], None]

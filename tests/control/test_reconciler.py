@@ -42,7 +42,9 @@ async def test_only_pools_that_keep_connections_are_opened_by_it(control: Contro
 
 async def test_an_open_pool_follows_what_was_stored(control: Control) -> None:
     await control.tenant("acme")
-    outcome = await control.pool_changes.put(control.state("acme"), PoolChange(max_size=3), PERSON)
+    outcome = await control.pool_operations.put(
+        control.state("acme"), PoolChange(max_size=3), PERSON
+    )
     event = (await control.catalog.audit_log.page())[0]
     await control.catalog.pools.save("acme", PoolSize(max_size=7), paused=True, event=event)
     await control.load()
@@ -129,11 +131,11 @@ async def test_a_change_under_way_is_not_waited_for(control: Control) -> None:
 
 async def test_changes_made_in_an_outage_are_recorded_as_they_were(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
     control.proxy.refuse()
     await control.proxy.reset()
     for paused in (True, True, False):
-        await control.pool_changes.pause(control.state("acme"), PERSON, paused=paused)
+        await control.pool_operations.pause(control.state("acme"), PERSON, paused=paused)
     await control.reconciler.run_once()
     assert [one.action for one in control.audit_outbox.pending] == ["pool.paused", "pool.resumed"]
     await control.proxy.pass_through()
@@ -146,12 +148,12 @@ async def test_changes_made_in_an_outage_are_recorded_as_they_were(control: Cont
 
 async def test_a_change_undone_after_an_outage_is_recorded_too(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
     control.proxy.refuse()
     await control.proxy.reset()
-    await control.pool_changes.pause(control.state("acme"), PERSON, paused=True)
+    await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     await control.proxy.pass_through()
-    await control.pool_changes.pause(control.state("acme"), PERSON, paused=False)
+    await control.pool_operations.pause(control.state("acme"), PERSON, paused=False)
     await control.reconciler.run_once()
     assert (await control.actions(pool="acme"))[1:] == ["pool.paused", "pool.resumed"]
 

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from app.domain.errors import ConnectFailed, PoolTimeout
+from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
-from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import finished, pids, provisioned, use

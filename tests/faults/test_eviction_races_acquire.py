@@ -4,9 +4,9 @@ import asyncio
 import random
 
 from app.domain.errors import PoolDraining
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
-from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.pools import finished, provisioned
 from tests.fixtures.postgres import Database

@@ -143,7 +143,7 @@ async def test_the_largest_holders_statement_is_ended_and_others_go_on(
     why = problem(answer, 422, "too-many-locks")
     assert "of the lock table of server local was used" in why["detail"]
     assert [each.status_code for each in answers] == [200] * len(answers)
-    assert await told(api, tenant) == ["pool.statement_ended"]
+    assert await told(api, tenant) == ["pool.statement_cancelled"]
     # The table is free again: logins and writes work, those of the same tenant too.
     await eventually(lambda: guard.utilization < 0.5, because="locks given back")
     for name in (tenant, *_OTHERS):
@@ -157,7 +157,7 @@ async def test_one_that_ignores_that_loses_its_connection(api: Api, tenant: str)
         answer = await run(api, tenant, f"{_ADVISORY} {_HOLD_ON}")
     problem(answer, 422, "too-many-locks")
     assert [each.status_code for each in answers] == [200] * len(answers)
-    assert await told(api, tenant) == ["pool.statement_ended", "pool.connection_ended"]
+    assert await told(api, tenant) == ["pool.statement_cancelled", "pool.connection_terminated"]
 
 
 async def test_a_borrower_that_sits_on_locks_loses_its_connection(api: Api, tenant: str) -> None:
@@ -169,7 +169,7 @@ async def test_a_borrower_that_sits_on_locks_loses_its_connection(api: Api, tena
 
     with pytest.raises(TooManyLocks):
         await sit()
-    assert await told(api, tenant) == ["pool.connection_ended"]
+    assert await told(api, tenant) == ["pool.connection_terminated"]
 
 
 async def test_connections_of_one_tenant_are_ended_until_there_is_room(

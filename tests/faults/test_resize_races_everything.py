@@ -5,10 +5,10 @@ import random
 from contextlib import suppress
 
 from app.domain.errors import LeaseLost, Unavailable
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.driver import CONNECTION_ERRORS
-from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from tests.fixtures.pools import backends, finished, provisioned

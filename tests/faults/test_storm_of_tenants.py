@@ -7,11 +7,11 @@ import time
 import pytest
 
 from app.domain.errors import LeaseLost, Unavailable
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools import pool as pools
 from app.pools.driver import CONNECTION_ERRORS
-from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.pools import finished, pids, provisioned, sums_are_right
 from tests.fixtures.postgres import Database

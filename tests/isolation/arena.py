@@ -14,10 +14,10 @@ from app.cli.rls_sql import policies
 from app.control.audit.outbox import AuditOutbox
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.pools.role_limits import RoleLimits
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.driver import Login
-from app.pools.eviction import EvictionReason
 from app.pools.isolation import IsolationStrategy
 from app.pools.lease import Lease
 from app.pools.manager import TenantPoolManager

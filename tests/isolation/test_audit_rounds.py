@@ -92,7 +92,7 @@ async def test_the_roles_limit_follows_its_pools_size(
     await control.tenant("acme", strategy)
     assert await limit() == 5 + 2
     for size in (9, 3, 12):
-        await control.pool_changes.put(control.state("acme"), PoolChange(max_size=size), PERSON)
+        await control.pool_operations.put(control.state("acme"), PoolChange(max_size=size), PERSON)
         assert await limit() == size + 2
 
 
@@ -103,7 +103,7 @@ async def test_mending_a_limit_undoes_no_resize_made_meanwhile(
     account = control.manager.tenant_state("acme")
 
     async def after_a_resize(server: Server, repairs: Iterable[Repair]) -> list[Repair]:
-        await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
+        await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
         return await repair(server, repairs)
 
     monkeypatch.setattr("app.control.monitoring.isolation_audit.repair", after_a_resize)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from app.domain.errors import PoolDraining, PoolLimitReached, TenantDeleting
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
-from app.pools.eviction import EvictionReason
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import finished, manager_on, provisioned

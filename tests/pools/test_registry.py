@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from app.domain.errors import PoolLimitReached
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig, PoolSize
-from app.pools.eviction import EvictionReason
 from app.pools.pool import Pool
 from app.pools.registry import PoolRegistry
 

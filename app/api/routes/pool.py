@@ -31,9 +31,8 @@ from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
 from app.api.views.pool import PoolView, PoolViews
 from app.api.views.pool_operations import PoolCheck, PoolDrain, PoolEviction, PoolRecycling
-from app.control.pools.changes import PoolChanges, PoolOutcome
 from app.control.pools.desired_state import DesiredPoolState
-from app.control.pools.operations import PoolOperations
+from app.control.pools.operations import PoolOperations, PoolOutcome
 from app.domain.audit import Actor
 from app.domain.desired_state import PoolChange
 from app.domain.errors import PoolNotFound
@@ -44,7 +43,6 @@ from app.pools.tenant_state import TenantState
 
 router = APIRouter(prefix="/v1/tenants/{tenant}/pool", tags=["pools"], route_class=StrictRoute)
 
-ChangesDep = Annotated[PoolChanges, provided(PoolChanges)]
 DesiredDep = Annotated[DesiredPoolState, provided(DesiredPoolState)]
 OperationsDep = Annotated[PoolOperations, provided(PoolOperations)]
 ViewsDep = Annotated[PoolViews, provided(PoolViews)]
@@ -177,7 +175,7 @@ class PoolBody(RequestBody):
 async def put_tenant_pool(
     request: PoolRequestDep,
     *,
-    changes: ChangesDep,
+    operations: OperationsDep,
     desired: DesiredDep,
     preconditions: PreconditionsDep,
     response: Response,
@@ -196,7 +194,7 @@ async def put_tenant_pool(
         response.headers["ETag"] = etag(outcome.desired.generation)
         return request.show(outcome)
 
-    operation = changes.put(
+    operation = operations.put(
         request.state,
         PoolChange(**body.model_dump()) if body else PoolChange(),
         request.actor,
@@ -236,12 +234,12 @@ async def get_tenant_pool(
     summary="Pause a tenant's pool",
     responses=problem_responses(404, 409),
 )
-async def pause_pool(request: PoolRequestDep, changes: ChangesDep) -> PoolView | PlanView:
+async def pause_pool(request: PoolRequestDep, operations: OperationsDep) -> PoolView | PlanView:
     """Hands out no connection until resumed: callers wait, returned connections are closed.
 
     Works while the catalog is unreachable.
     """
-    return await _set_paused(request, changes, paused=True)
+    return await _set_paused(request, operations, paused=True)
 
 
 @router.post(
@@ -250,15 +248,15 @@ async def pause_pool(request: PoolRequestDep, changes: ChangesDep) -> PoolView |
     summary="Resume a tenant's pool",
     responses=problem_responses(404, 409),
 )
-async def resume_pool(request: PoolRequestDep, changes: ChangesDep) -> PoolView | PlanView:
+async def resume_pool(request: PoolRequestDep, operations: OperationsDep) -> PoolView | PlanView:
     """Hands out connections again. Works while the catalog is unreachable."""
-    return await _set_paused(request, changes, paused=False)
+    return await _set_paused(request, operations, paused=False)
 
 
 async def _set_paused(
-    request: PoolRequest, changes: PoolChanges, *, paused: bool
+    request: PoolRequest, operations: PoolOperations, *, paused: bool
 ) -> PoolView | PlanView:
-    operation = changes.pause(
+    operation = operations.pause(
         request.state, request.actor, paused=paused, whole_pool=request.whole_pool
     )
     return await request.operation.run(operation, request.show)

@@ -29,8 +29,8 @@ from app.api.views.stats import (
     show_stats,
     show_totals,
 )
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolState
-from app.pools.eviction import EvictionReason
 
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
 

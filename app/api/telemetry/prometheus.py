@@ -23,10 +23,10 @@ from prometheus_client.registry import Collector
 from app.api.telemetry.tenant_series import TenantSeries
 from app.control.monitoring.snapshot import Snapshot
 from app.domain.counters import COUNTERS
+from app.domain.eviction import EvictionReason
 from app.domain.histogram import Histogram
 from app.domain.isolation_policy import Severity
 from app.domain.tenant import PoolStrategy
-from app.pools.eviction import EvictionReason
 
 Encoder = Callable[[CollectorRegistry], bytes]
 

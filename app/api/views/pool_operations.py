@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolState
-from app.pools.eviction import EvictionReason
 
 
 class PoolDrain(BaseModel):

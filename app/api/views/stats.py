@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.control.monitoring.snapshot import Snapshot
 from app.domain.counters import COUNTERS, Counters
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolMetrics, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
-from app.pools.eviction import EvictionReason
 from app.pools.server import ServerState
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control.advisor.recommendation_applier import RecommendationApplier
-from app.control.pools.changes import PoolChanges
+from app.control.pools.operations import PoolOperations
 from app.domain.audit import ADVISOR
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.domain.recommendation import Recommendation
@@ -45,12 +45,12 @@ class AutoApply:
     def __init__(
         self,
         catalog: Catalog,
-        changes: PoolChanges,
+        operations: PoolOperations,
         applier: RecommendationApplier,
         limits: AutoApplyLimits,
     ) -> None:
         self._catalog = catalog
-        self._changes = changes
+        self._operations = operations
         self._applier = applier
         self._limits = limits
         # When pools of each server were resized within the last minute.
@@ -68,7 +68,7 @@ class AutoApply:
                 before, after = event.before or {}, event.after or {}
                 if is_by_hand and event.pool and before.get("max_size") != after.get("max_size"):
                     age = (now - event.at).total_seconds()
-                    self._changes.note_resize_by_hand(event.pool, monotonic() - age)
+                    self._operations.note_resize_by_hand(event.pool, monotonic() - age)
 
     def is_changing(self, pool_id: str) -> bool:
         """Whether another change of the pool is in progress, for which nothing here waits."""
@@ -98,7 +98,7 @@ class AutoApply:
 
     def _blocker(self, pool_id: str, server: str) -> str | None:
         now, limits = monotonic(), self._limits
-        by_hand = self._changes.resized_by_hand_at(pool_id)
+        by_hand = self._operations.resized_by_hand_at(pool_id)
         if by_hand is not None and now - by_hand < limits.cooldown_seconds:
             return f"a person set this size {_duration(now - by_hand)} ago"
         resized_at = self._resized_at[server]

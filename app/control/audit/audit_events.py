@@ -11,10 +11,15 @@ import structlog
 
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import AdvisorSettings, DesiredPool, Tenant
+from app.domain.eviction import Eviction
 from app.domain.lock_table import BackendSignal, LockHolder
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec
-from app.pools.eviction import Eviction
+
+_SIGNALLED = {
+    BackendSignal.CANCEL_STATEMENT: "pool.statement_cancelled",
+    BackendSignal.TERMINATE_CONNECTION: "pool.connection_terminated",
+}
 
 _log = structlog.get_logger(__name__)
 
@@ -127,7 +132,7 @@ def lock_holder_ended(
 ) -> AuditEvent:
     """A statement or a connection was ended because it held too many locks."""
     return _event(
-        f"pool.{signal}_ended",
+        _SIGNALLED[signal],
         actor,
         tenant=tenant,
         pool=pool_id,

@@ -17,11 +17,11 @@ from time import monotonic
 from app.catalog.catalog import Catalog
 from app.control.background.yield_to_loop import yield_to_loop
 from app.control.monitoring.isolation_audit import findings_of
+from app.domain.eviction import EvictionReason
 from app.domain.isolation_policy import Severity
 from app.domain.pool import PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.event_loop_lag import EventLoopLag
-from app.pools.eviction import EvictionReason
 from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
 from app.pools.metrics import Totals

@@ -1,6 +1,7 @@
-"""Operations on open pools that leave their desired state as it is: evict, drain, recycle, check.
+"""Operations on pools: open and resize, pause and resume, evict, drain, recycle, check.
 
-All of them work while the catalog is unreachable; the outbox keeps their events until it is back.
+All but the first work while the catalog is unreachable: a pause or an eviction's `min_size` is kept
+in memory and stored when the catalog is back, and the outbox keeps events until then.
 """
 
 from __future__ import annotations
@@ -14,14 +15,26 @@ from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
 from app.control.background.tasks import BackgroundTasks
 from app.control.operation import Operation, PlanFor
-from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.audit import POLLER, Actor
-from app.domain.errors import PoolNotFound
+from app.domain.desired_state import DesiredPool, PoolChange
+from app.domain.errors import PoolDraining, PoolNotFound
+from app.domain.eviction import Eviction, EvictionReason
 from app.domain.plan import Plan, PlanAction, plan_close, plan_recycle, plan_step, warn_if_shared
-from app.pools.eviction import Eviction, EvictionReason, SkippedEviction
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
+
+_WARM_DEADLINE = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOutcome:
+    """A pool after a change; *created*: it was the first change of its desired state."""
+
+    pool: Pool | None
+    desired: DesiredPool
+    created: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +46,14 @@ class CheckReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedEviction:
+    """One pool past its idle timeout that was left open, and why."""
+
+    pool_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SweepReport:
     """Which pools a sweep closed, and which it left open and why."""
 
@@ -41,10 +62,10 @@ class SweepReport:
 
 
 class PoolOperations:
-    """Operations on open pools, each with its audit event.
+    """Operations on pools, each with its audit event.
 
-    Each plan about a tenant's pool raises PoolNotFound when it is not open, and PoolIsShared
-    when it serves other tenants and *whole_pool* does not include them.
+    A plan raises PoolIsShared when the pool serves other tenants and *whole_pool* does not include
+    them; all but `put` and `pause` raise PoolNotFound when it is not open.
     """
 
     def __init__(
@@ -54,6 +75,72 @@ class PoolOperations:
         self._desired = desired
         self._outbox = outbox
         self._background = BackgroundTasks()
+        # In monotonic seconds.
+        self._resized_by_hand_at: dict[str, float] = {}
+
+    def put(
+        self,
+        state: TenantState,
+        change: PoolChange,
+        actor: Actor,
+        *,
+        whole_pool: bool = False,
+        expected_generation: int | None = None,
+    ) -> Operation[Transition, PoolOutcome]:
+        """Open the tenant's pool with this size, or resize it, and wait until it is warm.
+
+        Raises:
+            TenantDeleting, NotProvisioned, InvalidInput, PoolIsShared, BudgetExceeded,
+            StaleVersion, CatalogUnavailable, PoolLimitReached, PoolDraining
+        """
+        spec = state.tenant.spec
+
+        async def plan() -> PlanFor[Transition]:
+            state.tenant.check_usable()
+            plan = self._desired.plan(state, change, actor, open_now=True, whole_pool=whole_pool)
+            transition = plan.subject
+            if transition.pool is not None and transition.pool.is_closing:
+                raise PoolDraining(f"Pool {spec.pool_id} is draining; it opens again afterwards.")
+            if transition.desired.size != transition.size_before:
+                spec.check_scope(whole_pool=whole_pool)
+            return plan
+
+        async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
+            desired, created = await self._desired.record(plan.subject, expected_generation)
+            if change.max_size is not None:
+                self.note_resize_by_hand(spec.pool_id, monotonic())
+            pool = await self._desired.apply(state, plan.subject, desired, open_now=True)
+            if pool is not None and pool.server.is_available:
+                await pool.wait_until_warm(_WARM_DEADLINE)
+            return PoolOutcome(pool=pool, desired=desired, created=created)
+
+        return Operation(
+            plan=plan, execute=execute, lock=self._desired.lock(spec), needs_catalog=True
+        )
+
+    def pause(
+        self, state: TenantState, actor: Actor, *, paused: bool, whole_pool: bool = False
+    ) -> Operation[Transition, PoolOutcome]:
+        """Pause the tenant's pool, or resume it; works while the catalog is unreachable.
+
+        Raises:
+            TenantDeleting, NotProvisioned, PoolIsShared
+        """
+        spec = state.tenant.spec
+
+        async def plan() -> PlanFor[Transition]:
+            spec.check_scope(whole_pool=whole_pool)
+            state.tenant.check_usable()
+            return self._desired.plan(
+                state, PoolChange(paused=paused), actor, whole_pool=whole_pool
+            )
+
+        async def execute(plan: PlanFor[Transition]) -> PoolOutcome:
+            desired, created = await self._desired.record_or_keep(plan.subject)
+            pool = await self._desired.apply(state, plan.subject, desired)
+            return PoolOutcome(pool=pool, desired=desired, created=created)
+
+        return Operation(plan=plan, execute=execute, lock=self._desired.lock(spec))
 
     def evict(
         self, state: TenantState, actor: Actor, *, deadline: float, whole_pool: bool = False
@@ -151,6 +238,17 @@ class PoolOperations:
             return SweepReport(evicted=tuple(evicted), skipped=skipped)
 
         return Operation(plan=plan, execute=execute)
+
+    def note_resize_by_hand(self, pool_id: str, at: float) -> None:
+        """Remember that a person set this pool's max_size at the monotonic time *at*."""
+        self._resized_by_hand_at[pool_id] = at
+        if len(self._resized_by_hand_at) > len(self._manager.desired):
+            for gone in self._resized_by_hand_at.keys() - self._manager.desired.keys():
+                del self._resized_by_hand_at[gone]
+
+    def resized_by_hand_at(self, pool_id: str) -> float | None:
+        """When a person last set this pool's max_size, in monotonic seconds."""
+        return self._resized_by_hand_at.get(pool_id)
 
     async def close(self, deadline: float) -> None:
         """Wait at most *deadline* seconds for evictions to end and be recorded. Safe twice."""

@@ -15,9 +15,9 @@ from app.control.locks import KeyedLocks
 from app.control.operation import Operation, PlanFor
 from app.domain.audit import Actor
 from app.domain.errors import ProvisioningFailed, StaleVersion, Unavailable
+from app.domain.eviction import Eviction, EvictionReason
 from app.domain.plan import Plan, PlanAction, plan_close, plan_step
 from app.domain.tenant import TenantSpec
-from app.pools.eviction import Eviction, EvictionReason
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState

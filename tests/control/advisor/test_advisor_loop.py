@@ -320,14 +320,14 @@ async def test_advice_never_exceeds_the_budget_of_the_server(control: Control) -
 
 async def test_advice_never_takes_the_minimum_down(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(
+    await control.pool_operations.put(
         control.state("acme"), PoolChange(min_size=9, max_size=10, warmup_size=10), PERSON
     )
     await eventually(lambda: idle(control, "acme") == 10)
     assert await sampled(control, 2) == 1
     recommendation = control.advisor_loop.open_recommendations["acme"]
     assert recommendation.advice.new_size == 9
-    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=10), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(min_size=10), PERSON)
     with pytest.raises(RecommendationClosed):
         await apply(control, recommendation.id, PERSON)
     assert control.manager.desired["acme"].size.min_size == 10
@@ -361,15 +361,15 @@ async def test_what_a_person_sized_is_left_alone_for_a_while(
 ) -> None:
     await control.tenant("acme")
     await in_mode(control, AdvisorMode.APPLY)
-    await control.pool_changes.put(control.state("acme"), PoolChange(max_size=4), PERSON)
-    control.pool_changes._resized_by_hand_at.clear()
+    await control.pool_operations.put(control.state("acme"), PoolChange(max_size=4), PERSON)
+    control.pool_operations._resized_by_hand_at.clear()
     await control.advisor_loop.load()  # a restart does not make it forgotten
     async with crowd(control, "acme", waiting=4):
         assert await sampled(control, 2) == 1
         assert control.manager.desired["acme"].size.max_size == 4
         held = control.advisor_loop.latest_advice["acme"].blocked_by or ""
         assert held.startswith("a person set this size")
-        control.pool_changes._resized_by_hand_at["acme"] -= 900
+        control.pool_operations._resized_by_hand_at["acme"] -= 900
         await sampled(control, 2)
     assert control.manager.desired["acme"].size.max_size == 9
 

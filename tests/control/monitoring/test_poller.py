@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
-from app.pools.eviction import EvictionReason
 from tests.fixtures.control import Control
 
 

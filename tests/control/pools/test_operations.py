@@ -8,8 +8,8 @@ import pytest
 
 from app.domain.desired_state import PoolChange
 from app.domain.errors import PoolDraining, PoolIsShared, PoolNotFound
+from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
-from app.pools.eviction import EvictionReason
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.waiting import eventually
 
@@ -40,7 +40,7 @@ async def test_an_evicted_pool_keeps_its_desired_size_and_opens_at_its_next_use(
     control: Control, deadline: float
 ) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=2), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(min_size=2), PERSON)
     declared = control.manager.desired["acme"]
     await control.pool_operations.evict(control.state("acme"), PERSON, deadline=deadline)
     assert control.manager.desired["acme"] == declared
@@ -86,7 +86,7 @@ async def test_a_draining_pool_refuses_newcomers_and_serves_again_when_it_is_gon
 
 async def test_recycling_counts_what_it_replaces(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(
+    await control.pool_operations.put(
         control.state("acme"), PoolChange(min_size=2, warmup_size=2), PERSON
     )
     assert await control.pool_operations.recycle(control.state("acme"), PERSON) == 2
@@ -94,7 +94,7 @@ async def test_recycling_counts_what_it_replaces(control: Control) -> None:
 
 async def test_a_check_reports_what_it_tested_and_what_failed(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
     report = await control.pool_operations.check(control.state("acme"), PERSON)
     assert (report.tested, report.failed) == (1, 0)
 
@@ -107,7 +107,7 @@ async def test_a_pool_that_is_not_open_cannot_be_operated(control: Control) -> N
 
 async def test_a_shared_pool_is_operated_only_as_a_whole(control: Control) -> None:
     await control.tenant("acme", PoolStrategy.SHARED)
-    await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
     with pytest.raises(PoolIsShared):
         await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
     eviction = await control.pool_operations.evict(
@@ -119,8 +119,8 @@ async def test_a_shared_pool_is_operated_only_as_a_whole(control: Control) -> No
 async def test_a_sweep_says_why_it_left_a_pool_open(control: Control) -> None:
     for name in ("busy", "kept", "fresh"):
         await control.tenant(name)
-    await control.pool_changes.put(control.state("kept"), PoolChange(min_size=1), PERSON)
-    await control.pool_changes.put(control.state("fresh"), PoolChange(), PERSON)
+    await control.pool_operations.put(control.state("kept"), PoolChange(min_size=1), PERSON)
+    await control.pool_operations.put(control.state("fresh"), PoolChange(), PERSON)
     async with control.manager.lease("busy"):
         report = await control.pool_operations.evict_expired(PERSON)
     assert report.evicted == ()
@@ -135,11 +135,11 @@ async def test_operations_work_while_the_catalog_is_away_and_are_recorded_later(
     control: Control,
 ) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(min_size=1), PERSON)
     control.proxy.refuse()
     await control.proxy.reset()
     await control.pool_operations.recycle(control.state("acme"), PERSON)
-    paused = await control.pool_changes.pause(control.state("acme"), PERSON, paused=True)
+    paused = await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     assert paused.desired.paused
     await control.pool_operations.evict(control.state("acme"), PERSON, deadline=0)
     assert [event.action for event in control.audit_outbox.pending] == [
@@ -178,7 +178,7 @@ async def test_an_eviction_without_its_caller_is_recorded_all_the_same(
 
 async def test_a_drained_pool_records_what_it_closed(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(min_size=1), PERSON)
     await control.pool_operations.drain(control.state("acme"), PERSON, deadline=0)
     await eventually(lambda: control.manager.find("acme") is None)
     await control.reconciler.run_once()

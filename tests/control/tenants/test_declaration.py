@@ -69,7 +69,7 @@ async def test_fifty_callers_that_declare_one_tenant_make_one(control: Control) 
 
 async def test_everything_stored_is_known_again_after_a_restart(control: Control) -> None:
     await control.tenant("acme", weight=3)
-    await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
     known, wanted = dict(control.manager.tenant_states), dict(control.manager.desired)
     for tenant_id in known:
         control.manager.remove_tenant(tenant_id)
@@ -86,7 +86,7 @@ async def test_nothing_is_changed_while_the_catalog_is_away(control: Control) ->
     with pytest.raises(CatalogUnavailable):
         await control.declarations.put(spec_of("beta"), PERSON)
     with pytest.raises(CatalogUnavailable):
-        await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
+        await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
     assert "beta" not in control.manager.tenant_states
     assert "acme" not in control.manager.desired
 
@@ -106,7 +106,7 @@ async def test_the_log_says_each_change_once(control: Control) -> None:
     with structlog.testing.capture_logs() as logged:
         await control.tenant("acme")
         for _ in range(2):
-            await control.pool_changes.put(control.state("acme"), PoolChange(max_size=3), PERSON)
+            await control.pool_operations.put(control.state("acme"), PoolChange(max_size=3), PERSON)
         await control.pool_operations.recycle(control.state("acme"), PERSON)
     done = [entry for entry in logged if entry["event"] == "change applied"]
     assert [(entry["log_level"], entry["action"]) for entry in done] == [

@@ -33,7 +33,7 @@ async def test_a_change_kept_in_an_outage_goes_with_its_tenant(control: Control)
     await control.tenant("acme")
     control.proxy.refuse()
     await control.proxy.reset()
-    await control.pool_changes.pause(control.state("acme"), PERSON, paused=True)
+    await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
     await control.proxy.pass_through()
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
     assert (await control.reconciler.run_once()).changes_saved == 0
@@ -53,7 +53,7 @@ async def test_a_tenant_of_an_undeclared_server_can_be_deleted(
 
 async def test_a_deletion_records_what_it_closed(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(min_size=1), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(min_size=1), PERSON)
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
     [event] = await control.catalog.audit_log.page(action="tenant.deleted")
     assert event.after == {"closed": 1, "cut": 0}

@@ -23,7 +23,7 @@ from tests.fixtures.waiting import eventually
 
 async def test_a_pool_is_opened_and_warmed_by_its_declaration(control: Control) -> None:
     await control.tenant("acme")
-    outcome = await control.pool_changes.put(
+    outcome = await control.pool_operations.put(
         control.state("acme"), PoolChange(min_size=2, max_size=4, warmup_size=2), PERSON
     )
     assert outcome.created
@@ -34,8 +34,10 @@ async def test_a_pool_is_opened_and_warmed_by_its_declaration(control: Control) 
 
 async def test_a_resize_reaches_the_open_pool_at_once(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(control.state("acme"), PoolChange(max_size=4), PERSON)
-    outcome = await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
+    await control.pool_operations.put(control.state("acme"), PoolChange(max_size=4), PERSON)
+    outcome = await control.pool_operations.put(
+        control.state("acme"), PoolChange(max_size=9), PERSON
+    )
     assert not outcome.created
     assert outcome.pool is not None
     assert outcome.pool.size == PoolSize(max_size=9)
@@ -44,17 +46,19 @@ async def test_a_resize_reaches_the_open_pool_at_once(control: Control) -> None:
 
 async def test_a_smaller_maximum_takes_the_minimum_down_with_it(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.put(
+    await control.pool_operations.put(
         control.state("acme"), PoolChange(min_size=4, max_size=4), PERSON
     )
-    outcome = await control.pool_changes.put(control.state("acme"), PoolChange(max_size=2), PERSON)
+    outcome = await control.pool_operations.put(
+        control.state("acme"), PoolChange(max_size=2), PERSON
+    )
     assert outcome.desired.size == PoolSize(min_size=2, max_size=2)
 
 
 async def test_sizes_that_contradict_each_other_are_refused(control: Control) -> None:
     await control.tenant("acme")
     with pytest.raises(InvalidInput):
-        await control.pool_changes.put(
+        await control.pool_operations.put(
             control.state("acme"), PoolChange(min_size=6, max_size=4), PERSON
         )
 
@@ -62,20 +66,20 @@ async def test_sizes_that_contradict_each_other_are_refused(control: Control) ->
 async def test_a_pool_waits_for_provisioning(control: Control) -> None:
     await control.declarations.put(spec_of("acme"), PERSON)
     with pytest.raises(NotProvisioned):
-        await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
+        await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
 
 
 async def test_minimums_beyond_the_budget_are_refused_with_the_numbers(control: Control) -> None:
     budget = control.manager.servers["local"].budget.limit
     await control.tenant("acme")
     await control.tenant("beta")
-    await control.pool_changes.put(
+    await control.pool_operations.put(
         control.state("acme"),
         PoolChange(min_size=budget - 1, max_size=budget, warmup_size=0),
         PERSON,
     )
     with pytest.raises(BudgetExceeded, match=f"{budget - 1} of the server's {budget}"):
-        await control.pool_changes.put(control.state("beta"), PoolChange(min_size=2), PERSON)
+        await control.pool_operations.put(control.state("beta"), PoolChange(min_size=2), PERSON)
     assert "beta" not in control.manager.desired
 
 
@@ -84,13 +88,13 @@ async def test_a_shared_pool_is_confirmed_freely_and_resized_only_as_a_whole(
 ) -> None:
     await control.tenant("acme", PoolStrategy.SHARED)
     await control.tenant("beta", PoolStrategy.SHARED)
-    first = await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
-    second = await control.pool_changes.put(control.state("beta"), PoolChange(), PERSON)
+    first = await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
+    second = await control.pool_operations.put(control.state("beta"), PoolChange(), PERSON)
     assert first.pool is second.pool
     assert (first.created, second.created) == (True, False)
     with pytest.raises(PoolIsShared):
-        await control.pool_changes.put(control.state("acme"), PoolChange(max_size=7), PERSON)
-    whole = await control.pool_changes.put(
+        await control.pool_operations.put(control.state("acme"), PoolChange(max_size=7), PERSON)
+    whole = await control.pool_operations.put(
         control.state("acme"), PoolChange(max_size=7), PERSON, whole_pool=True
     )
     assert whole.desired.size.max_size == 7
@@ -98,11 +102,11 @@ async def test_a_shared_pool_is_confirmed_freely_and_resized_only_as_a_whole(
 
 async def test_a_pause_is_remembered_by_a_pool_that_opens_later(control: Control) -> None:
     await control.tenant("acme")
-    await control.pool_changes.pause(control.state("acme"), PERSON, paused=True)
-    outcome = await control.pool_changes.put(control.state("acme"), PoolChange(), PERSON)
+    await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
+    outcome = await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
     assert outcome.pool is not None
     assert outcome.pool.state is PoolState.PAUSED
-    resumed = await control.pool_changes.pause(control.state("acme"), PERSON, paused=False)
+    resumed = await control.pool_operations.pause(control.state("acme"), PERSON, paused=False)
     assert resumed.pool is not None
     assert resumed.pool.state is PoolState.READY
 
@@ -112,7 +116,7 @@ async def test_a_pool_is_not_resized_for_a_tenant_that_is_gone(control: Control)
     account = control.manager.tenant_state("acme")
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
     with pytest.raises(TenantDeleting):
-        await control.pool_changes.put(account, PoolChange(max_size=7), PERSON)
+        await control.pool_operations.put(account, PoolChange(max_size=7), PERSON)
     assert await control.catalog.pools.load() == ()
 
 
@@ -124,7 +128,7 @@ async def test_two_minimums_at_once_cannot_both_take_the_last_of_the_budget(
     await control.tenant("beta")
     answers = await asyncio.gather(
         *(
-            control.pool_changes.put(
+            control.pool_operations.put(
                 control.state(name), PoolChange(min_size=3, max_size=3), PERSON
             )
             for name in ("acme", "beta")
@@ -141,5 +145,5 @@ async def test_a_draining_pool_is_not_declared_until_it_is_closed(control: Contr
         pool = await control.pool_operations.drain(control.state("acme"), PERSON, deadline=5)
         await eventually(lambda: pool.is_closing)
         with pytest.raises(PoolDraining):
-            await control.pool_changes.put(control.state("acme"), PoolChange(max_size=9), PERSON)
+            await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
     assert "acme" not in control.manager.desired

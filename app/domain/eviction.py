@@ -36,11 +36,3 @@ class Eviction:
     reason: EvictionReason
     closed: int = 0
     cut: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SkippedEviction:
-    """One pool past its idle timeout that was left open, and why."""
-
-    pool_id: str
-    reason: str
