@@ -41,14 +41,14 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit.outbox import AuditOutbox
-from app.control.background.supervisor import Supervisor
-from app.control.locks import KeyedLocks
+from app.control.background import Supervisor
 from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller, PollReport
 from app.control.monitoring.retention import SampleRetention
 from app.control.monitoring.snapshot import Snapshots
+from app.control.operation import KeyedLocks
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits

@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse
 from app.api.auth.api_key import KeyScope, api_key_for, new_token
 from app.api.auth.key_file import KeyList
 from app.api.http.protocol import HttpProtocol
-from app.control.background.yield_to_loop import yield_to_loop
+from app.control.background import yield_to_loop
 from app.domain.desired_state import DesiredPool
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy

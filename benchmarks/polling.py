@@ -17,17 +17,16 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit.outbox import AuditOutbox
-from app.control.locks import KeyedLocks
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.snapshot import Snapshots
+from app.control.operation import KeyedLocks
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
 from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import AdvisorSettings, DesiredPool
 from app.domain.pool import PoolSize
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import AdvisorMode, PoolStrategy
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
 from app.pools.server_load import ServerLoads

@@ -11,9 +11,9 @@ from app.catalog.database import Database
 from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import advisor
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
+from app.domain.tenant import AdvisorMode
 
 
 class StoredAdvisorSettings:

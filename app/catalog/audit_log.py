@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -42,16 +43,9 @@ class AuditLog:
         limit: int = 100,
         among: Collection[str] | None = None,
     ) -> tuple[AuditEvent, ...]:
-        """The newest events that match, newest first.
+        """The newest events that match all that is given, newest first.
 
-        Args:
-            tenant: only those of this tenant.
-            pool: only those of this pool.
-            action: only those of exactly this action.
-            since: only those at this moment or later.
-            before_id: only those older than this one, the last of the page before.
-            limit: most to return.
-            among: only those of one of these tenants.
+        *before_id* is the last one of the page before; *among* are tenants.
         """
         columns = events.c
         equal = {columns.tenant: tenant, columns.pool: pool, columns.action: action}
@@ -69,28 +63,12 @@ class AuditLog:
 
 
 def _values(event: AuditEvent) -> Mapping[str, Any]:
-    return {
-        "at": event.at,
-        "actor": event.actor.name,
-        "request_id": event.actor.request_id,
-        "action": event.action,
-        "tenant": event.tenant,
-        "pool": event.pool,
-        "reason": event.reason,
-        "before": None if event.before is None else dict(event.before),
-        "after": None if event.after is None else dict(event.after),
-    }
+    values = asdict(event)
+    del values["id"]
+    return {**values, "actor": event.actor.name, "request_id": event.actor.request_id}
 
 
 def _event(row: RowMapping) -> AuditEvent:
-    return AuditEvent(
-        id=row["id"],
-        at=row["at"],
-        actor=Actor(name=row["actor"], request_id=row["request_id"]),
-        action=row["action"],
-        tenant=row["tenant"],
-        pool=row["pool"],
-        reason=row["reason"],
-        before=row["before"],
-        after=row["after"],
-    )
+    values = dict(row)
+    actor = Actor(name=values.pop("actor"), request_id=values.pop("request_id"))
+    return AuditEvent(actor=actor, **values)

@@ -15,6 +15,8 @@ from app.catalog.tables import credentials
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import CredentialVersion
 
+_VERSION = (credentials.c.server, credentials.c.role, credentials.c.version, credentials.c.applied)
+
 
 class CredentialVersions:
     """Versions of passwords. Every method may raise CatalogUnavailable."""
@@ -25,13 +27,8 @@ class CredentialVersions:
     async def load(self) -> tuple[CredentialVersion, ...]:
         """All versions but the first."""
         async with self._database.transaction() as connection:
-            rows = await connection.execute(select(credentials))
-            return tuple(
-                CredentialVersion(
-                    server=row.server, role=row.role, version=row.version, applied=row.applied
-                )
-                for row in rows
-            )
+            rows = await connection.execute(select(*_VERSION))
+            return tuple(CredentialVersion(**row) for row in rows.mappings())
 
     async def advance(self, server: str, role: str, *, event: AuditEvent) -> CredentialVersion:
         """Set the next version for *role* as desired, and not yet applied.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 from sqlalchemy import RowMapping, select
 
@@ -76,12 +76,6 @@ class DesiredPools:
 
 
 def _desired_pool(row: RowMapping) -> DesiredPool:
-    return DesiredPool(
-        pool_id=row["pool_id"],
-        size=PoolSize(
-            min_size=row["min_size"], max_size=row["max_size"], warmup_size=row["warmup_size"]
-        ),
-        paused=row["paused"],
-        generation=row["generation"],
-        updated_at=row["updated_at"],
-    )
+    values = dict(row)
+    size = PoolSize(**{each.name: values.pop(each.name) for each in fields(PoolSize)})
+    return DesiredPool(size=size, **values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -34,7 +34,12 @@ from app.domain.recommendation import (
     RecommendationStatus,
 )
 
-_METRICS = ("total_connections", "idle_connections", "active_connections", "waiting_requests")
+# Fields that are stored as they are.
+_PLAIN = (
+    *("id", "pool_id", "tenant", "rule", "max_size"),
+    *("created_at", "expires_at", "closed_at", "closed_by"),
+)
+_PLAIN_OF_ADVICE = ("current_size", "new_size", "reason", "evidence", "wanted")
 
 
 class Recommendations:
@@ -68,15 +73,9 @@ class Recommendations:
         limit: int = 100,
         among: Collection[str] | None = None,
     ) -> tuple[Recommendation, ...]:
-        """Return the newest that fit, newest first.
+        """The newest that match all that is given, newest first.
 
-        Args:
-            status: only those with this status.
-            pool_id: only those about this pool.
-            tenant: only those about this tenant's own pool.
-            before: `created_at` and `id` of the last one of the page before.
-            limit: most to return.
-            among: only those about one of these tenants' own pools.
+        *before* is `created_at` and `id` of the last one of the page before; *among* are tenants.
         """
         columns = recommendations.c
         equal = {columns.status: status, columns.pool_id: pool_id, columns.tenant: tenant}
@@ -226,22 +225,9 @@ def _values(recommendation: Recommendation) -> Mapping[str, Any]:
     advice = asdict(recommendation.advice)
     del advice["trial"], advice["idle_seconds"], advice["offered_load"]
     advice["evidence"] = {name: _finite(value) for name, value in advice["evidence"].items()}
-    return {
-        "id": recommendation.id,
-        "pool_id": recommendation.pool_id,
-        "tenant": recommendation.tenant,
-        "rule": recommendation.rule,
-        **advice,
-        "kind": recommendation.kind,
-        "placement": recommendation.placement,
-        "max_size": recommendation.max_size,
-        **asdict(recommendation.metrics),
-        "status": recommendation.status,
-        "created_at": recommendation.created_at,
-        "expires_at": recommendation.expires_at,
-        "closed_at": recommendation.closed_at,
-        "closed_by": recommendation.closed_by,
-    }
+    values = {each.name: getattr(recommendation, each.name) for each in fields(recommendation)}
+    del values["advice"], values["metrics"]
+    return {**values, "kind": recommendation.kind, **advice, **asdict(recommendation.metrics)}
 
 
 def _finite(value: float | None) -> float | None:
@@ -251,27 +237,15 @@ def _finite(value: float | None) -> float | None:
 
 def _recommendation(row: RowMapping) -> Recommendation:
     return Recommendation(
-        id=row["id"],
-        pool_id=row["pool_id"],
-        tenant=row["tenant"],
-        rule=row["rule"],
+        **{name: row[name] for name in _PLAIN},
         advice=PoolSizingRecommendation(
+            **{name: row[name] for name in _PLAIN_OF_ADVICE},
             action=ScalingAction(row["action"]),
-            current_size=row["current_size"],
-            new_size=row["new_size"],
             reason_code=ReasonCode(row["reason_code"]),
-            reason=row["reason"],
-            evidence=row["evidence"],
             confidence=Confidence(row["confidence"]),
             expected=None if row["expected"] is None else Effect(**row["expected"]),
-            wanted=row["wanted"],
         ),
-        max_size=row["max_size"],
-        metrics=PoolMetrics(**{name: row[name] for name in _METRICS}),
+        metrics=PoolMetrics(**{each.name: row[each.name] for each in fields(PoolMetrics)}),
         status=RecommendationStatus(row["status"]),
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        closed_at=row["closed_at"],
-        closed_by=row["closed_by"],
         placement=None if row["placement"] is None else Placement(row["placement"]),
     )

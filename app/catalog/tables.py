@@ -28,10 +28,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.pool import MAX_POOL_SIZE
 from app.domain.recommendation import RecommendationKind, RecommendationStatus
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import AdvisorMode, PoolStrategy
 
 metadata = MetaData(
     naming_convention={

@@ -1,16 +1,21 @@
-"""An operation is a plan and its execution; a dry run returns the plan."""
+"""An operation is a plan and its execution, under a lock; a dry run returns the plan."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager, nullcontext
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from weakref import WeakValueDictionary
 
+from app.domain.errors import Unavailable
 from app.domain.plan import Plan
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_HOLD_DEADLINE = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +58,35 @@ class Operation(Generic[T, R]):
 
     def __await__(self) -> Generator[Any, None, R]:
         return self.run().__await__()
+
+
+class KeyedLocks:
+    """A lock for every tenant and pool, so that their changes go one at a time.
+
+    An unused one takes no memory.
+    """
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def hold(self, key: str) -> AsyncIterator[None]:
+        """Hold the lock of *key*: `async with locks.hold("acme"):`.
+
+        Raises:
+            Unavailable: it was held elsewhere for too long.
+        """
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        try:
+            async with asyncio.timeout(_HOLD_DEADLINE):
+                await lock.acquire()
+        except TimeoutError as error:
+            raise Unavailable(f"Another change of {key} is still in progress.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_held(self, key: str) -> bool:
+        lock = self._locks.get(key)
+        return lock is not None and lock.locked()

@@ -19,10 +19,9 @@ from app.domain.advisor import (
     PoolPressureMonitorConfig,
     ServerAdvisor,
 )
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.errors import NotProvisioned, TenantDeleting
 from app.domain.pool import PoolSize
-from app.domain.tenant import TenantSpec
+from app.domain.tenant import AdvisorMode, TenantSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

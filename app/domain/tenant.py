@@ -12,7 +12,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
 
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.errors import InvalidTenantId, PoolIsShared
 
 TENANT_ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
@@ -59,6 +58,14 @@ class PoolStrategy(StrEnum):
 
     PER_DATABASE = "per_database"
     """A pool, a database and a login role of its own."""
+
+
+class AdvisorMode(StrEnum):
+    """How recommendations are handled."""
+
+    OFF = "off"
+    RECOMMEND = "recommend"
+    APPLY = "apply"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

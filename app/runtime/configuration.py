@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 from app.api.http.dependencies import TenantDefaults
 from app.api.http.request_checks import LOOPBACK_NAMES
 from app.api.views.tenant import QueryLimits
 from app.control.advisor.auto_apply import AutoApplyLimits
 from app.domain.advisor import PoolPressureMonitorConfig
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.history import Resolution
 from app.domain.pool import PoolConfig, PoolLimits
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import AdvisorMode, PoolStrategy
+from app.embedded.data_directory import write_private_file
 from app.pools.isolation import (
     IsolationStrategy,
     PerDatabaseIsolation,
@@ -24,8 +27,9 @@ from app.pools.isolation import (
 )
 from app.pools.isolation.credentials import Credentials
 from app.pools.server import Server
-from app.runtime.secret_key import load_or_create_secret_key
 from app.settings import Settings
+
+_KEY_BYTES = 32
 
 
 def pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
@@ -123,3 +127,23 @@ def query_limits(settings: Settings) -> QueryLimits:
         max_rows=settings.query_max_rows,
         allowed_on_shared=settings.is_embedded if allowed is None else allowed,
     )
+
+
+def load_or_create_secret_key(data_dir: Path) -> bytes:
+    """The key from which tenants' login passwords are derived, when the operator gives none.
+
+    Created once in *data_dir*, with mode 600. If it is lost, every tenant must be provisioned
+    again to get a new password.
+
+    Raises:
+        OSError: it can be neither read nor written, or is damaged.
+    """
+    path = data_dir / "secret-key"
+    if not path.exists():
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private_file(path, secrets.token_hex(_KEY_BYTES))
+    path.chmod(0o600)
+    key = path.read_bytes().strip()
+    if not (key and key.isascii()):
+        raise OSError(errno.EINVAL, "it is not a key that Poolkeeper created", str(path))
+    return key

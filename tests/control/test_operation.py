@@ -6,8 +6,7 @@ from functools import partial
 
 import pytest
 
-from app.control.locks import KeyedLocks
-from app.control.operation import Operation, PlanFor
+from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.errors import PoolNotFound
 from app.domain.plan import Effects, Plan, PlanAction, plan_step
 

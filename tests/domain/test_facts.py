@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 
 import app.domain
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.recommendation import RecommendationStatus
+from app.domain.tenant import AdvisorMode
 
 
 def modules() -> list[ModuleType]:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.errors import InvalidTenantId
 from app.domain.tenant import (
     RESERVED_IDS,
+    AdvisorMode,
     PoolStrategy,
     TenantId,
     TenantSpec,

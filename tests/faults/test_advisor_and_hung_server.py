@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.recommendation import RecommendationStatus
+from app.domain.tenant import AdvisorMode
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.catalog import address_of
 from tests.fixtures.control import PERSON, wired

@@ -38,11 +38,10 @@ from app.domain.advisor import (
     ReasonCode,
     ScalingAction,
 )
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.errors import TenantNotFound
 from app.domain.pool import PoolMetrics
-from app.domain.tenant import TENANT_ID_PATTERN
+from app.domain.tenant import TENANT_ID_PATTERN, AdvisorMode
 
 _MANY = 1_000_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
@@ -71,18 +72,8 @@ class EventView(BaseModel):
 
     @classmethod
     def of(cls, event: AuditEvent) -> EventView:
-        return cls(
-            id=event.id,
-            at=event.at,
-            actor=event.actor.name,
-            request_id=event.actor.request_id,
-            action=event.action,
-            tenant=event.tenant,
-            pool=event.pool,
-            reason=event.reason,
-            before=event.before,
-            after=event.after,
-        )
+        actor = {"actor": event.actor.name, "request_id": event.actor.request_id}
+        return cls(**asdict(event) | actor)
 
 
 class EventList(BaseModel):

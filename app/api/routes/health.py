@@ -16,7 +16,7 @@ from app.api.auth.key_file import KeyFile
 from app.api.http.dependencies import PrincipalDep, provided
 from app.api.http.error_responses import problem_responses
 from app.catalog.catalog import Catalog
-from app.control.background.supervisor import Supervisor
+from app.control.background import Supervisor
 from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable

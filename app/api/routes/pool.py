@@ -29,8 +29,14 @@ from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
-from app.api.views.pool import PoolView, PoolViews
-from app.api.views.pool_operations import PoolCheck, PoolDrain, PoolEviction, PoolRecycling
+from app.api.views.pool import (
+    PoolCheck,
+    PoolDrain,
+    PoolEviction,
+    PoolRecycling,
+    PoolView,
+    PoolViews,
+)
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations, PoolOutcome
 from app.domain.audit import Actor

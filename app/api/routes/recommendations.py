@@ -119,22 +119,8 @@ class RecommendationView(BaseModel):
 
     @classmethod
     def of(cls, recommendation: Recommendation) -> RecommendationView:
-        return cls(
-            id=recommendation.id,
-            pool=recommendation.pool_id,
-            tenant=recommendation.tenant,
-            rule=recommendation.rule,
-            kind=recommendation.kind,
-            placement=recommendation.placement,
-            **advice_fields(recommendation.advice),
-            max_size=recommendation.max_size,
-            metrics=PoolMetricsView(**asdict(recommendation.metrics)),
-            status=recommendation.status,
-            created_at=recommendation.created_at,
-            expires_at=recommendation.expires_at,
-            closed_at=recommendation.closed_at,
-            closed_by=recommendation.closed_by,
-        )
+        values = asdict(recommendation) | advice_fields(recommendation.advice)
+        return cls(pool=values.pop("pool_id"), kind=recommendation.kind, **values)
 
 
 class RecommendationList(BaseModel):

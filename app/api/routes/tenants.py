@@ -29,9 +29,8 @@ from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, Tenant
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import Tenant
-from app.domain.tenant import TENANT_ID_PATTERN, PoolStrategy, TenantId, TenantSpec
+from app.domain.tenant import TENANT_ID_PATTERN, AdvisorMode, PoolStrategy, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)

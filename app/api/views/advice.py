@@ -13,7 +13,6 @@ from app.control.advisor.advisor_loop import PoolAdvice
 from app.domain.advisor import (
     EVIDENCE,
     Confidence,
-    Effect,
     PoolSizingRecommendation,
     ReasonCode,
     ScalingAction,
@@ -72,10 +71,6 @@ class EffectView(BaseModel):
     connections_before: int = Field(examples=[5])
     connections_after: int = Field(examples=[12])
 
-    @classmethod
-    def of(cls, effect: Effect | None) -> EffectView | None:
-        return None if effect is None else cls(**asdict(effect))
-
 
 Expected = Annotated[
     EffectView | None, Field(description="Its expected effect; null for `stable`.")
@@ -118,14 +113,6 @@ class AdviceView(BaseModel):
 
 def advice_fields(advice: PoolSizingRecommendation) -> dict[str, Any]:
     """The fields of every view of advice."""
-    return {
-        "action": advice.action,
-        "current_size": advice.current_size,
-        "new_size": advice.new_size,
-        "wanted": advice.wanted,
-        "reason_code": advice.reason_code,
-        "reason": advice.reason,
-        "confidence": advice.confidence,
-        "evidence": dict(advice.evidence),
-        "expected": EffectView.of(advice.expected),
-    }
+    fields = asdict(advice)
+    del fields["trial"], fields["idle_seconds"]
+    return fields

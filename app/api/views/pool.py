@@ -17,6 +17,7 @@ from app.api.views.advice import AdviceView
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
+from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolMetrics, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from app.pools.leak_detection import LeakSuspect
@@ -136,6 +137,67 @@ class PoolView(BaseModel):
             wait_p99_ms=pool.stats.wait.p99_ms,
             leak_suspects=_leak_suspects(pool.leak_suspects, principal),
         )
+
+
+class _PoolOperated(BaseModel):
+    pool_id: str
+    tenants: int = Field(description="Number of tenants that the pool serves.")
+
+
+class PoolDrain(_PoolOperated):
+    """A drain in progress."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"pool_id": "acme", "tenants": 1, "state": "draining", "deadline_seconds": 5.0}
+            ]
+        }
+    )
+
+    state: PoolState
+    deadline_seconds: float
+
+
+class PoolRecycling(_PoolOperated):
+    """The result of recycling a pool."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"pool_id": "acme", "tenants": 1, "connections": 3}]}
+    )
+
+    connections: int = Field(
+        description="Connections replaced: idle ones at once, leased ones when they are returned."
+    )
+
+
+class PoolCheck(_PoolOperated):
+    """The result of testing a pool's idle connections."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"pool_id": "acme", "tenants": 1, "tested": 2, "failed": 0}]
+        }
+    )
+
+    tested: int
+    failed: int = Field(description="Connections that failed the check and were closed.")
+
+
+class PoolEviction(_PoolOperated):
+    """The result of evicting a pool."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"pool_id": "acme", "tenants": 1, "reason": "requested", "closed": 3, "cut": 0}
+            ]
+        }
+    )
+
+    reason: EvictionReason
+    closed: int = Field(description="Connections closed.")
+    cut: int = Field(description="Leases that were cut at the deadline.")
 
 
 class PoolViews:

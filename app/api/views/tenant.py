@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.auth.principal import Principal
 from app.api.views.pool import PoolSummary
 from app.catalog.catalog import Catalog
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.desired_state import Tenant
 from app.domain.isolation_policy import (
     Assurance,
@@ -26,7 +25,7 @@ from app.domain.isolation_policy import (
     assurance_of,
     checks_of,
 )
-from app.domain.tenant import PoolStrategy, TenantSpec
+from app.domain.tenant import AdvisorMode, PoolStrategy, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 

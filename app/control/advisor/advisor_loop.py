@@ -22,15 +22,14 @@ from app.control.advisor.placement import PlacementAdvisor
 from app.control.advisor.recommendation_applier import changes_size, clamped
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit import audit_events
-from app.control.background.yield_to_loop import yield_to_loop
-from app.control.locks import KeyedLocks
-from app.control.operation import Operation, PlanFor
+from app.control.background import yield_to_loop
+from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ServerAdvisor
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.plan import plan_record
 from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
+from app.domain.tenant import AdvisorMode
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 

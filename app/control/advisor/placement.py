@@ -17,8 +17,8 @@ from app.domain.advisor import (
     TenantUsage,
     suggest_placement,
 )
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
+from app.domain.tenant import AdvisorMode
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 

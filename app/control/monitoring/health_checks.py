@@ -10,7 +10,7 @@ from time import monotonic
 
 import structlog
 
-from app.control.background.yield_to_loop import yield_to_loop
+from app.control.background import yield_to_loop
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.pools.operations import CheckReport
 from app.pools.manager import TenantPoolManager

@@ -19,7 +19,7 @@ import structlog
 
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
-from app.control.background.yield_to_loop import in_slices
+from app.control.background import in_slices
 from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import ISOLATION_AUDIT, AuditEvent
 from app.domain.errors import ProvisioningFailed, Unavailable

@@ -17,7 +17,7 @@ from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
-from app.control.background.yield_to_loop import yield_to_loop
+from app.control.background import yield_to_loop
 from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 from app.domain.audit import POLLER

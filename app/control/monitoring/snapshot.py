@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from app.catalog.catalog import Catalog
-from app.control.background.yield_to_loop import yield_to_loop
+from app.control.background import yield_to_loop
 from app.control.monitoring.isolation_audit import findings_of
 from app.domain.eviction import EvictionReason
 from app.domain.isolation_policy import Severity

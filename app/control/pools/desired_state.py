@@ -20,9 +20,8 @@ from app.catalog.catalog import Catalog
 from app.catalog.desired_pools import AppliedRecommendation
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
-from app.control.background.tasks import BackgroundTasks
-from app.control.locks import KeyedLocks
-from app.control.operation import PlanFor
+from app.control.background import BackgroundTasks
+from app.control.operation import KeyedLocks, PlanFor
 from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import DesiredPool, PoolChange

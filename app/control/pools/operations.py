@@ -1,7 +1,7 @@
 """Operations on pools: open and resize, pause and resume, evict, drain, recycle, check.
 
-All but the first work while the catalog is unreachable: a pause or an eviction's `min_size` is kept
-in memory and stored when the catalog is back, and the outbox keeps events until then.
+All but the first work while the catalog is unreachable: `DesiredPoolState` keeps a pause, and the
+outbox keeps events, until the catalog is back.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from time import monotonic
 
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
-from app.control.background.tasks import BackgroundTasks
+from app.control.background import BackgroundTasks
 from app.control.operation import Operation, PlanFor
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.audit import POLLER, Actor

@@ -11,8 +11,7 @@ from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control.audit import audit_events
-from app.control.locks import KeyedLocks
-from app.control.operation import Operation, PlanFor
+from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.audit import Actor
 from app.domain.errors import ProvisioningFailed, StaleVersion, Unavailable
 from app.domain.eviction import Eviction, EvictionReason

@@ -11,12 +11,16 @@ from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control.audit import audit_events
-from app.control.locks import KeyedLocks
-from app.control.operation import Operation, PlanFor
-from app.control.tenants.login_check import check_login, lock_of_role
+from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.audit import Actor
 from app.domain.desired_state import Tenant
-from app.domain.errors import ServerUnavailable, TenantDeleting
+from app.domain.errors import (
+    ProvisioningFailed,
+    ServerFull,
+    ServerUnavailable,
+    TenantDeleting,
+    TenantLoginFailed,
+)
 from app.domain.plan import PlanAction, plan_step
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
@@ -26,6 +30,7 @@ AuditIsolation = Callable[[Server, Iterable[TenantState]], Awaitable[None]]
 
 _LOOK_UP_DEADLINE = 10.0
 _PROVISION_DEADLINE = 30.0
+_LOGIN_DEADLINE = 15.0
 
 
 class TenantProvisioning:
@@ -105,3 +110,35 @@ class TenantProvisioning:
                 return await isolation.provision(server, tenant, adopt=adopt, max_size=max_size)
         except TimeoutError as error:
             raise ServerUnavailable("The server took too long to create it.") from error
+
+
+async def check_login(manager: TenantPoolManager, tenant: Tenant) -> None:
+    """Log in as the tenant's connections do, in place of an admin connection.
+
+    Raises:
+        ProvisioningFailed: Postgres refuses the role, and says why.
+        ServerFull: the server takes no further connection now, so nothing is known.
+        ServerUnavailable: the server cannot be reached.
+    """
+    spec = tenant.spec
+    server, isolation = manager.server(spec.server), manager.isolations[spec.strategy]
+    login = isolation.login(server, spec)
+    try:
+        async with asyncio.timeout(_LOGIN_DEADLINE), server.admin(login) as connection:
+            await connection.execute(isolation.session_setup(spec))
+    except TenantLoginFailed as error:
+        raise ProvisioningFailed(
+            f"Role {login.user} is set up, but it cannot log in. {error.detail}"
+        ) from error
+    except ServerFull as error:
+        raise ServerFull(
+            f"Role {login.user} is set up, but its login could not be tried: "
+            f"{error.detail} Repeat the request."
+        ) from error
+    except TimeoutError as error:
+        raise ServerUnavailable(f"The login as {login.user} took too long.") from error
+
+
+def lock_of_role(server: str, role: str) -> str:
+    """The lock of a role's password; provisioning sets the shared role's for each tenant."""
+    return f"role {role} on {server}"

@@ -14,9 +14,8 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control.audit import audit_events
-from app.control.locks import KeyedLocks
-from app.control.operation import Operation, PlanFor
-from app.control.tenants.login_check import check_login, lock_of_role
+from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.tenants.provisioning import check_login, lock_of_role
 from app.domain.audit import Actor
 from app.domain.desired_state import CredentialVersion
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable

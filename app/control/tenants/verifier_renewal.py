@@ -14,8 +14,8 @@ import structlog
 
 from app.control.audit import audit_events
 from app.control.audit.outbox import AuditOutbox
-from app.control.locks import KeyedLocks
-from app.control.tenants.login_check import lock_of_role
+from app.control.operation import KeyedLocks
+from app.control.tenants.provisioning import lock_of_role
 from app.domain.audit import RECONCILER
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.pools.isolation.credentials import OWN_ITERATIONS, Credentials

@@ -22,7 +22,6 @@ from app.domain.advisor import (
     ReasonCode,
     ScalingAction,
 )
-from app.domain.advisor_mode import AdvisorMode
 from app.domain.audit import ADVISOR, Actor
 from app.domain.desired_state import AdvisorRule, PoolChange
 from app.domain.errors import (
@@ -33,7 +32,7 @@ from app.domain.errors import (
     RecommendationNotFound,
 )
 from app.domain.recommendation import Recommendation, RecommendationStatus
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import AdvisorMode, PoolStrategy
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually

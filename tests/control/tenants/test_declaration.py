@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import structlog
 
-from app.control import locks
+from app.control import operation
 from app.domain.desired_state import PoolChange
 from app.domain.errors import (
     CatalogUnavailable,
@@ -95,7 +95,7 @@ async def test_a_change_does_not_wait_for_ever_for_another(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await control.tenant("acme")
-    monkeypatch.setattr(locks, "_HOLD_DEADLINE", 0.0)
+    monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
     async with control.locks.hold("acme"):
         with pytest.raises(Unavailable, match="Another change of acme"):
             await control.declarations.put(spec_of("acme", weight=2), PERSON)

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 
 from app.control.tenants import verifier_renewal
-from app.control.tenants.login_check import lock_of_role
+from app.control.tenants.provisioning import lock_of_role
 from app.domain.tenant import PoolStrategy
 from app.pools.isolation.credentials import scram_verifier
 from tests.fixtures.control import PERSON, Control

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from app.control.background.supervisor import Supervisor, run_every
+from app.control.background import Supervisor, run_every
 from app.domain.errors import CatalogInUse
 from tests.fixtures.waiting import eventually
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.control.background.yield_to_loop import yield_to_loop
+from app.control.background import yield_to_loop
 
 
 class Ring:

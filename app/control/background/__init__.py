@@ -1,1 +1,0 @@
-"""Background tasks and their supervisor."""
