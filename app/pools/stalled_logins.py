@@ -53,7 +53,8 @@ class StalledLogins:
             Unavailable: see `driver.connect`.
         """
         key = login.user, login.database
-        await self._until_fewer(most, key, timeout)
+        if self._tasks:
+            await self._until_fewer(most, key, timeout)
 
         def leave(attempt: asyncio.Task[asyncpg.Connection]) -> None:
             self._keep(attempt, key)

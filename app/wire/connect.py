@@ -13,7 +13,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, cast
 
 import asyncpg
@@ -238,8 +238,13 @@ class _Login:
 def _is_local(peer: object) -> bool:
     """Whether the other end of a connection, a Unix socket's or an address, is on this machine."""
     if isinstance(peer, tuple):
-        return ipaddress.ip_address(peer[0]).is_loopback
+        return _is_loopback(peer[0])
     return isinstance(peer, str | bytes)
+
+
+@lru_cache
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
 
 
 class _HandshakeGuard(Interceptor):

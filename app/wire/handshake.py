@@ -69,7 +69,7 @@ class Handshake:
         """
         self._is_local = is_local
         self._is_verified = is_verified
-        self._buffer = bytearray()
+        self._buffer = b""
         self._bytes = self._messages = 0
         self._last_request: int | None = None
         self.is_done = False
@@ -89,23 +89,28 @@ class Handshake:
         self._bytes += len(data)
         if self._bytes > MAX_BYTES:
             raise ProtocolViolation("The server sends too much before the login is done.")
-        self._buffer += data
-        passed = bytearray()
-        while not self.is_done and len(self._buffer) >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._buffer)
+        buffer = self._buffer + data
+        passed = []
+        at, size = 0, len(buffer)
+        while not self.is_done and size - at >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(buffer, at)
             if not _CODE.size <= length <= MAX_BYTES:
                 raise ProtocolViolation("The server announces a message of an impossible length.")
-            if len(self._buffer) <= length:
+            end = at + 1 + length
+            if size < end:
                 break
-            body = bytes(self._buffer[_HEADER.size : length + 1])
-            del self._buffer[: length + 1]
+            body = buffer[at + _HEADER.size : end]
             self._check(kind, body)
-            if kind in _WITH_TEXT:
+            if body.isascii() or kind not in _WITH_TEXT:
+                passed.append(buffer[at:end])
+            else:
                 body = body.decode(errors="replace").encode()
-            passed += _HEADER.pack(kind, len(body) + _CODE.size) + body
+                passed.append(_HEADER.pack(kind, len(body) + _CODE.size) + body)
+            at = end
+        self._buffer = buffer[at:]
         if self.is_done:
-            passed += self._buffer
-        return bytes(passed)
+            passed.append(self._buffer)
+        return b"".join(passed)
 
     def _check(self, kind: bytes, body: bytes) -> None:
         self._messages += 1

@@ -12,6 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import lru_cache
 from itertools import chain, zip_longest
 from threading import Thread
 from typing import NamedTuple
@@ -102,6 +103,7 @@ def interleave_families(addresses: Iterable[Address]) -> list[Address]:
     return [each for each in chain.from_iterable(zip_longest(*families.values())) if each]
 
 
+@lru_cache
 def _literal(host: str, port: int) -> Address | None:
     try:
         version = ipaddress.ip_address(host).version
