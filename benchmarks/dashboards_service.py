@@ -79,7 +79,7 @@ async def _open_pools(service: Service, count: int) -> None:
             DesiredPool(
                 pool_id=name,
                 size=_NO_CONNECTION,
-                paused=False,
+                pause=None,
                 generation=1,
                 updated_at=made.updated_at,
             )

@@ -93,7 +93,7 @@ async def _open_pools(manager: TenantPoolManager) -> None:
             DesiredPool(
                 pool_id=name,
                 size=_NO_CONNECTION,
-                paused=False,
+                pause=None,
                 generation=1,
                 updated_at=made.updated_at,
             )

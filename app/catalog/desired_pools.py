@@ -12,7 +12,7 @@ from app.catalog.optimistic_write import optimistic_write
 from app.catalog.recommendations import record_applied
 from app.catalog.tables import pools
 from app.domain.audit import AuditEvent
-from app.domain.desired_state import DesiredPool
+from app.domain.desired_state import DesiredPool, Pause
 from app.domain.pool import PoolSize
 from app.domain.recommendation import Recommendation
 
@@ -37,7 +37,7 @@ class DesiredPools:
         pool_id: str,
         size: PoolSize,
         *,
-        paused: bool,
+        pause: Pause | None,
         event: AuditEvent | None = None,
         expected_generation: int | None = None,
         applied: AppliedRecommendation | None = None,
@@ -47,7 +47,7 @@ class DesiredPools:
         Args:
             pool_id: a tenant's id, or `shared@server`.
             size: what it should be.
-            paused: whether it hands out leases at all.
+            pause: since when and by whom it is paused; None if it is not.
             event: recorded in the same transaction if anything changes; None if the change
                 was recorded before.
             expected_generation: 0: the row must not exist; None: no version check.
@@ -65,7 +65,11 @@ class DesiredPools:
                 connection,
                 pools,
                 fixed={"pool_id": pool_id},
-                values={**asdict(size), "paused": paused},
+                values={
+                    **asdict(size),
+                    "paused_at": pause and pause.since,
+                    "paused_by": pause and pause.by,
+                },
                 expected_generation=expected_generation,
             )
             if saved.changed and event is not None:
@@ -78,4 +82,5 @@ class DesiredPools:
 def _desired_pool(row: RowMapping) -> DesiredPool:
     values = dict(row)
     size = PoolSize(**{each.name: values.pop(each.name) for each in fields(PoolSize)})
-    return DesiredPool(size=size, **values)
+    since, by = values.pop("paused_at"), values.pop("paused_by")
+    return DesiredPool(size=size, pause=Pause(since=since, by=by) if since else None, **values)

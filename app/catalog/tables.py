@@ -85,12 +85,15 @@ pools = Table(
     Column("min_size", Integer, nullable=False),
     Column("max_size", Integer, nullable=False),
     Column("warmup_size", Integer, nullable=False),
-    Column("paused", Boolean, nullable=False),
     _generation(),
     _moment("updated_at"),
+    # Null while it is not paused.
+    Column("paused_at", DateTime(timezone=True)),
+    Column("paused_by", Text),
     CheckConstraint("min_size BETWEEN 0 AND max_size", name="min_size"),
     CheckConstraint(f"max_size BETWEEN 1 AND {MAX_POOL_SIZE}", name="max_size"),
     CheckConstraint("warmup_size BETWEEN 0 AND max_size", name="warmup_size"),
+    CheckConstraint("(paused_at IS NULL) = (paused_by IS NULL)", name="paused"),
 )
 
 credentials = Table(

@@ -63,14 +63,27 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """Since when a pool is paused, and the name of who paused it."""
+
+    since: datetime
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredPool:
     """What is desired of a pool; one that was never changed has none and uses the defaults."""
 
     pool_id: str
     size: PoolSize
-    paused: bool
+    pause: Pause | None
     generation: int
     updated_at: datetime
+
+    @property
+    def paused(self) -> bool:
+        """Whether it hands out no lease."""
+        return self.pause is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@
     │   └── CatalogInUse · CatalogUnusable   no service can work on this catalog
     ├── LeaseLost                    the outcome of the request is unknown
     └── Unavailable                  not now: nothing was done, so retry
-        ├── PoolTimeout · PoolSaturated · PoolDraining · PoolLimitReached
+        ├── PoolTimeout · PoolSaturated · PoolPaused · PoolDraining · PoolLimitReached
         ├── ServerUnavailable · ServerFull · ServerReadOnly · ConnectFailed · TenantLoginFailed
         ├── CatalogUnavailable · QueryTimeout · SchemaChanged
         ├── TooManyStreams
@@ -284,6 +284,12 @@ class PoolSaturated(Unavailable):
     """Too many callers are waiting for this pool already."""
 
     code = "pool-saturated"
+
+
+class PoolPaused(Unavailable):
+    """The pool is paused and hands out no connection until it is resumed."""
+
+    code = "pool-paused"
 
 
 class PoolDraining(Unavailable):

@@ -67,6 +67,7 @@ class PoolLimits(TypedDict, total=False):
     acquire_timeout: float
     max_waiting: int
     leak_threshold: float
+    refuses_when_paused: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,7 @@ class PoolConfig:
         acquire_timeout: seconds a caller waits for a connection; never infinite.
         max_waiting: most callers waiting at a time; the next one is refused at once.
         leak_threshold: seconds after which a lease is reported as a possible leak.
+        refuses_when_paused: callers of a paused pool are refused at once; else they wait.
     """
 
     strategy: PoolStrategy = PoolStrategy.SHARED
@@ -99,6 +101,7 @@ class PoolConfig:
     acquire_timeout: float = 5.0
     max_waiting: int = 1000
     leak_threshold: float = 60.0
+    refuses_when_paused: bool = False
 
     @classmethod
     def shared(cls, max_connections: int = 20, **limits: Unpack[PoolLimits]) -> Self:
@@ -143,6 +146,11 @@ class PoolMetrics:
     idle_connections: int
     active_connections: int
     waiting_requests: int
+
+
+NO_CONNECTIONS = PoolMetrics(
+    total_connections=0, idle_connections=0, active_connections=0, waiting_requests=0
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from app.domain.errors import (
     TenantNotFound,
 )
 from app.domain.eviction import Eviction, EvictionReason
-from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolStats
+from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy
@@ -204,7 +204,7 @@ class TenantPoolManager:
             self.desired_size(spec.pool_id, spec.strategy),
             registry.config,
             connector=self.connectors.of(server, spec),
-            recorder=self._recorder(tenant_state),
+            recorder=self.recorder(tenant_state),
             owner=registry,
         )
         registry.add(pool)
@@ -213,7 +213,8 @@ class TenantPoolManager:
             pool.pause()
         return pool
 
-    def _recorder(self, tenant_state: TenantState) -> Recorder:
+    def recorder(self, tenant_state: TenantState) -> Recorder:
+        """Where the pool that serves a tenant counts."""
         spec = tenant_state.tenant.spec
         if spec.is_shared:
             return self.service_metrics.shared_recorder(spec.server)
@@ -264,6 +265,13 @@ class TenantPoolManager:
         """A pool's desired size, or its strategy's default."""
         desired = self._desired.get(pool_id)
         return desired.size if desired else self._registries[strategy].config.default_size
+
+    def pool_state(self, pool_id: str) -> PoolState:
+        """Where a pool is in its life; one that is paused is so whether or not it is open."""
+        pool, desired = self.find(pool_id), self._desired.get(pool_id)
+        if pool is not None:
+            return pool.state
+        return PoolState.PAUSED if desired and desired.paused else PoolState.CLOSED
 
     def config(self, strategy: PoolStrategy) -> PoolConfig:
         """How pools of *strategy* behave."""

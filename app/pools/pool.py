@@ -18,6 +18,7 @@ import structlog
 from app.domain.counters import CounterReading
 from app.domain.errors import (
     PoolDraining,
+    PoolPaused,
     PoolSaturated,
     PoolTimeout,
     ServerUnavailable,
@@ -170,6 +171,7 @@ class Pool:
             PoolTimeout: none became free in time.
             PoolSaturated: too many wait already.
             PoolDraining: the pool is being drained or closed.
+            PoolPaused: it was not resumed in time, or refuses callers while it is paused.
             ServerUnavailable, ServerFull, TenantLoginFailed: none can be opened.
         """
         now = monotonic()
@@ -294,10 +296,18 @@ class Pool:
             raise PoolDraining(f"The pool {self.pool_id} is {self.state}.")
         if not self.server.is_available:
             raise ServerUnavailable(self.server.unavailable_detail)
-        if self.waiters.count >= self.config.max_waiting:
+        refusal: Unavailable | None = None
+        if self.state is PoolState.PAUSED and self.config.refuses_when_paused:
+            refusal = self._paused()
+        elif self.waiters.count >= self.config.max_waiting:
+            refusal = PoolSaturated(f"{self.waiters.count} callers wait for pool {self.pool_id}.")
+        if refusal is not None:
             for recorder in self._recorders(tenant):
                 recorder.record_rejected()
-            raise PoolSaturated(f"{self.waiters.count} callers wait for pool {self.pool_id}.")
+            raise refusal
+
+    def _paused(self) -> PoolPaused:
+        return PoolPaused(f"Pool {self.pool_id} is paused; it serves again when it is resumed.")
 
     def _abandon(self, waiter: Waiter) -> None:
         """The caller is gone; take back what was handed to it in the same moment."""
@@ -323,7 +333,11 @@ class Pool:
             why = " Its login waits for others, or has not been answered yet."
         if not why and self.server.is_degraded:
             why = f" No other can be opened: {self.server.last_error}"
-        error = PoolTimeout(f"No connection of pool {self.pool_id} became free in {waited}.{why}")
+        error: Unavailable = PoolTimeout(
+            f"No connection of pool {self.pool_id} became free in {waited}.{why}"
+        )
+        if self.state is PoolState.PAUSED:
+            error = self._paused()
         self._fail(waiter, error, monotonic())
 
     def _fail(self, waiter: Waiter, error: Exception, now: float) -> None:
@@ -433,9 +447,14 @@ class Pool:
         self.dispatch()
 
     def pause(self) -> None:
-        """Lend nothing: callers wait, idle connections close, leased ones when they come back."""
+        """Lend nothing: idle connections close now, leased ones when they come back.
+
+        Callers wait or are refused, as `config.refuses_when_paused` says.
+        """
         if not self.is_closing:
             self.state = PoolState.PAUSED
+            if self.config.refuses_when_paused:
+                self._fail_all(self._paused())
             self.dispatch()
 
     def resume(self) -> None:

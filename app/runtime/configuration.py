@@ -42,6 +42,7 @@ def pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
         "acquire_timeout": settings.acquire_timeout_seconds,
         "max_waiting": settings.max_waiting,
         "leak_threshold": settings.leak_threshold_seconds,
+        "refuses_when_paused": settings.callers_of_paused_pools == "refuse",
     }
     return {
         PoolStrategy.SHARED: PoolConfig.shared(settings.shared_pool_size, **limits),

@@ -188,6 +188,10 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=1000, ge=0, le=100_000)
     """Maximum number of borrowers that wait for one pool; beyond 1000, waiting helps no one."""
 
+    callers_of_paused_pools: Literal["wait", "refuse"] = "wait"
+    """`wait`: until the pool is resumed or their time ends; `refuse`: at once. Both end in the code
+    pool-paused. They wait, as with PgBouncer's PAUSE, so that a short pause fails nobody."""
+
     leak_threshold_seconds: Seconds = 60.0
     """Age at which a lease is reported as a suspected leak; 60 s exceeds ordinary transactions."""
 

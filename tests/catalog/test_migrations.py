@@ -63,6 +63,34 @@ async def test_up_down_and_up_again(database: Database) -> None:
         assert await tables_of(connection) == TABLES
 
 
+async def test_a_paused_pool_is_paused_by_whom_its_event_names(database: Database) -> None:
+    address = address_of(database)
+    await migrate(address)
+    await downgrade(address, revision="0005")
+    async with database.connected() as connection:
+        await connection.execute(
+            """
+            INSERT INTO pools (pool_id, min_size, max_size, warmup_size, paused)
+            VALUES ('acme', 0, 5, 1, true), ('beta', 0, 5, 1, true), ('gamma', 0, 5, 1, false);
+            INSERT INTO events (at, actor, action, pool)
+            VALUES (now(), 'alice', 'pool.paused', 'acme'), (now(), 'ops', 'pool.paused', 'acme'),
+                (now(), 'eve', 'pool.resumed', 'acme');
+            """
+        )
+        await migrate(address)
+        rows = await connection.fetch(
+            "SELECT pool_id, paused_by, paused_at = updated_at FROM pools ORDER BY pool_id"
+        )
+        assert [tuple(row) for row in rows] == [
+            ("acme", "ops", True),
+            ("beta", "unknown", True),
+            ("gamma", None, None),
+        ]
+        await downgrade(address, revision="0005")
+        rows = await connection.fetch("SELECT paused FROM pools ORDER BY pool_id")
+        assert [paused for [paused] in rows] == [True, True, False]
+
+
 async def test_the_advisor_keeps_its_settings_and_placements_under_their_new_names(
     database: Database,
 ) -> None:

@@ -91,9 +91,7 @@ async def test_an_applied_one_and_its_change_are_stored_together(
     size = PoolSize(max_size=10)
 
     async def apply(recorded: AuditEvent) -> None:
-        await catalog.pools.save(
-            "acme", size, paused=False, event=None, applied=(applied, recorded)
-        )
+        await catalog.pools.save("acme", size, pause=None, event=None, applied=(applied, recorded))
 
     with pytest.raises(DBAPIError):
         await apply(refused_event())

@@ -137,7 +137,7 @@ async def test_a_forgotten_tenant_leaves_its_past_and_nothing_of_the_present(
 ) -> None:
     for tenant in ("acme", "other"):
         await catalog.tenants.save(spec(tenant), event=event())
-        await catalog.pools.save(tenant, PoolSize(), paused=False, event=event("pool.created"))
+        await catalog.pools.save(tenant, PoolSize(), pause=None, event=event("pool.created"))
     past, present = recommendation(), recommendation(seconds=1)
     others, shared = recommendation("other"), recommendation("shared@local")
     for advice in (past, present, others, shared):

@@ -10,7 +10,7 @@ import pytest
 from app.catalog.leadership import Leadership
 from app.control.tenants import deletion as tenant_deletion
 from app.control.tenants.rotation import PasswordRotation
-from app.domain.desired_state import PoolChange
+from app.domain.desired_state import Pause, PoolChange
 from app.domain.errors import CatalogInUse
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
@@ -27,7 +27,7 @@ async def test_only_pools_that_keep_connections_are_opened_by_it(control: Contro
         await control.catalog.pools.save(
             name,
             PoolSize(min_size=minimum, max_size=3),
-            paused=False,
+            pause=None,
             event=(await control.catalog.audit_log.page())[0],
         )
     await control.load()
@@ -46,7 +46,9 @@ async def test_an_open_pool_follows_what_was_stored(control: Control) -> None:
         control.state("acme"), PoolChange(max_size=3), PERSON
     )
     event = (await control.catalog.audit_log.page())[0]
-    await control.catalog.pools.save("acme", PoolSize(max_size=7), paused=True, event=event)
+    await control.catalog.pools.save(
+        "acme", PoolSize(max_size=7), pause=Pause(since=event.at, by="ops"), event=event
+    )
     await control.load()
     assert (await control.reconciler.run_once()).steps == 2
     assert outcome.pool is not None
@@ -91,7 +93,7 @@ async def test_an_active_deletion_keeps_no_pool_from_converging(control: Control
     await control.tenant("kept")
     event = (await control.catalog.audit_log.page())[0]
     await control.catalog.tenants.mark_deleting(TenantId("leaving"), event=event)
-    await control.catalog.pools.save("kept", PoolSize(min_size=1, max_size=3), paused=False)
+    await control.catalog.pools.save("kept", PoolSize(min_size=1, max_size=3), pause=None)
     await control.load()
     done = asyncio.Event()
     deletion = asyncio.create_task(held(control.locks.hold("leaving"), done))
@@ -122,7 +124,7 @@ async def test_a_server_that_hangs_delays_a_deletion_only_for_a_while(
 
 async def test_a_change_under_way_is_not_waited_for(control: Control) -> None:
     await control.tenant("acme")
-    await control.catalog.pools.save("acme", PoolSize(min_size=1, max_size=3), paused=False)
+    await control.catalog.pools.save("acme", PoolSize(min_size=1, max_size=3), pause=None)
     await control.load()
     async with control.locks.hold("acme"), asyncio.timeout(180):
         assert (await control.reconciler.run_once()).steps == 0
@@ -164,7 +166,7 @@ async def test_pools_converge_before_rotations_are_finished(
     await control.tenant("kept")
     event = (await control.catalog.audit_log.page())[0]
     size = PoolSize(min_size=1, max_size=3)
-    await control.catalog.pools.save("kept", size, paused=False, event=event)
+    await control.catalog.pools.save("kept", size, pause=None, event=event)
     await control.load()
     was_open = False
 

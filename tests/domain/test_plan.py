@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.desired_state import DesiredPool
+from app.domain.desired_state import DesiredPool, Pause
 from app.domain.plan import (
     ActualPool,
     Effects,
@@ -36,7 +36,8 @@ def connections(idle: int = 0, active: int = 0, waiting: int = 0) -> PoolMetrics
 
 
 def desired(size: PoolSize = SMALL, *, paused: bool = False) -> DesiredPool:
-    return DesiredPool(pool_id="acme", size=size, paused=paused, generation=1, updated_at=NOON)
+    pause = Pause(since=NOON, by="ops") if paused else None
+    return DesiredPool(pool_id="acme", size=size, pause=pause, generation=1, updated_at=NOON)
 
 
 def actual(

@@ -5,7 +5,7 @@ from time import monotonic
 
 import pytest
 
-from app.domain.errors import PoolDraining
+from app.domain.errors import PoolDraining, PoolPaused
 from app.domain.pool import PoolState
 from app.pools.pool import DrainResult, Pool
 from app.pools.tenant_state import TenantState
@@ -79,6 +79,33 @@ async def test_callers_of_a_paused_pool_wait_and_are_served_when_it_resumes(benc
     pool.resume()
     assert await finished(callers) == [None, None, None]
     assert state_of(pool) is PoolState.READY
+
+
+async def test_callers_whose_time_ends_are_told_that_the_pool_is_paused(bench: Bench) -> None:
+    pool, acme = bench.pool(2), account()
+    pool.pause()
+    with pytest.raises(PoolPaused, match="acme is paused"):
+        await pool.acquire(acme, 0.01)
+    assert acme.recorder.counters.timeouts == 1
+
+
+async def test_a_paused_pool_that_refuses_fails_those_who_wait_and_those_who_come(
+    bench: Bench,
+) -> None:
+    pool, acme = bench.pool(1, refuses_when_paused=True), account()
+    async with lent(pool, acme):
+        waiting = asyncio.create_task(pool.acquire(acme, 60))
+        await eventually(lambda: pool.metrics.waiting_requests == 1)
+        pool.pause()
+        with pytest.raises(PoolPaused):
+            await waiting
+        with pytest.raises(PoolPaused):
+            await pool.acquire(acme, 60)
+        assert pool.metrics.waiting_requests == 0
+    assert acme.recorder.counters.rejected == 1
+    pool.resume()
+    async with lent(pool, acme):
+        pass
 
 
 async def _use(pool: Pool, acme: TenantState) -> None:

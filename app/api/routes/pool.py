@@ -241,9 +241,11 @@ async def get_tenant_pool(
     responses=problem_responses(404, 409),
 )
 async def pause_pool(request: PoolRequestDep, operations: OperationsDep) -> PoolView | PlanView:
-    """Hands out no connection until resumed: callers wait, returned connections are closed.
+    """Hands out no connection until resumed; returned connections are closed.
 
-    Works while the catalog is unreachable.
+    Callers wait, or are refused at once if the setting `callers_of_paused_pools` is `refuse`; what
+    fails has the code `pool-paused`. A paused pool stays in all lists, open or not, with who paused
+    it and since when. Works while the catalog is unreachable.
     """
     return await _set_paused(request, operations, paused=True)
 

@@ -1,4 +1,4 @@
-"""All open pools: the list, and the eviction of idle ones."""
+"""All open and paused pools: the list, and the eviction of idle ones."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _RANKS: dict[str, Callable[[PoolSnapshot], float]] = {
 
 
 class PoolList(BaseModel):
-    """A page of open pools."""
+    """A page of open and paused pools."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -111,7 +111,7 @@ class Sweep(BaseModel):
 @router.get(
     "",
     dependencies=[REQUIRE_READ],
-    summary="List open pools",
+    summary="List open and paused pools",
     response_model=PoolList | SparsePage,
     responses=problem_responses(),
 )
@@ -129,7 +129,7 @@ async def list_pools(
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Lists the open pools that serve a tenant that the key can access.
+    """Lists the open and the paused pools that serve a tenant that the key can access.
 
     The numbers are at most a second old and include the latest change made through this API. Sort
     keys other than the pool ID change between two pages, so a pool can appear twice or not at all.

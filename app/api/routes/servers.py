@@ -30,7 +30,15 @@ _EXAMPLE: dict[str, Any] = {
     "read_only": False,
     "budget": {"limit": 84, "used": 3, "kept_free": 16, "contended": False},
     "pools": [
-        {"pool_id": "acme", "state": "ready", "size": 3, "idle": 1, "active": 2, "waiting": 0}
+        {
+            "pool_id": "acme",
+            "state": "ready",
+            "pause": None,
+            "size": 3,
+            "idle": 1,
+            "active": 2,
+            "waiting": 0,
+        }
     ],
     "last_error": None,
 }
@@ -110,7 +118,7 @@ async def get_server(
     manager: ManagerDep,
     principal: PrincipalDep,
 ) -> ServerView:
-    """Shows a server, its connection budget, and its open pools that the key can access."""
+    """Shows a server, its budget, and its open and paused pools that the key can access."""
     found = manager.servers.get(server)
     if found is None:
         raise ServerNotFound(f"No server {server} is declared.")
@@ -141,9 +149,15 @@ def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> S
 def _pools(manager: TenantPoolManager, server: Server, principal: Principal) -> list[PoolSummary]:
     tenants = principal.tenants
     accessible = None if tenants is None else set(accessible_pools(manager, tenants))
-    pools = [
-        PoolSummary.of(pool)
-        for pool in manager.pools()
-        if pool.server is server and (accessible is None or pool.pool_id in accessible)
-    ]
-    return sorted(pools, key=lambda pool: pool.pool_id)
+    open_pools = {pool.pool_id: pool for pool in manager.pools() if pool.server is server}
+    paused = {
+        each.pool_id
+        for each in manager.desired.values()
+        if each.pause and manager.server_name_of(each.pool_id) == server.name
+    }
+    shown = (
+        PoolSummary.of(pool_id, open_pools.get(pool_id), manager.desired.get(pool_id))
+        for pool_id in sorted(open_pools.keys() | paused)
+        if accessible is None or pool_id in accessible
+    )
+    return [summary for summary in shown if summary is not None]

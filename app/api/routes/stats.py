@@ -30,7 +30,6 @@ from app.api.views.stats import (
     show_totals,
 )
 from app.domain.eviction import EvictionReason
-from app.domain.pool import PoolState
 
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
 
@@ -62,14 +61,16 @@ async def get_stats(
     snapshot = await cache.snapshot()
     ids = [row.spec.id for row in snapshot.tenants_of(principal.tenants)]
     page, next_cursor = paginate(ids[bisect_right(ids, after) :], limit, lambda tenant: (tenant,))
-    states = Counter(row.state for row in snapshot.pools_of(principal.tenants))
+    pools = list(snapshot.pools_of(principal.tenants))
     lag, worst_lag = snapshot.loop_lag
     reasons = EvictionReason if principal.tenants is None else ()
     stats = ServiceStats(
         **cache.age_fields(snapshot),
         at=snapshot.as_of,
         tenants=len(ids),
-        pools=PoolCounts(open=states.total(), by_state=states),
+        pools=PoolCounts(
+            open=sum(row.is_open for row in pools), by_state=Counter(row.state for row in pools)
+        ),
         totals=show_totals(snapshot, principal.tenants),
         servers=show_servers(snapshot),
         evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
@@ -92,6 +93,5 @@ async def get_stats(
 async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep) -> TenantStats:
     """Shows a tenant's counters, gauges and percentiles, whether or not its pool is open."""
     found = manager.tenant_state(tenant)
-    pool = manager.find(found.tenant.spec.pool_id)
-    state = PoolState.CLOSED if pool is None else pool.state
+    state = manager.pool_state(found.tenant.spec.pool_id)
     return show_stats(found.tenant.spec, state, manager.tenant_stats(found))

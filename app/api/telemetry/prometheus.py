@@ -145,13 +145,15 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
         least[group] += row.size.min_size
         waiting[group] += row.stats.metrics.waiting_requests
         states[*group, str(row.state)] += 1
+    for row in snapshot.closed_paused.values():
+        states[row.server, str(row.strategy), str(row.state)] += 1
     name = "db_client_connection"
     yield gauge(f"{name}_count", "Connections by state.", (*_GROUP, "state"), connections)
     yield gauge(f"{name}_max", "Maximum size of open pools, summed.", _GROUP, most)
     yield gauge(f"{name}_idle_max", "Most idle connections that open pools may have.", _GROUP, most)
     yield gauge(f"{name}_idle_min", "Minimum size of open pools, summed.", _GROUP, least)
     yield gauge(f"{name}_pending_requests", "Leases waiting now.", _GROUP, waiting)
-    yield gauge("poolkeeper_pools", "Open pools by state.", (*_GROUP, "state"), states)
+    yield gauge("poolkeeper_pools", "Open and paused pools by state.", (*_GROUP, "state"), states)
 
 
 def _counters(snapshot: Snapshot) -> Iterator[Metric]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -17,8 +18,9 @@ from app.api.views.advice import AdviceView
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
+from app.domain.desired_state import DesiredPool, Pause
 from app.domain.eviction import EvictionReason
-from app.domain.pool import PoolMetrics, PoolSize, PoolState
+from app.domain.pool import NO_CONNECTIONS, PoolMetrics, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
@@ -34,6 +36,7 @@ POOL_EXAMPLE: dict[str, Any] = {
     "server": "local",
     "open": True,
     "state": "ready",
+    "pause": None,
     "desired": {"min_size": 0, "max_size": 5, "warmup_size": 1, "paused": False},
     "size": 3,
     "idle": 1,
@@ -69,19 +72,40 @@ class LeakSuspectView(BaseModel):
     pid: int = Field(description="Process ID of the connection's backend.", examples=[4711])
 
 
+class PauseView(BaseModel):
+    """A pause of a pool."""
+
+    since: datetime = Field(examples=["2026-11-20T09:12:34Z"])
+    by: str = Field(description="The name of who paused it.", examples=["ops"])
+
+    @classmethod
+    def of(cls, pause: Pause | None) -> PauseView | None:
+        return cls(since=pause.since.astimezone(UTC), by=pause.by) if pause else None
+
+
 class PoolSummary(BaseModel):
-    """An open pool in short."""
+    """An open or paused pool in short."""
 
     pool_id: str
     state: PoolState
+    pause: PauseView | None = Field(description="Null while it is not paused.")
     size: int = Field(description="Open connections.")
     idle: int = Field(description="Idle connections.")
     active: int = Field(description="Connections on lease.")
     waiting: int = Field(description="Callers waiting for a connection.")
 
     @classmethod
-    def of(cls, pool: Pool) -> PoolSummary:
-        return cls(pool_id=pool.pool_id, state=pool.state, **_connections(pool.metrics))
+    def of(cls, pool_id: str, pool: Pool | None, desired: DesiredPool | None) -> PoolSummary | None:
+        """A pool that may be open and may have a desired state; None if it is just closed."""
+        pause = desired.pause if desired else None
+        if pool is None and pause is None:
+            return None
+        return cls(
+            pool_id=pool_id,
+            state=pool.state if pool else PoolState.PAUSED,
+            pause=PauseView.of(pause),
+            **_connections(pool.metrics if pool else NO_CONNECTIONS),
+        )
 
 
 class PoolView(BaseModel):
@@ -96,7 +120,8 @@ class PoolView(BaseModel):
     strategy: PoolStrategy
     server: str
     open: bool = Field(description="Whether it is open; otherwise its next use opens it.")
-    state: PoolState = Field(description="`closed` while it is not open.")
+    state: PoolState = Field(description="`closed` while it is neither open nor paused.")
+    pause: PauseView | None = Field(description="Null while it is not paused.")
     desired: DesiredSize
     size: int = Field(description="Open connections.")
     idle: int = Field(description="Idle connections.")
@@ -123,14 +148,15 @@ class PoolView(BaseModel):
     def of_snapshot(
         cls, pool: PoolSnapshot, principal: Principal, *, tenants: int, stale: bool
     ) -> PoolView:
-        """An open pool in a list; *tenants*: how many of its tenants the principal can access."""
+        """A pool in a list; *tenants*: how many of its tenants the principal can access."""
         return cls(
             **_identity(pool.pool_id, pool.strategy, pool.server),
             tenants=tenants,
-            desired=_desired(pool.desired, paused=pool.paused),
+            pause=PauseView.of(pool.pause),
+            desired=_desired(pool.desired, paused=pool.pause is not None),
             generation=pool.generation,
             stale=stale,
-            open=True,
+            open=pool.is_open,
             state=pool.state,
             **_connections(pool.stats.metrics),
             access_count=pool.access_count,
@@ -219,7 +245,10 @@ class PoolViews:
         return PoolView(
             **_identity(spec.pool_id, spec.strategy, spec.server),
             tenants=self._tenant_count(spec.pool_id, principal),
+            state=self._manager.pool_state(spec.pool_id) if pool is None else pool.state,
+            pause=PauseView.of(desired.pause if desired else None),
             desired=_desired(size, paused=desired.paused if desired else False),
+            **_connections(pool.metrics if pool else NO_CONNECTIONS),
             generation=desired.generation if desired else 0,
             stale=not self._catalog.available,
             **(self._open(pool, principal) if pool else _CLOSED),
@@ -229,8 +258,6 @@ class PoolViews:
         advice = self._advisor.latest_advice.get(pool.pool_id)
         return {
             "open": True,
-            "state": pool.state,
-            **_connections(pool.metrics),
             "access_count": self._manager.access_count(pool),
             "wait_p99_ms": self._manager.pool_stats(pool).wait.p99_ms,
             "leak_suspects": _leak_suspects(pool.leak_suspects(monotonic()), principal),
@@ -251,11 +278,6 @@ def accessible_pools(manager: TenantPoolManager, tenants: frozenset[str]) -> lis
 
 _CLOSED: Mapping[str, Any] = {
     "open": False,
-    "state": PoolState.CLOSED,
-    "size": 0,
-    "idle": 0,
-    "active": 0,
-    "waiting": 0,
     "access_count": 0,
     "wait_p99_ms": None,
     "leak_suspects": [],

@@ -83,7 +83,7 @@ class TenantStats(ServiceTotals, _TenantPool):
 
 
 class PoolCounts(BaseModel):
-    """How many pools are open."""
+    """How many pools are open, and how many are in each state; a closed pool may be paused."""
 
     open: int = Field(examples=[3])
     by_state: dict[PoolState, int] = Field(examples=[{"ready": 3}])

@@ -65,6 +65,7 @@ TENANT_EXAMPLE: dict[str, Any] = {
     "pool": {
         "pool_id": "acme",
         "state": "ready",
+        "pause": None,
         "size": 2,
         "idle": 1,
         "active": 1,
@@ -146,7 +147,7 @@ class TenantView(BaseModel):
     query_allowed: bool = Field(description="Whether the query endpoint works for it.")
     query_refusal: str | None = Field(description="Why it does not.")
     pool: PoolSummary | None = Field(
-        description="The pool that serves it; null while none is open."
+        description="The pool that serves it; null while it is neither open nor paused."
     )
     stale: bool = Field(description="Whether this is from memory: the catalog is unreachable.")
 
@@ -188,7 +189,7 @@ class TenantViews:
     def show(self, state: TenantState, principal: Principal) -> TenantView:
         tenant, spec = state.tenant, state.tenant.spec
         refusal = self._query_limits.refusal(spec)
-        pool = self._manager.find(spec.pool_id)
+        manager, pool_id = self._manager, spec.pool_id
         return TenantView(
             **spec.as_dict(),
             generation=tenant.generation,
@@ -199,7 +200,7 @@ class TenantViews:
             isolation=self._isolation(state, principal),
             query_allowed=refusal is None,
             query_refusal=refusal,
-            pool=PoolSummary.of(pool) if pool else None,
+            pool=PoolSummary.of(pool_id, manager.find(pool_id), manager.desired.get(pool_id)),
             stale=not self._catalog.available,
         )
 

@@ -20,7 +20,7 @@ from app.cli.client.session import (
     UrlOption,
     WatchOption,
 )
-from app.cli.client.table import number, table, text
+from app.cli.client.table import TableColumn, number, pool_state, table, text
 
 Order = Literal["pool_id", "-waiting", "-wait_p99_ms", "-active", "-size"]
 ScopeOption = Annotated[
@@ -32,7 +32,7 @@ COLUMNS = (
     text("POOL", "pool_id"),
     text("STRATEGY", "strategy"),
     text("SERVER", "server"),
-    text("STATE", "state"),
+    TableColumn(title="STATE", value=pool_state),
     number("SIZE", "size"),
     number("MAX", lambda item: item["desired"]["max_size"]),
     number("ACTIVE", "active"),
@@ -73,7 +73,7 @@ def list_pools(
     as_json: JsonOption = False,
     watch: WatchOption = None,
 ) -> None:
-    """List open pools, most waiting callers first."""
+    """List open and paused pools, most waiting callers first."""
     context.obj = Session(url, key_file, as_json, watch)
     if context.invoked_subcommand is None:
         query = {"sort": sort, "strategy": strategy, "server": server}

@@ -45,6 +45,12 @@ def age(title: str, key: str) -> TableColumn:
     return TableColumn(title=title, value=lambda item: _age(item.get(key)), justify="right")
 
 
+def pool_state(pool: Item) -> str:
+    """A pool's state; of a paused one, for how long it is paused, and by whom."""
+    pause = pool.get("pause")
+    return f"paused {_age(pause['since'])} by {pause['by']}" if pause else str(pool["state"])
+
+
 def table(columns: Sequence[TableColumn], items: Iterable[Item], *, title: str = "") -> Table:
     rows = Table(
         title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False

@@ -19,7 +19,7 @@ from app.cli.client.session import (
     UrlOption,
     WatchOption,
 )
-from app.cli.client.table import TableColumn, age, number, table, text
+from app.cli.client.table import TableColumn, age, number, pool_state, table, text
 from app.runtime.printable import printable
 
 Mode = Literal["off", "recommend", "apply"]
@@ -32,7 +32,7 @@ COLUMNS = (
     text("STATE", "state"),
     number("WEIGHT", "weight"),
     number("MAX LEASES", "max_leases"),
-    TableColumn(title="POOL", value=lambda item: (item["pool"] or {}).get("state")),
+    TableColumn(title="POOL", value=lambda item: item["pool"] and pool_state(item["pool"])),
     number("ACTIVE", lambda item: (item["pool"] or {}).get("active")),
     number("WAITING", lambda item: (item["pool"] or {}).get("waiting")),
     age("AGE", "created_at"),

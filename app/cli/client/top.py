@@ -19,13 +19,13 @@ from rich.text import Text
 
 from app.cli.client.api_client import ApiClient
 from app.cli.client.session import DEFAULT_URL, KeyFileOption, Session, UrlOption
-from app.cli.client.table import TableColumn, number, table, text
+from app.cli.client.table import TableColumn, number, pool_state, table, text
 from app.runtime.printable import printable
 
 _ORDERS = ("-waiting", "-wait_p99_ms", "-active", "-size", "pool_id")
 _COLUMNS = (
     text("POOL", "pool_id"),
-    text("STATE", "state"),
+    TableColumn(title="STATE", value=pool_state),
     number("WAITING", "waiting"),
     number("WAIT P99 MS", "wait_p99_ms"),
     number("ACTIVE", "active"),

@@ -12,14 +12,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from time import monotonic
 
 from app.catalog.catalog import Catalog
 from app.control.background import yield_to_loop
 from app.control.monitoring.isolation_audit import findings_of
+from app.domain.desired_state import DesiredPool, Pause
 from app.domain.eviction import EvictionReason
 from app.domain.isolation_policy import Severity
-from app.domain.pool import PoolSize, PoolState, PoolStats
+from app.domain.pool import NO_CONNECTIONS, PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import LeakSuspect
@@ -40,12 +42,13 @@ _REUSE_WINDOW_RATIO = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSnapshot:
-    """An open pool.
+    """An open pool, or a paused one.
 
     Attributes:
         inputs: what the rest is made of; while they are the same, so is the rest.
         measured_at: when the percentiles were computed, in monotonic seconds.
         size: the sizes in force.
+        pause: since when and by whom it is paused; None if it is not.
         tenants: how many it serves.
         leak_suspects: leases held beyond the threshold, oldest first.
     """
@@ -55,10 +58,11 @@ class PoolSnapshot:
     pool_id: str
     server: str
     strategy: PoolStrategy
+    is_open: bool
     state: PoolState
     size: PoolSize
     desired: PoolSize
-    paused: bool
+    pause: Pause | None
     generation: int
     tenants: int
     stats: PoolStats
@@ -101,7 +105,9 @@ class Snapshot:
     Attributes:
         sequence: grows with each snapshot, from 1.
         at: when it was begun, in monotonic seconds; `as_of` by the wall clock.
-        pools, tenants: by id, in its order.
+        pools: open ones, by id, in its order.
+        closed_paused: paused pools that are not open, in the same way.
+        tenants: in the same way.
         totals: by server and strategy since the service started; they never fall.
         findings: how many isolation checks failed.
         loop_lag: how late the event loop was when last measured, and at worst lately, in seconds.
@@ -112,6 +118,7 @@ class Snapshot:
     at: float
     as_of: datetime
     pools: Mapping[str, PoolSnapshot]
+    closed_paused: Mapping[str, PoolSnapshot]
     tenants: Mapping[str, TenantSnapshot]
     totals: Totals
     servers: tuple[ServerSnapshot, ...]
@@ -132,11 +139,16 @@ class Snapshot:
         return [self.tenants[name] for name in sorted(only) if name in self.tenants]
 
     def pools_of(self, only: Collection[str] | None) -> Iterable[PoolSnapshot]:
-        """All open pools, or those that serve one of *only* these tenants, by id."""
+        """Open and paused pools, or those of them that serve one of *only* these tenants."""
         if only is None:
-            return self.pools.values()
+            return chain(self.pools.values(), self.closed_paused.values())
         ids = {tenant.spec.pool_id for tenant in self.tenants_of(only)}
-        return [self.pools[pool_id] for pool_id in sorted(ids) if pool_id in self.pools]
+        return [
+            found[pool_id]
+            for found in (self.pools, self.closed_paused)
+            for pool_id in ids
+            if pool_id in found
+        ]
 
 
 class Snapshots:
@@ -226,11 +238,13 @@ class _SnapshotBuilder:
         self._at = monotonic()
         self._as_of = datetime.now(UTC)
         self._pools: dict[str, PoolSnapshot] = {}
+        self._closed_paused: dict[str, PoolSnapshot] = {}
         self._tenants: dict[str, TenantSnapshot] = {}
         # All at once: a tenant that is deleted while the rest is built is counted exactly once.
         self._totals = manager.service_metrics.totals()
         self._states = list(manager.tenant_states.values())
         self._open = list(manager.pools())
+        self._paused = [each for each in manager.desired.values() if each.pause]
 
     def steps(self) -> Iterator[None]:
         """Build it in short steps."""
@@ -238,6 +252,13 @@ class _SnapshotBuilder:
         for pool in self._open:
             if pool.state is not PoolState.CLOSED:
                 self._pools[pool.pool_id] = self._pool(pool, pools.get(pool.pool_id))
+            yield
+        paused = self._before.closed_paused if self._before else {}
+        for desired in self._paused:
+            state = self._manager.tenant_state_for_pool(desired.pool_id)
+            if desired.pool_id not in self._pools and state is not None:
+                before = paused.get(desired.pool_id)
+                self._closed_paused[desired.pool_id] = self._closed(desired, state, before)
             yield
         tenants = self._before.tenants if self._before else {}
         for state in self._states:
@@ -258,6 +279,7 @@ class _SnapshotBuilder:
             at=self._at,
             as_of=self._as_of,
             pools=self._pools,
+            closed_paused=self._closed_paused,
             tenants=self._tenants,
             totals=self._totals,
             servers=tuple(
@@ -295,10 +317,11 @@ class _SnapshotBuilder:
             pool_id=pool.pool_id,
             server=pool.server.name,
             strategy=pool.config.strategy,
+            is_open=True,
             state=pool.state,
             size=pool.size,
             desired=desired.size if desired else pool.config.default_size,
-            paused=desired.paused if desired else False,
+            pause=desired.pause if desired else None,
             generation=desired.generation if desired else 0,
             tenants=tenants,
             stats=recorder.stats(metrics, monotonic()),
@@ -306,11 +329,38 @@ class _SnapshotBuilder:
             leak_suspects=suspects,
         )
 
+    def _closed(
+        self, desired: DesiredPool, state: TenantState, before: PoolSnapshot | None
+    ) -> PoolSnapshot:
+        spec, tenants = state.tenant.spec, self._manager.tenant_count(desired.pool_id)
+        recorder = self._manager.recorder(state)
+        inputs = (recorder.counters, desired, tenants)
+        if before is not None and before.inputs == inputs and self._is_current(before):
+            return before
+        return PoolSnapshot(
+            inputs=inputs,
+            measured_at=self._at,
+            pool_id=desired.pool_id,
+            server=spec.server,
+            strategy=spec.strategy,
+            is_open=False,
+            state=PoolState.PAUSED,
+            size=desired.size,
+            desired=desired.size,
+            pause=desired.pause,
+            generation=desired.generation,
+            tenants=tenants,
+            stats=recorder.stats(NO_CONNECTIONS, monotonic()),
+            access_count=0,
+            leak_suspects=(),
+        )
+
     def _tenant(self, state: TenantState, before: TenantSnapshot | None) -> TenantSnapshot:
         spec = state.tenant.spec
         pool = self._pools.get(spec.pool_id)
         own = pool if pool is not None and not spec.is_shared else None
-        pool_state = PoolState.CLOSED if pool is None else pool.state
+        shown = pool or self._closed_paused.get(spec.pool_id)
+        pool_state = PoolState.CLOSED if shown is None else shown.state
         size = pool.size if pool else self._manager.desired_size(spec.pool_id, spec.strategy)
         max_size = min(spec.max_leases or size.max_size, size.max_size)
         recorder = state.recorder

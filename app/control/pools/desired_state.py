@@ -24,7 +24,7 @@ from app.control.background import BackgroundTasks
 from app.control.operation import KeyedLocks, PlanFor
 from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import Actor, AuditEvent
-from app.domain.desired_state import DesiredPool, PoolChange
+from app.domain.desired_state import DesiredPool, Pause, PoolChange
 from app.domain.errors import (
     BudgetExceeded,
     CatalogUnavailable,
@@ -147,7 +147,7 @@ class DesiredPoolState:
                 desired = known.get(pool_id)
                 if pool_id in self._unsaved and desired is not None:
                     stored, _ = await self._catalog.pools.save(
-                        pool_id, desired.size, paused=desired.paused
+                        pool_id, desired.size, pause=desired.pause
                     )
                     self._manager.set_desired(stored)
                     saved += 1
@@ -187,13 +187,16 @@ class DesiredPoolState:
         spec = state.tenant.spec
         before = self._manager.desired.get(spec.pool_id)
         size = self._manager.desired_size(spec.pool_id, spec.strategy)
-        paused = before.paused if before else False
+        now = datetime.now(UTC)
+        pause = before.pause if before else None
+        if change.paused is not None and change.paused is not bool(pause):
+            pause = Pause(since=now, by=actor.name) if change.paused else None
         desired = DesiredPool(
             pool_id=spec.pool_id,
             size=change.apply_to(size),
-            paused=paused if change.paused is None else change.paused,
+            pause=pause,
             generation=before.generation if before else 0,
-            updated_at=datetime.now(UTC),
+            updated_at=now,
         )
         return Transition(
             pool=self._manager.find(spec.pool_id),
@@ -247,7 +250,7 @@ class DesiredPoolState:
             stored, created = await self._catalog.pools.save(
                 pool_id,
                 desired.size,
-                paused=desired.paused,
+                pause=desired.pause,
                 event=None if follows_unsaved else event,
                 expected_generation=expected_generation,
                 applied=applied,

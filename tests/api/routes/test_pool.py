@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.domain.errors import PoolPaused
 from app.pools.pool import Pool
 from tests.fixtures.app import Api, ok, pointers, problem, serving
 from tests.fixtures.postgres import Database
@@ -163,6 +164,67 @@ async def test_a_paused_pool_hands_out_nothing_until_it_is_resumed(api: Api) -> 
     resumed = ok(await api.client.post(f"{url}/pool/resume"))
     assert resumed["desired"]["paused"] is False
     assert await waiting == 1
+
+
+async def test_a_paused_pool_is_shown_everywhere_whether_or_not_it_is_open(api: Api) -> None:
+    url = await api.tenant("acme")
+    await api.tenant("beta")
+    await api.tenant("gamma", "shared")
+    ok(await api.client.put(f"{url}/pool", json={"max_size": 3}), 201)
+    pause = ok(await api.client.post(f"{url}/pool/pause"))["pause"]
+    assert pause["by"] == "api"
+    # A repeated pause keeps when it began.
+    assert ok(await api.client.post(f"{url}/pool/pause"))["pause"] == pause
+    ok(await api.client.post("/v1/tenants/gamma/pool/pause?scope=pool"))
+    for is_open in (True, False):
+        if not is_open:
+            ok(await api.client.delete(f"{url}/pool"))
+        pool = ok(await api.client.get(f"{url}/pool"))
+        assert (pool["open"], pool["state"], pool["pause"]) == (is_open, "paused", pause)
+        listed = ok(await api.client.get("/v1/pools"))["items"]
+        assert [(each["pool_id"], each["state"], each["pause"] is None) for each in listed] == [
+            ("acme", "paused", False),
+            ("shared@local", "paused", False),
+        ]
+        assert [each["open"] for each in listed] == [is_open, False]
+        assert listed[0]["desired"]["max_size"] == 3
+        tenants = ok(await api.client.get("/v1/tenants"))["items"]
+        assert [each["pool"] and each["pool"]["state"] for each in tenants] == [
+            "paused",
+            None,
+            "paused",
+        ]
+        assert tenants[0]["pool"]["pause"] == pause
+        server = ok(await api.client.get("/v1/servers/local"))
+        assert [each["pool_id"] for each in server["pools"]] == ["acme", "shared@local"]
+        stats = ok(await api.client.get("/v1/stats"))
+        assert stats["pools"] == {"open": int(is_open), "by_state": {"paused": 2}}
+        assert [each["pool_state"] for each in stats["items"]] == ["paused", "closed", "paused"]
+        assert ok(await api.client.get(f"{url}/stats"))["pool_state"] == "paused"
+    assert ok(await api.client.post(f"{url}/pool/resume"))["state"] == "closed"
+    assert [each["pool_id"] for each in ok(await api.client.get("/v1/pools"))["items"]] == [
+        "shared@local"
+    ]
+
+
+async def test_callers_of_a_paused_pool_get_its_code(api: Api) -> None:
+    url = await api.tenant("acme")
+    ok(await api.client.post(f"{url}/pool/pause"))
+    with pytest.raises(PoolPaused):
+        async with api.service.manager.lease("acme", timeout=0.01):
+            pass
+
+
+async def test_callers_of_a_paused_pool_are_refused_at_once_if_so_set(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    settings = {"callers_of_paused_pools": "refuse", "acquire_timeout_seconds": 300}
+    async with serving(database, catalog_database, tmp_path, **settings) as api:
+        url = await api.tenant("acme")
+        ok(await api.client.post(f"{url}/pool/pause"))
+        problem(await api.query(url, "select 1"), 503, "pool-paused")
+        ok(await api.client.post(f"{url}/pool/resume"))
+        assert await api.value(url, "select 1") == 1
 
 
 async def test_recycling_replaces_every_connection_without_a_failure(api: Api) -> None:

@@ -159,3 +159,23 @@ async def test_a_tenants_drawer_has_no_action_on_the_pool_it_shares(
     await expect(drawer.locator("#drawer-events")).to_contain_text("pool.paused")
     event = (await service.client.get("/v1/events?action=pool.paused")).json()["items"][0]
     assert (event["pool"], event["tenant"]) == ("shared@local", None)
+
+
+async def test_a_paused_pool_stays_in_sight_when_it_is_closed(service: Served, tab: Tab) -> None:
+    await service.tenant("acme")
+    for method, path in [("PUT", ""), ("POST", "/pause"), ("DELETE", "")]:
+        answer = await service.client.request(method, f"/v1/tenants/acme/pool{path}")
+        answer.raise_for_status()
+    page = tab.page
+    await page.goto("/")
+    await expect(page.locator("#rows tr")).to_contain_text("paused")
+    finding = page.locator("#actions .finding")
+    await expect(finding).to_contain_text("Pool acme was paused")
+    await expect(finding).to_contain_text("by api")
+    await finding.get_by_role("button", name="Details").click()
+    drawer = page.locator("#drawer")
+    await expect(drawer.locator("#drawer-facts")).to_contain_text("by api")
+    await expect(drawer.get_by_role("button", name="Evict")).to_have_count(0)
+    await drawer.get_by_role("button", name="Resume").click()
+    await expect(drawer.locator("#drawer-facts")).to_contain_text("not open")
+    await expect(finding).to_have_count(0)

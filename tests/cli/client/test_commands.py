@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
     [pool] = await shell.json("pools", "--json")
     assert (pool["pool_id"], pool["desired"]["max_size"]) == ("acme", 3)
     assert "paused" in (await shell.run("pools", "do", "pause", "acme")).stdout
+    for command in (["pools"], ["pools", "show", "acme"], ["tenants"], ["top", "--once"]):
+        assert re.search(r"paused \d+s by api", (await shell.run(*command)).stdout), command
     assert "ready" in (await shell.run("pools", "do", "resume", "acme")).stdout
     assert "evict acme" in (await shell.run("pools", "evict", "acme", "--force")).stdout
     assert await service.query("acme", "SELECT 1") == 200

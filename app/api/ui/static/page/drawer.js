@@ -2,7 +2,7 @@
 
 import { get, list, post, put, remove } from "./api.js";
 import { drawChart } from "./chart.js";
-import { ago, byId, h, milliseconds, setText } from "./element.js";
+import { ago, byId, h, milliseconds, paused, setText } from "./element.js";
 
 const SPANS = [["15 min", 900, 15], ["1 h", 3600, 60], ["6 h", 21_600, 300], ["24 h", 86_400, 900]];
 
@@ -146,17 +146,20 @@ export class Drawer {
     const actors = tenants.filter((each) => each.state === "provisioned");
     const touched = isShared(this.pool) ? `All ${counted(tenants, more)} of this pool are affected.` : "";
     const isOwn = isShared(this.pool) || tenants[0].strategy !== "shared";
-    const state = tenants[0]?.pool?.state ?? "closed";
+    const pool = tenants[0]?.pool;
+    const state = pool?.state ?? "closed";
+    // A paused pool may be closed, too.
+    const isOpen = state === "paused" ? pool.size > 0 : state !== "closed";
     // Keep the buttons while only numbers change.
-    const drawnFor = `${this.pool} ${state} ${touched} ${actors.length > 0}`;
+    const drawnFor = `${this.pool} ${state} ${touched} ${actors.length > 0} ${isOpen}`;
     if (this.drawnFor === drawnFor && byId("drawer-actions").children.length) return;
     this.drawnFor = drawnFor;
-    const actions = actors.length && isOwn ? this.actions(state, actors[0].id, touched) : [];
+    const actions = actors.length && isOwn ? this.actions({ state, isOpen, tenant: actors[0].id, touched }) : [];
     byId("drawer-actions").replaceChildren(...actions);
   }
 
   // The API reaches a shared pool through any of its tenants.
-  actions(state, tenant, touched) {
+  actions({ state, isOpen, tenant, touched }) {
     const path = `v1/tenants/${tenant}/pool`;
     const scope = touched ? "?scope=pool" : "";
     const button = (label, run, question) =>
@@ -167,14 +170,13 @@ export class Drawer {
       const maxSize = size.valueAsNumber;
       if (maxSize >= 1) this.run("Resize", () => put(`${path}${scope}`, { max_size: maxSize }));
     } }, h("label", { for: "drawer-size" }, "max_size"), size, h("button", {}, "Resize"));
-    const paused = state === "paused";
     const always = [
       touched ? h("p", { class: "touched" }, touched) : null,
       resize,
-      paused ? button("Resume", () => post(`${path}/resume${scope}`))
+      state === "paused" ? button("Resume", () => post(`${path}/resume${scope}`))
         : button("Pause", () => post(`${path}/pause${scope}`), "Callers wait, and fail at their deadline, until the pool is resumed."),
     ].filter(Boolean);
-    if (state === "closed") return always;
+    if (!isOpen) return always;
     return [
       ...always,
       button("Recycle", () => post(`${path}/recycle${scope}`)),
@@ -220,6 +222,7 @@ function factsOfPool({ tenants, more }) {
 
 function describe(pool) {
   if (!pool) return "not open";
+  if (pool.pause) return `${paused(pool)}; ${pool.active} active, ${pool.waiting} waiting`;
   return `${pool.state}: ${pool.active} active, ${pool.idle} idle, ${pool.waiting} waiting`;
 }
 

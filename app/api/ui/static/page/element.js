@@ -36,6 +36,11 @@ export function milliseconds(value) {
   return value >= 100 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
 }
 
+// The pause of a pool in words.
+export function paused({ pause }) {
+  return `paused ${ago(pause.since)} by ${pause.by}`;
+}
+
 export function ago(time) {
   const seconds = Math.max(0, Math.round((Date.now() - new Date(time)) / 1000));
   for (const [unit, letter] of [[86_400, "d"], [3600, "h"], [60, "min"]]) {

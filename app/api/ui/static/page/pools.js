@@ -1,12 +1,12 @@
 // The table of pools, most urgent first, with search and keyboard navigation.
 
-import { byId, h, milliseconds, setChildren, setText } from "./element.js";
+import { byId, h, milliseconds, paused, setChildren, setText } from "./element.js";
 
 const MAX_ROWS = 100;
 
 const COLUMNS = [
   { title: "Pool", key: "pool_id", of: (pool) => pool.pool_id },
-  { title: "State", key: "state", of: (pool) => pool.state, class: "wide" },
+  { title: "State", key: "state", of: (pool) => pool.state, show: (pool) => (pool.pause ? paused(pool) : pool.state), class: "wide" },
   { title: "Waiting", key: "waiting", of: (pool) => pool.waiting, number: true },
   { title: "Wait p99", key: "wait", of: (pool) => pool.wait_p99_ms ?? -1, show: (pool) => milliseconds(pool.wait_p99_ms), number: true },
   { title: "Active", key: "active", of: (pool) => pool.active, number: true },

@@ -1,6 +1,6 @@
 // What to do: findings that need a person, and open recommendations with their reasons.
 
-import { h, setChildren, setText } from "./element.js";
+import { h, paused, setChildren, setText } from "./element.js";
 
 const MAX_RECOMMENDATIONS = 20;
 // No line moves for this long after the mouse moved over the list.
@@ -117,8 +117,8 @@ export function findingsOf(servers, pools, readiness) {
       const key = `leak ${pool.pool_id} ${leak.pid} ${leak.taken_at} ${leak.tenant}`;
       found.push({ key, severity: "warning", pool: pool.pool_id, text: `${leak.tenant} has held a lease for ${since} s, acquired at ${leak.taken_at} (pid ${leak.pid})` });
     }
-    if (pool.state === "paused") {
-      found.push({ key: `paused ${pool.pool_id}`, severity: "warning", pool: pool.pool_id, text: `Pool ${pool.pool_id} is paused and grants no leases` });
+    if (pool.pause) {
+      found.push({ key: `paused ${pool.pool_id}`, severity: "warning", pool: pool.pool_id, text: `Pool ${pool.pool_id} was ${paused(pool)} and grants no leases` });
     }
   }
   // Unavailable servers are listed above.
