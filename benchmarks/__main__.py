@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import sys
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
 
 import structlog
 
-from benchmarks.figure import Figure, Figures
+from benchmarks.figure import Figures, as_json
 from benchmarks.suite import MEASURES
 from benchmarks.testbed import testbed
 
@@ -24,6 +24,7 @@ async def measured(names: Sequence[str], most_rounds: int) -> Figures:
     async with testbed() as here:
         for name in names:
             measure, rounds = MEASURES[name]
+            gc.collect()  # what the measure before left
             began = perf_counter()
             found = await measure(here, min(rounds, most_rounds))
             show(found)
@@ -38,16 +39,6 @@ def show(figures: Figures) -> None:
         cells = figure if isinstance(figure, dict) else {"": figure}
         for column, cell in cells.items():
             print(f"{key:42}{column:>5}  {cell}")
-
-
-def as_json(figures: Figures) -> dict[str, Any]:
-    """The figures for programs."""
-    return {
-        key: figure.as_json()
-        if isinstance(figure, Figure)
-        else {column: cell.as_json() for column, cell in figure.items()}
-        for key, figure in figures.items()
-    }
 
 
 def main() -> None:

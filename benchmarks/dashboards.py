@@ -16,13 +16,16 @@ import socket
 import statistics
 import sys
 import tempfile
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+from benchmarks.figure import Rounds, as_json
+from benchmarks.http_load import HttpConnection, Target, Throughput, bearer, get, throughput
+from benchmarks.testbed import free_port
 
 _ROUNDS = 7
 _ROUND_SECONDS = 1.5
@@ -38,128 +41,47 @@ Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A server that answers."""
+class Served:
+    """A server that responds, and the headers that its callers send."""
 
-    process: Process
-    port: int
+    target: Target
     headers: str = ""
+
+    async def get(self, path: str) -> bytes:
+        """The body of one response."""
+        return await self.target.get(path, self.headers)
 
     def request(self, path: str) -> bytes:
         """A GET request."""
-        return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{self.headers}\r\n".encode()
+        return get(path, self.headers)
 
-    async def get(self, path: str) -> bytes:
-        """The body of one answer, which must be 200."""
-        connection = await DashboardConnection.connect(self.port)
-        try:
-            status, body = await connection.ask(self.request(path))
-        finally:
-            connection.close()
-        if status != b"200":
-            raise RuntimeError(f"{path}: {status!r} {body[:200]!r}")
-        return body
-
-    def computed(self) -> float:
-        """The seconds of processor time it took so far."""
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
-        user, system = stat.rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-    def megabytes(self) -> float:
-        """Its resident memory."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        found = re.search(r"VmRSS:\s+(\d+)", status)
-        return round(int(found[1]) / 1024, 1) if found else 0.0
-
-
-class DashboardConnection:
-    """One connection that is kept, and asked again and again."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Speak through these."""
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def connect(cls, port: int) -> DashboardConnection:
-        """A connection to a port of this machine."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
-
-    async def ask(self, request: bytes) -> tuple[bytes, bytes]:
-        """The status and the body of the answer."""
-        self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        length = re.search(rb"(?i)content-length: (\d+)", head)
-        body = await self._reader.readexactly(int(length[1])) if length else b""
-        return head[9:12], body
-
-    def close(self) -> None:
-        """Hang up."""
-        self._writer.close()
-
-
-async def throughput(target: Target, paths: Sequence[str], dashboards: int) -> tuple[float, float]:
-    """Answers to so many dashboards, each asking for one of *paths*.
-
-    By second, and by second of the server's own processor time, which leaves out what other
-    processes took of the machine.
-    """
-    answered = 0
-    connections = [await DashboardConnection.connect(target.port) for _ in range(dashboards)]
-    ends = perf_counter() + _ROUND_SECONDS
-
-    async def ask(connection: DashboardConnection, request: bytes) -> None:
-        nonlocal answered
-        while perf_counter() < ends:
-            status, _ = await connection.ask(request)
-            if status != b"200":
-                raise RuntimeError(f"answered {status!r}")
-            answered += 1
-
-    began, computed = perf_counter(), target.computed()
-    try:
-        await asyncio.gather(
-            *(
-                ask(connection, target.request(paths[number % len(paths)]))
-                for number, connection in enumerate(connections)
-            )
-        )
-    finally:
-        for connection in connections:
-            connection.close()
-    return answered / (perf_counter() - began), answered / (target.computed() - computed)
+    async def throughput(self, paths: Sequence[str], dashboards: int) -> Throughput:
+        """Responses to so many dashboards, each of which asks for one of *paths*."""
+        requests = [self.request(path) for path in paths]
+        return await throughput(self.target, requests, clients=dashboards, seconds=_ROUND_SECONDS)
 
 
 async def compare(
-    bare: Target, ours: Target, paths: Sequence[str] = (_PATH,), dashboards: int = _DASHBOARDS
+    bare: Served, ours: Served, paths: Sequence[str] = (_PATH,), dashboards: int = _DASHBOARDS
 ) -> Figures:
     """Both by turns, so that what else the machine does befalls both alike."""
-    pairs = [
-        (await throughput(bare, paths[:1], dashboards), await throughput(ours, paths, dashboards))
-        for _ in range(_ROUNDS + 1)
-    ][1:]
-    figures: Figures = {}
-    for place, name in enumerate(("by_second", "by_computing_second")):
-        bare_rates, our_rates = (
-            [one[place] for one in rates] for rates in zip(*pairs, strict=True)
-        )
-        ratios = sorted(mine / theirs for theirs, mine in zip(bare_rates, our_rates, strict=True))
-        figures[name] = {
-            "ratio": round(statistics.median(ratios), 2),
-            "ratio_least": round(ratios[0], 2),
-            "ratio_most": round(ratios[-1], 2),
-            "bare_per_s": round(statistics.median(bare_rates)),
-            "ours_per_s": round(statistics.median(our_rates)),
-        }
-    return figures
+    found = Rounds()
+    for number in range(_ROUNDS + 1):
+        theirs = await bare.throughput(paths[:1], dashboards)
+        mine = await ours.throughput(paths, dashboards)
+        if number:
+            found.add("ratio", mine.per_second / theirs.per_second)
+            found.add("ratio_of_cpu", mine.per_cpu_second / theirs.per_cpu_second)
+            found.add("bare_per_s", theirs.per_second)
+            found.add("ours_per_s", mine.per_second)
+    return as_json(found.figures())
 
 
-async def scrape(ours: Target, pools: int) -> Figures:
+async def scrape(ours: Served, pools: int) -> Figures:
     """Scrapes and dashboards over several polls, and the longest turn of the loop meanwhile."""
     await ours.get("/bench/turns?on=1")
     took: list[float] = []
-    connection = await DashboardConnection.connect(ours.port)
+    connection = await HttpConnection.connect(ours.target.port)
     size = 0
     for number in range(_SCRAPES):
         began = perf_counter()
@@ -183,9 +105,9 @@ async def scrape(ours: Target, pools: int) -> Figures:
     }
 
 
-async def slow_readers(ours: Target) -> Figures:
+async def slow_readers(ours: Served) -> Figures:
     """Streams that are opened and never read: memory, and how long polls take meanwhile."""
-    before = await _poll_ms(ours), ours.megabytes()
+    before = await _poll_ms(ours), ours.target.megabytes()
     sockets: list[socket.socket] = []
     loop = asyncio.get_running_loop()
     try:
@@ -194,16 +116,16 @@ async def slow_readers(ours: Target) -> Figures:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             reader.setblocking(False)  # noqa: FBT003 - socket's signature
             sockets.append(reader)
-            await loop.sock_connect(reader, ("127.0.0.1", ours.port))
+            await loop.sock_connect(reader, ("127.0.0.1", ours.target.port))
             await loop.sock_sendall(reader, ours.request("/v1/stats/stream"))
         await asyncio.sleep(3)
-        connected = ours.megabytes()
+        connected = ours.target.megabytes()
         during = [await _poll_ms(ours) for _ in range(3)]
         memory = []
         times, seconds = _LOOK_AT_MEMORY
         for _ in range(times):
             await asyncio.sleep(seconds)
-            memory.append(ours.megabytes())
+            memory.append(ours.target.megabytes())
         during += [await _poll_ms(ours)]
         return {
             "readers": _READERS,
@@ -219,7 +141,7 @@ async def slow_readers(ours: Target) -> Figures:
             reader.close()
 
 
-async def _poll_ms(ours: Target) -> float:
+async def _poll_ms(ours: Served) -> float:
     """How long the last five polls took, as their median."""
     seen = []
     for _ in range(5):
@@ -231,13 +153,11 @@ async def _poll_ms(ours: Target) -> float:
 
 
 @asynccontextmanager
-async def started(*arguments: str, headers: str = "") -> AsyncIterator[Target]:
-    """`python -m benchmarks.serving_dashboards …` on a free port, ready, for a block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+async def started(*arguments: str) -> AsyncIterator[Served]:
+    """`python -m benchmarks.dashboards_service …` on a free port, ready, for a block."""
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.serving_dashboards", str(port), *arguments),
+        *(sys.executable, "-m", "benchmarks.dashboards_service", str(port), *arguments),
         stdout=asyncio.subprocess.PIPE,
         env={name: text for name, text in os.environ.items() if not name.startswith("POOLKEEPER_")},
     )
@@ -248,8 +168,9 @@ async def started(*arguments: str, headers: str = "") -> AsyncIterator[Target]:
         if not line.startswith("ready"):
             raise RuntimeError(f"it did not start: {line}")
         token = line.removeprefix("ready").strip()
-        header = f"Authorization: Bearer {token}\r\n" if token else ""
-        yield Target(process=process, port=port, headers=header + headers)
+        yield Served(
+            target=Target(pid=process.pid, port=port), headers=bearer(token) if token else ""
+        )
     finally:
         if process.returncode is None:
             process.terminate()

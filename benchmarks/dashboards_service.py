@@ -8,10 +8,8 @@ import gc
 import logging
 import socket
 import sys
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, perf_counter, thread_time
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -19,76 +17,37 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from app.api.auth.api_key import KeyScope, api_key_for, new_token
-from app.api.auth.key_file import KeyList
 from app.api.http.protocol import HttpProtocol
-from app.control.background import yield_to_loop
-from app.domain.desired_state import DesiredPool
-from app.domain.pool import PoolSize
-from app.domain.tenant import PoolStrategy
 from app.main import Service, create_app
 from app.runtime.gc_tuning import tuned_gc
 from app.settings import Settings
-from benchmarks.testbed import tenant
+from benchmarks.idle_pools import LoopWatch, open_idle_pools
+from benchmarks.service import write_keys
 
 _EVERY = 0.001
 # Small, so that a reader who does not read is soon noticed.
 _SEND_BUFFER = 4096
-# Opened in one turn of the loop.
-_TOGETHER = 100
-_NO_CONNECTION = PoolSize(min_size=0, max_size=5, warmup_size=0)
 
 
-class Turns:
-    """The longest turn of the loop: as it was, and what of it we computed."""
+class LoopWatchRoute:
+    """Starts to watch the event loop (`?on=1`), or reports what was seen (`?on=0`)."""
 
     def __init__(self) -> None:
-        """Watch nothing yet."""
-        self._wall = self._computing = 0.0
+        self._watch = LoopWatch()
         self._task: asyncio.Task[None] | None = None
 
-    async def answer(self, request: Request) -> Response:
-        """Start watching, or report what was seen."""
+    async def respond(self, request: Request) -> Response:
+        """Respond."""
         if request.query_params["on"] == "1":
-            self._task = asyncio.create_task(self._watch(), name="bench: turns")
+            self._task = asyncio.create_task(self._watch.watch(_EVERY), name="bench: loop watch")
         elif self._task is not None:
             self._task.cancel()
-        wall, computing = self._wall * 1000, self._computing * 1000
         report = {
-            "longest_turn_ms": round(wall, 1),
-            "longest_turn_computing_ms": round(computing, 1),
+            "longest_turn_ms": round(self._watch.wall, 1),
+            "longest_turn_computing_ms": round(self._watch.computing, 1),
             "set_aside_objects": gc.get_freeze_count(),
         }
         return JSONResponse(report)
-
-    async def _watch(self) -> None:
-        while True:
-            wall, computing = perf_counter(), thread_time()
-            await asyncio.sleep(_EVERY)
-            self._wall = max(self._wall, perf_counter() - wall - _EVERY)
-            self._computing = max(self._computing, thread_time() - computing)
-
-
-async def _open_pools(service: Service, count: int) -> None:
-    """Pools without connections, each of which has counted something."""
-    manager = service.manager
-    for number in range(count):
-        made = replace(tenant(f"p{number:05}", PoolStrategy.PER_TENANT), provisioned_at=None)
-        name = made.spec.id
-        manager.set_desired(
-            DesiredPool(
-                pool_id=name,
-                size=_NO_CONNECTION,
-                pause=None,
-                generation=1,
-                updated_at=made.updated_at,
-            )
-        )
-        pool = await manager.open_pool(manager.put_tenant(made), 5.0)
-        pool.recorder.record_acquire(0.001 * (number % 7), monotonic())
-        pool.recorder.record_release(0.02, monotonic())
-        if number % _TOGETHER == 0:
-            await yield_to_loop()
 
 
 async def _busy(service: Service) -> None:
@@ -127,9 +86,10 @@ async def _serve(given: argparse.Namespace) -> None:
             "rate_limit": 0,
         }
         if given.keys:
-            token, settings["keys_file"] = _made_key(given.folder)
+            settings["keys_file"] = given.folder.with_suffix(".keys")
+            [token] = write_keys(settings["keys_file"], 1)
         app = create_app(Settings.model_validate(settings))
-        app.add_route("/bench/turns", Turns().answer)
+        app.add_route("/bench/turns", LoopWatchRoute().respond)
         app.openapi()  # as `app.runtime.server` does
     # Named, because asyncio turns Nagle's algorithm off only for sockets that say so.
     listener = socket.socket(proto=socket.IPPROTO_TCP)
@@ -150,7 +110,7 @@ async def _serve(given: argparse.Namespace) -> None:
     while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets no event
         await asyncio.sleep(0.05)
     if not given.bare and not serving.done():
-        await _open_pools(app.state.service, given.pools)
+        await open_idle_pools(app.state.service.manager, given.pools)
         app.state.service.snapshots.invalidate()
         await app.state.service.snapshots.current()
         busy = asyncio.create_task(_busy(app.state.service), name="bench: busy")
@@ -158,14 +118,6 @@ async def _serve(given: argparse.Namespace) -> None:
     sys.stdout.write(f"ready {token}\n")
     sys.stdout.flush()
     await serving
-
-
-def _made_key(folder: Path) -> tuple[str, Path]:
-    token, path = new_token(), folder.with_suffix(".keys")
-    key = api_key_for(token, name="dashboard", scopes=tuple(KeyScope), created_at=datetime.now(UTC))
-    path.touch(mode=0o600)
-    path.write_text(KeyList(keys=(key,)).model_dump_json())
-    return token, path
 
 
 def main() -> None:

@@ -16,13 +16,14 @@ from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.driver import CONNECTION_ERRORS
 from app.pools.manager import TenantPoolManager
+from benchmarks.backends import OF_POOLS
 from benchmarks.figure import Figure, Figures
 from benchmarks.testbed import Testbed, provisioned
 
 HOLD = 0.02
 _SIZES = (4, 12, 2, 20, 3)
 _CLIENTS = 40
-_BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'poolkeeper/%'"
+_BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE " + OF_POOLS  # noqa: S608 - a constant
 _FAILURES = (PoolkeeperError, asyncpg.PostgresError, *CONNECTION_ERRORS)
 _DEADLINE = 15.0
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,16 @@ class Figure:
 
 # By key: one figure, or one for each number of tasks, tenants or the like.
 Figures: TypeAlias = dict[str, "Figure | dict[str, Figure]"]
+
+
+def as_json(figures: Figures) -> dict[str, Any]:
+    """The figures for programs."""
+    return {
+        key: figure.as_json()
+        if isinstance(figure, Figure)
+        else {column: cell.as_json() for column, cell in figure.items()}
+        for key, figure in figures.items()
+    }
 
 
 class Rounds:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import asyncpg
 import httpx
+
+from app.api.auth.api_key import KeyScope, api_key_for, new_token
+from app.api.auth.key_file import KeyList
+from benchmarks.backends import OF_CLIENTS, MostBackends, most_backends
+from benchmarks.http_load import Target
+from benchmarks.testbed import free_port
 
 _START_DEADLINE = 180.0
 _STOP_DEADLINE = 60.0
@@ -27,7 +34,7 @@ class ServiceProcess:
     def __init__(self, data_dir: Path, **settings: object) -> None:
         """Start nothing yet; *settings* go to the service's environment."""
         self._data_dir = data_dir
-        self._port = _free_port()
+        self._port = free_port()
         self._settings = {
             "data_dir": data_dir,
             "port": self._port,
@@ -38,9 +45,9 @@ class ServiceProcess:
         self.base_url = f"http://127.0.0.1:{self._port}"
 
     @property
-    def pid(self) -> int:
-        """The started service's process."""
-        return self._started.pid
+    def target(self) -> Target:
+        """The started service, for callers."""
+        return Target(pid=self._started.pid, port=self._port)
 
     @property
     def _started(self) -> Process:
@@ -74,7 +81,7 @@ class ServiceProcess:
 
     async def terminate(self) -> tuple[float, int, list[int]]:
         """Send SIGTERM; seconds until it ended, its exit status, and processes it left behind."""
-        family = _descendants(self.pid)
+        family = _descendants(self._started.pid)
         began = perf_counter()
         self._started.send_signal(signal.SIGTERM)
         async with asyncio.timeout(_STOP_DEADLINE):
@@ -85,63 +92,34 @@ class ServiceProcess:
         """End it and its Postgres by force, if something went wrong before; safe at any time."""
         if self._process is None or self._process.returncode is not None:
             return
-        family = _descendants(self.pid)
+        family = _descendants(self._process.pid)
         self._process.kill()
         await self._process.wait()
         for pid in filter(_is_alive, family):
             os.kill(pid, signal.SIGKILL)
 
-    def megabytes(self, field: str) -> float:
-        """Resident memory of the service without its Postgres: VmRSS now, VmHWM at its most."""
-        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith(f"{field}:"):
-                return round(int(line.split()[1]) / 1024, 1)
-        raise ValueError(field)
-
-    @asynccontextmanager
-    async def counting_connections(self) -> AsyncIterator[ConnectionCount]:
-        """Look every 50 ms how many client connections its Postgres has, besides this one."""
+    def postgres(self) -> dict[str, str]:
+        """How to reach its Postgres as superuser."""
         port = (self._data_dir / "postgres" / "postmaster.pid").read_text(encoding="utf-8")
         password = (self._data_dir / "postgres-password").read_text(encoding="utf-8")
-        connection = await asyncpg.connect(
-            host="127.0.0.1",
-            port=int(port.splitlines()[3]),
-            user="postgres",
-            password=password.strip(),
-            database="postgres",
-            passfile=os.devnull,
-            ssl=False,
-            timeout=10,
-            command_timeout=10,
-        )
-        count = ConnectionCount()
-        looking = asyncio.create_task(count.look(connection), name="bench: connections")
+        return {
+            "host": "127.0.0.1",
+            "port": port.splitlines()[3],
+            "user": "postgres",
+            "password": password.strip(),
+            "database": "poolkeeper",
+        }
+
+    @asynccontextmanager
+    async def most_connections(self) -> AsyncIterator[MostBackends]:
+        """Watch how many client connections its Postgres has besides this one, for a block."""
+        settings: dict[str, Any] = {**self.postgres(), "passfile": os.devnull, "ssl": False}
+        connection = await asyncpg.connect(**settings, timeout=10, command_timeout=10)
         try:
-            yield count
+            async with most_backends(connection, OF_CLIENTS) as seen:
+                yield seen
         finally:
-            looking.cancel()
-            await asyncio.wait([looking])
             await connection.close(timeout=5)
-
-
-class ConnectionCount:
-    """The most client connections seen at once, and how often one looked."""
-
-    def __init__(self) -> None:
-        """Nothing was seen yet."""
-        self.most = 0
-        self.looks = 0
-
-    async def look(self, connection: asyncpg.Connection) -> None:
-        """Go on until cancelled."""
-        statement = await connection.prepare(
-            "select count(*) from pg_stat_activity"
-            " where backend_type = 'client backend' and pid <> pg_backend_pid()"
-        )
-        while True:
-            self.most = max(self.most, await statement.fetchval())
-            self.looks += 1
-            await asyncio.sleep(_GLANCE)
 
 
 def _environment(settings: dict[str, object]) -> dict[str, str]:
@@ -153,11 +131,16 @@ def _environment(settings: dict[str, object]) -> dict[str, str]:
     return kept | {f"POOLKEEPER_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def write_keys(path: Path, count: int) -> list[str]:
+    """Write a file of so many API keys with every scope; the keys."""
+    tokens, now = [new_token() for _ in range(count)], datetime.now(UTC)
+    keys = tuple(
+        api_key_for(token, name=f"bench-{number}", scopes=tuple(KeyScope), created_at=now)
+        for number, token in enumerate(tokens)
+    )
+    path.touch(mode=0o600)
+    path.write_text(KeyList(keys=keys).model_dump_json(), encoding="utf-8")
+    return tokens
 
 
 def _descendants(pid: int) -> set[int]:

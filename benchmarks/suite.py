@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from benchmarks import contention, disruptions, measures, polling
+from benchmarks import contention, disruptions, measures, polling, query
 from benchmarks.figure import Figures
 from benchmarks.testbed import Testbed
 
@@ -20,11 +20,13 @@ MEASURES: dict[str, Measure] = {
     "flood": (measures.flood, 5),
     "flood_across_pools": (measures.flood_across_pools, 5),
     "resize": (disruptions.resize, 5),
-    "poll": (polling.longest_turn, 5),
+    "poll": (polling.poll, 5),
+    "advisor_tick": (polling.advisor_tick, 5),
     "contended_own": (contention.own, 3),
     "contended_thinking": (contention.thinking, 3),
     "contended_weights": (contention.weights, 3),
     "contended_shared": (contention.shared, 3),
     "contended_storm": (contention.storm, 3),
+    "query": (query.query, 3),
     "restart": (disruptions.restart, 3),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import tempfile
@@ -25,31 +24,11 @@ from app.pools.isolation import PerDatabaseIsolation, PerTenantIsolation, Shared
 from app.pools.isolation.credentials import Credentials
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
+from benchmarks.backends import OF_POOLS, MostBackends, most_backends
 
 CONNECTIONS = 10
 # Of the tenants' passwords: benchmarks keep nothing secret.
 SECRET = b"benchmarks keep no secret at all"
-
-
-# Looks every 10 ms from inside Postgres: that costs this process nothing.
-_MOST_BACKENDS = """
-CREATE FUNCTION pg_temp.most_backends(seconds float8) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-    most bigint := 0;
-    ends timestamptz := clock_timestamp() + make_interval(secs => seconds);
-BEGIN
-    LOOP
-        PERFORM pg_stat_clear_snapshot();
-        most := greatest(most, (
-            SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'poolkeeper/%'
-        ));
-        EXIT WHEN clock_timestamp() >= ends;
-        PERFORM pg_sleep(0.01);
-    END LOOP;
-    RETURN most;
-END $$
-"""
-_LOOK_SECONDS = 0.5
 
 
 class Dsn(TypedDict):
@@ -91,21 +70,8 @@ class Testbed:
     @asynccontextmanager
     async def most_backends(self) -> AsyncIterator[MostBackends]:
         """Watch how many back-ends of pools Postgres shows, for a block."""
-        seen, ending = MostBackends(), asyncio.Event()
-        async with self.connection() as connection:
-            await connection.execute(_MOST_BACKENDS)
-
-            async def watch() -> None:
-                while not ending.is_set():
-                    look = connection.fetchval("SELECT pg_temp.most_backends($1)", _LOOK_SECONDS)
-                    seen.most = max(seen.most, await look)
-
-            watching = asyncio.create_task(watch(), name="most back-ends")
-            try:
-                yield seen
-            finally:
-                ending.set()
-                await watching
+        async with self.connection() as connection, most_backends(connection, OF_POOLS) as seen:
+            yield seen
 
     async def own_tenants(self, manager: TenantPoolManager, count: int) -> list[Tenant]:
         """So many tenants with login roles of their own, known to *manager*.
@@ -175,13 +141,6 @@ class Testbed:
             await server.start()
             stack.push_async_callback(manager.close, 1.0)
             yield manager
-
-
-@dataclass(slots=True)
-class MostBackends:
-    """The most back-ends of pools seen at once."""
-
-    most: int = 0
 
 
 @asynccontextmanager

@@ -40,7 +40,7 @@ async def measure(data_dir: Path, tenants: int) -> Figures:
         figures: Figures = {"tenants": tenants, "first_start_s": await service.start()}
         figures |= await _thousand(service, [f"bench-{n:04}" for n in range(tenants)])
         figures["second_start_s"] = await service.start()
-        figures["second_start_memory_mb"] = service.megabytes("VmRSS")
+        figures["second_start_memory_mb"] = service.target.megabytes("VmRSS")
         await service.terminate()
     finally:
         await service.kill()
@@ -49,14 +49,14 @@ async def measure(data_dir: Path, tenants: int) -> Figures:
 
 async def _thousand(service: ServiceProcess, tenants: Sequence[str]) -> Figures:
     failures: Failures = Counter()
-    figures: Figures = {"memory_at_start_mb": service.megabytes("VmRSS")}
+    figures: Figures = {"memory_at_start_mb": service.target.megabytes("VmRSS")}
     async with httpx.AsyncClient(
         base_url=service.base_url, timeout=_REQUEST_DEADLINE, trust_env=False
     ) as client:
-        async with service.counting_connections() as count:
+        async with service.most_connections() as connections:
             for name, step in (("put", _put), ("provision", _provision), ("query", _query)):
                 figures |= await _all(name, step, client, tenants, failures)
-                figures[f"memory_after_{name}_mb"] = service.megabytes("VmRSS")
+                figures[f"memory_after_{name}_mb"] = service.target.megabytes("VmRSS")
         stats = (await client.get("/v1/stats?limit=1")).raise_for_status().json()
         figures |= {
             "failures": dict(failures),
@@ -64,9 +64,8 @@ async def _thousand(service: ServiceProcess, tenants: Sequence[str]) -> Figures:
             "evictions": stats["evictions"],
             "budget": stats["servers"][0]["budget"],
             "max_connections": stats["servers"][0]["max_connections"],
-            "most_connections": count.most,
-            "looks_at_connections": count.looks,
-            "memory_peak_mb": service.megabytes("VmHWM"),
+            "most_connections": connections.most,
+            "memory_peak_mb": service.target.megabytes("VmHWM"),
         }
         return figures | await _end_under_load(service, client, tenants[:_LOAD_TENANTS])
 

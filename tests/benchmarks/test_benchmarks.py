@@ -6,8 +6,9 @@ import sys
 import pytest
 
 from benchmarks import contention
-from benchmarks.__main__ import as_json, main, measured
+from benchmarks.__main__ import main, measured
 from benchmarks.contention import Run
+from benchmarks.figure import as_json
 from benchmarks.suite import MEASURES
 
 

@@ -1,0 +1,128 @@
+"""`POST …/query` beside what a team would write itself, each in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from benchmarks.figure import Figures, Rounds
+from benchmarks.http_load import HttpConnection, Target, bearer, get, post, throughput
+from benchmarks.service import ServiceProcess, write_keys
+from benchmarks.testbed import Testbed, free_port
+
+_CLIENTS = 10
+_SECONDS = 1.0
+_DEADLINE = 30.0
+_BODY = (
+    '{"sql": "select g, g::text from generate_series(1, 10) g where g > $1::int", "params": [3]}'
+)
+_NAIVE = "/tenants/bench/query"
+_STRATEGIES = {"shared": "shared", "own": "per_tenant"}
+
+
+async def query(_: Testbed, rounds: int) -> Figures:
+    """`POST …/query` and `/livez` beside FastAPI and asyncpg.Pool: processor time ÷ theirs."""
+    if not Path("/proc/self/stat").exists():  # noqa: ASYNC240 - once
+        sys.stdout.write("query: processor time is only known on Linux, so it is not measured.\n")
+        return {}
+    found = Rounds()
+    with tempfile.TemporaryDirectory(prefix="poolkeeper-bench-") as folder:
+        Path(folder).chmod(0o711)  # noqa: ASYNC240 - root's Postgres runs under another account
+        data = Path(folder) / "data"
+        service = ServiceProcess(data, log_level="ERROR")
+        try:
+            await service.start()
+            await _prepare(service)
+            async with _naive(service) as naive:
+                await _compare(found, naive, service.target, rounds)
+                tokens = write_keys(data / "keys.json", _CLIENTS)
+                await _until(service.target.port, b"401", get("/v1/stats"))
+                await _compare(found, naive, service.target, rounds, tokens)
+            await service.terminate()
+        finally:
+            await service.kill()
+    return found.figures()
+
+
+async def _compare(
+    found: Rounds, naive: Target, ours: Target, rounds: int, tokens: Sequence[str] = ()
+) -> None:
+    """All by turns, in rounds after one that does not count.
+
+    Each client has a key of its own, for a key's default rate limit allows 200 requests a second.
+    """
+    headers = [bearer(token) for token in tokens] or [""]
+    key = "query_with_key" if tokens else "query"
+    contenders = {"naive": (naive, [post(_NAIVE, _BODY)])} | {
+        name: (ours, [post(f"/v1/tenants/{name}/query", _BODY, header) for header in headers])
+        for name in _STRATEGIES
+    }
+    if not tokens:
+        contenders |= {"bare": (naive, [get("/bare")]), "livez": (ours, [get("/livez")])}
+    for number in range(rounds + 1):
+        cpu = {}
+        for name, (target, requests) in contenders.items():
+            got = await throughput(target, requests, clients=_CLIENTS, seconds=_SECONDS)
+            cpu[name] = 1 / got.per_cpu_second
+        if number:
+            for name in ("naive", *_STRATEGIES):
+                found.add(f"{key}_cpu_ms", cpu[name] * 1000, name)
+            for name in _STRATEGIES:
+                found.add(f"{key}_vs_naive", cpu[name] / cpu["naive"], name)
+            if not tokens:
+                found.add("livez_vs_bare", cpu["livez"] / cpu["bare"])
+
+
+async def _prepare(service: ServiceProcess) -> None:
+    """A shared tenant, and one with a pool of its own, as large as its callers need."""
+    async with httpx.AsyncClient(base_url=service.base_url, timeout=60, trust_env=False) as client:
+        for name, strategy in _STRATEGIES.items():
+            tenant = f"/v1/tenants/{name}"
+            for response in (
+                await client.put(tenant, json={"strategy": strategy}),
+                await client.post(f"{tenant}/provision"),
+                await client.put(f"{tenant}/pool?scope=pool", json={"max_size": _CLIENTS}),
+            ):
+                response.raise_for_status()
+
+
+@asynccontextmanager
+async def _naive(service: ServiceProcess) -> AsyncIterator[Target]:
+    """The naive service on the same Postgres; with uvicorn's defaults: uvloop and httptools."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "benchmarks.naive:app", "--port", str(port)),
+        *("--log-level", "warning", "--no-access-log"),
+        env=os.environ | {f"PG{name.upper()}": text for name, text in service.postgres().items()},
+    )
+    try:
+        await _until(port, b"200", get("/bare"))
+        yield Target(pid=process.pid, port=port)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def _until(port: int, status: bytes, request: bytes) -> None:
+    """Send *request* until the response has this status."""
+    async with asyncio.timeout(_DEADLINE):
+        while not await _answers(port, status, request):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+
+
+async def _answers(port: int, status: bytes, request: bytes) -> bool:
+    try:
+        connection = await HttpConnection.connect(port)
+    except OSError:
+        return False
+    try:
+        return (await connection.ask(request))[0] == status
+    finally:
+        connection.close()
