@@ -56,10 +56,10 @@ class PoolOwner(Protocol):
     """Where the pool is kept; it is not evicted while pinned."""
 
     def pin(self, pool: Pool) -> None:
-        """The first lease or waiter has come."""
+        """The first lease, waiter or login has come."""
 
     def unpin(self, pool: Pool) -> None:
-        """The last lease or waiter has gone."""
+        """The last of them has gone."""
 
 
 class Pool:
@@ -128,8 +128,9 @@ class Pool:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a caller holds or awaits one of its connections."""
-        return bool(self.connections.leased or self.waiters.count)
+        """Whether a caller holds or awaits a connection, or its first login is under way."""
+        own = self.connections
+        return bool(own.leased or self.waiters.count or (own.connecting and not own.live))
 
     @property
     def is_closing(self) -> bool:
@@ -374,9 +375,9 @@ class Pool:
         self.server.dispatcher.run(self)
         if self.state is _WARMING_UP and self._is_warm():
             self.state = _READY
-        if self._is_pinned and not self.is_busy:
-            self._is_pinned = False
-            self._owner.unpin(self)
+        if self._is_pinned is not self.is_busy:
+            self._is_pinned = not self._is_pinned
+            (self._owner.pin if self._is_pinned else self._owner.unpin)(self)
         self._changed.set()
 
     def _is_warm(self) -> bool:

@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
+import asyncpg
 import pytest
 
 from app.domain.errors import PoolDraining, PoolLimitReached, TenantDeleting
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
+from app.pools.driver import Login
 from app.pools.manager import TenantPoolManager
+from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import finished, manager_on, provisioned
 from tests.fixtures.postgres import Database
@@ -134,6 +138,69 @@ async def test_a_cancelled_newcomer_leaves_its_chance_to_the_next(few: TenantPoo
         gone.cancel()
         await finished([waits])
         await asyncio.wait({gone})
+
+
+class HeldLogins:
+    """Logins of one tenant, which wait for `go`."""
+
+    def __init__(self, server: Server, user: str) -> None:
+        self.go = asyncio.Event()
+        self.begun = 0
+        self._connect = server.connect
+        self._user = user
+
+    async def connect(self, login: Login, **arguments: Any) -> asyncpg.Connection:
+        if login.user == self._user:
+            self.begun += 1
+            await self.go.wait()
+        return await self._connect(login, **arguments)
+
+
+@pytest.fixture
+def held(few: TenantPoolManager, monkeypatch: pytest.MonkeyPatch) -> HeldLogins:
+    """Those of the tenant b."""
+    held = HeldLogins(few.servers["local"], "tenant_b")
+    monkeypatch.setattr(few.servers["local"], "connect", held.connect)
+    return held
+
+
+async def test_a_pool_is_not_evicted_while_its_first_login_is_under_way(
+    few: TenantPoolManager, held: HeldLogins
+) -> None:
+    async with few.lease("a"):
+        gone = asyncio.create_task(use(few, "b"))
+        await eventually(lambda: held.begun == 1)
+        gone.cancel()
+        await asyncio.wait({gone})
+        # Whoever it was for has left; whoever comes next gets it.
+        newcomer = asyncio.create_task(use(few, "c"))
+        with pytest.raises(PoolLimitReached):
+            async with few.lease("d", timeout=0.05):
+                pass
+        assert opened(few) == {"a", "b"}
+        assert few.evict_expired() == []
+        next_one = asyncio.create_task(use(few, "b"))
+        await asyncio.sleep(0)
+        held.go.set()
+        await finished([newcomer, next_one])
+        assert held.begun == 1
+    assert opened(few) == {"a", "c"}
+
+
+async def test_a_first_login_that_fails_leaves_its_slot_to_the_next(
+    few: TenantPoolManager, held: HeldLogins
+) -> None:
+    async with few.lease("a"):
+        gone = asyncio.create_task(use(few, "b"))
+        await eventually(lambda: held.begun == 1)
+        gone.cancel()
+        await asyncio.wait({gone})
+        async with few.servers["local"].admin() as admin:
+            await admin.execute("ALTER ROLE tenant_b NOLOGIN")
+        newcomer = asyncio.create_task(use(few, "c"))
+        await asyncio.sleep(0)
+        held.go.set()
+        assert await finished([newcomer]) == [None]
 
 
 async def test_counters_survive_eviction(few: TenantPoolManager) -> None:
