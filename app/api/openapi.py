@@ -39,7 +39,7 @@ _TAGS = {
     "stats": "Statistics, current and past.",
     "advisor": "Pool size advisor: rule, mode and what-if.",
     "recommendations": "The advisor's recommendations, their evidence and their status.",
-    "events": "Audit trail: who changed what, when and why.",
+    "events": "Audit trail: who changed what, when and why; and why requests were refused.",
     "health": "For orchestrators and monitoring.",
 }
 

@@ -108,7 +108,8 @@ class Settings(BaseSettings):
     terminal, else json."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Minimum severity of logged events. INFO logs every change, but not tenants' requests."""
+    """Minimum severity of logged events. INFO logs every change and every refused
+    request, but no other request of a tenant."""
 
     shutdown_seconds: Seconds = 5.0
     """Time that leases get to end after SIGTERM; 5 s fits into any orchestrator's grace period."""

@@ -48,6 +48,7 @@ DESIGNED = {
     "post /v1/recommendations/{id}/dismiss",
     "post /v1/tenants/{tenant}/query",
     "get /v1/events",
+    "get /v1/refusals",
     "get /livez",
     "get /readyz",
     "get /metrics",

@@ -23,6 +23,7 @@ LISTS = (
     "/v1/pools",
     "/v1/stats",
     "/v1/events",
+    "/v1/refusals",
     "/v1/recommendations",
 )
 

@@ -19,8 +19,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
+from app.api.http.refusals import Refusals
 from app.api.http.response_headers import SECURITY_HEADERS
 from app.domain import errors
+from app.pools.manager import TenantPoolManager
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = "1"
@@ -128,7 +130,8 @@ def status_of(error: errors.PoolkeeperError) -> int:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of *app* with a problem."""
+    """Answer every error of *app* with a problem, and remember it."""
+    app.state.refusals = Refusals()
     app.add_exception_handler(errors.PoolkeeperError, _expected_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
@@ -161,11 +164,35 @@ def problem_response(
         retryable=retryable,
         **more,
     )
+    _note(request, problem)
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=status,
         headers={**SECURITY_HEADERS, **(headers or {})},
         media_type=PROBLEM_MEDIA_TYPE,
+    )
+
+
+def _note(request: Request, problem: Problem) -> None:
+    """Remember why the request is refused; an internal error has a log line of its own."""
+    # A layer around the application has none.
+    app: FastAPI | None = request.scope.get("app")
+    if app is None or problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return
+    named = request.path_params.get("tenant")
+    manager: TenantPoolManager | None = app.state.provided.get(TenantPoolManager)
+    is_known = manager is not None and named in manager.tenant_states
+    principal = request.scope.get("state", {}).get("principal")
+    app.state.refusals.note(
+        named if is_known else None,
+        actor=principal.name if principal else None,
+        method=request.method,
+        path=problem.instance,
+        status=problem.status,
+        code=problem.code,
+        # What Postgres says about a statement may contain the tenant's data.
+        detail=f"SQLSTATE {problem.sqlstate}" if problem.sqlstate else problem.detail,
+        request_id=problem.request_id,
     )
 
 

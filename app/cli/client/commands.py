@@ -10,6 +10,7 @@ from app.cli.client.apply import apply
 from app.cli.client.events import events
 from app.cli.client.pools import pools
 from app.cli.client.recommendations import recommendations
+from app.cli.client.refusals import refusals
 from app.cli.client.stats import stats
 from app.cli.client.tenants import tenants
 from app.cli.client.top import top
@@ -20,6 +21,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "top": top,
     "stats": stats,
     "events": events,
+    "refusals": refusals,
     "apply": apply,
 }
 COMMAND_NAMES = frozenset(_GROUPS) | frozenset(_COMMANDS)

@@ -166,6 +166,7 @@ async def test_a_paused_pool_stays_in_sight_when_it_is_closed(service: Served, t
     for method, path in [("PUT", ""), ("POST", "/pause"), ("DELETE", "")]:
         answer = await service.client.request(method, f"/v1/tenants/acme/pool{path}")
         answer.raise_for_status()
+    assert (await service.client.delete("/v1/tenants/acme/pool")).status_code == 404
     page = tab.page
     await page.goto("/")
     await expect(page.locator("#rows tr")).to_contain_text("paused")
@@ -175,6 +176,7 @@ async def test_a_paused_pool_stays_in_sight_when_it_is_closed(service: Served, t
     await finding.get_by_role("button", name="Details").click()
     drawer = page.locator("#drawer")
     await expect(drawer.locator("#drawer-facts")).to_contain_text("by api")
+    await expect(drawer.locator("#drawer-refusals")).to_contain_text("pool-not-found")
     await expect(drawer.get_by_role("button", name="Evict")).to_have_count(0)
     await drawer.get_by_role("button", name="Resume").click()
     await expect(drawer.locator("#drawer-facts")).to_contain_text("not open")

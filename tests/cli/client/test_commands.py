@@ -98,6 +98,8 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
     for command in (["pools"], ["pools", "show", "acme"], ["tenants"], ["top", "--once"]):
         assert re.search(r"paused \d+s by api", (await shell.run(*command)).stdout), command
     assert "ready" in (await shell.run("pools", "do", "resume", "acme")).stdout
+    await shell.run("tenants", "show", "nobody", status=1)
+    assert "tenant-not-found" in (await shell.run("refusals")).stdout
     assert "evict acme" in (await shell.run("pools", "evict", "acme", "--force")).stdout
     assert await service.query("acme", "SELECT 1") == 200
     [numbers] = await shell.json("stats", "--json")

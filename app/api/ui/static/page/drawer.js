@@ -8,6 +8,7 @@ const SPANS = [["15 min", 900, 15], ["1 h", 3600, 60], ["6 h", 21_600, 300], ["2
 
 const NAMED_TENANTS = 10;
 const MAX_TENANTS = 2000;
+const REFUSALS = 20;
 
 const CHARTS = [
   {
@@ -78,6 +79,8 @@ export class Drawer {
       ...CHARTS.map((_, at) => h("div", { id: `chart-${at}`, class: "chart" })),
       h("h3", {}, "Events"),
       h("ol", { id: "drawer-events" }),
+      h("h3", { id: "drawer-refusals-heading", hidden: true }, "Refused requests"),
+      h("ol", { id: "drawer-refusals" }),
     );
   }
 
@@ -117,17 +120,19 @@ export class Drawer {
     const shared = isShared(pool);
     const path = shared ? `v1/pools/${pool}` : `v1/tenants/${pool}`;
     const filter = shared ? `pool=${pool}` : `tenant=${pool}`;
-    const [subject, stats, history, events, recommendations] = await Promise.all([
+    const [subject, stats, history, events, recommendations, refusals] = await Promise.all([
       shared ? tenantsOf(pool) : get(path),
       shared ? null : get(`${path}/stats`),
       get(`${path}/stats/history?${range}`),
       list(`v1/events?${filter}&since=${isoTime(from)}&limit=100`, 100),
       list(`v1/recommendations?${filter}&limit=100`, 100),
+      shared ? { items: [] } : get(`v1/refusals?tenant=${pool}&limit=${REFUSALS}`),
     ]);
-    return { subject, stats, points: history.items, from, to, marks: timeline(events.items, recommendations.items, from) };
+    const marks = timeline(events.items, recommendations.items, from);
+    return { subject, stats, points: history.items, from, to, marks, refusals: refusals.items };
   }
 
-  draw({ subject, stats, points, from, to, marks }) {
+  draw({ subject, stats, points, from, to, marks, refusals }) {
     const shared = isShared(this.pool);
     const shown = shared ? factsOfPool(subject) : factsOfTenant(subject, stats, (pool) => this.open(pool));
     byId("drawer-facts").replaceChildren(
@@ -139,6 +144,9 @@ export class Drawer {
       drawChart(byId(`chart-${at}`), { ...chart, points: plotted, marks, from, to }));
     const items = marks.map(({ at, text }) => h("li", {}, h("time", {}, ago(at * 1000)), ` ${text}`));
     byId("drawer-events").replaceChildren(...(items.length ? items : [h("li", {}, "No events in this period.")]));
+    byId("drawer-refusals-heading").hidden = refusals.length === 0;
+    byId("drawer-refusals").replaceChildren(...refusals.map(({ at, code, detail, request_id }) =>
+      h("li", {}, h("time", {}, ago(at)), ` ${code}: ${detail} `, h("small", {}, `request ${request_id}`))));
   }
 
   // Only a pool has actions. That of a shared tenant is not its own: its drawer leads there.

@@ -1,0 +1,73 @@
+"""Why a request was refused: in the log, and over HTTP."""
+
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from tests.fixtures.app import Api, ok, pointers, problem, serving
+from tests.fixtures.postgres import Database
+
+URL = "/v1/refusals"
+
+
+async def test_a_timeout_is_logged_and_listed_with_its_request_id(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    limits = {"acquire_timeout_seconds": 0.05, "per_tenant_pool_size": 1}
+    async with serving(database, catalog_database, tmp_path, **limits) as api:
+        url = await api.tenant("acme")
+        async with api.service.manager.lease("acme", timeout=60):
+            with capture_logs() as logged:
+                refused = problem(await api.query(url, "select 1"), 503, "pool-timeout")
+        [line] = [each for each in logged if each["event"] == "request refused"]
+        assert (line["tenant"], line["code"]) == ("acme", "pool-timeout")
+        listed = ok(await api.client.get(f"{URL}?request_id={refused['request_id']}"))["items"]
+        expected = {
+            "tenant": "acme",
+            "actor": "api",
+            "method": "POST",
+            "path": f"{url}/query",
+            "status": 503,
+            "code": "pool-timeout",
+            "detail": refused["detail"],
+            "request_id": refused["request_id"],
+        }
+        assert [{key: each[key] for key in expected} for each in listed] == [expected]
+
+
+async def test_refusals_can_be_filtered_and_paged(api: Api) -> None:
+    url = await api.tenant("acme")
+    beta = await api.tenant("beta")
+    for _ in range(3):
+        problem(await api.client.delete(f"{url}/pool"), 404, "pool-not-found")
+    problem(await api.client.put(f"{beta}/pool", json={"min_size": 9}), 422, "invalid-input")
+    problem(await api.client.get("/v1/tenants/nobody"), 404, "tenant-not-found")
+    items = ok(await api.client.get(URL))["items"]
+    assert [(each["tenant"], each["code"]) for each in items] == [
+        (None, "tenant-not-found"),
+        ("beta", "invalid-input"),
+        *[("acme", "pool-not-found")] * 3,
+    ]
+    acme = ok(await api.client.get(f"{URL}?tenant=acme&limit=2"))
+    rest = ok(await api.client.get(f"{URL}?tenant=acme&limit=2&cursor={acme['next_cursor']}"))
+    ids = [each["id"] for each in acme["items"] + rest["items"]]
+    assert ids == [each["id"] for each in items[2:]]
+    assert rest["next_cursor"] is None
+    found = ok(await api.client.get(f"{URL}?code=invalid-input"))["items"]
+    assert [each["tenant"] for each in found] == ["beta"]
+    for query, place in [
+        ("tenant=A", "tenant"),
+        ("code=A", "code"),
+        ("request_id=%00", "request_id"),
+    ]:
+        assert pointers(await api.client.get(f"{URL}?{query}")) == [f"/query/{place}"]
+
+
+async def test_data_in_a_failed_statement_is_not_kept(api: Api) -> None:
+    url = await api.tenant("acme")
+    with capture_logs() as logged:
+        failed = problem(await api.query(url, "select 'secret'::int"), 422, "statement-failed")
+    assert "secret" in failed["detail"]
+    [listed] = ok(await api.client.get(URL))["items"]
+    assert listed["detail"] == "SQLSTATE 22P02"
+    assert "secret" not in str(logged)
