@@ -67,11 +67,7 @@ def assemble(
 ) -> None:
     """Give *app* everything but the service's objects, which its lifespan provides.
 
-    Args:
-        app: what is assembled.
-        trusted_hosts: names it answers to, see `TrustedHosts`.
-        request_deadline: seconds for a body to arrive, and for a response to begin.
-        require_if_match: whether every change of an existing resource needs a precondition.
+    *request_deadline*: seconds for a body to arrive, and again for a response to begin.
     """
     app.state.require_if_match = require_if_match
     app.state.provided = {}

@@ -1,4 +1,4 @@
-"""How the advisor should work, as the catalog keeps it; a change takes its audit event along."""
+"""The advisor's settings; each change is stored with its audit event."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ class StoredAdvisorSettings:
     """The one set of advisor settings. Every method may raise CatalogUnavailable."""
 
     def __init__(self, database: Database) -> None:
-        """Keep it in *database*."""
         self._database = database
 
     async def load(self) -> AdvisorSettings | None:
-        """Return what was saved last, or None before anything was."""
+        """What was saved last; None before anything was."""
         async with self._database.transaction() as connection:
             row = (await connection.execute(select(advisor))).mappings().one_or_none()
             return None if row is None else _settings(row)
@@ -36,12 +35,12 @@ class StoredAdvisorSettings:
         event: AuditEvent,
         expected_generation: int | None = None,
     ) -> AdvisorSettings:
-        """Replace the settings; the same again keep their generation and record nothing.
+        """Replace the settings; an identical write keeps the generation and records nothing.
 
         Args:
-            settings: the new ones; their own generation is not looked at.
+            settings: the new ones; their own generation is ignored.
             event: recorded in the same transaction, if anything changes.
-            expected_generation: 0 when none must be saved yet, None when all is well.
+            expected_generation: 0: nothing must be stored; None: no version check.
 
         Raises:
             StaleVersion: the generation is not the expected one.

@@ -45,8 +45,6 @@ class DesiredPools:
         """Store a pool's desired state; an identical write changes and records nothing.
 
         Args:
-            pool_id: a tenant's id, or `shared@server`.
-            size: what it should be.
             pause: since when and by whom it is paused; None if it is not.
             event: recorded in the same transaction if anything changes; None if the change
                 was recorded before.

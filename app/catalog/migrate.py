@@ -35,28 +35,20 @@ async def migrate(address: CatalogAddress, *, deadline: float = 60.0) -> None:
         CatalogUnavailable: the catalog was not reached, or not within the deadline.
         CatalogUnusable: no catalog can live there, or its schema is none that this version knows.
     """
-    await _run(
-        address,
-        lambda config: command.upgrade(config, "head"),
-        deadline=deadline,
-        is_complete=True,
+    await run_scripts(
+        address, lambda config: command.upgrade(config, "head"), deadline=deadline, is_complete=True
     )
 
 
-async def downgrade(
-    address: CatalogAddress, *, revision: str = "base", deadline: float = 60.0
-) -> None:
-    """Undo everything after *revision*, with the data it held; raises like `migrate`."""
-    await _run(address, lambda config: command.downgrade(config, revision), deadline=deadline)
-
-
-async def _run(
+async def run_scripts(
     address: CatalogAddress,
     action: Callable[[Config], None],
     *,
     deadline: float,
     is_complete: bool = False,
 ) -> None:
+    """Let *action* run alembic's scripts; raises like `migrate`."""
+
     def run(connection: Connection) -> None:
         facts = check_server(connection)
         # Held until the transaction ends, in which all the scripts run.

@@ -1,7 +1,6 @@
 """Optimistic writes of desired state: each row has a generation that counts its changes.
 
-One function writes all of them, so that all of them treat If-Match, repetition and races alike.
-Which tables there are and what stands in them is not known here.
+One function writes all of them, so that all treat If-Match, repetition and races alike.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ async def optimistic_write(
 ) -> WriteResult:
     """Insert the row, change it, or leave an identical one alone.
 
-    The row stays locked until the transaction ends: of two who expect the same generation, one
-    finds another.
+    The row stays locked until the transaction ends: of two callers that expect the same
+    generation, the second one finds another.
 
     Args:
         connection: in the transaction that also writes the audit event.
         table: with a `generation` and an `updated_at`.
         fixed: columns set once, among them the primary key.
         values: columns that may change; a change makes the generation grow by one.
-        expected_generation: 0 when no row is expected, None when nothing is.
+        expected_generation: 0: the row must not exist; None: no version check.
 
     Raises:
         StaleVersion: the row's generation is not the expected one.

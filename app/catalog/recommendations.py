@@ -55,7 +55,7 @@ class Recommendations:
             await connection.execute(insert(recommendations), _values(recommendation))
 
     async def get(self, recommendation_id: UUID) -> Recommendation:
-        """Return one, open or not.
+        """One of them, open or not.
 
         Raises:
             RecommendationNotFound: there is none with this id.
@@ -114,7 +114,7 @@ class Recommendations:
                 await record(connection, event)
 
     async def dismissed(self, now: datetime) -> tuple[Recommendation, ...]:
-        """Return those dismissed that would not have expired by *now*, oldest first."""
+        """Those dismissed that would not have expired by *now*, oldest first."""
         column = recommendations.c
         statement = (
             select(recommendations)
@@ -130,7 +130,7 @@ class Recommendations:
             return tuple(_recommendation(row) for row in rows.mappings())
 
     async def expire(self, now: datetime) -> tuple[Recommendation, ...]:
-        """Close those that expired by *now*, and return them."""
+        """Close those that expired by *now*; which they are."""
         column = recommendations.c
         change = (
             update(recommendations)

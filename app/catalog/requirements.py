@@ -1,7 +1,7 @@
 """Requirements of the catalog's database, checked at start; and why a login was refused.
 
-Each answer is a sentence for the operator. After the login the server is trusted, so what it says
-is quoted; before that only its codes are read.
+Each problem is a sentence for the operator. After the login the server is trusted and its messages
+are quoted; before that only its codes are read.
 """
 
 from __future__ import annotations
@@ -48,11 +48,7 @@ select current_setting('server_version_num')::int / 10000 as version,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What a server says of itself; names are quoted where SQL needs it.
-
-    Attributes:
-        version: the major one.
-    """
+    """What a server says of itself; names are quoted where SQL needs it, *version* is the major."""
 
     version: int
     encoding: str
@@ -84,7 +80,7 @@ def login_reason(error: BaseException) -> str | None:
 def is_login_error(error: DBAPIError) -> bool:
     """Whether *error* is a refused login; a failed commit has no statement either."""
     cause = _cause(error)
-    # Whatever is wrong with a login, Postgres ends the connection over it.
+    # Postgres ends the connection after every refused login.
     severity = getattr(cause, "severity_en", None) or getattr(cause, "severity", None)
     return error.statement is None and (
         severity in _ENDS or getattr(cause, "sqlstate", None) in _LOGIN_REASONS

@@ -80,12 +80,8 @@ class Samples:
         One transaction. Repeat it until it returns *until*; repeating it after an interruption
         counts nothing twice.
 
-        Args:
-            resolution: what to make: minutes from polls, or hours from minutes.
-            until: the start of a minute or hour, before which everything is stored.
-
-        Returns:
-            The time before which everything is downsampled now.
+        *until* is the start of a minute or hour, before which everything is stored. Returns the
+        time before which everything is downsampled now.
         """
         source, target = _TABLES[_FINER[resolution]], _TABLES[resolution]
         last = select(func.max(target.c.at)).where(target.c.at < until)

@@ -46,8 +46,7 @@ def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({choices})", name=column)
 
 
-def _moment(name: str) -> Column[object]:
-    """Make a column that defaults to the time of the insert."""
+def _time_of_insert(name: str) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
 
 
@@ -68,8 +67,8 @@ tenants = Table(
     _generation(),
     Column("provisioned_at", DateTime(timezone=True)),
     Column("deleting", Boolean, nullable=False, server_default=text("false")),
-    _moment("created_at"),
-    _moment("updated_at"),
+    _time_of_insert("created_at"),
+    _time_of_insert("updated_at"),
     # None: as for the whole service.
     Column("advisor_mode", Text),
     _one_of("strategy", PoolStrategy),
@@ -86,7 +85,7 @@ pools = Table(
     Column("max_size", Integer, nullable=False),
     Column("warmup_size", Integer, nullable=False),
     _generation(),
-    _moment("updated_at"),
+    _time_of_insert("updated_at"),
     # Null while it is not paused.
     Column("paused_at", DateTime(timezone=True)),
     Column("paused_by", Text),
@@ -104,7 +103,7 @@ credentials = Table(
     Column("version", Integer, nullable=False),
     # False until Postgres is known to have it.
     Column("applied", Boolean, nullable=False),
-    _moment("updated_at"),
+    _time_of_insert("updated_at"),
     CheckConstraint("version >= 2", name="version"),
 )
 
@@ -117,7 +116,7 @@ advisor = Table(
     Column("mode", Text, nullable=False),
     Column("config", JSONB, nullable=False),
     _generation(),
-    _moment("updated_at"),
+    _time_of_insert("updated_at"),
     CheckConstraint("id = 1", name="id"),
     _one_of("mode", AdvisorMode),
 )
@@ -204,7 +203,7 @@ def _samples(name: str, gauge: type[Integer | REAL[float]], *extra: Column[objec
         Column("wait_p99_ms", REAL),
         Column("hold_p95_ms", REAL),
         Column("connect_p95_ms", REAL),
-        # A poll's rows have one moment in common, which a B-tree keeps once: 7 bytes a row. A
+        # A poll's rows have the same time, which a B-tree keeps once: 7 bytes a row. A
         # BRIN would be smaller, but never narrows again once new rows take deleted ones' pages.
         Index(None, "at"),
     )

@@ -33,7 +33,6 @@ class Tenants:
         """Create or change a tenant; an identical write keeps the generation and records nothing.
 
         Args:
-            spec: what is declared now.
             event: recorded in the same transaction, if anything changes.
             expected_generation: 0: the row must not exist; None: no version check.
 

@@ -41,7 +41,7 @@ class Operation(Generic[T, R]):
     """A change that is planned, then executed under its lock. `await operation` does both.
 
     Attributes:
-        plan: what it would do now; raises whatever stands in the way and changes nothing.
+        plan: what it would do now; raises why it cannot be done, and changes nothing.
         execute: follows a plan that was made under the lock.
         lock: makes operations on the same thing take turns.
         needs_catalog: whether it is refused while the catalog is unreachable.

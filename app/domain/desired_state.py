@@ -138,9 +138,8 @@ class AdvisorSettings:
     """How the advisor works for the whole service.
 
     Attributes:
-        rule: the rule in force.
-        mode: what becomes of its advice, unless a tenant says otherwise.
-        hysteresis, demand: the knobs of each rule, kept while another is in force.
+        mode: how its recommendations are handled, unless a tenant has a mode of its own.
+        hysteresis, demand: the configuration of each rule, kept while another is in force.
         demand_interval_ms: milliseconds between two observations of the demand rule.
         generation: grows with every change.
     """

@@ -73,13 +73,11 @@ class TenantSpec:
     """What an operator declared about one tenant.
 
     Attributes:
-        id: the tenant.
         server: name of the declared server it lives on; immutable.
         strategy: how it is isolated; immutable.
         weight: share against others when connections are scarce, 1..1000.
-        max_leases: most leases it may hold at once, None for no cap of its own.
-        labels: free text for people and filters.
-        advisor_mode: what becomes of advice about its own pool; None as for the whole service.
+        max_leases: most leases it may hold at once; None: no limit.
+        advisor_mode: how recommendations for its own pool are handled; None: as for the service.
     """
 
     id: TenantId

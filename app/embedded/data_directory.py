@@ -89,13 +89,13 @@ class DataDirectory:
         write_private_file(self._password_file, password)
 
     def begin_log(self) -> None:
-        """Begin a new log, so that it does not grow for ever; the last one explains a crash."""
+        """Begin a new log, so that it does not grow without end; the last one explains a crash."""
         if self.log_file.exists():
             self.log_file.replace(self.path / "postgres.log.previous")
         self.log_file.touch(mode=0o600)
 
     def delete(self) -> None:
-        """Delete all that is in it, and the lock last: nobody may begin anew in between."""
+        """Delete all that is in it, and the lock last: no other service may start in between."""
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)

@@ -1,4 +1,4 @@
-"""What a new server needs before anybody else may connect: its two databases, closed to PUBLIC."""
+"""What a new server needs before others may connect: its two databases, closed to PUBLIC."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -70,7 +70,7 @@ async def _superuser(address: EmbeddedAddress) -> AsyncIterator[asyncpg.Connecti
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise EmbeddedPostgresError(
             "the embedded Postgres refuses its own password: the file postgres-password "
-            "is not that of this cluster; remove it, and it is set anew",
+            "is not that of this cluster; remove it, and a new password is set",
         ) from error
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise EmbeddedPostgresError(

@@ -118,8 +118,7 @@ class Postmaster:
     async def stop(self, *, fast_seconds: float = FAST_SECONDS) -> None:
         """End the server: fast, then immediately, then by force. Safe when it has ended.
 
-        Args:
-            fast_seconds: how long a fast shutdown may take; 0 begins with the immediate one.
+        A fast shutdown may take *fast_seconds*; 0 begins with the immediate one.
 
         Raises:
             EmbeddedPostgresError: it outlived even SIGKILL, which only a hung disk can cause.

@@ -244,7 +244,7 @@ class EmbeddedPostgres:
 
 
 def _free_port() -> int:
-    """A port that nobody listens on.
+    """A port without a listener.
 
     Taken below the range from which systems choose ports for outgoing connections, so that no
     such connection uses it while the server restarts.

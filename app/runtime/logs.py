@@ -33,9 +33,7 @@ _VERBOSE = ("alembic", "asyncio", "httpcore", "httpx", "sqlalchemy", "uvicorn.ac
 def configure_logging(log_format: LogFormat, level: str) -> None:
     """Send every event of this process to stderr; safe to call again.
 
-    Args:
-        log_format: `json`, `console`, or `auto`: console when stderr is a terminal.
-        level: least severity, by its standard name.
+    *log_format* is `json`, `console`, or `auto`: console when stderr is a terminal.
     """
     is_console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[Processor] = [

@@ -33,10 +33,7 @@ def validation_messages(
 ) -> list[str]:
     """Turn pydantic's errors into sentences.
 
-    Args:
-        error: pydantic's error.
-        known: the top-level keys, for suggestions.
-        nested: the keys inside a server or the catalog, for suggestions.
+    For suggestions: *known* are the top-level keys, *nested* those of a server or the catalog.
     """
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return [

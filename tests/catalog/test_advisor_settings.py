@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from app.catalog.catalog import Catalog
-from app.catalog.migrate import downgrade, migrate
+from app.catalog.migrate import migrate
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.errors import StaleVersion
 from app.domain.tenant import AdvisorMode
 from tests.catalog.values import event, refused_event
-from tests.fixtures.catalog import address_of
+from tests.fixtures.catalog import address_of, downgrade
 from tests.fixtures.postgres import Database
 
 SETTINGS = AdvisorSettings(

@@ -16,10 +16,10 @@ from sqlalchemy import Connection
 
 from app.catalog.catalog import Catalog
 from app.catalog.database import LOCK_CLASS, CatalogAddress
-from app.catalog.migrate import _MIGRATION_LOCK, downgrade, migrate
+from app.catalog.migrate import _MIGRATION_LOCK, migrate
 from app.catalog.tables import metadata
 from app.domain.errors import CatalogUnavailable, Conflict
-from tests.fixtures.catalog import address_of
+from tests.fixtures.catalog import address_of, downgrade
 from tests.fixtures.postgres import Database, fresh_database
 
 TABLES = {

@@ -27,8 +27,8 @@ import pytest
 from typer.main import get_command
 
 from app.cli.main import cli
-from app.settings.reference import reference
 from tests.docs.quick import quick_poolkeeper
+from tests.docs.settings_reference import reference
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import kill
 from tests.fixtures.served import Served, served
@@ -302,7 +302,7 @@ def _anchors(document: Path) -> set[str]:
 
 def test_the_reference_of_the_settings_is_up_to_date() -> None:
     content = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert content == reference(), "python -m app.settings.reference > docs/settings.md"
+    assert content == reference(), "python -m tests.docs.settings_reference > docs/settings.md"
 
 
 def test_every_document_is_linked() -> None:

@@ -242,7 +242,7 @@ async def test_a_password_of_another_cluster_is_named_as_the_cause(enterable_pat
     await postgres.start()
     await postgres.stop()
     (enterable_path / "data" / "postgres-password").write_text("0" * 64)
-    with pytest.raises(EmbeddedPostgresError, match="remove it, and it is set anew"):
+    with pytest.raises(EmbeddedPostgresError, match="remove it, and a new password is set"):
         await postgres.start()
     (enterable_path / "data" / "postgres-password").unlink()
     await embedded_again(enterable_path / "data")

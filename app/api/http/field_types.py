@@ -27,6 +27,11 @@ class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def examples(*documents: dict[str, Any]) -> ConfigDict:
+    """A model's configuration with examples for the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": list(documents)})
+
+
 def _storable(text: str) -> str:
     if "\0" in text:
         raise PydanticCustomError("nul_character", "Text must not contain a NUL character.")

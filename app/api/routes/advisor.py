@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.http.authentication import (
     REQUIRE_ADMIN,
@@ -17,7 +17,7 @@ from app.api.http.authentication import (
 from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, provided
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import RequestBody
+from app.api.http.field_types import RequestBody, examples
 from app.api.http.strict_route import StrictRoute
 from app.api.views.advice import ConfidenceField, Evidence, Expected, Wanted, advice_fields
 from app.api.views.advisor_config import (
@@ -63,13 +63,9 @@ Mode = Annotated[
 class AdvisorBody(RequestBody):
     """A change of the advisor; omitted fields stay as they are."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"mode": "apply", "config": {"patience_seconds": 0.1, "late_share": 0.02}},
-                {"rule": "hysteresis", "config": {"max_pool_size": 20, "scale_up_step": 2}},
-            ]
-        }
+    model_config = examples(
+        {"mode": "apply", "config": {"patience_seconds": 0.1, "late_share": 0.02}},
+        {"rule": "hysteresis", "config": {"max_pool_size": 20, "scale_up_step": 2}},
     )
 
     rule: Rule | None = None
@@ -116,21 +112,17 @@ class EvaluateMetrics(RequestBody):
 class EvaluateBody(RequestBody):
     """Either constant metrics over a number of samples, or a tenant's open pool."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "metrics": {
-                        "total_connections": 10,
-                        "idle_connections": 0,
-                        "active_connections": 10,
-                        "waiting_requests": 8,
-                    },
-                    "samples": 3,
-                },
-                {"tenant": "acme", "late_ms": 20, "late_share": 0.001},
-            ]
-        }
+    model_config = examples(
+        {
+            "metrics": {
+                "total_connections": 10,
+                "idle_connections": 0,
+                "active_connections": 10,
+                "waiting_requests": 8,
+            },
+            "samples": 3,
+        },
+        {"tenant": "acme", "late_ms": 20, "late_share": 0.001},
     )
 
     rule: Rule | None = Field(
@@ -211,7 +203,7 @@ async def put_advisor(
     response: Response,
     preconditions: PreconditionsDep,
 ) -> AdvisorView | PlanView:
-    """Changes the rule, mode or configuration for all pools; the advisor starts to observe anew.
+    """Changes the rule, mode or configuration for all pools; the advisor observes from scratch.
 
     `config` belongs to the chosen rule; the other rule's is kept. Omitted fields stay as they are.
     A repeated request changes nothing and keeps the ETag. A key that is bound to tenants answers

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_ADMIN
 from app.api.http.dependencies import provided
 from app.api.http.error_responses import problem_responses
+from app.api.http.field_types import examples
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.pool import PoolRequestDep
 from app.api.views.plan import PlanView
@@ -23,18 +24,8 @@ router = APIRouter(
 class CredentialRotation(BaseModel):
     """The result of a password rotation."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "tenant": "acme",
-                    "role": "tenant_acme",
-                    "version": 2,
-                    "tenants": 1,
-                    "connections": 3,
-                }
-            ]
-        }
+    model_config = examples(
+        {"tenant": "acme", "role": "tenant_acme", "version": 2, "tenants": 1, "connections": 3}
     )
 
     tenant: str

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response, status
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.api.auth.principal import Principal
@@ -26,7 +26,7 @@ from app.api.http.dependencies import (
 )
 from app.api.http.error_responses import problem_responses
 from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import RequestBody
+from app.api.http.field_types import RequestBody, examples
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, OperationRequest, PlanView
 from app.api.views.pool import (
@@ -143,9 +143,7 @@ PoolRequestDep = Annotated[PoolRequest, Depends(get_pool_request)]
 class PoolBody(RequestBody):
     """A change of a pool's size; omitted or null fields stay as they are."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"max_size": 10}, {"min_size": 2, "max_size": 8}, {}]}
-    )
+    model_config = examples({"max_size": 10}, {"min_size": 2, "max_size": 8}, {})
 
     max_size: int | None = Field(
         default=None, ge=1, le=MAX_POOL_SIZE, description="Maximum number of connections."

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_OPERATE, REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import (
@@ -21,6 +21,7 @@ from app.api.http.dependencies import (
     provided,
 )
 from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.field_types import examples
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
@@ -59,17 +60,13 @@ _RANKS: dict[str, Callable[[PoolSnapshot], float]] = {
 class PoolList(BaseModel):
     """A page of open and paused pools."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "as_of": "2026-11-20T09:12:34Z",
-                    "age_seconds": 0,
-                    "stale": False,
-                    "items": [POOL_EXAMPLE],
-                    "next_cursor": None,
-                }
-            ]
+    model_config = examples(
+        {
+            "as_of": "2026-11-20T09:12:34Z",
+            "age_seconds": 0,
+            "stale": False,
+            "items": [POOL_EXAMPLE],
+            "next_cursor": None,
         }
     )
 
@@ -93,14 +90,10 @@ class PoolSweepResult(BaseModel):
 class Sweep(BaseModel):
     """The result of evicting idle pools."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "evicted": [{"tenant": "acme", "pool_id": "acme", "reason": "idle"}],
-                    "skipped": [{"tenant": None, "pool_id": "shared@local", "reason": "busy"}],
-                }
-            ]
+    model_config = examples(
+        {
+            "evicted": [{"tenant": "acme", "pool_id": "acme", "reason": "idle"}],
+            "skipped": [{"tenant": None, "pool_id": "shared@local", "reason": "busy"}],
         }
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from jiter import LosslessFloat
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic_core import to_json
 
 from app.api.http.authentication import REQUIRE_QUERY
@@ -15,7 +15,7 @@ from app.api.http.deadline import extend_deadline
 from app.api.http.dependencies import ManagerDep, TenantDep, provided
 from app.api.http.disconnect import cancel_on_disconnect
 from app.api.http.error_responses import problem_responses, validation_error
-from app.api.http.field_types import JsonValue, RequestBody, Text
+from app.api.http.field_types import JsonValue, RequestBody, Text, examples
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
 from app.api.views.tenant import QueryLimits
@@ -44,18 +44,14 @@ def _as_float(value: object) -> object:
 class QueryBody(RequestBody):
     """A statement and how to run it."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"sql": "select current_user, now()"},
-                {
-                    "sql": "insert into notes (day, text) values ($1, $2) returning id",
-                    "params": ["2026-11-20", "hello"],
-                    "read_only": False,
-                    "timeout_seconds": 2,
-                },
-            ]
-        }
+    model_config = examples(
+        {"sql": "select current_user, now()"},
+        {
+            "sql": "insert into notes (day, text) values ($1, $2) returning id",
+            "params": ["2026-11-20", "hello"],
+            "read_only": False,
+            "timeout_seconds": 2,
+        },
     )
 
     sql: Annotated[Text, Field(min_length=1, max_length=_MAX_SQL_LENGTH)] = Field(
@@ -90,21 +86,17 @@ class QueryColumn(BaseModel):
 class QueryResult(BaseModel):
     """The result of a statement."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "columns": [
-                        {"name": "current_user", "type": "name"},
-                        {"name": "now", "type": "timestamptz"},
-                    ],
-                    "rows": [["tenant_acme", "2026-11-20T09:00:00.123456Z"]],
-                    "row_count": 1,
-                    "truncated": False,
-                    "duration_ms": 0.8,
-                    "status": None,
-                }
-            ]
+    model_config = examples(
+        {
+            "columns": [
+                {"name": "current_user", "type": "name"},
+                {"name": "now", "type": "timestamptz"},
+            ],
+            "rows": [["tenant_acme", "2026-11-20T09:00:00.123456Z"]],
+            "row_count": 1,
+            "truncated": False,
+            "duration_ms": 0.8,
+            "status": None,
         }
     )
 

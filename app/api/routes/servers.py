@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
 from app.api.http.error_responses import problem_responses
+from app.api.http.field_types import examples
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
@@ -61,7 +62,7 @@ class ServerBudgetView(BaseModel):
 class ServerView(BaseModel):
     """A declared server."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+    model_config = examples(_EXAMPLE)
 
     name: str
     host: str
@@ -85,9 +86,7 @@ class ServerView(BaseModel):
 class ServerList(BaseModel):
     """A page of servers."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"items": [_EXAMPLE], "next_cursor": None}]}
-    )
+    model_config = examples({"items": [_EXAMPLE], "next_cursor": None})
 
     items: list[ServerView]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response, status
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ
 from app.api.http.dependencies import (
@@ -21,7 +21,7 @@ from app.api.http.dependencies import (
 )
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import PrintableText, RequestBody
+from app.api.http.field_types import PrintableText, RequestBody, examples
 from app.api.http.paging import decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
@@ -45,13 +45,9 @@ _MAX_LABEL_LENGTH = 63 + 1 + 256
 class TenantBody(RequestBody):
     """A tenant's declaration."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"strategy": "per_tenant", "labels": {"plan": "gold"}},
-                {"server": "local", "strategy": "shared", "weight": 2, "max_leases": 10},
-            ]
-        }
+    model_config = examples(
+        {"strategy": "per_tenant", "labels": {"plan": "gold"}},
+        {"server": "local", "strategy": "shared", "weight": 2, "max_leases": 10},
     )
 
     server: _ServerName | None = Field(
@@ -88,9 +84,7 @@ class TenantBody(RequestBody):
 class TenantList(BaseModel):
     """A page of tenants."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"items": [TENANT_EXAMPLE], "next_cursor": None}]}
-    )
+    model_config = examples({"items": [TENANT_EXAMPLE], "next_cursor": None})
 
     items: list[TenantView]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")
@@ -99,11 +93,7 @@ class TenantList(BaseModel):
 class TenantDeletion(BaseModel):
     """The result of deleting a tenant."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"tenant": "acme", "closed": 2, "cut": 0, "login_disabled": True}]
-        }
-    )
+    model_config = examples({"tenant": "acme", "closed": 2, "cut": 0, "login_disabled": True})
 
     tenant: str
     closed: int = Field(description="Connections closed.")
@@ -116,15 +106,11 @@ class TenantDeletion(BaseModel):
 class Provisioning(BaseModel):
     """A tenant's objects in Postgres."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "tenant": "acme",
-                    "objects": ["role tenant_acme", "schema tenant_acme"],
-                    "provisioned_at": "2026-11-20T09:00:02Z",
-                }
-            ]
+    model_config = examples(
+        {
+            "tenant": "acme",
+            "objects": ["role tenant_acme", "schema tenant_acme"],
+            "provisioned_at": "2026-11-20T09:00:02Z",
         }
     )
 

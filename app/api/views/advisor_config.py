@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, create_model
+from pydantic import Field, create_model
 
 from app.api.http.error_responses import validation_error
-from app.api.http.field_types import RequestBody
+from app.api.http.field_types import RequestBody, examples
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
 from app.domain.advisor.config_value import ConfigValue, config_values
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
@@ -50,13 +50,9 @@ _Values = create_model(
 class AdvisorConfigBody(_Values):
     """Configuration of one rule; omitted fields stay as they are."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"patience_seconds": 0.05, "late_share": 0.01},
-                asdict(PoolPressureMonitorConfig(enabled=True)),
-            ]
-        }
+    model_config = examples(
+        {"patience_seconds": 0.05, "late_share": 0.01},
+        asdict(PoolPressureMonitorConfig(enabled=True)),
     )
 
     tuning_interval_ms: int | None = Field(

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Depends, Query, Response, status
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.http.dependencies import ActorDep, CatalogDep
+from app.api.http.field_types import examples
 from app.catalog.catalog import Catalog
 from app.control.operation import Operation
 from app.domain.audit import Actor
@@ -48,27 +49,19 @@ class PlanEffectsView(BaseModel):
 class PlanView(BaseModel):
     """What the request would do; nothing was changed."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    model_config = examples(
+        {
+            "dry_run": True,
+            "plan": [
                 {
-                    "dry_run": True,
-                    "plan": [
-                        {
-                            "action": "close",
-                            "target": "pool acme",
-                            "before": None,
-                            "after": {"deadline_seconds": 5.0},
-                        }
-                    ],
-                    "effects": {
-                        "connections_opened": 0,
-                        "connections_closed": 3,
-                        "leases_cut": 1,
-                    },
-                    "warnings": ["1 active leases get 5 s to end; after that they are cut."],
+                    "action": "close",
+                    "target": "pool acme",
+                    "before": None,
+                    "after": {"deadline_seconds": 5.0},
                 }
-            ]
+            ],
+            "effects": {"connections_opened": 0, "connections_closed": 3, "leases_cut": 1},
+            "warnings": ["1 active leases get 5 s to end; after that they are cut."],
         }
     )
 

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
+from app.api.http.field_types import examples
 from app.api.views.advice import AdviceView
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
@@ -111,7 +112,7 @@ class PoolSummary(BaseModel):
 class PoolView(BaseModel):
     """A pool, open or not."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [POOL_EXAMPLE]})
+    model_config = examples(POOL_EXAMPLE)
 
     pool_id: str = Field(description="The tenant's ID, or `shared@` and the server's name.")
     tenant: str | None = Field(description="The tenant it belongs to; null for a shared pool.")
@@ -173,12 +174,8 @@ class _PoolOperated(BaseModel):
 class PoolDrain(_PoolOperated):
     """A drain in progress."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"pool_id": "acme", "tenants": 1, "state": "draining", "deadline_seconds": 5.0}
-            ]
-        }
+    model_config = examples(
+        {"pool_id": "acme", "tenants": 1, "state": "draining", "deadline_seconds": 5.0}
     )
 
     state: PoolState
@@ -188,9 +185,7 @@ class PoolDrain(_PoolOperated):
 class PoolRecycling(_PoolOperated):
     """The result of recycling a pool."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"pool_id": "acme", "tenants": 1, "connections": 3}]}
-    )
+    model_config = examples({"pool_id": "acme", "tenants": 1, "connections": 3})
 
     connections: int = Field(
         description="Connections replaced: idle ones at once, leased ones when they are returned."
@@ -200,11 +195,7 @@ class PoolRecycling(_PoolOperated):
 class PoolCheck(_PoolOperated):
     """The result of testing a pool's idle connections."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"pool_id": "acme", "tenants": 1, "tested": 2, "failed": 0}]
-        }
-    )
+    model_config = examples({"pool_id": "acme", "tenants": 1, "tested": 2, "failed": 0})
 
     tested: int
     failed: int = Field(description="Connections that failed the check and were closed.")
@@ -213,12 +204,8 @@ class PoolCheck(_PoolOperated):
 class PoolEviction(_PoolOperated):
     """The result of evicting a pool."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"pool_id": "acme", "tenants": 1, "reason": "requested", "closed": 3, "cut": 0}
-            ]
-        }
+    model_config = examples(
+        {"pool_id": "acme", "tenants": 1, "reason": "requested", "closed": 3, "cut": 0}
     )
 
     reason: EvictionReason

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth.principal import Principal
+from app.api.http.field_types import examples
 from app.api.views.pool import PoolSummary
 from app.catalog.catalog import Catalog
 from app.domain.desired_state import Tenant
@@ -125,7 +126,7 @@ class IsolationView(BaseModel):
 class TenantView(BaseModel):
     """A tenant."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [TENANT_EXAMPLE]})
+    model_config = examples(TENANT_EXAMPLE)
 
     id: str
     server: str = Field(description="The declared server it lives on; immutable.")
@@ -154,13 +155,7 @@ class TenantView(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryLimits:
-    """Limits of the query endpoint.
-
-    Attributes:
-        timeout: longest run of a statement, in seconds.
-        max_rows: most rows of a result.
-        allowed_on_shared: whether shared tenants may use it.
-    """
+    """Limits of the query endpoint; *timeout* in seconds."""
 
     timeout: float
     max_rows: int

@@ -57,12 +57,7 @@ class ApiError(Exception):
 
 
 class ApiClient:
-    """One service at one address; a context manager. Every request may raise `ApiError`.
-
-    Args:
-        url: the service's address, such as http://127.0.0.1:8080.
-        api_key: sent as a bearer token; None without keys.
-    """
+    """One service at one address; a context manager. Every request may raise `ApiError`."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         headers = {"Accept": "application/json"}

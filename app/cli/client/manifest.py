@@ -154,11 +154,8 @@ def plan(
 ) -> list[Step]:
     """The steps from *actual* to *manifest*, tenant by tenant, deletions last.
 
-    Args:
-        manifest: the declared tenants.
-        actual: the service's tenants by id.
-        pools: the service's pools by tenant; needed where the manifest declares a pool.
-        prune: whether to delete tenants that the manifest does not contain.
+    *pools*, by tenant, are needed where the manifest declares one; *prune* deletes tenants that it
+    does not contain.
     """
     steps: list[Step] = []
     for tenant, declared in manifest.tenants.items():

@@ -138,8 +138,8 @@ class Poller:
     def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats]]:
         for pool in snapshot.pools.values():
             yield pool.pool_id, pool.stats.metrics.total_connections, pool.stats
-        for account in self._manager.recently_active_tenants():
-            tenant = snapshot.tenants.get(account.tenant.spec.id)
+        for state in self._manager.recently_active_tenants():
+            tenant = snapshot.tenants.get(state.tenant.spec.id)
             if tenant is not None:
                 yield tenant.spec.id, 0, tenant.stats
 

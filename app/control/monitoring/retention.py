@@ -1,7 +1,7 @@
 """How long samples are kept: downsamples polls to minutes and hours, and deletes what is old.
 
-A loop of its own, so that no measurement waits for it. It follows the poller, and does nothing
-while samples cannot be stored. Each step is one short transaction that may be repeated.
+It runs beside the poller, so that no measurement waits for it, and does nothing while samples
+cannot be stored. Each step is one short transaction that may be repeated.
 """
 
 from __future__ import annotations

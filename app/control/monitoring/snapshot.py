@@ -192,7 +192,7 @@ class Snapshots:
             return await self._take()
 
     async def publish(self) -> Snapshot:
-        """Take a snapshot, and give it to everybody in `wait_published`."""
+        """Take a snapshot, and give it to all callers of `wait_published`."""
         async with self._lock:
             self.published = await self._take()
         self._wake()

@@ -34,11 +34,8 @@ _log = structlog.get_logger(__name__)
 class Rotation:
     """What rotating a password did.
 
-    Attributes:
-        role: whose password it is.
-        version: the version in force now.
-        recycled: connections that are replaced: idle ones at once, leased ones when returned.
-        tenants: how many tenants log in as that role.
+    *recycled* connections are replaced: idle ones at once, leased ones when returned; *tenants* is
+    how many log in as that role.
     """
 
     role: str

@@ -1,7 +1,7 @@
 """Text of Postgres as JSON, exactly: what not every reader takes as a JSON number stays a string.
 
 A value becomes the pieces of a document. To make one piece is a bounded amount of work, about a
-millisecond at most, so that whoever joins the pieces can pause between them; an empty piece is
+millisecond at most, so that the joiner can pause between them; an empty piece is
 such a place too. The text is what Postgres' types write under `runner.OUTPUT_SETTINGS`.
 """
 

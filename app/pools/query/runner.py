@@ -325,9 +325,9 @@ def _timed_out(timeout: float) -> QueryTimeout:
 
 
 def _failure(error: ServerError, timeout: float, elapsed: float) -> Exception:
-    """What the server's error means; which error it is tells the routine that raised it.
+    """What the server's error means.
 
-    SQLSTATEs alone do not tell, for a function may raise any.
+    The SQLSTATE is not enough, since a function may raise any: the routine that raised it counts.
     """
     if error.is_fatal:
         return LeaseLost()
