@@ -4,6 +4,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 
@@ -54,7 +55,7 @@ class Ring:
         self.me = self
 
 gc.disable()
-with tuned_gc(long_seconds=0.0, min_frozen=0):
+with tuned_gc(long_seconds=0.0, min_frozen=0, count_seconds=0.0):
     ring = Ring()
     gone = weakref.ref(ring)
     gc.collect()
@@ -75,6 +76,18 @@ def test_what_dies_after_it_was_set_aside_is_freed_once_that_has_doubled() -> No
         [sys.executable, "-c", DOUBLING], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_is_set_aside_is_not_counted_at_each_collection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Counting a million objects stops the loop for longer than the collection did."""
+    count = Mock(wraps=gc.get_freeze_count)
+    with tuned_gc(long_seconds=0.0, count_seconds=3600.0):
+        monkeypatch.setattr(gc, "get_freeze_count", count)
+        for _ in range(5):
+            gc.collect()
+    assert count.call_count == 1
 
 
 def test_nothing_is_set_aside_any_more_at_the_end() -> None:
