@@ -191,8 +191,9 @@ class Pool:
         """Take back a leased connection; one that is not *reusable* closes in the background."""
         now = monotonic()
         own = self.connections
+        expected = None
         if connection.leak_reported or self.waiters.expected:
-            self._note_return(connection, now)
+            expected = self._note_return(connection, now)
         if not own.end_lease(connection, now):
             # A drain has cut it before.
             return
@@ -208,7 +209,7 @@ class Pool:
             if not own.leased:
                 self._is_pinned = False
                 self._owner.unpin(self)
-        elif (waiter := self.waiters.next()) is not None:
+        elif (waiter := self.waiters.next(expected)) is not None:
             self._serve(waiter, connection, now)
         else:
             self._put_idle(connection, now)
@@ -239,11 +240,12 @@ class Pool:
         self._note_return(connection, now)
         return self.connections.end_lease(connection, now)
 
-    def _note_return(self, connection: PooledConnection, now: float) -> None:
+    def _note_return(self, connection: PooledConnection, now: float) -> TenantState | None:
+        """Note that *connection* comes back; whose turn was expected to be next, if known."""
         if connection.leak_reported:
             held = round(now - connection.leased_at, 1)
             _log.info("suspected leak returned", pool=self.pool_id, held_seconds=held)
-        self.waiters.unexpect(connection)
+        return self.waiters.unexpect(connection)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         if usable and self.server.dispatcher.keeps(self):
@@ -546,11 +548,10 @@ class Pool:
     def reading(self, now: float) -> CounterReading:
         """Its counters at *now*, monotonic seconds; costs its leases nothing."""
         own = self.connections
-        waits = [now - waiter.since for waiter in self.waiters if not waiter.is_counted]
         return self.recorder.reading(
             now,
-            waiting=len(waits),
-            waiting_seconds=sum(waits),
+            waiting=self.waiters.count,
+            waiting_seconds=self.waiters.waiting_seconds(now),
             busy_seconds=sum([now - connection.leased_at for connection in own.leased]),
             open_seconds=sum(
                 now - connection.opened_at

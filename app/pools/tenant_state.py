@@ -5,11 +5,20 @@ Exists for every known tenant, with or without a pool, so it is kept small.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from app.domain.desired_state import Tenant
 from app.domain.isolation_policy import IsolationReport
 from app.domain.pool import PoolMetrics
 from app.pools.recorder import Recorder
 from app.pools.usage import Contenders, Usage
+
+
+class TenantOrder(Protocol):
+    """Where callers of several tenants wait."""
+
+    def reorder(self, tenant: TenantState) -> None:
+        """What *tenant* holds, or may hold, has changed."""
 
 
 class TenantState:
@@ -22,6 +31,7 @@ class TenantState:
 
     __slots__ = (
         "_contenders",
+        "_order",
         "_usage",
         "isolation",
         "leased",
@@ -41,6 +51,7 @@ class TenantState:
         self.weight = tenant.spec.weight
         self.isolation: IsolationReport | None = None
         self._usage = Usage()
+        self._order: TenantOrder | None = None
         self._contenders = contenders or Contenders()
 
     def update(self, tenant: Tenant) -> None:
@@ -49,6 +60,8 @@ class TenantState:
             self._contenders.weight += tenant.spec.weight - self.weight
         self.tenant = tenant
         self.weight = tenant.spec.weight
+        if self._order is not None:
+            self._order.reorder(self)
 
     def lease_begun(self, wait: float, now: float) -> None:
         """It holds one lease more, after it waited *wait* seconds."""
@@ -56,7 +69,9 @@ class TenantState:
         if now >= usage.due:
             usage.note(self.leased, now)
         usage.held -= now
-        if not (self.leased or self.waiting):
+        if self._order is not None:
+            self._order.reorder(self)
+        elif not self.leased:
             self._contenders.weight += self.weight
         self.leased += 1
         self.recorder.record_acquire(wait, now)
@@ -65,25 +80,30 @@ class TenantState:
         """It gave one back after *hold* seconds."""
         self._usage.held += now
         self.leased -= 1
-        if self.waiting:
-            self._usage.note(self.leased, now)
+        if self._order is not None:
+            if not self.leased:
+                self._usage.note(0, now)
+            self._order.reorder(self)
         elif not self.leased:
             self._contenders.weight -= self.weight
         self.recorder.record_release(hold, now)
 
-    def wait_begun(self, now: float) -> None:
-        """One caller more waits."""
-        self._usage.note(self.leased, now)
-        if not (self.leased or self.waiting):
-            self._contenders.weight += self.weight
+    def wait_begun(self, order: TenantOrder, now: float) -> None:
+        """One caller more waits, in that *order* of tenants."""
+        if not self.waiting:
+            self._order = order
+            if not self.leased:
+                self._usage.note(0, now)
+                self._contenders.weight += self.weight
         self.waiting += 1
 
     def wait_ended(self, callers: int = 1) -> None:
-        """So many *callers* wait no more."""
-        was_contender = self.leased or self.waiting
+        """So many *callers*, at least one, wait no more."""
         self.waiting -= callers
-        if was_contender and not (self.leased or self.waiting):
-            self._contenders.weight -= self.weight
+        if not self.waiting:
+            self._order = None
+            if not self.leased:
+                self._contenders.weight -= self.weight
 
     def report_isolation(self, report: IsolationReport) -> None:
         self.isolation = report
@@ -112,9 +132,12 @@ class TenantState:
         """How many connections it held lately on average; see `Usage`."""
         return self._usage.mean(self.leased, now)
 
-    def key(self, now: float) -> float:
-        """Its use for its weight, to compare with others'; the smallest is next. See `Usage`."""
-        return self._usage.key(self.leased, self.weight, now)
+    def key(self, now: float, *, more: int = 0) -> float:
+        """Its use for its weight, to compare with others'; the smallest is next.
+
+        With so many leases *more*. See `Usage.key`.
+        """
+        return self._usage.key(self.leased, self.weight, now, more=more)
 
     def is_small(self, now: float, limit: int) -> bool:
         """Whether it used less lately than its fair share of *limit* connections."""

@@ -1,24 +1,33 @@
 """Who waits for a connection of one pool, and who is next.
 
-Within a tenant first come, first served. Between tenants the smallest share (leases held ÷ weight)
-is next, ties go to whoever waits longest; a tenant at its `max_leases` is passed over. A pool of
-one tenant is therefore a plain queue. Nothing here awaits.
+Within a tenant first come, first served. Between tenants the smallest key is next: the least use
+for its weight, see `usage`. Ties go to whoever waits longest; a tenant at its `max_leases` is
+passed over. A pool of one tenant is therefore a plain queue. Nothing here awaits.
+
+However many wait, an event costs O(log n): tenants are in a heap. A tenant is placed anew when its
+leases, its callers or its limits change; beyond that keys only grow with time, so that a look at
+the first is enough.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
+from math import inf
 from time import monotonic
 
 from app.pools.connection import PooledConnection
 from app.pools.tenant_state import TenantState
+from app.pools.wait_deadlines import WaitDeadlines
 
-# When deadlines are checked so late, in seconds, a moment passes before anybody is failed.
-_LATE = 0.1
-_GRACE = 0.05
+# A connection that is expected back is not waited for once so many times as many others have come
+# back that were to come after it.
+_SLOW = 2
+# Outdated places in the order of tenants that are not worth a clean-up.
+_FEW = 50
 
 
 class Waiter:
@@ -26,10 +35,9 @@ class Waiter:
 
     Attributes:
         begin_statements: what its lease will run first.
-        is_expected: whether a connection that is about to come back is expected to be for it.
     """
 
-    __slots__ = ("begin_statements", "deadline", "future", "is_expected", "since", "tenant_state")
+    __slots__ = ("begin_statements", "deadline", "future", "since", "tenant_state")
 
     def __init__(
         self,
@@ -46,7 +54,6 @@ class Waiter:
         self.since = since
         self.deadline = deadline
         self.begin_statements = begin_statements
-        self.is_expected = False
 
     @property
     def handed(self) -> PooledConnection | None:
@@ -56,15 +63,67 @@ class Waiter:
             return None
         return future.result()
 
-    @property
-    def is_counted(self) -> bool:
-        """Whether its wait was served or failed; a cancelled caller is counted later."""
-        return self.future.done() and not self.future.cancelled()
-
     def fail(self, error: Exception) -> None:
         """Wake the caller with *error*, unless it was served or gave up already."""
         if not self.future.done():
             self.future.set_exception(error)
+
+
+class _Line:
+    """The callers of one tenant.
+
+    Attributes:
+        callers: those who wait, in the order they came.
+        gone: those of them who gave up, and have yet to take themselves out.
+        expected: how many connections are expected for them.
+        unexpected: the first of them for whom there will be none.
+        servable: how many could be served at once.
+        place: its valid place in the order of tenants, if it has one.
+        is_stale: whether the last three are to be determined anew.
+    """
+
+    __slots__ = (
+        "callers",
+        "expected",
+        "gone",
+        "is_stale",
+        "place",
+        "servable",
+        "tenant",
+        "unexpected",
+    )
+
+    def __init__(self, tenant: TenantState) -> None:
+        self.tenant = tenant
+        self.callers: OrderedDict[Waiter, None] = OrderedDict()
+        self.gone: set[Waiter] = set()
+        self.expected = self.servable = 0
+        self.unexpected: Waiter | None = None
+        self.place: _Place | None = None
+        self.is_stale = False
+
+    def first(self, beyond: int = 0) -> Waiter | None:
+        """Who came first and still waits, *beyond* so many others."""
+        found = None
+        gave_up = []
+        for waiter in self.callers:
+            if waiter.future.done():
+                gave_up.append(waiter)
+            elif beyond:
+                beyond -= 1
+            else:
+                found = waiter
+                break
+        for waiter in gave_up:
+            # So that nobody looks at them again.
+            del self.callers[waiter]
+            self.gone.add(waiter)
+        return found
+
+
+# A tenant's place in the order: its key, since when its first caller waits, a number that keeps
+# lines from being compared, and its line.
+_Place = tuple[float, float, int, _Line]
 
 
 class WaitQueue:
@@ -72,83 +131,140 @@ class WaitQueue:
 
     Attributes:
         count: how many callers wait.
-        expected: who will probably get each connection that is about to come back.
+        expected: whose turn it probably is when a connection comes back, for each that is about to.
     """
 
-    def __init__(self, *, on_overdue: Callable[[Waiter], None]) -> None:
+    def __init__(
+        self, *, on_overdue: Callable[[Waiter], None], clock: Callable[[], float] = monotonic
+    ) -> None:
         """Hand those who still wait at their deadline to *on_overdue*, to be failed."""
         self.count = 0
-        self.expected: dict[PooledConnection, Waiter] = {}
-        self._queues: dict[TenantState, deque[Waiter]] = {}
-        self._on_overdue = on_overdue
-        self._timer: asyncio.TimerHandle | None = None
-        self._graced = False
+        self.expected: dict[PooledConnection, tuple[_Line, int]] = {}
+        self._clock = clock
+        self._lines: dict[TenantState, _Line] = {}
+        self._stale: list[_Line] = []
+        self._order: list[_Place] = []
+        self._numbers = count()
+        self._servable = 0
+        self._since = 0.0
+        self._deadlines = WaitDeadlines(on_overdue, clock)
 
     def __iter__(self) -> Iterator[Waiter]:
         """Everybody, in no particular order."""
-        return (waiter for queue in self._queues.values() for waiter in queue)
+        for line in self._lines.values():
+            yield from line.callers
+            yield from line.gone
 
     def add(self, waiter: Waiter) -> None:
         """Put *waiter* behind the others of its tenant."""
-        queue = self._queues.get(waiter.tenant_state)
-        if queue is None:
-            queue = self._queues[waiter.tenant_state] = deque()
-        queue.append(waiter)
+        tenant = waiter.tenant_state
+        line = self._lines.get(tenant)
+        if line is None:
+            if len(self._lines) == 1:
+                # Alone, it had no place.
+                self._mark(*self._lines.values())
+            line = self._lines[tenant] = _Line(tenant)
+        line.callers[waiter] = None
         self.count += 1
-        waiter.tenant_state.wait_begun(waiter.since)
-        self._watch(waiter)
+        self._since += waiter.since
+        tenant.wait_begun(self, waiter.since)
+        self._mark(line)
+        self._deadlines.add(waiter)
 
     def remove(self, waiter: Waiter) -> None:
         """Take *waiter* out if it is still here."""
-        queue = self._queues.get(waiter.tenant_state)
-        if queue is None or waiter not in queue:
+        line = self._lines.get(waiter.tenant_state)
+        if line is None:
             return
-        if queue[0] is waiter:
-            queue.popleft()
+        if waiter in line.callers:
+            del line.callers[waiter]
+        elif waiter in line.gone:
+            line.gone.remove(waiter)
         else:
-            queue.remove(waiter)
-        self.count -= 1
+            return
+        if line.callers or line.gone:
+            self._mark(line)
+        else:
+            self._drop(line)
+        self._count_out([waiter])
         waiter.tenant_state.wait_ended()
-        if not queue:
-            del self._queues[waiter.tenant_state]
 
     def remove_tenant(self, tenant: TenantState) -> list[Waiter]:
         """Take out and return everybody who waits on behalf of *tenant*."""
-        removed = list(self._queues.pop(tenant, ()))
-        self.count -= len(removed)
+        line = self._lines.get(tenant)
+        if line is None:
+            return []
+        removed = [*line.callers, *line.gone]
+        self._drop(line)
+        self._count_out(removed)
         tenant.wait_ended(len(removed))
         return removed
 
     def clear(self) -> list[Waiter]:
         """Take out and return everybody."""
-        everybody = list(self)
-        for waiter in everybody:
-            waiter.tenant_state.wait_ended()
-        self._queues.clear()
-        self.count = 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        everybody = [
+            waiter for tenant in list(self._lines) for waiter in self.remove_tenant(tenant)
+        ]
+        self._order.clear()
+        self._deadlines.clear()
         return everybody
+
+    def waiting_seconds(self, now: float) -> float:
+        """How long those who wait have done so until *now*, all together."""
+        return self.count * now - self._since
+
+    def reorder(self, tenant: TenantState) -> None:
+        """What *tenant* holds, or may hold, has changed."""
+        if (line := self._lines.get(tenant)) is not None:
+            self._mark(line)
+
+    def share_after(self, served: int) -> float | None:
+        """The share the next waiter's tenant would have, were it served after *served* others."""
+        self._place_stale()
+        order = []
+        for line in self._lines.values():
+            able = line.servable
+            for taken, waiter in enumerate(line.callers):
+                if taken < able:
+                    order.append((line.tenant.share_with(taken), waiter.since, line.tenant, taken))
+        order.sort(key=lambda each: each[:2])
+        if served >= len(order):
+            return None
+        return order[served][2].share_with(order[served][3] + 1)
 
     # -- who is next -------------------------------------------------------------------------
 
-    def next(self) -> Waiter | None:
-        """The waiter to serve now, still in the queue; None when no waiter may be served."""
-        best: Waiter | None = None
-        for tenant, queue in self._queues.items():
-            if not tenant.can_lease:
-                continue
-            head = queue[0]
-            if head.future.done():
-                # Its caller gave up, and has yet to take it out.
-                waiting = [waiter for waiter in queue if not waiter.future.done()]
-                if not waiting:
-                    continue
-                head = waiting[0]
-            if best is None or (tenant.share, head.since) < (best.tenant_state.share, best.since):
-                best = head
-        return best
+    def next(self, expected: TenantState | None = None) -> Waiter | None:
+        """The waiter to serve now, still in the queue; None when no waiter may be served.
+
+        Of the *expected* tenant, if it still can be.
+        """
+        if expected is not None and expected.can_lease:
+            line = self._lines.get(expected)
+            if line is not None and (waiter := line.first()) is not None:
+                return waiter
+        leading = self._leading()
+        if not self.expected:
+            return leading.unexpected if leading is not None else None
+        now = self._clock()
+        able = {line for line, _ in self.expected.values() if line.tenant.can_lease}
+        if leading is not None:
+            able.add(leading)
+        callers = [waiter for line in able if (waiter := line.first()) is not None]
+        return min(
+            callers, key=lambda waiter: (waiter.tenant_state.key(now), waiter.since), default=None
+        )
+
+    def key(self, now: float) -> float:
+        """The key of the next waiter's tenant at *now*; inf when no waiter may be served."""
+        waiter = self.next()
+        return inf if waiter is None else waiter.tenant_state.key(now)
+
+    @property
+    def servable(self) -> int:
+        """How many could be served at once if there were connections enough."""
+        self._place_stale()
+        return self._servable
 
     def expect(self, connection: PooledConnection, returning: TenantState) -> Waiter | None:
         """Who will probably be next when *returning* has given *connection* back, if anybody.
@@ -156,92 +272,116 @@ class WaitQueue:
         Connections that come back together are expected for one waiter each.
         """
         self.unexpect(connection)
-        best: Waiter | None = None
-        least = 0.0
-        for tenant, queue in self._queues.items():
-            comes_back = int(tenant is returning)
-            if not tenant.has_room_for(1 - comes_back):
-                continue
-            for place, waiter in enumerate(queue):
-                if not (waiter.is_expected or waiter.future.done()):
-                    share = tenant.share_with(place - comes_back)
-                    if best is None or (share, waiter.since) < (least, best.since):
-                        best, least = waiter, share
-                    break
-        if best is not None:
-            best.is_expected = True
-            self.expected[connection] = best
-        return best
+        line = self._leading()
+        own = self._lines.get(returning)
+        if own is not None and own is not line and self._precedes(own, line):
+            line = own
+        if line is None:
+            return None
+        waiter = line.unexpected
+        self.expected[connection] = line, next(self._numbers)
+        line.expected += 1
+        self._mark(line)
+        return waiter
 
-    def unexpect(self, connection: PooledConnection) -> None:
-        """*connection* has come back: it is expected no more."""
-        waiter = self.expected.pop(connection, None)
-        if waiter is not None:
-            waiter.is_expected = False
+    def unexpect(self, connection: PooledConnection) -> TenantState | None:
+        """*connection* has come back: whose turn it is, if it was expected for anybody."""
+        if connection not in self.expected:
+            return None
+        line, number = self._forget(connection)
+        for slow, (_, earlier) in self.expected.items():
+            # Those it was expected for do not depend on how long it takes.
+            if number - earlier > _SLOW * (len(self.expected) + 1):
+                self._forget(slow)
+            break
+        return line.tenant
 
-    @property
-    def servable(self) -> int:
-        """How many could be served at once if there were connections enough."""
-        return sum(map(self._servable, self._queues))
+    def _forget(self, connection: PooledConnection) -> tuple[_Line, int]:
+        line, number = self.expected.pop(connection)
+        line.expected -= 1
+        self._mark(line)
+        return line, number
 
-    def share_after(self, served: int) -> float | None:
-        """The share the next waiter's tenant would have, were it served after *served* others.
-
-        None if no waiter is left by then.
-        """
-        if len(self._queues) == 1:
-            [tenant] = self._queues
-            return tenant.share_with(served + 1) if served < self._servable(tenant) else None
-        order = [
-            (tenant.share, queue[0].since, place, tenant, 0)
-            for place, (tenant, queue) in enumerate(self._queues.items())
-            if tenant.can_lease
-        ]
-        heapify(order)
+    def _leading(self) -> _Line | None:
+        """The line of the next waiter for whom no connection is expected."""
+        self._place_stale()
+        if len(self._lines) == 1:
+            [line] = self._lines.values()
+            if line.unexpected is not None and line.unexpected.future.done():
+                self._place(line)
+            able = line.unexpected is not None and line.tenant.has_room_for(line.expected + 1)
+            return line if able else None
+        order, now = self._order, self._clock()
         while order:
-            _, _, place, tenant, taken = order[0]
-            taken += 1
-            if served <= 0:
-                return tenant.share_with(taken)
-            served -= 1
-            if taken < self._servable(tenant):
-                since = self._queues[tenant][taken].since
-                heapreplace(order, (tenant.share_with(taken), since, place, tenant, taken))
-            else:
+            place = order[0]
+            line = place[3]
+            if line.place is not place:
                 heappop(order)
+                continue
+            if line.unexpected is None or line.unexpected.future.done():
+                heappop(order)
+                self._place(line)
+                continue
+            if not (line.tenant.leased or line.expected):
+                return line
+            key = line.tenant.key(now, more=line.expected)
+            if key <= place[0]:
+                return line
+            line.place = (key, *place[1:])
+            heapreplace(order, line.place)
         return None
 
-    def _servable(self, tenant: TenantState) -> int:
-        waiting, cap = len(self._queues[tenant]), tenant.tenant.spec.max_leases
-        return waiting if cap is None else max(0, min(waiting, cap - tenant.leased))
+    def _precedes(self, own: _Line, other: _Line | None) -> bool:
+        """Whether *own* comes before *other* once one lease of its tenant has ended."""
+        waiter, tenant = own.unexpected, own.tenant
+        if waiter is None or not tenant.has_room_for(own.expected):
+            return False
+        if other is None or other.unexpected is None:
+            return True
+        now = self._clock()
+        theirs = other.tenant.key(now, more=other.expected), other.unexpected.since
+        return (tenant.key(now, more=own.expected - 1), waiter.since) < theirs
 
-    # -- deadlines ---------------------------------------------------------------------------
+    def _mark(self, line: _Line) -> None:
+        if not line.is_stale:
+            line.is_stale = True
+            self._stale.append(line)
 
-    def _watch(self, waiter: Waiter) -> None:
-        """Have one timer for all waiters, at the earliest deadline or before it.
+    def _place_stale(self) -> None:
+        for line in self._stale:
+            line.is_stale = False
+            if self._lines.get(line.tenant) is line:
+                self._place(line)
+        self._stale.clear()
 
-        A timer of its own for each of them would be most of what waiting costs.
-        """
-        if self._timer is not None:
-            if self._timer.when() <= waiter.deadline:
-                return
-            self._timer.cancel()
-        self._timer = waiter.future.get_loop().call_at(waiter.deadline, self._check_deadlines)
-
-    def _check_deadlines(self) -> None:
-        due = self._timer.when() if self._timer is not None else 0.0
-        self._timer = None
-        now = monotonic()
-        waiting = [waiter for waiter in self if not waiter.future.done()]
-        self._graced = not self._graced and now - due > _LATE
-        if waiting and self._graced:
-            # Our own loop stood still; what came back meanwhile may serve them yet.
-            loop = waiting[0].future.get_loop()
-            self._timer = loop.call_at(now + _GRACE, self._check_deadlines)
+    def _place(self, line: _Line) -> None:
+        """Determine *line*'s place in the order."""
+        tenant, cap = line.tenant, line.tenant.tenant.spec.max_leases
+        waiting = len(line.callers) + len(line.gone)
+        servable = waiting if cap is None else max(0, min(waiting, cap - tenant.leased))
+        self._servable += servable - line.servable
+        line.servable = servable
+        line.unexpected = waiter = line.first(beyond=line.expected)
+        line.place = None
+        if waiter is None or len(self._lines) == 1 or not tenant.has_room_for(line.expected + 1):
             return
-        for waiter in waiting:
-            if waiter.deadline <= now:
-                self._on_overdue(waiter)
-        later = [waiter for waiter in waiting if waiter.deadline > now]
-        if later:
-            self._watch(min(later, key=lambda waiter: waiter.deadline))
+        key = tenant.key(self._clock(), more=line.expected)
+        line.place = key, waiter.since, next(self._numbers), line
+        heappush(self._order, line.place)
+        if len(self._order) > 2 * len(self._lines) + _FEW:
+            places = [each.place for each in self._lines.values()]
+            self._order[:] = filter(None, places)
+            heapify(self._order)
+
+    def _drop(self, line: _Line) -> None:
+        """Nobody waits in *line* any more."""
+        del self._lines[line.tenant]
+        self._servable -= line.servable
+        line.callers.clear()
+        line.gone.clear()
+        line.place = line.unexpected = None
+
+    def _count_out(self, waiters: list[Waiter]) -> None:
+        self.count -= len(waiters)
+        # An empty queue forgets what rounding has left.
+        self._since = self._since - sum(each.since for each in waiters) if self.count else 0.0

@@ -286,6 +286,5 @@ async def test_nobody_stays_expected_by_a_clean_up_that_failed(
             await connection.execute("SET LOCAL app.tenant_id = 'two'")
             for _ in range(2):
                 await callers.wait("one")
-            waiters = list(pool_of(manager).waiters)
-    assert not any(waiter.is_expected for waiter in waiters)
+    assert not pool_of(manager).waiters.expected
     assert await callers.answers() == ["one", "one"]

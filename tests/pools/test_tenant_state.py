@@ -13,6 +13,16 @@ from app.pools.usage import MEMORY, Contenders
 from tests.domain.values import account, metrics
 
 
+class Unordered:
+    """Where nobody is ordered."""
+
+    def reorder(self, tenant: TenantState) -> None:
+        """Do nothing."""
+
+
+UNORDERED = Unordered()
+
+
 def contending(weight: int, contenders: Contenders) -> TenantState:
     """A tenant of that *weight* on the server of these *contenders*."""
     return TenantState(account(weight=weight).tenant, Recorder(), contenders)
@@ -42,7 +52,7 @@ def test_what_was_used_decides_between_tenants_that_hold_nothing() -> None:
     seldom.lease_begun(0.0, 25.0)
     seldom.lease_ended(2.0, 27.0)
     for state in (often, seldom, never):
-        state.wait_begun(31.0)
+        state.wait_begun(UNORDERED, 31.0)
     assert never.key(31.0) < seldom.key(31.0) < often.key(31.0)
     assert often.key(31.0) == often.key(1000.0)
 
@@ -52,7 +62,7 @@ def test_long_ago_counts_less_than_lately() -> None:
     for state, begun in ((before, 10.0), (lately, 40.0)):
         state.lease_begun(0.0, begun)
         state.lease_ended(3.0, begun + 3)
-        state.wait_begun(43.0)
+        state.wait_begun(UNORDERED, 43.0)
     assert before.key(43.0) < lately.key(43.0)
 
 
@@ -93,7 +103,7 @@ def test_who_uses_less_than_its_share_of_those_who_ask_is_small() -> None:
         flood.lease_begun(0.0, 0.0)
     now = 2 * MEMORY
     assert flood.is_small(now, 20), "nobody else asks"
-    light.wait_begun(now)
+    light.wait_begun(UNORDERED, now)
     assert not flood.is_small(now, 20)
     assert light.is_small(now, 20)
     reweighted(flood, 99)
@@ -113,10 +123,10 @@ def test_contenders_weigh_what_those_weigh_who_hold_or_wait(
         elif what == 1 and state.leased:
             state.lease_ended(0.0, 0.0)
         elif what == 2:
-            state.wait_begun(0.0)
-        elif what == 3:
+            state.wait_begun(UNORDERED, 0.0)
+        elif what == 3 and state.waiting:
             state.wait_ended(min(weight, state.waiting))
-        else:
+        elif what == 4:
             reweighted(state, weight)
         asking = [state for state in states if state.leased or state.waiting]
         assert contenders.weight == sum(state.tenant.spec.weight for state in asking)

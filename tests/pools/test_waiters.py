@@ -1,17 +1,21 @@
-"""The queue: first come, first served within a tenant, by share between tenants."""
+"""The queue: first come, first served within a tenant, by use between tenants."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import cast
+from dataclasses import replace
+from math import inf
+from typing import ClassVar, cast
 from unittest.mock import sentinel
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from app.domain.errors import PoolTimeout
 from app.pools.connection import PooledConnection
+from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
 from app.pools.waiters import Waiter, WaitQueue
 from tests.domain.values import account
@@ -29,6 +33,16 @@ def a_connection() -> PooledConnection:
     return cast("PooledConnection", object())
 
 
+class Clock:
+    """Time that stands still until a test lets it pass."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 Newcomer = Callable[[TenantState], Waiter]
 
 
@@ -40,17 +54,22 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 @pytest.fixture
-def queue() -> WaitQueue:
-    return WaitQueue(on_overdue=refused)
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def comes(queue: WaitQueue, loop: asyncio.AbstractEventLoop) -> Newcomer:
-    """Let a caller of a tenant come, each a second after the one before."""
-    arrivals = iter(range(1000))
+def queue(clock: Clock) -> WaitQueue:
+    return WaitQueue(on_overdue=refused, clock=clock)
+
+
+@pytest.fixture
+def comes(queue: WaitQueue, loop: asyncio.AbstractEventLoop, clock: Clock) -> Newcomer:
+    """Let a caller of a tenant come, each a moment after the one before."""
 
     def newcomer(caller: TenantState) -> Waiter:
-        since = float(next(arrivals))
+        clock.now += 1e-6
+        since = clock.now
         waiter = Waiter(caller, loop.create_future(), since=since, deadline=since + FOR_EVER)
         queue.add(waiter)
         return waiter
@@ -58,12 +77,25 @@ def comes(queue: WaitQueue, loop: asyncio.AbstractEventLoop) -> Newcomer:
     return newcomer
 
 
-def served(queue: WaitQueue) -> Waiter | None:
+def leases(tenant: TenantState, clock: Clock, count: int = 1) -> None:
+    """Lend *tenant* so many connections."""
+    for _ in range(count):
+        tenant.lease_begun(0.0, clock.now)
+
+
+def used(tenant: TenantState, clock: Clock, seconds: float) -> None:
+    """Let *tenant* have had a connection for so many *seconds*."""
+    tenant.lease_begun(0.0, clock.now)
+    clock.now += seconds
+    tenant.lease_ended(seconds, clock.now)
+
+
+def served(queue: WaitQueue, expected: TenantState | None = None) -> Waiter | None:
     """Serve the next caller, who keeps what it got."""
-    waiter = queue.next()
+    waiter = queue.next(expected)
     if waiter is not None:
         queue.remove(waiter)
-        waiter.tenant_state.leased += 1
+        waiter.tenant_state.lease_begun(0.0, waiter.since)
         waiter.future.set_result(sentinel.connection)
     return waiter
 
@@ -72,14 +104,16 @@ def all_served(queue: WaitQueue) -> list[Waiter]:
     return list(iter(lambda: served(queue), None))
 
 
-def all_served_at_once(queue: WaitQueue) -> Iterator[Waiter]:
-    while (waiter := served(queue)) is not None:
-        yield waiter
+def changed(tenant: TenantState, *, weight: int | None = None, cap: int | None = None) -> None:
+    """Give *tenant* another weight or cap."""
+    spec = tenant.tenant.spec
+    spec = replace(spec, weight=weight or spec.weight, max_leases=cap or spec.max_leases)
+    tenant.update(replace(tenant.tenant, spec=spec))
 
 
-def test_nobody_is_next_when_nobody_waits(queue: WaitQueue) -> None:
+def test_nobody_is_next_when_nobody_waits(queue: WaitQueue, clock: Clock) -> None:
     assert queue.next() is None
-    assert (queue.count, queue.servable) == (0, 0)
+    assert (queue.count, queue.servable, queue.key(clock.now)) == (0, 0, inf)
 
 
 def test_within_a_tenant_the_first_to_come_is_the_first_served(
@@ -97,41 +131,127 @@ def test_looking_at_the_next_takes_nobody_out(queue: WaitQueue, comes: Newcomer)
     assert queue.count == 1
 
 
-def test_between_tenants_the_one_that_holds_less_is_next(queue: WaitQueue, comes: Newcomer) -> None:
+def test_between_tenants_the_one_that_holds_less_is_next(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
     noisy, quiet = account("noisy"), account("quiet")
-    noisy.leased = 3
+    leases(noisy, clock, 3)
     for _ in range(5):
         comes(noisy)
     late = comes(quiet)
     assert served(queue) is late
 
 
-def test_a_tie_goes_to_whoever_waits_longest(queue: WaitQueue, comes: Newcomer) -> None:
+def test_between_tenants_that_hold_nothing_the_one_that_used_less_is_next(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    often, seldom = account("often"), account("seldom")
+    used(often, clock, 0.5)
+    used(seldom, clock, 0.1)
+    first, late = comes(often), comes(seldom)
+    assert queue.key(clock.now) == seldom.key(clock.now)
+    assert all_served(queue) == [late, first]
+
+
+def test_who_holds_a_connection_for_long_falls_behind_while_it_does(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    holder, busy = account("holder"), account("busy")
+    used(busy, clock, 20)
+    leases(holder, clock)
+    mine, theirs = comes(holder), comes(busy)
+    assert queue.next() is mine
+    clock.now += 60
+    assert queue.next() is theirs
+
+
+def test_a_tie_goes_to_whoever_waits_longest(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
     one, other = account("one"), account("other")
     waiters = [comes(one), comes(other), comes(other), comes(one)]
+    clock.now = waiters[0].since
     assert all_served(queue) == waiters
 
 
 def test_as_long_as_nothing_changes_those_expected_are_served_in_that_order(
-    queue: WaitQueue, comes: Newcomer
+    queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
     accounts = [account("one"), account("heavy", weight=3), account("other")]
     for number in range(12):
         comes(accounts[number % 3])
-    accounts[0].leased = 1
-    expected = list(iter(lambda: queue.expect(a_connection(), accounts[0]), None))
-    assert len(expected) == 12
-    accounts[0].leased = 0
-    assert all_served(queue) == expected
+    leases(accounts[0], clock)
+    connections = [a_connection() for _ in range(12)]
+    expected = [queue.expect(each, accounts[0]) for each in connections]
+    assert len(set(expected)) == 12
+    assert queue.expect(a_connection(), accounts[0]) is None
+    accounts[0].lease_ended(0.0, clock.now)
+    assert [served(queue, queue.unexpect(each)) for each in connections] == expected
 
 
-def test_a_tenant_at_its_own_cap_is_not_expected(queue: WaitQueue, comes: Newcomer) -> None:
+def test_a_connection_goes_to_whom_it_is_expected_for_whichever_comes_back_first(
+    queue: WaitQueue, comes: Newcomer
+) -> None:
+    tenants = [account(str(number)) for number in range(4)]
+    waiters = [comes(tenant) for tenant in tenants]
+    connections = [a_connection() for _ in waiters]
+    for connection in connections:
+        queue.expect(connection, account("returning"))
+    for number in (2, 0, 3, 1):
+        assert served(queue, queue.unexpect(connections[number])) is waiters[number]
+
+
+def test_whoever_is_expected_is_served_by_any_other_connection_meanwhile(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    used(busy := account("busy"), clock, 1.0)
+    first, second = comes(account("fresh")), comes(busy)
+    connection = a_connection()
+    assert queue.expect(connection, account("returning")) is first
+    assert served(queue) is first
+    assert served(queue, queue.unexpect(connection)) is second
+
+
+def test_nobody_waits_for_an_expected_connection_that_stays_away(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    returning = account("returning")
+    used(returning, clock, 0.1)
+    unlucky = comes(account("unlucky"))
+    assert queue.expect(a_connection(), returning) is unlucky
+    for others in range(10):
+        used(other := account(f"other{others}"), clock, 1.0)
+        comes(other)
+        queue.expect(connection := a_connection(), returning)
+        if served(queue, queue.unexpect(connection)) is unlucky:
+            break
+    else:
+        pytest.fail("ten others were served before")
+
+
+def test_a_tenant_at_its_own_cap_is_not_expected(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
     capped, other = account("capped", max_leases=1), account("other")
-    capped.leased = other.leased = 1
+    leases(capped, clock)
+    leases(other, clock)
     waiter = comes(capped)
     assert queue.expect(a_connection(), other) is None
     assert queue.expect(a_connection(), capped) is waiter
-    assert (capped.leased, other.leased) == (1, 1)
+
+
+def test_who_reached_its_cap_meanwhile_is_not_served_by_what_was_expected(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    capped = account("capped", max_leases=1)
+    waiter, late = comes(capped), comes(account("late"))
+    connection = a_connection()
+    assert queue.expect(connection, account("returning")) is waiter
+    leases(capped, clock)
+    assert served(queue, queue.unexpect(connection)) is late
+    assert queue.next() is None
+    capped.lease_ended(0.0, clock.now)
+    assert queue.next() is waiter
 
 
 @pytest.mark.parametrize(
@@ -148,23 +268,45 @@ def test_connections_are_divided_by_weight(
     assert (holders[one], holders[other]) == split
 
 
-def test_a_tenant_at_its_own_cap_is_passed_over(queue: WaitQueue, comes: Newcomer) -> None:
+def test_a_changed_weight_counts_for_those_who_wait_already(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    one, other = account("one"), account("other")
+    used(one, clock, 2.0)
+    used(other, clock, 1.0)
+    mine, theirs = comes(one), comes(other)
+    assert queue.next() is theirs
+    changed(one, weight=4)
+    assert queue.next() is mine
+    changed(one, weight=1)
+    assert queue.next() is theirs
+
+
+def test_a_tenant_at_its_own_cap_is_passed_over(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
     capped, free = account("capped", max_leases=1), account("free")
     waiters = [comes(capped), comes(capped), comes(free), comes(free), comes(free)]
+    clock.now = waiters[0].since
     assert queue.servable == 4
     assert all_served(queue) == [waiters[0], waiters[2], waiters[3], waiters[4]]
     assert (queue.count, queue.servable, capped.waiting) == (1, 0, 1)
-    capped.leased -= 1
+    capped.lease_ended(0.0, clock.now)
+    assert queue.servable == 1
     assert served(queue) is waiters[1]
 
 
-def test_a_cap_lowered_below_what_is_held_makes_nobody_servable(
-    queue: WaitQueue, comes: Newcomer
+def test_a_cap_that_changes_counts_for_those_who_wait_already(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
 ) -> None:
-    capped = account(max_leases=2)
-    capped.leased = 5
-    comes(capped)
+    capped = account(max_leases=5)
+    leases(capped, clock, 5)
+    waiter = comes(capped)
     assert (queue.servable, queue.next()) == (0, None)
+    changed(capped, cap=2)
+    assert (queue.servable, queue.next()) == (0, None)
+    changed(capped, cap=6)
+    assert (queue.servable, queue.next()) == (1, waiter)
 
 
 def test_whoever_gave_up_is_skipped(queue: WaitQueue, comes: Newcomer) -> None:
@@ -173,9 +315,22 @@ def test_whoever_gave_up_is_skipped(queue: WaitQueue, comes: Newcomer) -> None:
     gone.future.cancel()
     failed.fail(PoolTimeout())
     assert queue.next() is last
+    assert (queue.count, set(queue)) == (3, {gone, failed, last})
     queue.remove(last)
     assert queue.next() is None
     assert isinstance(failed.future.exception(), PoolTimeout)
+
+
+def test_a_tenant_whose_callers_all_gave_up_stands_in_nobodys_way(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    used(other := account("other"), clock, 1.0)
+    gone, late = comes(account("gone")), comes(other)
+    assert queue.next() is gone
+    gone.future.cancel()
+    assert queue.next() is late
+    queue.remove(gone)
+    assert (queue.count, queue.servable, queue.next()) == (1, 1, late)
 
 
 def test_taking_a_waiter_out_twice_is_taking_it_out_once(queue: WaitQueue, comes: Newcomer) -> None:
@@ -196,20 +351,27 @@ def test_everybody_can_be_taken_out_at_once(queue: WaitQueue, comes: Newcomer) -
     assert (queue.count, one.waiting, other.waiting, queue.next()) == (0, 0, 0, None)
 
 
-def test_shares_are_foretold_as_they_will_come(queue: WaitQueue, comes: Newcomer) -> None:
-    callers = [
-        account("plain"),
-        account("heavy", weight=3),
-        account("capped", max_leases=2),
-        account("full", max_leases=1),
-    ]
-    callers[0].leased = callers[3].leased = 1
-    for caller in callers * 4:
-        comes(caller)
-    foretold = [queue.share_after(number) for number in range(12)]
-    came = [waiter.tenant_state.share for waiter in all_served_at_once(queue)]
-    assert foretold == came + [None] * (12 - len(came))
-    assert len(came) == 4 + 4 + 2
+def test_those_of_one_tenant_can_be_taken_out(queue: WaitQueue, comes: Newcomer) -> None:
+    one, other = account("one"), account("other")
+    gone, mine, theirs = comes(one), comes(one), comes(other)
+    connection = a_connection()
+    assert queue.expect(connection, account("returning")) is gone
+    gone.future.cancel()
+    assert queue.next() is mine
+    assert Counter(queue.remove_tenant(one)) == Counter([gone, mine])
+    assert queue.remove_tenant(one) == []
+    assert (queue.count, one.waiting, queue.servable) == (1, 0, 1)
+    assert served(queue, queue.unexpect(connection)) is theirs
+
+
+def test_all_together_have_waited_since_each_came(queue: WaitQueue, comes: Newcomer) -> None:
+    waiters = [comes(account(str(number % 3))) for number in range(9)]
+    queue.remove(waiters[4])
+    now = waiters[-1].since + 10
+    rest = [each for each in waiters if each is not waiters[4]]
+    assert queue.waiting_seconds(now) == pytest.approx(sum(now - each.since for each in rest))
+    queue.clear()
+    assert queue.waiting_seconds(now) == 0
 
 
 def test_a_waiter_knows_what_it_was_handed(comes: Newcomer) -> None:
@@ -234,39 +396,81 @@ def test_whoever_was_served_or_gave_up_cannot_fail_any_more(comes: Newcomer) -> 
 
 
 class WaitQueueMachine(RuleBasedStateMachine):
-    """Every sequence of arrivals, against a plain list of who waits."""
+    """Every sequence of events, against a list of who waits that is looked through each time."""
 
-    tenants = st.integers(0, 3)
+    tenants = st.integers(0, 4)
 
     def __init__(self) -> None:
         super().__init__()
+        self.clock = Clock()
         self.loop = asyncio.new_event_loop()
-        self.queue = WaitQueue(on_overdue=refused)
+        self.loop.time = self.clock  # type: ignore[method-assign]
+        self.queue = WaitQueue(on_overdue=self.time_out, clock=self.clock)
         self.accounts = [
             account("plain"),
+            account("other"),
             account("heavy", weight=3),
             account("capped", max_leases=1),
             account("heavy-capped", weight=5, max_leases=2),
         ]
         self.waiting: list[Waiter] = []
         self.gone: list[Waiter] = []
-        self.arrivals = 0
+        self.overdue: list[float] = []
+        self.expected: dict[PooledConnection, TenantState] = {}
 
     def teardown(self) -> None:
+        self.queue.clear()
         self.loop.close()
 
-    def servable(self) -> list[Waiter]:
-        return [waiter for waiter in self.waiting if waiter.tenant_state.can_lease]
+    # -- what follows from the list ------------------------------------------------------------
 
-    @rule(tenant=tenants)
-    def come(self, tenant: int) -> None:
+    def callers(self, tenant: TenantState) -> list[Waiter]:
+        return [waiter for waiter in self.waiting if waiter.tenant_state is tenant]
+
+    def next(self) -> Waiter | None:
+        return min(
+            (waiter for waiter in self.waiting if waiter.tenant_state.can_lease),
+            key=lambda waiter: (waiter.tenant_state.key(self.clock.now), waiter.since),
+            default=None,
+        )
+
+    def next_unexpected(self, returning: TenantState) -> Waiter | None:
+        able = []
+        for tenant in self.accounts:
+            expected = list(self.expected.values()).count(tenant)
+            comes_back = int(tenant is returning)
+            beyond = self.callers(tenant)[expected:]
+            if beyond and tenant.has_room_for(expected + 1 - comes_back):
+                key = tenant.key(self.clock.now, more=expected - comes_back)
+                able.append((key, beyond[0].since, beyond[0]))
+        return min(able, default=(0.0, 0.0, None))[2]
+
+    def time_out(self, waiter: Waiter) -> None:
+        assert waiter in self.waiting
+        self.waiting.remove(waiter)
+        self.overdue.append(waiter.deadline)
+        self.queue.remove(waiter)
+        waiter.fail(PoolTimeout())
+
+    def hand(self, waiter: Waiter | None) -> None:
+        if waiter is not None:
+            self.waiting.remove(waiter)
+            self.queue.remove(waiter)
+            waiter.tenant_state.lease_begun(0.0, self.clock.now)
+            waiter.future.set_result(sentinel.connection)
+
+    # -- what happens --------------------------------------------------------------------------
+
+    @rule(tenant=tenants, patience=st.floats(0.2, 20))
+    def come(self, tenant: int, patience: float) -> None:
+        self.clock.now += 1e-3
+        since = self.clock.now
         waiter = Waiter(
             self.accounts[tenant],
             self.loop.create_future(),
-            since=float(self.arrivals),
-            deadline=FOR_EVER,
+            since=since,
+            deadline=since + patience,
         )
-        self.arrivals += 1
         self.waiting.append(waiter)
         self.queue.add(waiter)
 
@@ -280,40 +484,80 @@ class WaitQueueMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def be_taken_out(self, data: st.DataObject) -> None:
-        if candidates := self.waiting + self.gone:
-            waiter = data.draw(st.sampled_from(candidates))
+        if self.gone:
+            waiter = data.draw(st.sampled_from(self.gone))
             self.queue.remove(waiter)
-            (self.waiting if waiter in self.waiting else self.gone).remove(waiter)
+            self.gone.remove(waiter)
 
     @rule()
     def serve(self) -> None:
-        expected = min(
-            self.servable(),
-            key=lambda waiter: (waiter.tenant_state.share, waiter.since),
-            default=None,
-        )
-        assert served(self.queue) is expected
-        if expected is not None:
-            self.waiting.remove(expected)
+        expected = self.next()
+        assert self.queue.next() is expected
+        self.hand(expected)
 
-    @rule()
-    def expect(self) -> None:
-        for returning in self.accounts:
-            if returning.leased:
-                connection = a_connection()
-                waiter = self.queue.expect(connection, returning)
-                assert (
-                    waiter is None
-                    or waiter.tenant_state is returning
-                    or waiter.tenant_state.can_lease
-                )
-                assert waiter is None or waiter.is_expected
-                self.queue.unexpect(connection)
-                assert waiter is None or not waiter.is_expected
+    @rule(tenant=tenants)
+    def expect(self, tenant: int) -> None:
+        returning = self.accounts[tenant]
+        if returning.leased:
+            expected = self.next_unexpected(returning)
+            connection = a_connection()
+            assert self.queue.expect(connection, returning) is expected
+            if expected is not None:
+                self.expected[connection] = expected.tenant_state
+
+    @rule(data=st.data())
+    def come_back(self, data: st.DataObject) -> None:
+        if self.expected:
+            connection = data.draw(st.sampled_from(list(self.expected)))
+            tenant = self.queue.unexpect(connection)
+            assert tenant is self.expected.pop(connection)
+            slow = [each for each in self.expected if each not in self.queue.expected]
+            assert slow == list(self.expected)[: len(slow)]
+            for each in slow:
+                del self.expected[each]
+            own = self.callers(tenant) if tenant.can_lease else []
+            expected = own[0] if own else self.next()
+            assert self.queue.next(tenant) is expected
+            self.hand(expected)
 
     @rule(tenant=tenants)
     def release(self, tenant: int) -> None:
-        self.accounts[tenant].leased = max(0, self.accounts[tenant].leased - 1)
+        if self.accounts[tenant].leased:
+            self.accounts[tenant].lease_ended(0.0, self.clock.now)
+
+    @rule(tenant=tenants, weight=st.integers(1, 9), cap=st.integers(1, 3))
+    def change(self, tenant: int, weight: int, cap: int) -> None:
+        changed(self.accounts[tenant], weight=weight, cap=cap if tenant > 2 else None)
+
+    @rule(seconds=st.floats(0.001, 5))
+    def let_pass(self, seconds: float) -> None:
+        self.overdue.clear()
+        self.clock.now += seconds
+        # Nobody is failed at once after a standstill, so a moment passes twice.
+        for _ in range(3):
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+            self.clock.now += 0.06
+        assert self.overdue == sorted(self.overdue)
+        assert all(waiter.deadline > self.clock.now - 0.2 for waiter in self.waiting)
+        assert all(deadline < self.clock.now for deadline in self.overdue)
+
+    @rule(tenant=tenants)
+    def be_deleted(self, tenant: int) -> None:
+        taken = self.queue.remove_tenant(self.accounts[tenant])
+        assert set(self.callers(self.accounts[tenant])) <= set(taken)
+        assert len(taken) == len(set(taken))
+        assert set(taken) <= set(self.waiting + self.gone)
+        self.waiting = [waiter for waiter in self.waiting if waiter not in taken]
+        # A line that is gone remembers nothing that was expected.
+        self.forget(self.accounts[tenant])
+
+    def forget(self, tenant: TenantState) -> None:
+        """Let the connections expected for *tenant* come back, and find nobody."""
+        for connection in [each for each, whose in self.expected.items() if whose is tenant]:
+            assert self.queue.unexpect(connection) is tenant
+            del self.expected[connection]
+        self.expected = {c: t for c, t in self.expected.items() if c in self.queue.expected}
 
     @rule()
     def clear(self) -> None:
@@ -321,14 +565,26 @@ class WaitQueueMachine(RuleBasedStateMachine):
         assert len(taken) == len(set(taken))
         assert set(self.waiting) <= set(taken) <= set(self.waiting + self.gone)
         self.waiting.clear()
+        for tenant in self.accounts:
+            self.forget(tenant)
+
+    # -- what always holds ---------------------------------------------------------------------
+
+    @invariant()
+    def a_look_shows_who_is_next(self) -> None:
+        expected = self.next()
+        assert self.queue.next() is expected
+        key = inf if expected is None else expected.tenant_state.key(self.clock.now)
+        assert self.queue.key(self.clock.now) == key
 
     @invariant()
     def the_counts_add_up(self) -> None:
-        assert self.queue.count == sum(each.waiting for each in self.accounts)
-        assert len(self.waiting) <= self.queue.count <= len(self.waiting) + len(self.gone)
-        for each in self.accounts:
-            own = sum(waiter.tenant_state is each for waiter in self.waiting)
-            assert own <= each.waiting <= own + sum(gone.tenant_state is each for gone in self.gone)
+        everybody = list(self.queue)
+        assert self.queue.count == len(everybody) == sum(each.waiting for each in self.accounts)
+        assert set(self.waiting) <= set(everybody) <= set(self.waiting + self.gone)
+        now = self.clock.now
+        seconds = sum(now - waiter.since for waiter in everybody)
+        assert self.queue.waiting_seconds(now) == pytest.approx(seconds, abs=1e-6)
 
     @invariant()
     def servable_are_as_many_as_the_caps_allow(self) -> None:
@@ -338,18 +594,105 @@ class WaitQueueMachine(RuleBasedStateMachine):
             for each, cap in caps.items()
         )
 
-    @invariant()
-    def no_cap_is_exceeded(self) -> None:
-        assert self.accounts[2].leased <= 1
-        assert self.accounts[3].leased <= 2
+
+TestAnySequenceOfEvents = WaitQueueMachine.TestCase
+TestAnySequenceOfEvents.settings = settings(
+    deadline=None, max_examples=150, stateful_step_count=40, print_blob=True
+)
 
 
-TestAnySequenceOfArrivals = WaitQueueMachine.TestCase
+class WatchedTenant(TenantState):
+    """A tenant that notes when the queue looks at it."""
+
+    looked_at: ClassVar[set[TenantState]] = set()
+
+    def key(self, now: float, *, more: int = 0) -> float:
+        self.looked_at.add(self)
+        return super().key(now, more=more)
+
+    def has_room_for(self, more: int) -> bool:
+        self.looked_at.add(self)
+        return super().has_room_for(more)
+
+    @property
+    def can_lease(self) -> bool:
+        self.looked_at.add(self)
+        return super().can_lease
 
 
-async def test_callers_are_told_at_their_own_deadline_whoever_came_first(
-    queue: WaitQueue,
+MANY = 5000
+
+
+@pytest.fixture
+def crowd(comes: Newcomer) -> list[TenantState]:
+    """So many tenants, each with a caller that waits; some have a cap, and weights differ."""
+    tenants: list[TenantState] = [
+        WatchedTenant(
+            account(
+                str(number), weight=1 + number % 3, max_leases=None if number % 2 else 1
+            ).tenant,
+            Recorder(),
+        )
+        for number in range(MANY)
+    ]
+    for tenant in tenants:
+        comes(tenant)
+    return tenants
+
+
+def test_an_event_looks_at_few_tenants_however_many_wait(
+    queue: WaitQueue, comes: Newcomer, crowd: list[TenantState], clock: Clock
 ) -> None:
+    assert queue.servable == MANY
+    looked_at = WatchedTenant.looked_at
+    holders: list[TenantState] = []
+    expected: list[PooledConnection] = []
+    looks = []
+    for _ in range(2 * MANY):
+        looked_at.clear()
+        clock.now += 1e-4
+        if len(holders) == 20:
+            holder = holders.pop(0)
+            holder.lease_ended(2e-3, clock.now)
+            comes(holder)
+        connection = a_connection()
+        queue.expect(connection, holders[-1] if holders else crowd[0])
+        expected.append(connection)
+        whose = queue.unexpect(expected.pop(0)) if len(expected) > 5 else None
+        waiter = served(queue, whose)
+        assert waiter is not None
+        holders.append(waiter.tenant_state)
+        assert queue.servable <= queue.count
+        looks.append(len(looked_at))
+    assert max(looks) <= 20 + 10
+    assert sum(looks) / len(looks) <= 10
+    assert len(queue._order) <= 2 * MANY + 100
+    assert len(queue._deadlines._heap) <= 2 * MANY + 100
+
+
+def test_a_deadline_looks_at_few_tenants_however_many_wait(
+    queue: WaitQueue, crowd: list[TenantState], loop: asyncio.AbstractEventLoop, clock: Clock
+) -> None:
+    queue.next()
+    hasty = account("hasty")
+    loop.time = clock  # type: ignore[method-assign]
+    for number in range(10):
+        deadline = clock.now + 0.01 * number + 0.005
+        queue.add(Waiter(hasty, loop.create_future(), since=clock.now, deadline=deadline))
+    WatchedTenant.looked_at.clear()
+    for number in range(10):
+        clock.now += 0.01
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        failed = [waiter for waiter in queue if waiter.future.done()]
+        assert len(failed) == number + 1
+        for waiter in failed:
+            assert isinstance(waiter.future.exception(), PoolTimeout)
+    assert not WatchedTenant.looked_at
+
+
+async def test_callers_fail_at_their_own_deadline_whoever_came_first() -> None:
+    queue = WaitQueue(on_overdue=refused)
     loop = asyncio.get_running_loop()
     now = loop.time()
     patient, hasty = (
