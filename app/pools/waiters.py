@@ -211,7 +211,7 @@ class WaitQueue:
 
     def waiting_seconds(self, now: float) -> float:
         """How long those who wait have done so until *now*, all together."""
-        return self.count * now - self._since
+        return max(0.0, self.count * now - self._since)
 
     def reorder(self, tenant: TenantState) -> None:
         """What *tenant* holds, or may hold, has changed."""
