@@ -3,8 +3,10 @@
 import asyncio
 import os
 import sys
+from collections.abc import Callable, Mapping
 
 import pytest
+import uvloop
 from hypothesis import settings
 
 # Without a cache each process that a test starts compiles the whole service anew.
@@ -33,6 +35,15 @@ settings.load_profile("tests")
 def pytest_sessionstart() -> None:
     """Without this, pytest-asyncio's look at "the current loop" makes one that nobody closes."""
     asyncio.set_event_loop(None)
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Every test runs on the event loop of the service, save where the clock is not real."""
+    if item.get_closest_marker("looptime") is not None:
+        return {"asyncio": asyncio.new_event_loop}
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.hookimpl(trylast=True)

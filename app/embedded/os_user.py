@@ -8,6 +8,7 @@ import asyncio
 import os
 import pwd
 import signal
+import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,11 +86,12 @@ class OsUser:
             EmbeddedPostgresError: it did not end before the deadline.
             OSError: this user cannot run it.
         """
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        # Uvloop starts no process as another user. This returns once the program runs.
+        process = subprocess.Popen(  # noqa: ASYNC220 - see above
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             cwd="/",
             env=ENVIRONMENT,
             start_new_session=True,
@@ -97,21 +99,20 @@ class OsUser:
             group=self.gid,
             extra_groups=self.extra_groups,
         )
+        ended = asyncio.get_running_loop().run_in_executor(None, process.communicate, stdin)
         try:
             async with asyncio.timeout(deadline_seconds):
-                output, _ = await process.communicate(stdin)
+                output, _ = await asyncio.shield(ended)
         except TimeoutError as error:
             raise EmbeddedPostgresError(
                 f"{Path(argv[0]).name} did not finish within {deadline_seconds:g} seconds",
             ) from error
         finally:
-            if process.returncode is None:
+            if not ended.done():
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        return CompletedProgram(
-            status=process.returncode or 0, output=output.decode(errors="replace")
-        )
+                await asyncio.wait({ended})
+        return CompletedProgram(status=process.returncode, output=output.decode(errors="replace"))
 
     async def can_run(self, *argv: str | Path) -> bool:
         """Run a program to see whether it succeeds."""

@@ -1,4 +1,4 @@
-"""Serves the application until SIGTERM or Ctrl-C, with uvicorn.
+"""Serves the application until SIGTERM or Ctrl-C, with uvicorn on uvloop.
 
 Then it takes no new work, requests in hand get until the deadline, and the exit status is 0.
 """
@@ -15,6 +15,7 @@ from functools import partial
 
 import structlog
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
 from app.api.http.client_connections import ClientConnections, ClientLimits
@@ -67,9 +68,14 @@ def run_server(
         timeout_graceful_shutdown=max(1, round(shutdown_seconds)),
     )
     server = HttpServer(config, app, clients)
-    with tuned_gc(), handle_stop_signals(), _repetitions_unlogged(app):
+    with (
+        tuned_gc(),
+        handle_stop_signals(),
+        _repetitions_unlogged(app),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         try:
-            asyncio.run(serve(server))
+            runner.run(serve(server))
         except SystemExit:  # uvicorn exits this way if it did not start; it has logged why
             return False
     service = getattr(app.state, "service", None)

@@ -322,7 +322,8 @@ class _GuardedLoop:
         self.speaks_tls = True
         transport = await self.loop.start_tls(*args, server_hostname=server_hostname)
         if transport is not None:
-            # asyncpg sets its protocol at once, and nothing is read before the loop's next round.
+            # asyncpg sets its protocol at once, and what came with the handshake would reach it.
+            transport.pause_reading()
             self.loop.call_soon(self._guard, transport)
         return transport
 
@@ -343,3 +344,4 @@ class _GuardedLoop:
         protocol = transport.get_protocol()
         if isinstance(protocol, Protocol) and not transport.is_closing():
             _HandshakeGuard(protocol, self).guard(transport)
+            transport.resume_reading()

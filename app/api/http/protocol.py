@@ -1,42 +1,82 @@
-"""HTTP on one connection: uvicorn's parser, with bounds on what a client can make us keep.
+"""HTTP on one connection: uvicorn's protocol, with bounds on what a client can make us keep.
 
-It builds on what uvicorn's protocols have in common, whichever parser they use.
+The parser, httptools, has no limits of its own and would begin every request that a client sends
+ahead. So it gets one request at a time, and each head only once it is whole.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 import sys
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from app.api.http.body_limits import MAX_QUERY_BYTES
 from app.api.http.client_connections import ClientConnections, CloseReason
 from app.api.http.error_responses import PROBLEM_MEDIA_TYPE, Problem, status_title
-from app.api.http.request_checks import HEADERS_TOO_LARGE
+from app.api.http.request_checks import (
+    AMBIGUOUS_LENGTH,
+    HEADERS_TOO_LARGE,
+    MAX_HEADER_BYTES,
+    MAX_PATH_BYTES,
+    URI_TOO_LONG,
+)
 
-# Of each connection. Asyncio would keep 64 KiB, which is a hundred events of a stream.
+# Of each connection. The event loop would keep 64 KiB, which is a hundred events of a stream.
 _MAX_UNSENT_BYTES = 8192
-# Parsed in one round of the event loop: in tiny chunks they take 10 ms.
+# Of chunks, parsed in one round of the event loop: tiny ones take some milliseconds.
 _PIECE_BYTES = 4096
 # Received while a request is in progress; beyond it the connection is not read.
 _MAX_HELD_BYTES = 65_536
+# With the longest path and query, the method and the version.
+_MAX_REQUEST_LINE = MAX_PATH_BYTES + MAX_QUERY_BYTES + 64
 _NO_LINGERING = struct.pack("ii", 1, 0)
-_MALFORMED = "malformed-request", "The request is not HTTP as RFC 9112 has it."
-# What the parser refuses, by its status.
-_REFUSED = {
-    431: ("headers-too-large", HEADERS_TOO_LARGE),
-    501: ("unknown-transfer-encoding", "The only Transfer-Encoding that is understood is chunked."),
-}
 _RETRYABLE = frozenset({408, 503})
 _LATE = "The headers did not arrive in time."
 _FULL = "All connections are in use."
 
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+# Of our own; without it the parser would take what follows the head for another protocol's.
+_UPGRADE = re.compile(rb"(?i)\nupgrade:[^\n]*")
+_BEGINNING = re.compile(rb"[A-Za-z\r\n]")
 
-class HttpProtocol(H11Protocol):
+# A status, a problem code and a sentence.
+_Refusal = tuple[int, str, str]
+_MALFORMED = 400, "malformed-request", "The request is not HTTP as RFC 9112 has it."
+_UNKNOWN_METHOD = 501, "unknown-method", "This request method is not known."
+_UNKNOWN_ENCODING = (
+    501,
+    "unknown-transfer-encoding",
+    "The only Transfer-Encoding that is understood is chunked.",
+)
+_HEAD_TOO_LARGE = 431, "headers-too-large", HEADERS_TOO_LARGE
+_URI_TOO_LONG = 414, "uri-too-long", URI_TOO_LONG
+_AMBIGUOUS = 400, "ambiguous-length", AMBIGUOUS_LENGTH
+# What the parser says; all else is malformed.
+_PARSER_REFUSALS = {
+    "Duplicate Content-Length": _AMBIGUOUS,
+    "Content-Length can't be present with Transfer-Encoding": _AMBIGUOUS,
+    "Transfer-Encoding can't be present with Content-Length": _AMBIGUOUS,
+    "Invalid `Transfer-Encoding` header value": _UNKNOWN_ENCODING,
+    "Request has invalid `Transfer-Encoding`": _UNKNOWN_ENCODING,
+}
+
+
+class _Refused(Exception):
+    """Raised by a callback of the parser, which has read what we do not take."""
+
+    def __init__(self, refusal: _Refusal) -> None:
+        super().__init__()
+        self.refusal = refusal
+
+
+class HttpProtocol(HttpToolsProtocol):
     """HTTP, which buffers next to nothing for clients that do not read, or do not finish.
 
     A stream waits for them instead: a thousand slow readers of one cost little memory, and get its
@@ -51,6 +91,12 @@ class HttpProtocol(H11Protocol):
         self._next_parse: asyncio.Handle | None = None
         # Nothing came yet, or nothing since the last response.
         self._is_idle = True
+        # Of a request: whether its head, or one in chunks, is being parsed; what is left of a body
+        # of known length; and what came since the last byte of a body: head, chunk sizes, trailers.
+        self._in_head = True
+        self._in_chunks = False
+        self._left_of_body = 0
+        self._framing_bytes = 0
 
     @property
     def awaits_headers(self) -> bool:
@@ -70,6 +116,7 @@ class HttpProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         self._held += data
         if self._next_parse is None:
             self._parse()
@@ -84,26 +131,98 @@ class HttpProtocol(H11Protocol):
         elif self._held and self._next_parse is None:
             self._parse()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers would change the headers of a request that is in progress.
+        if self._in_head:
+            super().on_header(name, value.rstrip(b" \t"))
+
+    def on_headers_complete(self) -> None:
+        """Begin a request, unless its head is one that two readers could see differently."""
+        headers = dict(self.headers)
+        if self.parser.should_upgrade():  # CONNECT; there is no other without the header
+            raise _Refused(_UNKNOWN_METHOD)
+        version = self.parser.get_http_version()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if version not in {"1.0", "1.1"} or (version == "1.1" and hosts != 1):
+            raise _Refused(_MALFORMED)
+        encoding = headers.get(b"transfer-encoding")
+        if encoding is not None and encoding.lower() != b"chunked":
+            raise _Refused(_UNKNOWN_ENCODING)
+        super().on_headers_complete()
+        self._in_head = False
+        self._in_chunks = encoding is not None
+        self._left_of_body = int(headers.get(b"content-length", b"0"))
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head, self._in_chunks, self._framing_bytes = True, False, 0
+        # Uvicorn leaves it as it is when the response is complete already.
+        self.cycle.more_body = False
+
     def _parse(self) -> None:
         """Parse a piece of what came, unless it has to wait until a request has its response."""
         self._next_parse = None
+        left = _PIECE_BYTES
+        while left > 0 and not (self._has_whole_request or self.transport.is_closing()):
+            piece = self._next_piece()
+            if not piece:
+                break
+            left -= len(piece)
+            super().data_received(piece)
         if self.transport.is_closing():
             return
-        if not self._has_whole_request:
-            piece = bytes(self._held[:_PIECE_BYTES])
-            del self._held[:_PIECE_BYTES]
-            super().data_received(piece)
-            if self._has_whole_request:
-                self._clients.mark_serving(self)
-            elif self._is_idle and self.cycle is not None:
-                self._clients.mark_waiting(self)
-            self._is_idle = False
-            if self._held and not self._has_whole_request:
-                self._next_parse = self.loop.call_soon(self._parse)
+        if self._has_whole_request:
+            self._clients.mark_serving(self)
+        elif self._is_idle and self.cycle is not None:
+            self._clients.mark_waiting(self)
+        self._is_idle = False
+        if self._held and left <= 0 and not self._has_whole_request:
+            self._next_parse = self.loop.call_soon(self._parse)
         if len(self._held) > _MAX_HELD_BYTES:
             self.flow.pause_reading()
         elif not self._held and not self._has_full_body:
             self.flow.resume_reading()
+
+    def _next_piece(self) -> bytes:
+        """What may be parsed next, which never goes beyond the end of a request."""
+        if self._in_head:
+            return self._next_head()
+        if not self._in_chunks:
+            piece = self._take(self._left_of_body)
+            self._left_of_body -= len(piece)
+            return piece
+        # A request ends with a line; that may be one of its body as well.
+        piece = self._take(self._held.find(b"\n", 0, _PIECE_BYTES) + 1 or _PIECE_BYTES)
+        self._framing_bytes += len(piece)
+        return (
+            self._refuse_head(_HEAD_TOO_LARGE) if self._framing_bytes > MAX_HEADER_BYTES else piece
+        )
+
+    def _next_head(self) -> bytes:
+        """A whole head; nothing while it is not whole, or if it never will be."""
+        if not _BEGINNING.match(self._held):
+            return self._refuse_head(_MALFORMED) if self._held else b""
+        headers = self._held.find(b"\n") + 1
+        end = _END_OF_HEAD.search(self._held, 0, headers + MAX_HEADER_BYTES)
+        if end is not None:
+            return _UPGRADE.sub(b"", self._take(end.end()))
+        if len(self._held) - headers > (MAX_HEADER_BYTES if headers else _MAX_REQUEST_LINE):
+            return self._refuse_head(_HEAD_TOO_LARGE if headers else _URI_TOO_LONG)
+        return b""
+
+    def _take(self, size: int) -> bytes:
+        piece = bytes(self._held[:size])
+        del self._held[:size]
+        return piece
+
+    def _refuse_head(self, refusal: _Refusal) -> bytes:
+        self._clients.count_closed(CloseReason.MALFORMED)
+        self._refuse(*refusal)
+        return b""
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -118,9 +237,14 @@ class HttpProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - a problem says it instead
         """Refuse what cannot be parsed; uvicorn calls this while it handles the parser's error."""
-        self._clients.count_closed(CloseReason.MALFORMED)
-        status = getattr(sys.exception(), "error_status_hint", 400)
-        self._refuse(status, *_REFUSED.get(status, _MALFORMED))
+        error = sys.exception()
+        if isinstance(error, httptools.HttpParserInvalidMethodError):
+            refusal = _UNKNOWN_METHOD
+        elif error is not None and isinstance(error.__context__, _Refused):
+            refusal = error.__context__.refusal
+        else:
+            refusal = _PARSER_REFUSALS.get(str(error), _MALFORMED)
+        self._refuse_head(refusal)
 
     def close_for(self, reason: CloseReason) -> None:
         """Close the connection at once, with a response if the client may be waiting for one."""

@@ -30,8 +30,8 @@ MAX_PATH_BYTES = 8192
 HEADERS_TOO_LARGE = f"At most {MAX_HEADERS} headers with {MAX_HEADER_BYTES} bytes in total."
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _LENGTHS = frozenset({b"content-length", b"transfer-encoding"})
-_AMBIGUOUS = "Send one Content-Length, or Transfer-Encoding: chunked with HTTP/1.1, not both."
-_PATH_TOO_LONG = f"The path is longer than {MAX_PATH_BYTES} bytes."
+AMBIGUOUS_LENGTH = "Send one Content-Length, or Transfer-Encoding: chunked with HTTP/1.1, not both."
+URI_TOO_LONG = f"The path is longer than {MAX_PATH_BYTES} bytes."
 _UNTRUSTED_HOST = "This host name is not in the setting trusted_hosts."
 _CROSS_SITE = "Pages of other sites cannot change anything here."
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+?)\.?(?::\d{1,5})?")
@@ -62,11 +62,11 @@ def check_framing(scope: Scope) -> Response | None:
     """400, 414 or 431 for a request without a clear end, or with too long a head."""
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if _is_ambiguous(headers, scope["http_version"]):
-        status, code, detail = 400, "ambiguous-length", _AMBIGUOUS
+        status, code, detail = 400, "ambiguous-length", AMBIGUOUS_LENGTH
     elif len(headers) > MAX_HEADERS or _size(headers) > MAX_HEADER_BYTES:
         status, code, detail = 431, "headers-too-large", HEADERS_TOO_LARGE
     elif len(scope["raw_path"] or b"") > MAX_PATH_BYTES:
-        status, code, detail = 414, "uri-too-long", _PATH_TOO_LONG
+        status, code, detail = 414, "uri-too-long", URI_TOO_LONG
     else:
         return None
     return problem_response(Request(scope), status, code, detail, headers={"Connection": "close"})

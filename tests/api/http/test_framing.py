@@ -25,7 +25,16 @@ def app(tmp_path: Path) -> FastAPI:
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 @pytest.mark.parametrize("path", [b"/livez", b"/v1/tenants/acme/pool/check", b"/nowhere"])
-@pytest.mark.parametrize("lengths", [LENGTH + CHUNKED, CHUNKED + LENGTH, LENGTH + LENGTH + CHUNKED])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        LENGTH + CHUNKED,
+        CHUNKED + LENGTH,
+        LENGTH + LENGTH + CHUNKED,
+        LENGTH + LENGTH,
+        LENGTH + b"Content-Length: 6\r\n",
+    ],
+)
 async def test_two_lengths_are_refused_and_end_the_connection(
     app: FastAPI, lengths: bytes, path: bytes, version: bytes
 ) -> None:

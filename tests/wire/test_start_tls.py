@@ -1,0 +1,97 @@
+"""Servers that say everything at once, around the TLS handshake: nothing passes the guard."""
+
+import asyncio
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trustme
+
+from app import wire
+from tests.fixtures.hostile import CLEARTEXT
+
+PASSWORD = "a password that nobody may get"
+IN_CLEAR = b"R" + struct.pack("!ii", 8, CLEARTEXT)
+
+
+@dataclass(slots=True)
+class Eager:
+    """A server, and what it heard inside TLS."""
+
+    port: int = 0
+    heard: bytearray = field(default_factory=bytearray)
+
+
+@asynccontextmanager
+async def eager(before: bytes, inside: bytes) -> AsyncIterator[Eager]:
+    """A server that sends *before* with its yes to TLS, and *inside* with the handshake's end."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # There, the server's words are the last of the handshake.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server = Eager()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        try:
+            await reader.readexactly(8)
+            writer.write(b"S" + before)
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65_536) or tls.version())
+            tls.write(inside)
+            writer.write(outgoing.read())
+            while came := await reader.read(65_536):
+                incoming.write(came)
+                try:
+                    while said := tls.read(65_536):
+                        server.heard += said
+                except ssl.SSLWantReadError:
+                    pass
+        except (OSError, asyncio.IncompleteReadError, TypeError, asyncio.CancelledError):
+            pass  # the caller has left, or the test
+        finally:
+            writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listener:
+        server.port = listener.sockets[0].getsockname()[1]
+        yield server
+
+
+async def refusal(server: Eager) -> str:
+    unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    with pytest.raises(wire.ServerRejected) as raised:
+        await wire.connect(
+            host="127.0.0.1",
+            port=server.port,
+            user="u",
+            password=PASSWORD,
+            database="d",
+            tls=unverified,
+            timeout=20,
+            settings={},
+        )
+    return str(raised.value)
+
+
+async def test_what_comes_with_the_end_of_the_handshake_passes_the_guard() -> None:
+    async with eager(b"", IN_CLEAR) as server:
+        assert "asks for the password in clear" in await refusal(server)
+        assert PASSWORD.encode() not in server.heard
+
+
+async def test_what_comes_in_clear_with_the_yes_to_tls_ends_the_connection() -> None:
+    async with eager(IN_CLEAR, IN_CLEAR) as server:
+        assert "does not offer TLS" in await refusal(server)
+        assert server.heard == b""
