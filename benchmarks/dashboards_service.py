@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+import uvloop
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
@@ -100,7 +101,7 @@ async def _serve(given: argparse.Namespace) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="h11" if given.bare else HttpProtocol,
+            http="httptools" if given.bare else HttpProtocol,
             log_config=None,
             access_log=given.keys,
             server_header=False,
@@ -136,7 +137,7 @@ def main() -> None:
         path = given.folder.with_suffix(".log")
         logging.basicConfig(filename=path, level=logging.INFO)
     with tuned_gc():
-        asyncio.run(_serve(given))
+        uvloop.run(_serve(given))
 
 
 if __name__ == "__main__":

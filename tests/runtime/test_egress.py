@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from asyncpg import connect_utils
 
 from app.domain.errors import TenantLoginFailed
@@ -50,17 +51,22 @@ def poisoned(home: Path) -> Iterator[set[Any]]:
     (home / ".pgpass").chmod(0o600)
     (home / ".pg_service.conf").write_text("[elsewhere]\nhost=elsewhere.invalid\n")
     seen: set[Any] = set()
-    connect = socket.socket.connect
+    connect, create_connection = socket.socket.connect, uvloop.Loop.create_connection
 
     def recording(self: socket.socket, address: Any) -> None:  # noqa: ANN401 - as sockets have it
         seen.add(address)
         connect(self, address)
+
+    async def recording_in_loop(self: Any, factory: Any, host: str, port: int, **more: Any) -> Any:  # noqa: ANN401 - as loops have it
+        seen.add((host, port))
+        return await create_connection(self, factory, host, port, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in POISON.items():
             patch.setenv(name, value)
         patch.setenv("HOME", str(home))
         patch.setattr(socket.socket, "connect", recording)
+        patch.setattr(uvloop.Loop, "create_connection", recording_in_loop)
         yield seen
 
 
