@@ -18,7 +18,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from app.catalog.database import LOCK_CLASS, CatalogAddress, is_outage, translate_outages
-from app.catalog.requirements import check_server, check_tables, unusable_catalog
+from app.catalog.requirements import (
+    check_server,
+    check_tables,
+    close_to_public,
+    unusable_catalog,
+)
 from app.domain.errors import CatalogUnusable
 
 _MIGRATION_LOCK = 1
@@ -60,6 +65,7 @@ async def run_scripts(
             action(config)
             if is_complete:
                 check_tables(connection, facts)
+                close_to_public(connection)
         except CommandError as error:
             raise CatalogUnusable(
                 "The catalog's tables were made by another version of Poolkeeper, newer than this"

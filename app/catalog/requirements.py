@@ -44,6 +44,11 @@ select current_setting('server_version_num')::int / 10000 as version,
        quote_ident(coalesce(current_schema(), 'public')) as schema,
        current_schema() is null as has_no_schema
 """)
+_OWN_AND_OPEN = text("""
+select distinct quote_ident(datname)
+from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
+where datname = current_database() and grantee = 0 and pg_has_role(datdba, 'USAGE')
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +160,17 @@ def check_tables(connection: Connection, facts: ServerFacts) -> None:
                 f" {table.name}. Run: GRANT {', '.join(lacking)} ON {table.name} TO {facts.role};"
             )
         connection.execute(select(table).limit(0))
+
+
+def close_to_public(connection: Connection) -> None:
+    """Let only roles with a grant of their own enter the catalog's database, if we own it.
+
+    Postgres opens a new database to everyone, and so does a restored one. The isolation audit
+    reports one that belongs to somebody else.
+    """
+    database = connection.execute(_OWN_AND_OPEN).scalar_one_or_none()
+    if database is not None:
+        connection.execute(text(f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC"))
 
 
 def unusable_catalog(error: DBAPIError, facts: ServerFacts) -> CatalogUnusable:

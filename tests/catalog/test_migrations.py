@@ -63,6 +63,24 @@ async def test_up_down_and_up_again(database: Database) -> None:
         assert await tables_of(connection) == TABLES
 
 
+async def test_the_catalogs_database_is_closed_to_everyone_at_each_start(
+    database: Database,
+) -> None:
+    address, name = address_of(database), database.database
+    async with database.connected() as connection:
+        for _ in range(2):
+            await migrate(address)
+            grantees = await connection.fetchval(
+                """
+                SELECT array_agg(grantee::int) FROM pg_database, aclexplode(datacl)
+                WHERE datname = current_database()
+                """
+            )
+            assert 0 not in grantees
+            # As a restored database is.
+            await connection.execute(f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO PUBLIC")
+
+
 async def test_a_paused_pool_is_paused_by_whom_its_event_names(database: Database) -> None:
     address = address_of(database)
     await migrate(address)

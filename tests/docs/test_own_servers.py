@@ -1,0 +1,57 @@
+"""The SQL that the documents give for own servers is enough: nothing fails, nothing is found."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.embedded import EmbeddedPostgres
+from tests.fixtures.app import ok, serving
+from tests.fixtures.postgres import Database
+from tests.fixtures.private_postgres import superuser_of
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+NEW, EXISTING = re.findall(r"^```sql\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)[:2]
+
+
+async def fresh(private_postgres: EmbeddedPostgres) -> Database:
+    """A server as a package installs it: without our databases, and open to PUBLIC."""
+    admin = await superuser_of(private_postgres)
+    admin = replace(admin, database="postgres")
+    async with admin.connected() as connection:
+        await connection.execute("DROP DATABASE poolkeeper")
+        await connection.execute("DROP DATABASE poolkeeper_catalog")
+        await connection.execute(
+            "GRANT CONNECT, TEMPORARY ON DATABASE postgres, template1 TO PUBLIC"
+        )
+    return admin
+
+
+@pytest.mark.parametrize("database", ["tenants", "app"])
+async def test_the_documented_role_provisions_every_strategy_and_nothing_is_found(
+    private_postgres: EmbeddedPostgres, tmp_path: Path, database: str
+) -> None:
+    admin = await fresh(private_postgres)
+    async with admin.connected() as connection:
+        for statement in filter(None, map(str.strip, NEW.split(";"))):
+            if database == "tenants" or "DATABASE tenants" not in statement:
+                await connection.execute(statement)
+        if database == "app":
+            await connection.execute("CREATE DATABASE app")
+    if database == "app":
+        async with replace(admin, database=database).connected() as connection:
+            await connection.execute(EXISTING)
+    ours = replace(admin, user="poolkeeper", password="secret")
+    tenants, catalog = replace(ours, database=database), replace(ours, database="poolkeeper")
+    async with serving(tenants, catalog, tmp_path) as api:
+        for name, strategy in [("a", "per_tenant"), ("b", "per_database"), ("c", "shared")]:
+            url = await api.tenant(name, strategy)
+            assert await api.value(url, "select 42") == 42
+            isolation = ok(await api.client.get(url))["isolation"]
+            assert isolation["checks"]
+            assert [each for each in isolation["checks"] if not each["ok"]] == []
+    async with replace(admin, database="poolkeeper").connected() as connection:
+        assert not await connection.fetchval(
+            "SELECT has_database_privilege('tenant_a', current_database(), 'CONNECT')"
+        )
