@@ -3,12 +3,17 @@
 Every operation is O(1). Pools in use, and pools with a min_size, are pinned and out of the order of
 eviction, so the head of that order is always the next to go. When pinned pools take all slots,
 newcomers queue for the next slot that becomes free, first come, first served.
+
+A pool that is never without a caller would keep its slot for ever. So while callers wait for a
+slot, the pool that has had its slot longest, and for a turn at least, yields: those who come to it
+now queue as well, and once its present leases have ended, its slot is free. No lease is cut. If
+they take longer than a turn, its callers go on, and the next pool yields.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -20,22 +25,28 @@ from app.pools.pool import Pool
 
 Evict = Callable[[Pool, EvictionReason], None]
 
+# In seconds: many times what it costs to open a pool, and a part of the callers' patience.
+_TURN = 1.0
+
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """An open pool, how often it was used, when last, and how many reasons keep it open."""
+    """An open pool, how often it was used, when last, and how many reasons keep it open.
+
+    Its turn began when it was opened, or when it yielded last.
+    """
 
     pool: Pool
     last_access: float
+    turn_began: float
     access_count: int = 1
     pins: int = 0
 
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """One caller in the queue for a slot, and the pool it wants."""
+    """One caller in the queue for a slot."""
 
-    pool_id: str
     offer: asyncio.Future[None]
 
     def wake(self) -> bool:
@@ -54,9 +65,14 @@ class PoolRegistry:
         self.config = config
         self._capacity = capacity
         self._evict = evict
-        self._entries: dict[str, _Entry] = {}
+        # In the order in which their turns began.
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._evictable: OrderedDict[str, _Entry] = OrderedDict()
-        self._queue: deque[_Place] = deque()
+        self._queue: OrderedDict[_Place, None] = OrderedDict()
+        # The same by pool, and those that were woken just now.
+        self._places: defaultdict[str, set[_Place]] = defaultdict(set)
+        self._yielding: _Entry | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -71,9 +87,9 @@ class PoolRegistry:
         return entry.pool if entry else None
 
     def use(self, pool_id: str) -> Pool | None:
-        """The open pool of that id, counted as a use."""
+        """The open pool of that id, counted as a use; None if it yields its slot."""
         entry = self._entries.get(pool_id)
-        if entry is None:
+        if entry is None or (entry is self._yielding and self._queue):
             return None
         entry.access_count += 1
         entry.last_access = monotonic()
@@ -97,31 +113,36 @@ class PoolRegistry:
         if not self._queue and self._has_slot_for(pool_id):
             return
         place = self._queue_up(pool_id)
+        if self._timer is None:
+            self._take_turns()
         try:
             async with asyncio.timeout(timeout):
                 await place.offer
                 while not self._has_slot_for(pool_id):
                     # What became quiet is busy again by now: wait on, as the first in the queue.
-                    place = self._queue_up(pool_id, first=True)
+                    place.offer = asyncio.get_running_loop().create_future()
+                    self._queue[place] = None
+                    self._queue.move_to_end(place, last=False)
                     await place.offer
         except TimeoutError as error:
             raise PoolLimitReached(
                 f"All {self._capacity} pools of strategy {self.config.strategy} are busy."
             ) from error
         finally:
-            if place in self._queue:
-                self._queue.remove(place)
+            self._queue.pop(place, None)
+            same = self._places[pool_id]
+            same.remove(place)
+            if not same:
+                del self._places[pool_id]
             self._offer_slot()
 
     def add(self, pool: Pool) -> None:
         """Take in a pool for which there is a slot."""
-        entry = _Entry(pool, monotonic())
+        entry = _Entry(pool, monotonic(), monotonic())
         self._entries[pool.pool_id] = self._evictable[pool.pool_id] = entry
         if pool.size.min_size:
             self.pin(pool)
-        for place in self._queue:
-            if place.pool_id == pool.pool_id:
-                place.wake()
+        self._let_in(pool)
 
     def remove(self, pool: Pool) -> bool:
         """Take *pool* out, whatever it is doing; False if it is not here any more."""
@@ -185,14 +206,45 @@ class PoolRegistry:
     def _take_out(self, entry: _Entry) -> None:
         del self._entries[entry.pool.pool_id]
         self._evictable.pop(entry.pool.pool_id, None)
+        if entry is self._yielding:
+            self._yielding = None
+            self._take_turns()
 
-    def _queue_up(self, pool_id: str, *, first: bool = False) -> _Place:
-        place = _Place(pool_id, asyncio.get_running_loop().create_future())
-        (self._queue.appendleft if first else self._queue.append)(place)
+    def _queue_up(self, pool_id: str) -> _Place:
+        place = _Place(asyncio.get_running_loop().create_future())
+        self._queue[place] = None
+        self._places[pool_id].add(place)
         return place
+
+    def _let_in(self, pool: Pool) -> None:
+        """Wake those who wait for *pool*, which is open."""
+        for place in self._places.get(pool.pool_id, ()):
+            place.wake()
+
+    def _take_turns(self) -> None:
+        """While callers wait for a slot, let the pool that has had its turn yield; see above."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now, yielding = monotonic(), self._yielding
+        if yielding is not None and (not self._queue or now >= yielding.turn_began + _TURN):
+            self._yielding = None
+            self._let_in(yielding.pool)
+        if not self._queue:
+            return
+        entries = (each for each in self._entries.values() if not each.pool.size.min_size)
+        due = now + _TURN
+        if self._yielding is None and (entry := next(entries, None)) is not None:
+            if now >= entry.turn_began + _TURN:
+                self._yielding = entry
+                entry.turn_began = now
+                self._entries.move_to_end(entry.pool.pool_id)
+            due = entry.turn_began + _TURN
+        self._timer = asyncio.get_running_loop().call_later(due - now, self._take_turns)
 
     def _offer_slot(self) -> None:
         """Wake the first who waits: a pool may have become evictable."""
         while self._queue:
-            if self._queue.popleft().wake():
+            place, _ = self._queue.popitem(last=False)
+            if place.wake():
                 return

@@ -153,8 +153,8 @@ class Settings(BaseSettings):
     """Maximum connections of a server's shared pool; 20 for all its tenants together."""
 
     per_tenant_max_pools: Size = 100
-    """Maximum number of open per_tenant pools; beyond it the least recently used one is
-    evicted."""
+    """Maximum number of open per_tenant pools; beyond it the least recently used idle one is
+    evicted. While all are busy, callers of other tenants wait in order, up to their timeout."""
 
     per_tenant_pool_size: Size = 5
     """Maximum connections of a per_tenant pool; 5, the advisor's lower bound."""

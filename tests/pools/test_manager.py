@@ -1,6 +1,7 @@
 """Tenant in, lease out: one pool each, never too many, and the right one goes."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -12,10 +13,12 @@ from app.domain.errors import PoolDraining, PoolLimitReached, TenantDeleting
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
+from app.pools import registry
 from app.pools.driver import Login
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
+from tests.fixtures.load import load_on
 from tests.fixtures.pools import finished, manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -201,6 +204,51 @@ async def test_a_first_login_that_fails_leaves_its_slot_to_the_next(
         await asyncio.sleep(0)
         held.go.set()
         assert await finished([newcomer]) == [None]
+
+
+async def test_a_pool_that_is_never_quiet_gives_its_slot_to_those_who_wait(
+    few: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_TURN", 0.05)
+    async with load_on(few, *"abcde", clients=3, patience=60.0) as load:
+        for _ in range(3):
+            before = Counter(load.served_by)
+            await eventually(
+                lambda: all(load.served_by[each] >= before[each] + 5 for each in "abcde"),  # noqa: B023
+                because="each tenant is served",
+            )
+    assert load.failures == []
+
+
+async def test_a_long_lease_delays_its_own_tenant_for_a_turn_at_most(
+    few: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_TURN", 0.05)
+    async with few.lease("a"), few.lease("b"):
+        newcomer = asyncio.create_task(use(few, "c"))
+        for _ in range(5):
+            await use(few, "a", "b")
+        assert opened(few) == {"a", "b"}
+        assert not newcomer.done()
+    assert await finished([newcomer]) == [None]
+
+
+async def test_those_whose_pool_yielded_go_on_when_nobody_waits_any_more(
+    few: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_TURN", 0.0)
+    async with few.lease("a"), few.lease("b"):
+        newcomer = asyncio.create_task(use(few, "c"))
+        await asyncio.sleep(0)
+        # It is the turn of a, and for ever.
+        monkeypatch.setattr(registry, "_TURN", 3600.0)
+        behind = asyncio.create_task(use(few, "a"))
+        await asyncio.sleep(0)
+        await use(few, "b")
+        assert not behind.done()
+        newcomer.cancel()
+        await finished([behind])
+        await use(few, "a", "b")
 
 
 async def test_counters_survive_eviction(few: TenantPoolManager) -> None:
