@@ -74,14 +74,14 @@ async def acquire(ground: Testbed, rounds: int) -> Figures:
         pool = await manager.open_pool(account, 5.0)
         mine = turn(ours(pool, account))
         peers = {
-            "acquire_vs_asyncpg": (turn(plain.acquire), 1000),
-            "acquire_vs_asyncpg_noreset": (turn(unreset.acquire), 3000),
-            "acquire_vs_psycopg": (turn(psycopg.connection), 3000),
+            "acquire_vs_asyncpg": (turn(plain.acquire), 500),
+            "acquire_vs_asyncpg_noreset": (turn(unreset.acquire), 1500),
+            "acquire_vs_psycopg": (turn(psycopg.connection), 1500),
         }
         return {
             key: {
                 str(concurrency): await ratios(
-                    mine, theirs, rounds=rounds, times=(6000, times), concurrency=concurrency
+                    mine, theirs, rounds=rounds, times=(3000, times), concurrency=concurrency
                 )
                 for concurrency in CONCURRENCY
             }

@@ -19,6 +19,7 @@ from benchmarks.testbed import Testbed, free_port
 
 _CLIENTS = 10
 _SECONDS = 1.0
+_WARM_UP_SECONDS = 0.3
 _DEADLINE = 30.0
 _BODY = (
     '{"sql": "select g, g::text from generate_series(1, 10) g where g > $1::int", "params": [3]}'
@@ -67,9 +68,9 @@ async def _compare(
     if not tokens:
         contenders |= {"bare": (naive, [get("/bare")]), "livez": (ours, [get("/livez")])}
     for number in range(rounds + 1):
-        cpu = {}
+        cpu, seconds = {}, _SECONDS if number else _WARM_UP_SECONDS
         for name, (target, requests) in contenders.items():
-            got = await throughput(target, requests, clients=_CLIENTS, seconds=_SECONDS)
+            got = await throughput(target, requests, clients=_CLIENTS, seconds=seconds)
             cpu[name] = 1 / got.per_cpu_second
         if number:
             for name in ("naive", *_STRATEGIES):
