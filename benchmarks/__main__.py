@@ -23,10 +23,10 @@ async def measured(names: Sequence[str], most_rounds: int) -> Figures:
     figures: Figures = {}
     async with testbed() as here:
         for name in names:
-            measure, rounds = MEASURES[name]
+            measure = MEASURES[name]
             gc.collect()  # what the measure before left
             began = perf_counter()
-            found = await measure(here, min(rounds, most_rounds))
+            found = await measure.run(here, min(measure.rounds, most_rounds))
             show(found)
             print(f"# {name} took {perf_counter() - began:.0f} s", flush=True)
             figures |= found
@@ -44,22 +44,26 @@ def show(figures: Figures) -> None:
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", metavar="NAME", nargs="*", help="a measure; all of them if none")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help="a measure (default: all but those on request)"
+    )
     parser.add_argument("--list", action="store_true", help="list the measures and their rounds")
     parser.add_argument("--rounds", type=int, default=sys.maxsize, help="at most so many rounds")
     given = parser.parse_args()
     if given.list:
-        for name, (measure, rounds) in MEASURES.items():
-            about = (measure.__doc__ or "").splitlines()[0]
-            print(f"{name:20}{rounds:>2} rounds  {about}")
+        for name, measure in MEASURES.items():
+            about = (measure.run.__doc__ or "").splitlines()[0]
+            only = " (on request)" if measure.on_request else ""
+            print(f"{name:20}{measure.rounds:>2} rounds  {about}{only}")
         return
     if unknown := [name for name in given.names if name not in MEASURES]:
         parser.error(f"no such measure: {', '.join(unknown)}; there are: {', '.join(MEASURES)}")
     if given.rounds < 1:
         parser.error("--rounds must be 1 or more")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    usual = [name for name, measure in MEASURES.items() if not measure.on_request]
     began = perf_counter()
-    figures = asyncio.run(measured(given.names or list(MEASURES), given.rounds))
+    figures = asyncio.run(measured(given.names or usual, given.rounds))
     print(f"took {perf_counter() - began:.0f} s")
     print(json.dumps(as_json(figures)))
 

@@ -1,43 +1,36 @@
-"""Dashboards at the door: how fast they are answered, scraped and streamed to.
+"""Dashboards: how fast they are served, scraped and streamed to.
 
-`python -m benchmarks.dashboards` starts the service, and a bare FastAPI route that returns the
-same bytes, each as a process of its own, and asks both by turns: JSON with ratios and the rest.
-Nothing asserts a time.
+The service, and a bare FastAPI route that returns the same bytes, are processes of their own.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
 import re
 import socket
-import statistics
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter
-from typing import Any
 
-from benchmarks.figure import Rounds, as_json
-from benchmarks.http_load import HttpConnection, Target, Throughput, bearer, get, throughput
-from benchmarks.testbed import free_port
+from benchmarks.figure import Figures, Rounds
+from benchmarks.http_load import HttpConnection, Target, bearer, get, throughput
+from benchmarks.testbed import Testbed, bench_folder, free_port
 
-_ROUNDS = 7
 _ROUND_SECONDS = 1.5
 _DASHBOARDS = 32
 _MANY_DASHBOARDS = 200
 _PATH = "/v1/pools?sort=-waiting"
+_PATHS = tuple(f"{_PATH}&limit={limit}" for limit in range(40, 60))
 _START_DEADLINE = 240.0
-_SCRAPES = 40
+_POOLS = 10_000
+_SCRAPE_PAUSE = 0.4
 _READERS = 1000
-_LOOK_AT_MEMORY = (5, 10.0)
-
-Figures = dict[str, Any]
+_POLL_SECONDS = 0.1
+_POLLS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,105 +48,106 @@ class Served:
         """A GET request."""
         return get(path, self.headers)
 
-    async def throughput(self, paths: Sequence[str], dashboards: int) -> Throughput:
-        """Responses to so many dashboards, each of which asks for one of *paths*."""
-        requests = [self.request(path) for path in paths]
-        return await throughput(self.target, requests, clients=dashboards, seconds=_ROUND_SECONDS)
 
-
-async def compare(
-    bare: Served, ours: Served, paths: Sequence[str] = (_PATH,), dashboards: int = _DASHBOARDS
-) -> Figures:
-    """Both by turns, so that what else the machine does befalls both alike."""
+async def dashboards(_: Testbed, rounds: int) -> Figures:
+    """`/v1/pools` with 1,000 open pools: responses a second of processor time ÷ a bare route's."""
     found = Rounds()
-    for number in range(_ROUNDS + 1):
-        theirs = await bare.throughput(paths[:1], dashboards)
-        mine = await ours.throughput(paths, dashboards)
-        if number:
-            found.add("ratio", mine.per_second / theirs.per_second)
-            found.add("ratio_of_cpu", mine.per_cpu_second / theirs.per_cpu_second)
-            found.add("bare_per_s", theirs.per_second)
-            found.add("ours_per_s", mine.per_second)
-    return as_json(found.figures())
+    few, many = [_PATH] * _DASHBOARDS, [*_PATHS] * (_MANY_DASHBOARDS // len(_PATHS))
+    with bench_folder() as folder:
+        sample = folder / "sample.json"
+        async with _started(f"{folder}/open", "1000") as ours:
+            sample.write_bytes(await ours.get(_PATH))
+            async with _started("--bare", str(sample)) as bare:
+                for column, paths in (("same", few), ("different", many)):
+                    for _ in range(rounds + 1):
+                        await _compare(found, column, bare, ours, paths)
+        async with (
+            _started(f"{folder}/keyed", "1000", "--keys") as ours,
+            _started("--bare", str(sample)) as bare,
+        ):
+            for _ in range(rounds + 1):
+                await _compare(found, "keyed", bare, ours, few)
+    return found.figures(warm_up=1)
 
 
-async def scrape(ours: Served, pools: int) -> Figures:
-    """Scrapes and dashboards over several polls, and the longest turn of the loop meanwhile."""
-    await ours.get("/bench/turns?on=1")
-    took: list[float] = []
-    connection = await HttpConnection.connect(ours.target.port)
-    size = 0
-    for number in range(_SCRAPES):
-        began = perf_counter()
-        status, body = await connection.ask(ours.request("/metrics"))
-        took.append((perf_counter() - began) * 1000)
-        if status != b"200":
-            raise RuntimeError(f"answered {status!r}")
-        size = len(body)
-        if number % 2:
-            await connection.ask(ours.request(f"/v1/stats?limit={number}"))
-            await connection.ask(ours.request(f"/v1/pools?sort=-size&limit={number}"))
-        await asyncio.sleep(0.4)
-    connection.close()
-    turns = json.loads(await ours.get("/bench/turns?on=0"))
-    return {
-        "tenants": pools,
-        "scrape_ms_median": round(statistics.median(took), 2),
-        "scrape_ms_p95": round(sorted(took)[int(len(took) * 0.95)], 2),
-        "scrape_bytes": size,
-        **turns,
-    }
+async def _compare(
+    found: Rounds, column: str, bare: Served, ours: Served, paths: Sequence[str]
+) -> None:
+    """A dashboard for each of *paths*, which the bare server does not look at."""
+    theirs, mine = [
+        await throughput(
+            served.target,
+            [served.request(path) for path in paths],
+            clients=len(paths),
+            seconds=_ROUND_SECONDS,
+        )
+        for served in (bare, ours)
+    ]
+    found.add("dashboards_vs_bare", mine.per_cpu_second / theirs.per_cpu_second, column)
+    found.add("dashboards_per_s", mine.per_second, column)
 
 
-async def slow_readers(ours: Served) -> Figures:
-    """Streams that are opened and never read: memory, and how long polls take meanwhile."""
-    before = await _poll_ms(ours), ours.target.megabytes()
-    sockets: list[socket.socket] = []
-    loop = asyncio.get_running_loop()
-    try:
-        for _ in range(_READERS):
-            reader = socket.socket()
-            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            reader.setblocking(False)  # noqa: FBT003 - socket's signature
-            sockets.append(reader)
-            await loop.sock_connect(reader, ("127.0.0.1", ours.target.port))
-            await loop.sock_sendall(reader, ours.request("/v1/stats/stream"))
-        await asyncio.sleep(3)
-        connected = ours.target.megabytes()
-        during = [await _poll_ms(ours) for _ in range(3)]
-        memory = []
-        times, seconds = _LOOK_AT_MEMORY
-        for _ in range(times):
-            await asyncio.sleep(seconds)
-            memory.append(ours.target.megabytes())
-        during += [await _poll_ms(ours)]
-        return {
-            "readers": _READERS,
-            "poll_ms_before": before[0],
-            "poll_ms_with_readers": round(statistics.median(during), 2),
-            "memory_mb_before": before[1],
-            "memory_mb_connected": connected,
-            "memory_mb_each_10_s": memory,
-            "beats_meanwhile": round(times * seconds / 0.1),
-        }
-    finally:
-        for reader in sockets:
-            reader.close()
+async def scrapes(_: Testbed, rounds: int) -> Figures:
+    """Scrapes by Prometheus and dashboards with 10,000 open pools, over several polls."""
+    found = Rounds()
+    with bench_folder() as folder:
+        async with _started(f"{folder}/large", str(_POOLS)) as ours:
+            await ours.get("/bench/turns?on=1")
+            connection = await HttpConnection.connect(ours.target.port)
+            for number in range(rounds):
+                began = perf_counter()
+                status, _body = await connection.ask(ours.request("/metrics"))
+                if status != b"200":
+                    raise RuntimeError(f"{status!r}")
+                found.add("scrape_10k_ms", (perf_counter() - began) * 1000)
+                if number % 2:
+                    await connection.ask(ours.request(f"/v1/stats?limit={number}"))
+                    await connection.ask(ours.request(f"/v1/pools?sort=-size&limit={number}"))
+                await asyncio.sleep(_SCRAPE_PAUSE)
+            connection.close()
+            for name, value in json.loads(await ours.get("/bench/turns?on=0")).items():
+                found.add(f"scrape_10k_{name}", value)
+    return found.figures()
 
 
-async def _poll_ms(ours: Served) -> float:
-    """How long the last five polls took, as their median."""
-    seen = []
-    for _ in range(5):
+async def slow_readers(_: Testbed, rounds: int) -> Figures:
+    """1,000 streams that are opened and never read: memory, and how long polls take meanwhile."""
+    found, loop = Rounds(), asyncio.get_running_loop()
+    readers: list[socket.socket] = []
+    with bench_folder() as folder:
+        async with _started(f"{folder}/stream", "100", "--poll", str(_POLL_SECONDS)) as ours:
+            await _look(found, ours, "before")
+            try:
+                for _number in range(_READERS):
+                    reader = socket.socket()
+                    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    reader.setblocking(False)  # noqa: FBT003 - socket's signature
+                    readers.append(reader)
+                    await loop.sock_connect(reader, ("127.0.0.1", ours.target.port))
+                    await loop.sock_sendall(reader, ours.request("/v1/stats/stream"))
+                for _number in range(rounds):
+                    await asyncio.sleep(3)
+                    await _look(found, ours, "with readers")
+            finally:
+                for reader in readers:
+                    reader.close()
+    return found.figures()
+
+
+async def _look(found: Rounds, ours: Served, column: str) -> None:
+    """The service's memory, and how long its last polls took."""
+    found.add("slow_readers_memory_mb", ours.target.megabytes(), column)
+    for _ in range(_POLLS):
         text = (await ours.get("/metrics")).decode()
-        found = re.search(r"^poolkeeper_poll_duration_seconds (\S+)$", text, re.MULTILINE)
-        seen.append(float(found[1]) * 1000 if found else 0.0)
-        await asyncio.sleep(0.25)
-    return round(statistics.median(seen), 2)
+        seen = re.search(r"^poolkeeper_poll_duration_seconds (\S+)$", text, re.MULTILINE)
+        if seen is None:
+            raise RuntimeError("no poll")
+        found.add("slow_readers_poll_ms", float(seen[1]) * 1000, column)
+        await asyncio.sleep(2 * _POLL_SECONDS)
 
 
 @asynccontextmanager
-async def started(*arguments: str) -> AsyncIterator[Served]:
+async def _started(*arguments: str) -> AsyncIterator[Served]:
     """`python -m benchmarks.dashboards_service …` on a free port, ready, for a block."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
@@ -175,60 +169,3 @@ async def started(*arguments: str) -> AsyncIterator[Served]:
         if process.returncode is None:
             process.terminate()
         await process.wait()
-
-
-async def measure_throughput(folder: Path) -> Figures:
-    """How many answers a second, beside the bare route's."""
-    figures: Figures = {}
-    pages = [f"/v1/pools?sort=-waiting&limit={limit}" for limit in range(40, 60)]
-    sample = folder / "sample.json"
-    async with started(str(folder / "open"), "1000") as ours:
-        sample.write_bytes(await ours.get(_PATH))
-        figures["bytes"] = sample.stat().st_size
-        async with started("--bare", str(sample)) as bare:
-            figures["without_keys"] = await compare(bare, ours)
-            figures["many_dashboards_and_queries"] = await compare(
-                bare, ours, pages, _MANY_DASHBOARDS
-            )
-    async with (
-        started(str(folder / "keyed"), "1000", "--keys") as keyed,
-        started("--bare", str(sample)) as bare,
-    ):
-        figures["with_keys_and_access_log"] = await compare(bare, keyed)
-    return figures
-
-
-async def measure_scrapes(folder: Path, pools: int) -> Figures:
-    """What Prometheus costs with so many tenants."""
-    async with started(str(folder / "large"), str(pools)) as ours:
-        return await scrape(ours, pools)
-
-
-async def measure_streams(folder: Path) -> Figures:
-    """What followers cost who do not read."""
-    async with started(str(folder / "stream"), "100", "--poll", "0.1") as ours:
-        return await slow_readers(ours)
-
-
-def main() -> int:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pools", type=int, default=10_000)
-    parser.add_argument("--only", choices=("throughput", "scrapes", "streams"))
-    given = parser.parse_args()
-    figures: Figures = {}
-    with tempfile.TemporaryDirectory(prefix="poolkeeper-bench-") as folder:
-        Path(folder).chmod(0o711)  # root's Postgres runs under an account that has to get in
-        here = Path(folder)
-        if given.only in (None, "throughput"):
-            figures["throughput"] = asyncio.run(measure_throughput(here))
-        if given.only in (None, "scrapes"):
-            figures["scrapes"] = asyncio.run(measure_scrapes(here, given.pools))
-        if given.only in (None, "streams"):
-            figures["streams"] = asyncio.run(measure_streams(here))
-    sys.stdout.write(json.dumps(figures, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

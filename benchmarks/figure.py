@@ -70,12 +70,15 @@ class Rounds:
                 for value, one in zip(values, columns[str(base)], strict=True):
                     self.add(key, value / one, column)
 
-    def figures(self) -> Figures:
-        """All of them, in the order in which they were first added."""
+    def figures(self, *, warm_up: int = 0) -> Figures:
+        """All of them, in the order in which they were first added.
+
+        The first *warm_up* rounds do not count.
+        """
         return {
-            key: Figure.of(columns[""])
+            key: Figure.of(columns[""][warm_up:])
             if "" in columns
-            else {column: Figure.of(values) for column, values in columns.items()}
+            else {column: Figure.of(values[warm_up:]) for column, values in columns.items()}
             for key, columns in self._values.items()
         }
 

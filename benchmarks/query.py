@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ import httpx
 from benchmarks.figure import Figures, Rounds
 from benchmarks.http_load import HttpConnection, Target, bearer, get, post, throughput
 from benchmarks.service import ServiceProcess, write_keys
-from benchmarks.testbed import Testbed, free_port
+from benchmarks.testbed import Testbed, bench_folder, free_port
 
 _CLIENTS = 10
 _SECONDS = 1.0
@@ -34,9 +33,8 @@ async def query(_: Testbed, rounds: int) -> Figures:
         sys.stdout.write("query: processor time is only known on Linux, so it is not measured.\n")
         return {}
     found = Rounds()
-    with tempfile.TemporaryDirectory(prefix="poolkeeper-bench-") as folder:
-        Path(folder).chmod(0o711)  # noqa: ASYNC240 - root's Postgres runs under another account
-        data = Path(folder) / "data"
+    with bench_folder() as folder:
+        data = folder / "data"
         service = ServiceProcess(data, log_level="ERROR")
         try:
             await service.start()
@@ -49,7 +47,7 @@ async def query(_: Testbed, rounds: int) -> Figures:
             await service.terminate()
         finally:
             await service.kill()
-    return found.figures()
+    return found.figures(warm_up=1)
 
 
 async def _compare(
@@ -72,13 +70,12 @@ async def _compare(
         for name, (target, requests) in contenders.items():
             got = await throughput(target, requests, clients=_CLIENTS, seconds=seconds)
             cpu[name] = 1 / got.per_cpu_second
-        if number:
-            for name in ("naive", *_STRATEGIES):
-                found.add(f"{key}_cpu_ms", cpu[name] * 1000, name)
-            for name in _STRATEGIES:
-                found.add(f"{key}_vs_naive", cpu[name] / cpu["naive"], name)
-            if not tokens:
-                found.add("livez_vs_bare", cpu["livez"] / cpu["bare"])
+        for name in ("naive", *_STRATEGIES):
+            found.add(f"{key}_cpu_ms", cpu[name] * 1000, name)
+        for name in _STRATEGIES:
+            found.add(f"{key}_vs_naive", cpu[name] / cpu["naive"], name)
+        if not tokens:
+            found.add("livez_vs_bare", cpu["livez"] / cpu["bare"])
 
 
 async def _prepare(service: ServiceProcess) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 from uuid import uuid4
 
 import asyncpg
@@ -93,11 +93,16 @@ class Testbed:
         roles = (isolation.role(made.spec) for made in tenants)
         return {role: credentials.password("local", role) for role in roles}
 
-    async def login(self, user: str, password: str, **options: Any) -> asyncpg.Connection:
+    async def login(
+        self, user: str, password: str, database: str | None = None
+    ) -> asyncpg.Connection:
         """A connection of asyncpg's as *user*, beside all pools."""
         return await asyncpg.connect(
-            **{**self.dsn, "user": user, "password": password, **options},
-            database=self.address.tenant_database,
+            host=self.address.host,
+            port=self.address.port,
+            user=user,
+            password=password,
+            database=database or self.address.tenant_database,
             passfile=os.devnull,
         )
 
@@ -143,12 +148,19 @@ class Testbed:
             yield manager
 
 
+@contextmanager
+def bench_folder() -> Iterator[Path]:
+    """A folder, gone afterwards; root's Postgres runs under an account that has to get in."""
+    with tempfile.TemporaryDirectory(prefix="poolkeeper-bench-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @asynccontextmanager
 async def testbed() -> AsyncIterator[Testbed]:
     """A fresh embedded server, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="poolkeeper-bench-") as folder:
-        Path(folder).chmod(0o755)  # noqa: ASYNC240 - before anything else runs
-        postgres = EmbeddedPostgres(Path(folder) / "data")
+    with bench_folder() as folder:
+        postgres = EmbeddedPostgres(folder / "data")
         try:
             yield Testbed(address=await postgres.start(), postgres=postgres)
         finally:

@@ -1,27 +1,22 @@
-"""A thousand tenants through the front door, and as many pools where a hundred may be open.
+"""A thousand tenants over HTTP, and as many pools where a hundred may be open.
 
-`python -m benchmarks.thousand_tenants` starts the service as a process of its own and speaks
-HTTP to it: a table for people, then one line of JSON. Nothing asserts a time; a refused or
-misdirected request, a bad exit status or a process left behind fails the run.
+A refused or misdirected request, a bad exit status or a process left behind fails the run.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from time import perf_counter
-from typing import Any
 
 import httpx
 
+from benchmarks.figure import Figures, Rounds
 from benchmarks.service import ServiceProcess
+from benchmarks.testbed import Testbed, bench_folder
 
+_TENANTS = 1000
 _CALLERS = 16
 _MAX_POOLS = 100
 _REQUEST_DEADLINE = 60.0
@@ -29,54 +24,47 @@ _LOAD_CALLERS = 32
 _LOAD_TENANTS = 20
 _LOAD_SECONDS = 3.0
 
-Figures = dict[str, Any]
-Failures = Counter[str]
+Step = Callable[[httpx.AsyncClient, str], Awaitable[str | None]]
 
 
-async def measure(data_dir: Path, tenants: int) -> Figures:
-    """Every figure, from the first start to the end of the second."""
-    service = ServiceProcess(data_dir, per_tenant_max_pools=_MAX_POOLS)
-    try:
-        figures: Figures = {"tenants": tenants, "first_start_s": await service.start()}
-        figures |= await _thousand(service, [f"bench-{n:04}" for n in range(tenants)])
-        figures["second_start_s"] = await service.start()
-        figures["second_start_memory_mb"] = service.target.megabytes("VmRSS")
-        await service.terminate()
-    finally:
-        await service.kill()
-    return figures
+async def thousand_tenants(_: Testbed, rounds: int) -> Figures:
+    """Declare, provision and query 1,000 tenants over HTTP; SIGTERM under load; start again."""
+    found = Rounds()
+    for _number in range(rounds):
+        with bench_folder() as folder:
+            service = ServiceProcess(folder / "data", per_tenant_max_pools=_MAX_POOLS)
+            try:
+                await _measure(service, found)
+            finally:
+                await service.kill()
+    return found.figures()
 
 
-async def _thousand(service: ServiceProcess, tenants: Sequence[str]) -> Figures:
-    failures: Failures = Counter()
-    figures: Figures = {"memory_at_start_mb": service.target.megabytes("VmRSS")}
+async def _measure(service: ServiceProcess, found: Rounds) -> None:
+    tenants = [f"bench-{number:04}" for number in range(_TENANTS)]
+    found.add("thousand_start_s", await service.start(), "first")
+    found.add("thousand_memory_mb", service.target.megabytes(), "start")
     async with httpx.AsyncClient(
         base_url=service.base_url, timeout=_REQUEST_DEADLINE, trust_env=False
     ) as client:
         async with service.most_connections() as connections:
             for name, step in (("put", _put), ("provision", _provision), ("query", _query)):
-                figures |= await _all(name, step, client, tenants, failures)
-                figures[f"memory_after_{name}_mb"] = service.target.megabytes("VmRSS")
+                took, slowest = await _all(step, client, tenants)
+                found.add("thousand_per_s", _TENANTS / took, name)
+                found.add("thousand_slowest_ms", slowest * 1000, name)
+                found.add("thousand_memory_mb", service.target.megabytes(), name)
+        found.add("thousand_memory_mb", service.target.megabytes("VmHWM"), "most")
         stats = (await client.get("/v1/stats?limit=1")).raise_for_status().json()
-        figures |= {
-            "failures": dict(failures),
-            "open_pools": stats["pools"]["open"],
-            "evictions": stats["evictions"],
-            "budget": stats["servers"][0]["budget"],
-            "max_connections": stats["servers"][0]["max_connections"],
-            "most_connections": connections.most,
-            "memory_peak_mb": service.target.megabytes("VmHWM"),
-        }
-        return figures | await _end_under_load(service, client, tenants[:_LOAD_TENANTS])
+        budget = stats["servers"][0]["max_connections"]
+        found.add("thousand_connections_vs_max", connections.most / budget)
+        found.add("thousand_sigterm_to_exit_s", await _end_under_load(service, client, tenants))
+    found.add("thousand_start_s", await service.start(), "again")
+    found.add("thousand_memory_mb", service.target.megabytes(), "again")
+    await service.terminate()
 
 
-Step = Callable[[httpx.AsyncClient, str], Awaitable[str | None]]
-
-
-async def _all(
-    name: str, step: Step, client: httpx.AsyncClient, tenants: Sequence[str], failures: Failures
-) -> Figures:
-    """One step for every tenant, by a few callers at a time."""
+async def _all(step: Step, client: httpx.AsyncClient, tenants: list[str]) -> tuple[float, float]:
+    """One step for every tenant, by a few callers; seconds for all, and for the slowest."""
     left = iter(tenants)
     slowest = 0.0
 
@@ -87,16 +75,11 @@ async def _all(
             failure = await step(client, tenant)
             slowest = max(slowest, perf_counter() - began)
             if failure is not None:
-                failures[f"{name}: {failure}"] += 1
+                raise RuntimeError(f"{tenant}: {failure}")
 
     began = perf_counter()
     await asyncio.gather(*(caller() for _ in range(_CALLERS)))
-    took = perf_counter() - began
-    return {
-        f"{name}_s": took,
-        f"{name}_per_s": len(tenants) / took,
-        f"{name}_slowest_ms": slowest * 1000,
-    }
+    return perf_counter() - began, slowest
 
 
 async def _put(client: httpx.AsyncClient, tenant: str) -> str | None:
@@ -113,7 +96,7 @@ async def _query(client: httpx.AsyncClient, tenant: str) -> str | None:
     if (failure := _failure(response)) is not None:
         return failure
     right = response.json()["rows"] == [[f"tenant_{tenant}"]]
-    return None if right else "answered as somebody else"
+    return None if right else "the response is another tenant's"
 
 
 def _failure(response: httpx.Response) -> str | None:
@@ -123,15 +106,15 @@ def _failure(response: httpx.Response) -> str | None:
 
 
 async def _end_under_load(
-    service: ServiceProcess, client: httpx.AsyncClient, tenants: Sequence[str]
-) -> Figures:
-    """SIGTERM while callers hold and wait for connections; what became of their requests."""
+    service: ServiceProcess, client: httpx.AsyncClient, tenants: list[str]
+) -> float:
+    """SIGTERM while callers hold and wait for connections; seconds until the service ended."""
     became: Counter[str] = Counter()
     is_ending = asyncio.Event()
 
     async def caller(number: int) -> None:
         body = {"sql": "select pg_sleep(0.2)"}
-        path = f"/v1/tenants/{tenants[number % len(tenants)]}/query"
+        path = f"/v1/tenants/{tenants[number % _LOAD_TENANTS]}/query"
         while not is_ending.is_set():
             try:
                 response = await client.post(path, json=body)
@@ -146,29 +129,6 @@ async def _end_under_load(
         await asyncio.sleep(_LOAD_SECONDS)
         took, status, orphans = await service.terminate()
         is_ending.set()
-    return {
-        "sigterm_to_exit_s": took,
-        "exit_status": status,
-        "orphans": orphans,
-        "requests_under_load": dict(became),
-    }
-
-
-def main() -> int:
-    """Print the figures; the exit status says whether everything went as it must."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tenants", type=int, default=1000)
-    tenants: int = parser.parse_args().tenants
-    with tempfile.TemporaryDirectory(prefix="poolkeeper-bench-") as folder:
-        Path(folder).chmod(0o711)  # root's Postgres runs under an account that has to get in
-        figures = asyncio.run(measure(Path(folder) / "data", tenants))
-    for key, value in figures.items():
-        shown = f"{value:.1f}" if isinstance(value, float) else value
-        sys.stdout.write(f"{key:28}{shown}\n")
-    sys.stdout.write(json.dumps(figures) + "\n")
-    went_well = not (figures["failures"] or figures["orphans"] or figures["exit_status"])
-    return 0 if went_well else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if status or orphans:
+        raise RuntimeError(f"exit status {status}, left behind {orphans}; requests: {became}")
+    return took

@@ -24,8 +24,8 @@ def test_every_measure_is_listed_with_its_rounds(
 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(MEASURES)
-    for line, (_, rounds) in zip(lines, MEASURES.values(), strict=True):
-        assert line.split()[1:3] == [str(rounds), "rounds"]
+    for line, measure in zip(lines, MEASURES.values(), strict=True):
+        assert line.split()[1:3] == [str(measure.rounds), "rounds"]
         assert line.split()[3:], "each says what it measures"
 
 
