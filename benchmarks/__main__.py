@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 import structlog
+import uvloop
 
 from benchmarks.figure import Figures, as_json
 from benchmarks.suite import MEASURES
@@ -49,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--list", action="store_true", help="list the measures and their rounds")
     parser.add_argument("--rounds", type=int, default=sys.maxsize, help="at most so many rounds")
+    parser.add_argument("--uvloop", action="store_true", help="on uvloop, as the service")
     given = parser.parse_args()
     if given.list:
         for name, measure in MEASURES.items():
@@ -63,7 +65,8 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     usual = [name for name, measure in MEASURES.items() if not measure.on_request]
     began = perf_counter()
-    figures = asyncio.run(measured(given.names or usual, given.rounds))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if given.uvloop else None) as runner:
+        figures = runner.run(measured(given.names or usual, given.rounds))
     print(f"took {perf_counter() - began:.0f} s")
     print(json.dumps(as_json(figures)))
 

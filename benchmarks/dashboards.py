@@ -10,14 +10,22 @@ import json
 import os
 import re
 import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 from benchmarks.figure import Figures, Rounds
-from benchmarks.http_load import HttpConnection, Target, bearer, get, throughput
+from benchmarks.http_load import (
+    HttpConnection,
+    Target,
+    bearer,
+    get,
+    server_process,
+    throughput,
+)
+from benchmarks.service import write_keys
 from benchmarks.testbed import Testbed, bench_folder, free_port
 
 _ROUND_SECONDS = 1.5
@@ -25,12 +33,12 @@ _DASHBOARDS = 32
 _MANY_DASHBOARDS = 200
 _PATH = "/v1/pools?sort=-waiting"
 _PATHS = tuple(f"{_PATH}&limit={limit}" for limit in range(40, 60))
-_START_DEADLINE = 240.0
 _POOLS = 10_000
 _SCRAPE_PAUSE = 0.4
 _READERS = 1000
 _POLL_SECONDS = 0.1
 _POLLS = 5
+_FAST_POLLS = ("--pools", "100", "--poll", str(_POLL_SECONDS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +63,19 @@ async def dashboards(_: Testbed, rounds: int) -> Figures:
     few, many = [_PATH] * _DASHBOARDS, [*_PATHS] * (_MANY_DASHBOARDS // len(_PATHS))
     with bench_folder() as folder:
         sample = folder / "sample.json"
-        async with _started(f"{folder}/open", "1000") as ours:
+        async with _service(folder / "open") as ours:
             sample.write_bytes(await ours.get(_PATH))
-            async with _started("--bare", str(sample)) as bare:
+            async with _bare(sample) as bare:
                 for column, paths in (("same", few), ("different", many)):
-                    for _ in range(rounds + 1):
+                    for _number in range(rounds + 1):
                         await _compare(found, column, bare, ours, paths)
+        keys = folder / "keys"
+        [token] = write_keys(keys, 1)
         async with (
-            _started(f"{folder}/keyed", "1000", "--keys") as ours,
-            _started("--bare", str(sample)) as bare,
+            _service(folder / "keyed", "--keys", str(keys), headers=bearer(token)) as ours,
+            _bare(sample) as bare,
         ):
-            for _ in range(rounds + 1):
+            for _number in range(rounds + 1):
                 await _compare(found, "keyed", bare, ours, few)
     return found.figures(warm_up=1)
 
@@ -91,7 +101,7 @@ async def scrapes(_: Testbed, rounds: int) -> Figures:
     """Scrapes by Prometheus and dashboards with 10,000 open pools, over several polls."""
     found = Rounds()
     with bench_folder() as folder:
-        async with _started(f"{folder}/large", str(_POOLS)) as ours:
+        async with _service(folder / "large", "--pools", str(_POOLS)) as ours:
             await ours.get("/bench/turns?on=1")
             connection = await HttpConnection.connect(ours.target.port)
             for number in range(rounds):
@@ -115,7 +125,7 @@ async def slow_readers(_: Testbed, rounds: int) -> Figures:
     found, loop = Rounds(), asyncio.get_running_loop()
     readers: list[socket.socket] = []
     with bench_folder() as folder:
-        async with _started(f"{folder}/stream", "100", "--poll", str(_POLL_SECONDS)) as ours:
+        async with _service(folder / "stream", *_FAST_POLLS) as ours:
             await _look(found, ours, "before")
             try:
                 for _number in range(_READERS):
@@ -147,25 +157,20 @@ async def _look(found: Rounds, ours: Served, column: str) -> None:
 
 
 @asynccontextmanager
-async def _started(*arguments: str) -> AsyncIterator[Served]:
-    """`python -m benchmarks.dashboards_service …` on a free port, ready, for a block."""
+async def _service(folder: Path, *options: str, headers: str = "") -> AsyncIterator[Served]:
+    """The service with idle pools; the data directory is *folder*."""
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.dashboards_service", str(port), *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        env={name: text for name, text in os.environ.items() if not name.startswith("POOLKEEPER_")},
-    )
-    try:
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        async with asyncio.timeout(_START_DEADLINE):
-            line = (await process.stdout.readline()).decode().strip()
-        if not line.startswith("ready"):
-            raise RuntimeError(f"it did not start: {line}")
-        token = line.removeprefix("ready").strip()
-        yield Served(
-            target=Target(pid=process.pid, port=port), headers=bearer(token) if token else ""
-        )
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+    words = ("-m", "benchmarks.dashboards_service", str(port), str(folder), *options)
+    ready = get("/bench/turns?on=0", headers)
+    env = {name: text for name, text in os.environ.items() if not name.startswith("POOLKEEPER_")}
+    async with server_process(port, *words, ready=ready, env=env) as target:
+        yield Served(target=target, headers=headers)
+
+
+@asynccontextmanager
+async def _bare(sample: Path) -> AsyncIterator[Served]:
+    """A bare route that returns the content of *sample*."""
+    port = free_port()
+    words = ("-m", "benchmarks.dashboards_service", str(port), str(sample), "--bare")
+    async with server_process(port, *words, ready=get(_PATH)) as target:
+        yield Served(target=target)

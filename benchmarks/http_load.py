@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+
+_DEADLINE = 240.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +92,39 @@ class HttpConnection:
     def close(self) -> None:
         """Hang up."""
         self._writer.close()
+
+
+@asynccontextmanager
+async def server_process(
+    port: int, *words: str, ready: bytes, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Target]:
+    """Run Python with these words, for a block; it responds to *ready* with 200 once it is."""
+    process = await asyncio.create_subprocess_exec(sys.executable, *words, env=env)
+    try:
+        await until_status(port, b"200", ready)
+        yield Target(pid=process.pid, port=port)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def until_status(port: int, status: bytes, request: bytes) -> None:
+    """Send *request* until the response has this status."""
+    async with asyncio.timeout(_DEADLINE):
+        while not await _has_status(port, status, request):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+
+
+async def _has_status(port: int, status: bytes, request: bytes) -> bool:
+    try:
+        connection = await HttpConnection.connect(port)
+    except OSError:
+        return False
+    try:
+        return (await connection.ask(request))[0] == status
+    finally:
+        connection.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

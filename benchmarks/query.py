@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import httpx
 
 from benchmarks.figure import Figures, Rounds
-from benchmarks.http_load import HttpConnection, Target, bearer, get, post, throughput
+from benchmarks.http_load import (
+    Target,
+    bearer,
+    get,
+    post,
+    server_process,
+    throughput,
+    until_status,
+)
 from benchmarks.service import ServiceProcess, write_keys
 from benchmarks.testbed import Testbed, bench_folder, free_port
 
 _CLIENTS = 10
 _SECONDS = 1.0
 _WARM_UP_SECONDS = 0.3
-_DEADLINE = 30.0
 _BODY = (
     '{"sql": "select g, g::text from generate_series(1, 10) g where g > $1::int", "params": [3]}'
 )
@@ -42,7 +48,7 @@ async def query(_: Testbed, rounds: int) -> Figures:
             async with _naive(service) as naive:
                 await _compare(found, naive, service.target, rounds)
                 tokens = write_keys(data / "keys.json", _CLIENTS)
-                await _until(service.target.port, b"401", get("/v1/stats"))
+                await until_status(service.target.port, b"401", get("/v1/stats"))
                 await _compare(found, naive, service.target, rounds, tokens)
             await service.terminate()
         finally:
@@ -91,36 +97,13 @@ async def _prepare(service: ServiceProcess) -> None:
                 response.raise_for_status()
 
 
-@asynccontextmanager
-async def _naive(service: ServiceProcess) -> AsyncIterator[Target]:
+def _naive(service: ServiceProcess) -> AbstractAsyncContextManager[Target]:
     """The naive service on the same Postgres; with uvicorn's defaults: uvloop and httptools."""
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "benchmarks.naive:app", "--port", str(port)),
+    return server_process(
+        port,
+        *("-m", "uvicorn", "benchmarks.naive:app", "--port", str(port)),
         *("--log-level", "warning", "--no-access-log"),
+        ready=get("/bare"),
         env=os.environ | {f"PG{name.upper()}": text for name, text in service.postgres().items()},
     )
-    try:
-        await _until(port, b"200", get("/bare"))
-        yield Target(pid=process.pid, port=port)
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def _until(port: int, status: bytes, request: bytes) -> None:
-    """Send *request* until the response has this status."""
-    async with asyncio.timeout(_DEADLINE):
-        while not await _answers(port, status, request):  # noqa: ASYNC110 - another process
-            await asyncio.sleep(0.05)
-
-
-async def _answers(port: int, status: bytes, request: bytes) -> bool:
-    try:
-        connection = await HttpConnection.connect(port)
-    except OSError:
-        return False
-    try:
-        return (await connection.ask(request))[0] == status
-    finally:
-        connection.close()
