@@ -12,7 +12,15 @@ async def test_a_server_shows_its_budget_and_where_its_connections_went(api: Api
     assert budget["limit"] + budget["kept_free"] == 200
     assert (budget["used"], budget["contended"]) == (1, False)
     assert shown["pools"] == [
-        {"pool_id": "acme", "state": "ready", "size": 1, "idle": 1, "active": 0, "waiting": 0}
+        {
+            "pool_id": "acme",
+            "state": "ready",
+            "pause": None,
+            "size": 1,
+            "idle": 1,
+            "active": 0,
+            "waiting": 0,
+        }
     ]
     assert shown["last_error"] is None
     assert ok(await api.client.get("/v1/servers")) == {"items": [shown], "next_cursor": None}
