@@ -88,16 +88,19 @@ lock: $(DEV) ## Pin every dependency with hashes
 $(MADE):
 	@command -v $(PYTHON) >/dev/null || { echo 'There is no $(PYTHON) here; name another: make PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Poolkeeper needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo 'Creating $(VENV) …' >&2
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
 $(RUNTIME): requirements.lock pyproject.toml | $(MADE)
+	@echo 'Installing what the service needs (once, about a minute) …' >&2
 	@$(PIP) --require-hashes --requirement requirements.lock
 	@$(PIP) --no-index --no-build-isolation --editable .
 	@touch $@
 
 # A superset of the runtime requirements, so the runtime needs no second installation.
 $(DEV): requirements-dev.lock requirements.lock pyproject.toml | $(MADE)
+	@echo 'Installing what the tests need (once, about a minute) …' >&2
 	@$(PIP) --require-hashes --requirement requirements-dev.lock
 	@$(PIP) --no-index --no-build-isolation --editable .
 	@touch $@ $(RUNTIME)

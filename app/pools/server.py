@@ -124,6 +124,21 @@ class Server:
         # Whether the latest attempt to open a connection for a pool succeeded.
         self._opens = True
 
+    @property
+    def limit(self) -> int:
+        """The whole connection budget; `budget` has what the lost connections leave of it."""
+        return self.budget.limit + self._lost
+
+    @property
+    def used(self) -> int:
+        """How many connections of `limit` are open, lost ones included."""
+        return self.budget.used + self._lost
+
+    @property
+    def _lost(self) -> int:
+        """Connections that no pool has any more, and that Postgres may still have."""
+        return len(self._orphans) + len(self._stalled)
+
     def __repr__(self) -> str:
         """Name, state and budget."""
         return f"<Server {self.name} {self.state}: {self.budget.used} of {self.budget.limit}>"
@@ -364,7 +379,7 @@ class Server:
         self._update_limit()
         self._update_freeze()
         if had_trouble:
-            _log.info("server available", server=self.name, budget=self.budget.limit)
+            _log.info("server available", server=self.name, budget=self.limit)
             for pool in list(self._pools):
                 pool.server_back()
 
@@ -373,7 +388,7 @@ class Server:
             return
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
-        self.budget.set_limit(max(0, limit - len(self._orphans) - len(self._stalled)))
+        self.budget.set_limit(max(0, limit - self._lost))
         self.dispatcher.run()
 
     async def _open_admin(self, into: str | Login | None) -> asyncpg.Connection:

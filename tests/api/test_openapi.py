@@ -144,3 +144,15 @@ def test_an_operation_answers_errors_with_problems(operation: dict[str, Any]) ->
         assert errors.pop("503") == {"application/json"}
     assert "500" in errors
     assert all(media_types == {PROBLEM} for media_types in errors.values())
+
+
+def test_open_paths_say_so_and_examples_fit_their_parameters() -> None:
+    paths = made()["paths"]
+    assert paths["/livez"]["get"]["security"] == []
+    for path, operations in paths.items():
+        for operation in operations.values():
+            assert "security" in operation, path
+            for parameter in operation.get("parameters", []):
+                schema = {**parameter["schema"], "components": made()["components"]}
+                for example in schema.get("examples", []):
+                    assert OAS31Validator(schema).is_valid(example), (path, parameter["name"])

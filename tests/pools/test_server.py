@@ -48,6 +48,8 @@ async def test_a_back_end_that_does_not_end_counts_until_it_does(
             stubborn.terminate()
             await server.wait_backend_gone(pid, database.user)
             assert server.budget.limit == 4
+            # The budget itself is what it was; one connection of it is in use.
+            assert (server.limit, server.used) == (5, 1)
             await server.refresh()
             assert server.is_available
             assert server.budget.limit == 4

@@ -135,9 +135,9 @@ def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> S
         max_connections=limits.max_connections if limits else None,
         read_only=limits.read_only if limits else None,
         budget=ServerBudgetView(
-            limit=budget.limit,
-            used=budget.used,
-            kept_free=max(0, limits.max_connections - budget.limit) if limits else None,
+            limit=server.limit,
+            used=server.used,
+            kept_free=max(0, limits.max_connections - server.limit) if limits else None,
             contended=budget.is_contended,
         ),
         pools=_pools(manager, server, principal),

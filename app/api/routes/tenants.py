@@ -178,7 +178,7 @@ async def list_tenants(
         Query(
             max_length=8,
             description="Filter by label, `key:value`; all must match.",
-            examples=["plan:gold"],
+            examples=[["plan:gold"]],
         ),
     ] = [],  # noqa: B006 - FastAPI's way to say none
     limit: LimitQuery = 50,

@@ -65,8 +65,8 @@ class ServiceCollector(Collector):
         servers, guards = self._manager.servers.items(), self._lock_guards.items()
         connections: dict[tuple[str, ...], float] = {}
         for name, server in servers:
-            connections[name, "used"] = server.budget.used
-            connections[name, "budget"] = server.budget.limit
+            connections[name, "used"] = server.used
+            connections[name, "budget"] = server.limit
             connections[name, "max"] = server.limits.max_connections if server.limits else 0
         yield gauge(
             "poolkeeper_server_connections",

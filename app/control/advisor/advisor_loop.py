@@ -208,7 +208,7 @@ class AdvisorLoop:
         server = self._manager.servers.get(name)
         if server is None or server.limits is None:
             return None
-        return max(0, server.budget.limit - self._unadvised[name])
+        return max(0, server.limit - self._unadvised[name])
 
     async def _conclude(self, pool: Pool, advice: PoolSizingRecommendation) -> int:
         """Recommend or apply the advice about a pool; the number of new recommendations."""

@@ -110,7 +110,7 @@ class Observer:
         # The budget of a server never reached is unknown.
         limits = [MAX_POOL_SIZE]
         if pool.server.limits is not None:
-            limits.append(max(1, pool.server.budget.limit))
+            limits.append(max(1, pool.server.limit))
         state = self._manager.tenant_states.get(pool.pool_id)
         if state is not None and state.tenant.spec.max_leases is not None:
             limits.append(state.tenant.spec.max_leases)

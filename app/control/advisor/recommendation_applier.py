@@ -154,7 +154,7 @@ def clamped(
 ) -> PoolSizingRecommendation:
     """*advice* within min_size and the server's budget."""
     # The budget of a server never reached is unknown.
-    limit = server.budget.limit if server.limits else advice.new_size
+    limit = server.limit if server.limits else advice.new_size
     new_size = max(min(advice.new_size, limit), min_size)
     if advice.action is ScalingAction.STABLE or new_size == advice.new_size:
         return advice

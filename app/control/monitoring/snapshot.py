@@ -287,8 +287,8 @@ class _SnapshotBuilder:
                     name=name,
                     state=server.state,
                     max_connections=server.limits.max_connections if server.limits else None,
-                    budget=server.budget.limit,
-                    used=server.budget.used,
+                    budget=server.limit,
+                    used=server.used,
                 )
                 for name, server in sorted(manager.servers.items())
             ),

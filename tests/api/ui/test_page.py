@@ -119,14 +119,31 @@ async def test_both_themes_have_no_serious_accessibility_problems(
 async def test_a_phone_shows_the_pools_without_scrolling_sideways(
     service: Served, tab: Tab
 ) -> None:
-    await service.tenant("acme")
-    assert await service.query("acme", "SELECT 1") == 200
+    name = "a-tenant-whose-name-is-as-long-as-a-name-can-be"
+    await service.tenant(name)
+    opened = await service.client.put(f"/v1/tenants/{name}/pool", json={"max_size": 10_000})
+    opened.raise_for_status()
     page = tab.page
     await page.set_viewport_size({"width": 390, "height": 800})
     await page.goto("/")
     await expect(page.locator("#rows tr")).to_have_count(1)
-    wider = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
-    assert not wider
+    for element in ("document.documentElement", "document.querySelector('.scroll')"):
+        assert not await page.evaluate(f"{element}.scrollWidth > {element}.clientWidth"), element
+    await expect(page.locator("#rows tr")).to_contain_text("of 10000")
+
+
+async def test_tab_stays_in_the_drawer(service: Served, tab: Tab) -> None:
+    await service.tenant("acme")
+    page = tab.page
+    await page.goto("/")
+    await page.keyboard.press("/")
+    await page.keyboard.type("acme")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#drawer canvas")).to_have_count(3)
+    for key in ("Shift+Tab", "Tab"):
+        for _ in range(12):
+            await page.keyboard.press(key)
+            assert await page.evaluate("document.activeElement.closest('#drawer') !== null")
 
 
 async def test_a_tenants_drawer_has_no_action_on_the_pool_it_shares(

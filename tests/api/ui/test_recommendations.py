@@ -22,8 +22,10 @@ _STAGE = """async () => {
   window.pressed = [];
   const decide = ({ pool, new_size }, what) => window.pressed.push(`${what} ${pool} ${new_size}`);
   const list = new Recommendations(place, { open: () => null, decide });
-  window.show = (...all) => list.show(all.map(([pool, max_size, new_size]) =>
-    ({ pool, max_size, new_size, kind: "resize", action: "scale_up", reason: `${pool}!` })), []);
+  window.showAway = (away, ...all) => list.show(all.map(([pool, max_size, new_size]) =>
+    ({ pool, max_size, new_size, kind: "resize", action: "scale_up", reason: `${pool}!` })),
+    [], new Set(away));
+  window.show = (...all) => window.showAway([], ...all);
 }"""
 
 
@@ -118,3 +120,14 @@ async def test_a_focused_button_keeps_the_focus(service: Served, tab: Tab) -> No
     await page.evaluate("show(['new', 1, 9], ['acme', 2, 5], ['beta', 2, 7])")
     await page.keyboard.press("Enter")
     assert await page.evaluate("pressed") == ["dismiss beta 7"]
+
+
+async def test_nothing_can_be_applied_while_the_server_is_away(service: Served, tab: Tab) -> None:
+    page = tab.page
+    await page.goto("/")
+    await page.evaluate(_STAGE)
+    line = page.locator("#stage li")
+    for away, count in [([], 1), (["acme"], 0)]:
+        await page.evaluate("(away) => window.showAway(away, ['acme', 2, 4])", away)
+        await expect(line.get_by_role("button", name="Dismiss")).to_be_visible()
+        await expect(line.get_by_role("button", name="Apply")).to_have_count(count)

@@ -36,6 +36,9 @@ export class Drawer {
     this.pool = null;
     this.span = SPANS[0];
     this.plots = [];
+    this.place.addEventListener("keydown", (event) => {
+      if (event.key === "Tab") this.keepFocus(event);
+    });
     document.addEventListener("keydown", (event) => {
       const isInDialog = document.querySelector("dialog[open]") !== null;
       if (event.key === "Escape" && !isInDialog && !this.place.hidden) this.close();
@@ -58,6 +61,15 @@ export class Drawer {
     document.body.classList.remove("drawn");
     this.clear();
     this.opener?.focus();
+  }
+
+  // Tab goes round inside the drawer, which may cover the page; the mouse leaves it.
+  keepFocus(event) {
+    const stops = [...this.place.querySelectorAll("button:not([disabled]), input, a[href]")];
+    const [from, to] = event.shiftKey ? [stops[0], stops.at(-1)] : [stops.at(-1), stops[0]];
+    if (document.activeElement !== from) return;
+    event.preventDefault();
+    to.focus();
   }
 
   clear() {

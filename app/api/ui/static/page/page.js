@@ -4,7 +4,7 @@ import { follow, get, key, list, post } from "./api.js";
 import { Drawer } from "./drawer.js";
 import { byId, setText } from "./element.js";
 import { PoolTable } from "./pools.js";
-import { Recommendations, findingsOf, lineOf, sizes } from "./recommendations.js";
+import { Recommendations, findingsOf, lineOf, sizes, unreachable } from "./recommendations.js";
 import { drawHeadline, drawServers } from "./servers.js";
 
 const POLL_INTERVAL_MS = 5000;
@@ -57,7 +57,7 @@ async function fetchAndDraw() {
     drawHeadline(byId("headline"), stats);
     drawServers(byId("servers"), servers.items, (pool) => drawer.open(pool));
     table.show(pools.items);
-    recommendations.show(open.items, findingsOf(servers.items, pools.items, readiness));
+    recommendations.show(open.items, findingsOf(servers.items, pools.items, readiness), unreachable(servers.items, pools.items));
     showError(null);
     setText(byId("updated"), `as of ${new Date().toLocaleTimeString()}`);
     if (drawer.pool !== null && ++updates % DRAWER_INTERVAL === 0) await drawer.refresh();

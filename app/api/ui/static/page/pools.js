@@ -9,7 +9,7 @@ const COLUMNS = [
   { title: "State", key: "state", of: (pool) => pool.state, show: (pool) => (pool.pause ? paused(pool) : pool.state), class: "wide" },
   { title: "Waiting", key: "waiting", of: (pool) => pool.waiting, number: true },
   { title: "Wait p99", key: "wait", of: (pool) => pool.wait_p99_ms ?? -1, show: (pool) => milliseconds(pool.wait_p99_ms), number: true },
-  { title: "Active", key: "active", of: (pool) => pool.active, number: true },
+  { title: "Active", key: "active", of: (pool) => pool.active, number: true, class: "wide" },
   { title: "Size", key: "size", of: (pool) => pool.size, show: (pool) => `${pool.size} of ${pool.desired.max_size}`, number: true },
   { title: "Leaks", key: "leaks", of: (pool) => pool.leak_suspects.length, show: (pool) => pool.leak_suspects.length || "–", number: true, class: "wide" },
   { title: "Tenants", key: "tenants", of: (pool) => pool.tenants, number: true, class: "wide" },

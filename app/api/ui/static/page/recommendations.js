@@ -11,6 +11,7 @@ export class Recommendations {
     this.place = place;
     this.actions = actions;
     this.lines = new Map();
+    this.away = new Set();
     this.items = [];
     this.heldUntil = 0;
     place.addEventListener("mousemove", () => { this.heldUntil = Date.now() + HOLD_MS; });
@@ -20,7 +21,9 @@ export class Recommendations {
     });
   }
 
-  show(recommendations, findings) {
+  // *away*: the pools whose server is unavailable; no size can be applied there.
+  show(recommendations, findings, away = new Set()) {
+    this.away = away;
     const shown = [...recommendations].sort(byUrgency).slice(0, MAX_RECOMMENDATIONS);
     const left = recommendations.length - shown.length;
     this.items = [
@@ -59,6 +62,7 @@ export class Recommendations {
     const size = line.element.querySelector(".size");
     setText(text, item.text ?? finding?.text ?? recommendation.reason);
     if (size) setText(size, sizes(recommendation));
+    if (recommendation) line.element.querySelector(".primary")?.toggleAttribute("hidden", this.away.has(recommendation.pool));
     return line.element;
   }
 
@@ -101,6 +105,11 @@ function byUrgency(a, b) {
 function setClosed(line, isClosed) {
   line.classList.toggle("closed", isClosed);
   for (const button of line.querySelectorAll(".buttons button")) button.disabled = isClosed;
+}
+
+export function unreachable(servers, pools) {
+  const away = new Set(servers.filter((server) => server.state !== "available").map((server) => server.name));
+  return new Set(pools.filter((pool) => away.has(pool.server)).map((pool) => pool.pool_id));
 }
 
 // Findings from the state of servers and pools and from failed readiness checks.
