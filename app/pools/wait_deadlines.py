@@ -34,7 +34,9 @@ class WaitDeadlines:
         self._heap: list[tuple[float, int, Waiter]] = []
         self._number = 0
         self._many = _FEW
-        self._timer: asyncio.TimerHandle | None = None
+        # What uvloop returns for a time that has passed knows no time.
+        self._timer: asyncio.Handle | None = None
+        self._due = 0.0
         self._graced = False
 
     def add(self, waiter: Waiter) -> None:
@@ -45,7 +47,7 @@ class WaitDeadlines:
             self._heap = [entry for entry in self._heap if not entry[2].future.done()]
             heapify(self._heap)
             self._many = max(_FEW, 2 * len(self._heap))
-        if self._timer is None or waiter.deadline < self._timer.when():
+        if self._timer is None or waiter.deadline < self._due:
             self._set_timer(waiter.future.get_loop(), waiter.deadline)
 
     def clear(self) -> None:
@@ -58,13 +60,12 @@ class WaitDeadlines:
     def _set_timer(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(at, self._check)
+        self._timer, self._due = loop.call_at(at, self._check), at
 
     def _check(self) -> None:
-        due = self._timer.when() if self._timer is not None else 0.0
         self._timer = None
         now = self._clock()
-        self._graced = not self._graced and now - due > _LATE
+        self._graced = not self._graced and now - self._due > _LATE
         while (waiter := self._earliest()) is not None:
             if self._graced:
                 # Our own loop stood still; what came back meanwhile may serve them yet.

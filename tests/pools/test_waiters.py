@@ -705,3 +705,18 @@ async def test_callers_fail_at_their_own_deadline_whoever_came_first() -> None:
         await asyncio.wait_for(hasty.future, 60)
     assert not patient.future.done()
     queue.clear()
+
+
+async def test_a_caller_whose_deadline_has_passed_fails_at_once() -> None:
+    queue = WaitQueue(on_overdue=refused)
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    late, later = (
+        Waiter(account(), loop.create_future(), since=now, deadline=now - seconds)
+        for seconds in (0.02, 0.01)
+    )
+    queue.add(later)
+    queue.add(late)
+    for waiter in (late, later):
+        with pytest.raises(PoolTimeout):
+            await asyncio.wait_for(waiter.future, 60)
