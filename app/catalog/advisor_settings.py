@@ -24,9 +24,8 @@ class StoredAdvisorSettings:
 
     async def load(self) -> AdvisorSettings | None:
         """What was saved last; None before anything was."""
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(select(advisor))).mappings().one_or_none()
-            return None if row is None else _settings(row)
+        rows = await self._database.fetch(select(advisor))
+        return _settings(rows[0]) if rows else None
 
     async def save(
         self,

@@ -57,9 +57,7 @@ class AuditLog:
         if before_id is not None:
             wanted.append(columns.id < before_id)
         statement = select(events).where(*wanted).order_by(columns.id.desc()).limit(limit)
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(statement)
-            return tuple(_event(row) for row in rows.mappings())
+        return tuple(map(_event, await self._database.fetch(statement)))
 
 
 def _values(event: AuditEvent) -> Mapping[str, Any]:

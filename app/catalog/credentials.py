@@ -26,9 +26,8 @@ class CredentialVersions:
 
     async def load(self) -> tuple[CredentialVersion, ...]:
         """All versions but the first."""
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(select(*_VERSION))
-            return tuple(CredentialVersion(**row) for row in rows.mappings())
+        rows = await self._database.fetch(select(*_VERSION))
+        return tuple(CredentialVersion(**row) for row in rows)
 
     async def advance(self, server: str, role: str, *, event: AuditEvent) -> CredentialVersion:
         """Set the next version for *role* as desired, and not yet applied.

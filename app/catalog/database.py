@@ -7,12 +7,13 @@ becomes CatalogUnavailable, everything else is a bug and propagates.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+from sqlalchemy import Executable, RowMapping
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -113,6 +114,11 @@ class Database:
         except CatalogUnavailable:
             self._available = False
             raise
+
+    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        """The rows of *statement*, alone in a transaction; raises as `transaction` does."""
+        async with self.transaction() as connection:
+            return (await connection.execute(statement)).mappings().all()
 
     async def close(self) -> None:
         """Close every connection; a later use opens new ones."""

@@ -28,9 +28,8 @@ class DesiredPools:
 
     async def load(self) -> tuple[DesiredPool, ...]:
         """All of them, by id."""
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(select(pools).order_by(pools.c.pool_id))
-            return tuple(_desired_pool(row) for row in rows.mappings())
+        rows = await self._database.fetch(select(pools).order_by(pools.c.pool_id))
+        return tuple(map(_desired_pool, rows))
 
     async def save(
         self,

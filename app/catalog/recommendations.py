@@ -90,9 +90,7 @@ class Recommendations:
             .order_by(columns.created_at.desc(), columns.id.desc())
             .limit(limit)
         )
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(statement)
-            return tuple(_recommendation(row) for row in rows.mappings())
+        return tuple(map(_recommendation, await self._database.fetch(statement)))
 
     async def close(self, closed: Recommendation, *, event: AuditEvent | None = None) -> None:
         """Store that an open one is *closed*; *event* is recorded in the same transaction.
@@ -125,9 +123,7 @@ class Recommendations:
             )
             .order_by(column.closed_at)
         )
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(statement)
-            return tuple(_recommendation(row) for row in rows.mappings())
+        return tuple(map(_recommendation, await self._database.fetch(statement)))
 
     async def expire(self, now: datetime) -> tuple[Recommendation, ...]:
         """Close those that expired by *now*; which they are."""
@@ -138,9 +134,7 @@ class Recommendations:
             .values(status=RecommendationStatus.EXPIRED, closed_at=now)
             .returning(recommendations)
         )
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(change)
-            return tuple(_recommendation(row) for row in rows.mappings())
+        return tuple(map(_recommendation, await self._database.fetch(change)))
 
 
 async def record_applied(

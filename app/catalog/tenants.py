@@ -23,9 +23,8 @@ class Tenants:
 
     async def load(self) -> tuple[Tenant, ...]:
         """All of them, by id."""
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(select(tenants).order_by(tenants.c.id))
-            return tuple(_tenant(row) for row in rows.mappings())
+        rows = await self._database.fetch(select(tenants).order_by(tenants.c.id))
+        return tuple(map(_tenant, rows))
 
     async def save(
         self, spec: TenantSpec, *, event: AuditEvent, expected_generation: int | None = None

@@ -98,17 +98,19 @@ def gauge(
     name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
 ) -> Metric:
     """A gauge with one value for each combination of label values."""
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for key, value in sorted(values.items()):
-        family.add_metric(key, value)
-    return family
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
 
 
 def counter(
     name: str, text: str, labels: tuple[str, ...], values: Mapping[tuple[str, ...], float]
 ) -> Metric:
     """A counter with one value for each combination of label values."""
-    family = CounterMetricFamily(name, text, labels=labels)
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
+
+
+def _filled(
+    family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[tuple[str, ...], float]
+) -> Metric:
     for key, value in sorted(values.items()):
         family.add_metric(key, value)
     return family

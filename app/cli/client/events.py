@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -13,10 +12,11 @@ from app.cli.client.session import (
     KeyFileOption,
     LimitOption,
     Session,
+    TenantFilter,
     UrlOption,
     WatchOption,
 )
-from app.cli.client.table import Item, TableColumn, table, text
+from app.cli.client.table import Item, TableColumn, text
 
 
 def _change(event: Item) -> str | None:
@@ -40,7 +40,7 @@ COLUMNS = (
 
 def events(
     *,
-    tenant: Annotated[str | None, typer.Option(help="Filter by tenant.")] = None,
+    tenant: TenantFilter = None,
     pool: Annotated[str | None, typer.Option(help="Filter by pool.")] = None,
     action: Annotated[str | None, typer.Option(help="Filter by action.")] = None,
     since: Annotated[
@@ -54,7 +54,5 @@ def events(
 ) -> None:
     """List the audit trail, newest events first."""
     filters: dict[str, Any] = {"tenant": tenant, "pool": pool, "action": action, "since": since}
-    Session(url, key_file, as_json, watch).show(
-        lambda client: list(client.items("/v1/events", limit=limit, **filters)),
-        partial(table, COLUMNS),
-    )
+    session = Session(url, key_file, as_json, watch)
+    session.show_list("/v1/events", COLUMNS, limit=limit, **filters)

@@ -15,7 +15,9 @@ from app.cli.client.session import (
     JsonOption,
     KeyFileOption,
     LimitOption,
+    ServerFilter,
     Session,
+    StrategyFilter,
     TenantArgument,
     UrlOption,
     WatchOption,
@@ -65,8 +67,8 @@ def list_pools(
     sort: Annotated[
         Order, typer.Option(help="Sort order; a leading - means descending.")
     ] = "-waiting",
-    strategy: Annotated[str | None, typer.Option(help="Filter by strategy.")] = None,
-    server: Annotated[str | None, typer.Option(help="Filter by server.")] = None,
+    strategy: StrategyFilter = None,
+    server: ServerFilter = None,
     limit: LimitOption = 200,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
@@ -77,10 +79,7 @@ def list_pools(
     context.obj = Session(url, key_file, as_json, watch)
     if context.invoked_subcommand is None:
         query = {"sort": sort, "strategy": strategy, "server": server}
-        context.obj.show(
-            lambda client: list(client.items("/v1/pools", limit=limit, **query)),
-            partial(table, COLUMNS),
-        )
+        context.obj.show_list("/v1/pools", COLUMNS, limit=limit, **query)
 
 
 @pools.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -14,10 +13,11 @@ from app.cli.client.session import (
     KeyFileOption,
     LimitOption,
     Session,
+    TenantFilter,
     UrlOption,
     WatchOption,
 )
-from app.cli.client.table import age, number, table, text
+from app.cli.client.table import age, number, text
 
 Status = Literal["open", "applied", "dismissed", "superseded", "expired", "undone", "all"]
 IdArgument = Annotated[str, typer.Argument(help="Recommendation id.", show_default=False)]
@@ -41,7 +41,7 @@ def list_recommendations(
     context: typer.Context,
     *,
     status: Annotated[Status, typer.Option(help="Filter by status.")] = "open",
-    tenant: Annotated[str | None, typer.Option(help="Filter by tenant.")] = None,
+    tenant: TenantFilter = None,
     limit: LimitOption = 200,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
@@ -52,10 +52,7 @@ def list_recommendations(
     context.obj = Session(url, key_file, as_json, watch)
     if context.invoked_subcommand is None:
         filters = {"status": None if status == "all" else status, "tenant": tenant}
-        context.obj.show(
-            lambda client: list(client.items("/v1/recommendations", limit=limit, **filters)),
-            partial(table, COLUMNS),
-        )
+        context.obj.show_list("/v1/recommendations", COLUMNS, limit=limit, **filters)
 
 
 @recommendations.command()

@@ -10,9 +10,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from rich.live import Live
 from rich.text import Text
 
 from app.cli.client.api_client import ApiClient, ApiError, ExitStatus
+from app.cli.client.table import TableColumn, table
 from app.runtime.printable import print_error, printable, printable_json
 
 UrlOption = Annotated[
@@ -44,6 +46,9 @@ WatchOption = Annotated[
 LimitOption = Annotated[
     int, typer.Option("--limit", min=1, max=100_000, help="Maximum number of rows.")
 ]
+StrategyFilter = Annotated[str | None, typer.Option("--strategy", help="Filter by strategy.")]
+ServerFilter = Annotated[str | None, typer.Option("--server", help="Filter by server.")]
+TenantFilter = Annotated[str | None, typer.Option("--tenant", help="Filter by tenant.")]
 TenantArgument = Annotated[str, typer.Argument(help="Tenant id.", show_default=False)]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -90,6 +95,15 @@ class Session:
                 while True:
                     live.update(_escaped(render(fetch(client))), refresh=True)
                     time.sleep(self.watch)
+
+    def show_list(
+        self, path: str, columns: Sequence[TableColumn], *, limit: int, **filters: object
+    ) -> None:
+        """Print at most *limit* items of a list that pass the filters."""
+        self.show(
+            lambda client: list(client.items(path, limit=limit, **filters)),
+            partial(table, columns),
+        )
 
     def print(self, document: object, render: Callable[[Any], RenderableType]) -> None:
         """Print *document*, as JSON or rendered."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
@@ -61,9 +60,7 @@ def stats(
         raise typer.BadParameter("requires a tenant", param_hint="--history")
     session = Session(url, key_file, as_json, watch)
     if tenant is None:
-        session.show(
-            lambda client: list(client.items("/v1/stats", limit=limit)), partial(table, COLUMNS)
-        )
+        session.show_list("/v1/stats", COLUMNS, limit=limit)
     elif history:
         session.show(
             lambda client: client.get(f"/v1/tenants/{path_segment(tenant)}/stats/history"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -14,6 +13,7 @@ from app.cli.client.session import (
     JsonOption,
     KeyFileOption,
     LimitOption,
+    ServerFilter,
     Session,
     TenantArgument,
     UrlOption,
@@ -47,7 +47,7 @@ def list_tenants(
     context: typer.Context,
     *,
     strategy: Annotated[Strategy | None, typer.Option(help="Filter by strategy.")] = None,
-    server: Annotated[str | None, typer.Option(help="Filter by server.")] = None,
+    server: ServerFilter = None,
     label: Annotated[str | None, typer.Option(help="Filter by label, key=value.")] = None,
     limit: LimitOption = 1000,
     url: UrlOption = DEFAULT_URL,
@@ -61,10 +61,7 @@ def list_tenants(
         # The API writes key:value.
         label = label and label.replace("=", ":", 1)
         filters = {"strategy": strategy, "server": server, "label": label}
-        context.obj.show(
-            lambda client: list(client.items("/v1/tenants", limit=limit, **filters)),
-            partial(table, COLUMNS),
-        )
+        context.obj.show_list("/v1/tenants", COLUMNS, limit=limit, **filters)
 
 
 @tenants.command()
