@@ -9,13 +9,18 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import Field
 
 from app.api.http.error_responses import validation_error
 
 Item = TypeVar("Item")
+NextCursor = Annotated[
+    str | None,
+    Field(description="For the next page; null on the last one.", examples=[None]),
+]
 
 _LIMIT = 2**63
 

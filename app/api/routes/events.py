@@ -22,7 +22,7 @@ from app.api.http.dependencies import (
 )
 from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import Timestamp
-from app.api.http.paging import decode_cursor, paginate
+from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.control.audit.outbox import AuditOutbox
 from app.domain.audit import AuditEvent
@@ -80,7 +80,7 @@ class EventList(BaseModel):
     """A page of events, newest first."""
 
     items: list[EventView]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    next_cursor: NextCursor
     stale: bool = Field(
         description="Whether the catalog is unreachable: only events that are not stored yet.",
         examples=[False],

@@ -22,7 +22,7 @@ from app.api.http.dependencies import (
 )
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.field_types import examples
-from app.api.http.paging import decode_cursor, paginate
+from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
@@ -74,7 +74,7 @@ class PoolList(BaseModel):
     age_seconds: int = Field(description="Age of the measurement.")
     stale: bool = Field(description="Whether the measurement is older than two polls.")
     items: list[PoolView]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    next_cursor: NextCursor
 
 
 class PoolSweepResult(BaseModel):

@@ -21,7 +21,7 @@ from app.api.http.dependencies import (
 )
 from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import Timestamp
-from app.api.http.paging import decode_cursor, invalid_cursor, paginate
+from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.api.views.advice import ConfidenceField, Evidence, Expected, Wanted, advice_fields
@@ -127,9 +127,7 @@ class RecommendationList(BaseModel):
     """A page of recommendations, newest first."""
 
     items: list[RecommendationView]
-    next_cursor: str | None = Field(
-        description="For the next page; null on the last one.", examples=[None]
-    )
+    next_cursor: NextCursor
     stale: bool = Field(
         description="Whether the catalog is unreachable: only open ones, from memory.",
         examples=[False],

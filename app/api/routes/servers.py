@@ -12,7 +12,7 @@ from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
-from app.api.http.paging import decode_cursor, paginate
+from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
 from app.domain.errors import ServerNotFound
@@ -89,7 +89,7 @@ class ServerList(BaseModel):
     model_config = examples({"items": [_EXAMPLE], "next_cursor": None})
 
     items: list[ServerView]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    next_cursor: NextCursor
 
 
 @router.get("", dependencies=[REQUIRE_READ], summary="List servers", responses=problem_responses())

@@ -22,7 +22,7 @@ from app.api.http.dependencies import (
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import PrintableText, RequestBody, examples
-from app.api.http.paging import decode_cursor, paginate
+from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, TenantViews, phase_of
@@ -87,7 +87,7 @@ class TenantList(BaseModel):
     model_config = examples({"items": [TENANT_EXAMPLE], "next_cursor": None})
 
     items: list[TenantView]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    next_cursor: NextCursor
 
 
 class TenantDeletion(BaseModel):
