@@ -66,11 +66,11 @@ async def test_an_unknown_path_is_not_found(standing_api: Api, path: str) -> Non
 
 
 async def test_a_long_path_comes_back_short_and_printable(standing_api: Api) -> None:
-    told = problem(
+    details = problem(
         await standing_api.client.get("/v1/nothing/%E2%80%AE" + "x" * 8000), 404, "not-found"
     )
-    assert len(told["instance"]) == 200
-    assert told["instance"].isprintable()
+    assert len(details["instance"]) == 200
+    assert details["instance"].isprintable()
 
 
 async def test_an_unknown_method_lists_the_allowed_ones(standing_api: Api) -> None:
@@ -111,8 +111,8 @@ async def test_an_unknown_method_lists_the_allowed_ones(standing_api: Api) -> No
     ],
 )
 async def test_a_body_that_is_not_json_is_a_bad_request(standing_api: Api, content: bytes) -> None:
-    answer = await put(standing_api, content)
-    problem(answer, 400, "malformed-json")
+    response = await put(standing_api, content)
+    problem(response, 400, "malformed-json")
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ async def test_a_body_of_another_type_is_not_read(standing_api: Api, content_typ
 async def test_json_is_accepted_under_all_its_media_types(
     standing_api: Api, content_type: str
 ) -> None:
-    answer = await put(standing_api, b"{}", content_type, url=TAKEN)
-    assert answer.is_success
+    response = await put(standing_api, b"{}", content_type, url=TAKEN)
+    assert response.is_success
 
 
 async def test_a_body_above_the_limit_is_refused_whether_announced_or_not(
@@ -159,13 +159,13 @@ async def test_a_body_above_the_limit_is_refused_whether_announced_or_not(
         for start in range(0, len(body), 65_536):
             yield body[start : start + 65_536]
 
-    answer = await standing_api.client.put(ACME, content=in_pieces(), headers=AS_JSON)
-    problem(answer, 413, "content-too-large")
+    response = await standing_api.client.put(ACME, content=in_pieces(), headers=AS_JSON)
+    problem(response, 413, "content-too-large")
 
 
 async def test_a_body_just_under_the_limit_is_read(standing_api: Api) -> None:
-    answer = await put(standing_api, b"{}" + b" " * (MAX_BODY_BYTES - 2), url=TAKEN)
-    assert answer.is_success
+    response = await put(standing_api, b"{}" + b" " * (MAX_BODY_BYTES - 2), url=TAKEN)
+    assert response.is_success
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,8 @@ async def test_a_body_just_under_the_limit_is_read(standing_api: Api) -> None:
 async def test_a_body_that_does_not_fit_is_refused_with_its_place(
     standing_api: Api, content: str, place: str
 ) -> None:
-    answer = await put(standing_api, content.encode())
-    assert pointers(answer) == [place]
+    response = await put(standing_api, content.encode())
+    assert pointers(response) == [place]
     problem(await standing_api.client.get(ACME), 404, "tenant-not-found")
 
 
@@ -231,10 +231,10 @@ async def test_labels_are_few_and_short(standing_api: Api, labels: dict[str, str
 
 
 async def test_ten_thousand_errors_are_not_all_listed(standing_api: Api) -> None:
-    answer = await put(
+    response = await put(
         standing_api, json.dumps({f"x{number}": 1 for number in range(10_000)}).encode()
     )
-    assert len(pointers(answer)) == 50
+    assert len(pointers(response)) == 50
 
 
 @pytest.mark.parametrize("url", ["/v1/tenants", "/v1/pools", "/v1/servers"])
@@ -288,18 +288,18 @@ async def test_an_invalid_filter_is_refused_with_its_place(
 
 
 async def test_a_problem_carries_the_callers_request_id(standing_api: Api) -> None:
-    answer = await standing_api.client.get(ACME, headers={"X-Request-ID": "mine-1"})
-    assert answer.headers["content-type"] == PROBLEM
-    assert answer.json()["request_id"] == answer.headers["x-request-id"] == "mine-1"
+    response = await standing_api.client.get(ACME, headers={"X-Request-ID": "mine-1"})
+    assert response.headers["content-type"] == PROBLEM
+    assert response.json()["request_id"] == response.headers["x-request-id"] == "mine-1"
 
 
 async def test_a_body_in_another_coding_or_of_two_types_is_not_read(standing_api: Api) -> None:
     packed = {**AS_JSON, "Content-Encoding": "gzip"}
-    answer = await standing_api.client.put(ACME, content=gzip.compress(b"{}"), headers=packed)
-    problem(answer, 415, "unsupported-media-type")
+    response = await standing_api.client.put(ACME, content=gzip.compress(b"{}"), headers=packed)
+    problem(response, 415, "unsupported-media-type")
     twice = [("Content-Type", "application/json"), ("Content-Type", "text/plain")]
-    answer = await standing_api.client.put(ACME, content=b"{}", headers=twice)
-    problem(answer, 415, "unsupported-media-type")
+    response = await standing_api.client.put(ACME, content=b"{}", headers=twice)
+    problem(response, 415, "unsupported-media-type")
 
 
 @pytest.mark.parametrize(
@@ -316,10 +316,10 @@ async def test_an_unexpected_body_is_not_ignored(
     standing_api: Api, content: bytes, status: int, code: str
 ) -> None:
     for method, path in (("POST", "/pool/pause"), ("DELETE", "/pool")):
-        answer = await standing_api.client.request(
+        response = await standing_api.client.request(
             method, "/v1/tenants/nobody" + path, content=content, headers=AS_JSON
         )
-        problem(answer, status, code)
+        problem(response, status, code)
 
 
 @pytest.mark.parametrize(
@@ -339,26 +339,26 @@ async def test_an_unexpected_body_is_not_ignored(
 async def test_an_unknown_or_repeated_parameter_is_refused(
     standing_api: Api, method: str, url: str, places: list[str]
 ) -> None:
-    answer = await standing_api.client.request(method, url)
+    response = await standing_api.client.request(method, url)
     if places:
-        assert pointers(answer) == places
-        assert "secret" not in answer.text
+        assert pointers(response) == places
+        assert "secret" not in response.text
     else:
-        ok(answer)
+        ok(response)
 
 
 async def test_an_overlong_query_is_refused(standing_api: Api) -> None:
-    answer = await standing_api.client.get("/v1/tenants?server=" + "x" * MAX_QUERY_BYTES)
-    problem(answer, 414, "uri-too-long")
+    response = await standing_api.client.get("/v1/tenants?server=" + "x" * MAX_QUERY_BYTES)
+    problem(response, 414, "uri-too-long")
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PATCH", "FOO", "POST"])
 async def test_an_unknown_method_lists_all_allowed_ones(standing_api: Api, method: str) -> None:
     asking = {"Origin": "http://localhost", "Access-Control-Request-Method": "PUT"}
-    answer = await standing_api.client.request(method, ACME, headers=asking)
-    problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == "DELETE, GET, PUT, HEAD"
-    assert not [name for name in answer.headers if name.startswith("access-control")]
+    response = await standing_api.client.request(method, ACME, headers=asking)
+    problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "DELETE, GET, PUT, HEAD"
+    assert not [name for name in response.headers if name.startswith("access-control")]
 
 
 async def test_head_answers_as_get_does_without_a_body(standing_api: Api) -> None:
@@ -375,8 +375,8 @@ async def test_head_answers_as_get_does_without_a_body(standing_api: Api) -> Non
 )
 async def test_a_request_id_that_could_be_more_is_not_echoed(standing_api: Api, value: str) -> None:
     sent = [(b"X-Request-ID", value.encode("latin-1"))]
-    answer = await standing_api.client.get("/livez", headers=sent)
-    assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
+    response = await standing_api.client.get("/livez", headers=sent)
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
 async def test_every_route_of_the_api_is_strict(standing_api: Api) -> None:

@@ -130,9 +130,9 @@ async def test_a_dry_run_changes_nothing_anywhere(
 
     before = await everything()
     for change in CHANGES:
-        answer = await send(api, of(change, advice), "dry_run=true")
-        body = ok(answer)
-        assert answer.headers["dry-run"] == "true"
+        response = await send(api, of(change, advice), "dry_run=true")
+        body = ok(response)
+        assert response.headers["dry-run"] == "true"
         assert body["dry_run"] is True
         assert body.keys() == {"dry_run", "plan", "effects", "warnings"}
         assert await everything() == before, change
@@ -238,10 +238,10 @@ async def test_a_dry_run_is_refused_where_the_change_would_be(api: Api, database
     for method, template, body, headers in REFUSED:
         url = template.replace("{id}", advice)
         dry = url + ("&" if "?" in url else "?") + "dry_run=true"
-        told = await api.client.request(method, dry, json=body, headers=headers)
+        response = await api.client.request(method, dry, json=body, headers=headers)
         real = await api.client.request(method, url, json=body, headers=headers)
         assert 400 <= real.status_code < 500, (url, real.text)
-        told_body, real_body = told.json(), real.json()
+        told_body, real_body = response.json(), real.json()
         del told_body["request_id"], real_body["request_id"]
         assert told_body == real_body, (method, url)
 
@@ -294,25 +294,25 @@ async def test_a_plan_without_changes_is_empty(api: Api) -> None:
         ("PUT", "/v1/advisor", {}),
         ("POST", "/v1/pools/evict-expired", None),
     ):
-        told = ok(await send(api, change, "dry_run=true"))
-        assert (told["plan"], told["warnings"]) == ([], [])
+        body = ok(await send(api, change, "dry_run=true"))
+        assert (body["plan"], body["warnings"]) == ([], [])
 
 
 async def test_a_plan_warns_of_what_is_unreachable(api_apart: Api, fault_proxy: FaultProxy) -> None:
     url = await api_apart.tenant("acme")
     fault_proxy.refuse()
     await fault_proxy.reset()
-    answer = await api_apart.client.put(url, json={"strategy": "per_tenant", "weight": 2})
-    problem(answer, 503, "catalog-unavailable")
-    told = ok(await send(api_apart, ("PUT", url, {"strategy": "per_tenant"}), "dry_run=true"))
-    assert told["warnings"] == ["The catalog is unreachable: the request itself would get 503 now."]
-    told = ok(await api_apart.client.post(f"{url}/pool/pause?dry_run=true"))
-    assert told["warnings"] == []
+    response = await api_apart.client.put(url, json={"strategy": "per_tenant", "weight": 2})
+    problem(response, 503, "catalog-unavailable")
+    body = ok(await send(api_apart, ("PUT", url, {"strategy": "per_tenant"}), "dry_run=true"))
+    assert body["warnings"] == ["The catalog is unreachable: the request itself would get 503 now."]
+    body = ok(await api_apart.client.post(f"{url}/pool/pause?dry_run=true"))
+    assert body["warnings"] == []
 
 
 async def test_applied_advice_is_planned_as_the_resize_it_is(api: Api) -> None:
     advice = await prepared(api)
-    told = ok(await api.client.post(f"/v1/recommendations/{advice}/apply?dry_run=true"))
-    assert [step["action"] for step in told["plan"]] == ["record", "resize", "record"]
+    body = ok(await api.client.post(f"/v1/recommendations/{advice}/apply?dry_run=true"))
+    assert [step["action"] for step in body["plan"]] == ["record", "resize", "record"]
     kept = await api.service.catalog.recommendations.page(status=RecommendationStatus.OPEN)
     assert [str(each.id) for each in kept] == [advice]

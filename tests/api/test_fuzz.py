@@ -137,12 +137,12 @@ def _route(fault: Fault) -> Callable[[str, Planted, int], Planted]:
 @asynccontextmanager
 async def listening(app: FastAPI) -> AsyncIterator[str]:
     """An application, served in this process; its address."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        serving = asyncio.create_task(server.serve([door]), name="faulty application")
+        serving = asyncio.create_task(server.serve([listener]), name="faulty application")
         try:
-            yield f"http://127.0.0.1:{door.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             await serving

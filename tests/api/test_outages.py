@@ -112,8 +112,8 @@ async def test_a_lost_server_is_reported_at_once_and_recovers_by_itself(
     assert await api.value(acme, "select 1") == 1
     await gone(proxied.server)
     for url in (acme, beta):
-        told = problem(await api.query(url, "select 1"), 503, "server-unavailable")
-        assert told["retryable"] is True
+        details = problem(await api.query(url, "select 1"), 503, "server-unavailable")
+        assert details["retryable"] is True
 
     async def lost() -> bool:
         shown = ok(await client.get("/v1/servers/local"))
@@ -143,8 +143,8 @@ async def test_a_server_without_new_connections_keeps_serving_and_reports_it(
     acme, beta = await api.tenant("acme"), await api.tenant("beta")
     assert await api.value(acme, "select 1") == 1
     proxied.server.refuse()
-    told = problem(await api.query(beta, "select 1"), 503, "server-unavailable")
-    assert "cannot be reached" in told["detail"]
+    details = problem(await api.query(beta, "select 1"), 503, "server-unavailable")
+    assert "cannot be reached" in details["detail"]
 
     async def shown() -> bool:
         server = ok(await client.get("/v1/servers/local"))

@@ -80,12 +80,12 @@ async def test_anything_else_is_no_cursor() -> None:
 @given(text=ids)
 async def test_any_path_segment_is_a_tenant_or_is_refused(standing_api: Api, text: str) -> None:
     path = quote(text, safe="")
-    for answer in (
+    for response in (
         await standing_api.client.get(f"/v1/tenants/{path}"),
         await standing_api.client.get(f"/v1/tenants/{path}/stats"),
         await standing_api.client.get(f"/v1/servers/{path}"),
     ):
-        assert answer.status_code in {200, 404, 405, 422}, answer.text
+        assert response.status_code in {200, 404, 405, 422}, response.text
 
 
 @steady
@@ -93,9 +93,9 @@ async def test_any_path_segment_is_a_tenant_or_is_refused(standing_api: Api, tex
 async def test_a_cursor_made_of_anything_is_refused(
     standing_api: Api, text: str, path: str
 ) -> None:
-    answer = await standing_api.client.get(path, params={"cursor": text})
+    response = await standing_api.client.get(path, params={"cursor": text})
     # An empty one is none: the first page.
-    assert answer.status_code == (422 if text else 200), answer.text
+    assert response.status_code == (422 if text else 200), response.text
 
 
 @steady
@@ -104,11 +104,11 @@ async def test_any_spec_comes_back_as_it_went_in_or_is_refused(
     standing_api: Api, spec: dict[str, Any], name: str
 ) -> None:
     url = f"/v1/tenants/{name}"
-    answer = await standing_api.client.put(
+    response = await standing_api.client.put(
         url, content=json.dumps(spec), headers={"Content-Type": "application/json"}
     )
-    if answer.status_code in {400, 409, 422}:
+    if response.status_code in {400, 409, 422}:
         return
-    assert answer.status_code in {200, 201}, answer.text
-    told = ok(await standing_api.client.get(url))
-    assert {key: told[key] for key in spec} == spec
+    assert response.status_code in {200, 201}, response.text
+    body = ok(await standing_api.client.get(url))
+    assert {key: body[key] for key in spec} == spec

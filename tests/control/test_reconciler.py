@@ -58,8 +58,8 @@ async def test_an_open_pool_follows_what_was_stored(control: Control) -> None:
 async def test_an_interrupted_deletion_is_finished(control: Control) -> None:
     await control.tenant("acme")
     event = (await control.catalog.audit_log.page())[0]
-    account = control.manager.tenant_state("acme")
-    await control.catalog.tenants.mark_deleting(account.tenant.spec.id, event=event)
+    state = control.manager.tenant_state("acme")
+    await control.catalog.tenants.mark_deleting(state.tenant.spec.id, event=event)
     await control.load()
     report = await control.reconciler.run_once()
     assert report.deletions_finished == 1

@@ -47,8 +47,8 @@ def test_quantiles_of_nothing_are_unknown() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
 def test_one_duration_is_every_quantile(fraction: float) -> None:
-    (answer,) = histogram([0.25]).quantiles((fraction,))
-    assert answer == pytest.approx(0.25, rel=WORST_RELATIVE_ERROR)
+    (response,) = histogram([0.25]).quantiles((fraction,))
+    assert response == pytest.approx(0.25, rel=WORST_RELATIVE_ERROR)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-12, 1e-7, 1e-6])
@@ -67,8 +67,8 @@ def test_the_percentiles_of_a_uniform_second_are_where_they_belong() -> None:
 def test_a_quantile_is_off_by_at_most_four_and_a_half_percent(
     durations: list[float], fraction: float
 ) -> None:
-    (answer,) = histogram(durations).quantiles((fraction,))
-    assert answer == pytest.approx(exact(durations, fraction), rel=WORST_RELATIVE_ERROR, abs=0)
+    (response,) = histogram(durations).quantiles((fraction,))
+    assert response == pytest.approx(exact(durations, fraction), rel=WORST_RELATIVE_ERROR, abs=0)
 
 
 @given(MANY.filter(bool), st.lists(FRACTIONS, min_size=1, max_size=10).map(sorted))
@@ -76,7 +76,7 @@ def test_a_larger_fraction_never_has_a_smaller_quantile(
     durations: list[float], fractions: list[float]
 ) -> None:
     counted = histogram(durations)
-    answers = [answer for answer in counted.quantiles(fractions) if answer is not None]
+    answers = [response for response in counted.quantiles(fractions) if response is not None]
     assert answers == sorted(answers)
     assert len(answers) == len(fractions)
     assert tuple(answers) == tuple(counted.quantiles([one])[0] for one in fractions)

@@ -27,7 +27,7 @@ async def test_pools_under_load_recover(manager: TenantPoolManager, database: Da
 async def test_idle_pools_notice_and_serve_without_an_error(
     manager: TenantPoolManager, database: Database
 ) -> None:
-    account = await provisioned(manager, "a")
+    state = await provisioned(manager, "a")
     async with manager.lease("a"):
         pass
     async with database.connected() as admin:
@@ -35,4 +35,4 @@ async def test_idle_pools_notice_and_serve_without_an_error(
     async with manager.lease("a") as connection:
         assert await connection.fetchval("SELECT 42") == 42
     await eventually(lambda: manager.servers["local"].budget.used == 1)
-    assert manager.tenant_stats(account).counters.connections_opened == 2
+    assert manager.tenant_stats(state).counters.connections_opened == 2

@@ -26,12 +26,12 @@ async def slow(
     async with watched_manager_on(
         database, proxy=fault_proxy, configs=configs, budget=1
     ) as manager:
-        account = await provisioned(manager, "a")
+        state = await provisioned(manager, "a")
         async with manager.lease("a") as connection:
             await connection.execute("CREATE TABLE note (id int)")
         yield manager
-        assert account.leased == account.waiting == 0
-        assert account.recorder.connections_acquired == account.recorder.connections_released
+        assert state.leased == state.waiting == 0
+        assert state.recorder.connections_acquired == state.recorder.connections_released
 
 
 def parts(manager: TenantPoolManager) -> tuple[Pool, TenantState]:
@@ -57,12 +57,12 @@ async def count(manager: TenantPoolManager) -> object:
 
 
 async def test_while_waiting(slow: TenantPoolManager) -> None:
-    pool, account = parts(slow)
+    pool, state = parts(slow)
     async with slow.lease("a"):
         task = asyncio.create_task(work(slow, "INSERT INTO note VALUES (1)"))
-        await eventually(lambda: account.waiting == 1)
+        await eventually(lambda: state.waiting == 1)
         await cancel(task)
-        assert account.waiting == 0
+        assert state.waiting == 0
     assert await count(slow) == 0
     assert pool.recorder.connections_opened == 1
 
@@ -81,10 +81,10 @@ async def test_while_connecting_the_connection_serves_the_next(
 
 
 async def test_while_beginning(slow: TenantPoolManager, fault_proxy: FaultProxy) -> None:
-    pool, account = parts(slow)
+    pool, state = parts(slow)
     fault_proxy.latency_seconds = 0.05
     task = asyncio.create_task(work(slow, "INSERT INTO note VALUES (1)"))
-    await eventually(lambda: account.leased == 1)
+    await eventually(lambda: state.leased == 1)
     await cancel(task)
     fault_proxy.latency_seconds = 0
     assert await count(slow) == 0
@@ -134,7 +134,7 @@ async def test_while_releasing(slow: TenantPoolManager, fault_proxy: FaultProxy)
 async def test_a_storm_of_cancellations_never_outgrows_the_pool(
     slow: TenantPoolManager, database: Database
 ) -> None:
-    pool, account = parts(slow)
+    pool, state = parts(slow)
     tasks = [asyncio.create_task(work(slow, "SELECT pg_sleep(0.001)")) for _ in range(100)]
     for task in tasks[::2]:
         await asyncio.sleep(0)
@@ -142,4 +142,4 @@ async def test_a_storm_of_cancellations_never_outgrows_the_pool(
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(result is None for result in results[1::2])
     assert pool.metrics.total_connections <= 1
-    assert account.waiting == 0
+    assert state.waiting == 0

@@ -14,13 +14,13 @@ from tests.fixtures.postgres import Database
 async def test_leases_queue_for_the_connections_the_role_may_have(
     manager: TenantPoolManager, database: Database
 ) -> None:
-    account = await provisioned(manager, "a")
+    state = await provisioned(manager, "a")
     async with database.connected() as admin:
         await admin.execute("ALTER ROLE tenant_a CONNECTION LIMIT 2")
         async with load_on(manager, "a", clients=10) as load:
             await load.goes_on(100)
         assert load.failures == []
-        assert manager.tenant_stats(account).counters.connect_failures > 0
+        assert manager.tenant_stats(state).counters.connect_failures > 0
         await admin.execute("ALTER ROLE tenant_a CONNECTION LIMIT -1")
 
 

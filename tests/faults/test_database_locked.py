@@ -62,11 +62,11 @@ async def test_its_tenant_gets_the_reason_and_no_other_tenant_waits(
             for name in ("x", "y", "z"):
                 await others.enter_async_context(manager.lease(name, timeout=10))
             assert not any(task.done() for task in hanging), "the others did not wait for them"
-        told = await finished(hanging)
+        errors = await finished(hanging)
         await load.goes_on()
         assert before <= await pids(database)
-    assert all(isinstance(error, ConnectFailed) for error in told), told
-    assert "may be locked" in str(told[0])
+    assert all(isinstance(error, ConnectFailed) for error in errors), errors
+    assert "may be locked" in str(errors[0])
     assert load.failures == []
     assert (server.is_available, server.generation, server.last_error) == (True, 0, None)
     await use(manager, "locked", timeout=20)
@@ -84,9 +84,9 @@ async def test_after_a_failure_it_tries_with_one_connection_until_that_is_open(
         ]
         await eventually(lambda: connecting(manager))
         assert connecting(manager) == 1
-        told = await finished(callers)
-    assert all(isinstance(error, (PoolTimeout, ConnectFailed)) for error in told), told
-    assert all("may be locked" in str(error) for error in told)
+        errors = await finished(callers)
+    assert all(isinstance(error, (PoolTimeout, ConnectFailed)) for error in errors), errors
+    assert all("may be locked" in str(error) for error in errors)
 
 
 async def waiting_for_database(database: Database) -> int:

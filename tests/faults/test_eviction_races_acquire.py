@@ -41,7 +41,7 @@ async def test_evictions_to_make_room_fail_no_lease(database: Database, scrub_ro
 async def test_forced_evictions_fail_callers_and_leave_nothing(
     manager: TenantPoolManager,
 ) -> None:
-    account = await provisioned(manager, "a")
+    state = await provisioned(manager, "a")
     served = 0
     stopping = False
 
@@ -62,5 +62,5 @@ async def test_forced_evictions_fail_callers_and_leave_nothing(
             await manager.evict(pool, EvictionReason.FORCED, 5)
     stopping = True
     assert await finished(tasks) == [None] * 10
-    assert account.leased == account.waiting == 0
-    assert account.recorder.connections_acquired == account.recorder.connections_released
+    assert state.leased == state.waiting == 0
+    assert state.recorder.connections_acquired == state.recorder.connections_released

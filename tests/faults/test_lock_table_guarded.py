@@ -139,8 +139,8 @@ async def test_the_largest_holders_statement_is_ended_and_others_go_on(
     guard = api.service.lock_guards["local"]
     before = guard.ended[BackendSignal.CANCEL_STATEMENT]
     async with used_meanwhile(api) as answers:
-        answer = await run(api, tenant, f"{locks} {_HOLD}")
-    why = problem(answer, 422, "too-many-locks")
+        response = await run(api, tenant, f"{locks} {_HOLD}")
+    why = problem(response, 422, "too-many-locks")
     assert "of the lock table of server local was used" in why["detail"]
     assert [each.status_code for each in answers] == [200] * len(answers)
     assert await told(api, tenant) == ["pool.statement_cancelled"]
@@ -154,8 +154,8 @@ async def test_the_largest_holders_statement_is_ended_and_others_go_on(
 
 async def test_one_that_ignores_that_loses_its_connection(api: Api, tenant: str) -> None:
     async with used_meanwhile(api) as answers:
-        answer = await run(api, tenant, f"{_ADVISORY} {_HOLD_ON}")
-    problem(answer, 422, "too-many-locks")
+        response = await run(api, tenant, f"{_ADVISORY} {_HOLD_ON}")
+    problem(response, 422, "too-many-locks")
     assert [each.status_code for each in answers] == [200] * len(answers)
     assert await told(api, tenant) == ["pool.statement_cancelled", "pool.connection_terminated"]
 
@@ -177,7 +177,7 @@ async def test_connections_of_one_tenant_are_ended_until_there_is_room(
 ) -> None:
     part = "perform pg_advisory_lock({0}, j) from generate_series(1, 110) j; perform pg_sleep(4);"
     answers = await asyncio.gather(*(run(api, tenant, part.format(n)) for n in range(4)))
-    statuses = sorted(answer.status_code for answer in answers)
+    statuses = sorted(response.status_code for response in answers)
     assert statuses[-1] == 422, "together they took too many"
     assert statuses[0] == 200, "no more were ended than needed"
 

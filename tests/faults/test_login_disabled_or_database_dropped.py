@@ -47,14 +47,14 @@ async def test_the_tenant_gets_an_error_and_no_other_notices(
 async def test_provisioning_again_repairs_a_login(
     manager: TenantPoolManager, database: Database
 ) -> None:
-    account = await provisioned(manager, "bad")
+    state = await provisioned(manager, "bad")
     async with database.connected() as admin:
         await admin.execute("ALTER ROLE tenant_bad NOLOGIN PASSWORD 'another'")
     with pytest.raises(TenantLoginFailed):
         async with manager.lease("bad"):
             pass
     await manager.isolations[PoolStrategy.PER_TENANT].provision(
-        manager.servers["local"], account.tenant, adopt=False
+        manager.servers["local"], state.tenant, adopt=False
     )
     async with manager.lease("bad") as connection:
         assert await connection.fetchval("SELECT 42") == 42

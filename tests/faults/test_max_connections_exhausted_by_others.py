@@ -17,7 +17,7 @@ from tests.fixtures.watch import watched_manager_on
 async def test_a_full_server_is_reported_and_recovers(private_postgres: EmbeddedPostgres) -> None:
     database = await superuser_of(private_postgres)
     async with watched_manager_on(database) as manager:
-        account = await provisioned(manager, "a")
+        state = await provisioned(manager, "a")
         async with AsyncExitStack() as others:
             with pytest.raises(asyncpg.TooManyConnectionsError):
                 while True:
@@ -29,4 +29,4 @@ async def test_a_full_server_is_reported_and_recovers(private_postgres: Embedded
         assert manager.servers["local"].is_available
         async with manager.lease("a") as connection:
             assert await connection.fetchval("SELECT 42") == 42
-        assert manager.tenant_stats(account).counters.connect_failures >= 2
+        assert manager.tenant_stats(state).counters.connect_failures >= 2

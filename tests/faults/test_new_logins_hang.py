@@ -137,9 +137,9 @@ async def test_nothing_is_taken_from_who_works_for_those_who_cannot_log_in(
                     asyncio.create_task(use(manager, name, timeout=0.3), name="waits")
                     for name in ("new", "other") * 4
                 ]
-                told = await finished(callers)
-                assert all(isinstance(error, Unavailable) for error in told)
-                assert all("did not answer" in str(error) for error in told), told
+                errors = await finished(callers)
+                assert all(isinstance(error, Unavailable) for error in errors)
+                assert all("did not answer" in str(error) for error in errors), errors
             assert await pids(database) == before
             await fault_proxy.pass_through()
             await use(manager, "new", timeout=20)

@@ -75,9 +75,9 @@ async def test_the_reason_is_shown_to_users(
         assert view["state"] == "unavailable"
         assert "a pooler such as PgBouncer" in view["last_error"]
         ok(await api.client.put("/v1/tenants/acme", json={"strategy": "per_tenant"}), 201)
-        answer = await api.client.post("/v1/tenants/acme/provision")
-        assert answer.status_code == 503
-        assert "a pooler such as PgBouncer" in answer.json()["detail"]
+        response = await api.client.post("/v1/tenants/acme/provision")
+        assert response.status_code == 503
+        assert "a pooler such as PgBouncer" in response.json()["detail"]
 
 
 async def test_postgres_itself_is_taken(database: Database) -> None:

@@ -35,8 +35,8 @@ async def test_leases_cancelled_at_random_leak_nothing_and_mix_up_nothing(
 
         async def work(number: int) -> None:
             nonlocal served, wrong
-            account = chance.choice(own + shared)
-            name = str(account.tenant.spec.id)
+            state = chance.choice(own + shared)
+            name = str(state.tenant.spec.id)
             async with manager.lease(name) as connection:
                 row = await connection.fetchrow(
                     "SELECT $1::int, current_setting('app.tenant_id', true), current_user::text",
@@ -44,7 +44,7 @@ async def test_leases_cancelled_at_random_leak_nothing_and_mix_up_nothing(
                 )
                 expected = (
                     (number, name, "poolkeeper_shared")
-                    if account.tenant.spec.is_shared
+                    if state.tenant.spec.is_shared
                     else (number, None, f"tenant_{name}")
                 )
                 wrong += row is None or tuple(row) != expected
@@ -61,11 +61,11 @@ async def test_leases_cancelled_at_random_leak_nothing_and_mix_up_nothing(
         assert wrong == 0
         assert served + cancelled == LEASES
         assert served >= LEASES // 2
-        for account in own + shared:
-            stats = manager.tenant_stats(account)
+        for state in own + shared:
+            stats = manager.tenant_stats(state)
             counters = stats.counters
             assert counters.connections_acquired == counters.connections_released
-            assert account.leased == account.waiting == 0
+            assert state.leased == state.waiting == 0
         budget = manager.servers["local"].budget
         await eventually(
             lambda: (

@@ -112,9 +112,9 @@ async def test_nothing_is_lost_and_the_budget_holds(database: Database, scrub_ro
         assert results.count(None) > LEASES // 2
         assert disturber.resized > 10
         assert disturber.evicted > 1
-        for account in accounts:
-            assert account.leased == account.waiting == 0
-            assert account.recorder.connections_acquired == account.recorder.connections_released
+        for state in accounts:
+            assert state.leased == state.waiting == 0
+            assert state.recorder.connections_acquired == state.recorder.connections_released
         await rests(manager, database)
 
 

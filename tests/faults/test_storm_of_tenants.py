@@ -80,6 +80,4 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
         }
         # Each back-end that a pool gave up was seen to end since.
         await eventually(lambda: server.budget.limit == TIGHT)
-        assert all(
-            account.leased == account.waiting == 0 for account in manager.tenant_states.values()
-        )
+        assert all(state.leased == state.waiting == 0 for state in manager.tenant_states.values())

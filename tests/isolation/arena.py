@@ -135,8 +135,8 @@ class Arena:
     async def audit_and_repair(self) -> None:
         """What the service does by itself every few seconds."""
         if self.audits:
-            account = self.manager.tenant_state(self.mallory)
-            await self.self_check.audit(self.server, [account])
+            state = self.manager.tenant_state(self.mallory)
+            await self.self_check.audit(self.server, [state])
 
 
 @asynccontextmanager

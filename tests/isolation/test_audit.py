@@ -183,10 +183,10 @@ CASES = [
 
 
 async def audited(arena: Arena) -> dict[AuditCheck, Severity]:
-    account = arena.manager.tenant_state(arena.mallory)
-    await arena.self_check.audit(arena.server, [account])
-    assert account.isolation is not None
-    return {finding.check: finding.severity for finding in account.isolation.findings}
+    state = arena.manager.tenant_state(arena.mallory)
+    await arena.self_check.audit(arena.server, [state])
+    assert state.isolation is not None
+    return {finding.check: finding.severity for finding in state.isolation.findings}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)

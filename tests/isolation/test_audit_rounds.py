@@ -33,9 +33,9 @@ async def test_a_round_audits_every_tenant_with_one_connection_a_server(
     before = {name: one.isolation for name, one in control.manager.tenant_states.items()}
     await control.isolation_audit.run_once()
     assert opened == 1
-    for name, account in control.manager.tenant_states.items():
-        assert account.isolation is not None
-        assert account.isolation is not before[name]
+    for name, state in control.manager.tenant_states.items():
+        assert state.isolation is not None
+        assert state.isolation is not before[name]
     await control.isolation_audit.run_once()
     assert opened == 1, "nothing is due again at once"
     async with control.manager.lease("t0"):
@@ -100,7 +100,7 @@ async def test_mending_a_limit_undoes_no_resize_made_meanwhile(
     control: Control, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await control.tenant("acme")
-    account = control.manager.tenant_state("acme")
+    state = control.manager.tenant_state("acme")
 
     async def after_a_resize(server: Server, repairs: Iterable[Repair]) -> list[Repair]:
         await control.pool_operations.put(control.state("acme"), PoolChange(max_size=9), PERSON)
@@ -109,7 +109,7 @@ async def test_mending_a_limit_undoes_no_resize_made_meanwhile(
     monkeypatch.setattr("app.control.monitoring.isolation_audit.repair", after_a_resize)
     async with database.connected() as admin:
         await admin.execute("ALTER ROLE tenant_acme CONNECTION LIMIT 1")
-        await control.isolation_audit.audit(control.manager.servers["local"], [account])
+        await control.isolation_audit.audit(control.manager.servers["local"], [state])
         query = "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'tenant_acme'"
         assert await admin.fetchval(query) == 9 + 2
 

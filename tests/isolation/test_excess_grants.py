@@ -31,9 +31,9 @@ async def audited(control: Control) -> dict[str, dict[AuditCheck, Severity]]:
     accounts = control.manager.tenant_states
     await control.isolation_audit.audit(control.manager.servers["local"], accounts.values())
     return {
-        name: {one.check: one.severity for one in account.isolation.findings}
-        for name, account in accounts.items()
-        if account.isolation is not None
+        name: {one.check: one.severity for one in state.isolation.findings}
+        for name, state in accounts.items()
+        if state.isolation is not None
     }
 
 
@@ -56,8 +56,8 @@ async def test_what_an_owner_opens_is_charged_to_it_alone_and_closed(
             await connection.execute(grant.format(me=OPEN, other=NEIGHBOUR, shared=SHARED))
         assert await audited(control) == {**well, "open": {AuditCheck.CLOSED_TO_OTHERS: severity}}
         assert await audited(control) == {**well, "open": {}}
-    told = [one for one in control.audit_outbox.pending if one.action == "tenant.grants_revoked"]
-    assert [one.tenant for one in told] == ["open"], "the second time is told an hour later"
+    actions = [one for one in control.audit_outbox.pending if one.action == "tenant.grants_revoked"]
+    assert [one.tenant for one in actions] == ["open"], "the second time is told an hour later"
 
 
 @pytest.mark.parametrize("strategy", [PoolStrategy.PER_DATABASE, PoolStrategy.PER_TENANT])

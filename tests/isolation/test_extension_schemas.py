@@ -46,16 +46,16 @@ async def api(prepared: Database, catalog_database: Database, tmp_path: Path) ->
 async def found(api: Api, tenant: str) -> dict[AuditCheck, Severity]:
     """What an audit of the tenant finds now."""
     manager = api.service.manager
-    account = manager.tenant_state(tenant)
+    state = manager.tenant_state(tenant)
     check = IsolationAudit(
         manager,
         RoleLimits(api.service.manager),
         api.service.audit_outbox,
         extension_schemas=_SCHEMAS,
     )
-    await check.audit(manager.servers["local"], [account])
-    assert account.isolation is not None
-    return {finding.check: finding.severity for finding in account.isolation.findings}
+    await check.audit(manager.servers["local"], [state])
+    assert state.isolation is not None
+    return {finding.check: finding.severity for finding in state.isolation.findings}
 
 
 async def compares_as_citext(api: Api, url: str) -> bool:
@@ -110,8 +110,8 @@ async def test_a_schema_that_does_not_exist_is_named(api: Api, prepared: Databas
         await admin.execute("DROP SCHEMA more")
     assert await found(api, "acme") == {AuditCheck.EXTENSION_SCHEMAS: Severity.WARNING}
     ok(await api.client.put("/v1/tenants/later", json={"strategy": "per_tenant"}), 201)
-    answer = await api.client.post("/v1/tenants/later/provision")
-    refused = problem(answer, 409, "provisioning-failed")
+    response = await api.client.post("/v1/tenants/later/provision")
+    refused = problem(response, 409, "provisioning-failed")
     assert "The schema more in `extension_schemas` does not exist" in refused["detail"]
 
 
@@ -125,8 +125,8 @@ async def test_a_schema_that_tenants_may_create_in_is_refused(
     async with prepared.connected() as admin:
         await admin.execute(opened)
         assert await found(api, "acme") == {AuditCheck.EXTENSION_SCHEMAS: Severity.CRITICAL}
-        answer = await api.client.post("/v1/tenants/acme/provision")
-        assert "may create objects" in problem(answer, 409, "provisioning-failed")["detail"]
+        response = await api.client.post("/v1/tenants/acme/provision")
+        assert "may create objects" in problem(response, 409, "provisioning-failed")["detail"]
         await admin.execute("ALTER SCHEMA more OWNER TO postgres")
         await admin.execute("REVOKE CREATE ON SCHEMA more FROM PUBLIC, tenant_acme")
     ok(await api.client.post("/v1/tenants/acme/provision"))

@@ -117,5 +117,5 @@ async def test_a_setting_that_a_role_repeats_is_reset_each_time_and_recorded_onc
             await connection.execute("ALTER ROLE CURRENT_USER SET work_mem = '1MB'")
         assert await audited(control) == {"open": {AuditCheck.SETTINGS: Severity.WARNING}}
         assert await audited(control) == {"open": {}}
-    told = [each.action for each in control.audit_outbox.pending]
-    assert told == ["pool.role_settings_reset"]
+    actions = [each.action for each in control.audit_outbox.pending]
+    assert actions == ["pool.role_settings_reset"]

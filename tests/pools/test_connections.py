@@ -156,18 +156,18 @@ async def test_a_check_that_breaks_closes_each_connection_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await idle(stage, 3)
-    answer = asyncio.get_running_loop().create_future()
+    response = asyncio.get_running_loop().create_future()
 
     async def execute(connection: UnrealConnection, *_: object, **__: object) -> str:
         if connection.number == 1:
             raise LookupError
-        await answer
+        await response
         return "SELECT 1"
 
     monkeypatch.setattr(UnrealConnection, "execute", execute)
     with pytest.raises(LookupError):
         await stage.connections.check(not_since=monotonic())
-    answer.set_result(None)
+    response.set_result(None)
     await turns(3)
     assert (stage.connections.closing, stage.server.budget.used) == (3, 3)
     stage.cancel_tasks()

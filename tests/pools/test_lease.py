@@ -43,10 +43,10 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
 @pytest.fixture
 async def acme(manager: TenantPoolManager) -> TenantState:
     """A tenant with a schema of its own and one table."""
-    account = await provisioned(manager, "acme")
+    state = await provisioned(manager, "acme")
     async with manager.lease("acme") as connection:
         await connection.execute("CREATE TABLE note (id int PRIMARY KEY)")
-    return account
+    return state
 
 
 async def notes(manager: TenantPoolManager) -> list[int]:
@@ -503,7 +503,7 @@ async def test_a_lease_without_any_working_connection_times_out(
 async def test_a_connection_whose_statements_were_deallocated_is_not_lent_again(
     manager: TenantPoolManager,
 ) -> None:
-    account = await provisioned(manager, "acme")
+    state = await provisioned(manager, "acme")
     with pytest.raises(asyncpg.InvalidSQLStatementNameError):
         async with manager.lease("acme") as connection:
             await connection.fetch("select 1")
@@ -511,7 +511,7 @@ async def test_a_connection_whose_statements_were_deallocated_is_not_lent_again(
             await connection.fetch("select 1")
     async with manager.lease("acme") as connection:
         assert await connection.fetchval("select 1") == 1
-    assert account.recorder.connections_opened == 2
+    assert state.recorder.connections_opened == 2
 
 
 async def test_a_shared_lease_that_deallocates_all_commits_nothing_and_hurts_nobody(

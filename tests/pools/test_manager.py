@@ -305,7 +305,7 @@ async def test_shared_tenants_of_a_server_share_one_pool_and_keep_their_own_acco
     ]
     await use(few, "s0", "s1", "s2", "s0")
     assert opened(few) == {"shared@local"}
-    counted = [few.tenant_stats(account).counters.connections_acquired for account in accounts]
+    counted = [few.tenant_stats(state).counters.connections_acquired for state in accounts]
     assert counted == [2, 1, 1]
     [pool] = few.pools()
     assert few.pool_stats(pool).counters.connections_acquired == 4
@@ -326,9 +326,9 @@ async def test_deleting_a_shared_tenant_fails_its_waiting_callers_and_nobody_els
     async with few.lease("leaving"):
         callers = [asyncio.create_task(borrow(n)) for n in ("leaving", "staying", "leaving")]
         await eventually(lambda: pool.metrics.waiting_requests == len(callers))
-        account = few.tenant_state("leaving")
-        few.put_tenant(replace(account.tenant, deleting=True))
-        assert (account.waiting, pool.metrics.waiting_requests) == (0, 1)
+        state = few.tenant_state("leaving")
+        few.put_tenant(replace(state.tenant, deleting=True))
+        assert (state.waiting, pool.metrics.waiting_requests) == (0, 1)
     first, other, second = await finished(callers)
     assert isinstance(first, TenantDeleting)
     assert isinstance(second, TenantDeleting)

@@ -147,9 +147,9 @@ async def test_who_comes_instead_gets_a_context_of_its_own(
     async with manager.lease("one"):
         expected = await callers.wait("one")
         monkeypatch.setattr(PooledConnection, "run", meanwhile)
-    cancelled, answer = await callers.answers()
+    cancelled, response = await callers.answers()
     assert isinstance(cancelled, asyncio.CancelledError)
-    assert answer == tenant
+    assert response == tenant
     assert sent[-2].startswith("ROLLBACK; BEGIN")
     assert opened(manager) == 1
 

@@ -66,16 +66,16 @@ async def test_ending_twice_is_no_error() -> None:
 
 async def test_an_answer_that_came_while_our_loop_stood_still_is_taken() -> None:
     trips, wire = StatementDeadlines(), Wire()
-    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    response: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     trips.begin(wire, 0.3)
 
     async def answered() -> None:
-        await answer
+        await response
         trips.end(wire)
 
     task = asyncio.create_task(answered(), name="round trip")
     await asyncio.sleep(0)
-    asyncio.get_running_loop().call_soon(answer.set_result, None)
+    asyncio.get_running_loop().call_soon(response.set_result, None)
     time.sleep(0.6)  # noqa: ASYNC251 - the fault: nobody runs meanwhile
     await asyncio.wait_for(task, 60)
     assert wire.cut_at is None

@@ -19,13 +19,13 @@ print(raise_descriptor_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))
     [("256:1024", "1024 1024 1024"), ("300:300", "300 300 300")],
 )
 def test_the_soft_limit_is_raised_to_the_hard_one(before: str, after: str) -> None:
-    told = subprocess.run(
+    output = subprocess.run(
         ["prlimit", f"--nofile={before}", sys.executable, "-c", RAISE],  # noqa: S607
         check=True,
         capture_output=True,
         text=True,
     )
-    assert told.stdout.split() == after.split()
+    assert output.stdout.split() == after.split()
 
 
 @pytest.mark.parametrize(

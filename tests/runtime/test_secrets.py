@@ -143,9 +143,9 @@ async def test_a_failed_login_is_reported_without_its_password(
     with pytest.raises(PoolkeeperError) as raised:
         await driver.connect(replace(login_to(postgres_server), **faults[fault]), timeout=10)
     structlog.get_logger("tests").error("failed", exc_info=raised.value)
-    told = capsys.readouterr().err
-    assert type(raised.value).__name__ in told
-    assert CANARY not in told
+    output = capsys.readouterr().err
+    assert type(raised.value).__name__ in output
+    assert CANARY not in output
     assert CANARY not in "".join(traceback.format_exception(raised.value))
 
 

@@ -50,12 +50,12 @@ async def test_the_address_that_worked_comes_first() -> None:
 
 
 async def test_a_name_that_hangs_takes_one_thread_and_delays_no_other() -> None:
-    answer, asked = Event(), []
+    response, asked = Event(), []
 
     def look_up(host: str, port: int) -> list[Address]:
         asked.append(host)
         if host == "hangs":
-            answer.wait(30)
+            response.wait(30)
         return [v4(1)]
 
     resolver, threads = Resolver(look_up), active_count()
@@ -69,7 +69,7 @@ async def test_a_name_that_hangs_takes_one_thread_and_delays_no_other() -> None:
         await eventually(lambda: active_count() <= threads + 1)
         assert not any(task.done() for task in hanging[1:])
     finally:
-        answer.set()
+        response.set()
     assert await asyncio.gather(*hanging[1:]) == [[v4(1)]] * 99
     assert await resolver.addresses("hangs", 5432) == [v4(1)]
     assert asked.count("hangs") == 2
@@ -79,10 +79,10 @@ async def test_a_failed_lookup_fails_all_waiters_and_the_next_one_asks_anew() ->
     answers: list[list[Address] | OSError] = [[v4(1)], socket.gaierror(socket.EAI_AGAIN, "later")]
 
     def look_up(host: str, port: int) -> list[Address]:
-        answer = answers.pop()
-        if isinstance(answer, OSError):
-            raise answer
-        return answer
+        response = answers.pop()
+        if isinstance(response, OSError):
+            raise response
+        return response
 
     resolver = Resolver(look_up)
     with pytest.raises(socket.gaierror, match="later"):

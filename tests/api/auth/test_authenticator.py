@@ -134,9 +134,9 @@ async def locked(
 
 @EACH
 async def test_an_operation_needs_a_key(locked: Locked, operation: str) -> None:
-    answer = await locked.send(operation, content=b"{", headers={"Content-Type": "text/html"})
-    problem(answer, 401, "unauthenticated")
-    assert answer.headers["www-authenticate"] == "Bearer"
+    response = await locked.send(operation, content=b"{", headers={"Content-Type": "text/html"})
+    problem(response, 401, "unauthenticated")
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 @EACH
@@ -151,17 +151,17 @@ async def test_an_operation_accepts_its_scope_and_those_that_include_it(
     locked: Locked, operation: str
 ) -> None:
     for scope in ENOUGH[scope_of(operation)]:
-        answer = await locked.send(operation, f"only-{scope}", params={"dry_run": "true"})
-        assert answer.status_code not in (401, 403), answer.text
+        response = await locked.send(operation, f"only-{scope}", params={"dry_run": "true"})
+        assert response.status_code not in (401, 403), response.text
 
 
 @EACH
 async def test_the_document_names_the_scope(operation: str) -> None:
     method, path = operation.split(" ")
-    told = made()["paths"][path][method]
-    assert told["security"] == [{"key": [scope_of(operation)]}]
-    assert f"Scope: `{scope_of(operation)}`." in told["description"]
-    assert {"401", "403", "429"} <= told["responses"].keys()
+    found = made()["paths"][path][method]
+    assert found["security"] == [{"key": [scope_of(operation)]}]
+    assert f"Scope: `{scope_of(operation)}`." in found["description"]
+    assert {"401", "403", "429"} <= found["responses"].keys()
     assert made()["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
 
 
@@ -177,8 +177,8 @@ async def test_every_route_outside_the_document_is_open() -> None:
 @pytest.mark.parametrize("path", sorted(OPEN_PATHS | {"/docs/docs.js", "/page/page.js"}))
 async def test_what_is_open_needs_no_key_and_minds_no_wrong_one(locked: Locked, path: str) -> None:
     for headers in ({}, bearer("wrong")):
-        answer = await locked.send(f"get {path}", headers=headers)
-        assert answer.status_code in (200, 307)
+        response = await locked.send(f"get {path}", headers=headers)
+        assert response.status_code in (200, 307)
 
 
 async def test_every_request_without_a_valid_key_gets_the_same_response(locked: Locked) -> None:
@@ -196,13 +196,13 @@ async def test_every_request_without_a_valid_key_gets_the_same_response(locked: 
         {"Authorization": token},
         [*bearer(token).items(), *bearer(token).items()],
     ]
-    told = []
+    found = []
     for headers in shown:
-        answer = await locked.send("get /v1/tenants", headers=headers)
-        body = problem(answer, 401, "unauthenticated")
-        assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
-        told.append({**body, "request_id": ""})
-    assert told == told[:1] * len(shown)
+        response = await locked.send("get /v1/tenants", headers=headers)
+        body = problem(response, 401, "unauthenticated")
+        assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+        found.append({**body, "request_id": ""})
+    assert found == found[:1] * len(shown)
 
 
 @pytest.mark.parametrize("name", ["access_token", "key", "api_key", "authorization", "token"])
@@ -236,14 +236,17 @@ async def test_refusals_are_counted_and_logged_without_the_key(
     locked: Locked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, stranger = locked.keys.tokens["not-admin"], new_token()
-    door = locked.api.app.state.authenticator
-    monkeypatch.setattr(door, "_limits", RateLimits(0))  # the log may have been full
-    before = door.failures.copy()
+    guard = locked.api.app.state.authenticator
+    monkeypatch.setattr(guard, "_limits", RateLimits(0))  # the log may have been full
+    before = guard.failures.copy()
     with capture_logs() as logged:
         await locked.send("get /v1/tenants", headers=bearer(stranger))
         await locked.send("put /v1/tenants/{tenant}", "not-admin", json={})
-    assert door.failures - before == {AuthFailure.UNKNOWN: 1, AuthFailure.MISSING_SCOPE: 1}
-    assert [told["reason"] for told in logged if "reason" in told] == ["unknown", "missing_scope"]
+    assert guard.failures - before == {AuthFailure.UNKNOWN: 1, AuthFailure.MISSING_SCOPE: 1}
+    assert [found["reason"] for found in logged if "reason" in found] == [
+        "unknown",
+        "missing_scope",
+    ]
     text = str(logged) + (await locked.send("get /metrics", "only-read")).text
     assert 'poolkeeper_auth_failures_total{reason="unknown"}' in text
     assert token not in text
@@ -252,8 +255,8 @@ async def test_refusals_are_counted_and_logged_without_the_key(
 
 async def test_what_is_done_is_done_in_the_keys_name(locked: Locked) -> None:
     ok(await locked.send("put /v1/tenants/{tenant}", "only-admin", tenant="named", json={}), 201)
-    [told] = ok(await locked.send("get /v1/events?tenant=named", "only-read"))["items"]
-    assert (told["actor"], told["action"]) == ("only-admin", "tenant.created")
+    [body] = ok(await locked.send("get /v1/events?tenant=named", "only-read"))["items"]
+    assert (body["actor"], body["action"]) == ("only-admin", "tenant.created")
     ok(await locked.send("delete /v1/tenants/{tenant}", "only-admin", tenant="named"))
 
 
@@ -272,23 +275,23 @@ async def test_readiness_shows_details_only_to_keys_that_can_read_everything(
 
 @pytest.mark.parametrize("operation", OF_A_TENANT)
 async def test_to_a_bound_key_other_tenants_are_none(locked: Locked, operation: str) -> None:
-    told = []
+    found = []
     for tenant in ("theirs", "theirs-too", "absent"):
-        answer = await locked.send(operation, "bound", tenant=tenant)
-        body = problem(answer, 404, "tenant-not-found")
-        told.append(str({**body, "request_id": ""}).replace(tenant, "?"))
-    assert told == told[:1] * 3
+        response = await locked.send(operation, "bound", tenant=tenant)
+        body = problem(response, 404, "tenant-not-found")
+        found.append(str({**body, "request_id": ""}).replace(tenant, "?"))
+    assert found == found[:1] * 3
 
 
 async def test_an_unknown_tenant_looks_the_same_to_an_unbound_key(locked: Locked) -> None:
-    told = [
-        {**problem(answer, 404, "tenant-not-found"), "request_id": ""}
-        for answer in (
+    details = [
+        {**problem(response, 404, "tenant-not-found"), "request_id": ""}
+        for response in (
             await locked.send("get /v1/tenants/{tenant}", "everything"),
             await locked.send("get /v1/tenants/{tenant}", "bound"),
         )
     ]
-    assert told[0] == told[1]
+    assert details[0] == details[1]
 
 
 @pytest.mark.parametrize(
@@ -342,20 +345,20 @@ async def test_a_shared_pool_shows_a_bound_key_nothing_of_others(locked: Locked)
     assert ok(await locked.send(url, "everything", tenant="mine-too"))["tenants"] == 2
     assert ok(await locked.send(url, "bound", tenant="mine-too"))["tenants"] == 1
     url, dry = "put /v1/tenants/{tenant}/pool", {"dry_run": "true"}
-    told = ok(await locked.send(url, "bound", tenant="mine-too", params=dry))
-    assert not told["warnings"]
+    body = ok(await locked.send(url, "bound", tenant="mine-too", params=dry))
+    assert not body["warnings"]
     whole = {**dry, "scope": "pool"}
-    told = ok(await locked.send(url, "everything", tenant="mine-too", params=whole))
-    assert told["warnings"] == ["The pool is shared: this touches 2 tenants."]
+    body = ok(await locked.send(url, "everything", tenant="mine-too", params=whole))
+    assert body["warnings"] == ["The pool is shared: this touches 2 tenants."]
 
 
 async def test_a_finding_shows_a_bound_key_no_other_names(locked: Locked) -> None:
-    account = locked.api.service.manager.tenant_states[TenantId("mine")]
+    state = locked.api.service.manager.tenant_states[TenantId("mine")]
     wrong = Finding(
         check=AuditCheck.MEMBERSHIPS, severity=Severity.CRITICAL, detail="of tenant_theirs"
     )
-    before, account.isolation = (
-        account.isolation,
+    before, state.isolation = (
+        state.isolation,
         IsolationReport(
             checked_at=datetime.now(UTC), checked_at_monotonic=monotonic(), findings=(wrong,)
         ),
@@ -366,7 +369,7 @@ async def test_a_finding_shows_a_bound_key_no_other_names(locked: Locked) -> Non
             [failed] = [check for check in shown["isolation"]["checks"] if not check["ok"]]
             assert (failed["name"], failed["detail"]) == ("memberships", detail)
     finally:
-        account.isolation = before
+        state.isolation = before
 
 
 @pytest.mark.parametrize(
@@ -417,11 +420,11 @@ async def test_without_keys_local_programs_have_full_access_until_the_first_key(
     url = "http://localhost"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=url) as client:
         for headers in ({}, bearer("whatever")):
-            answer = await client.post(EVALUATE, json={}, headers=headers)
-            problem(answer, 422, "validation-failed")
+            response = await client.post(EVALUATE, json={}, headers=headers)
+            problem(response, 422, "validation-failed")
         keys = Keyring(tmp_path / "keys.json")
-        answer = await client.post(EVALUATE, json={})
-        problem(answer, 401, "unauthenticated")
+        response = await client.post(EVALUATE, json={})
+        problem(response, 401, "unauthenticated")
         keys.make("first")
-        answer = await client.post(EVALUATE, json={}, headers=keys.headers("first"))
-        problem(answer, 422, "validation-failed")
+        response = await client.post(EVALUATE, json={}, headers=keys.headers("first"))
+        problem(response, 422, "validation-failed")

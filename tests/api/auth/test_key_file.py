@@ -155,8 +155,8 @@ def test_unreadable_settings_are_reported_in_a_sentence(
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(keys, "load_settings", unreadable)
-    told = run("list")
-    assert (told.exit_code, told.stderr) == (
+    output = run("list")
+    assert (output.exit_code, output.stderr) == (
         1,
         "poolkeeper: Cannot use the settings: Input/output error.\n",
     )
@@ -230,7 +230,7 @@ def test_a_broken_file_leaves_the_keys_before_it_in_force(tmp_path: Path, text: 
         keys.path.write_text(text)
         assert watched.knows(keys, "one")
         assert watched.knows(keys, "one")
-    assert [told["log_level"] for told in logged] == ["error"]
+    assert [found["log_level"] for found in logged] == ["error"]
     assert watched.file.problem
     keys.make("two")
     assert watched.knows(keys, "two")

@@ -64,7 +64,7 @@ async def test_a_key_can_have_its_own_limit(app: FastAPI, keys: Keyring) -> None
     keys.make("slow", requests_per_second=1)
     async with client(app) as see:
         answers = [await see.post(ASK, headers=keys.headers("slow")) for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [422, 429]
+    assert [response.status_code for response in answers] == [422, 429]
 
 
 async def test_open_paths_have_no_rate_limit(app: FastAPI, keys: Keyring) -> None:
@@ -80,7 +80,7 @@ async def test_failed_logins_of_an_address_are_limited_without_locking_keys_out(
     keys.make("friend")
     async with client(app) as see:
         answers = [await see.get(ASK, headers=bearer(f"{n}")) for n in range(40)]
-        assert [answer.status_code for answer in answers] == [401] * 30 + [429] * 10
+        assert [response.status_code for response in answers] == [401] * 30 + [429] * 10
         problem(answers[-1], 429, "too-many-requests")
         assert answers[-1].headers["retry-after"] == "2"
         assert (await see.post(ASK, headers=keys.headers("friend"))).status_code == 422

@@ -31,8 +31,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         if scope["path"] == "/stream":
-            answer = StreamingResponse(self._for_ever(), media_type="text/event-stream")
-            await answer(scope, receive, send)
+            response = StreamingResponse(self._for_ever(), media_type="text/event-stream")
+            await response(scope, receive, send)
             return
         try:
             body = await request.body()
@@ -94,8 +94,8 @@ async def is_closed(client: Client) -> None:
 async def answers(client: Client, path: str = "/livez") -> None:
     client.ask("GET", path)
     async with asyncio.timeout(180):
-        status, told = await client.answer()
-    assert (status, told["path"]) == (200, path)
+        status, body = await client.answer()
+    assert (status, body["path"]) == (200, path)
 
 
 async def test_the_silent_are_closed_and_half_a_header_is_answered(app: Application) -> None:
@@ -105,8 +105,8 @@ async def test_the_silent_are_closed_and_half_a_header_is_answered(app: Applicat
         connected(address) as half,
     ):
         half.writer.write(HALF)
-        status, told = await half.answer()
-        assert (status, told["code"]) == (408, "request-timeout")
+        status, body = await half.answer()
+        assert (status, body["code"]) == (408, "request-timeout")
         await is_closed(half)
         assert await silent.reader.read() == b""
 
@@ -184,8 +184,8 @@ async def test_when_all_are_at_work_others_are_refused_and_probes_are_heard(
         async with many(address, 30):
             async with connected(address) as client:
                 client.ask("GET", "/v1/tenants")
-                status, told = await client.answer()
-                assert (status, told["code"]) == (503, "overloaded")
+                status, body = await client.answer()
+                assert (status, body["code"]) == (503, "overloaded")
                 await is_closed(client)
             async with connected(address) as probe:
                 await answers(probe)
@@ -290,11 +290,11 @@ async def test_what_is_no_http_is_refused_with_a_problem_and_the_end(
 ) -> None:
     async with listening(app) as address, connected(address) as client:
         client.writer.write(request_)
-        answered, told = await client.answer()
+        answered, body = await client.answer()
         code = {431: "headers-too-large", 501: "unknown-transfer-encoding"}.get(
             status, "malformed-request"
         )
-        assert (answered, told["code"], told["retryable"]) == (status, code, False)
+        assert (answered, body["code"], body["retryable"]) == (status, code, False)
         await is_closed(client)
     assert not [each for each in caplog.records if each.levelname == "ERROR"]
 

@@ -36,8 +36,8 @@ async def test_if_match_accepts_one_of_many_versions(api: Api) -> None:
     await api.client.put(ACME, json={})
     for generation, lines in enumerate(IN_FORCE, start=1):
         headers = [(name, value.replace("{}", str(generation))) for name, value in lines]
-        answer = await api.client.put(ACME, json={"weight": 1 + generation}, headers=headers)
-        assert ok(answer)["generation"] == generation + 1
+        response = await api.client.put(ACME, json={"weight": 1 + generation}, headers=headers)
+        assert ok(response)["generation"] == generation + 1
 
 
 async def test_if_match_refuses_many_other_versions(api: Api) -> None:
@@ -53,8 +53,8 @@ async def test_if_match_refuses_many_other_versions(api: Api) -> None:
 async def test_if_none_match_refuses_the_named_versions(api: Api) -> None:
     await api.client.put(ACME, json={})
     for tags, status in (('"1"', 412), ('W/"1", "2"', 412), ('"2"', 200)):
-        answer = await api.client.put(ACME, json={}, headers={"If-None-Match": tags})
-        assert answer.status_code == status
+        response = await api.client.put(ACME, json={}, headers={"If-None-Match": tags})
+        assert response.status_code == status
 
 
 async def test_a_tenant_and_its_pool_are_deleted_in_the_version_one_saw(api: Api) -> None:

@@ -41,16 +41,16 @@ async def test_two_lengths_are_refused_and_end_the_connection(
     async with listening(app) as address, connected(address) as client:
         head = b"POST %s HTTP/%s\r\nHost: localhost\r\n%s\r\n" % (path, version, lengths)
         client.writer.write(head + NOTHING + SMUGGLED)
-        status, told = await client.answer()
-        assert (status, told["code"]) == (400, "ambiguous-length")
+        status, body = await client.answer()
+        assert (status, body["code"]) == (400, "ambiguous-length")
         assert await client.reader.read() == b""
 
 
 async def test_chunks_before_their_invention_are_refused(app: FastAPI) -> None:
     async with listening(app) as address, connected(address) as client:
         client.writer.write(b"POST /livez HTTP/1.0\r\n" + CHUNKED + b"\r\n" + NOTHING)
-        status, told = await client.answer()
-        assert (status, told["code"]) == (400, "ambiguous-length")
+        status, body = await client.answer()
+        assert (status, body["code"]) == (400, "ambiguous-length")
         assert await client.reader.read() == b""
 
 

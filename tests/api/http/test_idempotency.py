@@ -84,9 +84,9 @@ async def test_fifty_at_once_are_one(api: Api, url: str) -> None:
         return await api.client.post(f"{url}/pool/check", headers=keyed())
 
     answers = await asyncio.gather(*(check() for _ in range(50)))
-    for answer in answers:
-        if answer.status_code != 200:
-            problem(answer, 409, "idempotency-key-in-flight")
+    for response in answers:
+        if response.status_code != 200:
+            problem(response, 409, "idempotency-key-in-flight")
     assert (await actions(api))["pool.checked"] == 1
     assert (await check()).headers[REPLAYED] == "true"
 
@@ -119,8 +119,8 @@ async def test_a_refused_request_can_be_corrected(api: Api, url: str) -> None:
         ({"sql": "nonsense"}, 422),
         ({"sql": "select 1"}, 200),
     ):
-        answer = await api.client.post(f"{url}/query", json=body, headers=keyed())
-        assert (answer.status_code, answer.headers.get(REPLAYED)) == (status, None)
+        response = await api.client.post(f"{url}/query", json=body, headers=keyed())
+        assert (response.status_code, response.headers.get(REPLAYED)) == (status, None)
 
 
 async def test_a_failed_request_can_be_retried(api: Api, url: str) -> None:
@@ -133,8 +133,8 @@ async def test_a_failed_request_can_be_retried(api: Api, url: str) -> None:
     problem(refused, 503, "pool-saturated")
     pool.config = usual
     ok(await api.client.post(f"{url}/pool/resume"))
-    answer = await api.client.post(f"{url}/query", json=body, headers=keyed())
-    assert (answer.status_code, answer.headers.get(REPLAYED)) == (200, None)
+    response = await api.client.post(f"{url}/query", json=body, headers=keyed())
+    assert (response.status_code, response.headers.get(REPLAYED)) == (200, None)
 
 
 async def test_a_dry_run_uses_up_no_key(api: Api, url: str) -> None:
@@ -154,23 +154,23 @@ async def test_a_response_too_large_to_store_is_not_made_again(api: Api, url: st
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é", "a\tb"])
 async def test_an_invalid_key_is_refused(api: Api, key: str) -> None:
     sent = [(b"Idempotency-Key", key.encode("latin-1"))]
-    answer = await api.client.post("/v1/tenants/acme/pool/check", headers=sent)
-    problem(answer, 400, "bad-idempotency-key")
+    response = await api.client.post("/v1/tenants/acme/pool/check", headers=sent)
+    problem(response, 400, "bad-idempotency-key")
 
 
 async def test_two_keys_are_none(api: Api) -> None:
     twice = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
-    answer = await api.client.post("/v1/tenants/acme/pool/check", headers=twice)
-    problem(answer, 400, "bad-idempotency-key")
+    response = await api.client.post("/v1/tenants/acme/pool/check", headers=twice)
+    problem(response, 400, "bad-idempotency-key")
 
 
 async def test_what_is_read_or_declared_needs_no_key(api: Api, url: str) -> None:
     for _ in range(2):
-        for answer in (
+        for response in (
             await api.client.get(url, headers=keyed()),
             await api.client.put(url, json={"strategy": "per_tenant"}, headers=keyed()),
         ):
-            assert REPLAYED not in answer.headers
+            assert REPLAYED not in response.headers
 
 
 def test_keys_of_two_callers_never_meet() -> None:

@@ -34,8 +34,8 @@ async def test_answers_are_never_those_for_another_key(
             await api.value(await api.tenant(name), "SELECT 1")
         for path in ("/v1/stats?fields=tenant", "/v1/pools?fields=tenant"):
             for key, seen in (("all", ["acme", "globex"]), ("bound", ["acme"])) * 2:
-                answer = await api.client.get(path, headers=keys.headers(key))
-                assert [item["tenant"] for item in ok(answer)["items"]] == seen
+                response = await api.client.get(path, headers=keys.headers(key))
+                assert [item["tenant"] for item in ok(response)["items"]] == seen
                 refused = await api.client.get(path, headers=keys.headers("query"))
                 assert refused.status_code == 403
 

@@ -126,33 +126,37 @@ async def test_a_minimum_must_be_below_the_maximum(api: Api) -> None:
 
 
 async def test_enough_crowded_samples_ask_for_growth(api: Api) -> None:
-    answer = await evaluate(api, samples=3)
-    assert (answer["action"], answer["current_size"], answer["new_size"]) == ("scale_up", 10, 15)
-    assert answer["reason_code"] == "queue_above_target"
-    assert "8 requests waiting" in answer["reason"]
+    response = await evaluate(api, samples=3)
+    assert (response["action"], response["current_size"], response["new_size"]) == (
+        "scale_up",
+        10,
+        15,
+    )
+    assert response["reason_code"] == "queue_above_target"
+    assert "8 requests waiting" in response["reason"]
 
 
 async def test_one_sample_is_not_enough(api: Api) -> None:
-    answer = await evaluate(api)
-    assert (answer["action"], answer["new_size"]) == ("stable", 10)
-    assert answer["reason_code"] == "collecting_samples"
+    response = await evaluate(api)
+    assert (response["action"], response["new_size"]) == ("stable", 10)
+    assert response["reason_code"] == "collecting_samples"
 
 
 async def test_idle_samples_ask_for_less(api: Api) -> None:
-    answer = await evaluate(api, IDLE, samples=3)
-    assert (answer["action"], answer["new_size"]) == ("scale_down", 8)
+    response = await evaluate(api, IDLE, samples=3)
+    assert (response["action"], response["new_size"]) == ("scale_down", 8)
 
 
 async def test_a_configuration_can_be_tried(api: Api) -> None:
     config = {"enabled": True, "scale_up_step": 1, "samples_before_action": 1}
-    answer = await evaluate(api, config=config, rule="hysteresis")
-    assert (answer["action"], answer["new_size"]) == ("scale_up", 11)
+    response = await evaluate(api, config=config, rule="hysteresis")
+    assert (response["action"], response["new_size"]) == ("scale_up", 11)
 
 
 async def test_asking_changes_nothing_and_works_while_it_is_off(api: Api) -> None:
     before = ok(await api.client.put(URL, json={"mode": "off"}))
-    answer = await evaluate(api, samples=3, config={"max_pool_size": 12})
-    assert answer["new_size"] == 12
+    response = await evaluate(api, samples=3, config={"max_pool_size": 12})
+    assert response["new_size"] == 12
     assert ok(await api.client.get(URL)) == before
 
 
@@ -189,9 +193,9 @@ async def test_a_live_pool_can_be_judged_by_another_lateness_rule_or_budget(api:
     await observed(api)
 
     async def needed(**body: Any) -> int:
-        answer = ok(await api.client.post(f"{URL}/evaluate", json={"tenant": "acme", **body}))
-        assert answer["evidence"]["events"] == 60
-        size: int = answer["evidence"]["needed_size"]
+        response = ok(await api.client.post(f"{URL}/evaluate", json={"tenant": "acme", **body}))
+        assert response["evidence"]["events"] == 60
+        size: int = response["evidence"]["needed_size"]
         return size
 
     before = ok(await api.client.get(URL))
@@ -199,8 +203,8 @@ async def test_a_live_pool_can_be_judged_by_another_lateness_rule_or_budget(api:
     cut = {"tenant": "acme", "budget": 6}
     assert ok(await api.client.post(f"{URL}/evaluate", json=cut))["new_size"] <= 6
     other = {"tenant": "acme", "rule": "hysteresis", "config": {"samples_before_action": 1}}
-    answer = ok(await api.client.post(f"{URL}/evaluate", json=other))
-    assert answer["reason_code"] == "within_thresholds"
+    response = ok(await api.client.post(f"{URL}/evaluate", json=other))
+    assert response["reason_code"] == "within_thresholds"
     assert ok(await api.client.get(URL)) == before
     problem(
         await api.client.post(f"{URL}/evaluate", json={"tenant": "nobody"}), 404, "tenant-not-found"

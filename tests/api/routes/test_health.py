@@ -59,10 +59,10 @@ async def test_an_old_isolation_audit_is_reported(api: Api) -> None:
     fresh = (await checks(api))["isolation"]
     assert fresh["ok"]
     assert re.search(r"The oldest audit is \d+ s old\.", fresh["detail"])
-    account = api.service.manager.tenant_state("acme")
-    assert account.isolation is not None
-    account.isolation = replace(
-        account.isolation, checked_at_monotonic=account.isolation.checked_at_monotonic - 600
+    state = api.service.manager.tenant_state("acme")
+    assert state.isolation is not None
+    state.isolation = replace(
+        state.isolation, checked_at_monotonic=state.isolation.checked_at_monotonic - 600
     )
     forget_cached_checks(api)
     found = (await checks(api))["isolation"]
@@ -75,12 +75,12 @@ async def test_an_old_isolation_audit_is_reported(api: Api) -> None:
 
 async def test_an_isolation_check_that_could_not_run_is_reported(api: Api) -> None:
     url = await api.tenant("acme")
-    account = api.service.manager.tenant_state("acme")
-    assert account.isolation is not None
+    state = api.service.manager.tenant_state("acme")
+    assert state.isolation is not None
     finding = Finding(
         check=IsolationCheck.SETTINGS, severity=Severity.NOT_CHECKED, detail="Not checked: no."
     )
-    account.isolation = replace(account.isolation, findings=(finding,))
+    state.isolation = replace(state.isolation, findings=(finding,))
     forget_cached_checks(api)
     found = (await checks(api))["isolation"]
     assert not found["ok"]

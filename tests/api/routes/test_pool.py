@@ -58,8 +58,8 @@ async def test_an_empty_body_opens_the_pool_with_its_defaults(api: Api, content:
 async def test_a_repeated_put_keeps_the_version(api: Api) -> None:
     pool = await api.tenant("acme") + "/pool"
     for status in (201, 200, 200):
-        answer = await api.client.put(pool, json={"max_size": 3})
-        assert ok(answer, status)["generation"] == 1
+        response = await api.client.put(pool, json={"max_size": 3})
+        assert ok(response, status)["generation"] == 1
 
 
 async def test_a_pool_needs_a_provisioned_tenant(api: Api) -> None:

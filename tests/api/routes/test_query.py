@@ -50,8 +50,8 @@ async def test_a_write_must_be_meant(api: Api, acme: str) -> None:
 async def test_a_statement_that_runs_into_its_timeout_is_cancelled(api: Api, acme: str) -> None:
     sleepy = "do $$ begin perform pg_sleep(60); end $$"
     for sql in ("select pg_sleep(60)", sleepy):
-        told = problem(await api.query(acme, sql, timeout_seconds=0.05), 504, "query-timeout")
-        assert "0.05" in told["detail"]
+        details = problem(await api.query(acme, sql, timeout_seconds=0.05), 504, "query-timeout")
+        assert "0.05" in details["detail"]
     assert await api.value(acme, "select 1") == 1
 
 
@@ -90,10 +90,10 @@ async def test_free_sql_on_a_shared_role_is_refused_where_it_is_not_allowed(
         shared, own = await api.tenant("acme", "shared"), await api.tenant("beta")
         problem(await api.query(shared, "select 1"), 422, "untrusted-sql-on-shared-role")
         assert await api.value(own, "select 1") == 1
-        told = ok(await api.client.get(shared))
-        assert (told["query_allowed"], "local" in told["query_refusal"]) == (False, True)
-        told = ok(await api.client.get(own))
-        assert (told["query_allowed"], told["query_refusal"]) == (True, None)
+        body = ok(await api.client.get(shared))
+        assert (body["query_allowed"], "local" in body["query_refusal"]) == (False, True)
+        body = ok(await api.client.get(own))
+        assert (body["query_allowed"], body["query_refusal"]) == (True, None)
 
 
 @pytest.mark.parametrize("strategy", ["shared", "per_tenant", "per_database"])
@@ -103,8 +103,8 @@ async def test_a_statement_that_chains_another_transaction_is_refused(
 ) -> None:
     url = await api.tenant("acme", strategy)
     for chain in ("commit and chain", "ROLLBACK WORK AND CHAIN", "abort and chain"):
-        answer = await api.query(url, chain, read_only=read_only)
-        problem(answer, 422, "statement-ended-lease")
+        response = await api.query(url, chain, read_only=read_only)
+        problem(response, 422, "statement-ended-lease")
     assert await api.value(url, "select 1") == 1
 
 

@@ -31,8 +31,8 @@ async def test_a_statement_that_somebody_cancels_did_not_time_out(
     )
     while not sleeping.done():
         ok(await standing_api.query(acme, cancel))
-    told = problem(await sleeping, 422, "statement-failed")
-    assert (told["sqlstate"], "user request" in told["detail"]) == ("57014", True)
+    details = problem(await sleeping, 422, "statement-failed")
+    assert (details["sqlstate"], "user request" in details["detail"]) == ("57014", True)
 
 
 @pytest.mark.parametrize("sqlstate", RAISED)
@@ -53,8 +53,8 @@ async def test_errors_raised_by_tenants_code_are_passed_on(
         ):
             ok(await standing_api.query(acme, statement, read_only=False))
         sql = "insert into deferred values (1)"
-    told = problem(await standing_api.query(acme, sql, read_only=False), 422, "statement-failed")
-    assert (told["sqlstate"], told["detail"]) == (sqlstate, "my own")
+    details = problem(await standing_api.query(acme, sql, read_only=False), 422, "statement-failed")
+    assert (details["sqlstate"], details["detail"]) == (sqlstate, "my own")
     assert await standing_api.value(acme, "select 1") == 1
 
 
@@ -64,8 +64,8 @@ async def test_a_deferred_constraint_is_reported_as_itself(standing_api: Api, ac
         "create table child (id int references parent deferrable initially deferred)",
     ):
         ok(await standing_api.query(acme, statement, read_only=False))
-    told = await standing_api.query(acme, "insert into child values (1)", read_only=False)
-    assert problem(told, 422, "statement-failed")["sqlstate"] == "23503"
+    response = await standing_api.query(acme, "insert into child values (1)", read_only=False)
+    assert problem(response, 422, "statement-failed")["sqlstate"] == "23503"
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "53200", "55P03"])
@@ -73,8 +73,8 @@ async def test_a_conflict_with_another_transaction_is_worth_a_retry(
     standing_api: Api, acme: str, sqlstate: str
 ) -> None:
     raising = f"do $$ begin raise exception 'in the way' using errcode = '{sqlstate}'; end $$"
-    told = problem(await standing_api.query(acme, raising), 409, "statement-conflict")
-    assert (told["sqlstate"], told["retryable"]) == (sqlstate, True)
+    details = problem(await standing_api.query(acme, raising), 409, "statement-conflict")
+    assert (details["sqlstate"], details["retryable"]) == (sqlstate, True)
 
 
 async def test_the_victim_of_a_deadlock_can_retry(standing_api: Api, acme: str) -> None:
@@ -146,11 +146,11 @@ async def test_a_read_meets_ddl_between_its_look_up_and_its_rows_and_is_repeated
         # What it is made of has been looked up by then.
         await eventually(is_waiting)
         await other.execute("alter type holding add attribute b int")
-    answer = await asked
+    response = await asked
     if read_only:
-        assert ok(answer)["rows"] == [[{"a": 1, "b": None}]]
+        assert ok(response)["rows"] == [[{"a": 1, "b": None}]]
     else:
-        assert problem(answer, 503, "schema-changed")["retryable"]
+        assert problem(response, 503, "schema-changed")["retryable"]
 
 
 async def test_a_nesting_without_end_is_refused_by_name(standing_api: Api, acme: str) -> None:
@@ -158,11 +158,11 @@ async def test_a_nesting_without_end_is_refused_by_name(standing_api: Api, acme:
     sql = f"do $do$ begin create type n0 as (leaf int); {nested} end $do$"
     ok(await standing_api.query(acme, sql, read_only=False))
     for asked, params in (("null::n399", []), ("$1::n399 is null", [None])):
-        told = await standing_api.query(acme, f"select {asked}", *params)
-        assert "nested more than" in problem(told, 422, "statement-failed")["detail"]
+        response = await standing_api.query(acme, f"select {asked}", *params)
+        assert "nested more than" in problem(response, 422, "statement-failed")["detail"]
     row = "row(" * 50 + "1" + ")" * 50
-    told = await standing_api.query(acme, f"select {row}")
-    assert "nested more than" in problem(told, 422, "statement-failed")["detail"]
+    response = await standing_api.query(acme, f"select {row}")
+    assert "nested more than" in problem(response, 422, "statement-failed")["detail"]
 
 
 async def test_rows_without_columns_are_limited(standing_api: Api, acme: str) -> None:
@@ -177,22 +177,22 @@ async def test_copy_is_refused_in_every_disguise(
 ) -> None:
     ok(await standing_api.query(acme, "create table if not exists cc (a int)", read_only=False))
     for copy in ("copy cc from stdin", "copy (select generate_series(1, 1e7)) to stdout"):
-        told = await standing_api.query(acme, disguise + copy, read_only=False)
-        assert problem(told, 422, "statement-failed")["detail"] == "COPY is not supported here."
+        response = await standing_api.query(acme, disguise + copy, read_only=False)
+        assert problem(response, 422, "statement-failed")["detail"] == "COPY is not supported here."
     assert await standing_api.value(acme, "select count(*) from cc") == 0
 
 
 async def test_numbers_of_the_request_keep_their_digits(standing_api: Api, acme: str) -> None:
     body = '{"sql": "select $1::numeric, $2::json::text, $3::int", "params": [%s, [%s], 7]}'
     digits = "0.1000000000000000000000000001"
-    told = await standing_api.client.post(
+    response = await standing_api.client.post(
         f"{acme}/query",
         content=body % (digits, digits),
         headers={"Content-Type": "application/json"},
     )
-    assert ok(told)["rows"] == [[digits, f"[{digits}]", 7]]
-    told = await standing_api.query(acme, "select $1::int", 7.5)
-    assert problem(told, 422, "statement-failed")["sqlstate"] == "22P02"
+    assert ok(response)["rows"] == [[digits, f"[{digits}]", 7]]
+    response = await standing_api.query(acme, "select $1::int", 7.5)
+    assert problem(response, 422, "statement-failed")["sqlstate"] == "22P02"
 
 
 async def test_a_borrower_of_a_lease_gets_python_values_after_every_statement(

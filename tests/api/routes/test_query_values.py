@@ -125,14 +125,14 @@ async def test_a_string_binds_to_any_type_through_its_text(
 async def test_an_error_of_postgres_has_its_sqlstate(
     standing_api: Api, acme: str, sql: str, params: list[Any], sqlstate: str
 ) -> None:
-    told = problem(await standing_api.query(acme, sql, *params), 422, "statement-failed")
-    assert told["sqlstate"] == sqlstate
+    details = problem(await standing_api.query(acme, sql, *params), 422, "statement-failed")
+    assert details["sqlstate"] == sqlstate
     assert await standing_api.value(acme, "select 1") == 1
 
 
 async def test_a_syntax_error_has_its_position(standing_api: Api, acme: str) -> None:
-    told = problem(await standing_api.query(acme, "select 1 frm x y"), 422, "statement-failed")
-    assert (told["sqlstate"], told["position"]) == ("42601", 14)
+    details = problem(await standing_api.query(acme, "select 1 frm x y"), 422, "statement-failed")
+    assert (details["sqlstate"], details["position"]) == ("42601", 14)
 
 
 @pytest.mark.parametrize(

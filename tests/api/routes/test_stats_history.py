@@ -127,7 +127,7 @@ async def test_a_bound_key_sees_the_past_of_pools_that_serve_its_tenants(
             pools = ("own", "guest", "absent", "shared@local")
             urls = [f"/v1/pools/{pool}/stats/history" for pool in pools]
             answers = [await api.client.get(url, headers=keys.headers(name)) for url in urls]
-            seen[name] = [answer.status_code for answer in answers]
+            seen[name] = [response.status_code for response in answers]
     assert seen == {
         "all": [200, 404, 404, 200],
         "guest": [404, 404, 404, 200],

@@ -196,9 +196,9 @@ async def test_a_stream_that_never_begins_is_not_counted(api: Api) -> None:
 
 
 async def test_head_is_answered_and_follows_nothing(api: Api) -> None:
-    answer = await api.client.head(PATH)
-    assert (answer.status_code, api.service.streams.open) == (200, 0)
-    assert answer.headers["content-type"].startswith("text/event-stream")
+    response = await api.client.head(PATH)
+    assert (response.status_code, api.service.streams.open) == (200, 0)
+    assert response.headers["content-type"].startswith("text/event-stream")
 
 
 async def test_a_bound_key_hears_of_its_own_tenants_until_it_is_revoked(
@@ -238,8 +238,8 @@ async def test_the_end_of_the_service_is_the_end_of_its_streams_at_once(
     async with served(
         tmp_path, tenants_in=database, catalog_in=catalog_database, **settings
     ) as service:
-        async with service.client.stream("GET", PATH) as answer:
-            lines = answer.aiter_lines()
+        async with service.client.stream("GET", PATH) as response:
+            lines = response.aiter_lines()
             heard = [line async for line in _until(lines, 3)]
             began = monotonic()
             service.process.send_signal(signal.SIGTERM)

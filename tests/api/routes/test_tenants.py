@@ -93,8 +93,8 @@ async def test_a_malformed_etag_is_a_bad_request(api: Api, headers: dict[str, st
 async def test_fifty_puts_at_once_create_one_tenant(api: Api) -> None:
     puts = [api.client.put(ACME, json={"weight": 1 + number % 2}) for number in range(50)]
     answers = await asyncio.gather(*puts)
-    assert sorted(answer.status_code for answer in answers) == [200] * 49 + [201]
-    generations = {answer.json()["generation"] for answer in answers}
+    assert sorted(response.status_code for response in answers) == [200] * 49 + [201]
+    generations = {response.json()["generation"] for response in answers}
     assert ok(await api.client.get(ACME))["generation"] == max(generations)
 
 
@@ -104,7 +104,7 @@ async def test_of_many_who_expect_the_same_version_one_succeeds(api: Api) -> Non
         api.client.put(ACME, json={"weight": 2 + number}, headers={"If-Match": '"1"'})
         for number in range(20)
     ]
-    statuses = sorted(answer.status_code for answer in await asyncio.gather(*puts))
+    statuses = sorted(response.status_code for response in await asyncio.gather(*puts))
     assert statuses == [200] + [412] * 19
 
 

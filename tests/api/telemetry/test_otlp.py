@@ -107,8 +107,8 @@ async def test_a_collector_gets_the_figures_of_pools_by_their_own_names(
         found = collector.newest
     assert set(collector.paths) == {"/v1/metrics"}
     (resource,) = collector.pushes[-1].resource_metrics
-    told = {each.key: each.value.string_value for each in resource.resource.attributes}
-    assert told["service.name"] == "poolkeeper"
+    shown = {each.key: each.value.string_value for each in resource.resource.attributes}
+    assert shown["service.name"] == "poolkeeper"
     assert {name.removeprefix(CONNECTIONS): metric.unit for name, metric in found.items()} == {
         "count": "{connection}",
         "max": "{connection}",

@@ -181,8 +181,8 @@ async def test_a_tenants_drawer_has_no_action_on_the_pool_it_shares(
 async def test_a_paused_pool_stays_in_sight_when_it_is_closed(service: Served, tab: Tab) -> None:
     await service.tenant("acme")
     for method, path in [("PUT", ""), ("POST", "/pause"), ("DELETE", "")]:
-        answer = await service.client.request(method, f"/v1/tenants/acme/pool{path}")
-        answer.raise_for_status()
+        response = await service.client.request(method, f"/v1/tenants/acme/pool{path}")
+        response.raise_for_status()
     assert (await service.client.delete("/v1/tenants/acme/pool")).status_code == 404
     page = tab.page
     await page.goto("/")

@@ -36,14 +36,14 @@ async def test_the_successor_of_a_superseded_recommendation_is_applied(
     gone = str(uuid4())
 
     async def outdated(route: Route) -> None:
-        answer = await route.fetch()
-        if answer.status == 304:
-            await route.fulfill(response=answer)
+        reply = await route.fetch()
+        if reply.status == 304:
+            await route.fulfill(response=reply)
             return
-        recommended: dict[str, Any] = await answer.json()
+        recommended: dict[str, Any] = await reply.json()
         for each in recommended["items"]:
             each |= {"id": gone, "new_size": 99}
-        await route.fulfill(response=answer, body=json.dumps(recommended))
+        await route.fulfill(response=reply, body=json.dumps(recommended))
 
     async def is_closed(route: Route) -> None:
         problem = {"code": "recommendation-closed", "detail": "The recommendation is superseded."}

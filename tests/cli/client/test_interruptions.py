@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli.client import api_client, session
 from app.cli.main import cli
 from tests.fixtures.echo_service import EchoService, echo_service
 
@@ -42,7 +43,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         if len(pauses) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(session.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     return pauses
 
 
@@ -121,12 +122,12 @@ def test_a_refused_step_skips_its_tenant_and_a_refused_key_everything(
     exit_status: int,
     provisioned: list[str],
 ) -> None:
-    answer = EchoService.answer
+    response = EchoService.answer
 
     def refuse_one(
         self: EchoService, method: str, path: str, body: object
     ) -> tuple[int, Mapping[str, Any]]:
-        done = answer(self, method, path, body)
+        done = response(self, method, path, body)
         is_refused = method == "PUT" and path.endswith("/one")
         return (status, {"detail": "Refused."}) if is_refused else done
 
@@ -142,13 +143,7 @@ def test_a_refused_step_skips_its_tenant_and_a_refused_key_everything(
 def test_what_is_no_document_is_not_poolkeepers(
     service: EchoService, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    original = api_client.httpx.Response.json
-
-    def read(response: api_client.httpx.Response) -> object:
-        original(response)
-        return json.loads(body)
-
-    monkeypatch.setattr(api_client.httpx.Response, "json", read)
+    monkeypatch.setattr(httpx.Response, "json", lambda _: json.loads(body))
     result = call(service, "tenants", "show", "acme")
     assert result.exit_code == 1
     assert "does not respond like Poolkeeper" in result.stderr

@@ -139,7 +139,7 @@ async def test_two_who_apply_at_once_apply_it_once(control: Control) -> None:
         *(apply(control, recommendation.id, PERSON) for _ in range(2)),
         return_exceptions=True,
     )
-    assert [type(answer) for answer in answers].count(Recommendation) == 1
+    assert [type(response) for response in answers].count(Recommendation) == 1
     assert (await control.actions()).count("recommendation.applied") == 1
 
 

@@ -62,11 +62,11 @@ async def test_a_poll_goes_on_without_the_catalog(control: Control) -> None:
 
 async def test_counters_survive_the_eviction_of_the_pool(control: Control) -> None:
     await control.tenant("acme")
-    account = control.manager.tenant_state("acme")
+    state = control.manager.tenant_state("acme")
     async with control.manager.lease("acme"):
         pass
     expire_at_once(control)
     await control.poller.run_once()
-    stats = control.manager.tenant_stats(account)
+    stats = control.manager.tenant_stats(state)
     assert (stats.counters.connections_acquired, stats.counters.connections_released) == (1, 1)
     assert (stats.metrics.active_connections, stats.metrics.idle_connections) == (0, 0)

@@ -113,10 +113,10 @@ async def test_a_pause_is_remembered_by_a_pool_that_opens_later(control: Control
 
 async def test_a_pool_is_not_resized_for_a_tenant_that_is_gone(control: Control) -> None:
     await control.tenant("acme")
-    account = control.manager.tenant_state("acme")
+    state = control.manager.tenant_state("acme")
     await control.deletions.delete(control.state("acme"), PERSON, deadline=0)
     with pytest.raises(TenantDeleting):
-        await control.pool_operations.put(account, PoolChange(max_size=7), PERSON)
+        await control.pool_operations.put(state, PoolChange(max_size=7), PERSON)
     assert await control.catalog.pools.load() == ()
 
 
@@ -135,7 +135,7 @@ async def test_two_minimums_at_once_cannot_both_take_the_last_of_the_budget(
         ),
         return_exceptions=True,
     )
-    assert [type(answer) for answer in answers].count(BudgetExceeded) == 1
+    assert [type(response) for response in answers].count(BudgetExceeded) == 1
     assert len(control.manager.desired) == 1
 
 

@@ -193,12 +193,12 @@ def test_the_same_input_gets_the_same_output(
 def test_repeated_advice_on_unchanged_metrics_never_walks(
     config: PoolPressureMonitorConfig, sample: PoolMetrics
 ) -> None:
-    remembered, told = Streaks(), set[int]()
+    remembered, found = Streaks(), set[int]()
     for _ in range(5 * config.samples_before_action):
         advice, remembered = advise_by_thresholds(config, remembered, sample)
         if advice.action is not ScalingAction.STABLE:
-            told.add(advice.new_size)
-    assert len(told) <= 1
+            found.add(advice.new_size)
+    assert len(found) <= 1
 
 
 @given(configs(), streaks, samples())
