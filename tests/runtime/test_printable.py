@@ -83,3 +83,16 @@ def test_a_complaint_is_one_line_for_each_that_it_has(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "poolkeeper: a\\x1b[2J\\rb\n  c\\u2028d\n".replace(
         "\\r", "\\x0d"
     )
+
+
+def test_streams_without_an_encoding_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    allow_any_encoding()
+    assert (sys.stdout.errors, sys.stderr.errors) == (None, None)
+
+
+def test_bytes_that_cannot_be_read_are_still_an_error() -> None:
+    allow_any_encoding()
+    with pytest.raises(UnicodeDecodeError):
+        b"\xff".decode(errors="poolkeeper")

@@ -8,7 +8,8 @@ from statistics import fmean, pvariance
 
 import pytest
 
-from app.simulator.load import single, zipf
+from app.domain.errors import InvalidInput
+from app.simulator.load import Load, TenantLoad, single, zipf
 from app.simulator.workload import Arrivals, HoldTimes, Workload
 
 HOLDS = HoldTimes(mean=0.15, cv=1.5)
@@ -79,3 +80,16 @@ def test_requests_of_many_tenants_come_in_order() -> None:
     requests = Workload(zipf([100.0], 60, 20), HOLDS, Arrivals.POISSON, 1).before(60)
     assert requests == sorted(requests)
     assert {place for _, place, _ in requests} == set(range(20))
+
+
+@pytest.mark.parametrize("bin_seconds", [0.0, -1.0, float("nan")])
+def test_a_load_of_bins_without_length_is_refused(bin_seconds: float) -> None:
+    with pytest.raises(InvalidInput, match="longer than 0 seconds"):
+        single([1.0], bin_seconds)
+
+
+def test_tenants_with_different_numbers_of_bins_are_no_load() -> None:
+    tenants = [TenantLoad(name="a", rates=[1.0]), TenantLoad(name="b", rates=[1.0, 2.0])]
+    for some in (tenants, []):
+        with pytest.raises(InvalidInput, match="as many bins"):
+            Load(bin_seconds=1.0, tenants=some)

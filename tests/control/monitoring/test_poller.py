@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from app.control.monitoring import poller
 from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import Control
 
 
+@pytest.mark.parametrize("at_once", [50, 1])
 async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
-    control: Control,
+    control: Control, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
+    monkeypatch.setattr(poller, "_SLICE", at_once)
+    monkeypatch.setattr(poller, "_BATCH", 2 * at_once)
     await control.tenant("own")
     await control.tenant("guest", PoolStrategy.SHARED)
     await control.tenant("silent", PoolStrategy.SHARED)
