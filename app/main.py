@@ -40,7 +40,7 @@ from app.control.advisor.auto_apply import AutoApply
 from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.audit.outbox import AuditOutbox
+from app.control.audit_events import AuditOutbox
 from app.control.background import Supervisor
 from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.isolation_audit import IsolationAudit

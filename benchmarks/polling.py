@@ -16,7 +16,7 @@ from app.control.advisor.auto_apply import AutoApply, AutoApplyLimits
 from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.audit.outbox import AuditOutbox
+from app.control.audit_events import AuditOutbox
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.snapshot import Snapshots
 from app.control.operation import KeyedLocks

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from app.catalog.leadership import Leadership
-from app.control.audit.outbox import AuditOutbox
+from app.control.audit_events import AuditOutbox
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.rotation import PasswordRotation

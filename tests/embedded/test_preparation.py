@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.embedded import EmbeddedPostgresError, binaries, server
+from app.embedded import EmbeddedPostgresError, binaries, embedded_postgres
 from app.embedded.binaries import Binaries, find_binaries, installed_package
 from app.embedded.cluster import Cluster
 from app.embedded.os_user import OsUser
@@ -90,4 +90,4 @@ def test_a_machine_without_a_free_port_is_reported(monkeypatch: pytest.MonkeyPat
         port = listener.getsockname()[1]
         monkeypatch.setattr(random, "sample", lambda *_: [port])
         with pytest.raises(EmbeddedPostgresError, match="no free port"):
-            server._free_port()
+            embedded_postgres._free_port()

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.embedded import EmbeddedPostgres, EmbeddedPostgresError, server
+from app.embedded import EmbeddedPostgres, EmbeddedPostgresError, embedded_postgres
 from tests.fixtures.postgres import Database, run_apart
 from tests.fixtures.private_postgres import superuser_of
 from tests.fixtures.processes import command_line, family, is_alive, is_root, service_process
@@ -196,9 +196,9 @@ async def test_a_server_that_does_not_start_says_why_and_lets_go(enterable_path:
 async def test_a_port_that_was_taken_meanwhile_is_exchanged_for_another(
     enterable_path: Path, postgres_server: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free_port = server._free_port
+    free_port = embedded_postgres._free_port
     ports = iter([postgres_server.port, postgres_server.port, free_port(), free_port()])
-    monkeypatch.setattr(server, "_free_port", lambda: next(ports))
+    monkeypatch.setattr(embedded_postgres, "_free_port", lambda: next(ports))
     postgres = embedded(enterable_path / "data")
     assert (await postgres.start()).port != postgres_server.port
     await postgres.stop()

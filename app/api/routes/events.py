@@ -24,7 +24,7 @@ from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
-from app.control.audit.outbox import AuditOutbox
+from app.control.audit_events import AuditOutbox
 from app.domain.audit import AuditEvent
 from app.domain.errors import CatalogUnavailable
 from app.domain.tenant import TENANT_ID_PATTERN

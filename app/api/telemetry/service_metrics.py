@@ -18,7 +18,7 @@ from app.api.http.client_connections import ClientConnections, CloseReason
 from app.api.telemetry.prometheus import counter, gauge
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
-from app.control.audit.outbox import AuditOutbox
+from app.control.audit_events import AuditOutbox
 from app.control.monitoring.isolation_audit import oldest_audit_age
 from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller

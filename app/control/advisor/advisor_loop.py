@@ -16,12 +16,12 @@ from uuid import uuid4
 import structlog
 
 from app.catalog.catalog import Catalog
+from app.control import audit_events
 from app.control.advisor.auto_apply import AutoApply, log_fields
 from app.control.advisor.observer import Observer
 from app.control.advisor.placement import PlacementAdvisor
 from app.control.advisor.recommendation_applier import changes_size, clamped
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.audit import audit_events
 from app.control.background import yield_to_loop
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ServerAdvisor

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from uuid import UUID
 
+from app.control import audit_events
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.audit import audit_events
 from app.control.operation import Operation, PlanFor
 from app.control.pools.desired_state import DesiredPoolState, Transition
 from app.domain.advisor import PoolSizingRecommendation, ScalingAction

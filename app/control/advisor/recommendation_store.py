@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from app.catalog.catalog import Catalog
-from app.control.audit import audit_events
+from app.control import audit_events
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode
 from app.domain.audit import Actor
 from app.domain.errors import RecommendationClosed

@@ -17,8 +17,8 @@ from weakref import WeakSet
 
 import structlog
 
-from app.control.audit import audit_events
-from app.control.audit.outbox import AuditOutbox
+from app.control import audit_events
+from app.control.audit_events import AuditOutbox
 from app.control.background import in_slices
 from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import ISOLATION_AUDIT, AuditEvent

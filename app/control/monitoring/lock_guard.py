@@ -12,8 +12,8 @@ from time import monotonic
 
 import structlog
 
-from app.control.audit import audit_events
-from app.control.audit.outbox import AuditOutbox
+from app.control import audit_events
+from app.control.audit_events import AuditOutbox
 from app.domain.audit import LOCK_GUARD
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.domain.lock_table import (

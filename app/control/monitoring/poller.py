@@ -14,9 +14,9 @@ from time import monotonic
 import structlog
 
 from app.catalog.catalog import Catalog
+from app.control import audit_events
 from app.control.advisor.advisor_loop import AdvisorLoop
-from app.control.audit import audit_events
-from app.control.audit.outbox import AuditOutbox
+from app.control.audit_events import AuditOutbox
 from app.control.background import yield_to_loop
 from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.snapshot import Snapshot, Snapshots

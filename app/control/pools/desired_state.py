@@ -18,8 +18,8 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.catalog.desired_pools import AppliedRecommendation
-from app.control.audit import audit_events
-from app.control.audit.outbox import AuditOutbox
+from app.control import audit_events
+from app.control.audit_events import AuditOutbox
 from app.control.background import BackgroundTasks
 from app.control.operation import KeyedLocks, PlanFor
 from app.control.pools.role_limits import RoleLimits

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic
 
-from app.control.audit import audit_events
-from app.control.audit.outbox import AuditOutbox
+from app.control import audit_events
+from app.control.audit_events import AuditOutbox
 from app.control.background import BackgroundTasks
 from app.control.operation import Operation, PlanFor
 from app.control.pools.desired_state import DesiredPoolState, Transition

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from app.catalog.catalog import Catalog
-from app.control.audit import audit_events
+from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import Tenant

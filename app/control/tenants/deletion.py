@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.catalog.catalog import Catalog
-from app.control.audit import audit_events
+from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.audit import Actor
 from app.domain.errors import ProvisioningFailed, StaleVersion, Unavailable

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from app.catalog.catalog import Catalog
-from app.control.audit import audit_events
+from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.audit import Actor
 from app.domain.desired_state import Tenant

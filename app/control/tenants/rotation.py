@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from app.catalog.catalog import Catalog
-from app.control.audit import audit_events
+from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.control.tenants.provisioning import check_login, lock_of_role
 from app.domain.audit import Actor

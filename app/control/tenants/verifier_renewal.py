@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from app.control.audit import audit_events
-from app.control.audit.outbox import AuditOutbox
+from app.control import audit_events
+from app.control.audit_events import AuditOutbox
 from app.control.operation import KeyedLocks
 from app.control.tenants.provisioning import lock_of_role
 from app.domain.audit import RECONCILER

@@ -1,21 +1,27 @@
-"""Audit events: which event records which change, and the log line of each, in one place."""
+"""Audit events: which one records which change, its log line, and the outbox of unstored ones."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import structlog
 
+from app.catalog.catalog import Catalog
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import AdvisorSettings, DesiredPool, Tenant
+from app.domain.errors import CatalogUnavailable
 from app.domain.eviction import Eviction
 from app.domain.lock_table import BackendSignal, LockHolder
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec
 
+_CAPACITY = 10_000
+_BATCH = 500
 _SIGNALLED = {
     BackendSignal.CANCEL_STATEMENT: "pool.statement_cancelled",
     BackendSignal.TERMINATE_CONNECTION: "pool.connection_terminated",
@@ -157,6 +163,57 @@ def recommendation_closed(
         before={"max_size": recommendation.max_size},
         after={"id": str(recommendation.id), "new_size": recommendation.advice.new_size},
     )
+
+
+class AuditOutbox:
+    """Events of operations, evictions and background tasks, stored in batches.
+
+    Changes of desired state store their event in their own transaction. While the catalog is
+    unreachable the newest events are kept here, and stored when it is back.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._pending: deque[AuditEvent] = deque()
+        self.dropped = 0
+
+    @property
+    def pending(self) -> Sequence[AuditEvent]:
+        """Events not yet stored, oldest first."""
+        return tuple(self._pending)
+
+    async def record(self, *events: AuditEvent) -> None:
+        """Store *events*, now or when the catalog is back."""
+        self.enqueue(*events)
+        await self.flush()
+
+    def enqueue(self, *events: AuditEvent) -> None:
+        """Store *events* with the next flush; the oldest are dropped if there are too many."""
+        for event in events:
+            log(event)
+        self._pending.extend(events)
+        surplus = len(self._pending) - _CAPACITY
+        for _ in range(surplus):
+            self._pending.popleft()
+            self.dropped += 1
+
+    async def flush(self) -> None:
+        """Store what is pending, if the catalog is reachable."""
+        while self._pending:
+            batch = list(islice(self._pending, _BATCH))
+            # Taken out first: a concurrent flush must not store them twice.
+            for _ in batch:
+                self._pending.popleft()
+            stored = False
+            try:
+                await self._catalog.audit_log.append(batch)
+                stored = True
+            except CatalogUnavailable:
+                _log.warning("audit events queued", events=len(batch))
+                return
+            finally:
+                if not stored:
+                    self._pending.extendleft(reversed(batch))
 
 
 def _event(action: str, actor: Actor, **fields: Any) -> AuditEvent:

@@ -1,1 +1,0 @@
-"""Audit events, and the outbox that keeps them while the catalog is unreachable."""
