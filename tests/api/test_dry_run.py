@@ -269,7 +269,7 @@ async def test_a_plan_has_steps_and_effects(api: Api) -> None:
     with pytest.raises(LeaseLost):  # noqa: PT012 - it is raised when the block is left
         async with api.service.manager.lease("acme"):
             evicting = ok(await api.client.delete(f"{pool}?dry_run=true&mode=force"))
-            assert [step["action"] for step in evicting["plan"]] == ["record", "close"]
+            assert [step["action"] for step in evicting["plan"]] == ["close"]
             assert evicting["effects"] == {
                 "connections_opened": 0,
                 "connections_closed": 2,
