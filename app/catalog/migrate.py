@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from app.catalog.database import LOCK_CLASS, CatalogAddress, is_outage, translate_outages
 from app.catalog.requirements import (
+    ServerFacts,
     check_server,
     check_tables,
     close_to_public,
@@ -43,6 +44,14 @@ async def migrate(address: CatalogAddress, *, deadline: float = 60.0) -> None:
     await run_scripts(
         address, lambda config: command.upgrade(config, "head"), deadline=deadline, is_complete=True
     )
+
+
+async def check_database(address: CatalogAddress, *, deadline: float = 10.0) -> ServerFacts:
+    """Make sure that a catalog can live there, and change nothing; raises like `migrate`."""
+    engine = address.engine(timeout=deadline, poolclass=NullPool)
+    with translate_outages():
+        async with asyncio.timeout(deadline), engine.connect() as connection:
+            return await connection.run_sync(check_server)
 
 
 async def run_scripts(

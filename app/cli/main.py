@@ -20,6 +20,7 @@ from app.api.openapi import document
 from app.catalog.migrate import migrate as migrate_catalog
 from app.cli.client.commands import add_client_commands
 from app.cli.demo import DemoError, serve_with_traffic
+from app.cli.doctor import doctor
 from app.cli.keys import keys
 from app.cli.rls_sql import rls_sql
 from app.cli.simulate import simulate
@@ -94,6 +95,7 @@ def openapi() -> None:
     sys.stdout.buffer.write(text.encode())  # UTF-8 in every locale
 
 
+cli.command()(doctor)
 cli.command()(rls_sql)
 cli.command()(simulate)
 cli.add_typer(keys)

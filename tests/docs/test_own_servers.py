@@ -8,31 +8,17 @@ import pytest
 
 from app.embedded import EmbeddedPostgres
 from tests.fixtures.app import ok, serving
-from tests.fixtures.postgres import Database
-from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.private_postgres import as_installed
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 NEW, EXISTING = re.findall(r"^```sql\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)[:2]
-
-
-async def fresh(private_postgres: EmbeddedPostgres) -> Database:
-    """A server as a package installs it: without our databases, and open to PUBLIC."""
-    admin = await superuser_of(private_postgres)
-    admin = replace(admin, database="postgres")
-    async with admin.connected() as connection:
-        await connection.execute("DROP DATABASE poolkeeper")
-        await connection.execute("DROP DATABASE poolkeeper_catalog")
-        await connection.execute(
-            "GRANT CONNECT, TEMPORARY ON DATABASE postgres, template1 TO PUBLIC"
-        )
-    return admin
 
 
 @pytest.mark.parametrize("database", ["tenants", "app"])
 async def test_the_documented_role_provisions_every_strategy_and_nothing_is_found(
     private_postgres: EmbeddedPostgres, tmp_path: Path, database: str
 ) -> None:
-    admin = await fresh(private_postgres)
+    admin = await as_installed(private_postgres)
     async with admin.connected() as connection:
         for statement in filter(None, map(str.strip, NEW.split(";"))):
             if database == "tenants" or "DATABASE tenants" not in statement:

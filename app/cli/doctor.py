@@ -1,0 +1,136 @@
+"""`poolkeeper doctor`: checks what the service needs before a start, and says what is missing.
+
+It changes nothing. It reads the same settings as `poolkeeper serve`, and connects to the declared
+servers and to the catalog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from app.api.auth.key_file import InvalidKeyFile, KeyFile
+from app.catalog.database import CatalogAddress
+from app.catalog.migrate import check_database
+from app.domain.errors import PoolkeeperError
+from app.pools.requirements import Requirement, requirements_of
+from app.pools.server import Server
+from app.runtime.logs import configure_logging
+from app.runtime.printable import print_error, printable
+from app.runtime.topology import start_topology
+from app.settings import Endpoint, Settings, SettingsError, load_settings
+
+_MISCONFIGURED = 2
+_EMBEDDED = "No server is declared: the service starts a Postgres of its own."
+
+Findings = Mapping[str, Sequence[Requirement]]
+
+
+def doctor() -> None:
+    """Check servers, catalog, rights, TLS, budgets and keys, and print the SQL that is missing.
+
+    Exits with 1 if the service would not start, not provision or not isolate tenants.
+    """
+    try:
+        settings = load_settings()
+        configure_logging("console", "ERROR")
+        findings = asyncio.run(examine(settings))
+    except SettingsError as error:
+        print_error(str(error))
+        raise typer.Exit(_MISCONFIGURED) from error
+    console = Console(highlight=False, soft_wrap=True)
+    for place, requirements in findings.items():
+        for line in _report(place, requirements):
+            console.print(line)
+    failed = [each for every in findings.values() for each in every if not each.is_met]
+    raise typer.Exit(1 if any(each.is_critical for each in failed) else 0)
+
+
+async def examine(settings: Settings) -> Findings:
+    """What the service needs, by place.
+
+    Raises:
+        SettingsError: a secret cannot be read.
+    """
+    findings: dict[str, Sequence[Requirement]] = {"this machine": [*_of_machine(settings)]}
+    if settings.catalog is None:
+        return findings
+    async with AsyncExitStack() as stack:
+        topology = await start_topology(settings, stack)
+        catalog = settings.catalog
+        for name, server in topology.servers.items():
+            stack.push_async_callback(server.close)
+            declared = settings.servers[name]
+            is_together = (declared.host, declared.port) == (catalog.host, catalog.port)
+            findings[f"server {name}"] = [
+                _of_tls(declared),
+                *await _of_server(server, catalog.database if is_together else None),
+            ]
+        findings["catalog"] = [_of_tls(catalog), await _of_catalog(topology.catalog)]
+    return findings
+
+
+def _of_machine(settings: Settings) -> Iterator[Requirement]:
+    if settings.is_embedded:
+        yield Requirement(name="servers", is_met=True, detail=_EMBEDDED)
+    else:
+        yield Requirement(
+            name="secret key",
+            is_met=settings.read_secret_key() is not None,
+            is_critical=False,
+            detail="the secret key is set; without it, one is generated in data_dir: back it up",
+        )
+    file = KeyFile(settings.keys_path, required=settings.requires_keys)
+    try:
+        file.load()
+    except InvalidKeyFile as error:
+        yield Requirement(name="API keys", is_met=False, detail=str(error))
+    else:
+        count = f"{len(file)} in {file.path}" if file.is_enforced else "not needed on loopback"
+        yield Requirement(name="API keys", is_met=True, detail=count)
+
+
+def _of_tls(endpoint: Endpoint) -> Requirement:
+    return Requirement(
+        name="TLS",
+        is_met=endpoint.is_local or endpoint.tls == "verify-full",
+        is_critical=False,
+        detail=f"{endpoint.tls} to {endpoint.host}:{endpoint.port}",
+    )
+
+
+async def _of_server(server: Server, catalog: str | None) -> Sequence[Requirement]:
+    await server.start()
+    if not server.is_available:
+        return [Requirement(name="connection", is_met=False, detail=server.unavailable_detail)]
+    try:
+        return await requirements_of(server, catalog=catalog)
+    except PoolkeeperError as error:
+        return [Requirement(name="connection", is_met=False, detail=error.detail)]
+
+
+async def _of_catalog(address: CatalogAddress) -> Requirement:
+    try:
+        facts = await check_database(address)
+    except PoolkeeperError as error:
+        return Requirement(name="database", is_met=False, detail=error.detail)
+    detail = f"database {facts.database} can hold the catalog"
+    return Requirement(name="database", is_met=True, detail=detail)
+
+
+def _report(place: str, requirements: Sequence[Requirement]) -> Iterator[Text]:
+    yield Text(place, style="bold")
+    for each in requirements:
+        word, style = ("ok", "green") if each.is_met else ("missing", "bold red")
+        if not each.is_met and not each.is_critical:
+            word, style = "advice", "yellow"
+        yield Text.assemble(("  " + word.ljust(9), style), printable(f"{each.name}: {each.detail}"))
+    missing = [each.sql for each in requirements if not each.is_met and each.sql]
+    if missing:
+        yield Text("  As a superuser, in the server's database, run:")
+        yield from (Text(printable(f"    {sql}")) for sql in missing)

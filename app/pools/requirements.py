@@ -1,0 +1,162 @@
+"""What a declared server must allow the service's role, each with the SQL that grants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+
+from app.pools.server import Server
+
+_OLDEST_VERSION = 14
+# See docs/operations.md: one tenant's locks must not fill the server's table unnoticed.
+_MIN_LOCKS = 1024
+# Names are quoted by Postgres. "public" is everyone here.
+_FACTS = """
+select current_setting('server_version_num')::int / 10000 as version,
+    current_setting('server_encoding') as encoding,
+    current_setting('max_locks_per_transaction')::int as max_locks,
+    quote_ident(rolname) as role,
+    quote_ident(datname) as database,
+    rolsuper as is_superuser,
+    rolcreaterole and rolcreatedb and rolinherit as makes_roles_and_databases,
+    has_database_privilege(home.oid, 'CREATE') as makes_schemas,
+    has_database_privilege(home.oid, 'CONNECT WITH GRANT OPTION')
+        and has_database_privilege(home.oid, 'TEMPORARY WITH GRANT OPTION') as grants_access,
+    pg_has_role(datdba, 'USAGE')
+        or not has_database_privilege('public', home.oid, 'CONNECT') as is_closed,
+    not exists (
+        select from pg_namespace where nspname = 'public' and not pg_has_role(nspowner, 'USAGE')
+            and has_schema_privilege('public', oid, 'CREATE')
+    ) as is_public_schema_closed,
+    array(
+        select quote_ident(datname) from pg_database as other
+        where datallowconn and datname not in (current_database(), $1)
+            and not starts_with(datname, 'tenant_')
+            and has_database_privilege('public', other.oid, 'CONNECT')
+        order by datname
+    ) as other_open_databases
+from pg_roles, pg_database as home where rolname = current_user and datname = current_database()
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """One requirement, and whether it is met.
+
+    Attributes:
+        is_critical: tenants cannot be provisioned or are not isolated without it.
+        sql: what a superuser can run to meet it, in the server's database; None if no SQL does.
+    """
+
+    name: str
+    is_met: bool
+    detail: str
+    is_critical: bool = True
+    sql: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleFacts:
+    """What the server says of the service's role and of its database; names are quoted."""
+
+    version: int
+    encoding: str
+    max_locks: int
+    role: str
+    database: str
+    is_superuser: bool
+    makes_roles_and_databases: bool
+    makes_schemas: bool
+    grants_access: bool
+    is_closed: bool
+    is_public_schema_closed: bool
+    other_open_databases: Sequence[str]
+
+    @classmethod
+    async def read(cls, connection: asyncpg.Connection, *, catalog: str | None) -> RoleFacts:
+        """Ask the server; *catalog*: the catalog's database there, which the service closes."""
+        return cls(**dict(await connection.fetchrow(_FACTS, catalog or "") or {}))
+
+
+async def requirements_of(server: Server, *, catalog: str | None) -> list[Requirement]:
+    """All requirements of a server that was contacted.
+
+    Raises:
+        Unavailable, ProvisioningFailed: it cannot be asked.
+    """
+    async with server.admin() as connection:
+        facts = await RoleFacts.read(connection, catalog=catalog)
+    return [*judge(facts), _of_budget(server)]
+
+
+def judge(facts: RoleFacts) -> Iterator[Requirement]:
+    role, database, is_superuser = facts.role, facts.database, facts.is_superuser
+    yield Requirement(
+        name="version",
+        is_met=facts.version >= _OLDEST_VERSION,
+        detail=f"PostgreSQL {facts.version}; {_OLDEST_VERSION} or newer is needed",
+    )
+    yield Requirement(
+        name="role",
+        is_met=is_superuser or facts.makes_roles_and_databases,
+        detail=f"role {role} creates tenants' roles and databases, and inherits their rights",
+        sql=f"ALTER ROLE {role} CREATEROLE CREATEDB INHERIT;",
+    )
+    yield Requirement(
+        name="schemas",
+        is_met=is_superuser or facts.makes_schemas,
+        detail=f"role {role} creates tenants' schemas in database {database}",
+        sql=f"GRANT CREATE ON DATABASE {database} TO {role};",
+    )
+    yield Requirement(
+        name="grants",
+        is_met=is_superuser or facts.grants_access,
+        detail=f"role {role} lets tenants connect to database {database}",
+        sql=f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role} WITH GRANT OPTION;",
+    )
+    yield Requirement(
+        name="database",
+        is_met=facts.is_closed,
+        detail=f"database {database} is closed to PUBLIC, or the service can close it",
+        sql=f"REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC;",
+    )
+    yield Requirement(
+        name="public schema",
+        is_met=facts.is_public_schema_closed,
+        detail=f"not everyone can create objects in schema public of database {database}",
+        sql="REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+    )
+    others = ", ".join(facts.other_open_databases)
+    yield Requirement(
+        name="other databases",
+        is_met=not others,
+        is_critical=not {"postgres", "template1"}.issuperset(facts.other_open_databases),
+        detail=f"tenants can connect to no other database{others and ' than '}{others}",
+        sql=f"REVOKE CONNECT, TEMPORARY ON DATABASE {others} FROM PUBLIC;",
+    )
+    yield Requirement(
+        name="encoding",
+        is_met=facts.encoding == "UTF8",
+        is_critical=False,
+        detail=f"database {database} is encoded in {facts.encoding}; UTF8 stores every text",
+    )
+    yield Requirement(
+        name="locks",
+        is_met=facts.max_locks >= _MIN_LOCKS,
+        is_critical=False,
+        detail=f"max_locks_per_transaction is {facts.max_locks}; {_MIN_LOCKS} keep one tenant "
+        "from filling the lock table",
+        sql=f"ALTER SYSTEM SET max_locks_per_transaction = {_MIN_LOCKS};  -- then restart it",
+    )
+
+
+def _of_budget(server: Server) -> Requirement:
+    limits = server.limits
+    usable = limits.max_connections - limits.reserved if limits else 0
+    return Requirement(
+        name="budget",
+        is_met=0 < server.limit <= usable,
+        detail=f"the service may use {server.limit} of {usable} connections",
+    )
