@@ -104,21 +104,20 @@ class _Line:
 
     def first(self, beyond: int = 0) -> Waiter | None:
         """Who came first and still waits, *beyond* so many others."""
-        found = None
-        gave_up = []
+        left = beyond
         for waiter in self.callers:
             if waiter.future.done():
-                gave_up.append(waiter)
-            elif beyond:
-                beyond -= 1
-            else:
-                found = waiter
                 break
-        for waiter in gave_up:
-            # So that nobody looks at them again.
-            del self.callers[waiter]
-            self.gone.add(waiter)
-        return found
+            if not left:
+                return waiter
+            left -= 1
+        else:
+            return None
+        # Nobody looks twice at one who gave up.
+        self.gone.update(waiter for waiter in self.callers if waiter.future.done())
+        for waiter in self.gone:
+            self.callers.pop(waiter, None)
+        return self.first(beyond)
 
 
 # A tenant's place in the order: its key, since when its first caller waits, a number that keeps
@@ -144,7 +143,8 @@ class WaitQueue:
         self._lines: dict[TenantState, _Line] = {}
         self._stale: list[_Line] = []
         self._order: list[_Place] = []
-        self._numbers = count()
+        self._placed = count()
+        self._expectations = count()
         self._servable = 0
         self._since = 0.0
         self._deadlines = WaitDeadlines(on_overdue, clock)
@@ -186,7 +186,7 @@ class WaitQueue:
             self._mark(line)
         else:
             self._drop(line)
-        self._count_out([waiter])
+        self._count_out(1, waiter.since)
         waiter.tenant_state.wait_ended()
 
     def remove_tenant(self, tenant: TenantState) -> list[Waiter]:
@@ -196,7 +196,7 @@ class WaitQueue:
             return []
         removed = [*line.callers, *line.gone]
         self._drop(line)
-        self._count_out(removed)
+        self._count_out(len(removed), sum(each.since for each in removed))
         tenant.wait_ended(len(removed))
         return removed
 
@@ -271,7 +271,8 @@ class WaitQueue:
 
         Connections that come back together are expected for one waiter each.
         """
-        self.unexpect(connection)
+        if connection in self.expected:
+            self._forget(connection)
         line = self._leading()
         own = self._lines.get(returning)
         if own is not None and own is not line and self._precedes(own, line):
@@ -279,9 +280,13 @@ class WaitQueue:
         if line is None:
             return None
         waiter = line.unexpected
-        self.expected[connection] = line, next(self._numbers)
+        self.expected[connection] = line, next(self._expectations)
         line.expected += 1
-        self._mark(line)
+        if line.expected < len(line.callers):
+            self._mark(line)
+        else:
+            # Nobody else of it waits, which is usual.
+            line.unexpected = line.place = None
         return waiter
 
     def unexpect(self, connection: PooledConnection) -> TenantState | None:
@@ -366,7 +371,7 @@ class WaitQueue:
         if waiter is None or len(self._lines) == 1 or not tenant.has_room_for(line.expected + 1):
             return
         key = tenant.key(self._clock(), more=line.expected)
-        line.place = key, waiter.since, next(self._numbers), line
+        line.place = key, waiter.since, next(self._placed), line
         heappush(self._order, line.place)
         if len(self._order) > 2 * len(self._lines) + _FEW:
             places = [each.place for each in self._lines.values()]
@@ -381,7 +386,7 @@ class WaitQueue:
         line.gone.clear()
         line.place = line.unexpected = None
 
-    def _count_out(self, waiters: list[Waiter]) -> None:
-        self.count -= len(waiters)
+    def _count_out(self, callers: int, since: float) -> None:
+        self.count -= callers
         # An empty queue forgets what rounding has left.
-        self._since = self._since - sum(each.since for each in waiters) if self.count else 0.0
+        self._since = self._since - since if self.count else 0.0
