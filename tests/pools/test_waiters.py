@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from heapq import heappop, heappush
 from math import inf
 from typing import ClassVar, cast
 from unittest.mock import sentinel
@@ -95,7 +96,7 @@ def served(queue: WaitQueue, expected: TenantState | None = None) -> Waiter | No
     waiter = queue.next(expected)
     if waiter is not None:
         queue.remove(waiter)
-        waiter.tenant_state.lease_begun(0.0, waiter.since)
+        waiter.tenant_state.lease_begun(0.0, queue._clock())
         waiter.future.set_result(sentinel.connection)
     return waiter
 
@@ -599,6 +600,76 @@ TestAnySequenceOfEvents = WaitQueueMachine.TestCase
 TestAnySequenceOfEvents.settings = settings(
     deadline=None, max_examples=150, stateful_step_count=40, print_blob=True
 )
+
+
+def closed_loops(
+    queue: WaitQueue,
+    comes: Newcomer,
+    clock: Clock,
+    holds: dict[TenantState, float],
+    *,
+    clients: int = 1,
+    seconds: float = 10.0,
+    connections: int = 20,
+) -> dict[TenantState, float]:
+    """Let the tenants' clients lease again and again; the connection-seconds that each got."""
+    got = dict.fromkeys(holds, 0.0)
+    running: list[tuple[float, int, TenantState]] = []
+    for tenant in holds:
+        for _ in range(clients):
+            comes(tenant)
+    ends, number = clock.now + seconds, 0
+    while clock.now < ends:
+        while len(running) < connections and (waiter := served(queue)) is not None:
+            tenant, number = waiter.tenant_state, number + 1
+            heappush(running, (clock.now + holds[tenant], number, tenant))
+        until, _, tenant = heappop(running)
+        clock.now = max(until, clock.now)
+        tenant.lease_ended(holds[tenant], clock.now)
+        got[tenant] += holds[tenant]
+        comes(tenant)
+    return got
+
+
+def test_connection_seconds_are_divided_evenly_however_long_each_lease_takes(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    holds = {account(str(number)): 0.005 * (1 + number % 10) for number in range(100)}
+    got = list(closed_loops(queue, comes, clock, holds).values())
+    assert sum(got) == pytest.approx(20 * 10, rel=0.01)
+    assert sum(got) ** 2 / len(got) / sum(each**2 for each in got) > 0.99
+
+
+@pytest.mark.parametrize("clients", [1, 4])
+def test_connection_seconds_are_divided_by_weight(
+    queue: WaitQueue, comes: Newcomer, clock: Clock, clients: int
+) -> None:
+    light = {account(f"light{number}"): 0.02 for number in range(50)}
+    heavy = {account(f"heavy{number}", weight=3): 0.02 for number in range(50)}
+    got = closed_loops(queue, comes, clock, light | heavy, clients=clients)
+    shares = [sum(got[tenant] for tenant in those) for those in (light, heavy)]
+    assert shares[1] / shares[0] == pytest.approx(3, rel=0.05)
+
+
+def test_those_who_ask_seldom_go_before_a_flood(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    closed_loops(queue, comes, clock, {account("flood"): 0.005}, clients=200, seconds=2)
+    light = [comes(account(f"light{number}")) for number in range(30)]
+    assert [served(queue) for _ in light] == light
+
+
+def test_who_was_away_cannot_take_all_connections_at_once(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    busy = {account(str(number)): 0.05 for number in range(20)}
+    closed_loops(queue, comes, clock, busy, clients=2, seconds=60)
+    back = account("back")
+    for _ in range(100):
+        comes(back)
+    holders = Counter(waiter.tenant_state for _ in range(20) if (waiter := served(queue)))
+    assert 1 <= holders[back] <= 5
+    assert queue.next() is not None
 
 
 class WatchedTenant(TenantState):
