@@ -762,6 +762,29 @@ def test_a_deadline_looks_at_few_tenants_however_many_wait(
     assert not WatchedTenant.looked_at
 
 
+def test_after_a_standstill_of_the_loop_what_came_back_meanwhile_may_serve_callers(
+    queue: WaitQueue, loop: asyncio.AbstractEventLoop, clock: Clock
+) -> None:
+    loop.time = clock  # type: ignore[method-assign]
+    deadline = clock.now + 1
+    served_late, overdue = (
+        Waiter(account(), loop.create_future(), since=clock.now, deadline=deadline)
+        for _ in range(2)
+    )
+    queue.add(served_late)
+    queue.add(overdue)
+    clock.now += 10
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert not overdue.future.done()
+    assert served(queue) is served_late
+    clock.now += 0.06
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert isinstance(overdue.future.exception(), PoolTimeout)
+    assert served_late.handed is sentinel.connection
+
+
 async def test_callers_fail_at_their_own_deadline_whoever_came_first() -> None:
     queue = WaitQueue(on_overdue=refused)
     loop = asyncio.get_running_loop()
