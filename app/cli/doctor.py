@@ -83,7 +83,7 @@ def _of_machine(settings: Settings) -> Iterator[Requirement]:
             name="secret key",
             is_met=settings.read_secret_key() is not None,
             is_critical=False,
-            detail="the secret key is set; without it, one is generated in data_dir: back it up",
+            detail="a secret key in the settings; else one is generated in data_dir: back it up",
         )
     file = KeyFile(settings.keys_path, required=settings.requires_keys)
     try:

@@ -164,7 +164,7 @@ export class Drawer {
   // Only a pool has actions. That of a shared tenant is not its own: its drawer leads there.
   drawActions({ tenants, more }) {
     const actors = tenants.filter((each) => each.state === "provisioned");
-    const touched = isShared(this.pool) ? `All ${counted(tenants, more)} of this pool are affected.` : "";
+    const touched = isShared(this.pool) ? `all ${counted(tenants, more)} of this pool` : "";
     const isOwn = isShared(this.pool) || tenants[0].strategy !== "shared";
     const pool = tenants[0]?.pool;
     const state = pool?.state ?? "closed";
@@ -183,7 +183,7 @@ export class Drawer {
     const path = `v1/tenants/${tenant}/pool`;
     const scope = touched ? "?scope=pool" : "";
     const button = (label, run, question) =>
-      h("button", { type: "button", onclick: () => this.run(label, run, question && `${question} ${touched}`) }, label);
+      h("button", { type: "button", onclick: () => this.run(label, run, question && (touched ? `${question} This affects ${touched}.` : question)) }, label);
     const size = h("input", { id: "drawer-size", type: "number", min: 1, max: 10_000, "aria-label": "max_size" });
     const resize = h("form", { class: "resize", onsubmit: (event) => {
       event.preventDefault();
@@ -191,7 +191,7 @@ export class Drawer {
       if (maxSize >= 1) this.run("Resize", () => put(`${path}${scope}`, { max_size: maxSize }));
     } }, h("label", { for: "drawer-size" }, "max_size"), size, h("button", {}, "Resize"));
     const always = [
-      touched ? h("p", { class: "touched" }, touched) : null,
+      touched ? h("p", { class: "touched" }, `Each action affects ${touched}.`) : null,
       resize,
       state === "paused" ? button("Resume", () => post(`${path}/resume${scope}`))
         : button("Pause", () => post(`${path}/pause${scope}`), "Callers wait, and fail at their deadline, until the pool is resumed."),
