@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -19,7 +20,14 @@ from app.embedded import EmbeddedPostgres
 from app.pools.driver import Login
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.server import Server
-from app.settings import EMBEDDED_SERVER, Endpoint, ServerSettings, Settings, SettingsError
+from app.settings import (
+    EMBEDDED_SERVER,
+    CatalogSettings,
+    Endpoint,
+    ServerSettings,
+    Settings,
+    SettingsError,
+)
 from app.wire import Tls
 
 # On its server: its pool, and the connection with the service's lock.
@@ -50,27 +58,18 @@ async def start_topology(settings: Settings, stack: AsyncExitStack) -> Topology:
             name: _declared_server(settings, name, server, lag)
             for name, server in settings.servers.items()
         }
-        catalog = _address(settings.catalog, settings.catalog.database)
+        catalog = CatalogAddress(**_login("the catalog", settings.catalog))
         return Topology(servers=declared, catalog=catalog, lag=lag)
     embedded = EmbeddedPostgres(
         settings.data_dir, max_connections=settings.embedded_max_connections
     )
     stack.push_async_callback(embedded.stop)
-    place = await embedded.start()
-    admin = Login(
-        host=place.host,
-        port=place.port,
-        user=place.user,
-        password=place.password,
-        database=place.tenant_database,
-    )
-    address = CatalogAddress(
-        host=place.host,
-        port=place.port,
-        user=place.user,
-        password=place.password,
-        database=place.catalog_database,
-    )
+    started = await embedded.start()
+    login: dict[str, Any] = {
+        each: getattr(started, each) for each in ("host", "port", "user", "password")
+    }
+    admin = Login(**login, database=started.tenant_database)
+    address = CatalogAddress(**login, database=started.catalog_database)
     keep_free = settings.budget_margin + _CATALOG_CONNECTIONS
     cores = os.cpu_count()
     local = _server(settings, EMBEDDED_SERVER, admin, keep_free, lag, cores=cores)
@@ -86,14 +85,7 @@ def _declared_server(
     catalog = settings.catalog
     if catalog is not None and (catalog.host, catalog.port) == (declared.host, declared.port):
         keep_free += _CATALOG_CONNECTIONS
-    admin = Login(
-        host=declared.host,
-        port=declared.port,
-        user=declared.user,
-        password=declared.read_password().get_secret_value(),
-        database=declared.database,
-        tls=_tls(f"server {name}", declared),
-    )
+    admin = Login(**_login(f"server {name}", declared))
     cores = declared.cores or (os.cpu_count() if declared.is_local else None)
     return _server(settings, name, admin, keep_free, lag, budget=declared.budget, cores=cores)
 
@@ -120,15 +112,15 @@ def _server(
     )
 
 
-def _address(endpoint: Endpoint, database: str) -> CatalogAddress:
-    return CatalogAddress(
-        host=endpoint.host,
-        port=endpoint.port,
-        user=endpoint.user,
-        password=endpoint.read_password().get_secret_value(),
-        database=database,
-        tls=_tls("the catalog", endpoint),
-    )
+def _login(name: str, endpoint: ServerSettings | CatalogSettings) -> dict[str, Any]:
+    return {
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "user": endpoint.user,
+        "password": endpoint.read_password().get_secret_value(),
+        "database": endpoint.database,
+        "tls": _tls(name, endpoint),
+    }
 
 
 def _tls(name: str, endpoint: Endpoint) -> Tls:

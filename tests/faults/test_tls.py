@@ -13,12 +13,13 @@ import trustme
 from structlog.testing import capture_logs
 
 from app import wire
+from app.catalog.database import CatalogAddress
 from app.catalog.database import Database as Catalog
 from app.domain.errors import CatalogUnavailable, ServerUnavailable
 from app.main import create_app
 from app.pools import driver
-from app.runtime.topology import _address, _tls
-from app.settings import Endpoint, Settings, SettingsError
+from app.runtime.topology import _login, _tls
+from app.settings import ServerSettings, Settings, SettingsError
 from tests.faults.test_hostile_server import PASSWORD, asking_in_clear, hashing
 from tests.fixtures.hostile import hostile_server
 from tests.fixtures.postgres import Database
@@ -27,9 +28,9 @@ from tests.fixtures.tls import Authorities, TlsPostgres, write_certificate
 WEAKER = pytest.mark.parametrize("tls", ["require", "verify-full"])
 
 
-def declared(server: Database, **endpoint: Any) -> Endpoint:
+def declared(server: Database, **endpoint: Any) -> ServerSettings:
     """What an operator writes down."""
-    return Endpoint(
+    return ServerSettings(
         host=endpoint.pop("host", server.host),
         port=server.port,
         user=endpoint.pop("user", server.user),
@@ -39,17 +40,9 @@ def declared(server: Database, **endpoint: Any) -> Endpoint:
 
 
 @asynccontextmanager
-async def connected(endpoint: Endpoint) -> AsyncIterator[asyncpg.Connection]:
+async def connected(endpoint: ServerSettings) -> AsyncIterator[asyncpg.Connection]:
     """A pool's connection there, for a block."""
-    password = endpoint.read_password().get_secret_value()
-    login = driver.Login(
-        host=endpoint.host,
-        port=endpoint.port,
-        user=endpoint.user,
-        password=password,
-        database="postgres",
-        tls=_tls("local", endpoint),
-    )
+    login = driver.Login(**_login("local", endpoint))
     connection = await driver.connect(login, timeout=20)
     try:
         yield connection
@@ -57,12 +50,12 @@ async def connected(endpoint: Endpoint) -> AsyncIterator[asyncpg.Connection]:
         await connection.close(timeout=10)
 
 
-async def refusal(endpoint: Endpoint) -> str:
+async def refusal(endpoint: ServerSettings) -> str:
     """Why neither a pool nor the catalog connects there: the same sentence from both."""
     with pytest.raises(ServerUnavailable) as raised:
         async with connected(endpoint):
             pass
-    catalog = Catalog(_address(endpoint, "postgres"), deadline=20)
+    catalog = Catalog(CatalogAddress(**_login("the catalog", endpoint)), deadline=20)
     with pytest.raises(CatalogUnavailable, match=raised.value.detail):
         async with catalog.transaction():
             pass
@@ -115,10 +108,10 @@ async def test_a_server_is_not_asked_in_clear_after_its_certificate_was_refused(
 
 
 @asynccontextmanager
-async def untrusted_server(authorities: Authorities) -> AsyncIterator[Endpoint]:
+async def untrusted_server(authorities: Authorities) -> AsyncIterator[ServerSettings]:
     """A server with a certificate of the other authority, which nobody may ask anything."""
     async with hostile_server(asking_in_clear, tls=showing(authorities.other)) as server:
-        yield Endpoint.model_validate(
+        yield ServerSettings.model_validate(
             {
                 "host": "localhost",
                 "port": server.port,
@@ -147,7 +140,7 @@ async def test_a_password_is_given_in_clear_to_a_verified_server_only(
     authorities: Authorities,
 ) -> None:
     verified = ssl.create_default_context(cafile=authorities.file)
-    unverified = _tls("local", Endpoint.model_validate(_SOMEWHERE | {"tls": "require"}))
+    unverified = _tls("local", ServerSettings.model_validate(_SOMEWHERE | {"tls": "require"}))
     assert unverified is not False
     async with hostile_server(asking_in_clear, tls=showing(authorities.ours)) as server:
         with pytest.raises(wire.ServerRejected, match="password in clear"):
@@ -255,12 +248,12 @@ def test_authorities_that_cannot_be_read_stop_the_start(
     if content is not None:
         file.write_text(content)
     with pytest.raises(SettingsError, match=r"authorities\.pem"):
-        _tls("local", Endpoint.model_validate(_SOMEWHERE | {"tls_ca_file": file}))
+        _tls("local", ServerSettings.model_validate(_SOMEWHERE | {"tls_ca_file": file}))
 
 
 def test_authorities_are_not_named_in_vain() -> None:
     with pytest.raises(ValueError, match="requires tls = verify-full"):
-        Endpoint.model_validate(_SOMEWHERE | {"tls": "require", "tls_ca_file": "somewhere"})
+        ServerSettings.model_validate(_SOMEWHERE | {"tls": "require", "tls_ca_file": "somewhere"})
 
 
 @pytest.mark.parametrize(
@@ -279,9 +272,9 @@ def test_less_protection_beyond_this_machine_is_warned_of(
     host: str, tls: str, *, warned: bool
 ) -> None:
     with capture_logs() as events:
-        _tls("server local", Endpoint.model_validate(_SOMEWHERE | {"host": host, "tls": tls}))
+        _tls("server local", ServerSettings.model_validate(_SOMEWHERE | {"host": host, "tls": tls}))
     assert [event["event"] for event in events] == ["connections are not protected"] * warned
 
 
 def test_the_strictest_is_the_default() -> None:
-    assert Endpoint.model_validate(_SOMEWHERE).tls == "verify-full"
+    assert ServerSettings.model_validate(_SOMEWHERE).tls == "verify-full"
