@@ -78,6 +78,7 @@ _IN_USE = (
     "A transaction that is still open, perhaps the tenant's own, holds what is to be changed. "
     "Try again once it has ended."
 )
+_DENIED = "`poolkeeper doctor` prints the SQL that grants what is missing."
 _UNREADABLE = "Postgres sent a name or a message that is not in UTF-8."
 
 
@@ -177,7 +178,9 @@ def translate_admin_errors() -> Iterator[None]:
     except asyncpg.LockNotAvailableError as error:
         raise ProvisioningFailed(_IN_USE) from error
     except asyncpg.PostgresError as error:
-        raise ProvisioningFailed(f"Postgres refused: {server_message(error)}") from error
+        said = f"Postgres refused: {server_message(error)}"
+        is_denied = isinstance(error, asyncpg.InsufficientPrivilegeError)
+        raise ProvisioningFailed(f"{said}. {_DENIED}" if is_denied else said) from error
     except UnicodeDecodeError as error:
         raise ProvisioningFailed(_UNREADABLE) from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from http.client import NOT_FOUND
@@ -20,6 +20,8 @@ from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
 from app.cli.client.session import DEFAULT_URL, JsonOption, KeyFileOption, Session, UrlOption
 from app.runtime.printable import print_error, printable, printable_lines
 
+# Failures in a row for the same reason, after which `apply` stops: no coincidence any more.
+_MOST_ALIKE = 5
 _SIGNS = {
     Verb.CREATE: ("+", "green"),
     Verb.CHANGE: ("~", "yellow"),
@@ -110,6 +112,8 @@ def _pool(client: ApiClient, tenant: str) -> Mapping[str, Any] | None:
 def _execute(client: ApiClient, steps: Sequence[Step]) -> tuple[int, list[dict[str, str]]]:
     """Execute the steps in order; after a failed step, skip the other steps of its tenant.
 
+    What fails several tenants in a row in the same way would fail all: then the rest is not tried.
+
     Returns the number of executed steps, and the failures.
     """
     failures: list[dict[str, str]] = []
@@ -118,7 +122,8 @@ def _execute(client: ApiClient, steps: Sequence[Step]) -> tuple[int, list[dict[s
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("applying", total=len(steps))
         failed: set[str] = set()
-        for step in steps:
+        latest_causes: deque[str] = deque(maxlen=_MOST_ALIKE)
+        for number, step in enumerate(steps, start=1):
             progress.update(task, description=printable(f"{step.verb} {step.tenant}"))
             if step.tenant not in failed:
                 try:
@@ -133,6 +138,11 @@ def _execute(client: ApiClient, steps: Sequence[Step]) -> tuple[int, list[dict[s
                     )
                     line = printable_lines(f"! {step.verb} {step.tenant}: {error}")
                     progress.console.print(Text(line, "red"))
+                    latest_causes.append(str(error).replace(step.tenant, ""))
+                    if latest_causes.count(latest_causes[0]) == _MOST_ALIKE:
+                        left = f"{len(steps) - number} steps were not tried."
+                        progress.console.print(f"Stopped: the same reason again and again. {left}")
+                        break
             progress.advance(task)
     return done, failures
 

@@ -128,3 +128,14 @@ async def test_unreachable_services_and_invalid_urls_have_their_own_statuses(
     result = await Shell(url).run("tenants", status=status)
     assert result.stderr.startswith("poolkeeper: ")
     assert "Traceback" not in result.output
+
+
+async def test_apply_stops_when_tenants_fail_for_the_same_reason(shell: Shell) -> None:
+    names = [f"t{number}" for number in range(8)]
+    too_large = "{strategy: per_tenant, pool: {min_size: 500, max_size: 500}}"
+    asked = "tenants:\n" + "".join(f"  {name}: {too_large}\n" for name in names)
+    result = await shell.run("apply", "-f", "-", "--json", stdin=asked, status=1)
+    failed = json.loads(result.stdout)["failed"]
+    assert [each["tenant"] for each in failed] == names[:5]
+    assert "steps were not tried" in result.stderr
+    await shell.run("apply", "-f", "-", "--prune", "--yes", stdin="tenants: {}")

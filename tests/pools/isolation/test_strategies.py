@@ -303,7 +303,7 @@ async def test_what_postgres_refuses_is_reported(database: Database, scrub_roles
             PerDatabaseIsolation(CREDENTIALS),
         ]
         for strategy, isolation in zip(PoolStrategy, isolations, strict=True):
-            with pytest.raises(ProvisioningFailed, match="permission denied"):
+            with pytest.raises(ProvisioningFailed, match=r"permission denied.*doctor"):
                 await isolation.provision(server, tenant("acme", strategy), adopt=False)
 
 
