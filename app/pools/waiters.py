@@ -243,6 +243,9 @@ class WaitQueue:
             line = self._lines.get(expected)
             if line is not None and (waiter := line.first()) is not None:
                 return waiter
+        if len(self._lines) == 1:
+            [line] = self._lines.values()
+            return line.first() if line.tenant.can_lease else None
         leading = self._leading()
         if not self.expected:
             return leading.unexpected if leading is not None else None

@@ -549,6 +549,8 @@ class WaitQueueMachine(RuleBasedStateMachine):
         assert set(self.callers(self.accounts[tenant])) <= set(taken)
         assert len(taken) == len(set(taken))
         assert set(taken) <= set(self.waiting + self.gone)
+        for waiter in taken:
+            waiter.fail(PoolTimeout())
         self.waiting = [waiter for waiter in self.waiting if waiter not in taken]
         # A line that is gone remembers nothing that was expected.
         self.forget(self.accounts[tenant])
