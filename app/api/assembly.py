@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 
-from asgi_correlation_id import CorrelationIdMiddleware
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from app.api import openapi
 from app.api.http import disconnect, error_responses
-from app.api.http.authentication import Authentication
-from app.api.http.body_limits import BodyLimits
-from app.api.http.deadline import RequestDeadline
-from app.api.http.idempotency import Idempotency, ResponseReplayed, replay
-from app.api.http.request_checks import RequestChecks, TrustedHosts, check_framing, check_origin
-from app.api.http.response_cache import CachedResponses, ResponseCache
-from app.api.http.response_headers import ResponseHeaders
+from app.api.http.idempotency import ResponseReplayed, replay
+from app.api.http.layer import DirectRoutes, HttpLayer
+from app.api.http.response_cache import ResponseCache
 from app.api.routes import (
     advisor,
     credentials,
@@ -57,6 +51,12 @@ _ROUTERS = (
     pages.router,
 )
 
+# Usual requests of these do without FastAPI's way to a route, which costs more than they do.
+_DIRECT_ROUTES: DirectRoutes = {
+    "GET": [(re.compile("/livez"), health.respond_alive)],
+    "POST": [(re.compile(r"/v1/tenants/(?P<tenant>[^/]+)/query"), query.respond_directly)],
+}
+
 
 def assemble(
     app: FastAPI,
@@ -76,27 +76,14 @@ def assemble(
     error_responses.install(app)
     disconnect.install(app)
     app.add_exception_handler(ResponseReplayed, replay)
-    # Outermost first. Every refusal has a request id; nothing is read of a request without a
-    # key; what is stored of a response is what its caller gets.
-    app.user_middleware += [
-        Middleware(ResponseHeaders),
+    app.user_middleware.append(
         Middleware(
-            CorrelationIdMiddleware,
-            header_name="X-Request-ID",
-            generator=lambda: os.urandom(16).hex(),
-            validator=_is_request_id,
-            transformer=str,
-        ),
-        Middleware(
-            RequestChecks, checks=(check_framing, TrustedHosts(trusted_hosts), check_origin)
-        ),
-        Middleware(Authentication),
-        # Before the deadline: it waits for a snapshot at most.
-        Middleware(CachedResponses),
-        Middleware(RequestDeadline, seconds=request_deadline),
-        Middleware(Idempotency),
-        Middleware(BodyLimits),
-    ]
+            HttpLayer,
+            trusted_hosts=trusted_hosts,
+            request_deadline=request_deadline,
+            direct_routes=_DIRECT_ROUTES,
+        )
+    )
     for router in _ROUTERS:
         app.include_router(router)
     openapi.install(app)
@@ -106,7 +93,3 @@ def provide(app: FastAPI, *objects: object) -> None:
     """Let the routes of *app* depend on these objects, each found by its class."""
     app.state.provided = {type(each): each for each in objects}
     app.state.response_cache = app.state.provided[ResponseCache]
-
-
-def _is_request_id(text: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", text) is not None

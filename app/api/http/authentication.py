@@ -11,15 +11,14 @@ from fastapi import Depends, Request, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
-from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, reset_contextvars
+from starlette.types import Scope
 
 from app.api.auth.api_key import KeyScope
 from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.auth.principal import ANONYMOUS, Principal
 from app.api.http.error_responses import problem_response
+from app.api.http.request_checks import HeaderValues
 from app.domain.errors import KeyBoundToTenants, MissingScope
 
 OPEN_PATHS = frozenset({"/", "/docs", "/livez", "/openapi.json", "/readyz"})
@@ -29,27 +28,24 @@ _KEY_RATE_LIMITED = "The API key exceeds its request rate."
 _ADDRESS_RATE_LIMITED = "Too many requests without a valid API key came from this address."
 
 
-class Authentication:
-    """Sets `request.state.principal`, or answers 401 or 429."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        principal = _authenticate(scope)
-        if isinstance(principal, Response):
-            await principal(scope, receive, send)
-            return
-        scope.setdefault("state", {})["principal"] = principal
-        # Reset by hand: this runs for every request, and a context manager costs twice that.
-        bound = bind_contextvars(actor=principal.name)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            reset_contextvars(**bound)
+def authenticate(scope: Scope, given: HeaderValues) -> Principal | Response:
+    """The principal of a request, or 401 or 429."""
+    authenticator: Authenticator = scope["app"].state.authenticator
+    found = authenticator.authenticate(given.get(b"authorization", ()))
+    path = scope["path"]
+    if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
+        return found if isinstance(found, Principal) else ANONYMOUS
+    request = Request(scope)
+    if isinstance(found, Principal):
+        wait = authenticator.throttle(found)
+        return _rate_limited(request, wait, _KEY_RATE_LIMITED) if wait else found
+    wait = authenticator.reject(found, request.client.host if request.client else "")
+    if wait:
+        return _rate_limited(request, wait, _ADDRESS_RATE_LIMITED)
+    # RFC 6750: no error code for a request without credentials.
+    challenge = "Bearer" if found is AuthFailure.NO_KEY else 'Bearer error="invalid_token"'
+    headers = {"WWW-Authenticate": challenge}
+    return problem_response(request, 401, "unauthenticated", _INVALID_KEY, headers=headers)
 
 
 class RequiredScope(SecurityBase):
@@ -90,25 +86,6 @@ REQUIRE_QUERY = Security(_REQUIRED_SCOPE, scopes=[KeyScope.QUERY.value])
 REQUIRE_ADMIN = Security(_REQUIRED_SCOPE, scopes=[KeyScope.ADMIN.value])
 # In addition to a scope.
 REQUIRE_UNBOUND_KEY = Depends(require_unbound_key)
-
-
-def _authenticate(scope: Scope) -> Principal | Response:
-    authenticator: Authenticator = scope["app"].state.authenticator
-    found = authenticator.authenticate(Headers(scope=scope).getlist("authorization"))
-    path = scope["path"]
-    if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
-        return found if isinstance(found, Principal) else ANONYMOUS
-    request = Request(scope)
-    if isinstance(found, Principal):
-        wait = authenticator.throttle(found)
-        return _rate_limited(request, wait, _KEY_RATE_LIMITED) if wait else found
-    wait = authenticator.reject(found, request.client.host if request.client else "")
-    if wait:
-        return _rate_limited(request, wait, _ADDRESS_RATE_LIMITED)
-    # RFC 6750: no error code for a request without credentials.
-    challenge = "Bearer" if found is AuthFailure.NO_KEY else 'Bearer error="invalid_token"'
-    headers = {"WWW-Authenticate": challenge}
-    return problem_response(request, 401, "unauthenticated", _INVALID_KEY, headers=headers)
 
 
 def _rate_limited(request: Request, wait: float, detail: str) -> Response:

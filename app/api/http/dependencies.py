@@ -10,7 +10,7 @@ from fastapi import Depends, Path, Query, Request
 
 from app.api.auth.authenticator import Authenticator
 from app.api.auth.principal import Principal
-from app.api.http.deadline import extend_deadline
+from app.api.http.exchange import extend_deadline
 from app.api.http.response_cache import ResponseCache
 from app.catalog.catalog import Catalog
 from app.domain.audit import Actor

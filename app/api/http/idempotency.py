@@ -17,11 +17,11 @@ from time import monotonic
 from typing import Annotated
 
 from fastapi import Header, Request, Response
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Scope
 
 from app.api.auth.principal import Principal
 from app.api.http.error_responses import problem_response
+from app.api.http.request_checks import HeaderValues
 from app.domain.errors import IdempotencyKeyReused, ReplayTooLarge, RequestInFlight
 
 RETENTION_SECONDS = 24 * 3600.0
@@ -122,37 +122,6 @@ class ResponseReplayed(Exception):
         self.response = response
 
 
-class Idempotency:
-    """Stores the responses to requests whose route has reserved their key."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._store = ResponseStore()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        keys = Headers(scope=scope).getlist("idempotency-key") if scope["type"] == "http" else []
-        if not keys:
-            await self._app(scope, receive, send)
-            return
-        if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
-            refusal = problem_response(Request(scope), 400, "bad-idempotency-key", _INVALID_KEY)
-            await refusal(scope, receive, send)
-            return
-        principal: Principal = scope["state"]["principal"]
-        owner = (principal.key_id or principal.name, principal.tenants)
-        reservation = KeyReservation(self._store, owner, keys[0])
-        scope["state"]["reservation"] = reservation
-
-        async def send_recorded(message: Message) -> None:
-            reservation.record(message)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_recorded)
-        finally:
-            reservation.end()
-
-
 class KeyReservation:
     """One request's use of its key."""
 
@@ -195,6 +164,20 @@ class KeyReservation:
     def end(self) -> None:
         if self._is_active:
             self._store.end(self._owner, self._key, self._response)
+
+
+def reservation_for(
+    store: ResponseStore, scope: Scope, given: HeaderValues
+) -> KeyReservation | Response | None:
+    """What a request's key reserves once its route asks for it; 400 for an invalid one."""
+    keys = given.get(b"idempotency-key")
+    if keys is None:
+        return None
+    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
+        return problem_response(Request(scope), 400, "bad-idempotency-key", _INVALID_KEY)
+    principal: Principal = scope["state"]["principal"]
+    owner = (principal.key_id or principal.name, principal.tenants)
+    return KeyReservation(store, owner, keys[0])
 
 
 async def reserve_key(

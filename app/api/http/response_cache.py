@@ -1,6 +1,6 @@
 """Responses made of the latest snapshot: rendered once, sent to every dashboard that asks the same.
 
-`CachedResponses` answers before any route is looked for. A request that is new or unusual goes on
+`send_cached` answers before any route is looked for. A request that is new or unusual goes on
 to its route, which stores its response here. When many dashboards wait for a new snapshot, the
 first of those that ask the same has it rendered.
 """
@@ -14,10 +14,11 @@ from typing import Any
 
 from fastapi import Request, Response
 from pydantic import BaseModel
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope, Send
 
 from app.api.auth.api_key import KeyScope
 from app.api.auth.principal import Principal
+from app.api.http.request_checks import HeaderValues
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 
 # Per snapshot; beyond it responses are rendered for each request.
@@ -128,38 +129,32 @@ def cache_key(scope: Scope) -> CacheKey:
     return scope["path"], scope["query_string"], principal.tenants
 
 
-class CachedResponses:
-    """Sends the cached response to a request, if there is one that its principal may read."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await _cached(scope) if scope["type"] == "http" else None
-        if response is None:
-            await self._app(scope, receive, send)
-            return
-        etags = [value for name, value in scope["headers"] if name == b"if-none-match"]
-        headers = [(b"etag", response.etag)]
-        if etags and etags != [response.etag]:
-            await self._app(scope, receive, send)
-            return
-        if not etags:
-            length = str(len(response.body)).encode()
-            headers += [(b"content-length", length), (b"content-type", b"application/json")]
-        status, body = (304, b"") if etags else (200, response.body)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+async def send_cached(scope: Scope, given: HeaderValues, send: Send) -> bool:
+    """Send the cached response to a request, if there is one that its principal may read."""
+    response = await _cached(scope, given)
+    etags = given.get(b"if-none-match", ())
+    if response is None or (
+        etags and [each.encode("latin-1") for each in etags] != [response.etag]
+    ):
+        return False
+    headers = [(b"etag", response.etag)]
+    if not etags:
+        length = str(len(response.body)).encode()
+        headers += [(b"content-length", length), (b"content-type", b"application/json")]
+    status, body = (304, b"") if etags else (200, response.body)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+    return True
 
 
-async def _cached(scope: Scope) -> CachedResponse | None:
+async def _cached(scope: Scope, given: HeaderValues) -> CachedResponse | None:
     cache: ResponseCache | None = scope["app"].state.response_cache
     principal: Principal = scope["state"]["principal"]
     if (
         cache is None
         or scope["method"] != "GET"
         or KeyScope.READ not in principal.scopes
-        or not _UNUSUAL.isdisjoint([name for name, _ in scope["headers"]])
+        or not _UNUSUAL.isdisjoint(given)
     ):
         return None
     return await cache.get(cache_key(scope))

@@ -22,6 +22,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 from app.api.http.body_limits import has_body
 from app.api.http.disconnect import ClientDisconnected
@@ -39,6 +40,7 @@ class StrictRequest(Request):
     """A request whose body is strict JSON or none."""
 
     float_mode: FloatMode = "float"
+    _is_given_again = False
 
     async def body(self) -> bytes:
         """Raises ClientDisconnected if the client disconnects before its end."""
@@ -46,6 +48,13 @@ class StrictRequest(Request):
             return await super().body()
         except ClientDisconnect as error:
             raise ClientDisconnected from error
+
+    async def receive_again(self) -> Message:
+        """Like `receive`, but begins with the body if that was read already."""
+        if not self._is_given_again and hasattr(self, "_body"):
+            self._is_given_again = True
+            return {"type": "http.request", "body": self._body, "more_body": False}
+        return await self.receive()
 
     async def json(self) -> Any:  # noqa: ANN401 - Starlette's signature
         """Raises 400 for anything that is not strict JSON."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from app.api.auth.key_file import KeyFile
 from app.api.http.dependencies import PrincipalDep, provided
 from app.api.http.error_responses import problem_responses
+from app.api.http.strict_route import StrictRequest
 from app.catalog.catalog import Catalog
 from app.control.background import Supervisor
 from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
@@ -42,6 +43,9 @@ class Liveness(BaseModel):
     """The process responds."""
 
     status: Literal["alive"] = Field(examples=["alive"])
+
+
+_ALIVE = Liveness(status="alive")
 
 
 class ReadinessCheck(BaseModel):
@@ -191,7 +195,12 @@ def max_poll_age(interval: float, deadline: float) -> float:
 )
 async def livez() -> Liveness:
     """Answers as long as the process runs. Uses neither Postgres nor the disk."""
-    return Liveness(status="alive")
+    return _ALIVE
+
+
+async def respond_alive(_: StrictRequest) -> Response:
+    """Respond like `livez`."""
+    return Response(_ALIVE.model_dump_json(), media_type="application/json")
 
 
 @router.get(

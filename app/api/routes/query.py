@@ -7,21 +7,27 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from jiter import LosslessFloat
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import to_json
 
+from app.api.auth.api_key import KeyScope
+from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_QUERY
-from app.api.http.deadline import extend_deadline
 from app.api.http.dependencies import ManagerDep, TenantDep, provided
 from app.api.http.disconnect import cancel_on_disconnect
 from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.exchange import extend_deadline
 from app.api.http.field_types import JsonValue, RequestBody, Text, examples
-from app.api.http.strict_route import StrictRoute
+from app.api.http.idempotency import reserve_key
+from app.api.http.strict_route import StrictRequest, StrictRoute
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
 from app.api.views.tenant import QueryLimits
-from app.domain.errors import SchemaChanged, UntrustedSqlOnSharedRole
+from app.domain.errors import InvalidTenantId, SchemaChanged, UntrustedSqlOnSharedRole
 from app.domain.plan import Plan, PlanAction, plan_step
+from app.domain.tenant import TenantId
+from app.pools.manager import TenantPoolManager
 from app.pools.query import runner
+from app.pools.tenant_state import TenantState
 
 
 class _ExactRoute(StrictRoute):
@@ -135,16 +141,46 @@ async def run_query(
     503; neither has changed anything. If the client disconnects, the statement is cancelled and
     rolled back, unless its commit has begun.
     """
-    timeout, max_rows = _bounds(body, limits)
-    state = manager.tenant_state(tenant)
-    spec = state.tenant.spec
-    refusal = limits.refusal(spec)
-    if refusal is not None:
-        raise UntrustedSqlOnSharedRole(refusal)
     if dry_run:
-        state.tenant.check_usable()
+        _bounds(body, limits)
+        _check_allowed(manager.tenant_state(tenant), limits).tenant.check_usable()
         step = plan_step(PlanAction.RUN_STATEMENT, f"tenant {tenant}")
         return show_plan(step + Plan(warnings=(_NOT_SENT,)), response)
+    return await _respond(request, tenant, body, manager, limits)
+
+
+async def respond_directly(request: StrictRequest) -> Response | None:
+    """Respond like `run_query` to a request without parameters that is in order; None otherwise."""
+    objects = request.app.state.provided
+    principal: Principal = request.state.principal
+    if request.scope["query_string"] or KeyScope.QUERY not in principal.scopes or not objects:
+        return None
+    request.float_mode = _ExactRoute.float_mode
+    try:
+        tenant = TenantId(request.path_params["tenant"])
+        body = QueryBody.model_validate(await request.json() if await request.body() else None)
+    except (InvalidTenantId, ValidationError):
+        return None
+    if not principal.can_access(tenant):
+        return None
+    await reserve_key(request)
+    try:
+        return await _respond(
+            request, tenant, body, objects[TenantPoolManager], objects[QueryLimits]
+        )
+    finally:
+        request.app.state.response_cache.invalidate()
+
+
+async def _respond(
+    request: Request,
+    tenant: TenantId,
+    body: QueryBody,
+    manager: TenantPoolManager,
+    limits: QueryLimits,
+) -> Response:
+    timeout, max_rows = _bounds(body, limits)
+    spec = _check_allowed(manager.tenant_state(tenant), limits).tenant.spec
     extend_deadline(request, timeout + manager.config(spec.strategy).acquire_timeout)
 
     async def run() -> tuple[runner.StatementResult, float]:
@@ -164,6 +200,14 @@ async def run_query(
         if not body.read_only:
             raise
         return _response(*await run())
+
+
+def _check_allowed(state: TenantState, limits: QueryLimits) -> TenantState:
+    """*state*, unless its tenant may not be queried."""
+    refusal = limits.refusal(state.tenant.spec)
+    if refusal is not None:
+        raise UntrustedSqlOnSharedRole(refusal)
+    return state
 
 
 def _response(result: runner.StatementResult, took: float) -> Response:

@@ -1,0 +1,142 @@
+"""One request and its response: their deadlines, the size of the body, the response's headers.
+
+A body that arrives too slowly gets 408. Work that takes too long gets 504 and goes on to its end:
+a change cut off half-way would leave the catalog and the pools at odds, and everything below has
+deadlines of its own. A response that has begun, such as a stream, has no deadline here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from app.api.http.body_limits import BODY_TOO_LARGE, MAX_BODY_BYTES
+from app.api.http.error_responses import problem_response
+from app.api.http.idempotency import KeyReservation
+from app.api.http.response_headers import RAW_SECURITY_HEADERS
+
+_BODY_TIMEOUT = "The body did not arrive in time."
+_RESPONSE_TIMEOUT = "The request exceeds its deadline. It continues; its result is unknown."
+
+
+class Exchange:
+    """Receives a request and sends its response.
+
+    Attributes:
+        reservation: of the request's idempotency key, which keeps what is sent.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        self.reservation: KeyReservation | None = None
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._request_id = (b"x-request-id", request_id.encode())
+        self._is_head = scope["state"].get("is_head", False)
+        self._is_reading = self._is_read = self._has_begun = False
+        self._received = 0
+        self._loop = asyncio.get_running_loop()
+        self._seconds = self._due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timeout_response: asyncio.Task[None] | None = None
+
+    def set_deadline(self, seconds: float) -> None:
+        """*seconds*: for the body to arrive, and as many from then for the response to begin."""
+        self._seconds = seconds
+        self._due = self._loop.time() + seconds
+        self._start_timer()
+
+    def extend(self, seconds: float) -> None:
+        self._due += seconds
+
+    async def receive(self) -> Message:
+        """The next message from the client.
+
+        Raises:
+            HTTPException: 408 when it does not arrive in time, 413 when the body is too large.
+        """
+        if self._is_read:
+            return await self._receive()
+        self._is_reading = True
+        try:
+            async with asyncio.timeout_at(self._due):
+                message = await self._receive()
+        except TimeoutError as error:
+            # The rest of the body may still come, so this connection is of no more use.
+            raise HTTPException(408, _BODY_TIMEOUT, {"Connection": "close"}) from error
+        finally:
+            self._is_reading = False
+        self._received += len(message.get("body", b""))
+        if self._received > MAX_BODY_BYTES:
+            raise HTTPException(413, BODY_TOO_LARGE)
+        if not message.get("more_body", False):
+            self._is_read = True
+            self._due = self._loop.time() + self._seconds
+            self._start_timer()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass the response on, unless it comes too late."""
+        if self.reservation is not None:
+            self.reservation.record(message)
+        if self._timeout_response is None:
+            self._has_begun = True
+            self._stop_timer()
+            await self._send_complete(message)
+
+    async def close(self) -> None:
+        """End the exchange; every response has been sent."""
+        self._stop_timer()
+        if self.reservation is not None:
+            self.reservation.end()
+        if self._timeout_response is not None:
+            await self._timeout_response
+
+    def _start_timer(self) -> None:
+        """Start the timer unless it runs: it looks at what is due then."""
+        if self._timer is None and not self._has_begun:
+            self._timer = self._loop.call_at(self._due, self._expire)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        if self._is_reading or self._has_begun:
+            return
+        if self._loop.time() < self._due:
+            self._start_timer()
+            return
+        self._timeout_response = asyncio.create_task(self._send_timeout(), name="request: deadline")
+
+    async def _send_timeout(self) -> None:
+        request = Request(self._scope)
+        # The change goes on: a retry would make it twice, unless its key marks it as the same.
+        is_safe = request.method in {"GET", "HEAD"} or "idempotency-key" in request.headers
+        headers = {"Connection": "close"} | ({"Retry-After": "1"} if is_safe else {})
+        response = problem_response(
+            request, 504, "deadline-exceeded", _RESPONSE_TIMEOUT, retryable=is_safe, headers=headers
+        )
+        await response(self._scope, self._receive, self._send_complete)
+
+    async def _send_complete(self, message: Message) -> None:
+        """Send with the headers that every response has, and no body in response to HEAD."""
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], self._request_id]
+            present = {name for name, _ in headers}
+            headers += [header for header in RAW_SECURITY_HEADERS if header[0] not in present]
+            message = {**message, "headers": headers}
+        elif self._is_head and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+def extend_deadline(request: Request, seconds: float) -> None:
+    """Give this request *seconds* more: its caller, or the operator, allows it to take them."""
+    exchange: Exchange = request.state.exchange
+    exchange.extend(seconds)

@@ -1,0 +1,126 @@
+"""The one layer around every route: what is checked before it, and what each response has.
+
+A refusal is the first of its checks' and has a request ID. Nothing is read of a request without a
+key, and what is stored of a response is what its caller gets.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from asgi_correlation_id import correlation_id
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
+
+from app.api.http.authentication import authenticate
+from app.api.http.body_limits import check_body
+from app.api.http.exchange import Exchange
+from app.api.http.idempotency import KeyReservation, ResponseStore, reservation_for
+from app.api.http.request_checks import HeaderValues, TrustedHosts, check_framing, check_origin
+from app.api.http.response_cache import send_cached
+from app.api.http.strict_route import StrictRequest
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HEAD = "HEAD"
+
+# Responds to a usual request of a route, whose path pattern has matched; None for any other.
+DirectHandler = Callable[[StrictRequest], Awaitable[Response | None]]
+# By method; the path's groups are the parameters.
+DirectRoutes = Mapping[str, Sequence[tuple[re.Pattern[str], DirectHandler]]]
+
+
+class HttpLayer:
+    """Passes on what may reach a route, and responds to all else."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        trusted_hosts: Sequence[str],
+        request_deadline: float,
+        direct_routes: DirectRoutes,
+    ) -> None:
+        self._app = app
+        self._hosts = TrustedHosts(trusted_hosts)
+        self._deadline = request_deadline
+        self._direct_routes = direct_routes
+        self._store = ResponseStore()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        if scope["method"] == _HEAD:
+            scope = {**scope, "method": "GET"}
+            state["is_head"] = True
+        given = _header_values(scope["headers"])
+        request_id = _request_id(given)
+        correlation_id.set(request_id)
+        exchange = state["exchange"] = Exchange(scope, receive, send, request_id)
+        principal = (
+            check_framing(scope, given)
+            or self._hosts.check(scope, given)
+            or check_origin(scope, given)
+            or authenticate(scope, given)
+        )
+        if isinstance(principal, Response):
+            await principal(scope, receive, exchange.send)
+            return
+        state["principal"] = principal
+        # Reset by hand: this runs for every request, and a context manager costs twice that.
+        bound = bind_contextvars(actor=principal.name)
+        try:
+            if not await send_cached(scope, given, exchange.send):
+                await self._respond(scope, given, exchange)
+        finally:
+            await exchange.close()
+            reset_contextvars(**bound)
+
+    async def _respond(self, scope: Scope, given: HeaderValues, exchange: Exchange) -> None:
+        exchange.set_deadline(self._deadline)
+        reservation = reservation_for(self._store, scope, given)
+        refusal = reservation if isinstance(reservation, Response) else check_body(scope, given)
+        if refusal is not None:
+            await refusal(scope, exchange.receive, exchange.send)
+            return
+        if isinstance(reservation, KeyReservation):
+            exchange.reservation = scope["state"]["reservation"] = reservation
+        for path, handler in self._direct_routes.get(scope["method"], ()):
+            if found := path.fullmatch(scope["path"]):
+                scope["path_params"] = found.groupdict()
+                request = StrictRequest(scope, exchange.receive)
+                response = await _responded(handler, request)
+                if response is None:
+                    await self._app(scope, request.receive_again, exchange.send)
+                else:
+                    await response(scope, exchange.receive, exchange.send)
+                return
+        await self._app(scope, exchange.receive, exchange.send)
+
+
+async def _responded(handler: DirectHandler, request: StrictRequest) -> Response | None:
+    """The handler's response, or that to an error that it raised."""
+    handlers: Mapping[Any, Callable[..., Awaitable[Response]]] = request.app.exception_handlers
+    try:
+        return await handler(request)
+    except tuple(kind for kind in handlers if kind is not Exception) as error:
+        kind = next(kind for kind in type(error).__mro__ if kind in handlers)
+        return await handlers[kind](request, error)
+
+
+def _header_values(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[str]]:
+    values: dict[bytes, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(value.decode("latin-1"))
+    return values
+
+
+def _request_id(given: HeaderValues) -> str:
+    """The caller's, if it is one, else a new one."""
+    ids = given.get(b"x-request-id")
+    return ids[0] if ids and _REQUEST_ID.fullmatch(ids[0]) else os.urandom(16).hex()
