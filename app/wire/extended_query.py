@@ -134,12 +134,13 @@ class ExtendedQuery(Interceptor):
         answered = self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(b"".join((*messages, _SYNC)))
         try:
-            await asyncio.wait([answered])
+            reply = await answered
         except asyncio.CancelledError:
-            if not answered.done():
+            if self._answered is answered:
+                # It was cancelled with us, and the reply is still to come.
+                self._answered = asyncio.get_running_loop().create_future()
                 self._cancel()
             raise
-        reply: Reply = answered.result()
         if reply.is_copy:
             await self.wait_idle(_CANCEL_DEADLINE)
             raise CopyAttempted

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -33,37 +34,43 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ClientDisconnected, _client_disconnected)
 
 
+class Connection(Protocol):
+    """The client's connection, in `request.state.connection`; requests in memory have none."""
+
+    def notify_disconnect(self, callback: Callable[[], None] | None) -> None:
+        """Call back when the client disconnects, or now if it has; None for no longer."""
+
+
 @asynccontextmanager
 async def cancel_on_disconnect(request: Request) -> AsyncIterator[Callable[[], None]]:
-    """Cancel the block when the client disconnects; the body must have been read.
+    """Cancel the block when the client disconnects.
 
     The block calls the yielded function once it must run to its end, as a commit must.
 
     Raises:
         ClientDisconnected: the block was cancelled.
     """
+    connection: Connection | None = getattr(request.state, "connection", None)
     timeout = asyncio.timeout(None)
 
-    async def listen() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        timeout.reschedule(asyncio.get_running_loop().time())
-
-    listener = asyncio.create_task(listen(), name="request: wait for disconnect")
+    def notify(callback: Callable[[], None] | None) -> None:
+        if connection is not None:
+            connection.notify_disconnect(callback)
 
     def run_to_the_end() -> None:
-        listener.cancel()
+        notify(None)
         timeout.reschedule(None)
 
     try:
         async with timeout:
+            notify(lambda: timeout.reschedule(asyncio.get_running_loop().time()))
             yield run_to_the_end
     except TimeoutError as error:
         if not timeout.expired():
             raise
         raise ClientDisconnected from error
     finally:
-        listener.cancel()
+        notify(None)
 
 
 async def _client_disconnected(request: Request, _: Exception) -> Response:

@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -76,6 +77,36 @@ class _Refused(Exception):
         self.refusal = refusal
 
 
+class _ResponseWriter:
+    """Writes the head of a response together with what follows it: one system call instead of two.
+
+    Takes the place of the transport where uvicorn writes a response.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            self._held, data = b"", self._held + data
+            self._transport.write(data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            self._held, data = b"", self._held
+            self._transport.write(data)
+
+
 class HttpProtocol(HttpToolsProtocol):
     """HTTP, which buffers next to nothing for clients that do not read, or do not finish.
 
@@ -91,6 +122,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._next_parse: asyncio.Handle | None = None
         # Nothing came yet, or nothing since the last response.
         self._is_idle = True
+        self._on_disconnect: Callable[[], None] | None = None
         # Of a request: whether its head, or one in chunks, is being parsed; what is left of a body
         # of known length; and what came since the last byte of a body: head, chunk sizes, trailers.
         self._in_head = True
@@ -114,6 +146,14 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._clients.remove(self)
         super().connection_lost(exc)
+        if self._on_disconnect is not None:
+            self._on_disconnect()
+
+    def notify_disconnect(self, callback: Callable[[], None] | None) -> None:
+        """Call back when the client disconnects, or now if it has; None for no longer."""
+        self._on_disconnect = callback
+        if callback is not None and self.cycle.disconnected:
+            callback()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -148,7 +188,9 @@ class HttpProtocol(HttpToolsProtocol):
         encoding = headers.get(b"transfer-encoding")
         if encoding is not None and encoding.lower() != b"chunked":
             raise _Refused(_UNKNOWN_ENCODING)
+        self.scope["state"]["connection"] = self
         super().on_headers_complete()
+        self.cycle.transport = _ResponseWriter(self.transport, self.loop)  # type: ignore[assignment]
         self._in_head = False
         self._in_chunks = encoding is not None
         self._left_of_body = int(headers.get(b"content-length", b"0"))

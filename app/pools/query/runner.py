@@ -54,6 +54,9 @@ _ROUNDING = 0.002
 # Rows are fetched in batches, so that a long result holds up nobody, and never more of them than
 # fit into a response.
 _MAX_BATCH_ROWS = 100
+# Of the first batch, when it is not known how large they are: most results are not longer, and
+# come together with the end.
+_FIRST_ROWS = 20
 _MAX_BATCH_BYTES = 1024 * 1024
 _MAX_BYTES = 8 * 1024 * 1024
 # Parameters of more parts than this become text in another thread.
@@ -213,8 +216,8 @@ class _Rows:
             close(portal=_PORTAL),
             bind(values, portal=_PORTAL, result_formats=formats if is_query else (TEXT,)),
         ]
-        # Two, so that a single row comes together with the end.
-        count, largest = 2, 1
+        # One more than is wanted shows whether there are more.
+        count, largest = min(_FIRST_ROWS, self._max_rows + 1), 1
         while True:
             reply = await self._query.exchange(
                 *messages,
