@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any, cast
 
 from fastapi import FastAPI
-from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from app.api import openapi
 from app.api.http import disconnect, error_responses
@@ -76,14 +77,19 @@ def assemble(
     error_responses.install(app)
     disconnect.install(app)
     app.add_exception_handler(ResponseReplayed, replay)
-    app.user_middleware.append(
-        Middleware(
-            HttpLayer,
+
+    def build() -> ASGIApp:
+        # Just inside of what answers unhandled errors, outside of FastAPI's own layers.
+        stack: Any = FastAPI.build_middleware_stack(app)
+        stack.app = HttpLayer(
+            stack.app,
             trusted_hosts=trusted_hosts,
             request_deadline=request_deadline,
             direct_routes=_DIRECT_ROUTES,
         )
-    )
+        return cast("ASGIApp", stack)
+
+    app.build_middleware_stack = build  # type: ignore[method-assign]
     for router in _ROUTERS:
         app.include_router(router)
     openapi.install(app)

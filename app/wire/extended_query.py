@@ -28,6 +28,7 @@ _MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
 # Of a cancel request, in seconds.
 _CANCEL_DEADLINE = 5.0
 _HEADER = 5
+_DATA_ROW = ord("D")
 _SYNC = b"S\0\0\0\4"
 _FATAL = frozenset({"FATAL", "PANIC"})
 
@@ -134,7 +135,7 @@ class ExtendedQuery(Interceptor):
         answered = self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(b"".join((*messages, _SYNC)))
         try:
-            reply = await answered
+            reply: Reply = await answered
         except asyncio.CancelledError:
             if self._answered is answered:
                 # It was cancelled with us, and the reply is still to come.
@@ -166,6 +167,11 @@ class ExtendedQuery(Interceptor):
         while size - at >= _HEADER:
             kind, body = buffer[at], at + _HEADER
             end = at + 1 + int.from_bytes(buffer[at + 1 : body], "big")
+            if kind == _DATA_ROW and end <= size and end - body <= self._room:
+                self._room -= end - body
+                self._reply.rows.append(bytes(buffer[body:end]))
+                at = end
+                continue
             most = self._max_bytes(kind)
             if end - body > most:
                 self._take_beginning(kind, bytes(buffer[body : body + max(0, most)]))

@@ -50,7 +50,7 @@ async def cancel_on_disconnect(request: Request) -> AsyncIterator[Callable[[], N
     Raises:
         ClientDisconnected: the block was cancelled.
     """
-    connection: Connection | None = getattr(request.state, "connection", None)
+    connection: Connection | None = request.scope["state"].get("connection")
     timeout = asyncio.timeout(None)
 
     def notify(callback: Callable[[], None] | None) -> None:

@@ -138,5 +138,5 @@ class Exchange:
 
 def extend_deadline(request: Request, seconds: float) -> None:
     """Give this request *seconds* more: its caller, or the operator, allows it to take them."""
-    exchange: Exchange = request.state.exchange
+    exchange: Exchange = request.scope["state"]["exchange"]
     exchange.extend(seconds)

@@ -199,7 +199,7 @@ async def reserve_key(
     Raises:
         ResponseReplayed, RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
     """
-    reservation: KeyReservation | None = getattr(request.state, "reservation", None)
+    reservation: KeyReservation | None = request.scope["state"].get("reservation")
     if reservation is not None:
         body = await request.json() if await request.body() else None
         query = sorted(request.query_params.multi_items())

@@ -21,7 +21,6 @@ from fastapi.params import Query
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from app.api.http.body_limits import has_body
@@ -44,10 +43,17 @@ class StrictRequest(Request):
 
     async def body(self) -> bytes:
         """Raises ClientDisconnected if the client disconnects before its end."""
-        try:
-            return await super().body()
-        except ClientDisconnect as error:
-            raise ClientDisconnected from error
+        if not hasattr(self, "_body"):
+            parts = []
+            is_complete = False
+            while not is_complete:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnected
+                parts.append(message.get("body", b""))
+                is_complete = not message.get("more_body", False)
+            self._body = b"".join(parts)
+        return self._body
 
     async def receive_again(self) -> Message:
         """Like `receive`, but begins with the body if that was read already."""

@@ -152,7 +152,7 @@ async def run_query(
 async def respond_directly(request: StrictRequest) -> Response | None:
     """Respond like `run_query` to a request without parameters that is in order; None otherwise."""
     objects = request.app.state.provided
-    principal: Principal = request.state.principal
+    principal: Principal = request.scope["state"]["principal"]
     if request.scope["query_string"] or KeyScope.QUERY not in principal.scopes or not objects:
         return None
     request.float_mode = _ExactRoute.float_mode

@@ -45,7 +45,7 @@ def to_json(text: str, kind: PgType) -> Iterable[str]:
     Raises:
         SchemaChanged: it is no value of that type, as it was looked up.
     """
-    formatter = _formatter(kind)
+    formatter = formatter_of(kind)
     if formatter is not None and len(text) <= _PIECE:
         return (formatter(text),)
     return _pieces(text, kind)
@@ -66,7 +66,7 @@ def _pieces(text: str, kind: PgType) -> Iterator[str]:
         yield from _string(text)
 
 
-def _formatter(kind: PgType) -> Callable[[str], str] | None:
+def formatter_of(kind: PgType) -> Callable[[str], str] | None:
     """Makes JSON of a short text of this type, if one call can."""
     if kind.shape != "scalar" or kind.oid in _JSON:
         return None
@@ -124,7 +124,7 @@ def _array(text: str, kind: PgType) -> Iterator[str]:
 
 
 def _elements(text: str, element: PgType) -> Iterator[str]:
-    formatter = _formatter(element)
+    formatter = formatter_of(element)
     signs = {"{": "[", "}": "]", element.delimiter: ","}
     # Boxes are separated by ";", shapes of PostGIS by ":".
     end_of_unquoted = re.compile(f"[{{}}{re.escape(element.delimiter)}]")

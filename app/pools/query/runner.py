@@ -26,7 +26,7 @@ from app.domain.errors import (
 )
 from app.pools import driver
 from app.pools.query.pacing import DocumentTooLarge, PieceJoiner, finish
-from app.pools.query.pg_json import decode, to_json
+from app.pools.query.pg_json import decode, formatter_of, to_json
 from app.pools.query.pg_literals import literal
 from app.pools.query.pg_records import AnonymousRecords, Tree
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType, look_up_types
@@ -57,6 +57,8 @@ _MAX_BATCH_ROWS = 100
 # Of the first batch, when it is not known how large they are: most results are not longer, and
 # come together with the end.
 _FIRST_ROWS = 20
+# A row of so many bytes is made at once, if no value of it needs pieces.
+_SHORT_ROW_BYTES = 4096
 _MAX_BATCH_BYTES = 1024 * 1024
 _MAX_BYTES = 8 * 1024 * 1024
 # Parameters of more parts than this become text in another thread.
@@ -203,6 +205,8 @@ class _Rows:
         self.truncated = False
         self._query = query
         self._types = types
+        # None where a value is made of pieces.
+        self._formatters = [None if each.oid in _RECORDS else formatter_of(each) for each in types]
         self._max_rows = max_rows
         self._size = 0
         self._joiner = PieceJoiner()
@@ -240,13 +244,12 @@ class _Rows:
         rows: list[list[_Value]] = [list(column_values(row)) for row in reply.rows]
         if not _RECORDS.isdisjoint(each.oid for each in self._types):
             await self._read_records(rows)
-        for row in rows:
+        for raw, row in zip(reply.rows, rows, strict=True):
             if len(self.written) == self._max_rows:
                 self.truncated = True
                 return
-            room = _MAX_BYTES - self._size
             try:
-                document = await self._joiner.join(self._pieces(row), max_bytes=room)
+                document = await self._document(row, is_short=len(raw) <= _SHORT_ROW_BYTES)
             except DocumentTooLarge:
                 self._truncate()
                 return
@@ -269,6 +272,19 @@ class _Rows:
                 if isinstance(value, bytes) and each.oid in _RECORDS:
                     values[number] = await finish(self._records.read(value, each.oid))
         await self._records.resolve(max_bytes=_MAX_BYTES)
+
+    async def _document(self, row: Sequence[_Value], *, is_short: bool) -> bytes:
+        room = _MAX_BYTES - self._size
+        if not is_short or None in self._formatters:
+            return await self._joiner.join(self._pieces(row), max_bytes=room)
+        values = [
+            "null" if value is None else formatter(decode(value))  # type: ignore[misc, arg-type]
+            for value, formatter in zip(row, self._formatters, strict=True)
+        ]
+        document = await self._joiner.encode(f"[{','.join(values)}]", pieces=len(values))
+        if len(document) > room:
+            raise DocumentTooLarge
+        return document
 
     def _pieces(self, row: Sequence[_Value]) -> Iterator[str]:
         separator = "["
