@@ -40,8 +40,8 @@ def pytest_sessionstart() -> None:
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every test runs on the event loop of the service, save where the clock is not real."""
-    if item.get_closest_marker("looptime") is not None:
+    """Every test runs on the event loop of the service, but for those that need asyncio's own."""
+    if any(item.get_closest_marker(name) for name in ("looptime", "asyncio_loop")):
         return {"asyncio": asyncio.new_event_loop}
     return {"uvloop": uvloop.new_event_loop}
 

@@ -28,7 +28,9 @@ _MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
 # Of a cancel request, in seconds.
 _CANCEL_DEADLINE = 5.0
 _HEADER = 5
-_DATA_ROW = ord("D")
+_DATA_ROW, _COPY_DATA = ord("D"), ord("d")
+# Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
+_FLOOD_BYTES = 64 * 1024
 _SYNC = b"S\0\0\0\4"
 _FATAL = frozenset({"FATAL", "PANIC"})
 
@@ -172,6 +174,9 @@ class ExtendedQuery(Interceptor):
                 self._reply.rows.append(bytes(buffer[body:end]))
                 at = end
                 continue
+            if kind == _COPY_DATA and end <= size:
+                at = end
+                continue
             most = self._max_bytes(kind)
             if end - body > most:
                 self._take_beginning(kind, bytes(buffer[body : body + max(0, most)]))
@@ -186,6 +191,9 @@ class ExtendedQuery(Interceptor):
                 self._take(kind, bytes(buffer[body:end]))
             at = end
         del buffer[:at]
+        if len(data) >= _FLOOD_BYTES:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._transport.resume_reading)
         if self._is_left:
             self._hand_back()
 

@@ -13,6 +13,8 @@ from app.pools.query.runner import run_query
 from app.runtime.gc_tuning import tuned_gc
 from tests.fixtures.postgres import Database
 
+pytestmark = pytest.mark.asyncio_loop
+
 # Of processor time, in seconds; 20 ms are the rule, and pytest's own bookkeeping is in it too.
 LONGEST_TURN = 0.04
 
