@@ -75,7 +75,9 @@ def _settings(row: RowMapping) -> AdvisorSettings:
     )
     if "demand" not in config:  # stored when there was no such rule
         return settings
-    demand = config["demand"]
+    # What another version knew and this one does not is left out.
+    known = DemandConfig.__dataclass_fields__
+    demand = {key: value for key, value in config["demand"].items() if key in known}
     return replace(
         settings,
         demand=DemandConfig(**{**demand, "trial": TrialConfig(**demand["trial"])}),

@@ -217,7 +217,8 @@ async def _find(connection: AsyncConnection, recommendation_id: UUID) -> Recomme
 
 def _values(recommendation: Recommendation) -> Mapping[str, Any]:
     advice = asdict(recommendation.advice)
-    del advice["trial"], advice["idle_seconds"], advice["offered_load"]
+    for name in ("trial", "idle_seconds", "warm_size", "offered_load"):
+        del advice[name]
     advice["evidence"] = {name: _finite(value) for name, value in advice["evidence"].items()}
     values = {each.name: getattr(recommendation, each.name) for each in fields(recommendation)}
     del values["advice"], values["metrics"]

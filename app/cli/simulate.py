@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.domain.advisor import DemandConfig
 from app.domain.errors import InvalidInput
 from app.domain.pool import MAX_POOL_SIZE
 from app.runtime.printable import print_error
@@ -81,7 +82,9 @@ def simulate(
             help="Connections with the highest throughput; beyond them leases take longer."
         ),
     ] = None,
-    late_ms: Annotated[float, typer.Option(help="A caller that waits longer is late.")] = 100,
+    late_ms: Annotated[
+        float, typer.Option(help="A caller that waits longer is late; the rules know it.")
+    ] = DemandConfig().patience_seconds * 1000,
     acquire_timeout: Annotated[
         float, typer.Option(help="Seconds until a waiting caller times out.")
     ] = 5,
@@ -136,10 +139,11 @@ def simulate(
             late=late_ms / 1000,
             holds=holds,
             arrivals=arrivals,
-            knee=case.knee if knee is None else Knee(connections=knee),
+            knee=None if knee is None else Knee(connections=knee),
             budget=budget,
             connect=connect_ms / 1000,
         )
+        config = case.adapted(config)
         pool = replace(
             config.pool,
             start_size=start_size,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# A wait of so many seconds is not worth a connection: a quarter of what is late by default.
+SOON = 0.025
+
 
 def openings_wanted(
     waiting: int,
@@ -29,6 +32,7 @@ def openings_wanted(
     """
     if not hold or connect is None:
         return max(0, waiting - coming)
-    back = int(leased * connect / hold)
-    at_least = 1 if waiting and not coming and longest_wait >= connect else 0
+    soon = max(connect, SOON)
+    back = int(leased * soon / hold)
+    at_least = 1 if waiting and not coming and longest_wait >= soon else 0
     return max(at_least, waiting - coming - back)

@@ -71,8 +71,9 @@ class Pool:
         config: its limits in time.
         server: where its connections go, and whose budget they come from.
         recorder: where everything is counted.
-        idle_seconds: seconds without use after which a connection is closed if that is less than
-            `config.idle_timeout`, which still decides about the pool; None: that alone.
+        idle_seconds: age from which an idle connection beyond `warm_size` is closed, in seconds;
+            None: none is before `config.idle_timeout`, which also decides about the pool.
+        warm_size: connections worth keeping although unused.
         last_answer_at: when a lease last came back clean, in monotonic seconds.
     """
 
@@ -94,6 +95,7 @@ class Pool:
         self.recorder = recorder
         self.state = PoolState.INITIALIZING
         self.idle_seconds: float | None = None
+        self.warm_size = 0
         self.last_answer_at = 0.0
         self.connections = Connections(
             self, connector, name=pool_id, max_lifetime=config.max_lifetime, recorder=recorder
@@ -248,12 +250,10 @@ class Pool:
         return self.waiters.unexpect(connection)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
-        if not usable:
-            self.connections.begin_close(connection)
-        elif self.server.dispatcher.keeps(self, connection):
+        if usable and self.server.dispatcher.keeps(self):
             self._put_idle(connection, now)
         else:
-            self.connections.begin_close(connection, self.server.budget.connect_slots.take())
+            self.connections.begin_close(connection)
         self.dispatch()
 
     def _put_idle(self, connection: PooledConnection, now: float) -> None:
@@ -335,7 +335,7 @@ class Pool:
         failed = self._backoff.error
         why = f" Opening one failed: {failed.detail}" if failed else ""
         if not why and not self.connections.live and self.connections.connecting:
-            why = " Its login has not been answered yet."
+            why = " Its login waits for others, or has not been answered yet."
         if not why and self.server.is_degraded:
             why = f" No other can be opened: {self.server.last_error}"
         error: Unavailable = PoolTimeout(
@@ -511,18 +511,20 @@ class Pool:
 
     # -- maintenance ---------------------------------------------------------------------------
 
-    def set_idle_timeout(self, seconds: float | None) -> None:
-        """Set `idle_seconds`."""
-        self.idle_seconds = seconds
+    def advise_idle(self, seconds: float | None, warm_size: int) -> None:
+        """Set `idle_seconds` and `warm_size`."""
+        self.idle_seconds, self.warm_size = seconds, warm_size
 
     def close_expired(self, now: float) -> int:
         """Close idle connections too old or unused for too long at *now*; how many that were."""
-        timeout = self.config.idle_timeout
-        if self.idle_seconds is not None:
-            timeout = min(timeout, self.idle_seconds)
+        least = self.size.min_size
         closed = self.connections.close_expired(
-            now, unused_since=now - timeout, keep=self.size.min_size
+            now, unused_since=now - self.config.idle_timeout, keep=least
         )
+        if self.idle_seconds is not None:
+            closed += self.connections.close_surplus(
+                opened_before=now - self.idle_seconds, keep=max(least, self.warm_size)
+            )
         self.dispatch()
         return closed
 

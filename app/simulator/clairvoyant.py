@@ -15,7 +15,7 @@ from app.simulator.baselines import IgnoresHistograms, clamped_advice
 from app.simulator.knee import Knee
 from app.simulator.workload import HoldTimes
 
-_PATIENCE, _SHARE = 0.05, 0.01
+_SHARE = 0.01
 
 
 class ClairvoyantRule(IgnoresHistograms):
@@ -41,7 +41,7 @@ class ClairvoyantRule(IgnoresHistograms):
             holds: how long leases take.
             late: seconds; a request that waits longer is late.
             price: connection-seconds that one late request may cost: it takes the size with the
-                least expected cost. None: at most 1 % wait over 50 ms.
+                least expected cost. None: at most 1 % are late.
             knee: how leases slow each other down: it never goes beyond.
         """
         self._rates = rates
@@ -69,7 +69,7 @@ class ClairvoyantRule(IgnoresHistograms):
 
     def _size(self, rate: float, most: int) -> int:
         if self._price is None:
-            return smallest_size(self._offered(rate, 1), _PATIENCE, _SHARE, most)
+            return smallest_size(self._offered(rate, 1), self._late, _SHARE, most)
         # Under a load that no size bears it takes what it may.
         least, best = float("inf"), most if rate else 1
         for size in range(1, most + 1):

@@ -11,6 +11,10 @@ from app.simulator.tally import RequestTally
 PRICES = (10, 100, 1000)
 """Connection-seconds that one late wait may cost."""
 
+CONNECT_PRICE = 1
+"""The same for a connect. Its 10 ms of processor time are 1/200 of a second of two processors, and
+a connection-second is 1/100 of what a budget of 100 has in a second: half as much, rounded up."""
+
 _OVER_TARGET = 0.01
 _NEAR = 0.1
 
@@ -103,8 +107,8 @@ class SimulationResult:
         return self.served / self.seconds
 
     def cost(self, price: float) -> float:
-        """Connection-seconds, plus *price* connection-seconds for each late request."""
-        return self.connection_seconds + price * self.late
+        """Connection-seconds, plus *price* for each late request and `CONNECT_PRICE` a connect."""
+        return self.connection_seconds + CONNECT_PRICE * self.connects + price * self.late
 
     def as_json(self) -> dict[str, object]:
         """For programs; times as their names say, shares 0..1."""
@@ -134,8 +138,8 @@ class SimulationResult:
 def regret(outcome: SimulationResult, clairvoyant: SimulationResult, price: float) -> float | None:
     """How much more *outcome* cost than the *clairvoyant* on the same requests, as a share.
 
-    (J - J*) / J*, with J = connection-seconds + price x late requests. J and J* may both be
-    divided by 1,000 leases without a change: they saw the same ones. None if J* is 0.
+    (J - J*) / J*, with J = connection-seconds + price x late requests + connects. J and J* may
+    both be divided by 1,000 leases without a change: they saw the same ones. None if J* is 0.
     """
     least = clairvoyant.cost(price)
     return (outcome.cost(price) - least) / least if least else None

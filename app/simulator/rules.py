@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.domain.advisor import (
+    DemandConfig,
     DemandRule,
     HysteresisRule,
     PoolPressureMonitorConfig,
@@ -53,9 +54,9 @@ class RuleName(StrEnum):
     """Knows the true rate until the next tick, and sizes for it."""
 
 
-_SHIPPED: Mapping[RuleName, Callable[[], SizingRule[Any]]] = {
-    RuleName.DEMAND: DemandRule,
-    RuleName.HYSTERESIS: lambda: HysteresisRule(PoolPressureMonitorConfig(enabled=True)),
+_SHIPPED: Mapping[RuleName, Callable[[SimulationConfig], SizingRule[Any]]] = {
+    RuleName.DEMAND: lambda config: DemandRule(DemandConfig(patience_seconds=config.late)),
+    RuleName.HYSTERESIS: lambda _: HysteresisRule(PoolPressureMonitorConfig(enabled=True)),
 }
 
 
@@ -176,7 +177,7 @@ def _advisor_of(
 
 def _rule(rule: RuleName, config: SimulationConfig) -> SizingRule[Any]:
     if rule in _SHIPPED:
-        return _SHIPPED[rule]()
+        return _SHIPPED[rule](config)
     if rule is RuleName.HPA:
         return UtilizationRule()
     if rule is RuleName.INCREMENT:

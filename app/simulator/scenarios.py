@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from math import cos, exp, pi
 
 from app.simulator.knee import Knee
 from app.simulator.load import Load, single, zipf
+from app.simulator.simulation import SimulationConfig
 
 _MINUTE = 60.0
 _HOUR = 60 * _MINUTE
@@ -42,6 +44,25 @@ class ScenarioName(StrEnum):
     OVERLOAD = "overload"
     """A quarter of what the server can do at best, then 1.25 times that for 20 minutes."""
 
+    OVERLOAD_8 = "overload-8"
+    """The same on a server whose throughput peaks at 8 connections."""
+
+    OVERLOAD_20 = "overload-20"
+    """The same at 20."""
+
+    TIGHT_BUDGET = "tight-budget"
+    """20 tenants (Zipf), 14 erlang in sum, and 30 for a minute every 5 minutes. A budget of 28."""
+
+    SLOW_CONNECTS = "slow-connects"
+    """Between 5 and 60 requests/s as a wave of 20 minutes; opening takes 100 ms."""
+
+    SHORT_HOLDS = "short-holds"
+    """Between 20 and 200 requests/s as a wave of 20 minutes; leases take 20 ms."""
+
+    HIGH_RATE = "high-rate"
+    """10 requests/s, within 2 minutes 300, and 400 for 30 seconds every 5 minutes: up to 60 erlang.
+    A budget of 300."""
+
     NOISY_NEIGHBOUR = "noisy-neighbour"
     """200 tenants, 30 erlang in sum; for 10 minutes one of them adds 60. A budget of 100."""
 
@@ -53,10 +74,26 @@ class Scenario:
     Attributes:
         load: what tenants send.
         knee: where the server's throughput peaks, None for nowhere.
+        hold: mean seconds of a lease; None for what the simulation has anyway, as below.
+        connect: seconds that opening a connection takes.
+        budget: most connections of all pools together.
     """
 
     load: Load
     knee: Knee | None = None
+    hold: float | None = None
+    connect: float | None = None
+    budget: int | None = None
+
+    def adapted(self, config: SimulationConfig) -> SimulationConfig:
+        """*config* with what makes the case."""
+        return replace(
+            config,
+            knee=config.knee or self.knee,
+            holds=config.holds if self.hold is None else replace(config.holds, mean=self.hold),
+            connect=config.connect if self.connect is None else self.connect,
+            budget=config.budget if self.budget is None else self.budget,
+        )
 
 
 def scenario(name: ScenarioName, hold: float) -> Scenario:
@@ -101,11 +138,31 @@ def _jobs(_hold: float) -> Scenario:
     return _alone(once * 8)
 
 
-def _overload(hold: float) -> Scenario:
-    knee = Knee(connections=50)
-    capacity = knee.connections / hold / knee.stretch(50)
+def _overload(hold: float, connections: int = 50) -> Scenario:
+    knee = Knee(connections=connections)
+    capacity = knee.connections / hold / knee.stretch(connections)
     quiet = _level(capacity / 4, 10 * _MINUTE)
     return replace(_alone([*quiet, *_level(1.25 * capacity, 20 * _MINUTE), *quiet]), knee=knee)
+
+
+def _tight_budget(hold: float) -> Scenario:
+    once = [*_level(14 / hold, 4 * _MINUTE), *_level(30 / hold, _MINUTE)]
+    return Scenario(load=zipf(once * 6, _BIN, 20), budget=28)
+
+
+def _slow_connects(_hold: float) -> Scenario:
+    return replace(_alone(_wave(5, 60)), connect=0.1)
+
+
+def _short_holds(_hold: float) -> Scenario:
+    return replace(_alone(_wave(20, 200)), hold=0.02)
+
+
+def _high_rate(_hold: float) -> Scenario:
+    bins = int(2 * _MINUTE / _BIN)
+    rise = [10 + 290 * place / bins for place in range(bins)]
+    once = [*_level(300, 4.5 * _MINUTE), *_level(400, 0.5 * _MINUTE)]
+    return replace(_alone([*_level(10, 3 * _MINUTE), *rise, *once * 3]), budget=300)
 
 
 def _noisy_neighbour(hold: float) -> Scenario:
@@ -125,6 +182,12 @@ def _alone(rates: Iterable[float]) -> Scenario:
     return Scenario(load=single(list(rates), _BIN))
 
 
+def _wave(least: float, most: float) -> Sequence[float]:
+    """An hour of waves of 20 minutes."""
+    middle, swing, bins = (least + most) / 2, (most - least) / 2, int(20 * _MINUTE / _BIN)
+    return [middle - swing * cos(2 * pi * place / bins) for place in range(3 * bins)]
+
+
 def _level(rate: float, seconds: float) -> Sequence[float]:
     return [rate] * int(seconds / _BIN)
 
@@ -138,5 +201,11 @@ _SCENARIOS: Mapping[ScenarioName, Callable[[float], Scenario]] = {
     ScenarioName.FLASH_CROWD: _flash_crowd,
     ScenarioName.JOBS: _jobs,
     ScenarioName.OVERLOAD: _overload,
+    ScenarioName.OVERLOAD_8: partial(_overload, connections=8),
+    ScenarioName.OVERLOAD_20: partial(_overload, connections=20),
+    ScenarioName.TIGHT_BUDGET: _tight_budget,
+    ScenarioName.SLOW_CONNECTS: _slow_connects,
+    ScenarioName.SHORT_HOLDS: _short_holds,
+    ScenarioName.HIGH_RATE: _high_rate,
     ScenarioName.NOISY_NEIGHBOUR: _noisy_neighbour,
 }

@@ -5,8 +5,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass
+from math import exp
 
 from app.domain.pool import PoolMetrics
+
+# As the real pools: the memory of a tenant's use, what a running lease counts for beyond that, and
+# the weight of the newest hold in their mean.
+_MEMORY = 30.0
+_RUNNING = 0.25
+_NEWEST = 1 / 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,21 +37,28 @@ class SimulatedPool:
     """The pool of one tenant."""
 
     __slots__ = (
+        "_noted",
+        "_noted_at",
+        "_use",
         "accrued_until",
         "acquired",
         "connecting",
         "connects",
         "established",
+        "hold",
         "holds",
         "idle",
         "idle_seconds",
         "max_size",
         "min_size",
         "open_seconds",
+        "opened",
         "rejected",
+        "return_seconds",
         "timeouts",
         "waiting",
         "waits",
+        "warm_size",
         "weight",
     )
 
@@ -52,11 +66,14 @@ class SimulatedPool:
         self.min_size = min_size
         self.max_size = max_size
         self.weight = weight
-        self.established = 0
         self.connecting = 0
-        # Seconds unused after which a connection closes, if that is less than the rules say.
+        # From this age on, an idle connection beyond so many closes; None: as the rules say.
         self.idle_seconds: float | None = None
-        # When each idle connection was last used: the last one is lent first.
+        self.warm_size = 0
+        # When each connection was opened, and when each idle one was last used: the last one is
+        # lent first.
+        self.opened: deque[float] = deque()
+        self.established = 0
         self.idle: list[float] = []
         # When each waiter came, and how long it will hold.
         self.waiting: deque[tuple[float, float]] = deque()
@@ -64,12 +81,24 @@ class SimulatedPool:
         self.open_seconds = 0.0
         self.accrued_until = 0.0
         self.connects = 0
+        # Mean seconds of a lease, and until a caller comes; None when unknown.
+        self.hold: float | None = None
+        self.return_seconds: float | None = None
+        self._use = self._noted_at = 0.0
         # Since the last tick: waits, ended holds, and requests that were not served.
+        self._noted = 0
         self.waits: list[float] = []
         self.holds: list[float] = []
         self.acquired = 0
         self.timeouts = 0
         self.rejected = 0
+
+    def begin_tick(self, seconds: float) -> None:
+        """Count from zero again, after a tick of *seconds*."""
+        asked = self.acquired + self.timeouts + self.rejected
+        self.return_seconds = seconds / asked if asked else None
+        self.waits, self.holds, self._noted = [], [], 0
+        self.acquired = self.timeouts = self.rejected = 0
 
     @property
     def open(self) -> int:
@@ -81,16 +110,33 @@ class SimulatedPool:
         """Connections in use."""
         return self.established - len(self.idle)
 
-    @property
-    def shortfall(self) -> int:
-        """How many connections it would open if the budget had them."""
-        wanted = max(len(self.waiting) - self.connecting, self.min_size - self.open)
-        return max(0, min(wanted, self.max_size - self.open))
+    def use(self, now: float) -> float:
+        """Connections leased on average of late ÷ weight, a running lease counting for a bit more.
 
-    @property
-    def next_share(self) -> float:
-        """Leases held ÷ weight once its next waiter is served."""
-        return (self.leased + self.connecting + 1) / self.weight
+        Leases are counted when they end.
+        """
+        self.note(now)
+        return (self._use + _RUNNING * (self.leased + self.connecting)) / self.weight
+
+    def mean_use(self, now: float) -> float:
+        """The same without what runs."""
+        self.note(now)
+        return self._use / self.weight
+
+    def note(self, now: float) -> None:
+        """Count the leases that ended in its use and in its mean hold."""
+        if now > self._noted_at:
+            self._use *= exp((self._noted_at - now) / _MEMORY)
+            self._noted_at = now
+        count = len(self.holds) - self._noted
+        if count:
+            held = sum(self.holds[self._noted :])
+            self._noted = len(self.holds)
+            self._use += held / _MEMORY
+            mean = held / count
+            if self.hold is None:
+                self.hold = mean
+            self.hold += (mean - self.hold) * (1 - (1 - _NEWEST) ** count)
 
     @property
     def metrics(self) -> PoolMetrics:

@@ -2,17 +2,22 @@
 
 A discrete-event model of the real pools: the connection used last is lent first, waiters are
 served first come, first served, connections are opened when somebody waits and closed when
-unused or too many. When the budget is used up, idle connections of the pool unused for longest
-are taken back; when all are busy, the smallest leases ÷ weight is served first. It leaves out
-what costs no waiting: closing takes no time, and connections do not age.
+unused or too many. No connection is opened for a waiter whom a running lease will serve before
+(the pools' own function). When the budget is used up, pools take turns by time, by the rules of
+the real policy (`sharing`). A login takes processor time: it slows down other logins and, where
+the server has a knee, the leases. It leaves out that connections age.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from heapq import heappop, heappush, heapreplace
+from heapq import heappop, heappush
 from itertools import chain
+from math import inf
 
+from app.domain.openings import SOON, openings_wanted
+from app.simulator import sharing
 from app.simulator.knee import Knee
 from app.simulator.simulated_pool import SimulatedPool, SimulatedPoolConfig
 from app.simulator.workload import Request
@@ -20,8 +25,12 @@ from app.simulator.workload import Request
 Event = tuple[float, int, float]
 """When a lease of a pool ends, and how long it was; or a pool, as ~index, gets a connection."""
 
-
 _END = -1
+# Of a login: the processor time, at most what it takes, and the processors it shares with others.
+_LOGIN_CPU_SECONDS = 0.01
+_PROCESSORS = 2
+# What closing a connection takes beside opening one.
+_CLOSING = 0.3
 
 
 class SimulatedServer:
@@ -43,7 +52,7 @@ class SimulatedServer:
             pools: of all tenants; a request names one by its place.
             budget: most connections of all pools together.
             rules: how the pools behave.
-            connect_seconds: what opening a connection takes.
+            connect_seconds: what opening a connection takes alone.
             max_connecting: how many are opened at a time.
             knee: how leases slow each other down; None for not at all.
         """
@@ -52,16 +61,19 @@ class SimulatedServer:
         self._budget = budget
         self._rules = rules
         self._connect_seconds = connect_seconds
+        self._max_connecting = max_connecting
         self._knee = knee
         self._used = 0
         self._connecting = 0
-        self._unsatisfied: dict[SimulatedPool, None] = {}
+        # Pools that have waiters or too few connections, and whether one of them could not get all
+        # that it wants.
+        self._wanting: dict[SimulatedPool, None] = {pool: None for pool in pools if pool.min_size}
+        self._is_short = False
         self._events: list[Event] = []
-        # When each of the places for opening connections is free again.
-        self._connect_slots = [0.0] * max_connecting
+        # When to look again although nothing happens: the code for that, and the time of the next.
+        self._recheck, self._recheck_at = len(pools), inf
         self._indexes = {pool: place for place, pool in enumerate(pools)}
-        for pool in pools:
-            self._grow(pool, 0.0)
+        self._dispatch(0.0)
 
     @property
     def used(self) -> int:
@@ -70,17 +82,15 @@ class SimulatedServer:
 
     def run(self, requests: Iterable[Request], until: float) -> None:
         """Simulate *requests*, in order and none later than *until*."""
-        events, pools, knee, unsatisfied = self._events, self._pools, self._knee, self._unsatisfied
+        events, pools, knee, recheck = self._events, self._pools, self._knee, self._recheck
         for now, place, hold in chain(requests, ((until, _END, 0.0),)):
             while events and events[0][0] <= now:
                 ended = heappop(events)
+                if ended[1] < 0 or ended[1] == recheck or self._is_short:
+                    self._handle(ended)
+                    continue
                 pool = pools[ended[1]]
-                if (
-                    ended[1] < 0
-                    or pool.waiting
-                    or unsatisfied
-                    or pool.established + pool.connecting > pool.max_size
-                ):
+                if pool.waiting or pool.established + pool.connecting > pool.max_size:
                     self._handle(ended)
                 else:
                     pool.holds.append(ended[2])
@@ -96,70 +106,103 @@ class SimulatedServer:
             pool.acquired += 1
             taken = hold
             if knee is not None:
-                taken *= knee.stretch(len(events) - self._connecting + 1)
+                taken *= knee.stretch(len(events) + 1)
             heappush(events, (now + taken, place, taken))
         self.now = until
         for pool in pools:
             if pool.waiting:
                 self._expire_waiters(pool, until)
+            pool.note(until)
             pool.accrue(until)
 
     def resize(self, pool: SimulatedPool, max_size: int) -> None:
         """Change what *pool* may have; surplus connections close when idle."""
         pool.max_size = max_size
         self._close_idle(pool, min(len(pool.idle), max(0, pool.open - max_size)))
-        self._grow(pool, self.now)
+        self._dispatch(self.now)
 
     def sweep(self) -> None:
-        """Close connections idle for the idle timeout, never below min_size."""
+        """Close connections idle for the idle timeout, and surplus ones; never below min_size.
+
+        Surplus is what is idle beyond the advised warm size, once it is as old as advised.
+        """
         timeout = self._rules.idle_timeout
         for pool in self._pools:
-            moment = self.now - timeout
-            if pool.idle_seconds is not None:
-                moment = self.now - min(timeout, pool.idle_seconds)
-            if pool.idle and pool.idle[0] < moment:
+            if pool.idle and pool.idle[0] < self.now - timeout:
                 spare = max(0, pool.established - pool.min_size)
-                self._close_idle(pool, min(spare, pool.unused_since(moment)))
+                self._close_idle(pool, min(spare, pool.unused_since(self.now - timeout)))
+            if pool.idle_seconds is not None and pool.idle_seconds < timeout:
+                keep = max(pool.min_size, pool.warm_size)
+                old = bisect_right(pool.opened, self.now - pool.idle_seconds)
+                spare = min(len(pool.idle), pool.established - keep, old)
+                self._close_idle(pool, max(0, spare))
+        self._dispatch(self.now)
 
     def ongoing_hold_seconds(self) -> list[float]:
         """Seconds that the leases in progress of each pool have lasted until now, summed."""
         sums = [0.0] * len(self._pools)
         for ends_at, place, hold in self._events:
-            if place >= 0:
+            if 0 <= place < self._recheck:
                 sums[place] += self.now - (ends_at - hold)
         return sums
 
+    def shortfall(self, pool: SimulatedPool, now: float) -> int:
+        """How many connections *pool* would open if the budget had them."""
+        wanted = pool.min_size - pool.open
+        if pool.waiting:
+            pool.note(now)
+            for_waiters = openings_wanted(
+                len(pool.waiting),
+                pool.connecting,
+                pool.leased,
+                hold=pool.hold,
+                connect=self._connect_seconds,
+                longest_wait=now - pool.waiting[0][0],
+            )
+            wanted = max(wanted, for_waiters)
+        return max(0, min(wanted, pool.max_size - pool.open))
+
     def _handle(self, event: Event) -> None:
         now, place, hold = event
-        if place < 0:
-            self._connected(self._pools[~place], now)
-            return
-        pool = self._pools[place]
-        pool.holds.append(hold)
-        self._release(pool, now)
+        if place == self._recheck:
+            self._recheck_at = inf
+            self._dispatch(now)
+        elif place < 0:
+            pool = self._pools[~place]
+            pool.connecting -= 1
+            self._connecting -= 1
+            pool.established += 1
+            pool.opened.append(now)
+            self._free(pool, now)
+        else:
+            pool = self._pools[place]
+            pool.holds.append(hold)
+            if self._is_short:
+                self._expire_waiters(pool, now)
+                if not self._keeps(pool, now):
+                    self._close(pool, now)
+                    return
+            self._free(pool, now)
 
-    def _connected(self, pool: SimulatedPool, now: float) -> None:
-        pool.connecting -= 1
-        self._connecting -= 1
-        pool.established += 1
-        self._release(pool, now)
-
-    def _release(self, pool: SimulatedPool, now: float) -> None:
+    def _free(self, pool: SimulatedPool, now: float) -> None:
         """Close, lease or keep a free connection of *pool*."""
         self._expire_waiters(pool, now)
-        if pool.open > pool.max_size or (self._unsatisfied and self._must_yield(pool, now)):
+        if pool.open > pool.max_size:
             self._close(pool, now)
-        elif pool.waiting:
+            return
+        if pool.waiting:
             since, hold = pool.waiting.popleft()
             pool.waits.append(now - since)
             self._lease(pool, now, hold)
         else:
             pool.idle.append(now)
+        if self._wanting:
+            self._dispatch(now)
 
     def _lease(self, pool: SimulatedPool, now: float, hold: float) -> None:
         pool.acquired += 1
         if self._knee is not None:
-            hold *= self._knee.stretch(len(self._events) - self._connecting + 1)
+            hold *= self._knee.stretch(len(self._events) + 1)
         heappush(self._events, (now + hold, self._indexes[pool], hold))
 
     def _queue(self, pool: SimulatedPool, now: float, hold: float) -> None:
@@ -168,7 +211,8 @@ class SimulatedServer:
             pool.rejected += 1
             return
         pool.waiting.append((now, hold))
-        self._grow(pool, now)
+        self._wanting[pool] = None
+        self._dispatch(now)
 
     def _expire_waiters(self, pool: SimulatedPool, now: float) -> None:
         """Drop the waiters that timed out."""
@@ -177,72 +221,111 @@ class SimulatedServer:
             waiting.popleft()
             pool.timeouts += 1
 
-    def _grow(self, pool: SimulatedPool, now: float) -> None:
-        """Open what *pool* wants, or note that the budget is used up."""
-        while pool.shortfall:
-            if self._unsatisfied or (self._used >= self._budget and not self._reclaim(now)):
-                self._unsatisfied[pool] = None
-                return
-            self._open(pool, now)
+    def _dispatch(self, now: float) -> None:
+        """Open what is wanted, as long as there are a place and a connect slot; note what is not.
 
-    def _open(self, pool: SimulatedPool, now: float) -> None:
+        The pool that used least comes first. If the budget is used up, an idle connection that is
+        not kept for its own tenant makes way.
+        """
+        self._is_short = False
+        while self._wanting and self._connecting < self._max_connecting:
+            claim = self._first_claim(now)
+            if claim is None:
+                return
+            if self._used >= self._budget and not self._take_idle(claim, now):
+                self._is_short = True
+                return
+            self._open(claim, now, is_move=self._used + 1 >= self._budget)
+        self._is_short = bool(self._wanting)
+
+    def _first_claim(self, now: float, but: SimulatedPool | None = None) -> SimulatedPool | None:
+        """The pool that may open a connection next; None if none wants one at this time."""
+        first, least, overdue_at = None, inf, inf
+        for pool in list(self._wanting):
+            self._expire_waiters(pool, now)
+            if not pool.waiting and pool.open >= pool.min_size:
+                del self._wanting[pool]
+            elif pool is not but and self.shortfall(pool, now):
+                use = sharing.order(pool, now)
+                if first is None or use < least:
+                    first, least = pool, use
+            elif pool.waiting and pool.open < pool.max_size and not pool.connecting:
+                overdue_at = min(overdue_at, pool.waiting[0][0] + max(SOON, self._connect_seconds))
+        if overdue_at > now:
+            self._look_again(overdue_at)
+        return first
+
+    def _look_again(self, at: float) -> None:
+        if at < self._recheck_at:
+            self._recheck_at = at
+            heappush(self._events, (at, self._recheck, 0.0))
+
+    def _open(self, pool: SimulatedPool, now: float, *, is_move: bool) -> None:
         pool.accrue(now)
         pool.connecting += 1
         pool.connects += 1
         self._used += 1
         self._connecting += 1
-        done = max(now, self._connect_slots[0]) + self._connect_seconds
-        heapreplace(self._connect_slots, done)
-        heappush(self._events, (done, ~self._indexes[pool], 0.0))
+        cpu = min(self._connect_seconds, _LOGIN_CPU_SECONDS)
+        cpu_waits = cpu * max(0.0, self._connecting / _PROCESSORS - 1)
+        took = self._connect_seconds + cpu_waits + cpu * _CLOSING * is_move
+        heappush(self._events, (now + took, ~self._indexes[pool], 0.0))
 
     def _close(self, pool: SimulatedPool, now: float) -> None:
         """Close a free connection of *pool*, and offer its place."""
         pool.accrue(now)
+        pool.opened.popleft()
         pool.established -= 1
         self._used -= 1
-        self._serve_unsatisfied(now)
+        self._dispatch(now)
 
     def _close_idle(self, pool: SimulatedPool, count: int) -> None:
         """Close the *count* idle connections unused for longest."""
         pool.accrue(self.now)
         del pool.idle[:count]
+        for _ in range(count):
+            pool.opened.popleft()
         pool.established -= count
         self._used -= count
-        self._serve_unsatisfied(self.now)
 
-    def _reclaim(self, now: float) -> bool:
-        """Close an idle connection of the pool unused for longest; False if there is none."""
-        spare = [pool for pool in self._pools if pool.idle and pool.established > pool.min_size]
-        if not spare:
+    @property
+    def _move_seconds(self) -> float:
+        cpu = min(self._connect_seconds, _LOGIN_CPU_SECONDS)
+        return self._connect_seconds + _CLOSING * cpu
+
+    def _take_idle(self, claim: SimulatedPool, now: float) -> bool:
+        """Close an idle connection that is kept for nobody; False if there is none yet."""
+        earliest, donor = inf, None
+        for pool in self._pools:
+            if pool.idle and pool is not claim and pool.established > pool.min_size:
+                until = pool.idle[0] + sharing.kept_seconds(pool, self._move_seconds)
+                if until < earliest:
+                    earliest, donor = until, pool
+        if donor is None:
             return False
-        pool = min(spare, key=lambda pool: pool.idle[-1])
-        pool.accrue(now)
-        del pool.idle[0]
-        pool.established -= 1
+        if earliest > now:
+            self._look_again(earliest)
+            return False
+        donor.accrue(now)
+        del donor.idle[0]
+        donor.opened.popleft()
+        donor.established -= 1
         self._used -= 1
         return True
 
-    def _must_yield(self, pool: SimulatedPool, now: float) -> bool:
-        """Whether a connection of *pool* should go to a pool that would hold less once served."""
-        others = [other for other in self._still_unsatisfied(now) if other is not pool]
-        if not others or pool.established <= pool.min_size:
-            return False
-        # The connection in question counts as leased as long as it is not idle.
-        mine = (pool.leased + pool.connecting) / pool.weight
-        return not pool.waiting or min(other.next_share for other in others) < mine
-
-    def _still_unsatisfied(self, now: float) -> list[SimulatedPool]:
-        """The unsatisfied pools, without those that want nothing any more."""
-        for pool in list(self._unsatisfied):
-            self._expire_waiters(pool, now)
-            if not pool.shortfall:
-                del self._unsatisfied[pool]
-        return list(self._unsatisfied)
-
-    def _serve_unsatisfied(self, now: float) -> None:
-        """Offer what is free, one place at a time, the smallest share first."""
-        while self._unsatisfied and self._used < self._budget:
-            wanting = self._still_unsatisfied(now)
-            if not wanting:
-                return
-            self._open(min(wanting, key=lambda pool: pool.next_share), now)
+    def _keeps(self, pool: SimulatedPool, now: float) -> bool:
+        """Whether *pool* keeps a connection that has just come back, while others want one."""
+        if not pool.waiting or pool.established <= pool.min_size:
+            # What nobody waits for becomes idle: `_take_idle` decides.
+            return True
+        if self._connecting >= min(self._max_connecting, sharing.most_moves(self._budget)):
+            return True
+        if self._used < self._budget:
+            return True
+        claim = self._first_claim(now, but=pool)
+        if claim is None:
+            return True
+        weight = sum([other.weight for other in self._pools if other.leased or other.waiting])
+        return sharing.keeps(
+            pool, claim, now, fair_share=self._budget / weight, move_seconds=self._move_seconds
+        )

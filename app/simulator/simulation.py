@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.advisor import PoolSizingRecommendation, ScalingAction
+from app.domain.advisor import DemandConfig, PoolSizingRecommendation, ScalingAction
 from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.server_advisor import ServerAdvisor
 from app.domain.histogram import Histogram
@@ -40,7 +40,7 @@ class SimulationConfig:
     Attributes:
         seed: of all random numbers.
         tick: seconds between two runs of the advisor.
-        late: seconds; a request that waits longer is late.
+        late: seconds; a request that waits longer is late, and the rules know it.
         holds: how long leases take.
         arrivals: how requests are spread over a bin.
         knee: how leases slow each other down; None for not at all.
@@ -52,7 +52,7 @@ class SimulationConfig:
 
     seed: int = 1
     tick: float = 5.0
-    late: float = 0.1
+    late: float = DemandConfig().patience_seconds
     holds: HoldTimes
     arrivals: Arrivals = Arrivals.POISSON
     knee: Knee | None = None
@@ -160,7 +160,7 @@ class Simulation:
     def _apply(self, place: int, advice: PoolSizingRecommendation) -> None:
         """Change max_size if that is the way the advice means, within the limits."""
         pool = self._pools[place]
-        pool.idle_seconds = advice.idle_seconds
+        pool.idle_seconds, pool.warm_size = advice.idle_seconds, advice.warm_size
         before = pool.max_size
         size = max(min(advice.new_size, self._config.budget, MAX_POOL_SIZE), pool.min_size, 1)
         grows = advice.action is ScalingAction.SCALE_UP and size > before
@@ -245,8 +245,7 @@ class _PoolObserver:
         )
         self._held, self._waited, self._open_seconds = held, waited, pool.open_seconds
         self._waiting, self._connects = len(pool.waiting), pool.connects
-        pool.waits, pool.holds = [], []
-        pool.acquired = pool.timeouts = pool.rejected = 0
+        pool.begin_tick(seconds)
         return seen
 
     def _histogram(self, values: Sequence[float], immediate: int = 0) -> Histogram:

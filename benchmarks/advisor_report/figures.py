@@ -7,9 +7,10 @@ from statistics import fmean, stdev
 
 from app.simulator.outcome import PRICES, SimulationResult, regret
 from app.simulator.scenarios import ScenarioName
-from benchmarks.advisor_report.grid import Results
+from benchmarks.advisor_report.grid import IDLE_SECONDS, OVERLOADS, Results
 
 REACTIVE = ("hysteresis", "hpa", "increment")
+ON_DEMAND = f"on-demand, idle {IDLE_SECONDS:g} s"
 _TICK = 5.0
 _FLIPS, _TICKS_TO_SETTLE, _HARMED, _GOODPUT, _BACK_SECONDS = 1, 3, 0.06, 0.97, 120
 # Of the overload, seconds and connections.
@@ -114,7 +115,8 @@ def _on_made_up(results: Results) -> list[Verdict]:
         results, ScenarioName.NOISY_NEIGHBOUR.value, "demand", lambda o: o.tenants_over_target
     )
     return [
-        *_overload(results),
+        *(verdict for name in OVERLOADS for verdict in _overload(results, name.value)),
+        *_new_cases(results),
         ("steady load: at most 1 change of direction an hour", f"{flips:.2f}", flips <= _FLIPS),
         (
             "step: within 10 % of the settled size in at most 3 ticks",
@@ -129,8 +131,52 @@ def _on_made_up(results: Results) -> list[Verdict]:
     ]
 
 
-def _overload(results: Results) -> list[Verdict]:
-    load = results[ScenarioName.OVERLOAD.value]
+def _new_cases(results: Results) -> list[Verdict]:
+    """A tight budget, slow connects, short holds and a high rate."""
+    labels = ("demand", "hpa", "increment", "clairvoyant", ON_DEMAND)
+
+    def both(name: ScenarioName) -> tuple[dict[str, float], dict[str, float]]:
+        lates = {label: mean(results, name.value, label, late) for label in labels}
+        return lates, {label: mean(results, name.value, label, connections) for label in labels}
+
+    found = []
+    lates, _ = both(ScenarioName.TIGHT_BUDGET)
+    told = ", ".join(f"{label} {lates[label]:.2%}" for label in labels)
+    found.append(
+        (
+            "tight budget: late at most 1.25 x clairvoyant's, fewer than hpa's and increment's",
+            told,
+            lates["demand"] <= min(1.25 * lates["clairvoyant"], lates["hpa"], lates["increment"]),
+        )
+    )
+    for name in (ScenarioName.SLOW_CONNECTS, ScenarioName.SHORT_HOLDS):
+        lates, sizes = both(name)
+        found.append(
+            (
+                f"{name.value}: connections at most 1.25 x hpa's, with fewer late",
+                (
+                    f"{sizes['demand']:.1f} against {sizes['hpa']:.1f} connections, "
+                    f"{lates['demand']:.3%} against {lates['hpa']:.3%}"
+                ),
+                sizes["demand"] <= 1.25 * sizes["hpa"] and lates["demand"] <= lates["hpa"],
+            )
+        )
+    lates, sizes = both(ScenarioName.HIGH_RATE)
+    found.append(
+        (
+            f"high rate: late no more than {ON_DEMAND}, at no more connections",
+            (
+                f"{lates['demand']:.3%} against {lates[ON_DEMAND]:.3%}, "
+                f"{sizes['demand']:.1f} against {sizes[ON_DEMAND]:.1f} connections"
+            ),
+            lates["demand"] <= lates[ON_DEMAND] and sizes["demand"] <= sizes[ON_DEMAND],
+        )
+    )
+    return found
+
+
+def _overload(results: Results, name: str) -> list[Verdict]:
+    load = results[name]
     statics = {label: load[label] for label in load if label.startswith("static ")}
     goodput = {
         label: fmean(outcome.goodput for outcome in outcomes.values())
@@ -140,19 +186,23 @@ def _overload(results: Results) -> list[Verdict]:
     share = fmean(outcome.goodput for outcome in load["demand"].values()) / goodput[best]
     drawn = load["demand"].get(1)
     pressed = served_under_load(drawn) / served_under_load(load[best][1]) if drawn else share
-    above = longest_above(drawn, _PAST_KNEE) if drawn else 0.0
-    return [
+    found = [
         (
-            f"overload: goodput at least 0.97 x the best static size's ({best})",
+            f"{name}: goodput at least 0.97 x the best static size's ({best})",
             f"{share:.3f} over all; {pressed:.3f} in the overloaded 20 minutes (first seed)",
             min(share, pressed) >= _GOODPUT,
-        ),
-        (
-            "overload: a growth past the knee of 50 is back within 2 minutes",
-            f"longest time above {_PAST_KNEE}: {above:.0f} s (first seed)",
-            above <= _BACK_SECONDS,
-        ),
+        )
     ]
+    if name == ScenarioName.OVERLOAD.value:
+        above = longest_above(drawn, _PAST_KNEE) if drawn else 0.0
+        found.append(
+            (
+                "overload: a growth past the knee of 50 is back within 2 minutes",
+                f"longest time above {_PAST_KNEE}: {above:.0f} s (first seed)",
+                above <= _BACK_SECONDS,
+            )
+        )
+    return found
 
 
 def served_under_load(outcome: SimulationResult) -> int:

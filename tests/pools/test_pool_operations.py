@@ -246,16 +246,32 @@ async def test_connections_unused_for_the_idle_timeout_are_closed_down_to_min_si
     assert pool.metrics.idle_connections == 1
 
 
-@pytest.mark.parametrize(("idle_seconds", "lasts"), [(10.0, 10), (90.0, 60), (None, 60)])
-async def test_advice_makes_the_idle_timeout_of_connections_shorter_and_never_longer(
-    bench: Bench, idle_seconds: float | None, lasts: int
+@pytest.mark.parametrize(
+    ("idle_seconds", "lasts", "warm", "left"),
+    [(10.0, 10, 0, 1), (10.0, 10, 2, 2), (90.0, 60, 2, 1), (None, 60, 2, 1)],
+)
+async def test_connections_beyond_the_advised_size_close_earlier_and_none_later(
+    bench: Bench, idle_seconds: float | None, lasts: int, warm: int, left: int
 ) -> None:
     pool, acme = bench.pool(4, min_size=1, idle_timeout=60), account()
     async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
         pass
-    pool.set_idle_timeout(idle_seconds)
-    assert pool.close_expired(monotonic() + lasts - 1) == 0
-    assert pool.close_expired(monotonic() + lasts + 1) == 2
+    pool.advise_idle(idle_seconds, warm)
+    assert pool.close_expired(monotonic() + lasts - 2) == 0
+    assert pool.close_expired(monotonic() + lasts + 2) == 3 - left
+    assert pool.metrics.idle_connections == left
+
+
+async def test_a_connection_beyond_the_advised_size_closes_although_it_was_used_a_moment_ago(
+    bench: Bench,
+) -> None:
+    pool, acme = bench.pool(4, idle_timeout=600), account()
+    async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
+        pass
+    pool.advise_idle(10.0, 1)
+    async with lent(pool, acme):
+        # The one in use stays, and with it all that is advised.
+        assert pool.close_expired(monotonic() + 11) == 2
     assert pool.metrics.idle_connections == 1
 
 

@@ -135,7 +135,8 @@ def test_the_budget_is_never_exceeded_and_no_caller_waits_beside_a_usable_connec
         tight.resize(random.choice(pools), random.randint(1, 12))
         assert tight.used == sum(each.open for each in pools) <= 10
         for each in pools:
-            waits_in_vain = each.waiting and (each.idle or (each.shortfall and tight.used < 10))
+            is_short = tight.shortfall(each, until) and tight.used < 10
+            waits_in_vain = each.waiting and (each.idle or is_short)
             assert not waits_in_vain
         now = until
 

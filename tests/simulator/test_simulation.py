@@ -202,6 +202,12 @@ def test_every_scenario_is_what_its_name_says(name: ScenarioName) -> None:
             ScenarioName.FLASH_CROWD: 150,
             ScenarioName.JOBS: 60,
             ScenarioName.OVERLOAD: pytest.approx(200, rel=0.01),
+            ScenarioName.OVERLOAD_8: pytest.approx(35.2, rel=0.01),
+            ScenarioName.OVERLOAD_20: pytest.approx(84, rel=0.01),
+            ScenarioName.TIGHT_BUDGET: pytest.approx(200),
+            ScenarioName.SLOW_CONNECTS: pytest.approx(60, rel=0.01),
+            ScenarioName.SHORT_HOLDS: pytest.approx(200, rel=0.01),
+            ScenarioName.HIGH_RATE: 400,
             ScenarioName.NOISY_NEIGHBOUR: pytest.approx(600),
         }[name]
     )

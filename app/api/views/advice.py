@@ -52,8 +52,8 @@ Wanted = Annotated[
 IdleSeconds = Annotated[
     float | None,
     Field(
-        description="Idle time after which a connection is not worth keeping; mode `apply` uses "
-        "it. Null: as in the settings.",
+        description="Age in seconds from which an idle connection beyond `warm_size` is not worth "
+        "keeping; mode `apply` closes it. Null: as in the settings.",
         examples=[10.0],
     ),
 ]
@@ -93,6 +93,9 @@ class AdviceView(BaseModel):
     evidence: Evidence
     expected: Expected
     idle_seconds: IdleSeconds
+    warm_size: int = Field(
+        description="Connections worth keeping although unused: what the load needs.", examples=[7]
+    )
     blocked_by: str | None = Field(
         description="Why it was neither recommended nor applied; null if nothing blocked it.",
         examples=["a person set this size 3 min ago"],
@@ -107,6 +110,7 @@ class AdviceView(BaseModel):
             at=latest.at,
             **advice_fields(advice) | ({"reason": _ELSEWHERE} if is_of_others else {}),
             idle_seconds=advice.idle_seconds,
+            warm_size=advice.warm_size,
             blocked_by=latest.blocked_by,
         )
 
@@ -114,5 +118,6 @@ class AdviceView(BaseModel):
 def advice_fields(advice: PoolSizingRecommendation) -> dict[str, Any]:
     """The fields of every view of advice."""
     fields = asdict(advice)
-    del fields["trial"], fields["idle_seconds"]
+    for name in ("trial", "idle_seconds", "warm_size", "offered_load"):
+        del fields[name]
     return fields

@@ -51,7 +51,7 @@ class AdvisorConfigBody(_Values):
     """Configuration of one rule; omitted fields stay as they are."""
 
     model_config = examples(
-        {"patience_seconds": 0.05, "late_share": 0.01},
+        {"patience_seconds": 0.1, "late_share": 0.01},
         asdict(PoolPressureMonitorConfig(enabled=True)),
     )
 

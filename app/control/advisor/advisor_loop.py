@@ -182,7 +182,7 @@ class AdvisorLoop:
             if count % _SLICE == 0:
                 await yield_to_loop()
             if pool.is_closing or self.mode_of(pool) is AdvisorMode.OFF:
-                pool.set_idle_timeout(None)
+                pool.advise_idle(None, 0)
                 self._unadvised[pool.server.name] += pool.metrics.total_connections
                 continue
             advised.add(pool.pool_id)
@@ -214,7 +214,8 @@ class AdvisorLoop:
         """Recommend or apply the advice about a pool; the number of new recommendations."""
         advice = clamped(advice, pool.size.min_size, pool.server)
         mode, made, blocked_by = self.mode_of(pool), 0, None
-        pool.set_idle_timeout(advice.idle_seconds if mode is AdvisorMode.APPLY else None)
+        idle_seconds = advice.idle_seconds if mode is AdvisorMode.APPLY else None
+        pool.advise_idle(idle_seconds, advice.warm_size)
         if changes_size(advice, pool.size):
             self.adjustments_total += 1
             made, blocked_by = await self._recommend(pool, advice, mode)

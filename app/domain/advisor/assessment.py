@@ -6,7 +6,7 @@ The part of the demand rule that estimates; `demand` decides.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, sqrt
 
 from app.domain.advisor.demand_config import LATE_MEMORY, DemandConfig
 from app.domain.advisor.erlang import OfferedLoad, smallest_size
@@ -19,9 +19,6 @@ from app.domain.advisor.trial import TrialState, TrialVerdict, is_saturated
 from app.domain.advisor.window import Slice, Window
 from app.domain.pool import PoolState
 
-# Of the patience: a caller that waits for a connect may also have to queue for a little.
-_QUICK = 0.5
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemandMemory:
@@ -32,14 +29,12 @@ class DemandMemory:
         window: what it needed lately.
         trial: its growths on trial.
         late_ticks: for the last ticks at this size, whether too many callers were late.
-        connect_seconds: how long opening a connection took lately; None before any was opened.
     """
 
     forecast: Forecast = field(default_factory=Forecast)
     window: Window = field(default_factory=Window)
     trial: TrialState = field(default_factory=TrialState)
     late_ticks: tuple[bool, ...] = ()
-    connect_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,18 +47,21 @@ class Assessment:
         needed: the least size that carries the load; `max_allowed` + 1 if no allowed size does.
         desired: the same, or more if callers are late nevertheless.
         allowance: connections above these that a burst may open.
+        is_late: whether more callers waited too long than may, beyond chance.
         max_allowed: the most the size may become.
         blocker: why the observation says nothing about the size; None when it does.
         events: callers seen in the window.
         memory: what to remember for the next one.
     """
 
+    config: DemandConfig
     observation: PoolObservation
     load: OfferedLoad
     lateness: Lateness
     needed: int
     desired: int
     allowance: int
+    is_late: bool
     max_allowed: int
     blocker: GrowthBlocker | None
     events: int
@@ -104,40 +102,62 @@ class Assessment:
         """The most the size may grow to: what is allowed, and no more than the ceiling."""
         return self.max_allowed if self.ceiling is None else min(self.max_allowed, self.ceiling)
 
-    def confidence(self, config: DemandConfig) -> Confidence:
+    @property
+    def confidence(self) -> Confidence:
         """By how many callers were seen."""
-        if self.blocker is not None or self.events < config.min_events:
+        if self.blocker is not None or self.events < self.config.min_events:
             return Confidence.LOW
-        return Confidence.HIGH if self.events >= config.enough_events else Confidence.MEDIUM
+        return Confidence.HIGH if self.events >= self.config.enough_events else Confidence.MEDIUM
 
-    def idle_seconds(self, config: DemandConfig) -> float | None:
-        """How long an unused connection is worth keeping; None: as the pool is configured.
+    @property
+    def warm_size(self) -> int:
+        """Connections worth keeping although unused: what the load needs, with its margin."""
+        return min(self.needed, self.max_allowed)
 
-        Not long, if opening another one when it is needed again makes nobody late.
+    @property
+    def is_inflated(self) -> bool:
+        """Whether leases last so much longer than under light load that ours may be why."""
+        return self.memory.forecast.is_inflated(self.config)
+
+    def size_at_knee(self) -> int | None:
+        """Where throughput peaks, if the pool is well beyond; None if it is not, or not yet known.
+
+        By Gunther's universal scalability law without contention, a lease among c takes
+        1 + k c (c - 1) times as long as alone, and throughput peaks at 1 / sqrt(k) connections,
+        where that is 2.
         """
-        connect = self.memory.connect_seconds
-        if self.blocker is not None or connect is None:
+        size, trial = self.observation.max_size, self.memory.trial
+        base, throughput = self.memory.forecast.base_hold, trial.current.throughput
+        if not (self.is_degraded and trial.can_compare(self.config.trial) and base and throughput):
             return None
-        return config.idle_seconds if connect <= _QUICK * config.patience_seconds else None
+        longer = size / (throughput * base) - 1.0
+        if longer <= 1.0:
+            return None
+        knee = max(round(size / sqrt(longer)), self.observation.min_size, 1)
+        return knee if knee * self.config.trial.min_growth <= size else None
 
-    def is_degraded(self, config: DemandConfig) -> bool:
+    @property
+    def is_degraded(self) -> bool:
         """Whether the pool is saturated while leases last suspiciously long.
 
         Then more connections may only make each of them slower; otherwise each one more
         carries its share, and growing needs no trial.
         """
-        return self.is_saturated(config) and self.memory.forecast.is_inflated(config)
+        return self.is_saturated and self.is_inflated
 
-    def is_saturated(self, config: DemandConfig) -> bool:
+    @property
+    def is_saturated(self) -> bool:
         """Whether nearly all connections were busy and callers waited."""
-        return is_saturated(config.trial, self.observation)
+        return is_saturated(self.config.trial, self.observation)
 
 
 def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) -> Assessment:
     """Update the estimates with *seen*, and derive the size that the load needs."""
     is_resized = seen.max_size != memory.trial.current.size
     blocker = unreliable_observation(config, seen, is_resized=is_resized)
-    trial, verdict = memory.trial.updated(config.trial, seen)
+    trial, verdict = memory.trial.updated(
+        config.trial, seen, is_inflated=memory.forecast.is_inflated(config)
+    )
     forecast = memory.forecast
     if seen.state is PoolState.READY:
         forecast = forecast.updated(config, seen)
@@ -154,12 +174,14 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
         desired = max(needed, min(max_allowed + 1, seen.max_size + _late_step(config, seen)))
     window = memory.window.with_slice(_slice(seen, desired), config.window_seconds)
     return Assessment(
+        config=config,
         observation=seen,
         load=load,
         lateness=lateness,
         needed=needed,
         desired=desired,
-        allowance=_allowance(config, forecast),
+        allowance=max(config.burst_allowance, ceil(config.burst_share * window.needed)),
+        is_late=is_late,
         max_allowed=max_allowed,
         blocker=blocker,
         events=window.events,
@@ -168,9 +190,6 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
             window=window,
             trial=trial,
             late_ticks=late_ticks,
-            connect_seconds=(
-                memory.connect_seconds if seen.mean_connect is None else seen.mean_connect
-            ),
         ),
     )
 
@@ -181,17 +200,6 @@ def _needed(
     """The feed-forward size; at least what Little's law saw busy."""
     smallest = smallest_size(load, config.patience_seconds, config.late_share, max_allowed + 1)
     return max(smallest, min(ceil(seen.mean_active), max_allowed))
-
-
-def _allowance(config: DemandConfig, forecast: Forecast) -> int:
-    """Connections that the limit leaves to bursts.
-
-    Connections are opened when callers need them: a limit costs nothing until a burst uses it,
-    and without it the burst waits for the next tick. So an unused pool keeps the allowance too:
-    what runs once an hour would be late every time. Where leases slow each other down there is
-    none, for a burst would only make them slower.
-    """
-    return 0 if forecast.is_inflated(config) else config.burst_allowance
 
 
 def _late_step(config: DemandConfig, seen: PoolObservation) -> int:

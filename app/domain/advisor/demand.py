@@ -50,14 +50,20 @@ class DemandRule:
         1. The size is above what it may be: shrink to that.
         2. The observation says nothing about the size: keep it.
         3. The last growth did not pay: undo it; or is on trial: wait.
-        4. More is desired than there is: grow, unless it would not help.
-        5. The load is carried, but a burst would wait: grow by the allowance, likewise.
-        6. Otherwise: give back what the window did not need.
+        4. Leases take so much longer than under light load that fewer at a time may end more:
+           shrink on trial.
+        5. More is desired than there is: grow, unless it would not help.
+        6. The load is carried, but a burst would wait: grow by the allowance, likewise.
+        7. Otherwise: give back what the window did not need.
         """
         found = assess(self.config, memory, seen)
         return self._decide(found), found.memory
 
     def _decide(self, found: Assessment) -> PoolSizingRecommendation:
+        return self._limit(found) or self._trial(found) or self._follow(found)
+
+    def _limit(self, found: Assessment) -> PoolSizingRecommendation | None:
+        """Cases 1 and 2, and the growth to undo."""
         seen, size, ceiling = found.observation, found.observation.max_size, found.ceiling
         if size > found.max_allowed:
             reason = messages.above_maximum(found)
@@ -69,20 +75,32 @@ class DemandRule:
             back = max(ceiling, seen.min_size)
             reason = messages.growth_undone(found, back)
             return self._resize(found, back, ReasonCode.GROWTH_UNDONE, reason)
-        if found.memory.trial.baseline is not None and found.is_degraded(self.config):
+        return None
+
+    def _trial(self, found: Assessment) -> PoolSizingRecommendation | None:
+        """The rest of case 3, and case 4."""
+        if found.memory.trial.baseline is not None and found.is_degraded:
             reason = messages.trial_running(found, self.config.trial)
             return self._keep(found, ReasonCode.TRIAL_RUNNING, reason, TrialPhase.RUNNING)
-        if found.desired > size and not found.is_idle:
+        if (fewer := found.size_at_knee()) is not None:
+            reason = messages.past_knee(found, fewer)
+            return self._resize(found, fewer, ReasonCode.PAST_KNEE, reason, TrialPhase.PROPOSED)
+        return None
+
+    def _follow(self, found: Assessment) -> PoolSizingRecommendation:
+        """Cases 5 to 7."""
+        if found.desired > found.observation.max_size and not found.is_idle:
             return self._grow(found)
         return self._room_for_bursts(found) or self._shrink(found)
 
     def _grow(self, found: Assessment) -> PoolSizingRecommendation:
-        size, is_degraded = found.observation.max_size, found.is_degraded(self.config)
+        size, is_degraded = found.observation.max_size, found.is_degraded
         if obstacle := self._obstacle(found, is_degraded=is_degraded):
             return self._keep(found, *obstacle)
-        # A saturated pool may have met the database's limit: it gets what it needs, no more.
-        is_saturated = found.is_saturated(self.config)
-        desired = found.desired if is_saturated else found.desired + found.allowance
+        # A pool that is saturated, or whose leases slow each other down, may have met the
+        # database's limit: it gets what it needs. So does one whose callers are on time.
+        has_room = found.is_late and not (found.is_saturated or found.is_inflated)
+        desired = found.desired + (found.allowance if has_room else 0)
         new_size = min(desired, self._step_limit(found), found.growth_limit)
         if found.needed > size:
             code = ReasonCode.DEMAND_ABOVE_SIZE
@@ -110,10 +128,15 @@ class DemandRule:
         return obstacle
 
     def _room_for_bursts(self, found: Assessment) -> PoolSizingRecommendation | None:
-        """Restore the allowance when half of it is gone; None when not, or when it may not."""
+        """Restore the allowance when half of it is gone; None when not, or when it may not.
+
+        By doubling, one interval after the other: if leases become slower on the way, it ends.
+        """
         half = min(found.desired + found.allowance // 2, found.growth_limit)
         has_half = found.observation.max_size >= half
-        if has_half or found.is_idle or found.is_saturated(self.config):
+        # Who is late now gets what it needs first: this burst may have met the database's limit.
+        may_slow = found.is_late or found.is_inflated or found.is_saturated
+        if has_half or found.is_idle or may_slow:
             return None
         if self._obstacle(found, is_degraded=False):
             return None
@@ -123,11 +146,14 @@ class DemandRule:
         return self._resize(found, new_size, ReasonCode.ROOM_FOR_BURSTS, reason)
 
     def _step_limit(self, found: Assessment) -> int:
-        """The most the size may grow to in one tick."""
+        """The most the size may grow to in one tick: what is needed, at least twice the size.
+
+        A quarter more where a limit of the database may be near: it is slow already.
+        """
         config, size = self.config, found.observation.max_size
-        if is_io_bound(config, found.observation):
+        if is_io_bound(config, found.observation) or found.is_inflated:
             return size + max(1, ceil(config.late_growth * size))
-        return max(int(config.max_growth * size), size + config.min_step)
+        return max(int(config.max_growth * size), size + 1, found.desired)
 
     def _shrink(self, found: Assessment) -> PoolSizingRecommendation:
         config, seen, window = self.config, found.observation, found.memory.window
@@ -173,12 +199,13 @@ class DemandRule:
             reason_code=code,
             reason=reason,
             evidence=self._evidence(found),
-            confidence=found.confidence(self.config),
+            confidence=found.confidence,
             expected=None if new_size == size else self._effect(found, new_size),
             wanted=self._wanted(found, new_size),
             offered_load=found.memory.forecast.offered_load(self.config),
             trial=trial,
-            idle_seconds=found.idle_seconds(self.config),
+            idle_seconds=None if found.blocker else self.config.idle_seconds,
+            warm_size=found.warm_size,
         )
 
     def _wanted(self, found: Assessment, new_size: int) -> int:

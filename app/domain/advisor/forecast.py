@@ -17,7 +17,7 @@ from app.domain.advisor.observation import PoolObservation
 
 _LIGHT = 0.5
 # Most weight of the newest mean hold in the one under light load, and the leases it takes.
-_BASE_SMOOTHING = 0.2
+_BASE_SMOOTHING = 0.1
 _MANY_FOR_BASE = 100
 # Fewer ended leases say nothing about a variance.
 _MANY = 20

@@ -131,8 +131,17 @@ def trial_running(found: Assessment, config: TrialConfig) -> str:
     trial = found.memory.trial
     before = trial.current if trial.baseline is None else trial.baseline
     return (
-        f"The growth from {before.size} to {trial.current.size} is on trial: comparing "
+        f"The change from {before.size} to {trial.current.size} is on trial: comparing "
         f"throughput ({trial.current.ticks} of {config.ticks} to {config.max_ticks} ticks)"
+    )
+
+
+def past_knee(found: Assessment, size: int) -> str:
+    current, base = found.memory.trial.current, found.memory.forecast.base_hold or 0.0
+    return (
+        f"{_connections(current.size)} end {_number(current.throughput)} leases/s, so each takes "
+        f"{_ms(current.size / current.throughput)} instead of {_ms(base)} under light load; "
+        f"{size} should end more"
     )
 
 
@@ -154,9 +163,11 @@ def _failed_growth(found: Assessment) -> str:
     failed = found.memory.trial.failed
     if failed is None:
         return "Growing did not pay"
+    sizes = (failed.size_before, failed.before), (failed.size_after, failed.after)
+    (fewer, at_fewer), (more, at_more) = sorted(sizes)
     return (
-        f"Growing from {failed.size_before} to {failed.size_after} did not pay: "
-        f"{_number(failed.before)} leases/s before, {_number(failed.after)} after"
+        f"{more} connections do not pay: {_number(at_fewer)} leases/s with {fewer}, "
+        f"{_number(at_more)} with {more}"
     )
 
 

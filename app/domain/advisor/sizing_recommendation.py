@@ -99,6 +99,9 @@ class ReasonCode(StrEnum):
     TRIAL_RUNNING = "trial_running"
     """A growth is on trial: its throughput is being compared."""
 
+    PAST_KNEE = "past_knee"
+    """Leases take more than twice as long as under light load: fewer connections, on trial."""
+
     GROWTH_UNDONE = "growth_undone"
     """The last growth brought no throughput: undo it."""
 
@@ -200,8 +203,9 @@ class PoolSizingRecommendation:
         offered_load: erlangs that its callers offer: connections busy on average if nobody
             waited; None when the rule does not know.
         trial: whether it proposes, or waits for, a trial of growth.
-        idle_seconds: seconds without use after which a connection is not worth keeping; None: as
-            the pool is configured. Applies whether or not the size changes.
+        idle_seconds: age in seconds from which an idle connection beyond `warm_size` is not worth
+            keeping; None: as the pool is configured. Both apply whether or not the size changes.
+        warm_size: connections that are worth keeping although unused.
     """
 
     action: ScalingAction
@@ -216,6 +220,7 @@ class PoolSizingRecommendation:
     offered_load: float | None = None
     trial: TrialPhase | None = None
     idle_seconds: float | None = None
+    warm_size: int = 0
 
     def held_at(self, new_size: int) -> PoolSizingRecommendation:
         """The same advice with another size, whose effect no model predicts."""

@@ -67,11 +67,12 @@ class ThroughputComparison:
     def of(cls, before: SaturatedPeriod, after: SaturatedPeriod) -> ThroughputComparison:
         """Compare two periods in which leases ended."""
         growth = log(after.size / before.size)
+        error = sqrt(1 / before.completions + 1 / after.completions)
         return cls(
             before=before.throughput,
             after=after.throughput,
             elasticity=log(after.throughput / before.throughput) / growth,
-            standard_error=sqrt(1 / before.completions + 1 / after.completions) / growth,
+            standard_error=error / abs(growth),
             size_before=before.size,
             size_after=after.size,
         )
@@ -99,7 +100,7 @@ class TrialState:
         """The size above which growth recently did not pay; None when there is none."""
         if self.failed is None or at >= self.ceiling_until:
             return None
-        return self.failed.size_before
+        return min(self.failed.size_before, self.failed.size_after)
 
     def can_compare(self, config: TrialConfig) -> bool:
         """Whether the present period is long enough to be compared."""
@@ -107,10 +108,15 @@ class TrialState:
         return current.ticks >= config.ticks and current.completions >= config.completions
 
     def updated(
-        self, config: TrialConfig, seen: PoolObservation
+        self, config: TrialConfig, seen: PoolObservation, *, is_inflated: bool = False
     ) -> tuple[TrialState, TrialVerdict | None]:
-        """The state after *seen*, and the verdict if a growth is on trial."""
-        state = self._resized(config, seen) if seen.max_size != self.current.size else self
+        """The state after *seen*, and the verdict if a change of size is on trial.
+
+        A smaller size is only if leases slowed each other down (*is_inflated*).
+        """
+        state = self
+        if seen.max_size != self.current.size:
+            state = self._resized(config, seen, is_inflated=is_inflated)
         if not is_saturated(config, seen):
             if state.baseline is None and not state.current.ticks:
                 return state, None
@@ -125,11 +131,14 @@ class TrialState:
         )
         return _judge(config, replace(state, current=current), seen.at)
 
-    def _resized(self, config: TrialConfig, seen: PoolObservation) -> TrialState:
-        is_trial = (
-            self.can_compare(config) and seen.max_size >= config.min_growth * self.current.size
+    def _resized(
+        self, config: TrialConfig, seen: PoolObservation, *, is_inflated: bool
+    ) -> TrialState:
+        before, after = self.current.size, seen.max_size
+        is_compared = after >= config.min_growth * before or (
+            is_inflated and after * config.min_growth <= before
         )
-        baseline = self.current if is_trial else None
+        baseline = self.current if is_compared and self.can_compare(config) else None
         return replace(self, current=SaturatedPeriod(size=seen.max_size), baseline=baseline)
 
 
@@ -144,9 +153,13 @@ def _judge(
             return replace(state, baseline=None), TrialVerdict.VOID
         return state, TrialVerdict.EXTEND
     comparison = ThroughputComparison.of(baseline, current)
+    # The leases of before may have lasted into this period: the next verdict has one of its own.
+    afresh = SaturatedPeriod(size=current.size)
     margin = config.certainty * comparison.standard_error
     if comparison.elasticity - margin > config.elasticity:
-        committed = replace(state, baseline=None, failed=None, next_ceiling_seconds=0.0)
+        committed = replace(
+            state, baseline=None, current=afresh, failed=None, next_ceiling_seconds=0.0
+        )
         return committed, TrialVerdict.COMMIT
     has_failed = comparison.elasticity + margin < config.elasticity
     if has_failed or current.ticks >= config.max_ticks:
@@ -154,6 +167,7 @@ def _judge(
         undone = replace(
             state,
             baseline=None,
+            current=afresh,
             failed=comparison,
             ceiling_until=at + seconds,
             next_ceiling_seconds=min(2 * seconds, config.max_ceiling_seconds),

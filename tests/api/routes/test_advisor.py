@@ -31,7 +31,7 @@ async def test_it_begins_with_the_demand_rule_and_recommends(api: Api) -> None:
     response = await api.client.get(URL)
     shown = ok(response)
     assert (shown["rule"], shown["mode"], shown["generation"]) == ("demand", "recommend", 0)
-    assert shown["config"]["patience_seconds"] == 0.05
+    assert shown["config"]["patience_seconds"] == 0.1
     assert shown["config"]["trial"]["elasticity"] == 0.3
     assert shown["counters"] == {"adjustments_total": 0, "open_recommendations": 0}
     assert response.headers["etag"] == '"0"'

@@ -1,0 +1,69 @@
+"""How simulated pools take turns on a budget that is used up: the rules of the real pools.
+
+`app.pools` decides about its own connections, waiters and tenants, which a simulation of millions
+of requests has no time for; so these are its rules and constants, not its code. `make
+simulator-live` compares both.
+"""
+
+from __future__ import annotations
+
+from math import ceil, inf
+
+from app.simulator.simulated_pool import SimulatedPool
+
+# As in `app.pools.dispatch`, where the reasons are.
+_ROUND = 2.0
+_LONG_WAIT = 2 * _ROUND
+_MOVING = 0.25
+_KEPT_MOVES = 4
+_MUCH_LESS = 0.5
+# Nearly all callers come within so many times the mean time between two.
+_NEARLY_ALL = 4.0
+
+
+def order(pool: SimulatedPool, now: float) -> float:
+    """By which pools that want a connection are ordered, the smallest first."""
+    if not pool.waiting:
+        return inf
+    if not pool.open and pool.waiting[0][0] < now - _LONG_WAIT:
+        return -1.0
+    return pool.use(now)
+
+
+def most_moves(limit: int) -> int:
+    """How many connections may be moved at a time while the pools that lose them have work."""
+    return max(1, ceil(limit * _MOVING))
+
+
+def kept_seconds(pool: SimulatedPool, move_seconds: float) -> float:
+    """How long an idle connection is kept for its own callers while others wait.
+
+    As long as they usually take to come back, and no longer than a few moves take.
+    """
+    longest = move_seconds * _KEPT_MOVES
+    if pool.return_seconds is None or pool.return_seconds > longest:
+        return 0.0
+    return min(_NEARLY_ALL * pool.return_seconds, longest)
+
+
+def keeps(
+    pool: SimulatedPool,
+    claim: SimulatedPool,
+    now: float,
+    *,
+    fair_share: float,
+    move_seconds: float,
+) -> bool:
+    """Whether *pool*, whose callers wait, keeps the connection that has just come back.
+
+    Until its slice is over, and as long as it used less than the *claim* for its weight; from one
+    that has more than its fair share, a claim that used much less takes it earlier.
+    """
+    # The connection in question counts as leased as long as it is not idle.
+    mine, theirs = pool.use(now), order(claim, now)
+    if theirs >= mine:
+        return True
+    due = fair_share * pool.weight
+    is_large = pool.leased >= due or pool.mean_use(now) >= fair_share
+    slice_ = 0.0 if is_large and theirs < _MUCH_LESS * mine else _ROUND * due
+    return now < pool.opened[0] + max(slice_, move_seconds / _MOVING)
