@@ -1,7 +1,7 @@
 """One server's connections: how many there may be and are, and which pools want more.
 
-Only counts; what follows from them is decided by `dispatch`. The sum of open, connecting and
-closing connections never exceeds the limit, unless the limit was lowered.
+Only counts and measures; what follows from them is decided by `dispatch`. The sum of open,
+connecting and closing connections never exceeds the limit, unless the limit was lowered.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
+from app.pools.claims import Claims
+from app.pools.connect_limiter import ConnectLimiter
+from app.pools.smoothed import Smoothed
 from app.pools.usage import Contenders
 
 P = TypeVar("P")
@@ -22,19 +25,28 @@ class ConnectionBudget(Generic[P]):
         used: connections open, connecting or closing.
         closing: those of them that close.
         is_frozen: whether nothing is taken from any pool, since nothing can be opened instead.
-        unsatisfied: pools that want more connections than they have, the longest first.
+        connect_slots: limit the connections that are being opened, or closed for others.
+        claims: what pools want more than they have.
+        unsatisfied: the pools that do.
         contenders: the tenants that hold or await a connection.
-        last_use: when each pool last had a connection come to rest; the latest is the last.
+        last_use: pools with connections that others may get, the longest unused first.
+        move_seconds: what it takes to give a connection to another pool: to close one and to open
+            one; 0 until it was measured.
     """
 
-    def __init__(self, limit: int = 0) -> None:
+    def __init__(self, limit: int = 0, connect_slots: ConnectLimiter | None = None) -> None:
         self.limit = limit
         self.used = 0
         self.closing = 0
         self.is_frozen = False
+        self.connect_slots = connect_slots or ConnectLimiter()
+        self.claims: Claims[P] = Claims()
+        self.unsatisfied = self.claims.by_pool
         self.contenders = Contenders()
-        self.unsatisfied: OrderedDict[P, None] = OrderedDict()
         self.last_use: OrderedDict[P, float] = OrderedDict()
+        self.move_seconds = 0.0
+        self._connect = Smoothed()
+        self._close = Smoothed()
 
     def __repr__(self) -> str:
         return (
@@ -62,6 +74,16 @@ class ConnectionBudget(Generic[P]):
         """Whether some pool wants a connection and could not have it."""
         return bool(self.unsatisfied)
 
+    @property
+    def connect_seconds(self) -> float:
+        """What it takes to open a connection; 0 until it was measured."""
+        return self._connect.mean
+
+    @property
+    def fair_share(self) -> float:
+        """How many connections are due to each unit of weight; inf if nobody asks."""
+        return self.contenders.fair_share(self.limit)
+
     def set_limit(self, limit: int) -> None:
         """Change the limit; connections above it are not cut, but none is opened."""
         self.limit = limit
@@ -87,23 +109,22 @@ class ConnectionBudget(Generic[P]):
         self.closing -= 1
         self.used -= 1
 
+    def note_connect(self, seconds: float) -> None:
+        """A connection was opened in so many *seconds*."""
+        self._connect.note(seconds)
+        self.move_seconds = self._connect.mean + self._close.mean
+
+    def note_close(self, seconds: float) -> None:
+        """A connection was closed in so many *seconds*."""
+        self._close.note(seconds)
+        self.move_seconds = self._connect.mean + self._close.mean
+
     def note_use(self, pool: P, now: float) -> None:
         """A connection of *pool* has come to rest *now*: it is the last to close for others."""
         self.last_use[pool] = now
         self.last_use.move_to_end(pool)
 
-    def note_demand(self, pool: P, *, unsatisfied: bool) -> None:
-        """Note whether *pool* wants more connections than it has."""
-        if unsatisfied:
-            self.unsatisfied.setdefault(pool)
-        else:
-            self.unsatisfied.pop(pool, None)
-
-    def note_served(self, pool: P) -> None:
-        """*pool* got a place: pools that want as much are served by turns."""
-        self.unsatisfied.move_to_end(pool)
-
     def forget(self, pool: P) -> None:
         """*pool* has closed."""
-        self.unsatisfied.pop(pool, None)
+        self.claims.drop(pool)
         self.last_use.pop(pool, None)

@@ -1,62 +1,104 @@
-"""How many connections to one server are being opened at a time, and which is next.
+"""How many connections to one server are being opened, or closed for others, at a time.
 
-A login costs the server and us more than the work it is for, so logins queue. Those of tenants that
-hold next to nothing go first, and the last place is left to them: a tenant that opens many does not
-make the others wait. A slow login waits for a lock or a response and costs nothing: it gives up its
-place to the next.
+A login costs the server and us more than the work it is for. A slow one waits for a lock or a
+response and costs nothing: it gives up its slot to the next, and so does a slow closing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
 
 # A login that computes is over by then, also on a busy machine.
 _LONG = 1.0
 
 
+class Clock(Protocol):
+    """What timers need of an event loop."""
+
+    def time(self) -> float:
+        """Monotonic seconds."""
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> object:
+        """Call back in *delay* seconds."""
+
+
+class LoopClock:
+    """The clock of the pools, and the timers of the running loop."""
+
+    def time(self) -> float:
+        """Monotonic seconds."""
+        return monotonic()
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> object:
+        """Call back in *delay* seconds."""
+        return asyncio.get_running_loop().call_later(delay, callback)
+
+
 class ConnectLimiter:
-    """At most *limit* attempts at a time, those not counted that take *long* seconds already."""
+    """At most *limit* slots in use, those not counted that are held for *long* seconds already.
 
-    def __init__(self, limit: int, *, long: float = _LONG) -> None:
-        """Let *limit* through; all but one of them, if there are several, need not be first."""
-        self._limit = limit
+    Attributes:
+        limit: how many slots there are.
+        busy: how many of them are in use.
+    """
+
+    def __init__(self, limit: int = 4, clock: Clock | None = None, *, long: float = _LONG) -> None:
+        """Begin with every slot free."""
+        self.limit = limit
+        self.busy = 0
+        self._clock = clock or LoopClock()
         self._long = long
-        self._others = max(1, limit - 1)
-        self._inside: set[asyncio.Future[None]] = set()
-        self._first: deque[asyncio.Future[None]] = deque()
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._on_given_up: Callable[[], None] | None = None
 
-    @asynccontextmanager
-    async def slot(self, *, first: bool) -> AsyncIterator[None]:
-        """Wait for a place, ahead of those who are not *first*, and keep it for a while."""
-        loop = asyncio.get_running_loop()
-        place = loop.create_future()
-        (self._first if first else self._queue).append(place)
-        self._admit()
-        try:
-            await place
-            giving_up = loop.call_later(self._long, self._leave, place)
-            try:
-                yield
-            finally:
-                giving_up.cancel()
-        finally:
-            self._leave(place)
+    @property
+    def free(self) -> int:
+        """How many can be taken."""
+        return self.limit - self.busy
 
-    def _leave(self, place: asyncio.Future[None]) -> None:
-        """Give *place* up, unless that was done before."""
-        if place in self._inside:
-            self._inside.remove(place)
-            self._admit()
+    @property
+    def most_of_one(self) -> int:
+        """How many one pool may use: it leaves one to the others, if there are several."""
+        return max(1, self.limit - 1)
 
-    def _admit(self) -> None:
-        """Give places to the next attempts; cancelled ones are dropped."""
-        for queue, limit in ((self._first, self._limit), (self._queue, self._others)):
-            while queue and (queue[0].done() or len(self._inside) < limit):
-                place = queue.popleft()
-                if not place.done():
-                    self._inside.add(place)
-                    place.set_result(None)
+    def when_given_up(self, call: Callable[[], None]) -> None:
+        """Call back whenever a slow holder has given its slot up."""
+        self._on_given_up = call
+
+    def take(self) -> ConnectSlot:
+        """Take a slot."""
+        self.busy += 1
+        slot = ConnectSlot(self)
+        self._clock.call_later(self._long, slot.give_up)
+        return slot
+
+    def slot_released(self, *, given_up: bool) -> None:
+        """A slot is free again; for `ConnectSlot`."""
+        self.busy -= 1
+        if given_up and self._on_given_up is not None:
+            self._on_given_up()
+
+
+class ConnectSlot:
+    """One slot; it is in use until it is released, or given up."""
+
+    __slots__ = ("_limiter",)
+
+    def __init__(self, limiter: ConnectLimiter) -> None:
+        """Hold one of *limiter*'s slots."""
+        self._limiter: ConnectLimiter | None = limiter
+
+    def release(self) -> None:
+        """What it was taken for is over; safe to call again."""
+        self._end(given_up=False)
+
+    def give_up(self) -> None:
+        """What it was taken for is slow: others need not wait."""
+        self._end(given_up=True)
+
+    def _end(self, *, given_up: bool) -> None:
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.slot_released(given_up=given_up)

@@ -49,6 +49,7 @@ class PooledConnection:
         is_connected: whether the connection is not known to be gone; asyncpg's own method.
         prefetched: what it has run for its next lease already, empty if nothing.
         tenant_state: the tenant that leases it now, if any.
+        last_user: the tenant that leased it last, if any.
         borrower: the task and line that does, as far as known.
         leak_reported: whether this lease was reported as a possible leak.
         termination_reason: why we ended what this lease runs, empty if we did not.
@@ -71,6 +72,7 @@ class PooledConnection:
         "idle_since",
         "is_connected",
         "is_prepared",
+        "last_user",
         "leak_reported",
         "leased_at",
         "opened_at",
@@ -107,6 +109,7 @@ class PooledConnection:
         self._open_transaction = raw.transaction()
         self.prefetched = self.termination_reason = ""
         self.tenant_state: TenantState | None = None
+        self.last_user: TenantState | None = None
         self.borrower: Borrower | None = None
         self.leak_reported = self.is_prepared = False
         self.expires_at = now + max_lifetime * (1 - jitter)
@@ -121,6 +124,7 @@ class PooledConnection:
 
     def end_lease(self) -> None:
         """The lease has ended."""
+        self.last_user = self.tenant_state
         self.tenant_state = self.borrower = None
         self.leak_reported = False
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -18,9 +19,11 @@ import asyncpg
 
 from app.domain.errors import Unavailable
 from app.pools import driver
+from app.pools.connect_limiter import ConnectSlot
 from app.pools.connection import PooledConnection
 from app.pools.connector import Connector
 from app.pools.recorder import Recorder
+from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
 
 T = TypeVar("T")
@@ -29,6 +32,8 @@ _CHECK_DEADLINE = 2.0
 # Answered with one row by a server that takes writes, with none by a standby.
 _CHECK, _PASSED = "SELECT WHERE NOT pg_catalog.pg_is_in_recovery()", "SELECT 1"
 _CLOSE_DEADLINE = 2.0
+# A tenant that comes back later than so many moves take is away; how much later, is not measured.
+_AWAY_MOVES = 8
 
 
 class Owner(Protocol):
@@ -45,7 +50,12 @@ class Owner(Protocol):
 
 
 class Connections:
-    """Every connection of a pool, each in exactly one place."""
+    """Every connection of a pool, each in exactly one place.
+
+    Attributes:
+        holds: seconds that a lease takes.
+        returns: seconds from the end of a lease until a caller comes, if none waited.
+    """
 
     def __init__(
         self,
@@ -65,13 +75,22 @@ class Connections:
         # Of those being checked, the ones that only have to forget what was begun.
         self.undoing_prefetch = 0
         self.epoch = 0
+        self.holds, self.returns = Smoothed(), Smoothed()
+        # When the last lease ended; inf once its tenant has come back.
+        self._ended_at = inf
         self._owner = owner
         self._name = name
         self._connector = connector
         self._server = connector.server
+        self._budget = connector.server.budget
         self._max_lifetime = max_lifetime
         self._recorder = recorder
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def in_use(self) -> int:
+        """How many are leased."""
+        return len(self.leased)
 
     @property
     def live(self) -> int:
@@ -109,6 +128,9 @@ class Connections:
         self, connection: PooledConnection, tenant: TenantState, wait: float, now: float
     ) -> None:
         """Begin *tenant*'s lease on *connection*, which is in no place, after *wait* seconds."""
+        if (away := now - wait - self._ended_at) > 0:
+            self.returns.note(min(away, _AWAY_MOVES * self._budget.move_seconds))
+            self._ended_at = inf
         connection.begin_lease(tenant, now)
         self.leased.add(connection)
         tenant.lease_begun(wait, now)
@@ -121,6 +143,8 @@ class Connections:
         if tenant is None:
             return False
         hold = now - connection.leased_at
+        self.holds.note(hold)
+        self._ended_at = now
         connection.end_lease()
         self.leased.discard(connection)
         tenant.lease_ended(hold, now)
@@ -139,23 +163,29 @@ class Connections:
         else:
             self.idle.append(connection)
 
-    def begin_open(self, *, first: bool) -> None:
-        """Open a connection; a *first* one logs in before others."""
+    def begin_open(self, slot: ConnectSlot) -> None:
+        """Open a connection, and release *slot* when that has ended."""
         self.connecting += 1
-        self._server.budget.begin_open()
-        self._start(self._open(first=first), "connect", self._opened)
+        self._budget.begin_open()
+        self._start(self._open(), "connect", partial(self._opened, slot))
 
-    def evict_idle(self, connection: PooledConnection) -> None:
-        """Close an idle *connection*."""
+    def evict_idle(self, connection: PooledConnection, slot: ConnectSlot | None = None) -> None:
+        """Close an idle *connection*, and release *slot* when that has ended."""
         self.idle.remove(connection)
-        self.begin_close(connection)
+        self.begin_close(connection, slot)
 
-    def begin_close(self, connection: PooledConnection, *, cut: bool = False) -> None:
-        """Close a connection that is in no place; *cut* it off if a borrower may still use it."""
+    def begin_close(
+        self, connection: PooledConnection, slot: ConnectSlot | None = None, *, cut: bool = False
+    ) -> None:
+        """Close a connection that is in no place, and release *slot* when that has ended.
+
+        It is *cut* off if a borrower may still use it.
+        """
         self.closing += 1
         self._recorder.record_close(monotonic() - connection.opened_at)
-        self._server.budget.begin_close()
-        self._start(self._close(connection, cut=cut), "close", partial(self._closed, connection))
+        self._budget.begin_close()
+        ended = partial(self._closed, connection, slot)
+        self._start(self._close(connection, cut=cut), "close", ended)
 
     def recycle(self) -> int:
         """Make every connection stale, and close the idle ones; how many that were or will be."""
@@ -257,15 +287,15 @@ class Connections:
             self.begin_close(connection)
         self._owner.dispatch()
 
-    async def _open(self, *, first: bool) -> PooledConnection | Unavailable:
+    async def _open(self) -> PooledConnection | Unavailable:
         try:
-            return await self._connect(first=first)
+            return await self._connect()
         except Unavailable as error:
             return error
 
-    async def _connect(self, *, first: bool) -> PooledConnection:
+    async def _connect(self) -> PooledConnection:
         generation, epoch, began = self._server.generation, self.epoch, monotonic()
-        raw = await self._connector.connect(first=first)
+        raw = await self._connector.connect()
         now = monotonic()
         try:
             with driver.translate_connect_errors():
@@ -281,30 +311,42 @@ class Connections:
             raw.terminate()
             raise
         self._recorder.record_connect(now - began, now)
+        self._budget.note_connect(now - began)
         return connection
 
-    def _opened(self, result: PooledConnection | Unavailable | None) -> None:
+    def _opened(self, slot: ConnectSlot, result: PooledConnection | Unavailable | None) -> None:
         self.connecting -= 1
+        slot.release()
         if isinstance(result, PooledConnection):
             self._owner.admit(result)
             return
         self._recorder.record_connect_failure()
-        self._server.budget.give_back()
+        self._budget.give_back()
         self._owner.open_failed(result or Unavailable())
 
     async def _close(self, connection: PooledConnection, *, cut: bool) -> bool:
+        began = monotonic()
         # A connection that broke off by itself may have left its backend at work.
         if cut or not connection.is_connected() or not await _close_gracefully(connection):
             connection.terminate()
             await self._server.wait_backend_gone(connection.pid, self._connector.user)
+        else:
+            self._budget.note_close(monotonic() - began)
         return True
 
-    def _closed(self, connection: PooledConnection, closed: bool | None) -> None:  # noqa: FBT001
+    def _closed(
+        self,
+        connection: PooledConnection,
+        slot: ConnectSlot | None,
+        closed: bool | None,  # noqa: FBT001
+    ) -> None:
         self.closing -= 1
+        if slot is not None:
+            slot.release()
         if not closed:
             connection.terminate()
             self._server.count_orphan(connection.pid, self._connector.user)
-        self._server.budget.end_close()
+        self._budget.end_close()
         self._owner.dispatch()
 
     def _lost(self, connection: PooledConnection) -> None:

@@ -44,12 +44,12 @@ class Connector:
         """The role it logs in as, which never changes."""
         return self._derive().user
 
-    async def connect(self, *, first: bool) -> asyncpg.Connection:
+    async def connect(self) -> asyncpg.Connection:
         """Open a connection, see `Server.connect`."""
         while True:
             changes = self._changes
             try:
-                connection = await self.server.connect(self._derive(), first=first)
+                connection = await self.server.connect(self._derive())
             except TenantLoginFailed:
                 if changes == self._changes and self._settled.is_set():
                     raise

@@ -1,45 +1,42 @@
 """The policy of all pools: who gets a connection, which are opened, and which are closed.
 
-`dispatch` is pure. It reads a pool and its server's budget, changes nothing, and returns what to do
-next; `Dispatcher` does that and asks again until nothing is left to do. Nothing here awaits, reads
-a clock or calls a pool back.
+`dispatch` and `keeps` are pure. They read a pool and its server's budget, change nothing, and
+return what to do next; `Dispatcher` does that and asks again until nothing is left to do. Nothing
+here awaits, reads a clock or calls a pool back.
 
-All pools of a server share one budget. While pools want more than there is, a reserve is left to
-small claims, those of tenants who would hold no more than one connection for each unit of their
-weight. A small claim then finds a place free, and the closing that frees the next one happens
-behind it; without the reserve, each short lease of a small tenant would cost two logins, its own
-and that of the flooding pool that takes the connection back. The reserve belongs to pools used
-within the last second: the latest few keep their last idle connection, and a few places stay free,
-since small claims come several at a time. So it grows only to what they use, at most to a share of
-the limit; a pool that is alone, or among pools that all flood, has everything. The shares were
-measured: with a reserve of 3 of 20 and one place free, fifty small tenants beside a flood waited 20
-to 60 ms longer (p99), with 8 and three free about 15 ms, and the flood leased a tenth less.
+All pools of a server share its budget. To give a connection to another pool, a *move*, costs a
+closing and a login, many times what a lease costs. So pools that want more than there is take turns
+by time, as processes do on a processor: a tenant keeps a connection for a slice, its share of a
+round over all who want one, and never for less than moves may cost. Who used least of late comes
+first. A connection that no caller waits for is kept only as long as its tenant usually takes to
+come back.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heapreplace
 from itertools import islice
-from math import inf
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from math import ceil, inf
+from typing import Generic, Protocol, TypeVar
 
+from app.domain.openings import openings_wanted
 from app.domain.pool import PoolSize, PoolState
 from app.pools.budget import ConnectionBudget
+from app.pools.claims import Claim
 from app.pools.connection import PooledConnection
+from app.pools.smoothed import Smoothed
+from app.pools.usage import uses_much_less
 from app.pools.waiters import Waiter
 
-# A server with so few connections has hardly any to spare. How much of those beyond is left to
-# small claims at most, how much of all stays free for them, and for how many seconds after its last
-# use a pool counts for that.
-_FEW = 4
-_RESERVED = 0.5
-_FREE = 0.15
-RECENT = 1.0
-# A connection younger than this, in seconds, is fresh: opening it has not paid yet.
-_FRESH = 1.0
+# Seconds in which everybody who wants a connection should have one once: callers wait 5 by default.
+ROUND = 2.0
+# The share of the connections, and of the time of each, that moves may take while the pools that
+# lose one have work for it.
+MOVING = 0.4
+# How many moves' time a connection is kept for a tenant that is expected back. A move also takes
+# processor time from all others, so that it is worth more than its own time.
+KEPT_MOVES = 4
 
 _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
 
@@ -47,15 +44,26 @@ _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
 class PoolConnections(Protocol):
     """What the policy reads of a pool's connections; see `Connections`."""
 
-    connecting: int
-    """How many are being opened."""
-
     undoing_prefetch: int
     """How many are about to be idle."""
+
+    holds: Smoothed
+    """Seconds that a lease takes."""
+
+    returns: Smoothed
+    """Seconds until a caller comes after a connection found nobody waiting."""
 
     @property
     def idle(self) -> Sequence[PooledConnection]:
         """Unused ones, the longest unused first."""
+
+    @property
+    def connecting(self) -> int:
+        """How many are being opened."""
+
+    @property
+    def in_use(self) -> int:
+        """How many are leased."""
 
     @property
     def live(self) -> int:
@@ -78,9 +86,6 @@ class PoolWaiters(Protocol):
 
     def next(self) -> Waiter | None:
         """The waiter to serve now."""
-
-    def share_after(self, served: int) -> float | None:
-        """The share of the next waiter's tenant, served after *served* others."""
 
 
 class PoolFacts(Protocol):
@@ -116,17 +121,19 @@ class Actions(Generic[P]):
     Attributes:
         close: idle connections to close, each with its pool.
         serve: a waiter, and the idle connection of its pool that it gets.
-        open: the pool that opens a connection, and whether its login goes before others'.
-        recheck: whether to ask again in `RECENT` seconds, when the reserve may be smaller.
+        open: the pool that opens a connection.
+        take: an idle connection to close for another pool, and the pool it is of.
+        recheck_at: when to ask again, if nothing happens until then.
     """
 
     close: Sequence[tuple[P, PooledConnection]] = ()
     serve: tuple[Waiter, PooledConnection] | None = None
-    open: tuple[P, bool] | None = None
-    recheck: bool = False
+    open: P | None = None
+    take: tuple[P, PooledConnection] | None = None
+    recheck_at: float = inf
 
     def __bool__(self) -> bool:
-        return bool(self.close or self.serve or self.open)
+        return bool(self.close or self.serve or self.open or self.take)
 
 
 def dispatch(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions[P]:
@@ -137,13 +144,12 @@ def dispatch(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions
     1. The pool has more connections than it may: its longest unused idle ones close.
     2. The pool has a waiter and an idle connection: the waiter gets the one used last. If that is
        gone, stale or too old, it closes instead.
-    3. A place in the budget is free, and pools want one: the pool with the smallest share opens a
-       connection, ties go to the one that wants longest. Unless its claim is small, the reserve
-       stays free.
-    4. Pools want more places than are free or becoming free: idle connections of other pools close,
-       the least recently used pool first, none below a min_size, fresh ones only if there are no
-       others, and not the last one of a pool that the reserve protects.
-    5. Small claims want more than that: the protected ones close too, in the same order.
+    3. Pools want connections, and a place in the budget and a connect slot are free: the first
+       claim's pool opens one.
+    4. Only a slot is free, and too few places are becoming free: the longest unused idle connection
+       of another pool closes, none below a min_size, and none that is still kept for its tenant.
+
+    A connection that comes back while its pool has work is the fifth case: see `keeps`.
     """
     if pool is not None and (actions := _within(pool, now)):
         return actions
@@ -166,47 +172,110 @@ def _within(pool: P, now: float) -> Actions[P]:
 
 
 def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
-    """Cases 3 to 5."""
-    claims = _claims(budget)
-    if not claims:
+    """Cases 3 and 4."""
+    claim = budget.claims.first(now)
+    if claim is None or budget.connect_slots.free <= 0:
         return Actions()
-    recent = _recently_used(budget, now)
-    reserved = _reserved(budget, claims, recent)
-    able = [each for each in claims if budget.free > (0 if is_small(each.share) else reserved)]
-    if able:
-        first = min(able, key=_order)
-        return Actions(open=(first.pool, is_small(first.share) and not first.pool.is_failing))
-    if budget.is_frozen:
+    if budget.free > 0:
+        return Actions(open=claim.pool)
+    if budget.is_frozen or budget.claims.wanted <= budget.promised:
         return Actions()
-    missing = _missing(budget, claims, reserved)
-    protected = recent[: max_reserved(budget.limit) - reserved]
-    if close := list(islice(_spare(budget, protected, now), max(0, missing))):
-        return Actions(close=close)
-    small_missing = _missing_for_small(budget, claims, reserved)
-    if close := list(islice(_last_idle(reversed(recent)), max(0, small_missing))):
-        return Actions(close=close)
-    return Actions(recheck=budget.free > 0 or (missing > 0 and bool(recent)))
+    earliest = inf
+    for donor in budget.last_use:
+        own = donor.connections
+        if not own.idle or own.live <= donor.size.min_size or shortfall(donor, budget, now):
+            continue
+        oldest = own.idle[0]
+        is_large = oldest.last_user is not None and uses_much_less(
+            oldest.last_user.key(now), claim.key
+        )
+        kept_until = oldest.idle_since + kept_seconds(donor, budget, from_large=is_large)
+        if kept_until <= now:
+            return Actions(take=(donor, own.idle[0]))
+        earliest = min(earliest, kept_until)
+    return Actions(recheck_at=earliest)
 
 
-def keeps(pool: P, budget: ConnectionBudget[P], now: float) -> bool:
-    """Whether *pool* keeps a connection that has just come back; if not, it closes for another.
+def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], now: float) -> bool:
+    """Whether *pool* keeps a *connection* that has just come back; if not, it closes for a claim.
 
-    It closes only if a tenant of the other pool would still hold less, once served, than the one
-    that *pool* would serve next, or the connection would wander back and forth; or if the reserve
-    lacks its place.
+    A pool without work for it keeps it as an idle one, which is case 4. Work is a caller that
+    waits, or one expected to come back at once. With work, it closes for the first claim if
+
+    * a connect slot is free, and less than a share `MOVING` of all connections is being moved;
+    * the claim's pool has no connection, or its tenant has used less for its weight;
+    * the slice is over: the tenant's fair share of a round. A small claim, of a tenant that has
+      used less than half as much, need not wait for its end, but for the shortest one.
     """
-    mine = share_after(pool, 0)
-    if mine is None or budget.is_frozen:
+    claim, waiter = budget.claims.first(now), pool.waiters.next()
+    user = connection.last_user if waiter is None else waiter.tenant_state
+    if claim is None or user is None or not _may_lose(pool, claim, budget):
         return True
-    claims = _claims(budget)
-    reserved = _reserved(budget, claims, _recently_used(budget, now))
-    if _missing(budget, claims, reserved) <= 0:
+    if waiter is None and not kept_seconds(pool, budget):
         return True
-    if not is_small(mine) and reserved > budget.promised:
-        return False
-    others = [each for each in claims if each.pool is not pool]
-    theirs = _share_beyond(budget.promised - reserved, others)
-    return theirs is None or theirs >= mine
+    key, slice_ = user.key(now), shortest_slice(budget)
+    if claim.since is None and claim.key >= key:
+        return True
+    if not uses_much_less(claim.key, key):
+        slice_ = max(slice_, ROUND * min(1.0, budget.fair_share * user.weight))
+    return now < connection.opened_at + slice_
+
+
+def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
+    """Whether *pool*, with work for all its connections, may lose one to *claim* now."""
+    promised = max(0, budget.promised)
+    return (
+        claim.pool is not pool
+        and claim.key < inf
+        and not budget.is_frozen
+        and budget.connect_slots.busy < min(budget.connect_slots.limit, most_moves(budget.limit))
+        and budget.claims.wanted_besides(pool, promised) > promised
+        and pool.connections.live >= pool.size.min_size
+    )
+
+
+def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> Claim[P]:
+    """The claim of *pool*, which wants so many connections more.
+
+    Its turn should come once in a round; or, if its slice is longer than its fair share of a round,
+    once in as long as its slice is its fair share of.
+    """
+    own, waiter = pool.connections, pool.waiters.next()
+    if waiter is None:
+        return Claim(pool, wanted, inf, own.connecting)
+    user = waiter.tenant_state
+    claim = Claim(pool, wanted, user.key(now), own.connecting)
+    if not (own.live or own.connecting):
+        claim.since = waiter.since
+        due = budget.fair_share * user.weight
+        turn = max(ROUND, shortest_slice(budget) / due) if due else inf
+        claim.overdue_at = waiter.since + turn
+    return claim
+
+
+def shortest_slice(budget: ConnectionBudget[P]) -> float:
+    """Seconds that a slice lasts at least: moves take no more than the share `MOVING` of it."""
+    return budget.move_seconds / MOVING
+
+
+def most_moves(limit: int) -> int:
+    """How many connections may be moved at a time while the pools that lose them have work."""
+    return max(1, ceil(limit * MOVING))
+
+
+def kept_seconds(
+    pool: PoolFacts, budget: ConnectionBudget[P], *, from_large: bool = False
+) -> float:
+    """How long an idle connection of *pool* is kept for its own callers while others wait.
+
+    As long as they usually take to come back, and no longer than a few moves take. Not at all if
+    that is not known; nor if it is longer, unless it is kept *from_large*, from a tenant that uses
+    more than twice as much: what would go there and back stays ready for the small.
+    """
+    returns, longest = pool.connections.returns, budget.move_seconds * KEPT_MOVES
+    if returns.mean and (from_large or returns.mean <= longest):
+        return min(returns.bound, longest)
+    return 0.0
 
 
 def lends(pool: PoolFacts) -> bool:
@@ -214,12 +283,12 @@ def lends(pool: PoolFacts) -> bool:
     return pool.state is _READY or pool.state is _WARMING_UP
 
 
-def shortfall(pool: P, budget: ConnectionBudget[P]) -> int:
+def shortfall(pool: P, budget: ConnectionBudget[P], now: float) -> int:
     """How many connections *pool* would open now if the budget had them."""
     if not (lends(pool) and pool.can_open):
         return 0
     size, own = pool.size, pool.connections
-    room = size.max_size - own.open
+    room = min(size.max_size - own.open, budget.connect_slots.most_of_one - own.connecting)
     if room <= 0:
         return 0
     if pool.is_failing:
@@ -229,132 +298,21 @@ def shortfall(pool: P, budget: ConnectionBudget[P]) -> int:
     if pool.state is _WARMING_UP and not budget.is_exhausted:
         # Nothing is taken from other pools only to be warm.
         floor = max(floor, size.warmup_size)
-    wanted = max(
-        pool.waiters.servable - len(own.idle) - own.connecting - own.undoing_prefetch,
-        floor - own.live - own.connecting,
-    )
-    return max(0, min(wanted, room))
+    wanted = wanted_for_waiters(pool, budget, now)
+    return max(0, min(max(wanted, floor - own.live - own.connecting), room))
 
 
-def share_after(pool: PoolFacts, promised: int) -> float | None:
-    """The share of the tenant of *pool*'s next waiter, once served; None without waiters.
-
-    Connections that are coming, and *promised* ones, have found their waiters before.
-    """
+def wanted_for_waiters(pool: PoolFacts, budget: ConnectionBudget[P], now: float) -> int:
+    """How many connections *pool* should open for its waiters, see `openings_wanted`."""
     own = pool.connections
-    return pool.waiters.share_after(own.connecting + own.undoing_prefetch + promised)
-
-
-def is_small(share: float | None) -> bool:
-    """Whether a tenant with that *share* holds no more than one connection for its weight."""
-    return share is not None and share <= 1
-
-
-def max_reserved(limit: int) -> int:
-    """The most connections of *limit* that are left to small claims."""
-    return max(1, round((limit - _FEW) * _RESERVED))
-
-
-class _Claim(NamedTuple, Generic[P]):
-    """What a pool wants: so many connections, and the share of its next waiter, if there is one."""
-
-    pool: P
-    wanted: int
-    share: float | None
-
-
-def _claims(budget: ConnectionBudget[P]) -> list[_Claim[P]]:
-    """What the unsatisfied pools want, the longest unsatisfied first."""
-    return [
-        _Claim(pool, wanted, share_after(pool, 0))
-        for pool in budget.unsatisfied
-        if (wanted := shortfall(pool, budget))
-    ]
-
-
-def _order(one: _Claim[P]) -> float:
-    """By which claims are ordered: a pool without waiters is the last."""
-    return inf if one.share is None else one.share
-
-
-def _recently_used(budget: ConnectionBudget[P], now: float) -> list[P]:
-    """Pools used a moment ago that have all they want, the latest first."""
-    recent = []
-    for pool, at in reversed(budget.last_use.items()):
-        if at <= now - RECENT:
-            break
-        if pool not in budget.unsatisfied:
-            recent.append(pool)
-    return recent
-
-
-def _reserved(budget: ConnectionBudget[P], claims: Sequence[_Claim[P]], recent: Sequence[P]) -> int:
-    """How many places stay free for the next small claims, if there is any reserve."""
-    if max_reserved(budget.limit) == 1 or all(is_small(each.share) for each in claims):
+    waiting = pool.waiters.servable - len(own.idle)
+    if waiting <= 0 or (waiter := pool.waiters.next()) is None:
         return 0
-    return min(max(1, round(budget.limit * _FREE)), len(recent))
-
-
-def _missing(budget: ConnectionBudget[P], claims: Sequence[_Claim[P]], reserved: int) -> int:
-    """Connections that have yet to begin to close until all that are wanted can be opened."""
-    wanted = sum([each.wanted for each in claims])
-    return wanted + reserved - budget.promised if wanted else 0
-
-
-def _missing_for_small(
-    budget: ConnectionBudget[P], claims: Sequence[_Claim[P]], reserved: int
-) -> int:
-    """The same, with nothing but small claims and the places that stay free for them."""
-    wanted = 0
-    for each in claims:
-        got = 0
-        while got < each.wanted and is_small(share_after(each.pool, got)):
-            got += 1
-        wanted += got
-    return wanted + reserved - budget.promised
-
-
-def _share_beyond(promised: int, claims: Sequence[_Claim[P]]) -> float | None:
-    """The smallest share among *claims* once *promised* places have come to them."""
-    order = [
-        (each.share, place, each, 0) for place, each in enumerate(claims) if each.share is not None
-    ]
-    heapify(order)
-    while order:
-        share, place, each, got = order[0]
-        if promised <= 0:
-            return share
-        promised -= 1
-        got += 1
-        more = share_after(each.pool, got) if got < each.wanted else None
-        if more is None:
-            heappop(order)
-        else:
-            heapreplace(order, (more, place, each, got))
-    return None
-
-
-def _spare(
-    budget: ConnectionBudget[P], protected: Collection[P], now: float
-) -> Iterator[tuple[P, PooledConnection]]:
-    """Idle connections that can close for other pools, the first to close first."""
-    donors = [pool for pool in budget.last_use if pool not in budget.unsatisfied]
-    taken: Counter[P] = Counter()
-    for fresh in (False, True):
-        for pool in donors:
-            own = pool.connections
-            spare = own.live - max(pool.size.min_size, pool in protected)
-            for connection in own.idle:
-                if taken[pool] >= spare:
-                    break
-                if (connection.opened_at >= now - _FRESH) is fresh:
-                    taken[pool] += 1
-                    yield pool, connection
-
-
-def _last_idle(donors: Iterator[P]) -> Iterator[tuple[P, PooledConnection]]:
-    for pool in donors:
-        own = pool.connections
-        spare = own.live - pool.size.min_size
-        for connection in islice(own.idle, max(0, spare)):
-            yield pool, connection
+    return openings_wanted(
+        waiting,
+        own.connecting + own.undoing_prefetch,
+        own.in_use,
+        hold=own.holds.mean,
+        connect=budget.connect_seconds,
+        longest_wait=now - waiter.since,
+    )

@@ -6,34 +6,37 @@ caller, so `run` never re-enters itself.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 from app.pools.budget import ConnectionBudget
+from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock
 from app.pools.connection import PooledConnection
-from app.pools.dispatch import RECENT, PoolConnections, PoolFacts, dispatch, keeps, shortfall
+from app.pools.dispatch import (
+    PoolConnections,
+    PoolFacts,
+    claim_of,
+    dispatch,
+    keeps,
+    lends,
+    shortfall,
+)
 from app.pools.waiters import Waiter
 
-
-class Clock(Protocol):
-    """What the dispatcher needs of an event loop."""
-
-    def time(self) -> float:
-        """Monotonic seconds."""
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> object:
-        """Call back in *delay* seconds."""
+# Beyond what rounding can make of a time.
+_TICK = 0.001
 
 
 class DispatchedConnections(PoolConnections, Protocol):
     """What the dispatcher does to a pool's connections."""
 
-    def begin_open(self, *, first: bool) -> None:
-        """Start to open a connection; a *first* one logs in before others."""
+    def begin_open(self, slot: ConnectSlot) -> None:
+        """Start to open a connection, and release *slot* when that has ended."""
 
-    def evict_idle(self, connection: PooledConnection) -> None:
-        """Start to close the idle *connection*."""
+    def evict_idle(self, connection: PooledConnection, slot: ConnectSlot | None = None) -> None:
+        """Start to close the idle *connection*, and release *slot* when that has ended."""
 
 
 class DispatchedPool(PoolFacts, Protocol):
@@ -55,42 +58,96 @@ class Dispatcher(Generic[P]):
 
     def __init__(self, budget: ConnectionBudget[P], clock: Clock | None = None) -> None:
         self.budget = budget
-        self._clock = clock
-        self._will_recheck = False
+        self._clock = clock or LoopClock()
+        # When to ask again, of which pool; None: of none. One timer for all, at the earliest.
+        self._due: dict[P | None, float] = {}
+        self._rechecks: list[tuple[float, int, P | None]] = []
+        self._count = count()
+        self._timer_at = inf
+        budget.connect_slots.when_given_up(self.run)
 
     def run(self, pool: P | None = None) -> None:
         """Do what follows from a change in *pool*, or in the budget only."""
-        budget, now = self.budget, self._time.time()
+        budget, now = self.budget, self._clock.time()
         if pool is not None:
-            self._note_demand(pool)
+            self._note(pool, now)
+        self._refresh(now)
         while actions := dispatch(pool, budget, now):
             for owner, connection in actions.close:
                 owner.connections.evict_idle(connection)
-                self._note_demand(owner)
+                self._note(owner, now)
             if actions.serve and pool is not None:
                 pool.serve(*actions.serve)
-                self._note_demand(pool)
+                self._note(pool, now)
             if actions.open:
-                opening, first = actions.open
-                opening.connections.begin_open(first=first)
-                budget.note_served(opening)
-                self._note_demand(opening)
-        if actions.recheck and not self._will_recheck:
-            # No event tells when the reserve becomes smaller.
-            self._will_recheck = True
-            self._time.call_later(RECENT, self._recheck)
+                actions.open.connections.begin_open(budget.connect_slots.take())
+                budget.claims.note_turn()
+                self._note(actions.open, now)
+            if actions.take:
+                owner, connection = actions.take
+                owner.connections.evict_idle(connection, budget.connect_slots.take())
+                self._note(owner, now)
+            self._refresh(now)
+        self._recheck_at(None, actions.recheck_at)
 
-    def keeps(self, pool: P) -> bool:
-        """Whether *pool* keeps a connection that has just come back."""
-        return not self.budget.unsatisfied or keeps(pool, self.budget, self._time.time())
+    def keeps(self, pool: P, connection: PooledConnection) -> bool:
+        """Whether *pool* keeps a *connection* that has just come back."""
+        if not self.budget.unsatisfied:
+            return True
+        now = self._clock.time()
+        self._note(pool, now)
+        self._refresh(now)
+        return keeps(pool, connection, self.budget, now)
 
-    def _note_demand(self, pool: P) -> None:
-        self.budget.note_demand(pool, unsatisfied=shortfall(pool, self.budget) > 0)
+    def _note(self, pool: P, now: float) -> None:
+        """Note what *pool* wants, and whether others may get connections of it."""
+        budget, own = self.budget, pool.connections
+        wanted = shortfall(pool, budget, now)
+        if wanted:
+            budget.claims.put(claim_of(pool, wanted, budget, now))
+        else:
+            budget.claims.drop(pool)
+        if own.in_use and lends(pool) and (waiter := pool.waiters.next()) is not None:
+            # Connections that were to come back by then may have not.
+            late_at = waiter.since + budget.connect_seconds + _TICK
+            if late_at > now:
+                self._recheck_at(pool, late_at)
+
+    def _refresh(self, now: float) -> None:
+        """Make sure that the first claim, and the first that others may take from, are true."""
+        budget = self.budget
+        while (claim := budget.claims.first(now)) is not None:
+            wanted = claim.wanted
+            self._note(claim.pool, now)
+            if budget.claims.first(now) is claim and claim.wanted == wanted:
+                break
+        while budget.last_use:
+            donor = next(iter(budget.last_use))
+            if donor.connections.idle and donor.connections.live > donor.size.min_size:
+                break
+            del budget.last_use[donor]
+
+    # -- later ---------------------------------------------------------------------------------
+
+    def _recheck_at(self, pool: P | None, at: float) -> None:
+        """Ask again at the monotonic time *at*, of *pool* or of the budget only."""
+        if at >= self._due.get(pool, inf):
+            return
+        self._due[pool] = at
+        heappush(self._rechecks, (at, next(self._count), pool))
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._rechecks and self._rechecks[0][0] < self._timer_at:
+            self._timer_at = self._rechecks[0][0]
+            delay = max(0.0, self._timer_at - self._clock.time())
+            self._clock.call_later(delay, self._recheck)
 
     def _recheck(self) -> None:
-        self._will_recheck = False
-        self.run()
-
-    @property
-    def _time(self) -> Clock:
-        return self._clock or asyncio.get_running_loop()
+        self._timer_at, now = inf, self._clock.time()
+        while self._rechecks and self._rechecks[0][0] <= now:
+            at, _, pool = heappop(self._rechecks)
+            if self._due.get(pool) == at:
+                del self._due[pool]
+                self.run(pool)
+        self._set_timer()

@@ -250,10 +250,12 @@ class Pool:
         return self.waiters.unexpect(connection)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
-        if usable and self.server.dispatcher.keeps(self):
+        if not usable:
+            self.connections.begin_close(connection)
+        elif self.server.dispatcher.keeps(self, connection):
             self._put_idle(connection, now)
         else:
-            self.connections.begin_close(connection)
+            self.connections.begin_close(connection, self.server.budget.connect_slots.take())
         self.dispatch()
 
     def _put_idle(self, connection: PooledConnection, now: float) -> None:
@@ -335,7 +337,7 @@ class Pool:
         failed = self._backoff.error
         why = f" Opening one failed: {failed.detail}" if failed else ""
         if not why and not self.connections.live and self.connections.connecting:
-            why = " Its login waits for others, or has not been answered yet."
+            why = " Its login has not been answered yet."
         if not why and self.server.is_degraded:
             why = f" No other can be opened: {self.server.last_error}"
         error: Unavailable = PoolTimeout(

@@ -100,7 +100,9 @@ class Server:
         """
         self.name = name
         self.admin_login = admin
-        self.budget: ConnectionBudget[AttachedPool] = ConnectionBudget()
+        self.budget: ConnectionBudget[AttachedPool] = ConnectionBudget(
+            connect_slots=ConnectLimiter(max_connecting)
+        )
         self.dispatcher = Dispatcher(self.budget)
         self.state = ServerState.UNAVAILABLE
         self.generation = 0
@@ -109,7 +111,6 @@ class Server:
         self._kept_free = kept_free
         self._fixed_budget = fixed_budget
         self._connect_timeout = connect_timeout
-        self._connect_limiter = ConnectLimiter(max_connecting)
         self._admin_slot = asyncio.Semaphore(1)
         self._contact_lock = asyncio.Lock()
         self._refresh_lock = asyncio.Lock()
@@ -179,10 +180,8 @@ class Server:
         self.budget.forget(pool)
         self.dispatcher.run()
 
-    async def connect(self, login: Login, *, first: bool = False) -> asyncpg.Connection:
+    async def connect(self, login: Login) -> asyncpg.Connection:
         """Open a connection for a pool; if it cannot be reached, find out whether it is lost.
-
-        It waits behind the other attempts unless it is to be *first*.
 
         Raises:
             ServerUnavailable: it cannot be reached, or is known to be away.
@@ -190,14 +189,13 @@ class Server:
             ConnectFailed: this machine cannot connect, or the login does not come to its end.
             TenantLoginFailed: it refuses this role, password or database.
         """
-        async with self._connect_limiter.slot(first=first):
-            if not self.is_available:
-                raise ServerUnavailable(self.unavailable_detail)
-            try:
-                return await self._attempt(login)
-            except _StarvedAttempt:
-                # That attempt says nothing of the server; another one will.
-                return await self._attempt(login)
+        if not self.is_available:
+            raise ServerUnavailable(self.unavailable_detail)
+        try:
+            return await self._attempt(login)
+        except _StarvedAttempt:
+            # That attempt says nothing of the server; another one will.
+            return await self._attempt(login)
 
     async def _attempt(self, login: Login) -> asyncpg.Connection:
         began = monotonic()

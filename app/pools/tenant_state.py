@@ -119,30 +119,12 @@ class TenantState:
         cap = self.tenant.spec.max_leases
         return cap is None or self.leased + more <= cap
 
-    @property
-    def share(self) -> float:
-        """What it holds in relation to its weight; the smallest share is served first."""
-        return self.leased / self.tenant.spec.weight
-
-    def share_with(self, more: int) -> float:
-        """What its share would become with so many leases *more*."""
-        return (self.leased + more) / self.tenant.spec.weight
-
-    def mean_leases(self, now: float) -> float:
-        """How many connections it held lately on average; see `Usage`."""
-        return self._usage.mean(self.leased, now)
-
     def key(self, now: float, *, more: int = 0) -> float:
         """Its use for its weight, to compare with others'; the smallest is next.
 
         With so many leases *more*. See `Usage.key`.
         """
         return self._usage.key(self.leased, self.weight, now, more=more)
-
-    def is_small(self, now: float, limit: int) -> bool:
-        """Whether it used less lately than its fair share of *limit* connections."""
-        share = self._contenders.fair_share(limit)
-        return self.mean_leases(now) < share * self.weight
 
     @property
     def metrics(self) -> PoolMetrics:

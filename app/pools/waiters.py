@@ -16,7 +16,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from math import inf
 from time import monotonic
 
 from app.pools.connection import PooledConnection
@@ -218,20 +217,6 @@ class WaitQueue:
         if (line := self._lines.get(tenant)) is not None:
             self._mark(line)
 
-    def share_after(self, served: int) -> float | None:
-        """The share the next waiter's tenant would have, were it served after *served* others."""
-        self._place_stale()
-        order = []
-        for line in self._lines.values():
-            able = line.servable
-            for taken, waiter in enumerate(line.callers):
-                if taken < able:
-                    order.append((line.tenant.share_with(taken), waiter.since, line.tenant, taken))
-        order.sort(key=lambda each: each[:2])
-        if served >= len(order):
-            return None
-        return order[served][2].share_with(order[served][3] + 1)
-
     # -- who is next -------------------------------------------------------------------------
 
     def next(self, expected: TenantState | None = None) -> Waiter | None:
@@ -243,6 +228,9 @@ class WaitQueue:
             line = self._lines.get(expected)
             if line is not None and (waiter := line.first()) is not None:
                 return waiter
+        if len(self._lines) == 1:
+            [line] = self._lines.values()
+            return line.first() if line.tenant.can_lease else None
         leading = self._leading()
         if not self.expected:
             return leading.unexpected if leading is not None else None
@@ -254,11 +242,6 @@ class WaitQueue:
         return min(
             callers, key=lambda waiter: (waiter.tenant_state.key(now), waiter.since), default=None
         )
-
-    def key(self, now: float) -> float:
-        """The key of the next waiter's tenant at *now*; inf when no waiter may be served."""
-        waiter = self.next()
-        return inf if waiter is None else waiter.tenant_state.key(now)
 
     @property
     def servable(self) -> int:

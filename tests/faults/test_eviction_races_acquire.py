@@ -8,7 +8,7 @@ from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
-from tests.fixtures.pools import finished, provisioned
+from tests.fixtures.pools import finished, no_pool_is_pinned, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched_manager_on
@@ -36,6 +36,7 @@ async def test_evictions_to_make_room_fail_no_lease(database: Database, scrub_ro
         tasks = [asyncio.create_task(work()) for _ in range(200)]
         assert await finished(tasks) == [None] * 200
         assert manager.evictions.total() > TENANTS
+        await no_pool_is_pinned(manager)
 
 
 async def test_forced_evictions_fail_callers_and_leave_nothing(

@@ -13,7 +13,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools import pool as pools
 from app.pools.driver import CONNECTION_ERRORS
 from app.pools.manager import TenantPoolManager
-from tests.fixtures.pools import finished, pids, provisioned, sums_are_right
+from tests.fixtures.pools import finished, no_pool_is_pinned, pids, provisioned, sums_are_right
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import TIGHT, watched_manager_on
@@ -73,6 +73,7 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
         assert results.count(None) > LEASES // 10
         server = manager.servers["local"]
         await sums_are_right(server, database)
+        await no_pool_is_pinned(manager)
         assert await pids(database) == {
             connection.pid
             for pool in manager.pools()

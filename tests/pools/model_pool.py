@@ -1,6 +1,6 @@
 """A pool for the policy alone: connections come and go, and callers ask, when a test says so."""
 
-# ruff: noqa: ANN401 - models stand in for connections and waiters
+# ruff: noqa: ANN401 - models stand in for connections
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from typing import Any, cast
 
 from app.domain.pool import PoolSize, PoolState
 from app.pools.budget import ConnectionBudget
+from app.pools.connect_limiter import ConnectLimiter, ConnectSlot
 from app.pools.dispatch import shortfall
 from app.pools.dispatcher import Dispatcher
+from app.pools.smoothed import Smoothed
+from app.pools.tenant_state import TenantState
+from tests.fixtures.pools import account
+
+# What it takes to give a connection to another pool, as it was measured.
+MOVE_SECONDS = 0.05
 
 
 class Clock:
     """Time that passes when a test says so."""
 
     def __init__(self) -> None:
-        self.now = self.asked_at = 0.0
+        self.now = self.asked_at = 1000.0
         self.due: list[tuple[float, Callable[[], None]]] = []
 
     def time(self) -> float:
@@ -43,14 +50,29 @@ class ModelConnection:
 
     opened_at: float
     is_current: bool = True
+    idle_since: float = 0.0
+    leased_at: float = 0.0
+    last_user: TenantState | None = None
+
+
+@dataclass(eq=False)
+class ModelWaiter:
+    """A caller, by number."""
+
+    tenant_state: TenantState
+    number: int
+    since: float
 
 
 class ModelServer:
     """A budget with its dispatcher, and the time."""
 
-    def __init__(self, limit: int = 0) -> None:
+    def __init__(self, limit: int = 0, slots: int = 100) -> None:
         self.clock = Clock()
-        self.budget: ConnectionBudget[ModelPool] = ConnectionBudget(limit)
+        self.budget: ConnectionBudget[ModelPool] = ConnectionBudget(
+            limit, ConnectLimiter(slots, self.clock)
+        )
+        self.budget.note_connect(MOVE_SECONDS)
         self.dispatcher = Dispatcher(self.budget, self.clock)
 
     def set_limit(self, limit: int) -> None:
@@ -75,16 +97,19 @@ class ModelPool:
     ) -> None:
         self.name = name
         self.server = server
-        self.weight = weight
+        self.tenant = account(name, server.budget.contenders, weight=weight)
         self.size = PoolSize(min_size=min_size, max_size=max_size, warmup_size=0)
         self.state = PoolState.READY
         self.can_open = True
         self.idle: deque[Any] = deque()
         self.leased: list[Any] = []
-        self.callers: deque[int] = deque()
-        """Who waits, by number."""
+        self.callers: deque[ModelWaiter] = deque()
         self.served: list[int] = []
-        self.asked = self.connecting = self.closing = 0
+        self.asked = self.closing = 0
+        self.opening: deque[ConnectSlot] = deque()
+        self.moving: deque[ConnectSlot | None] = deque()
+        self.holds, self.returns = Smoothed(), Smoothed()
+        self.rested_at = 0.0
 
     def __repr__(self) -> str:
         return (
@@ -101,6 +126,14 @@ class ModelPool:
     @property
     def waiters(self) -> ModelPool:
         return self
+
+    @property
+    def connecting(self) -> int:
+        return len(self.opening)
+
+    @property
+    def in_use(self) -> int:
+        return len(self.leased)
 
     @property
     def live(self) -> int:
@@ -120,8 +153,8 @@ class ModelPool:
     def next(self) -> Any:
         return self.callers[0] if self.callers else None
 
-    def share_after(self, served: int) -> float | None:
-        return (len(self.leased) + served + 1) / self.weight if served < len(self.callers) else None
+    def reorder(self, tenant: TenantState) -> None:
+        """It has one tenant only."""
 
     @property
     def is_open(self) -> bool:
@@ -129,26 +162,33 @@ class ModelPool:
 
     @property
     def shortfall(self) -> int:
-        return shortfall(self, self.server.budget)
+        return shortfall(self, self.server.budget, self.server.clock.asked_at)
 
     # -- what the dispatcher does --------------------------------------------------------------
 
     def serve(self, waiter: Any, connection: Any) -> None:
         assert connection.is_current
         self.idle.remove(connection)
-        assert self.callers.popleft() == waiter
-        self.served.append(waiter)
-        self.leased.append(connection)
+        assert self.callers.popleft() is waiter
+        self.served.append(waiter.number)
+        self._lease(connection, self.server.clock.now - waiter.since)
+        self.tenant.wait_ended()
 
-    def begin_open(self, *, first: bool) -> None:
+    def _lease(self, connection: Any, wait: float) -> None:
+        now = self.server.clock.now
+        self.leased.append(connection)
+        connection.leased_at = now
+        self.tenant.lease_begun(wait, now)
+
+    def begin_open(self, slot: ConnectSlot) -> None:
         assert self.server.budget.free > 0
         assert self.open < self.size.max_size
-        self.connecting += 1
+        self.opening.append(slot)
         self.server.budget.begin_open()
 
-    def evict_idle(self, connection: Any) -> None:
+    def evict_idle(self, connection: Any, slot: ConnectSlot | None = None) -> None:
         self.idle.remove(connection)
-        self._begin_close()
+        self._begin_close(slot)
 
     # -- what happens --------------------------------------------------------------------------
 
@@ -156,40 +196,57 @@ class ModelPool:
         self.server.dispatcher.run(self)
 
     def ask(self, callers: int = 1) -> None:
+        now = self.server.clock.now
+        if self.rested_at and not self.callers:
+            self.returns.note(now - self.rested_at)
+            self.rested_at = 0.0
         for _ in range(callers):
-            self.callers.append(self.asked)
+            self.tenant.wait_begun(self, now)
+            self.callers.append(ModelWaiter(self.tenant, self.asked, now))
             self.asked += 1
         self.dispatch()
 
     def give_up(self) -> None:
         """The caller who came last waits no more."""
         self.callers.pop()
+        self.tenant.wait_ended()
         self.dispatch()
 
     def connect(self) -> None:
         """One that was being opened is there."""
-        self.connecting -= 1
+        self.opening.popleft().release()
         self._put_idle(ModelConnection(self.server.clock.now))
         self.dispatch()
 
     def connect_in_vain(self) -> None:
-        self.connecting -= 1
+        self.opening.popleft().release()
         self.server.budget.give_back()
         self.dispatch()
 
-    def release(self) -> None:
-        """The one leased first comes back."""
-        connection = self.leased.pop(0)
-        if self.server.dispatcher.keeps(self):
+    def release(self, place: int = 0) -> bool:
+        """The one leased first, or at that *place*, comes back; whether it is kept."""
+        connection = self._end_lease(place)
+        kept = self.server.dispatcher.keeps(self, connection)
+        if kept:
             self._put_idle(connection)
         else:
-            self._begin_close()
+            self._begin_close(self.server.budget.connect_slots.take())
         self.dispatch()
+        return kept
+
+    def _end_lease(self, place: int = 0) -> Any:
+        connection, now = self.leased.pop(place), self.server.clock.now
+        self.holds.note(now - connection.leased_at)
+        connection.last_user = self.tenant
+        self.tenant.lease_ended(now - connection.leased_at, now)
+        if not self.callers:
+            self.rested_at = now
+        return connection
 
     def lose(self) -> None:
         """The one leased first turns out to be broken."""
-        self.leased.pop(0)
-        self._begin_close()
+        self._end_lease()
+        self._begin_close(None)
         self.dispatch()
 
     def expire(self) -> None:
@@ -200,6 +257,8 @@ class ModelPool:
     def close_one(self) -> None:
         """One that was being closed is gone."""
         self.closing -= 1
+        if (slot := self.moving.popleft()) is not None:
+            slot.release()
         self.server.budget.end_close()
         self.dispatch()
 
@@ -211,6 +270,7 @@ class ModelPool:
 
     def close(self) -> None:
         self.state = PoolState.CLOSED
+        self.tenant.wait_ended(len(self.callers))
         self.callers.clear()
         self.dispatch()
         self.server.budget.forget(self)
@@ -221,28 +281,43 @@ class ModelPool:
         self.dispatch()
 
     def _put_idle(self, connection: Any) -> None:
+        connection.idle_since = self.server.clock.now
         self.idle.append(connection)
         self.server.budget.note_use(self, self.server.clock.now)
 
-    def _begin_close(self) -> None:
+    def _begin_close(self, slot: ConnectSlot | None) -> None:
         self.closing += 1
+        self.moving.append(slot)
         self.server.budget.begin_close()
 
     # -- situations ----------------------------------------------------------------------------
 
-    def with_idle(self, count: int, *, fresh: bool = False) -> ModelPool:
+    def with_idle(self, count: int) -> ModelPool:
         """This pool, after so many connections were opened and used by nobody any more."""
-        now = self.server.clock.now
         for _ in range(count):
             self.server.budget.begin_open()
-            self._put_idle(ModelConnection(now if fresh else now - 60))
+            self._put_idle(ModelConnection(self.server.clock.now))
         return self
+
+    def used(self, seconds: float) -> ModelPool:
+        """This pool, after its tenant held one connection more for so long in the past."""
+        now = self.server.clock.now
+        self.tenant.lease_begun(0.0, now - seconds)
+        self.tenant.lease_ended(seconds, now)
+        return self
+
+    def comes_back_after(self, seconds: float) -> None:
+        """Its tenant was seen to come back so long after its leases, again and again."""
+        for _ in range(50):
+            self.returns.note(seconds)
+
+    def leases_take(self, seconds: float) -> None:
+        """Its leases were seen to take so long."""
+        self.holds.note(seconds)
 
     def with_leased(self, count: int) -> ModelPool:
         """This pool, after so many connections were opened and leased."""
-        now = self.server.clock.now
         for _ in range(count):
             self.server.budget.begin_open()
-            self.leased.append(ModelConnection(now))
-            self.server.budget.note_use(self, now)
+            self._lease(ModelConnection(self.server.clock.now), 0.0)
         return self

@@ -87,61 +87,25 @@ async def test_what_a_cancelled_waiter_leaves_idle_serves_another_pool(tight: Be
         full.release(holder, reusable=True)
 
 
-async def test_when_all_are_busy_the_smallest_share_is_served_first(tight: Bench) -> None:
-    (greedy, one), (modest, two) = pools(tight, 2, max_size=BUDGET)
-    holders = [await greedy.acquire(one, 5) for _ in range(BUDGET)]
-    waiting = [
-        (pool, asyncio.create_task(pool.acquire(owner, 10)))
-        for pool, owner in ((greedy, one), (modest, two))
-        for _ in range(BUDGET)
-    ]
-    await asyncio.sleep(0)
-    for holder in holders:
-        greedy.release(holder, reusable=True)
-        await eventually(
-            lambda: greedy.metrics.active_connections + modest.metrics.active_connections == BUDGET
-        )
-    assert greedy.metrics.active_connections == modest.metrics.active_connections == BUDGET // 2
-    while waiting:
-        await asyncio.wait([task for _, task in waiting], return_when=asyncio.FIRST_COMPLETED)
-        for pool, task in [pair for pair in waiting if pair[1].done()]:
-            pool.release(await task, reusable=True)
-            waiting.remove((pool, task))
-
-
-async def test_connections_coming_back_in_the_same_instant_are_divided_by_shares(
+async def test_a_flood_gives_way_until_the_other_tenant_has_its_half(
     tight: Bench, database: Database
 ) -> None:
-    (greedy, one), (modest, two) = pools(tight, 2, max_size=BUDGET)
-    holders = [await greedy.acquire(one, 5) for _ in range(BUDGET)]
-    waiting = [
-        asyncio.create_task(pool.acquire(owner, 10))
-        for pool, owner in ((greedy, one), (modest, two))
-        for _ in range(BUDGET)
-    ]
-    await asyncio.sleep(0)
+    (flood, one), (other, two) = pools(tight, 2, max_size=BUDGET)
+
+    async def work(pool: Pool, owner: TenantState) -> None:
+        while True:
+            async with lent(pool, owner, timeout=60) as connection:
+                await connection.raw.execute("SELECT pg_sleep(0.02)")
+
     async with watched(database, budget=BUDGET):
-        for holder in holders:
-            greedy.release(holder, reusable=True)
-        await eventually(lambda: modest.metrics.active_connections == BUDGET // 2)
-        assert greedy.metrics.active_connections == BUDGET // 2
-        for task in waiting:
+        tasks = [asyncio.create_task(work(flood, one)) for _ in range(2 * BUDGET)]
+        await eventually(lambda: flood.metrics.active_connections == BUDGET)
+        tasks += [asyncio.create_task(work(other, two)) for _ in range(2 * BUDGET)]
+        await eventually(lambda: other.metrics.active_connections == BUDGET // 2)
+        assert flood.metrics.active_connections > 0
+        for task in tasks:
             task.cancel()
-        for taken in await finished(waiting):
-            if not isinstance(taken, asyncio.CancelledError):
-                (greedy if taken.tenant_state is one else modest).release(taken, reusable=True)
-
-
-async def test_a_fresh_connection_is_taken_back_only_if_there_is_no_other(tight: Bench) -> None:
-    (old, one), (new, two), (asking, three) = pools(tight, 3, max_size=3)
-    for pool, owner in ((old, one), (new, two)):
-        async with lent(pool, owner), lent(pool, owner), lent(pool, owner):
-            pass
-    for connection in new.connections.idle:
-        connection.opened_at -= 60
-    async with lent(asking, three), lent(asking, three):
-        assert old.metrics.total_connections == 3
-        assert new.metrics.total_connections == 1
+        await finished(tasks)
 
 
 async def test_random_load_stays_inside_the_budget_and_nobody_starves(

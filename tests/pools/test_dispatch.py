@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.pools.model_pool import ModelPool, ModelServer
+from app.pools.dispatch import KEPT_MOVES, MOVING, ROUND, dispatch
+from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
 
 @pytest.fixture
@@ -31,9 +32,56 @@ def test_what_is_free_is_given_to_whoever_asks(server: ModelServer) -> None:
 def test_a_connection_that_never_came_gives_its_place_back(server: ModelServer) -> None:
     pool = ModelPool("pool", server)
     pool.ask()
-    pool.callers.clear()
+    pool.give_up()
     pool.connect_in_vain()
     assert (server.budget.used, server.budget.is_exhausted) == (0, False)
+
+
+# -- connect slots ---------------------------------------------------------------------------------
+
+
+def test_no_more_is_opened_at_a_time_than_there_are_slots() -> None:
+    server = ModelServer(10, slots=2)
+    pools = [ModelPool(name, server) for name in "abc"]
+    for pool in pools:
+        pool.ask(2)
+    assert [pool.connecting for pool in pools] == [1, 1, 0]
+    assert server.budget.used == 2
+    pools[0].connect()
+    assert [pool.connecting for pool in pools] == [0, 1, 1]
+
+
+def test_a_place_goes_to_the_first_claim_at_the_time_when_a_slot_is_free() -> None:
+    server = ModelServer(10, slots=1)
+    busy, other, late = (ModelPool(name, server) for name in ("busy", "other", "late"))
+    other.used(5.0)
+    busy.ask()
+    other.ask()
+    late.ask()
+    busy.connect()
+    assert (late.connecting, other.connecting) == (1, 0)
+
+
+def test_a_pool_leaves_the_last_slot_to_others() -> None:
+    server = ModelServer(10, slots=3)
+    flood, other = ModelPool("flood", server), ModelPool("other", server)
+    flood.ask(8)
+    assert flood.connecting == 2
+    other.ask()
+    assert other.connecting == 1
+
+
+def test_a_slow_login_gives_its_slot_up() -> None:
+    server = ModelServer(10, slots=1)
+    hung, other = ModelPool("hung", server), ModelPool("other", server)
+    hung.ask()
+    other.ask()
+    assert other.connecting == 0
+    server.clock.let_pass(1.0)
+    assert (hung.connecting, other.connecting) == (1, 1)
+
+
+# -- idle connections ------------------------------------------------------------------------------
 
 
 def test_an_idle_connection_of_another_pool_is_taken_back(server: ModelServer) -> None:
@@ -55,6 +103,14 @@ def test_no_more_is_taken_back_than_is_wanted_and_not_on_its_way(
     assert (len(rich.idle), rich.closing) == (1, 2)
 
 
+def test_no_more_is_taken_back_than_can_be_opened_at_once() -> None:
+    server = ModelServer(6, slots=2)
+    rich, poor = ModelPool("rich", server).with_idle(6), ModelPool("poor", server)
+    poor.ask(2)
+    ModelPool("poor2", server).ask(2)
+    assert (len(rich.idle), rich.closing) == (4, 2)
+
+
 def test_the_pool_used_longest_ago_gives_first(server: ModelServer) -> None:
     used_first, used_last = ModelPool("first", server), ModelPool("last", server)
     used_first.with_idle(2)
@@ -68,6 +124,68 @@ def test_no_pool_gives_below_its_min_size(server: ModelServer) -> None:
     kept = ModelPool("kept", server, min_size=2).with_idle(3)
     ModelPool("poor", server).ask(3)
     assert (len(kept.idle), kept.closing) == (2, 1)
+
+
+def test_a_connection_is_kept_no_longer_than_its_tenant_takes_to_come_back() -> None:
+    server = ModelServer(1)
+    thinking, poor = ModelPool("thinking", server).with_leased(1), ModelPool("poor", server)
+    thinking.comes_back_after(MOVE_SECONDS)
+    poor.ask()
+    thinking.release()
+    assert (len(thinking.idle), thinking.closing) == (1, 0)
+    server.clock.let_pass(MOVE_SECONDS * 0.9)
+    assert (len(thinking.idle), thinking.closing) == (1, 0)
+    server.clock.let_pass(MOVE_SECONDS * 0.5)
+    assert (len(thinking.idle), thinking.closing) == (0, 1)
+
+
+def test_a_tenant_that_comes_back_in_time_finds_its_connection() -> None:
+    server = ModelServer(1)
+    thinking = ModelPool("thinking", server).with_leased(1)
+    thinking.comes_back_after(MOVE_SECONDS)
+    ModelPool("poor", server).ask()
+    thinking.release()
+    server.clock.let_pass(MOVE_SECONDS)
+    thinking.ask()
+    assert (len(thinking.leased), thinking.closing) == (1, 0)
+
+
+@pytest.mark.parametrize("moves", [0, KEPT_MOVES + 1], ids=["unknown", "longer than moves take"])
+def test_a_connection_is_not_kept_at_all_for_who_comes_back_later_or_nobody_knows_when(
+    moves: float,
+) -> None:
+    server = ModelServer(1)
+    away, poor = ModelPool("away", server).with_leased(1), ModelPool("poor", server)
+    if moves:
+        away.comes_back_after(moves * MOVE_SECONDS)
+    poor.ask()
+    away.release()
+    assert (len(away.idle), away.closing) == (0, 1)
+
+
+def test_from_a_flood_a_small_tenants_connection_is_kept_for_as_long_as_a_few_moves_take() -> None:
+    server = ModelServer(3)
+    light, flood = ModelPool("light", server).with_leased(1), ModelPool("flood", server)
+    light.comes_back_after(10 * KEPT_MOVES * MOVE_SECONDS)
+    light.used(0.1)
+    flood.with_leased(2).used(10.0)
+    flood.ask(5)
+    light.release()
+    server.clock.let_pass(KEPT_MOVES * MOVE_SECONDS * 0.9)
+    assert (len(light.idle), light.closing) == (1, 0)
+    server.clock.let_pass(KEPT_MOVES * MOVE_SECONDS * 0.2)
+    assert (len(light.idle), light.closing) == (0, 1)
+
+
+def test_while_nobody_wants_it_an_idle_connection_stays(server: ModelServer) -> None:
+    pool = ModelPool("pool", server).with_leased(3)
+    pool.comes_back_after(MOVE_SECONDS)
+    pool.release()
+    server.clock.let_pass(3600)
+    assert (len(pool.idle), pool.closing) == (1, 0)
+
+
+# -- whose turn it is ------------------------------------------------------------------------------
 
 
 def test_a_pool_that_gave_up_is_not_served(server: ModelServer) -> None:
@@ -89,58 +207,30 @@ def test_a_closed_pool_wants_nothing_and_gives_nothing(server: ModelServer) -> N
     assert not server.budget.is_contended
 
 
-def test_what_comes_free_goes_to_the_smallest_share(server: ModelServer) -> None:
-    noisy = ModelPool("noisy", server).with_leased(2)
-    last = ModelPool("last", server).with_leased(1)
-    noisy.ask()
-    light, heavy = ModelPool("light", server), ModelPool("heavy", server, weight=5)
-    light.ask()
-    heavy.ask()
+def test_what_comes_free_goes_to_whoever_used_least_for_its_weight(server: ModelServer) -> None:
+    last = ModelPool("last", server).with_leased(3)
+    much, light, heavy = (
+        ModelPool("much", server),
+        ModelPool("light", server),
+        ModelPool("heavy", server, weight=5),
+    )
+    for pool, used in ((much, 20.0), (light, 4.0), (heavy, 5.0)):
+        pool.used(used)
+        pool.ask()
     last.release()
     last.close_one()
-    assert (heavy.connecting, light.connecting, noisy.connecting) == (1, 0, 0)
+    assert (heavy.connecting, light.connecting, much.connecting) == (1, 0, 0)
 
 
-@pytest.mark.parametrize(
-    ("held", "weight", "yields"), [(3, 1, True), (1, 1, False), (3, 3, False), (3, 2, True)]
-)
-def test_a_holder_yields_only_to_whom_it_leaves_with_less(
-    held: int, weight: int, *, yields: bool
-) -> None:
-    server = ModelServer(held)
-    holder = ModelPool("holder", server, weight=weight).with_leased(held)
-    holder.ask()
-    ModelPool("poor", server).ask()
-    holder.leased.pop()
-    assert server.dispatcher.keeps(holder) is not yields
-
-
-@pytest.mark.parametrize(
-    ("weight", "kept", "given"), [(1, 3, 3), (2, 2, 4), (5, 1, 5)], ids=["equal", "twice", "five"]
-)
-def test_what_is_on_its_way_to_a_pool_counts_as_its_own(weight: int, kept: int, given: int) -> None:
-    server = ModelServer(6)
-    rich, poor = ModelPool("rich", server).with_leased(6), ModelPool("poor", server, weight=weight)
-    rich.ask(6)
-    poor.ask(6)
-    for _ in range(6):
-        rich.release()
-    assert (len(rich.leased), len(rich.idle), rich.closing) == (kept, 0, given)
-    for _ in range(given):
-        rich.close_one()
-    assert (poor.connecting, rich.connecting) == (given, 0)
-
-
-def test_connections_being_opened_count_for_the_pool_that_opens_them() -> None:
-    server = ModelServer(6)
-    rich, poor = ModelPool("rich", server).with_leased(3), ModelPool("poor", server)
-    rich.resize(3)
-    poor.ask(3)
-    rich.ask(3)
-    poor.ask(3)
-    assert poor.connecting == 3
-    rich.release()
-    assert (len(rich.leased), rich.closing) == (3, 0)
+def test_of_those_who_never_used_anything_the_first_comes_first(server: ModelServer) -> None:
+    last = ModelPool("last", server).with_leased(3)
+    pools = [ModelPool(name, server) for name in "abc"]
+    for pool in pools:
+        pool.ask()
+    for pool in pools:
+        last.release()
+        last.close_one()
+        assert pool.connecting == 1
 
 
 def test_a_raised_limit_is_divided_among_all_who_wait() -> None:
@@ -152,33 +242,192 @@ def test_a_raised_limit_is_divided_among_all_who_wait() -> None:
     assert [pool.connecting for pool in (first, second, third)] == [2, 2, 2]
 
 
-def test_fresh_connections_are_taken_back_only_if_there_are_no_others() -> None:
-    server = ModelServer(4)
-    used_first = ModelPool("first", server).with_idle(1).with_idle(1, fresh=True)
-    used_last = ModelPool("last", server).with_idle(2, fresh=True)
-    poor = ModelPool("poor", server)
-    poor.ask(2)
-    assert (used_first.closing, used_last.closing) == (2, 0)
-    poor.ask()
-    assert (used_first.closing, used_last.closing) == (2, 1)
+def test_who_waits_longer_than_a_round_has_most_turns_whatever_it_used() -> None:
+    server = ModelServer(4, slots=1)
+    last = ModelPool("last", server, max_size=4).with_leased(4)
+    much = ModelPool("much", server)
+    much.used(20.0)
+    much.ask()
+    server.clock.let_pass(ROUND * 1.1)
+    small = [ModelPool(name, server) for name in "abc"]
+    for pool in small:
+        pool.ask()
+    turns = []
+    for _ in range(2):
+        last.release()
+        last.close_one()
+        turns.append(next(pool for pool in (much, *small) if pool.connecting).name)
+        next(pool for pool in (much, *small) if pool.connecting).connect()
+    assert "much" in turns
 
 
-def test_a_holder_for_whom_nobody_waits_need_not_yield(server: ModelServer) -> None:
-    holder = ModelPool("holder", server).with_leased(3)
-    ModelPool("poor", server).ask()
-    assert server.dispatcher.keeps(holder)
-    holder.release()
+# -- slices ----------------------------------------------------------------------------------------
+
+
+def two_at_work(*, used: float = 5.0, by_other: float = 5.0) -> tuple[ModelPool, ModelPool]:
+    """A holder with more work than its one connection, and one that waits for its turn."""
+    server = ModelServer(1)
+    holder, other = ModelPool("holder", server), ModelPool("other", server)
+    holder.used(used)
+    other.used(by_other)
+    holder.with_leased(1)
+    holder.ask(100)
+    other.ask()
+    return holder, other
+
+
+def test_a_holder_with_work_keeps_its_connection_for_its_share_of_a_round() -> None:
+    holder, other = two_at_work()
+    clock, slice_ = holder.server.clock, ROUND / 2
+    for _ in range(9):
+        clock.let_pass(slice_ / 10)
+        assert holder.release(), "it is not over"
+    clock.let_pass(slice_ / 5)
+    assert not holder.release()
+    holder.close_one()
+    assert other.connecting == 1
+
+
+def test_a_weight_of_three_is_a_slice_three_times_as_long() -> None:
+    server = ModelServer(1)
+    holder, other = ModelPool("holder", server, weight=3), ModelPool("other", server)
+    holder.used(20.0)
+    other.used(5.0)
+    holder.with_leased(1)
+    holder.ask(100)
+    other.ask()
+    server.clock.let_pass(ROUND * 0.7)
+    assert holder.release()
+    server.clock.let_pass(ROUND * 0.1)
+    assert not holder.release()
+
+
+def test_a_small_claim_need_not_wait_for_the_end_of_a_slice() -> None:
+    holder, _ = two_at_work(by_other=1.0)
+    holder.server.clock.let_pass(MOVE_SECONDS / MOVING * 0.9)
+    assert holder.release(), "what was opened just now pays first"
+    holder.server.clock.let_pass(MOVE_SECONDS / MOVING * 0.2)
+    assert not holder.release()
+
+
+def test_a_slice_is_long_enough_for_moves_to_take_no_more_than_their_share() -> None:
+    server = ModelServer(1)
+    holder = ModelPool("holder", server)
+    holder.used(5.0)
+    holder.with_leased(1)
+    holder.ask(100)
+    for number in range(200):
+        other = ModelPool(str(number), server)
+        other.used(5.0)
+        other.ask()
+    server.clock.let_pass(MOVE_SECONDS / MOVING * 0.9)
+    assert holder.release()
+    server.clock.let_pass(MOVE_SECONDS / MOVING * 0.2)
+    assert not holder.release()
+
+
+def test_who_holds_others_already_takes_nothing_from_whom_used_less() -> None:
+    server = ModelServer(3)
+    light, flood = ModelPool("light", server), ModelPool("flood", server).with_leased(2)
+    flood.used(10.0)
+    light.with_leased(1)
+    flood.ask(50)
+    light.ask(50)
+    server.clock.let_pass(10 * ROUND)
+    assert light.release()
+
+
+def test_a_holder_without_work_keeps_nothing_however_short_its_slice_was() -> None:
+    server = ModelServer(1)
+    holder = ModelPool("holder", server).with_leased(1)
+    ModelPool("other", server).ask()
+    assert holder.release()
     assert (len(holder.idle), holder.closing) == (0, 1)
+
+
+def test_no_more_are_moved_at_a_time_than_a_share_while_holders_have_work() -> None:
+    server = ModelServer(10)
+    holder = ModelPool("holder", server).with_leased(10)
+    holder.used(10.0)
+    holder.ask(100)
+    for number in range(10):
+        ModelPool(str(number), server).ask()
+    server.clock.let_pass(2 * ROUND)
+    kept = [holder.release() for _ in range(10)]
+    assert kept.count(False) == 10 * MOVING
+
+
+def test_a_holder_loses_its_connection_only_when_a_slot_is_free() -> None:
+    server = ModelServer(4, slots=1)
+    holder, first, second = (ModelPool(name, server) for name in ("holder", "first", "second"))
+    holder.used(10.0)
+    holder.with_leased(3)
+    first.ask()
+    second.ask()
+    holder.ask(10)
+    assert (first.connecting, second.connecting) == (1, 0)
+    server.clock.let_pass(0.9)
+    assert holder.release(), "nothing could be opened in its place"
+    first.connect()
+    assert not holder.release()
+
+
+def test_a_holder_keeps_what_is_of_its_min_size() -> None:
+    server = ModelServer(2)
+    holder = ModelPool("holder", server, min_size=2).with_leased(2)
+    holder.used(10.0)
+    holder.ask(10)
+    ModelPool("other", server).ask()
+    server.clock.let_pass(10 * ROUND)
+    assert holder.release()
 
 
 def test_a_holder_need_not_yield_when_enough_is_on_its_way(server: ModelServer) -> None:
     holder, poor = ModelPool("holder", server).with_leased(3), ModelPool("poor", server)
+    holder.used(10.0)
     holder.ask(3)
     poor.ask()
-    holder.release()
-    assert holder.closing == 1
-    server.budget.forget(holder)
-    assert server.dispatcher.keeps(holder)
+    server.clock.let_pass(2 * ROUND)
+    assert not holder.release()
+    assert holder.release()
+
+
+def test_nobody_yields_while_nothing_can_be_opened(server: ModelServer) -> None:
+    holder, poor = ModelPool("holder", server).with_leased(3), ModelPool("poor", server)
+    holder.used(10.0)
+    holder.ask(3)
+    poor.ask()
+    server.clock.let_pass(2 * ROUND)
+    server.budget.freeze(frozen=True)
+    assert holder.release()
+
+
+# -- openings --------------------------------------------------------------------------------------
+
+
+def test_none_is_opened_for_a_caller_whom_a_running_lease_serves_in_time(
+    server: ModelServer,
+) -> None:
+    pool = ModelPool("pool", server).with_leased(1)
+    pool.leases_take(MOVE_SECONDS / 10)
+    pool.ask(3)
+    assert pool.connecting == 0
+    pool.ask(40)
+    assert pool.connecting > 0
+
+
+def test_a_lease_that_does_not_come_back_in_time_is_not_waited_for_any_longer(
+    server: ModelServer,
+) -> None:
+    pool = ModelPool("pool", server).with_leased(1)
+    pool.leases_take(MOVE_SECONDS / 10)
+    pool.ask()
+    assert pool.connecting == 0
+    server.clock.let_pass(MOVE_SECONDS + 0.01)
+    assert pool.connecting == 1
+
+
+# -- the limit, and connections that are gone ------------------------------------------------------
 
 
 def test_lowering_the_limit_cuts_nothing_and_opens_nothing(server: ModelServer) -> None:
@@ -217,118 +466,6 @@ def test_a_limit_lowered_while_a_connection_closes_forgets_nobody() -> None:
     assert (poor.connecting, server.budget.used) == (1, 2)
 
 
-def flooded(server: ModelServer, held: int) -> ModelPool:
-    """A pool that holds so many connections and wants more than there are."""
-    noisy = ModelPool("noisy", server).with_leased(held)
-    noisy.resize(server.budget.limit)
-    noisy.ask(server.budget.limit)
-    return noisy
-
-
-def test_a_flood_leaves_a_pool_used_lately_its_last_connection_for_a_moment() -> None:
-    server = ModelServer(4)
-    light = ModelPool("light", server).with_idle(2)
-    noisy = flooded(server, 2)
-    assert (len(light.idle), light.closing) == (1, 1)
-    light.close_one()
-    assert (noisy.connecting, len(light.idle)) == (1, 1)
-    server.clock.let_pass(1.1)
-    assert (len(light.idle), light.closing) == (0, 1)
-
-
-def test_a_modest_claim_is_not_refused_what_a_flood_is() -> None:
-    server = ModelServer(4)
-    light = ModelPool("light", server).with_idle(1)
-    flooded(server, 3)
-    newcomer = ModelPool("newcomer", server)
-    newcomer.ask()
-    assert light.closing == 1
-    light.close_one()
-    assert newcomer.connecting == 1
-
-
-def test_a_modest_claim_finds_a_place_free_and_the_next_is_cleared_behind_it() -> None:
-    server = ModelServer(9)
-    first, second = (
-        ModelPool("first", server).with_idle(1),
-        ModelPool("second", server).with_idle(1),
-    )
-    noisy = flooded(server, 4)
-    noisy.resize(9)
-    noisy.ask(9 - len(noisy.callers))
-    for _ in range(noisy.connecting):
-        noisy.connect()
-    for pool in (first, second):
-        while pool.closing:
-            pool.close_one()
-    assert (server.budget.used, len(first.idle) + len(second.idle)) == (8, 1)
-    newcomer = ModelPool("newcomer", server)
-    newcomer.ask()
-    assert newcomer.connecting == 1
-    assert first.closing + second.closing == 1
-
-
-@pytest.mark.parametrize(("lately", "free"), [(1, 1), (2, 2), (5, 3)])
-def test_of_twenty_places_three_stay_free_once_as_many_pools_used_one_lately(
-    lately: int, free: int
-) -> None:
-    server = ModelServer(20)
-    used = [ModelPool(str(number), server).with_idle(1) for number in range(lately)]
-    noisy = flooded(server, 20 - lately)
-    for pool in used:
-        while pool.closing:
-            pool.close_one()
-    while noisy.connecting:
-        noisy.connect()
-    assert server.budget.limit - server.budget.used == free
-    newcomers = [ModelPool(f"new {number}", server) for number in range(free)]
-    for newcomer in newcomers:
-        newcomer.ask()
-    assert [newcomer.connecting for newcomer in newcomers] == [1] * free
-
-
-def test_who_is_alone_or_among_floods_only_has_everything() -> None:
-    server = ModelServer(14)
-    one, other = ModelPool("one", server), ModelPool("other", server)
-    for pool in (one, other):
-        pool.resize(14)
-        pool.ask(14)
-    for pool in (one, other):
-        while pool.connecting:
-            pool.connect()
-    assert (server.budget.used, len(one.leased) + len(other.leased)) == (14, 14)
-
-
-def test_a_flood_gives_up_one_connection_when_the_reserve_has_no_place_left() -> None:
-    server = ModelServer(14)
-    light = ModelPool("light", server).with_idle(1)
-    light.ask()
-    noisy = flooded(server, 13)
-    assert (len(light.leased), len(noisy.leased), server.budget.used) == (1, 13, 14)
-    noisy.release()
-    noisy.release()
-    assert (noisy.closing, len(noisy.leased)) == (1, 12)
-    noisy.close_one()
-    assert (noisy.connecting, server.budget.used) == (0, 13)
-    server.clock.let_pass(1.1)
-    assert (noisy.connecting, server.budget.used) == (1, 14)
-
-
-def test_two_pools_used_a_moment_ago_do_not_pass_a_place_to_and_fro() -> None:
-    server = ModelServer(20)
-    pools = [ModelPool(name, server) for name in ("one", "other")]
-    for pool in pools:
-        pool.resize(20)
-        pool.with_leased(10)
-    for pool in pools:
-        pool.ask(5)
-        server.budget.note_use(pool, server.clock.now)
-    pools[0].leased.pop()
-    server.budget.give_back()
-    server.dispatcher.run()
-    assert sum(pool.connecting for pool in pools) == 1
-
-
 def test_a_connection_found_dead_closes_and_the_next_one_serves(server: ModelServer) -> None:
     pool = ModelPool("pool", server).with_idle(2)
     pool.idle[-1].is_current = False
@@ -349,3 +486,14 @@ def test_a_pool_that_cannot_open_is_passed_over(server: ModelServer) -> None:
     failing.ask(3)
     other.ask(3)
     assert (failing.connecting, other.connecting) == (0, 3)
+
+
+def test_the_policy_changes_nothing_by_itself(server: ModelServer) -> None:
+    rich, poor = ModelPool("rich", server).with_idle(3), ModelPool("poor", server)
+    server.budget.freeze(frozen=True)
+    poor.ask()
+    server.budget.freeze(frozen=False)
+    for _ in range(2):
+        actions = dispatch(poor, server.budget, server.clock.now)
+        assert actions.take == (rich, rich.idle[0])
+    assert (len(rich.idle), rich.closing) == (3, 0)

@@ -9,11 +9,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from app.pools.dispatch import dispatch, is_small, max_reserved, share_after
-from tests.pools.model_pool import ModelPool, ModelServer
+from app.pools.dispatch import KEPT_MOVES, dispatch, most_moves
+from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
 
-# Enough for a reserve of two: one idle connection, and one place that stays free.
 LIMITS = st.sampled_from([0, 1, 2, 3, 5, 8, 12, 16])
+# No connection is kept any longer for a tenant that is expected back.
+KEPT = KEPT_MOVES * MOVE_SECONDS
 
 
 class PolicyMachine(RuleBasedStateMachine):
@@ -22,9 +23,9 @@ class PolicyMachine(RuleBasedStateMachine):
     pools: list[ModelPool]
     numbers = st.integers(0, 3)
 
-    @initialize(limit=LIMITS)
-    def begin(self, limit: int) -> None:
-        self.server = ModelServer(limit)
+    @initialize(limit=LIMITS, slots=st.integers(1, 5))
+    def begin(self, limit: int, slots: int) -> None:
+        self.server = ModelServer(limit, slots)
         self.budget = self.server.budget
         self.highest = limit
         self.pools = [
@@ -65,7 +66,10 @@ class PolicyMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         if pool := self.chosen(data, "leased"):
-            pool.release()
+            busy = self.budget.connect_slots.busy
+            if not pool.release():
+                assert busy < most_moves(self.budget.limit)
+                assert busy < self.budget.connect_slots.limit
 
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
@@ -138,14 +142,12 @@ class PolicyMachine(RuleBasedStateMachine):
 
     @rule()
     def come_to_rest_and_wait(self) -> None:
-        # What is opened is used, and belongs to the reserve for another while.
         for _ in range(40):
             self.come_to_rest()
             self.server.clock.let_pass(1.5)
             if not any(pool.connecting or pool.closing for pool in self.pools):
-                break
-        if not self.budget.is_frozen:
-            assert not self.spare_places(kept=0) or not any(pool.shortfall for pool in self.pools)
+                return
+        pytest.fail(f"connections wander without end: {self.pools}")
 
     # -- laws ----------------------------------------------------------------------------------
 
@@ -167,7 +169,8 @@ class PolicyMachine(RuleBasedStateMachine):
     @invariant()
     def callers_of_a_pool_are_served_in_their_order(self) -> None:
         for pool in self.pools:
-            assert all(one < other for one, other in pairwise([*pool.served, *pool.callers]))
+            waiting = [caller.number for caller in pool.callers]
+            assert all(one < other for one, other in pairwise([*pool.served, *waiting]))
 
     @invariant()
     def no_pool_has_more_than_it_may_unless_it_was_cut(self) -> None:
@@ -188,35 +191,35 @@ class PolicyMachine(RuleBasedStateMachine):
 
     def everything(self) -> list[object]:
         pools = [
-            (*pool.idle, *pool.leased, pool.connecting, pool.closing, *pool.callers)
+            [*pool.idle, *pool.leased, pool.connecting, pool.closing, *pool.callers]
             for pool in self.pools
         ]
         budget = self.budget
         return [pools, list(budget.unsatisfied), list(budget.last_use.items()), repr(budget)]
 
     @invariant()
-    def nobody_wants_what_is_free_but_the_place_of_the_reserve(self) -> None:
-        for pool in self.pools:
-            if pool.shortfall:
-                assert self.budget.free <= (0 if is_small(share_after(pool, 0)) else 2), self.pools
+    def nobody_wants_what_is_free_while_a_connect_slot_is(self) -> None:
+        if any(pool.shortfall for pool in self.pools):
+            assert self.budget.free <= 0 or self.budget.connect_slots.free <= 0, self.pools
 
     @precondition(lambda self: not any(pool.connecting or pool.closing for pool in self.pools))
     @invariant()
     def at_rest_nobody_wants_what_another_could_spare(self) -> None:
-        reserve = max_reserved(self.budget.limit)
-        for pool in self.pools:
-            if pool.shortfall and not self.budget.is_frozen:
-                small = is_small(share_after(pool, 0))
-                assert not self.spare_places(kept=0 if small else reserve), self.pools
+        if any(pool.shortfall for pool in self.pools) and not self.budget.is_frozen:
+            assert not self.spare_places(), self.pools
 
-    def spare_places(self, *, kept: int) -> int:
-        """Places free or taken by what could be closed, without those that are *kept*."""
-        idle = sum(
-            min(len(pool.idle), max(0, pool.live - pool.size.min_size))
-            for pool in self.pools
-            if pool.is_open
-        )
-        return max(0, self.budget.free + idle - kept)
+    def spare_places(self) -> int:
+        """Places free, or taken by idle connections that nobody is expected back for."""
+        idle = 0
+        for pool in self.pools:
+            if pool.is_open:
+                unused = [one for one in pool.idle if one.idle_since <= self.now - KEPT]
+                idle += min(len(unused), max(0, pool.live - pool.size.min_size))
+        return max(0, self.budget.free + idle)
+
+    @property
+    def now(self) -> float:
+        return self.server.clock.asked_at
 
 
 TestAnySequenceOfEvents = PolicyMachine.TestCase

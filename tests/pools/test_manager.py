@@ -19,7 +19,7 @@ from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import finished, manager_on, provisioned
+from tests.fixtures.pools import finished, manager_on, no_pool_is_pinned, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched
@@ -218,6 +218,7 @@ async def test_a_pool_that_is_never_quiet_gives_its_slot_to_those_who_wait(
                 because="each tenant is served",
             )
     assert load.failures == []
+    await no_pool_is_pinned(few)
 
 
 async def test_a_long_lease_delays_its_own_tenant_for_a_turn_at_most(

@@ -198,6 +198,31 @@ def test_a_pool_is_expired_only_after_more_than_the_timeout(
     assert registry.evicted == [("a", IDLE), ("b", IDLE)]
 
 
+async def test_slots_go_to_those_who_wait_in_the_order_in_which_they_came(
+    registry: Registry,
+) -> None:
+    pools = [pool_of(registry, name) for name in "abc"]
+    for pool in pools:
+        registry.pin(pool)
+    got: list[str] = []
+
+    async def newcomer(pool_id: str) -> None:
+        await registry.wait_for_slot(pool_id, 60)
+        got.append(pool_id)
+        registry.pin(registry.opened(pool_id))
+
+    tasks = [asyncio.create_task(newcomer(pool_id)) for pool_id in "defg"]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    for pool in pools:
+        registry.unpin(pool)
+    await asyncio.wait(tasks)
+    assert got == ["d", "f", "g"]
+    assert registry.ids == ["d", "f", "g"]
+    assert not registry._queue
+    assert not registry._places
+
+
 @dataclass(eq=False)
 class Kept:
     """One entry of the naive registry."""

@@ -1,7 +1,7 @@
 """A tenant's state: its use, its cap, its part among those who ask, and what it shows."""
 
 from dataclasses import replace
-from math import exp
+from math import exp, log
 
 import pytest
 from hypothesis import given
@@ -30,18 +30,6 @@ def contending(weight: int, contenders: Contenders) -> TenantState:
 
 def reweighted(state: TenantState, weight: int) -> None:
     state.update(replace(state.tenant, spec=replace(state.tenant.spec, weight=weight)))
-
-
-@pytest.mark.parametrize(
-    ("leased", "weight", "share", "with_one_more"),
-    [(0, 1, 0.0, 1.0), (3, 1, 3.0, 4.0), (3, 2, 1.5, 2.0), (0, 1000, 0.0, 0.001)],
-)
-def test_a_share_is_what_is_leased_by_weight(
-    leased: int, weight: int, share: float, with_one_more: float
-) -> None:
-    acme = account(weight=weight)
-    acme.leased = leased
-    assert (acme.share, acme.share_with(1)) == (share, with_one_more)
 
 
 def test_what_was_used_decides_between_tenants_that_hold_nothing() -> None:
@@ -73,8 +61,10 @@ def test_leases_count_the_same_however_many_they_are() -> None:
         many.lease_begun(0.0, 100 + tenth / 10)
         many.lease_ended(0.1, 100 + (tenth + 1) / 10)
     one.lease_ended(10.0, 110.0)
-    assert many.mean_leases(110.0) == pytest.approx(one.mean_leases(110.0), rel=1e-6)
-    assert many.mean_leases(110.0) == pytest.approx(1 - exp(-10 / MEMORY), rel=1e-6)
+    for state in (many, one):
+        state.wait_begun(UNORDERED, 110.0)
+    assert many.key(110.0) == pytest.approx(one.key(110.0), rel=1e-9)
+    assert many.key(110.0) == pytest.approx(log(1 - exp(-10 / MEMORY)) + 110 / MEMORY, rel=1e-6)
 
 
 def test_a_lease_counts_while_it_runs_and_the_more_the_longer() -> None:
@@ -83,7 +73,6 @@ def test_a_lease_counts_while_it_runs_and_the_more_the_longer() -> None:
     beta.lease_begun(0.0, 10.5)
     for now in (10.5, 11.0, 100.0):
         assert beta.key(now) < acme.key(now)
-    assert acme.mean_leases(10.0 + 20 * MEMORY) == pytest.approx(1.0)
 
 
 def test_a_changed_weight_counts_at_once_for_what_was_used_before() -> None:
@@ -94,20 +83,6 @@ def test_a_changed_weight_counts_at_once_for_what_was_used_before() -> None:
     assert beta.key(20.0) < acme.key(20.0)
     reweighted(acme, 4)
     assert acme.key(20.0) < beta.key(20.0)
-
-
-def test_who_uses_less_than_its_share_of_those_who_ask_is_small() -> None:
-    contenders = Contenders()
-    flood, light = contending(1, contenders), contending(1, contenders)
-    for _ in range(20):
-        flood.lease_begun(0.0, 0.0)
-    now = 2 * MEMORY
-    assert flood.is_small(now, 20), "nobody else asks"
-    light.wait_begun(UNORDERED, now)
-    assert not flood.is_small(now, 20)
-    assert light.is_small(now, 20)
-    reweighted(flood, 99)
-    assert flood.is_small(now, 20)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(1, 5))))

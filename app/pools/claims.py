@@ -1,0 +1,147 @@
+"""Which pools want a connection that they cannot have yet, and which of them is first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Generic, TypeVar
+
+P = TypeVar("P")
+
+# Keys are logarithms: uses that differ by less count as equal, so few changes touch the order.
+_ALIKE = 0.05
+# One of so many turns is that of the smallest key, however long others wait.
+_TURNS = 4
+
+
+@dataclass(slots=True, eq=False)
+class Claim(Generic[P]):
+    """What one pool wants.
+
+    Attributes:
+        wanted: how many connections.
+        key: of the tenant whose caller is next, see `Usage`; inf if no caller waits.
+        coming: how many connections it is opening already.
+        since: if it has no connection at all, when its next caller began to wait.
+        overdue_at: if so, until when it should have had its turn.
+    """
+
+    pool: P
+    wanted: int
+    key: float
+    coming: int = 0
+    since: float | None = None
+    overdue_at: float = inf
+
+    def has_place_of(self, other: Claim[P]) -> bool:
+        """Whether it has the same place in the order as the *other* one."""
+        return (
+            (self.key == other.key or abs(self.key - other.key) < _ALIKE)
+            and self.coming == other.coming
+            and self.since == other.since
+        )
+
+
+class Claims(Generic[P]):
+    """The claims of one server's pools; every operation takes O(log n), the first is at hand.
+
+    Attributes:
+        by_pool: the claim of each pool that has one.
+        wanted: how many connections they want together.
+        unserved: how many of the pools have no connection at all.
+    """
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self.by_pool: dict[P, Claim[P]] = {}
+        self.wanted = self.unserved = 0
+        self._by_key: _Order[P] = _Order(self.by_pool)
+        self._by_time: _Order[P] = _Order(self.by_pool)
+        self._turns = 0
+
+    def __iter__(self) -> Iterator[Claim[P]]:
+        """Every claim, in no particular order."""
+        return iter(self.by_pool.values())
+
+    def put(self, claim: Claim[P]) -> None:
+        """Note what a pool wants now, in place of what it wanted before."""
+        old = self.by_pool.get(claim.pool)
+        self.wanted += claim.wanted - (old.wanted if old else 0)
+        if old is not None and old.has_place_of(claim):
+            old.wanted = claim.wanted
+            return
+        self.by_pool[claim.pool] = claim
+        self._by_key.add(claim, claim.key)
+        self.unserved -= old is not None and old.since is not None
+        if claim.since is not None:
+            self.unserved += 1
+            self._by_time.add(claim, claim.overdue_at)
+        self._clean()
+
+    def drop(self, pool: P) -> None:
+        """*pool* wants nothing more."""
+        claim = self.by_pool.pop(pool, None)
+        if claim is not None:
+            self.wanted -= claim.wanted
+            self.unserved -= claim.since is not None
+            self._clean()
+
+    def wanted_besides(self, pool: P, promised: int) -> int:
+        """How many connections other pools than *pool* want for sure, if so many are *promised*.
+
+        Nobody knows who gets those that are, so only pools without any are counted then.
+        """
+        own = self.by_pool.get(pool)
+        wanted = self.wanted - (own.wanted if own else 0)
+        return min(wanted, self.unserved) if promised > 0 else wanted
+
+    def note_turn(self) -> None:
+        """A claim got its connection; another one is first now."""
+        self._turns += 1
+
+    def first(self, now: float) -> Claim[P] | None:
+        """The claim whose turn it is at *now*; None if there is none.
+
+        The one with the smallest key; ties go to whoever opens fewer, then to the one that came
+        first. But in most turns an overdue one, if there is any, the longest overdue first: nobody
+        is starved, not even by others who always have used less.
+        """
+        if self._turns % _TURNS:
+            late = self._by_time.first
+            if late is not None and late.overdue_at < now:
+                return late
+        return self._by_key.first
+
+    def _clean(self) -> None:
+        self._by_key.clean()
+        self._by_time.clean()
+
+
+class _Order(Generic[P]):
+    """A heap of claims; those replaced or dropped are left out when they come to its top."""
+
+    def __init__(self, current: dict[P, Claim[P]]) -> None:
+        self._heap: list[tuple[float, int, int, Claim[P]]] = []
+        self._current = current
+        self._added = 0
+
+    @property
+    def first(self) -> Claim[P] | None:
+        return self._heap[0][-1] if self._heap else None
+
+    def add(self, claim: Claim[P], rank: float) -> None:
+        self._added += 1
+        heappush(self._heap, (rank, claim.coming, self._added, claim))
+
+    def clean(self) -> None:
+        heap = self._heap
+        if len(heap) > 2 * len(self._current) + 16:
+            heap[:] = [entry for entry in heap if self._holds(entry[-1])]
+            heapify(heap)
+        while heap and not self._holds(heap[0][-1]):
+            heappop(heap)
+
+    def _holds(self, claim: Claim[P]) -> bool:
+        return self._current.get(claim.pool) is claim
