@@ -17,10 +17,10 @@ def openings_wanted(
 ) -> int:
     """Connections to open now for *waiting* callers, beyond those *coming*.
 
-    None is opened for a caller whom a running lease will serve within the time of a connect: of
-    *leased* ones, leased x connect / hold end in that time on average. Chance, or one long lease,
-    may disappoint: as soon as a caller has waited for as long as a connect takes, at least one
-    connection is coming. So no caller waits for longer than two connects, if there is room.
+    None is opened for a caller whom a running lease will serve within the time of a connect, or
+    within `SOON`: of *leased* ones, leased x time / hold end in that time on average. Chance, or
+    one long lease, may disappoint: as soon as a caller has waited for so long, at least one
+    connection is coming. So no caller waits for longer than that and a connect, if there is room.
 
     Args:
         waiting: callers that wait.

@@ -11,6 +11,7 @@ from itertools import count
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
+from app.domain.openings import SOON
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock
 from app.pools.connection import PooledConnection
@@ -109,7 +110,7 @@ class Dispatcher(Generic[P]):
             budget.claims.drop(pool)
         if own.in_use and lends(pool) and (waiter := pool.waiters.next()) is not None:
             # Connections that were to come back by then may have not.
-            late_at = waiter.since + budget.connect_seconds + _TICK
+            late_at = waiter.since + max(SOON, budget.connect_seconds) + _TICK
             if late_at > now:
                 self._recheck_at(pool, late_at)
 

@@ -13,8 +13,7 @@ from app.simulator.simulated_pool import SimulatedPool
 
 # As in `app.pools.dispatch`, where the reasons are.
 _ROUND = 2.0
-_LONG_WAIT = 2 * _ROUND
-_MOVING = 0.25
+_MOVING = 0.4
 _KEPT_MOVES = 4
 _MUCH_LESS = 0.5
 # Nearly all callers come within so many times the mean time between two.
@@ -25,7 +24,7 @@ def order(pool: SimulatedPool, now: float) -> float:
     """By which pools that want a connection are ordered, the smallest first."""
     if not pool.waiting:
         return inf
-    if not pool.open and pool.waiting[0][0] < now - _LONG_WAIT:
+    if not pool.open and pool.waiting[0][0] < now - _ROUND:
         return -1.0
     return pool.use(now)
 
@@ -56,14 +55,13 @@ def keeps(
 ) -> bool:
     """Whether *pool*, whose callers wait, keeps the connection that has just come back.
 
-    Until its slice is over, and as long as it used less than the *claim* for its weight; from one
-    that has more than its fair share, a claim that used much less takes it earlier.
+    If the *claim*'s pool has a connection, as long as it used less for its weight. And until its
+    slice is over, the fair share of a round; for a claim that used much less, only the shortest.
     """
-    # The connection in question counts as leased as long as it is not idle.
     mine, theirs = pool.use(now), order(claim, now)
-    if theirs >= mine:
+    if claim.open and theirs >= mine:
         return True
-    due = fair_share * pool.weight
-    is_large = pool.leased >= due or pool.mean_use(now) >= fair_share
-    slice_ = 0.0 if is_large and theirs < _MUCH_LESS * mine else _ROUND * due
-    return now < pool.opened[0] + max(slice_, move_seconds / _MOVING)
+    slice_ = move_seconds / _MOVING
+    if theirs >= _MUCH_LESS * mine:
+        slice_ = max(slice_, _ROUND * min(1.0, fair_share * pool.weight))
+    return now < pool.opened[0] + slice_

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.openings import openings_wanted
+from app.domain.openings import SOON, openings_wanted
 
 counts = st.integers(0, 100)
 seconds = st.floats(0.0001, 10.0)
@@ -15,12 +15,13 @@ seconds = st.floats(0.0001, 10.0)
     [
         # Nothing comes back in time: each waiter gets one.
         (0, 0.15, 0.01, 3),
-        (10, 0.15, 0.01, 3),
-        # 15 leases of 150 ms: one ends every 10 ms.
-        (15, 0.15, 0.01, 2),
-        # Leases of 5 ms: each connection serves two more within a connect.
-        (1, 0.005, 0.01, 1),
-        (2, 0.005, 0.01, 0),
+        (5, 0.15, 0.01, 3),
+        # A connect is quick, but a wait of 25 ms is not worth one: 6 leases of 150 ms, one ends.
+        (6, 0.15, 0.01, 2),
+        (12, 0.15, 0.01, 1),
+        # Leases of 10 ms: each connection serves two more meanwhile.
+        (1, 0.010, 0.01, 1),
+        (2, 0.010, 0.01, 0),
         # A slow connect comes too late for all of them.
         (5, 0.15, 0.15, 0),
     ],
@@ -47,7 +48,9 @@ def test_without_measurements_every_waiter_gets_one(
 def test_whom_no_lease_served_within_a_connect_gets_one(
     waiting: int, leased: int, hold: float, connect: float
 ) -> None:
-    late = openings_wanted(waiting, 0, leased, hold=hold, connect=connect, longest_wait=connect)
+    late = openings_wanted(
+        waiting, 0, leased, hold=hold, connect=connect, longest_wait=max(connect, SOON)
+    )
     assert 1 <= late <= waiting
 
 
