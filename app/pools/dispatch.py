@@ -145,7 +145,8 @@ def dispatch(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions
     2. The pool has a waiter and an idle connection: the waiter gets the one used last. If that is
        gone, stale or too old, it closes instead.
     3. Pools want connections, and a place in the budget and a connect slot are free: the first
-       claim's pool opens one.
+       claim's pool opens one. A large claim, of a pool that has its fair share already, waits until
+       no slot is in use: it comes again and again, and others' logins would wait behind it.
     4. Only a slot is free, and too few places are becoming free: the longest unused idle connection
        of another pool closes, none below a min_size, and none that is still kept for its tenant.
 
@@ -176,24 +177,41 @@ def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
     claim = budget.claims.first(now)
     if claim is None or budget.connect_slots.free <= 0:
         return Actions()
+    if budget.connect_slots.busy and _is_large(claim, budget):
+        return Actions()
     if budget.free > 0:
         return Actions(open=claim.pool)
     if budget.is_frozen or budget.claims.wanted <= budget.promised:
         return Actions()
-    earliest = inf
+    earliest, largest = inf, _largest(claim, budget)
     for donor in budget.last_use:
         own = donor.connections
         if not own.idle or own.live <= donor.size.min_size or shortfall(donor, budget, now):
             continue
         oldest = own.idle[0]
         is_large = oldest.last_user is not None and uses_much_less(
-            oldest.last_user.key(now), claim.key
+            oldest.last_user.key(now), largest.key
         )
         kept_until = oldest.idle_since + kept_seconds(donor, budget, from_large=is_large)
         if kept_until <= now:
             return Actions(take=(donor, own.idle[0]))
         earliest = min(earliest, kept_until)
     return Actions(recheck_at=earliest)
+
+
+def _largest(claim: Claim[P], budget: ConnectionBudget[P]) -> Claim[P]:
+    """A large claim, if there is one, else the first *claim*.
+
+    While there is one, its pool's next connection that comes back goes to the first claim, so that
+    small tenants need take none from each other.
+    """
+    served = budget.claims.served
+    return served if served is not None and _is_large(served, budget) else claim
+
+
+def _is_large(claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
+    """Whether a pool with its fair share of the connections, and two at least, wants more."""
+    return claim.key < inf and claim.pool.connections.in_use >= max(2.0, budget.fair_share)
 
 
 def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], now: float) -> bool:
