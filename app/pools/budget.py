@@ -84,6 +84,12 @@ class ConnectionBudget(Generic[P]):
         """How many connections are due to each unit of weight; inf if nobody asks."""
         return self.contenders.fair_share(self.limit)
 
+    @property
+    def mean_weight(self) -> float:
+        """The mean weight of those who ask; 1 if nobody does."""
+        contenders = self.contenders
+        return contenders.weight / contenders.count if contenders.count else 1.0
+
     def set_limit(self, limit: int) -> None:
         """Change the limit; connections above it are not cut, but none is opened."""
         self.limit = limit

@@ -231,7 +231,7 @@ def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], no
         return True
     if waiter is None and not kept_seconds(pool, budget):
         return True
-    key, slice_ = user.key(now), shortest_slice(budget)
+    key, slice_ = user.key(now), shortest_slice(budget, user.weight)
     if claim.since is None and claim.key >= key:
         return True
     if not uses_much_less(claim.key, key):
@@ -266,14 +266,18 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
     if not (own.live or own.connecting):
         claim.since = waiter.since
         due = budget.fair_share * user.weight
-        turn = max(ROUND, shortest_slice(budget) / due) if due else inf
+        turn = max(ROUND, shortest_slice(budget, user.weight) / due) if due else inf
         claim.overdue_at = waiter.since + turn
     return claim
 
 
-def shortest_slice(budget: ConnectionBudget[P]) -> float:
-    """Seconds that a slice lasts at least: moves take no more than the share `MOVING` of it."""
-    return budget.move_seconds / MOVING
+def shortest_slice(budget: ConnectionBudget[P], weight: int) -> float:
+    """Seconds that a slice of a tenant of that *weight* lasts at least.
+
+    Moves take no more than the share `MOVING` of the slices of all, and no more than half of any.
+    """
+    move = budget.move_seconds
+    return max(move, move / MOVING * weight / budget.mean_weight)
 
 
 def most_moves(limit: int) -> int:

@@ -73,6 +73,7 @@ class TenantState:
             self._order.reorder(self)
         elif not self.leased:
             self._contenders.weight += self.weight
+            self._contenders.count += 1
         self.leased += 1
         self.recorder.record_acquire(wait, now)
 
@@ -86,6 +87,7 @@ class TenantState:
             self._order.reorder(self)
         elif not self.leased:
             self._contenders.weight -= self.weight
+            self._contenders.count -= 1
         self.recorder.record_release(hold, now)
 
     def wait_begun(self, order: TenantOrder, now: float) -> None:
@@ -95,6 +97,7 @@ class TenantState:
             if not self.leased:
                 self._usage.note(0, now)
                 self._contenders.weight += self.weight
+                self._contenders.count += 1
         self.waiting += 1
 
     def wait_ended(self, callers: int = 1) -> None:
@@ -104,6 +107,7 @@ class TenantState:
             self._order = None
             if not self.leased:
                 self._contenders.weight -= self.weight
+                self._contenders.count -= 1
 
     def report_isolation(self, report: IsolationReport) -> None:
         self.isolation = report

@@ -80,13 +80,14 @@ class Contenders:
 
     Attributes:
         weight: their weights together.
+        count: how many they are.
     """
 
-    __slots__ = ("weight",)
+    __slots__ = ("count", "weight")
 
     def __init__(self) -> None:
         """Begin with nobody."""
-        self.weight = 0
+        self.weight = self.count = 0
 
     def fair_share(self, limit: int) -> float:
         """How many of *limit* connections are due to each unit of weight; inf if nobody asks."""
