@@ -45,6 +45,7 @@ class ConnectionBudget(Generic[P]):
         self.contenders = Contenders()
         self.last_use: OrderedDict[P, float] = OrderedDict()
         self.move_seconds = 0.0
+        self._overrun = Smoothed()
         self._connect = Smoothed()
         self._close = Smoothed()
 
@@ -78,6 +79,11 @@ class ConnectionBudget(Generic[P]):
     def connect_seconds(self) -> float:
         """What it takes to open a connection; 0 until it was measured."""
         return self._connect.mean
+
+    @property
+    def overrun(self) -> float:
+        """By how much connections stayed longer than for their slices, of late."""
+        return self._overrun.mean
 
     @property
     def fair_share(self) -> float:
@@ -124,6 +130,10 @@ class ConnectionBudget(Generic[P]):
         """A connection was closed in so many *seconds*."""
         self._close.note(seconds)
         self.move_seconds = self._connect.mean + self._close.mean
+
+    def note_overrun(self, seconds: float) -> None:
+        """A connection moved on so many *seconds* after the end of its slice."""
+        self._overrun.note(seconds)
 
     def note_use(self, pool: P, now: float) -> None:
         """A connection of *pool* has come to rest *now*: it is the last to close for others."""

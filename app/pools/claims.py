@@ -13,7 +13,7 @@ P = TypeVar("P")
 # Keys are logarithms: uses that differ by less count as equal, so few changes touch the order.
 _ALIKE = 0.05
 # One of so many turns is that of the smallest key, however long others wait.
-_TURNS = 4
+_TURNS = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +60,6 @@ class Claims(Generic[P]):
         self._by_key: _Order[P] = _Order(self.by_pool)
         self._by_time: _Order[P] = _Order(self.by_pool)
         self._turns = 0
-        self._served: Claim[P] | None = None
 
     def __iter__(self) -> Iterator[Claim[P]]:
         """Every claim, in no particular order."""
@@ -79,8 +78,6 @@ class Claims(Generic[P]):
         if claim.since is not None:
             self.unserved += 1
             self._by_time.add(claim, claim.overdue_at)
-        elif claim.key < inf:
-            self._served = claim
         self._clean()
 
     def drop(self, pool: P) -> None:
@@ -99,12 +96,6 @@ class Claims(Generic[P]):
         own = self.by_pool.get(pool)
         wanted = self.wanted - (own.wanted if own else 0)
         return min(wanted, self.unserved) if promised > 0 else wanted
-
-    @property
-    def served(self) -> Claim[P] | None:
-        """The latest of the claims of pools that have connections, and callers for more."""
-        claim = self._served
-        return claim if claim is not None and self.by_pool.get(claim.pool) is claim else None
 
     def note_turn(self) -> None:
         """A claim got its connection; another one is first now."""

@@ -26,6 +26,7 @@ from app.pools.budget import ConnectionBudget
 from app.pools.claims import Claim
 from app.pools.connection import PooledConnection
 from app.pools.smoothed import Smoothed
+from app.pools.tenant_state import TenantState
 from app.pools.usage import uses_much_less
 from app.pools.waiters import Waiter
 
@@ -183,30 +184,20 @@ def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
         return Actions(open=claim.pool)
     if budget.is_frozen or budget.claims.wanted <= budget.promised:
         return Actions()
-    earliest, largest = inf, _largest(claim, budget)
+    earliest = inf
     for donor in budget.last_use:
         own = donor.connections
         if not own.idle or own.live <= donor.size.min_size or shortfall(donor, budget, now):
             continue
         oldest = own.idle[0]
         is_large = oldest.last_user is not None and uses_much_less(
-            oldest.last_user.key(now), largest.key
+            oldest.last_user.key(now), claim.key
         )
         kept_until = oldest.idle_since + kept_seconds(donor, budget, from_large=is_large)
         if kept_until <= now:
             return Actions(take=(donor, own.idle[0]))
         earliest = min(earliest, kept_until)
     return Actions(recheck_at=earliest)
-
-
-def _largest(claim: Claim[P], budget: ConnectionBudget[P]) -> Claim[P]:
-    """A large claim, if there is one, else the first *claim*.
-
-    While there is one, its pool's next connection that comes back goes to the first claim, so that
-    small tenants need take none from each other.
-    """
-    served = budget.claims.served
-    return served if served is not None and _is_large(served, budget) else claim
 
 
 def _is_large(claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
@@ -231,12 +222,18 @@ def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], no
         return True
     if waiter is None and not kept_seconds(pool, budget):
         return True
-    key, slice_ = user.key(now), shortest_slice(budget, user.weight)
+    key = user.key(now)
     if claim.since is None and claim.key >= key:
         return True
-    if not uses_much_less(claim.key, key):
-        slice_ = max(slice_, ROUND * min(1.0, budget.fair_share * user.weight))
-    return now < connection.opened_at + slice_
+    slice_ = (
+        shortest_slice(budget, user.weight)
+        if uses_much_less(claim.key, key)
+        else slice_of(user, budget)
+    )
+    # Connections come back, and slots become free, after the end of slices: it ends earlier by as
+    # much as that was of late, or small slices would grow by more than large ones.
+    early = min(budget.overrun, slice_ - budget.move_seconds)
+    return now < connection.opened_at + slice_ - max(0.0, early)
 
 
 def _may_lose(pool: P, claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
@@ -269,6 +266,12 @@ def claim_of(pool: P, wanted: int, budget: ConnectionBudget[P], now: float) -> C
         turn = max(ROUND, shortest_slice(budget, user.weight) / due) if due else inf
         claim.overdue_at = waiter.since + turn
     return claim
+
+
+def slice_of(user: TenantState, budget: ConnectionBudget[P]) -> float:
+    """Seconds that *user* may keep a connection while others wait: its fair share of a round."""
+    due = ROUND * min(1.0, budget.fair_share * user.weight)
+    return max(due, shortest_slice(budget, user.weight))
 
 
 def shortest_slice(budget: ConnectionBudget[P], weight: int) -> float:

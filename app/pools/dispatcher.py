@@ -16,6 +16,7 @@ from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock
 from app.pools.connection import PooledConnection
 from app.pools.dispatch import (
+    ROUND,
     PoolConnections,
     PoolFacts,
     claim_of,
@@ -23,6 +24,7 @@ from app.pools.dispatch import (
     keeps,
     lends,
     shortfall,
+    slice_of,
 )
 from app.pools.waiters import Waiter
 
@@ -98,7 +100,14 @@ class Dispatcher(Generic[P]):
         now = self._clock.time()
         self._note(pool, now)
         self._refresh(now)
-        return keeps(pool, connection, self.budget, now)
+        if keeps(pool, connection, self.budget, now):
+            return True
+        if (user := connection.last_user) is not None:
+            late = now - connection.opened_at - slice_of(user, self.budget)
+            # A small claim does not wait for the end, and a first slice has no bound.
+            if 0 < late < ROUND:
+                self.budget.note_overrun(late)
+        return False
 
     def _note(self, pool: P, now: float) -> None:
         """Note what *pool* wants, and whether others may get connections of it."""

@@ -270,7 +270,8 @@ class ModelPool:
 
     def close(self) -> None:
         self.state = PoolState.CLOSED
-        self.tenant.wait_ended(len(self.callers))
+        if self.callers:
+            self.tenant.wait_ended(len(self.callers))
         self.callers.clear()
         self.dispatch()
         self.server.budget.forget(self)

@@ -188,23 +188,6 @@ def test_from_a_flood_a_small_tenants_connection_is_kept_for_as_long_as_a_few_mo
     assert (len(light.idle), light.closing) == (0, 1)
 
 
-def test_while_a_flood_has_more_than_its_share_small_tenants_take_nothing_from_each_other() -> None:
-    server = ModelServer(4)
-    idle, light, flood = (ModelPool(name, server) for name in ("idle", "light", "flood"))
-    idle.comes_back_after(10 * KEPT_MOVES * MOVE_SECONDS)
-    idle.used(0.1)
-    flood.with_leased(3).used(10.0)
-    idle.with_leased(1)
-    flood.ask(50)
-    idle.release()
-    server.clock.let_pass(KEPT_MOVES * MOVE_SECONDS * 0.9)
-    light.ask()
-    assert (len(idle.idle), idle.closing) == (1, 0)
-    assert not flood.release()
-    flood.close_one()
-    assert light.connecting == 1
-
-
 def test_while_nobody_wants_it_an_idle_connection_stays(server: ModelServer) -> None:
     pool = ModelPool("pool", server).with_leased(3)
     pool.comes_back_after(MOVE_SECONDS)
