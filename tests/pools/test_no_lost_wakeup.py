@@ -324,6 +324,11 @@ class PoolMachine(RuleBasedStateMachine):
         if not lends(pool) or not pool.waiters.servable or not self.server.is_available:
             return
         assert not own.idle, pool
+        waiter = pool.waiters.next()
+        assert waiter is not None, pool
+        if own.leased and self.clock.time() <= waiter.since + budget.connect_seconds + 0.01:
+            # A running lease is expected to serve it sooner than a new connection could.
+            return
         if own.open < pool.size.max_size:
             # Time stands still while connections open and close: none is kept for its tenant.
             assert budget.limit - budget.used + self.spare() <= 0, self.pools
