@@ -15,19 +15,18 @@ Leases take 150 ms on average (lognormal, coefficient of variation 1.5). A calle
 more than 100 ms or times out is *late*. The advisor evaluates every 5 seconds, a server has 100
 connections, and every pool starts with 5. Connections open when a caller waits (10 ms each, four
 at a time) and close after 5 minutes without use; a *static* pool alone on its server holds all
-of its connections. The rule `demand` also recommends how long to keep an idle connection: 10
-seconds here, because opening another one makes no caller late. The other rules do not. With the
-same 10 seconds for all rules (`poolkeeper simulate --idle-seconds 10`) the differences are
-smaller. The parameters of `demand` were chosen on synthetic loads; [costs and
+of its connections. The rule `demand` also recommends how many connections to keep open, and
+closes idle ones beyond that after 10 seconds; the row `on-demand, idle 10 s` has no advice but
+closes early, too. The parameters of `demand` were chosen on synthetic loads; [costs and
 losses](../advisor.md#costs-and-losses) describes how far the traces were unseen. Each cell is
 the mean over the seeds ± its standard deviation; a single seed has no spread.
 
 *Connections* are open connections, averaged over time, not limits. *Regret* is
-(J - J\\*) / J\\*, where J is connection-seconds plus the price of each late request (10, 100 or
-1,000 connection-seconds), and J\\* is the same for the clairvoyant, which knows the true rate
-until the next tick and chooses the size with the lowest expected J. It does not know single
-requests, so a regret may be below 0. *Over* is the share of tenants with more than 1 % late,
-without the noisy one.
+(J - J\\*) / J\\*, where J is connection-seconds plus one for each connect plus the price of each
+late request (10, 100 or 1,000 connection-seconds), and J\\* is the same for the clairvoyant,
+which knows the true rate until the next tick and chooses the size with the lowest expected J. It
+does not know single requests, so a regret may be below 0. *Over* is the share of tenants with more
+than 1 % late, without the noisy one.
 
 `on-demand` has no limit: every pool may open the whole budget. Alone on a server without a knee
 it harms no other pool and is hard to beat; the overload and the noisy neighbour show its costs.
@@ -36,8 +35,8 @@ _LIMITS = """## Limits of the simulation
 
 The traces count HTTP requests and posts, not database sessions; the distribution of requests
 within a bin and the hold times are assumptions. Callers neither retry nor wait for each other.
-Where the server has a knee, a lease keeps the speed of its start. Connections do not age, and
-closing takes no time.
+Where the server has a knee, a lease keeps the speed of its start. Connections do not age.
+Sharing a budget follows the rules of the real policy, not its code.
 """
 
 # From here on decimals say nothing.
