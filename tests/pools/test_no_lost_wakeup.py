@@ -325,10 +325,11 @@ class PoolMachine(RuleBasedStateMachine):
             return
         assert not own.idle, pool
         waiter = pool.waiters.next()
-        assert waiter is not None, pool
-        if own.leased and self.clock.time() <= waiter.since + budget.connect_seconds + 0.01:
+        patience = budget.connect_seconds + 0.01
+        if own.leased and (waiter is None or self.clock.time() <= waiter.since + patience):
             # A running lease is expected to serve it sooner than a new connection could.
             return
+        assert waiter is not None, pool
         if own.open < pool.size.max_size:
             # Time stands still while connections open and close: none is kept for its tenant.
             assert budget.limit - budget.used + self.spare() <= 0, self.pools
