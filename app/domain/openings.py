@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # A wait of so many seconds is not worth a connection: a quarter of what is late by default.
 SOON = 0.025
+# Where every connection was in use for so many seconds on end, callers wait again and again.
+LASTING = 0.25
 
 
 def openings_wanted(
@@ -14,6 +16,7 @@ def openings_wanted(
     hold: float | None,
     connect: float | None,
     longest_wait: float,
+    busy_for: float,
 ) -> int:
     """Connections to open now for *waiting* callers, beyond those *coming*.
 
@@ -29,8 +32,11 @@ def openings_wanted(
         hold: how long leases usually last, seconds; None when unknown: nothing is expected back.
         connect: how long opening a connection usually takes, seconds; None when unknown, likewise.
         longest_wait: seconds for which the first of them has waited.
+        busy_for: seconds since a caller found an idle connection. After `LASTING` seconds each
+            waiter gets one: callers that always come back would take turns on few connections for
+            ever, at a fraction of the speed.
     """
-    if not hold or connect is None:
+    if not hold or connect is None or busy_for >= LASTING:
         return max(0, waiting - coming)
     soon = max(connect, SOON)
     back = int(leased * soon / hold)

@@ -55,6 +55,7 @@ class Connections:
     Attributes:
         holds: seconds that a lease takes.
         returns: seconds from the end of a lease until a caller comes, if none waited.
+        idle_found_at: when a caller last found an idle connection, in monotonic seconds.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Connections:
         self.undoing_prefetch = 0
         self.epoch = 0
         self.holds, self.returns = Smoothed(), Smoothed()
+        self.idle_found_at = 0.0
         # When the last lease ended; inf once its tenant has come back.
         self._ended_at = inf
         self._owner = owner
@@ -120,6 +122,7 @@ class Connections:
         while self.idle:
             connection = self.idle.pop()
             if self.is_current(connection, now):
+                self.idle_found_at = now
                 return connection
             self.begin_close(connection)
         return None

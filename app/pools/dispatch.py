@@ -54,6 +54,9 @@ class PoolConnections(Protocol):
     returns: Smoothed
     """Seconds until a caller comes after a connection found nobody waiting."""
 
+    idle_found_at: float
+    """When a caller last found an idle connection."""
+
     @property
     def idle(self) -> Sequence[PooledConnection]:
         """Unused ones, the longest unused first."""
@@ -340,4 +343,5 @@ def wanted_for_waiters(pool: PoolFacts, budget: ConnectionBudget[P], now: float)
         hold=own.holds.mean,
         connect=budget.connect_seconds,
         longest_wait=now - waiter.since,
+        busy_for=now - own.idle_found_at,
     )

@@ -36,7 +36,7 @@ class ScenarioName(StrEnum):
     """Between 5 and 60 requests/s as a wave of 4 hours."""
 
     FLASH_CROWD = "flash-crowd"
-    """10 requests/s, within 30 seconds 150, which wear off over minutes."""
+    """40 requests/s, within 30 seconds 150, which wear off over minutes."""
 
     JOBS = "jobs"
     """Nothing, and 60 requests/s for a minute every 15 minutes."""
@@ -60,7 +60,7 @@ class ScenarioName(StrEnum):
     """Between 20 and 200 requests/s as a wave of 20 minutes; leases take 20 ms."""
 
     HIGH_RATE = "high-rate"
-    """10 requests/s, within 2 minutes 300, and 400 for 30 seconds every 5 minutes: up to 60 erlang.
+    """40 requests/s, within 2 minutes 300, and 400 for 30 seconds every 5 minutes: up to 60 erlang.
     A budget of 300."""
 
     NOISY_NEIGHBOUR = "noisy-neighbour"
@@ -160,9 +160,9 @@ def _short_holds(_hold: float) -> Scenario:
 
 def _high_rate(_hold: float) -> Scenario:
     bins = int(2 * _MINUTE / _BIN)
-    rise = [10 + 290 * place / bins for place in range(bins)]
+    rise = [40 + 260 * place / bins for place in range(bins)]
     once = [*_level(300, 4.5 * _MINUTE), *_level(400, 0.5 * _MINUTE)]
-    return replace(_alone([*_level(10, 3 * _MINUTE), *rise, *once * 3]), budget=300)
+    return replace(_alone([*_level(40, 3 * _MINUTE), *rise, *once * 3]), budget=300)
 
 
 def _noisy_neighbour(hold: float) -> Scenario:

@@ -48,6 +48,7 @@ class SimulatedPool:
         "hold",
         "holds",
         "idle",
+        "idle_found_at",
         "idle_seconds",
         "max_size",
         "min_size",
@@ -75,6 +76,7 @@ class SimulatedPool:
         self.opened: deque[float] = deque()
         self.established = 0
         self.idle: list[float] = []
+        self.idle_found_at = 0.0
         # When each waiter came, and how long it will hold.
         self.waiting: deque[tuple[float, float]] = deque()
         # Connection-seconds until `accrued_until`, since the beginning.

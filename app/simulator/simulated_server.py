@@ -103,6 +103,7 @@ class SimulatedServer:
                 continue
             # As in `_lease`, which is too far away for what happens millions of times.
             pool.idle.pop()
+            pool.idle_found_at = now
             pool.acquired += 1
             taken = hold
             if knee is not None:
@@ -158,6 +159,7 @@ class SimulatedServer:
                 hold=pool.hold,
                 connect=self._connect_seconds,
                 longest_wait=now - pool.waiting[0][0],
+                busy_for=now - pool.idle_found_at,
             )
             wanted = max(wanted, for_waiters)
         return max(0, min(wanted, pool.max_size - pool.open))

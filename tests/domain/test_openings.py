@@ -1,10 +1,12 @@
 """When a caller that waits is worth another connection."""
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.openings import SOON, openings_wanted
+from app.domain.openings import LASTING, SOON, openings_wanted
 
 counts = st.integers(0, 100)
 seconds = st.floats(0.0001, 10.0)
@@ -29,19 +31,30 @@ seconds = st.floats(0.0001, 10.0)
 def test_no_connection_is_opened_for_whom_a_lease_will_serve_before(
     leased: int, hold: float, connect: float, wanted: int
 ) -> None:
-    assert openings_wanted(3, 0, leased, hold=hold, connect=connect, longest_wait=0.0) == wanted
+    assert (
+        openings_wanted(3, 0, leased, hold=hold, connect=connect, longest_wait=0.0, busy_for=0.0)
+        == wanted
+    )
+
+
+def test_where_nobody_found_one_idle_for_long_each_waiter_gets_one() -> None:
+    few = partial(openings_wanted, 8, 1, 2, hold=0.002, connect=0.01, longest_wait=0.003)
+    assert few(busy_for=LASTING / 2) == 0
+    assert few(busy_for=LASTING) == 7
 
 
 def test_connections_that_come_count() -> None:
-    assert openings_wanted(5, 2, 0, hold=0.1, connect=0.01, longest_wait=0.0) == 3
-    assert openings_wanted(2, 5, 0, hold=0.1, connect=0.01, longest_wait=0.0) == 0
+    assert openings_wanted(5, 2, 0, hold=0.1, connect=0.01, longest_wait=0.0, busy_for=0.0) == 3
+    assert openings_wanted(2, 5, 0, hold=0.1, connect=0.01, longest_wait=0.0, busy_for=0.0) == 0
 
 
 @pytest.mark.parametrize(("hold", "connect"), [(None, 0.01), (0.1, None), (0.0, 0.01)])
 def test_without_measurements_every_waiter_gets_one(
     hold: float | None, connect: float | None
 ) -> None:
-    assert openings_wanted(5, 1, 50, hold=hold, connect=connect, longest_wait=0.0) == 4
+    assert (
+        openings_wanted(5, 1, 50, hold=hold, connect=connect, longest_wait=0.0, busy_for=0.0) == 4
+    )
 
 
 @given(st.integers(1, 100), counts, seconds, seconds)
@@ -49,7 +62,13 @@ def test_whom_no_lease_served_within_a_connect_gets_one(
     waiting: int, leased: int, hold: float, connect: float
 ) -> None:
     late = openings_wanted(
-        waiting, 0, leased, hold=hold, connect=connect, longest_wait=max(connect, SOON)
+        waiting,
+        0,
+        leased,
+        hold=hold,
+        connect=connect,
+        longest_wait=max(connect, SOON),
+        busy_for=0.0,
     )
     assert 1 <= late <= waiting
 
@@ -58,6 +77,8 @@ def test_whom_no_lease_served_within_a_connect_gets_one(
 def test_never_more_than_there_are_waiters_without_one(
     pool: tuple[int, int, int], hold: float, connect: float, longest_wait: float
 ) -> None:
-    wanted = openings_wanted(*pool, hold=hold, connect=connect, longest_wait=longest_wait)
+    wanted = openings_wanted(
+        *pool, hold=hold, connect=connect, longest_wait=longest_wait, busy_for=0.0
+    )
     waiting, coming, _ = pool
     assert 0 <= wanted <= max(0, waiting - coming)

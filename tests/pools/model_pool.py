@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, cast
 
 from app.domain.pool import PoolSize, PoolState
@@ -109,6 +110,8 @@ class ModelPool:
         self.opening: deque[ConnectSlot] = deque()
         self.moving: deque[ConnectSlot | None] = deque()
         self.holds, self.returns = Smoothed(), Smoothed()
+        # Long after everything: callers do find idle connections.
+        self.idle_found_at = inf
         self.rested_at = 0.0
 
     def __repr__(self) -> str:
