@@ -58,7 +58,7 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RoleFacts:
+class AdminFacts:
     """What the server says of the service's role and of its database; names are quoted."""
 
     version: int
@@ -75,7 +75,7 @@ class RoleFacts:
     other_open_databases: Sequence[str]
 
     @classmethod
-    async def read(cls, connection: asyncpg.Connection, *, catalog: str | None) -> RoleFacts:
+    async def read(cls, connection: asyncpg.Connection, *, catalog: str | None) -> AdminFacts:
         """Ask the server; *catalog*: the catalog's database there, which the service closes."""
         return cls(**dict(await connection.fetchrow(_FACTS, catalog or "") or {}))
 
@@ -87,11 +87,11 @@ async def requirements_of(server: Server, *, catalog: str | None) -> list[Requir
         Unavailable, ProvisioningFailed: it cannot be asked.
     """
     async with server.admin() as connection:
-        facts = await RoleFacts.read(connection, catalog=catalog)
+        facts = await AdminFacts.read(connection, catalog=catalog)
     return [*judge(facts), _of_budget(server)]
 
 
-def judge(facts: RoleFacts) -> Iterator[Requirement]:
+def judge(facts: AdminFacts) -> Iterator[Requirement]:
     role, database, is_superuser = facts.role, facts.database, facts.is_superuser
     yield Requirement(
         name="version",
