@@ -91,8 +91,8 @@ class _ResponseWriter:
 
     def write(self, data: bytes) -> None:
         if self._held:
-            self._held, data = b"", self._held + data
-            self._transport.write(data)
+            self._held += data
+            self._flush()
         elif data:
             self._held = data
             self._loop.call_soon(self._flush)
@@ -102,9 +102,10 @@ class _ResponseWriter:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._held:
-            self._held, data = b"", self._held
-            self._transport.write(data)
+        held, self._held = self._held, b""
+        # uvloop raises RuntimeError if the client disconnected after the head was written.
+        if held and not self.is_closing():
+            self._transport.write(held)
 
 
 class HttpProtocol(HttpToolsProtocol):

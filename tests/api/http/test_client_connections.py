@@ -423,3 +423,23 @@ async def test_requests_that_come_in_pieces_are_whole_again(app: Application, si
                 await asyncio.sleep(0)
         for expected in (body, body + b"\n" + body, b""):
             assert (await client.answer())[1]["body"].encode() == expected
+
+
+async def test_a_response_that_begins_as_its_client_disconnects_is_dropped(
+    app: Application,
+) -> None:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, failure: failures.append(failure))
+
+    async def respond_too_late(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["connection"].transport.abort()  # its loss is noted in the next turn
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await Request(scope, receive).body()
+        await receive()
+        app.under_way += 1
+
+    async with listening(respond_too_late) as address, connected(address) as client:
+        client.ask("GET", "/")
+        await eventually(lambda: app.under_way == 1)
+        await is_closed(client)
+    assert failures == []

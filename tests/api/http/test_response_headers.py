@@ -250,7 +250,7 @@ async def test_one_byte_at_a_time_over_a_real_socket_ends_in_408(
         )
 
         async def drip() -> None:
-            while True:
+            while not writer.is_closing():
                 writer.write(b" ")
                 await asyncio.sleep(0.05)
 
