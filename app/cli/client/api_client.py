@@ -44,16 +44,32 @@ class ExitStatus(IntEnum):
     FORBIDDEN = 4
     """The API key is missing, unknown, or lacks the scope."""
 
+    PARTIAL = 5
+    """Some changes were made, others failed."""
+
+    INTERRUPTED = 130
+    """Ctrl-C stopped a change, as shells report it."""
+
 
 class ApiError(Exception):
-    """What failed, in one sentence, and the exit status of the command."""
+    """What failed, in one sentence, and the exit status of the command.
+
+    Attributes:
+        code: of the problem that the service responded with.
+    """
 
     def __init__(
-        self, message: str, exit_status: ExitStatus, *, http_status: int | None = None
+        self,
+        message: str,
+        exit_status: ExitStatus,
+        *,
+        http_status: int | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)
         self.exit_status = exit_status
         self.http_status = http_status
+        self.code = code
 
 
 class ApiClient:
@@ -186,8 +202,10 @@ def _refusal(response: httpx.Response) -> ApiError:
     """The problem details as a sentence, and each invalid field on its own line."""
     is_forbidden = response.status_code in _AUTHENTICATION
     exit_status = ExitStatus.FORBIDDEN if is_forbidden else ExitStatus.REFUSED
+    code = None
     try:
         problem = response.json()
+        code = problem.get("code")
         lines = [
             printable(str(problem["detail"])),
             *(
@@ -197,4 +215,4 @@ def _refusal(response: httpx.Response) -> ApiError:
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         lines = [f"HTTP {response.status_code} from {response.request.url.path}."]
-    return ApiError("\n".join(lines), exit_status, http_status=response.status_code)
+    return ApiError("\n".join(lines), exit_status, http_status=response.status_code, code=code)

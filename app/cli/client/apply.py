@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from http.client import NOT_FOUND
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from app.cli.client.api_client import ApiClient, ApiError, ExitStatus, path_segment
+from app.cli.client.apply_report import render_plan, render_summary
+from app.cli.client.dry_run import check, unchecked
+from app.cli.client.execution import Execution, Summary
 from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
 from app.cli.client.session import DEFAULT_URL, JsonOption, KeyFileOption, Session, UrlOption
-from app.runtime.printable import print_error, printable, printable_lines
-
-# Failures in a row for the same reason, after which `apply` stops: no coincidence any more.
-_MOST_ALIKE = 5
-_SIGNS = {
-    Verb.CREATE: ("+", "green"),
-    Verb.CHANGE: ("~", "yellow"),
-    Verb.PROVISION: ("+", "green"),
-    Verb.RESIZE: ("~", "yellow"),
-    Verb.DELETE: ("-", "red"),
-    Verb.REFUSE: ("!", "red"),
-}
+from app.cli.client.workers import patiently, work_in_parallel
+from app.runtime.printable import print_error, printable
 
 
 def apply(
@@ -41,11 +34,15 @@ def apply(
         bool, typer.Option("--prune", help="Delete tenants missing from the file; keep their data.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and change nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show the plan and what would be refused; change nothing."),
     ] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask for confirmation before deleting.")
     ] = False,
+    parallel: Annotated[
+        int, typer.Option("--parallel", min=1, max=64, help="Number of tenants at a time.")
+    ] = 16,
     url: UrlOption = DEFAULT_URL,
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
@@ -54,20 +51,29 @@ def apply(
     manifest = _read(file)
     session = Session(url, key_file, as_json)
     with session.client() as client:
-        steps = _plan(client, manifest, prune=prune)
-        is_refused = any(step.verb is Verb.REFUSE for step in steps)
+        try:
+            steps = _plan(client, manifest, prune=prune, threads=parallel)
+            checks = unchecked(steps)
+            if dry_run:
+                checks = check(steps, partial(_send, client, dry_run=True), threads=parallel)
+        except KeyboardInterrupt:
+            print_error("Interrupted; nothing was changed.")
+            raise typer.Exit(ExitStatus.INTERRUPTED) from None
+        is_refused = any(each.refusal for each in checks)
         if dry_run or not steps or is_refused:
-            session.print({"steps": [asdict(step) for step in steps]}, lambda _: _render(steps))
+            document = {"steps": [each.document for each in checks]}
+            session.print(document, lambda _: render_plan(checks))
             raise typer.Exit(ExitStatus.REFUSED if is_refused else 0)
         if not as_json:
-            Console(stderr=True).print(_render(steps))
+            Console(stderr=True).print(render_plan(checks))
         deletions = sum(step.verb is Verb.DELETE for step in steps)
         if deletions and not yes:
             typer.confirm(f"Delete {deletions} tenants? Their data is kept.", abort=True, err=True)
-        done, failed = _execute(client, steps)
-    session.print({"done": done, "failed": failed}, lambda _: f"{done} done, {len(failed)} failed")
-    if failed:
-        raise typer.Exit(ExitStatus.REFUSED)
+        unchanged = sorted(manifest.tenants.keys() - {step.tenant for step in steps})
+        summary, exit_status = _execute(client, steps, unchanged, threads=parallel)
+    session.print(asdict(summary), lambda _: render_summary(summary))
+    if exit_status:
+        raise typer.Exit(exit_status)
 
 
 def _read(file: str) -> Manifest:
@@ -89,86 +95,63 @@ def _read(file: str) -> Manifest:
     return manifest
 
 
-def _plan(client: ApiClient, manifest: Manifest, *, prune: bool) -> list[Step]:
+def _plan(client: ApiClient, manifest: Manifest, *, prune: bool, threads: int) -> list[Step]:
     actual = {each["id"]: each for each in client.items("/v1/tenants")}
-    pools: Mapping[str, Any] = {
-        tenant: pool
+    with_pool = [
+        tenant
         for tenant, declared in manifest.tenants.items()
         if declared.pool is not None and tenant in actual
-        if (pool := _pool(client, tenant)) is not None
-    }
+    ]
+    pools = _pools(client, with_pool, threads=threads)
     return plan(manifest, actual, pools, prune=prune)
 
 
-def _pool(client: ApiClient, tenant: str) -> Mapping[str, Any] | None:
-    try:
-        return client.get(f"/v1/tenants/{path_segment(tenant)}/pool")
-    except ApiError as error:
-        if error.http_status == NOT_FOUND:
-            return None
-        raise
+def _pools(client: ApiClient, tenants: Iterable[str], *, threads: int) -> Mapping[str, Any]:
+    """The pools that these tenants have, by tenant."""
+    pools: dict[str, Any] = {}
+    stop = Event()
+
+    def fetch(tenant: str) -> None:
+        path = f"/v1/tenants/{path_segment(tenant)}/pool"
+        try:
+            pools[tenant] = patiently(partial(client.get, path), stop)
+        except ApiError as error:
+            if error.http_status != NOT_FOUND:
+                raise
+
+    work_in_parallel(fetch, tenants, threads=threads, stop=stop)
+    return pools
 
 
-def _execute(client: ApiClient, steps: Sequence[Step]) -> tuple[int, list[dict[str, str]]]:
-    """Execute the steps in order; after a failed step, skip the other steps of its tenant.
-
-    What fails several tenants in a row in the same way would fail all: then the rest is not tried.
-
-    Returns the number of executed steps, and the failures.
-    """
-    failures: list[dict[str, str]] = []
-    done = 0
+def _execute(
+    client: ApiClient, steps: Sequence[Step], unchanged: list[str], *, threads: int
+) -> tuple[Summary, int]:
+    """Execute *steps* and show how far they are; the summary, and the exit status."""
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("applying", total=len(steps))
-        failed: set[str] = set()
-        latest_causes: deque[str] = deque(maxlen=_MOST_ALIKE)
-        for number, step in enumerate(steps, start=1):
-            progress.update(task, description=printable(f"{step.verb} {step.tenant}"))
-            if step.tenant not in failed:
-                try:
-                    _execute_step(client, step)
-                    done += 1
-                except ApiError as error:
-                    if error.exit_status in {ExitStatus.UNREACHABLE, ExitStatus.FORBIDDEN}:
-                        raise
-                    failed.add(step.tenant)
-                    failures.append(
-                        {"tenant": step.tenant, "step": step.verb, "reason": str(error)}
-                    )
-                    line = printable_lines(f"! {step.verb} {step.tenant}: {error}")
-                    progress.console.print(Text(line, "red"))
-                    latest_causes.append(str(error).replace(step.tenant, ""))
-                    if latest_causes.count(latest_causes[0]) == _MOST_ALIKE:
-                        left = f"{len(steps) - number} steps were not tried."
-                        progress.console.print(f"Stopped: the same reason again and again. {left}")
-                        break
-            progress.advance(task)
-    return done, failures
+
+        def show(step: Step) -> None:
+            progress.update(task, advance=1, description=printable(f"{step.verb} {step.tenant}"))
+
+        execution = Execution(partial(_send, client), on_end=show)
+        execution.run(steps, threads=threads)
+    return execution.summarize(steps, unchanged), execution.exit_status
 
 
-def _execute_step(client: ApiClient, step: Step) -> None:
+def _send(client: ApiClient, step: Step, *, dry_run: bool | None = None) -> Mapping[str, Any]:
     path = f"/v1/tenants/{path_segment(step.tenant)}"
     match step.verb:
         case Verb.CREATE | Verb.CHANGE:
-            client.put(path, step.body or {})
+            return client.put(path, step.body or {}, dry_run=dry_run)
         case Verb.PROVISION:
-            client.post(f"{path}/provision")
+            return client.post(f"{path}/provision", dry_run=dry_run)
         case Verb.RESIZE:
-            client.put(f"{path}/pool", step.body or {})
+            return client.put(f"{path}/pool", step.body or {}, dry_run=dry_run)
         case Verb.DELETE:
-            client.delete(path)
+            return client.delete(path, dry_run=dry_run)
         case Verb.REFUSE:
             raise ApiError(step.summary, ExitStatus.REFUSED)
-
-
-def _render(steps: Sequence[Step]) -> Text:
-    if not steps:
-        return Text("No changes: the service matches the file.")
-    text = Text()
-    for step in steps:
-        sign, colour = _SIGNS[step.verb]
-        line = printable(f"{sign} {step.verb} {step.tenant}: {step.summary}")
-        text.append(f"{line}\n", style=colour)
-    counts = Counter(step.verb for step in steps)
-    return text.append(", ".join(f"{counts[verb]} to {verb}" for verb in Verb if counts[verb]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -127,6 +127,8 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 class Verb(StrEnum):
+    """What a step does."""
+
     CREATE = "create"
     CHANGE = "change"
     PROVISION = "provision"
@@ -135,7 +137,18 @@ class Verb(StrEnum):
     REFUSE = "refuse"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage(IntEnum):
+    """When a step is due; each stage begins after the one before has ended.
+
+    A larger `min_size` may need the connections that another pool gives up.
+    """
+
+    FIRST = 1
+    RAISE_MIN_SIZE = 2
+    DELETE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Step:
     """One change of the plan."""
 
@@ -143,6 +156,7 @@ class Step:
     tenant: str
     summary: str
     body: Mapping[str, object] | None = None
+    stage: Stage = Stage.FIRST
 
 
 def plan(
@@ -152,17 +166,22 @@ def plan(
     *,
     prune: bool,
 ) -> list[Step]:
-    """The steps from *actual* to *manifest*, tenant by tenant, deletions last.
+    """The steps from *actual* to *manifest*, by tenant id, deletions last.
 
     *pools*, by tenant, are needed where the manifest declares one; *prune* deletes tenants that it
     does not contain.
     """
     steps: list[Step] = []
-    for tenant, declared in manifest.tenants.items():
+    for tenant, declared in sorted(manifest.tenants.items()):
         steps += _steps(tenant, declared, actual.get(tenant), pools.get(tenant))
     if prune:
         steps += [
-            Step(verb=Verb.DELETE, tenant=tenant, summary=_summary(actual[tenant]))
+            Step(
+                verb=Verb.DELETE,
+                tenant=tenant,
+                summary=_summary(actual[tenant]),
+                stage=Stage.DELETE,
+            )
             for tenant in sorted(actual.keys() - manifest.tenants.keys())
             if actual[tenant]["state"] != "deleting"
         ]
@@ -194,11 +213,13 @@ def _steps(
         current = {} if pool is None else pool["desired"]
         changed = [name for name in sizes if sizes[name] != current.get(name)]
         if changed:
+            is_raised = sizes.get("min_size", 0) > current.get("min_size", 0)
             yield Step(
                 verb=Verb.RESIZE,
                 tenant=tenant,
                 summary=_changes(current, sizes, changed),
                 body={name: sizes[name] for name in changed},
+                stage=Stage.RAISE_MIN_SIZE if is_raised else Stage.FIRST,
             )
 
 

@@ -1,0 +1,81 @@
+"""How `apply` reads: its plan, and what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from app.cli.client.dry_run import Check
+from app.cli.client.execution import Summary
+from app.cli.client.manifest import Verb
+from app.runtime.printable import printable, printable_lines
+
+_SIGNS = {
+    Verb.CREATE: ("+", "green"),
+    Verb.CHANGE: ("~", "yellow"),
+    Verb.PROVISION: ("+", "green"),
+    Verb.RESIZE: ("~", "yellow"),
+    Verb.DELETE: ("-", "red"),
+}
+_REFUSED = ("!", "red")
+# Tenants that a line names before it only counts.
+_MOST_NAMED = 5
+
+
+def render_plan(checks: Sequence[Check]) -> Text:
+    if not checks:
+        return Text("No changes: the service matches the file.")
+    text = Text()
+    for check in checks:
+        step = check.step
+        sign, colour = _REFUSED if check.refusal else _SIGNS[step.verb]
+        text.append(printable(f"{sign} {step.verb} {step.tenant}: {step.summary}") + "\n", colour)
+        warnings = [] if check.plan is None else check.plan["warnings"]
+        is_new = check.refusal is not None and check.refusal != step.summary
+        for line in [*([check.refusal] if is_new else []), *warnings]:
+            text.append(_indented(str(line)), colour)
+    counts = Counter(check.step.verb for check in checks)
+    text.append(", ".join(f"{counts[verb]} to {verb}" for verb in Verb if counts[verb]))
+    refused = sum(check.refusal is not None for check in checks)
+    return text.append(f"; {refused} would be refused" if refused else "")
+
+
+def render_summary(summary: Summary) -> Text:
+    counts: dict[str, Sequence[object]] = {
+        "created": summary.created,
+        "changed": summary.changed,
+        "deleted": summary.deleted,
+        "unchanged": summary.unchanged,
+        "failed": summary.failed,
+        "unfinished": summary.unfinished,
+    }
+    shown = [
+        f"{len(tenants)} {name}"
+        for name, tenants in counts.items()
+        if tenants or name not in {"deleted", "unfinished"}
+    ]
+    text = Text()
+    causes: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for failure in summary.failed:
+        causes[failure.step, failure.cause].append(failure.tenant)
+    for (step, cause), tenants in causes.items():
+        text.append(printable(f"! {step} {_names(tenants)}") + "\n", "red")
+        text.append(_indented(cause), "red")
+    if summary.unanswered:
+        line = f"! No response for {_names(summary.unanswered)}: they may have been changed."
+        text.append(printable(line) + "\n", "red")
+    if summary.stopped:
+        text.append(printable_lines(f"Stopped: {summary.stopped} Run the command again.") + "\n")
+    return text.append(", ".join(shown))
+
+
+def _names(tenants: Sequence[str]) -> str:
+    more = len(tenants) - _MOST_NAMED
+    named = ", ".join(tenants[:_MOST_NAMED])
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {line}\n" for line in printable_lines(text).split("\n"))

@@ -1,0 +1,127 @@
+"""`poolkeeper apply` against a service: dry runs, order, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.client.shell import Shell
+from tests.fixtures.echo_service import EchoService, echo_service
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import Served, served
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+async def service(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Served]:
+    """A service with no tenants."""
+    async with served(tmp_path, tenants_in=database, catalog_in=catalog_database) as running:
+        yield running
+
+
+async def test_a_dry_run_finds_what_the_service_would_refuse(service: Served) -> None:
+    shell = Shell(str(service.client.base_url))
+    await service.tenant("old")
+    (await service.client.put("/v1/tenants/old/pool", json={})).raise_for_status()
+    asked = """
+    tenants:
+      fresh: {strategy: per_tenant, pool: {min_size: 5, max_size: 2}}
+      good: {strategy: per_tenant, pool: {max_size: 3}}
+      nowhere: {server: elsewhere}
+      old: {strategy: per_tenant, pool: {min_size: 500}}
+      UPPER: {}
+    """
+    planned = await shell.json("apply", "-f", "-", "--dry-run", "--json", stdin=asked, status=1)
+    refused = {
+        (step["tenant"], step["verb"]): step["refusal"]
+        for step in planned["steps"]
+        if step["refusal"]
+    }
+    assert refused.keys() == {
+        ("fresh", "resize"),
+        ("nowhere", "create"),
+        ("old", "resize"),
+        ("UPPER", "create"),
+    }
+    assert "must not exceed max_size" in refused["fresh", "resize"]
+    made = [each for each in planned["steps"] if each["plan"]]
+    assert [(each["tenant"], each["verb"]) for each in made] == [
+        ("fresh", "create"),
+        ("good", "create"),
+    ]
+    shown = await shell.run("apply", "-f", "-", "--dry-run", stdin=asked, status=1)
+    assert "! resize fresh: min_size - → 5, max_size - → 2" in shown.stdout
+    assert "4 would be refused" in shown.stdout
+    assert [each["id"] for each in await shell.json("tenants", "--json")] == ["old"]
+
+
+async def test_connections_are_given_up_before_they_are_taken(service: Served) -> None:
+    shell = Shell(str(service.client.base_url))
+    [server] = (await service.client.get("/v1/servers")).json()["items"]
+    most = server["budget"]["limit"] - 2
+
+    def sizes(alpha: int, beta: int) -> str:
+        pool = "{strategy: per_tenant, pool: {min_size: %d, max_size: %d}}"
+        return f"tenants: {{alpha: {pool % (alpha, most)}, beta: {pool % (beta, most)}}}"
+
+    await shell.run("apply", "-f", "-", stdin=sizes(1, most))
+    await shell.run("apply", "-f", "-", "--dry-run", stdin=sizes(most, 1))
+    changed = await shell.run("apply", "-f", "-", stdin=sizes(most, 1))
+    assert "2 changed, 0 unchanged, 0 failed" in changed.stdout
+    await shell.run("apply", "-f", "-", "--prune", "--yes", stdin="tenants: {}")
+
+
+@pytest.fixture
+def echo() -> Iterator[EchoService]:
+    with echo_service() as running:
+        yield running
+
+
+def test_ctrl_c_leaves_a_true_summary(echo: EchoService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent is waited for; what was not sent yet is not sent."""
+    interrupted, sent = threading.Event(), threading.Event()
+    answer = EchoService.answer
+
+    def wait(
+        self: EchoService, method: str, path: str, body: object
+    ) -> tuple[int, Mapping[str, Any]]:
+        if method == "PUT" and path.endswith("/b"):
+            sent.set()
+            assert interrupted.wait(60)
+        return answer(self, method, path, body)
+
+    monkeypatch.setattr(EchoService, "answer", wait)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "apply", "-f", "-", "--parallel", "1", "--json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "POOLKEEPER_URL": echo.url},
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"tenants: {a: {}, b: {}, c: {}}")
+    process.stdin.close()
+    process.stdin = None
+    assert sent.wait(60)
+    process.send_signal(signal.SIGINT)
+    threading.Timer(1, interrupted.set).start()
+    output, errors = process.communicate(timeout=180)
+    summary = json.loads(output)
+    assert (process.returncode, errors) == (130, b"")
+    provisioned = [path.split("/")[3] for method, path, _ in echo.heard if method == "POST"]
+    assert summary["created"] == provisioned
+    assert summary["unfinished"] == [each for each in "abc" if each not in provisioned]
+    assert "c" in summary["unfinished"]
