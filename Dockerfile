@@ -10,6 +10,7 @@ RUN /opt/poolkeeper/bin/pip install --no-deps --require-hashes --requirement req
 COPY LICENSE README.md pyproject.toml ./
 COPY alembic alembic
 COPY app app
+COPY poolkeeper poolkeeper
 RUN /opt/poolkeeper/bin/pip install --no-deps --no-index --no-build-isolation .
 
 FROM python:3.13-slim

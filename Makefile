@@ -53,10 +53,11 @@ soak: $(DEV) ## Acquire 100,000 leases with random cancellation, and look for le
 coverage: $(DEV) ## Run the tests and show uncovered branches
 	@exec $(BIN)/pytest --cov $(ARGS)
 
-lint: $(DEV) ## Check style, format, the import contracts and the length of files
+lint: $(DEV) ## Check style, format, imports, generated code and the length of files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.client.generate --check
 	@find app -name '*.py' -exec awk 'FNR == 601 {print FILENAME ": longer than 600 lines"; long = 1} END {exit long}' {} +
 
 format: $(DEV) ## Format the code
@@ -66,10 +67,11 @@ format: $(DEV) ## Format the code
 types: $(DEV) ## Check the types
 	@exec $(BIN)/mypy
 
-openapi: $(RUNTIME) ## Generate openapi/openapi.json
+openapi: $(DEV) ## Generate openapi/openapi.json, and the client's requests and types from it
 	@mkdir -p openapi
 	@$(BIN)/poolkeeper openapi > openapi/openapi.json.new
 	@mv openapi/openapi.json.new openapi/openapi.json
+	@$(BIN)/python -m tests.client.generate
 
 bench: $(DEV) ## Run the benchmarks
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,271 @@
+"""The requests of the API, for a client to send.
+
+Generated from openapi/openapi.json by `make openapi`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Unpack
+
+from poolkeeper.request import ListRequest, Request, segment
+
+if TYPE_CHECKING:
+    from poolkeeper import models
+
+
+def list_servers() -> ListRequest[models.ServerList, models.ServerView]:
+    """List servers."""
+    return ListRequest("GET", "/v1/servers")
+
+
+def get_server(server: str) -> Request[models.ServerView]:
+    """Get a server."""
+    return Request("GET", f"/v1/servers/{segment(server)}")
+
+
+def put_tenant(tenant: str, **body: Unpack[models.TenantBody]) -> Request[models.TenantView]:
+    """Declare a tenant."""
+    return Request("PUT", f"/v1/tenants/{segment(tenant)}", body=body)
+
+
+def get_tenant(tenant: str) -> Request[models.TenantView]:
+    """Get a tenant."""
+    return Request("GET", f"/v1/tenants/{segment(tenant)}")
+
+
+def delete_tenant(
+    tenant: str, *, deadline_seconds: float | None = None
+) -> Request[models.TenantDeletion]:
+    """Delete a tenant."""
+    return Request(
+        "DELETE",
+        f"/v1/tenants/{segment(tenant)}",
+        query={"deadline_seconds": deadline_seconds},
+        sends_key=True,
+    )
+
+
+def list_tenants(
+    *,
+    strategy: models.PoolStrategy | None = None,
+    server: str | None = None,
+    state: models.TenantPhase | None = None,
+    label: list[str] | None = None,
+) -> ListRequest[models.TenantList, models.TenantView]:
+    """List tenants."""
+    return ListRequest(
+        "GET",
+        "/v1/tenants",
+        query={"strategy": strategy, "server": server, "state": state, "label": label},
+    )
+
+
+def provision_tenant(tenant: str, *, adopt: bool | None = None) -> Request[models.Provisioning]:
+    """Provision a tenant."""
+    return Request(
+        "POST", f"/v1/tenants/{segment(tenant)}/provision", query={"adopt": adopt}, sends_key=True
+    )
+
+
+def rotate_credentials(
+    tenant: str, *, scope: models.PoolScope | None = None
+) -> Request[models.CredentialRotation]:
+    """Rotate the password of a tenant's role."""
+    return Request(
+        "POST",
+        f"/v1/tenants/{segment(tenant)}/rotate-credentials",
+        query={"scope": scope},
+        sends_key=True,
+    )
+
+
+def put_tenant_pool(
+    tenant: str, *, scope: models.PoolScope | None = None, **body: Unpack[models.PoolBody]
+) -> Request[models.PoolView]:
+    """Open or resize a tenant's pool."""
+    return Request("PUT", f"/v1/tenants/{segment(tenant)}/pool", query={"scope": scope}, body=body)
+
+
+def get_tenant_pool(tenant: str) -> Request[models.PoolView]:
+    """Get a tenant's pool."""
+    return Request("GET", f"/v1/tenants/{segment(tenant)}/pool")
+
+
+def evict_pool(
+    tenant: str,
+    *,
+    mode: models.EvictionMode | None = None,
+    scope: models.PoolScope | None = None,
+    deadline_seconds: float | None = None,
+) -> Request[models.PoolEviction]:
+    """Evict a tenant's pool."""
+    return Request(
+        "DELETE",
+        f"/v1/tenants/{segment(tenant)}/pool",
+        query={"mode": mode, "scope": scope, "deadline_seconds": deadline_seconds},
+        sends_key=True,
+    )
+
+
+def pause_pool(tenant: str, *, scope: models.PoolScope | None = None) -> Request[models.PoolView]:
+    """Pause a tenant's pool."""
+    return Request(
+        "POST", f"/v1/tenants/{segment(tenant)}/pool/pause", query={"scope": scope}, sends_key=True
+    )
+
+
+def resume_pool(tenant: str, *, scope: models.PoolScope | None = None) -> Request[models.PoolView]:
+    """Resume a tenant's pool."""
+    return Request(
+        "POST", f"/v1/tenants/{segment(tenant)}/pool/resume", query={"scope": scope}, sends_key=True
+    )
+
+
+def drain_pool(
+    tenant: str, *, scope: models.PoolScope | None = None, deadline_seconds: float | None = None
+) -> Request[models.PoolDrain]:
+    """Drain a tenant's pool."""
+    return Request(
+        "POST",
+        f"/v1/tenants/{segment(tenant)}/pool/drain",
+        query={"scope": scope, "deadline_seconds": deadline_seconds},
+        sends_key=True,
+    )
+
+
+def recycle_pool(
+    tenant: str, *, scope: models.PoolScope | None = None
+) -> Request[models.PoolRecycling]:
+    """Replace a pool's connections."""
+    return Request(
+        "POST",
+        f"/v1/tenants/{segment(tenant)}/pool/recycle",
+        query={"scope": scope},
+        sends_key=True,
+    )
+
+
+def check_pool(tenant: str, *, scope: models.PoolScope | None = None) -> Request[models.PoolCheck]:
+    """Test a pool's connections."""
+    return Request(
+        "POST", f"/v1/tenants/{segment(tenant)}/pool/check", query={"scope": scope}, sends_key=True
+    )
+
+
+def list_pools(
+    *,
+    sort: models.PoolOrder | None = None,
+    strategy: models.PoolStrategy | None = None,
+    server: str | None = None,
+) -> ListRequest[models.PoolList, models.PoolView]:
+    """List open and paused pools."""
+    return ListRequest(
+        "GET", "/v1/pools", query={"sort": sort, "strategy": strategy, "server": server}
+    )
+
+
+def evict_expired_pools() -> Request[models.Sweep]:
+    """Evict idle pools."""
+    return Request("POST", "/v1/pools/evict-expired", sends_key=True)
+
+
+def run_query(tenant: str, **body: Unpack[models.QueryBody]) -> Request[models.QueryResult]:
+    """Run a statement as a tenant."""
+    return Request("POST", f"/v1/tenants/{segment(tenant)}/query", body=body)
+
+
+def get_stats() -> ListRequest[models.ServiceStats, models.TenantStats]:
+    """Get the service's statistics."""
+    return ListRequest("GET", "/v1/stats")
+
+
+def get_tenant_stats(tenant: str) -> Request[models.TenantStats]:
+    """Get a tenant's statistics."""
+    return Request("GET", f"/v1/tenants/{segment(tenant)}/stats")
+
+
+def get_tenant_stats_history(
+    tenant: str, *, from_: str | None = None, to: str | None = None, step_seconds: int | None = None
+) -> Request[models.StatsHistory]:
+    """Get a tenant's past statistics."""
+    return Request(
+        "GET",
+        f"/v1/tenants/{segment(tenant)}/stats/history",
+        query={"from": from_, "to": to, "step_seconds": step_seconds},
+    )
+
+
+def get_pool_stats_history(
+    pool_id: str,
+    *,
+    from_: str | None = None,
+    to: str | None = None,
+    step_seconds: int | None = None,
+) -> Request[models.StatsHistory]:
+    """Get a pool's past statistics."""
+    return Request(
+        "GET",
+        f"/v1/pools/{segment(pool_id)}/stats/history",
+        query={"from": from_, "to": to, "step_seconds": step_seconds},
+    )
+
+
+def get_advisor() -> Request[models.AdvisorView]:
+    """Get the advisor."""
+    return Request("GET", "/v1/advisor")
+
+
+def put_advisor(**body: Unpack[models.AdvisorBody]) -> Request[models.AdvisorView]:
+    """Change the advisor."""
+    return Request("PUT", "/v1/advisor", body=body)
+
+
+def evaluate_advisor(**body: Unpack[models.EvaluateBody]) -> Request[models.Evaluation]:
+    """Evaluate a what-if."""
+    return Request("POST", "/v1/advisor/evaluate", body=body, sends_key=True)
+
+
+def list_recommendations(
+    *,
+    status: models.RecommendationStatus | None = None,
+    tenant: str | None = None,
+    pool: str | None = None,
+) -> ListRequest[models.RecommendationList, models.RecommendationView]:
+    """List recommendations."""
+    return ListRequest(
+        "GET", "/v1/recommendations", query={"status": status, "tenant": tenant, "pool": pool}
+    )
+
+
+def apply_recommendation(id_: str) -> Request[models.RecommendationView]:
+    """Apply a recommendation."""
+    return Request("POST", f"/v1/recommendations/{segment(id_)}/apply", sends_key=True)
+
+
+def dismiss_recommendation(id_: str) -> Request[models.RecommendationView]:
+    """Dismiss a recommendation."""
+    return Request("POST", f"/v1/recommendations/{segment(id_)}/dismiss", sends_key=True)
+
+
+def list_events(
+    *,
+    tenant: str | None = None,
+    pool: str | None = None,
+    action: str | None = None,
+    since: str | None = None,
+) -> ListRequest[models.EventList, models.EventView]:
+    """List events."""
+    return ListRequest(
+        "GET",
+        "/v1/events",
+        query={"tenant": tenant, "pool": pool, "action": action, "since": since},
+    )
+
+
+def list_refusals(
+    *, tenant: str | None = None, code: str | None = None, request_id: str | None = None
+) -> ListRequest[models.RefusalList, models.RefusalView]:
+    """List recent refusals."""
+    return ListRequest(
+        "GET", "/v1/refusals", query={"tenant": tenant, "code": code, "request_id": request_id}
+    )

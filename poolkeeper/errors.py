@@ -1,0 +1,57 @@
+"""What a client raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class PoolkeeperError(Exception):
+    """A request failed; the text is for people."""
+
+
+class InvalidRequest(PoolkeeperError):
+    """An argument, the address or the key is invalid; nothing was sent."""
+
+
+class Unreachable(PoolkeeperError):
+    """There was no response, or not in time: whether a change was made is unknown."""
+
+
+class UnexpectedResponse(PoolkeeperError):
+    """The response is not one of Poolkeeper's."""
+
+
+class ProblemError(PoolkeeperError):
+    """The service refused the request, or failed, and said why.
+
+    Attributes:
+        status: of HTTP.
+        code: the kind of problem, for programs; stable. Empty if something else responded.
+        title, detail: for people.
+        request_id: the service's log has it, too.
+        retryable: whether the same request may succeed later.
+        errors: of an invalid request, the `pointer` to each invalid field and its `detail`.
+        document: the whole response, with `sqlstate` and others of a statement that failed.
+    """
+
+    def __init__(self, status: int, document: Mapping[str, Any]) -> None:
+        self.status = status
+        self.document = document
+        self.code = str(document.get("code", ""))
+        self.title = str(document.get("title", ""))
+        self.detail = str(document.get("detail") or f"The service responded with HTTP {status}.")
+        self.request_id: str | None = document.get("request_id")
+        self.retryable = document.get("retryable") is True
+        errors = document.get("errors")
+        self.errors: list[Mapping[str, Any]] = [
+            each
+            for each in (errors if isinstance(errors, list) else ())
+            if isinstance(each, dict) and each.keys() >= {"pointer", "detail"}
+        ]
+        super().__init__("\n".join(self.lines))
+
+    @property
+    def lines(self) -> list[str]:
+        """The detail, and a line for each invalid field."""
+        return [self.detail, *(f"  {each['pointer']}: {each['detail']}" for each in self.errors)]

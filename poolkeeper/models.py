@@ -1,0 +1,751 @@
+"""What the API takes and returns: plain dictionaries, with types.
+
+Generated from openapi/openapi.json by `make openapi`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+AdvisorMode = Literal["off", "recommend", "apply"]
+AdvisorRule = Literal["demand", "hysteresis"]
+EvictionMode = Literal["graceful", "force"]
+PoolOrder = Literal[
+    "pool_id",
+    "waiting",
+    "-waiting",
+    "wait_p99_ms",
+    "-wait_p99_ms",
+    "active",
+    "-active",
+    "size",
+    "-size",
+]
+PoolScope = Literal["tenant", "pool"]
+PoolStrategy = Literal["shared", "per_tenant", "per_database"]
+RecommendationStatus = Literal["open", "applied", "dismissed", "superseded", "expired", "undone"]
+TenantPhase = Literal["declared", "provisioned", "deleting"]
+
+
+class AdviceView(TypedDict):
+    """The advisor's latest advice for a pool, its reason included, also for `stable`."""
+
+    at: str
+    action: str
+    current_size: int
+    new_size: int
+    wanted: int | None
+    reason_code: str
+    reason: str
+    confidence: str
+    evidence: dict[str, Any]
+    expected: EffectView | None
+    idle_seconds: float | None
+    warm_size: int
+    blocked_by: str | None
+
+
+class AdvisorBody(TypedDict):
+    """A change of the advisor; omitted fields stay as they are."""
+
+    rule: NotRequired[AdvisorRule | None]
+    mode: NotRequired[AdvisorMode | None]
+    config: NotRequired[AdvisorConfigBody]
+
+
+class AdvisorConfigBody(TypedDict):
+    """Configuration of one rule; omitted fields stay as they are."""
+
+    patience_seconds: NotRequired[float | None]
+    late_share: NotRequired[float | None]
+    rate_smoothing: NotRequired[float | None]
+    rate_margin: NotRequired[float | None]
+    hold_seconds: NotRequired[float | None]
+    hold_inflation: NotRequired[float | None]
+    late_ticks: NotRequired[int | None]
+    late_growth: NotRequired[float | None]
+    max_growth: NotRequired[float | None]
+    window_seconds: NotRequired[float | None]
+    shrink_share: NotRequired[float | None]
+    shrink_step: NotRequired[int | None]
+    burst_allowance: NotRequired[int | None]
+    burst_share: NotRequired[float | None]
+    idle_seconds: NotRequired[float | None]
+    dead_band: NotRequired[float | None]
+    min_events: NotRequired[int | None]
+    enough_events: NotRequired[int | None]
+    loop_lag_seconds: NotRequired[float | None]
+    idle_in_transaction_share: NotRequired[float | None]
+    lock_share: NotRequired[float | None]
+    io_share: NotRequired[float | None]
+    client_write_share: NotRequired[float | None]
+    running_per_core: NotRequired[float | None]
+    trial: NotRequired[TrialConfigBody | None]
+    min_pool_size: NotRequired[int | None]
+    max_pool_size: NotRequired[int | None]
+    target_queue_depth: NotRequired[int | None]
+    scale_up_step: NotRequired[int | None]
+    scale_down_step: NotRequired[int | None]
+    scale_down_idle_ratio: NotRequired[float | None]
+    tuning_interval_ms: NotRequired[int | None]
+    samples_before_action: NotRequired[int | None]
+    enabled: NotRequired[bool | None]
+
+
+class AdvisorCounters(TypedDict):
+    """Counters since the service started."""
+
+    adjustments_total: int
+    open_recommendations: int
+
+
+class AdvisorView(TypedDict):
+    """The advisor."""
+
+    rule: AdvisorRule
+    mode: AdvisorMode
+    config: DemandConfigView | PoolPressureMonitorConfig
+    generation: int
+    counters: AdvisorCounters
+    stale: bool
+
+
+class CredentialRotation(TypedDict):
+    """The result of a password rotation."""
+
+    tenant: str
+    role: str
+    version: int
+    tenants: int
+    connections: int
+
+
+class DemandConfigView(TypedDict):
+    """The configuration of the demand rule, and milliseconds between two of its ticks."""
+
+    patience_seconds: NotRequired[float]
+    late_share: NotRequired[float]
+    rate_smoothing: NotRequired[float]
+    rate_margin: NotRequired[float]
+    hold_seconds: NotRequired[float]
+    hold_inflation: NotRequired[float]
+    late_ticks: NotRequired[int]
+    late_growth: NotRequired[float]
+    max_growth: NotRequired[float]
+    window_seconds: NotRequired[float]
+    shrink_share: NotRequired[float]
+    shrink_step: NotRequired[int]
+    burst_allowance: NotRequired[int]
+    burst_share: NotRequired[float]
+    idle_seconds: NotRequired[float]
+    dead_band: NotRequired[float]
+    min_events: NotRequired[int]
+    enough_events: NotRequired[int]
+    loop_lag_seconds: NotRequired[float]
+    idle_in_transaction_share: NotRequired[float]
+    lock_share: NotRequired[float]
+    io_share: NotRequired[float]
+    client_write_share: NotRequired[float]
+    running_per_core: NotRequired[float]
+    trial: NotRequired[TrialConfig]
+    tuning_interval_ms: int
+
+
+class DesiredSize(TypedDict):
+    """A pool's desired state; the defaults where nothing was set."""
+
+    min_size: int
+    max_size: int
+    warmup_size: int
+    paused: bool
+
+
+class EffectView(TypedDict):
+    """The expected effect of the advice."""
+
+    late_share_before: float | None
+    late_share_after: float | None
+    connections_before: int
+    connections_after: int
+
+
+class EvaluateBody(TypedDict):
+    """Either constant metrics over a number of samples, or a tenant's open pool."""
+
+    rule: NotRequired[AdvisorRule | None]
+    config: NotRequired[AdvisorConfigBody]
+    metrics: NotRequired[EvaluateMetrics | None]
+    samples: NotRequired[int]
+    tenant: NotRequired[str | None]
+    late_ms: NotRequired[float | None]
+    late_share: NotRequired[float | None]
+    budget: NotRequired[int | None]
+
+
+class EvaluateMetrics(TypedDict):
+    """The metrics of a pool."""
+
+    total_connections: int
+    idle_connections: int
+    active_connections: int
+    waiting_requests: int
+
+
+class Evaluation(TypedDict):
+    """The rule's advice for the last sample."""
+
+    action: str
+    current_size: int
+    new_size: int
+    reason_code: str
+    reason: str
+    wanted: int | None
+    confidence: str
+    evidence: dict[str, Any]
+    expected: EffectView | None
+
+
+class EventList(TypedDict):
+    """A page of events, newest first."""
+
+    items: list[EventView]
+    next_cursor: str | None
+    stale: bool
+
+
+class EventView(TypedDict):
+    """An audit event: who changed what, when, why, from what to what."""
+
+    id: int | None
+    at: str
+    actor: str
+    request_id: str | None
+    action: str
+    tenant: str | None
+    pool: str | None
+    reason: str | None
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class HistoryPointView(TypedDict):
+    """A time step: averages of gauges, increases of counters, maxima of percentiles."""
+
+    at: str
+    samples: int
+    total_connections: float
+    active_connections: float
+    idle_connections: float
+    waiting_requests: float
+    waiting_requests_max: int
+    acquired: int
+    timeouts: int
+    wait_p95_ms: float | None
+    wait_p99_ms: float | None
+    hold_p95_ms: float | None
+    connect_p95_ms: float | None
+
+
+class IsolationCheckView(TypedDict):
+    """The result of one check in Postgres."""
+
+    name: str
+    ok: bool
+    severity: str | None
+    detail: str | None
+
+
+class IsolationView(TypedDict):
+    """Where the tenant lives inside Postgres, and how well it is isolated there."""
+
+    strategy: PoolStrategy
+    assurance: str
+    database: str | None
+    schema: str | None
+    role: str | None
+    checks: list[IsolationCheckView]
+    checked_at: str | None
+
+
+class Latency(TypedDict):
+    """Percentiles over the window; null if nothing was measured in it."""
+
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class LeakSuspectView(TypedDict):
+    """A lease held for so long that it may have leaked."""
+
+    tenant: str
+    task: str
+    taken_at: str
+    age_seconds: float
+    pid: int
+
+
+class LoopLagView(TypedDict):
+    """How late the service's event loop runs; a high value alone explains waits."""
+
+    now_ms: float
+    worst_ms: float
+
+
+class PauseView(TypedDict):
+    """A pause of a pool."""
+
+    since: str
+    by: str
+
+
+class PlanEffectsView(TypedDict):
+    """What a plan means for connections, estimated from the pools at this moment."""
+
+    connections_opened: int
+    connections_closed: int
+    leases_cut: int
+
+
+class PlanStepView(TypedDict):
+    """One step of a plan."""
+
+    action: str
+    target: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class PlanView(TypedDict):
+    """What the request would do; nothing was changed."""
+
+    dry_run: bool
+    plan: list[PlanStepView]
+    effects: PlanEffectsView
+    warnings: list[str]
+
+
+class PoolBody(TypedDict):
+    """A change of a pool's size; omitted or null fields stay as they are."""
+
+    max_size: NotRequired[int | None]
+    min_size: NotRequired[int | None]
+    warmup_size: NotRequired[int | None]
+
+
+class PoolCheck(TypedDict):
+    """The result of testing a pool's idle connections."""
+
+    pool_id: str
+    tenants: int
+    tested: int
+    failed: int
+
+
+class PoolCounts(TypedDict):
+    """How many pools are open, and how many are in each state; a closed pool may be paused."""
+
+    open: int
+    by_state: dict[str, int]
+
+
+class PoolDrain(TypedDict):
+    """A drain in progress."""
+
+    pool_id: str
+    tenants: int
+    state: str
+    deadline_seconds: float
+
+
+class PoolEviction(TypedDict):
+    """The result of evicting a pool."""
+
+    pool_id: str
+    tenants: int
+    reason: str
+    closed: int
+    cut: int
+
+
+class PoolList(TypedDict):
+    """A page of open and paused pools."""
+
+    as_of: str
+    age_seconds: int
+    stale: bool
+    items: list[PoolView]
+    next_cursor: str | None
+
+
+class PoolMetricsView(TypedDict):
+    """A sample of a pool."""
+
+    total_connections: int
+    idle_connections: int
+    active_connections: int
+    waiting_requests: int
+
+
+class PoolPressureMonitorConfig(TypedDict):
+    """The rule's configuration; names and defaults are the published ones."""
+
+    enabled: NotRequired[bool]
+    min_pool_size: NotRequired[int]
+    max_pool_size: NotRequired[int]
+    target_queue_depth: NotRequired[int]
+    scale_up_step: NotRequired[int]
+    scale_down_step: NotRequired[int]
+    scale_down_idle_ratio: NotRequired[float]
+    tuning_interval_ms: NotRequired[int]
+    samples_before_action: NotRequired[int]
+
+
+class PoolRecycling(TypedDict):
+    """The result of recycling a pool."""
+
+    pool_id: str
+    tenants: int
+    connections: int
+
+
+class PoolSummary(TypedDict):
+    """An open or paused pool in short."""
+
+    pool_id: str
+    state: str
+    pause: PauseView | None
+    size: int
+    idle: int
+    active: int
+    waiting: int
+
+
+class PoolSweepResult(TypedDict):
+    """A pool that was evicted or skipped."""
+
+    tenant: str | None
+    pool_id: str
+    reason: str
+
+
+class PoolView(TypedDict):
+    """A pool, open or not."""
+
+    pool_id: str
+    tenant: str | None
+    tenants: int
+    shared: bool
+    strategy: PoolStrategy
+    server: str
+    open: bool
+    state: str
+    pause: PauseView | None
+    desired: DesiredSize
+    size: int
+    idle: int
+    active: int
+    waiting: int
+    access_count: int
+    wait_p99_ms: float | None
+    leak_suspects: list[LeakSuspectView]
+    generation: int
+    stale: bool
+    advice: NotRequired[AdviceView | None]
+
+
+class Provisioning(TypedDict):
+    """A tenant's objects in Postgres."""
+
+    tenant: str
+    objects: list[str]
+    provisioned_at: str | None
+
+
+class QueryBody(TypedDict):
+    """A statement and how to run it."""
+
+    sql: str
+    params: NotRequired[list[Any]]
+    read_only: NotRequired[bool]
+    timeout_seconds: NotRequired[float | None]
+    max_rows: NotRequired[int | None]
+
+
+class QueryColumn(TypedDict):
+    """A column of the result."""
+
+    name: str
+    type: str
+
+
+class QueryResult(TypedDict):
+    """The result of a statement."""
+
+    columns: list[QueryColumn]
+    rows: list[list[Any]]
+    row_count: int
+    truncated: bool
+    duration_ms: float
+    status: str | None
+
+
+class RecommendationList(TypedDict):
+    """A page of recommendations, newest first."""
+
+    items: list[RecommendationView]
+    next_cursor: str | None
+    stale: bool
+
+
+class RecommendationView(TypedDict):
+    """A recommended size of a pool, or placement of a tenant, with its reason and status."""
+
+    id: str
+    pool: str
+    tenant: str | None
+    kind: str
+    placement: str | None
+    rule: str
+    action: str
+    current_size: int
+    new_size: int
+    wanted: int | None
+    reason_code: str
+    reason: str
+    confidence: str
+    evidence: dict[str, Any]
+    expected: EffectView | None
+    max_size: int
+    metrics: PoolMetricsView
+    status: RecommendationStatus
+    created_at: str
+    expires_at: str
+    closed_at: str | None
+    closed_by: str | None
+
+
+class RefusalList(TypedDict):
+    """A page of refusals, newest first."""
+
+    items: list[RefusalView]
+    next_cursor: str | None
+
+
+class RefusalView(TypedDict):
+    """A request that was answered with a problem."""
+
+    id: int
+    at: str
+    tenant: str | None
+    actor: str | None
+    method: str
+    path: str
+    status: int
+    code: str
+    detail: str
+    request_id: str | None
+
+
+class ServerBudgetView(TypedDict):
+    """The connections that all pools on a server may have together."""
+
+    limit: int
+    used: int
+    kept_free: int | None
+    contended: bool
+
+
+class ServerList(TypedDict):
+    """A page of servers."""
+
+    items: list[ServerView]
+    next_cursor: str | None
+
+
+class ServerUse(TypedDict):
+    """One server's connection budget, and what is used of it."""
+
+    name: str
+    state: str
+    max_connections: int | None
+    budget: int
+    used: int
+
+
+class ServerView(TypedDict):
+    """A declared server."""
+
+    name: str
+    host: str
+    port: int
+    state: str
+    version: str | None
+    max_connections: int | None
+    read_only: bool | None
+    budget: ServerBudgetView
+    pools: list[PoolSummary]
+    last_error: str | None
+
+
+class ServiceStats(TypedDict):
+    """The whole service, and one page of its tenants by ID."""
+
+    as_of: str
+    age_seconds: int
+    stale: bool
+    at: str
+    tenants: int
+    pools: PoolCounts
+    totals: ServiceTotals
+    servers: list[ServerUse]
+    evictions: dict[str, int]
+    loop_lag: LoopLagView
+    items: list[TenantStats]
+    next_cursor: str | None
+
+
+class ServiceTotals(TypedDict):
+    """Current gauges, and counters since the service started."""
+
+    active_connections: int
+    idle_connections: int
+    waiting_requests: int
+    connections_acquired: int
+    connections_released: int
+    total_wait_time_ms: float
+    timeouts: int
+    rejected: int
+    health_check_failures: int
+    connections_opened: int
+    connections_closed: int
+    connections_lost: int
+    connect_failures: int
+
+
+StatsHistory = TypedDict(
+    "StatsHistory",
+    {
+        "tenant": "str | None",
+        "pool_id": "str",
+        "from": "str",
+        "to": "str",
+        "step_seconds": "int",
+        "resolution": "str",
+        "items": "list[HistoryPointView]",
+    },
+)
+
+
+class Sweep(TypedDict):
+    """The result of evicting idle pools."""
+
+    evicted: list[PoolSweepResult]
+    skipped: list[PoolSweepResult]
+
+
+class TenantBody(TypedDict):
+    """A tenant's declaration."""
+
+    server: NotRequired[str | None]
+    strategy: NotRequired[PoolStrategy | None]
+    weight: NotRequired[int]
+    max_leases: NotRequired[int | None]
+    labels: NotRequired[dict[str, str]]
+    advisor_mode: NotRequired[AdvisorMode | None]
+
+
+class TenantDeletion(TypedDict):
+    """The result of deleting a tenant."""
+
+    tenant: str
+    closed: int
+    cut: int
+    login_disabled: bool
+
+
+class TenantList(TypedDict):
+    """A page of tenants."""
+
+    items: list[TenantView]
+    next_cursor: str | None
+
+
+class TenantStats(TypedDict):
+    """A tenant's counters, gauges and percentiles."""
+
+    tenant: str
+    server: str
+    strategy: PoolStrategy
+    pool: str
+    pool_state: str
+    active_connections: int
+    idle_connections: int
+    waiting_requests: int
+    connections_acquired: int
+    connections_released: int
+    total_wait_time_ms: float
+    timeouts: int
+    rejected: int
+    health_check_failures: int
+    connections_opened: int
+    connections_closed: int
+    connections_lost: int
+    connect_failures: int
+    max_wait_time_ms: float
+    created_at: str | None
+    last_activity: str | None
+    window_seconds: float
+    wait: Latency
+    hold: Latency
+    connect: Latency
+
+
+class TenantView(TypedDict):
+    """A tenant."""
+
+    id: str
+    server: str
+    strategy: PoolStrategy
+    weight: int
+    max_leases: int | None
+    labels: dict[str, str]
+    advisor_mode: AdvisorMode | None
+    generation: int
+    state: TenantPhase
+    created_at: str
+    updated_at: str
+    provisioned_at: str | None
+    isolation: IsolationView
+    query_allowed: bool
+    query_refusal: str | None
+    pool: PoolSummary | None
+    stale: bool
+
+
+class TrialConfig(TypedDict):
+    """When a growth made while saturated pays, and what happens when it does not."""
+
+    saturation: NotRequired[float]
+    ticks: NotRequired[int]
+    completions: NotRequired[int]
+    max_ticks: NotRequired[int]
+    min_growth: NotRequired[float]
+    elasticity: NotRequired[float]
+    certainty: NotRequired[float]
+    ceiling_seconds: NotRequired[float]
+    max_ceiling_seconds: NotRequired[float]
+
+
+class TrialConfigBody(TypedDict):
+    """When growth of a saturated pool is kept; omitted fields stay as they are."""
+
+    saturation: NotRequired[float | None]
+    ticks: NotRequired[int | None]
+    completions: NotRequired[int | None]
+    max_ticks: NotRequired[int | None]
+    min_growth: NotRequired[float | None]
+    elasticity: NotRequired[float | None]
+    certainty: NotRequired[float | None]
+    ceiling_seconds: NotRequired[float | None]
+    max_ceiling_seconds: NotRequired[float | None]

@@ -1,0 +1,57 @@
+"""A request of the API: what to send, and the type of what comes back. Sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, TypeVar
+from urllib.parse import quote
+
+from poolkeeper.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from poolkeeper.models import PlanView
+
+NOT_UTF_8 = "An argument is not valid UTF-8."
+
+T_co = TypeVar("T_co", covariant=True)
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[T_co]):
+    """A request whose response is a document of type T_co.
+
+    Attributes:
+        query: what is None is not sent.
+        sends_key: whether a client sends it with an idempotency key, so that it can repeat it.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, object] = field(default_factory=dict)
+    body: Mapping[str, object] | None = None
+    sends_key: bool = False
+
+    def dry_run(self) -> Request[PlanView]:
+        """The request of a plan: what this change would do, while nothing is changed."""
+        return Request(self.method, self.path, {**self.query, "dry_run": True}, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest(Request[T_co], Generic[T_co, Item_co]):
+    """A request whose response is a page of items of type Item_co."""
+
+
+def segment(name: str) -> str:
+    """Quote *name* as one segment of a path, so that it never addresses another resource.
+
+    Raises:
+        InvalidRequest: it cannot be a single segment, or is not valid UTF-8.
+    """
+    if "/" in name or not name.strip("."):
+        raise InvalidRequest(f'"{name}" is not a valid id.')
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(NOT_UTF_8) from error

@@ -1,0 +1,279 @@
+"""The clients of the API against a served service, and what they make of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from poolkeeper import api
+from poolkeeper.client import AsyncClient, Client
+from poolkeeper.errors import (
+    InvalidRequest,
+    PoolkeeperError,
+    ProblemError,
+    UnexpectedResponse,
+    Unreachable,
+)
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import Served, served
+
+SECRET = "pk_secret_of_this_test"
+
+
+@pytest.fixture
+async def service(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Served]:
+    fast = {"poll_interval_seconds": 0.5}
+    async with served(
+        tmp_path, tenants_in=database, catalog_in=catalog_database, **fast
+    ) as running:
+        yield running
+
+
+async def test_both_clients_do_what_a_tenant_needs(service: Served) -> None:
+    url = str(service.client.base_url)
+
+    def use_sync() -> None:
+        with Client(url) as client:
+            created = client.send(api.put_tenant("acme", strategy="per_tenant", weight=2))
+            assert (created["state"], created["weight"]) == ("declared", 2)
+            assert client.send(api.provision_tenant("acme"))["tenant"] == "acme"
+            result = client.send(api.run_query("acme", sql="SELECT $1::int", params=[42]))
+            assert result["rows"] == [[42]]
+            plan = client.send(api.delete_tenant("acme").dry_run())
+            assert plan["dry_run"]
+            assert [each["id"] for each in client.items(api.list_tenants())] == ["acme"]
+            event = next(client.stream_stats())
+            assert event["totals"]["active_connections"] >= 0
+
+    await asyncio.to_thread(use_sync)
+
+    async with AsyncClient(url) as client:
+        await client.send(api.rotate_credentials("acme"))
+        queries = [client.send(api.run_query("acme", sql="SELECT 42")) for _ in range(8)]
+        assert [done["rows"] for done in await asyncio.gather(*queries)] == [[[42]]] * 8
+        sized = await client.send(api.put_tenant_pool("acme", min_size=1, max_size=3))
+        assert sized["desired"]["max_size"] == 3
+        stats = await client.send(api.get_tenant_stats("acme"))
+        assert stats["connections_acquired"] == 9
+        async for event in client.stream_stats():
+            assert event["sequence"]
+            break
+        assert (await client.send(api.evict_pool("acme", mode="force")))["closed"] >= 1
+        assert (await client.send(api.delete_tenant("acme")))["login_disabled"]
+        assert [each async for each in client.items(api.list_tenants())] == []
+
+
+async def test_lists_are_read_page_by_page(service: Served) -> None:
+    names = [f"tenant-{number}" for number in range(5)]
+    async with AsyncClient(str(service.client.base_url)) as client:
+        for name in names:
+            await client.send(api.put_tenant(name, strategy="shared", labels={"in": "test"}))
+        listed = api.list_tenants(label=["in:test"])
+        assert [each["id"] async for each in client.items(listed)] == names
+        assert [each["id"] async for each in client.items(listed, limit=3)] == names[:3]
+        assert [each async for each in client.items(listed, limit=0)] == []
+
+
+async def test_a_change_can_expect_a_version(service: Served) -> None:
+    async with AsyncClient(str(service.client.base_url)) as client:
+        version = (await client.response(api.put_tenant("acme", strategy="shared"))).etag
+        assert version is not None
+        changed = await client.response(api.put_tenant("acme", weight=3), if_match=version)
+        assert (changed.document["weight"], changed.etag == version) == (3, False)
+        for conditions in ({"if_match": version}, {"if_none_match": "*"}):
+            with pytest.raises(ProblemError) as refused:
+                await client.send(api.put_tenant("acme", weight=4), **conditions)
+            assert (refused.value.status, refused.value.code) == (412, "stale-version")
+
+
+async def test_an_action_with_the_same_key_is_done_once(service: Served) -> None:
+    async with AsyncClient(str(service.client.base_url)) as client:
+        await client.send(api.put_tenant("acme", strategy="shared"))
+        key = "deploy-417"
+        first, second = [
+            await client.response(api.provision_tenant("acme"), idempotency_key=key)
+            for _ in range(2)
+        ]
+        assert (first.replayed, second.replayed) == (False, True)
+        assert first.document == second.document
+        # A key that the client makes is another one each time.
+        assert not (await client.response(api.provision_tenant("acme"))).replayed
+
+
+async def test_a_refusal_says_what_and_why(service: Served) -> None:
+    async with AsyncClient(str(service.client.base_url)) as client:
+        with pytest.raises(ProblemError) as missing:
+            await client.send(api.get_tenant("nobody"))
+        problem = missing.value
+        assert (problem.status, problem.code) == (404, "tenant-not-found")
+        assert (problem.title, problem.detail) == ("Not found", "There is no tenant nobody.")
+        assert not problem.retryable
+        [kept] = [each async for each in client.items(api.list_refusals())]
+        assert kept["request_id"] == problem.request_id
+        with pytest.raises(ProblemError, match="/body/weight: ") as invalid:
+            await client.send(api.put_tenant("acme", weight=0))
+        assert [each["pointer"] for each in invalid.value.errors] == ["/body/weight"]
+
+
+class Scripted:
+    """An HTTP server that gives these responses, one per request, and keeps what it was asked."""
+
+    def __init__(self, *responses: tuple[int, Any] | None) -> None:
+        """A response is a status and a document; None breaks the connection."""
+        self.responses = list(responses)
+        self.heard: list[tuple[str, str, str | None]] = []
+        self.url = ""
+
+
+@contextmanager
+def scripted(*responses: tuple[int, Any] | None) -> Iterator[Scripted]:
+    script = Scripted(*responses)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _respond(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            key = self.headers.get("idempotency-key")
+            script.heard.append((self.command, self.path, key))
+            response = script.responses.pop(0)
+            if response is None:
+                self.close_connection = True
+                return
+            status, document = response
+            body = document if isinstance(document, bytes) else json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Retry-After", "0")
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = do_DELETE = _respond  # noqa: N815 - the library's names
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    script.url = f"http://127.0.0.1:{server.server_port}"
+    thread = Thread(target=server.serve_forever, args=(0.01,), name="scripted")
+    thread.start()
+    try:
+        yield script
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+BUSY = {"code": "server-full", "detail": "Full.", "retryable": True}
+LOST = {"code": "lease-lost", "detail": "Lost.", "retryable": False}
+IN_FLIGHT = {"code": "idempotency-key-in-flight", "detail": "In flight.", "retryable": True}
+DONE = {"id": "acme"}
+WRITE = api.run_query("acme", sql="DELETE FROM t", read_only=False)
+
+
+@pytest.mark.parametrize(
+    ("request_", "responses"),
+    [
+        (api.get_tenant("acme"), [(429, {}), (503, BUSY), (503, b"proxy"), (200, DONE)]),
+        (api.provision_tenant("acme"), [(409, IN_FLIGHT), (503, BUSY), (200, DONE)]),
+        (WRITE, [(503, BUSY), (200, DONE)]),
+        (api.get_tenant("acme"), [None, (200, DONE)]),
+        (api.provision_tenant("acme"), [None, (409, IN_FLIGHT), (200, DONE)]),
+    ],
+)
+async def test_what_is_safe_is_repeated(request_: Any, responses: list[Any]) -> None:  # noqa: ANN401
+    with scripted(*responses) as script:
+        async with AsyncClient(script.url) as client:
+            assert await client.send(request_) == DONE
+        with Client(script.url) as sync_client:
+            script.responses = list(responses)
+            assert await asyncio.to_thread(sync_client.send, request_) == DONE
+        attempts = script.heard[: len(responses)]
+        assert len(script.heard) == 2 * len(responses)
+        assert attempts == [attempts[0]] * len(responses)  # with one key, if it has any
+        assert (attempts[0][2] is not None) is request_.sends_key
+
+
+@pytest.mark.parametrize(
+    ("request_", "responses", "error"),
+    [
+        (WRITE, [None], Unreachable),
+        (WRITE, [(503, LOST)], ProblemError),
+        (api.get_tenant("acme"), [None, None], Unreachable),
+        (api.get_tenant("acme"), [(504, BUSY)], ProblemError),
+        (api.put_tenant("acme"), [(409, {"code": "immutable-field"})], ProblemError),
+        (api.get_tenant("acme"), [(503, BUSY)] * 5, ProblemError),
+        (api.get_tenant("acme"), [(200, b"<html>")], UnexpectedResponse),
+        (api.list_tenants(), [(200, DONE)], UnexpectedResponse),
+    ],
+)
+async def test_what_is_not_safe_is_not(request_: Any, responses: list[Any], error: Any) -> None:  # noqa: ANN401
+    with scripted(*responses) as script:
+        async with AsyncClient(script.url) as client:
+            with pytest.raises(error):
+                await client.send(request_)
+        assert script.responses == []
+
+
+async def test_a_change_that_expects_a_version_is_not_repeated_blindly() -> None:
+    with scripted(None) as script:
+        async with AsyncClient(script.url) as client:
+            with pytest.raises(Unreachable):
+                await client.send(api.put_tenant("acme"), if_match='"1"')
+        assert len(script.heard) == 1
+
+
+async def test_a_service_that_does_not_respond_is_given_up() -> None:
+    # The kernel accepts the connection; nothing reads it.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with AsyncClient(url, timeout=0.2) as client:
+            with pytest.raises(Unreachable, match="ReadTimeout"):
+                await client.send(api.get_tenant("acme"))
+            with pytest.raises(Unreachable, match="ReadTimeout"):
+                await anext(client.stream_stats())
+    async with AsyncClient(url) as client:
+        with pytest.raises(Unreachable, match=f"Cannot reach {url}"):
+            await client.send(api.get_tenant("acme"))
+
+
+@pytest.mark.parametrize("url", ["there", "ftp://there", "http://there:port"])
+async def test_an_invalid_address_is_named(url: str) -> None:
+    with pytest.raises(InvalidRequest, match="not a valid URL"):
+        async with AsyncClient(url) as client:
+            await client.send(api.get_stats())
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "\udcff"])
+def test_an_id_never_addresses_another_resource(name: str) -> None:
+    with pytest.raises(InvalidRequest):
+        api.get_tenant(name)
+    assert api.get_tenant("acme?x#y").path == "/v1/tenants/acme%3Fx%23y"
+
+
+async def test_the_key_is_sent_and_never_shown() -> None:
+    with scripted((401, {}), (200, b"?")) as script:
+        address = script.url.replace("//", f"//user:{SECRET}@")
+        with Client(address, api_key=SECRET) as client:
+            shown = [repr(client), repr(vars(client))]
+            for _ in range(2):
+                with pytest.raises(PoolkeeperError) as failed:
+                    await asyncio.to_thread(client.send, api.get_stats())
+                shown += [repr(failed.value), str(failed.value), repr(vars(failed.value))]
+    with pytest.raises(InvalidRequest) as invalid:
+        AsyncClient(api_key=f"{SECRET}\n")
+    shown += [repr(invalid.value), repr(AsyncClient(address, api_key=SECRET))]
+    assert not [text for text in shown if SECRET in text]
