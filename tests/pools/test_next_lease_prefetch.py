@@ -245,6 +245,7 @@ async def test_who_comes_meanwhile_waits_for_it_and_opens_no_other(
         pass
     pool_of(manager).resize(PoolSize(min_size=0, max_size=1, warmup_size=0))
     pool = await begun_for_nobody(manager, callers)
+    await callers.answers()  # until it has left, it counts as waiting
     pool.resize(PoolSize(min_size=0, max_size=3, warmup_size=0))
     async with manager.lease("one") as connection:
         assert await connection.fetchval(_TENANT) == "one"
