@@ -157,10 +157,20 @@ def list_pools(
     sort: models.PoolOrder | None = None,
     strategy: models.PoolStrategy | None = None,
     server: str | None = None,
+    search: str | None = None,
+    offset: int | None = None,
 ) -> ListRequest[models.PoolList, models.PoolView]:
     """List open and paused pools."""
     return ListRequest(
-        "GET", "/v1/pools", query={"sort": sort, "strategy": strategy, "server": server}
+        "GET",
+        "/v1/pools",
+        query={
+            "sort": sort,
+            "strategy": strategy,
+            "server": server,
+            "search": search,
+            "offset": offset,
+        },
     )
 
 
@@ -174,9 +184,17 @@ def run_query(tenant: str, **body: Unpack[models.QueryBody]) -> Request[models.Q
     return Request("POST", f"/v1/tenants/{segment(tenant)}/query", body=body)
 
 
-def get_stats() -> ListRequest[models.ServiceStats, models.TenantStats]:
+def get_stats(
+    *,
+    sort: models.TenantOrder | None = None,
+    pool: str | None = None,
+    search: str | None = None,
+    offset: int | None = None,
+) -> ListRequest[models.ServiceStats, models.TenantStats]:
     """Get the service's statistics."""
-    return ListRequest("GET", "/v1/stats")
+    return ListRequest(
+        "GET", "/v1/stats", query={"sort": sort, "pool": pool, "search": search, "offset": offset}
+    )
 
 
 def get_tenant_stats(tenant: str) -> Request[models.TenantStats]:

@@ -24,6 +24,15 @@ PoolOrder = Literal[
 PoolScope = Literal["tenant", "pool"]
 PoolStrategy = Literal["shared", "per_tenant", "per_database"]
 RecommendationStatus = Literal["open", "applied", "dismissed", "superseded", "expired", "undone"]
+TenantOrder = Literal[
+    "tenant",
+    "waiting_requests",
+    "-waiting_requests",
+    "wait_p99_ms",
+    "-wait_p99_ms",
+    "active_connections",
+    "-active_connections",
+]
 TenantPhase = Literal["declared", "provisioned", "deleting"]
 
 
@@ -374,6 +383,7 @@ class PoolList(TypedDict):
     as_of: str
     age_seconds: int
     stale: bool
+    matches: int
     items: list[PoolView]
     next_cursor: str | None
 
@@ -399,6 +409,14 @@ class PoolPressureMonitorConfig(TypedDict):
     scale_down_idle_ratio: NotRequired[float]
     tuning_interval_ms: NotRequired[int]
     samples_before_action: NotRequired[int]
+
+
+class PoolRecommendation(TypedDict):
+    """The open recommendation for a pool's size, in short."""
+
+    id: str
+    new_size: int
+    reason: str
 
 
 class PoolRecycling(TypedDict):
@@ -451,6 +469,7 @@ class PoolView(TypedDict):
     leak_suspects: list[LeakSuspectView]
     generation: int
     stale: bool
+    recommendation: PoolRecommendation | None
     advice: NotRequired[AdviceView | None]
 
 
@@ -571,6 +590,9 @@ class ServerUse(TypedDict):
     max_connections: int | None
     budget: int
     used: int
+    active: int
+    contended: bool
+    last_error: str | None
 
 
 class ServerView(TypedDict):
@@ -601,6 +623,7 @@ class ServiceStats(TypedDict):
     servers: list[ServerUse]
     evictions: dict[str, int]
     loop_lag: LoopLagView
+    matches: int
     items: list[TenantStats]
     next_cursor: str | None
 

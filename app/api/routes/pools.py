@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -20,13 +19,15 @@ from app.api.http.dependencies import (
     ResponseCacheDep,
     provided,
 )
-from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
-from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
+from app.api.http.paging import NextCursor
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.pool import POOL_EXAMPLE, PoolView
+from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
 from app.control.pools.operations import PoolOperations
 from app.domain.tenant import PoolStrategy
@@ -65,6 +66,7 @@ class PoolList(BaseModel):
             "as_of": "2026-11-20T09:12:34Z",
             "age_seconds": 0,
             "stale": False,
+            "matches": 1,
             "items": [POOL_EXAMPLE],
             "next_cursor": None,
         }
@@ -73,6 +75,7 @@ class PoolList(BaseModel):
     as_of: datetime = Field(description="Time of the measurement.")
     age_seconds: int = Field(description="Age of the measurement.")
     stale: bool = Field(description="Whether the measurement is older than two polls.")
+    matches: Matches
     items: list[PoolView]
     next_cursor: NextCursor
 
@@ -112,14 +115,17 @@ async def list_pools(
     request: Request,
     cache: ResponseCacheDep,
     principal: PrincipalDep,
+    advisor: Annotated[AdvisorLoop, provided(AdvisorLoop)],
     *,
     sort: Annotated[
         PoolOrder, Query(description="Sort key; ties are sorted by pool ID.")
     ] = PoolOrder.POOL_ID,
     strategy: Annotated[PoolStrategy | None, Query(description="Filter by strategy.")] = None,
     server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
+    search: SearchQuery = "",
     fields: FieldsQuery = None,
     limit: LimitQuery = 50,
+    offset: OffsetQuery = 0,
     cursor: CursorQuery = None,
 ) -> Response:
     """Lists the open and the paused pools that serve a tenant that the key can access.
@@ -128,30 +134,29 @@ async def list_pools(
     keys other than the pool ID change between two pages, so a pool can appear twice or not at all.
     """
     excluded = excluded_fields(fields, PoolView)
-    after = _after(cursor, sort) if cursor else None
     snapshot = await cache.snapshot()
-    rank, sign = _RANKS[sort.lstrip("-")], -1.0 if sort.startswith("-") else 1.0
-    found = (
-        (sign * rank(row), row.pool_id, row)
+    found = [
+        row
         for row in snapshot.pools_of(principal.tenants)
         if (strategy is None or row.strategy is strategy)
         and (server is None or row.server == server)
-    )
-    first = heapq.nsmallest(
-        limit + 1, (each for each in found if after is None or each[:2] > after)
-    )
-    page, next_cursor = paginate(first, limit, lambda each: (sort.value, each[0], each[1]))
+        and search in row.pool_id
+    ]
+    order = Order(sort.value, _RANKS[sort.lstrip("-")], lambda row: row.pool_id)
+    page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
     served = Counter(row.spec.pool_id for row in snapshot.tenants_of(principal.tenants or ()))
     pools = PoolList(
         **cache.age_fields(snapshot),
+        matches=len(found),
         items=[
             PoolView.of_snapshot(
                 row,
                 principal,
                 tenants=row.tenants if principal.tenants is None else served[row.pool_id],
+                recommendation=advisor.open_recommendations.get(row.pool_id),
                 stale=not snapshot.catalog_available,
             )
-            for _, _, row in page
+            for row in page
         ],
         next_cursor=next_cursor,
     )
@@ -179,19 +184,6 @@ async def evict_expired_pools(
             skipped=[_swept(each.pool_id, each.reason) for each in report.skipped],
         ),
     )
-
-
-def _after(cursor: str, order: PoolOrder) -> tuple[float, str]:
-    """The rank and ID of the last pool of the previous page."""
-    of_order, rank, pool_id = decode_cursor(cursor, str, float, str)
-    if of_order != order:
-        raise validation_error(
-            "query",
-            "cursor",
-            code="bad_cursor",
-            detail="The cursor belongs to another sort order.",
-        )
-    return rank, pool_id
 
 
 def _swept(pool_id: str, reason: str) -> PoolSweepResult:

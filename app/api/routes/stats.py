@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import (
@@ -17,7 +19,7 @@ from app.api.http.dependencies import (
     TenantDep,
 )
 from app.api.http.error_responses import problem_responses
-from app.api.http.paging import decode_cursor, paginate
+from app.api.http.ordering import OffsetQuery, Order, SearchQuery
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.stats import (
@@ -29,9 +31,30 @@ from app.api.views.stats import (
     show_stats,
     show_totals,
 )
+from app.control.monitoring.snapshot import TenantSnapshot
 from app.domain.eviction import EvictionReason
 
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
+
+
+class TenantOrder(StrEnum):
+    """Sort keys; a minus puts the largest first."""
+
+    TENANT = "tenant"
+    WAITING = "waiting_requests"
+    MOST_WAITING = "-waiting_requests"
+    WAIT_P99 = "wait_p99_ms"
+    LONGEST_WAIT_P99 = "-wait_p99_ms"
+    ACTIVE = "active_connections"
+    MOST_ACTIVE = "-active_connections"
+
+
+_RANKS: dict[str, Callable[[TenantSnapshot], float]] = {
+    "tenant": lambda _: 0.0,
+    "waiting_requests": lambda row: row.stats.metrics.waiting_requests,
+    "wait_p99_ms": lambda row: row.stats.wait.p99_ms or 0.0,
+    "active_connections": lambda row: row.stats.metrics.active_connections,
+}
 
 
 @router.get(
@@ -46,28 +69,43 @@ async def get_stats(
     cache: ResponseCacheDep,
     principal: PrincipalDep,
     *,
+    sort: Annotated[
+        TenantOrder, Query(description="Sort key of the tenants; ties are sorted by ID.")
+    ] = TenantOrder.TENANT,
+    pool: Annotated[
+        str | None,
+        Query(max_length=56, description="Filter the tenants by pool, such as `shared@local`."),
+    ] = None,
+    search: SearchQuery = "",
     fields: FieldsQuery = None,
     limit: LimitQuery = 50,
+    offset: OffsetQuery = 0,
     cursor: CursorQuery = None,
 ) -> Response:
-    """Shows totals, budgets and evictions of the service, and a page of tenants by ID.
+    """Shows totals, budgets and evictions of the service, and a page of its tenants.
 
     The numbers are at most a second old and include the latest change made through this API. For
     a key that is bound to tenants, totals cover these tenants and evictions are left out. Works
     while the catalog is unreachable.
     """
     excluded = excluded_fields(fields, TenantStats)
-    after = decode_cursor(cursor, str)[0] if cursor else ""
     snapshot = await cache.snapshot()
-    ids = [row.spec.id for row in snapshot.tenants_of(principal.tenants)]
-    page, next_cursor = paginate(ids[bisect_right(ids, after) :], limit, lambda tenant: (tenant,))
+    tenants = snapshot.tenants_of(principal.tenants)
+    found = [
+        row
+        for row in tenants
+        if (pool is None or row.spec.pool_id == pool) and search in row.spec.id
+    ]
+    order = Order(sort.value, _RANKS[sort.lstrip("-")], lambda row: row.spec.id)
+    page, next_cursor = order.page(found, cursor=cursor, offset=offset, limit=limit)
     pools = list(snapshot.pools_of(principal.tenants))
     lag, worst_lag = snapshot.loop_lag
     reasons = EvictionReason if principal.tenants is None else ()
     stats = ServiceStats(
         **cache.age_fields(snapshot),
         at=snapshot.as_of,
-        tenants=len(ids),
+        tenants=len(tenants),
+        matches=len(found),
         pools=PoolCounts(
             open=sum(row.is_open for row in pools), by_state=Counter(row.state for row in pools)
         ),
@@ -75,10 +113,7 @@ async def get_stats(
         servers=show_servers(snapshot),
         evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
         loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
-        items=[
-            show_stats(row.spec, row.pool_state, row.stats)
-            for row in map(snapshot.tenants.__getitem__, page)
-        ],
+        items=[show_stats(row.spec, row.pool_state, row.stats) for row in page],
         next_cursor=next_cursor,
     )
     return cache.render(request, snapshot, stats, exclude=excluded)

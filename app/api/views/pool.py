@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, Field
 
@@ -22,6 +23,7 @@ from app.control.monitoring.snapshot import PoolSnapshot
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.eviction import EvictionReason
 from app.domain.pool import NO_CONNECTIONS, PoolMetrics, PoolSize, PoolState
+from app.domain.recommendation import Recommendation
 from app.domain.tenant import PoolStrategy
 from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
@@ -48,6 +50,7 @@ POOL_EXAMPLE: dict[str, Any] = {
     "leak_suspects": [],
     "generation": 1,
     "stale": False,
+    "recommendation": None,
     "advice": None,
 }
 
@@ -82,6 +85,23 @@ class PauseView(BaseModel):
     @classmethod
     def of(cls, pause: Pause | None) -> PauseView | None:
         return cls(since=pause.since.astimezone(UTC), by=pause.by) if pause else None
+
+
+class PoolRecommendation(BaseModel):
+    """The open recommendation for a pool's size, in short."""
+
+    id: UUID = Field(examples=["3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e"])
+    new_size: int = Field(description="The recommended max_size.", examples=[12])
+    reason: str = Field(
+        examples=["At 41 leases/s × 150 ms, 5 connections cannot keep up; 12 make under 1 % wait"]
+    )
+
+    @classmethod
+    def of(cls, found: Recommendation | None, principal: Principal) -> PoolRecommendation | None:
+        """None if there is none that the principal can access."""
+        if found is None or not principal.can_access(found.tenant):
+            return None
+        return cls(id=found.id, new_size=found.advice.new_size, reason=found.advice.reason)
 
 
 class PoolSummary(BaseModel):
@@ -139,6 +159,9 @@ class PoolView(BaseModel):
         description="Version of the desired state, also the ETag; 0 while nothing was set."
     )
     stale: bool = Field(description="Whether this is from memory: the catalog is unreachable.")
+    recommendation: PoolRecommendation | None = Field(
+        description="The open recommendation for its size; null if there is none."
+    )
     advice: AdviceView | None = Field(
         default=None,
         description="The advisor's latest advice; null before there is any, while its mode is "
@@ -147,7 +170,13 @@ class PoolView(BaseModel):
 
     @classmethod
     def of_snapshot(
-        cls, pool: PoolSnapshot, principal: Principal, *, tenants: int, stale: bool
+        cls,
+        pool: PoolSnapshot,
+        principal: Principal,
+        *,
+        tenants: int,
+        recommendation: Recommendation | None,
+        stale: bool,
     ) -> PoolView:
         """A pool in a list; *tenants*: how many of its tenants the principal can access."""
         return cls(
@@ -157,6 +186,7 @@ class PoolView(BaseModel):
             desired=_desired(pool.desired, paused=pool.pause is not None),
             generation=pool.generation,
             stale=stale,
+            recommendation=PoolRecommendation.of(recommendation, principal),
             open=pool.is_open,
             state=pool.state,
             **_connections(pool.stats.metrics),
@@ -238,6 +268,9 @@ class PoolViews:
             **_connections(pool.metrics if pool else NO_CONNECTIONS),
             generation=desired.generation if desired else 0,
             stale=not self._catalog.available,
+            recommendation=PoolRecommendation.of(
+                self._advisor.open_recommendations.get(spec.pool_id), principal
+            ),
             **(self._open(pool, principal) if pool else _CLOSED),
         )
 

@@ -103,6 +103,13 @@ class ServerUse(BaseModel):
         description="Most connections that all pools together may have.", examples=[86]
     )
     used: int = Field(description="Open, connecting or closing.", examples=[10])
+    active: int = Field(description="On lease.", examples=[4])
+    contended: bool = Field(
+        description="Whether a pool waits for a connection of the budget.", examples=[False]
+    )
+    last_error: str | None = Field(
+        description="Why no connection can be opened; null when all is well.", examples=[None]
+    )
 
 
 class LoopLagView(BaseModel):
@@ -130,6 +137,7 @@ class ServiceStats(BaseModel):
         examples=[{"idle": 2, "lru": 0, "requested": 1, "forced": 0, "deleted": 0, "drained": 0}],
     )
     loop_lag: LoopLagView
+    matches: int = Field(description="Tenants that match the filters, on all pages.", examples=[24])
     items: list[TenantStats]
     next_cursor: str | None = Field(
         description="For the next page of tenants; null on the last one.", examples=[None]

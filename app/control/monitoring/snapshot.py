@@ -89,13 +89,16 @@ class TenantSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSnapshot:
-    """A server's connection budget, and what is used of it."""
+    """A server's connection budget, and what is used of it; *active*: on lease."""
 
     name: str
     state: ServerState
     max_connections: int | None
     budget: int
     used: int
+    active: int
+    contended: bool
+    last_error: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +135,7 @@ class Snapshot:
         """Whether it is younger than a second."""
         return monotonic() - self.at < MAX_AGE_SECONDS
 
-    def tenants_of(self, only: Collection[str] | None) -> Iterable[TenantSnapshot]:
+    def tenants_of(self, only: Collection[str] | None) -> Collection[TenantSnapshot]:
         """All tenants, or those of *only* these that exist, by id."""
         if only is None:
             return self.tenants.values()
@@ -240,6 +243,7 @@ class _SnapshotBuilder:
         self._pools: dict[str, PoolSnapshot] = {}
         self._closed_paused: dict[str, PoolSnapshot] = {}
         self._tenants: dict[str, TenantSnapshot] = {}
+        self._active: Counter[str] = Counter()  # connections on lease, by server
         # All at once: a tenant that is deleted while the rest is built is counted exactly once.
         self._totals = manager.service_metrics.totals()
         self._states = list(manager.tenant_states.values())
@@ -251,7 +255,9 @@ class _SnapshotBuilder:
         pools = self._before.pools if self._before else {}
         for pool in self._open:
             if pool.state is not PoolState.CLOSED:
-                self._pools[pool.pool_id] = self._pool(pool, pools.get(pool.pool_id))
+                shown = self._pool(pool, pools.get(pool.pool_id))
+                self._pools[pool.pool_id] = shown
+                self._active[shown.server] += shown.stats.metrics.active_connections
             yield
         paused = self._before.closed_paused if self._before else {}
         for desired in self._paused:
@@ -289,6 +295,9 @@ class _SnapshotBuilder:
                     max_connections=server.limits.max_connections if server.limits else None,
                     budget=server.limit,
                     used=server.used,
+                    active=self._active[name],
+                    contended=server.budget.is_contended,
+                    last_error=server.last_error,
                 )
                 for name, server in sorted(manager.servers.items())
             ),

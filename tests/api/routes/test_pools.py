@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.catalog.values import recommendation
 from tests.fixtures.app import Api, ok, pointers, serving
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -63,6 +64,20 @@ async def test_pages_hold_every_pool_once(api: Api, sort: str) -> None:
     assert cursor == {"cursor": None}
 
 
+async def test_a_part_of_the_list_is_shown_and_the_whole_counted(api: Api) -> None:
+    for name in ("acme", "acme-2", "beta", "gamma"):
+        await api.value(await api.tenant(name), "select 1")
+    assert await ids(api, offset=1, limit=2) == ["acme-2", "beta"]
+    assert await ids(api, offset=4) == []
+    assert await ids(api, search="cm") == ["acme", "acme-2"]
+    page = ok(await api.client.get("/v1/pools?search=cm&limit=1&fields=pool_id"))
+    assert (page["matches"], page["items"]) == (2, [{"pool_id": "acme"}])
+    following = {"cursor": page["next_cursor"], "search": "cm"}
+    assert await ids(api, **following) == ["acme-2"]
+    assert await ids(api, cursor=page["next_cursor"], offset=1) == ["beta", "gamma"]
+    assert pointers(await api.client.get("/v1/pools?offset=-1")) == ["/query/offset"]
+
+
 async def test_a_cursor_belongs_to_its_order(api: Api) -> None:
     for name in "ab":
         await api.value(await api.tenant(name), "select 1")
@@ -84,9 +99,18 @@ async def test_a_pool_is_listed_as_it_is_shown_by_itself(api: Api) -> None:
         await api.value(await api.tenant(name, strategy), "select 1")
     ok(await api.client.put("/v1/tenants/acme/pool", json={"min_size": 1, "max_size": 3}), 201)
     await eventually(lambda: api.service.manager.active_pools == 2)
+    made = recommendation("acme")
+    await api.service.catalog.recommendations.add(made)
+    await api.service.advisor_loop.load()
     listed = ok(await api.client.get("/v1/pools"))["items"]
     alone = [ok(await api.client.get(f"/v1/tenants/{name}/pool")) for name in ("acme", "gamma")]
     assert listed == alone
+    assert listed[0]["recommendation"] == {
+        "id": str(made.id),
+        "new_size": made.advice.new_size,
+        "reason": made.advice.reason,
+    }
+    assert listed[1]["recommendation"] is None
 
 
 async def test_a_sweep_reports_what_it_closed_and_why_others_stayed(

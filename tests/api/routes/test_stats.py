@@ -70,6 +70,7 @@ async def test_the_service_adds_everything_up(api: Api) -> None:
     [server] = stats["servers"]
     assert (server["name"], server["state"], server["used"]) == ("local", "available", 1)
     assert 0 < server["budget"] < server["max_connections"]
+    assert (server["active"], server["contended"], server["last_error"]) == (0, False, None)
     assert [item["tenant"] for item in stats["items"]] == ["acme", "globex", "initech"]
 
 
@@ -93,6 +94,25 @@ async def test_tenants_come_in_pages(api: Api) -> None:
         "initech",
     ]
     assert second["next_cursor"] is None
+
+
+async def test_tenants_are_filtered_by_pool_and_sorted(api: Api) -> None:
+    for name, strategy in (("own", "per_tenant"), ("one", "shared"), ("two", "shared")):
+        await api.tenant(name, strategy)
+
+    async def tenants(**query: str | int) -> list[str]:
+        page = ok(await api.client.get("/v1/stats", params=query))
+        assert page["tenants"] == 3
+        assert page["servers"][0]["active"] == 1
+        assert len(page["items"]) == page["matches"] - int(query.get("offset", 0))
+        return [each["tenant"] for each in page["items"]]
+
+    async with api.service.manager.lease("two"):
+        assert await tenants(pool="shared@local") == ["one", "two"]
+        assert await tenants(pool="shared@local", sort="-active_connections") == ["two", "one"]
+        assert await tenants(sort="active_connections") == ["one", "own", "two"]
+        assert await tenants(sort="-waiting_requests", offset=1) == ["own", "two"]
+        assert await tenants(search="w", sort="-wait_p99_ms") in (["own", "two"], ["two", "own"])
 
 
 async def test_while_the_catalog_is_away_the_present_is_known(

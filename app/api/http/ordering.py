@@ -1,0 +1,67 @@
+"""Lists in the order of a number, such as callers waiting: one page, and how many items there are.
+
+The order changes while a list is read page by page. A cursor goes on after the last item's number;
+an offset shows a part at once, as a screen that scrolls needs it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import Field
+
+from app.api.http.error_responses import validation_error
+from app.api.http.paging import decode_cursor, paginate
+
+Row = TypeVar("Row")
+
+SearchQuery = Annotated[str, Query(max_length=56, description="Filter by a part of the ID.")]
+OffsetQuery = Annotated[
+    int,
+    Query(
+        ge=0, le=1_000_000, description="Items to skip, counted from the cursor if there is one."
+    ),
+]
+Matches = Annotated[int, Field(description="Items that match the filters, on all pages.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Order(Generic[Row]):
+    """A sort key of a list; ties are sorted by ID.
+
+    Attributes:
+        name: as in requests; a minus puts the largest number first.
+    """
+
+    name: str
+    rank: Callable[[Row], float]
+    id_of: Callable[[Row], str]
+
+    def page(
+        self, rows: Iterable[Row], *, cursor: str | None, offset: int, limit: int
+    ) -> tuple[Sequence[Row], str | None]:
+        """At most *limit* of *rows*, and the cursor of the next page if there are more.
+
+        Raises:
+            RequestValidationError: *cursor* is not one of this order.
+        """
+        after = self._decode(cursor) if cursor else None
+        sign = -1.0 if self.name.startswith("-") else 1.0
+        keyed = ((sign * self.rank(row), self.id_of(row), row) for row in rows)
+        first = heapq.nsmallest(
+            offset + limit + 1, (each for each in keyed if after is None or each[:2] > after)
+        )
+        page, next_cursor = paginate(first[offset:], limit, lambda each: (self.name, *each[:2]))
+        return [row for _, _, row in page], next_cursor
+
+    def _decode(self, cursor: str) -> tuple[float, str]:
+        """The rank and ID of the last item of the previous page."""
+        name, rank, id_ = decode_cursor(cursor, str, float, str)
+        if name != self.name:
+            detail = "The cursor belongs to another sort order."
+            raise validation_error("query", "cursor", code="bad_cursor", detail=detail)
+        return rank, id_
