@@ -39,7 +39,7 @@ ADDRESS = "http://127.0.0.1:8080"
 TIMEOUT_SECONDS = 240.0
 _FENCE = re.compile(r"^```(\w*)(?: +([^\n]*))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = "=== end of block ==="
-_TOP = "alembic|app|benchmarks|docs|monitoring|openapi|tests"
+_TOP = "alembic|app|benchmarks|docs|monitoring|openapi|poolkeeper|tests"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +267,7 @@ def _inline(document: Path) -> list[str]:
 # Classes, and alerts.
 _NAMES = {
     name
-    for folder, suffix in (("app", "py"), ("monitoring", "yml"))
+    for folder, suffix in (("app", "py"), ("poolkeeper", "py"), ("monitoring", "yml"))
     for file in (ROOT / folder).rglob(f"*.{suffix}")
     for name in re.findall(
         r"^(?:class|\s+- alert:) (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE

@@ -1,0 +1,47 @@
+"""The service inside an application: leases without HTTP, in one process.
+
+    service = create_service()
+
+    async with running_pools(service) as pools, pools.lease("acme") as connection:
+        await connection.fetch("select * from notes")
+
+A lease that fails raises a `PoolkeeperError` of the service; `status_of` is its HTTP status.
+The settings are those of `poolkeeper serve`. Everything runs that runs there, background tasks
+included; *service* is the API, which the application may mount. Another process on the same catalog
+refuses to start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api.http.error_responses import status_of
+from app.domain.errors import PoolkeeperError
+from app.main import create_app
+from app.pools.manager import TenantPoolManager
+from app.settings import load_settings
+
+__all__ = ["PoolkeeperError", "TenantPoolManager", "create_service", "running_pools", "status_of"]
+
+
+def create_service() -> FastAPI:
+    """The service by the settings in the environment; starts nothing.
+
+    Raises:
+        SettingsError: they are invalid.
+    """
+    return create_app(load_settings())
+
+
+@asynccontextmanager
+async def running_pools(service: FastAPI) -> AsyncIterator[TenantPoolManager]:
+    """Run *service* for a block: `lease` of its pools lends connections of a tenant.
+
+    Raises:
+        PoolkeeperError, OSError: it cannot start, see `app.main.STARTUP_ERRORS`.
+    """
+    async with service.router.lifespan_context(service):
+        yield service.state.service.manager

@@ -1,0 +1,55 @@
+"""The programs in docs/application.md, run as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import served
+
+ROOT = Path(__file__).parents[2]
+_PROGRAMS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SERVE = ("-m", "uvicorn", "service:app", "--port", "{port}")
+
+
+async def test_the_script_and_the_service_of_the_document_work(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "application.md").read_text(encoding="utf-8")
+    script, service = _PROGRAMS.findall(text)
+    (tmp_path / "service.py").write_text(service, encoding="utf-8")
+    async with served(
+        tmp_path, tenants_in=database, catalog_in=catalog_database, serve=SERVE
+    ) as running:
+        said = await run(script, str(running.client.base_url))
+        assert said.splitlines() == [
+            "0 notes",
+            "acme 1 of 5",
+            "['close', 'disable_login', 'forget']",
+            "tenant-not-found There is no tenant nobody. " + said.split()[-1],
+        ]
+        for notes in (["hello"], ["hello", "hello"]):
+            added = await running.client.post("/notes/acme", params={"text": "hello"})
+            assert (added.status_code, added.json()) == (200, notes)
+        refused = await running.client.post("/notes/nobody", params={"text": "hello"})
+        assert (refused.status_code, refused.json()["code"]) == (404, "tenant-not-found")
+        # Leases of the application count like those of the API.
+        stats = (await running.client.get("/v1/tenants/acme/stats")).json()
+        assert stats["connections_acquired"] == 4
+
+
+async def run(program: str, url: str) -> str:
+    """What a program prints."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program),
+        env={**os.environ, "POOLKEEPER_URL": url, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(120):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
