@@ -11,6 +11,7 @@ import asyncio
 import gc
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from time import monotonic
 from typing import Any, TypeVar
 
 import structlog
@@ -20,6 +21,8 @@ from app.domain.errors import CatalogInUse
 T = TypeVar("T")
 
 _JITTER = 0.05
+# Longest time in seconds that long work keeps the event loop, the step under way left out.
+_SLICE_SECONDS = 0.002
 
 _log = structlog.get_logger(__name__)
 
@@ -130,6 +133,30 @@ async def yield_to_loop() -> None:
     gc.collect()
     gc.freeze()
     await asyncio.sleep(0)
+
+
+class TimeSlices:
+    """Long work in slices of 2 ms, between which other tasks run.
+
+    Attributes:
+        worked: seconds that the slices took, others' time left out.
+    """
+
+    def __init__(self) -> None:
+        """Begin the first slice."""
+        self.worked = 0.0
+        self._began = monotonic()
+
+    async def end_step(self) -> None:
+        """A step of the work is done: `yield_to_loop` if the slice is over."""
+        if monotonic() - self._began > _SLICE_SECONDS:
+            await self.end()
+
+    async def end(self) -> None:
+        """End the slice, and begin another one once others had their turn."""
+        self.worked += monotonic() - self._began
+        await yield_to_loop()
+        self._began = monotonic()
 
 
 async def in_slices(items: Iterable[T], size: int) -> AsyncIterator[T]:

@@ -15,13 +15,20 @@ from typing import Protocol
 _LONG = 1.0
 
 
+class Timer(Protocol):
+    """What `Clock.call_later` has set."""
+
+    def cancel(self) -> None:
+        """Do not call back."""
+
+
 class Clock(Protocol):
     """What timers need of an event loop."""
 
     def time(self) -> float:
         """Monotonic seconds."""
 
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> object:
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
         """Call back in *delay* seconds."""
 
 
@@ -32,7 +39,7 @@ class LoopClock:
         """Monotonic seconds."""
         return monotonic()
 
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> object:
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> Timer:
         """Call back in *delay* seconds."""
         return asyncio.get_running_loop().call_later(delay, callback)
 
@@ -70,9 +77,7 @@ class ConnectLimiter:
     def take(self) -> ConnectSlot:
         """Take a slot."""
         self.busy += 1
-        slot = ConnectSlot(self)
-        self._clock.call_later(self._long, slot.give_up)
-        return slot
+        return ConnectSlot(self, self._clock, self._long)
 
     def slot_released(self, *, given_up: bool) -> None:
         """A slot is free again; for `ConnectSlot`."""
@@ -84,11 +89,12 @@ class ConnectLimiter:
 class ConnectSlot:
     """One slot; it is in use until it is released, or given up."""
 
-    __slots__ = ("_limiter",)
+    __slots__ = ("_limiter", "_timer")
 
-    def __init__(self, limiter: ConnectLimiter) -> None:
-        """Hold one of *limiter*'s slots."""
+    def __init__(self, limiter: ConnectLimiter, clock: Clock, long: float) -> None:
+        """Hold one of *limiter*'s slots for *long* seconds at most."""
         self._limiter: ConnectLimiter | None = limiter
+        self._timer = clock.call_later(long, self.give_up)
 
     def release(self) -> None:
         """What it was taken for is over; safe to call again."""
@@ -101,4 +107,5 @@ class ConnectSlot:
     def _end(self, *, given_up: bool) -> None:
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
+            self._timer.cancel()
             limiter.slot_released(given_up=given_up)

@@ -23,7 +23,7 @@ from app.pools.connect_limiter import ConnectSlot
 from app.pools.connection import PooledConnection
 from app.pools.connector import Connector
 from app.pools.recorder import Recorder
-from app.pools.smoothed import Smoothed
+from app.pools.smoothed import Smoothed, SmoothedGrowth
 from app.pools.tenant_state import TenantState
 
 T = TypeVar("T")
@@ -34,6 +34,8 @@ _CHECK, _PASSED = "SELECT WHERE NOT pg_catalog.pg_is_in_recovery()", "SELECT 1"
 _CLOSE_DEADLINE = 2.0
 # A tenant that comes back later than so many moves take is away; how much later, is not measured.
 _AWAY_MOVES = 8
+# Seconds between two measurements of when it comes back, so that they cost few leases anything.
+_MEASURE_EVERY = 0.005
 
 
 class Owner(Protocol):
@@ -53,8 +55,7 @@ class Connections:
     """Every connection of a pool, each in exactly one place.
 
     Attributes:
-        holds: seconds that a lease takes.
-        returns: seconds from the end of a lease until a caller comes, if none waited.
+        returns: seconds from the end of a lease until a caller comes, if none waited; now and then.
         idle_found_at: when a caller last found an idle connection, in monotonic seconds.
     """
 
@@ -76,10 +77,13 @@ class Connections:
         # Of those being checked, the ones that only have to forget what was begun.
         self.undoing_prefetch = 0
         self.epoch = 0
-        self.holds, self.returns = Smoothed(), Smoothed()
+        self.returns = Smoothed()
         self.idle_found_at = 0.0
-        # When the last lease ended; inf once its tenant has come back.
+        # When the last lease ended, if it is to be measured when the next caller comes; and from
+        # when on that is due.
         self._ended_at = inf
+        self._measure_at = 0.0
+        self._holds = SmoothedGrowth(recorder.connections_released, recorder.hold_seconds)
         self._owner = owner
         self._name = name
         self._connector = connector
@@ -103,6 +107,11 @@ class Connections:
     def open(self) -> int:
         """Connections the server may see: live ones, and those coming or going."""
         return self.live + self.connecting + self.closing
+
+    @property
+    def hold(self) -> float:
+        """Seconds that a lease takes, of late; 0 until one has ended."""
+        return self._holds.mean(self._recorder.connections_released, self._recorder.hold_seconds)
 
     def is_current(self, connection: PooledConnection, now: float) -> bool:
         """Whether *connection* is neither gone, nor stale, nor too old."""
@@ -131,9 +140,8 @@ class Connections:
         self, connection: PooledConnection, tenant: TenantState, wait: float, now: float
     ) -> None:
         """Begin *tenant*'s lease on *connection*, which is in no place, after *wait* seconds."""
-        if (away := now - wait - self._ended_at) > 0:
-            self.returns.note(min(away, _AWAY_MOVES * self._budget.move_seconds))
-            self._ended_at = inf
+        if now > self._ended_at:
+            self._note_return(now - wait)
         connection.begin_lease(tenant, now)
         self.leased.add(connection)
         tenant.lease_begun(wait, now)
@@ -146,14 +154,21 @@ class Connections:
         if tenant is None:
             return False
         hold = now - connection.leased_at
-        self.holds.note(hold)
-        self._ended_at = now
+        if now >= self._measure_at:
+            self._ended_at = now
         connection.end_lease()
         self.leased.discard(connection)
         tenant.lease_ended(hold, now)
         if tenant.recorder is not self._recorder:
             self._recorder.record_release(hold, now)
         return True
+
+    def _note_return(self, asked_at: float) -> None:
+        """A caller has come that asked at that time, after the last lease ended or before."""
+        away, self._ended_at = asked_at - self._ended_at, inf
+        if away > 0:
+            self.returns.note(min(away, _AWAY_MOVES * self._budget.move_seconds))
+            self._measure_at = asked_at + _MEASURE_EVERY
 
     def put_idle(self, connection: PooledConnection, now: float) -> None:
         """Put *connection* among the idle ones; the last one in is the first one out."""

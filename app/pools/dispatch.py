@@ -48,14 +48,15 @@ class PoolConnections(Protocol):
     undoing_prefetch: int
     """How many are about to be idle."""
 
-    holds: Smoothed
-    """Seconds that a lease takes."""
-
     returns: Smoothed
     """Seconds until a caller comes after a connection found nobody waiting."""
 
     idle_found_at: float
     """When a caller last found an idle connection."""
+
+    @property
+    def hold(self) -> float:
+        """Seconds that a lease takes, of late; 0 when unknown."""
 
     @property
     def idle(self) -> Sequence[PooledConnection]:
@@ -340,7 +341,7 @@ def wanted_for_waiters(pool: PoolFacts, budget: ConnectionBudget[P], now: float)
         waiting,
         own.connecting + own.undoing_prefetch,
         own.in_use,
-        hold=own.holds.mean,
+        hold=own.hold,
         connect=budget.connect_seconds,
         longest_wait=now - waiter.since,
         busy_for=now - own.idle_found_at,

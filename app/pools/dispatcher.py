@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from app.domain.openings import SOON
 from app.pools.budget import ConnectionBudget
-from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock
+from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock, Timer
 from app.pools.connection import PooledConnection
 from app.pools.dispatch import (
     ROUND,
@@ -67,6 +67,7 @@ class Dispatcher(Generic[P]):
         self._rechecks: list[tuple[float, int, P | None]] = []
         self._count = count()
         self._timer_at = inf
+        self._timer: Timer | None = None
         budget.connect_slots.when_given_up(self.run)
 
     def run(self, pool: P | None = None) -> None:
@@ -149,12 +150,14 @@ class Dispatcher(Generic[P]):
 
     def _set_timer(self) -> None:
         if self._rechecks and self._rechecks[0][0] < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
             self._timer_at = self._rechecks[0][0]
             delay = max(0.0, self._timer_at - self._clock.time())
-            self._clock.call_later(delay, self._recheck)
+            self._timer = self._clock.call_later(delay, self._recheck)
 
     def _recheck(self) -> None:
-        self._timer_at, now = inf, self._clock.time()
+        self._timer, self._timer_at, now = None, inf, self._clock.time()
         while self._rechecks and self._rechecks[0][0] <= now:
             at, _, pool = heappop(self._rechecks)
             if self._due.get(pool) == at:

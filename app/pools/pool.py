@@ -527,7 +527,8 @@ class Pool:
             closed += self.connections.close_surplus(
                 opened_before=now - self.idle_seconds, keep=max(least, self.warm_size)
             )
-        self.dispatch()
+        if closed:
+            self.dispatch()
         return closed
 
     def has_untested(self, *, not_since: float) -> bool:

@@ -1,4 +1,4 @@
-"""A running mean of measured seconds, and how far they stray from it."""
+"""Running means of measured seconds: of each value, or of what counters have grown by."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from math import inf
 
 # Timers of an event loop are not finer.
 _GRANULARITY = 0.001
+# The weight of the newest value in a mean, see RFC 6298, section 2.
+_NEWEST = 1 / 8
 
 
 class Smoothed:
@@ -28,7 +30,7 @@ class Smoothed:
         """Another value was measured."""
         if self.mean:
             error = seconds - self.mean
-            self.mean += error / 8
+            self.mean += error * _NEWEST
             self.deviation += (abs(error) - self.deviation) / 4
         else:
             self.mean, self.deviation = seconds, seconds / 2
@@ -37,3 +39,25 @@ class Smoothed:
     def bound(self) -> float:
         """Seconds within which nearly every value is; inf until something was measured."""
         return self.mean + max(_GRANULARITY, 4 * self.deviation) if self.mean else inf
+
+
+class SmoothedGrowth:
+    """The mean of a sum's growth for each value counted in it, the latest ones weighing most.
+
+    As `Smoothed.mean`, if the values between two looks are alike; but it costs the values nothing.
+    """
+
+    __slots__ = ("_count", "_mean", "_seconds")
+
+    def __init__(self, count: int, seconds: float) -> None:
+        """Begin without history at what the counters show now."""
+        self._count, self._seconds, self._mean = count, seconds, 0.0
+
+    def mean(self, count: int, seconds: float) -> float:
+        """The mean when the counters show this, 0 until a value was counted."""
+        if more := count - self._count:
+            lately = (seconds - self._seconds) / more
+            kept = (1 - _NEWEST) ** more if self._mean else 0.0
+            self._mean = lately + (self._mean - lately) * kept
+            self._count, self._seconds = count, seconds
+        return self._mean

@@ -1,12 +1,14 @@
 """Work done slice by slice: what it leaves is set aside, what others gave up meanwhile is not."""
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
 
 import pytest
 
-from app.control.background import yield_to_loop
+from app.control import background
+from app.control.background import TimeSlices, yield_to_loop
 
 
 class Ring:
@@ -36,3 +38,25 @@ async def test_what_was_given_up_is_freed_before() -> None:
     assert gone() is not None
     await yield_to_loop()
     assert gone() is None
+
+
+async def test_others_run_once_a_slice_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, others = 100.0, 0
+    monkeypatch.setattr(background, "monotonic", lambda: now)
+
+    async def count_turns() -> None:
+        nonlocal others, now
+        while True:
+            others += 1
+            now += 5.0
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count_turns(), name="others")
+    slices = TimeSlices()
+    for _ in range(3):
+        now += 0.0015
+        await slices.end_step()
+    counting.cancel()
+    # The second step ends the slice; the third one is in the next.
+    assert others == 1
+    assert slices.worked == pytest.approx(0.003)

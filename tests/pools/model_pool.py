@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
@@ -18,31 +17,22 @@ from app.pools.dispatcher import Dispatcher
 from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import account
+from tests.fixtures.unreal import UnrealClock
 
 # What it takes to give a connection to another pool, as it was measured.
 MOVE_SECONDS = 0.05
 
 
-class Clock:
-    """Time that passes when a test says so."""
+class Clock(UnrealClock):
+    """A time that knows when it was asked for last."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.now = self.asked_at = 1000.0
-        self.due: list[tuple[float, Callable[[], None]]] = []
 
     def time(self) -> float:
         self.asked_at = self.now
         return self.now
-
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> None:
-        self.due.append((self.now + delay, callback))
-
-    def let_pass(self, seconds: float) -> None:
-        self.now += seconds
-        ripe = [call for call in self.due if call[0] <= self.now]
-        self.due = [call for call in self.due if call[0] > self.now]
-        for _, callback in ripe:
-            callback()
 
 
 @dataclass(eq=False)
@@ -145,6 +135,10 @@ class ModelPool:
     @property
     def open(self) -> int:
         return self.live + self.connecting + self.closing
+
+    @property
+    def hold(self) -> float:
+        return self.holds.mean
 
     @property
     def servable(self) -> int:

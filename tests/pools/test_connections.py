@@ -13,6 +13,7 @@ from app.pools.connector import Connector
 from app.pools.driver import Login
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
+from app.pools.smoothed import Smoothed
 from tests.fixtures.pools import Nobody, account
 from tests.fixtures.unreal import UnrealConnection, UnrealServer
 from tests.fixtures.waiting import eventually
@@ -173,3 +174,43 @@ async def test_a_check_that_breaks_closes_each_connection_once(
     stage.cancel_tasks()
     await stage.connections.settle(5)
     assert stage.is_left_with_nothing, stage.pool
+
+
+async def test_it_measures_now_and_then_when_a_caller_comes_back(stage: Stage) -> None:
+    await idle(stage, 1)
+    own, tenant, began = stage.connections, account(), monotonic() + 1.0
+    stage.server.budget.note_connect(1.0)
+
+    def lease(asked_at: float, seconds: float, wait: float = 0.0) -> None:
+        connection = own.take_idle(asked_at)
+        assert connection is not None
+        own.lease(connection, tenant, wait, asked_at + wait)
+        own.end_lease(connection, asked_at + wait + seconds)
+        own.put_idle(connection, asked_at + wait + seconds)
+
+    lease(began, 0.010)
+    own.returns = Smoothed()
+    lease(began + 0.030, 0.001)
+    assert own.returns.mean == pytest.approx(0.020)
+    # The next leases end before it is due again.
+    for moment in (0.0315, 0.0320, 0.0325):
+        lease(began + moment, 0.0001)
+    assert own.returns.mean == pytest.approx(0.020)
+    # Who asked before the last lease ended did not come back after it.
+    lease(began + 0.060, 0.010)
+    lease(began + 0.065, 0.010, wait=0.006)
+    assert own.returns.mean == pytest.approx(0.020)
+    lease(began + 0.181, 0.010)
+    assert own.returns.mean == pytest.approx(0.020 + 0.080 / 8)
+
+
+async def test_it_knows_how_long_leases_take(stage: Stage) -> None:
+    await idle(stage, 1)
+    own, tenant, began = stage.connections, account(), monotonic() + 1.0
+    before = own.hold
+    connection = own.take_idle(began)
+    assert connection is not None
+    own.lease(connection, tenant, 0.0, began)
+    own.end_lease(connection, began + 8.0)
+    own.put_idle(connection, began + 8.0)
+    assert own.hold == pytest.approx(before + (8.0 - before) / 8)

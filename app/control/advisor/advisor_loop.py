@@ -22,7 +22,7 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.placement import PlacementAdvisor
 from app.control.advisor.recommendation_applier import changes_size, clamped
 from app.control.advisor.recommendation_store import RecommendationStore
-from app.control.background import yield_to_loop
+from app.control.background import TimeSlices
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ServerAdvisor
 from app.domain.audit import Actor, AuditEvent
@@ -37,8 +37,6 @@ from app.pools.pool import Pool
 _INTERVALS_TO_LIVE = 10
 _MIN_LIFETIME = timedelta(minutes=5)
 _SETTINGS = "the settings"
-# After so many pools other tasks get a turn.
-_SLICE = 50
 # Polls are not exactly as far apart as they should be.
 _EARLY = 0.1
 # New recommendations of one tick, so that storing them does not hold up the poll.
@@ -162,15 +160,14 @@ class AdvisorLoop:
             return 0
         self._due = now + self._settings.interval * (1 - _EARLY)
         await self._evaluate(now)
-        self._new_left, made, count = _MAX_NEW, 0, 0
+        self._new_left, made, slices = _MAX_NEW, 0, TimeSlices()
         for server, advisor in list(self._advisors.items()):
             for pool_id, advice in advisor.allocate(self._budget(server)):
                 pool = self._manager.find(pool_id)
                 if pool is not None:
                     made += await self._conclude(pool, advice)
-                count += 1
-                if count % _SLICE == 0:
-                    await yield_to_loop()
+                await slices.end_step()
+        await slices.end()
         return made + await self._suggest_placements(now)
 
     async def _evaluate(self, now: float) -> None:
@@ -178,9 +175,9 @@ class AdvisorLoop:
         self._observer.begin_round(now)
         self._unadvised.clear()
         advised: set[str] = set()
-        for count, pool in enumerate(list(self._manager.pools()), start=1):
-            if count % _SLICE == 0:
-                await yield_to_loop()
+        slices = TimeSlices()
+        for pool in list(self._manager.pools()):
+            await slices.end_step()
             if pool.is_closing or self.mode_of(pool) is AdvisorMode.OFF:
                 pool.advise_idle(None, 0)
                 self._unadvised[pool.server.name] += pool.metrics.total_connections
@@ -192,6 +189,7 @@ class AdvisorLoop:
                 seen = self._observer.observe_gauges(pool, at)
             if seen is not None:
                 self._advisor(pool.server.name).evaluate(pool.pool_id, seen)
+        await slices.end()
         for gone in self._observer.retain(advised):
             self._latest_advice.pop(gone, None)
             for advisor in self._advisors.values():
@@ -282,11 +280,10 @@ class AdvisorLoop:
 
     async def _suggest_placements(self, now: float) -> int:
         """Recommend another kind of pool to some tenants; how many."""
-        made = 0
-        for count, found in enumerate(self._placement.suggest(now, self._settings.mode), start=1):
-            if count % _SLICE == 0:
-                await yield_to_loop()
-            if self._new_left and not self._store.knows(found):
+        made, slices = 0, TimeSlices()
+        for found in self._placement.suggest(now, self._settings.mode):
+            await slices.end_step()
+            if found is not None and self._new_left and not self._store.knows(found):
                 self._new_left -= 1
                 await self._store.add(found)
                 made += 1

@@ -39,18 +39,16 @@ class PlacementAdvisor:
         self._marked_at: float | None = None
         self._due = 0.0
 
-    def suggest(self, now: float, default_mode: AdvisorMode) -> Iterator[Recommendation]:
-        """Recommendations, once a minute; none for tenants whose mode is off."""
+    def suggest(self, now: float, default_mode: AdvisorMode) -> Iterator[Recommendation | None]:
+        """A recommendation for each tenant or None, once a minute; none where its mode is off."""
         if now < self._due:
             return
         self._due = now + _INTERVAL
         self._mark(now)
         for state in self._tenants():
             mode = state.tenant.spec.advisor_mode or default_mode
-            if mode is not AdvisorMode.OFF and (found := self._suggestion(state, now)):
-                recommendation = self._recommendation(state, found)
-                if recommendation is not None:
-                    yield recommendation
+            found = None if mode is AdvisorMode.OFF else self._suggestion(state, now)
+            yield self._recommendation(state, found) if found else None
 
     def _mark(self, now: float) -> None:
         states = self._manager.tenant_states

@@ -10,14 +10,13 @@ from time import monotonic
 
 import structlog
 
-from app.control.background import yield_to_loop
+from app.control.background import TimeSlices
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.pools.operations import CheckReport
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 
 _AT_A_TIME = 16
-_SLICE = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -58,11 +57,11 @@ class HealthChecks:
 
     async def _check_due(self) -> list[tuple[int, int]]:
         due: list[Pool] = []
-        for count, pool in enumerate(list(self._manager.pools()), start=1):
+        slices = TimeSlices()
+        for pool in list(self._manager.pools()):
             if pool.config.health_check and pool.has_untested(not_since=_not_since(pool)):
                 due.append(pool)
-            if count % _SLICE == 0:
-                await yield_to_loop()
+            await slices.end_step()
         async with asyncio.TaskGroup() as group:
             checks = [
                 group.create_task(self._check(pool), name=f"check: pool {pool.pool_id}")

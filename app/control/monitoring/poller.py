@@ -17,7 +17,7 @@ from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.audit_events import AuditOutbox
-from app.control.background import yield_to_loop
+from app.control.background import TimeSlices
 from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 from app.domain.audit import POLLER
@@ -26,9 +26,7 @@ from app.domain.history import PoolSample, Resolution
 from app.domain.pool import PoolStats
 from app.pools.manager import TenantPoolManager
 
-# After so many pools other tasks get a turn, so that a poll never blocks the event loop for long.
-_SLICE = 50
-# Rows encoded at once, for the same reason.
+# Rows encoded at once, so that a poll never blocks the event loop for long.
 _BATCH = 200
 
 _log = structlog.get_logger(__name__)
@@ -103,15 +101,15 @@ class Poller:
         In batches: thousands of live samples would trigger a full garbage collection, which takes
         longer than all slices of this poll.
         """
-        stored, at = 0, datetime.now(UTC)
+        stored, at, slices = 0, datetime.now(UTC), TimeSlices()
         try:
             stored += await self._save()
-            for count, (subject, size, stats) in enumerate(self._subjects(snapshot), start=1):
+            for subject, size, stats in self._subjects(snapshot):
                 self._unsaved += self._sampler.sample(subject, at, size, stats)
                 if len(self._unsaved) >= _BATCH:
                     stored += await self._save()
-                elif count % _SLICE == 0:
-                    await yield_to_loop()
+                await slices.end_step()
+            await slices.end()
             self._unsaved += self._sampler.end_missing(at, self._is_known)
             stored += await self._save()
         except CatalogUnavailable as error:
@@ -148,11 +146,10 @@ class Poller:
         return "@" in subject or subject in self._manager.tenant_states
 
     async def _close_expired(self) -> tuple[int, int]:
-        closed = suspects = 0
-        for count, pool in enumerate(list(self._manager.pools()), start=1):
+        closed, suspects, slices = 0, 0, TimeSlices()
+        for pool in list(self._manager.pools()):
             now = monotonic()
             closed += pool.close_expired(now)
             suspects += len(pool.leak_suspects(now))
-            if count % _SLICE == 0:
-                await yield_to_loop()
+            await slices.end_step()
         return closed, suspects

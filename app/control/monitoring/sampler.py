@@ -56,7 +56,7 @@ class Sampler:
 
         Their counters are remembered as long as they are known.
         """
-        for subject in [subject for subject, run in self._runs.items() if run.at != at]:
+        for subject in [subject for subject, run in self._runs.items() if run.at is not at]:
             run = self._runs[subject]
             if run.latest and run.polls:
                 yield run.end(run.latest)

@@ -16,7 +16,7 @@ from itertools import chain
 from time import monotonic
 
 from app.catalog.catalog import Catalog
-from app.control.background import yield_to_loop
+from app.control.background import TimeSlices
 from app.control.monitoring.isolation_audit import findings_of
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.eviction import EvictionReason
@@ -32,8 +32,6 @@ from app.pools.server import ServerState
 from app.pools.tenant_state import TenantState
 
 MAX_AGE_SECONDS = 1.0
-# Longest time that taking a snapshot keeps the event loop.
-_SLICE_SECONDS = 0.002
 # Snapshots on demand are followed by a rest of so many times as long as taking them took.
 _REST_FACTOR = 4
 # Percentiles forget in steps of a tenth of their window; until half of that is over they are kept.
@@ -218,17 +216,13 @@ class Snapshots:
 
     async def _take(self) -> Snapshot:
         builder = _SnapshotBuilder(self._manager, self.latest)
-        changes, slice_began, took = self._changes, monotonic(), 0.0
+        changes, slices = self._changes, TimeSlices()
         for _ in builder.steps():
-            if (seconds := monotonic() - slice_began) > _SLICE_SECONDS:
-                took += seconds
-                await yield_to_loop()
-                slice_began = monotonic()
-        took += monotonic() - slice_began
-        await yield_to_loop()
+            await slices.end_step()
+        await slices.end()
         self.latest = builder.snapshot(self._lag, catalog_available=self._catalog.available)
         self._changes_seen = changes
-        self._rest_until = monotonic() + min(_REST_FACTOR * took, MAX_AGE_SECONDS)
+        self._rest_until = monotonic() + min(_REST_FACTOR * slices.worked, MAX_AGE_SECONDS)
         return self.latest
 
 

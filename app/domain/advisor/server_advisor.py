@@ -6,7 +6,7 @@ resizes nothing and reads no clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Generic
 
@@ -49,7 +49,7 @@ class ServerAdvisor(Generic[Memory]):
     no load: a cut makes them wait, and must not justify itself.
     """
 
-    __slots__ = ("_evaluated", "_memories", "_trials", "rule")
+    __slots__ = ("_evaluated", "_memories", "_offered", "_trials", "rule")
 
     def __init__(self, rule: SizingRule[Memory]) -> None:
         self.rule = rule
@@ -64,6 +64,7 @@ class ServerAdvisor(Generic[Memory]):
         advice, self._memories[pool_id] = self.rule.advise(memory, observation)
         self._drop(pool_id)
         evaluated = self._evaluated[pool_id] = _Evaluated(seen=observation, advice=advice)
+        self._offered += evaluated.offered
         if advice.trial is not None:
             self._trials[pool_id] = evaluated
         return advice
@@ -75,9 +76,11 @@ class ServerAdvisor(Generic[Memory]):
         pool is on trial, no other pool of the server grows.
         """
         evaluated, on_trial = self._evaluated, _on_trial(self._trials)
-        level = None if budget is None else _level(budget, evaluated.values())
+        level = None if budget is None else self._level(budget)
         self._begin_round()
-        for pool_id, each in evaluated.items():
+        # One by one: to free ten thousand at once would hold up others.
+        for pool_id in list(evaluated):
+            each = evaluated.pop(pool_id)
             advice = _held_for_trial(each.advice, None if on_trial == pool_id else on_trial)
             if level is not None and budget is not None:
                 share = level * each.seen.weight
@@ -91,12 +94,22 @@ class ServerAdvisor(Generic[Memory]):
         self._memories.pop(pool_id, None)
         self._drop(pool_id)
 
+    def _level(self, budget: int) -> float | None:
+        """Erlangs per weight that each pool may have; None while all offer little enough."""
+        if self._offered <= _FULL * budget:
+            return None
+        requests = [(each.offered, each.seen.weight) for each in self._evaluated.values()]
+        return fair_level(_FULL * budget, requests)
+
     def _begin_round(self) -> None:
         self._evaluated: dict[str, _Evaluated] = {}
         self._trials: dict[str, _Evaluated] = {}
+        # What all of them offer together.
+        self._offered = 0.0
 
     def _drop(self, pool_id: str) -> None:
-        self._evaluated.pop(pool_id, None)
+        if (evaluated := self._evaluated.pop(pool_id, None)) is not None:
+            self._offered -= evaluated.offered
         self._trials.pop(pool_id, None)
 
 
@@ -110,11 +123,6 @@ def _on_trial(trials: Mapping[str, _Evaluated]) -> str | None:
         return each.advice.trial is TrialPhase.RUNNING, each.seen.mean_waiting, pool_id
 
     return max(trials, key=rank)
-
-
-def _level(budget: int, evaluated: Collection[_Evaluated]) -> float | None:
-    """Erlangs per weight that each pool may have; None while all together offer little enough."""
-    return fair_level(_FULL * budget, [(each.offered, each.seen.weight) for each in evaluated])
 
 
 def _held_for_trial(
