@@ -280,6 +280,12 @@ class _HandshakeGuard(Interceptor):
             self._driver.data_received(passed)
 
 
+def _looked_at(answer: asyncio.Future[bool]) -> None:
+    """Have asyncio not report a failure that nobody asked for."""
+    if not answer.cancelled():
+        answer.exception()
+
+
 class _GuardedLoop:
     """The event loop as asyncpg sees it while it connects: it knows one address, and guards it."""
 
@@ -333,9 +339,13 @@ class _GuardedLoop:
         made: list[asyncio.Protocol] = []
 
         def make() -> asyncio.Protocol:
-            made.append(factory())
-            driver = made[0]
-            return _HandshakeGuard(driver, self) if isinstance(driver, Protocol) else driver
+            driver = factory()
+            made.append(driver)
+            if isinstance(driver, Protocol):
+                return _HandshakeGuard(driver, self)
+            # asyncpg asks for TLS first; a login that is given up never looks at the answer.
+            cast("Any", driver).on_data.add_done_callback(_looked_at)
+            return driver
 
         transport, _ = await create(make, *address)
         return transport, made[0]

@@ -1,6 +1,7 @@
-"""Servers that say everything at once, around the TLS handshake: nothing passes the guard."""
+"""Around the TLS handshake: servers that say everything at once, and logins that are given up."""
 
 import asyncio
+import gc
 import ssl
 import struct
 from collections.abc import AsyncIterator
@@ -67,21 +68,25 @@ async def eager(before: bytes, inside: bytes) -> AsyncIterator[Eager]:
         yield server
 
 
-async def refusal(server: Eager) -> str:
+async def log_in(server: Eager) -> None:
     unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     unverified.check_hostname = False
     unverified.verify_mode = ssl.CERT_NONE
+    await wire.connect(
+        host="127.0.0.1",
+        port=server.port,
+        user="u",
+        password=PASSWORD,
+        database="d",
+        tls=unverified,
+        timeout=20,
+        settings={},
+    )
+
+
+async def refusal(server: Eager) -> str:
     with pytest.raises(wire.ServerRejected) as raised:
-        await wire.connect(
-            host="127.0.0.1",
-            port=server.port,
-            user="u",
-            password=PASSWORD,
-            database="d",
-            tls=unverified,
-            timeout=20,
-            settings={},
-        )
+        await log_in(server)
     return str(raised.value)
 
 
@@ -95,3 +100,22 @@ async def test_what_comes_in_clear_with_the_yes_to_tls_ends_the_connection() -> 
     async with eager(IN_CLEAR, IN_CLEAR) as server:
         assert "does not offer TLS" in await refusal(server)
         assert server.heard == b""
+
+
+@pytest.mark.asyncio_loop
+async def test_a_login_that_is_given_up_leaves_no_failure_that_nobody_asked_for() -> None:
+    failures: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failures.append(context["message"]))
+    async with eager(b"", IN_CLEAR) as server:
+        # Before each of its steps: the name, the connection, the request for TLS, the handshake.
+        for moment in range(25):
+            login = asyncio.create_task(log_in(server))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            login.cancel()
+            await asyncio.wait({login})
+    for _ in range(20):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert failures == []
