@@ -22,6 +22,7 @@ from app.pools.dispatch import (
     claim_of,
     dispatch,
     keeps,
+    kept_seconds,
     lends,
     shortfall,
     slice_of,
@@ -94,11 +95,38 @@ class Dispatcher(Generic[P]):
             self._refresh(now)
         self._recheck_at(None, actions.recheck_at)
 
+    # What happens at every lease costs little: `run` only where something may come of it.
+
+    def awaits(self, pool: P, waiter: Waiter) -> bool:
+        """Whether `run` may do anything for *pool* now that *waiter* waits."""
+        own = pool.connections
+        if own.idle or own.open >= pool.size.max_size:
+            return bool(own.idle)
+        if pool.waiters.next() is waiter:
+            return True
+        claim = self.budget.claims.by_pool.get(pool)
+        wanted = shortfall(pool, self.budget, self._clock.time())
+        return wanted != (claim.wanted if claim else 0)
+
+    def served(self, pool: P) -> None:
+        """*pool* has kept a connection for its next caller: it may want less now."""
+        if pool in self.budget.unsatisfied:
+            self._note(pool, self._clock.time())
+
+    def rested(self, pool: P) -> None:
+        """*pool* has kept a connection, now idle: others may get it once it is kept no more."""
+        kept = kept_seconds(pool, self.budget)
+        if kept and pool not in self.budget.unsatisfied:
+            self._recheck_at(None, self._clock.time() + kept)
+        else:
+            self.run(pool)
+
     def keeps(self, pool: P, connection: PooledConnection) -> bool:
         """Whether *pool* keeps a *connection* that has just come back."""
-        if not self.budget.unsatisfied:
-            return True
         now = self._clock.time()
+        # The first claim may be out of date, but it only gets weaker with time.
+        if not self.budget.unsatisfied or keeps(pool, connection, self.budget, now):
+            return True
         self._note(pool, now)
         self._refresh(now)
         if keeps(pool, connection, self.budget, now):

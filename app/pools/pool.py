@@ -202,19 +202,24 @@ class Pool:
         if reusable:
             self.last_answer_at = now
         usable = reusable and self._is_usable(connection, now)
-        if not usable or self.state is not _READY or self.server.budget.unsatisfied:
+        budget = self.server.budget
+        if not usable or self.state is not _READY:
             self._put_back(connection, now, usable=usable)
-        elif not self.waiters.count:
-            # Nothing becomes possible by this, so there is nothing to dispatch.
+        elif budget.unsatisfied and not self.server.dispatcher.keeps(self, connection):
+            self._give_away(connection)
+        elif self.waiters.count and (waiter := self.waiters.next(expected)) is not None:
+            self._serve(waiter, connection, now)
+            if budget.unsatisfied:
+                self.server.dispatcher.served(self)
+        else:
+            # Nothing becomes possible by this for the pool itself.
             own.put_idle(connection, now)
-            self.server.budget.note_use(self, now)
-            if not own.leased:
+            budget.note_use(self, now)
+            if budget.unsatisfied:
+                self.server.dispatcher.rested(self)
+            if not own.leased and not self.waiters.count:
                 self._is_pinned = False
                 self._owner.unpin(self)
-        elif (waiter := self.waiters.next(expected)) is not None:
-            self._serve(waiter, connection, now)
-        else:
-            self._put_idle(connection, now)
 
     def prefetch_for_next(self, connection: PooledConnection) -> str:
         """What *connection*, about to come back, may begin its next lease with; empty if nothing.
@@ -250,12 +255,18 @@ class Pool:
         return self.waiters.unexpect(connection)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
-        if not usable:
-            self.connections.begin_close(connection)
-        elif self.server.dispatcher.keeps(self, connection):
+        if usable and not self.server.dispatcher.keeps(self, connection):
+            self._give_away(connection)
+            return
+        if usable:
             self._put_idle(connection, now)
         else:
-            self.connections.begin_close(connection, self.server.budget.connect_slots.take())
+            self.connections.begin_close(connection)
+        self.dispatch()
+
+    def _give_away(self, connection: PooledConnection) -> None:
+        """Close a connection that is in no place, for another pool."""
+        self.connections.begin_close(connection, self.server.budget.connect_slots.take())
         self.dispatch()
 
     def _put_idle(self, connection: PooledConnection, now: float) -> None:
@@ -289,7 +300,7 @@ class Pool:
         if not self._is_pinned:
             self._is_pinned = True
             self._owner.pin(self)
-        if self.connections.idle or self.connections.open < self.size.max_size:
+        if self.server.dispatcher.awaits(self, waiter):
             self.dispatch()
         try:
             return await waiter.future
