@@ -20,6 +20,7 @@ from time import monotonic
 
 from app.pools.connection import PooledConnection
 from app.pools.tenant_state import TenantState
+from app.pools.usage import uses_much_less
 from app.pools.wait_deadlines import WaitDeadlines
 
 # A connection that is expected back is not waited for once so many times as many others have come
@@ -222,12 +223,12 @@ class WaitQueue:
     def next(self, expected: TenantState | None = None) -> Waiter | None:
         """The waiter to serve now, still in the queue; None when no waiter may be served.
 
-        Of the *expected* tenant, if it still can be.
+        Of the *expected* tenant, if it still can be, and nobody has come who uses much less.
         """
         if expected is not None and expected.can_lease:
             line = self._lines.get(expected)
             if line is not None and (waiter := line.first()) is not None:
-                return waiter
+                return self._overtaking(line) or waiter
         if len(self._lines) == 1:
             [line] = self._lines.values()
             return line.first() if line.tenant.can_lease else None
@@ -318,6 +319,15 @@ class WaitQueue:
             line.place = (key, *place[1:])
             heapreplace(order, line.place)
         return None
+
+    def _overtaking(self, line: _Line) -> Waiter | None:
+        """The next waiter for whom no connection is expected, if his tenant uses much less."""
+        leading = self._leading()
+        if leading is None or leading is line:
+            return None
+        now = self._clock()
+        is_small = uses_much_less(leading.tenant.key(now), line.tenant.key(now))
+        return leading.unexpected if is_small else None
 
     def _precedes(self, own: _Line, other: _Line | None) -> bool:
         """Whether *own* comes before *other* once one lease of its tenant has ended."""

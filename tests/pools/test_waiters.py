@@ -17,6 +17,7 @@ from app.domain.errors import PoolTimeout
 from app.pools.connection import PooledConnection
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
+from app.pools.usage import uses_much_less
 from app.pools.waiters import Waiter, WaitQueue
 from tests.domain.values import account
 
@@ -198,6 +199,21 @@ def test_a_connection_goes_to_whom_it_is_expected_for_whichever_comes_back_first
         queue.expect(connection, account("returning"))
     for number in (2, 0, 3, 1):
         assert served(queue, queue.unexpect(connections[number])) is waiters[number]
+
+
+def test_who_has_come_since_and_uses_much_less_goes_before_whom_was_expected(
+    queue: WaitQueue, comes: Newcomer, clock: Clock
+) -> None:
+    noisy, same, quiet = account("noisy"), account("same"), account("quiet")
+    for each, seconds in ((noisy, 10.0), (same, 8.0), (quiet, 0.1)):
+        used(each, clock, seconds)
+    first, second = comes(noisy), comes(noisy)
+    connections = [a_connection() for _ in range(3)]
+    assert [queue.expect(each, noisy) for each in connections[:2]] == [first, second]
+    comes(same)
+    assert served(queue, queue.unexpect(connections[0])) is first
+    late = comes(quiet)
+    assert served(queue, queue.unexpect(connections[1])) is late
 
 
 def test_whoever_is_expected_is_served_by_any_other_connection_meanwhile(
@@ -433,7 +449,15 @@ class WaitQueueMachine(RuleBasedStateMachine):
             default=None,
         )
 
-    def next_unexpected(self, returning: TenantState) -> Waiter | None:
+    def overtaking(self, tenant: TenantState) -> Waiter | None:
+        leading = self.next_unexpected()
+        if leading is None or leading.tenant_state is tenant:
+            return None
+        now = self.clock.now
+        is_small = uses_much_less(leading.tenant_state.key(now), tenant.key(now))
+        return leading if is_small else None
+
+    def next_unexpected(self, returning: TenantState | None = None) -> Waiter | None:
         able = []
         for tenant in self.accounts:
             expected = list(self.expected.values()).count(tenant)
@@ -515,7 +539,7 @@ class WaitQueueMachine(RuleBasedStateMachine):
             for each in slow:
                 del self.expected[each]
             own = self.callers(tenant) if tenant.can_lease else []
-            expected = own[0] if own else self.next()
+            expected = (self.overtaking(tenant) or own[0]) if own else self.next()
             assert self.queue.next(tenant) is expected
             self.hand(expected)
 

@@ -54,6 +54,8 @@ _ROUNDING = 0.002
 # Rows are fetched in batches, so that a long result holds up nobody, and never more of them than
 # fit into a response.
 _MAX_BATCH_ROWS = 100
+# Of the first batch, whose rows may be of any size: most results are no longer.
+_FIRST_ROWS = 20
 # A row of so many bytes is made at once, if no value of it needs pieces.
 _SHORT_ROW_BYTES = 4096
 _MAX_BATCH_BYTES = 1024 * 1024
@@ -217,8 +219,8 @@ class _Rows:
             close(portal=_PORTAL),
             bind(values, portal=_PORTAL, result_formats=formats if is_query else (TEXT,)),
         ]
-        # Two, so that a single row comes together with the end.
-        count, largest = 2, 1
+        # One more than may be shown, so that the last row comes together with the end.
+        count, largest = min(_FIRST_ROWS, self._max_rows + 1), 1
         while True:
             reply = await self._query.exchange(
                 *messages,
