@@ -8,10 +8,10 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, TypeVar
 
+from app.pools.usage import use_class
+
 P = TypeVar("P")
 
-# Keys are logarithms: uses that differ by less count as equal, so few changes touch the order.
-_ALIKE = 0.05
 # One of so many turns is that of the smallest key, however long others wait.
 _TURNS = 3
 
@@ -26,6 +26,9 @@ class Claim(Generic[P]):
         coming: how many connections it is opening already.
         since: if it has no connection at all, when its next caller began to wait.
         overdue_at: if so, until when it should have had its turn.
+
+    Keys of the same `use_class` count as equal: among tenants alike the one that waits longest is
+    first, since at random one of many would wait for long; and few changes touch the order.
     """
 
     pool: P
@@ -38,7 +41,7 @@ class Claim(Generic[P]):
     def has_place_of(self, other: Claim[P]) -> bool:
         """Whether it has the same place in the order as the *other* one."""
         return (
-            (self.key == other.key or abs(self.key - other.key) < _ALIKE)
+            use_class(self.key) == use_class(other.key)
             and self.coming == other.coming
             and self.since == other.since
         )
@@ -70,10 +73,10 @@ class Claims(Generic[P]):
         old = self.by_pool.get(claim.pool)
         self.wanted += claim.wanted - (old.wanted if old else 0)
         if old is not None and old.has_place_of(claim):
-            old.wanted = claim.wanted
+            old.wanted, old.key = claim.wanted, claim.key
             return
         self.by_pool[claim.pool] = claim
-        self._by_key.add(claim, claim.key)
+        self._by_key.add(claim, use_class(claim.key))
         self.unserved -= old is not None and old.since is not None
         if claim.since is not None:
             self.unserved += 1
@@ -104,9 +107,10 @@ class Claims(Generic[P]):
     def first(self, now: float) -> Claim[P] | None:
         """The claim whose turn it is at *now*; None if there is none.
 
-        The one with the smallest key; ties go to whoever opens fewer, then to the one that came
-        first. But in most turns an overdue one, if there is any, the longest overdue first: nobody
-        is starved, not even by others who always have used less.
+        The one with the smallest key; ties go to whoever opens fewer, then to whoever has nothing
+        and waits longest, then to the one that came first. But in most turns an overdue one, if
+        there is any, the longest overdue first: nobody is starved, not even by others who always
+        have used less.
         """
         if self._turns % _TURNS:
             late = self._by_time.first
@@ -123,7 +127,7 @@ class _Order(Generic[P]):
     """A heap of claims; those replaced or dropped are left out when they come to its top."""
 
     def __init__(self, current: dict[P, Claim[P]]) -> None:
-        self._heap: list[tuple[float, int, int, Claim[P]]] = []
+        self._heap: list[tuple[float, int, float, int, Claim[P]]] = []
         self._current = current
         self._added = 0
 
@@ -133,7 +137,8 @@ class _Order(Generic[P]):
 
     def add(self, claim: Claim[P], rank: float) -> None:
         self._added += 1
-        heappush(self._heap, (rank, claim.coming, self._added, claim))
+        since = inf if claim.since is None else claim.since
+        heappush(self._heap, (rank, claim.coming, since, self._added, claim))
 
     def clean(self) -> None:
         heap = self._heap

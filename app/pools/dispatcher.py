@@ -17,6 +17,7 @@ from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock, Timer
 from app.pools.connection import PooledConnection
 from app.pools.dispatch import (
     ROUND,
+    Actions,
     PoolConnections,
     PoolFacts,
     claim_of,
@@ -73,27 +74,32 @@ class Dispatcher(Generic[P]):
 
     def run(self, pool: P | None = None) -> None:
         """Do what follows from a change in *pool*, or in the budget only."""
-        budget, now = self.budget, self._clock.time()
-        if pool is not None:
-            self._note(pool, now)
-        self._refresh(now)
-        while actions := dispatch(pool, budget, now):
-            for owner, connection in actions.close:
-                owner.connections.evict_idle(connection)
-                self._note(owner, now)
-            if actions.serve and pool is not None:
-                pool.serve(*actions.serve)
-                self._note(pool, now)
-            if actions.open:
-                actions.open.connections.begin_open(budget.connect_slots.take())
-                budget.claims.note_turn()
-                self._note(actions.open, now)
-            if actions.take:
-                owner, connection = actions.take
-                owner.connections.evict_idle(connection, budget.connect_slots.take())
-                self._note(owner, now)
-            self._refresh(now)
+        now, changed = self._clock.time(), pool
+        while True:
+            if changed is not None:
+                self._note(changed, now)
+            self._refresh(now, noted=changed)
+            actions = dispatch(pool, self.budget, now)
+            if not actions:
+                break
+            changed = self._carry_out(actions, pool)
         self._recheck_at(None, actions.recheck_at)
+
+    def _carry_out(self, actions: Actions[P], pool: P | None) -> P | None:
+        """Do what is to be done; the pool that it changes."""
+        slots, changed = self.budget.connect_slots, pool
+        for changed, connection in actions.close:
+            changed.connections.evict_idle(connection)
+        if actions.serve and pool is not None:
+            pool.serve(*actions.serve)
+        if actions.open:
+            changed = actions.open
+            changed.connections.begin_open(slots.take())
+            self.budget.claims.note_turn()
+        if actions.take:
+            changed, connection = actions.take
+            changed.connections.evict_idle(connection, slots.take())
+        return changed
 
     # What happens at every lease costs little: `run` only where something may come of it.
 
@@ -128,7 +134,7 @@ class Dispatcher(Generic[P]):
         if not self.budget.unsatisfied or keeps(pool, connection, self.budget, now):
             return True
         self._note(pool, now)
-        self._refresh(now)
+        self._refresh(now, noted=pool)
         if keeps(pool, connection, self.budget, now):
             return True
         if (user := connection.last_user) is not None:
@@ -152,10 +158,13 @@ class Dispatcher(Generic[P]):
             if late_at > now:
                 self._recheck_at(pool, late_at)
 
-    def _refresh(self, now: float) -> None:
-        """Make sure that the first claim, and the first that others may take from, are true."""
+    def _refresh(self, now: float, *, noted: P | None) -> None:
+        """Make sure that the first claim, and the first that others may take from, are true.
+
+        That of the pool just *noted* is.
+        """
         budget = self.budget
-        while (claim := budget.claims.first(now)) is not None:
+        while (claim := budget.claims.first(now)) is not None and claim.pool is not noted:
             wanted = claim.wanted
             self._note(claim.pool, now)
             if budget.claims.first(now) is claim and claim.wanted == wanted:

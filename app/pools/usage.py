@@ -12,7 +12,7 @@ nothing keep their values, and a heap its order, while time passes. The logarith
 
 from __future__ import annotations
 
-from math import exp, inf, log
+from math import exp, inf, isfinite, log
 
 # Seconds after which a lease counts for 1/e. Several rounds over all that wait, which last seconds:
 # in rounds of 4 s, weights of 1 : 3 come out as 1 : 2.87; with 10 s they would as 1 : 2.63.
@@ -68,6 +68,11 @@ class Usage:
             return log(self._mean / weight) + self._at / MEMORY if self._mean else -inf
         use = self.mean(leased, now) + running * _RUNNING
         return log(use / weight) + now / MEMORY if use > 0 else -inf
+
+
+def use_class(key: float) -> float:
+    """*key* so that those of tenants with about the same use for their weight are equal."""
+    return float(round(key / _LN_2)) if isfinite(key) else key
 
 
 def uses_much_less(key: float, than: float) -> bool:
