@@ -1,9 +1,12 @@
 """The policy, case by case: who gets a connection, who gives one up, and who is left alone."""
 
+from typing import cast
+
 import pytest
 
 from app.pools.dispatch import KEPT_MOVES, MOVING, ROUND, dispatch
-from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer
+from app.pools.waiters import Waiter
+from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
 
 
 @pytest.fixture
@@ -508,3 +511,34 @@ def test_the_policy_changes_nothing_by_itself(server: ModelServer) -> None:
         actions = dispatch(poor, server.budget, server.clock.now)
         assert actions.take == (rich, rich.idle[0])
     assert (len(rich.idle), rich.closing) == (3, 0)
+
+
+# -- what need not be dispatched -------------------------------------------------------------------
+
+
+def test_nothing_comes_of_a_wait_that_changes_nothing(server: ModelServer) -> None:
+    pool = ModelPool("pool", server, max_size=4).with_leased(1)
+    pool.leases_take(MOVE_SECONDS / 10)
+
+    def may_matter() -> bool:
+        pool.callers.append(ModelWaiter(pool.tenant, pool.asked, server.clock.now))
+        return server.dispatcher.awaits(pool, cast("Waiter", pool.callers[-1]))
+
+    # The first is to be noted; leases that end soon serve ten within the time of a connect.
+    assert [may_matter() for _ in range(11)] == [True, *[False] * 9, True]
+    pool.callers.clear()
+    pool.with_leased(3)
+    assert not may_matter()
+    pool.with_idle(1)
+    assert may_matter()
+
+
+def test_an_idle_connection_is_offered_when_it_is_no_longer_kept(server: ModelServer) -> None:
+    kept, poor = ModelPool("kept", server).with_leased(3), ModelPool("poor", server)
+    kept.comes_back_after(MOVE_SECONDS)
+    poor.ask()
+    kept._put_idle(kept._end_lease())
+    server.dispatcher.rested(kept)
+    assert kept.closing == 0
+    server.clock.let_pass(2 * MOVE_SECONDS)
+    assert kept.closing == 1
