@@ -7,7 +7,7 @@ simulator-live` compares both.
 
 from __future__ import annotations
 
-from math import ceil, inf
+from math import ceil, inf, log2
 
 from app.simulator.simulated_pool import SimulatedPool
 
@@ -20,13 +20,24 @@ _MUCH_LESS = 0.5
 _NEARLY_ALL = 4.0
 
 
-def order(pool: SimulatedPool, now: float) -> float:
-    """By which pools that want a connection are ordered, the smallest first."""
+def order(pool: SimulatedPool, now: float) -> tuple[float, float]:
+    """By which pools that want a connection are ordered, the smallest first.
+
+    Those that used about as much go by how long they wait, if they have no connection.
+    """
+    use, since = _use(pool, now), inf
+    if pool.waiting and not pool.open:
+        since = pool.waiting[0][0]
+    return float(round(log2(use))) if 0 < use < inf else use, since
+
+
+def _use(pool: SimulatedPool, now: float) -> float:
+    """What it used, less than nothing if it is overdue."""
     if not pool.waiting:
         return inf
     if not pool.open and pool.waiting[0][0] < now - _ROUND:
-        return -1.0
-    return pool.use(now)
+        return -inf
+    return pool.use(now) or -inf
 
 
 def most_moves(limit: int) -> int:
@@ -58,7 +69,7 @@ def keeps(
     If the *claim*'s pool has a connection, as long as it used less for its weight. And until its
     slice is over, the fair share of a round; for a claim that used much less, only the shortest.
     """
-    mine, theirs = pool.use(now), order(claim, now)
+    mine, theirs = pool.use(now), _use(claim, now)
     if claim.open and theirs >= mine:
         return True
     slice_ = move_seconds / _MOVING

@@ -242,15 +242,15 @@ class SimulatedServer:
 
     def _first_claim(self, now: float, but: SimulatedPool | None = None) -> SimulatedPool | None:
         """The pool that may open a connection next; None if none wants one at this time."""
-        first, least, overdue_at = None, inf, inf
+        first, least, overdue_at = None, (inf, inf), inf
         for pool in list(self._wanting):
             self._expire_waiters(pool, now)
             if not pool.waiting and pool.open >= pool.min_size:
                 del self._wanting[pool]
             elif pool is not but and self.shortfall(pool, now):
-                use = sharing.order(pool, now)
-                if first is None or use < least:
-                    first, least = pool, use
+                place = sharing.order(pool, now)
+                if first is None or place < least:
+                    first, least = pool, place
             elif pool.waiting and pool.open < pool.max_size and not pool.connecting:
                 overdue_at = min(overdue_at, pool.waiting[0][0] + max(SOON, self._connect_seconds))
         if overdue_at > now:
