@@ -14,6 +14,7 @@ from app.domain.pool import Percentiles, PoolMetrics, PoolStats
 
 _FRACTIONS = (0.50, 0.95, 0.99)
 _counters_of = attrgetter(*Counters._fields)
+_NOTHING = Counters()
 
 
 class Recorder:
@@ -46,7 +47,7 @@ class Recorder:
         self.connect_seconds = self.open_seconds = 0.0
         self._last_activity: float | None = None
         self._opened_at = 0.0
-        self._taken = Counters()
+        self._taken = _NOTHING
         self._wait = RollingHistogram(window, flush_to=flush_to.wait if flush_to else None)
         self._hold = RollingHistogram(window, flush_to=flush_to.hold if flush_to else None)
         self._connect = RollingHistogram(window, flush_to=flush_to.connect if flush_to else None)

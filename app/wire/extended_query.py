@@ -28,7 +28,11 @@ _MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
 # Of a cancel request, in seconds.
 _CANCEL_DEADLINE = 5.0
 _HEADER = 5
-_DATA_ROW, _COPY_DATA = ord("D"), ord("d")
+_DATA_ROW, _COPY_DATA, _COMMAND_COMPLETE, _READY = b"DdCZ"
+_ERROR, _PARAMETERS, _COLUMNS, _SETTING, _CLOSE_COMPLETE, _COPY_OUT = b"EtTS3H"
+# Of what they say nothing is kept: ParseComplete, BindComplete, NoData, PortalSuspended,
+# EmptyQueryResponse.
+_SILENT = frozenset(b"12nsI")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
 _FLOOD_BYTES = 64 * 1024
 _SYNC = b"S\0\0\0\4"
@@ -174,7 +178,7 @@ class ExtendedQuery(Interceptor):
                 self._reply.rows.append(bytes(buffer[body:end]))
                 at = end
                 continue
-            if kind == _COPY_DATA and end <= size:
+            if (kind in _SILENT or kind == _COPY_DATA) and end <= size:
                 at = end
                 continue
             most = self._max_bytes(kind)
@@ -185,7 +189,7 @@ class ExtendedQuery(Interceptor):
                 continue
             if end > size:
                 break
-            if kind == ord("S"):
+            if kind == _SETTING:
                 self._take_setting(bytes(buffer[at:end]))
             else:
                 self._take(kind, bytes(buffer[body:end]))
@@ -212,13 +216,13 @@ class ExtendedQuery(Interceptor):
 
     def _max_bytes(self, kind: int) -> int:
         """How long a message of this kind may be to be kept whole."""
-        if kind == ord("D"):
+        if kind == _DATA_ROW:
             return self._room
         return _MAX_ERROR_BYTES if kind in b"ENAd" else _MAX_DESCRIPTION_BYTES
 
     def _take_beginning(self, kind: int, body: bytes) -> None:
         """Keep of a message that is too long what may be kept."""
-        if kind == ord("D"):
+        if kind == _DATA_ROW:
             # No row after it is kept either, however small.
             self._reply.is_truncated, self._room = True, -1
         else:
@@ -226,16 +230,16 @@ class ExtendedQuery(Interceptor):
 
     def _take(self, kind: int, body: bytes) -> None:
         reply = self._reply
-        if kind == ord("D"):
+        if kind == _DATA_ROW:
             self._room -= len(body)
             reply.rows.append(body)
-        elif kind == ord("E"):
+        elif kind == _ERROR:
             reply.error = ServerError(_error_fields(body))
-        elif kind == ord("t"):
+        elif kind == _PARAMETERS:
             reply.parameters = _parameters(body)
-        elif kind == ord("T"):
+        elif kind == _COLUMNS:
             reply.fields = _fields(body)
-        elif kind == ord("C"):
+        elif kind == _COMMAND_COMPLETE:
             reply.command_tag = body[:-1].decode("utf-8", "replace")
         elif kind in b"GW":
             reply.is_copy = True
@@ -243,12 +247,12 @@ class ExtendedQuery(Interceptor):
             # failed before, by a trigger perhaps. Only the CloseComplete tells which it was.
             self._ends_copy = True
             self._transport.write(_message(b"f", b"\0") + _SYNC + close() + _SYNC)
-        elif kind == ord("3"):
+        elif kind == _CLOSE_COMPLETE:
             self._ends_copy = False
-        elif kind == ord("H"):
+        elif kind == _COPY_OUT:
             reply.is_copy = True
             self._cancel()
-        elif kind == ord("Z") and not self._ends_copy:
+        elif kind == _READY and not self._ends_copy:
             reply.transaction_status = body.decode()
             self._finish()
 
