@@ -60,6 +60,7 @@ class PooledConnection:
     __slots__ = (
         "__weakref__",
         "_end_listeners",
+        "_is_begun_unseen",
         "_open_transaction",
         "_protocol",
         "_proxy",
@@ -111,7 +112,7 @@ class PooledConnection:
         self.tenant_state: TenantState | None = None
         self.last_user: TenantState | None = None
         self.borrower: Borrower | None = None
-        self.leak_reported = self.is_prepared = False
+        self.leak_reported = self.is_prepared = self._is_begun_unseen = False
         self.expires_at = now + max_lifetime * (1 - jitter)
         self.opened_at = self.leased_at = self.idle_since = self.checked_at = now
         self.prefetched_at = now
@@ -120,6 +121,7 @@ class PooledConnection:
         """A tenant leases it from *now* on."""
         self.tenant_state = tenant_state
         self.termination_reason = ""
+        self._is_begun_unseen = False
         self.leased_at = now
 
     def end_lease(self) -> None:
@@ -189,12 +191,18 @@ class PooledConnection:
             backend_secret=self._protocol.backend_secret,
         )
 
-    def mark_in_transaction(self) -> None:
-        """Tell asyncpg that a transaction was begun by our own statement.
+    def mark_in_transaction(self, *, unseen: bool = False) -> None:
+        """Tell asyncpg that a transaction was begun by our own statement, perhaps *unseen* by it.
 
         With it, `connection.transaction()` is a savepoint, and cursors work.
         """
         self.raw._top_xact = self._open_transaction
+        self._is_begun_unseen = unseen
+
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether it is, as far as is known: what asyncpg does not see may have ended it."""
+        return self._is_begun_unseen or self.raw.is_in_transaction()
 
     def attach_proxy(self, borrower: Borrower | None = None) -> asyncpg.Connection:
         """What *borrower* gets: works like a connection until it is detached."""

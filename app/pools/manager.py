@@ -25,7 +25,7 @@ from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState, PoolSt
 from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy
-from app.pools.lease import DEFAULT_OPTIONS, Lease, LeaseOptions
+from app.pools.lease import DEFAULT_OPTIONS, Begin, Lease, LeaseOptions
 from app.pools.metrics import ServiceMetrics
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
@@ -139,6 +139,7 @@ class TenantPoolManager:
         read_only: bool = False,
         statement_timeout: float | None = None,
         timeout: float | None = None,
+        begin: Begin | None = None,
     ) -> Lease:
         """Borrow a connection: `async with manager.lease("acme") as connection:`.
 
@@ -149,6 +150,7 @@ class TenantPoolManager:
             read_only: refuse writes.
             statement_timeout: seconds one statement may take.
             timeout: seconds to wait for a connection; the strategy's acquire_timeout if None.
+            begin: what begins the lease's transaction; asyncpg if None.
 
         Raises:
             TenantNotFound, TenantDeleting, NotProvisioned: no lease is possible.
@@ -170,6 +172,7 @@ class TenantPoolManager:
             timeout=self._registries[strategy].config.acquire_timeout
             if timeout is None
             else timeout,
+            begin=begin,
         )
 
     async def open_pool(self, tenant_state: TenantState, timeout: float) -> Pool:

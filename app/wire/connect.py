@@ -344,7 +344,9 @@ class _GuardedLoop:
             if isinstance(driver, Protocol):
                 return _HandshakeGuard(driver, self)
             # asyncpg asks for TLS first; a login that is given up never looks at the answer.
-            cast("Any", driver).on_data.add_done_callback(_looked_at)
+            answer: asyncio.Future[bool] | None = getattr(driver, "on_data", None)
+            if answer is not None:
+                answer.add_done_callback(_looked_at)
             return driver
 
         transport, _ = await create(make, *address)

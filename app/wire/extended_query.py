@@ -109,6 +109,9 @@ class ExtendedQuery(Interceptor):
         self._room = 0
         self._reply = Reply()
         self._answered: asyncio.Future[Reply] | None = None
+        # The reply that comes after it, and the one that `receive` returns.
+        self._answered_next: asyncio.Future[Reply] | None = None
+        self._awaited: asyncio.Future[Reply] | None = None
         self._cancelled: asyncio.Future[None] | None = None
         self._is_left = self._ends_copy = False
         if connection.is_closed() or self._transport.is_closing():
@@ -124,6 +127,9 @@ class ExtendedQuery(Interceptor):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         self._is_left = True
         self._hand_back()
 
@@ -140,6 +146,41 @@ class ExtendedQuery(Interceptor):
         self._reply, self._room = Reply(), max_row_bytes
         answered = self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(b"".join((*messages, _SYNC)))
+        return await self._reply_of(answered)
+
+    async def begin(self, statements: str, *messages: bytes) -> None:
+        """Read the connection from now on, and run simple *statements*, if any.
+
+        *messages* are sent with them; `receive` their reply inside a block. If this fails, the
+        connection is left again.
+
+        Raises:
+            ServerError: one of the statements failed.
+            OSError: the connection is gone.
+        """
+        self._transport.set_protocol(self)
+        create_future = asyncio.get_running_loop().create_future
+        self._reply, self._room = Reply(), 0
+        self._awaited = self._answered = create_future()
+        if not statements:
+            self._transport.write(b"".join((*messages, _SYNC)))
+            return
+        answered = self._answered = create_future()
+        self._answered_next = self._awaited
+        self._transport.write(b"".join((_message(b"Q", _text(statements)), *messages, _SYNC)))
+        try:
+            await self._reply_of(answered)
+        except BaseException:
+            self._leave()
+            raise
+
+    async def receive(self) -> Reply:
+        """The reply to what `begin` has sent; raises as `exchange`."""
+        if self._awaited is None:
+            raise ConnectionResetError("Nothing was sent.")
+        return await self._reply_of(self._awaited)
+
+    async def _reply_of(self, answered: asyncio.Future[Reply]) -> Reply:
         try:
             reply: Reply = await answered
         except asyncio.CancelledError:
@@ -263,9 +304,12 @@ class ExtendedQuery(Interceptor):
         self._driver.data_received(message)
 
     def _finish(self) -> None:
-        answered, self._answered = self._answered, None
+        answered, reply = self._answered, self._reply
+        self._answered, self._answered_next = self._answered_next, None
+        if self._answered is not None:
+            self._reply = Reply()
         if answered is not None and not answered.done():
-            answered.set_result(self._reply)
+            answered.set_result(reply)
 
     def _hand_back(self) -> None:
         """Let asyncpg read again, unless something is still to come that is not for it."""

@@ -346,9 +346,12 @@ async def test_without_its_schema_a_tenants_writes_are_refused_and_never_vanish(
         with pytest.raises(SchemaMissing, match="tenant_acme"):
             async with manager.lease("acme") as connection:
                 await connection.execute(write)
-    for terms in ({"read_only": True}, {"transaction": False}):
+    for lease in (
+        manager.lease("acme", read_only=True),
+        manager.lease("acme", transaction=False),
+    ):
         with pytest.raises(SchemaMissing):
-            async with manager.lease("acme", **terms):
+            async with lease:
                 pass
     assert acme.recorder.connections_opened == 2, "refused leases open no further connections"
     tenant = acme.tenant

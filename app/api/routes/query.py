@@ -184,12 +184,13 @@ async def _respond(
     extend_deadline(request, timeout + manager.config(spec.strategy).acquire_timeout)
 
     async def run() -> tuple[runner.StatementResult, float]:
-        lease = manager.lease(tenant, read_only=body.read_only, statement_timeout=timeout)
+        query = runner.Query(body.sql, body.params, max_rows=max_rows, timeout=timeout)
+        lease = manager.lease(
+            tenant, read_only=body.read_only, statement_timeout=timeout, begin=query.begin
+        )
         async with cancel_on_disconnect(request) as run_to_the_end, lease as connection:
             began = monotonic()
-            result = await runner.run_query(
-                connection, body.sql, body.params, max_rows=max_rows, timeout=timeout
-            )
+            result = await query.run(connection)
             took = monotonic() - began
             run_to_the_end()
         return result, took

@@ -54,8 +54,8 @@ _ROUNDING = 0.002
 # Rows are fetched in batches, so that a long result holds up nobody, and never more of them than
 # fit into a response.
 _MAX_BATCH_ROWS = 100
-# Of the first batch, whose rows may be of any size: most results are no longer.
-_FIRST_ROWS = 20
+# Of the first batch, whose rows may be of any size: many results are no longer.
+_FIRST_ROWS = 10
 # A row of so many bytes is made at once, if no value of it needs pieces.
 _SHORT_ROW_BYTES = 4096
 _MAX_BATCH_BYTES = 1024 * 1024
@@ -109,6 +109,87 @@ class StatementResult:
     status: str | None
 
 
+class Query:
+    """One statement, to be run once."""
+
+    def __init__(
+        self, sql: str, params: Sequence[object], *, max_rows: int, timeout: float
+    ) -> None:
+        """Run *sql* with *params*, JSON values, and fetch up to *max_rows* rows.
+
+        A string binds to a parameter of any type through its text form. Numbers that are no int
+        keep the digits that their `str` shows. *timeout* is in seconds.
+
+        Raises:
+            StatementFailed: Postgres takes no such text.
+        """
+        _encode(sql, "The statement")
+        self._preparation = parse(_SET), bind(), execute(), parse(sql), describe()
+        self._params = params
+        self._max_rows = max_rows
+        self._timeout = timeout
+        self._begun: ExtendedQuery | None = None
+
+    async def begin(self, connection: asyncpg.Connection, statements: str) -> None:
+        """Begin a lease by *statements*, and prepare the query in the same round trip.
+
+        Raises:
+            asyncpg.PostgresError, OSError: they failed.
+        """
+        query = ExtendedQuery(connection)
+        try:
+            await query.begin(statements, *self._preparation)
+        except ServerError as error:
+            raise asyncpg.PostgresError.new(error.fields) from error
+        self._begun = query
+
+    async def run(self, connection: asyncpg.Connection) -> StatementResult:
+        """Run it on a leased *connection*, where it may have begun.
+
+        Raises:
+            StatementFailed: Postgres refused it, or a parameter or a result does not fit.
+            StatementConflict: another transaction was in its way.
+            StatementEndedLease: it ended the transaction.
+            SchemaChanged: its types changed meanwhile.
+            ReadOnly: it writes and the lease is read-only.
+            QueryTimeout: it ran longer than its timeout.
+            LeaseLost: the connection broke.
+        """
+        async with _extended_query(connection, self._begun, self._timeout) as query:
+            if self._begun is None:
+                prepared = await query.exchange(*self._preparation)
+            else:
+                prepared = await query.receive()
+            if len(prepared.parameters) != len(self._params):
+                raise StatementFailed(
+                    f"The statement takes {len(prepared.parameters)} parameters, "
+                    f"{len(self._params)} were given.",
+                    sqlstate="08P01",
+                )
+            fields = prepared.fields or ()
+            oids = {*prepared.parameters, *(each.oid for each in fields)}
+            types = await look_up_types(query, oids)
+            values = await _parameters(self._params, [types[oid] for oid in prepared.parameters])
+            rows = _Rows(query, [types[each.oid] for each in fields], self._max_rows)
+            tag = await rows.fetch(values, is_query=prepared.fields is not None)
+        count, status = len(rows.written), None
+        if prepared.fields is None:
+            last = (tag or "").rpartition(" ")[2]
+            count, status = int(last) if last.isdigit() else 0, tag
+        elif not fields and not rows.truncated:
+            command = (tag or "").rpartition(" ")[0]
+            status = f"{command} {count}"  # Postgres' own is of the last batch
+        return StatementResult(
+            columns=tuple(
+                ResultColumn(name=each.name, type=types[each.oid].name) for each in fields
+            ),
+            rows=tuple(rows.written),
+            row_count=count,
+            truncated=rows.truncated,
+            status=status,
+        )
+
+
 async def run_query(
     connection: asyncpg.Connection,
     sql: str,
@@ -117,48 +198,8 @@ async def run_query(
     max_rows: int,
     timeout: float,
 ) -> StatementResult:
-    """Execute *sql* with *params*, JSON values, and fetch up to *max_rows* rows.
-
-    A string binds to a parameter of any type through its text form. Numbers that are no int keep
-    the digits that their `str` shows.
-
-    Raises:
-        StatementFailed: Postgres refused it, or a parameter or a result does not fit.
-        StatementConflict: another transaction was in its way.
-        StatementEndedLease: it ended the transaction.
-        SchemaChanged: its types changed meanwhile.
-        ReadOnly: it writes and the lease is read-only.
-        QueryTimeout: it ran longer than *timeout* seconds.
-        LeaseLost: the connection broke.
-    """
-    _encode(sql, "The statement")
-    async with _extended_query(connection, timeout) as query:
-        prepared = await query.exchange(parse(_SET), bind(), execute(), parse(sql), describe())
-        if len(prepared.parameters) != len(params):
-            raise StatementFailed(
-                f"The statement takes {len(prepared.parameters)} parameters, "
-                f"{len(params)} were given.",
-                sqlstate="08P01",
-            )
-        fields = prepared.fields or ()
-        types = await look_up_types(query, {*prepared.parameters, *(each.oid for each in fields)})
-        values = await _parameters(params, [types[oid] for oid in prepared.parameters])
-        rows = _Rows(query, [types[each.oid] for each in fields], max_rows)
-        tag = await rows.fetch(values, is_query=prepared.fields is not None)
-    count, status = len(rows.written), None
-    if prepared.fields is None:
-        last = (tag or "").rpartition(" ")[2]
-        count, status = int(last) if last.isdigit() else 0, tag
-    elif not fields and not rows.truncated:
-        command = (tag or "").rpartition(" ")[0]
-        status = f"{command} {count}"  # Postgres' own is of the last batch
-    return StatementResult(
-        columns=tuple(ResultColumn(name=each.name, type=types[each.oid].name) for each in fields),
-        rows=tuple(rows.written),
-        row_count=count,
-        truncated=rows.truncated,
-        status=status,
-    )
+    """Run a `Query` on a leased connection."""
+    return await Query(sql, params, max_rows=max_rows, timeout=timeout).run(connection)
 
 
 async def _parameters(params: Sequence[object], types: Sequence[PgType]) -> list[bytes | None]:
@@ -318,12 +359,12 @@ def _encode(text: str, what: str) -> bytes:
 
 @asynccontextmanager
 async def _extended_query(
-    connection: asyncpg.Connection, timeout: float
+    connection: asyncpg.Connection, begun: ExtendedQuery | None, timeout: float
 ) -> AsyncIterator[ExtendedQuery]:
     """The connection for one statement, whose failures become this project's errors."""
     began = monotonic()
     try:
-        with ExtendedQuery(connection) as query:
+        with begun or ExtendedQuery(connection) as query:
             try:
                 async with asyncio.timeout(timeout + _GRACE):
                     yield query

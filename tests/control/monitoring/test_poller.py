@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from app.control import background
 from app.control.monitoring import poller
 from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
@@ -17,7 +18,7 @@ from tests.fixtures.control import Control
 async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
     control: Control, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(poller, "_SLICE", at_once)
+    monkeypatch.setattr(background, "_SLICE_SECONDS", -1.0 if at_once == 1 else 60.0)
     monkeypatch.setattr(poller, "_BATCH", 2 * at_once)
     await control.tenant("own")
     await control.tenant("guest", PoolStrategy.SHARED)

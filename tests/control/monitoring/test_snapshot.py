@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from app.control import background
 from app.control.monitoring import snapshot as snapshot_module
 from app.control.monitoring.snapshot import Snapshot
 from tests.fixtures.app import Api, ok, serving
@@ -29,7 +30,7 @@ async def test_a_change_while_one_is_taken_is_in_the_next(
 ) -> None:
     for name in ("acme", "globex", "hooli", "initech"):
         ok(await api.client.put(f"/v1/tenants/{name}", json={}), 201)
-    monkeypatch.setattr(snapshot_module, "_SLICE_SECONDS", -1.0)
+    monkeypatch.setattr(background, "_SLICE_SECONDS", -1.0)
     monkeypatch.setattr(snapshot_module, "_REST_FACTOR", 0)
     before = (await taken(api)).sequence
     api.service.snapshots.invalidate()
