@@ -104,6 +104,8 @@ class Testbed:
             password=password,
             database=database or self.address.tenant_database,
             passfile=os.devnull,
+            # The server speaks none; asyncpg would ask, which is one more round trip.
+            ssl=False,
         )
 
     @asynccontextmanager
