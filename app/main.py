@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, fields
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,22 +27,23 @@ from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.api.auth.rate_limits import RateLimits
 from app.api.http.dependencies import TenantDefaults
 from app.api.http.response_cache import ResponseCache
-from app.api.routes.health import ReadinessChecks, max_poll_age
+from app.api.routes.health import ServiceReadiness, StandbyReadiness, max_poll_age
 from app.api.routes.stats_stream import StatsStreams
 from app.api.telemetry.prometheus import Exposition
 from app.api.telemetry.service_metrics import ServiceCollector
 from app.api.views.pool import PoolViews
 from app.api.views.tenant import QueryLimits, TenantViews
 from app.catalog.catalog import Catalog
-from app.catalog.leadership import Leadership
-from app.catalog.migrate import migrate
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.advisor.auto_apply import AutoApply
 from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit_events import AuditOutbox
-from app.control.background import Supervisor
+from app.control.background import BackgroundTasks, Supervisor
+from app.control.leadership.election import Election
+from app.control.leadership.takeover import start_servers
+from app.control.leadership.trust import Trust
 from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.monitoring.lock_guard import LockGuard
@@ -59,6 +61,7 @@ from app.control.tenants.provisioning import TenantProvisioning
 from app.control.tenants.rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.domain.errors import PoolkeeperError
+from app.domain.leadership import TRUST_SECONDS, Takeover, client_name
 from app.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
@@ -73,6 +76,8 @@ if TYPE_CHECKING:
 # In seconds. Requests had their time before pools are closed; leases left then are cut soon.
 _LAST_LEASES_DEADLINE = 1.0
 _TICK_DEADLINE = 60.0
+# A killed predecessor's lock may linger that long.
+_LOCK_PATIENCE = 5.0
 _CHECK_INTERVAL = 5.0
 _RETENTION_INTERVAL = 10.0
 _EMBEDDED_INTERVAL = 1.0
@@ -111,6 +116,7 @@ class Service:
     audit_outbox: AuditOutbox
     lock_guards: Mapping[str, LockGuard]
     catalog: Catalog
+    election: Election
     supervisor: Supervisor
     lag: EventLoopLag
     snapshots: Snapshots
@@ -128,13 +134,15 @@ def create_app(settings: Settings) -> FastAPI:
         async with AsyncExitStack() as stack:
             try:
                 app.state.authenticator.load_keys()
-                service = await stack.enter_async_context(running_service(settings))
+                if settings.advertise_url is None:
+                    service = await stack.enter_async_context(running_service(settings))
+                    _begin_serving(app, settings, service)
+                else:
+                    await stack.enter_async_context(_one_of_several(app, settings))
             except STARTUP_ERRORS as error:
                 app.state.refusal = startup_error_message(error)
                 _log.critical("cannot start", reason=app.state.refusal)
                 raise
-            app.state.service = service
-            provide(app, *_objects_of_routes(app, settings, service))
             yield
 
     app = FastAPI(
@@ -171,18 +179,90 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
     Raises:
         EmbeddedPostgresError, CatalogUnavailable, CatalogInUse, SettingsError: it cannot start.
     """
+    async with (
+        _candidate(settings) as (postgres, election),
+        _active_service(
+            settings, postgres, election, await election.win(patience=_LOCK_PATIENCE)
+        ) as service,
+    ):
+        yield service
+
+
+@asynccontextmanager
+async def _one_of_several(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    """An instance among others: active at once if no other one is, else as soon as that ends.
+
+    Raises:
+        CatalogUnavailable, CatalogInUse, CatalogUnusable, SettingsError: it cannot start.
+    """
+    async with _candidate(settings) as (postgres, election):
+        app.state.election = election
+        app.state.readiness = StandbyReadiness(election)
+        takeover = await election.contend()
+        if takeover is not None:
+            async with _active_service(settings, postgres, election, takeover) as service:
+                _begin_serving(app, settings, service)
+                yield
+            return
+
+        async def wait_and_serve() -> None:
+            takeover = await election.wait_to_win()
+            async with _active_service(settings, postgres, election, takeover) as service:
+                _begin_serving(app, settings, service)
+                await asyncio.Event().wait()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                app.state.refusal = (
+                    startup_error_message(error)
+                    if isinstance(error, STARTUP_ERRORS)
+                    else repr(error)
+                )
+                _log.critical("cannot become active", reason=app.state.refusal)
+                _stop_process()
+
+        _log.info("standing by", reason=election.active_instance)
+        task = asyncio.create_task(wait_and_serve(), name="standby")
+        task.add_done_callback(ended)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _candidate(settings: Settings) -> AsyncIterator[tuple[Topology, Election]]:
+    """What an instance needs in order to become active; releases leadership at the end."""
     async with AsyncExitStack() as stack:
-        postgres = await start_topology(settings, stack)
-        await migrate(postgres.catalog)
-        leadership = Leadership(postgres.catalog)
-        stack.push_async_callback(leadership.release)
-        await leadership.acquire()
-        catalog = Catalog(postgres.catalog)
+        instance = configuration.instance(settings)
+        trust = Trust(TRUST_SECONDS if instance.has_standbys else inf)
+        postgres = await start_topology(
+            settings, stack, client=client_name(instance.id), may_connect=trust.is_valid
+        )
+        election = Election(postgres.catalog, instance, trust, on_lost=_stop_process)
+        stack.push_async_callback(election.resign)
+        yield postgres, election
+
+
+@asynccontextmanager
+async def _active_service(
+    settings: Settings, postgres: Topology, election: Election, takeover: Takeover
+) -> AsyncIterator[Service]:
+    """The service of the active instance, from its catalog to its background tasks."""
+    async with AsyncExitStack() as stack:
+        catalog = Catalog(postgres.catalog, epoch=takeover.epoch)
         stack.push_async_callback(catalog.close)
         for server in postgres.servers.values():
             stack.push_async_callback(server.close)
-        await asyncio.gather(*(server.start() for server in postgres.servers.values()))
-        service = await _assemble(settings, postgres, catalog, leadership)
+        service = await _assemble(settings, postgres, catalog, election)
+        starting = BackgroundTasks()
+        stack.push_async_callback(starting.close, 0)
+        started = starting.start(
+            "start servers", start_servers(service.manager, election.trust, takeover.predecessor)
+        )
+        if not takeover.trust_left:
+            await started
         stack.push_async_callback(service.audit_outbox.flush)
         stack.push_async_callback(service.pool_operations.close, _LAST_LEASES_DEADLINE)
         stack.push_async_callback(service.desired_pool_state.close, _LAST_LEASES_DEADLINE)
@@ -195,11 +275,12 @@ async def running_service(settings: Settings) -> AsyncIterator[Service]:
         if otlp is not None:
             stack.callback(otlp.close)
         _start_background_tasks(settings, service, postgres.embedded, otlp)
+        election.begin_serving()
         yield service
 
 
 async def _assemble(
-    settings: Settings, postgres: Topology, catalog: Catalog, leadership: Leadership
+    settings: Settings, postgres: Topology, catalog: Catalog, election: Election
 ) -> Service:
     credentials = configuration.credentials(settings)
     manager = TenantPoolManager(
@@ -263,12 +344,13 @@ async def _assemble(
             rotation,
             VerifierRenewal(manager, credentials, locks, outbox),
             outbox=outbox,
-            leadership=leadership,
+            catalog=catalog,
         ),
         audit_outbox=outbox,
         lock_guards=_lock_guards(settings, manager, outbox),
         catalog=catalog,
-        supervisor=Supervisor(on_death=lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        supervisor=Supervisor(on_death=_stop_process),
+        election=election,
         lag=postgres.lag,
         snapshots=snapshots,
         exposition=Exposition(settings.metrics_tenants, settings.metrics_tenants_always),
@@ -276,6 +358,28 @@ async def _assemble(
         tenant_defaults=configuration.tenant_defaults(settings, postgres.servers),
         query_limits=configuration.query_limits(settings),
     )
+
+
+def _begin_serving(app: FastAPI, settings: Settings, service: Service) -> None:
+    """Give the routes of *app* what they depend on."""
+    app.state.service = service
+    app.state.readiness = ServiceReadiness(
+        service.manager,
+        service.catalog,
+        service.poller,
+        service.supervisor,
+        app.state.authenticator.keys,
+        max_poll_age=max_poll_age(settings.poll_interval_seconds, _TICK_DEADLINE),
+        audit_interval=settings.health_check_interval_seconds,
+    )
+    if (clients := getattr(app.state, "clients", None)) is not None:
+        service.streams.limit_to(clients.limit // 2)
+    provide(app, *_objects_of_routes(app, settings, service))
+
+
+def _stop_process() -> None:
+    """Stop as after SIGTERM."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> list[object]:
@@ -287,15 +391,6 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
         ResponseCache(service.snapshots, stale_after=_STALE_POLLS * poll_interval),
         TenantViews(manager, catalog, service.query_limits),
         PoolViews(manager, catalog, advisor),
-        ReadinessChecks(
-            manager,
-            catalog,
-            poller,
-            service.supervisor,
-            app.state.authenticator.keys,
-            max_poll_age=max_poll_age(poll_interval, _TICK_DEADLINE),
-            audit_interval=settings.health_check_interval_seconds,
-        ),
         ServiceCollector(
             app.state,
             manager=manager,

@@ -22,7 +22,7 @@ from app.api.http.error_responses import status_of
 from app.domain.errors import PoolkeeperError
 from app.main import create_app
 from app.pools.manager import TenantPoolManager
-from app.settings import load_settings
+from app.settings import SettingsError, load_settings
 
 __all__ = ["PoolkeeperError", "TenantPoolManager", "create_service", "running_pools", "status_of"]
 
@@ -31,9 +31,12 @@ def create_service() -> FastAPI:
     """The service by the settings in the environment; starts nothing.
 
     Raises:
-        SettingsError: they are invalid.
+        SettingsError: they are invalid, or there are to be standbys, which lend nothing.
     """
-    return create_app(load_settings())
+    settings = load_settings()
+    if settings.advertise_url is not None:
+        raise SettingsError("POOLKEEPER_ADVERTISE_URL is for `poolkeeper serve` only.")
+    return create_app(settings)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from app.api.http import disconnect, error_responses
 from app.api.http.idempotency import ResponseReplayed, replay
 from app.api.http.layer import DirectRoutes, HttpLayer
 from app.api.http.response_cache import ResponseCache
+from app.api.http.standby_gate import StandbyGate
 from app.api.routes import (
     advisor,
     credentials,
@@ -73,6 +74,8 @@ def assemble(
     app.state.require_if_match = require_if_match
     app.state.provided = {}
     app.state.service = None
+    app.state.election = None
+    app.state.readiness = None
     app.state.response_cache = None
     error_responses.install(app)
     disconnect.install(app)
@@ -81,12 +84,13 @@ def assemble(
     def build() -> ASGIApp:
         # Just inside of what answers unhandled errors, outside of FastAPI's own layers.
         stack: Any = FastAPI.build_middleware_stack(app)
-        stack.app = HttpLayer(
+        layer = HttpLayer(
             stack.app,
             trusted_hosts=trusted_hosts,
             request_deadline=request_deadline,
             direct_routes=_DIRECT_ROUTES,
         )
+        stack.app = StandbyGate(layer, app.state)
         return cast("ASGIApp", stack)
 
     app.build_middleware_stack = build  # type: ignore[method-assign]

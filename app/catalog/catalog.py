@@ -26,9 +26,14 @@ class Catalog:
     was lost may have happened: repeating the operation is safe.
     """
 
-    def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:
-        """Use the migrated catalog at *address*, with *deadline* seconds for each operation."""
-        self._database = Database(address, deadline=deadline)
+    def __init__(
+        self, address: CatalogAddress, *, epoch: int | None = None, deadline: float = 3.0
+    ) -> None:
+        """Use the migrated catalog at *address*, with *deadline* seconds for each operation.
+
+        Write in *epoch* only; see `Database`.
+        """
+        self._database = Database(address, epoch=epoch, deadline=deadline)
         self.tenants = Tenants(self._database)
         self.pools = DesiredPools(self._database)
         self.credentials = CredentialVersions(self._database)
@@ -48,7 +53,7 @@ class Catalog:
         Raises:
             CatalogUnavailable: it does not.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             await connection.execute(select(1))
 
     async def close(self) -> None:

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Executable, RowMapping
+from sqlalchemy import Executable, RowMapping, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app import wire
 from app.catalog.requirements import is_login_error, login_reason
-from app.domain.errors import CatalogUnavailable
+from app.catalog.tables import leadership
+from app.domain.errors import CatalogUnavailable, LeadershipLost
 
 CONNECTIONS = 4
 
@@ -31,10 +32,16 @@ _OUTAGES = ("08", "28", "3D", "53", "55000", "57P", "58", "40P01", "55P03", "570
 # "POOL": the class of this service's advisory locks, in a database of its own.
 LOCK_CLASS = 0x504F4F4C
 
+# The row stays as it is until the transaction ends: a takeover changes its key, and so waits.
+_FENCE = select(leadership.c.epoch).with_for_update(read=True, key_share=True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogAddress:
-    """Address and login of the catalog's database; `tls` is False for no TLS."""
+    """Address and login of the catalog's database; `tls` is False for no TLS.
+
+    *client* begins the name of each connection.
+    """
 
     host: str
     port: int
@@ -42,6 +49,7 @@ class CatalogAddress:
     password: str = field(repr=False)
     database: str
     tls: wire.Tls = False
+    client: str = "poolkeeper"
 
     def connect_arguments(self, *, timeout: float, application_name: str) -> dict[str, Any]:
         """Arguments of `wire.connect_directly`."""
@@ -68,7 +76,9 @@ class CatalogAddress:
         return create_async_engine(
             "postgresql+asyncpg://",
             connect_args={
-                **self.connect_arguments(timeout=timeout, application_name="poolkeeper catalog"),
+                **self.connect_arguments(
+                    timeout=timeout, application_name=f"{self.client} catalog"
+                ),
                 "async_creator_fn": wire.connect_directly,
             },
             hide_parameters=True,
@@ -79,20 +89,26 @@ class CatalogAddress:
 class Database:
     """The service's connections to its catalog; at most `CONNECTIONS` at a time."""
 
-    def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:
+    def __init__(
+        self, address: CatalogAddress, *, epoch: int | None = None, deadline: float = 3.0
+    ) -> None:
         """One operation may take *deadline* seconds in all.
 
-        Closing a connection that no longer answers may take two seconds more.
+        Closing a connection that no longer answers may take two seconds more. Without an *epoch*
+        writes are not fenced: who writes is the only one for other reasons.
         """
         self._deadline = deadline
+        self._fence = _FENCE.where(leadership.c.epoch == epoch) if epoch is not None else None
         self._available = False
-        self._engine = address.engine(
+        self._writer = address.engine(
             timeout=deadline,
             pool_size=CONNECTIONS,
             max_overflow=0,
             pool_timeout=deadline,
             pool_pre_ping=True,
         )
+        # On the same connections; Postgres refuses a write that nobody fenced.
+        self._reader = self._writer.execution_options(postgresql_readonly=True)
 
     @property
     def available(self) -> bool:
@@ -101,14 +117,36 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """Commit what is done inside, or nothing of it.
+        """Commit what is written inside, or nothing of it.
+
+        The next epoch begins after the commit, or has begun and nothing is written.
+
+        Raises:
+            CatalogUnavailable: when the catalog was not reached, or not within the deadline.
+            LeadershipLost: another instance has become the active one.
+        """
+        async with self._begin(self._writer) as connection:
+            if self._fence is not None:
+                found = await connection.execute(self._fence)
+                if found.scalar_one_or_none() is None:
+                    raise LeadershipLost
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads.
 
         Raises:
             CatalogUnavailable: when the catalog was not reached, or not within the deadline.
         """
+        async with self._begin(self._reader) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _begin(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
             with translate_outages():
-                async with asyncio.timeout(self._deadline), self._engine.begin() as connection:
+                async with asyncio.timeout(self._deadline), engine.begin() as connection:
                     self._available = True
                     yield connection
         except CatalogUnavailable:
@@ -116,13 +154,13 @@ class Database:
             raise
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        """The rows of *statement*, alone in a transaction; raises as `transaction` does."""
-        async with self.transaction() as connection:
+        """The rows that *statement* reads, alone in a transaction; raises as `reading` does."""
+        async with self.reading() as connection:
             return (await connection.execute(statement)).mappings().all()
 
     async def close(self) -> None:
         """Close every connection; a later use opens new ones."""
-        await self._engine.dispose()
+        await self._writer.dispose()
 
 
 @contextmanager

@@ -1,8 +1,7 @@
-"""Leadership: one service per catalog, by an advisory lock that a second service does not get.
+"""Leadership in the catalog: an advisory lock, the record of its holder, and the instances.
 
-Until several services can share one connection budget, two of them would promise the same
-connections twice. The lock belongs to one connection and falls with it; its holder calls
-`check` regularly. What follows from losing it is decided elsewhere.
+The lock belongs to one connection and falls with it; the record says since when, in which epoch
+and for how long. What follows from them is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -12,15 +11,17 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 import asyncpg
 
 from app import wire
 from app.catalog.database import LOCK_CLASS, CatalogAddress, translate_outages
-from app.domain.errors import CatalogInUse, CatalogUnavailable
+from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable
+from app.domain.leadership import Instance, LeadershipRecord, Takeover, client_name
 
 _LEADERSHIP_LOCK = 2
-_PAUSE_BETWEEN_TRIES = 0.25
 
 _TRY = "SELECT pg_try_advisory_lock($1, $2)"
 _HOLDER = """
@@ -29,18 +30,52 @@ FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND (classid, objid, objsubid) = ($1, $2, 2)
   AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+_READ = """
+SELECT epoch, holder, leadership.url, released, secret_key, servers,
+       extract(epoch FROM clock_timestamp() - renewed_at)::float8 AS age
+FROM leadership LEFT JOIN instances ON id = holder
+"""
+_BEGIN_EPOCH = """
+UPDATE leadership SET epoch = epoch + 1, holder = $1, url = $2, released = false,
+    acquired_at = clock_timestamp(), renewed_at = clock_timestamp()
+RETURNING epoch
+"""
+_RENEW = """
+UPDATE leadership SET renewed_at = clock_timestamp() WHERE (epoch, holder) = ($1, $2)
+RETURNING true
+"""
+_RELEASE = "UPDATE leadership SET released = true WHERE (epoch, holder) = ($1, $2)"
+_REGISTER = """
+INSERT INTO instances (id, url, version, secret_key, servers) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
+"""
+_FORGET = "DELETE FROM instances WHERE seen_at < now() - interval '1 day'"
+_END = """
+SELECT coalesce(bool_and(pg_terminate_backend(pid, 1000)), true) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+  AND starts_with(application_name, $1)
+"""
 
 
 class Leadership:
-    """The lock that makes this service the only one on its catalog."""
+    """One instance's part in it. Every method may raise CatalogUnavailable.
 
-    def __init__(self, address: CatalogAddress, *, deadline: float = 3.0) -> None:
+    Attributes:
+        epoch: the one that this instance began; None before.
+        disconnected: set while the connection is lost.
+    """
+
+    def __init__(
+        self, address: CatalogAddress, instance: Instance, *, deadline: float = 3.0
+    ) -> None:
         """Each exchange with the catalog may take *deadline* seconds."""
-        self._address = address
+        self.epoch: int | None = None
+        self.disconnected = asyncio.Event()
+        self._address = replace(address, client=client_name(instance.id))
+        self._instance = instance
         self._deadline = deadline
         self._connection: asyncpg.Connection | None = None
-        # The back-end that last held the lock: it may outlive its connection for a while.
-        self._backend: int | None = None
+        self._has_lock = False
 
     def __repr__(self) -> str:
         return f"<Leadership {'holding' if self.is_held else 'not holding'}>"
@@ -48,80 +83,144 @@ class Leadership:
     @property
     def is_held(self) -> bool:
         """Whether the lock is held, as far as is known without a query."""
-        return self._connection is not None and not self._connection.is_closed()
+        return self._has_lock and self._connection is not None and not self._connection.is_closed()
 
-    async def acquire(self, *, patience: float = 5.0) -> None:
-        """Take the lock, trying for *patience* seconds: a killed predecessor may linger that long.
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free; whether this instance has it."""
+        async with self._exchange() as connection:
+            return await self._try_lock(connection)
 
-        Raises:
-            CatalogInUse: another service holds it.
-            CatalogUnavailable: the catalog was not reached.
-        """
-        give_up_at = asyncio.get_running_loop().time() + patience
-        while True:
-            try:
-                await self._acquire_now()
-            except CatalogInUse:
-                if asyncio.get_running_loop().time() >= give_up_at:
-                    raise
-                await asyncio.sleep(_PAUSE_BETWEEN_TRIES)
-            else:
-                return
-
-    async def check(self) -> None:
-        """Make sure that the lock is still held; after an outage take it again.
+    async def lock(self) -> None:
+        """Take the lock.
 
         Raises:
-            CatalogInUse: another service took it meanwhile: this one has to end.
-            CatalogUnavailable: nothing can be said now.
+            CatalogInUse: another instance has it.
         """
-        if self._connection is not None and not self._connection.is_closed():
+        async with self._exchange() as connection:
+            while not await self._try_lock(connection):
+                holder = await connection.fetchrow(_HOLDER, LOCK_CLASS, _LEADERSHIP_LOCK)
+                if holder is None:  # it was released between the two queries
+                    continue
+                name = holder["application_name"] or "another service"
+                if not name.startswith(self._address.client):
+                    raise CatalogInUse(
+                        f"The catalog is in use by {name} (back-end {holder['pid']})."
+                    )
+                # Our own, of a connection that broke off without the server's noticing.
+                await connection.execute("SELECT pg_terminate_backend($1, 1000)", holder["pid"])
+
+    async def read(self) -> LeadershipRecord | None:
+        """The record; None in a catalog of a version before it, or that is not ours to read."""
+        async with self._exchange() as connection:
             try:
-                with translate_outages():
-                    await self._connection.execute("SELECT", timeout=self._deadline)
-            except CatalogUnavailable:
-                self._drop()
-            else:
-                return
-        await self._acquire_now()
+                row = await connection.fetchrow(_READ)
+            except asyncpg.SyntaxOrAccessError:  # the migration says what is wrong
+                return None
+        return _record(row)
+
+    async def register(self) -> None:
+        """Let the other instances know that this one is there, under its URL."""
+        instance = self._instance
+        async with self._exchange() as connection:
+            with suppress(asyncpg.SyntaxOrAccessError):  # until the first migration
+                await connection.execute(
+                    _REGISTER,
+                    *(instance.id, instance.url, instance.version),
+                    *(instance.secret_key, instance.servers),
+                )
+
+    async def end_connections(self, holder: str) -> None:
+        """End all connections of an instance to the catalog, its open transactions with them."""
+        async with self._exchange() as connection:
+            while not await connection.fetchval(_END, client_name(holder)):
+                pass
+
+    async def begin_epoch(self) -> Takeover | None:
+        """Begin the next epoch, once writes of the epoch before have ended; needs the lock.
+
+        None in a catalog of a version before it.
+        """
+        record = await self.read()
+        if record is None:
+            return None
+        if record.is_held and record.holder is not None:
+            await self.end_connections(record.holder)
+        async with self._exchange() as connection, connection.transaction():
+            record = _record(await connection.fetchrow(f"{_READ} FOR UPDATE OF leadership"))
+            epoch: int = await connection.fetchval(
+                _BEGIN_EPOCH, self._instance.id, self._instance.url
+            )
+            await connection.execute(_FORGET)
+        self.epoch = epoch
+        return Takeover(
+            epoch=epoch,
+            predecessor=record.holder if record.is_held else None,
+            trust_left=record.trust_left,
+        )
+
+    async def renew(self) -> None:
+        """Renew the record; after an outage take the lock again before.
+
+        Raises:
+            CatalogInUse: another instance has become the active one.
+        """
+        if not self.is_held:
+            await self.lock()
+        async with self._exchange() as connection:
+            is_ours = await connection.fetchval(_RENEW, self.epoch, self._instance.id)
+        if not is_ours:
+            raise CatalogInUse("Another instance has taken over this catalog.")
 
     async def release(self) -> None:
-        """Release the lock. Safe at any time and twice."""
+        """End the epoch, if one was begun, and release the lock. Safe at any time and twice."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            # On any error asyncpg has cut the connection, and the lock falls with it.
-            with suppress(OSError, asyncpg.PostgresError):
-                await connection.close(timeout=self._deadline)
+        has_lock, self._has_lock = self._has_lock, False
+        epoch, self.epoch = self.epoch, None
+        if connection is None:
+            return
+        # On any error asyncpg cuts the connection, and the lock falls with it.
+        try:
+            async with asyncio.timeout(self._deadline):
+                if has_lock and epoch is not None:
+                    await connection.execute(_RELEASE, epoch, self._instance.id)
+                await connection.close()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection.terminate()
 
-    async def _acquire_now(self) -> None:
-        self._drop()
-        with translate_outages():
-            async with asyncio.timeout(self._deadline), self._connected() as connection:
-                holder = None
-                while holder is None:  # it may be released between the two queries
-                    if await connection.fetchval(_TRY, LOCK_CLASS, _LEADERSHIP_LOCK):
-                        self._connection, self._backend = connection, connection.get_server_pid()
-                        return
-                    holder = await connection.fetchrow(_HOLDER, LOCK_CLASS, _LEADERSHIP_LOCK)
-        if holder["pid"] == self._backend:
-            raise CatalogUnavailable("The catalog still waits for the connection that we lost.")
-        name = holder["application_name"] or "another service"
-        raise CatalogInUse(f"The catalog is in use by {name} (back-end {holder['pid']}).")
+    async def _try_lock(self, connection: asyncpg.Connection) -> bool:
+        if not self._has_lock:
+            self._has_lock = await connection.fetchval(_TRY, LOCK_CLASS, _LEADERSHIP_LOCK)
+        return self._has_lock
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[asyncpg.Connection]:
-        """Connect for a block; the connection stays open if the block kept it."""
-        name = f"poolkeeper on {socket.gethostname()}, process {os.getpid()}"
-        connection = await wire.connect_directly(
-            **self._address.connect_arguments(timeout=self._deadline, application_name=name)
-        )
+    async def _exchange(self) -> AsyncIterator[asyncpg.Connection]:
+        """The connection for a block, which has one deadline; after an outage it is another."""
         try:
-            yield connection
-        finally:
-            if connection is not self._connection:
+            with translate_outages():
+                async with asyncio.timeout(self._deadline):
+                    yield await self._connected()
+        except CatalogUnavailable:
+            connection, self._connection = self._connection, None
+            self._has_lock = False
+            if connection is not None:
                 connection.terminate()
+            raise
 
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+    async def _connected(self) -> asyncpg.Connection:
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            self._has_lock = False
+            name = f"{self._address.client}, process {os.getpid()} on {socket.gethostname()}"
+            connection = await wire.connect_directly(
+                **self._address.connect_arguments(timeout=self._deadline, application_name=name)
+            )
+            self._connection = connection
+            self.disconnected.clear()
+            connection.add_termination_listener(lambda _: self.disconnected.set())
+        return connection
+
+
+def _record(row: Any) -> LeadershipRecord:  # noqa: ANN401 - asyncpg has no types
+    if row is None:
+        raise CatalogUnusable("The catalog's table leadership is empty. Restore it from a backup.")
+    return LeadershipRecord(**dict(row))

@@ -134,7 +134,9 @@ class Recommendations:
             .values(status=RecommendationStatus.EXPIRED, closed_at=now)
             .returning(recommendations)
         )
-        return tuple(map(_recommendation, await self._database.fetch(change)))
+        async with self._database.transaction() as connection:
+            rows = (await connection.execute(change)).mappings().all()
+        return tuple(map(_recommendation, rows))
 
 
 async def record_applied(

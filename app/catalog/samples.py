@@ -115,7 +115,7 @@ class Samples:
         Steps start at whole multiples of *step*, so a later query moves no point; the first one
         may start before *start*. Steps without a poll are left out.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.reading() as connection:
             oldest, newest = await _time_ranges(connection, subject, end)
             length = timedelta(seconds=step)
             resolution = choose_resolution(length, start, oldest)

@@ -107,6 +107,32 @@ credentials = Table(
     CheckConstraint("version >= 2", name="version"),
 )
 
+leadership = Table(
+    "leadership",
+    metadata,
+    # There is one row. The epoch is its key: a takeover changes it, and so waits for writes that
+    # hold it by FOR KEY SHARE; a renewal does not.
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("holder", Text),
+    Column("url", Text),
+    _time_of_insert("acquired_at"),
+    _time_of_insert("renewed_at"),
+    Column("released", Boolean, nullable=False, server_default=text("true")),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    # Fingerprints of what all instances must have in common.
+    Column("secret_key", Text, nullable=False),
+    Column("servers", Text, nullable=False),
+    _time_of_insert("started_at"),
+    _time_of_insert("seen_at"),
+)
+
 advisor = Table(
     "advisor",
     metadata,

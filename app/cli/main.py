@@ -28,7 +28,7 @@ from app.embedded import EmbeddedPostgres
 from app.main import STARTUP_ERRORS, create_app, startup_error_message
 from app.runtime.logs import configure_logging
 from app.runtime.printable import print_error
-from app.runtime.server import ServeFunction, handle_stop_signals, run_server
+from app.runtime.server import ExitStatus, ServeFunction, handle_stop_signals, run_server
 from app.runtime.topology import start_topology
 from app.settings import Settings, SettingsError, load_settings
 
@@ -47,7 +47,7 @@ def serve() -> None:
     """Serve the API until SIGTERM or Ctrl-C."""
     settings = _settings()
     configure_logging(settings.log_format, settings.log_level)
-    raise typer.Exit(0 if _run(settings, uvicorn.Server.serve) else 1)
+    raise typer.Exit(_run(settings, uvicorn.Server.serve))
 
 
 @cli.command()
@@ -67,8 +67,9 @@ def demo() -> None:
         handle_stop_signals() as is_stopping,
         _temporary_postgres(settings.data_dir),
     ):
-        succeeded = is_stopping() or _run(settings, serve_with_traffic)
-    raise typer.Exit(0 if succeeded else 1)
+        stopped = ExitStatus.STOPPED
+        status = stopped if is_stopping() else _run(settings, serve_with_traffic)
+    raise typer.Exit(status)
 
 
 @cli.command()
@@ -132,8 +133,8 @@ def _temporary_postgres(data_dir: Path) -> Iterator[None]:
                 data_dir.parent.rmdir()
 
 
-def _run(settings: Settings, serve: ServeFunction) -> bool:
-    """Serve until SIGTERM or Ctrl-C; return whether start and stop succeeded."""
+def _run(settings: Settings, serve: ServeFunction) -> ExitStatus:
+    """Serve until SIGTERM or Ctrl-C."""
     return run_server(
         create_app(settings),
         serve,

@@ -1,8 +1,7 @@
 """Background tasks: those that repeat a tick, those that outlive their caller, and the supervisor.
 
 The supervisor ends the service if a repeating task dies. The only broad `except` of the project is
-here: a tick that fails is logged and tried again, except for errors that mean the service must not
-continue.
+here: a tick that fails is logged and tried again.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import structlog
-
-from app.domain.errors import CatalogInUse
 
 T = TypeVar("T")
 
@@ -38,9 +35,6 @@ async def run_every(
 
     A tick that fails, or takes longer than *timeout* seconds, is logged and tried again at the
     next interval. Up to 5 % jitter is added, so that services do not synchronise.
-
-    Raises:
-        CatalogInUse: another service has taken over; continuing would do harm.
     """
     loop = asyncio.get_running_loop()
     due = loop.time()
@@ -48,8 +42,6 @@ async def run_every(
         try:
             async with asyncio.timeout(timeout):
                 report = await tick()
-        except CatalogInUse:
-            raise
         except Exception:  # noqa: BLE001 - the one place: no failed tick may end its loop
             _log.exception("tick failed", loop=name)
         else:

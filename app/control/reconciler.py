@@ -1,8 +1,8 @@
 """Reconciler: compares desired with actual state and finishes what was interrupted.
 
 After a restart or an outage it opens the pools that keep connections, resizes what was resized
-meanwhile, finishes deletions and rotations, stores what could not be stored, and makes sure that
-no other service has taken over the catalog. It also renews verifiers of an earlier version.
+meanwhile, finishes deletions and rotations, and stores what could not be stored. It also renews
+verifiers of an earlier version.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.catalog.leadership import Leadership
+from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.tenants.deletion import TenantDeletions
@@ -47,7 +47,7 @@ class Reconciler:
         verifiers: VerifierRenewal,
         *,
         outbox: AuditOutbox,
-        leadership: Leadership,
+        catalog: Catalog,
     ) -> None:
         self._manager = manager
         self._desired = desired
@@ -55,18 +55,14 @@ class Reconciler:
         self._rotation = rotation
         self._verifiers = verifiers
         self._outbox = outbox
-        self._leadership = leadership
+        self._catalog = catalog
 
     async def run_once(self) -> ReconcileReport:
-        """Compare and act; what cannot be done now is tried again at the next tick.
-
-        Raises:
-            CatalogInUse: another service has taken over this catalog.
-        """
+        """Compare and act; what cannot be done now is tried again at the next tick."""
         saved = deleted = 0
         is_reached = False
         try:
-            await self._leadership.check()
+            await self._catalog.ping()
             saved = await self._desired.save_unsaved()
             await self._outbox.flush()
             is_reached = True

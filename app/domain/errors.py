@@ -25,7 +25,9 @@
     └── Unavailable                  not now: nothing was done, so retry
         ├── PoolTimeout · PoolSaturated · PoolPaused · PoolDraining · PoolLimitReached
         ├── ServerUnavailable · ServerFull · ServerReadOnly · ConnectFailed · TenantLoginFailed
-        ├── CatalogUnavailable · QueryTimeout · SchemaChanged
+        ├── CatalogUnavailable
+        │   └── LeadershipLost       another instance has become the active one
+        ├── QueryTimeout · SchemaChanged
         ├── TooManyStreams
         ├── RequestInFlight          this repetition did nothing; the first one goes on
 
@@ -338,6 +340,12 @@ class CatalogUnavailable(Unavailable):
     """The catalog cannot be reached; nothing was changed."""
 
     code = "catalog-unavailable"
+
+
+class LeadershipLost(CatalogUnavailable):
+    """Another instance has become the active one; nothing was changed."""
+
+    code = "leadership-lost"
 
 
 class TooManyStreams(Unavailable):

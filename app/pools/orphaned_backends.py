@@ -1,9 +1,10 @@
-"""Backends whose connection broke off, and that were not seen to end yet."""
+"""Backends whose connection broke off, or whose process is another, and that have not ended yet."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 
 import asyncpg
 
@@ -15,8 +16,25 @@ _END_LATER = """
 select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and usename = $2
 """
 _STILL_THERE = "select pid, usename from pg_stat_activity where pid = any($1::int[])"
+_LEFT_BEHIND = """
+select pid, usename from pg_stat_activity
+where (usename = any($1::text[]) or application_name = $2) and pid <> pg_backend_pid()
+"""
 _LOOKS = 20
 _PAUSE = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predecessor:
+    """A service that did not end in order, as a server knows it.
+
+    Attributes:
+        roles: those of its tenants, which nobody else logs in as.
+        admin_name: what its admin connections are called.
+    """
+
+    roles: frozenset[str]
+    admin_name: str
 
 
 class OrphanedBackends:
@@ -30,6 +48,11 @@ class OrphanedBackends:
 
     def add(self, pid: int, user: str) -> None:
         self._users[pid] = user
+
+    async def adopt(self, connection: asyncpg.Connection, left_by: Predecessor) -> None:
+        """Add the backends that another process has left behind; needs an admin's *connection*."""
+        rows = await connection.fetch(_LEFT_BEHIND, list(left_by.roles), left_by.admin_name)
+        self._users.update((row["pid"], row["usename"]) for row in rows)
 
     async def terminate(self, connection: asyncpg.Connection) -> None:
         """End them as far as possible; needs an admin's *connection*."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -37,7 +37,7 @@ from app.pools.dispatcher import Dispatcher
 from app.pools.driver import Login
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.liveness import AttachedPool, any_still_work
-from app.pools.orphaned_backends import OrphanedBackends, terminate_backend
+from app.pools.orphaned_backends import OrphanedBackends, Predecessor, terminate_backend
 from app.pools.server_limits import ServerLimits
 from app.pools.stalled_logins import StalledLogins
 
@@ -56,6 +56,8 @@ _MAX_STALLED, _MAX_STALLED_OF_ADMIN = 2, 6
 # What others created must not stand before what we mean, nor a database choose who we are. A
 # tenant's open transaction must not keep the admin connection from the others.
 _ADMIN_SETTINGS = {"search_path": "pg_catalog, pg_temp", "role": "none", "lock_timeout": "3s"}
+
+_NOT_ACTIVE = "This instance does not know whether it is still the active one."
 
 _log = structlog.get_logger(__name__)
 
@@ -85,6 +87,7 @@ class Server:
         connect_timeout: float = 5.0,
         lag: EventLoopLag | None = None,
         cores: int | None = None,
+        may_connect: Callable[[], bool] = lambda: True,
     ) -> None:
         """Describe a server; nothing is opened before `start`.
 
@@ -97,6 +100,7 @@ class Server:
             connect_timeout: seconds one attempt may take.
             lag: of the event loop, so that our own slowness is not held against the server.
             cores: processors of its machine; None when unknown.
+            may_connect: whether this process may use servers at all; another may have taken over.
         """
         self.name = name
         self.admin_login = admin
@@ -121,6 +125,8 @@ class Server:
         self._recheck: asyncio.Task[None] | None = None
         self.lag = lag or EventLoopLag()
         self.cores = cores
+        self._may_connect = may_connect
+        self._predecessor: Predecessor | None = None
         self._closed = False
         # Whether the latest attempt to open a connection for a pool succeeded.
         self._opens = True
@@ -154,12 +160,19 @@ class Server:
         """Whether open connections go on, and no other can be opened."""
         return self.is_available and self.last_error is not None
 
-    async def start(self) -> None:
-        """Contact the server once; if it is away, go on trying in the background."""
+    async def start(self, predecessor: Predecessor | None = None) -> None:
+        """Contact the server once; if it is away, go on trying in the background.
+
+        Before anything else is opened there, what *predecessor* has left is ended; until that is
+        gone it counts against the budget.
+        """
+        self._predecessor = predecessor
         try:
             await self._contact()
         except Unavailable as error:
             self.mark_lost(error)
+        if self._orphans:
+            self.recheck()
 
     async def close(self) -> None:
         """Stop probing, for good. The manager closes the pools."""
@@ -200,9 +213,7 @@ class Server:
     async def _attempt(self, login: Login) -> asyncpg.Connection:
         began = monotonic()
         try:
-            connection = await self._stalled.connect(
-                login, timeout=self._connect_timeout, most=_MAX_STALLED
-            )
+            connection = await self._log_in(login, most=_MAX_STALLED)
         except (ServerUnavailable, ServerFull, ConnectFailed) as error:
             if self._was_starved(error, began):
                 raise _StarvedAttempt(error.detail) from error
@@ -366,6 +377,9 @@ class Server:
                 async with asyncio.timeout(self._connect_timeout):
                     with driver.translate_connect_errors():
                         limits = await ServerLimits.read(connection)
+                        if self._predecessor is not None:
+                            await self._orphans.adopt(connection, self._predecessor)
+                            self._predecessor = None
                         await self._orphans.terminate(connection)
             except TimeoutError as error:
                 raise ServerUnavailable("The server does not answer.") from error
@@ -391,18 +405,23 @@ class Server:
 
     async def _open_admin(self, into: str | Login | None) -> asyncpg.Connection:
         if isinstance(into, Login):
-            return await self._log_in(into)
+            return await self._log_in(into, most=_MAX_STALLED_OF_ADMIN)
         admin = self.admin_login
         login = replace(admin, settings={**admin.settings, **_ADMIN_SETTINGS}, direct=True)
         try:
-            return await self._log_in(login.for_database(into or admin.database))
+            login = login.for_database(into or admin.database)
+            return await self._log_in(login, most=_MAX_STALLED_OF_ADMIN)
         except TenantLoginFailed as error:
             raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
 
-    async def _log_in(self, login: Login) -> asyncpg.Connection:
-        return await self._stalled.connect(
-            login, timeout=self._connect_timeout, most=_MAX_STALLED_OF_ADMIN
-        )
+    async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:
+        if not self._may_connect():
+            raise ConnectFailed(_NOT_ACTIVE)
+        connection = await self._stalled.connect(login, timeout=self._connect_timeout, most=most)
+        if not self._may_connect():
+            await _close(connection)
+            raise ConnectFailed(_NOT_ACTIVE)
+        return connection
 
 
 async def _close(connection: asyncpg.Connection) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hmac
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
+from app import __version__
 from app.api.http.dependencies import TenantDefaults
 from app.api.http.request_checks import LOOPBACK_NAMES
 from app.api.views.tenant import QueryLimits
@@ -16,6 +20,7 @@ from app.control.advisor.auto_apply import AutoApplyLimits
 from app.domain.advisor import PoolPressureMonitorConfig
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.history import Resolution
+from app.domain.leadership import Instance
 from app.domain.pool import PoolConfig, PoolLimits
 from app.domain.tenant import AdvisorMode, PoolStrategy
 from app.embedded.data_directory import write_private_file
@@ -30,6 +35,8 @@ from app.pools.server import Server
 from app.settings import Settings
 
 _KEY_BYTES = 32
+# Hexadecimal digits: enough to tell settings apart.
+_FINGERPRINT = 16
 
 
 def pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
@@ -53,6 +60,29 @@ def pool_configs(settings: Settings) -> dict[PoolStrategy, PoolConfig]:
             settings.per_database_max_databases, settings.per_database_pool_size, **limits
         ),
     }
+
+
+def instance(settings: Settings) -> Instance:
+    """This process, as other instances know it.
+
+    Raises:
+        SettingsError: the secret key cannot be read.
+    """
+    new = Instance(id=secrets.token_hex(4), version=__version__)
+    key = settings.read_secret_key() if settings.advertise_url is not None else None
+    if key is None:
+        return new
+    servers = {
+        name: (server.host, server.port, server.database, server.user)
+        for name, server in sorted(settings.servers.items())
+    }
+    secret = key.get_secret_value().encode()
+    return replace(
+        new,
+        url=str(settings.advertise_url).rstrip("/"),
+        secret_key=hmac.new(secret, b"instance", sha256).hexdigest()[:_FINGERPRINT],
+        servers=sha256(json.dumps(servers).encode()).hexdigest()[:_FINGERPRINT],
+    )
 
 
 def credentials(settings: Settings) -> Credentials:

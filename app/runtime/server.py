@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from functools import partial
 
 import structlog
@@ -36,6 +37,19 @@ _MALFORMED = "Invalid HTTP request received."
 
 _log = structlog.get_logger(__name__)
 
+
+class ExitStatus(IntEnum):
+    """Of the process.
+
+    LEADERSHIP_LOST: another instance has become the active one; started again, this one stands by.
+    It is EX_TEMPFAIL of sysexits.h.
+    """
+
+    STOPPED = 0
+    FAILED = 1
+    LEADERSHIP_LOST = 75
+
+
 ServeFunction = Callable[[uvicorn.Server], Coroutine[None, None, None]]
 
 
@@ -47,8 +61,8 @@ def run_server(
     port: int,
     shutdown_seconds: float,
     limits: ClientLimits,
-) -> bool:
-    """Run *app* with *serve* until SIGTERM or Ctrl-C; whether it started and ended well."""
+) -> ExitStatus:
+    """Run *app* with *serve* until SIGTERM or Ctrl-C; how it ended."""
     # FastAPI builds routes and document on first use, which would block the event loop.
     app.openapi()
     clients = ClientConnections(limits, partial(_limit, app, limits, raise_descriptor_limit()))
@@ -77,9 +91,16 @@ def run_server(
         try:
             runner.run(serve(server))
         except SystemExit:  # uvicorn exits this way if it did not start; it has logged why
-            return False
+            return ExitStatus.FAILED
+    return _exit_status(app) if server.started else ExitStatus.FAILED
+
+
+def _exit_status(app: FastAPI) -> ExitStatus:
     service = getattr(app.state, "service", None)
-    return server.started and service is not None and service.supervisor.dead is None
+    if service is not None and service.election.lost is not None:
+        return ExitStatus.LEADERSHIP_LOST
+    is_dead = service is not None and service.supervisor.dead is not None
+    return ExitStatus.FAILED if is_dead or hasattr(app.state, "refusal") else ExitStatus.STOPPED
 
 
 class HttpServer(uvicorn.Server):
@@ -96,9 +117,6 @@ class HttpServer(uvicorn.Server):
         limit = self._clients.limit
         if limit < _FEW_CLIENTS:
             _log.warning("few open files are allowed", http_connections=limit)
-        service = getattr(self._app.state, "service", None)
-        if service is not None:
-            service.streams.limit_to(limit // 2)
         for server in self.servers:
             for listener in server.sockets:
                 with listener.dup() as same:

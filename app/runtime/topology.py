@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
 
 from app.catalog.database import CONNECTIONS as CATALOG_CONNECTIONS
 from app.catalog.database import CatalogAddress
+from app.domain.leadership import admin_name
 from app.embedded import EmbeddedPostgres
 from app.pools.driver import Login
 from app.pools.event_loop_lag import EventLoopLag
@@ -46,19 +48,32 @@ class Topology:
     embedded: EmbeddedPostgres | None = None
 
 
-async def start_topology(settings: Settings, stack: AsyncExitStack) -> Topology:
+async def start_topology(
+    settings: Settings,
+    stack: AsyncExitStack,
+    *,
+    client: str = "poolkeeper",
+    may_connect: Callable[[], bool] = lambda: True,
+) -> Topology:
     """The declared servers, or the embedded one, started and stopped with *stack*.
+
+    Args:
+        settings: name the servers and the catalog.
+        stack: stops an embedded server.
+        client: begins the name of each connection of the service's own.
+        may_connect: whether servers may be used now.
 
     Raises:
         EmbeddedPostgresError, SettingsError: it cannot be started, or a secret cannot be read.
     """
     lag = EventLoopLag()
+    build = partial(_server, settings, client=client, may_connect=may_connect, lag=lag)
     if settings.catalog is not None and not settings.is_embedded:
         declared = {
-            name: _declared_server(settings, name, server, lag)
+            name: _declared_server(settings, name, server, build)
             for name, server in settings.servers.items()
         }
-        catalog = CatalogAddress(**_login("the catalog", settings.catalog))
+        catalog = CatalogAddress(**_login("the catalog", settings.catalog), client=client)
         return Topology(servers=declared, catalog=catalog, lag=lag)
     embedded = EmbeddedPostgres(
         settings.data_dir, max_connections=settings.embedded_max_connections
@@ -69,16 +84,15 @@ async def start_topology(settings: Settings, stack: AsyncExitStack) -> Topology:
         each: getattr(started, each) for each in ("host", "port", "user", "password")
     }
     admin = Login(**login, database=started.tenant_database)
-    address = CatalogAddress(**login, database=started.catalog_database)
+    address = CatalogAddress(**login, database=started.catalog_database, client=client)
     keep_free = settings.budget_margin + _CATALOG_CONNECTIONS
-    cores = os.cpu_count()
-    local = _server(settings, EMBEDDED_SERVER, admin, keep_free, lag, cores=cores)
+    local = build(EMBEDDED_SERVER, admin, keep_free, cores=os.cpu_count())
     servers = {EMBEDDED_SERVER: local}
     return Topology(servers=servers, catalog=address, lag=lag, embedded=embedded)
 
 
 def _declared_server(
-    settings: Settings, name: str, declared: ServerSettings, lag: EventLoopLag
+    settings: Settings, name: str, declared: ServerSettings, build: Callable[..., Server]
 ) -> Server:
     margin = declared.budget_margin
     keep_free = settings.budget_margin if margin is None else margin
@@ -87,7 +101,7 @@ def _declared_server(
         keep_free += _CATALOG_CONNECTIONS
     admin = Login(**_login(f"server {name}", declared))
     cores = declared.cores or (os.cpu_count() if declared.is_local else None)
-    return _server(settings, name, admin, keep_free, lag, budget=declared.budget, cores=cores)
+    return build(name, admin, keep_free, budget=declared.budget, cores=cores)
 
 
 def _server(
@@ -95,20 +109,23 @@ def _server(
     name: str,
     admin: Login,
     keep_free: int,
-    lag: EventLoopLag,
     *,
+    client: str,
+    may_connect: Callable[[], bool],
+    lag: EventLoopLag,
     budget: int | None = None,
     cores: int | None = None,
 ) -> Server:
     return Server(
         name,
-        admin,
+        replace(admin, settings={"application_name": admin_name(client)}),
         max_connecting=settings.max_connecting or 2 * (os.cpu_count() or 1),
         kept_free=keep_free,
         fixed_budget=budget,
         connect_timeout=settings.connect_timeout_seconds,
         lag=lag,
         cores=cores,
+        may_connect=may_connect,
     )
 
 

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     """Directory of the embedded Postgres and of generated secrets, relative to the working
     directory."""
 
+    advertise_url: AnyHttpUrl | None = None
+    """URL under which other instances of the service reach this one, such as
+    `http://10.0.0.7:8080`. Given, several instances may run on one catalog: one is active, the
+    others are standbys. By default none: a second instance is refused."""
+
     keys_file: Path | None = None
     """File with the API keys, written by `poolkeeper keys new`; by default keys.json in
     data_dir."""
@@ -313,6 +318,15 @@ class Settings(BaseSettings):
             raise ValueError(f"At least {_MIN_KEY_LENGTH} characters are required")
         return key
 
+    @field_validator("advertise_url")
+    @classmethod
+    def _check_advertise_url(cls, url: AnyHttpUrl | None) -> AnyHttpUrl | None:
+        if url is None:
+            return None
+        if url.username or url.password or url.query or url.fragment or url.path not in (None, "/"):
+            raise ValueError("Only a scheme, a host and a port are allowed")
+        return url
+
     @field_validator("otlp_endpoint")
     @classmethod
     def _exclude_credentials(cls, url: AnyHttpUrl | None) -> AnyHttpUrl | None:
@@ -325,6 +339,16 @@ class Settings(BaseSettings):
         if self.secret_key is not None and self.secret_key_file is not None:
             key, file = setting_name("secret_key"), setting_name("secret_key_file")
             raise ValueError(f"Give at most one of {key} and {file}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> Self:
+        if self.advertise_url is not None:
+            key = setting_name("advertise_url")
+            if not self.servers:
+                raise ValueError(f"{key}: Requires declared servers; the embedded one serves one")
+            if self.secret_key is None and self.secret_key_file is None:
+                raise ValueError(f"{key}: Requires a secret key, the same for all instances")
         return self
 
     @model_validator(mode="after")

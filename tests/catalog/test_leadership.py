@@ -1,4 +1,4 @@
-"""A catalog serves one service; a second is refused, and the first survives an outage."""
+"""A catalog has one active instance; an epoch fences what an earlier one would still write."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,131 +7,288 @@ from dataclasses import replace
 
 import pytest
 
+from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
+from app.catalog.database import Database as CatalogDatabase
 from app.catalog.leadership import Leadership
-from app.domain.errors import CatalogInUse, CatalogUnavailable
+from app.catalog.tables import tenants
+from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable, LeadershipLost
+from app.domain.leadership import Instance, Takeover, client_name
+from tests.catalog.values import event
+from tests.fixtures.catalog import downgrade
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 
+FIRST = Instance(id="f1257", version="1", url="http://first", secret_key="k", servers="s")
+SECOND = replace(FIRST, id="5ec0d", url="http://second")
+
 
 @asynccontextmanager
-async def service(address: CatalogAddress, *, deadline: float = 5.0) -> AsyncIterator[Leadership]:
-    leadership = Leadership(address, deadline=deadline)
+async def part_of(
+    instance: Instance, address: CatalogAddress, *, deadline: float = 5.0
+) -> AsyncIterator[Leadership]:
+    """An instance's part in the leadership, released at the end."""
+    leadership = Leadership(address, instance, deadline=deadline)
     try:
         yield leadership
     finally:
         await leadership.release()
 
 
-async def terminate(leadership: Leadership, database: Database) -> None:
-    """End its back-end, as an administrator or a restart would."""
+async def begun(leadership: Leadership) -> Takeover:
+    """The beginning of an epoch, by whoever has the lock."""
+    await leadership.lock()
+    takeover = await leadership.begin_epoch()
+    assert takeover is not None
+    return takeover
+
+
+async def terminate(instance: Instance, database: Database) -> None:
+    """End the connection with its lock, as an administrator or a crash would."""
     async with database.connected() as connection:
-        await connection.execute("SELECT pg_terminate_backend($1, 5000)", leadership._backend)
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE starts_with(application_name, $1)",
+            f"{client_name(instance.id)}, process",
+        )
 
 
 async def test_a_second_service_is_refused_with_the_name_of_the_first(
     catalog_address: CatalogAddress,
 ) -> None:
-    async with service(catalog_address) as first, service(catalog_address) as second:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
         assert not first.is_held
-        await first.acquire()
+        await first.lock()
         assert first.is_held
         assert repr(first) == "<Leadership holding>"
-        with pytest.raises(CatalogInUse, match=f"poolkeeper on .* process .*{first._backend}"):
-            await second.acquire(patience=0.0)
+        assert not await second.try_lock()
+        with pytest.raises(CatalogInUse, match=r"by poolkeeper f1257, process .* on .*back-end"):
+            await second.lock()
         assert not second.is_held
-        await first.check()
+        assert await first.try_lock()
 
 
-async def test_a_released_catalog_is_free(catalog_address: CatalogAddress) -> None:
-    async with service(catalog_address) as first, service(catalog_address) as second:
+async def test_each_takeover_begins_an_epoch_that_was_never_used(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        assert await begun(first) == Takeover(epoch=1, predecessor=None, trust_left=0.0)
         await first.release()
-        await first.acquire()
-        waiting = asyncio.create_task(second.acquire(patience=20.0), name="second")
         await first.release()
-        await first.release()
-        await waiting
-        assert (first.is_held, second.is_held) == (False, True)
+        assert await begun(second) == Takeover(epoch=2, predecessor=None, trust_left=0.0)
+        await second.release()
+        assert (await begun(first)).epoch == 3
+
+
+async def test_what_did_not_end_in_order_is_named_and_may_act_for_a_while(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        await begun(first)
+        await first.register()
+        record = await second.read()
+        assert record is not None
+        assert (record.epoch, record.holder, record.url) == (1, FIRST.id, FIRST.url)
+        assert (record.secret_key, record.servers, record.is_held) == ("k", "s", True)
+        assert 0 <= record.age < 180
+        await terminate(FIRST, catalog_database)
+        takeover = await begun(second)
+        assert (takeover.epoch, takeover.predecessor) == (2, FIRST.id)
+        assert takeover.trust_left > 0
+
+
+async def test_an_earlier_epoch_writes_nothing_more(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        old = Catalog(catalog_address, epoch=(await begun(first)).epoch, deadline=10.0)
+        await old.audit_log.append([event("before")])
+        await terminate(FIRST, catalog_database)
+        new = Catalog(catalog_address, epoch=(await begun(second)).epoch, deadline=10.0)
+        try:
+            with pytest.raises(LeadershipLost):
+                await old.audit_log.append([event("too late")])
+            assert not old.available
+            await new.audit_log.append([event("after")])
+            # It may still read.
+            assert [each.action for each in await old.audit_log.page()] == ["after", "before"]
+        finally:
+            await old.close()
+            await new.close()
+
+
+async def test_nothing_is_written_past_the_fence(catalog_address: CatalogAddress) -> None:
+    database = CatalogDatabase(catalog_address, epoch=0, deadline=10.0)
+    try:
+        with pytest.raises(CatalogUnavailable):
+            await database.fetch(tenants.delete().returning(tenants.c.id))
+        async with database.transaction() as connection:
+            await connection.execute(tenants.delete())
+    finally:
+        await database.close()
+
+
+async def test_a_takeover_ends_a_transaction_that_its_predecessor_left_open(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    """As of a process that was stopped in the midst of a write."""
+    address = replace(catalog_address, client=client_name(FIRST.id))
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        database = CatalogDatabase(address, epoch=(await begun(first)).epoch, deadline=180.0)
+
+        async def write_late() -> None:
+            async with database.transaction() as connection:
+                await terminate(FIRST, catalog_database)
+                await begun(second)
+                await connection.execute(tenants.delete())
+
+        try:
+            with pytest.raises(CatalogUnavailable):
+                await write_late()
+        finally:
+            await database.close()
+        with pytest.raises(CatalogInUse):
+            await first.renew()
+
+
+async def test_a_takeover_waits_for_a_write_under_way(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        # Its connections have another name, so that the takeover does not end them.
+        database = CatalogDatabase(
+            catalog_address, epoch=(await begun(first)).epoch, deadline=180.0
+        )
+        async with catalog_database.connected() as admin:
+            async with database.transaction():
+                await terminate(FIRST, catalog_database)
+                taking = asyncio.create_task(begun(second))
+                await eventually(
+                    lambda: admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                )
+            assert (await taking).epoch == 2
+        await database.close()
+
+
+async def test_a_renewal_keeps_the_epoch_and_waits_for_no_write(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        database = CatalogDatabase(
+            catalog_address, epoch=(await begun(first)).epoch, deadline=180.0
+        )
+        before = await second.read()
+        async with database.transaction():
+            await first.renew()
+        after = await second.read()
+        await database.close()
+        assert before is not None
+        assert after is not None
+        assert (before.epoch, after.epoch) == (1, 1)
 
 
 async def test_catalogs_do_not_know_each_other(
     catalog_address: CatalogAddress, postgres_server: Database
 ) -> None:
     elsewhere = replace(catalog_address, database=postgres_server.database)
-    async with service(catalog_address) as first, service(elsewhere) as second:
-        await first.acquire()
-        await second.acquire(patience=0.0)
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, elsewhere) as second:
+        assert await first.try_lock()
+        assert await second.try_lock()
 
 
-async def test_a_lost_lock_is_noticed_and_taken_again(
+async def test_a_lost_lock_is_noticed_and_taken_again_in_the_same_epoch(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
-    async with service(catalog_address) as first, service(catalog_address) as second:
-        await first.acquire()
-        await terminate(first, catalog_database)
-        await eventually(lambda: not first.is_held)
-        await first.check()
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        await begun(first)
+        await terminate(FIRST, catalog_database)
+        await eventually(first.disconnected.is_set)
+        assert not first.is_held
+        await first.renew()
         assert first.is_held
-        with pytest.raises(CatalogInUse):
-            await second.acquire(patience=0.0)
+        assert first.epoch == 1
+        assert not first.disconnected.is_set()
+        assert not await second.try_lock()
 
 
 async def test_a_service_that_lost_the_catalog_has_to_end(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
-    async with service(catalog_address) as first, service(catalog_address) as second:
-        await first.acquire()
-        await terminate(first, catalog_database)
-        await second.acquire()
-        with pytest.raises(CatalogInUse):
-            await first.check()
-        assert not first.is_held
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        await begun(first)
+        await terminate(FIRST, catalog_database)
+        await begun(second)
+        with pytest.raises(CatalogInUse, match="5ec0d"):
+            await first.renew()
+        await second.release()
+        with pytest.raises(CatalogInUse, match="taken over"):
+            await first.renew()
 
 
 async def test_while_the_catalog_is_away_nothing_is_decided(
     catalog_address: CatalogAddress, fault_proxy: FaultProxy
 ) -> None:
-    async with service(replace(catalog_address, port=fault_proxy.port)) as first:
-        await first.acquire()
+    async with part_of(FIRST, replace(catalog_address, port=fault_proxy.port)) as first:
+        await begun(first)
         fault_proxy.refuse()
         await fault_proxy.reset()
         for _ in range(2):
             with pytest.raises(CatalogUnavailable):
-                await first.check()
+                await first.renew()
             assert not first.is_held
         await fault_proxy.pass_through()
         await eventually(lambda: recovered(first))
 
 
-async def test_in_a_silence_the_lock_counts_as_lost_and_its_own_shadow_is_no_rival(
-    catalog_address: CatalogAddress, catalog_database: Database, fault_proxy: FaultProxy
+async def test_a_connection_that_broke_off_unnoticed_is_no_rival(
+    catalog_address: CatalogAddress, fault_proxy: FaultProxy
 ) -> None:
     """The server keeps the lock of a connection that it does not know to be dead."""
     proxied = replace(catalog_address, port=fault_proxy.port)
-    async with service(proxied, deadline=0.3) as first:
-        await first.acquire()
+    async with part_of(FIRST, proxied) as first:
+        await begun(first)
         fault_proxy.black_hole()
+        first._deadline = 0.3
         with pytest.raises(CatalogUnavailable):
-            await first.check()
-        first._address = catalog_address
-        with pytest.raises(CatalogUnavailable, match="lost"):
-            await first.check()
-        await terminate(first, catalog_database)
-        await first.check()
+            await first.renew()
+        first._deadline = 10.0
+        first._address = replace(first._address, port=catalog_address.port)
+        await first.renew()
         assert first.is_held
+
+
+async def test_a_catalog_of_a_version_before_has_no_record_yet(
+    catalog_address: CatalogAddress,
+) -> None:
+    await downgrade(catalog_address, revision="0006")
+    async with part_of(FIRST, catalog_address) as first:
+        assert await first.try_lock()
+        await first.register()
+        assert await first.read() is None
+        assert await first.begin_epoch() is None
+
+
+async def test_a_record_that_is_gone_is_reported_for_epochs_must_not_begin_anew(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with catalog_database.connected() as connection:
+        await connection.execute("DELETE FROM leadership")
+    async with part_of(FIRST, catalog_address) as first:
+        with pytest.raises(CatalogUnusable, match="backup"):
+            await first.read()
 
 
 async def test_a_catalog_that_is_away_cannot_be_claimed() -> None:
     closed = CatalogAddress(host="127.0.0.1", port=1, user="u", password="p", database="d")
-    async with service(closed) as first:
+    async with part_of(FIRST, closed) as first:
         with pytest.raises(CatalogUnavailable):
-            await first.acquire()
+            await first.try_lock()
 
 
 async def recovered(leadership: Leadership) -> bool:
     try:
-        await leadership.check()
+        await leadership.renew()
     except CatalogUnavailable:
         return False
     return leadership.is_held

@@ -27,6 +27,8 @@ TABLES = {
     "alembic_version",
     "credentials",
     "events",
+    "instances",
+    "leadership",
     "pools",
     "recommendations",
     "samples",

@@ -35,7 +35,7 @@ async def opened(address: CatalogAddress, *, deadline: float = 5.0) -> AsyncIter
 
 def checked_out(catalog: Catalog) -> int:
     """How many connections are checked out."""
-    pool = catalog._database._engine.pool
+    pool = catalog._database._writer.pool
     return pool.checkedout()  # type: ignore[attr-defined,no-any-return]
 
 

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from app.control.background import Supervisor, run_every
-from app.domain.errors import CatalogInUse
 from tests.fixtures.waiting import eventually
 
 
@@ -75,14 +74,6 @@ async def test_missed_ticks_are_skipped_not_made_up_for() -> None:
     ticks = Ticks(slow)
     await ticked(ticks, seconds=50, timeout=60)
     assert len(ticks.at) == 3
-
-
-async def test_losing_the_catalog_to_another_service_ends_the_loop() -> None:
-    async def taken() -> None:
-        raise CatalogInUse
-
-    with pytest.raises(CatalogInUse):
-        await run_every("test", lambda: 10.0, Ticks(taken), timeout=1)
 
 
 async def test_a_task_that_dies_is_reported_once_and_by_name() -> None:

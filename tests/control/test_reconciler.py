@@ -7,16 +7,12 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from app.catalog.leadership import Leadership
 from app.control.tenants import deletion as tenant_deletion
 from app.control.tenants.rotation import PasswordRotation
 from app.domain.desired_state import Pause, PoolChange
-from app.domain.errors import CatalogInUse
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
-from tests.fixtures.catalog import address_of
 from tests.fixtures.control import PERSON, Control
-from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 
@@ -68,18 +64,6 @@ async def test_an_interrupted_deletion_is_finished(control: Control) -> None:
         assert not await admin.fetchval(
             "select rolcanlogin from pg_roles where rolname = 'tenant_acme'"
         )
-
-
-async def test_it_ends_the_service_when_another_one_took_the_catalog(
-    control: Control, catalog_database: Database
-) -> None:
-    other = Leadership(address_of(catalog_database))
-    await other.acquire()
-    try:
-        with pytest.raises(CatalogInUse):
-            await control.reconciler.run_once()
-    finally:
-        await other.release()
 
 
 async def held(lock: AbstractAsyncContextManager[None], until: asyncio.Event) -> None:

@@ -8,6 +8,11 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+from pydantic import AnyHttpUrl
+
+from app.settings import Settings, SettingsError
+from poolkeeper import embedding
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import served
 
@@ -40,6 +45,13 @@ async def test_the_script_and_the_service_of_the_document_work(
         # Leases of the application count like those of the API.
         stats = (await running.client.get("/v1/tenants/acme/stats")).json()
         assert stats["connections_acquired"] == 4
+
+
+def test_an_application_is_no_standby(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.model_construct(advertise_url=AnyHttpUrl("http://a:8080"))
+    monkeypatch.setattr(embedding, "load_settings", lambda: settings)
+    with pytest.raises(SettingsError, match="ADVERTISE_URL"):
+        embedding.create_service()
 
 
 async def run(program: str, url: str) -> str:

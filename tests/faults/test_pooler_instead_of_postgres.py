@@ -9,6 +9,7 @@ import pytest
 from app.catalog.leadership import Leadership
 from app.catalog.migrate import migrate
 from app.domain.errors import CatalogUnavailable, ServerUnavailable
+from app.domain.leadership import Instance
 from tests.fixtures.app import ok, serving
 from tests.fixtures.catalog import address_of
 from tests.fixtures.pgbouncer import pgbouncer_before
@@ -61,7 +62,7 @@ async def test_a_catalog_is_refused(
         with pytest.raises(CatalogUnavailable, match=says):
             await migrate(address_of(pooler))
         with pytest.raises(CatalogUnavailable, match=says):
-            await Leadership(address_of(pooler)).acquire()
+            await Leadership(address_of(pooler), Instance(id="a", version="1")).try_lock()
 
 
 async def test_the_reason_is_shown_to_users(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 
-from app.domain.errors import ServerUnavailable
+from app.domain.errors import ConnectFailed, ServerUnavailable
 from app.pools import driver
+from app.pools.orphaned_backends import Predecessor
 from app.pools.server import Server
-from tests.fixtures.pools import login_to, started_server
+from tests.fixtures.pools import account, bench_on, lent, login_to, started_server
 from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 
 
@@ -70,3 +73,94 @@ async def test_an_admin_connection_is_refused_at_once_while_the_server_is_away(
     with pytest.raises(ServerUnavailable, match="not contacted yet"):
         async with asyncio.timeout(60), server.admin():
             pass
+
+
+async def test_what_must_not_use_a_server_opens_nothing_there_and_keeps_what_it_has(
+    database: Database,
+) -> None:
+    may_connect = True
+    async with bench_on(database, may_connect=lambda: may_connect) as bench:
+        pool, server, state = bench.pool(), bench.server, account()
+        async with lent(pool, state):
+            pass
+        may_connect = False
+        with pytest.raises(ConnectFailed, match="whether it is still the active one"):
+            await server.connect(server.admin_login)
+        await eventually(lambda: server.is_degraded)
+        async with lent(pool, state) as connection:
+            assert await connection.raw.fetchval("SELECT 1") == 1
+        with pytest.raises(ConnectFailed):
+            async with server.admin():
+                pass
+        may_connect = True
+        await eventually(lambda: not server.is_degraded)
+        await (await server.connect(server.admin_login)).close()
+
+
+async def test_a_login_that_ends_too_late_is_not_used(database: Database) -> None:
+    allowed = iter([True, True, True, False])  # before and after: the first contact, and a login
+    async with started_server(database, may_connect=lambda: next(allowed, True)) as server:
+        with pytest.raises(ConnectFailed):
+            await server.connect(
+                replace(login_to(database), settings={"application_name": "poolkeeper/late"})
+            )
+        await eventually(lambda: server.last_error is None)
+
+
+async def test_what_a_predecessor_left_is_ended_and_counts_until_it_is_gone(
+    database: Database,
+) -> None:
+    login = login_to(database)
+    async with database.connected() as admin:
+        await admin.execute("CREATE ROLE tenant_left LOGIN SUPERUSER PASSWORD 'left-behind'")
+        try:
+            tenants = replace(login, user="tenant_left", password="left-behind")
+            left = [
+                await driver.connect(tenants, timeout=60),
+                await driver.connect(
+                    replace(login, settings={"application_name": "poolkeeper 1 admin"}), timeout=60
+                ),
+            ]
+            others = await driver.connect(login, timeout=60)
+            stubborn = left[0].get_server_pid()
+            os.kill(stubborn, signal.SIGSTOP)
+            server = Server("local", login, max_connecting=8, kept_free=10, fixed_budget=5)
+            predecessor = Predecessor(
+                roles=frozenset({"tenant_left"}), admin_name="poolkeeper 1 admin"
+            )
+            try:
+                await server.start(predecessor)
+                assert server.is_available
+                assert (server.budget.limit, server.limit, server.used) == (4, 5, 1)
+                await eventually(left[1].is_closed)
+                assert await others.fetchval("SELECT 1") == 1
+            finally:
+                os.kill(stubborn, signal.SIGCONT)
+            await eventually(lambda: server.budget.limit == 5)
+            await eventually(left[0].is_closed)
+            await others.close()
+            await server.close()
+        finally:
+            await admin.execute("DROP ROLE tenant_left")
+
+
+async def test_what_was_left_on_a_server_that_is_away_is_ended_when_it_is_back(
+    database: Database, fault_proxy: FaultProxy
+) -> None:
+    login = login_to(database)
+    left = await driver.connect(
+        replace(login, settings={"application_name": "poolkeeper 1 admin"}), timeout=60
+    )
+    fault_proxy.refuse()
+    server = Server(
+        "local",
+        replace(login, host=fault_proxy.host, port=fault_proxy.port),
+        max_connecting=8,
+        kept_free=10,
+    )
+    await server.start(Predecessor(roles=frozenset(), admin_name="poolkeeper 1 admin"))
+    assert not server.is_available
+    await fault_proxy.pass_through()
+    await eventually(lambda: server.is_available)
+    await eventually(left.is_closed)
+    await server.close()

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from app.api.http.client_connections import ClientLimits
 from app.api.http.shutdown import ShutdownResponder
 from app.cli import main
-from app.runtime.server import run_server
+from app.runtime.server import ExitStatus, run_server
 
 
 async def serve_nothing(_: uvicorn.Server) -> None:
@@ -24,7 +24,7 @@ async def serve_nothing(_: uvicorn.Server) -> None:
 
 def test_a_run_leaves_the_log_as_it_was() -> None:
     before = list(logging.getLogger("uvicorn.error").filters)
-    assert not run_server(
+    status = run_server(
         FastAPI(),
         serve_nothing,
         host="127.0.0.1",
@@ -32,6 +32,7 @@ def test_a_run_leaves_the_log_as_it_was() -> None:
         shutdown_seconds=1,
         limits=ClientLimits(),
     )
+    assert status is ExitStatus.FAILED
     assert logging.getLogger("uvicorn.error").filters == before
 
 

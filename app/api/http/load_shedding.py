@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.api.http.client_connections import ClientConnections
 from app.api.http.error_responses import problem_response
 
-_PROBES = frozenset({"/livez", "/readyz"})
+PROBES = frozenset({"/livez", "/readyz"})
 _OVERLOADED = "The service handles as many requests as it can; try again."
 
 
@@ -20,7 +20,7 @@ class LoadShedding:
         self._clients = clients
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._clients.is_overloaded or scope["path"] in _PROBES:
+        if scope["type"] != "http" or not self._clients.is_overloaded or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
         refusal = problem_response(

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api.auth.key_file import KeyFile
-from app.api.http.dependencies import PrincipalDep, provided
+from app.api.http.dependencies import PrincipalDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRequest
 from app.catalog.catalog import Catalog
 from app.control.background import Supervisor
+from app.control.leadership.election import Election
 from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable
@@ -69,8 +70,26 @@ class Readiness(BaseModel):
     checks: Annotated[list[ReadinessCheck], Field(min_length=1)]
 
 
-class ReadinessChecks:
+class ReadinessChecks(Protocol):
     """The checks of `/readyz`."""
+
+    async def run(self) -> list[ReadinessCheck]: ...
+
+
+class StandbyReadiness:
+    """The checks of an instance that is not active: it has no part in the work."""
+
+    def __init__(self, election: Election) -> None:
+        self._election = election
+
+    async def run(self) -> list[ReadinessCheck]:
+        election = self._election
+        detail = election.trouble or f"State {election.state}. {election.active_instance}"
+        return [_required("leadership", ok=False, detail=detail)]
+
+
+class ServiceReadiness:
+    """The checks of the active instance."""
 
     def __init__(
         self,
@@ -187,6 +206,11 @@ def max_poll_age(interval: float, deadline: float) -> float:
     return _INTERVALS * interval + deadline
 
 
+async def _get_readiness(request: Request) -> ReadinessChecks:
+    readiness: ReadinessChecks = request.app.state.readiness
+    return readiness
+
+
 @router.get(
     "/livez",
     summary="Check liveness",
@@ -212,7 +236,7 @@ async def respond_alive(_: StrictRequest) -> Response:
     | {503: {"model": Readiness, "description": "Not ready; `checks` says why."}},
 )
 async def readyz(
-    checks: Annotated[ReadinessChecks, provided(ReadinessChecks)],
+    checks: Annotated[ReadinessChecks, Depends(_get_readiness)],
     principal: PrincipalDep,
     response: Response,
 ) -> Readiness:

@@ -51,7 +51,7 @@ async def test_a_service_that_polls_and_reaches_its_catalog_is_ready(api: Api) -
 
 
 def forget_cached_checks(api: Api) -> None:
-    api.app.state.provided[health.ReadinessChecks]._cached = None
+    api.app.state.readiness._cached = None
 
 
 async def test_an_old_isolation_audit_is_reported(api: Api) -> None:

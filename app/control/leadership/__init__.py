@@ -1,0 +1,1 @@
+"""Leadership: which instance is active, and for how long it may trust that."""

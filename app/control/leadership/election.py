@@ -1,0 +1,260 @@
+"""Election: how an instance becomes the active one, stays it, and ceases to be it.
+
+The rules are in `app.domain.leadership`. Renewal has a loop of its own: nothing else that the
+service does delays it, except for a blocked event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from app.catalog.database import CatalogAddress
+from app.catalog.leadership import Leadership
+from app.catalog.migrate import migrate
+from app.control.leadership.trust import Trust
+from app.domain.errors import CatalogInUse, CatalogUnavailable, PoolkeeperError
+from app.domain.leadership import (
+    RENEWAL_INTERVAL,
+    TRUST_SECONDS,
+    Instance,
+    InstanceState,
+    LeadershipRecord,
+    Takeover,
+    refusal,
+)
+
+# In seconds. How often a standby tries, and how soon a failed renewal is tried again.
+_TRY_INTERVAL = 0.5
+_RETRY_INTERVAL = 0.25
+# Longer than a renewal takes, which has a deadline.
+_SETTLE_DEADLINE = 5.0
+_STARTS_SOON = "The active instance has ended; another one is starting."
+
+_log = structlog.get_logger(__name__)
+
+
+class Election:
+    """One instance's part in who is active.
+
+    Attributes:
+        state: what this instance does.
+        record: what the catalog said last of the active instance; None before.
+        trouble: why the catalog was not reached at the last try; None if it was.
+        lost: why this instance had to stop; None if it did not.
+    """
+
+    def __init__(
+        self,
+        address: CatalogAddress,
+        instance: Instance,
+        trust: Trust,
+        *,
+        on_lost: Callable[[], None],
+    ) -> None:
+        """Call *on_lost* once if this instance must stop."""
+        self.instance = instance
+        self.trust = trust
+        self.state = InstanceState.STANDBY
+        self.record: LeadershipRecord | None = None
+        self.trouble: str | None = None
+        self.lost: PoolkeeperError | None = None
+        self._address = address
+        self._leadership = Leadership(address, instance)
+        self._on_lost = on_lost
+        self._renewal: asyncio.Task[None] | None = None
+        self._attempted = asyncio.Event()
+        self._attempted_at = trust.clock()
+
+    def __repr__(self) -> str:
+        return f"<Election: {self.state}>"
+
+    # -- what the others do ------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that this instance began; None while it is not active."""
+        return self._leadership.epoch
+
+    @property
+    def active_instance(self) -> str:
+        """A sentence on who is active."""
+        if self.record is None or not self.record.is_held:
+            return _STARTS_SOON
+        return f"The active instance is {self.record.url}."
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether this instance may answer requests, as far as is known without waiting.
+
+        After a pause of the process it may not, until it has asked whether it is still active.
+        An outage of the catalog is no pause: then it goes on with the connections that it has.
+        """
+        return self.state is InstanceState.ACTIVE and not self._has_paused
+
+    async def settle(self) -> bool:
+        """Whether this instance may answer requests, once that is known again after a pause."""
+        if self.state is InstanceState.ACTIVE and self._has_paused:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_DEADLINE):
+                    await self._attempted.wait()
+        return self.is_serving
+
+    @property
+    def _has_paused(self) -> bool:
+        return self.trust.clock() - self._attempted_at > TRUST_SECONDS
+
+    # -- how to become active ----------------------------------------------------------------
+
+    async def win(self, *, patience: float) -> Takeover:
+        """Become the active instance within *patience* seconds: a killed one may linger that long.
+
+        Raises:
+            CatalogInUse: another instance is active.
+            CatalogUnavailable: the catalog was not reached.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + patience
+        while (takeover := await self.contend()) is None:
+            if loop.time() >= give_up_at:
+                await self._leadership.lock()  # which says whose it is
+            await asyncio.sleep(_RETRY_INTERVAL)
+        return takeover
+
+    async def wait_to_win(self) -> Takeover:
+        """Become the active instance as soon as no other one is.
+
+        Raises:
+            CatalogInUse: this instance must not take over from the active one.
+            CatalogUnusable: the catalog is none that this version knows.
+        """
+        while True:
+            await asyncio.sleep(_TRY_INTERVAL)
+            try:
+                takeover = await self.contend()
+            except CatalogUnavailable as error:
+                if self.trouble is None:
+                    _log.warning("catalog unavailable", reason=error.detail)
+                self.trouble = error.detail
+            else:
+                self.trouble = None
+                if takeover is not None:
+                    return takeover
+
+    async def contend(self) -> Takeover | None:
+        """Become the active instance if no other one is; None if one is.
+
+        Raises:
+            CatalogInUse: this instance must not take over from the active one.
+            CatalogUnavailable: nothing can be said now.
+        """
+        record = self.record = await self._leadership.read()
+        if record is not None and (reason := refusal(record, self.instance)):
+            raise CatalogInUse(reason)
+        if await self._leadership.try_lock():
+            return await self._activate()
+        if self.instance.has_standbys:
+            await self._leadership.register()
+            if record is not None and record.is_held and record.url is None:
+                await self._leadership.lock()  # which says whose it is
+            if record is not None and record.is_abandoned and record.holder is not None:
+                _log.warning("ending the connections of an instance that does not renew")
+                await self._leadership.end_connections(record.holder)
+        return None
+
+    async def _activate(self) -> Takeover:
+        self.state = InstanceState.ACTIVATING
+        try:
+            # Before the tables change: an earlier instance that lost the lock writes no more.
+            takeover = await self._begin_epoch()
+            await migrate(self._address)
+            takeover = takeover or await self._begin_epoch()
+        except BaseException:
+            await self.resign()
+            self.state = InstanceState.STANDBY
+            raise
+        assert takeover is not None  # noqa: S101 - the migration made the table
+        return takeover
+
+    async def _begin_epoch(self) -> Takeover | None:
+        started = self.trust.clock()
+        takeover = await self._leadership.begin_epoch()
+        if takeover is not None:
+            self.trust.begin(after=takeover.trust_left)
+            self._renewed(started)
+            self._renewal = asyncio.create_task(self._renew(), name="leadership")
+            self._renewal.add_done_callback(self._renewal_ended)
+            _log.info(
+                "leadership begins", epoch=takeover.epoch, trust_left=round(takeover.trust_left, 1)
+            )
+        return takeover
+
+    def begin_serving(self) -> None:
+        """This instance has loaded what it needs."""
+        if self.lost is None:
+            self.state = InstanceState.ACTIVE
+
+    # -- how to stay active ------------------------------------------------------------------
+
+    async def renew_once(self) -> bool:
+        """Tell the catalog that this instance is still active; whether that succeeded.
+
+        Raises:
+            CatalogInUse: it is not.
+        """
+        started = self.trust.clock()
+        try:
+            await self._leadership.renew()
+            if self.instance.has_standbys:
+                await self._leadership.register()
+        except CatalogUnavailable as error:
+            if self.trouble is None:
+                _log.warning("leadership not renewed", reason=error.detail)
+            self.trouble = error.detail
+            self._note_attempt()
+            return False
+        self.trouble = None
+        self._renewed(started)
+        return True
+
+    async def resign(self) -> None:
+        """Stop renewing, and let another instance take over at once. Safe at any time and twice."""
+        self.state = InstanceState.STOPPING
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+        self.trust.revoke()
+        await self._leadership.release()
+
+    async def _renew(self) -> None:
+        while True:
+            succeeded = await self.renew_once()
+            disconnected = self._leadership.disconnected
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEWAL_INTERVAL if succeeded else _RETRY_INTERVAL):
+                    # An outage shows at once: whoever takes the lock first after it is active.
+                    await (disconnected.wait() if succeeded else asyncio.Event().wait())
+
+    def _renewal_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        self.lost = error if isinstance(error, PoolkeeperError) else CatalogInUse(repr(error))
+        self.state = InstanceState.STOPPING
+        self.trust.revoke()
+        self._note_attempt()
+        _log.critical("leadership lost", reason=self.lost.detail)
+        self._on_lost()
+
+    def _renewed(self, started: float) -> None:
+        self.trust.renew(started)
+        self._note_attempt()
+
+    def _note_attempt(self) -> None:
+        self._attempted_at = self.trust.clock()
+        self._attempted.set()
+        self._attempted = asyncio.Event()

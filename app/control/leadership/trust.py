@@ -1,0 +1,57 @@
+"""How long an active instance may act without hearing from the catalog.
+
+The clock also runs while the machine is suspended: a process that wakes up trusts nothing from
+before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import inf
+
+# Only Linux has it; elsewhere a suspended machine is not noticed.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def boot_time() -> float:
+    """Seconds since the machine started, those in which it was suspended included."""
+    return time.clock_gettime(_CLOCK)
+
+
+class Trust:
+    """Whether this instance may open connections to servers."""
+
+    def __init__(self, seconds: float, *, clock: Callable[[], float] = boot_time) -> None:
+        """Each renewal is good for so many *seconds*; inf: for ever."""
+        self.clock = clock
+        self._seconds = seconds
+        self._from = inf
+        self._until = -inf
+        self._revoked = False
+
+    def __repr__(self) -> str:
+        return f"<Trust {'valid' if self.is_valid() else 'not valid'}>"
+
+    def is_valid(self) -> bool:
+        """Whether it holds now."""
+        return self._from <= self.clock() < self._until and not self._revoked
+
+    def begin(self, *, after: float) -> None:
+        """Begin anew, no sooner than in *after* seconds, when the predecessor's has ended."""
+        self._from = self.clock() + after
+        self._until = -inf
+        self._revoked = False
+
+    @property
+    def wait(self) -> float:
+        """Seconds until the predecessor's has ended."""
+        return max(0.0, self._from - self.clock())
+
+    def renew(self, started: float) -> None:
+        """A renewal succeeded that *started* at that time of the clock."""
+        self._until = max(self._until, started + self._seconds)
+
+    def revoke(self) -> None:
+        """End it, whenever it was renewed."""
+        self._revoked = True

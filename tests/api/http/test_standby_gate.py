@@ -1,0 +1,72 @@
+"""A standby answers an orchestrator's probes, refuses all else, and takes over."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from app.domain.errors import CatalogInUse
+from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+
+async def is_ready(api: Api) -> bool:
+    """Whether it says so."""
+    return (await api.client.get("/readyz")).status_code == 200
+
+
+async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    databases = database, catalog_database
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(
+            serving(*databases, tmp_path / "a", advertise_url="http://a:8080")
+        )
+        url = await first.tenant("acme")
+        async with serving(*databases, tmp_path / "b", advertise_url="http://b:8080") as second:
+            assert ok(await second.client.get("/livez")) == {"status": "alive"}
+            for method, path in (("GET", "/v1/tenants"), ("POST", f"{url}/query"), ("GET", "/")):
+                refused = await second.client.request(method, path)
+                assert refused.headers["retry-after"] == "1"
+                problem = ok(refused, 503)
+                assert (problem["code"], problem["retryable"]) == ("standby", True)
+                assert problem["detail"] == (
+                    "This instance is a standby. The active instance is http://a:8080."
+                )
+            [check] = ok(await second.client.get("/readyz"), 503)["checks"]
+            assert check["name"] == "leadership"
+            assert check["detail"] == "State standby. The active instance is http://a:8080."
+            ok(await first.query(url, "SELECT 42"))
+            await stack.aclose()
+            await eventually(lambda: is_ready(second))
+            ok(await second.query(url, "SELECT 42"))
+            assert second.service.election.epoch == 2
+
+
+async def test_a_service_without_a_url_is_refused_beside_another(
+    database: Database,
+    catalog_database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.main._LOCK_PATIENCE", 0.0)
+    databases = database, catalog_database
+    async with serving(*databases, tmp_path / "a", advertise_url="http://a:8080"):
+        with pytest.raises(CatalogInUse, match="in use by poolkeeper"):
+            async with serving(*databases, tmp_path / "b"):
+                pass
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@a", "http://a/path", "http://a?query", "ftp://a", "a:8080"]
+)
+async def test_an_instance_is_named_by_scheme_host_and_port_alone(
+    database: Database, catalog_database: Database, tmp_path: Path, url: str
+) -> None:
+    with pytest.raises(ValueError, match="advertise_url"):
+        async with serving(database, catalog_database, tmp_path, advertise_url=url):
+            pass

@@ -1,0 +1,235 @@
+"""Election on a real catalog: how leadership passes on, and what its loss means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from math import inf
+
+import pytest
+
+from app.catalog.database import CatalogAddress
+from app.catalog.leadership import Leadership
+from app.control.leadership.election import Election
+from app.control.leadership.trust import Trust
+from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable
+from app.domain.leadership import Instance, InstanceState
+from tests.fixtures.clock import Clock
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+FIRST = Instance(id="f1257", version="1", url="http://first", secret_key="k", servers="s")
+SECOND = replace(FIRST, id="5ec0d", url="http://second")
+ALONE = replace(FIRST, id="a10e", url=None)
+SET_BACK = "UPDATE leadership SET renewed_at = renewed_at - interval '11 s'"
+
+
+@dataclass(slots=True)
+class Candidate:
+    """An election, its clock, and how often it said that the process must end."""
+
+    election: Election
+    clock: Clock
+    lost: int = 0
+
+
+@asynccontextmanager
+async def candidate(
+    instance: Instance, address: CatalogAddress, *, seconds: float = 6.0
+) -> AsyncIterator[Candidate]:
+    """An instance that may become active; it resigns at the end."""
+    clock = Clock()
+    trust = Trust(seconds if instance.has_standbys else inf, clock=clock)
+
+    def count() -> None:
+        found.lost += 1
+
+    found = Candidate(Election(address, instance, trust, on_lost=count), clock)
+    try:
+        yield found
+    finally:
+        await found.election.resign()
+
+
+async def execute(database: Database, statement: str) -> None:
+    """Change the catalog behind everybody's back."""
+    async with database.connected() as connection:
+        await connection.execute(statement)
+
+
+async def test_a_standby_waits_and_follows_at_once_who_ends_in_order(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with (
+        candidate(FIRST, catalog_address) as first,
+        candidate(SECOND, catalog_address) as second,
+    ):
+        assert second.election.active_instance.startswith("The active instance has ended")
+        takeover = await first.election.contend()
+        assert takeover is not None
+        assert (takeover.epoch, takeover.predecessor, takeover.trust_left) == (1, None, 0.0)
+        assert repr(first.election) == "<Election: activating>"
+        assert not first.election.is_serving
+        first.election.begin_serving()
+        assert first.election.is_serving
+        assert first.election.trust.is_valid()
+        assert await second.election.contend() is None
+        assert second.election.active_instance == "The active instance is http://first."
+        assert not await second.election.settle()
+        waiting = asyncio.create_task(second.election.wait_to_win())
+        await first.election.resign()
+        takeover = await waiting
+        assert (takeover.epoch, takeover.predecessor, takeover.trust_left) == (2, None, 0.0)
+        assert not first.election.trust.is_valid()
+        assert second.election.epoch == 2
+    assert (first.lost, second.lost) == (0, 0)
+
+
+async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    """As after SIGSTOP: the lock is held by a process that does nothing."""
+    stopped = Leadership(catalog_address, FIRST)
+    await stopped.lock()
+    await stopped.begin_epoch()
+    async with candidate(SECOND, catalog_address) as second:
+        assert await second.election.contend() is None
+        assert stopped.is_held
+        await execute(catalog_database, SET_BACK)
+        takeover = await second.election.wait_to_win()
+        assert (takeover.epoch, takeover.predecessor) == (2, FIRST.id)
+        await eventually(lambda: not stopped.is_held)
+        with pytest.raises(CatalogInUse):
+            await stopped.renew()
+    await stopped.release()
+
+
+async def test_the_predecessors_trust_is_waited_out(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    killed = Leadership(catalog_address, FIRST)
+    await killed.lock()
+    await killed.begin_epoch()
+    killed._connection.terminate()  # type: ignore[union-attr]
+    async with candidate(SECOND, catalog_address) as second:
+        takeover = await second.election.wait_to_win()
+        assert takeover.predecessor == FIRST.id
+        assert takeover.trust_left > 0
+        assert not second.election.trust.is_valid()
+        second.clock.now += takeover.trust_left
+        await second.election.renew_once()
+        assert second.election.trust.is_valid()
+
+
+async def test_who_cannot_renew_trusts_itself_no_longer_but_goes_on_serving(
+    catalog_address: CatalogAddress, fault_proxy: FaultProxy
+) -> None:
+    proxied = replace(catalog_address, port=fault_proxy.port)
+    async with candidate(FIRST, proxied) as first, candidate(ALONE, proxied) as alone:
+        election, clock = first.election, first.clock
+        assert await election.contend() is not None
+        election.begin_serving()
+        fault_proxy.refuse()
+        await fault_proxy.reset()
+        clock.now += 7.0
+        assert not await election.renew_once()
+        assert election.trouble is not None
+        assert not election.trust.is_valid()
+        # It asked in vain, so it did not merely sleep.
+        assert election.is_serving
+        with pytest.raises(CatalogUnavailable):
+            await alone.election.contend()
+        await fault_proxy.pass_through()
+        await eventually(election.trust.is_valid)
+        assert election.trouble is None
+    assert first.lost == 0
+
+
+async def test_after_a_pause_it_asks_before_it_answers(catalog_address: CatalogAddress) -> None:
+    async with candidate(FIRST, catalog_address) as first:
+        election, clock = first.election, first.clock
+        assert await election.contend() is not None
+        election.begin_serving()
+        clock.now += 7.0
+        assert not election.is_serving
+        settled = asyncio.create_task(election.settle())
+        await asyncio.sleep(0)
+        assert not settled.done()
+        assert await election.renew_once()
+        assert await settled
+        assert election.is_serving
+
+
+async def test_who_lost_it_trusts_nothing_and_serves_nobody(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with (
+        candidate(FIRST, catalog_address) as first,
+        candidate(SECOND, catalog_address) as second,
+    ):
+        assert await first.election.contend() is not None
+        first.election.begin_serving()
+        await execute(catalog_database, "UPDATE leadership SET epoch = 7, holder = 'another'")
+        first.clock.now += 7.0
+        settled = asyncio.create_task(first.election.settle())
+        await eventually(lambda: first.lost == 1)
+        assert not await settled
+        assert first.election.state is InstanceState.STOPPING
+        assert not first.election.trust.is_valid()
+        assert "taken over" in str(first.election.lost)
+        first.election.begin_serving()
+        assert not first.election.is_serving
+        assert await second.election.contend() is None
+        await first.election.resign()
+        takeover = await second.election.wait_to_win()
+        assert (takeover.epoch, takeover.predecessor) == (8, "another")
+    assert first.lost == 1
+
+
+async def test_an_instance_with_other_settings_refuses_to_wait(
+    catalog_address: CatalogAddress,
+) -> None:
+    other = replace(SECOND, secret_key="x")
+    async with candidate(FIRST, catalog_address) as first, candidate(other, catalog_address) as o:
+        assert await first.election.contend() is not None
+        await first.election.renew_once()
+        with pytest.raises(CatalogInUse, match=r"http://first, have different .* secret key"):
+            await o.election.contend()
+
+
+async def test_a_service_without_a_url_has_no_standbys(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    another = replace(ALONE, id="a20e")
+    async with (
+        candidate(ALONE, catalog_address) as alone,
+        candidate(another, catalog_address) as second,
+        candidate(SECOND, catalog_address) as standby,
+    ):
+        await alone.election.win(patience=0)
+        for refused in (second, standby):
+            with pytest.raises(CatalogInUse, match="in use by poolkeeper a10e"):
+                await refused.election.win(patience=0)
+        await execute(catalog_database, SET_BACK)
+        with pytest.raises(CatalogInUse, match="in use by poolkeeper a10e"):
+            await standby.election.contend()
+        alone.clock.now += 1000
+        assert alone.election.trust.is_valid()
+
+
+async def test_who_cannot_become_active_leaves_it_to_others(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with candidate(FIRST, catalog_address) as first:
+        await execute(catalog_database, "UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(CatalogUnusable, match="9999"):
+            await first.election.contend()
+        assert first.election.state is InstanceState.STANDBY
+        await execute(catalog_database, "UPDATE alembic_version SET version_num = '0007'")
+        async with candidate(SECOND, catalog_address) as second:
+            takeover = await second.election.contend()
+            assert takeover is not None
+            assert (takeover.epoch, takeover.predecessor) == (2, None)

@@ -1,0 +1,52 @@
+"""Who may be active, from what the catalog says of the last one."""
+
+from dataclasses import replace
+
+import pytest
+
+from app.domain.leadership import Instance, LeadershipRecord, refusal
+
+MINE = Instance(id="a", version="1", url="http://a", secret_key="k", servers="s")
+HELD = LeadershipRecord(
+    epoch=3,
+    holder="b",
+    url="http://b",
+    age=1.0,
+    released=False,
+    secret_key="k",
+    servers="s",
+)
+ALONE = replace(HELD, url=None)
+RELEASED = replace(HELD, released=True)
+
+
+def test_a_record_is_abandoned_only_if_its_holder_expects_a_standby() -> None:
+    assert not replace(HELD, age=10.0).is_abandoned
+    assert replace(HELD, age=10.1).is_abandoned
+    assert not replace(ALONE, age=1000.0).is_abandoned
+    assert not replace(RELEASED, age=1000.0).is_abandoned
+    assert not replace(HELD, holder=None, age=1000.0).is_abandoned
+
+
+def test_trust_is_waited_out_after_an_end_that_was_not_in_order() -> None:
+    assert HELD.trust_left == pytest.approx(5.1)
+    assert replace(HELD, age=7.0).trust_left == 0
+    assert RELEASED.trust_left == 0
+    assert ALONE.trust_left == 0
+
+
+def test_an_instance_with_other_settings_does_not_take_over() -> None:
+    assert refusal(HELD, MINE) is None
+    for name, change in {"secret key": {"secret_key": "x"}, "servers": {"servers": "x"}}.items():
+        other = replace(MINE, **change)
+        said = refusal(HELD, other)
+        assert said is not None
+        assert said.startswith("This instance and the active one, http://b, have different")
+        assert name in said
+        # Once all have ended, any may start.
+        assert refusal(RELEASED, other) is None
+        assert refusal(replace(HELD, age=11.0), other) is None
+        # What did not register cannot be compared.
+        assert refusal(replace(HELD, secret_key=None, servers=None), other) is None
+        # Without a URL it excludes others anyway.
+        assert refusal(HELD, replace(other, url=None)) is None
