@@ -325,7 +325,7 @@ async def _assemble(
         declarations=declarations,
         deletions=deletions,
         provisioning=TenantProvisioning(
-            catalog, manager, locks, audit_isolation=isolation_audit.audit
+            catalog, manager, locks, audit_isolation=isolation_audit.audit_provisioned
         ),
         rotation=rotation,
         desired_pool_state=desired,

@@ -12,6 +12,7 @@ from app.domain.tenant import PoolStrategy
 from app.pools.driver import Login
 from app.pools.isolation.repair import Repair, repair
 from app.pools.server import Server
+from app.pools.tenant_state import TenantState
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 
@@ -42,6 +43,30 @@ async def test_a_round_audits_every_tenant_with_one_connection_a_server(
         pass
     await control.isolation_audit.run_once()
     assert opened == 2, "a pool that was opened is audited"
+
+
+async def test_tenants_provisioned_at_the_same_time_are_audited_together(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        await control.tenant(f"t{number}")
+    audited: list[list[str]] = []
+    audit = IsolationAudit.audit
+
+    async def noted(self: IsolationAudit, server: Server, states: Iterable[TenantState]) -> None:
+        states = list(states)
+        audited.append([state.tenant.spec.id for state in states])
+        await audit(self, server, states)
+
+    monkeypatch.setattr(IsolationAudit, "audit", noted)
+    server = control.manager.server("local")
+    states = dict(control.manager.tenant_states)
+    before = {name: state.isolation for name, state in states.items()}
+    await asyncio.gather(
+        *(control.isolation_audit.audit_provisioned(server, each) for each in states.values())
+    )
+    assert [sorted(each) for each in audited] == [["t0"], ["t1", "t2", "t3", "t4", "t5"]]
+    assert all(state.isolation is not before[name] for name, state in states.items())
 
 
 async def test_a_pool_just_opened_is_audited_on_whichever_server(

@@ -9,6 +9,7 @@ reported and left to people.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -70,6 +71,9 @@ class IsolationAudit:
         self._next: dict[str, float] = {}
         self._seen: WeakSet[Pool] = WeakSet()
         self._recorded_at: dict[tuple[str, str], float] = {}
+        # Of each server: tenants just provisioned, and who audits them.
+        self._provisioned: defaultdict[str, list[TenantState]] = defaultdict(list)
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def run_once(self) -> None:
         """Audit what is due."""
@@ -103,6 +107,16 @@ class IsolationAudit:
             if is_due and spec.server == server.name and state.tenant.is_usable:
                 due.append(state)
         return due
+
+    async def audit_provisioned(self, server: Server, state: TenantState) -> None:
+        """Audit a tenant that was just provisioned, with those provisioned at the same time."""
+        waiting = self._provisioned[server.name]
+        waiting.append(state)
+        async with self._turns[server.name]:
+            if state in waiting:  # else the one before has audited it, too
+                due = waiting.copy()
+                waiting.clear()
+                await self.audit(server, due)
 
     async def audit(self, server: Server, states: Iterable[TenantState]) -> None:
         """Audit the roles of these tenants of *server* and report on each tenant.

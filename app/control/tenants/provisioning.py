@@ -6,7 +6,7 @@ Objects first, then the catalog: the same call finishes what was interrupted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from app.catalog.catalog import Catalog
@@ -26,7 +26,7 @@ from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
-AuditIsolation = Callable[[Server, Iterable[TenantState]], Awaitable[None]]
+AuditIsolation = Callable[[Server, TenantState], Awaitable[None]]
 
 _LOOK_UP_DEADLINE = 10.0
 _PROVISION_DEADLINE = 30.0
@@ -93,7 +93,7 @@ class TenantProvisioning:
             if adopt or is_first:
                 audit_events.log(event)
             self._manager.put_tenant(marked)
-            await self._audit_isolation(self._manager.server(spec.server), [plan.subject])
+            await self._audit_isolation(self._manager.server(spec.server), plan.subject)
             return marked, objects
 
         lock = partial(self._locks.hold, spec.id)

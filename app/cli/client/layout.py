@@ -1,0 +1,179 @@
+"""Rows of a screen: the columns of each kind of item, how a value reads, and what fits.
+
+Numbers and names are never cut. If a terminal is too narrow, columns are left out by priority, and
+the widest prose is shortened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from rich.cells import cell_len
+
+from app.runtime.printable import printable
+
+Item = Mapping[str, Any]
+ALWAYS, USUALLY, WIDE, VERY_WIDE = range(4)
+"""Priorities of columns: what must be there, and what 80, 120 and 200 characters have room for."""
+
+_GAP = "  "
+_PROSE, _MIN_PROSE = 40, 12
+_LARGE = 10
+_UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableColumn:
+    """A column: its title, the value that it shows of an item, and how it fits a narrow terminal.
+
+    Attributes:
+        priority: the lower, the longer it stays in a table that becomes narrower.
+        is_prose: may be shortened with an ellipsis; anything else is shown whole or not at all.
+    """
+
+    title: str
+    value: Callable[[Item], object]
+    justify: Literal["left", "right"] = "left"
+    priority: int = USUALLY
+    is_prose: bool = False
+
+
+def text(title: str, value: str | Callable[[Item], object], priority: int = USUALLY) -> TableColumn:
+    """A column of names or words: a field, or computed from an item."""
+    return TableColumn(title=title, value=_reader(value), priority=priority)
+
+
+def prose(
+    title: str, value: str | Callable[[Item], object], priority: int = USUALLY
+) -> TableColumn:
+    """A column of sentences."""
+    return TableColumn(title=title, value=_reader(value), priority=priority, is_prose=True)
+
+
+def number(
+    title: str, value: str | Callable[[Item], float | None], priority: int = USUALLY
+) -> TableColumn:
+    return TableColumn(title=title, value=_reader(value), priority=priority, justify="right")
+
+
+def pool_state(pool: Item) -> str:
+    """A pool's state; of a paused one, for how long it is paused, and by whom."""
+    pause = pool.get("pause")
+    return f"paused {_age(pause['since'])} by {pause['by']}" if pause else str(pool["state"])
+
+
+def plain(value: object) -> str:
+    """How a value of JSON reads."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:,.1f}" if abs(value) >= _LARGE else f"{value:.3g}"
+        case Mapping():
+            return ", ".join(f"{key}={plain(inner)}" for key, inner in value.items()) or "-"
+        case list():
+            return ", ".join(plain(inner) for inner in value) or "-"
+        case _:
+            return str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Items and their columns."""
+
+    columns: Sequence[TableColumn]
+    items: Sequence[Item]
+
+    def lines(self, width: int | None = None) -> Iterator[str]:
+        """The titles and a line for each item.
+
+        Args:
+            width: of the terminal, in characters; None for any.
+        """
+        cells = {column: self._cells(column) for column in self.columns}
+        natural = {column: max(map(_width, cells[column])) for column in self.columns}
+        widths = natural if width is None else _fitted(natural, width)
+        for row in zip(*(cells[column] for column in widths), strict=True):
+            fields = (
+                _aligned(cell, column, size)
+                for cell, (column, size) in zip(row, widths.items(), strict=True)
+            )
+            yield _GAP.join(fields).rstrip()
+
+    def _cells(self, column: TableColumn) -> list[str]:
+        return [column.title, *(printable(plain(column.value(item))) for item in self.items)]
+
+
+def _reader(value: str | Callable[[Item], Any]) -> Callable[[Item], Any]:
+    return value if callable(value) else lambda item: item.get(value)
+
+
+def _fitted(natural: Mapping[TableColumn, int], width: int) -> Mapping[TableColumn, int]:
+    """The columns that fit into *width*, and the width of each.
+
+    Prose is shortened for columns that are as important, and less so for others.
+    """
+
+    def least(column: TableColumn, prose: int) -> int:
+        return min(
+            natural[column], max(prose, len(column.title)) if column.is_prose else natural[column]
+        )
+
+    def total(sizes: Collection[int]) -> int:
+        return sum(sizes) + len(_GAP) * (len(sizes) - 1)
+
+    chosen: list[TableColumn] = []
+    for column in sorted(natural, key=lambda each: each.priority):
+        sizes = [
+            least(each, _PROSE if each.priority < column.priority else _MIN_PROSE)
+            for each in [*chosen, column]
+        ]
+        if chosen and total(sizes) > width and column.priority > ALWAYS:
+            break
+        chosen.append(column)
+    widths = {column: size for column, size in natural.items() if column in chosen}
+    while total(widths.values()) > width:
+        longer = [each for each in widths if widths[each] > least(each, _MIN_PROSE)]
+        if not longer:
+            break
+        widths[max(longer, key=lambda each: widths[each])] -= 1
+    return widths
+
+
+def _aligned(cell: str, column: TableColumn, size: int) -> str:
+    cell = shortened(cell, size)
+    padding = " " * (size - _width(cell))
+    return padding + cell if column.justify == "right" else cell + padding
+
+
+def shortened(cell: str, size: int) -> str:
+    """*cell* in at most *size* columns, with an ellipsis if something is left out."""
+    if _width(cell) <= size:
+        return cell
+    cell = cell[:size]
+    while _width(cell) >= size:
+        cell = cell[:-1]
+    return f"{cell}…"
+
+
+def _width(cell: str) -> int:
+    """How many columns of a terminal a text takes: East Asian characters take two."""
+    return len(cell) if cell.isascii() else cell_len(cell)
+
+
+def _age(since: str | None) -> str | None:
+    if since is None:
+        return None
+    try:
+        seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+    except ValueError:  # a newer service may mean something else
+        return since
+    for unit, letter in _UNITS:
+        if seconds >= unit:
+            return f"{seconds // unit}{letter}"
+    return f"{seconds}s"

@@ -1,0 +1,91 @@
+"""Fetches what the screen shows, in the background: a slow service never stops the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Condition, Thread
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from app.cli.client.api_client import ApiError
+
+if TYPE_CHECKING:
+    from app.cli.client.api_client import ApiClient
+    from app.cli.client.live.queries import Listing, ListQuery, TenantQuery, TenantReport
+
+    Query = ListQuery | TenantQuery
+    Found = Listing | TenantReport
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """The latest of what was fetched.
+
+    Attributes:
+        found: the latest success.
+        at: when it came, in monotonic seconds.
+        error: why the latest attempt failed; None if it did not.
+    """
+
+    found: Found
+    at: float
+    error: str | None = None
+
+    @property
+    def age(self) -> float:
+        """In seconds."""
+        return monotonic() - self.at
+
+
+class Feed:
+    """Repeats a query at an interval, and at once when another one is asked for."""
+
+    def __init__(
+        self, client: ApiClient, query: Query, interval: float, on_news: Callable[[], object]
+    ) -> None:
+        """Fetch once; then in a thread, which calls *on_news* after each attempt.
+
+        Raises:
+            ApiError
+        """
+        self._client = client
+        self._interval = interval
+        self._on_news = on_news
+        self._query = query
+        self._changed = Condition()
+        self._is_closed = False
+        self.news = News(query.fetch(client), monotonic())
+        Thread(target=self._run, name="feed", daemon=True).start()
+
+    def ask(self, query: Query) -> None:
+        """Fetch *query* from now on."""
+        with self._changed:
+            if query != self._query:
+                self._query = query
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Fetch nothing more; does not wait for a request in progress."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        fetched: Query = self.news.found.query
+        while True:
+            with self._changed:
+                if self._query == fetched and not self._is_closed:
+                    self._changed.wait(self._interval)
+                fetched = self._query
+            try:
+                if self._is_closed:
+                    return
+                self.news = News(fetched.fetch(self._client), monotonic())
+            except ApiError as error:
+                self.news = News(self.news.found, self.news.at, str(error))
+            except RuntimeError:  # httpx says so of a client that was closed meanwhile
+                if self._is_closed:
+                    return
+                raise
+            self._on_news()

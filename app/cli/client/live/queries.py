@@ -1,0 +1,118 @@
+"""What a screen shows, as requests to the service: no more than its lines have room for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import NOT_FOUND
+from typing import TYPE_CHECKING, Any
+
+from app.cli.client.api_client import ApiError, path_segment
+
+if TYPE_CHECKING:
+    from app.cli.client.api_client import ApiClient
+
+Document = Mapping[str, Any]
+
+_POOL_FIELDS = (
+    "pool_id,tenant,shared,server,state,pause,desired,size,active,waiting,wait_p99_ms,tenants,"
+    "leak_suspects,recommendation"
+)
+_TENANT_FIELDS = (
+    "tenant,server,pool_state,active_connections,waiting_requests,wait,timeouts,"
+    "connections_acquired"
+)
+_MOST_ROWS = 500
+_REFUSALS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListQuery:
+    """A part of the pools, or of the tenants of one pool.
+
+    Attributes:
+        pool: whose tenants; None for the pools.
+    """
+
+    pool: str | None
+    sort: str
+    search: str
+    offset: int
+    rows: int
+
+    def fetch(self, client: ApiClient) -> Listing:
+        part = {
+            "sort": self.sort,
+            "search": self.search,
+            "offset": self.offset,
+            "limit": max(1, min(self.rows, _MOST_ROWS)),
+        }
+        if self.pool is not None:
+            stats = client.get("/v1/stats", pool=self.pool, fields=_TENANT_FIELDS, **part)
+            return Listing(query=self, stats=stats, page=stats)
+        stats = client.get("/v1/stats", limit=1, fields="tenant")
+        page = client.get("/v1/pools", fields=_POOL_FIELDS, **part)
+        return Listing(query=self, stats=stats, page=page)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a `ListQuery` found; *stats* are the service's."""
+
+    query: ListQuery
+    stats: Document
+    page: Document
+
+    @property
+    def items(self) -> Sequence[Document]:
+        items: Sequence[Document] = self.page["items"]
+        return items
+
+    @property
+    def matches(self) -> int:
+        matches: int = self.page["matches"]
+        return matches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantQuery:
+    """Everything about one tenant."""
+
+    tenant: str
+
+    def fetch(self, client: ApiClient) -> TenantReport:
+        path = f"/v1/tenants/{path_segment(self.tenant)}"
+        return TenantReport(
+            query=self,
+            stats=client.get("/v1/stats", limit=1, fields="tenant"),
+            tenant=client.get(path),
+            numbers=client.get(f"{path}/stats"),
+            pool=_pool(client, path),
+            refusals=list(client.items("/v1/refusals", tenant=self.tenant, limit=_REFUSALS)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantReport:
+    """What a `TenantQuery` found.
+
+    Attributes:
+        numbers: the tenant's statistics.
+        pool: None while it was never open nor changed.
+    """
+
+    query: TenantQuery
+    stats: Document
+    tenant: Document
+    numbers: Document
+    pool: Document | None
+    refusals: Sequence[Document]
+
+
+def _pool(client: ApiClient, path: str) -> Document | None:
+    try:
+        return client.get(f"{path}/pool")
+    except ApiError as error:
+        if error.http_status != NOT_FOUND:
+            raise
+        return None

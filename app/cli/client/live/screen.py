@@ -1,0 +1,238 @@
+"""A screen as lines that fit the terminal: the service, its servers, and a list or a tenant."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from app.cli.client.layout import (
+    ALWAYS,
+    USUALLY,
+    VERY_WIDE,
+    WIDE,
+    Table,
+    number,
+    plain,
+    pool_state,
+    prose,
+    shortened,
+    text,
+)
+from app.cli.client.live.queries import Listing, TenantReport
+from app.cli.client.live.views import ListView, TenantView
+from app.cli.client.live.waits import waits_for
+from app.runtime.printable import printable
+
+if TYPE_CHECKING:
+    from app.cli.client.live.feed import Found, News
+
+Document = Mapping[str, Any]
+
+_POOL_COLUMNS = (
+    text("POOL", "pool_id", ALWAYS),
+    prose("STATE", pool_state, ALWAYS),
+    number("WAITING", "waiting", ALWAYS),
+    number("WAIT P99 MS", "wait_p99_ms", USUALLY),
+    number("ACTIVE", "active", USUALLY),
+    number("SIZE", "size", USUALLY),
+    number("MAX", lambda pool: pool["desired"]["max_size"], USUALLY),
+    number("→ MAX", lambda pool: (pool["recommendation"] or {}).get("new_size"), WIDE),
+    number("LEAKS", lambda pool: len(pool["leak_suspects"]) or None, WIDE),
+    prose("REASON", lambda pool: (pool["recommendation"] or {}).get("reason"), WIDE),
+    number("TENANTS", "tenants", VERY_WIDE),
+    text("SERVER", "server", VERY_WIDE),
+)
+_TENANT_COLUMNS = (
+    text("TENANT", "tenant", ALWAYS),
+    number("WAITING", "waiting_requests", ALWAYS),
+    number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"], USUALLY),
+    number("ACTIVE", "active_connections", USUALLY),
+    number("TIMEOUTS", "timeouts", USUALLY),
+    number("LEASES", "connections_acquired", WIDE),
+)
+_NARROW = 100
+_LIST_KEYS = "q quit  s sort  / filter  Enter details  Esc back  arrows, PgUp, Home scroll"
+_TENANT_KEYS = "q quit  Esc back  arrows, PgUp, Home scroll"
+_FILTER_KEYS = "Enter done  Esc no filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line, and how it stands out."""
+
+    text: str
+    style: str = ""
+
+
+def draw_list(
+    view: ListView, found: Found, url: str, *, width: int | None, height: int
+) -> list[Line]:
+    head = _head(found.stats, url, width, most_servers=max(1, height // 4))
+    view.fit(height - len(head) - 2, found)
+    lines = [*head, Line(_fitted(_title(view), width))]
+    if not isinstance(found, Listing) or found.query.pool != view.pool:
+        return lines
+    columns = _POOL_COLUMNS if view.pool is None else _TENANT_COLUMNS
+    titles, *rows = Table(columns=columns, items=found.items[: view.rows]).lines(width)
+    selected = view.selected - found.query.offset
+    lines.append(Line(titles, "bold"))
+    lines += [Line(row, "selected" * (at == selected)) for at, row in enumerate(rows)]
+    return lines
+
+
+def draw_tenant(
+    view: TenantView, found: Found, url: str, *, width: int | None, height: int
+) -> list[Line]:
+    head = _head(found.stats, url, width, most_servers=1)
+    if not isinstance(found, TenantReport) or found.query != view.query:
+        return head
+    body = list(_tenant(found, width))
+    room = max(1, height - len(head))
+    view.offset = max(0, min(view.offset, len(body) - room))
+    return [*head, *body[view.offset :]]
+
+
+def footer(view: ListView | TenantView, news: News, width: int | None) -> Line:
+    """What keys do, or why the numbers are old."""
+    if news.error is not None:
+        error = " ".join(news.error.split())
+        return Line(_fitted(printable(f"{news.age:.0f} s old: {error}"), width), "red")
+    keys = _TENANT_KEYS
+    if isinstance(view, ListView):
+        keys = _FILTER_KEYS if view.is_typing else _LIST_KEYS
+    return Line(_fitted(keys, width), "dim")
+
+
+def _head(stats: Document, url: str, width: int | None, *, most_servers: int) -> list[Line]:
+    totals = stats["totals"]
+    facts = (
+        f"Poolkeeper {url}",
+        f"{stats['tenants']:,} tenants",
+        f"{stats['pools']['open']:,} pools open",
+        f"{totals['active_connections']:,} active",
+        f"{totals['waiting_requests']:,} waiting",
+        f"{totals['timeouts']:,} timeouts",
+        f"event loop lag {stats['loop_lag']['worst_ms']:,.0f} ms",
+    )
+    lines = [Line(_as_many_as_fit(facts, width), "bold")]
+    worst_first = sorted(
+        stats["servers"],
+        key=lambda each: (each["state"] == "available", not each["contended"]),
+    )
+    lines += [_server(server, width) for server in worst_first[:most_servers]]
+    if len(worst_first) > most_servers:
+        lines.append(Line(f"{len(worst_first) - most_servers} more servers", "dim"))
+    return [*lines, Line("")]
+
+
+def _server(server: Document, width: int | None) -> Line:
+    size = 12 if width is not None and width < _NARROW else 30
+    limit = max(server["budget"], 1)
+    used = min(size, round(server["used"] / limit * size))
+    active = min(used, round(server["active"] / limit * size))
+    bar = "█" * active + "▒" * (used - active) + "░" * (size - used)
+    numbers = f"{server['active']:,} active, {server['used']:,} of {server['budget']:,} open"
+    is_available = server["state"] == "available"
+    trouble = "  contended" if server["contended"] else ""
+    if server["last_error"]:
+        trouble += f"  {server['state']}: {server['last_error']}"
+    line = f"{server['name']}  {bar}  {numbers}{trouble}"
+    return Line(_fitted(printable(line), width), "" if is_available and not trouble else "red")
+
+
+def _title(view: ListView) -> str:
+    noun = "pools" if view.pool is None else f"tenants of {view.pool}"
+    last = min(view.offset + view.rows, view.matches)
+    first = min(view.offset + 1, last)
+    order = view.sort.removeprefix("-")
+    title = f"{noun} by {order}  {first:,} to {last:,} of {view.matches:,}"
+    cursor = "_" if view.is_typing else ""
+    return printable(f"{title}  filter: {view.search}{cursor}" if view.search or cursor else title)
+
+
+def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
+    tenant, numbers, pool = report.tenant, report.numbers, report.pool
+    server = next(
+        (each for each in report.stats["servers"] if each["name"] == tenant["server"]), None
+    )
+    yield Line(
+        printable(f"{tenant['id']}: {tenant['strategy']} on {tenant['server']}, {tenant['state']}"),
+        "bold",
+    )
+    facts = {
+        "pool": "never used" if pool is None else f"{pool['pool_id']}, {pool_state(pool)}",
+        "connections": _connections(pool),
+        "leases": f"{numbers['active_connections']:,} now; max_leases "
+        f"{plain(tenant['max_leases'])}, weight {tenant['weight']}",
+        "callers": f"{numbers['waiting_requests']:,} waiting",
+        "wait for": waits_for(numbers, tenant, pool, server),
+        "wait": _latency(numbers["wait"]) + f"; max {numbers['max_wait_time_ms']:,.1f} ms "
+        f"in the last {numbers['window_seconds']:,.0f} s",
+        "hold": _latency(numbers["hold"]),
+        "connect": _latency(numbers["connect"]),
+        "since start": f"{numbers['connections_acquired']:,} leases, {numbers['timeouts']:,} "
+        f"timeouts, {numbers['rejected']:,} rejected, {numbers['connections_lost']:,} lost",
+        "labels": plain(tenant["labels"]),
+        "recommended": _recommendation(pool),
+        "advice": _advice(pool),
+    }
+    for name, fact in facts.items():
+        yield from _fact(name, fact, width)
+    for leak in pool["leak_suspects"] if pool else ():
+        what = f"{leak['tenant']}: {leak['task']} at {leak['taken_at']}, backend {leak['pid']}"
+        yield from _fact("leak", f"{leak['age_seconds']:,.0f} s, {what}", width, "red")
+    for refusal in report.refusals:
+        what = f"{refusal['at']} {refusal['code']}: {refusal['detail']}"
+        yield from _fact("refused", what, width)
+
+
+def _fact(name: str, fact: str, width: int | None, style: str = "") -> Iterator[Line]:
+    # Wide characters take two columns: half of the room is enough for any.
+    room = 1000 if width is None else max(10, width - 14)
+    safe = printable(fact)
+    for at, part in enumerate(textwrap.wrap(safe, room if safe.isascii() else room // 2) or ["-"]):
+        yield Line(f"{'' if at else name:<14}{part}", style)
+
+
+def _connections(pool: Document | None) -> str:
+    if pool is None:
+        return "0"
+    desired = pool["desired"]
+    return (
+        f"{pool['size']:,} open: {pool['active']:,} on lease, {pool['idle']:,} idle; "
+        f"min {desired['min_size']:,}, max {desired['max_size']:,}"
+    )
+
+
+def _latency(latency: Document) -> str:
+    return ", ".join(f"{name.removesuffix('_ms')} {plain(ms)} ms" for name, ms in latency.items())
+
+
+def _recommendation(pool: Document | None) -> str:
+    found = pool["recommendation"] if pool else None
+    return f"max_size {found['new_size']:,}: {found['reason']}" if found else "-"
+
+
+def _advice(pool: Document | None) -> str:
+    advice = pool.get("advice") if pool else None
+    if advice is None:
+        return "-"
+    blocked = advice["blocked_by"]
+    return f"{advice['reason']} ({blocked})" if blocked else str(advice["reason"])
+
+
+def _as_many_as_fit(facts: Iterable[str], width: int | None) -> str:
+    """*facts* in a row, without the last ones for which there is no room."""
+    line = ""
+    for fact in map(printable, facts):
+        longer = f"{line}, {fact}" if line else fact
+        if line and width is not None and len(longer) > width:
+            break
+        line = longer
+    return _fitted(line, width)
+
+
+def _fitted(line: str, width: int | None) -> str:
+    return line if width is None else shortened(line, width)

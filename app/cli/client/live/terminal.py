@@ -1,0 +1,80 @@
+"""The terminal while `top` has it: keys in, screens out, and everything as before at the end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import termios
+import tty
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from app.cli.client.live.keys import keys_of
+
+if TYPE_CHECKING:
+    from app.cli.client.live.screen import Line
+
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"  # other screen, no cursor, no wrapping
+_LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+_HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+_STYLES = {"bold": "\x1b[1m", "dim": "\x1b[2m", "red": "\x1b[31m", "selected": "\x1b[7m"}
+_PLAIN = "\x1b[0m"
+
+
+class Terminal:
+    """Standard input and output as a screen."""
+
+    def __init__(self) -> None:
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_writer, False)
+        self._has_keys = sys.stdin.isatty()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, in characters."""
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+        # Some terminals do not know, and say 0.
+        return columns or 80, lines or 24
+
+    def wake(self) -> None:
+        """Let `wait` return; may be called by any thread, and by a signal handler."""
+        with suppress(BlockingIOError):  # then it will return anyway
+            os.write(self._wake_writer, b"x")
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        before = termios.tcgetattr(sys.stdin) if self._has_keys else None
+        resized = signal.signal(signal.SIGWINCH, lambda *_: self.wake())
+        try:
+            if self._has_keys:
+                tty.setcbreak(sys.stdin)
+            _write(_ENTER)
+            yield
+        finally:
+            _write(_LEAVE)
+            signal.signal(signal.SIGWINCH, resized)
+            if before is not None:
+                termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+    def wait(self, seconds: float) -> Sequence[tuple[str, str]]:
+        """The keys pressed within a time, or until it is woken or resized; `q` if it is gone."""
+        keyboard = [sys.stdin] if self._has_keys else []
+        ready, _, _ = select.select([self._wake_reader, *keyboard], [], [], seconds)
+        if self._wake_reader in ready:
+            os.read(self._wake_reader, 4096)
+        if sys.stdin not in ready:
+            return []
+        data = os.read(sys.stdin.fileno(), 1024)
+        return list(keys_of(data)) if data else [("q", "q")]
+
+    def show(self, lines: Sequence[Line]) -> None:
+        drawn = (f"{_STYLES.get(line.style, '')}{line.text}{_PLAIN}{_CLEAR_LINE}" for line in lines)
+        _write(_HOME + "\n".join(drawn) + _CLEAR_REST)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

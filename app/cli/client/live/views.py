@@ -1,0 +1,169 @@
+"""What the person at the screen looks at, and what keys do to it; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from app.cli.client.live.queries import Listing, ListQuery, TenantQuery
+
+if TYPE_CHECKING:
+    from app.cli.client.live.feed import Found, Query
+
+POOL_ORDERS = ("-waiting", "-wait_p99_ms", "-active", "-size", "pool_id")
+TENANT_ORDERS = ("-waiting_requests", "-wait_p99_ms", "-active_connections", "tenant")
+_LONGEST_SEARCH = 48
+
+
+@dataclass(slots=True, kw_only=True)
+class ListView:
+    """A list that scrolls; of pools, or of the tenants of *pool*.
+
+    Attributes:
+        selected: the number of the selected row in the whole list, from 0.
+        offset: the number of the first row on the screen.
+        rows: how many the screen has room for.
+        is_typing: whether keys go into the filter.
+    """
+
+    pool: str | None = None
+    order: int = 0
+    search: str = ""
+    is_typing: bool = False
+    selected: int = 0
+    offset: int = 0
+    rows: int = 1
+    matches: int = 1
+
+    @property
+    def sort(self) -> str:
+        orders = POOL_ORDERS if self.pool is None else TENANT_ORDERS
+        return orders[self.order % len(orders)]
+
+    @property
+    def query(self) -> ListQuery:
+        return ListQuery(
+            pool=self.pool,
+            sort=self.sort,
+            search=self.search,
+            offset=self.offset,
+            rows=self.rows,
+        )
+
+    def fit(self, rows: int, found: Found) -> None:
+        """Adapt to the room on the screen, and to the length of the list."""
+        self.rows = max(1, rows)
+        if isinstance(found, Listing) and found.query.pool == self.pool:
+            self.matches = found.matches
+        self._select(self.selected)
+
+    def press(self, key: str, character: str) -> None:
+        if self.is_typing:
+            self._type(key, character)
+            return
+        match key:
+            case "up":
+                self._select(self.selected - 1)
+            case "down":
+                self._select(self.selected + 1)
+            case "page up":
+                self._turn(-self.rows)
+            case "page down":
+                self._turn(self.rows)
+            case "home":
+                self._select(0)
+            case "end":
+                self._select(self.matches - 1)
+            case "s" | "S":
+                self.order += 1 if key == "s" else -1
+                self._select(0)
+            case "/":
+                self.is_typing = True
+
+    def _type(self, key: str, character: str) -> None:
+        match key:
+            case "enter":
+                self.is_typing = False
+            case "escape":
+                self.is_typing, self.search = False, ""
+            case "backspace":
+                self.search = self.search[:-1]
+            case _ if character.isascii() and character.isprintable():
+                self.search = (self.search + character.lower())[:_LONGEST_SEARCH]
+        self._select(0)
+
+    def _turn(self, rows: int) -> None:
+        self.offset += rows
+        self._select(self.selected + rows)
+
+    def _select(self, number: int) -> None:
+        self.selected = max(0, min(number, self.matches - 1))
+        first, last = self.selected - self.rows + 1, self.selected
+        most = max(0, self.matches - self.rows)
+        self.offset = max(0, min(max(first, min(self.offset, last)), most))
+
+
+@dataclass(slots=True, kw_only=True)
+class TenantView:
+    """Everything about one tenant; *offset*: the first line on the screen."""
+
+    tenant: str
+    offset: int = 0
+
+    @property
+    def query(self) -> TenantQuery:
+        return TenantQuery(tenant=self.tenant)
+
+    def press(self, key: str, _: str) -> None:
+        steps = {"up": -1, "down": 1, "page up": -10, "page down": 10, "home": -self.offset}
+        self.offset = max(0, self.offset + steps.get(key, 0))
+
+
+class Views:
+    """The views that were opened one from the other; the last one is on the screen."""
+
+    def __init__(self, first: ListView) -> None:
+        self.opened: list[ListView | TenantView] = [first]
+        self.is_over = False
+
+    @property
+    def current(self) -> ListView | TenantView:
+        return self.opened[-1]
+
+    @property
+    def query(self) -> Query:
+        return self.current.query
+
+    def press(self, key: str, character: str, found: Found) -> None:
+        """What a key does while *found* is on the screen."""
+        view = self.current
+        if isinstance(view, ListView) and view.is_typing:
+            view.press(key, character)
+            return
+        match key:
+            case "q":
+                self.is_over = True
+            case "escape" | "backspace":
+                self._close()
+            case "enter" if isinstance(view, ListView):
+                self._open(view, found)
+            case _:
+                view.press(key, character)
+
+    def _close(self) -> None:
+        if len(self.opened) > 1:
+            self.opened.pop()
+        elif isinstance(self.current, ListView):
+            self.current.search = ""
+
+    def _open(self, view: ListView, found: Found) -> None:
+        if not isinstance(found, Listing) or found.query.pool != view.pool:
+            return
+        at = view.selected - found.query.offset
+        if not 0 <= at < len(found.items):
+            return  # it is not on the screen yet
+        item = found.items[at]
+        if item.get("shared"):
+            self.opened.append(ListView(pool=item["pool_id"]))
+        else:
+            self.opened.append(TenantView(tenant=item["tenant"]))

@@ -1,0 +1,226 @@
+"""`poolkeeper top` in a real terminal: what it shows, keys, sizes, and a service that goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from app.cli.client.live.waits import waits_for
+from tests.fixtures.echo_service import EchoService, echo_service
+from tests.fixtures.pseudo_terminal import terminal
+
+POOLS = 10_000
+# Digits that a narrow terminal used to cut, and a name of the greatest length.
+LONGEST = "tenant-with-a-name-of-forty-eight-characters-xyz"
+TOP = ["top", "--interval", "0.2"]
+
+
+class ManyPools:
+    """Answers as a service with 10,000 pools does; pool-n has n callers waiting."""
+
+    def __init__(self, service: EchoService) -> None:
+        self._examples = service.answer
+        self.asked: list[Mapping[str, Any]] = []
+        self.sent = 0
+
+    def answer(self, method: str, path: str, body: object) -> tuple[int, Mapping[str, Any]]:
+        status, document = self._examples(method, path, body)
+        if urlsplit(path).path != "/v1/pools":
+            return status, document
+        query = {name: values[0] for name, values in parse_qs(urlsplit(path).query).items()}
+        self.asked.append(query)
+        names = [f"pool-{number:05}" for number in range(POOLS)] + [LONGEST]
+        found = [name for name in reversed(names) if query.get("search", "") in name]
+        start = int(query.get("offset", 0))
+        shown = found[start : start + int(query["limit"])]
+        self.sent = max(self.sent, len(shown))
+        [example] = document["items"]
+        items = [example | _pool(name) for name in shown]
+        return 200, {**document, "items": items, "matches": len(found)}
+
+
+def _pool(name: str) -> Mapping[str, Any]:
+    desired = {"min_size": 0, "max_size": 20, "warmup_size": 1, "paused": False}
+    waiting = 1234 if name == LONGEST else int(name[-5:])
+    return {
+        "pool_id": name,
+        "tenant": name,
+        "waiting": waiting,
+        "wait_p99_ms": 4967.4,
+        "desired": desired,
+    }
+
+
+@pytest.fixture
+def service() -> Iterator[EchoService]:
+    with echo_service() as running:
+        yield running
+
+
+@pytest.fixture
+def many(service: EchoService, monkeypatch: pytest.MonkeyPatch) -> ManyPools:
+    found = ManyPools(service)
+    monkeypatch.setattr(EchoService, "answer", lambda _, *request: found.answer(*request))
+    return found
+
+
+def cells(screen: list[str], name: str) -> list[str]:
+    """The values of a row, by its first one."""
+    [row] = [line for line in screen if line.startswith(name)]
+    return row.split()
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_names_and_numbers_are_whole(service: EchoService, many: ManyPools, columns: int) -> None:
+    with terminal(TOP, service.url, columns=columns) as top:
+        screen = top.wait_for("1 to 18 of 10,001")
+        assert max(map(len, screen)) <= columns
+        assert len(screen) == 24
+        assert cells(screen, LONGEST)[:3] == [LONGEST, "ready", "1234"]
+        top.press("/pool-09\r")
+        screen = top.wait_for("1 to 18 of 1,000")
+        titles = next(line for line in screen if line.startswith("POOL"))
+        assert titles.split()[:6] == ["POOL", "STATE", "WAITING", "WAIT", "P99", "MS"]
+        assert cells(screen, "pool-09999")[:7] == [
+            *("pool-09999", "ready", "9999", "4,967.4", "2", "3", "20"),
+        ]
+        top.press("q")
+        assert top.end() == 0
+
+
+def test_it_scrolls_and_fetches_no_more_than_it_shows(
+    service: EchoService, many: ManyPools
+) -> None:
+    with terminal(TOP, service.url) as top:
+        top.wait_for("1 to 18 of 10,001")
+        top.press("\x1b[6~")
+        top.wait_for("19 to 36 of 10,001")
+        top.press("\x1b[F")
+        screen = top.wait_for("9,984 to 10,001 of 10,001")
+        top.wait(lambda screen: any(line.startswith("pool-00000") for line in screen))
+        top.press("\x1b[A" * 18)
+        top.wait_for("9,983 to 10,000 of 10,001")
+        top.press("\x1b[H")
+        screen = top.wait_for("1 to 18 of 10,001")
+        top.wait(lambda screen: any(line.startswith("pool-09999") for line in screen))
+        top.resize(120, 40)
+        screen = top.wait_for("1 to 34 of 10,001")
+        assert len(screen) == 40
+        top.wait(lambda screen: sum(line.startswith("pool-") for line in screen) == 33)
+        top.press("s")
+        top.wait_for("pools by wait_p99_ms")
+        top.press("q")
+        assert top.end() == 0
+    assert many.sent <= 34
+    assert all("fields" in query for query in many.asked)
+
+
+def test_a_pool_opens_in_detail_and_closes_again(service: EchoService) -> None:
+    with terminal(TOP, service.url) as top:
+        top.wait_for("pools by waiting")
+        top.press("\r")
+        screen = top.wait_for("wait for")
+        shown = "\n".join(screen)
+        for part in ("acme: per_tenant on local", "3 open: 2 on lease, 1 idle", "p99 8.5 ms"):
+            assert part in shown
+        top.press("\x1b")
+        top.wait_for("pools by waiting")
+        top.press("q")
+        assert top.end() == 0
+
+
+def test_a_shared_pool_opens_as_its_tenants(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = service.answer
+
+    def share(
+        _: EchoService, method: str, path: str, body: object
+    ) -> tuple[int, Mapping[str, Any]]:
+        status, document = examples(method, path, body)
+        if urlsplit(path).path == "/v1/pools":
+            [pool] = document["items"]
+            shared = {"pool_id": "shared@local", "tenant": None, "shared": True}
+            document = {**document, "items": [pool | shared]}
+        return status, document
+
+    monkeypatch.setattr(EchoService, "answer", share)
+    with terminal(TOP, service.url) as top:
+        top.wait_for("shared@local")
+        top.press("\r")
+        top.wait_for("tenants of shared@local by waiting_requests")
+        top.wait(lambda screen: any(line.startswith("acme") for line in screen))
+        top.press("\r")
+        top.wait_for("acme: per_tenant on local")
+        top.press("\x1b")
+        top.wait_for("tenants of shared@local")
+        top.press("\x1b")
+        top.wait_for("pools by waiting")
+        top.press("q")
+        assert top.end() == 0
+
+
+def test_it_survives_a_service_that_fails_and_comes_back(service: EchoService) -> None:
+    with terminal(TOP, service.url) as top:
+        top.wait_for("arrows")
+        service.refusals = [(500, "internal")] * 1000
+        screen = top.wait_for("s old: Refused")
+        assert any(line.startswith("acme") for line in screen)
+        service.refusals = []
+        top.wait_for("arrows")
+        top.press("q")
+        assert top.end() == 0
+        assert top.process.stderr is not None
+        assert top.process.stderr.read() == b""
+
+
+def test_keys_that_mean_nothing_do_nothing(service: EchoService, many: ManyPools) -> None:
+    with terminal(TOP, service.url) as top:
+        first = top.wait_for("1 to 18 of 10,001")
+        top.press("\xe4\x1b[99~x\xc3\x1b[6~\x1b[5~")
+        assert top.wait_for("1 to 18 of 10,001")[:1] == first[:1]
+        top.press("/POOL-0")
+        top.wait_for("filter: pool-0_")
+        top.press("\x7f\x1b")
+        top.wait(lambda screen: not any("filter:" in line for line in screen))
+        top.press("q")
+        assert top.end() == 0
+
+
+IDLE = {"waiting_requests": 0, "active_connections": 5}
+BUSY = {"waiting_requests": 3, "active_connections": 5}
+POOL = {"pause": None, "state": "ready", "size": 5, "active": 5, "desired": {"max_size": 5}}
+SERVER = {"name": "local", "state": "available", "used": 20, "budget": 20, "last_error": None}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "limit", "pool", "server", "cause"),
+    [
+        (IDLE, None, POOL, SERVER, "nothing"),
+        (IDLE, None, POOL, SERVER | {"state": "unavailable"}, "server local"),
+        (BUSY, 5, POOL, SERVER, "max_leases"),
+        (BUSY, None, None, SERVER, "the pool to open"),
+        (BUSY, None, POOL | {"size": 0}, SERVER, "the pool to open"),
+        (BUSY, None, POOL, SERVER, "all 5 connections of the pool"),
+        (BUSY, None, POOL | {"active": 4}, SERVER, "20 of the 20 connections of server local"),
+        (BUSY, None, POOL | {"active": 4}, SERVER | {"used": 9}, "a connection to be opened"),
+        (
+            BUSY,
+            None,
+            POOL | {"pause": {"since": "2026-11-20T09:12:34Z", "by": "ops"}},
+            SERVER,
+            "by ops",
+        ),
+    ],
+)
+def test_what_callers_wait_for_is_named(
+    numbers: Mapping[str, Any],
+    limit: int | None,
+    pool: Mapping[str, Any] | None,
+    server: Mapping[str, Any],
+    cause: str,
+) -> None:
+    assert cause in waits_for(numbers, {"max_leases": limit}, pool, server)
