@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import AnyHttpUrl
 
 from app import __version__
 from app.api.assembly import assemble, provide
@@ -27,6 +28,7 @@ from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.api.auth.rate_limits import RateLimits
 from app.api.http.dependencies import TenantDefaults
 from app.api.http.response_cache import ResponseCache
+from app.api.routes.about import Links
 from app.api.routes.health import ServiceReadiness, StandbyReadiness, max_poll_age
 from app.api.routes.stats_stream import StatsStreams
 from app.api.telemetry.prometheus import Exposition
@@ -389,6 +391,10 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
     return [
         *(getattr(service, field.name) for field in fields(service)),
         ResponseCache(service.snapshots, stale_after=_STALE_POLLS * poll_interval),
+        Links(
+            documents_url=_address(settings.documents_url),
+            grafana_url=_address(settings.grafana_url),
+        ),
         TenantViews(manager, catalog, service.query_limits),
         PoolViews(manager, catalog, advisor),
         ServiceCollector(
@@ -402,6 +408,10 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
             outbox=service.audit_outbox,
         ),
     ]
+
+
+def _address(url: AnyHttpUrl | None) -> str | None:
+    return None if url is None else str(url)
 
 
 def _lock_guards(

@@ -50,13 +50,22 @@ def list_tenants(
     strategy: models.PoolStrategy | None = None,
     server: str | None = None,
     state: models.TenantPhase | None = None,
+    search: str | None = None,
+    finding: models.Severity | None = None,
     label: list[str] | None = None,
 ) -> ListRequest[models.TenantList, models.TenantView]:
     """List tenants."""
     return ListRequest(
         "GET",
         "/v1/tenants",
-        query={"strategy": strategy, "server": server, "state": state, "label": label},
+        query={
+            "strategy": strategy,
+            "server": server,
+            "state": state,
+            "search": search,
+            "finding": finding,
+            "label": label,
+        },
     )
 
 
@@ -202,6 +211,15 @@ def get_tenant_stats(tenant: str) -> Request[models.TenantStats]:
     return Request("GET", f"/v1/tenants/{segment(tenant)}/stats")
 
 
+def get_service_stats_history(
+    *, from_: str | None = None, to: str | None = None, step_seconds: int | None = None
+) -> Request[models.ServiceHistory]:
+    """Get the service's past statistics."""
+    return Request(
+        "GET", "/v1/stats/history", query={"from": from_, "to": to, "step_seconds": step_seconds}
+    )
+
+
 def get_tenant_stats_history(
     tenant: str, *, from_: str | None = None, to: str | None = None, step_seconds: int | None = None
 ) -> Request[models.StatsHistory]:
@@ -287,3 +305,13 @@ def list_refusals(
     return ListRequest(
         "GET", "/v1/refusals", query={"tenant": tenant, "code": code, "request_id": request_id}
     )
+
+
+def list_keys() -> Request[models.KeyNames]:
+    """List API keys."""
+    return Request("GET", "/v1/keys")
+
+
+def get_about() -> Request[models.About]:
+    """Get the version."""
+    return Request("GET", "/v1/about")

@@ -24,6 +24,7 @@ PoolOrder = Literal[
 PoolScope = Literal["tenant", "pool"]
 PoolStrategy = Literal["shared", "per_tenant", "per_database"]
 RecommendationStatus = Literal["open", "applied", "dismissed", "superseded", "expired", "undone"]
+Severity = Literal["warning", "critical", "not_checked"]
 TenantOrder = Literal[
     "tenant",
     "waiting_requests",
@@ -34,6 +35,14 @@ TenantOrder = Literal[
     "-active_connections",
 ]
 TenantPhase = Literal["declared", "provisioned", "deleting"]
+
+
+class About(TypedDict):
+    """The service."""
+
+    documents_url: str | None
+    grafana_url: str | None
+    version: str
 
 
 class AdviceView(TypedDict):
@@ -260,7 +269,7 @@ class IsolationCheckView(TypedDict):
 
     name: str
     ok: bool
-    severity: str | None
+    severity: Severity | None
     detail: str | None
 
 
@@ -274,6 +283,25 @@ class IsolationView(TypedDict):
     role: str | None
     checks: list[IsolationCheckView]
     checked_at: str | None
+
+
+class KeyNames(TypedDict):
+    """All API keys by name."""
+
+    required: bool
+    items: list[KeyView]
+
+
+class KeyView(TypedDict):
+    """An API key, without what is secret of it."""
+
+    name: str
+    scopes: list[str]
+    tenants: list[str] | None
+    created_at: str
+    expires_at: str | None
+    expired: bool
+    requests_per_second: int | None
 
 
 class Latency(TypedDict):
@@ -610,6 +638,18 @@ class ServerView(TypedDict):
     last_error: str | None
 
 
+ServiceHistory = TypedDict(
+    "ServiceHistory",
+    {
+        "from": "str",
+        "to": "str",
+        "step_seconds": "int",
+        "resolution": "str",
+        "items": "list[HistoryPointView]",
+    },
+)
+
+
 class ServiceStats(TypedDict):
     """The whole service, and one page of its tenants by ID."""
 
@@ -649,13 +689,13 @@ class ServiceTotals(TypedDict):
 StatsHistory = TypedDict(
     "StatsHistory",
     {
-        "tenant": "str | None",
-        "pool_id": "str",
         "from": "str",
         "to": "str",
         "step_seconds": "int",
         "resolution": "str",
         "items": "list[HistoryPointView]",
+        "tenant": "str | None",
+        "pool_id": "str",
     },
 )
 
@@ -690,6 +730,7 @@ class TenantDeletion(TypedDict):
 class TenantList(TypedDict):
     """A page of tenants."""
 
+    matches: int
     items: list[TenantView]
     next_cursor: str | None
 

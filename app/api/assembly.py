@@ -16,10 +16,12 @@ from app.api.http.layer import DirectRoutes, HttpLayer
 from app.api.http.response_cache import ResponseCache
 from app.api.http.standby_gate import StandbyGate
 from app.api.routes import (
+    about,
     advisor,
     credentials,
     events,
     health,
+    keys,
     metrics,
     pool,
     pools,
@@ -48,6 +50,8 @@ _ROUTERS = (
     recommendations.router,
     events.router,
     refusals.router,
+    keys.router,
+    about.router,
     health.router,
     metrics.router,
     pages.router,

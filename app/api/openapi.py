@@ -40,6 +40,7 @@ _TAGS = {
     "advisor": "Pool size advisor: rule, mode and what-if.",
     "recommendations": "The advisor's recommendations, their evidence and their status.",
     "events": "Audit trail: who changed what, when and why; and why requests were refused.",
+    "keys": "API keys: their names and what they permit.",
     "health": "For orchestrators and monitoring.",
 }
 

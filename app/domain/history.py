@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+# The subject of the whole service's samples; like a shared pool's it has an @, as no tenant has.
+SERVICE = "@"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -43,7 +45,7 @@ class PoolSample:
     """What one poll measured of a subject, or several polls in a row that measured the same.
 
     Attributes:
-        subject: a tenant's id, or a pool's id (`shared@server`).
+        subject: a tenant's id, a pool's id (`shared@server`), or `SERVICE` for all pools together.
         at: wall-clock time of the (last) poll, UTC.
         polls: how many polls it covers, all within one minute.
         gap_seconds: mean time between two of them; 0 for a single one.

@@ -6,6 +6,7 @@ closes or measures anything.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -147,6 +148,17 @@ class PoolMetrics:
     active_connections: int
     waiting_requests: int
 
+    @classmethod
+    def total(cls, pools: Iterable[PoolMetrics]) -> PoolMetrics:
+        """Several pools together."""
+        known = list(pools)
+        return cls(
+            total_connections=sum(each.total_connections for each in known),
+            idle_connections=sum(each.idle_connections for each in known),
+            active_connections=sum(each.active_connections for each in known),
+            waiting_requests=sum(each.waiting_requests for each in known),
+        )
+
 
 NO_CONNECTIONS = PoolMetrics(
     total_connections=0, idle_connections=0, active_connections=0, waiting_requests=0
@@ -160,6 +172,16 @@ class Percentiles:
     p50_ms: float | None = None
     p95_ms: float | None = None
     p99_ms: float | None = None
+
+    @classmethod
+    def worst(cls, pools: Iterable[Percentiles]) -> Percentiles:
+        """The highest of each."""
+        known = list(pools)
+        return cls(
+            p50_ms=max((each.p50_ms for each in known if each.p50_ms is not None), default=None),
+            p95_ms=max((each.p95_ms for each in known if each.p95_ms is not None), default=None),
+            p99_ms=max((each.p99_ms for each in known if each.p99_ms is not None), default=None),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -241,6 +241,13 @@ class Settings(BaseSettings):
     """URL to which the pools' metrics are pushed after each poll, by OTLP over HTTP, such as
     `http://collector:4318/v1/metrics`; by default none. Needs the extra `otel`."""
 
+    grafana_url: AnyHttpUrl | None = None
+    """Address of a Grafana with the dashboards of `monitoring/grafana`; the page links to them. By
+    default none."""
+
+    documents_url: AnyHttpUrl | None = None
+    """Address of these documents, or of your own runbook; the page links to it. By default none."""
+
     max_streams: int = Field(default=1000, ge=0, le=100_000)
     """Maximum number of clients that follow the statistics stream; 1000 take about 60 MB if none
     of them reads. At most half of the HTTP connections."""
@@ -332,6 +339,13 @@ class Settings(BaseSettings):
     def _exclude_credentials(cls, url: AnyHttpUrl | None) -> AnyHttpUrl | None:
         if url is not None and (url.username or url.password):
             raise ValueError("Credentials belong in OTEL_EXPORTER_OTLP_HEADERS")
+        return url
+
+    @field_validator("grafana_url", "documents_url")
+    @classmethod
+    def _is_public(cls, url: AnyHttpUrl | None) -> AnyHttpUrl | None:
+        if url is not None and (url.username or url.password):
+            raise ValueError("Everyone who uses the page sees it: no credentials")
         return url
 
     @model_validator(mode="after")

@@ -79,6 +79,10 @@ class KeyFile:
     def find(self, key_id: str) -> ApiKey | None:
         return self._keys.get(key_id) if self._keys else None
 
+    def all(self) -> list[ApiKey]:
+        """The keys by name, expired ones included."""
+        return sorted((self._keys or {}).values(), key=lambda key: key.name)
+
     def __len__(self) -> int:
         """The number of keys, expired ones included."""
         return len(self._keys or ())

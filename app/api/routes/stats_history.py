@@ -1,4 +1,4 @@
-"""Past statistics of a tenant and of a pool, in time steps.
+"""Past statistics of a tenant, of a pool and of the whole service, in time steps.
 
 The catalog keeps single polls for a while, then minutes, then hours; `app/domain/history.py`
 chooses the one that answers a request.
@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from app.api.auth.principal import Principal
-from app.api.http.authentication import REQUIRE_READ
+from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, TenantDep
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.field_types import Timestamp
@@ -22,7 +22,7 @@ from app.api.routes.events import POOL_ID_PATTERN
 from app.api.views.pool import accessible_pools
 from app.catalog.catalog import Catalog
 from app.domain.errors import PoolNotFound
-from app.domain.history import Resolution
+from app.domain.history import SERVICE, Resolution
 from app.domain.tenant import shared_pool_id
 from app.pools.manager import TenantPoolManager
 
@@ -50,11 +50,9 @@ class HistoryPointView(BaseModel):
     connect_p95_ms: float | None = Field(examples=[9.4])
 
 
-class StatsHistory(BaseModel):
-    """The steps with measurements, oldest first."""
+class ServiceHistory(BaseModel):
+    """The steps with measurements of all pools together, oldest first."""
 
-    tenant: str | None = Field(description="Null for a shared pool.", examples=["acme"])
-    pool_id: str = Field(description="The pool, or the tenant's pool.", examples=["acme"])
     start: datetime = Field(alias="from", examples=["2026-11-20T09:00:00Z"])
     end: datetime = Field(alias="to", examples=["2026-11-20T10:00:00Z"])
     step_seconds: int = Field(examples=[60])
@@ -64,6 +62,13 @@ class StatsHistory(BaseModel):
         examples=["minute"],
     )
     items: list[HistoryPointView]
+
+
+class StatsHistory(ServiceHistory):
+    """The steps with measurements, oldest first."""
+
+    tenant: str | None = Field(description="Null for a shared pool.", examples=["acme"])
+    pool_id: str = Field(description="The pool, or the tenant's pool.", examples=["acme"])
 
 
 class TimeRange(BaseModel):
@@ -104,6 +109,24 @@ TimeRangeDep = Annotated[TimeRange, Depends(_time_range)]
 
 
 @router.get(
+    "/stats/history",
+    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
+    summary="Get the service's past statistics",
+    responses=problem_responses(),
+)
+async def get_service_stats_history(
+    catalog: CatalogDep, time_range: TimeRangeDep
+) -> ServiceHistory:
+    """Shows what the polls measured of all pools together; the percentiles are the worst pool's.
+
+    A key that is bound to tenants answers 403.
+    """
+    return ServiceHistory.model_validate(
+        await _query_history(catalog, SERVICE, time_range), from_attributes=True
+    )
+
+
+@router.get(
     "/tenants/{tenant}/stats/history",
     dependencies=[REQUIRE_READ],
     summary="Get a tenant's past statistics",
@@ -120,7 +143,7 @@ async def get_tenant_stats_history(
     `resolution` is the coarsest that fits the step and reaches back far enough.
     """
     spec = manager.tenant_state(tenant).tenant.spec
-    return await _query_history(catalog, spec.id, time_range, tenant=spec.id, pool_id=spec.pool_id)
+    return await _history_of(catalog, spec.id, time_range, tenant=spec.id, pool_id=spec.pool_id)
 
 
 @router.get(
@@ -151,7 +174,7 @@ async def get_pool_stats_history(
     if not _can_access_pool(manager, principal, pool_id):
         raise PoolNotFound(f"There is no pool {pool_id}.")
     tenant = None if "@" in pool_id else pool_id
-    return await _query_history(catalog, pool_id, time_range, tenant=tenant, pool_id=pool_id)
+    return await _history_of(catalog, pool_id, time_range, tenant=tenant, pool_id=pool_id)
 
 
 def _can_access_pool(manager: TenantPoolManager, principal: Principal, pool_id: str) -> bool:
@@ -162,21 +185,25 @@ def _can_access_pool(manager: TenantPoolManager, principal: Principal, pool_id: 
     return pool_id in accessible_pools(manager, tenants)
 
 
-async def _query_history(
+async def _history_of(
     catalog: Catalog, subject: str, time_range: TimeRange, *, tenant: str | None, pool_id: str
 ) -> StatsHistory:
+    history = await _query_history(catalog, subject, time_range)
+    return StatsHistory.model_validate(
+        {"tenant": tenant, "pool_id": pool_id, **history}, from_attributes=True
+    )
+
+
+async def _query_history(
+    catalog: Catalog, subject: str, time_range: TimeRange
+) -> dict[str, object]:
     history = await catalog.samples.query_history(
         subject, start=time_range.start, end=time_range.end, step=time_range.step_seconds
     )
-    return StatsHistory.model_validate(
-        {
-            "tenant": tenant,
-            "pool_id": pool_id,
-            "from": time_range.start,
-            "to": time_range.end,
-            "step_seconds": time_range.step_seconds,
-            "resolution": history.resolution,
-            "items": history.points,
-        },
-        from_attributes=True,
-    )
+    return {
+        "from": time_range.start,
+        "to": time_range.end,
+        "step_seconds": time_range.step_seconds,
+        "resolution": history.resolution,
+        "items": history.points,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from datetime import datetime
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from app.api.http.dependencies import (
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import PrintableText, RequestBody, examples
+from app.api.http.ordering import Matches, SearchQuery
 from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
@@ -30,8 +32,10 @@ from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
 from app.domain.desired_state import Tenant
+from app.domain.isolation_policy import Severity
 from app.domain.tenant import TENANT_ID_PATTERN, AdvisorMode, PoolStrategy, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)
 
@@ -84,8 +88,9 @@ class TenantBody(RequestBody):
 class TenantList(BaseModel):
     """A page of tenants."""
 
-    model_config = examples({"items": [TENANT_EXAMPLE], "next_cursor": None})
+    model_config = examples({"matches": 1, "items": [TENANT_EXAMPLE], "next_cursor": None})
 
+    matches: Matches
     items: list[TenantView]
     next_cursor: NextCursor
 
@@ -173,6 +178,11 @@ async def list_tenants(
     strategy: Annotated[PoolStrategy | None, Query(description="Filter by strategy.")] = None,
     server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
     state: Annotated[TenantPhase | None, Query(description="Filter by state.")] = None,
+    search: SearchQuery = "",
+    finding: Annotated[
+        Severity | None,
+        Query(description="Filter by isolation: tenants with a finding of this severity."),
+    ] = None,
     label: Annotated[
         list[Annotated[str, Query(max_length=_MAX_LABEL_LENGTH, pattern=":")]],
         Query(
@@ -189,6 +199,7 @@ async def list_tenants(
     Works while the catalog is unreachable.
     """
     after = decode_cursor(cursor, str)[0] if cursor else ""
+    part = search.strip().lower()
     labels = {(key, value) for key, _, value in (text.partition(":") for text in label)}
 
     def matches(tenant: Tenant) -> bool:
@@ -198,14 +209,24 @@ async def list_tenants(
             and (strategy is None or spec.strategy is strategy)
             and (server is None or spec.server == server)
             and (state is None or phase_of(tenant) is state)
+            and part in spec.id
             and labels <= spec.labels.items()
         )
 
+    def has_finding(found: TenantState) -> bool:
+        findings = found.isolation.findings if found.isolation else ()
+        return any(each.severity is finding for each in findings)
+
     states = manager.tenant_states
-    ids = sorted(id_ for id_, found in states.items() if id_ > after and matches(found.tenant))
-    page, next_cursor = paginate(ids, limit, lambda id_: (id_,))
+    ids = sorted(
+        id_
+        for id_, found in states.items()
+        if matches(found.tenant) and (finding is None or has_finding(found))
+    )
+    later = ids[bisect_right(ids, after) :]
+    page, next_cursor = paginate(later, limit, lambda id_: (id_,))
     items = [views.show(states[id_], principal) for id_ in page]
-    return TenantList(items=items, next_cursor=next_cursor)
+    return TenantList(matches=len(ids), items=items, next_cursor=next_cursor)
 
 
 @router.get(

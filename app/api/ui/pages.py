@@ -20,9 +20,9 @@ _POLICY = (
 )
 _ASSETS = {
     folder: {
-        path.name: path
-        for path in (_STATIC / folder).iterdir()
-        if path.suffix in {".css", ".js", ".png"}
+        path.relative_to(_STATIC / folder).as_posix(): path
+        for path in (_STATIC / folder).rglob("*")
+        if path.suffix in {".css", ".js", ".png", ".svg"}
     }
     for folder in ("docs", "page")
 }
@@ -32,13 +32,13 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 async def page() -> FileResponse:
-    # uPlot sets styles through the DOM, which the policy permits.
+    # Preact and uPlot set styles through the DOM, which the policy permits.
     policy = _POLICY.format(inline_styles="")
     headers = {"Content-Security-Policy": policy, "Cache-Control": "no-cache"}
     return FileResponse(_STATIC / "page" / "index.html", headers=headers)
 
 
-@router.get("/page/{asset}")
+@router.get("/page/{asset:path}")
 async def page_asset(asset: str) -> FileResponse:
     # Revalidated each time, so that an upgrade shows at once.
     return _asset("page", asset, "no-cache")

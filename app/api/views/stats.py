@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
@@ -175,19 +174,11 @@ def show_stats(spec: TenantSpec, pool_state: PoolState, stats: PoolStats) -> Ten
 def show_totals(snapshot: Snapshot, only: frozenset[str] | None) -> ServiceTotals:
     """All pools together, or *only* what these tenants hold and did."""
     if only is None:
-        counters: Iterable[Counters] = snapshot.totals.counters.values()
-        gauges = [pool.stats.metrics for pool in snapshot.pools.values()]
-    else:
-        stats = [tenant.stats for tenant in snapshot.tenants_of(only)]
-        counters = [each.counters for each in stats]
-        gauges = [each.metrics for each in stats]
-    summed = PoolMetrics(
-        total_connections=sum(each.total_connections for each in gauges),
-        idle_connections=sum(each.idle_connections for each in gauges),
-        active_connections=sum(each.active_connections for each in gauges),
-        waiting_requests=sum(each.waiting_requests for each in gauges),
-    )
-    return ServiceTotals(**_totals(sum(counters, start=Counters()), summed))
+        service = snapshot.service
+        return ServiceTotals(**_totals(service.counters, service.metrics))
+    stats = [tenant.stats for tenant in snapshot.tenants_of(only)]
+    counters = sum((each.counters for each in stats), start=Counters())
+    return ServiceTotals(**_totals(counters, PoolMetrics.total(each.metrics for each in stats)))
 
 
 def _totals(counters: Counters, gauges: PoolMetrics) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 from app.domain.audit import POLLER
 from app.domain.errors import CatalogUnavailable
-from app.domain.history import PoolSample, Resolution
+from app.domain.history import SERVICE, PoolSample, Resolution
 from app.domain.pool import PoolStats
 from app.pools.manager import TenantPoolManager
 
@@ -134,6 +134,8 @@ class Poller:
         return len(unsaved)
 
     def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats]]:
+        service = snapshot.service
+        yield SERVICE, service.metrics.total_connections, service
         for pool in snapshot.pools.values():
             yield pool.pool_id, pool.stats.metrics.total_connections, pool.stats
         for state in self._manager.recently_active_tenants():

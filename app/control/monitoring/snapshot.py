@@ -18,10 +18,18 @@ from time import monotonic
 from app.catalog.catalog import Catalog
 from app.control.background import TimeSlices
 from app.control.monitoring.isolation_audit import findings_of
+from app.domain.counters import Counters
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.eviction import EvictionReason
 from app.domain.isolation_policy import Severity
-from app.domain.pool import NO_CONNECTIONS, PoolSize, PoolState, PoolStats
+from app.domain.pool import (
+    NO_CONNECTIONS,
+    Percentiles,
+    PoolMetrics,
+    PoolSize,
+    PoolState,
+    PoolStats,
+)
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import LeakSuspect
@@ -127,6 +135,22 @@ class Snapshot:
     findings: Mapping[tuple[str, PoolStrategy, Severity], int]
     loop_lag: tuple[float, float]
     catalog_available: bool
+
+    @property
+    def service(self) -> PoolStats:
+        """All pools together; the percentiles are the worst pool's."""
+        pools = [pool.stats for pool in self.pools.values()]
+        return PoolStats(
+            counters=sum(self.totals.counters.values(), start=Counters()),
+            metrics=PoolMetrics.total(each.metrics for each in pools),
+            max_wait_time_ms=max((each.max_wait_time_ms for each in pools), default=0.0),
+            created_at=None,
+            last_activity=None,
+            window_seconds=max((each.window_seconds for each in pools), default=0.0),
+            wait=Percentiles.worst(each.wait for each in pools),
+            hold=Percentiles.worst(each.hold for each in pools),
+            connect=Percentiles.worst(each.connect for each in pools),
+        )
 
     @property
     def is_fresh(self) -> bool:

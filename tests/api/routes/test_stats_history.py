@@ -94,6 +94,18 @@ async def test_a_shared_pool_has_a_past_of_its_own(api: Api) -> None:
     assert grown == {"acme": 1, None: 2}
 
 
+async def test_the_service_has_a_past_of_all_its_pools_together(api: Api) -> None:
+    for name, strategy in [("acme", "shared"), ("globex", "shared"), ("hooli", "per_tenant")]:
+        await api.value(await api.tenant(name, strategy), "SELECT 1")
+    await api.service.poller.run_once()
+    ok(await api.client.delete("/v1/tenants/hooli"))
+    await api.service.poller.run_once()
+    [*steps] = ok(await api.client.get("/v1/stats/history?step_seconds=3600"))["items"]
+    assert sum(step["acquired"] for step in steps) == 3
+    assert sum(step["samples"] for step in steps) >= 2
+    assert max(step["wait_p95_ms"] for step in steps) > 0
+
+
 async def test_a_tenants_own_pool_has_the_tenants_past(api: Api) -> None:
     await api.tenant("acme")
     await remembered(api, sample("acme", acquired=3))
@@ -128,10 +140,12 @@ async def test_a_bound_key_sees_the_past_of_pools_that_serve_its_tenants(
             urls = [f"/v1/pools/{pool}/stats/history" for pool in pools]
             answers = [await api.client.get(url, headers=keys.headers(name)) for url in urls]
             seen[name] = [response.status_code for response in answers]
+            whole = await api.client.get("/v1/stats/history", headers=keys.headers(name))
+            seen[name].append(whole.status_code)
     assert seen == {
-        "all": [200, 404, 404, 200],
-        "guest": [404, 404, 404, 200],
-        "owner": [200, 404, 404, 404],
+        "all": [200, 404, 404, 200, 200],
+        "guest": [404, 404, 404, 200, 403],
+        "owner": [200, 404, 404, 404, 403],
     }
 
 

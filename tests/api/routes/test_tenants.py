@@ -2,10 +2,12 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.domain.isolation_policy import AuditCheck, Finding, Severity
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.postgres import Database
 
@@ -203,6 +205,19 @@ async def test_the_list_is_filtered_by_everything_it_offers(api: Api) -> None:
     assert await ids(state="declared") == ["beta", "gamma"]
     assert await ids(server="local", state="provisioned") == ["acme"]
     assert await ids(server="mars") == []
+    assert await ids(search="MA") == ["gamma"]
+    assert await ids(search="a", state="declared") == ["beta", "gamma"]
+    assert await ids(search="_") == []
+    part = ok(await api.client.get("/v1/tenants?limit=1&state=declared"))
+    last = {"state": "declared", "cursor": part["next_cursor"]}
+    for page in (part, ok(await api.client.get("/v1/tenants", params=last))):
+        assert (page["matches"], len(page["items"])) == (2, 1)
+    state = api.service.manager.tenant_state("acme")
+    assert state.isolation is not None
+    found = Finding(check=AuditCheck.ROLE, severity=Severity.CRITICAL, detail="It is gone.")
+    state.isolation = replace(state.isolation, findings=(found,))
+    assert await ids(finding="critical") == ["acme"]
+    assert await ids(finding="warning") == []
     assert await ids(label="plan:gold") == ["acme"]
     assert await ids(label="plan:gold:plus") == ["beta"]
     assert await ids(label=["plan:gold", "region:eu"]) == ["acme"]

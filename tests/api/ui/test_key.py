@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from app.api.auth.api_key import KeyScope
-from tests.api.ui.test_page import callers_of, serious
+from tests.api.ui.test_page import callers_of, violations
 from tests.fixtures.browser import Tab
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
@@ -63,7 +63,7 @@ async def test_a_key_is_requested_and_stored_in_the_tab_only(
     page.on("request", lambda request: addresses.append(request.url))
     await page.goto("/")
     await expect(dialog).to_contain_text("requires an API key")
-    assert await serious(page) == []
+    assert await violations(page) == []
 
     wrong = ring.tokens["admin"][:-1] + ("a" if ring.tokens["admin"][-1] != "a" else "b")
     await give(page, wrong)
@@ -72,14 +72,18 @@ async def test_a_key_is_requested_and_stored_in_the_tab_only(
     await expect(dialog).to_contain_text("rejected this key")
     await give(page, f"  {ring.tokens['admin']} ")
     await expect(dialog).to_be_hidden()
-    await expect(page.locator("#headline")).to_contain_text("1 tenants")
-    await expect(page.locator("#key")).to_have_value("")
+    await expect(page.locator("#tiles")).to_contain_text("Tenants1")
+    await expect(page.locator("#key")).to_have_count(0)
 
     await page.reload()
-    await expect(page.locator("#headline")).to_contain_text("1 tenants")
+    await expect(page.locator("#tiles")).to_contain_text("Tenants1")
     stored = await tab.context.storage_state()
     assert not stored["cookies"]
     assert not stored["origins"]
+    await page.goto("/#/keys")
+    await expect(page.locator("tbody tr")).to_have_count(2)
+    await expect(page.locator("tbody")).to_contain_text("reader")
+    assert "$POOLKEEPER_API_KEY" in (await page.get_by_title("curl").get_attribute("title") or "")
     token = ring.tokens["admin"]
     assert await page.evaluate("Object.values(sessionStorage)") == [token]
     assert not [address for address in addresses if token in address or wrong in address]
@@ -94,7 +98,7 @@ async def test_a_revoked_key_is_requested_again(service: Served, tab: Tab, ring:
     page = tab.page
     await page.goto("/")
     await give(page, ring.tokens["reader"])
-    await expect(page.locator("#headline")).to_contain_text("0 tenants")
+    await expect(page.locator("#tiles")).to_contain_text("Tenants0")
     ring.revoke("reader")
     await expect(page.locator("#key-dialog")).to_contain_text("rejected this key")
     await page.get_by_role("button", name="Cancel").click()
@@ -108,7 +112,7 @@ async def test_a_missing_scope_is_reported(service: Served, tab: Tab, ring: Keyr
     await page.goto("/")
     await give(page, ring.tokens["reader"])
     async with callers_of(service, "acme", callers=8):
-        line = page.locator("#actions li", has_text="acme")
+        line = page.locator(".recommendation", has_text="acme")
         await line.get_by_role("button", name="Apply").click()
         await expect(page.locator("#outcome")).to_contain_text("lacks the required scope operate")
     await expect(page.locator("#key-dialog")).to_be_hidden()

@@ -1,4 +1,4 @@
-"""The page in a browser."""
+"""The page's frame in a browser: navigation, outages, keyboard, phone, accessibility."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.fixtures.browser import Tab
 from tests.fixtures.served import Served
 
-SERIOUS = {"serious", "critical"}
+VIEWS = [
+    *("overview", "tenants", "pools", "servers", "advice", "findings"),
+    *("events", "refusals", "keys"),
+]
+LONGEST = "a-tenant-whose-name-is-as-long-as-a-name-can-be"
 
 
 @asynccontextmanager
@@ -32,61 +36,43 @@ async def callers_of(service: Served, tenant: str, callers: int) -> AsyncIterato
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def serious(page: Page) -> list[str]:
-    """Serious accessibility problems that axe finds."""
+async def violations(page: Page) -> list[str]:
+    """Accessibility problems that axe finds."""
     found = await Axe().run(page)
     return [
-        f"{each['id']}: {each['nodes'][0]['html']}"
+        f"{each['id']}: {node['html']}"
         for each in found.response["violations"]
-        if each["impact"] in SERIOUS
+        for node in each["nodes"]
     ]
 
 
-async def test_waiting_callers_appear_and_their_recommendation_is_applied(
-    service: Served, tab: Tab
-) -> None:
+async def test_the_first_run_says_what_to_do_next(service: Served, tab: Tab) -> None:
+    page = tab.page
+    await page.goto("/")
+    await expect(page.locator(".empty")).to_contain_text("There are no tenants yet.")
+    await expect(page.get_by_role("button", name="New tenant")).to_be_visible()
+    await page.get_by_role("link", name="Pools", exact=True).click()
+    await expect(page).to_have_url(f"{tab.address}/#/pools")
+    await expect(page.locator(".empty")).to_contain_text("No pool is open.")
+    await page.get_by_role("link", name="See the tenants").click()
+    await expect(page.locator("h1")).to_have_text("Tenants")
+    await page.goto("/#/nowhere")
+    await expect(page.locator(".empty")).to_contain_text("There is no such view.")
+
+
+async def test_the_overview_shows_what_to_do_and_the_trend(service: Served, tab: Tab) -> None:
     await service.tenant("acme")
     page = tab.page
     await page.goto("/")
-    await expect(page.locator("#no-pools")).to_contain_text("No pool is open")
     async with callers_of(service, "acme", callers=8):
-        row = page.locator("#rows tr", has_text="acme")
-        await expect(row).to_have_class("waiting")
-        advice = page.locator("#actions li", has_text="acme")
+        await expect(page.locator("#tiles")).to_contain_text("Tenants1")
+        await expect(page.locator("#trend canvas")).to_have_count(2)
+        advice = page.locator("#to-do .recommendation", has_text="acme")
+        await expect(advice).to_contain_text("Callers wait now")
         await advice.get_by_role("button", name="Apply").click()
-        await expect(row).not_to_contain_text("of 2")
-    await expect(page.locator("#headline")).to_contain_text("1 tenants")
-
-
-async def test_a_pool_is_opened_by_keyboard_resized_and_evicted(service: Served, tab: Tab) -> None:
-    for name in ("acme", "beta"):
-        await service.tenant(name)
-        assert await service.query(name, "SELECT 1") == 200
-    page = tab.page
-    await page.goto("/")
-    await expect(page.locator("#count")).to_have_text("2 of 2")
-    await page.keyboard.press("/")
-    await page.keyboard.type("bet")
-    await expect(page.locator("#count")).to_have_text("1 of 2")
-    await page.keyboard.press("Enter")
-    drawer = page.locator("#drawer")
-    await expect(drawer.locator("h2")).to_have_text("beta")
-    await expect(drawer.locator("canvas")).to_have_count(3)
-    await expect(drawer.locator("#drawer-events")).to_contain_text("tenant.provisioned")
-
-    await drawer.get_by_label("max_size").fill("7")
-    await drawer.get_by_role("button", name="Resize").click()
-    await page.keyboard.press("Escape")
-    await expect(drawer).to_be_hidden()
-    await expect(page.locator("#rows tr", has_text="beta")).to_contain_text("of 7")
-
-    await page.get_by_role("button", name="beta", exact=True).click()
-    await drawer.get_by_role("button", name="Evict").click()
-    await page.get_by_role("button", name="Yes").click()
-    await expect(drawer.locator("#drawer-facts")).to_contain_text("not open")
-    await expect(page.locator("#rows tr")).to_have_count(0)  # the search still contains "bet"
-    gone = await service.client.get("/v1/tenants/beta/pool")
-    assert gone.json()["open"] is False
+        await expect(page.locator("#outcome")).to_contain_text("was applied")
+    pool = await service.client.get("/v1/tenants/acme/pool")
+    assert pool.json()["desired"]["max_size"] > 2
 
 
 async def test_an_unreachable_service_is_reported_until_it_responds(
@@ -94,107 +80,114 @@ async def test_an_unreachable_service_is_reported_until_it_responds(
 ) -> None:
     page = tab.page
     await page.goto("/")
-    await expect(page.locator("#headline")).to_contain_text("0 tenants")
+    await expect(page.locator("#tiles")).to_contain_text("Tenants0")
     await tab.context.set_offline(offline=True)
     await expect(page.locator("#error")).to_contain_text("does not respond")
     await tab.context.set_offline(offline=False)
     await expect(page.locator("#error")).to_be_hidden()
 
 
-async def test_both_themes_have_no_serious_accessibility_problems(
+async def test_no_view_has_accessibility_problems_in_either_theme(
     service: Served, tab: Tab
 ) -> None:
-    await service.tenant("acme")
+    for name, strategy in [("acme", "per_tenant"), ("beta", "per_tenant"), ("cafe", "shared")]:
+        await service.tenant(name, strategy)
+        await service.client.put(f"/v1/tenants/{name}/pool")
+    (await service.client.post("/v1/tenants/beta/pool/pause")).raise_for_status()
     page = tab.page
     await page.goto("/")
     async with callers_of(service, "acme", callers=8):
-        await expect(page.locator("#actions .recommendation")).to_be_visible()
-        await page.get_by_role("button", name="acme", exact=True).first.click()
-        await expect(page.locator("#drawer canvas")).to_have_count(3)
+        await expect(page.locator(".recommendation")).to_be_visible()
         for scheme in ("light", "dark"):
-            await page.emulate_media(color_scheme=scheme)
-            assert await serious(page) == []
+            await page.emulate_media(color_scheme="light" if scheme == "light" else "dark")
+            for view in VIEWS:
+                await page.goto(f"/#/{view}")
+                await expect(page.locator("h1")).to_be_visible()
+                assert await violations(page) == [], (scheme, view)
+        await page.goto("/#/pools/acme")
+        await expect(page.locator("#drawer canvas")).to_have_count(3)
+        assert await violations(page) == []
+        await page.locator("#drawer").get_by_role("button", name="Evict").click()
+        await expect(page.locator("#action .plan")).to_contain_text("Close pool acme")
+        assert await violations(page) == []
 
 
-async def test_a_phone_shows_the_pools_without_scrolling_sideways(
+async def test_a_phone_shows_every_view_without_scrolling_sideways(
     service: Served, tab: Tab
 ) -> None:
-    name = "a-tenant-whose-name-is-as-long-as-a-name-can-be"
-    await service.tenant(name)
-    opened = await service.client.put(f"/v1/tenants/{name}/pool", json={"max_size": 10_000})
+    await service.tenant(LONGEST)
+    opened = await service.client.put(f"/v1/tenants/{LONGEST}/pool", json={"max_size": 10_000})
     opened.raise_for_status()
+    (await service.client.post(f"/v1/tenants/{LONGEST}/pool/pause")).raise_for_status()
     page = tab.page
-    await page.set_viewport_size({"width": 390, "height": 800})
-    await page.goto("/")
-    await expect(page.locator("#rows tr")).to_have_count(1)
-    for element in ("document.documentElement", "document.querySelector('.scroll')"):
-        assert not await page.evaluate(f"{element}.scrollWidth > {element}.clientWidth"), element
-    await expect(page.locator("#rows tr")).to_contain_text("of 10000")
+    await page.set_viewport_size({"width": 390, "height": 844})
+    for view in [*VIEWS, f"tenants/{LONGEST}", f"pools/{LONGEST}"]:
+        await page.goto(f"/#/{view}")
+        await expect(page.locator("#side [aria-current]")).to_be_in_viewport()
+        await expect(page.locator("#drawer canvas")).to_have_count(3 if "/" in view else 0)
+        wide = await page.evaluate(
+            "[document.documentElement, ...document.querySelectorAll('main, .scroll, #drawer')]"
+            ".filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.outerHTML)"
+        )
+        assert wide == [], view
+    await page.goto("/#/pools")
+    await expect(page.locator(".scroll tbody tr")).to_contain_text("of 10000")
 
 
-async def test_tab_stays_in_the_drawer(service: Served, tab: Tab) -> None:
-    await service.tenant("acme")
-    page = tab.page
-    await page.goto("/")
-    await page.keyboard.press("/")
-    await page.keyboard.type("acme")
-    await page.keyboard.press("Enter")
-    await expect(page.locator("#drawer canvas")).to_have_count(3)
-    for key in ("Shift+Tab", "Tab"):
-        for _ in range(12):
-            await page.keyboard.press(key)
-            assert await page.evaluate("document.activeElement.closest('#drawer') !== null")
-
-
-async def test_a_tenants_drawer_has_no_action_on_the_pool_it_shares(
+async def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(
     service: Served, tab: Tab
 ) -> None:
     for name in ("acme", "beta"):
-        await service.tenant(name, "shared")
-    (await service.client.put("/v1/tenants/beta/pool")).raise_for_status()
+        await service.tenant(name)
+        assert await service.query(name, "SELECT 1") == 200
     page = tab.page
     await page.goto("/")
-    await expect(page.locator("#count")).to_have_text("1 of 1")
+    await expect(page.locator("#tiles")).to_contain_text("Tenants2")
+    await page.keyboard.press("g")
+    await page.keyboard.press("p")
+    await expect(page.locator("h1")).to_have_text("Pools")
     await page.keyboard.press("/")
-    await page.keyboard.type("acme")
+    await page.keyboard.type("bet")
+    await expect(page.locator("#count")).to_have_text("1 of 2")
     await page.keyboard.press("Enter")
     drawer = page.locator("#drawer")
-    await expect(drawer.locator("h2")).to_have_text("acme")
-    await expect(drawer.locator("#drawer-facts")).to_contain_text("shared@local, ready")
-    await expect(drawer.locator("#drawer-actions button")).to_have_count(0)
+    await expect(drawer.locator("h2")).to_contain_text("beta")
+    await expect(drawer.locator("canvas")).to_have_count(3)
+    for key in ("Shift+Tab", "Tab"):
+        for _ in range(24):
+            await page.keyboard.press(key)
+            assert await page.evaluate("document.activeElement.closest('#drawer') !== null")
+    await page.keyboard.press("Escape")
+    await expect(drawer).to_have_count(0)
+    await page.keyboard.press("Control+A")
+    await page.keyboard.press("Delete")
+    await expect(page.locator("#count")).to_have_text("2 of 2")
+    await page.locator("h1").click()
+    await page.keyboard.press("j")
+    await page.keyboard.press("j")
+    await page.keyboard.press("Enter")
+    await expect(drawer).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("t")
+    await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    await page.keyboard.press("?")
+    await expect(page.locator("#shortcuts-dialog")).to_contain_text("next and previous row")
 
-    await drawer.get_by_role("button", name="shared@local").click()
-    await expect(drawer.locator("h2")).to_have_text("shared@local")
-    await expect(drawer.locator("#drawer-facts")).to_contain_text("2 tenants: acme, beta")
-    await expect(drawer.locator("#drawer-actions")).to_contain_text("all 2 tenants")
-    await drawer.get_by_role("button", name="Pause").click()
-    dialog = page.locator("#confirm-dialog")
-    await expect(dialog).to_contain_text("Pause shared@local?")
-    await expect(dialog).to_contain_text("This affects all 2 tenants of this pool.")
-    await page.get_by_role("button", name="Yes").click()
-    await expect(drawer.get_by_role("button", name="Resume")).to_be_visible()
-    await expect(drawer.locator("#drawer-events")).to_contain_text("pool.paused")
-    event = (await service.client.get("/v1/events?action=pool.paused")).json()["items"][0]
-    assert (event["pool"], event["tenant"]) == ("shared@local", None)
 
+async def test_behind_a_path_prefix_it_loads_everything_from_there(
+    service: Served, tab: Tab
+) -> None:
+    """A reverse proxy serves the page at `/tools/pools/`."""
+    page, prefix = tab.page, f"{tab.address}/tools/pools/"
 
-async def test_a_paused_pool_stays_in_sight_when_it_is_closed(service: Served, tab: Tab) -> None:
-    await service.tenant("acme")
-    for method, path in [("PUT", ""), ("POST", "/pause"), ("DELETE", "")]:
-        response = await service.client.request(method, f"/v1/tenants/acme/pool{path}")
-        response.raise_for_status()
-    assert (await service.client.delete("/v1/tenants/acme/pool")).status_code == 404
-    page = tab.page
-    await page.goto("/")
-    await expect(page.locator("#rows tr")).to_contain_text("paused")
-    finding = page.locator("#actions .finding")
-    await expect(finding).to_contain_text("Pool acme was paused")
-    await expect(finding).to_contain_text("by api")
-    await finding.get_by_role("button", name="Details").click()
-    drawer = page.locator("#drawer")
-    await expect(drawer.locator("#drawer-facts")).to_contain_text("by api")
-    await expect(drawer.locator("#drawer-refusals")).to_contain_text("pool-not-found")
-    await expect(drawer.get_by_role("button", name="Evict")).to_have_count(0)
-    await drawer.get_by_role("button", name="Resume").click()
-    await expect(drawer.locator("#drawer-facts")).to_contain_text("not open")
-    await expect(finding).to_have_count(0)
+    async def forward(route: Route) -> None:
+        await route.continue_(url=route.request.url.replace(prefix, f"{tab.address}/"))
+
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await page.route(f"{prefix}**", forward)
+    await page.goto(prefix)
+    await expect(page.locator("#tiles")).to_contain_text("Tenants0")
+    await page.get_by_role("link", name="Tenants", exact=True).click()
+    await expect(page).to_have_url(f"{prefix}#/tenants")
+    assert [url for url in asked if not url.startswith(prefix)] == []

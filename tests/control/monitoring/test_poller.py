@@ -27,9 +27,9 @@ async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
         async with control.manager.lease(name) as connection:
             await connection.fetchval("select 1")
     report = await control.poller.run_once()
-    assert (report.pools, report.samples_stored) == (2, 3)
+    assert (report.pools, report.samples_stored) == (2, 4)
     now = datetime.now(UTC)
-    for subject, points in (("own", 1), ("guest", 1), ("shared@local", 1), ("silent", 0)):
+    for subject, points in (("own", 1), ("guest", 1), ("shared@local", 1), ("silent", 0), ("@", 1)):
         history = await control.catalog.samples.query_history(
             subject, start=now - timedelta(minutes=1), end=now, step=60
         )
@@ -64,7 +64,7 @@ async def test_a_poll_goes_on_without_the_catalog(control: Control) -> None:
     report = await control.poller.run_once()
     assert (report.pools, report.samples_stored) == (1, 0)
     await control.proxy.pass_through()
-    assert (await control.poller.run_once()).samples_stored == 1
+    assert (await control.poller.run_once()).samples_stored == 2
 
 
 async def test_counters_survive_the_eviction_of_the_pool(control: Control) -> None:

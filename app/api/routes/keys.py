@@ -1,0 +1,65 @@
+"""The API keys: their names and what they permit. A key itself is stored nowhere."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from app.api.auth.api_key import ApiKey, KeyScope
+from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY
+from app.api.http.dependencies import AuthenticatorDep
+from app.api.http.error_responses import problem_responses
+from app.api.http.strict_route import StrictRoute
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
+
+
+class KeyView(BaseModel):
+    """An API key, without what is secret of it."""
+
+    name: str = Field(description="In the log and the audit trail.", examples=["checkout"])
+    scopes: list[KeyScope] = Field(examples=[["operate"]])
+    tenants: list[str] | None = Field(
+        description="The only tenants that it can access; null: all.", examples=[["acme"]]
+    )
+    created_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
+    expires_at: datetime | None = Field(
+        description="Null: it never expires.", examples=["2027-11-20T09:00:00Z"]
+    )
+    expired: bool = Field(description="Whether it is refused by now.", examples=[False])
+    requests_per_second: int | None = Field(
+        description="Its own rate limit; null: the service's.", examples=[100]
+    )
+
+    @classmethod
+    def of(cls, key: ApiKey) -> KeyView:
+        expired = key.expires_at is not None and key.expires_at <= datetime.now(UTC)
+        return cls(**key.model_dump(exclude={"id", "sha256"}), expired=expired)
+
+
+class KeyNames(BaseModel):
+    """All API keys by name."""
+
+    required: bool = Field(
+        description="Whether requests need a key; otherwise local programs have full access.",
+        examples=[True],
+    )
+    items: list[KeyView]
+
+
+@router.get(
+    "",
+    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
+    summary="List API keys",
+    responses=problem_responses(),
+)
+async def list_keys(authenticator: AuthenticatorDep) -> KeyNames:
+    """Lists the API keys' names, scopes and tenants; never a key, its ID or its hash.
+
+    `poolkeeper keys` creates and revokes them, on the service's machine. A key that is bound to
+    tenants answers 403.
+    """
+    keys = authenticator.keys
+    return KeyNames(required=keys.is_enforced, items=[KeyView.of(key) for key in keys.all()])

@@ -1,0 +1,38 @@
+// Numbers and times for people.
+
+export function milliseconds(value) {
+  if (value === null || value === undefined) return "–";
+  if (value >= 10_000) return `${(value / 1000).toFixed(1)} s`;
+  return value >= 100 ? `${Math.round(value)} ms` : `${value.toFixed(1)} ms`;
+}
+
+export function number(value, digits = 0) {
+  if (value === null || value === undefined) return "–";
+  return value.toLocaleString("en", { maximumFractionDigits: digits });
+}
+
+export function counted(count, noun) {
+  return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+export function ago(time) {
+  const seconds = Math.max(0, Math.round((Date.now() - new Date(time)) / 1000));
+  for (const [unit, letter] of [[86_400, "d"], [3600, "h"], [60, "min"]]) {
+    if (seconds >= unit) return `${Math.floor(seconds / unit)} ${letter} ago`;
+  }
+  return `${seconds} s ago`;
+}
+
+export function dateTime(time) {
+  return new Date(time).toLocaleString("sv").slice(0, 19);
+}
+
+// The pause of a pool in words.
+export function paused({ pause }) {
+  return `paused ${ago(pause.since)} by ${pause.by}`;
+}
+
+export function stateOf(pool) {
+  if (!pool) return "not open";
+  return pool.pause ? "paused" : pool.state;
+}

@@ -1,0 +1,79 @@
+// Periods of history: the last minutes to everything that is stored, or from one time to another.
+
+import { get } from "../core/api.js";
+import { html, useState } from "../core/html.js";
+import { setQuery } from "../core/router.js";
+
+const HOUR = 3600;
+const DAY = 24 * HOUR;
+const PRESETS = [
+  ["15m", "15 min", 900], ["1h", "1 h", HOUR], ["6h", "6 h", 6 * HOUR], ["24h", "24 h", DAY],
+  ["7d", "7 d", 7 * DAY], ["30d", "30 d", 30 * DAY], ["all", "All", null], ["custom", "Custom", null],
+];
+const DEFAULT = "15m";
+const STEPS = [5, 15, 60, 300, 900, HOUR, 4 * HOUR, DAY];
+const MAX_POINTS = 240;
+// The API's limit of steps.
+const MOST_DAYS = 1999;
+
+const iso = (seconds) => new Date(seconds * 1000).toISOString();
+const stepOf = (seconds) => STEPS.find((step) => seconds / step <= MAX_POINTS) ?? DAY;
+
+// From and to, in seconds, as the address says; *from* is null for everything.
+export function periodOf({ range = DEFAULT, from, to }) {
+  const now = Math.floor(Date.now() / 1000);
+  if (range === "custom" && from && to) {
+    const [start, end] = [from, to].map((time) => Math.floor(new Date(time) / 1000));
+    if (start < end) return { from: start, to: end };
+  }
+  if (range === "all") return { from: null, to: now };
+  const seconds = PRESETS.find(([name]) => name === range)?.[2] ?? HOUR;
+  return { from: now - seconds, to: now };
+}
+
+// A history within a period: {points, from, to, step}.
+export async function historyOf(path, { from, to }) {
+  const fetched = (start, step) => get(path, { from: iso(start), to: iso(to), step_seconds: step });
+  let start = from;
+  if (start === null) {
+    const [oldest] = (await fetched(to - MOST_DAYS * DAY, DAY)).items;
+    start = oldest ? Math.min(new Date(oldest.at) / 1000, to - HOUR) : to - HOUR;
+  }
+  const step = stepOf(to - start);
+  const { items } = await fetched(start, step);
+  return { points: items.map((point) => ({ ...point, at: new Date(point.at) / 1000 })), from: start, to, step };
+}
+
+export function RangePicker({ query }) {
+  const chosen = query.range ?? DEFAULT;
+  return html`
+    <div class="range">
+      <div class="segmented" role="group" aria-label="Period">
+        ${PRESETS.map(([name, label]) => html`
+          <button key=${name} type="button" aria-pressed=${String(name === chosen)} onClick=${() => setQuery({ range: name })}>${label}</button>`)}
+      </div>
+      ${chosen === "custom" && html`<${Custom} query=${query} />`}
+    </div>`;
+}
+
+function Custom({ query }) {
+  const now = Date.now();
+  const [from, setFrom] = useState(query.from ?? local(now - HOUR * 1000));
+  const [to, setTo] = useState(query.to ?? local(now));
+  const show = (event) => {
+    event.preventDefault();
+    setQuery({ from, to });
+  };
+  return html`
+    <form class="buttons" onSubmit=${show}>
+      <label>From <input type="datetime-local" value=${from} max=${to} required onInput=${(event) => setFrom(event.target.value)} /></label>
+      <label>to <input type="datetime-local" value=${to} min=${from} required onInput=${(event) => setTo(event.target.value)} /></label>
+      <button>Show</button>
+    </form>`;
+}
+
+// As an input of local time has it.
+function local(time) {
+  const date = new Date(time);
+  return new Date(date - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}

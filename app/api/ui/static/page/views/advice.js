@@ -1,0 +1,150 @@
+// The advisor's open recommendations by urgency, each with its reason, evidence and expected effect.
+
+import { get, send } from "../core/api.js";
+import { ago } from "../core/format.js";
+import { html, useEffect, useRef, useState } from "../core/html.js";
+import { live } from "../core/live.js";
+import { useResource } from "../core/resource.js";
+import { href } from "../core/router.js";
+import { ActionButton, perform } from "../parts/action.js";
+import { CopyAsCurl } from "../parts/copy.js";
+import { Badge, Empty, View } from "../parts/view.js";
+import { effect } from "./what-if.js";
+
+// No line moves for this long after the mouse moved over the list.
+const HOLD_MS = 5000;
+// A recommendation is superseded at most once per interval; beyond that something else is wrong.
+const MAX_ATTEMPTS = 3;
+const OPEN = { path: "v1/recommendations", query: { status: "open" } };
+
+export const URGENCIES = [
+  { name: "now", title: "Callers wait now", kind: "bad" },
+  { name: "grow", title: "Grow before callers wait", kind: "warn" },
+  { name: "placement", title: "Move to another kind of pool", kind: "" },
+  { name: "shrink", title: "Free connections that nobody needs", kind: "good" },
+];
+
+export function urgencyOf({ kind, action, metrics, expected }) {
+  if (kind === "placement") return "placement";
+  if (action !== "scale_up") return "shrink";
+  return metrics?.waiting_requests > 0 || expected?.late_share_before > 0.01 ? "now" : "grow";
+}
+
+const rank = (each) => URGENCIES.findIndex(({ name }) => name === urgencyOf(each));
+export const byUrgency = (recommendations) =>
+  [...recommendations].sort((a, b) => rank(a) - rank(b) || (b.metrics?.waiting_requests ?? 0) - (a.metrics?.waiting_requests ?? 0));
+
+// Recommendations with the same line say the same, perhaps with another size than before.
+export const lineOf = ({ pool, tenant, kind, action, max_size }) => `${kind} ${pool} ${tenant ?? ""} ${action} ${max_size}`;
+
+const request = ({ id }, decision) => ({ method: "POST", path: `v1/recommendations/${id}/${decision}` });
+
+const sizes = ({ kind, placement, max_size, new_size }) =>
+  (kind === "placement" ? String(placement ?? "").replaceAll("_", " ") : `${max_size} → ${new_size}`);
+
+export function Advice() {
+  const { recommendations, at } = live.use();
+  return html`
+    <${View} title="Advice" lead=${html`<${Mode} />`} request=${OPEN}>
+      ${at && recommendations.length === 0 && html`
+        <${Empty} title="No open recommendations.">
+          <p>Each pool's details say why its size fits, and answer “what if callers had to wait less?”.
+            ${" "}<a href=${href("pools")}>See the pools</a>.</p></${Empty}>`}
+      <${Recommendations} items=${byUrgency(recommendations)} isDetailed />
+    </${View}>`;
+}
+
+function Mode() {
+  const { data } = useResource(async () => {
+    const { document, etag } = await send({ path: "v1/advisor" });
+    return { ...document, etag };
+  }, [], { every: 6 });
+  if (!data) return null;
+  const change = {
+    label: "Change",
+    title: "Change the advisor",
+    fields: [
+      { name: "mode", label: "Mode", type: "select", value: data.mode, options: [
+        ["off", "off: nothing is sampled"], ["recommend", "recommend: a person decides"], ["apply", "apply: sizes are set at once"]] },
+      { name: "rule", label: "Rule", type: "select", value: data.rule, options: [
+        ["demand", "demand: the size follows the load"], ["hysteresis", "hysteresis: thresholds"]] },
+    ],
+    affects: "all pools of the service",
+    request: (body) => ({ method: "PUT", path: "v1/advisor", body, ifMatch: data.etag }),
+    outcome: ({ mode, rule }) => `The advisor's mode is ${mode}, its rule ${rule}.`,
+  };
+  return html`Mode <b>${data.mode}</b>, rule <b>${data.rule}</b> <${ActionButton} action=${change} kind="link" />`;
+}
+
+// While the mouse moves over the list, no line moves: closed ones keep their place, greyed out, and new ones are appended.
+export function Recommendations({ items, isDetailed }) {
+  const { servers, pools } = live.use();
+  const [heldUntil, setHeldUntil] = useState(0);
+  const drawn = useRef([]);
+  const held = Date.now() < heldUntil ? drawn.current : [];
+  const current = new Map(items.map((each) => [lineOf(each), each]));
+  const kept = new Set(held.map(({ line }) => line));
+  const lines = [
+    ...held.map(({ line, item }) => ({ line, item: current.get(line) ?? item, isClosed: !current.has(line) })),
+    ...items.filter((each) => !kept.has(lineOf(each))).map((each) => ({ line: lineOf(each), item: each, isClosed: false })),
+  ];
+  useEffect(() => {
+    drawn.current = lines;
+  });
+  const away = new Set(servers.filter(({ state }) => state !== "available").map(({ name }) => name));
+  const isAway = ({ pool }) => away.has(pools.find(({ pool_id }) => pool_id === pool)?.server ?? pool.split("@")[1]);
+  return html`
+    <ul class="advice" onMouseMove=${() => setHeldUntil(Date.now() + HOLD_MS)} onMouseLeave=${() => setHeldUntil(0)}>
+      ${lines.map(({ line, item, isClosed }) => html`<${Line} key=${line} ...${{ item, isClosed, isDetailed }} isAway=${isAway(item)} />`)}
+    </ul>`;
+}
+
+// A button acts on what its line shows at the time of the click.
+function Line({ item, isClosed, isAway, isDetailed }) {
+  const { title, kind } = URGENCIES[rank(item)];
+  const { pool, reason, confidence, created_at, expected } = item;
+  return html`
+    <li class=${`card recommendation${isClosed ? " closed" : ""}`}>
+      <div class="what">
+        <${Badge} kind=${kind}>${title}</${Badge}><a href=${href("pools", pool)}>${pool}</a><strong class="size">${sizes(item)}</strong>
+      </div>
+      <p class="text">${reason}</p>
+      ${isDetailed && html`<p class="muted">${confidence} confidence, ${ago(created_at)}. ${expected ? effect(expected) : ""}</p>`}
+      <div class="buttons">
+        ${item.kind !== "placement" && (isAway
+          ? html`<span class="muted">Its server is unavailable.</span>`
+          : html`<button type="button" class="primary" disabled=${isClosed} onClick=${() => decide(item, "apply")}>Apply</button>`)}
+        <button type="button" disabled=${isClosed} onClick=${() => decide(item, "dismiss")}>Dismiss</button>
+        ${isDetailed && item.kind !== "placement" && html`<${CopyAsCurl} request=${request(item, "apply")} />`}
+      </div>
+    </li>`;
+}
+
+// Applies or dismisses a recommendation. If it was superseded after it was drawn by one that differs in its size only,
+// decides on that one instead and says so.
+function decide(drawn, decision) {
+  const done = decision === "apply" ? "applied" : "dismissed";
+  return perform({
+    request: () => request(drawn, decision),
+    outcome: () => `${drawn.pool}: ${sizes(drawn)} was ${done}.`,
+    recover: (error) => decideOnSuccessor(drawn, decision, error),
+  });
+}
+
+async function decideOnSuccessor(drawn, decision, error) {
+  let [each, problem] = [drawn, error];
+  for (let left = MAX_ATTEMPTS; left > 1; left -= 1) {
+    if (problem.code !== "recommendation-closed") throw problem;
+    const { items } = await get("v1/recommendations", { status: "open", pool: each.pool });
+    const gone = each.id;
+    each = items.find((other) => other.id !== gone && lineOf(other) === lineOf(drawn));
+    if (!each) throw problem;
+    try {
+      await send(request(each, decision));
+      return `The recommendation for ${each.pool} changed in the meantime: ${sizes(each)} was ${decision === "apply" ? "applied" : "dismissed"}.`;
+    } catch (failed) {
+      problem = failed;
+    }
+  }
+  throw problem;
+}

@@ -1,0 +1,54 @@
+// The audit trail: who changed what, when and why.
+
+import { ago, dateTime } from "../core/format.js";
+import { html } from "../core/html.js";
+import { href } from "../core/router.js";
+import { TextFilters } from "../parts/filters.js";
+import { More, usePages } from "../parts/pages.js";
+import { Empty, View } from "../parts/view.js";
+
+const FILTERS = [
+  { name: "tenant", label: "Tenant", placeholder: "acme" },
+  { name: "pool", label: "Pool", placeholder: "shared@local" },
+  { name: "action", label: "Action", placeholder: "pool.resized" },
+];
+const LIMIT = 100;
+
+export function Events({ query }) {
+  const { tenant, pool, action } = query;
+  const filter = { tenant, pool, action, limit: LIMIT };
+  const { items, problem, more } = usePages("v1/events", filter);
+  return html`
+    <${View} title="Events" lead="Who changed what, when and why." problem=${problem} request=${{ path: "v1/events", query: filter }}>
+      <${TextFilters} filters=${FILTERS} query=${query} />
+      ${items?.length === 0 && html`<${Empty} title="No events match."><p>Every change leaves one: by a person, a script or the service itself.</p></${Empty}>`}
+      ${items?.length > 0 && html`
+        <ol class="lines roomy">
+          ${items.map((event) => html`<${Event} key=${event.id ?? event.at} event=${event} />`)}
+        </ol>`}
+      <${More} onMore=${more} />
+    </${View}>`;
+}
+
+function Event({ event }) {
+  const { at, actor, action, tenant, pool, reason, request_id, before, after } = event;
+  const subject = tenant ? html`<a href=${href("tenants", tenant)}>${tenant}</a>` : pool && html`<a href=${href("pools", pool)}>${pool}</a>`;
+  return html`
+    <li>
+      <time title=${dateTime(at)}>${ago(at)}</time>
+      <div>
+        <b>${action}</b> ${subject} <span class="muted">by</span> ${actor}${reason && `: ${reason}`}
+        ${request_id && html`<small class="request">request ${request_id}</small>`}
+        <${Change} ...${{ before, after }} />
+      </div>
+    </li>`;
+}
+
+// What differs; of a thing that was created or deleted, nothing.
+function Change({ before, after }) {
+  if (!before || !after) return null;
+  const names = Object.keys({ ...before, ...after }).filter((name) => JSON.stringify(before[name]) !== JSON.stringify(after[name]));
+  const shown = (value) => (value === undefined || value === null ? "none" : typeof value === "object" ? JSON.stringify(value) : String(value));
+  const change = (name) => html`<code key=${name}>${name} ${shown(before[name])} → ${shown(after[name])}</code>`;
+  return names.length > 0 && html`<div class="change">${names.map(change)}</div>`;
+}

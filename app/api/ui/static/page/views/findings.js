@@ -1,0 +1,87 @@
+// What needs a person: servers, pools and checks of the service, and what the isolation audit found.
+
+import { get } from "../core/api.js";
+import { counted, paused } from "../core/format.js";
+import { html } from "../core/html.js";
+import { live } from "../core/live.js";
+import { useResource } from "../core/resource.js";
+import { href } from "../core/router.js";
+import { Badge, Empty, TenantLinks, View } from "../parts/view.js";
+import { leakText } from "./pool.js";
+import { CheckLine } from "./tenant.js";
+
+const NAMED_TENANTS = 10;
+const MAX_TENANTS = 500;
+
+// From the state of servers and pools, and from failed readiness checks; the worst first.
+export function findingsOf({ servers, pools, readiness }) {
+  const found = [
+    ...servers.filter(({ state }) => state !== "available").map(({ name, state, last_error }) => ({
+      key: `server ${name}`, severity: "critical", link: href("servers", name), text: `Server ${name} is ${state}: ${last_error ?? "no contact"}`,
+    })),
+    ...servers.filter(({ state, last_error }) => state === "available" && last_error).map(({ name, last_error }) => ({
+      key: `server ${name}`, severity: "warning", link: href("servers", name), text: `Server ${name} opens no new connection: ${last_error}`,
+    })),
+    ...pools.flatMap(({ pool_id, leak_suspects }) => leak_suspects.map((leak) => ({
+      key: `leak ${pool_id} ${leak.pid} ${leak.taken_at} ${leak.tenant}`, severity: "warning", link: href("pools", pool_id),
+      text: leakText(leak),
+    }))),
+    ...pools.filter(({ pause }) => pause).map((pool) => ({
+      key: `paused ${pool.pool_id}`, severity: "warning", link: href("pools", pool.pool_id),
+      text: `Pool ${pool.pool_id} was ${paused(pool)} and grants no leases`,
+    })),
+    // Unavailable servers are listed above.
+    ...(readiness?.checks ?? []).filter(({ ok, name }) => !ok && name !== "servers").map(({ name, required, detail }) => ({
+      key: `check ${name}`, severity: required ? "critical" : "warning", link: name === "isolation" ? href("findings") : null,
+      text: `${name}: ${detail ?? "failed"}`,
+    })),
+  ];
+  return found.sort((a, b) => (b.severity === "critical") - (a.severity === "critical"));
+}
+
+export function FindingList({ findings }) {
+  return html`
+    <ul class="advice findings">
+      ${findings.map(({ key, severity, text, link }) => html`
+        <li key=${key} class=${`card finding ${severity}`}>
+          <${Badge} kind=${severity === "critical" ? "bad" : "warn"}>${severity}</${Badge}><span class="text">${text}</span>
+          ${link && html`<a class="button" href=${link}>Details</a>`}
+        </li>`)}
+    </ul>`;
+}
+
+export function Findings() {
+  const state = live.use();
+  const findings = findingsOf(state).filter(({ key }) => key !== "check isolation");
+  const { data, problem } = useResource(isolationFindings, [], { every: 6 });
+  const isEmpty = state.at && data && findings.length + data.length === 0;
+  return html`
+    <${View} title="Findings" lead="What needs a person: servers, pools, checks of the service, and isolation." problem=${problem}
+      request=${{ path: "readyz" }}>
+      ${isEmpty && html`
+        <${Empty} title="No findings."><p>Every server is available, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
+      <${FindingList} findings=${findings} />
+      ${data?.length > 0 && html`<h2>Isolation of tenants</h2>`}
+      ${data?.map(({ name, severity, detail, tenants }) => html`
+        <article class="card" key=${name}>
+          <${CheckLine} ...${{ name, severity, detail }} />
+          <p class="muted">${counted(tenants.length, "tenant")}: <${TenantLinks} ids=${tenants.slice(0, NAMED_TENANTS)} more=${tenants.length > NAMED_TENANTS} /></p>
+        </article>`)}
+    </${View}>`;
+}
+
+// Failed checks, with the tenants that each concerns: one cause often has many.
+async function isolationFindings() {
+  const pages = await Promise.all(["critical", "warning", "not_checked"].map((finding) => get("v1/tenants", { finding, limit: MAX_TENANTS })));
+  const tenants = new Map(pages.flatMap(({ items }) => items.map((tenant) => [tenant.id, tenant])));
+  const groups = new Map();
+  for (const { id, isolation } of tenants.values()) {
+    for (const { name, severity, detail, ok } of isolation.checks) {
+      if (ok) continue;
+      const group = groups.get(`${name} ${severity}`) ?? { name, severity, detail, tenants: [] };
+      group.tenants.push(id);
+      groups.set(`${name} ${severity}`, group);
+    }
+  }
+  return [...groups.values()].sort((a, b) => (b.severity === "critical") - (a.severity === "critical") || b.tenants.length - a.tenants.length);
+}

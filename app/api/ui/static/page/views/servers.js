@@ -1,0 +1,84 @@
+// The servers: each one's connection budget as a bar, how much of it each pool holds.
+
+import { number } from "../core/format.js";
+import { html } from "../core/html.js";
+import { live } from "../core/live.js";
+import { href } from "../core/router.js";
+import { Facts, State, View } from "../parts/view.js";
+
+// Number of pools with a segment of their own; the others share one.
+const NAMED_POOLS = 12;
+// A segment below this share has its name in the tooltip only.
+const MIN_LABEL_SHARE = 0.08;
+
+export function Servers({ subject }) {
+  const { servers } = live.use();
+  const shown = subject ? servers.filter(({ name }) => name === subject) : servers;
+  return html`
+    <${View} title="Servers" lead="Declared in the service's settings. All pools of a server share its connection budget."
+      request=${{ path: "v1/servers" }}>
+      ${subject && html`<p><a href=${href("servers")}>All servers</a></p>`}
+      ${subject && servers.length > 0 && shown.length === 0 && html`<p class="problem">No server ${subject} is declared.</p>`}
+      ${shown.map((server) => html`<${ServerCard} key=${server.name} server=${server} isDetailed />`)}
+    </${View}>`;
+}
+
+export function ServerCard({ server, isDetailed }) {
+  const { limit, used, kept_free, contended } = server.budget;
+  const sum = (name) => server.pools.reduce((total, pool) => total + pool[name], 0);
+  const isAvailable = server.state === "available";
+  return html`
+    <article class=${`card server${isAvailable ? "" : " unavailable"}`}>
+      <div class="bar">
+        <h2><a href=${href("servers", server.name)}>${server.name}</a> <small>${server.host}:${server.port}</small></h2>
+        <${State} state=${server.state} />
+      </div>
+      <p>${used} of ${limit} connections, ${sum("active")} active, ${sum("waiting")} waiting
+        ${contended && html`<b class="bad-text"> Budget exhausted: a pool cannot open the connection it needs.</b>`}</p>
+      ${server.last_error && html`<p class="bad-text">${server.last_error}</p>`}
+      <${Budget} server=${server} />
+      ${isDetailed && html`
+        <${Facts} pairs=${[
+          ["Postgres", server.version ?? "not reached yet"],
+          ["max_connections", number(server.max_connections)],
+          ["Left to others", number(kept_free)],
+          ["Accepts writes", server.read_only === null ? "–" : server.read_only ? "no: read-only" : "yes"],
+          ["Tenants", html`<a href=${href("tenants", null, { server: server.name })}>show</a>`],
+        ]} />`}
+    </article>`;
+}
+
+function Budget({ server }) {
+  const { limit, used } = server.budget;
+  const total = Math.max(limit, used, 1);
+  const holding = server.pools.filter(({ size }) => size > 0).sort((a, b) => b.size - a.size || (a.pool_id < b.pool_id ? -1 : 1));
+  const rest = holding.slice(NAMED_POOLS);
+  const sizeOf = (pools) => pools.reduce((sum, { size }) => sum + size, 0);
+  // Connections that are opening or closing are in no pool's size.
+  const moving = used - sizeOf(holding);
+  return html`
+    <div class="budget" role="group" aria-label=${`Budget of ${server.name}`}>
+      ${holding.slice(0, NAMED_POOLS).map((pool, at) => html`<${PoolSegment} key=${pool.pool_id} ...${{ pool, at, total }} />`)}
+      <${Segment} kind="rest" size=${sizeOf(rest)} label=${`${rest.length} others: ${sizeOf(rest)}`} total=${total} />
+      <${Segment} kind="moving" size=${moving} label=${`${moving} opening or closing`} total=${total} />
+      <${Segment} kind="free" size=${limit - used} label=${`${limit - used} free`} total=${total} />
+    </div>`;
+}
+
+function PoolSegment({ pool, at, total }) {
+  const label = `${pool.pool_id}: ${pool.active} active, ${pool.idle} idle, ${pool.waiting} waiting`;
+  return html`
+    <a class=${`segment hue-${at % 6}`} style=${{ width: `${(100 * pool.size) / total}%` }} href=${href("pools", pool.pool_id)}
+      title=${label} aria-label=${label}>
+      <span class="busy" style=${{ height: `${(100 * pool.active) / pool.size}%` }}></span>
+      ${pool.size / total >= MIN_LABEL_SHARE && html`<span class="name">${pool.pool_id} ${pool.size}</span>`}
+    </a>`;
+}
+
+function Segment({ kind, size, label, total }) {
+  if (size <= 0) return null;
+  return html`
+    <span class=${`segment ${kind}`} style=${{ width: `${(100 * size) / total}%` }} title=${label}>
+      ${size / total >= MIN_LABEL_SHARE && html`<span class="name">${label}</span>`}
+    </span>`;
+}

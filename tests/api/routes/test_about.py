@@ -1,0 +1,35 @@
+"""About the service, over HTTP."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app import __version__
+from app.settings import Settings
+from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.postgres import Database
+
+URL = "/v1/about"
+
+
+async def test_without_settings_only_the_version_is_known(api: Api) -> None:
+    expected = {"version": __version__, "documents_url": None, "grafana_url": None}
+    assert ok(await api.client.get(URL)) == expected
+
+
+async def test_the_addresses_are_those_of_the_settings(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    links = {"documents_url": "https://docs.example/pk", "grafana_url": "http://grafana:3000"}
+    async with serving(database, catalog_database, tmp_path, **links) as api:
+        shown = ok(await api.client.get(URL))
+    assert shown["documents_url"] == "https://docs.example/pk"
+    assert shown["grafana_url"] == "http://grafana:3000/"
+
+
+@pytest.mark.parametrize("name", ["documents_url", "grafana_url"])
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "https://me:hidden@grafana.example/"])
+def test_no_address_runs_a_script_or_has_credentials(name: str, url: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({name: url})

@@ -1,0 +1,121 @@
+"""Pools in a browser: each operation, and whom it touches."""
+
+from __future__ import annotations
+
+from playwright.async_api import expect
+
+from tests.fixtures.browser import Tab
+from tests.fixtures.served import Served
+
+
+async def test_every_operation_of_a_pool(service: Served, tab: Tab) -> None:
+    await service.tenant("beta")
+    page = tab.page
+    await page.goto("/#/tenants/beta")
+    dialog, drawer, outcome = (
+        page.locator("#action"),
+        page.locator("#drawer"),
+        page.locator("#outcome"),
+    )
+
+    async def do(label: str, plan: str, done: str) -> None:
+        await drawer.get_by_role("button", name=label, exact=True).click()
+        await expect(dialog.locator(".plan")).to_contain_text(plan)
+        await dialog.get_by_role("button", name=label, exact=True).click()
+        await expect(outcome).to_contain_text(done)
+        await expect(dialog).to_have_count(0)
+
+    await do("Open", "Open pool beta", "Pool beta: 1 connection open, at most 2.")
+    await page.goto("/#/pools/beta")
+    await drawer.get_by_role("button", name="Resize", exact=True).click()
+    await dialog.get_by_label("max_size").fill("7")
+    await dialog.get_by_label("min_size").fill("9")
+    await expect(dialog.locator(".problem")).to_contain_text("must not exceed max_size")
+    await dialog.get_by_label("min_size").fill("1")
+    await expect(dialog.locator(".plan")).to_contain_text("max_size 2 → 7")
+    await dialog.get_by_role("button", name="Resize", exact=True).click()
+    await expect(outcome).to_contain_text("at most 7.")
+    await expect(page.locator(".scroll tbody tr")).to_contain_text("of 7")
+
+    await drawer.get_by_role("button", name="Check").click()
+    await expect(outcome).to_contain_text("1 idle connection tested, 0 failed")
+    await do("Recycle", "pool beta", "1 connection replaced")
+    await do("Pause", "Pause pool beta", "Pause beta: done.")
+    await expect(page.locator(".scroll tbody tr")).to_contain_text("paused")
+    await do("Resume", "Resume pool beta", "Resume beta: done.")
+    await do("Evict", "Close pool beta", "Pool beta was evicted")
+    await expect(drawer.get_by_role("button", name="Open")).to_be_visible()
+    await do("Open", "Open pool beta", "at most 7.")
+    await do("Drain", "pool beta", "Pool beta is draining")
+    await expect(drawer.locator("#timeline")).to_contain_text("pool.draining")
+
+
+async def test_an_action_on_a_shared_pool_says_whom_it_touches(service: Served, tab: Tab) -> None:
+    for name in ("acme", "beta"):
+        await service.tenant(name, "shared")
+    (await service.client.put("/v1/tenants/beta/pool?scope=pool")).raise_for_status()
+    page, drawer, dialog = tab.page, tab.page.locator("#drawer"), tab.page.locator("#action")
+    await page.goto("/#/tenants/acme")
+    await expect(drawer).to_contain_text("shared@local, ready")
+    await expect(drawer.locator("#pool-actions")).to_have_count(0)
+    await drawer.get_by_role("link", name="shared@local").click()
+    await expect(page).to_have_url(f"{tab.address}/#/pools/shared@local")
+    await expect(drawer).to_contain_text("2 tenants: acme, beta")
+    await drawer.get_by_role("button", name="Pause").click()
+    await expect(dialog).to_contain_text("Pause shared@local")
+    await expect(dialog).to_contain_text("This affects all 2 tenants of this pool.")
+    await dialog.get_by_role("button", name="Pause").click()
+    await expect(drawer.get_by_role("button", name="Resume")).to_be_visible()
+    await expect(drawer.locator("#timeline")).to_contain_text("pool.paused")
+    event = (await service.client.get("/v1/events?action=pool.paused")).json()["items"][0]
+    assert (event["pool"], event["tenant"]) == ("shared@local", None)
+
+
+async def test_a_paused_pool_stays_in_sight_when_it_is_closed(service: Served, tab: Tab) -> None:
+    await service.tenant("acme")
+    for method, path in [("PUT", ""), ("POST", "/pause"), ("DELETE", "")]:
+        response = await service.client.request(method, f"/v1/tenants/acme/pool{path}")
+        response.raise_for_status()
+    assert (await service.client.delete("/v1/tenants/acme/pool")).status_code == 404
+    page, drawer = tab.page, tab.page.locator("#drawer")
+    await page.goto("/")
+    finding = page.locator("#to-do .finding")
+    await expect(finding).to_contain_text("Pool acme was paused")
+    await expect(finding).to_contain_text("by api")
+    await finding.get_by_role("link", name="Details").click()
+    await expect(page.locator(".scroll tbody tr")).to_contain_text("paused")
+    await expect(drawer).to_contain_text("by api")
+    await expect(drawer.get_by_role("button", name="Evict")).to_have_count(0)
+    await drawer.get_by_role("button", name="Resume").click()
+    await page.locator("#action").get_by_role("button", name="Resume").click()
+    await expect(drawer).to_contain_text("not open")
+    await page.goto("/#/tenants/acme")
+    await expect(drawer.locator("#refusals")).to_contain_text("pool-not-found")
+
+
+async def test_looking_at_a_closed_pool_leaves_no_refusal(service: Served, tab: Tab) -> None:
+    await service.tenant("acme")
+    await service.tenant("beta", "shared")
+    for view in ("tenants/acme", "pools/acme", "tenants/beta", "pools/shared@local"):
+        await tab.page.goto(f"/#/{view}")
+        await expect(tab.page.locator("#drawer canvas")).to_have_count(3)
+    assert (await service.client.get("/v1/refusals")).json()["items"] == []
+
+
+async def test_a_period_is_part_of_the_address(service: Served, tab: Tab) -> None:
+    await service.tenant("acme")
+    assert await service.query("acme", "SELECT 1") == 200
+    page, drawer = tab.page, tab.page.locator("#drawer")
+    steps: list[str] = []
+    page.on("request", lambda request: steps.append(request.url))
+    await page.goto("/#/pools/acme?range=7d")
+    await expect(drawer.locator("canvas")).to_have_count(3)
+    assert any("stats/history" in url and "step_seconds=3600" in url for url in steps)
+    await drawer.get_by_role("button", name="All").click()
+    await expect(page).to_have_url(f"{tab.address}/#/pools/acme?range=all")
+    await drawer.get_by_role("button", name="Custom").click()
+    await drawer.get_by_label("From").fill("2026-01-01T00:00")
+    await drawer.get_by_label("to", exact=True).fill("2026-01-01T01:00")
+    await drawer.get_by_role("button", name="Show").click()
+    await expect(drawer.locator("#timeline")).to_contain_text("No events in this period.")
+    assert "from=2026-01-01T00%3A00" in page.url

@@ -1,0 +1,81 @@
+"""Events, refusals and findings in a browser, and requests copied as curl."""
+
+from __future__ import annotations
+
+import asyncio
+
+from playwright.async_api import Route, expect
+
+from tests.fixtures.browser import Tab
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import Served
+
+
+async def test_who_changed_what_and_why_a_request_was_refused(service: Served, tab: Tab) -> None:
+    await service.tenant("acme")
+    url = "/v1/tenants/acme/pool"
+    for size in (3, 4):
+        await service.client.put(url, json={"max_size": size})
+    refused = await service.client.put(url, json={"min_size": 99})
+    page, lines = tab.page, tab.page.locator(".lines li")
+    await page.goto("/#/events")
+    await expect(lines).to_have_count(4)
+    await page.get_by_label("Action").fill("pool.resized")
+    await expect(lines).to_have_count(1)
+    await expect(lines.first).to_contain_text("max_size 3 → 4")
+    await expect(lines.first).to_contain_text("by api")
+    await page.goto("/#/refusals")
+    await page.get_by_label("Request ID").fill(refused.json()["request_id"])
+    await expect(lines).to_have_count(1)
+    await expect(lines).to_contain_text("PUT /v1/tenants/acme/pool, by api")
+    await lines.get_by_role("link", name="acme").click()
+    await expect(page.locator("#drawer #refusals")).to_contain_text(refused.json()["code"])
+
+
+async def test_findings_name_the_cause_once_with_its_tenants_and_the_sql(
+    service: Served, tab: Tab, database: Database
+) -> None:
+    for name in ("acme", "beta"):
+        await service.tenant(name)
+    page = tab.page
+    await page.goto("/#/findings")
+    await expect(page.locator(".empty")).to_contain_text("No findings.")
+    async with database.connected() as admin:
+        for name in ("acme", "beta"):
+            await admin.execute(f"GRANT pg_read_all_data TO tenant_{name}")
+            # Provisioning again audits at once.
+            await service.client.post(f"/v1/tenants/{name}/provision")
+
+    async def with_remedy(route: Route) -> None:
+        reply = await route.fetch(headers={**route.request.headers, "if-none-match": ""})
+        text = (await reply.text()).replace("Revoke the membership.", "Run: REVOKE a FROM b;")
+        await route.fulfill(response=reply, body=text)
+
+    await page.route("**/v1/tenants?finding=critical*", with_remedy)
+    finding = page.locator("article", has_text="memberships")
+    await expect(finding).to_contain_text("critical")
+    await expect(finding).to_contain_text("2 tenants: acme, beta")
+    await tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await finding.get_by_role("button", name="Copy SQL").click()
+    assert await page.evaluate("navigator.clipboard.readText()") == "REVOKE a FROM b;"
+    await finding.get_by_role("link", name="beta").click()
+    await expect(page.locator("#drawer .finding.critical")).to_contain_text("memberships")
+
+
+async def test_a_copied_request_is_the_one_that_the_page_sends(service: Served, tab: Tab) -> None:
+    page, dialog = tab.page, tab.page.locator("#action")
+    await tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await page.goto("/#/tenants")
+    await page.get_by_role("button", name="New tenant").click()
+    await dialog.get_by_label("ID", exact=True).fill("acme")
+    await dialog.get_by_label("Labels").fill("owner: O'Hara; $(touch x) `y`")
+    await dialog.get_by_role("button", name="Copy as curl").click()
+    await expect(dialog.get_by_role("button", name="Copied")).to_be_visible()
+    command = await page.evaluate("navigator.clipboard.readText()")
+    curl = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f"{command} --silent --noproxy '*'"), stdout=asyncio.subprocess.PIPE
+    )
+    await curl.communicate()
+    assert curl.returncode == 0
+    tenant = (await service.client.get("/v1/tenants/acme")).json()
+    assert tenant["labels"] == {"owner": "O'Hara; $(touch x) `y`"}
