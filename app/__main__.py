@@ -1,7 +1,4 @@
-"""Entry point of `python -m app` and of the script `poolkeeper`.
-
-Client commands start fast: the service's code is imported only for the other commands.
-"""
+"""Entry point of `python -m app` and of the script `poolkeeper`."""
 
 from __future__ import annotations
 
@@ -9,9 +6,7 @@ import errno
 import os
 import sys
 
-from typer import Typer
-
-from app.cli.client.commands import COMMAND_NAMES, client_cli
+from app.cli.main import cli
 from app.runtime.printable import allow_any_encoding, print_error
 
 
@@ -19,20 +14,12 @@ def main() -> None:
     _open_closed_streams()
     allow_any_encoding()
     try:
-        _command_line()()
+        cli()
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print_error("Cannot write the output: no space is left.")
         sys.exit(1)
-
-
-def _command_line() -> Typer:
-    if len(sys.argv) > 1 and sys.argv[1] in COMMAND_NAMES:
-        return client_cli()
-    from app.cli.main import cli  # noqa: PLC0415 - takes a second, see above
-
-    return cli
 
 
 def _open_closed_streams() -> None:

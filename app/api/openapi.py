@@ -25,7 +25,7 @@ in UTC; durations end in `_seconds` or `_ms`. Lists are `{items, next_cursor}`: 
 back for the next page. Unknown fields are refused. `stale: true` marks a response from memory: the
 catalog is unreachable.
 
-Once API keys exist (`poolkeeper keys new`), every request needs one: `Authorization: Bearer …`.
+Once API keys exist (`poolkeeper keys create`), every request needs one: `Authorization: Bearer …`.
 Each operation lists its scope: `read` shows; `operate` works with pools and recommendations and
 includes `read`; `admin` manages tenants and the advisor and includes `operate`; `query` runs
 statements and no other scope includes it. A key can be bound to tenants: all others answer 404 and

@@ -17,6 +17,7 @@ from rich.text import Text
 from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.catalog.database import CatalogAddress
 from app.catalog.migrate import check_database
+from app.cli.client.exit_status import ExitStatus
 from app.domain.errors import PoolkeeperError
 from app.pools.requirements import Requirement, requirements_of
 from app.pools.server import Server
@@ -25,7 +26,6 @@ from app.runtime.printable import print_error, printable
 from app.runtime.topology import start_topology
 from app.settings import Endpoint, Settings, SettingsError, load_settings
 
-_MISCONFIGURED = 2
 _EMBEDDED = "No server is declared: the service starts a Postgres of its own."
 
 Findings = Mapping[str, Sequence[Requirement]]
@@ -42,7 +42,7 @@ def doctor() -> None:
         findings = asyncio.run(examine(settings))
     except SettingsError as error:
         print_error(str(error))
-        raise typer.Exit(_MISCONFIGURED) from error
+        raise typer.Exit(ExitStatus.USAGE) from error
     console = Console(highlight=False, soft_wrap=True)
     for place, requirements in findings.items():
         for line in _report(place, requirements):

@@ -12,24 +12,61 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
-from app.api.auth.api_key import ApiKey, KeyScope, api_key_for, new_token
-from app.api.auth.key_file import InvalidKeyFile, KeyList, read_keys
-from app.embedded.data_directory import write_private_file
+from app.cli.client.exit_status import ExitStatus
+from app.cli.client.output import print_document
+from app.cli.client.service_command import OutputCommand, output_options
+from app.cli.client.table import ALWAYS, WIDE, Table, number, text
+from app.cli.command import Command, Declarations, Group
 from app.runtime.printable import print_error
-from app.settings import SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from app.api.auth.api_key import ApiKey
 
 _LIFETIME = re.compile(r"([1-9]\d{0,4})([hdw])")
+_OPTIONS = {"requests_per_second": "--rate", "scopes": "--scope", "tenants": "--tenant"}
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
-keys = typer.Typer(name="keys", help="Create, list and revoke API keys.", no_args_is_help=True)
+COLUMNS = (
+    text("NAME", "name", ALWAYS),
+    text("ID", "id"),
+    text("SCOPES", lambda key: " ".join(key["scopes"])),
+    text("TENANTS", lambda key: " ".join(key.get("tenants") or ()) or "all"),
+    text("EXPIRES", lambda key: key.get("expires_at", "never")[:16]),
+    text("CREATED", lambda key: key["created_at"][:10], WIDE),
+    number("RATE", "requests_per_second", WIDE),
+)
+
+
+class Scope(StrEnum):
+    """What a key permits."""
+
+    READ = "read"
+    OPERATE = "operate"
+    QUERY = "query"
+    ADMIN = "admin"
+
+
+class Keys(Group):
+    """The commands of API keys."""
+
+    declares: ClassVar[Declarations] = (output_options,)
+    default = ("list",)
+
+
+keys = typer.Typer(
+    cls=Keys,
+    help="Create, list and revoke API keys.",
+    rich_markup_mode=None,
+    add_completion=False,
+)
 
 FileOption = Annotated[
     Path | None,
@@ -37,10 +74,12 @@ FileOption = Annotated[
 ]
 
 
-@keys.command()
-def new(
-    name: Annotated[str, typer.Argument(help="Key name, shown in the log and the audit trail.")],
-    scope: Annotated[list[KeyScope], typer.Option(help="Scope; repeatable.")],
+@keys.command(cls=Command)
+def create(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Key name, shown in the log and the audit trail.")
+    ],
+    scope: Annotated[list[Scope], typer.Option(help="Scope; repeatable.")],
     *,
     tenant: Annotated[
         list[str] | None, typer.Option(help="Bind the key to this tenant; repeatable.")
@@ -55,6 +94,10 @@ def new(
     file: FileOption = None,
 ) -> None:
     """Create a key and print it once. admin includes operate; operate includes read."""
+    from pydantic import ValidationError
+
+    from app.api.auth.api_key import KeyScope, api_key_for, new_token
+
     token, now = new_token(), datetime.now(UTC).replace(microsecond=0)
     with _key_file(file) as (path, known):
         if any(key.name == name for key in known):
@@ -63,46 +106,40 @@ def new(
             made = api_key_for(
                 token,
                 name=name,
-                scopes=tuple(scope),
+                scopes=tuple(map(KeyScope, scope)),
                 created_at=now,
                 tenants=tuple(tenant or ()),
                 expires_at=now + _lifetime(expires) if expires else None,
                 requests_per_second=rate,
             )
         except ValidationError as error:
-            _refuse(_sentence(error))
+            _refuse(_sentence(error), ExitStatus.USAGE)
         _write(path, (*known, made))
     typer.echo(f"Key {name}, shown only once; its hash is in {path}:", err=True)
     typer.echo(token)
 
 
-@keys.command(name="list")
-def list_keys(*, file: FileOption = None) -> None:
+@keys.command("list", cls=OutputCommand)
+def list_keys(context: typer.Context, *, file: FileOption = None) -> None:
     """List the keys, without their secrets."""
-    table = Table("name", "id", "scopes", "tenants", "created", "expires", "rate", box=None)
     with _key_file(file) as (_, known):
-        for key in known:
-            table.add_row(
-                key.name,
-                key.id,
-                " ".join(key.scopes),
-                " ".join(key.tenants) if key.tenants else "all",
-                f"{key.created_at:%Y-%m-%d}",
-                f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never",
-                str(key.requests_per_second or ""),
-            )
-    Console(soft_wrap=True).print(table)
+        found = [
+            key.model_dump(mode="json", exclude_none=True, exclude={"sha256"}) for key in known
+        ]
+    print_document(found, lambda items: Table(columns=COLUMNS, items=items), context.obj.output)
 
 
-@keys.command()
+@keys.command(cls=Command)
 def revoke(
-    name: Annotated[str, typer.Argument(help="Key name.")], *, file: FileOption = None
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Key name.")],
+    *,
+    file: FileOption = None,
 ) -> None:
     """Revoke a key; the service rejects it within a second."""
     with _key_file(file) as (path, known):
         others = tuple(key for key in known if key.name != name)
         if len(others) == len(known):
-            _refuse(f"{path} contains no key named {name}.")
+            _refuse(f"{path} contains no key named {name}.", ExitStatus.NOT_FOUND)
         _write(path, others)
     typer.echo(f"Revoked key {name} in {path}.", err=True)
 
@@ -110,6 +147,9 @@ def revoke(
 @contextmanager
 def _key_file(given: Path | None) -> Iterator[tuple[Path, tuple[ApiKey, ...]]]:
     """Lock the key file; yield its path and its keys."""
+    from app.api.auth.key_file import InvalidKeyFile, read_keys
+    from app.settings import SettingsError, load_settings
+
     path = given
     try:
         path = given or load_settings(to_serve=False).keys_path
@@ -117,7 +157,7 @@ def _key_file(given: Path | None) -> Iterator[tuple[Path, tuple[ApiKey, ...]]]:
         with _locked(path.parent):
             yield path, read_keys(path).keys if path.exists() else ()
     except (InvalidKeyFile, SettingsError) as error:
-        _refuse(str(error))
+        _refuse(str(error), ExitStatus.USAGE)
     except OSError as error:
         _refuse(f"Cannot use {error.filename or path or 'the settings'}: {error.strerror}.")
 
@@ -135,6 +175,9 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _write(path: Path, known: tuple[ApiKey, ...]) -> None:
+    from app.api.auth.key_file import KeyList
+    from app.embedded.data_directory import write_private_file
+
     owner = (path if path.exists() else path.parent).stat()
     write_private_file(path, KeyList(keys=known).model_dump_json(indent=2, exclude_none=True))
     if os.geteuid() == 0:  # the service that reads it may run as another user
@@ -144,16 +187,19 @@ def _write(path: Path, known: tuple[ApiKey, ...]) -> None:
 def _lifetime(text: str) -> timedelta:
     found = _LIFETIME.fullmatch(text)
     if found is None:
-        _refuse(f"Invalid lifetime {text}; use a number and h, d or w, such as 90d.")
+        _refuse(
+            f"Invalid lifetime {text}; use a number and h, d or w, such as 90d.", ExitStatus.USAGE
+        )
     return int(found[1]) * _UNITS[found[2]]
 
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{first['loc'][0]}: {message}."
+    option = _OPTIONS.get(str(first["loc"][0]), "Key name")
+    return f"{option}: {message}."
 
 
-def _refuse(sentence: str) -> NoReturn:
+def _refuse(sentence: str, status: ExitStatus = ExitStatus.REFUSED) -> NoReturn:
     print_error(sentence)
-    raise typer.Exit(1)
+    raise typer.Exit(status)

@@ -1,159 +1,173 @@
-"""The command line: `poolkeeper serve`, `demo`, `migrate`, `openapi` and all other commands.
+"""The command line: which commands there are, and where each is implemented.
 
-A start that fails prints one sentence and exits with a non-zero status.
+Nothing else is imported until a command is used, so that help and completion take no time.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Annotated, Any, ClassVar
 
 import typer
-import uvicorn
+from typer.core import TyperCommand
+from typer.main import get_command
 
-from app.api.http.client_connections import ClientLimits
-from app.api.openapi import document
-from app.catalog.migrate import migrate as migrate_catalog
-from app.cli.client.commands import add_client_commands
-from app.cli.demo import DemoError, serve_with_traffic
-from app.cli.doctor import doctor
-from app.cli.keys import keys
-from app.cli.rls_sql import rls_sql
-from app.cli.simulate import simulate
-from app.embedded import EmbeddedPostgres
-from app.main import STARTUP_ERRORS, create_app, startup_error_message
-from app.runtime.logs import configure_logging
-from app.runtime.printable import print_error
-from app.runtime.server import ExitStatus, ServeFunction, handle_stop_signals, run_server
-from app.runtime.topology import start_topology
-from app.settings import Settings, SettingsError, load_settings
+from app import __version__
+from app.cli.client.service_command import ServiceCommand, output_options, service_options
+from app.cli.command import Command, Declarations, Group
 
-_MISCONFIGURED = 2
+_RESOURCES = "Resources of a running service"
+_SERVICE = "A running service"
+_LOCAL = "Without a running service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A command of the command line.
+
+    Attributes:
+        target: module and name of its function, or of its commands.
+        kind: of a function.
+        is_bare: it takes no options; then its module is imported only when it runs.
+    """
+
+    target: str
+    summary: str
+    section: str
+    kind: type[TyperCommand] = Command
+    is_bare: bool = False
+
+    def stub(self, name: str) -> TyperCommand:
+        """The command as help and completion show it."""
+        return Command(
+            name,
+            help=self.summary,
+            callback=self._run if self.is_bare else None,
+            rich_markup_mode=None,
+            rich_help_panel=self.section,
+        )
+
+    def load(self, name: str) -> Any:
+        """The command itself."""
+        target = self.implementation()
+        if isinstance(target, typer.Typer):
+            return get_command(target)
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name, cls=self.kind)(target)
+        return get_command(app)
+
+    def _run(self) -> None:
+        self.implementation()()
+
+    def implementation(self) -> Any:
+        """The function, or the commands."""
+        module, _, name = self.target.partition(":")
+        return getattr(import_module(f"app.cli.{module}"), name)
+
+
+_resource = partial(Entry, section=_RESOURCES)
+_of_service = partial(Entry, section=_SERVICE, kind=ServiceCommand)
+_local = partial(Entry, section=_LOCAL)
+ENTRIES: Mapping[str, Entry] = {
+    "tenants": _resource(
+        target="client.tenants:tenants",
+        summary="list, show, create, set, provision, rotate, delete",
+    ),
+    "pools": _resource(
+        target="client.pools:pools",
+        summary="list, show, set, pause, resume, recycle, check, drain, evict, evict-expired",
+    ),
+    "servers": _resource(target="client.servers:servers", summary="list, show"),
+    "recommendations": _resource(
+        target="client.recommendations:recommendations", summary="list, show, apply, dismiss"
+    ),
+    "advisor": _resource(target="client.advisor:advisor", summary="show, set, evaluate"),
+    "stats": _resource(target="client.stats:stats", summary="list, show, history"),
+    "events": _resource(target="client.events:events", summary="list, show"),
+    "refusals": _resource(target="client.refusals:refusals", summary="list, show"),
+    "apply": _of_service(
+        target="client.apply:apply", summary="Make the service match a file of tenants."
+    ),
+    "query": _of_service(
+        target="client.query:query", summary="Run one statement as a tenant and print its rows."
+    ),
+    "top": _of_service(target="client.top:top", summary="Watch servers and pools live."),
+    "serve": _local(
+        target="service:serve",
+        summary="Serve the API until SIGTERM or Ctrl-C.",
+        is_bare=True,
+    ),
+    "demo": _local(
+        target="service:demo",
+        summary="Serve with sample tenants and traffic; everything is deleted at the end.",
+        is_bare=True,
+    ),
+    "doctor": _local(
+        target="doctor:doctor",
+        summary="Check servers, catalog, rights, TLS, budgets and keys, and print the SQL that is"
+        " missing.",
+        is_bare=True,
+    ),
+    "migrate": _local(
+        target="service:migrate", summary="Upgrade the catalog's schema and exit.", is_bare=True
+    ),
+    "keys": _local(target="keys:keys", summary="Create, list and revoke API keys."),
+    "rls-sql": _local(
+        target="rls_sql:rls_sql",
+        summary="Print SQL that restricts each shared tenant to its own rows.",
+    ),
+    "simulate": _local(
+        target="simulate:simulate",
+        summary="Simulate pools with a rule of the advisor or one of its competitors.",
+    ),
+    "openapi": _local(
+        target="service:openapi", summary="Print the OpenAPI document.", is_bare=True
+    ),
+}
+
+
+class CommandLine(Group):
+    """All commands, of which only the one that is used is imported."""
+
+    declares: ClassVar[Declarations] = (output_options, service_options)
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: entry.stub(name) for name, entry in ENTRIES.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, stub, rest = super().resolve_command(ctx, args)
+        if name is None or ENTRIES[name].is_bare:
+            return name, stub, rest
+        return name, ENTRIES[name].load(name), rest
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"poolkeeper {__version__}")
+        raise typer.Exit
+
 
 cli = typer.Typer(
     name="poolkeeper",
+    cls=CommandLine,
     help="The control plane for multi-tenant Postgres connection pools.",
+    rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
-@cli.command()
-def serve() -> None:
-    """Serve the API until SIGTERM or Ctrl-C."""
-    settings = _settings()
-    configure_logging(settings.log_format, settings.log_level)
-    raise typer.Exit(_run(settings, uvicorn.Server.serve))
-
-
-@cli.command()
-def demo() -> None:
-    """Serve with sample tenants and traffic; everything is deleted at the end."""
-    settings = _settings()
-    if not settings.is_embedded:
-        print_error("The demo only runs on the embedded server.")
-        raise typer.Exit(_MISCONFIGURED)
-    if settings.requires_keys:
-        print_error("The demo only runs on loopback and without API keys.")
-        raise typer.Exit(_MISCONFIGURED)
-    configure_logging(settings.log_format, settings.log_level)
-    settings = _demo_settings(settings)
-    with (
-        _exit_on_error(),
-        handle_stop_signals() as is_stopping,
-        _temporary_postgres(settings.data_dir),
-    ):
-        stopped = ExitStatus.STOPPED
-        status = stopped if is_stopping() else _run(settings, serve_with_traffic)
-    raise typer.Exit(status)
-
-
-@cli.command()
-def migrate() -> None:
-    """Upgrade the catalog's schema and exit."""
-    settings = _settings()
-    configure_logging(settings.log_format, settings.log_level)
-
-    async def run() -> None:
-        async with AsyncExitStack() as stack:
-            topology = await start_topology(settings, stack)
-            await migrate_catalog(topology.catalog)
-
-    with _exit_on_error():
-        asyncio.run(run())
-    typer.echo("The catalog is up to date.")
-
-
-@cli.command()
-def openapi() -> None:
-    """Print the OpenAPI document."""
-    app = create_app(Settings.model_construct())
-    text = json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
-    sys.stdout.buffer.write(text.encode())  # UTF-8 in every locale
-
-
-cli.command()(doctor)
-cli.command()(rls_sql)
-cli.command()(simulate)
-cli.add_typer(keys)
-add_client_commands(cli)
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except SettingsError as error:
-        print_error(str(error))
-        raise typer.Exit(_MISCONFIGURED) from error
-
-
-def _demo_settings(settings: Settings) -> Settings:
-    """Use a separate data directory, and recommend within a minute unless configured otherwise."""
-    fast = {"advisor_interval_seconds": 5.0, "advisor_samples": 2}
-    defaults = {key: fast[key] for key in fast.keys() - settings.model_fields_set}
-    return settings.model_copy(update={**defaults, "data_dir": settings.data_dir / "demo"})
-
-
-@contextmanager
-def _temporary_postgres(data_dir: Path) -> Iterator[None]:
-    """Delete the demo's Postgres afterwards, and before, in case an earlier demo was killed."""
-    postgres = EmbeddedPostgres(data_dir)
-    had_parent = data_dir.parent.exists()
-    asyncio.run(postgres.remove())
-    try:
-        yield
-    finally:
-        asyncio.run(postgres.remove())
-        if not had_parent:
-            with suppress(OSError):  # not empty: other files were created there meanwhile
-                data_dir.parent.rmdir()
-
-
-def _run(settings: Settings, serve: ServeFunction) -> ExitStatus:
-    """Serve until SIGTERM or Ctrl-C."""
-    return run_server(
-        create_app(settings),
-        serve,
-        host=settings.host,
-        port=settings.port,
-        shutdown_seconds=settings.shutdown_seconds,
-        limits=ClientLimits(
-            max_connections=settings.max_http_connections,
-            header_timeout=settings.header_timeout_seconds,
-            send_timeout=settings.send_timeout_seconds,
-            keep_alive=settings.keep_alive_seconds,
+@cli.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
         ),
-    )
-
-
-@contextmanager
-def _exit_on_error() -> Iterator[None]:
-    try:
-        yield
-    except (DemoError, *STARTUP_ERRORS) as error:
-        print_error(startup_error_message(error))
-        raise typer.Exit(1) from error
+    ] = False,
+) -> None:
+    """Take the options of the command line itself."""

@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from app.pools.isolation.shared import SHARED_ROLE
+from app.cli.client.exit_status import ExitStatus
 from app.runtime.printable import print_error
 
 POLICY = "poolkeeper_tenant"
-_USAGE_ERROR = 2
 _MAX_BYTES = 63  # of an identifier; Postgres truncates longer ones
 _PART = r'"(?:[^"\0]|"")+"|[A-Za-z_][A-Za-z0-9_$]*'
 _NAME = re.compile(rf"({_PART})\Z")
@@ -32,14 +31,18 @@ def rls_sql(
         list[str], typer.Argument(metavar="TABLE…", help="`table` or `schema.table`.")
     ],
     column: Annotated[str, typer.Option(help="Column with the tenant id.")] = "tenant_id",
-    role: Annotated[str, typer.Option(help="Role that uses the tables.")] = SHARED_ROLE,
+    role: Annotated[
+        str | None, typer.Option(help="Role that uses the tables; default: that of shared tenants.")
+    ] = None,
 ) -> None:
     """Print SQL that restricts each shared tenant to its own rows."""
+    from app.pools.isolation.shared import SHARED_ROLE
+
     try:
-        typer.echo(policies(tables, column=column, role=role), nl=False)
+        typer.echo(policies(tables, column=column, role=role or SHARED_ROLE), nl=False)
     except InvalidIdentifier as error:
         print_error(str(error))
-        raise typer.Exit(_USAGE_ERROR) from error
+        raise typer.Exit(ExitStatus.USAGE) from error
 
 
 def policies(tables: list[str], *, column: str, role: str) -> str:

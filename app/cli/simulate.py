@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from app.cli.client.exit_status import ExitStatus
 from app.domain.advisor import DemandConfig
 from app.domain.errors import InvalidInput
 from app.domain.pool import MAX_POOL_SIZE
@@ -34,7 +33,6 @@ from app.simulator.simulation import SimulationConfig
 from app.simulator.trace import parse_counts, scaled
 from app.simulator.workload import Arrivals, HoldTimes
 
-_BAD_INPUT = 2
 # More would run too long; the requests of a tick are held in memory.
 _MAX_REQUESTS = 1e9
 _MAX_REQUESTS_PER_TICK = 1e6
@@ -49,9 +47,14 @@ def simulate(
         Path | None, typer.Argument(help="CSV with the header timestamp,value: one count per bin.")
     ] = None,
     load: Annotated[
-        ScenarioName | None, typer.Option(help="Synthetic load instead of a trace.")
+        ScenarioName | None,
+        typer.Option(
+            metavar="LOAD", help=f"Synthetic load instead of a trace: {', '.join(ScenarioName)}."
+        ),
     ] = None,
-    rule: Annotated[RuleName, typer.Option(help="Sizing rule.")] = RuleName.DEMAND,
+    rule: Annotated[
+        RuleName, typer.Option(metavar="RULE", help=f"Sizing rule: {', '.join(RuleName)}.")
+    ] = RuleName.DEMAND,
     p99_rate: Annotated[
         float | None,
         typer.Option(
@@ -153,7 +156,7 @@ def simulate(
         result = _simulate(rule, case.load, replace(config, pool=pool), size)
     except (InvalidInput, OSError, UnicodeDecodeError) as error:
         print_error(_sentence(error, trace))
-        raise typer.Exit(_BAD_INPUT) from error
+        raise typer.Exit(ExitStatus.USAGE) from error
     _print_result(result, as_json=as_json)
 
 
@@ -227,6 +230,9 @@ def _print_result(result: SimulationResult, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(figures) + "\n")
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=f"{result.rule}, {result.seconds / 3600:.1f} hours", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")

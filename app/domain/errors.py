@@ -210,7 +210,7 @@ class ProvisioningFailed(Conflict):
 
 
 class PoolIsShared(Conflict):
-    """The pool serves several tenants. Send scope=pool to change it for all of them."""
+    """The pool serves several tenants. Use scope=pool to change it for all of them."""
 
     code = "pool-is-shared"
 

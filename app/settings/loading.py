@@ -97,11 +97,11 @@ def _missing_keys(settings: Settings) -> Iterator[str]:
         if settings.keys_file is None:
             yield (
                 f"{setting_name('host')}: Only a loopback address is allowed without API keys;"
-                f" `poolkeeper keys new` creates one and stores its hash in {path}."
+                f" `poolkeeper keys create` creates one and stores its hash in {path}."
             )
         else:
             key = setting_name("keys_file")
-            yield f"{key}: There is no file {path}; `poolkeeper keys new` creates it."
+            yield f"{key}: There is no file {path}; `poolkeeper keys create` creates it."
 
 
 def _unreadable_secrets(settings: Settings) -> Iterator[str]:

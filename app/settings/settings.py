@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     others are standbys. By default none: a second instance is refused."""
 
     keys_file: Path | None = None
-    """File with the API keys, written by `poolkeeper keys new`; by default keys.json in
+    """File with the API keys, written by `poolkeeper keys create`; by default keys.json in
     data_dir."""
 
     rate_limit: int = Field(default=200, ge=0, le=1_000_000)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.cli.main import cli
+from app.cli.main import ENTRIES, cli
 
 _CLIENT = """#!{python} -IS
 import json, os, socket, sys
@@ -83,4 +83,6 @@ def _run(caller: socket.socket) -> int:
 
 
 if __name__ == "__main__":
+    for entry in ENTRIES.values():
+        entry.implementation()
     _serve(socket.socket(fileno=int(sys.argv[1])))

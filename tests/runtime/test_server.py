@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from app.api.http.client_connections import ClientLimits
 from app.api.http.shutdown import ShutdownResponder
-from app.cli import main
+from app.cli import service
 from app.runtime.server import ExitStatus, run_server
 
 
@@ -80,11 +80,11 @@ def test_a_signal_during_the_demos_first_clearing_ends_it(
             cleared.append(self.data_dir)
 
     monkeypatch.setenv("POOLKEEPER_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(main, "EmbeddedPostgres", Postgres)
-    monkeypatch.setattr(main, "configure_logging", lambda *_: None)
-    monkeypatch.setattr(main, "_run", lambda *_: pytest.fail("it was to end"))
+    monkeypatch.setattr(service, "EmbeddedPostgres", Postgres)
+    monkeypatch.setattr(service, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(service, "_run", lambda *_: pytest.fail("it was to end"))
     with pytest.raises(typer.Exit) as ended:
-        main.demo()
+        service.demo()
     assert ended.value.exit_code == 0
     assert cleared == [tmp_path / "demo"] * 2
 

@@ -341,7 +341,7 @@ def test_other_addresses_require_keys(monkeypatch: pytest.MonkeyPatch, host: str
     monkeypatch.setenv("POOLKEEPER_HOST", host)
     text = settings_error()
     assert text.startswith("POOLKEEPER_HOST (host): Only a loopback address is allowed")
-    assert "poolkeeper keys new" in text
+    assert "poolkeeper keys create" in text
     assert str(Path(".poolkeeper/keys.json")) in text
 
 

@@ -55,7 +55,7 @@ class RequiredScope(SecurityBase):
         self.scheme_name = "key"
         self.model = HTTPBearer(
             bearerFormat="poolkeeper_<id>_<secret>",
-            description="An API key created with `poolkeeper keys new`.",
+            description="An API key created with `poolkeeper keys create`.",
         )
 
     async def __call__(self, request: Request, required: SecurityScopes) -> None:

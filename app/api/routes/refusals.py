@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, PrincipalDep
 from app.api.http.error_responses import problem_responses
-from app.api.http.paging import decode_cursor, paginate
+from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.refusals import Refusals
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import TenantQuery
@@ -52,7 +52,7 @@ class RefusalList(BaseModel):
     """A page of refusals, newest first."""
 
     items: list[RefusalView]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    next_cursor: NextCursor
 
 
 async def get_refusals(request: Request) -> Refusals:

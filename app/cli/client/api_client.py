@@ -5,40 +5,31 @@ Translates every `PoolkeeperError` into `ApiError`; prints nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import IntEnum
-from http.client import FORBIDDEN, UNAUTHORIZED
+from http import HTTPStatus
 from typing import Any, Self
 
+from app.cli.client.exit_status import ExitStatus
 from app.runtime.printable import printable
-from poolkeeper.client import Client
 from poolkeeper.errors import InvalidRequest, PoolkeeperError, ProblemError, Unreachable
 from poolkeeper.request import ListRequest, Request, segment
 
+_EXIT_STATUSES: Mapping[int, ExitStatus] = {
+    HTTPStatus.UNAUTHORIZED: ExitStatus.FORBIDDEN,
+    HTTPStatus.FORBIDDEN: ExitStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND: ExitStatus.NOT_FOUND,
+}
+# Codes of problems with an argument, as if the command itself had found it.
+_INVALID = frozenset({"validation-failed", "invalid-input", "invalid-tenant-id"})
+_ATTEMPTS = 5
+# Items that are searched for the beginning of an id, and ids that an error names.
+_MOST_SEARCHED = 10_000
+_MOST_NAMED = 5
+_ERROR_NUMBER = re.compile(r"\[Errno -?\d+\] ")
+
 Document = dict[str, Any]
-
-
-class ExitStatus(IntEnum):
-    """Exit statuses of the commands, for scripts."""
-
-    REFUSED = 1
-    """The service responded with a refusal."""
-
-    USAGE = 2
-    """The command is invalid; nothing was sent."""
-
-    UNREACHABLE = 3
-    """The service did not respond."""
-
-    FORBIDDEN = 4
-    """The API key is missing, unknown, or lacks the scope."""
-
-    PARTIAL = 5
-    """Some changes were made, others failed."""
-
-    INTERRUPTED = 130
-    """Ctrl-C stopped a change, as shells report it."""
 
 
 class ApiError(Exception):
@@ -66,6 +57,8 @@ class ApiClient:
     """One service at one address; a context manager. Every request may raise `ApiError`."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
+        from poolkeeper.client import Client
+
         with _api_errors():
             self._client = Client(url, api_key=api_key)
 
@@ -96,6 +89,54 @@ class ApiClient:
         with _api_errors():
             return self._client.send(request)
 
+    def create(self, path: str, body: Mapping[str, object], **params: object) -> Document:
+        """Create a resource that does not exist yet."""
+        with _api_errors():
+            return self._client.send(Request("PUT", path, params, body), if_none_match="*")
+
+    def update(
+        self, path: str, change: Callable[[Document], Document], **params: object
+    ) -> Document:
+        """Read a resource, and replace it by what *change* makes of it.
+
+        If others change it in between, it is read again.
+        """
+        current: Request[Document] = Request("GET", path)
+        for attempt in range(1, _ATTEMPTS + 1):
+            with _api_errors():
+                found = self._client.response(current)
+            request: Request[Document] = Request("PUT", path, params, change(found.document))
+            try:
+                with _api_errors():
+                    return self._client.send(request, if_match=found.etag or "*")
+            except ApiError as error:
+                is_stale = error.http_status == HTTPStatus.PRECONDITION_FAILED
+                if not is_stale or attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    def first_items(
+        self, path: str, limit: int, **params: object
+    ) -> tuple[Sequence[Document], bool]:
+        """At most *limit* items of a list, and whether there are more."""
+        found = list(self.items(path, limit=limit + 1, **params))
+        return found[:limit], len(found) > limit
+
+    def find(self, path: str, name: str, noun: str, *, by: str = "id") -> Document:
+        """The one item of a list with the id *name*, or whose field *by* begins with it."""
+        found: list[Document] = []
+        for item in self.items(path, limit=_MOST_SEARCHED):
+            if str(item["id"]) == name:
+                return item
+            if name and str(item[by] or "").startswith(name):
+                found.append(item)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise ApiError(f"There is no {noun} {name}.", ExitStatus.NOT_FOUND)
+        ids = ", ".join(str(each["id"]) for each in found[:_MOST_NAMED])
+        raise ApiError(f"{name} is the beginning of several ids: {ids}.", ExitStatus.USAGE)
+
     def items(self, path: str, *, limit: int | None = None, **params: object) -> Iterator[Document]:
         """Yield the items of a list, page by page; at most *limit*."""
         request: ListRequest[Document, Document] = ListRequest("GET", path, params)
@@ -118,16 +159,17 @@ def _api_errors() -> Iterator[None]:
     try:
         yield
     except ProblemError as error:
-        is_forbidden = error.status in {UNAUTHORIZED, FORBIDDEN}
+        by_code = ExitStatus.USAGE if error.code in _INVALID else ExitStatus.REFUSED
         raise ApiError(
-            "\n".join(map(printable, error.lines)),
-            ExitStatus.FORBIDDEN if is_forbidden else ExitStatus.REFUSED,
+            # What is wrong with an argument says more than that something is.
+            "\n".join(printable(line.strip()) for line in error.lines[bool(error.errors) :]),
+            _EXIT_STATUSES.get(error.status, by_code),
             http_status=error.status,
             code=error.code,
         ) from error
     except InvalidRequest as error:
         raise ApiError(str(error), ExitStatus.USAGE) from error
     except Unreachable as error:
-        raise ApiError(str(error), ExitStatus.UNREACHABLE) from error
+        raise ApiError(_ERROR_NUMBER.sub("", str(error)), ExitStatus.UNREACHABLE) from error
     except PoolkeeperError as error:
-        raise ApiError(str(error), ExitStatus.REFUSED) from error
+        raise ApiError(str(error), ExitStatus.UNREACHABLE) from error

@@ -1,31 +1,14 @@
-"""`poolkeeper apply -f tenants.yaml`: make a service match a file of tenants."""
+"""`poolkeeper apply -f tenants.yaml`: its options. The rest is imported when it runs."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
-from http.client import NOT_FOUND
-from pathlib import Path
-from threading import Event
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from app.cli.client.api_client import ApiClient, ApiError, ExitStatus, path_segment
-from app.cli.client.apply_report import render_plan, render_summary
-from app.cli.client.dry_run import check, unchecked
-from app.cli.client.execution import Execution, Summary
-from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
-from app.cli.client.session import DEFAULT_URL, JsonOption, KeyFileOption, Session, UrlOption
-from app.cli.client.workers import patiently, work_in_parallel
-from app.runtime.printable import print_error, printable
 
 
 def apply(
+    context: typer.Context,
     *,
     file: Annotated[
         str, typer.Option("--file", "-f", help="YAML file of tenants; - reads standard input.")
@@ -43,115 +26,8 @@ def apply(
     parallel: Annotated[
         int, typer.Option("--parallel", min=1, max=64, help="Number of tenants at a time.")
     ] = 16,
-    url: UrlOption = DEFAULT_URL,
-    key_file: KeyFileOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Create, change, provision and resize tenants to match a file."""
-    manifest = _read(file)
-    session = Session(url, key_file, as_json)
-    with session.client() as client:
-        try:
-            steps = _plan(client, manifest, prune=prune, threads=parallel)
-            checks = unchecked(steps)
-            if dry_run:
-                checks = check(steps, partial(_send, client, dry_run=True), threads=parallel)
-        except KeyboardInterrupt:
-            print_error("Interrupted; nothing was changed.")
-            raise typer.Exit(ExitStatus.INTERRUPTED) from None
-        is_refused = any(each.refusal for each in checks)
-        if dry_run or not steps or is_refused:
-            document = {"steps": [each.document for each in checks]}
-            session.print(document, lambda _: render_plan(checks))
-            raise typer.Exit(ExitStatus.REFUSED if is_refused else 0)
-        if not as_json:
-            Console(stderr=True).print(render_plan(checks))
-        deletions = sum(step.verb is Verb.DELETE for step in steps)
-        if deletions and not yes:
-            typer.confirm(f"Delete {deletions} tenants? Their data is kept.", abort=True, err=True)
-        unchanged = sorted(manifest.tenants.keys() - {step.tenant for step in steps})
-        summary, exit_status = _execute(client, steps, unchanged, threads=parallel)
-    session.print(asdict(summary), lambda _: render_summary(summary))
-    if exit_status:
-        raise typer.Exit(exit_status)
+    from app.cli.client.apply_file import apply_file
 
-
-def _read(file: str) -> Manifest:
-    try:
-        # YAML is UTF-8 in every locale.
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        manifest = Manifest.parse(raw.decode("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        print_error(f"Cannot read {file}: {reason}.")
-        raise typer.Exit(ExitStatus.USAGE) from error
-    except ManifestError as error:
-        print_error(f"{file}: {error}")
-        raise typer.Exit(ExitStatus.USAGE) from error
-    if file == "-" and not raw:
-        # More likely the output of a command that failed than a request for no tenants.
-        print_error("Standard input is empty. To declare no tenants, send: tenants: {}")
-        raise typer.Exit(ExitStatus.USAGE)
-    return manifest
-
-
-def _plan(client: ApiClient, manifest: Manifest, *, prune: bool, threads: int) -> list[Step]:
-    actual = {each["id"]: each for each in client.items("/v1/tenants")}
-    with_pool = [
-        tenant
-        for tenant, declared in manifest.tenants.items()
-        if declared.pool is not None and tenant in actual
-    ]
-    pools = _pools(client, with_pool, threads=threads)
-    return plan(manifest, actual, pools, prune=prune)
-
-
-def _pools(client: ApiClient, tenants: Iterable[str], *, threads: int) -> Mapping[str, Any]:
-    """The pools that these tenants have, by tenant."""
-    pools: dict[str, Any] = {}
-    stop = Event()
-
-    def fetch(tenant: str) -> None:
-        path = f"/v1/tenants/{path_segment(tenant)}/pool"
-        try:
-            pools[tenant] = patiently(partial(client.get, path), stop)
-        except ApiError as error:
-            if error.http_status != NOT_FOUND:
-                raise
-
-    work_in_parallel(fetch, tenants, threads=threads, stop=stop)
-    return pools
-
-
-def _execute(
-    client: ApiClient, steps: Sequence[Step], unchanged: list[str], *, threads: int
-) -> tuple[Summary, int]:
-    """Execute *steps* and show how far they are; the summary, and the exit status."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("applying", total=len(steps))
-
-        def show(step: Step) -> None:
-            progress.update(task, advance=1, description=printable(f"{step.verb} {step.tenant}"))
-
-        execution = Execution(partial(_send, client), on_end=show)
-        execution.run(steps, threads=threads)
-    return execution.summarize(steps, unchanged), execution.exit_status
-
-
-def _send(client: ApiClient, step: Step, *, dry_run: bool | None = None) -> Mapping[str, Any]:
-    path = f"/v1/tenants/{path_segment(step.tenant)}"
-    match step.verb:
-        case Verb.CREATE | Verb.CHANGE:
-            return client.put(path, step.body or {}, dry_run=dry_run)
-        case Verb.PROVISION:
-            return client.post(f"{path}/provision", dry_run=dry_run)
-        case Verb.RESIZE:
-            return client.put(f"{path}/pool", step.body or {}, dry_run=dry_run)
-        case Verb.DELETE:
-            return client.delete(path, dry_run=dry_run)
-        case Verb.REFUSE:
-            raise ApiError(step.summary, ExitStatus.REFUSED)
+    apply_file(context.obj, file, prune=prune, dry_run=dry_run, yes=yes, parallel=parallel)

@@ -9,7 +9,8 @@ from functools import partial
 from threading import Event
 from typing import Any
 
-from app.cli.client.api_client import ApiError, ExitStatus
+from app.cli.client.api_client import ApiError
+from app.cli.client.exit_status import ExitStatus
 from app.cli.client.manifest import Stage, Step, Verb
 from app.cli.client.workers import patiently, work_in_parallel
 

@@ -2,57 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import typer
 
-from app.cli.client.session import (
-    DEFAULT_URL,
-    JsonOption,
-    KeyFileOption,
-    LimitOption,
-    Session,
-    TenantFilter,
-    UrlOption,
-    WatchOption,
+from app.cli.client.service_command import ListCommand, ShowCommand, TenantFilter, resource
+from app.cli.client.session import details
+from app.cli.client.table import (
+    ALWAYS,
+    VERY_WIDE,
+    WIDE,
+    age,
+    changes,
+    identifier,
+    prose,
+    text,
 )
-from app.cli.client.table import Item, TableColumn, text
 
-
-def _change(event: Item) -> str | None:
-    """The fields that differ; all of them for a creation or a deletion."""
-    before, after = event["before"] or {}, event["after"] or {}
-    if not before or not after:
-        return " ".join(f"{key}={value}" for key, value in (after or before).items()) or None
-    changed = [key for key in after if before.get(key) != after[key]]
-    return " ".join(f"{key}: {before.get(key)} → {after[key]}" for key in changed) or None
-
-
+PATH = "/v1/events"
 COLUMNS = (
-    text("AT", "at"),
+    text("ID", "id", ALWAYS),
+    age("AGE", "at", ALWAYS),
+    text("ACTION", "action", ALWAYS),
+    text("SUBJECT", lambda item: item["tenant"] or item["pool"], ALWAYS),
     text("ACTOR", "actor"),
-    text("ACTION", "action"),
-    TableColumn(title="SUBJECT", value=lambda item: item["tenant"] or item["pool"]),
-    TableColumn(title="CHANGE", value=_change, no_wrap=False),
-    text("REASON", "reason", no_wrap=False),
+    prose("CHANGE", lambda item: changes(item["before"], item["after"])),
+    prose("REASON", "reason", WIDE),
+    text("AT", "at", VERY_WIDE),
+    identifier("REQUEST", "request_id", VERY_WIDE),
 )
 
+events = resource("List and show the events of the audit trail: who changed what, and why.")
 
-def events(
+
+@events.command("list", cls=ListCommand)
+def list_events(
+    context: typer.Context,
     *,
     tenant: TenantFilter = None,
     pool: Annotated[str | None, typer.Option(help="Filter by pool.")] = None,
     action: Annotated[str | None, typer.Option(help="Filter by action.")] = None,
     since: Annotated[
-        str | None, typer.Option(help="Show events since this time (RFC 3339).")
+        str | None, typer.Option(metavar="TIME", help="Show events since this time (RFC 3339).")
     ] = None,
-    limit: LimitOption = 50,
-    url: UrlOption = DEFAULT_URL,
-    key_file: KeyFileOption = None,
-    as_json: JsonOption = False,
-    watch: WatchOption = None,
 ) -> None:
     """List the audit trail, newest events first."""
-    filters: dict[str, Any] = {"tenant": tenant, "pool": pool, "action": action, "since": since}
-    session = Session(url, key_file, as_json, watch)
-    session.show_list("/v1/events", COLUMNS, limit=limit, **filters)
+    context.obj.show_list(PATH, COLUMNS, tenant=tenant, pool=pool, action=action, since=since)
+
+
+@events.command(cls=ShowCommand)
+def show(
+    context: typer.Context,
+    event: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="Event id, or the beginning of a request id."),
+    ],
+) -> None:
+    """Show one event in full."""
+    context.obj.show(
+        lambda client: client.find(PATH, event, "event", by="request_id"),
+        partial(details, COLUMNS),
+    )

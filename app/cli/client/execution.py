@@ -10,7 +10,8 @@ from itertools import groupby
 from operator import attrgetter
 from threading import Event, Lock
 
-from app.cli.client.api_client import ApiError, ExitStatus
+from app.cli.client.api_client import ApiError
+from app.cli.client.exit_status import ExitStatus
 from app.cli.client.manifest import Stage, Step, Verb
 from app.cli.client.workers import patiently, work_in_parallel
 

@@ -109,7 +109,7 @@ class Manifest(BaseModel):
 class _StrictLoader(yaml.SafeLoader):
     """YAML with unique string keys; otherwise a second `acme` would silently win."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[str] = set()
         for key_node, _ in node.value:
             # Merged keys may repeat: that is the purpose of a merge.

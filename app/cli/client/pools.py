@@ -2,65 +2,63 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
-from app.cli.client.api_client import Document, path_segment
-from app.cli.client.session import (
-    DEFAULT_URL,
-    JsonOption,
-    KeyFileOption,
-    LimitOption,
+from app.cli.client.api_client import ApiError, path_segment
+from app.cli.client.exit_status import ExitStatus
+from app.cli.client.service_command import (
+    ChangeCommand,
+    ListCommand,
     ServerFilter,
-    Session,
+    ShowCommand,
     StrategyFilter,
-    TenantArgument,
-    UrlOption,
-    WatchOption,
+    resource,
 )
-from app.cli.client.table import TableColumn, number, pool_state, table, text
+from app.cli.client.session import Session, details
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, pool_state, prose, text
+
+if TYPE_CHECKING:
+    from app.cli.client.api_client import ApiClient, Document
 
 Order = Literal["pool_id", "-waiting", "-wait_p99_ms", "-active", "-size"]
-ScopeOption = Annotated[
+PoolArgument = Annotated[
+    str,
+    typer.Argument(metavar="POOL", help="Tenant id, or the name of a shared pool: shared@SERVER."),
+]
+SharedOption = Annotated[
     bool,
-    typer.Option("--scope-pool", help="Allow this on a shared pool; it affects all its tenants."),
+    typer.Option(
+        "--shared", help="Allow this on the pool that shared tenants have in common, for all."
+    ),
 ]
 
 COLUMNS = (
-    text("POOL", "pool_id"),
-    text("STRATEGY", "strategy"),
-    text("SERVER", "server"),
-    TableColumn(title="STATE", value=pool_state),
+    text("POOL", "pool_id", ALWAYS),
+    text("STATE", pool_state, ALWAYS),
     number("SIZE", "size"),
     number("MAX", lambda item: item["desired"]["max_size"]),
     number("ACTIVE", "active"),
-    number("IDLE", "idle"),
     number("WAITING", "waiting"),
     number("WAIT P99 MS", "wait_p99_ms"),
-    number("LEAKS", lambda item: len(item["leak_suspects"]) or None),
-    number("TENANTS", "tenants"),
+    text("STRATEGY", "strategy", WIDE),
+    text("SERVER", "server", WIDE),
+    number("TENANTS", "tenants", WIDE),
+    number("LEAKS", lambda item: len(item["leak_suspects"]) or None, WIDE),
+    number("IDLE", "idle", VERY_WIDE),
+    number("MIN", lambda item: item["desired"]["min_size"], VERY_WIDE),
+    number("WARMUP", lambda item: item["desired"]["warmup_size"], VERY_WIDE),
+    number("LEASES", "access_count", VERY_WIDE),
 )
-_RESULTS = frozenset({"state", "closed", "cut", "connections", "tested", "failed", "tenants"})
+_DETAILS = (*COLUMNS, prose("ADVICE", lambda item: (item.get("advice") or {}).get("reason")))
+_RESULTS = ("state", "closed", "cut", "connections", "tested", "failed", "tenants")
+
+pools = resource("List, show, resize and evict pools, and run other operations on them.")
 
 
-class PoolOperation(StrEnum):
-    """Operations on an open pool."""
-
-    PAUSE = "pause"
-    RESUME = "resume"
-    RECYCLE = "recycle"
-    CHECK = "check"
-    DRAIN = "drain"
-
-
-pools = typer.Typer(help="List, show, resize and evict pools, and run other operations on them.")
-
-
-@pools.callback(invoke_without_command=True)
+@pools.command("list", cls=ListCommand)
 def list_pools(
     context: typer.Context,
     *,
@@ -69,99 +67,134 @@ def list_pools(
     ] = "-waiting",
     strategy: StrategyFilter = None,
     server: ServerFilter = None,
-    limit: LimitOption = 200,
-    url: UrlOption = DEFAULT_URL,
-    key_file: KeyFileOption = None,
-    as_json: JsonOption = False,
-    watch: WatchOption = None,
 ) -> None:
     """List open and paused pools, most waiting callers first."""
-    context.obj = Session(url, key_file, as_json, watch)
-    if context.invoked_subcommand is None:
-        query = {"sort": sort, "strategy": strategy, "server": server}
-        context.obj.show_list("/v1/pools", COLUMNS, limit=limit, **query)
+    query = {"sort": sort, "strategy": strategy, "server": server}
+    context.obj.show_list("/v1/pools", COLUMNS, **query)
 
 
-@pools.command()
-def show(context: typer.Context, tenant: TenantArgument) -> None:
-    """Show the pool of a tenant."""
-    context.obj.show(lambda client: client.get(_path(tenant)), _row)
+@pools.command(cls=ShowCommand)
+def show(context: typer.Context, pool: PoolArgument) -> None:
+    """Show one pool."""
+    context.obj.show(lambda client: client.get(_path(client, pool)), partial(details, _DETAILS))
 
 
-@pools.command()
+@pools.command("set", cls=ChangeCommand)
 def resize(
     context: typer.Context,
-    tenant: TenantArgument,
+    pool: PoolArgument,
     *,
-    max_size: Annotated[int | None, typer.Option(min=1, help="Maximum connections.")] = None,
-    min_size: Annotated[int | None, typer.Option(min=0, help="Connections kept open.")] = None,
-    warmup_size: Annotated[
-        int | None, typer.Option(min=0, help="Connections opened with the pool.")
+    max_size: Annotated[
+        int | None, typer.Option("--max-size", min=1, help="Maximum connections.")
     ] = None,
-    scope_pool: ScopeOption = False,
+    min_size: Annotated[
+        int | None, typer.Option("--min-size", min=0, help="Connections kept open.")
+    ] = None,
+    warmup_size: Annotated[
+        int | None,
+        typer.Option("--warmup-size", min=0, help="Connections opened with the pool."),
+    ] = None,
+    shared: SharedOption = False,
 ) -> None:
-    """Change the sizes of a tenant's pool and open it; omitted sizes stay the same."""
+    """Change the sizes of a pool and open it; omitted sizes stay as they are."""
     sizes = {"max_size": max_size, "min_size": min_size, "warmup_size": warmup_size}
     given = {name: size for name, size in sizes.items() if size is not None}
-    context.obj.show(
-        lambda client: client.put(_path(tenant), given, scope=_scope(scope_pool=scope_pool)), _row
+    session: Session = context.obj
+    session.change(
+        lambda client: client.put(
+            _path(client, pool), given, scope=_scope(pool, shared), **session.change_params
+        ),
+        partial(details, _DETAILS),
     )
 
 
-@pools.command()
-def do(
+@pools.command(cls=ChangeCommand)
+def pause(context: typer.Context, pool: PoolArgument, *, shared: SharedOption = False) -> None:
+    """Lend no connections of a pool until it is resumed."""
+    _operate(context.obj, "pause", pool, shared)
+
+
+@pools.command(cls=ChangeCommand)
+def resume(context: typer.Context, pool: PoolArgument, *, shared: SharedOption = False) -> None:
+    """Lend connections of a paused pool again."""
+    _operate(context.obj, "resume", pool, shared)
+
+
+@pools.command(cls=ChangeCommand)
+def recycle(context: typer.Context, pool: PoolArgument, *, shared: SharedOption = False) -> None:
+    """Replace all connections of a pool, each when it is returned."""
+    _operate(context.obj, "recycle", pool, shared)
+
+
+@pools.command(cls=ChangeCommand)
+def check(context: typer.Context, pool: PoolArgument, *, shared: SharedOption = False) -> None:
+    """Test the idle connections of a pool and replace broken ones."""
+    _operate(context.obj, "check", pool, shared)
+
+
+@pools.command(cls=ChangeCommand)
+def drain(context: typer.Context, pool: PoolArgument, *, shared: SharedOption = False) -> None:
+    """Take no new work in a pool, let its leases end, and close it."""
+    _operate(context.obj, "drain", pool, shared)
+
+
+@pools.command(cls=ChangeCommand)
+def evict(
     context: typer.Context,
-    operation: Annotated[PoolOperation, typer.Argument(help="Operation.")],
-    tenant: TenantArgument,
+    pool: PoolArgument,
     *,
-    scope_pool: ScopeOption = False,
+    force: Annotated[bool, typer.Option("--force", help="Cut leases instead of waiting.")] = False,
+    shared: SharedOption = False,
 ) -> None:
-    """Pause, resume, recycle, check or drain the pool of a tenant."""
-    context.obj.show(
+    """Close a pool; its next request opens it again."""
+    session: Session = context.obj
+    session.change(
+        lambda client: client.delete(
+            _path(client, pool),
+            mode="force" if force else "graceful",
+            scope=_scope(pool, shared),
+            **session.change_params,
+        ),
+        partial(_sentence, "evict"),
+    )
+
+
+@pools.command(cls=ChangeCommand)
+def evict_expired(context: typer.Context) -> None:
+    """Close all pools that have been idle for too long."""
+    context.obj.send(
+        "POST",
+        "/v1/pools/evict-expired",
+        lambda done: f"{len(done['evicted'])} evicted, {len(done['skipped'])} skipped",
+    )
+
+
+def _operate(session: Session, operation: str, pool: str, shared: bool) -> None:
+    session.change(
         lambda client: client.post(
-            f"{_path(tenant)}/{operation}", scope=_scope(scope_pool=scope_pool)
+            f"{_path(client, pool)}/{operation}",
+            scope=_scope(pool, shared),
+            **session.change_params,
         ),
         partial(_sentence, operation),
     )
 
 
-@pools.command()
-def evict(
-    context: typer.Context,
-    tenant: TenantArgument,
-    *,
-    force: Annotated[bool, typer.Option("--force", help="Cut leases instead of waiting.")] = False,
-    scope_pool: ScopeOption = False,
-) -> None:
-    """Close the pool of a tenant; its next request opens it again."""
-    mode = "force" if force else "graceful"
-    context.obj.show(
-        lambda client: client.delete(_path(tenant), mode=mode, scope=_scope(scope_pool=scope_pool)),
-        partial(_sentence, "evict"),
-    )
+def _path(client: ApiClient, pool: str) -> str:
+    """The path of the pool; a shared pool has one below each of its tenants."""
+    shared, at, server = pool.partition("@")
+    if not at:
+        return f"/v1/tenants/{path_segment(pool)}/pool"
+    tenants, _ = client.first_items("/v1/tenants", 1, strategy="shared", server=server)
+    if shared != "shared" or not tenants:
+        raise ApiError(f"There is no pool {pool}.", ExitStatus.NOT_FOUND)
+    return f"/v1/tenants/{path_segment(tenants[0]['id'])}/pool"
 
 
-@pools.command()
-def evict_expired(context: typer.Context) -> None:
-    """Close all pools that have been idle for too long."""
-    context.obj.show(
-        lambda client: client.post("/v1/pools/evict-expired"),
-        lambda done: f"{len(done['evicted'])} evicted, {len(done['skipped'])} skipped",
-    )
-
-
-def _path(tenant: str) -> str:
-    return f"/v1/tenants/{path_segment(tenant)}/pool"
-
-
-def _scope(*, scope_pool: bool) -> str | None:
-    return "pool" if scope_pool else None
-
-
-def _row(pool: Document) -> Table:
-    return table(COLUMNS, [pool])
+def _scope(pool: str, shared: bool) -> str | None:
+    return "pool" if shared or "@" in pool else None
 
 
 def _sentence(operation: str, done: Document) -> str:
-    results = ", ".join(f"{name} {value}" for name, value in done.items() if name in _RESULTS)
+    results = ", ".join(f"{name} {done[name]}" for name in _RESULTS if name in done)
     return f"{operation} {done['pool_id']}: {results}"

@@ -1,79 +1,102 @@
-"""`poolkeeper recommendations`: list, apply or dismiss what the advisor recommends."""
+"""`poolkeeper recommendations`: list, show, apply or dismiss what the advisor recommends."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from app.cli.client.api_client import Document, path_segment
-from app.cli.client.session import (
-    DEFAULT_URL,
-    JsonOption,
-    KeyFileOption,
-    LimitOption,
-    Session,
+from app.cli.client.api_client import path_segment
+from app.cli.client.service_command import (
+    ChangeCommand,
+    ListCommand,
+    ShowCommand,
     TenantFilter,
-    UrlOption,
-    WatchOption,
+    resource,
 )
-from app.cli.client.table import age, number, text
+from app.cli.client.session import Session, details
+from app.cli.client.table import (
+    ALWAYS,
+    VERY_WIDE,
+    WIDE,
+    age,
+    identifier,
+    number,
+    prose,
+    text,
+)
 
+if TYPE_CHECKING:
+    from app.cli.client.api_client import ApiClient, Document
+
+PATH = "/v1/recommendations"
 Status = Literal["open", "applied", "dismissed", "superseded", "expired", "undone", "all"]
-IdArgument = Annotated[str, typer.Argument(help="Recommendation id.", show_default=False)]
+IdArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Recommendation id, or its beginning."),
+]
 
 COLUMNS = (
-    text("ID", "id", no_wrap=False),
-    text("POOL", "pool"),
-    text("RULE", "rule"),
-    number("MAX", "max_size"),
-    number("PROPOSED", "new_size"),
-    text("STATUS", "status"),
-    age("AGE", "created_at"),
-    text("REASON", "reason", no_wrap=False),
+    identifier("ID", "id"),
+    text("POOL", "pool", ALWAYS),
+    number("MAX", "max_size", ALWAYS),
+    number("PROPOSED", "new_size", ALWAYS),
+    prose("REASON", "reason"),
+    text("STATUS", "status", WIDE),
+    age("AGE", "created_at", WIDE),
+    text("CONFIDENCE", "confidence", VERY_WIDE),
+    text("RULE", "rule", VERY_WIDE),
+    text("CLOSED BY", "closed_by", VERY_WIDE),
 )
+_DETAILS = (*COLUMNS, prose("EXPECTED", "expected"), prose("EVIDENCE", "evidence"))
 
-recommendations = typer.Typer(help="List, apply or dismiss the advisor's recommendations.")
+recommendations = resource("List, show, apply or dismiss the advisor's recommendations.")
 
 
-@recommendations.callback(invoke_without_command=True)
+@recommendations.command("list", cls=ListCommand)
 def list_recommendations(
     context: typer.Context,
     *,
     status: Annotated[Status, typer.Option(help="Filter by status.")] = "open",
     tenant: TenantFilter = None,
-    limit: LimitOption = 200,
-    url: UrlOption = DEFAULT_URL,
-    key_file: KeyFileOption = None,
-    as_json: JsonOption = False,
-    watch: WatchOption = None,
+    pool: Annotated[str | None, typer.Option(help="Filter by pool.")] = None,
 ) -> None:
     """List the advisor's recommendations."""
-    context.obj = Session(url, key_file, as_json, watch)
-    if context.invoked_subcommand is None:
-        filters = {"status": None if status == "all" else status, "tenant": tenant}
-        context.obj.show_list("/v1/recommendations", COLUMNS, limit=limit, **filters)
+    filters = {"status": None if status == "all" else status, "tenant": tenant, "pool": pool}
+    context.obj.show_list(PATH, COLUMNS, **filters)
 
 
-@recommendations.command()
+@recommendations.command(cls=ShowCommand)
+def show(context: typer.Context, recommendation: IdArgument) -> None:
+    """Show one recommendation, with its evidence."""
+    context.obj.show(lambda client: _find(client, recommendation), partial(details, _DETAILS))
+
+
+@recommendations.command(cls=ChangeCommand)
 def apply(context: typer.Context, recommendation: IdArgument) -> None:
     """Resize the pool as recommended."""
     _decide(context.obj, recommendation, "apply")
 
 
-@recommendations.command()
+@recommendations.command(cls=ChangeCommand)
 def dismiss(context: typer.Context, recommendation: IdArgument) -> None:
     """Close a recommendation without resizing the pool."""
     _decide(context.obj, recommendation, "dismiss")
 
 
 def _decide(session: Session, recommendation: str, decision: str) -> None:
-    def sentence(closed: Document) -> str:
-        return f"{closed['pool']}: {closed['status']}, proposed max_size {closed['new_size']}"
+    def send(client: ApiClient) -> Document:
+        found = path_segment(_find(client, recommendation)["id"])
+        return client.post(f"{PATH}/{found}/{decision}", **session.change_params)
 
-    session.show(
-        lambda client: client.post(
-            f"/v1/recommendations/{path_segment(recommendation)}/{decision}"
+    session.change(
+        send,
+        lambda closed: (
+            f"{closed['pool']}: {closed['status']}, proposed maximum {closed['new_size']}"
         ),
-        sentence,
     )
+
+
+def _find(client: ApiClient, recommendation: str) -> Document:
+    return client.find(PATH, recommendation, "recommendation")

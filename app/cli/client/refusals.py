@@ -7,41 +7,49 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client.session import (
-    DEFAULT_URL,
-    JsonOption,
-    KeyFileOption,
-    LimitOption,
-    Session,
-    UrlOption,
-    WatchOption,
-)
-from app.cli.client.table import table, text
+from app.cli.client.service_command import ListCommand, ShowCommand, TenantFilter, resource
+from app.cli.client.session import details
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, age, identifier, number, prose, text
 
+PATH = "/v1/refusals"
 COLUMNS = (
-    text("AT", "at"),
-    text("TENANT", "tenant"),
-    text("ACTOR", "actor"),
-    text("CODE", "code"),
-    text("REQUEST ID", "request_id"),
-    text("DETAIL", "detail", no_wrap=False),
+    text("ID", "id", ALWAYS),
+    age("AGE", "at", ALWAYS),
+    text("TENANT", "tenant", ALWAYS),
+    text("CODE", "code", ALWAYS),
+    prose("DETAIL", "detail"),
+    text("ACTOR", "actor", WIDE),
+    identifier("REQUEST", "request_id", WIDE),
+    number("STATUS", "status", VERY_WIDE),
+    text("METHOD", "method", VERY_WIDE),
+    prose("PATH", "path", VERY_WIDE),
+    text("AT", "at", VERY_WIDE),
 )
 
+refusals = resource("List and show recent refusals of requests, with their reasons.")
 
-def refusals(
+
+@refusals.command("list", cls=ListCommand)
+def list_refusals(
+    context: typer.Context,
     *,
-    tenant: Annotated[str | None, typer.Option(help="Filter by tenant.")] = None,
+    tenant: TenantFilter = None,
     code: Annotated[str | None, typer.Option(help="Filter by problem code.")] = None,
-    request_id: Annotated[str | None, typer.Option(help="Show the refusal of a request.")] = None,
-    limit: LimitOption = 50,
-    url: UrlOption = DEFAULT_URL,
-    key_file: KeyFileOption = None,
-    as_json: JsonOption = False,
-    watch: WatchOption = None,
 ) -> None:
-    """List recent refusals of requests, newest first, with their reasons."""
-    filters = {"tenant": tenant, "code": code, "request_id": request_id}
-    Session(url, key_file, as_json, watch).show(
-        lambda client: list(client.items("/v1/refusals", limit=limit, **filters)),
-        partial(table, COLUMNS),
+    """List recent refusals, newest first."""
+    context.obj.show_list(PATH, COLUMNS, tenant=tenant, code=code)
+
+
+@refusals.command(cls=ShowCommand)
+def show(
+    context: typer.Context,
+    refusal: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="Refusal id, or the beginning of a request id."),
+    ],
+) -> None:
+    """Show one refusal in full."""
+    context.obj.show(
+        lambda client: client.find(PATH, refusal, "refusal", by="request_id"),
+        partial(details, COLUMNS),
     )

@@ -1,132 +1,150 @@
-"""What all commands share: the service's address, and how to print its responses.
+"""What commands that talk to a service share: its address, and how its responses are printed.
 
-A command defines what to fetch and how it looks as a table. Whether the result is printed as a
-table or as JSON, once or repeatedly, is decided here.
+A command defines what to fetch and how it looks. Whether it is printed as a table or as JSON, once
+or repeatedly, is decided here.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console, RenderableType
-from rich.live import Live
-from rich.text import Text
+from app.cli.client.api_client import ApiClient, ApiError, Document
+from app.cli.client.exit_status import ExitStatus
+from app.cli.client.output import OutputFormat, print_document, print_note, screen
+from app.cli.client.table import Details, Item, Table, TableColumn, prose, text
+from app.cli.client.table import changes as changes_of
 
-from app.cli.client.api_client import ApiClient, ApiError, ExitStatus
-from app.cli.client.table import TableColumn, table
-from app.runtime.printable import print_error, printable, printable_json
+if TYPE_CHECKING:
+    from app.cli.client.output import View
 
-UrlOption = Annotated[
-    str, typer.Option("--url", envvar="POOLKEEPER_URL", help="Address of the service.")
-]
-KeyFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--api-key-file",
-        envvar="POOLKEEPER_API_KEY_FILE",
-        help="File with the API key; or set POOLKEEPER_API_KEY.",
-        dir_okay=False,
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-WatchOption = Annotated[
-    float | None,
-    typer.Option("--watch", min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C."),
-]
-LimitOption = Annotated[
-    int, typer.Option("--limit", min=1, max=100_000, help="Maximum number of rows.")
-]
-StrategyFilter = Annotated[str | None, typer.Option("--strategy", help="Filter by strategy.")]
-ServerFilter = Annotated[str | None, typer.Option("--server", help="Filter by server.")]
-TenantFilter = Annotated[str | None, typer.Option("--tenant", help="Filter by tenant.")]
-TenantArgument = Annotated[str, typer.Argument(help="Tenant id.", show_default=False)]
-
-DEFAULT_URL = "http://127.0.0.1:8080"
-_PIPE_WIDTH = 1000
+_DEFAULT_HOST, _DEFAULT_PORT = "127.0.0.1", "8080"
+_ANY_HOST = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - where a service listens, not a client
 # Never an option: every user of a machine can see its command lines.
 _KEY_VARIABLE = "POOLKEEPER_API_KEY"
+_PLAN_COLUMNS = (
+    text("ACTION", "action"),
+    text("TARGET", "target"),
+    prose("CHANGE", lambda step: changes_of(step["before"], step["after"])),
+)
+_EFFECTS = {
+    "connections_opened": "connections opened",
+    "connections_closed": "connections closed",
+    "leases_cut": "leases cut",
+}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """The service's address, and how its responses are printed."""
+    """The service's address, and how its responses are printed.
 
-    url: str
-    key_file: Path | None
-    as_json: bool = False
+    Attributes:
+        url: as given; None for the address where a service of this environment listens.
+        watch: seconds between repetitions.
+        limit: most rows of a list.
+    """
+
+    url: str | None = None
+    api_key_file: Path | None = None
+    output: OutputFormat = "table"
     watch: float | None = None
+    limit: int = 200
+    dry_run: bool = False
 
-    @contextmanager
-    def client(self) -> Iterator[ApiClient]:
-        """Connect for a block; an error in it ends the command with a sentence."""
-        try:
-            with ApiClient(self.url, _read_key(self.key_file)) as client:
-                yield client
-        except ApiError as error:
-            print_error(str(error))
-            raise typer.Exit(error.exit_status) from error
-        except KeyboardInterrupt:
-            raise typer.Exit(0) from None
+    @property
+    def address(self) -> str:
+        return self.url or _default_address()
 
-    def show(
-        self, fetch: Callable[[ApiClient], Any], render: Callable[[Any], RenderableType]
-    ) -> None:
-        """Print what *fetch* returns, as JSON or rendered; with `--watch`, until Ctrl-C."""
+    def client(self) -> ApiClient:
+        """A client of the service, for a `with` block."""
+        return ApiClient(self.address, _read_key(self.api_key_file))
+
+    def show(self, fetch: Callable[[ApiClient], Any], render: Callable[[Any], View]) -> None:
+        """Print what *fetch* returns; with `--watch`, again until Ctrl-C."""
         with self.client() as client:
             if self.watch is None:
                 self.print(fetch(client), render)
                 return
-            if self.as_json:
+            with screen(self.output) as show:
                 while True:
-                    # One document per line, so that programs can read line by line.
-                    _print_json(fetch(client), indent=None)
-                    time.sleep(self.watch)
-            with Live(console=_console(), auto_refresh=False) as live:
-                while True:
-                    live.update(_escaped(render(fetch(client))), refresh=True)
+                    show(fetch(client), render)
                     time.sleep(self.watch)
 
-    def show_list(
-        self, path: str, columns: Sequence[TableColumn], *, limit: int, **filters: object
-    ) -> None:
-        """Print at most *limit* items of a list that pass the filters."""
+    def show_list(self, path: str, columns: Sequence[TableColumn], **filters: object) -> None:
+        """Print the items of a list that pass the filters."""
         self.show(
-            lambda client: list(client.items(path, limit=limit, **filters)),
-            partial(table, columns),
+            lambda client: self.fetch_list(client, path, **filters),
+            lambda items: Table(columns=columns, items=items),
         )
 
-    def print(self, document: object, render: Callable[[Any], RenderableType]) -> None:
-        """Print *document*, as JSON or rendered."""
-        if self.as_json:
-            _print_json(document, indent=2)
-        else:
-            _console().print(_escaped(render(document)))
+    def fetch_list(self, client: ApiClient, path: str, **filters: object) -> Sequence[Document]:
+        """The items of a list that pass the filters, at most `limit`."""
+        items, has_more = client.first_items(path, self.limit, **filters)
+        if has_more:
+            print_note(f"Only the first {len(items)} are shown; --limit shows more.")
+        return items
+
+    def show_one(self, path: str, columns: Sequence[TableColumn]) -> None:
+        """Print everything about a resource."""
+        self.show(lambda client: client.get(path), partial(details, columns))
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        render: Callable[[Document], View],
+        body: Mapping[str, object] | None = None,
+        **params: object,
+    ) -> None:
+        """Send a change, and print the result; with `--dry-run`, what it would do."""
+        self.change(
+            lambda client: client.request(method, path, body, **params, **self.change_params),
+            render,
+        )
+
+    def change(
+        self, send: Callable[[ApiClient], Document], render: Callable[[Document], View]
+    ) -> None:
+        with self.client() as client:
+            done = send(client)
+        self.print(done, _plan_view if done.get("dry_run") is True else render)
+
+    @property
+    def change_params(self) -> Mapping[str, bool]:
+        """The parameters of every request that changes something."""
+        return {"dry_run": True} if self.dry_run else {}
+
+    def print(self, document: Any, render: Callable[[Any], View]) -> None:
+        print_document(document, render, self.output)
 
 
-def _console() -> Console:
-    # A pipe has no width: nothing is cut off there.
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+def details(columns: Sequence[TableColumn], item: Item) -> Details:
+    return Details(columns=columns, item=item)
 
 
-def _print_json(document: object, *, indent: int | None) -> None:
-    is_unicode = sys.stdout.encoding.lower().startswith("utf")
-    text = json.dumps(document, indent=indent, ensure_ascii=not is_unicode)
-    typer.echo(printable_json(text))
+def _plan_view(plan: Document) -> View:
+    """The steps of a dry run; what they would cause is said beside them."""
+    effects = plan["effects"]
+    found = ", ".join(
+        f"{effects[name]} {words}" for name, words in _EFFECTS.items() if effects[name]
+    )
+    for sentence in [found and f"Effects: {found}.", *plan["warnings"]]:
+        if sentence:
+            print_note(sentence)
+    return Table(columns=_PLAN_COLUMNS, items=plan["plan"]) if plan["plan"] else "Nothing to do."
 
 
-def _escaped(rendered: RenderableType) -> RenderableType:
-    """A string is text, never markup; other renderables escape their own text."""
-    return Text(printable(rendered)) if isinstance(rendered, str) else rendered
+def _default_address() -> str:
+    """Where a service with the same environment listens."""
+    host = os.environ.get("POOLKEEPER_HOST") or _DEFAULT_HOST
+    port = os.environ.get("POOLKEEPER_PORT") or _DEFAULT_PORT
+    host = _DEFAULT_HOST if host in _ANY_HOST else host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _read_key(file: Path | None) -> str | None:

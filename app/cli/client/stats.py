@@ -1,4 +1,4 @@
-"""`poolkeeper stats`: statistics of all tenants, or one tenant's history."""
+"""`poolkeeper stats`: statistics of all tenants, of one, and its history."""
 
 from __future__ import annotations
 
@@ -7,67 +7,73 @@ from typing import Annotated
 import typer
 
 from app.cli.client.api_client import path_segment
-from app.cli.client.session import (
-    DEFAULT_URL,
-    JsonOption,
-    KeyFileOption,
-    LimitOption,
-    Session,
-    UrlOption,
-    WatchOption,
-)
-from app.cli.client.table import number, table, text
+from app.cli.client.service_command import ListCommand, ShowCommand, TenantArgument, resource
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Table, age, number, text
 
 COLUMNS = (
-    text("TENANT", "tenant"),
-    text("POOL", "pool"),
+    text("TENANT", "tenant", ALWAYS),
     number("LEASES", "connections_acquired"),
     number("ACTIVE", "active_connections"),
     number("WAITING", "waiting_requests"),
-    number("WAIT P50", lambda item: item["wait"]["p50_ms"]),
-    number("P95", lambda item: item["wait"]["p95_ms"]),
-    number("P99 MS", lambda item: item["wait"]["p99_ms"]),
-    number("HOLD P95", lambda item: item["hold"]["p95_ms"]),
-    number("CONNECT P95", lambda item: item["connect"]["p95_ms"]),
+    number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"]),
     number("TIMEOUTS", "timeouts"),
-    number("REJECTED", "rejected"),
+    number("WAIT P50", lambda item: item["wait"]["p50_ms"], WIDE),
+    number("WAIT P95", lambda item: item["wait"]["p95_ms"], WIDE),
+    number("HOLD P95", lambda item: item["hold"]["p95_ms"], WIDE),
+    number("REJECTED", "rejected", WIDE),
+    text("POOL", "pool", VERY_WIDE),
+    number("CONNECT P95", lambda item: item["connect"]["p95_ms"], VERY_WIDE),
+    number("OPENED", "connections_opened", VERY_WIDE),
+    number("CLOSED", "connections_closed", VERY_WIDE),
+    number("LOST", "connections_lost", VERY_WIDE),
+    age("LAST USED", "last_activity", VERY_WIDE),
 )
 HISTORY_COLUMNS = (
-    text("AT", "at"),
-    number("ACQUIRED", "acquired"),
+    text("AT", lambda item: item["at"][:19], ALWAYS),
+    number("LEASES", "acquired"),
     number("ACTIVE", "active_connections"),
     number("WAITING", "waiting_requests"),
     number("WAIT P95 MS", "wait_p95_ms"),
-    number("HOLD P95 MS", "hold_p95_ms"),
     number("TIMEOUTS", "timeouts"),
+    number("HOLD P95 MS", "hold_p95_ms", WIDE),
+    number("SIZE", "total_connections", WIDE),
 )
 
+stats = resource("Show the statistics of tenants since the service started, and their history.")
 
-def stats(
+
+@stats.command("list", cls=ListCommand)
+def list_stats(context: typer.Context) -> None:
+    """List the statistics of all tenants."""
+    context.obj.show_list("/v1/stats", COLUMNS)
+
+
+@stats.command(cls=ShowCommand)
+def show(context: typer.Context, tenant: TenantArgument) -> None:
+    """Show the statistics of one tenant."""
+    context.obj.show_one(f"/v1/tenants/{path_segment(tenant)}/stats", COLUMNS)
+
+
+@stats.command(cls=ShowCommand)
+def history(
+    context: typer.Context,
+    tenant: TenantArgument,
     *,
-    tenant: Annotated[str | None, typer.Argument(help="Tenant id; omit for all.")] = None,
-    history: Annotated[
-        bool, typer.Option("--history", help="Show the tenant's last hour.")
-    ] = False,
-    limit: LimitOption = 200,
-    url: UrlOption = DEFAULT_URL,
-    key_file: KeyFileOption = None,
-    as_json: JsonOption = False,
-    watch: WatchOption = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Begin, RFC 3339; default an hour ago."),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="End, RFC 3339; default now.")
+    ] = None,
+    step_seconds: Annotated[
+        int | None, typer.Option("--step", min=1, metavar="SECONDS", help="Time between rows.")
+    ] = None,
 ) -> None:
-    """Show statistics since the service started."""
-    if history and tenant is None:
-        raise typer.BadParameter("requires a tenant", param_hint="--history")
-    session = Session(url, key_file, as_json, watch)
-    if tenant is None:
-        session.show_list("/v1/stats", COLUMNS, limit=limit)
-    elif history:
-        session.show(
-            lambda client: client.get(f"/v1/tenants/{path_segment(tenant)}/stats/history"),
-            lambda response: table(HISTORY_COLUMNS, response["items"]),
-        )
-    else:
-        session.show(
-            lambda client: client.get(f"/v1/tenants/{path_segment(tenant)}/stats"),
-            lambda one: table(COLUMNS, [one]),
-        )
+    """Show a tenant's past statistics."""
+    path = f"/v1/tenants/{path_segment(tenant)}/stats/history"
+    query = {"from": since, "to": until, "step_seconds": step_seconds}
+    context.obj.show(
+        lambda client: client.get(path, **query),
+        lambda found: Table(columns=HISTORY_COLUMNS, items=found["items"]),
+    )

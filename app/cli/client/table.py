@@ -1,18 +1,29 @@
-"""Lists as tables: the columns of each kind of item, and how a value reads."""
+"""Rows as text: the columns of each kind of item, how a value reads, and what fits a terminal.
+
+Numbers and names are never cut. If a terminal is too narrow, columns are left out by priority, and
+the widest prose is shortened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
-
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Literal
 
 from app.runtime.printable import printable
 
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
 Item = Mapping[str, Any]
+ALWAYS, USUALLY, WIDE, VERY_WIDE = range(4)
+"""Priorities of columns: what must be there, and what 80, 120 and 200 characters have room for."""
+
+_GAP = "  "
+_PROSE, _MIN_PROSE = 40, 12
+_SHORT = 8
+_LARGE = 10
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -20,29 +31,46 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 class TableColumn:
     """A column: its title, the value that it shows of an item, and how it fits a narrow terminal.
 
-    Text wraps if it is longer than the column, unless it is cut.
+    Attributes:
+        priority: the lower, the longer it stays in a table that becomes narrower.
+        is_prose: may be shortened with an ellipsis; anything else is shown whole or not at all.
+        is_id: shown as its shortest unique beginning.
     """
 
     title: str
     value: Callable[[Item], object]
     justify: Literal["left", "right"] = "left"
-    no_wrap: bool = True
-    is_cut: bool = False
+    priority: int = USUALLY
+    is_prose: bool = False
+    is_id: bool = False
 
 
-def text(title: str, key: str, *, no_wrap: bool = True) -> TableColumn:
-    return TableColumn(title=title, value=lambda item: item.get(key), no_wrap=no_wrap)
+def text(title: str, value: str | Callable[[Item], object], priority: int = USUALLY) -> TableColumn:
+    """A column of names or words: a field, or computed from an item."""
+    return TableColumn(title=title, value=_reader(value), priority=priority)
 
 
-def number(title: str, value: str | Callable[[Item], float | None]) -> TableColumn:
-    """A column of numbers: a field, or computed from an item."""
-    read = (lambda item: item.get(value)) if isinstance(value, str) else value
-    return TableColumn(title=title, value=read, justify="right")
+def prose(
+    title: str, value: str | Callable[[Item], object], priority: int = USUALLY
+) -> TableColumn:
+    """A column of sentences."""
+    return TableColumn(title=title, value=_reader(value), priority=priority, is_prose=True)
 
 
-def age(title: str, key: str) -> TableColumn:
+def number(
+    title: str, value: str | Callable[[Item], float | None], priority: int = USUALLY
+) -> TableColumn:
+    return TableColumn(title=title, value=_reader(value), priority=priority, justify="right")
+
+
+def identifier(title: str, key: str, priority: int = ALWAYS) -> TableColumn:
+    """A column of long ids."""
+    return TableColumn(title=title, value=_reader(key), priority=priority, is_id=True)
+
+
+def age(title: str, key: str, priority: int = USUALLY) -> TableColumn:
     """A column of times, shown as the time since then."""
-    return TableColumn(title=title, value=lambda item: _age(item.get(key)), justify="right")
+    return number(title, lambda item: _age(item.get(key)), priority)  # type: ignore[arg-type,return-value]
 
 
 def pool_state(pool: Item) -> str:
@@ -51,43 +79,178 @@ def pool_state(pool: Item) -> str:
     return f"paused {_age(pause['since'])} by {pause['by']}" if pause else str(pool["state"])
 
 
-def table(columns: Sequence[TableColumn], items: Iterable[Item], *, title: str = "") -> Table:
-    rows = Table(
-        title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False
-    )
-    for column in columns:
-        rows.add_column(
-            column.title, justify=column.justify, no_wrap=column.no_wrap, overflow="fold"
+def changes(before: Item | None, after: Item | None) -> str:
+    """The fields that differ; all of them for a creation or a deletion."""
+    if not before or not after:
+        return plain(after or before)
+    return (
+        ", ".join(
+            f"{key} {plain(before.get(key))} → {plain(value)}"
+            for key, value in after.items()
+            if before.get(key) != value
         )
-    for item in items:
-        rows.add_row(*(_cell(column, item) for column in columns))
-    return rows
+        or "-"
+    )
 
 
-def _cell(column: TableColumn, item: Item) -> Text:
-    # Text, never markup: labels may contain brackets, and worse.
-    text = printable(_plain(column.value(item)))
-    return Text(text, no_wrap=True, overflow="ellipsis") if column.is_cut else Text(text)
-
-
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """How a value of JSON reads."""
     match value:
         case None:
             return "-"
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:,.1f}"
-        case dict():
-            return " ".join(f"{key}={inner}" for key, inner in value.items()) or "-"
+            return f"{value:,.1f}" if abs(value) >= _LARGE else f"{value:.3g}"
+        case Mapping():
+            return ", ".join(f"{key}={plain(inner)}" for key, inner in value.items()) or "-"
+        case list():
+            return ", ".join(plain(inner) for inner in value) or "-"
         case _:
             return str(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Items and their columns; Rich fits it to its console."""
+
+    columns: Sequence[TableColumn]
+    items: Sequence[Item]
+    title: str = ""
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        if self.title:
+            yield Text(self.title, style="italic")
+        for at, line in enumerate(self.lines(options.max_width)):
+            yield Text(line, style="" if at else "bold", no_wrap=True, overflow="ignore")
+
+    def names(self) -> Iterator[str]:
+        """The names of the items: their first column, in full."""
+        return (printable(plain(self.columns[0].value(item))) for item in self.items)
+
+    def lines(self, width: int | None = None) -> Iterator[str]:
+        """The titles and a line for each item.
+
+        Args:
+            width: of the terminal, in characters; None for any.
+        """
+        cells = {column: self._cells(column, is_short=width is not None) for column in self.columns}
+        natural = {column: max(map(_width, cells[column])) for column in self.columns}
+        widths = natural if width is None else _fitted(natural, width)
+        for row in zip(*(cells[column] for column in widths), strict=True):
+            fields = (
+                _aligned(cell, column, size)
+                for cell, (column, size) in zip(row, widths.items(), strict=True)
+            )
+            yield _GAP.join(fields).rstrip()
+
+    def _cells(self, column: TableColumn, *, is_short: bool) -> list[str]:
+        found = [printable(plain(column.value(item))) for item in self.items]
+        if column.is_id and is_short:
+            size = short_id_length(found)
+            found = [each[:size] for each in found]
+        return [printable(column.title), *found]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """Everything about one item, a line for each field; nothing is cut."""
+
+    columns: Sequence[TableColumn]
+    item: Item
+
+    def __rich_console__(self, _: Console, __: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        yield from map(Text, self.lines())
+
+    def names(self) -> Iterator[str]:
+        yield printable(plain(self.columns[0].value(self.item)))
+
+    def lines(self, _width: int | None = None) -> Iterator[str]:
+        size = max(len(column.title) for column in self.columns)
+        for column in self.columns:
+            yield f"{column.title:<{size}}{_GAP}{printable(plain(column.value(self.item)))}"
+
+
+def short_id_length(ids: Sequence[str]) -> int:
+    """How many characters tell *ids* apart, at least eight."""
+    known = set(ids)
+    whole = max(map(len, known), default=0)
+    sizes = range(_SHORT, whole)
+    return next((n for n in sizes if len({each[:n] for each in known}) == len(known)), whole)
+
+
+def _reader(value: str | Callable[[Item], Any]) -> Callable[[Item], Any]:
+    return value if callable(value) else lambda item: item.get(value)
+
+
+def _fitted(natural: Mapping[TableColumn, int], width: int) -> Mapping[TableColumn, int]:
+    """The columns that fit into *width*, and the width of each.
+
+    Prose is shortened for columns that are as important, and less so for others.
+    """
+
+    def least(column: TableColumn, prose: int) -> int:
+        return min(
+            natural[column], max(prose, len(column.title)) if column.is_prose else natural[column]
+        )
+
+    def total(sizes: Collection[int]) -> int:
+        return sum(sizes) + len(_GAP) * (len(sizes) - 1)
+
+    chosen: list[TableColumn] = []
+    for column in sorted(natural, key=lambda each: each.priority):
+        sizes = [
+            least(each, _PROSE if each.priority < column.priority else _MIN_PROSE)
+            for each in [*chosen, column]
+        ]
+        if chosen and total(sizes) > width and column.priority > ALWAYS:
+            break
+        chosen.append(column)
+    widths = {column: size for column, size in natural.items() if column in chosen}
+    while total(widths.values()) > width:
+        longer = [each for each in widths if widths[each] > least(each, _MIN_PROSE)]
+        if not longer:
+            break
+        widths[max(longer, key=lambda each: widths[each])] -= 1
+    return widths
+
+
+def _aligned(cell: str, column: TableColumn, size: int) -> str:
+    cell = shortened(cell, size)
+    padding = " " * (size - _width(cell))
+    return padding + cell if column.justify == "right" else cell + padding
+
+
+def shortened(cell: str, size: int) -> str:
+    """*cell* in at most *size* columns, with an ellipsis if something is left out."""
+    if _width(cell) <= size:
+        return cell
+    cell = cell[:size]
+    while _width(cell) >= size:
+        cell = cell[:-1]
+    return f"{cell}…"
+
+
+def _width(cell: str) -> int:
+    """How many columns of a terminal a text takes: East Asian characters take two."""
+    if cell.isascii():
+        return len(cell)
+    from rich.cells import cell_len
+
+    return cell_len(cell)
 
 
 def _age(since: str | None) -> str | None:
     if since is None:
         return None
-    seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+    try:
+        seconds = max(0, int((datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()))
+    except ValueError:  # a newer service may mean something else
+        return since
     for unit, letter in _UNITS:
         if seconds >= unit:
             return f"{seconds // unit}{letter}"

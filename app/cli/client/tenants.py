@@ -1,139 +1,243 @@
-"""`poolkeeper tenants`: list, show, declare, provision, delete."""
+"""`poolkeeper tenants`: list, show, create, change, provision, rotate, delete."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from app.cli.client.api_client import Document, path_segment
-from app.cli.client.session import (
-    DEFAULT_URL,
-    JsonOption,
-    KeyFileOption,
-    LimitOption,
+from app.cli.client.api_client import path_segment
+from app.cli.client.service_command import (
+    ChangeCommand,
+    ListCommand,
     ServerFilter,
-    Session,
+    ShowCommand,
     TenantArgument,
-    UrlOption,
-    WatchOption,
+    resource,
 )
-from app.cli.client.table import TableColumn, age, number, pool_state, table, text
+from app.cli.client.session import Session, details
+from app.cli.client.table import (
+    ALWAYS,
+    VERY_WIDE,
+    WIDE,
+    Details,
+    Item,
+    age,
+    number,
+    pool_state,
+    prose,
+    text,
+)
 from app.runtime.printable import printable
+
+if TYPE_CHECKING:
+    from app.cli.client.api_client import ApiClient, Document
 
 Mode = Literal["off", "recommend", "apply"]
 Strategy = Literal["shared", "per_tenant", "per_database"]
+State = Literal["declared", "provisioned", "deleting"]
+# Of a tenant, what a change keeps unless it names it.
+_FIELDS = ("server", "strategy", "weight", "max_leases", "labels", "advisor_mode")
+
+
+def _findings(tenant: Item) -> str | None:
+    checks = tenant["isolation"]["checks"]
+    return ", ".join(f"{each['name']}: {each['detail']}" for each in checks if not each["ok"])
+
 
 COLUMNS = (
-    text("TENANT", "id"),
+    text("TENANT", "id", ALWAYS),
     text("STRATEGY", "strategy"),
-    text("SERVER", "server"),
     text("STATE", "state"),
-    number("WEIGHT", "weight"),
-    number("MAX LEASES", "max_leases"),
-    TableColumn(title="POOL", value=lambda item: item["pool"] and pool_state(item["pool"])),
+    text("POOL", lambda item: item["pool"] and pool_state(item["pool"])),
     number("ACTIVE", lambda item: (item["pool"] or {}).get("active")),
     number("WAITING", lambda item: (item["pool"] or {}).get("waiting")),
-    age("AGE", "created_at"),
-    text("LABELS", "labels", no_wrap=False),
+    text("SERVER", "server", WIDE),
+    prose("LABELS", "labels", WIDE),
+    number("WEIGHT", "weight", VERY_WIDE),
+    number("MAX LEASES", "max_leases", VERY_WIDE),
+    text("ADVISOR", lambda item: item["advisor_mode"] or "default", VERY_WIDE),
+    age("AGE", "created_at", VERY_WIDE),
+)
+_DETAILS = (
+    *COLUMNS,
+    text("ROLE", lambda item: item["isolation"]["role"]),
+    text("DATABASE", lambda item: item["isolation"]["database"]),
+    text("SCHEMA", lambda item: item["isolation"]["schema"]),
+    prose("FINDINGS", _findings),
+    prose("QUERIES", lambda item: "allowed" if item["query_allowed"] else item["query_refusal"]),
 )
 
-tenants = typer.Typer(help="List, show, declare, provision and delete tenants.")
+WeightOption = Annotated[
+    int | None,
+    typer.Option("--weight", min=1, max=1000, help="Share of connections when they run short."),
+]
+MaxLeasesOption = Annotated[
+    int | None,
+    typer.Option("--max-leases", min=0, help="Maximum number of concurrent leases; 0: no limit."),
+]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; repeatable.")
+]
+ModeOption = Annotated[
+    Mode | None,
+    typer.Option("--advisor-mode", help="How recommendations for its own pool are handled."),
+]
+
+tenants = resource("List, show, create, change, provision and delete tenants.")
 
 
-@tenants.callback(invoke_without_command=True)
+@tenants.command("list", cls=ListCommand)
 def list_tenants(
     context: typer.Context,
     *,
+    selector: Annotated[
+        str | None,
+        typer.Option(
+            "--selector", "-l", metavar="KEY=VALUE,…", help="Filter by labels; all must match."
+        ),
+    ] = None,
     strategy: Annotated[Strategy | None, typer.Option(help="Filter by strategy.")] = None,
     server: ServerFilter = None,
-    label: Annotated[str | None, typer.Option(help="Filter by label, key=value.")] = None,
-    limit: LimitOption = 1000,
-    url: UrlOption = DEFAULT_URL,
-    key_file: KeyFileOption = None,
-    as_json: JsonOption = False,
-    watch: WatchOption = None,
+    state: Annotated[State | None, typer.Option(help="Filter by state.")] = None,
 ) -> None:
     """List tenants."""
-    context.obj = Session(url, key_file, as_json, watch)
-    if context.invoked_subcommand is None:
-        # The API writes key:value.
-        label = label and label.replace("=", ":", 1)
-        filters = {"strategy": strategy, "server": server, "label": label}
-        context.obj.show_list("/v1/tenants", COLUMNS, limit=limit, **filters)
+    labels = _pairs(selector.split(","), "--selector") if selector else {}
+    filters = {"strategy": strategy, "server": server, "state": state}
+    context.obj.show_list(
+        "/v1/tenants", COLUMNS, **filters, label=[f"{key}:{value}" for key, value in labels.items()]
+    )
 
 
-@tenants.command()
+@tenants.command(cls=ShowCommand)
 def show(context: typer.Context, tenant: TenantArgument) -> None:
     """Show one tenant."""
-    context.obj.show(lambda client: client.get(_path(tenant)), _row)
+    context.obj.show_one(_path(tenant), _DETAILS)
 
 
-@tenants.command()
-def put(
+@tenants.command(cls=ChangeCommand)
+def create(
     context: typer.Context,
     tenant: TenantArgument,
     *,
-    strategy: Annotated[Strategy | None, typer.Option(help="Isolation strategy.")] = None,
-    server: Annotated[str | None, typer.Option(help="Server that hosts the tenant.")] = None,
-    weight: Annotated[
-        int, typer.Option(min=1, max=1000, help="Share of connections when they run short.")
-    ] = 1,
-    max_leases: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of concurrent leases.")
+    strategy: Annotated[
+        Strategy | None, typer.Option(help="Isolation strategy; cannot be changed later.")
     ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
-    advisor_mode: Annotated[
-        Mode | None, typer.Option(help="How recommendations for its own pool are handled.")
+    server: Annotated[
+        str | None, typer.Option(help="Server that hosts the tenant; cannot be changed later.")
     ] = None,
+    weight: WeightOption = None,
+    max_leases: MaxLeasesOption = None,
+    label: LabelOption = None,
+    advisor_mode: ModeOption = None,
     provision: Annotated[
-        bool, typer.Option(help="Also create the role, schema or database.")
+        bool, typer.Option(help="Also create its role, schema or database.")
     ] = True,
 ) -> None:
-    """Declare a tenant, or change it; omitted options get their defaults."""
-    fields = {
+    """Create a tenant; what is omitted gets the service's defaults."""
+    body = {
         "strategy": strategy,
         "server": server,
-        "weight": weight,
-        "max_leases": max_leases,
-        "labels": _labels(label or []),
-        "advisor_mode": advisor_mode,
+        "labels": _pairs(label or [], "--label"),
+        **_changed(weight, max_leases, advisor_mode),
     }
-    given = {name: value for name, value in fields.items() if value is not None}
-    with context.obj.client() as client:
-        declared = client.put(_path(tenant), given)
-        if provision and declared["state"] == "declared":
-            client.post(f"{_path(tenant)}/provision")
-    context.obj.show(lambda client: client.get(_path(tenant)), _row)
+    given = {name: value for name, value in body.items() if value is not None}
+    session: Session = context.obj
+
+    def send(client: ApiClient) -> Document:
+        declared = client.create(_path(tenant), given, **session.change_params)
+        if not provision or session.dry_run:
+            return declared
+        client.post(f"{_path(tenant)}/provision")
+        return client.get(_path(tenant))
+
+    session.change(send, _details)
 
 
-@tenants.command()
+@tenants.command("set", cls=ChangeCommand)
+def change(
+    context: typer.Context,
+    tenant: TenantArgument,
+    *,
+    weight: WeightOption = None,
+    max_leases: MaxLeasesOption = None,
+    label: LabelOption = None,
+    remove_label: Annotated[
+        list[str] | None,
+        typer.Option("--remove-label", metavar="KEY", help="A label to remove; repeatable."),
+    ] = None,
+    advisor_mode: ModeOption = None,
+) -> None:
+    """Change a tenant; what is omitted stays as it is."""
+    added, removed = _pairs(label or [], "--label"), set(remove_label or [])
+
+    def changed(current: Document) -> Document:
+        kept = {name: current[name] for name in _FIELDS}
+        labels = {key: value for key, value in kept["labels"].items() if key not in removed}
+        return {
+            **kept,
+            **_changed(weight, max_leases, advisor_mode),
+            "labels": {**labels, **added},
+        }
+
+    session: Session = context.obj
+    session.change(
+        lambda client: client.update(_path(tenant), changed, **session.change_params), _details
+    )
+
+
+@tenants.command(cls=ChangeCommand)
 def provision(
     context: typer.Context,
     tenant: TenantArgument,
     *,
-    adopt: Annotated[bool, typer.Option(help="Take over existing objects.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="Take over existing objects.")] = False,
 ) -> None:
     """Create the role, schema or database of a tenant."""
-    context.obj.show(
-        lambda client: client.post(f"{_path(tenant)}/provision", adopt=adopt),
+    context.obj.send(
+        "POST",
+        f"{_path(tenant)}/provision",
         lambda done: f"{tenant}: provisioned, {', '.join(done['objects']) or 'nothing to create'}",
+        adopt=adopt,
     )
 
 
-@tenants.command()
+@tenants.command(cls=ChangeCommand)
+def rotate(
+    context: typer.Context,
+    tenant: TenantArgument,
+    *,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Rotate the role that shared tenants have in common.")
+    ] = False,
+) -> None:
+    """Give the role of a tenant a new password; its connections are replaced."""
+    context.obj.send(
+        "POST",
+        f"{_path(tenant)}/rotate-credentials",
+        lambda done: (
+            f"{done['role']}: password {done['version']},"
+            f" {done['connections']} connections are replaced"
+        ),
+        scope="pool" if shared else None,
+    )
+
+
+@tenants.command(cls=ChangeCommand)
 def delete(
     context: typer.Context,
     tenant: TenantArgument,
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Delete a tenant: close its pool and disable its login. Its data is kept."""
-    if not yes:
+    path = _path(tenant)
+    if not (yes or context.obj.dry_run):
         typer.confirm(printable(f"Delete tenant {tenant}? Its data is kept."), abort=True, err=True)
-    context.obj.show(
-        lambda client: client.delete(_path(tenant)),
+    context.obj.send(
+        "DELETE",
+        path,
         lambda done: (
             f"{tenant}: deleted, {done['closed']} connections closed, {done['cut']} leases cut"
         ),
@@ -144,15 +248,23 @@ def _path(tenant: str) -> str:
     return f"/v1/tenants/{path_segment(tenant)}"
 
 
-def _row(tenant: Document) -> Table:
-    return table(COLUMNS, [tenant])
+def _details(tenant: Document) -> Details:
+    return details(_DETAILS, tenant)
 
 
-def _labels(pairs: list[str]) -> dict[str, str]:
+def _changed(weight: int | None, max_leases: int | None, mode: Mode | None) -> Mapping[str, Any]:
+    given = {"weight": weight, "advisor_mode": mode}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if max_leases is not None:
+        changed["max_leases"] = max_leases or None
+    return changed
+
+
+def _pairs(pairs: list[str], option: str) -> dict[str, str]:
     labels: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
-            raise typer.BadParameter(f"{pair} is not key=value", param_hint="--label")
+            raise typer.BadParameter(f"{pair} is not key=value", param_hint=option)
         labels[key] = value
     return labels

@@ -12,7 +12,7 @@ from app.cli.client.live.feed import Feed, News
 from app.cli.client.live.screen import Line, draw_list, draw_tenant, footer
 from app.cli.client.live.terminal import Terminal
 from app.cli.client.live.views import ListView, TenantView, Views
-from app.cli.client.session import DEFAULT_URL, KeyFileOption, Session, UrlOption
+from app.cli.client.session import Session
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient
@@ -25,16 +25,17 @@ _REDRAW_SECONDS = 1.0
 
 
 def top(
+    context: typer.Context,
     *,
     interval: Annotated[
         float, typer.Option(min=0.2, max=60, help="Seconds between refreshes.")
     ] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one screen and exit.")] = False,
-    url: UrlOption = DEFAULT_URL,
-    key_file: KeyFileOption = None,
 ) -> None:
     """Watch servers, pools and tenants live, most waiting callers first."""
-    with Session(url, key_file).client() as client:
+    session: Session = context.obj
+    url = session.address
+    with session.client() as client:
         if once or not sys.stdout.isatty():
             _print_once(client, url)
         else:

@@ -15,10 +15,9 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from app import control
+from app import control, settings
 from app.api.auth.api_key import ApiKey, KeyScope, api_key_for, key_id_of, new_token, token_digest
 from app.api.auth.key_file import InvalidKeyFile, KeyFile, read_keys
-from app.cli import keys
 from app.cli.main import cli
 from app.domain.audit import Actor
 from tests.fixtures.keys import Keyring
@@ -34,7 +33,7 @@ def run(*arguments: object) -> Result:
 
 
 def new(path: Path, name: str = "ci", *more: str) -> Result:
-    return run("new", name, "--scope", "read", "--file", path, *more)
+    return run("create", name, "--scope", "read", "--file", path, *more)
 
 
 def kept_in(path: Path) -> tuple[ApiKey, ...]:
@@ -83,7 +82,7 @@ def test_keys_are_listed_and_revoked_by_their_names(path: Path) -> None:
     new(path, "first", "--expires", "90d")
     new(path, "second", "--tenant", "acme")
     listed = run("list", "--file", path).stdout
-    assert [line.split()[0] for line in listed.splitlines()] == ["name", "first", "second"]
+    assert [line.split()[0] for line in listed.splitlines()] == ["NAME", "first", "second"]
     assert run("revoke", "first", "--file", path).exit_code == 0
     assert "first" not in run("list", "--file", path).stdout
     assert "second" in run("list", "--file", path).stdout
@@ -99,12 +98,11 @@ def test_a_lifetime_is_stored_as_a_timestamp(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("api",), "name: The service itself uses this name."),
-        (("Big",), "name: String should match"),
-        (("ci", "--tenant", "Big"), "tenants"),
-        (("ci", "--rate", "0"), "requests_per_second: Input should be greater"),
+        (("api",), "Key name: The service itself uses this name."),
+        (("Big",), "Key name: String should match"),
+        (("ci", "--tenant", "Big"), "--tenant: String should match"),
+        (("ci", "--rate", "0"), "--rate: Input should be greater"),
         (("ci", "--expires", "soon"), "Invalid lifetime soon"),
-        (("taken",), "already contains a key named taken"),
     ],
 )
 def test_invalid_arguments_are_refused_in_a_sentence(
@@ -113,18 +111,25 @@ def test_invalid_arguments_are_refused_in_a_sentence(
     new(path, "taken")
     before = path.read_text()
     refused = new(path, *arguments)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert refused.stderr.startswith("poolkeeper: ")
     assert told in refused.stderr
     assert not refused.stdout
     assert path.read_text() == before
 
 
+def test_a_name_is_given_once(path: Path) -> None:
+    new(path, "taken")
+    again = new(path, "taken")
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "already contains a key named taken" in again.stderr
+
+
 def test_an_unknown_key_cannot_be_revoked(path: Path) -> None:
     new(path)
     refused = run("revoke", "other", "--file", path)
     assert (refused.exit_code, refused.stderr) == (
-        1,
+        6,
         f"poolkeeper: {path} contains no key named other.\n",
     )
 
@@ -133,7 +138,7 @@ def test_the_command_writes_to_no_file_that_it_cannot_read(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("{")
     refused = new(path)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert refused.stderr.startswith(f"poolkeeper: Cannot use {path}: Invalid JSON")
     assert path.read_text() == "{"
 
@@ -144,7 +149,7 @@ def test_without_a_file_it_is_that_of_the_settings(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("POOLKEEPER_HOST", "0.0.0.0")  # noqa: S104
     monkeypatch.setenv("POOLKEEPER_DATA_DIR", "here")
-    assert run("new", "ci", "--scope", "read").exit_code == 0
+    assert run("create", "ci", "--scope", "read").exit_code == 0
     assert len(kept_in(Path("here/keys.json"))) == 1
 
 
@@ -154,7 +159,7 @@ def test_unreadable_settings_are_reported_in_a_sentence(
     def unreadable(**_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(keys, "load_settings", unreadable)
+    monkeypatch.setattr(settings, "load_settings", unreadable)
     output = run("list")
     assert (output.exit_code, output.stderr) == (
         1,

@@ -59,23 +59,23 @@ async def test_a_file_is_planned_and_applied_until_the_service_matches(shell: Sh
 
 
 async def test_a_pool_is_added_to_an_existing_tenant(shell: Shell) -> None:
-    await shell.run("tenants", "put", "beta", "--strategy", "per_tenant", "--label", "plan=gold")
+    await shell.run("tenants", "create", "beta", "--strategy", "per_tenant", "--label", "plan=gold")
     asked = "tenants: {beta: {labels: {plan: gold}, pool: {max_size: 3}}}"
     assert "1 changed" in (await shell.run("apply", "-f", "-", stdin=asked)).stdout
-    found = await shell.json("tenants", "--label", "plan=gold", "--json")
+    found = await shell.json("tenants", "--selector", "plan=gold", "--json")
     assert [each["id"] for each in found] == ["beta"]
 
 
 async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Served) -> None:
-    await shell.run("tenants", "put", "acme", "--strategy", "per_tenant", "--label", "a=b")
-    await shell.run("pools", "resize", "acme", "--max-size", "3", "--min-size", "1")
+    await shell.run("tenants", "create", "acme", "--strategy", "per_tenant", "--label", "a=b")
+    await shell.run("pools", "set", "acme", "--max-size", "3", "--min-size", "1")
     [pool] = await shell.json("pools", "--json")
     assert (pool["pool_id"], pool["desired"]["max_size"]) == ("acme", 3)
-    assert "paused" in (await shell.run("pools", "do", "pause", "acme")).stdout
+    assert "paused" in (await shell.run("pools", "pause", "acme")).stdout
     for command in (["pools"], ["pools", "show", "acme"], ["tenants"], ["top", "--once"]):
         assert re.search(r"paused \d+s by api", (await shell.run(*command)).stdout), command
-    assert "ready" in (await shell.run("pools", "do", "resume", "acme")).stdout
-    await shell.run("tenants", "show", "nobody", status=1)
+    assert "ready" in (await shell.run("pools", "resume", "acme")).stdout
+    await shell.run("tenants", "show", "nobody", status=6)
     assert "tenant-not-found" in (await shell.run("refusals")).stdout
     assert "evict acme" in (await shell.run("pools", "evict", "acme", "--force")).stdout
     assert await service.query("acme", "SELECT 1") == 200
@@ -90,10 +90,10 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
 
 
 async def test_an_error_is_one_sentence_with_its_own_exit_status(shell: Shell) -> None:
-    missing = await shell.run("pools", "show", "nobody", status=1)
+    missing = await shell.run("pools", "show", "nobody", status=6)
     assert missing.stderr == "poolkeeper: There is no tenant nobody.\n"
-    malformed = await shell.run("recommendations", "apply", "no-id", status=1)
-    assert "/path/id" in malformed.stderr
+    unknown = await shell.run("recommendations", "apply", "no-id", status=6)
+    assert unknown.stderr == "poolkeeper: There is no recommendation no-id.\n"
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,79 @@ async def test_unreachable_services_and_invalid_urls_have_their_own_statuses(
     result = await Shell(url).run("tenants", status=status)
     assert result.stderr.startswith("poolkeeper: ")
     assert "Traceback" not in result.output
+
+
+async def test_a_change_keeps_what_it_does_not_name(shell: Shell) -> None:
+    acme = ["tenants", "create", "acme", "--strategy", "per_tenant", "--no-provision"]
+    await shell.run(*acme, "--weight", "3", "--max-leases", "7", "--label", "plan=gold")
+    existing = await shell.run(*acme, status=1)
+    assert existing.stderr == "poolkeeper: The resource already exists.\n"
+    await shell.run("tenants", "set", "acme", "--label", "region=eu")
+    found = await shell.json("tenants", "show", "acme", "--json")
+    assert (found["weight"], found["max_leases"], found["state"]) == (3, 7, "declared")
+    assert found["labels"] == {"plan": "gold", "region": "eu"}
+
+    change = ["tenants", "set", "acme", "--weight", "5", "--max-leases", "0"]
+    planned = await shell.run(*change, "--remove-label", "plan", "--dry-run")
+    assert re.search(r"record +tenant acme +weight 3 → 5", planned.stdout)
+    assert await shell.json("tenants", "show", "acme", "--json") == found
+    changed = await shell.json(*change, "--remove-label", "plan", "--json")
+    assert (changed["weight"], changed["max_leases"]) == (5, None)
+    assert changed["labels"] == {"region": "eu"}
+    await shell.run("tenants", "set", "nobody", "--weight", "2", status=6)
+
+
+async def test_a_shared_pool_is_named_or_changed_on_purpose(shell: Shell) -> None:
+    for tenant in ("one", "two"):
+        await shell.run("tenants", "create", tenant, "--strategy", "shared")
+    refused = await shell.run("pools", "set", "one", "--max-size", "4", status=1)
+    assert "Use --shared to change it for all of them." in refused.stderr
+    await shell.run("pools", "set", "one", "--max-size", "4", "--shared")
+    assert "paused" in (await shell.run("pools", "pause", "shared@local")).stdout
+    assert (await shell.run("pools", "-o", "name")).stdout == "shared@local\n"
+    assert "paused" in (await shell.run("pools", "show", "shared@local")).stdout
+    missing = await shell.run("pools", "pause", "shared@elsewhere", status=6)
+    assert missing.stderr == "poolkeeper: There is no pool shared@elsewhere.\n"
+
+
+async def test_errors_speak_of_options(shell: Shell) -> None:
+    await shell.run("tenants", "create", "acme", "--strategy", "per_tenant", "--no-provision")
+    sizes = ["pools", "set", "acme", "--min-size", "5", "--max-size", "2"]
+    for words, option in (
+        (sizes, "must not exceed --max-size"),
+        (["tenants", "set", "acme", "--label", f"{'k' * 200}=v"], "--label"),
+        (["events", "--since", "yesterday"], "--since"),
+    ):
+        refused = await shell.run(*words, status=2)
+        assert option in refused.stderr
+        assert "min_size" not in refused.stderr
+        assert "/body" not in refused.stderr
+
+
+async def test_a_statement_is_run_as_a_tenant(shell: Shell) -> None:
+    await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
+    await shell.run("query", "acme", "CREATE TABLE t (id int, word text)", "--write")
+    await shell.run(
+        "query", "acme", "INSERT INTO t VALUES ($1, $2)", *["-p", "1", "-p", "hi", "--write"]
+    )
+    rows = await shell.run("query", "acme", "-", stdin="SELECT word, id FROM t")
+    assert rows.stdout == "word  id\nhi    1\n"
+    assert (await shell.run("query", "acme", "SELECT 7", "-o", "name")).stdout == "7\n"
+    failed = await shell.run("query", "acme", "SELECT nothing", status=1)
+    assert "nothing" in failed.stderr
+    rotated = await shell.run("tenants", "rotate", "acme")
+    assert re.match(r"tenant_acme: password \d+, 1 connections", rotated.stdout)
+    assert (await shell.run("query", "acme", "SELECT count(*) FROM t")).stdout == "count\n1\n"
+
+
+async def test_the_advisor_is_shown_changed_and_asked(shell: Shell) -> None:
+    await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
+    await shell.run("pools", "set", "acme", "--max-size", "3")
+    await shell.run("advisor", "set", "--mode", "apply", "--config", "late_share=0.05")
+    shown = (await shell.run("advisor")).stdout
+    assert re.search(r"MODE +apply", shown)
+    assert re.search(r"late_share +0\.05", shown)
+    asked = await shell.json("advisor", "evaluate", "acme", "--late-ms", "50", "--json")
+    assert asked["current_size"] == 3
+    unknown = await shell.run("advisor", "set", "--config", "lateness=1", status=2)
+    assert "lateness" in unknown.stderr

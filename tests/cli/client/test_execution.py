@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.client.api_client import ApiError, ExitStatus
+from app.cli.client.api_client import ApiError
 from app.cli.client.execution import Execution
+from app.cli.client.exit_status import ExitStatus
 from app.cli.client.manifest import Manifest, Stage, Step, Verb, plan
 
 BUDGET = 12

@@ -33,17 +33,18 @@ IDS = [
 ]
 COMMANDS = [
     ["tenants", "show", "{}"],
-    ["tenants", "put", "{}"],
+    ["tenants", "create", "{}"],
+    ["tenants", "set", "{}", "--weight", "2"],
     ["tenants", "provision", "{}"],
     ["tenants", "delete", "{}", "--yes"],
     ["pools", "show", "{}"],
-    ["pools", "resize", "{}", "--max-size", "3"],
-    ["pools", "do", "drain", "{}"],
+    ["pools", "set", "{}", "--max-size", "3"],
+    ["pools", "drain", "{}"],
     ["pools", "evict", "{}"],
-    ["stats", "{}"],
-    ["stats", "{}", "--history"],
-    ["recommendations", "apply", "{}"],
-    ["recommendations", "dismiss", "{}"],
+    ["servers", "show", "{}"],
+    ["stats", "show", "{}"],
+    ["stats", "history", "{}"],
+    ["query", "{}", "SELECT 1"],
 ]
 
 
@@ -88,7 +89,7 @@ def test_an_id_of_a_file_never_addresses_another_resource(service: EchoService) 
     "words",
     [
         ["tenants", "--server", "\udcff"],
-        ["tenants", "put", "acme", "--label", "a=\udcff"],
+        ["tenants", "create", "acme", "--label", "a=\udcff"],
         ["events", "--since", "\udcff"],
         ["recommendations", "--tenant", "\udcff"],
     ],
@@ -139,7 +140,7 @@ def test_an_unusable_environment_is_reported(service: EchoService, variable: str
 def test_a_service_of_another_kind_is_detected(service: EchoService, words: list[str]) -> None:
     service.refusals = [(200, "another")] * 2
     result = call(service, *words)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.stderr == f"poolkeeper: {service.url} does not respond like Poolkeeper.\n"
 
 

@@ -23,24 +23,34 @@ ROOT = Path(__file__).parents[3]
 COMMANDS = [
     ["tenants"],
     ["tenants", "show", "acme"],
-    ["tenants", "put", "acme", "--label", "a=b"],
+    ["tenants", "create", "acme", "--label", "a=b"],
+    ["tenants", "set", "acme", "--weight", "2"],
     ["tenants", "provision", "acme"],
     ["tenants", "delete", "acme", "--yes"],
     ["pools"],
     ["pools", "show", "acme"],
-    ["pools", "resize", "acme", "--max-size", "3"],
+    ["pools", "set", "acme", "--max-size", "3"],
     *(
-        ["pools", "do", operation, "acme"]
+        ["pools", operation, "acme"]
         for operation in ("pause", "resume", "recycle", "check", "drain")
     ),
     ["pools", "evict", "acme"],
     ["pools", "evict-expired"],
     ["stats"],
-    ["stats", "acme"],
-    ["stats", "acme", "--history"],
+    ["stats", "show", "acme"],
+    ["stats", "history", "acme"],
+    ["servers"],
+    ["servers", "show", "local"],
     ["recommendations"],
-    ["recommendations", "apply", "x"],
+    ["recommendations", "show", "3f2b8c1e"],
     ["events"],
+    ["events", "show", "42"],
+    ["refusals"],
+    ["refusals", "show", "42"],
+    ["advisor"],
+    ["advisor", "set", "--mode", "apply"],
+    ["advisor", "evaluate", "acme"],
+    ["query", "acme", "SELECT 1"],
     ["top", "--once"],
 ]
 # Environments in which Python neither knows UTF-8 nor coerces itself into it.

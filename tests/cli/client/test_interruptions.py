@@ -95,7 +95,7 @@ def test_an_empty_standard_input_is_no_file(service: EchoService) -> None:
 
 
 def test_labels_are_pairs(service: EchoService) -> None:
-    result = call(service, "tenants", "put", "acme", "--label", "gold")
+    result = call(service, "tenants", "create", "acme", "--label", "gold")
     assert (result.exit_code, service.heard) == (2, [])
     assert "gold is not key=value" in result.stderr
 
@@ -146,5 +146,5 @@ def test_what_is_no_document_is_not_poolkeepers(
 ) -> None:
     monkeypatch.setattr(httpx.Response, "json", lambda _: json.loads(body))
     result = call(service, "tenants", "show", "acme")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "does not respond like Poolkeeper" in result.stderr

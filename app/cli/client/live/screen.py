@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.cli.client.layout import (
+from app.cli.client.live.queries import Listing, TenantReport
+from app.cli.client.live.views import ListView, TenantView
+from app.cli.client.live.waits import waits_for
+from app.cli.client.table import (
     ALWAYS,
     USUALLY,
     VERY_WIDE,
@@ -20,9 +23,6 @@ from app.cli.client.layout import (
     shortened,
     text,
 )
-from app.cli.client.live.queries import Listing, TenantReport
-from app.cli.client.live.views import ListView, TenantView
-from app.cli.client.live.waits import waits_for
 from app.runtime.printable import printable
 
 if TYPE_CHECKING:

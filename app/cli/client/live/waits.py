@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.cli.client.layout import pool_state
+from app.cli.client.table import pool_state
 
 Document = Mapping[str, Any]
 

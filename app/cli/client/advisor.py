@@ -1,0 +1,115 @@
+"""`poolkeeper advisor`: its rule, mode and limits, and what it would recommend."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import typer
+
+from app.cli.client.service_command import (
+    ChangeCommand,
+    ServiceCommand,
+    ShowCommand,
+    TenantArgument,
+    resource,
+)
+from app.cli.client.session import Session, details
+from app.cli.client.table import ALWAYS, Details, Item, number, prose, text
+
+Mode = Literal["off", "recommend", "apply"]
+Rule = Literal["demand", "hysteresis"]
+_PATH = "/v1/advisor"
+_COLUMNS = (
+    text("RULE", "rule", ALWAYS),
+    text("MODE", "mode", ALWAYS),
+    number("RECOMMENDATIONS", lambda item: item["counters"]["open_recommendations"]),
+    number("ADJUSTMENTS", lambda item: item["counters"]["adjustments_total"]),
+)
+_EVALUATION = (
+    number("SIZE", "current_size"),
+    number("PROPOSED", "new_size"),
+    prose("REASON", "reason"),
+    text("CONFIDENCE", "confidence"),
+    prose("EXPECTED", "expected"),
+    prose("EVIDENCE", "evidence"),
+)
+
+advisor = resource("Show and change the advisor, and ask it what it would recommend.")
+
+
+@advisor.command(cls=ShowCommand)
+def show(context: typer.Context) -> None:
+    """Show the advisor's rule, mode and limits."""
+    context.obj.show(lambda client: client.get(_PATH), _details)
+
+
+@advisor.command("set", cls=ChangeCommand)
+def change(
+    context: typer.Context,
+    *,
+    mode: Annotated[
+        Mode | None, typer.Option(help="Whether recommendations wait for a person.")
+    ] = None,
+    rule: Annotated[Rule | None, typer.Option(help="The rule that recommends sizes.")] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A limit as `advisor show` names it; repeatable."),
+    ] = None,
+) -> None:
+    """Change the advisor; what is omitted stays as it is."""
+    body = {"mode": mode, "rule": rule, "config": _config(config or []) or None}
+    given = {name: value for name, value in body.items() if value is not None}
+    context.obj.send("PUT", _PATH, _details, given)
+
+
+@advisor.command(cls=ServiceCommand)
+def evaluate(
+    context: typer.Context,
+    tenant: TenantArgument,
+    *,
+    rule: Annotated[Rule | None, typer.Option(help="Another rule than the advisor's.")] = None,
+    late_ms: Annotated[
+        float | None, typer.Option("--late-ms", help="A caller that waits longer is late.")
+    ] = None,
+    late_share: Annotated[
+        float | None, typer.Option("--late-share", help="Tolerated share of late callers, 0 to 1.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Another connection budget of the server.")
+    ] = None,
+) -> None:
+    """Show what would be recommended for a tenant's pool, as it is used now."""
+    body = {
+        "tenant": tenant,
+        "rule": rule,
+        "late_ms": late_ms,
+        "late_share": late_share,
+        "budget": budget,
+    }
+    given = {name: value for name, value in body.items() if value is not None}
+    session: Session = context.obj
+    session.change(
+        lambda client: client.request("POST", f"{_PATH}/evaluate", given),
+        lambda found: details(_EVALUATION, found),
+    )
+
+
+def _details(found: Item) -> Details:
+    config = found["config"].items()
+    limits = (prose(name, lambda _, value=value: json.dumps(value)) for name, value in config)  # type: ignore[misc]
+    return details((*_COLUMNS, *limits), found)
+
+
+def _config(pairs: list[str]) -> dict[str, Any]:
+    """Values are JSON, such as numbers; what is no JSON is text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"{pair} is not key=value", param_hint="--config")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found

@@ -1,0 +1,138 @@
+"""Makes a service match a file of tenants: reads, plans, asks, executes, reports."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from app.cli.client.api_client import ApiClient, ApiError, path_segment
+from app.cli.client.apply_report import render_plan, render_summary
+from app.cli.client.dry_run import check, unchecked
+from app.cli.client.execution import Execution, Summary
+from app.cli.client.exit_status import ExitStatus
+from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
+from app.cli.client.session import Session
+from app.cli.client.workers import patiently, work_in_parallel
+from app.runtime.printable import print_error, printable
+
+
+def apply_file(
+    session: Session, file: str, *, prune: bool, dry_run: bool, yes: bool, parallel: int
+) -> None:
+    """Make the service match *file*."""
+    manifest = _read(file)
+    with session.client() as client:
+        try:
+            steps = _plan(client, manifest, prune=prune, threads=parallel)
+            checks = unchecked(steps)
+            if dry_run:
+                checks = check(steps, partial(_send, client, dry_run=True), threads=parallel)
+        except KeyboardInterrupt:
+            print_error("Interrupted; nothing was changed.")
+            raise typer.Exit(ExitStatus.INTERRUPTED) from None
+        is_refused = any(each.refusal for each in checks)
+        if dry_run or not steps or is_refused:
+            document = {"steps": [each.document for each in checks]}
+            session.print(document, lambda _: render_plan(checks))
+            raise typer.Exit(ExitStatus.REFUSED if is_refused else 0)
+        if session.output in {"table", "wide"}:
+            Console(stderr=True).print(render_plan(checks))
+        deletions = sum(step.verb is Verb.DELETE for step in steps)
+        if deletions and not yes:
+            typer.confirm(f"Delete {deletions} tenants? Their data is kept.", abort=True, err=True)
+        unchanged = sorted(manifest.tenants.keys() - {step.tenant for step in steps})
+        summary, exit_status = _execute(client, steps, unchanged, threads=parallel)
+    session.print(asdict(summary), lambda _: render_summary(summary))
+    if exit_status:
+        raise typer.Exit(exit_status)
+
+
+def _read(file: str) -> Manifest:
+    try:
+        # YAML is UTF-8 in every locale.
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        manifest = Manifest.parse(raw.decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        print_error(f"Cannot read {file}: {reason}.")
+        raise typer.Exit(ExitStatus.USAGE) from error
+    except ManifestError as error:
+        print_error(f"{file}: {error}")
+        raise typer.Exit(ExitStatus.USAGE) from error
+    if file == "-" and not raw:
+        # More likely the output of a command that failed than a request for no tenants.
+        print_error("Standard input is empty. To declare no tenants, send: tenants: {}")
+        raise typer.Exit(ExitStatus.USAGE)
+    return manifest
+
+
+def _plan(client: ApiClient, manifest: Manifest, *, prune: bool, threads: int) -> list[Step]:
+    actual = {each["id"]: each for each in client.items("/v1/tenants")}
+    with_pool = [
+        tenant
+        for tenant, declared in manifest.tenants.items()
+        if declared.pool is not None and tenant in actual
+    ]
+    pools = _pools(client, with_pool, threads=threads)
+    return plan(manifest, actual, pools, prune=prune)
+
+
+def _pools(client: ApiClient, tenants: Iterable[str], *, threads: int) -> Mapping[str, Any]:
+    """The pools that these tenants have, by tenant."""
+    pools: dict[str, Any] = {}
+    stop = Event()
+
+    def fetch(tenant: str) -> None:
+        path = f"/v1/tenants/{path_segment(tenant)}/pool"
+        try:
+            pools[tenant] = patiently(partial(client.get, path), stop)
+        except ApiError as error:
+            if error.http_status != HTTPStatus.NOT_FOUND:
+                raise
+
+    work_in_parallel(fetch, tenants, threads=threads, stop=stop)
+    return pools
+
+
+def _execute(
+    client: ApiClient, steps: Sequence[Step], unchanged: list[str], *, threads: int
+) -> tuple[Summary, int]:
+    """Execute *steps* and show how far they are; the summary, and the exit status."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("applying", total=len(steps))
+
+        def show(step: Step) -> None:
+            progress.update(task, advance=1, description=printable(f"{step.verb} {step.tenant}"))
+
+        execution = Execution(partial(_send, client), on_end=show)
+        execution.run(steps, threads=threads)
+    return execution.summarize(steps, unchanged), execution.exit_status
+
+
+def _send(client: ApiClient, step: Step, *, dry_run: bool | None = None) -> Mapping[str, Any]:
+    path = f"/v1/tenants/{path_segment(step.tenant)}"
+    match step.verb:
+        case Verb.CREATE | Verb.CHANGE:
+            return client.put(path, step.body or {}, dry_run=dry_run)
+        case Verb.PROVISION:
+            return client.post(f"{path}/provision", dry_run=dry_run)
+        case Verb.RESIZE:
+            return client.put(f"{path}/pool", step.body or {}, dry_run=dry_run)
+        case Verb.DELETE:
+            return client.delete(path, dry_run=dry_run)
+        case Verb.REFUSE:
+            raise ApiError(step.summary, ExitStatus.REFUSED)

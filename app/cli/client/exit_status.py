@@ -1,0 +1,28 @@
+"""How commands end, for scripts: like mistakes have like statuses."""
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of all commands; 0 is success."""
+
+    REFUSED = 1
+    """The service refused, or a check or step failed."""
+
+    USAGE = 2
+    """An argument, an option, a setting or a file is invalid; nothing was changed."""
+
+    UNREACHABLE = 3
+    """No Poolkeeper responded."""
+
+    FORBIDDEN = 4
+    """The API key is missing, unknown, or lacks the scope."""
+
+    PARTIAL = 5
+    """Some changes were made, others failed."""
+
+    NOT_FOUND = 6
+    """What the command names does not exist."""
+
+    INTERRUPTED = 130
+    """Ctrl-C stopped a change, as shells report it."""

@@ -1,0 +1,45 @@
+"""`poolkeeper servers`: the Postgres servers and their connection budgets."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from app.cli.client.api_client import path_segment
+from app.cli.client.service_command import ListCommand, ShowCommand, resource
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, prose, text
+
+COLUMNS = (
+    text("SERVER", "name", ALWAYS),
+    text("STATE", "state", ALWAYS),
+    number("USED", lambda item: item["budget"]["used"]),
+    number("BUDGET", lambda item: item["budget"]["limit"]),
+    text("CONTENDED", lambda item: item["budget"]["contended"]),
+    number("POOLS", lambda item: len(item["pools"])),
+    number("ACTIVE", lambda item: sum(pool["active"] for pool in item["pools"])),
+    number("WAITING", lambda item: sum(pool["waiting"] for pool in item["pools"])),
+    text("ADDRESS", lambda item: f"{item['host']}:{item['port']}", WIDE),
+    text("VERSION", "version", WIDE),
+    prose("LAST ERROR", "last_error", WIDE),
+    number("MAX CONNECTIONS", "max_connections", VERY_WIDE),
+    number("KEPT FREE", lambda item: item["budget"]["kept_free"], VERY_WIDE),
+    text("READ ONLY", "read_only", VERY_WIDE),
+)
+
+servers = resource("List and show the Postgres servers.")
+
+
+@servers.command("list", cls=ListCommand)
+def list_servers(context: typer.Context) -> None:
+    """List servers and their connection budgets."""
+    context.obj.show_list("/v1/servers", COLUMNS)
+
+
+@servers.command(cls=ShowCommand)
+def show(
+    context: typer.Context,
+    server: Annotated[str, typer.Argument(metavar="SERVER", help="Server name.")],
+) -> None:
+    """Show one server."""
+    context.obj.show_one(f"/v1/servers/{path_segment(server)}", COLUMNS)

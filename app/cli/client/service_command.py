@@ -1,0 +1,165 @@
+"""Commands that talk to a service, by what they do: list, show, change.
+
+Each takes the options of all such commands, and finds its session in `context.obj`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import typer
+from typer.core import TyperOption
+
+from app.cli.client.api_client import ApiError
+from app.cli.client.output import OutputFormat
+from app.cli.client.session import Session
+from app.cli.command import Command, Declarations, Group, parameters
+from app.runtime.printable import print_error
+
+_SECTION = "Options of all commands"
+_POINTER = re.compile(r"/(?:body|query|path)/(\w+)([^:\s]*)")
+_FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
+
+OutputOption = Annotated[
+    OutputFormat,
+    typer.Option("--output", "-o", help="How to print the result.", rich_help_panel=_SECTION),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Short for --output json.", rich_help_panel=_SECTION)
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="POOLKEEPER_URL",
+        help="Address of the service; default http://127.0.0.1:8080, or by POOLKEEPER_HOST and"
+        " POOLKEEPER_PORT.",
+        rich_help_panel=_SECTION,
+    ),
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-key-file",
+        envvar="POOLKEEPER_API_KEY_FILE",
+        help="File with the API key; or set POOLKEEPER_API_KEY.",
+        dir_okay=False,
+        rich_help_panel=_SECTION,
+    ),
+]
+TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="Tenant id.")]
+StrategyFilter = Annotated[str | None, typer.Option("--strategy", help="Filter by strategy.")]
+ServerFilter = Annotated[str | None, typer.Option("--server", help="Filter by server.")]
+TenantFilter = Annotated[str | None, typer.Option("--tenant", help="Filter by tenant.")]
+
+
+def output_options(output: OutputOption = "table", as_json: JsonOption = False) -> None:
+    """The options of every command that prints what was found or done."""
+
+
+def service_options(url: UrlOption = None, api_key_file: KeyFileOption = None) -> None:
+    """The options of every command that talks to a service."""
+
+
+def watch_option(
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", min=0.2, max=3600, help="Repeat every N seconds until Ctrl-C."),
+    ] = None,
+) -> None:
+    """The option of commands that only look."""
+
+
+def limit_option(
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=100_000, help="Maximum number of rows.")
+    ] = 200,
+) -> None:
+    """The option of lists."""
+
+
+def dry_run_option(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done and change nothing.")
+    ] = False,
+) -> None:
+    """The option of changes."""
+
+
+class OutputCommand(Command):
+    """A command with a result, printed in any format."""
+
+    declares: ClassVar[Declarations] = (output_options,)
+
+    def invoke(self, ctx: Any) -> Any:
+        ctx.obj = self.session(ctx)
+        return super().invoke(ctx)
+
+    def session(self, ctx: Any) -> Session:
+        """The session of a call, made of the declared options."""
+        shared = {
+            param.name: ctx.params.pop(param.name)
+            for declaration in self.declares
+            for param in parameters(declaration)
+        }
+        if shared.pop("as_json"):
+            shared["output"] = "json"
+        return Session(**shared)
+
+
+class ServiceCommand(OutputCommand):
+    """A command that talks to a service."""
+
+    declares: ClassVar[Declarations] = (output_options, service_options)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ApiError as error:
+            print_error(self._in_options(str(error)))
+            raise typer.Exit(error.exit_status) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+
+    def _in_options(self, message: str) -> str:
+        """*message* with the names of options instead of the API's names of fields."""
+        own = [each for each in self.params if isinstance(each, TyperOption)]
+        options = {name: each.opts[0] for each in own for name in (each.name, f"{each.name}s")}
+        if "shared" in options:
+            message = message.replace("scope=pool", "--shared")
+        message = _POINTER.sub(
+            lambda found: options.get(found[1], found[1]) + found[2].replace("/", " "), message
+        )
+        return _FIELD.sub(lambda found: options.get(found[0], found[0]), message)
+
+
+class ListCommand(ServiceCommand):
+    """Lists resources."""
+
+    declares: ClassVar[Declarations] = (limit_option, watch_option, output_options, service_options)
+
+
+class ShowCommand(ServiceCommand):
+    """Shows one resource."""
+
+    declares: ClassVar[Declarations] = (watch_option, output_options, service_options)
+
+
+class ChangeCommand(ServiceCommand):
+    """Changes one resource."""
+
+    declares: ClassVar[Declarations] = (dry_run_option, output_options, service_options)
+
+
+class Resource(Group):
+    """The commands of a resource; without one, it is listed or shown."""
+
+    declares: ClassVar[Declarations] = (output_options, service_options)
+    default = ("list", "show")
+
+
+def resource(summary: str) -> typer.Typer:
+    """The commands of a resource, to be added."""
+    return typer.Typer(cls=Resource, help=summary, rich_markup_mode=None, add_completion=False)

@@ -1,0 +1,180 @@
+"""What all commands have in common: options before or after the command, and plain help.
+
+Options that every command of a group takes may stand before the command's name, too: they are
+handed on to the command. Help is plain text, because drawing it costs more than all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.main import get_command
+
+_METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "FILE", list[str]: "TEXT"}
+_OPTIONS = "Options"
+
+Declarations = Sequence[Callable[..., None]]
+"""Functions whose parameters are options."""
+
+
+class Command(TyperCommand):
+    """A command; subclasses declare the options that it takes besides its own."""
+
+    declares: ClassVar[Declarations] = ()
+
+    def __init__(self, name: str | None, **attributes: Any) -> None:
+        super().__init__(name, **attributes)
+        self.params += _declared(self.declares)
+        _name_values(self.params)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _with_defaults(super().get_params(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _format_parameters(self.get_params(ctx), ctx, formatter)
+
+
+class Group(TyperGroup):
+    """Commands of one kind; options that stand before a command are handed on to it."""
+
+    declares: ClassVar[Declarations] = ()
+    """Options of its commands that may stand before them."""
+
+    default: ClassVar[Sequence[str]] = ()
+    """The commands of which the first that exists runs if none is named."""
+
+    @property
+    def shared(self) -> Sequence[TyperOption]:
+        """The options of its commands that may stand before them."""
+        return _declared(self.declares)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        # Shown and completed here, but parsed by the command.
+        shared = self.shared if ctx.resilient_parsing else ()
+        return [*_with_defaults(super().get_params(ctx)), *shared]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        moved, rest = self._split(args)
+        if rest and rest[0] in self.commands:
+            rest = [rest[0], *moved, *rest[1:]]
+        elif self._default and not self._is_left_alone(ctx, rest):
+            rest = [*self._default, *moved, *rest]
+        return super().parse_args(ctx, rest)
+
+    @property
+    def _default(self) -> Sequence[str]:
+        """The command that runs if none is named, if there is one."""
+        return [each for each in self.default if each in self.commands][:1]
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        if not (incomplete.startswith("-") and self._default):
+            return super().shell_complete(ctx, incomplete)
+        [name] = self._default
+        command = self.commands[name]
+        with command.make_context(name, [], parent=ctx, resilient_parsing=True) as of_default:
+            return command.shell_complete(of_default, incomplete)
+
+    def _split(self, args: list[str]) -> tuple[list[str], list[str]]:
+        """The leading options that the group hands on, and the rest."""
+        options = {name: option for option in self.shared for name in option.opts}
+        at = 0
+        while at < len(args):
+            name, has_value, _ = args[at].partition("=")
+            option = options.get(name)
+            if option is None:
+                option = options.get(name[:2])  # -ojson
+                has_value = name
+            if option is None:
+                break
+            at += 1 if has_value or option.is_flag else 2
+        return args[:at], args[at:]
+
+    def _is_left_alone(self, ctx: Any, rest: list[str]) -> bool:
+        """Whether the group itself answers: help, an unknown command, a command to complete."""
+        if not rest:
+            return bool(ctx.resilient_parsing)
+        return not rest[0].startswith("-") or rest[0] in self.get_help_option_names(ctx)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        self.format_commands(ctx, formatter)
+        _format_parameters([*self.get_params(ctx), *self.shared], ctx, formatter)
+
+    def format_commands(self, _: Any, formatter: Any) -> None:
+        """List the commands by section."""
+        listed = [each for each in self.commands.values() if not each.hidden]
+        width = max((len(each.name or "") for each in listed), default=0)
+        for section in dict.fromkeys(_section(each, "Commands") for each in listed):
+            with formatter.section(section):
+                formatter.write_dl(
+                    [
+                        ((each.name or "").ljust(width), each.get_short_help_str(100))
+                        for each in listed
+                        if _section(each, "Commands") == section
+                    ]
+                )
+
+
+@cache
+def parameters(declaration: Callable[..., None]) -> Sequence[Any]:
+    """The parameters of a command that calls *declaration*."""
+    app = typer.Typer(add_completion=False)
+    app.command()(declaration)
+    params = get_command(app).params
+    _name_values(params)
+    return params
+
+
+def _with_defaults(params: list[Any]) -> list[Any]:
+    """Flags that are not given are false: Typer would import pydantic to see what None means."""
+    for param in params:
+        if param.default is None and param.type_descriptor.annotation is bool:
+            param.default = False
+    return params
+
+
+def _declared(declarations: Declarations) -> list[Any]:
+    return [param for each in declarations for param in parameters(each)]
+
+
+def _name_values(params: Sequence[Any]) -> None:
+    """Say TEXT and NUMBER in the help instead of the names of Python's types."""
+    for param in params:
+        if isinstance(param, TyperOption) and param.metavar is None:
+            param.metavar = _METAVARS.get(param.type_descriptor.annotation)
+
+
+def _format_parameters(params: Sequence[Any], ctx: Any, formatter: Any) -> None:
+    """List arguments, own options and shared options, each in a section."""
+    params = sorted(params, key=lambda each: each.rich_help_panel is not None)
+    for section in dict.fromkeys(_section(each, _default_section(each)) for each in params):
+        rows = [
+            row
+            for each in params
+            if _section(each, _default_section(each)) == section
+            for row in _row(each, ctx)
+        ]
+        if rows:
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+
+def _row(param: Any, ctx: Any) -> Iterator[tuple[str, str]]:
+    record = param.get_help_record(ctx)
+    if record is None:
+        return
+    name, text = record
+    # An argument's type is a word of Python.
+    yield (name if isinstance(param, TyperOption) else name.partition(" ")[0]), text
+
+
+def _default_section(param: Any) -> str:
+    return _OPTIONS if isinstance(param, TyperOption) else "Arguments"
+
+
+def _section(of: Any, default: str) -> str:
+    return cast("str | None", of.rich_help_panel) or default

@@ -1,0 +1,137 @@
+"""`poolkeeper serve`, `demo`, `migrate`, `openapi`: the commands that are the service.
+
+Nothing of this is imported before one of them runs: it takes seconds. A start that fails prints
+one sentence and exits with a non-zero status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+
+import typer
+import uvicorn
+
+from app.api.http.client_connections import ClientLimits
+from app.api.openapi import document
+from app.catalog.migrate import migrate as migrate_catalog
+from app.cli.client.exit_status import ExitStatus
+from app.cli.demo import DemoError, serve_with_traffic
+from app.embedded import EmbeddedPostgres
+from app.main import STARTUP_ERRORS, create_app, startup_error_message
+from app.runtime.logs import configure_logging
+from app.runtime.printable import print_error
+from app.runtime.server import ExitStatus as ProcessStatus
+from app.runtime.server import ServeFunction, handle_stop_signals, run_server
+from app.runtime.topology import start_topology
+from app.settings import Settings, SettingsError, load_settings
+
+
+def serve() -> None:
+    """Serve the API until SIGTERM or Ctrl-C."""
+    settings = _settings()
+    configure_logging(settings.log_format, settings.log_level)
+    raise typer.Exit(_run(settings, uvicorn.Server.serve))
+
+
+def demo() -> None:
+    """Serve with sample tenants and traffic; everything is deleted at the end."""
+    settings = _settings()
+    if not settings.is_embedded:
+        print_error("The demo only runs on the embedded server.")
+        raise typer.Exit(ExitStatus.USAGE)
+    if settings.requires_keys:
+        print_error("The demo only runs on loopback and without API keys.")
+        raise typer.Exit(ExitStatus.USAGE)
+    configure_logging(settings.log_format, settings.log_level)
+    settings = _demo_settings(settings)
+    with (
+        _exit_on_error(),
+        handle_stop_signals() as is_stopping,
+        _temporary_postgres(settings.data_dir),
+    ):
+        stopped = ProcessStatus.STOPPED
+        status = stopped if is_stopping() else _run(settings, serve_with_traffic)
+    raise typer.Exit(status)
+
+
+def migrate() -> None:
+    """Upgrade the catalog's schema and exit."""
+    settings = _settings()
+    configure_logging(settings.log_format, settings.log_level)
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            topology = await start_topology(settings, stack)
+            await migrate_catalog(topology.catalog)
+
+    with _exit_on_error():
+        asyncio.run(run())
+    typer.echo("The catalog is up to date.")
+
+
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    app = create_app(Settings.model_construct())
+    text = json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
+    sys.stdout.buffer.write(text.encode())  # UTF-8 in every locale
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        print_error(str(error))
+        raise typer.Exit(ExitStatus.USAGE) from error
+
+
+def _demo_settings(settings: Settings) -> Settings:
+    """Use a separate data directory, and recommend within a minute unless configured otherwise."""
+    fast = {"advisor_interval_seconds": 5.0, "advisor_samples": 2}
+    defaults = {key: fast[key] for key in fast.keys() - settings.model_fields_set}
+    return settings.model_copy(update={**defaults, "data_dir": settings.data_dir / "demo"})
+
+
+@contextmanager
+def _temporary_postgres(data_dir: Path) -> Iterator[None]:
+    """Delete the demo's Postgres afterwards, and before, in case an earlier demo was killed."""
+    postgres = EmbeddedPostgres(data_dir)
+    had_parent = data_dir.parent.exists()
+    asyncio.run(postgres.remove())
+    try:
+        yield
+    finally:
+        asyncio.run(postgres.remove())
+        if not had_parent:
+            with suppress(OSError):  # not empty: other files were created there meanwhile
+                data_dir.parent.rmdir()
+
+
+def _run(settings: Settings, serve: ServeFunction) -> ProcessStatus:
+    """Serve until SIGTERM or Ctrl-C."""
+    return run_server(
+        create_app(settings),
+        serve,
+        host=settings.host,
+        port=settings.port,
+        shutdown_seconds=settings.shutdown_seconds,
+        limits=ClientLimits(
+            max_connections=settings.max_http_connections,
+            header_timeout=settings.header_timeout_seconds,
+            send_timeout=settings.send_timeout_seconds,
+            keep_alive=settings.keep_alive_seconds,
+        ),
+    )
+
+
+@contextmanager
+def _exit_on_error() -> Iterator[None]:
+    try:
+        yield
+    except (DemoError, *STARTUP_ERRORS) as error:
+        print_error(startup_error_message(error))
+        raise typer.Exit(1) from error

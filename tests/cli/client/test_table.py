@@ -1,0 +1,188 @@
+"""Tables at 80, 120 and 200 columns: numbers and names are whole, columns go by priority."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.cli.client.table import (
+    ALWAYS,
+    VERY_WIDE,
+    Table,
+    TableColumn,
+    changes,
+    identifier,
+    number,
+    plain,
+    prose,
+    text,
+)
+from tests.fixtures.echo_service import EchoService, echo_service
+
+ROOT = Path(__file__).parents[3]
+WIDTHS = [80, 120, 200]
+RESOURCES = ["tenants", "pools", "servers", "recommendations", "stats", "events", "refusals"]
+LONG = "customer-4711-with-a-long-name"
+
+
+def cells(line: str) -> list[str]:
+    return re.split(r" {2,}", line.strip())
+
+
+@pytest.fixture(scope="module")
+def items() -> dict[str, list[dict[str, Any]]]:
+    """Two items of each resource: the example of the API, and one with a long name."""
+    service = EchoService()
+    found = {}
+    for name in RESOURCES:
+        [item] = service.answer("GET", f"/v1/{name}", None)[1]["items"]
+        large = {key: LONG if value == "acme" else value for key, value in item.items()}
+        found[name] = [item, large]
+    return found
+
+
+# What stands in a table beside the name of the resource, by its width.
+SHOWN = {
+    ("tenants", 80): "TENANT STRATEGY STATE POOL ACTIVE WAITING",
+    ("tenants", 120): "TENANT STRATEGY STATE POOL ACTIVE WAITING SERVER LABELS WEIGHT MAX_LEASES",
+    ("pools", 80): "POOL STATE SIZE MAX ACTIVE WAITING WAIT_P99_MS",
+    ("pools", 120): "POOL STATE SIZE MAX ACTIVE WAITING WAIT_P99_MS"
+    " STRATEGY SERVER TENANTS LEAKS IDLE",
+    ("servers", 80): "SERVER STATE USED BUDGET CONTENDED POOLS ACTIVE WAITING",
+    ("recommendations", 80): "ID POOL MAX PROPOSED REASON",
+    ("recommendations", 120): "ID POOL MAX PROPOSED REASON STATUS AGE",
+    ("stats", 80): "TENANT LEASES ACTIVE WAITING WAIT_P99_MS TIMEOUTS",
+    ("events", 80): "ID AGE ACTION SUBJECT ACTOR CHANGE",
+    ("refusals", 80): "ID AGE TENANT CODE DETAIL",
+}
+
+
+@pytest.mark.parametrize(("name", "width"), SHOWN, ids=str)
+def test_the_most_important_columns_are_shown(
+    items: dict[str, list[dict[str, Any]]], name: str, width: int
+) -> None:
+    columns = import_module(f"app.cli.client.{name}").COLUMNS
+    [titles, *_] = Table(columns=columns, items=items[name]).lines(width)
+    assert [each.replace(" ", "_") for each in cells(titles)] == SHOWN[name, width].split()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", RESOURCES)
+def test_lists_fit_and_neither_names_nor_numbers_are_cut(
+    items: dict[str, list[dict[str, Any]]], name: str, width: int
+) -> None:
+    columns = import_module(f"app.cli.client.{name}").COLUMNS
+    by_title = {column.title: column for column in columns}
+    titles, *lines = Table(columns=columns, items=items[name]).lines(width)
+    for line, item in zip(lines, items[name], strict=True):
+        assert len(line) <= width
+        for title, cell in zip(cells(titles), cells(line), strict=True):
+            column, whole = by_title[title], plain(by_title[title].value(item))
+            if column.is_prose:
+                assert whole.startswith(cell.removesuffix("…"))
+            elif column.is_id:
+                assert whole.startswith(cell)
+                assert len(cell) >= 8
+            else:
+                assert cell == whole
+
+
+@pytest.mark.parametrize("name", RESOURCES)
+def test_a_wide_table_and_a_pipe_show_everything(
+    items: dict[str, list[dict[str, Any]]], name: str
+) -> None:
+    columns = import_module(f"app.cli.client.{name}").COLUMNS
+    titles, first, _ = Table(columns=columns, items=items[name]).lines()
+    assert cells(titles) == [column.title for column in columns]
+    assert cells(first) == [plain(column.value(items[name][0])) for column in columns]
+
+
+COLUMNS = st.lists(
+    st.builds(
+        lambda title, priority, kind: kind(title, title, priority),
+        st.text("ABC", min_size=1, max_size=6),
+        st.integers(ALWAYS, VERY_WIDE),
+        st.sampled_from([text, number, prose, identifier]),
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda column: column.title,
+)
+
+
+@given(columns=COLUMNS, width=st.integers(20, 200), data=st.data())
+def test_a_line_is_too_long_only_for_columns_that_must_be_there(
+    columns: list[TableColumn], width: int, data: st.DataObject
+) -> None:
+    values = st.text("abcł東", max_size=60) | st.integers() | st.floats(allow_nan=False)
+    items = data.draw(
+        st.lists(st.fixed_dictionaries({c.title: values for c in columns}), max_size=3)
+    )
+    titles, *lines = Table(columns=columns, items=items).lines(width)
+    shown = {column.title: column for column in columns if column.title in cells(titles)}
+    must = [column for column in columns if column.priority == ALWAYS]
+    assert all(column.title in shown for column in must)
+    assert shown
+    if len(shown) > 1 and any(column.priority > ALWAYS for column in shown.values()):
+        assert max(map(len, [titles, *lines])) <= width
+    for item, line in zip(items, lines, strict=True):
+        for title, column in shown.items():
+            if not (column.is_prose or column.is_id):
+                assert plain(item[title]).strip() in line
+
+
+def test_ids_are_as_short_as_they_differ() -> None:
+    ids = ["3f2b8c1e-aa", "3f2b8c1e-ab", "3f2b8c1e-ab", "55555555-55"]
+    [_, *lines] = Table(columns=[identifier("ID", "id")], items=[{"id": id_} for id_ in ids]).lines(
+        80
+    )
+    assert lines == ids
+    [_, *lines] = Table(columns=[identifier("ID", "id")], items=[{"id": ids[0]}]).lines(80)
+    assert lines == ["3f2b8c1e"]
+
+
+def test_changes_are_no_words_of_python() -> None:
+    before: dict[str, Any] = {"paused": False, "max_leases": None, "labels": {}, "weight": 1}
+    after = {"paused": True, "max_leases": 3, "labels": {"plan": "gold"}, "weight": 1}
+    assert changes(before, after) == "paused no → yes, max_leases - → 3, labels - → plan=gold"
+    assert changes(None, after) == "paused=yes, max_leases=3, labels=plan=gold, weight=1"
+    assert changes({}, None) == changes(after, after) == "-"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_terminal_has_the_width_that_it_says(width: int) -> None:
+    with echo_service() as service:
+        ours, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+        environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+        ended = subprocess.run(
+            [sys.executable, "-m", "app", "recommendations"],
+            stdin=its,
+            stdout=its,
+            cwd=ROOT,
+            check=False,
+            timeout=180,
+            env={**environment, "POOLKEEPER_URL": service.url, "TERM": "xterm"},
+        )
+        os.close(its)
+        lines = os.read(ours, 65536).decode().splitlines()
+        os.close(ours)
+    assert ended.returncode == 0
+    assert len(lines) == 2
+    titles = re.sub(r"\x1b\[\d+m", "", lines[0])
+    assert len(lines[1]) <= width
+    assert ("CONFIDENCE" in titles) == (width > 80)
+    assert lines[1].startswith("3f2b8c1e  acme")
