@@ -26,6 +26,7 @@ from app.api.assembly import assemble, provide
 from app.api.auth.authenticator import Authenticator
 from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.api.auth.rate_limits import RateLimits
+from app.api.forwarding.forwarder import Forwarder
 from app.api.http.dependencies import TenantDefaults
 from app.api.http.response_cache import ResponseCache
 from app.api.routes.about import Links
@@ -167,7 +168,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def startup_error_message(refusal: Exception) -> str:
+def startup_error_message(refusal: BaseException) -> str:
     """The sentence of one of the `STARTUP_ERRORS`."""
     if isinstance(refusal, OSError) and refusal.filename and refusal.strerror:
         return f"Cannot use {refusal.filename}: {refusal.strerror}."
@@ -197,40 +198,47 @@ async def _one_of_several(app: FastAPI, settings: Settings) -> AsyncIterator[Non
     Raises:
         CatalogUnavailable, CatalogInUse, CatalogUnusable, SettingsError: it cannot start.
     """
-    async with _candidate(settings) as (postgres, election):
-        app.state.election = election
+    client, keep_alive = configuration.forwarded_client(settings), settings.keep_alive_seconds / 2
+    async with _candidate(settings) as (postgres, election), AsyncExitStack() as stack:
+        forwarder = Forwarder(election, client, keep_alive=keep_alive)
+        app.state.forwarder = forwarder
+        stack.callback(forwarder.close)
         app.state.readiness = StandbyReadiness(election)
+
+        async def serve(takeover: Takeover) -> None:
+            service = await stack.enter_async_context(
+                _active_service(settings, postgres, election, takeover)
+            )
+            _begin_serving(app, settings, service)
+
         takeover = await election.contend()
         if takeover is not None:
-            async with _active_service(settings, postgres, election, takeover) as service:
-                _begin_serving(app, settings, service)
-                yield
-            return
+            await serve(takeover)
+        else:
+            _log.info("standing by", reason=election.active_instance)
 
-        async def wait_and_serve() -> None:
-            takeover = await election.wait_to_win()
-            async with _active_service(settings, postgres, election, takeover) as service:
-                _begin_serving(app, settings, service)
-                await asyncio.Event().wait()
+            async def stand_by() -> None:
+                await serve(await election.wait_to_win())
 
-        def ended(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                app.state.refusal = (
-                    startup_error_message(error)
-                    if isinstance(error, STARTUP_ERRORS)
-                    else repr(error)
-                )
-                _log.critical("cannot become active", reason=app.state.refusal)
-                _stop_process()
+            waiting = asyncio.create_task(stand_by(), name="standby")
+            waiting.add_done_callback(partial(_standby_ended, app))
+            stack.push_async_callback(_end, waiting)
+        yield
 
-        _log.info("standing by", reason=election.active_instance)
-        task = asyncio.create_task(wait_and_serve(), name="standby")
-        task.add_done_callback(ended)
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+
+def _standby_ended(app: FastAPI, task: asyncio.Task[None]) -> None:
+    """The instance is active now; if it could not become so, the process ends."""
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    is_expected = isinstance(error, STARTUP_ERRORS)
+    app.state.refusal = startup_error_message(error) if is_expected else repr(error)
+    _log.critical("cannot become active", reason=app.state.refusal)
+    _stop_process()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from app.api import openapi
+from app.api.forwarding.gate import ActiveInstanceGate
 from app.api.http import disconnect, error_responses
 from app.api.http.idempotency import ResponseReplayed, replay
 from app.api.http.layer import DirectRoutes, HttpLayer
 from app.api.http.response_cache import ResponseCache
-from app.api.http.standby_gate import StandbyGate
 from app.api.routes import (
     about,
     advisor,
@@ -78,7 +78,7 @@ def assemble(
     app.state.require_if_match = require_if_match
     app.state.provided = {}
     app.state.service = None
-    app.state.election = None
+    app.state.forwarder = None
     app.state.readiness = None
     app.state.response_cache = None
     error_responses.install(app)
@@ -94,7 +94,7 @@ def assemble(
             request_deadline=request_deadline,
             direct_routes=_DIRECT_ROUTES,
         )
-        stack.app = StandbyGate(layer, app.state)
+        stack.app = ActiveInstanceGate(layer, app.state)
         return cast("ASGIApp", stack)
 
     app.build_middleware_stack = build  # type: ignore[method-assign]

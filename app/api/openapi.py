@@ -63,6 +63,10 @@ _PROBLEMS = {
     428: ("precondition-required", "Send If-Match with the version to change, or * for any."),
     429: ("too-many-requests", "The API key exceeds its request rate."),
     500: ("internal-error", "An internal error occurred. The log has it under this request_id."),
+    502: (
+        "active-lost",
+        "The active instance ended before it responded; the outcome of the request is unknown.",
+    ),
     503: ("catalog-unavailable", "The catalog cannot be reached; nothing was changed."),
     504: (
         "deadline-exceeded",

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from app import __version__
+from app.api.forwarding.forwarded_client import ForwardedClient
 from app.api.http.dependencies import TenantDefaults
 from app.api.http.request_checks import LOOPBACK_NAMES
 from app.api.views.tenant import QueryLimits
@@ -83,6 +84,16 @@ def instance(settings: Settings) -> Instance:
         secret_key=hmac.new(secret, b"instance", sha256).hexdigest()[:_FINGERPRINT],
         servers=sha256(json.dumps(servers).encode()).hexdigest()[:_FINGERPRINT],
     )
+
+
+def forwarded_client(settings: Settings) -> ForwardedClient:
+    """What signs the clients of forwarded requests.
+
+    Raises:
+        SettingsError: the secret key cannot be read.
+    """
+    key = settings.read_secret_key()
+    return ForwardedClient(key.get_secret_value().encode() if key else secrets.token_bytes())
 
 
 def credentials(settings: Settings) -> Credentials:

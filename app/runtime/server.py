@@ -140,6 +140,8 @@ def _limit(app: FastAPI, limits: ClientLimits, descriptors: int) -> int:
     service = getattr(app.state, "service", None)
     servers = service.manager.servers.values() if service is not None else ()
     most = max_clients(descriptors, sum(server.budget.limit for server in servers))
+    if getattr(app.state, "forwarder", None) is not None:
+        most //= 2  # a forwarded request has two connections
     return most if limits.max_connections is None else min(limits.max_connections, most)
 
 

@@ -53,12 +53,13 @@ async def send(api: Api, change: Change, query: str = "", **more: Any) -> Respon
 
 
 async def contents(database: Database) -> dict[str, list[str]]:
-    """Everything that a database holds."""
+    """Everything that a database holds, but for what is written every 2 s."""
     connection = await database.connect()
     try:
         tables = await connection.fetch(
             "select format('%I.%I', schemaname, tablename) from pg_tables"
-            " where schemaname not in ('pg_catalog', 'information_schema') order by 1"
+            " where schemaname not in ('pg_catalog', 'information_schema')"
+            " and tablename not in ('leadership', 'instances') order by 1"
         )
         return {
             table: [str(row) for row in await connection.fetch(f"select * from {table}")]

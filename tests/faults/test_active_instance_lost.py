@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -27,14 +28,15 @@ async def two(
     tenants: Database, catalog: Database, directory: Path
 ) -> AsyncIterator[tuple[Served, Served]]:
     """An active instance and a standby, whose budget is watched."""
-    settings = {"tenants_in": tenants, "catalog_in": catalog, "servers__local__budget": BUDGET}
+    settings: dict[str, Any] = {"tenants_in": tenants, "catalog_in": catalog, "advertises": True}
+    settings["servers__local__budget"] = BUDGET
     places = [directory / name for name in ("first", "second")]
     for place in places:
         place.mkdir()
     async with (
         watched(tenants, budget=BUDGET),
-        served(places[0], advertise_url="http://first:8080", **settings) as first,
-        served(places[1], advertise_url="http://second:8080", probe="/livez", **settings) as second,
+        served(places[0], **settings) as first,
+        served(places[1], **settings) as second,
     ):
         yield first, second
 
@@ -51,7 +53,8 @@ async def test_a_standby_follows_one_that_is_killed_within_the_same_budget(
         await first.tenant("a")
         endless = asyncio.create_task(first.query("a", "SELECT pg_sleep(60)"))
         callers = [asyncio.create_task(first.caller("a")) for _ in range(CLIENTS)]
-        await eventually(lambda: first.answers[200] > 50)
+        forwarded = [asyncio.create_task(second.caller("a")) for _ in range(CLIENTS)]
+        await eventually(lambda: min(first.answers[200], second.answers[200]) > 20)
         old = await pids(database)
         await kill(first.process)
         await finished([*callers, endless])
@@ -60,8 +63,13 @@ async def test_a_standby_follows_one_that_is_killed_within_the_same_budget(
             await catalog.execute("UPDATE leadership SET renewed_at = renewed_at - interval '6 s'")
             await eventually(lambda: has_leases(second))
             record = await catalog.fetchrow("SELECT epoch, url FROM leadership")
-        assert tuple(record or ()) == (2, "http://second:8080")
+        assert tuple(record or ()) == (2, str(second.client.base_url).rstrip("/"))
         assert not old & await pids(database)
+        for caller in forwarded:
+            caller.cancel()
+        await asyncio.gather(*forwarded, return_exceptions=True)
+        # 502: it was sent to the one that was killed.
+        assert set(second.answers) <= {200, 502, 503}
 
 
 async def test_one_that_wakes_up_serves_nobody_and_writes_nothing(

@@ -40,6 +40,9 @@ class Connection(Protocol):
     def notify_disconnect(self, callback: Callable[[], None] | None) -> None:
         """Call back when the client disconnects, or now if it has; None for no longer."""
 
+    def abort(self) -> None:
+        """Break the connection, so that the client does not take a part for the whole."""
+
 
 @asynccontextmanager
 async def cancel_on_disconnect(request: Request) -> AsyncIterator[Callable[[], None]]:

@@ -65,11 +65,12 @@ _TITLES = {
     431: "Request header fields too large",
     500: "Internal server error",
     501: "Not implemented",
+    502: "Bad gateway",
     503: "Service unavailable",
     504: "Gateway timeout",
 }
-# Every request may lack a key, be too large, or fail.
-_EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 503, 504)
+# Every request may lack a key, be too large, or fail, also between two instances.
+_EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 502, 503, 504)
 _METHODS = ("DELETE", "GET", "POST", "PUT")
 
 _log = structlog.get_logger(__name__)

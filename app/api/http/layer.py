@@ -24,7 +24,7 @@ from app.api.http.request_checks import HeaderValues, TrustedHosts, check_framin
 from app.api.http.response_cache import send_cached
 from app.api.http.strict_route import StrictRequest
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _HEAD = "HEAD"
 
 # Responds to a usual request of a route, whose path pattern has matched; None for any other.
@@ -59,7 +59,7 @@ class HttpLayer:
             scope = {**scope, "method": "GET"}
             state["is_head"] = True
         given = _header_values(scope["headers"])
-        request_id = _request_id(given)
+        request_id = request_id_of(scope)
         correlation_id.set(request_id)
         exchange = state["exchange"] = Exchange(scope, receive, send, request_id)
         principal = (
@@ -120,7 +120,7 @@ def _header_values(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[s
     return values
 
 
-def _request_id(given: HeaderValues) -> str:
+def request_id_of(scope: Scope) -> str:
     """The caller's, if it is one, else a new one."""
-    ids = given.get(b"x-request-id")
-    return ids[0] if ids and _REQUEST_ID.fullmatch(ids[0]) else os.urandom(16).hex()
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+    return given.decode() if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()

@@ -156,6 +156,10 @@ class HttpProtocol(HttpToolsProtocol):
         if callback is not None and self.cycle.disconnected:
             callback()
 
+    def abort(self) -> None:
+        """Break the connection, so that the client does not take a part for the whole."""
+        self.transport.abort()
+
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         self._held += data

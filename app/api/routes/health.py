@@ -23,6 +23,7 @@ from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable
 from app.domain.isolation_policy import Severity
+from app.domain.leadership import InstanceState
 from app.pools.manager import TenantPoolManager
 
 # A poll or an audit may be skipped twice before it is late.
@@ -77,15 +78,19 @@ class ReadinessChecks(Protocol):
 
 
 class StandbyReadiness:
-    """The checks of an instance that is not active: it has no part in the work."""
+    """The checks of an instance that is not active: whether it can forward, or take over."""
 
     def __init__(self, election: Election) -> None:
         self._election = election
 
     async def run(self) -> list[ReadinessCheck]:
         election = self._election
-        detail = election.trouble or f"State {election.state}. {election.active_instance}"
-        return [_required("leadership", ok=False, detail=detail)]
+        detail = f"State {election.state}. {election.active_instance}"
+        if election.trouble is not None:
+            detail += f" {election.trouble}"
+        can_serve = election.trouble is None or election.active_url is not None
+        is_ok = can_serve and election.state is not InstanceState.STOPPING
+        return [_required("leadership", ok=is_ok, detail=detail)]
 
 
 class ServiceReadiness:

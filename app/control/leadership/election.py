@@ -34,6 +34,11 @@ _RETRY_INTERVAL = 0.25
 _SETTLE_DEADLINE = 5.0
 _STARTS_SOON = "The active instance has ended; another one is starting."
 
+
+def _nothing() -> None:
+    pass
+
+
 _log = structlog.get_logger(__name__)
 
 
@@ -43,6 +48,7 @@ class Election:
     Attributes:
         state: what this instance does.
         record: what the catalog said last of the active instance; None before.
+        on_change: called when another instance is active than before, or none.
         trouble: why the catalog was not reached at the last try; None if it was.
         lost: why this instance had to stop; None if it did not.
     """
@@ -62,6 +68,7 @@ class Election:
         self.record: LeadershipRecord | None = None
         self.trouble: str | None = None
         self.lost: PoolkeeperError | None = None
+        self.on_change: Callable[[], None] = _nothing
         self._address = address
         self._leadership = Leadership(address, instance)
         self._on_lost = on_lost
@@ -80,11 +87,18 @@ class Election:
         return self._leadership.epoch
 
     @property
+    def active_url(self) -> str | None:
+        """Where the active instance is reached; None if there is none, or it is this one."""
+        record = self.record
+        if record is None or not record.is_held or self.state is not InstanceState.STANDBY:
+            return None
+        return record.url
+
+    @property
     def active_instance(self) -> str:
         """A sentence on who is active."""
-        if self.record is None or not self.record.is_held:
-            return _STARTS_SOON
-        return f"The active instance is {self.record.url}."
+        url = self.active_url
+        return _STARTS_SOON if url is None else f"The active instance is {url}."
 
     @property
     def is_serving(self) -> bool:
@@ -151,7 +165,10 @@ class Election:
             CatalogInUse: this instance must not take over from the active one.
             CatalogUnavailable: nothing can be said now.
         """
+        before = self.active_url
         record = self.record = await self._leadership.read()
+        if self.active_url != before:
+            self.on_change()
         if record is not None and (reason := refusal(record, self.instance)):
             raise CatalogInUse(reason)
         if await self._leadership.try_lock():
@@ -167,6 +184,7 @@ class Election:
 
     async def _activate(self) -> Takeover:
         self.state = InstanceState.ACTIVATING
+        self.on_change()
         try:
             # Before the tables change: an earlier instance that lost the lock writes no more.
             takeover = await self._begin_epoch()

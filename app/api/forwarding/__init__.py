@@ -1,0 +1,1 @@
+"""Forwarding: what a standby does with requests, and how the active instance takes them."""

@@ -1,0 +1,54 @@
+"""Who sent a forwarded request: one header, signed by the instance that forwards it.
+
+Limits, the audit trail and the log of the active instance are about the client, not about the
+standby between them. Whoever lacks the secret key cannot write such a header, and the signature
+holds for one request with one API key only.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from starlette.types import Scope
+
+HEADER = b"poolkeeper-forwarded"
+_REQUEST_ID = b"x-request-id"
+_BETWEEN = b"|"
+
+
+class ForwardedClient:
+    """Writes and reads the header."""
+
+    def __init__(self, secret: bytes) -> None:
+        """*secret* is what all instances have in common."""
+        self._key = hmac.digest(secret, b"forwarded client", "sha256")
+
+    def header(self, scope: Scope, request_id: bytes) -> tuple[bytes, bytes]:
+        """The header with address, scheme and request id of the client of *scope*."""
+        host, port = scope.get("client") or ("", 0)
+        said = _BETWEEN.join((host.encode(), b"%d" % port, scope["scheme"].encode(), request_id))
+        return HEADER, said + _BETWEEN + self._signature(scope, said)
+
+    def restore(self, scope: Scope) -> bool:
+        """Give *scope* the client that its header names; whether there was such a header.
+
+        Without a valid signature the header is dropped, and nothing else changes.
+        """
+        given = [value for name, value in scope["headers"] if name == HEADER]
+        if not given:
+            return False
+        headers = [each for each in scope["headers"] if each[0] != HEADER]
+        said, _, signature = given[0].rpartition(_BETWEEN)
+        if len(given) == 1 and hmac.compare_digest(signature, self._signature(scope, said)):
+            host, port, scheme, request_id = said.split(_BETWEEN)
+            scope["client"] = (host.decode(), int(port)) if host else None
+            scope["scheme"] = scheme.decode()
+            headers = [each for each in headers if each[0] != _REQUEST_ID]
+            headers.append((_REQUEST_ID, request_id))
+        scope["headers"] = headers
+        return True
+
+    def _signature(self, scope: Scope, said: bytes) -> bytes:
+        keys = [value for name, value in scope["headers"] if name == b"authorization"]
+        signed = (said, scope["method"].encode(), scope["raw_path"], scope["query_string"], *keys)
+        return hmac.digest(self._key, b"\n".join(signed), "sha256").hex().encode()

@@ -1,0 +1,238 @@
+"""Forwards a standby's requests to the active instance, byte for byte.
+
+A request is held while no instance is active. What was sent to an instance that then died is
+sent again only if that can do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from asgi_correlation_id import correlation_id
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
+from app.api.forwarding.request_body import ClientLeft, RequestBody
+from app.api.forwarding.upstream import Upstream, UpstreamLost, Upstreams
+from app.api.http.disconnect import Connection
+from app.api.http.error_responses import problem_response
+from app.api.http.layer import request_id_of
+from app.control.leadership.election import Election
+from app.domain.leadership import InstanceState
+
+INSTANCE = b"poolkeeper-instance"
+"""In a response that a standby has forwarded: the URL of the instance that responded."""
+
+_NOT_ACTIVE = b"poolkeeper-not-active"
+# In seconds: how long a request waits for an active instance, and between two tries.
+_HOLD = 10.0
+_PAUSE = 0.05
+_REPEATABLE = frozenset({"GET", "HEAD"})
+# RFC 9110, 7.6.1. What `expect` asks for was answered here, and each server writes its own date.
+_HOP_BY_HOP = {
+    b"connection",
+    b"keep-alive",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+}
+_NOT_SENT = frozenset({*_HOP_BY_HOP, b"expect", HEADER})
+_NOT_RETURNED = frozenset({*_HOP_BY_HOP, b"date", INSTANCE})
+_LOST = "The active instance ended before it responded; the outcome of the request is unknown."
+
+
+class Forwarder:
+    """Serves on the active instance, forwards on a standby."""
+
+    def __init__(self, election: Election, client: ForwardedClient, *, keep_alive: float) -> None:
+        """Connections that were idle for *keep_alive* seconds are not used again."""
+        self._election = election
+        self._client = client
+        self._upstreams = Upstreams(keep_alive=keep_alive)
+        election.on_change = self._reconsider
+
+    def close(self) -> None:
+        """Close all connections to the active instance."""
+        self._upstreams.keep_only(None)
+
+    async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let *app* serve the request, or forward it."""
+        was_forwarded = self._client.restore(scope)
+        if self._election.is_serving or await self._election.settle():
+            await app(scope, receive, send)
+        elif was_forwarded:  # nothing is forwarded twice
+            await self._refuse(scope, receive, send, {_NOT_ACTIVE.decode(): "1"})
+        else:
+            with suppress(ClientLeft):
+                await self._forward(app, scope, RequestBody(scope, receive), send)
+
+    async def _forward(self, app: ASGIApp, scope: Scope, body: RequestBody, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + _HOLD
+        request_id = request_id_of(scope)
+        correlation_id.set(request_id)
+        head = self._head(scope, request_id)
+        may_repeat = scope["method"] in _REPEATABLE
+        while self._election.state is not InstanceState.STOPPING:
+            if self._election.is_serving:
+                await app(scope, body.receive_again, send)
+                return
+            start = await body.begin()
+            upstream = await self._connect()
+            if upstream is not None:
+                exchange = _Exchange(upstream, scope, body, send)
+                try:
+                    is_done = await exchange.run(head + start)
+                except UpstreamLost:
+                    if not (may_repeat and body.is_kept):
+                        await _problem(scope, 502, "active-lost", _LOST)(scope, _nothing, send)
+                        return
+                    may_repeat = is_done = False
+                finally:
+                    self._upstreams.release(upstream)
+                if is_done:
+                    return
+            if loop.time() >= give_up_at:
+                break
+            await asyncio.sleep(_PAUSE)
+        await self._refuse(scope, _nothing, send)
+
+    async def _connect(self) -> Upstream | None:
+        url = self._election.active_url
+        if url is None:
+            return None
+        try:
+            return await self._upstreams.connect(url)
+        except OSError:
+            return None
+
+    def _head(self, scope: Scope, request_id: str) -> bytes:
+        target = scope["raw_path"]
+        if scope["query_string"]:
+            target += b"?" + scope["query_string"]
+        headers = scope["headers"]
+        named = {
+            name.strip().lower()
+            for header, value in headers
+            if header == b"connection"
+            for name in value.split(b",")
+        }
+        lines = [b"%s %s HTTP/1.1" % (scope["method"].encode(), target)]
+        for name, value in headers:
+            if name == b"transfer-encoding":
+                lines.append(b"transfer-encoding: chunked")
+            elif name not in _NOT_SENT and name not in named:
+                lines.append(b"%s: %s" % (name, value))
+        lines.append(b"%s: %s" % self._client.header(scope, request_id.encode()))
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    async def _refuse(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[str, str] | None = None
+    ) -> None:
+        detail = f"This instance is a standby. {self._election.active_instance}"
+        response = _problem(scope, 503, "standby", detail, {"Retry-After": "1", **(headers or {})})
+        await response(scope, receive, send)
+
+    def _reconsider(self) -> None:
+        self._upstreams.keep_only(self._election.active_url)
+
+
+class _Exchange:
+    """One request on one connection."""
+
+    def __init__(self, upstream: Upstream, scope: Scope, body: RequestBody, send: Send) -> None:
+        self._upstream = upstream
+        self._scope = scope
+        self._body = body
+        self._send = send
+        self._client: Connection | None = scope["state"].get("connection")
+        self._has_left = False
+
+    async def run(self, start: bytes) -> bool:
+        """Send the request and pass on its response; False if that instance is not active.
+
+        Raises:
+            UpstreamLost: the connection broke before there was a response.
+            ClientLeft: the client closed its connection.
+        """
+        upstream = self._upstream
+        rest: asyncio.Task[None] | None = None
+        try:
+            upstream.begin(self._scope["method"], start)
+            if not self._body.is_whole:
+                rest = asyncio.create_task(self._body.send_rest(upstream), name="forward a body")
+                rest.add_done_callback(self._body_ended)
+            self._notify(self._leave)
+            await upstream.respond()
+            if upstream.status == 503 and self._body.is_kept and _is_refusal(upstream):  # noqa: PLR2004
+                while await upstream.read():
+                    pass
+                return False
+            await self._pass_on()
+        except UpstreamLost:
+            if self._has_left:
+                raise ClientLeft from None
+            raise
+        finally:
+            self._notify(None)
+            if rest is not None and not rest.done():
+                rest.cancel()
+                upstream.close()
+        return True
+
+    async def _pass_on(self) -> None:
+        upstream = self._upstream
+        headers = [each for each in upstream.headers if each[0] not in _NOT_RETURNED]
+        headers.append((INSTANCE, upstream.url.encode()))
+        await self._send(
+            {"type": "http.response.start", "status": upstream.status, "headers": headers}
+        )
+        more = True
+        try:
+            while more:
+                data = await upstream.read()
+                more = not upstream.is_ended
+                await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        except UpstreamLost:
+            if self._client is None:
+                raise
+            # The client must not take what it has for the whole.
+            self._client.abort()
+            await asyncio.sleep(0)
+
+    def _leave(self) -> None:
+        self._has_left = True
+        self._upstream.close()
+
+    def _body_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._has_left = isinstance(task.exception(), ClientLeft)
+            self._upstream.close()
+
+    def _notify(self, callback: Callable[[], None] | None) -> None:
+        if self._client is not None:
+            self._client.notify_disconnect(callback)
+
+
+def _is_refusal(upstream: Upstream) -> bool:
+    return any(name == _NOT_ACTIVE for name, _ in upstream.headers)
+
+
+def _problem(
+    scope: Scope, status: int, code: str, detail: str, headers: dict[str, str] | None = None
+) -> Response:
+    given = {"X-Request-ID": correlation_id.get() or "", **(headers or {})}
+    is_retryable = status == 503  # noqa: PLR2004
+    return problem_response(
+        Request(scope), status, code, detail, retryable=is_retryable, headers=given
+    )
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}

@@ -1,0 +1,90 @@
+"""The body of a request that is forwarded: passed on as it comes, kept if it is small."""
+
+from __future__ import annotations
+
+from starlette.types import Message, Receive, Scope
+
+from app.api.forwarding.upstream import Upstream
+
+# Bytes kept, so that the request can be sent again.
+_MAX_KEPT = 65_536
+
+
+class ClientLeft(Exception):
+    """The client has closed the connection."""
+
+
+class RequestBody:
+    """One request's body.
+
+    Attributes:
+        is_kept: whether it can be sent from its beginning.
+        is_chunked: whether its length is not known beforehand.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        names = [name for name, _ in scope["headers"]]
+        self.is_chunked = b"transfer-encoding" in names
+        self.is_kept = True
+        self._is_read = not (self.is_chunked or b"content-length" in names)
+        self._receive = receive
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing more has to be received of it."""
+        return self._is_read
+
+    async def begin(self) -> bytes:
+        """What is to be sent together with the head of the request.
+
+        Raises:
+            ClientLeft: the client did not wait.
+        """
+        if not self._parts and not self._is_read:
+            await self._next()
+        return b"".join(map(self._framed, self._parts)) + self._end()
+
+    async def send_rest(self, upstream: Upstream) -> None:
+        """Send what follows.
+
+        Raises:
+            ClientLeft: the client did not send it.
+            UpstreamLost: the active instance is gone.
+        """
+        while not self._is_read:
+            part = self._framed(await self._next())
+            await upstream.write(part + self._end())
+
+    async def receive_again(self) -> Message:
+        """Receive as from the client, from the beginning."""
+        if self._parts:
+            part = self._parts.pop(0)
+            return {
+                "type": "http.request",
+                "body": part,
+                "more_body": bool(self._parts) or not self._is_read,
+            }
+        return await self._receive()
+
+    async def _next(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        part: bytes = message.get("body", b"")
+        self._is_read = not message.get("more_body", False)
+        self._size += len(part)
+        if not self._parts or (self.is_kept and self._size <= _MAX_KEPT):
+            self._parts.append(part)
+        else:
+            self.is_kept = False
+        return part
+
+    def _framed(self, part: bytes) -> bytes:
+        if not self.is_chunked or not part:
+            return part
+        return b"%x\r\n%s\r\n" % (len(part), part)
+
+    def _end(self) -> bytes:
+        return b"0\r\n\r\n" if self.is_chunked and self._is_read else b""

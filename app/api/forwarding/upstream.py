@@ -1,0 +1,244 @@
+"""HTTP/1.1 connections to the active instance, as few bytes and steps as a standby can do with.
+
+Nothing is buffered beyond what a slow reader leaves unread, and that only up to a limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from typing import cast
+from urllib.parse import SplitResult, urlsplit
+
+import httptools
+
+Headers = list[tuple[bytes, bytes]]
+
+# In seconds; the active instance is near.
+_CONNECT_DEADLINE = 2.0
+# Bytes of a response that the client has not taken yet; beyond them the connection is not read.
+_MAX_UNSENT = 65_536
+_MAX_IDLE = 100
+
+
+class UpstreamLost(Exception):
+    """The connection broke, or the active instance is another one now."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection; one request at a time."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_lost = False
+        self.status = 0
+        self.headers: Headers = []
+        self.has_begun = False
+        self._transport: asyncio.Transport | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._is_head = self._is_complete = self._keeps_alive = False
+        self._chunks: deque[bytes] = deque()
+        self._unsent = 0
+        self._arrived: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self.idle_since = 0.0
+
+    # -- a request and its response ----------------------------------------------------------
+
+    def begin(self, method: str, head: bytes) -> None:
+        """Send the *head* of a request."""
+        self._parser = httptools.HttpResponseParser(self)
+        self.status, self.headers = 0, []
+        self._is_head = method == "HEAD"
+        self.has_begun = self._is_complete = self._keeps_alive = False
+        self._write(head)
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of its body, once there is room.
+
+        Raises:
+            UpstreamLost: the connection broke.
+        """
+        if self._writable is not None and not self.is_lost:
+            await self._writable
+        self._write(data)
+
+    async def respond(self) -> None:
+        """Wait until `status` and `headers` are those of the response.
+
+        Raises:
+            UpstreamLost: the connection broke before.
+        """
+        while not self.has_begun:
+            await self._wait()
+
+    async def read(self) -> bytes:
+        """The next part of the body; empty at its end.
+
+        Raises:
+            UpstreamLost: the connection broke before its end.
+        """
+        while not self._chunks:
+            if self._is_complete:
+                return b""
+            await self._wait()
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._unsent = 0
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+        return data
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more of the response is to be read."""
+        return self._is_complete and not self._chunks
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another request may follow."""
+        return self._is_complete and self._keeps_alive and not self.is_lost
+
+    def close(self) -> None:
+        """Close the connection; whoever waits for it gets UpstreamLost."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._lose()
+
+    def _write(self, data: bytes) -> None:
+        if self.is_lost or self._transport is None or self._transport.is_closing():
+            raise UpstreamLost
+        self._transport.write(data)
+
+    async def _wait(self) -> None:
+        if self.is_lost:
+            raise UpstreamLost
+        self._arrived = asyncio.get_running_loop().create_future()
+        try:
+            await self._arrived
+        finally:
+            self._arrived = None
+
+    def _wake(self) -> None:
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def _lose(self) -> None:
+        self.is_lost = True
+        self._wake()
+        self.resume_writing()
+
+    # -- asyncio's callbacks -----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self._lose()
+
+    def data_received(self, data: bytes) -> None:
+        if self._parser is None or self._is_complete:
+            self.close()  # nobody asked
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.close()
+        if self._unsent > _MAX_UNSENT and self._transport is not None:
+            self._transport.pause_reading()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # -- the parser's callbacks --------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        assert parser is not None  # noqa: S101 - it is the one that calls
+        status = parser.get_status_code()
+        if status < 200:  # noqa: PLR2004 - an interim response
+            self.headers = []
+            return
+        self.status, self.has_begun = status, True
+        self._keeps_alive = parser.should_keep_alive()
+        if self._is_head:  # its length is that of the response to GET
+            self._is_complete = True
+
+    def on_body(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._unsent += len(data)
+
+    def on_message_complete(self) -> None:
+        if self.has_begun:
+            self._is_complete = True
+
+
+class Upstreams:
+    """The connections to the active instance, kept open between requests."""
+
+    def __init__(self, *, keep_alive: float) -> None:
+        """Do not use a connection again that was idle for *keep_alive* seconds."""
+        self._keep_alive = keep_alive
+        self._idle: deque[Upstream] = deque()
+        self._open: set[Upstream] = set()
+        self._tls: ssl.SSLContext | None = None
+
+    async def connect(self, url: str) -> Upstream:
+        """A connection to *url*, an idle one if there is one.
+
+        Raises:
+            OSError: there is none.
+        """
+        loop = asyncio.get_running_loop()
+        while self._idle:
+            upstream = self._idle.pop()
+            is_fresh = loop.time() - upstream.idle_since < self._keep_alive
+            if is_fresh and upstream.url == url and not upstream.is_lost:
+                return upstream
+            self.discard(upstream)
+        parts = urlsplit(url)
+        async with asyncio.timeout(_CONNECT_DEADLINE):
+            _, upstream = await loop.create_connection(
+                lambda: Upstream(url),
+                parts.hostname or "",
+                parts.port or (443 if parts.scheme == "https" else 80),
+                ssl=self._tls_of(parts),
+            )
+        self._open.add(upstream)
+        return upstream
+
+    def release(self, upstream: Upstream) -> None:
+        """Keep a connection whose response has ended; close it if it cannot be used again."""
+        if upstream.is_reusable and len(self._idle) < _MAX_IDLE:
+            upstream.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(upstream)
+        else:
+            self.discard(upstream)
+
+    def discard(self, upstream: Upstream) -> None:
+        """Close a connection."""
+        self._open.discard(upstream)
+        upstream.close()
+
+    def keep_only(self, url: str | None) -> None:
+        """Close all connections to other instances, those in use too."""
+        for upstream in [each for each in self._open if each.url != url]:
+            self.discard(upstream)
+        self._idle = deque(each for each in self._idle if each.url == url)
+
+    def _tls_of(self, parts: SplitResult) -> ssl.SSLContext | None:
+        if parts.scheme != "https":
+            return None
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls

@@ -1,0 +1,414 @@
+"""A standby between a client and the active instance changes nothing that either of them sees."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
+from app.api.forwarding.forwarder import Forwarder
+from app.domain.leadership import InstanceState
+from tests.fixtures.listening import connected, listening
+from tests.fixtures.waiting import eventually
+
+SECRET = b"a secret that all instances share"
+
+
+@dataclass(slots=True)
+class Election:
+    """What a forwarder asks: who is active, and whether that is this instance."""
+
+    active_url: str | None = None
+    is_serving: bool = False
+    state: InstanceState = InstanceState.STANDBY
+    active_instance: str = "The active instance is elsewhere."
+    on_change: Callable[[], None] = field(default=lambda: None)
+
+    async def settle(self) -> bool:
+        return self.is_serving
+
+    def follow(self, url: str | None) -> None:
+        """Another instance is active now."""
+        self.active_url = url
+        self.on_change()
+
+
+@dataclass(slots=True)
+class Standby:
+    """A standby, its client, and what it serves itself once it is active."""
+
+    election: Election
+    client: httpx.AsyncClient
+    served: list[Scope] = field(default_factory=list)
+
+
+class Active:
+    """An active instance: an application of the test's, and what it was asked."""
+
+    def __init__(self, respond: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self.respond = respond
+        self.asked: list[Scope] = []
+        self.election = Election(is_serving=True)
+        self._through = Forwarder(
+            self.election,  # type: ignore[arg-type]
+            ForwardedClient(SECRET),
+            keep_alive=2.0,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            self.asked.append(scope)
+            await self.respond(scope, receive, send)
+
+        await self._through(respond, scope, receive, send)
+
+
+@asynccontextmanager
+async def standby(*, keep_alive: float = 2.0) -> AsyncIterator[Standby]:
+    """A standby on a port of its own; nobody is active yet."""
+    election = Election()
+    client = ForwardedClient(SECRET)
+    forwarder = Forwarder(election, client, keep_alive=keep_alive)  # type: ignore[arg-type]
+    served: list[Scope] = []
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        served.append(scope)
+        await echo(scope, receive, send)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await forwarder(serve, scope, receive, send)
+
+    async with (
+        listening(app) as (host, port),
+        httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=60, trust_env=False) as http,
+    ):
+        yield Standby(election, http, served)
+        forwarder.close()
+
+
+async def body_of(receive: Receive) -> bytes:
+    """The whole body of a request."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond with what was asked."""
+    said = {
+        "method": scope["method"],
+        "path": scope["raw_path"].decode(),
+        "query": scope["query_string"].decode(),
+        "headers": [[name.decode(), value.decode("latin-1")] for name, value in scope["headers"]],
+        "client": list(scope["client"]),
+        "scheme": scope["scheme"],
+        "body": (await body_of(receive)).decode("latin-1"),
+    }
+    body = json.dumps(said).encode()
+    headers = [
+        (b"content-length", b"%d" % len(body)),
+        (b"x-twice", b"one"),
+        (b"x-twice", b"two"),
+        (b"keep-alive", b"timeout=5"),
+        *((b"x-latin", value) for name, value in scope["headers"] if name == b"x-latin"),
+    ]
+    await send({"type": "http.response.start", "status": 207, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def pair(app: ASGIApp | None = None) -> AsyncIterator[tuple[Standby, Active]]:
+    """A standby, and the active instance that it forwards to."""
+    active = Active(app or echo)
+    async with standby() as waiting, listening(active) as (host, port):
+        waiting.election.follow(f"http://{host}:{port}")
+        yield waiting, active
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
+async def test_requests_and_responses_pass_unchanged(method: str) -> None:
+    async with pair() as (standby, active):
+        url = "/v1/%61cme/a%2Fb?x=1&x=%20&y"
+        given = [
+            (b"Origin", b"https://o.example"),
+            (b"Host", b"pk.example"),
+            (b"X-Request-ID", b"mine"),
+            (b"X-Latin", b"caf\xe9"),
+        ]
+        content = b"" if method in {"GET", "HEAD"} else b"\x00\xff body"
+        for _ in range(2):  # the second time over the same connection
+            response = await standby.client.request(method, url, headers=given, content=content)
+            assert response.status_code == 207
+            assert response.headers.get_list("x-twice") == ["one", "two"]
+            assert response.headers.raw.count((b"x-latin", b"caf\xe9")) == 1
+            assert response.headers["poolkeeper-instance"] == standby.election.active_url
+            assert len(response.headers.get_list("date")) == 1
+            assert "keep-alive" not in response.headers
+            [scope] = active.asked
+            active.asked.clear()
+            assert (scope["method"], scope["raw_path"]) == (method, b"/v1/%61cme/a%2Fb")
+            assert scope["query_string"] == b"x=1&x=%20&y"
+            headers = dict(scope["headers"])
+            assert (headers[b"host"], headers[b"origin"]) == (b"pk.example", b"https://o.example")
+            assert headers[b"x-request-id"] == b"mine"
+            assert b"connection" not in headers
+            if method != "HEAD":
+                assert response.json()["body"].encode("latin-1") == content
+                assert len(response.content) == int(response.headers["content-length"])
+
+
+async def test_the_active_instance_sees_the_client_and_not_the_standby() -> None:
+    async with pair() as (standby, active):
+        address = httpx.URL(standby.client.base_url)
+        async with connected((address.host, address.port or 0)) as client:
+            client.ask("GET", "/", Connection="close, X-Private", X_Private="1")
+            _, said = await client.answer()
+            assert tuple(said["client"]) == client.writer.get_extra_info("sockname")
+            assert "x-private" not in dict(said["headers"])
+            assert HEADER.decode() not in dict(said["headers"])
+            [scope] = active.asked
+            assert len(dict(scope["headers"])[b"x-request-id"]) == 32
+
+
+async def test_nobody_else_can_say_who_a_client_is() -> None:
+    async with pair() as (standby, _):
+        scope: Scope = {"scheme": "https", "method": "GET", "raw_path": b"/", "query_string": b""}
+        scope.update({"client": ("6.6.6.6", 1), "headers": []})
+        _, forged = ForwardedClient(b"another secret").header(scope, b"id")
+        _, valid = ForwardedClient(SECRET).header(scope, b"id")
+        url = standby.election.active_url
+        for path, value, is_taken in (
+            ("/", forged, False),
+            ("/", b"nonsense", False),
+            ("/", b"6.6.6.6|1|http|id|", False),
+            ("/elsewhere", valid, False),
+            ("/", valid, True),
+        ):
+            async with httpx.AsyncClient(trust_env=False) as direct:
+                said = (await direct.get(f"{url}{path}", headers=[(HEADER, value)])).json()
+            assert HEADER.decode() not in dict(said["headers"])
+            assert ((said["client"], said["scheme"]) == (["6.6.6.6", 1], "https")) is is_taken
+
+
+async def test_a_key_belongs_to_the_signature() -> None:
+    scope: Scope = {"scheme": "http", "method": "GET", "raw_path": b"/", "query_string": b""}
+    scope.update({"client": ("6.6.6.6", 1), "headers": [(b"authorization", b"Bearer a")]})
+    client = ForwardedClient(SECRET)
+    header = client.header(scope, b"id")
+    other_key = [(b"authorization", b"Bearer b"), header]
+    stolen: Scope = {**scope, "client": ("1.1.1.1", 2), "headers": other_key}
+    assert client.restore(stolen)
+    assert stolen["client"] == ("1.1.1.1", 2)
+    scope["headers"].append(header)
+    assert client.restore(scope)
+    assert scope["client"] == ("6.6.6.6", 1)
+
+
+async def test_a_request_is_never_forwarded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two standbys that take each other for the active instance, and one itself."""
+    monkeypatch.setattr("app.api.forwarding.forwarder._HOLD", 0.2)
+    async with standby() as one, standby() as other:
+        for active in (other, one):
+            one.election.follow(str(active.client.base_url).rstrip("/"))
+            other.election.follow(str(one.client.base_url).rstrip("/"))
+            refused = await one.client.get("/v1/stats")
+            assert (refused.status_code, refused.json()["code"]) == (503, "standby")
+            assert "poolkeeper-instance" not in refused.headers
+            assert one.served == other.served == []
+
+
+async def test_large_bodies_pass_in_both_directions_whatever_their_framing() -> None:
+    large = bytes(range(256)) * 4096
+
+    async def parts() -> AsyncIterator[bytes]:
+        for start in range(0, len(large), 100_000):
+            yield large[start : start + 100_000]
+
+    async def repeat(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await body_of(receive)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with pair(repeat) as (standby, active):
+        for content in (large, parts()):
+            response = await standby.client.post("/", content=content)
+            assert response.content == large
+        assert [b"transfer-encoding" in dict(scope["headers"]) for scope in active.asked] == [
+            False,
+            True,
+        ]
+
+
+async def test_a_response_before_the_end_of_the_body_is_passed_on() -> None:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"2"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async with pair(refuse) as (standby, _):
+        address = httpx.URL(standby.client.base_url)
+        async with connected((address.host, address.port or 0)) as client:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
+            client.writer.write(head + bytes(200_000))
+            status, _ = await client.answer()
+            assert status == 413
+
+
+async def test_a_stream_passes_event_by_event_and_ends_with_its_client() -> None:
+    next_one, gone = asyncio.Event(), asyncio.Event()
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["connection"].notify_disconnect(gone.set)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(3):
+            part = b"data: %d\n\n" % number
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await next_one.wait()
+            next_one.clear()
+        await gone.wait()
+
+    async with pair(stream) as (standby, _):
+        async with standby.client.stream("GET", "/v1/stats/stream") as response:
+            events = response.aiter_raw()
+            for number in range(3):
+                assert await anext(events) == b"data: %d\n\n" % number
+                next_one.set()
+        await eventually(gone.is_set)
+
+
+async def test_a_client_that_leaves_before_the_response_ends_the_request() -> None:
+    begun, gone = asyncio.Event(), asyncio.Event()
+
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["connection"].notify_disconnect(gone.set)
+        begun.set()
+        await gone.wait()
+
+    async with pair(hang) as (standby, _):
+        address = httpx.URL(standby.client.base_url)
+        async with connected((address.host, address.port or 0)) as client:
+            client.ask("POST", "/v1/tenants/acme/query", {"sql": "SELECT pg_sleep(60)"})
+            await eventually(begun.is_set)
+            client.reset()
+            await eventually(gone.is_set)
+
+
+async def test_a_request_waits_for_an_active_instance() -> None:
+    async with AsyncExitStack() as stack:
+        waiting = await stack.enter_async_context(standby())
+        asked = [asyncio.create_task(waiting.client.post("/", content=b"body")) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        assert not any(each.done() for each in asked)
+        host, port = await stack.enter_async_context(listening(Active(echo)))
+        waiting.election.follow(f"http://{host}:{port}")
+        for each in asked:
+            assert (await each).json()["body"] == "body"
+
+
+async def test_a_request_that_waited_is_served_here_if_this_instance_becomes_active() -> None:
+    async with standby() as waiting:
+        waiting.election.follow("http://127.0.0.1:9")
+        asked = asyncio.create_task(waiting.client.post("/", content=b"body"))
+        await asyncio.sleep(0.1)
+        waiting.election.is_serving = True
+        response = await asked
+        assert response.json()["body"] == "body"
+        assert "poolkeeper-instance" not in response.headers
+
+
+async def test_a_request_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.forwarding.forwarder._HOLD", 0.1)
+    async with standby() as waiting:
+        refused = await waiting.client.get("/v1/stats", headers={"X-Request-ID": "mine"})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        problem = refused.json()
+        assert (problem["code"], problem["request_id"]) == ("standby", "mine")
+        assert problem["retryable"]
+        waiting.election.state = InstanceState.STOPPING
+        assert (await waiting.client.get("/v1/stats")).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("method", "asked_again", "status"), [("GET", True, 207), ("POST", False, 502)]
+)
+async def test_what_an_instance_that_died_was_asked_is_repeated_only_if_it_only_reads(
+    method: str, status: int, *, asked_again: bool
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with pair(hang) as (standby, dying), listening(Active(echo)) as (host, port):
+        asked = asyncio.create_task(standby.client.request(method, "/v1/tenants"))
+        await eventually(begun.is_set)
+        standby.election.follow(f"http://{host}:{port}")
+        response = await asked
+        assert response.status_code == status
+        assert len(dying.asked) == 1
+        if not asked_again:
+            assert response.json()["code"] == "active-lost"
+            assert not response.json()["retryable"]
+
+
+async def test_a_response_that_breaks_off_is_not_taken_for_whole() -> None:
+    async def half(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await asyncio.Event().wait()
+
+    async with (
+        pair(half) as (standby, _),
+        standby.client.stream("GET", "/v1/tenants") as response,
+    ):
+        parts = response.aiter_raw()
+        assert await anext(parts) == b"half"
+        standby.election.follow(None)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await anext(parts)
+
+
+async def test_an_instance_that_is_no_longer_active_did_nothing_and_is_asked_again() -> None:
+    async with pair() as (standby, active):
+        active.election.is_serving = False
+        asked = asyncio.create_task(standby.client.post("/", content=b"body"))
+        await asyncio.sleep(0.1)
+        assert active.asked == []
+        active.election.is_serving = True
+        assert (await asked).json()["body"] == "body"
+
+
+async def test_connections_are_used_again_while_they_are_fresh() -> None:
+    async with pair() as (standby, active):
+        for _ in range(3):
+            await standby.client.get("/")
+        connections = {id(scope["state"]["connection"]) for scope in active.asked}
+        assert len(connections) == 1
+
+
+async def test_a_malformed_response_is_a_lost_one() -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"SSH-2.0-nonsense\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server, standby() as waiting:
+        waiting.election.follow(f"http://{host}:{port}")
+        response = await waiting.client.post("/", content=b"")
+        assert (response.status_code, response.json()["code"]) == (502, "active-lost")
