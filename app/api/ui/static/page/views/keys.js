@@ -13,7 +13,7 @@ export function Keys() {
       request=${{ path: "v1/keys" }}>
       ${data?.items.length === 0 && html`
         <${Empty} title=${data.required ? "There are no keys." : "No keys are in use: every program on this machine has all rights."}>
-          <p>Create the first one; from then on each request needs a key:</p><p><code>poolkeeper keys new ops --scope admin</code></p></${Empty}>`}
+          <p>Create the first one; from then on each request needs a key:</p><p><code>poolkeeper keys create ops --scope admin</code></p></${Empty}>`}
       ${data?.items.length > 0 && html`
         <div class="scroll"><table aria-label="API keys">
           <thead><tr>
