@@ -78,6 +78,9 @@ OUTPUT_SETTINGS = {
 _SET = "select " + ", ".join(
     f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in OUTPUT_SETTINGS.items()
 )
+# Before each statement, and around its preparation and execution.
+_SET_FORMS = parse(_SET) + bind() + execute()
+_DESCRIBE, _CLOSE_PORTAL = describe(), close(portal=_PORTAL)
 # Of the forms, what the server reports; a statement may change them while it runs.
 _REPORTED = {"DateStyle": "ISO", "IntervalStyle": "postgres", "client_encoding": "UTF8"}
 _CANCELLED = "canceling statement due to user request"
@@ -124,7 +127,7 @@ class Query:
             StatementFailed: Postgres takes no such text.
         """
         _encode(sql, "The statement")
-        self._preparation = parse(_SET), bind(), execute(), parse(sql), describe()
+        self._preparation = _SET_FORMS, parse(sql), _DESCRIBE
         self._params = params
         self._max_rows = max_rows
         self._timeout = timeout
@@ -257,7 +260,7 @@ class _Rows:
         formats = [BINARY if each.oid in _RECORDS else TEXT for each in self._types]
         # An earlier statement of the same transaction may have left its portal.
         messages = [
-            close(portal=_PORTAL),
+            _CLOSE_PORTAL,
             bind(values, portal=_PORTAL, result_formats=formats if is_query else (TEXT,)),
         ]
         # One more than may be shown, so that the last row comes together with the end.
