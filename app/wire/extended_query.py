@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from struct import Struct
 from types import TracebackType
 from typing import Self, cast
 
@@ -36,6 +37,8 @@ _SILENT = frozenset(b"12nsI")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
 _FLOOD_BYTES = 64 * 1024
 _SYNC = b"S\0\0\0\4"
+# Read 32 bits without a slice.
+_unsigned, _signed = Struct("!I").unpack_from, Struct("!i").unpack_from
 _FATAL = frozenset({"FATAL", "PANIC"})
 
 TEXT, BINARY = 0, 1
@@ -213,7 +216,7 @@ class ExtendedQuery(Interceptor):
         at, size = 0, len(buffer)
         while size - at >= _HEADER:
             kind, body = buffer[at], at + _HEADER
-            end = at + 1 + int.from_bytes(buffer[at + 1 : body], "big")
+            end = at + 1 + _unsigned(buffer, at + 1)[0]
             if kind == _DATA_ROW and end <= size and end - body <= self._room:
                 self._room -= end - body
                 self._reply.rows.append(bytes(buffer[body:end]))
@@ -373,10 +376,12 @@ def column_values(row: bytes) -> list[bytes | None]:
     found: list[bytes | None] = []
     at = 2
     for _ in range(int.from_bytes(row[:2], "big")):
-        length = int.from_bytes(row[at : at + 4], "big", signed=True)
-        at += 4
-        found.append(None if length < 0 else row[at : at + length])
-        at += max(0, length)
+        length, at = _signed(row, at)[0], at + 4
+        if length < 0:
+            found.append(None)
+        else:
+            found.append(row[at : at + length])
+            at += length
     return found
 
 
@@ -403,7 +408,7 @@ def _fields(body: bytes) -> tuple[ResultField, ...]:
     for _ in range(int.from_bytes(body[:2], "big")):
         end = body.index(b"\0", at)
         # After the name come table, column, type, length, modifier and format: 18 bytes.
-        oid = int.from_bytes(body[end + 7 : end + 11], "big")
+        oid = _unsigned(body, end + 7)[0]
         found.append(ResultField(body[at:end].decode("utf-8", "replace"), oid))
         at = end + 19
     return tuple(found)
