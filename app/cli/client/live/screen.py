@@ -207,7 +207,9 @@ def _connections(pool: Document | None) -> str:
 
 
 def _latency(latency: Document) -> str:
-    return ", ".join(f"{name.removesuffix('_ms')} {plain(ms)} ms" for name, ms in latency.items())
+    measured = {name: ms for name, ms in latency.items() if ms is not None}
+    shown = (f"{name.removesuffix('_ms')} {plain(ms)} ms" for name, ms in measured.items())
+    return ", ".join(shown) or "-"
 
 
 def _recommendation(pool: Document | None) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"  # other screen, no cursor, no wrapping
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
-_HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+_HOME, _CLEAR_LINE = "\x1b[H", "\x1b[K"
 _STYLES = {"bold": "\x1b[1m", "dim": "\x1b[2m", "red": "\x1b[31m", "selected": "\x1b[7m"}
 _PLAIN = "\x1b[0m"
 
@@ -71,8 +71,10 @@ class Terminal:
         return list(keys_of(data)) if data else [("q", "q")]
 
     def show(self, lines: Sequence[Line]) -> None:
-        drawn = (f"{_STYLES.get(line.style, '')}{line.text}{_PLAIN}{_CLEAR_LINE}" for line in lines)
-        _write(_HOME + "\n".join(drawn) + _CLEAR_REST)
+        """Draw *lines*, one for each of the screen."""
+        # Cleared before it is written: after a line of full width, its last character would go.
+        drawn = (f"{_CLEAR_LINE}{_STYLES.get(line.style, '')}{line.text}{_PLAIN}" for line in lines)
+        _write(_HOME + "\n".join(drawn))
 
 
 def _write(text: str) -> None:
