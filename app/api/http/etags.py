@@ -38,8 +38,9 @@ IfNoneMatchHeader = Annotated[
 _ONE = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
 _LIST = re.compile(rf"{_ONE}(?:[ \t]*+,[ \t]*+{_ONE})*+")
 _TAG = re.compile(_ONE)
-# A tenant's ETag also has its instance and its state; the state is no part of its generation.
-_OURS = re.compile(r'"(\d{1,18})(?:-([0-9a-f]{8}))?(?:-[a-z]+)?"')
+# A tenant's ETag also has its instance and its state; the state is no part of its generation, and
+# neither is the encoding in which the resource was sent.
+_OURS = re.compile(r'"(\d{1,18})(?:-([0-9a-f]{8}))?(?:-[a-z]+)?(?:-gzip)?"')
 
 
 def etag(generation: int, instance: str = "", state: str = "") -> str:
@@ -65,6 +66,21 @@ def parse_etags(header: str) -> list[str]:
     if not _LIST.fullmatch(text):
         raise HTTPException(400, 'Expected a list of ETags, such as "3", or *.')
     return _TAG.findall(text)
+
+
+def matching_etag(header: str, tag: str) -> str | None:
+    """That of the ETags in *header* which stands for the same version as *tag*, in any encoding.
+
+    Raises:
+        HTTPException: 400, for anything else.
+    """
+    for given in parse_etags(header):
+        if given == "*":
+            return tag
+        known = given.removeprefix("W/")
+        if known.replace('-gzip"', '"') == tag:
+            return known
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api.http.body_limits import BODY_TOO_LARGE, MAX_BODY_BYTES
+from app.api.http.compression import GzipSender
 from app.api.http.error_responses import problem_response
 from app.api.http.idempotency import KeyReservation
 from app.api.http.response_headers import RAW_SECURITY_HEADERS
@@ -29,13 +30,24 @@ class Exchange:
         reservation: of the request's idempotency key, which keeps what is sent.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        *,
+        accepts_gzip: bool = False,
+    ) -> None:
         self.reservation: KeyReservation | None = None
         self._scope = scope
         self._receive = receive
         self._send = send
         self._request_id = (b"x-request-id", request_id.encode())
         self._is_head = scope["state"].get("is_head", False)
+        self._send_on = self._send_complete
+        if accepts_gzip:
+            self._send_on = GzipSender(self._send_complete).send
         self._is_reading = self._is_read = self._has_begun = False
         self._received = 0
         self._loop = asyncio.get_running_loop()
@@ -85,7 +97,7 @@ class Exchange:
         if self._timeout_response is None:
             self._has_begun = True
             self._stop_timer()
-            await self._send_complete(message)
+            await self._send_on(message)
 
     async def close(self) -> None:
         """End the exchange; every response has been sent."""

@@ -6,6 +6,7 @@ key, and what is stored of a response is what its caller gets.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from structlog.contextvars import bind_contextvars, reset_contextvars
 
 from app.api.http.authentication import authenticate
 from app.api.http.body_limits import check_body
+from app.api.http.compression import accepts_gzip
 from app.api.http.exchange import Exchange
 from app.api.http.idempotency import KeyReservation, ResponseStore, reservation_for
 from app.api.http.request_checks import HeaderValues, TrustedHosts, check_framing, check_origin
@@ -61,7 +63,11 @@ class HttpLayer:
         given = _header_values(scope["headers"])
         request_id = request_id_of(scope)
         correlation_id.set(request_id)
-        exchange = state["exchange"] = Exchange(scope, receive, send, request_id)
+        if (task := asyncio.current_task()) is not None:
+            task.set_name(f"request {request_id}")
+        gzips = scope["method"] == "GET" and accepts_gzip(given)
+        exchange = Exchange(scope, receive, send, request_id, accepts_gzip=gzips)
+        state["exchange"] = exchange
         principal = (
             check_framing(scope, given)
             or self._hosts.check(scope, given)

@@ -7,6 +7,7 @@ first of those that ask the same has it rendered.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from hashlib import blake2b
 from time import monotonic
@@ -18,6 +19,7 @@ from starlette.types import Scope, Send
 
 from app.api.auth.api_key import KeyScope
 from app.api.auth.principal import Principal
+from app.api.http.compression import MIN_BYTES, accepts_gzip, compress, encoded_etag
 from app.api.http.request_checks import HeaderValues
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 
@@ -25,6 +27,7 @@ from app.control.monitoring.snapshot import Snapshot, Snapshots
 MAX_BYTES = 16 * 1024 * 1024
 # Fields that hold a snapshot's age; they are put in front of what is stored.
 AGE_FIELDS = {"age_seconds", "stale"}
+_JSON = (b"content-type", b"application/json")
 # Requests with one of these headers are left to the route.
 _UNUSUAL = {b"content-length", b"idempotency-key", b"transfer-encoding"}
 
@@ -40,6 +43,7 @@ class CachedResponse:
     age: int = -1
     body: bytes = b""
     etag: bytes = b""
+    _compression: asyncio.Task[bytes] | None = None
 
     def set_age(self, age: int, *, stale: bool) -> None:
         """*age*: in whole seconds. The ETag is that of the whole body."""
@@ -48,6 +52,13 @@ class CachedResponse:
             is_stale = b"true" if stale else b"false"
             self.body = b'{"age_seconds":%d,"stale":%s,%s' % (age, is_stale, self.content)
             self.etag = b'"%s"' % blake2b(self.body, digest_size=12).hexdigest().encode()
+            self._compression = None
+
+    async def compressed(self) -> bytes:
+        """The body in gzip's format; compressed once for all who wait for it."""
+        if self._compression is None:
+            self._compression = asyncio.create_task(compress(self.body), name="response: compress")
+        return await asyncio.shield(self._compression)
 
 
 class ResponseCache:
@@ -132,19 +143,27 @@ def cache_key(scope: Scope) -> CacheKey:
 async def send_cached(scope: Scope, given: HeaderValues, send: Send) -> bool:
     """Send the cached response to a request, if there is one that its principal may read."""
     response = await _cached(scope, given)
-    etags = given.get(b"if-none-match", ())
-    if response is None or (
-        etags and [each.encode("latin-1") for each in etags] != [response.etag]
-    ):
+    if response is None:
         return False
-    headers = [(b"etag", response.etag)]
-    if not etags:
-        length = str(len(response.body)).encode()
-        headers += [(b"content-length", length), (b"content-type", b"application/json")]
-    status, body = (304, b"") if etags else (200, response.body)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    body, etag = response.body, response.etag
+    if known := given.get(b"if-none-match"):
+        tag = ",".join(known).encode("latin-1")
+        if tag not in {etag, encoded_etag(etag)}:
+            return False
+        await _send(send, 304, b"", (b"etag", tag))
+    elif len(body) >= MIN_BYTES and accepts_gzip(given):
+        body, etag = await response.compressed(), encoded_etag(etag)
+        await _send(send, 200, body, _JSON, (b"content-encoding", b"gzip"), (b"etag", etag))
+    else:
+        await _send(send, 200, body, _JSON, (b"etag", etag))
     return True
+
+
+async def _send(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    sized = [*headers, length] if body else headers
+    await send({"type": "http.response.start", "status": status, "headers": sized})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _cached(scope: Scope, given: HeaderValues) -> CachedResponse | None:

@@ -26,7 +26,7 @@ from starlette.types import Message
 from app.api.http.body_limits import has_body
 from app.api.http.disconnect import ClientDisconnected
 from app.api.http.error_responses import problem_responses, validation_error
-from app.api.http.etags import parse_etags
+from app.api.http.etags import matching_etag
 from app.api.http.idempotency import reserve_key
 
 FloatMode = Literal["float", "lossless-float"]
@@ -181,12 +181,8 @@ def _conditional(request: Request, response: Response) -> Response:
         tag = f'"{blake2b(response.body, digest_size=12).hexdigest()}"'
         response.headers["ETag"] = tag
     header = ",".join(request.headers.getlist("if-none-match"))
-    if not header:
-        return response
-    etags = parse_etags(header)
-    if etags == ["*"] or tag in [each.removeprefix("W/") for each in etags]:
-        return Response(status_code=304, headers={"ETag": tag})
-    return response
+    known = matching_etag(header, tag) if header else None
+    return response if known is None else Response(status_code=304, headers={"ETag": known})
 
 
 def _query_parameters(dependant: Dependant) -> dict[str, bool]:
