@@ -34,11 +34,12 @@ _TABLES = (
 )
 _FILL = """
 INSERT INTO {table} (
-    subject, at, acquired, timeouts, polls, total_connections, active_connections,
-    idle_connections, waiting_requests, {column}, wait_p95_ms, wait_p99_ms, hold_p95_ms
+    subject, at, acquired, timeouts, connection_seconds, polls, total_connections,
+    active_connections, idle_connections, waiting_requests, {column}, wait_p95_ms, wait_p99_ms,
+    hold_p95_ms
 )
 SELECT
-    'tenant-' || number, at, 50, 0, 1, 5, 2, 3, 1, {value},
+    'tenant-' || number, at, 50, 0, 10, 1, 5, 2, 3, 1, {value},
     random() * 10, random() * 20, random() * 30
 FROM generate_series($1::timestamptz, $2::timestamptz - interval '1 us', $3::interval) AS at,
     generate_series(0, $4 - 1) AS number

@@ -188,6 +188,22 @@ def evict_expired_pools() -> Request[models.Sweep]:
     return Request("POST", "/v1/pools/evict-expired", sends_key=True)
 
 
+def list_leases(
+    *,
+    state: models.ClientState | None = None,
+    tenant: str | None = None,
+    pool: str | None = None,
+    server: str | None = None,
+    sort: models.LeaseOrder | None = None,
+) -> ListRequest[models.LeaseList, models.LeaseView]:
+    """List leases and waiting callers."""
+    return ListRequest(
+        "GET",
+        "/v1/leases",
+        query={"state": state, "tenant": tenant, "pool": pool, "server": server, "sort": sort},
+    )
+
+
 def run_query(tenant: str, **body: Unpack[models.QueryBody]) -> Request[models.QueryResult]:
     """Run a statement as a tenant."""
     return Request("POST", f"/v1/tenants/{segment(tenant)}/query", body=body)
@@ -246,6 +262,19 @@ def get_pool_stats_history(
     )
 
 
+def list_usage(
+    *,
+    from_: str | None = None,
+    to: str | None = None,
+    group_by: str | None = None,
+    sort: models.UsageOrder | None = None,
+) -> ListRequest[models.Usage, models.UsageItem]:
+    """List who used connections for how long."""
+    return ListRequest(
+        "GET", "/v1/usage", query={"from": from_, "to": to, "group_by": group_by, "sort": sort}
+    )
+
+
 def get_advisor() -> Request[models.AdvisorView]:
     """Get the advisor."""
     return Request("GET", "/v1/advisor")
@@ -288,13 +317,14 @@ def list_events(
     tenant: str | None = None,
     pool: str | None = None,
     action: str | None = None,
+    actor: str | None = None,
     since: str | None = None,
 ) -> ListRequest[models.EventList, models.EventView]:
     """List events."""
     return ListRequest(
         "GET",
         "/v1/events",
-        query={"tenant": tenant, "pool": pool, "action": action, "since": since},
+        query={"tenant": tenant, "pool": pool, "action": action, "actor": actor, "since": since},
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 AdvisorMode = Literal["off", "recommend", "apply"]
 AdvisorRule = Literal["demand", "hysteresis"]
+ClientState = Literal["active", "waiting"]
 EvictionMode = Literal["graceful", "force"]
+LeaseOrder = Literal["-age_seconds", "age_seconds", "tenant"]
 PoolOrder = Literal[
     "pool_id",
     "waiting",
@@ -35,6 +37,9 @@ TenantOrder = Literal[
     "-active_connections",
 ]
 TenantPhase = Literal["declared", "provisioned", "deleting"]
+UsageOrder = Literal[
+    "-connection_seconds", "connection_seconds", "-leases", "leases", "-timeouts", "timeouts"
+]
 
 
 class About(TypedDict):
@@ -258,6 +263,7 @@ class HistoryPointView(TypedDict):
     waiting_requests_max: int
     acquired: int
     timeouts: int
+    connection_seconds: float
     wait_p95_ms: float | None
     wait_p99_ms: float | None
     hold_p95_ms: float | None
@@ -320,6 +326,32 @@ class LeakSuspectView(TypedDict):
     taken_at: str
     age_seconds: float
     pid: int
+
+
+class LeaseList(TypedDict):
+    """A page of callers."""
+
+    as_of: str
+    active: int
+    waiting: int
+    items: list[LeaseView]
+    next_cursor: str | None
+
+
+class LeaseView(TypedDict):
+    """A caller that holds a connection, or waits for one."""
+
+    state: ClientState
+    tenant: str
+    pool_id: str
+    server: str
+    since: str
+    age_seconds: float
+    position: int | None
+    pid: int | None
+    task: str | None
+    taken_at: str | None
+    statement: str | None
 
 
 class LoopLagView(TypedDict):
@@ -813,3 +845,39 @@ class TrialConfigBody(TypedDict):
     certainty: NotRequired[float | None]
     ceiling_seconds: NotRequired[float | None]
     max_ceiling_seconds: NotRequired[float | None]
+
+
+Usage = TypedDict(
+    "Usage",
+    {
+        "from": "str",
+        "to": "str",
+        "covered_from": "str",
+        "covered_to": "str",
+        "group_by": "str",
+        "totals": "UsageTotals",
+        "items": "list[UsageItem]",
+        "next_cursor": "str | None",
+    },
+)
+
+
+class UsageItem(TypedDict):
+    """What the tenants of one group used."""
+
+    group: str | None
+    tenants: int
+    connection_seconds: float
+    mean_connections: float
+    share: float
+    leases: int
+    timeouts: int
+
+
+class UsageTotals(TypedDict):
+    """What all groups used together."""
+
+    groups: int
+    connection_seconds: float
+    leases: int
+    timeouts: int

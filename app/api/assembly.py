@@ -22,6 +22,7 @@ from app.api.routes import (
     events,
     health,
     keys,
+    leases,
     metrics,
     pool,
     pools,
@@ -33,6 +34,7 @@ from app.api.routes import (
     stats_history,
     stats_stream,
     tenants,
+    usage,
 )
 from app.api.ui import pages
 
@@ -42,10 +44,12 @@ _ROUTERS = (
     credentials.router,
     pool.router,
     pools.router,
+    leases.router,
     query.router,
     stats.router,
     stats_history.router,
     stats_stream.router,
+    usage.router,
     advisor.router,
     recommendations.router,
     events.router,

@@ -38,6 +38,7 @@ class AuditLog:
         tenant: str | None = None,
         pool: str | None = None,
         action: str | None = None,
+        actor: str | None = None,
         since: datetime | None = None,
         before_id: int | None = None,
         limit: int = 100,
@@ -48,8 +49,8 @@ class AuditLog:
         *before_id* is the last one of the page before; *among* are tenants.
         """
         columns = events.c
-        equal = {columns.tenant: tenant, columns.pool: pool, columns.action: action}
-        wanted = [column == value for column, value in equal.items() if value is not None]
+        equal = {"tenant": tenant, "pool": pool, "action": action, "actor": actor}
+        wanted = [columns[name] == value for name, value in equal.items() if value is not None]
         if among is not None:
             wanted.append(columns.tenant.in_(among))
         if since is not None:

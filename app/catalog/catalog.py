@@ -16,6 +16,7 @@ from app.catalog.desired_pools import DesiredPools
 from app.catalog.recommendations import Recommendations
 from app.catalog.samples import Samples
 from app.catalog.tenants import Tenants
+from app.catalog.usage_reports import UsageReports
 
 
 class Catalog:
@@ -41,6 +42,7 @@ class Catalog:
         self.audit_log = AuditLog(self._database)
         self.recommendations = Recommendations(self._database)
         self.samples = Samples(self._database)
+        self.usage_reports = UsageReports(self._database)
 
     @property
     def available(self) -> bool:

@@ -1,6 +1,6 @@
-"""Stored samples: written in bulk, downsampled to minutes and hours, read as a history, deleted.
+"""Stored samples: written in bulk, downsampled, read as a history, deleted.
 
-Three tables, one for each resolution; each is made from the next finer one by SQL alone.
+Four tables, one for each resolution; each is made from the next finer one by SQL alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.database import Database
-from app.catalog.tables import samples, samples_by_hour, samples_by_minute
+from app.catalog.tables import samples, samples_by_day, samples_by_hour, samples_by_minute
 from app.domain.history import (
     History,
     HistoryPoint,
@@ -43,12 +43,12 @@ from app.domain.history import (
     split_by_resolution,
 )
 
-_TABLES = {
+SAMPLE_TABLES = {
     Resolution.RAW: samples,
     Resolution.MINUTE: samples_by_minute,
     Resolution.HOUR: samples_by_hour,
+    Resolution.DAY: samples_by_day,
 }
-_FINER = {Resolution.MINUTE: Resolution.RAW, Resolution.HOUR: Resolution.MINUTE}
 _GAUGES = ("total_connections", "active_connections", "idle_connections", "waiting_requests")
 _COUNTERS = ("acquired", "timeouts")
 _PERCENTILES = ("wait_p95_ms", "wait_p99_ms", "hold_p95_ms", "connect_p95_ms")
@@ -75,15 +75,15 @@ class Samples:
             await connection.execute(statement, [asdict(sample) for sample in measured])
 
     async def downsample(self, resolution: Resolution, until: datetime) -> datetime:
-        """Downsample the next minute or hour before *until* that has samples.
+        """Downsample the next interval of *resolution* before *until* that has samples.
 
         One transaction. Repeat it until it returns *until*; repeating it after an interruption
         counts nothing twice.
 
-        *until* is the start of a minute or hour, before which everything is stored. Returns the
+        *until* is the start of such an interval, before which everything is stored. Returns the
         time before which everything is downsampled now.
         """
-        source, target = _TABLES[_FINER[resolution]], _TABLES[resolution]
+        source, target = SAMPLE_TABLES[resolution.finer], SAMPLE_TABLES[resolution]
         last = select(func.max(target.c.at)).where(target.c.at < until)
         first = select(func.min(source.c.at)).where(source.c.at < until)
         async with self._database.transaction() as connection:
@@ -138,7 +138,7 @@ class Samples:
         No more than the oldest two minutes go, or the oldest hour: should the clock be wrong,
         little is lost before it is right again.
         """
-        table = _TABLES[resolution]
+        table = SAMPLE_TABLES[resolution]
         oldest = select(func.min(table.c.at)).scalar_subquery()
         old = (
             select(_CTID)
@@ -163,6 +163,7 @@ def _downsampled(rows: FromClause) -> list[Label[Any]]:
         ),
         func.max(_max_waiting(rows)).label("waiting_requests_max"),
         *(cast(func.sum(rows.c[name]), BigInteger).label(name) for name in _COUNTERS),
+        func.sum(rows.c.connection_seconds).label("connection_seconds"),
         *(func.max(rows.c[name]).label(name) for name in _PERCENTILES),
     ]
 
@@ -172,31 +173,33 @@ async def _time_ranges(
 ) -> tuple[ResolutionTimes, ResolutionTimes]:
     """The subject's oldest sample in each resolution, and its newest before *end*."""
     columns = []
-    for table in _TABLES.values():
+    for table in SAMPLE_TABLES.values():
         own = table.c.subject == subject
         columns.append(select(func.min(table.c.at)).where(own).scalar_subquery())
         newest = select(func.max(table.c.at)).where(own, table.c.at < end)
         columns.append(newest.scalar_subquery())
     found = tuple((await connection.execute(select(*columns))).one())
     return (
-        dict(zip(_TABLES, found[::2], strict=True)),
-        dict(zip(_TABLES, found[1::2], strict=True)),
+        dict(zip(SAMPLE_TABLES, found[::2], strict=True)),
+        dict(zip(SAMPLE_TABLES, found[1::2], strict=True)),
     )
 
 
 def _rows(resolution: Resolution, start: datetime, end: datetime, subject: str) -> Select[Any]:
     """One subject's rows of one table; raw samples of several polls become one row a poll."""
-    table = _TABLES[resolution]
+    table = SAMPLE_TABLES[resolution]
     own = table.c.subject == subject
     values = [table.c[name] for name in (*_GAUGES, *_COUNTERS, *_PERCENTILES)]
     most = _max_waiting(table).label("waiting_requests_max")
     if resolution is not Resolution.RAW:
         within = (table.c.at >= start, table.c.at < end)
-        return select(table.c.at, table.c.polls, most, *values).where(own, *within)
+        seconds = table.c.connection_seconds
+        return select(table.c.at, table.c.polls, most, *values, seconds).where(own, *within)
     numbers = func.generate_series(0, table.c.polls - 1).table_valued("number").render_derived()
     at = table.c.at - func.make_interval(0, 0, 0, 0, 0, 0, numbers.c.number * table.c.gap_seconds)
+    a_poll = (table.c.connection_seconds / table.c.polls).label("connection_seconds")
     return (
-        select(at.label("at"), literal(1).label("polls"), most, *values)
+        select(at.label("at"), literal(1).label("polls"), most, *values, a_poll)
         .select_from(table.join(numbers, true()))
         .where(own, table.c.at >= start, table.c.at < end + _LONGEST_RUN)
         .where(at >= start, at < end)

@@ -15,6 +15,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -161,6 +162,7 @@ events = Table(
     Column("before", JSONB(none_as_null=True)),
     Column("after", JSONB(none_as_null=True)),
     Index(None, "tenant", "id"),
+    Index(None, "pool", "id"),
 )
 
 recommendations = Table(
@@ -219,6 +221,7 @@ def _samples(name: str, gauge: type[Integer | REAL[float]], *extra: Column[objec
         Column("at", DateTime(timezone=True), primary_key=True),
         Column("acquired", BigInteger, nullable=False),
         Column("timeouts", BigInteger, nullable=False),
+        Column("connection_seconds", Double, nullable=False),
         Column("polls", Integer, nullable=False),
         Column("total_connections", gauge, nullable=False),
         Column("active_connections", gauge, nullable=False),
@@ -236,9 +239,7 @@ def _samples(name: str, gauge: type[Integer | REAL[float]], *extra: Column[objec
 
 
 samples = _samples("samples", Integer, Column("gap_seconds", REAL, nullable=False))
-samples_by_minute = _samples(
-    "samples_by_minute", REAL, Column("waiting_requests_max", Integer, nullable=False)
-)
-samples_by_hour = _samples(
-    "samples_by_hour", REAL, Column("waiting_requests_max", Integer, nullable=False)
+samples_by_minute, samples_by_hour, samples_by_day = (
+    _samples(name, REAL, Column("waiting_requests_max", Integer, nullable=False))
+    for name in ("samples_by_minute", "samples_by_hour", "samples_by_day")
 )

@@ -16,19 +16,30 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Resolution(StrEnum):
-    """What one stored row covers, finest first: a poll, a minute, an hour."""
+    """What one stored row covers, finest first: a poll, a minute, an hour, a day in UTC."""
 
     RAW = "raw"
     MINUTE = "minute"
     HOUR = "hour"
+    DAY = "day"
 
     @property
     def step(self) -> timedelta:
         """How long one row covers; zero for a poll."""
         return _STEPS[self]
 
+    @property
+    def finer(self) -> Resolution:
+        """The next finer one; of polls, themselves."""
+        return _FINE_FIRST[max(0, _FINE_FIRST.index(self) - 1)]
+
+    @property
+    def coarser(self) -> Resolution:
+        """The next coarser one; of days, themselves."""
+        return _COARSE_FIRST[max(0, _COARSE_FIRST.index(self) - 1)]
+
     def floor(self, time: datetime) -> datetime:
-        """The start of the minute or hour that contains *time*; for a poll, *time* itself."""
+        """The start of the interval that contains *time*; for a poll, *time* itself."""
         return time - (time - _EPOCH) % self.step if self.step else time
 
 
@@ -36,8 +47,10 @@ _STEPS = {
     Resolution.RAW: timedelta(),
     Resolution.MINUTE: timedelta(minutes=1),
     Resolution.HOUR: timedelta(hours=1),
+    Resolution.DAY: timedelta(days=1),
 }
-_COARSE_FIRST = (Resolution.HOUR, Resolution.MINUTE, Resolution.RAW)
+_FINE_FIRST = tuple(Resolution)
+_COARSE_FIRST = _FINE_FIRST[::-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +64,7 @@ class PoolSample:
         gap_seconds: mean time between two of them; 0 for a single one.
         total_connections: connections the pool had, 0 for a tenant inside a shared pool.
         acquired, timeouts: growth of the counters since the sample before.
+        connection_seconds: how long connections were leased since then, times connections.
     """
 
     subject: str
@@ -63,6 +77,7 @@ class PoolSample:
     waiting_requests: int
     acquired: int
     timeouts: int
+    connection_seconds: float
     wait_p95_ms: float | None
     wait_p99_ms: float | None
     hold_p95_ms: float | None
@@ -74,7 +89,7 @@ class HistoryPoint:
     """The polls of one time step.
 
     Gauges are means over the polls, `waiting_requests_max` and the percentiles are maxima,
-    `acquired` and `timeouts` are growth.
+    `acquired`, `timeouts` and `connection_seconds` are growth.
     """
 
     at: datetime
@@ -86,6 +101,7 @@ class HistoryPoint:
     waiting_requests_max: int
     acquired: int
     timeouts: int
+    connection_seconds: float
     wait_p95_ms: float | None
     wait_p99_ms: float | None
     hold_p95_ms: float | None

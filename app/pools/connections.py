@@ -126,6 +126,10 @@ class Connections:
         """Take *connection* out of the idle ones; it is in no place for now."""
         self.idle.remove(connection)
 
+    def leased_seconds(self, now: float) -> float:
+        """How long the running leases have lasted until *now*, all together."""
+        return sum([now - connection.leased_at for connection in self.leased])
+
     def take_idle(self, now: float) -> PooledConnection | None:
         """Take out the idle connection used last; gone, stale and too old ones close."""
         while self.idle:

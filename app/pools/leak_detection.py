@@ -11,12 +11,17 @@ from typing import Any
 
 
 class Borrower:
-    """The task that entered a lease, and where it did; resolved only on demand."""
+    """The task that entered a lease, and where it did; resolved only on demand.
 
-    __slots__ = ("_code", "_instruction", "_task")
+    Attributes:
+        statement: what it runs, as far as known; empty if not.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_code", "_instruction", "_task", "statement")
+
+    def __init__(self, statement: str = "") -> None:
         """Note which coroutine awaits the calling function. Cheap: no stack is walked or read."""
+        self.statement = statement
         frame = sys._getframe(2)  # noqa: SLF001 - the documented way, and the only quick one
         self._code: CodeType = frame.f_code
         self._instruction = frame.f_lasti

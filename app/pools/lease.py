@@ -109,6 +109,7 @@ class Lease:
         "_options",
         "_pool",
         "_source",
+        "_statement",
         "_tenant_state",
         "_timeout",
     )
@@ -122,6 +123,7 @@ class Lease:
         options: LeaseOptions,
         timeout: float,
         begin: Begin | None = None,
+        statement: str = "",
     ) -> None:
         """Prepare a lease for a tenant; nothing is borrowed before it is entered.
 
@@ -139,11 +141,12 @@ class Lease:
         self._options = options
         self._timeout = timeout
         self._begin_with = begin
+        self._statement = statement
         self._is_locked = False
 
     async def __aenter__(self) -> asyncpg.Connection:
         """Borrow a connection that has proved to work, inside the tenant's context."""
-        borrower = Borrower()
+        borrower = Borrower(self._statement)
         asked_at = monotonic()
         deadline = asked_at + self._timeout
         while True:
@@ -155,7 +158,8 @@ class Lease:
             first = begin_statements(self._isolation, self._tenant_state.tenant.spec, self._options)
             # What is run without a transaction no rollback would undo.
             ahead = first if self._options.transaction else ""
-            connection = await pool.acquire(self._tenant_state, deadline - monotonic(), ahead)
+            remaining = deadline - monotonic()
+            connection = await pool.acquire(self._tenant_state, remaining, ahead, borrower)
             if await self._begin(pool, connection, self._before_work(connection, first, asked_at)):
                 break
             if monotonic() >= deadline:

@@ -140,6 +140,7 @@ class TenantPoolManager:
         statement_timeout: float | None = None,
         timeout: float | None = None,
         begin: Begin | None = None,
+        statement: str = "",
     ) -> Lease:
         """Borrow a connection: `async with manager.lease("acme") as connection:`.
 
@@ -151,6 +152,7 @@ class TenantPoolManager:
             statement_timeout: seconds one statement may take.
             timeout: seconds to wait for a connection; the strategy's acquire_timeout if None.
             begin: what begins the lease's transaction; asyncpg if None.
+            statement: what will be run, if it is known, for those who look at running leases.
 
         Raises:
             TenantNotFound, TenantDeleting, NotProvisioned: no lease is possible.
@@ -173,6 +175,7 @@ class TenantPoolManager:
             if timeout is None
             else timeout,
             begin=begin,
+            statement=statement,
         )
 
     async def open_pool(self, tenant_state: TenantState, timeout: float) -> Pool:
@@ -370,13 +373,26 @@ class TenantPoolManager:
         return pool.recorder.stats(pool.metrics, monotonic())
 
     def recently_active_tenants(self) -> list[TenantState]:
-        """Tenants of shared pools that leased or waited within the statistics' window."""
+        """Tenants that leased or waited within the statistics' window."""
         since = monotonic() - self._window
         return [
             tenant_state
             for tenant_state in self._tenant_states.values()
-            if tenant_state.tenant.spec.is_shared and tenant_state.is_active(since)
+            if tenant_state.is_active(since)
         ]
+
+    def connection_seconds(self, subject: str, now: float) -> float:
+        """How long a tenant, or all tenants of an open pool, have held connections so far.
+
+        Running leases included, times connections; 0 for a pool that is not open.
+        """
+        state = self._tenant_states.get(subject)
+        if state is not None:
+            return state.connection_seconds(now)
+        pool = self.find(subject)
+        if pool is None:
+            return 0.0
+        return pool.recorder.hold_seconds + pool.connections.leased_seconds(now)
 
     # -- end ---------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from app.pools.connect_backoff import ConnectBackoff
 from app.pools.connection import PooledConnection
 from app.pools.connections import Connections
 from app.pools.connector import Connector
-from app.pools.leak_detection import LeakSuspect
+from app.pools.leak_detection import Borrower, LeakSuspect
 from app.pools.recorder import Recorder
 from app.pools.statement_deadlines import StatementDeadlines
 from app.pools.tenant_state import TenantState
@@ -163,9 +163,13 @@ class Pool:
     # -- leases ------------------------------------------------------------------------------
 
     async def acquire(
-        self, tenant: TenantState, timeout: float, begin_statements: str = ""
+        self,
+        tenant: TenantState,
+        timeout: float,
+        begin_statements: str = "",
+        borrower: Borrower | None = None,
     ) -> PooledConnection:
-        """Lend a connection to *tenant* within *timeout* seconds.
+        """Lend a connection to *tenant* within *timeout* seconds; *borrower* is who waits for it.
 
         *begin_statements* is what its lease will run first; the connection may have done so
         already, see `PooledConnection.prefetched`.
@@ -187,7 +191,15 @@ class Pool:
                     self._is_pinned = True
                     self._owner.pin(self)
                 return connection
-        return await self._wait(tenant, timeout, now, begin_statements)
+        waiter = Waiter(
+            tenant,
+            asyncio.get_running_loop().create_future(),
+            since=now,
+            deadline=now + timeout,
+            begin_statements=begin_statements,
+            borrower=borrower,
+        )
+        return await self._wait(waiter)
 
     def release(self, connection: PooledConnection, *, reusable: bool) -> None:
         """Take back a leased connection; one that is not *reusable* closes in the background."""
@@ -285,17 +297,8 @@ class Pool:
 
     # -- waiters -----------------------------------------------------------------------------
 
-    async def _wait(
-        self, tenant: TenantState, timeout: float, asked_at: float, begin_statements: str
-    ) -> PooledConnection:
-        self._refuse(tenant)
-        waiter = Waiter(
-            tenant,
-            asyncio.get_running_loop().create_future(),
-            since=asked_at,
-            deadline=asked_at + timeout,
-            begin_statements=begin_statements,
-        )
+    async def _wait(self, waiter: Waiter) -> PooledConnection:
+        self._refuse(waiter.tenant_state)
         self.waiters.add(waiter)
         if not self._is_pinned:
             self._is_pinned = True
@@ -570,7 +573,7 @@ class Pool:
             now,
             waiting=self.waiters.count,
             waiting_seconds=self.waiters.waiting_seconds(now),
-            busy_seconds=sum([now - connection.leased_at for connection in own.leased]),
+            busy_seconds=own.leased_seconds(now),
             open_seconds=sum(
                 now - connection.opened_at
                 for place in (own.idle, own.leased, own.checking)

@@ -140,6 +140,10 @@ class TenantState:
             waiting_requests=self.waiting,
         )
 
+    def connection_seconds(self, now: float) -> float:
+        """How long it has held connections, running leases included, times connections."""
+        return self._usage.held + self.leased * now
+
     def is_active(self, since: float) -> bool:
         """Whether it holds or awaits a lease, or did so after the monotonic time *since*."""
         return bool(self.leased or self.waiting) or self.recorder.used_since(since)

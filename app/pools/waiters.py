@@ -19,6 +19,7 @@ from itertools import count
 from time import monotonic
 
 from app.pools.connection import PooledConnection
+from app.pools.leak_detection import Borrower
 from app.pools.tenant_state import TenantState
 from app.pools.usage import uses_much_less
 from app.pools.wait_deadlines import WaitDeadlines
@@ -35,9 +36,10 @@ class Waiter:
 
     Attributes:
         begin_statements: what its lease will run first.
+        borrower: who waits, if known.
     """
 
-    __slots__ = ("begin_statements", "deadline", "future", "since", "tenant_state")
+    __slots__ = ("begin_statements", "borrower", "deadline", "future", "since", "tenant_state")
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Waiter:
         since: float,
         deadline: float,
         begin_statements: str = "",
+        borrower: Borrower | None = None,
     ) -> None:
         """Wait on behalf of a tenant from *since* until *deadline*, in monotonic seconds."""
         self.tenant_state = tenant_state
@@ -54,6 +57,7 @@ class Waiter:
         self.since = since
         self.deadline = deadline
         self.begin_statements = begin_statements
+        self.borrower = borrower
 
     @property
     def handed(self) -> PooledConnection | None:
@@ -154,6 +158,12 @@ class WaitQueue:
         for line in self._lines.values():
             yield from line.callers
             yield from line.gone
+
+    def positions(self) -> Iterator[tuple[Waiter, int]]:
+        """Those who still wait, each with its place among those of its tenant, from 1."""
+        for line in self._lines.values():
+            waiting = (waiter for waiter in line.callers if not waiter.future.done())
+            yield from ((waiter, place) for place, waiter in enumerate(waiting, start=1))
 
     def add(self, waiter: Waiter) -> None:
         """Put *waiter* behind the others of its tenant."""

@@ -145,6 +145,7 @@ def retention(settings: Settings) -> dict[Resolution, timedelta]:
         Resolution.RAW: timedelta(hours=settings.sample_retention_hours),
         Resolution.MINUTE: timedelta(days=settings.minute_retention_days),
         Resolution.HOUR: timedelta(days=settings.hour_retention_days),
+        Resolution.DAY: timedelta(days=settings.hour_retention_days),
     }
 
 

@@ -264,8 +264,8 @@ class Settings(BaseSettings):
     280 kB for a tenant with an open pool."""
 
     hour_retention_days: float = Field(default=400.0, gt=0, le=3660)
-    """Days for which samples per hour are stored; 400 show the same month of last year. A day
-    takes 4.3 kB for a tenant with an open pool."""
+    """Days for which samples per hour and per day are stored; 400 show the same month of last
+    year. A day takes 4.7 kB for a tenant with an open pool."""
 
     budget_margin: int = Field(default=5, ge=0, le=10_000)
     """Connections of each server that are left to other clients; 5 leave room for psql."""

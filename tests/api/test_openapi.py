@@ -35,6 +35,8 @@ DESIGNED = {
     "post /v1/tenants/{tenant}/pool/check",
     "get /v1/pools",
     "post /v1/pools/evict-expired",
+    "get /v1/leases",
+    "get /v1/usage",
     "get /v1/stats",
     "get /v1/stats/stream",
     "get /v1/tenants/{tenant}/stats",

@@ -32,6 +32,7 @@ TABLES = {
     "pools",
     "recommendations",
     "samples",
+    "samples_by_day",
     "samples_by_hour",
     "samples_by_minute",
     "tenants",

@@ -8,11 +8,12 @@ from app.domain.history import History, HistoryPoint, Resolution
 from tests.catalog.values import NOON, sample
 from tests.fixtures.postgres import Database
 
-MINUTE, HOUR = Resolution.MINUTE, Resolution.HOUR
+MINUTE, HOUR, DAY = Resolution.MINUTE, Resolution.HOUR, Resolution.DAY
 TABLES = {
     Resolution.RAW: "samples",
     MINUTE: "samples_by_minute",
     HOUR: "samples_by_hour",
+    DAY: "samples_by_day",
 }
 
 
@@ -39,7 +40,7 @@ async def points(
 
 async def downsample(catalog: Catalog, seconds: float) -> None:
     """Fold everything before so many seconds after noon, one step after the other."""
-    for resolution in (MINUTE, HOUR):
+    for resolution in (MINUTE, HOUR, DAY):
         until = resolution.floor(after(seconds))
         while await catalog.samples.downsample(resolution, until) < until:
             pass

@@ -51,6 +51,7 @@ def sample(subject: str = "acme", seconds: float = 0.0, **changes: Any) -> PoolS
         waiting_requests=0,
         acquired=0,
         timeouts=0,
+        connection_seconds=0.0,
         wait_p95_ms=None,
         wait_p99_ms=None,
         hold_p95_ms=None,

@@ -98,6 +98,14 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
         str | None,
         Query(pattern=r"^[a-z]+\.[a-z_]+$", max_length=64, description="Filter by action."),
     ] = None,
+    actor: Annotated[
+        str | None,
+        Query(
+            pattern=r"^[\x20-\x7e]+$",
+            max_length=64,
+            description="Filter by actor: an API key's name, or a part of the service.",
+        ),
+    ] = None,
     since: Annotated[
         Timestamp | None, Query(description="Earliest time to include, RFC 3339.")
     ] = None,
@@ -110,7 +118,7 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
     service itself stay in memory while the catalog is unreachable; then only these are listed,
     with `stale: true`. A key that is bound to tenants sees only their events.
     """
-    filters = {"tenant": tenant, "pool": pool, "action": action}
+    filters = {"tenant": tenant, "pool": pool, "action": action, "actor": actor}
     before_id = decode_cursor(cursor, int)[0] if cursor else None
     try:
         found = await catalog.audit_log.page(
@@ -137,8 +145,7 @@ def _matching(
 ) -> Iterable[AuditEvent]:
     """The events in memory that match, newest first."""
     for event in reversed(tuple(pending)):
-        matches = all(
-            value is None or getattr(event, name) == value for name, value in filters.items()
-        )
+        shown = EventView.of(event)
+        matches = all(value in (None, getattr(shown, name)) for name, value in filters.items())
         if matches and principal.can_access(event.tenant) and (since is None or event.at >= since):
             yield event

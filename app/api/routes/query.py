@@ -186,7 +186,11 @@ async def _respond(
     async def run() -> tuple[runner.StatementResult, float]:
         query = runner.Query(body.sql, body.params, max_rows=max_rows, timeout=timeout)
         lease = manager.lease(
-            tenant, read_only=body.read_only, statement_timeout=timeout, begin=query.begin
+            tenant,
+            read_only=body.read_only,
+            statement_timeout=timeout,
+            begin=query.begin,
+            statement=body.sql,
         )
         async with cancel_on_disconnect(request) as run_to_the_end, lease as connection:
             began = monotonic()

@@ -1,6 +1,6 @@
 """Past statistics of a tenant, of a pool and of the whole service, in time steps.
 
-The catalog keeps single polls for a while, then minutes, then hours; `app/domain/history.py`
+The catalog keeps single polls for a while, then minutes, hours and days; `app/domain/history.py`
 chooses the one that answers a request.
 """
 
@@ -44,6 +44,10 @@ class HistoryPointView(BaseModel):
     waiting_requests_max: int = Field(description="Maximum at one poll.", examples=[3])
     acquired: int = Field(description="Leases acquired.", examples=[310])
     timeouts: int = Field(description="Leases that timed out.", examples=[0])
+    connection_seconds: float = Field(
+        description="How long connections were leased: the sum over all connections.",
+        examples=[90.2],
+    )
     wait_p95_ms: float | None = Field(examples=[2.1])
     wait_p99_ms: float | None = Field(examples=[8.5])
     hold_p95_ms: float | None = Field(examples=[12.0])
@@ -57,8 +61,8 @@ class ServiceHistory(BaseModel):
     end: datetime = Field(alias="to", examples=["2026-11-20T10:00:00Z"])
     step_seconds: int = Field(examples=[60])
     resolution: Resolution = Field(
-        description="The measurements behind the steps: single polls, minutes or hours. Of shorter"
-        " steps, only those at which a measurement begins are included.",
+        description="The measurements behind the steps: single polls, minutes, hours or days. Of "
+        "shorter steps, only those at which a measurement begins are included.",
         examples=["minute"],
     )
     items: list[HistoryPointView]
@@ -139,7 +143,7 @@ async def get_tenant_stats_history(
 
     Steps start at whole multiples of their length, so a repeated request returns the same points.
     A step without measurements is left out: the service was down, or the tenant had no open pool
-    and no use. At most 2000 steps. Old measurements are kept per minute, then per hour;
+    and no use. At most 2000 steps. Old measurements are kept per minute, then per hour and day;
     `resolution` is the coarsest that fits the step and reaches back far enough.
     """
     spec = manager.tenant_state(tenant).tenant.spec

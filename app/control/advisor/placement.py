@@ -65,7 +65,9 @@ class PlacementAdvisor:
             state = self._manager.tenant_states.get(pool.pool_id)
             if state is not None:
                 yield state
-        yield from self._manager.recently_active_tenants()
+        for state in self._manager.recently_active_tenants():
+            if state.tenant.spec.is_shared:
+                yield state
 
     def _suggestion(self, state: TenantState, now: float) -> PlacementSuggestion | None:
         name, held = state.tenant.spec.id, state.recorder.hold_seconds

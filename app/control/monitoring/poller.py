@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
@@ -95,8 +96,15 @@ class Poller:
         )
         return self.last_report
 
+    async def finish(self) -> None:
+        """Measure for the last time, and store everything."""
+        await self._measure(await self._snapshots.publish())
+        self._unsaved += self._sampler.end_all()
+        with suppress(CatalogUnavailable):
+            await self._save()
+
     async def _measure(self, snapshot: Snapshot) -> int:
-        """Sample every open pool and recently active shared tenant; the number of samples stored.
+        """Sample every open pool and recently active tenant; the number of samples stored.
 
         In batches: thousands of live samples would trigger a full garbage collection, which takes
         longer than all slices of this poll.
@@ -105,7 +113,8 @@ class Poller:
         try:
             stored += await self._save()
             for subject, size, stats in self._subjects(snapshot):
-                self._unsaved += self._sampler.sample(subject, at, size, stats)
+                held = self._connection_seconds(subject, stats)
+                self._unsaved += self._sampler.sample(subject, at, size, stats, held)
                 if len(self._unsaved) >= _BATCH:
                     stored += await self._save()
                 await slices.end_step()
@@ -138,10 +147,19 @@ class Poller:
         yield SERVICE, service.metrics.total_connections, service
         for pool in snapshot.pools.values():
             yield pool.pool_id, pool.stats.metrics.total_connections, pool.stats
+        # Those of shared pools, and those whose own pool was closed meanwhile.
         for state in self._manager.recently_active_tenants():
             tenant = snapshot.tenants.get(state.tenant.spec.id)
-            if tenant is not None:
+            if tenant is not None and tenant.spec.id not in snapshot.pools:
                 yield tenant.spec.id, 0, tenant.stats
+
+    def _connection_seconds(self, subject: str, stats: PoolStats) -> float:
+        """How long connections of *subject* have been leased so far."""
+        now = monotonic()
+        if subject != SERVICE:
+            return self._manager.connection_seconds(subject, now)
+        running = sum(pool.connections.leased_seconds(now) for pool in self._manager.pools())
+        return stats.counters.hold_seconds + running
 
     def _is_known(self, subject: str) -> bool:
         """A deleted tenant starts from zero; a shared pool counts on when it opens again."""

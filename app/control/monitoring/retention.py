@@ -1,4 +1,4 @@
-"""How long samples are kept: downsamples polls to minutes and hours, and deletes what is old.
+"""How long samples are kept: downsamples them to minutes, hours and days, and deletes old ones.
 
 It runs beside the poller, so that no measurement waits for it, and does nothing while samples
 cannot be stored. Each step is one short transaction that may be repeated.
@@ -17,7 +17,7 @@ from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable
 from app.domain.history import Resolution
 
-# Minutes, and as many hours, downsampled in one run; a backlog takes several runs.
+# Minutes, and as many hours and days, downsampled in one run; a backlog takes several runs.
 _MAX_STEPS = 10
 
 _log = structlog.get_logger(__name__)
@@ -25,10 +25,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionReport:
-    """What one run did: until when minutes and hours are complete, and how many it deleted."""
+    """What one run did: until when each resolution is complete, and how many it deleted."""
 
     minutes_complete_until: datetime
     hours_complete_until: datetime
+    days_complete_until: datetime
     deleted: int
 
 
@@ -54,17 +55,22 @@ class SampleRetention:
         try:
             minutes = await self._downsample(Resolution.MINUTE, until)
             hours = await self._downsample(Resolution.HOUR, Resolution.HOUR.floor(minutes))
+            days = await self._downsample(Resolution.DAY, Resolution.DAY.floor(hours))
             # What is not downsampled yet stays, however old.
             deleted = (
                 await self._delete(Resolution.RAW, minutes)
                 + await self._delete(Resolution.MINUTE, hours)
-                + await self._delete(Resolution.HOUR, hours)
+                + await self._delete(Resolution.HOUR, days)
+                + await self._delete(Resolution.DAY, days)
             )
         except CatalogUnavailable as error:
             _log.warning("samples not downsampled", reason=error.detail)
             return None
         return RetentionReport(
-            minutes_complete_until=minutes, hours_complete_until=hours, deleted=deleted
+            minutes_complete_until=minutes,
+            hours_complete_until=hours,
+            days_complete_until=days,
+            deleted=deleted,
         )
 
     async def _downsample(self, resolution: Resolution, until: datetime) -> datetime:
@@ -76,5 +82,6 @@ class SampleRetention:
         return done
 
     async def _delete(self, resolution: Resolution, before: datetime) -> int:
-        expired = datetime.now(UTC) - self._retention[resolution]
+        # All or nothing of a coarser interval: sums of a period take whole ones.
+        expired = resolution.coarser.floor(datetime.now(UTC) - self._retention[resolution])
         return await self._catalog.samples.delete_before(resolution, min(before, expired))

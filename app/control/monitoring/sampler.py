@@ -35,9 +35,12 @@ class Sampler:
         self._runs: dict[str, _Run] = {}
 
     def sample(
-        self, subject: str, at: datetime, size: int, stats: PoolStats
+        self, subject: str, at: datetime, size: int, stats: PoolStats, connection_seconds: float
     ) -> Iterator[PoolSample]:
-        """Samples to store now that *subject* was measured; none if nothing is new."""
+        """Samples to store now that *subject* was measured; none if nothing is new.
+
+        *connection_seconds*: how long its connections have been leased so far.
+        """
         run = self._runs.get(subject)
         if run is None:
             run = self._runs[subject] = _Run()
@@ -46,9 +49,9 @@ class Sampler:
         if run.latest and run.polls and not (is_same and minute == run.minute and at > run.at):
             yield run.end(run.latest)
         if is_same:
-            run.go_on(at)
+            run.go_on(at, connection_seconds)
         else:
-            yield run.begin(subject, at, size, stats)
+            yield run.begin(subject, at, size, stats, connection_seconds)
         run.at, run.minute = at, minute
 
     def end_missing(self, at: datetime, is_known: Callable[[str], bool]) -> Iterator[PoolSample]:
@@ -64,6 +67,11 @@ class Sampler:
             if not is_known(subject):
                 del self._runs[subject]
 
+    def end_all(self) -> list[PoolSample]:
+        """Samples to store of what is not stored yet; nothing is measured any more."""
+        runs, self._runs = self._runs, {}
+        return [run.end(run.latest) for run in runs.values() if run.latest and run.polls]
+
 
 class _Run:
     """A subject's latest sample, and the polls since then that measured the same.
@@ -72,20 +80,37 @@ class _Run:
     collector look at everything there is.
     """
 
-    __slots__ = ("acquired", "at", "latest", "measured", "minute", "polls", "since", "timeouts")
+    __slots__ = (
+        "acquired",
+        "at",
+        "connection_seconds",
+        "connection_seconds_stored",
+        "latest",
+        "measured",
+        "minute",
+        "polls",
+        "since",
+        "timeouts",
+    )
 
     def __init__(self) -> None:
         self.latest: PoolSample | None = None
         self.measured: tuple[object, ...] = ()
         self.acquired = self.timeouts = 0
+        self.connection_seconds = self.connection_seconds_stored = 0.0
         self.polls = 0
         self.since = self.at = self.minute = _LONG_AGO
 
     def measured_same(self, size: int, stats: PoolStats) -> bool:
         return self.latest is not None and self.measured == (size, *_measured(stats))
 
-    def begin(self, subject: str, at: datetime, size: int, stats: PoolStats) -> PoolSample:
+    def begin(
+        self, subject: str, at: datetime, size: int, stats: PoolStats, connection_seconds: float
+    ) -> PoolSample:
         counters = stats.counters
+        if counters.connections_acquired < self.acquired:
+            self.connection_seconds_stored = 0.0
+        self.connection_seconds = connection_seconds
         self.latest = PoolSample(
             subject=subject,
             at=at,
@@ -95,6 +120,7 @@ class _Run:
             waiting_requests=stats.metrics.waiting_requests,
             acquired=_growth(self.acquired, counters.connections_acquired),
             timeouts=_growth(self.timeouts, counters.timeouts),
+            connection_seconds=self._take_connection_seconds(),
             wait_p95_ms=stats.wait.p95_ms,
             wait_p99_ms=stats.wait.p99_ms,
             hold_p95_ms=stats.hold.p95_ms,
@@ -104,7 +130,8 @@ class _Run:
         self.acquired, self.timeouts = counters.connections_acquired, counters.timeouts
         return self.latest
 
-    def go_on(self, at: datetime) -> None:
+    def go_on(self, at: datetime, connection_seconds: float) -> None:
+        self.connection_seconds = connection_seconds
         if not self.polls:
             self.since = at
         self.polls += 1
@@ -118,9 +145,16 @@ class _Run:
             gap_seconds=(self.at - self.since).total_seconds() / gaps,
             acquired=0,
             timeouts=0,
+            connection_seconds=self._take_connection_seconds(),
         )
         self.polls = 0
         return ended
+
+    def _take_connection_seconds(self) -> float:
+        """Their growth since this was called last; rounding makes none of it negative."""
+        stored = self.connection_seconds_stored
+        self.connection_seconds_stored = max(stored, self.connection_seconds)
+        return self.connection_seconds_stored - stored
 
 
 def _growth(before: int, now: int) -> int:

@@ -42,6 +42,8 @@ async def test_events_can_be_filtered(api: Api) -> None:
     assert await actions(api, "tenant=acme") == ["tenant.provisioned", "tenant.created"]
     assert await actions(api, "tenant=acme&action=tenant.created") == ["tenant.created"]
     assert await actions(api, "pool=globex") == []
+    assert await actions(api, "tenant=acme&actor=nobody") == []
+    assert len(await actions(api, "tenant=acme&actor=api")) == 2
     later = quote((datetime.now(UTC) + timedelta(minutes=1)).isoformat())
     assert await actions(api, f"since={later}") == []
     earlier = quote((datetime.now(UTC) - timedelta(minutes=1)).isoformat())

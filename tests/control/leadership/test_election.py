@@ -228,7 +228,7 @@ async def test_who_cannot_become_active_leaves_it_to_others(
         with pytest.raises(CatalogUnusable, match="9999"):
             await first.election.contend()
         assert first.election.state is InstanceState.STANDBY
-        await execute(catalog_database, "UPDATE alembic_version SET version_num = '0007'")
+        await execute(catalog_database, "UPDATE alembic_version SET version_num = '0008'")
         async with candidate(SECOND, catalog_address) as second:
             takeover = await second.election.contend()
             assert takeover is not None

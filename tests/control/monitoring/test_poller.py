@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 import pytest
 
@@ -11,6 +12,7 @@ from app.control import background
 from app.control.monitoring import poller
 from app.domain.eviction import EvictionReason
 from app.domain.tenant import PoolStrategy
+from app.domain.usage_report import Grouping
 from tests.fixtures.control import Control
 
 
@@ -34,6 +36,49 @@ async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
             subject, start=now - timedelta(minutes=1), end=now, step=60
         )
         assert sum(point.samples for point in history.points) == points
+
+
+async def connection_seconds(control: Control) -> dict[str | None, float]:
+    """What is stored of the last hour, the current minute included, by tenant."""
+    now = datetime.now(UTC)
+    report = await control.catalog.usage_reports.make(
+        start=now - timedelta(hours=1),
+        end=now + timedelta(minutes=1),
+        grouping=Grouping.TENANT,
+        limit=10,
+    )
+    return {row.group: row.connection_seconds for row in report.groups}
+
+
+@pytest.mark.parametrize("strategy", [PoolStrategy.PER_TENANT, PoolStrategy.SHARED])
+async def test_running_leases_count_and_nothing_is_counted_twice(
+    control: Control, strategy: PoolStrategy
+) -> None:
+    await control.tenant("acme", strategy)
+    began = monotonic()
+    async with control.manager.lease("acme"):
+        await control.poller.run_once()
+        first = (await connection_seconds(control))["acme"]
+        await control.poller.run_once()
+        await control.poller.run_once()
+    await control.poller.finish()
+    stored = (await connection_seconds(control))["acme"]
+    recorder = control.state("acme").recorder
+    assert 0 < first < stored <= monotonic() - began
+    assert stored == pytest.approx(recorder.hold_seconds, abs=0.001)
+    shared = control.manager.recorder(control.state("acme"))
+    assert shared.hold_seconds == recorder.hold_seconds
+
+
+async def test_use_of_a_pool_that_was_closed_before_the_poll_is_stored(control: Control) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pass
+    pool = control.manager.find("acme")
+    assert pool is not None
+    await control.manager.evict(pool, EvictionReason.REQUESTED, 1.0)
+    await control.poller.run_once()
+    assert (await connection_seconds(control))["acme"] > 0
 
 
 def expire_at_once(control: Control) -> None:

@@ -32,12 +32,14 @@ class Polls:
     def __init__(self, seconds: float = 0.0) -> None:
         self.sampling = Sampler()
         self.seconds = seconds
+        self.connection_seconds = 0.0
         self.stored: list[PoolSample] = []
 
     def poll(self, stats: PoolStats | None = IDLE, *, is_known: bool = True) -> list[PoolSample]:
         """Measure, or find the subject gone; what is stored for it."""
         at, self.seconds = NOON + timedelta(seconds=self.seconds), self.seconds + 5
-        new = [] if stats is None else list(self.sampling.sample("acme", at, 2, stats))
+        held = self.connection_seconds
+        new = [] if stats is None else list(self.sampling.sample("acme", at, 2, stats, held))
         new += self.sampling.end_missing(at, lambda _: is_known)
         self.stored += new
         return new
@@ -93,6 +95,22 @@ def test_a_counter_that_fell_counts_from_zero_and_so_does_a_tenant_made_anew() -
     assert polls.poll(busy(4))[0].acquired == 4
 
 
+def test_a_lease_that_lasts_is_counted_in_the_minutes_it_lasted() -> None:
+    polls = Polls()
+    for _ in range(25):
+        polls.poll(busy(1))
+        polls.connection_seconds += 5.0
+    assert [each.connection_seconds for each in polls.stored] == [0.0, 55.0, 60.0]
+
+
+def test_a_tenant_made_anew_between_two_polls_counts_its_connection_time_from_zero() -> None:
+    polls = Polls()
+    polls.connection_seconds = 100.0
+    polls.poll(busy(3))
+    polls.connection_seconds = 2.0
+    assert polls.poll(busy(1))[0].connection_seconds == 2.0
+
+
 def test_a_clock_set_back_ends_what_was_the_same() -> None:
     polls = Polls(30)
     polls.poll()
@@ -105,10 +123,12 @@ def test_a_clock_set_back_ends_what_was_the_same() -> None:
 
 @given(
     start=st.integers(0, 59),
-    seen=st.lists(st.none() | st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=60),
+    seen=st.lists(
+        st.none() | st.tuples(st.integers(0, 1), st.integers(0, 2), st.integers(0, 2)), max_size=60
+    ),
 )
 def test_nothing_is_lost_and_nothing_counted_twice(
-    start: int, seen: list[tuple[int, int] | None]
+    start: int, seen: list[tuple[int, int, int] | None]
 ) -> None:
     """Minute by minute as many polls, as much in use and as much growth as were measured."""
     polls = Polls(start)
@@ -117,12 +137,13 @@ def test_nothing_is_lost_and_nothing_counted_twice(
         if one is None:
             polls.poll(None)
             continue
-        grown, active = one
+        grown, active, held = one
         acquired += grown
         at = NOON + timedelta(seconds=polls.seconds)
-        sums = expected.setdefault(Resolution.MINUTE.floor(at), [0, 0, 0])
-        for index, value in enumerate((1, active, grown)):
+        sums = expected.setdefault(Resolution.MINUTE.floor(at), [0, 0, 0, 0])
+        for index, value in enumerate((1, active, grown, held)):
             sums[index] += value
+        polls.connection_seconds += held
         polls.poll(busy(acquired, active))
     polls.poll(None)
     stored = dict[datetime, list[int]]()
@@ -130,10 +151,9 @@ def test_nothing_is_lost_and_nothing_counted_twice(
         begin = sample.at - timedelta(seconds=sample.gap_seconds * (sample.polls - 1))
         minute = Resolution.MINUTE.floor(sample.at)
         assert Resolution.MINUTE.floor(begin) == minute
-        sums = stored.setdefault(minute, [0, 0, 0])
-        grown = sample.acquired
-        for index, value in enumerate(
-            (sample.polls, sample.polls * sample.active_connections, grown)
-        ):
+        sums = stored.setdefault(minute, [0, 0, 0, 0])
+        used = sample.polls * sample.active_connections
+        held = int(sample.connection_seconds)
+        for index, value in enumerate((sample.polls, used, sample.acquired, held)):
             sums[index] += value
     assert stored == expected

@@ -1,0 +1,71 @@
+"""Who holds and who awaits a connection now, as `SHOW CLIENTS` of PgBouncer says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from app.pools.leak_detection import Borrower
+from app.pools.pool import Pool
+from app.pools.tenant_state import TenantState
+
+# Keywords, names without quotes, parameters and operators: all that cannot hold a tenant's data.
+_HARMLESS = re.compile(
+    r"(?:[^\W\d]\w*+|\$\d++(?!\w)|[\s(),.;:*=<>+%|&!~^\[\]@#?]|-(?!-)|/(?!\*))*+", re.ASCII
+)
+_LONGEST_SHOWN = 200
+
+
+class ClientState(StrEnum):
+    """Whether a caller has what it wants."""
+
+    ACTIVE = "active"
+    WAITING = "waiting"
+
+
+class Client(NamedTuple):
+    """A caller that holds or awaits a connection.
+
+    Attributes:
+        since: when it got the connection, or asked for one; in monotonic seconds.
+        borrower: the task and its statement, as far as known.
+        pid: process ID of its connection's backend, if it has one.
+        position: its place among the callers of its tenant that wait, from 1.
+    """
+
+    pool: Pool
+    state: ClientState
+    tenant: TenantState
+    since: float
+    borrower: Borrower | None
+    pid: int | None = None
+    position: int | None = None
+
+
+def clients(pool: Pool) -> Iterator[Client]:
+    """All of *pool*'s callers, in no particular order."""
+    for connection in pool.connections.leased:
+        if (tenant := connection.tenant_state) is not None:
+            yield Client(
+                *(pool, ClientState.ACTIVE, tenant, connection.leased_at, connection.borrower),
+                pid=connection.pid,
+            )
+    for waiter, position in pool.waiters.positions():
+        yield Client(
+            *(pool, ClientState.WAITING, waiter.tenant_state, waiter.since, waiter.borrower),
+            position=position,
+        )
+
+
+def redacted(statement: str) -> str:
+    """The beginning of *statement*, up to its first literal, quoted name or comment.
+
+    Nothing shown of it can be a tenant's data.
+    """
+    beginning = statement[:_LONGEST_SHOWN]
+    found = _HARMLESS.match(beginning)
+    shown = found[0] if found else ""
+    words = " ".join(shown.split())
+    return words if len(shown) == len(statement) else f"{words} …".lstrip()

@@ -1,0 +1,157 @@
+"""Who holds what now, since when, and who waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.app import Api, ok, pointers, serving
+from tests.fixtures.keys import Keyring
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+
+URL = "/v1/leases"
+
+
+async def leases(api: Api, **parameters: Any) -> dict[str, Any]:
+    return ok(await api.client.get(URL, params=parameters))
+
+
+@pytest.fixture
+async def small_api(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Api]:
+    """Pools have one connection, and callers wait for it."""
+    sizes = {"per_tenant_pool_size": 1, "shared_pool_size": 1, "acquire_timeout_seconds": 60}
+    async with serving(database, catalog_database, tmp_path, **sizes) as api:
+        yield api
+
+
+@asynccontextmanager
+async def callers(api: Api, tenant: str, waiting: int) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Tasks that lease in vain until the block ends."""
+
+    async def lease() -> None:
+        async with api.service.manager.lease(tenant):
+            pass
+
+    async def all_wait() -> bool:
+        return api.service.manager.tenant_state(tenant).waiting == waiting
+
+    tasks = [asyncio.create_task(lease(), name=f"{tenant} {number}") for number in range(waiting)]
+    try:
+        await eventually(all_wait)
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_lease_shows_who_took_it_where_and_on_which_connection(api: Api) -> None:
+    await api.tenant("acme")
+    task = asyncio.current_task()
+    assert task is not None
+    async with api.service.manager.lease("acme") as connection:
+        [item] = (await leases(api))["items"]
+        assert (item["state"], item["tenant"], item["pool_id"]) == ("active", "acme", "acme")
+        assert (item["server"], item["position"], item["statement"]) == ("local", None, None)
+        assert item["pid"] == connection.get_server_pid()
+        assert item["task"] == task.get_name()
+        assert __file__ in item["taken_at"]
+        assert item["age_seconds"] >= 0
+        assert item["since"] <= (await leases(api))["as_of"]
+    empty = await leases(api)
+    assert (empty["active"], empty["waiting"], empty["items"]) == (0, 0, [])
+
+
+async def test_a_running_query_shows_its_request_and_its_statement_without_data(api: Api) -> None:
+    url = await api.tenant("acme")
+    sql = "select pg_sleep($1::float8) from (values ('secret')) as one"
+
+    async def run() -> None:
+        await api.client.post(
+            f"{url}/query",
+            json={"sql": sql, "params": [60]},
+            headers={"X-Request-ID": "slow-1"},
+        )
+
+    async def is_shown() -> bool:
+        return bool((await leases(api, fields="statement"))["items"])
+
+    running = asyncio.create_task(run())
+    await eventually(is_shown)
+    [item] = (await leases(api))["items"]
+    assert item["task"] == "request slow-1"
+    assert item["statement"] == "select pg_sleep($1::float8) from (values ( …"
+    await api.client.delete(f"{url}/pool?mode=force")
+    await running
+
+
+async def test_waiting_callers_have_their_places(small_api: Api) -> None:
+    api = small_api
+    await api.tenant("acme")
+    await api.tenant("globex")
+    async with AsyncExitStack() as stack:
+        for tenant in ("acme", "globex"):
+            await stack.enter_async_context(api.service.manager.lease(tenant))
+            await stack.enter_async_context(callers(api, tenant, 2))
+        found = await leases(api)
+        assert (found["active"], found["waiting"]) == (2, 4)
+        ages = [each["age_seconds"] for each in found["items"]]
+        assert ages == sorted(ages, reverse=True)
+        waiting = await leases(api, state="waiting", tenant="acme")
+        shown = [(each["task"], each["position"], each["pid"]) for each in waiting["items"]]
+        assert shown == [("acme 0", 1, None), ("acme 1", 2, None)]
+        assert (waiting["active"], waiting["waiting"]) == (0, 2)
+        for parameters, count in [
+            ({"pool": "globex"}, 3),
+            ({"server": "local"}, 6),
+            ({"server": "other"}, 0),
+            ({"state": "active"}, 2),
+        ]:
+            assert len((await leases(api, **parameters))["items"]) == count
+        for order in ("-age_seconds", "age_seconds", "tenant"):
+            whole = (await leases(api, sort=order, fields="tenant,since"))["items"]
+            seen: list[dict[str, Any]] = []
+            asked: dict[str, Any] = {"sort": order, "limit": 4}
+            while True:
+                page = await leases(api, **asked)
+                seen += page["items"]
+                if page["next_cursor"] is None:
+                    break
+                asked["cursor"] = page["next_cursor"]
+            assert len({(each["task"], each["pid"]) for each in seen}) == 6
+            assert [each["tenant"] for each in seen] == [each["tenant"] for each in whole]
+
+
+async def test_a_key_bound_to_tenants_sees_their_leases_only(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    keys = Keyring(tmp_path / "keys.json")
+    keys.make("all")
+    keys.make("bound", "read", tenants=("acme",))
+    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
+        api.client.headers.update(keys.headers("all"))
+        for name in ("acme", "globex"):
+            await api.tenant(name, "shared")
+        async with api.service.manager.lease("acme"), api.service.manager.lease("globex"):
+            assert (await leases(api))["active"] == 2
+            api.client.headers.update(keys.headers("bound"))
+            found = await leases(api, pool="shared@local")
+            assert [each["tenant"] for each in found["items"]] == ["acme"]
+            assert (await leases(api, tenant="globex"))["items"] == []
+
+
+async def test_invalid_parameters_are_refused(api: Api) -> None:
+    for query, place in [
+        ("state=idle", "state"),
+        ("sort=pid", "sort"),
+        ("fields=sql", "fields"),
+        ("cursor=WzFd", "cursor"),
+        ("pool=A", "pool"),
+    ]:
+        assert pointers(await api.client.get(f"{URL}?{query}")) == [f"/query/{place}"]
