@@ -74,14 +74,17 @@ async def test_both_clients_do_what_a_tenant_needs(service: Served) -> None:
         assert [each async for each in client.items(api.list_tenants())] == []
 
 
-async def test_lists_are_read_page_by_page(service: Served) -> None:
+async def test_lists_are_read_page_by_page(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poolkeeper.exchange._PAGE_SIZE", 2)
     names = [f"tenant-{number}" for number in range(5)]
     async with AsyncClient(str(service.client.base_url)) as client:
         for name in names:
             await client.send(api.put_tenant(name, strategy="shared", labels={"in": "test"}))
         listed = api.list_tenants(label=["in:test"])
-        assert [each["id"] async for each in client.items(listed)] == names
         assert [each["id"] async for each in client.items(listed, limit=3)] == names[:3]
+        assert [each["id"] async for each in client.items(listed)] == names
         assert [each async for each in client.items(listed, limit=0)] == []
 
 
