@@ -415,6 +415,7 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
             poller=poller,
             lag=service.lag,
             outbox=service.audit_outbox,
+            election=service.election,
         ),
     ]
 

@@ -345,3 +345,8 @@ def list_keys() -> Request[models.KeyNames]:
 def get_about() -> Request[models.About]:
     """Get the version."""
     return Request("GET", "/v1/about")
+
+
+def list_instances() -> ListRequest[models.InstanceList, models.InstanceView]:
+    """List the service's instances."""
+    return ListRequest("GET", "/v1/instances")

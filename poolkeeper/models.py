@@ -270,6 +270,26 @@ class HistoryPointView(TypedDict):
     connect_p95_ms: float | None
 
 
+class InstanceList(TypedDict):
+    """The instances that were seen within the last minute, the active one first."""
+
+    items: list[InstanceView]
+    next_cursor: None
+
+
+class InstanceView(TypedDict):
+    """One process of the service."""
+
+    id: str
+    url: str | None
+    version: str
+    state: str
+    started_at: str
+    seen_at: str
+    active_since: str | None
+    epoch: int | None
+
+
 class IsolationCheckView(TypedDict):
     """The result of one check in Postgres."""
 

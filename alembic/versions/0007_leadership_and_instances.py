@@ -26,7 +26,7 @@ def upgrade() -> None:
         """
         CREATE TABLE instances (
             id text PRIMARY KEY,
-            url text NOT NULL,
+            url text,
             version text NOT NULL,
             secret_key text NOT NULL,
             servers text NOT NULL,

@@ -21,6 +21,7 @@ from app.api.routes import (
     credentials,
     events,
     health,
+    instances,
     keys,
     leases,
     metrics,
@@ -57,6 +58,7 @@ _ROUTERS = (
     keys.router,
     about.router,
     health.router,
+    instances.router,
     metrics.router,
     pages.router,
 )

@@ -13,6 +13,7 @@ from app.catalog.audit_log import AuditLog
 from app.catalog.credentials import CredentialVersions
 from app.catalog.database import CatalogAddress, Database
 from app.catalog.desired_pools import DesiredPools
+from app.catalog.instances import Instances
 from app.catalog.recommendations import Recommendations
 from app.catalog.samples import Samples
 from app.catalog.tenants import Tenants
@@ -43,6 +44,7 @@ class Catalog:
         self.recommendations = Recommendations(self._database)
         self.samples = Samples(self._database)
         self.usage_reports = UsageReports(self._database)
+        self.instances = Instances(self._database)
 
     @property
     def available(self) -> bool:

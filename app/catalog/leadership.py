@@ -119,7 +119,7 @@ class Leadership:
         return _record(row)
 
     async def register(self) -> None:
-        """Let the other instances know that this one is there, under its URL."""
+        """Let the catalog know that this instance is there."""
         instance = self._instance
         async with self._exchange() as connection:
             with suppress(asyncpg.SyntaxOrAccessError):  # until the first migration

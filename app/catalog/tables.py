@@ -125,7 +125,7 @@ instances = Table(
     "instances",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("url", Text, nullable=False),
+    Column("url", Text),
     Column("version", Text, nullable=False),
     # Fingerprints of what all instances must have in common.
     Column("secret_key", Text, nullable=False),

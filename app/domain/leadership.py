@@ -7,6 +7,7 @@ starts an epoch that was never used before; every write to the catalog names its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 # In seconds. Two renewals may fail before trust ends, and a standby gives the active instance
@@ -86,6 +87,24 @@ class LeadershipRecord:
         if not self.is_held or self.url is None:
             return 0.0
         return max(0.0, TRUST_SECONDS + _DRIFT - self.age)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRecord:
+    """What the catalog says of one instance.
+
+    Attributes:
+        seen_at: when it last said that it runs.
+        epoch, acquired_at: since when it is the active one; None if it is not.
+    """
+
+    id: str
+    url: str | None
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    epoch: int | None
+    acquired_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ DESIGNED = {
     "get /v1/refusals",
     "get /v1/keys",
     "get /v1/about",
+    "get /v1/instances",
     "get /livez",
     "get /readyz",
     "get /metrics",

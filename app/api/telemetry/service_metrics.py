@@ -19,6 +19,7 @@ from app.api.telemetry.prometheus import counter, gauge
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.audit_events import AuditOutbox
+from app.control.leadership.election import Election
 from app.control.monitoring.isolation_audit import oldest_audit_age
 from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller
@@ -41,6 +42,7 @@ class ServiceCollector(Collector):
         poller: Poller,
         lag: EventLoopLag,
         outbox: AuditOutbox,
+        election: Election,
     ) -> None:
         """*state*: the application's, with its authenticator, clients and abandoned requests."""
         self._state = state
@@ -51,6 +53,7 @@ class ServiceCollector(Collector):
         self._poller = poller
         self._lag = lag
         self._outbox = outbox
+        self._election = election
 
     def collect(self) -> Iterator[Metric]:
         yield from self._servers()
@@ -155,6 +158,21 @@ class ServiceCollector(Collector):
         )
 
     def _service_state(self) -> Iterator[Metric]:
+        yield gauge(
+            "poolkeeper_leader",
+            "Whether this instance is the active one and its trust has not ended.",
+            ("instance", "url"),
+            {
+                (self._election.instance.id, self._election.instance.url or ""): (
+                    self._election.trust.is_valid()
+                )
+            },
+        )
+        yield GaugeMetricFamily(
+            "poolkeeper_leadership_epoch",
+            "Number of times that an instance became the active one.",
+            self._election.epoch or 0,
+        )
         yield GaugeMetricFamily(
             "poolkeeper_catalog_up",
             "Whether the catalog was reached when it was last used.",

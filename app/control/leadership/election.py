@@ -226,8 +226,7 @@ class Election:
         started = self.trust.clock()
         try:
             await self._leadership.renew()
-            if self.instance.has_standbys:
-                await self._leadership.register()
+            await self._leadership.register()
         except CatalogUnavailable as error:
             if self.trouble is None:
                 _log.warning("leadership not renewed", reason=error.detail)

@@ -46,6 +46,11 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
             assert (check["name"], check["required"]) == ("leadership", True)
             assert check["detail"] == "State standby. The active instance is http://127.0.0.1:9."
             ok(await first.query(url, "SELECT 42"))
+            instances = ok(await first.client.get("/v1/instances"))["items"]
+            assert [(each["url"], each["state"], each["epoch"]) for each in instances] == [
+                ("http://127.0.0.1:9", "active", 1),
+                ("http://b:8080", "standby", None),
+            ]
             await stack.aclose()
             await eventually(lambda: serves(second))
             ok(await second.query(url, "SELECT 42"))

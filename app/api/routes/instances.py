@@ -1,0 +1,84 @@
+"""The instances of the service: which one is active, and which ones stand by."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from app.api.http.authentication import REQUIRE_READ
+from app.api.http.dependencies import CatalogDep
+from app.api.http.error_responses import problem_responses
+from app.api.http.field_types import examples
+from app.api.http.strict_route import StrictRoute
+from app.domain.leadership import InstanceRecord, InstanceState
+
+router = APIRouter(prefix="/v1/instances", tags=["health"], route_class=StrictRoute)
+
+_EXAMPLE: dict[str, Any] = {
+    "id": "3f2a9c1b",
+    "url": "http://10.0.0.7:8080",
+    "version": "0.9.0",
+    "state": "active",
+    "started_at": "2026-11-20T09:12:34Z",
+    "seen_at": "2026-11-21T10:00:02Z",
+    "active_since": "2026-11-20T17:40:11Z",
+    "epoch": 7,
+}
+
+
+class InstanceView(BaseModel):
+    """One process of the service."""
+
+    model_config = examples(_EXAMPLE)
+
+    id: str = Field(description="New at each start.")
+    url: str | None = Field(
+        description="Where other instances reach it; null if there are to be no others."
+    )
+    version: str
+    state: InstanceState = Field(description="`active` or `standby`.")
+    started_at: datetime
+    seen_at: datetime = Field(
+        description="When it last told the catalog that it runs; every 2 s at least."
+    )
+    active_since: datetime | None = Field(description="Null for a standby.")
+    epoch: int | None = Field(
+        description="Grows with each change of the active instance; null for a standby."
+    )
+
+
+class InstanceList(BaseModel):
+    """The instances that were seen within the last minute, the active one first."""
+
+    items: list[InstanceView]
+    next_cursor: None = Field(description="All of them are on one page.")
+
+
+@router.get(
+    "",
+    dependencies=[REQUIRE_READ],
+    summary="List the service's instances",
+    responses=problem_responses(),
+)
+async def list_instances(catalog: CatalogDep) -> InstanceList:
+    """Which instance is active, since when, and which ones stand by. Asks the catalog."""
+    return InstanceList(
+        items=[_view(each) for each in await catalog.instances.load()], next_cursor=None
+    )
+
+
+def _view(record: InstanceRecord) -> InstanceView:
+    is_active = record.epoch is not None
+    return InstanceView(
+        id=record.id,
+        url=record.url,
+        version=record.version,
+        state=InstanceState.ACTIVE if is_active else InstanceState.STANDBY,
+        started_at=record.started_at,
+        seen_at=record.seen_at,
+        active_since=record.acquired_at,
+        epoch=record.epoch,
+    )

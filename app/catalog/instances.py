@@ -1,0 +1,39 @@
+"""The instances of the service, as each of them registers itself."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select, text
+
+from app.catalog.database import Database
+from app.catalog.tables import instances, leadership
+from app.domain.leadership import InstanceRecord
+
+# What has not been seen for longer has ended.
+_RECENT = text("interval '1 minute'")
+
+
+class Instances:
+    """Registered instances. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self) -> tuple[InstanceRecord, ...]:
+        """Those that were seen within the last minute, the active one first, then by start."""
+        held = (leadership.c.holder == instances.c.id) & ~leadership.c.released
+        columns = (
+            instances.c.id,
+            instances.c.url,
+            instances.c.version,
+            instances.c.started_at,
+            instances.c.seen_at,
+            leadership.c.epoch,
+            leadership.c.acquired_at,
+        )
+        rows = await self._database.fetch(
+            select(*columns)
+            .select_from(instances.outerjoin(leadership, held))
+            .where(instances.c.seen_at > func.now() - _RECENT)
+            .order_by(leadership.c.epoch, instances.c.started_at)  # nulls are last
+        )
+        return tuple(InstanceRecord(**row) for row in rows)

@@ -1,0 +1,25 @@
+"""What the service says of its instances."""
+
+import re
+
+from app import __version__
+from tests.fixtures.app import Api, ok
+from tests.fixtures.waiting import eventually
+
+
+async def test_a_single_service_is_the_active_instance(api: Api) -> None:
+    async def is_registered() -> bool:
+        return bool(ok(await api.client.get("/v1/instances"))["items"])
+
+    await eventually(is_registered)
+    answer = ok(await api.client.get("/v1/instances"))
+    [instance] = answer["items"]
+    assert answer["next_cursor"] is None
+    assert (instance["state"], instance["url"], instance["epoch"]) == ("active", None, 1)
+    assert instance["version"] == __version__
+    assert instance["started_at"] <= instance["seen_at"]
+    metrics = (await api.client.get("/metrics")).text
+    assert re.search(
+        r'^poolkeeper_leader\{instance="[0-9a-f]{8}",url=""\} 1\.0$', metrics, re.MULTILINE
+    )
+    assert "\npoolkeeper_leadership_epoch 1.0\n" in metrics
