@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,7 +119,9 @@ def test_ctrl_c_leaves_a_true_summary(echo: EchoService, monkeypatch: pytest.Mon
     process.stdin = None
     assert sent.wait(60)
     process.send_signal(signal.SIGINT)
-    threading.Timer(1, interrupted.set).start()
+    while _has_pending_signals(process.pid):
+        time.sleep(0.01)
+    interrupted.set()
     output, errors = process.communicate(timeout=180)
     summary = json.loads(output)
     assert (process.returncode, errors) == (130, b"")
@@ -125,3 +129,9 @@ def test_ctrl_c_leaves_a_true_summary(echo: EchoService, monkeypatch: pytest.Mon
     assert summary["created"] == provisioned
     assert summary["unfinished"] == [each for each in "abc" if each not in provisioned]
     assert "c" in summary["unfinished"]
+
+
+def _has_pending_signals(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\s+(\w+)$", status, re.MULTILINE)
+    return any(int(mask, 16) for mask in pending)
