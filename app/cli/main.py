@@ -86,6 +86,8 @@ ENTRIES: Mapping[str, Entry] = {
     ),
     "advisor": _resource(target="client.advisor:advisor", summary="show, set, evaluate"),
     "stats": _resource(target="client.stats:stats", summary="list, show, history"),
+    "usage": _resource(target="client.usage:usage", summary="list"),
+    "leases": _resource(target="client.leases:leases", summary="list"),
     "events": _resource(target="client.events:events", summary="list, show"),
     "refusals": _resource(target="client.refusals:refusals", summary="list, show"),
     "apply": _of_service(

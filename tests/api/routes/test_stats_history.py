@@ -103,6 +103,7 @@ async def test_the_service_has_a_past_of_all_its_pools_together(api: Api) -> Non
     [*steps] = ok(await api.client.get("/v1/stats/history?step_seconds=3600"))["items"]
     assert sum(step["acquired"] for step in steps) == 3
     assert sum(step["samples"] for step in steps) >= 2
+    assert sum(step["connection_seconds"] for step in steps) > 0
     assert max(step["wait_p95_ms"] for step in steps) > 0
 
 

@@ -29,6 +29,8 @@ VIEWS = [
     *([name, "list"] for name in NAMES),
     *([name, "show", shown] for name, shown in SHOWN.items()),
     ["stats", "history", "acme"],
+    ["usage", "list", "--by", "label:plan", "--from", "2026-11-19T00:00:00Z"],
+    ["leases", "list", "--state", "waiting"],
     ["advisor", "show"],
 ]
 
