@@ -24,7 +24,6 @@ from app.domain.errors import PoolSaturated, PoolTimeout
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 from app.main import Service, running_service
 from app.settings import Settings
-from app.settings.endpoint import CatalogSettings, ServerSettings
 from app.simulator.load import Load, zipf
 from app.simulator.outcome import SimulationResult
 from app.simulator.rules import RuleName, simulate
@@ -98,12 +97,14 @@ async def live(load: Load, requests: list[Request], late_after: float) -> Live:
                 "password": here.address.password,
                 "tls": "disable",
             }
-            settings = Settings(
-                data_dir=folder / "data",
-                servers={"local": ServerSettings(**at, budget=_BUDGET)},
-                catalog=CatalogSettings(**at, database=here.address.catalog_database),
-                advisor_mode="apply",
-                port=1,
+            settings = Settings.model_validate(
+                {
+                    "data_dir": folder / "data",
+                    "servers": {"local": {**at, "budget": _BUDGET}},
+                    "catalog": {**at, "database": here.address.catalog_database},
+                    "advisor_mode": "apply",
+                    "port": 1,
+                }
             )
             async with running_service(settings) as service:
                 for each in load.tenants:
