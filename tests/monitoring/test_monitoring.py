@@ -16,6 +16,7 @@ import yaml
 
 from tests.fixtures.app import Api
 from tests.fixtures.missing import missing
+from tests.fixtures.waiting import eventually
 
 FOLDER = Path(__file__).parents[2] / "monitoring"
 DASHBOARDS = sorted((FOLDER / "grafana" / "dashboards").glob("*.json"))
@@ -73,6 +74,7 @@ def test_a_broken_expression_does_not_pass() -> None:
 
 
 async def test_the_service_has_every_metric_that_is_asked_for(api: Api) -> None:
+    await eventually(lambda: _has_polled(api))
     exposed = (await api.client.get("/metrics")).text
     families = dict(re.findall(r"^# TYPE (\S+) (\S+)$", exposed, re.MULTILINE))
     known = set(families)
@@ -81,6 +83,10 @@ async def test_the_service_has_every_metric_that_is_asked_for(api: Api) -> None:
             known |= {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
     wanted = {name for expression in expressions() for name in asked_for(expression)}
     assert wanted - known - NOT_OURS == set()
+
+
+async def _has_polled(api: Api) -> bool:
+    return "poolkeeper_poll_age_seconds" in (await api.client.get("/metrics")).text
 
 
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])

@@ -71,6 +71,12 @@ class ApiClient:
     def get(self, path: str, **params: object) -> Document:
         return self.request("GET", path, None, **params)
 
+    def page(self, path: str, **params: object) -> Document:
+        """A page of a list, whole."""
+        request: ListRequest[Document, Document] = ListRequest("GET", path, params)
+        with _api_errors():
+            return self._client.send(request)
+
     def put(self, path: str, body: Mapping[str, object], **params: object) -> Document:
         return self.request("PUT", path, body, **params)
 

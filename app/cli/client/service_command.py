@@ -20,7 +20,7 @@ from app.runtime.printable import print_error
 
 _SECTION = "Options of all commands"
 _POINTER = re.compile(r"/(?:body|query|path)/(\w+)([^:\s]*)")
-_FIELD = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
+_WORD = re.compile(r"\b[a-z_]+\b")
 
 OutputOption = Annotated[
     OutputFormat,
@@ -132,7 +132,8 @@ class ServiceCommand(OutputCommand):
         message = _POINTER.sub(
             lambda found: options.get(found[1], found[1]) + found[2].replace("/", " "), message
         )
-        return _FIELD.sub(lambda found: options.get(found[0], found[0]), message)
+        fields = {name: option for name, option in options.items() if "_" in name}
+        return _WORD.sub(lambda found: fields.get(found[0], found[0]), message)
 
 
 class ListCommand(ServiceCommand):

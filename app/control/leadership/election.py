@@ -231,7 +231,7 @@ class Election:
             if self.trouble is None:
                 _log.warning("leadership not renewed", reason=error.detail)
             self.trouble = error.detail
-            self._note_attempt()
+            self._note_attempt(started)
             return False
         self.trouble = None
         self._renewed(started)
@@ -263,15 +263,17 @@ class Election:
         self.lost = error if isinstance(error, PoolkeeperError) else CatalogInUse(repr(error))
         self.state = InstanceState.STOPPING
         self.trust.revoke()
-        self._note_attempt()
+        self._note_attempt(self.trust.clock())
         _log.critical("leadership lost", reason=self.lost.detail)
         self._on_lost()
 
     def _renewed(self, started: float) -> None:
         self.trust.renew(started)
-        self._note_attempt()
+        self._note_attempt(started)
 
-    def _note_attempt(self) -> None:
+    def _note_attempt(self, started: float) -> None:
+        if self.trust.clock() - started > TRUST_SECONDS:
+            return  # the process paused meanwhile: another one may have taken over since
         self._attempted_at = self.trust.clock()
         self._attempted.set()
         self._attempted = asyncio.Event()

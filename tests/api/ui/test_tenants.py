@@ -76,9 +76,7 @@ async def test_a_change_of_something_changed_meanwhile_is_refused(
     assert (await service.client.get("/v1/tenants/acme")).json()["weight"] == 9
 
 
-async def test_tenants_are_searched_and_paged_by_the_service(
-    service: Served, tab: Tab
-) -> None:
+async def test_tenants_are_searched_and_paged_by_the_service(service: Served, tab: Tab) -> None:
     for number in range(60):
         body = {"strategy": "per_tenant", "labels": {"plan": "gold" if number % 2 else "free"}}
         await service.client.put(f"/v1/tenants/tenant-{number:02}", json=body)

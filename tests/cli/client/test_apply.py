@@ -105,6 +105,8 @@ def test_ctrl_c_leaves_a_true_summary(echo: EchoService, monkeypatch: pytest.Mon
         return answer(self, method, path, body)
 
     monkeypatch.setattr(EchoService, "answer", wait)
+    # A command in the background, as these tests may be, ignores Ctrl-C; so would what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "app", "apply", "-f", "-", "--parallel", "1", "--json"],
         stdin=subprocess.PIPE,

@@ -163,6 +163,32 @@ async def test_after_a_pause_it_asks_before_it_answers(catalog_address: CatalogA
         assert election.is_serving
 
 
+async def test_a_renewal_that_was_paused_meanwhile_says_nothing(
+    catalog_address: CatalogAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with candidate(FIRST, catalog_address) as first:
+        election, clock = first.election, first.clock
+        assert await election.contend() is not None
+        election.begin_serving()
+        renew = Leadership.renew
+
+        async def pause(leadership: Leadership) -> None:
+            clock.now += 7.0
+            await renew(leadership)
+
+        async def pause_and_fail(_: Leadership) -> None:
+            clock.now += 7.0
+            raise CatalogUnavailable("It does not answer in time.")
+
+        for paused in (pause, pause_and_fail):
+            monkeypatch.setattr(Leadership, "renew", paused)
+            await election.renew_once()
+            assert not election.is_serving
+        monkeypatch.setattr(Leadership, "renew", renew)
+        assert await election.renew_once()
+        assert election.is_serving
+
+
 async def test_who_lost_it_trusts_nothing_and_serves_nobody(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:

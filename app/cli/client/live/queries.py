@@ -48,10 +48,10 @@ class ListQuery:
             "limit": max(1, min(self.rows, _MOST_ROWS)),
         }
         if self.pool is not None:
-            stats = client.get("/v1/stats", pool=self.pool, fields=_TENANT_FIELDS, **part)
+            stats = client.page("/v1/stats", pool=self.pool, fields=_TENANT_FIELDS, **part)
             return Listing(query=self, stats=stats, page=stats)
-        stats = client.get("/v1/stats", limit=1, fields="tenant")
-        page = client.get("/v1/pools", fields=_POOL_FIELDS, **part)
+        stats = client.page("/v1/stats", limit=1, fields="tenant")
+        page = client.page("/v1/pools", fields=_POOL_FIELDS, **part)
         return Listing(query=self, stats=stats, page=page)
 
 
