@@ -2,7 +2,7 @@
 
 A caller that finds an idle connection and nobody waiting takes it right here. Every other change
 ends in `dispatch`, the policy. Openings and closings run in tasks of `Connections`: they outlive
-the caller that caused them and serve whoever is next.
+the caller that caused them and serve the next one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who waits for a connection of one pool, and who is next.
 
 Within a tenant first come, first served. Between tenants the smallest key is next: the least use
-for its weight, see `usage`. Ties go to whoever waits longest; a tenant at its `max_leases` is
+for its weight, see `usage`. Ties go to the one that waits longest; a tenant at its `max_leases` is
 passed over. A pool of one tenant is therefore a plain queue. Nothing here awaits.
 
 However many wait, an event costs O(log n): tenants are in a heap. A tenant is placed anew when its

@@ -1,7 +1,7 @@
 """Who sent a forwarded request: one header, signed by the instance that forwards it.
 
 Limits, the audit trail and the log of the active instance are about the client, not about the
-standby between them. Whoever lacks the secret key cannot write such a header, and the signature
+standby between them. Without the secret key nobody can write such a header, and the signature
 holds for one request with one API key only.
 """
 

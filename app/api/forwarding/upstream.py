@@ -101,7 +101,7 @@ class Upstream(asyncio.Protocol):
         return self._is_complete and self._keeps_alive and not self.is_lost
 
     def close(self) -> None:
-        """Close the connection; whoever waits for it gets UpstreamLost."""
+        """Close the connection; those who wait for it get UpstreamLost."""
         if self._transport is not None:
             self._transport.abort()
         self._lose()

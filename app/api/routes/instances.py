@@ -42,7 +42,7 @@ class InstanceView(BaseModel):
     state: InstanceState = Field(description="`active` or `standby`.")
     started_at: datetime
     seen_at: datetime = Field(
-        description="When it last told the catalog that it runs; every 2 s at least."
+        description="When it last reported to the catalog that it runs; every 2 s at least."
     )
     active_since: datetime | None = Field(description="Null for a standby.")
     epoch: int | None = Field(

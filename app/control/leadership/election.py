@@ -253,7 +253,7 @@ class Election:
             disconnected = self._leadership.disconnected
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEWAL_INTERVAL if succeeded else _RETRY_INTERVAL):
-                    # An outage shows at once: whoever takes the lock first after it is active.
+                    # An outage shows at once: the one that takes the lock first after it is active.
                     await (disconnected.wait() if succeeded else asyncio.Event().wait())
 
     def _renewal_ended(self, task: asyncio.Task[None]) -> None:
