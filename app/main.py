@@ -261,7 +261,9 @@ async def _active_service(
 ) -> AsyncIterator[Service]:
     """The service of the active instance, from its catalog to its background tasks."""
     async with AsyncExitStack() as stack:
-        catalog = Catalog(postgres.catalog, epoch=takeover.epoch)
+        catalog = Catalog(
+            postgres.catalog, epoch=takeover.epoch, deadline=settings.catalog_timeout_seconds
+        )
         stack.push_async_callback(catalog.close)
         for server in postgres.servers.values():
             stack.push_async_callback(server.close)

@@ -117,9 +117,10 @@ class PooledConnection:
         self.opened_at = self.leased_at = self.idle_since = self.checked_at = now
         self.prefetched_at = now
 
-    def begin_lease(self, tenant_state: TenantState, now: float) -> None:
-        """A tenant leases it from *now* on."""
+    def begin_lease(self, tenant_state: TenantState, borrower: Borrower | None, now: float) -> None:
+        """A tenant leases it from *now* on, for *borrower* if that is known."""
         self.tenant_state = tenant_state
+        self.borrower = borrower
         self.termination_reason = ""
         self._is_begun_unseen = False
         self.leased_at = now
@@ -204,9 +205,8 @@ class PooledConnection:
         """Whether it is, as far as is known: what asyncpg does not see may have ended it."""
         return self._is_begun_unseen or self.raw.is_in_transaction()
 
-    def attach_proxy(self, borrower: Borrower | None = None) -> asyncpg.Connection:
-        """What *borrower* gets: works like a connection until it is detached."""
-        self.borrower = borrower
+    def attach_proxy(self) -> asyncpg.Connection:
+        """What the borrower gets: works like a connection until it is detached."""
         self._end_listeners = self.raw._termination_listeners.copy()
         self._proxy = PoolConnectionProxy(self, self.raw)
         return self._proxy

@@ -22,6 +22,7 @@ from app.pools import driver
 from app.pools.connect_limiter import ConnectSlot
 from app.pools.connection import PooledConnection
 from app.pools.connector import Connector
+from app.pools.leak_detection import Borrower
 from app.pools.recorder import Recorder
 from app.pools.smoothed import Smoothed, SmoothedGrowth
 from app.pools.tenant_state import TenantState
@@ -141,12 +142,20 @@ class Connections:
         return None
 
     def lease(
-        self, connection: PooledConnection, tenant: TenantState, wait: float, now: float
+        self,
+        connection: PooledConnection,
+        tenant: TenantState,
+        borrower: Borrower | None,
+        wait: float,
+        now: float,
     ) -> None:
-        """Begin *tenant*'s lease on *connection*, which is in no place, after *wait* seconds."""
+        """Begin *tenant*'s lease on *connection*, which is in no place, after *wait* seconds.
+
+        *borrower* has it, if that is known.
+        """
         if now > self._ended_at:
             self._note_return(now - wait)
-        connection.begin_lease(tenant, now)
+        connection.begin_lease(tenant, borrower, now)
         self.leased.add(connection)
         tenant.lease_begun(wait, now)
         if tenant.recorder is not self._recorder:

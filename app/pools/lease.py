@@ -165,7 +165,7 @@ class Lease:
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
         self._pool, self._connection = pool, connection
-        return connection.attach_proxy(borrower)
+        return connection.attach_proxy()
 
     async def __aexit__(
         self,

@@ -186,7 +186,7 @@ class Pool:
         if own.idle and (self.state is _READY or self.state is _WARMING_UP) and tenant.can_lease:
             connection = own.take_idle(now)
             if connection is not None:
-                own.lease(connection, tenant, 0.0, now)
+                own.lease(connection, tenant, borrower, 0.0, now)
                 if not self._is_pinned:
                     self._is_pinned = True
                     self._owner.pin(self)
@@ -413,7 +413,8 @@ class Pool:
 
     def _serve(self, waiter: Waiter, connection: PooledConnection, now: float) -> None:
         self.waiters.remove(waiter)
-        self.connections.lease(connection, waiter.tenant_state, now - waiter.since, now)
+        waited = now - waiter.since
+        self.connections.lease(connection, waiter.tenant_state, waiter.borrower, waited, now)
         waiter.future.set_result(connection)
 
     # -- events of its connections and its server ----------------------------------------------

@@ -201,6 +201,10 @@ class Settings(BaseSettings):
     leak_threshold_seconds: Seconds = 60.0
     """Age at which a lease is reported as a suspected leak; 60 s exceeds ordinary transactions."""
 
+    catalog_timeout_seconds: float = Field(default=3.0, ge=0.1, le=60)
+    """Maximum time of one operation on the catalog; after it the catalog counts as unavailable. 3 s
+    exceeds each operation on a busy catalog, and a caller still waits for it."""
+
     connect_timeout_seconds: float = Field(default=5.0, gt=0, le=300)
     """Maximum time of one login; 5 s covers TLS and SCRAM on a busy server."""
 

@@ -208,6 +208,13 @@ class _Login:
         return self.loop.speaks_tls or (handshake is not None and handshake.has_answered)
 
     async def run(self) -> asyncpg.Connection:
+        try:
+            return await self._connect()
+        except BaseException:
+            self.loop.abort_tls()
+            raise
+
+    async def _connect(self) -> asyncpg.Connection:
         loop = self.loop
         try:
             return await asyncpg.connect(  # noqa: TID251 - here, and nowhere else
@@ -298,6 +305,7 @@ class _GuardedLoop:
         self.violation: ProtocolViolation | None = None
         self.handshake: Handshake | None = None
         self._is_verified = is_verified
+        self._tls_transport: asyncio.Transport | None = None
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.loop, name)
@@ -331,7 +339,13 @@ class _GuardedLoop:
             # asyncpg sets its protocol at once, and what came with the handshake would reach it.
             transport.pause_reading()
             self.loop.call_soon(self._guard, transport)
+        self._tls_transport = transport
         return transport
+
+    def abort_tls(self) -> None:
+        """End a failed login at once: asyncpg closes it, which over TLS waits for the server."""
+        if self._tls_transport is not None:
+            self._tls_transport.abort()
 
     async def _guarded(
         self, create: Callable[..., Any], factory: Callable[[], asyncio.Protocol], *address: object

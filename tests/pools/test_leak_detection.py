@@ -7,10 +7,12 @@ from time import monotonic
 
 import structlog
 
-from app.domain.pool import PoolConfig
+from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
+from app.pools.leak_detection import Borrower
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
 
 _IMPATIENT = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(leak_threshold=60.0)}
 
@@ -51,3 +53,26 @@ async def test_a_lease_that_ends_in_time_is_no_suspect(
         pool = manager.find("acme")
         assert pool is not None
         assert pool.leak_suspects(monotonic() + 3600) == []
+
+
+async def test_a_connection_knows_its_borrower_before_the_lease_has_begun(
+    database: Database, scrub_roles: None
+) -> None:
+    async with manager_on(database) as manager:
+        await provisioned(manager, "acme")
+        async with manager.lease("acme"):
+            pass
+        pool, tenant = manager.find("acme"), manager.tenant_state("acme")
+        assert pool is not None
+        pool.resize(PoolSize(max_size=1))
+        borrower = Borrower("select 1")
+        at_once = await pool.acquire(tenant, 60, borrower=borrower)
+        assert at_once.borrower is borrower
+        waiting = asyncio.create_task(pool.acquire(tenant, 60, borrower=Borrower("select 2")))
+        await eventually(lambda: pool.waiters.count == 1)
+        pool.release(at_once, reusable=True)
+        assert at_once.borrower is not borrower
+        lent = await waiting
+        assert lent.borrower is not None
+        assert lent.borrower.statement == "select 2"
+        pool.release(lent, reusable=True)

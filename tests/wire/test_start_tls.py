@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import asyncpg
 import pytest
 import trustme
+import uvloop
 
 from app import wire
 from tests.fixtures.hostile import CLEARTEXT
 
 PASSWORD = "a password that nobody may get"
 IN_CLEAR = b"R" + struct.pack("!ii", 8, CLEARTEXT)
+_WRONG = b"SFATAL\0C28P01\0Mwrong password\0\0"
+WRONG_PASSWORD = b"E" + struct.pack("!i", len(_WRONG) + 4) + _WRONG
 
 
 @dataclass(slots=True)
@@ -119,3 +123,16 @@ async def test_a_login_that_is_given_up_leaves_no_failure_that_nobody_asked_for(
         await asyncio.sleep(0)
     gc.collect()
     assert failures == []
+
+
+async def test_a_failed_login_is_over_before_its_loop_closes() -> None:
+    def fail_in_a_loop_of_its_own() -> None:
+        with (
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            pytest.raises(asyncpg.InvalidPasswordError),
+        ):
+            runner.run(log_in(server))
+
+    # This server never answers the end of TLS.
+    async with eager(b"", WRONG_PASSWORD) as server:
+        await asyncio.to_thread(fail_in_a_loop_of_its_own)
