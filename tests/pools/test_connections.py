@@ -184,7 +184,7 @@ async def test_it_measures_now_and_then_when_a_caller_comes_back(stage: Stage) -
     def lease(asked_at: float, seconds: float, wait: float = 0.0) -> None:
         connection = own.take_idle(asked_at)
         assert connection is not None
-        own.lease(connection, tenant, wait, asked_at + wait)
+        own.lease(connection, tenant, None, wait, asked_at + wait)
         own.end_lease(connection, asked_at + wait + seconds)
         own.put_idle(connection, asked_at + wait + seconds)
 
@@ -210,7 +210,7 @@ async def test_it_knows_how_long_leases_take(stage: Stage) -> None:
     before = own.hold
     connection = own.take_idle(began)
     assert connection is not None
-    own.lease(connection, tenant, 0.0, began)
+    own.lease(connection, tenant, None, 0.0, began)
     own.end_lease(connection, began + 8.0)
     own.put_idle(connection, began + 8.0)
     assert own.hold == pytest.approx(before + (8.0 - before) / 8)
