@@ -23,8 +23,9 @@ import structlog
 from app.domain.audit import Actor
 from app.domain.errors import PoolkeeperError
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
-from app.main import Service, running_service
 from app.pools.manager import TenantPoolManager
+from app.runtime.instance import only_instance
+from app.runtime.service import Service
 from app.settings import Settings
 
 _TENANT = "acme"
@@ -104,7 +105,7 @@ async def run(window: float, seconds: float) -> None:
     with tempfile.TemporaryDirectory(prefix="poolkeeper-live-") as folder:
         Path(folder).chmod(0o755)  # noqa: ASYNC240 - before anything else runs
         settings = Settings(data_dir=Path(folder) / "data", advisor_mode="apply", port=1)
-        async with running_service(settings) as service:
+        async with only_instance(settings) as service:
             before = service.advisor_loop.settings
             await service.advisor_loop.put_settings(
                 replace(

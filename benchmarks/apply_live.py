@@ -22,7 +22,8 @@ import structlog
 from app.domain.audit import Actor
 from app.domain.errors import PoolSaturated, PoolTimeout
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
-from app.main import Service, running_service
+from app.runtime.instance import only_instance
+from app.runtime.service import Service
 from app.settings import Settings
 from app.simulator.load import Load, zipf
 from app.simulator.outcome import SimulationResult
@@ -106,7 +107,7 @@ async def live(load: Load, requests: list[Request], late_after: float) -> Live:
                     "port": 1,
                 }
             )
-            async with running_service(settings) as service:
+            async with only_instance(settings) as service:
                 for each in load.tenants:
                     await _provision(service, each.name)
                 await _send(service, load, requests, seen)

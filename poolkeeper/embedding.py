@@ -44,7 +44,7 @@ async def running_pools(service: FastAPI) -> AsyncIterator[TenantPoolManager]:
     """Run *service* for a block: `lease` of its pools lends connections of a tenant.
 
     Raises:
-        PoolkeeperError, OSError: it cannot start, see `app.main.STARTUP_ERRORS`.
+        PoolkeeperError, OSError: it cannot start, see `app.runtime.instance.STARTUP_ERRORS`.
     """
     async with service.router.lifespan_context(service):
         yield service.state.service.manager

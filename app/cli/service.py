@@ -22,7 +22,8 @@ from app.catalog.migrate import migrate as migrate_catalog
 from app.cli.client.exit_status import ExitStatus
 from app.cli.demo import DemoError, serve_with_traffic
 from app.embedded import EmbeddedPostgres
-from app.main import STARTUP_ERRORS, create_app, startup_error_message
+from app.main import create_app
+from app.runtime.instance import STARTUP_ERRORS, startup_error_message
 from app.runtime.logs import configure_logging
 from app.runtime.printable import print_error
 from app.runtime.server import ExitStatus as ProcessStatus

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app import __version__
 from app.api.forwarding.forwarded_client import ForwardedClient
@@ -33,7 +34,10 @@ from app.pools.isolation import (
 )
 from app.pools.isolation.credentials import Credentials
 from app.pools.server import Server
-from app.settings import Settings
+from app.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from app.api.telemetry.otlp import OtlpExporter
 
 _KEY_BYTES = 32
 # Hexadecimal digits: enough to tell settings apart.
@@ -190,3 +194,18 @@ def load_or_create_secret_key(data_dir: Path) -> bytes:
     if not (key and key.isascii()):
         raise OSError(errno.EINVAL, "it is not a key that Poolkeeper created", str(path))
     return key
+
+
+def otlp_exporter(settings: Settings) -> OtlpExporter | None:
+    """What pushes metrics, where an endpoint is configured.
+
+    Raises:
+        SettingsError: the extra `otel` is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from app.api.telemetry.otlp import OtlpExporter  # noqa: PLC0415 - what it needs is an extra
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"otlp_endpoint needs the extra poolkeeper[otel]: {error}.") from error
+    return OtlpExporter(str(settings.otlp_endpoint))

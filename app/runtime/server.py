@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
@@ -182,3 +183,8 @@ def handle_stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_process() -> None:
+    """Stop as after SIGTERM."""
+    os.kill(os.getpid(), signal.SIGTERM)

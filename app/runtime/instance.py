@@ -1,0 +1,186 @@
+"""The life of one instance: it stands by, becomes active, runs the service and stops.
+
+It stops in reverse: background tasks, then pools, then what they depend on, an embedded Postgres
+last. How instances agree which one is active: `app.control.leadership`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from math import inf
+
+import structlog
+from fastapi import FastAPI
+
+from app.api.auth.key_file import InvalidKeyFile
+from app.api.forwarding.forwarder import Forwarder
+from app.api.routes.health import StandbyReadiness
+from app.catalog.catalog import Catalog
+from app.control.background import BackgroundTasks
+from app.control.leadership.election import Election
+from app.control.leadership.takeover import start_servers
+from app.control.leadership.trust import Trust
+from app.domain.errors import PoolkeeperError
+from app.domain.leadership import TRUST_SECONDS, Takeover, client_name
+from app.embedded import EmbeddedPostgresError
+from app.runtime import configuration
+from app.runtime.background_tasks import start_background_tasks
+from app.runtime.server import stop_process
+from app.runtime.service import Service, build_service
+from app.runtime.topology import Topology, start_topology
+from app.settings import Settings, SettingsError
+
+# In seconds. Requests had their time before pools are closed; leases left then are cut soon.
+_LAST_LEASES_DEADLINE = 1.0
+# A killed predecessor's lock may linger that long.
+_LOCK_PATIENCE = 5.0
+# A server that has not answered by then is waited for in the background.
+_FIRST_CONTACT_DEADLINE = 10.0
+# All that a standby awaits has a deadline of its own, but a library may lose a cancellation.
+_STANDBY_END_DEADLINE = 10.0
+
+# Each is one sentence for the operator.
+STARTUP_ERRORS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, InvalidKeyFile, OSError)
+
+_log = structlog.get_logger(__name__)
+
+
+def startup_error_message(refusal: BaseException) -> str:
+    """The sentence of one of the `STARTUP_ERRORS`."""
+    if isinstance(refusal, OSError) and refusal.filename and refusal.strerror:
+        return f"Cannot use {refusal.filename}: {refusal.strerror}."
+    return str(refusal)
+
+
+@asynccontextmanager
+async def only_instance(settings: Settings) -> AsyncIterator[Service]:
+    """The service of the only instance, from a started Postgres to its background tasks.
+
+    Raises:
+        EmbeddedPostgresError, CatalogUnavailable, CatalogInUse, SettingsError: it cannot start.
+    """
+    async with (
+        _candidate(settings) as (postgres, election),
+        _active_instance(
+            settings, postgres, election, await election.win(patience=_LOCK_PATIENCE)
+        ) as service,
+    ):
+        yield service
+
+
+@asynccontextmanager
+async def one_of_several(
+    app: FastAPI, settings: Settings, on_active: Callable[[Service], None]
+) -> AsyncIterator[None]:
+    """An instance among others: active at once if no other one is, else as soon as that ends.
+
+    Until it is, *app* has a forwarder and the readiness of a standby.
+
+    Raises:
+        CatalogUnavailable, CatalogInUse, CatalogUnusable, SettingsError: it cannot start.
+    """
+    client, keep_alive = configuration.forwarded_client(settings), settings.keep_alive_seconds / 2
+    async with _candidate(settings) as (postgres, election), AsyncExitStack() as stack:
+        forwarder = Forwarder(election, client, keep_alive=keep_alive)
+        app.state.forwarder = forwarder
+        stack.callback(forwarder.close)
+        app.state.readiness = StandbyReadiness(election)
+
+        async def become_active(takeover: Takeover) -> None:
+            on_active(
+                await stack.enter_async_context(
+                    _active_instance(settings, postgres, election, takeover)
+                )
+            )
+
+        takeover = await election.contend()
+        if takeover is not None:
+            await become_active(takeover)
+        else:
+            _log.info("standing by", reason=election.active_instance)
+
+            async def stand_by() -> None:
+                await become_active(await election.wait_to_win())
+
+            standby = asyncio.create_task(stand_by(), name="standby")
+            standby.add_done_callback(partial(_standby_ended, app))
+            stack.push_async_callback(_end_standby, standby)
+        yield
+
+
+def _standby_ended(app: FastAPI, standby: asyncio.Task[None]) -> None:
+    """The instance is active now; if it could not become so, the process ends."""
+    if standby.cancelled() or (error := standby.exception()) is None:
+        return
+    is_expected = isinstance(error, STARTUP_ERRORS)
+    app.state.refusal = startup_error_message(error) if is_expected else repr(error)
+    _log.critical("cannot become active", reason=app.state.refusal)
+    stop_process()
+
+
+async def _end_standby(standby: asyncio.Task[None]) -> None:
+    standby.cancel()
+    _, unfinished = await asyncio.wait({standby}, timeout=_STANDBY_END_DEADLINE)
+    if unfinished:
+        _log.error("standby did not end")
+
+
+@asynccontextmanager
+async def _candidate(settings: Settings) -> AsyncIterator[tuple[Topology, Election]]:
+    """What an instance needs in order to become active; releases leadership at the end."""
+    async with AsyncExitStack() as stack:
+        instance = configuration.instance(settings)
+        trust = Trust(TRUST_SECONDS if instance.has_standbys else inf)
+        postgres = await start_topology(
+            settings, stack, client=client_name(instance.id), may_connect=trust.is_valid
+        )
+        election = Election(postgres.catalog, instance, trust, on_lost=stop_process)
+        stack.push_async_callback(election.resign)
+        yield postgres, election
+
+
+@asynccontextmanager
+async def _active_instance(
+    settings: Settings, postgres: Topology, election: Election, takeover: Takeover
+) -> AsyncIterator[Service]:
+    """The service of the active instance, from its catalog to its background tasks."""
+    async with AsyncExitStack() as stack:
+        catalog = Catalog(
+            postgres.catalog, epoch=takeover.epoch, deadline=settings.catalog_timeout_seconds
+        )
+        stack.push_async_callback(catalog.close)
+        for server in postgres.servers.values():
+            stack.push_async_callback(server.close)
+        service = await build_service(settings, postgres, catalog, election)
+        starting = BackgroundTasks()
+        stack.push_async_callback(starting.close, 0)
+        started = starting.start(
+            "start servers", start_servers(service.manager, election.trust, takeover.predecessor)
+        )
+        if not takeover.trust_left:
+            await _finished(started, _FIRST_CONTACT_DEADLINE)
+        stack.push_async_callback(service.audit_outbox.flush)
+        stack.push_async_callback(service.poller.finish)
+        stack.push_async_callback(service.pool_operations.close, _LAST_LEASES_DEADLINE)
+        stack.push_async_callback(service.desired_pool_state.close, _LAST_LEASES_DEADLINE)
+        stack.push_async_callback(service.manager.close, _LAST_LEASES_DEADLINE)
+        for guard in service.lock_guards.values():
+            stack.callback(guard.close)
+        stack.push_async_callback(service.supervisor.stop)
+        stack.callback(service.snapshots.close)
+        otlp = configuration.otlp_exporter(settings)
+        if otlp is not None:
+            stack.callback(otlp.close)
+        start_background_tasks(settings, service, postgres.embedded, otlp)
+        election.begin_serving()
+        yield service
+
+
+async def _finished(task: asyncio.Task[None], deadline: float) -> None:
+    """Wait at most *deadline* seconds for *task*, which goes on after that; raises its error."""
+    done, _ = await asyncio.wait({task}, timeout=deadline)
+    for each in done:
+        await each

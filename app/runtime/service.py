@@ -1,0 +1,173 @@
+"""The service of the active instance: every object, wired; nothing runs yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.api.http.dependencies import TenantDefaults
+from app.api.routes.stats_stream import StatsStreams
+from app.api.telemetry.prometheus import Exposition
+from app.api.views.tenant import QueryLimits
+from app.catalog.catalog import Catalog
+from app.control.advisor.advisor_loop import AdvisorLoop
+from app.control.advisor.auto_apply import AutoApply
+from app.control.advisor.observer import Observer
+from app.control.advisor.recommendation_applier import RecommendationApplier
+from app.control.advisor.recommendation_store import RecommendationStore
+from app.control.audit_events import AuditOutbox
+from app.control.background import Supervisor
+from app.control.leadership.election import Election
+from app.control.monitoring.health_checks import HealthChecks
+from app.control.monitoring.isolation_audit import IsolationAudit
+from app.control.monitoring.lock_guard import LockGuard
+from app.control.monitoring.poller import Poller
+from app.control.monitoring.retention import SampleRetention
+from app.control.monitoring.snapshot import Snapshots
+from app.control.operation import KeyedLocks
+from app.control.pools.desired_state import DesiredPoolState
+from app.control.pools.operations import PoolOperations
+from app.control.pools.role_limits import RoleLimits
+from app.control.reconciler import Reconciler
+from app.control.tenants.declaration import TenantDeclarations
+from app.control.tenants.deletion import TenantDeletions
+from app.control.tenants.provisioning import TenantProvisioning
+from app.control.tenants.rotation import PasswordRotation
+from app.control.tenants.verifier_renewal import VerifierRenewal
+from app.pools.event_loop_lag import EventLoopLag
+from app.pools.manager import TenantPoolManager
+from app.pools.server_load import ServerLoads
+from app.runtime import configuration
+from app.runtime.server import stop_process
+from app.runtime.topology import Topology
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """Every object of a running service."""
+
+    manager: TenantPoolManager
+    declarations: TenantDeclarations
+    deletions: TenantDeletions
+    provisioning: TenantProvisioning
+    rotation: PasswordRotation
+    desired_pool_state: DesiredPoolState
+    pool_operations: PoolOperations
+    advisor_loop: AdvisorLoop
+    recommendation_applier: RecommendationApplier
+    observer: Observer
+    loads: ServerLoads
+    poller: Poller
+    retention: SampleRetention
+    health_checks: HealthChecks
+    reconciler: Reconciler
+    audit_outbox: AuditOutbox
+    lock_guards: Mapping[str, LockGuard]
+    catalog: Catalog
+    election: Election
+    supervisor: Supervisor
+    lag: EventLoopLag
+    snapshots: Snapshots
+    exposition: Exposition
+    streams: StatsStreams
+    tenant_defaults: TenantDefaults
+    query_limits: QueryLimits
+
+
+async def build_service(
+    settings: Settings, postgres: Topology, catalog: Catalog, election: Election
+) -> Service:
+    """The service with what the catalog knows, on servers that are not contacted yet.
+
+    Raises:
+        CatalogUnavailable: the catalog was not reached.
+    """
+    credentials = configuration.credentials(settings)
+    manager = TenantPoolManager(
+        postgres.servers,
+        configuration.pool_configs(settings),
+        configuration.isolations(settings, credentials),
+        stats_window=settings.stats_window_seconds,
+    )
+    locks = KeyedLocks()
+    outbox = AuditOutbox(catalog)
+    limits = RoleLimits(manager)
+    isolation_audit = IsolationAudit(
+        manager, limits, outbox, extension_schemas=settings.extension_schemas
+    )
+    declarations = TenantDeclarations(catalog, manager, locks)
+    deletions = TenantDeletions(catalog, manager, locks)
+    rotation = PasswordRotation(catalog, manager, credentials, locks)
+    desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
+    operations = PoolOperations(manager, desired, outbox)
+    loads = ServerLoads(postgres.servers)
+    store = RecommendationStore(catalog, manager)
+    applier = RecommendationApplier(manager, desired, store)
+    observer = Observer(manager, loads)
+    advisor_loop = AdvisorLoop(
+        catalog,
+        manager,
+        configuration.advisor_settings(settings),
+        observer=observer,
+        store=store,
+        auto_apply=AutoApply(
+            catalog, operations, applier, configuration.auto_apply_limits(settings)
+        ),
+    )
+    snapshots = Snapshots(manager, catalog, postgres.lag)
+    poller = Poller(catalog, manager, advisor_loop, outbox, snapshots)
+    await rotation.load()
+    await declarations.load()
+    await desired.load()
+    await advisor_loop.load()
+    return Service(
+        manager=manager,
+        declarations=declarations,
+        deletions=deletions,
+        provisioning=TenantProvisioning(
+            catalog, manager, locks, audit_isolation=isolation_audit.audit_provisioned
+        ),
+        rotation=rotation,
+        desired_pool_state=desired,
+        pool_operations=operations,
+        advisor_loop=advisor_loop,
+        recommendation_applier=applier,
+        observer=observer,
+        loads=loads,
+        poller=poller,
+        retention=SampleRetention(catalog, poller, retention=configuration.retention(settings)),
+        health_checks=HealthChecks(manager, isolation_audit),
+        reconciler=Reconciler(
+            manager,
+            desired,
+            deletions,
+            rotation,
+            VerifierRenewal(manager, credentials, locks, outbox),
+            outbox=outbox,
+            catalog=catalog,
+        ),
+        audit_outbox=outbox,
+        lock_guards=_lock_guards(settings, manager, outbox),
+        catalog=catalog,
+        supervisor=Supervisor(on_death=stop_process),
+        election=election,
+        lag=postgres.lag,
+        snapshots=snapshots,
+        exposition=Exposition(settings.metrics_tenants, settings.metrics_tenants_always),
+        streams=StatsStreams(snapshots, settings.max_streams),
+        tenant_defaults=configuration.tenant_defaults(settings, postgres.servers),
+        query_limits=configuration.query_limits(settings),
+    )
+
+
+def _lock_guards(
+    settings: Settings, manager: TenantPoolManager, outbox: AuditOutbox
+) -> dict[str, LockGuard]:
+    limit = settings.lock_table_limit
+    if not limit:
+        return {}
+    return {
+        name: LockGuard(server, manager, outbox, limit=limit)
+        for name, server in manager.servers.items()
+    }

@@ -1,0 +1,61 @@
+"""An instance becomes active, and ends, whatever it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from app.runtime import instance
+from tests.fixtures.app import Api, endpoint, ok, serving
+from tests.fixtures.hostile import Caller, hostile_server
+from tests.fixtures.postgres import Database
+
+
+async def _say_nothing(caller: Caller) -> None:
+    """Let each login wait for ever."""
+
+
+async def _states(api: Api) -> dict[str, str]:
+    servers = ok(await api.client.get("/v1/servers"))["items"]
+    return {server["name"]: server["state"] for server in servers}
+
+
+@pytest.mark.parametrize("url", [None, "http://a:8080"])
+async def test_an_instance_becomes_active_although_a_server_does_not_answer(
+    database: Database,
+    catalog_database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    url: str | None,
+) -> None:
+    monkeypatch.setattr(instance, "_FIRST_CONTACT_DEADLINE", 2.0)
+    async with hostile_server(_say_nothing) as hostile:
+        local = endpoint(database)
+        servers = {"local": local, "silent": {**local, "port": hostile.port}}
+        settings = {"servers": servers, "connect_timeout_seconds": 300, "advertise_url": url}
+        async with serving(database, catalog_database, tmp_path, **settings) as api:
+            assert await _states(api) == {"local": "available", "silent": "unavailable"}
+    assert hostile.left
+
+
+async def test_an_instance_ends_although_its_standby_loses_the_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(instance, "_STANDBY_END_DEADLINE", 0.05)
+    goes_on = asyncio.Event()
+
+    async def stand_by() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await goes_on.wait()
+
+    standby = asyncio.create_task(stand_by())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await instance._end_standby(standby)
+    assert not standby.done()
+    goes_on.set()
+    await standby
