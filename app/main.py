@@ -12,7 +12,6 @@ from functools import partial
 
 import structlog
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from pydantic import AnyHttpUrl
 
 from app import __version__
@@ -69,7 +68,6 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        generate_unique_id_function=_operation_id,
     )
     keys = KeyFile(settings.keys_path, required=settings.requires_keys)
     app.state.authenticator = Authenticator(keys, RateLimits(settings.rate_limit))
@@ -128,7 +126,3 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
 
 def _address(url: AnyHttpUrl | None) -> str | None:
     return None if url is None else str(url)
-
-
-def _operation_id(route: APIRoute) -> str:
-    return route.name

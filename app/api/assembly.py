@@ -104,8 +104,8 @@ def assemble(
         return cast("ASGIApp", stack)
 
     app.build_middleware_stack = build  # type: ignore[method-assign]
-    for router in _ROUTERS:
-        app.include_router(router)
+    # Not included, which would build each of them anew at the first request of every application.
+    app.router.routes += [route for router in _ROUTERS for route in router.routes]
     openapi.install(app)
 
 

@@ -133,6 +133,7 @@ class StrictRoute(APIRoute):
             options["responses"] = problem_responses(409) | (options.get("responses") or {})
         # After the route's own: without permission, nothing is revealed about its parameters.
         options["dependencies"] = [*(options.get("dependencies") or ()), *common]
+        options["operation_id"] = endpoint.__name__
         super().__init__(path, endpoint, **options)
         self.query_parameters = _query_parameters(self.dependant)
 

@@ -218,6 +218,7 @@ async def _get_readiness(request: Request) -> ReadinessChecks:
 
 @router.get(
     "/livez",
+    operation_id="livez",
     summary="Check liveness",
     openapi_extra={"security": []},
     responses=_INTERNAL_ERROR,
@@ -234,6 +235,7 @@ async def respond_alive(_: StrictRequest) -> Response:
 
 @router.get(
     "/readyz",
+    operation_id="readyz",
     summary="Check readiness",
     # The key is optional: details need one.
     openapi_extra={"security": [{}, {"key": ["read"]}]},

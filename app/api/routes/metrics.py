@@ -26,6 +26,7 @@ router = APIRouter(tags=["health"])
 
 @router.get(
     "/metrics",
+    operation_id="metrics",
     dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
     summary="Get metrics for Prometheus",
     response_class=Response,
