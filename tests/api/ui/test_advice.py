@@ -6,11 +6,14 @@ import json
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.api.ui.test_page import callers_of
+from tests.fixtures.app import Api
 from tests.fixtures.browser import Tab
-from tests.fixtures.served import Served
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 _LIST = "**/v1/recommendations?status=open&limit=200"
 
@@ -58,7 +61,7 @@ class Stage:
 
 
 async def test_the_successor_of_a_superseded_recommendation_is_applied(
-    service: Served, tab: Tab
+    service: Api, tab: Tab
 ) -> None:
     await service.tenant("acme")
     gone = str(uuid4())
@@ -95,7 +98,7 @@ async def test_the_successor_of_a_superseded_recommendation_is_applied(
     await expect(page.locator("#outcome")).to_be_hidden()
 
 
-async def test_the_outcome_of_a_click_stays_until_it_is_closed(service: Served, tab: Tab) -> None:
+async def test_the_outcome_of_a_click_stays_until_it_is_closed(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
     page = tab.page
     await page.goto("/#/advice")
@@ -116,7 +119,7 @@ async def test_the_outcome_of_a_click_stays_until_it_is_closed(service: Served, 
         await expect(outcome).to_be_visible()
 
 
-async def test_no_line_moves_under_the_mouse(service: Served, tab: Tab) -> None:
+async def test_no_line_moves_under_the_mouse(service: Api, tab: Tab) -> None:
     page, stage = tab.page, Stage(tab.page)
     stage.show(("acme", 2, 5), ("beta", 2, 6))
     await stage.begin()
@@ -138,7 +141,7 @@ async def test_no_line_moves_under_the_mouse(service: Served, tab: Tab) -> None:
     await expect(page.locator(".closed")).to_have_count(0)
 
 
-async def test_a_focused_button_keeps_the_focus(service: Served, tab: Tab) -> None:
+async def test_a_focused_button_keeps_the_focus(service: Api, tab: Tab) -> None:
     page, stage = tab.page, Stage(tab.page)
     stage.show(("acme", 2, 5), ("beta", 2, 6))
     await stage.begin()
@@ -151,7 +154,7 @@ async def test_a_focused_button_keeps_the_focus(service: Served, tab: Tab) -> No
     assert stage.decided == ["dismiss beta-7"]
 
 
-async def test_nothing_can_be_applied_while_the_server_is_away(service: Served, tab: Tab) -> None:
+async def test_nothing_can_be_applied_while_the_server_is_away(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
     (await service.client.put("/v1/tenants/acme/pool")).raise_for_status()
     page, stage, states = tab.page, Stage(tab.page), ["available"]
@@ -173,7 +176,7 @@ async def test_nothing_can_be_applied_while_the_server_is_away(service: Served, 
     await expect(line.get_by_role("button", name="Dismiss")).to_be_visible()
 
 
-async def test_what_if_callers_had_to_wait_less(service: Served, tab: Tab) -> None:
+async def test_what_if_callers_had_to_wait_less(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
     page, drawer = tab.page, tab.page.locator("#drawer")
     await page.goto("/#/pools/acme")
@@ -187,7 +190,7 @@ async def test_what_if_callers_had_to_wait_less(service: Served, tab: Tab) -> No
         assert await drawer.locator("input:invalid").count() == 1
 
 
-async def test_the_advisors_mode_is_changed(service: Served, tab: Tab) -> None:
+async def test_the_advisors_mode_is_changed(service: Api, tab: Tab) -> None:
     page, dialog = tab.page, tab.page.locator("#action")
     await page.goto("/#/advice")
     await page.get_by_role("button", name="Change").click()

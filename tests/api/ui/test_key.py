@@ -10,11 +10,14 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from app.api.auth.api_key import KeyScope
+from tests.api.ui.conftest import SETTINGS
 from tests.api.ui.test_page import callers_of, violations
+from tests.fixtures.app import Api, serving
 from tests.fixtures.browser import Tab
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
-from tests.fixtures.served import Served, served
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.fixture
@@ -26,24 +29,17 @@ def ring(tmp_path: Path) -> Keyring:
     return ring
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def service(
     database: Database,
     catalog_database: Database,
     scrub_roles: None,
     tmp_path: Path,
     ring: Keyring,
-) -> AsyncIterator[Served]:
-    """A service that requires keys, and polls and recommends twice a second."""
-    async with served(
-        tmp_path,
-        tenants_in=database,
-        catalog_in=catalog_database,
-        keys_file=ring.path,
-        poll_interval_seconds=0.5,
-        advisor_interval_seconds=0.5,
-        per_tenant_pool_size=2,
-    ) as running:
+) -> AsyncIterator[Api]:
+    """A service that requires keys."""
+    keys = {"keys_file": ring.path}
+    async with serving(database, catalog_database, tmp_path, **SETTINGS, **keys) as running:
         running.client.headers.update(ring.headers("admin"))
         yield running
 
@@ -55,7 +51,7 @@ async def give(page: Page, key: str) -> None:
 
 
 async def test_a_key_is_requested_and_stored_in_the_tab_only(
-    service: Served, tab: Tab, ring: Keyring
+    service: Api, tab: Tab, ring: Keyring
 ) -> None:
     await service.tenant("acme")
     page, dialog = tab.page, tab.page.locator("#key-dialog")
@@ -94,7 +90,7 @@ async def test_a_key_is_requested_and_stored_in_the_tab_only(
     await expect(other.locator("#key-dialog")).to_be_visible()
 
 
-async def test_a_revoked_key_is_requested_again(service: Served, tab: Tab, ring: Keyring) -> None:
+async def test_a_revoked_key_is_requested_again(service: Api, tab: Tab, ring: Keyring) -> None:
     page = tab.page
     await page.goto("/")
     await give(page, ring.tokens["reader"])
@@ -106,7 +102,7 @@ async def test_a_revoked_key_is_requested_again(service: Served, tab: Tab, ring:
     await expect(page.locator("#key-dialog")).to_be_hidden()
 
 
-async def test_a_missing_scope_is_reported(service: Served, tab: Tab, ring: Keyring) -> None:
+async def test_a_missing_scope_is_reported(service: Api, tab: Tab, ring: Keyring) -> None:
     await service.tenant("acme")
     page = tab.page
     await page.goto("/")

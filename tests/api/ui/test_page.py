@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Page, Route, expect
 
+from tests.fixtures.app import Api, ok
 from tests.fixtures.browser import Tab
-from tests.fixtures.served import Served
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 VIEWS = [
     *("overview", "tenants", "pools", "servers", "advice", "findings"),
@@ -20,12 +23,13 @@ LONGEST = "a-tenant-whose-name-is-as-long-as-a-name-can-be"
 
 
 @asynccontextmanager
-async def callers_of(service: Served, tenant: str, callers: int) -> AsyncIterator[None]:
+async def callers_of(service: Api, tenant: str, callers: int) -> AsyncIterator[None]:
     """Callers of one tenant; each repeatedly holds a connection for a while."""
+    url = f"/v1/tenants/{tenant}"
 
     async def call() -> None:
         while True:
-            await service.query(tenant, "SELECT pg_sleep(0.2)")
+            await service.query(url, "SELECT pg_sleep(0.2)")
 
     tasks = [asyncio.create_task(call(), name=f"caller {number}") for number in range(callers)]
     try:
@@ -46,7 +50,7 @@ async def violations(page: Page) -> list[str]:
     ]
 
 
-async def test_the_first_run_says_what_to_do_next(service: Served, tab: Tab) -> None:
+async def test_the_first_run_says_what_to_do_next(service: Api, tab: Tab) -> None:
     page = tab.page
     await page.goto("/")
     await expect(page.locator(".empty")).to_contain_text("There are no tenants yet.")
@@ -60,7 +64,7 @@ async def test_the_first_run_says_what_to_do_next(service: Served, tab: Tab) -> 
     await expect(page.locator(".empty")).to_contain_text("There is no such view.")
 
 
-async def test_the_overview_shows_what_to_do_and_the_trend(service: Served, tab: Tab) -> None:
+async def test_the_overview_shows_what_to_do_and_the_trend(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
     page = tab.page
     await page.goto("/")
@@ -75,9 +79,7 @@ async def test_the_overview_shows_what_to_do_and_the_trend(service: Served, tab:
     assert pool.json()["desired"]["max_size"] > 2
 
 
-async def test_an_unreachable_service_is_reported_until_it_responds(
-    service: Served, tab: Tab
-) -> None:
+async def test_an_unreachable_service_is_reported_until_it_responds(service: Api, tab: Tab) -> None:
     page = tab.page
     await page.goto("/")
     await expect(page.locator("#tiles")).to_contain_text("Tenants0")
@@ -87,9 +89,7 @@ async def test_an_unreachable_service_is_reported_until_it_responds(
     await expect(page.locator("#error")).to_be_hidden()
 
 
-async def test_no_view_has_accessibility_problems_in_either_theme(
-    service: Served, tab: Tab
-) -> None:
+async def test_no_view_has_accessibility_problems_in_either_theme(service: Api, tab: Tab) -> None:
     for name, strategy in [("acme", "per_tenant"), ("beta", "per_tenant"), ("cafe", "shared")]:
         await service.tenant(name, strategy)
         await service.client.put(f"/v1/tenants/{name}/pool")
@@ -112,9 +112,7 @@ async def test_no_view_has_accessibility_problems_in_either_theme(
         assert await violations(page) == []
 
 
-async def test_a_phone_shows_every_view_without_scrolling_sideways(
-    service: Served, tab: Tab
-) -> None:
+async def test_a_phone_shows_every_view_without_scrolling_sideways(service: Api, tab: Tab) -> None:
     await service.tenant(LONGEST)
     opened = await service.client.put(f"/v1/tenants/{LONGEST}/pool", json={"max_size": 10_000})
     opened.raise_for_status()
@@ -135,11 +133,11 @@ async def test_a_phone_shows_every_view_without_scrolling_sideways(
 
 
 async def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(
-    service: Served, tab: Tab
+    service: Api, tab: Tab
 ) -> None:
     for name in ("acme", "beta"):
         await service.tenant(name)
-        assert await service.query(name, "SELECT 1") == 200
+        ok(await service.query(f"/v1/tenants/{name}", "SELECT 1"))
     page = tab.page
     await page.goto("/")
     await expect(page.locator("#tiles")).to_contain_text("Tenants2")
@@ -174,9 +172,7 @@ async def test_the_keyboard_reaches_everything_and_stays_in_the_drawer(
     await expect(page.locator("#shortcuts-dialog")).to_contain_text("next and previous row")
 
 
-async def test_behind_a_path_prefix_it_loads_everything_from_there(
-    service: Served, tab: Tab
-) -> None:
+async def test_behind_a_path_prefix_it_loads_everything_from_there(service: Api, tab: Tab) -> None:
     """A reverse proxy serves the page at `/tools/pools/`."""
     page, prefix = tab.page, f"{tab.address}/tools/pools/"
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from playwright.async_api import Route, expect
 
+from tests.fixtures.app import Api
 from tests.fixtures.browser import Tab
 from tests.fixtures.postgres import Database
-from tests.fixtures.served import Served
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_who_changed_what_and_why_a_request_was_refused(service: Served, tab: Tab) -> None:
+async def test_who_changed_what_and_why_a_request_was_refused(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
     url = "/v1/tenants/acme/pool"
     for size in (3, 4):
@@ -33,7 +36,7 @@ async def test_who_changed_what_and_why_a_request_was_refused(service: Served, t
 
 
 async def test_findings_name_the_cause_once_with_its_tenants_and_the_sql(
-    service: Served, tab: Tab, database: Database
+    service: Api, tab: Tab, database: Database
 ) -> None:
     for name in ("acme", "beta"):
         await service.tenant(name)
@@ -62,7 +65,7 @@ async def test_findings_name_the_cause_once_with_its_tenants_and_the_sql(
     await expect(page.locator("#drawer .finding.critical")).to_contain_text("memberships")
 
 
-async def test_a_copied_request_is_the_one_that_the_page_sends(service: Served, tab: Tab) -> None:
+async def test_a_copied_request_is_the_one_that_the_page_sends(service: Api, tab: Tab) -> None:
     page, dialog = tab.page, tab.page.locator("#action")
     await tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     await page.goto("/#/tenants")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.async_api import Route, expect
 
+from tests.fixtures.app import Api
 from tests.fixtures.browser import Tab
-from tests.fixtures.served import Served
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_tenant_is_created_changed_and_deleted(service: Served, tab: Tab) -> None:
+async def test_a_tenant_is_created_changed_and_deleted(service: Api, tab: Tab) -> None:
     page = tab.page
     await page.goto("/#/tenants")
     await page.get_by_role("button", name="New tenant").click()
@@ -46,7 +49,7 @@ async def test_a_tenant_is_created_changed_and_deleted(service: Served, tab: Tab
     assert (await service.client.get("/v1/tenants/acme")).status_code == 404
 
 
-async def test_what_cannot_be_done_is_said_before_it_is_tried(service: Served, tab: Tab) -> None:
+async def test_what_cannot_be_done_is_said_before_it_is_tried(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
     page, dialog = tab.page, tab.page.locator("#action")
     await page.goto("/#/tenants")
@@ -61,9 +64,7 @@ async def test_what_cannot_be_done_is_said_before_it_is_tried(service: Served, t
     assert (await service.client.get("/v1/tenants/beta")).status_code == 404
 
 
-async def test_a_change_of_something_changed_meanwhile_is_refused(
-    service: Served, tab: Tab
-) -> None:
+async def test_a_change_of_something_changed_meanwhile_is_refused(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
     page, dialog = tab.page, tab.page.locator("#action")
     await page.goto("/#/tenants/acme")
@@ -76,7 +77,7 @@ async def test_a_change_of_something_changed_meanwhile_is_refused(
     assert (await service.client.get("/v1/tenants/acme")).json()["weight"] == 9
 
 
-async def test_tenants_are_searched_and_paged_by_the_service(service: Served, tab: Tab) -> None:
+async def test_tenants_are_searched_and_paged_by_the_service(service: Api, tab: Tab) -> None:
     for number in range(60):
         body = {"strategy": "per_tenant", "labels": {"plan": "gold" if number % 2 else "free"}}
         await service.client.put(f"/v1/tenants/tenant-{number:02}", json=body)
@@ -103,7 +104,7 @@ async def test_tenants_are_searched_and_paged_by_the_service(service: Served, ta
     assert {"limit=50" in url or "limit=1" in url for url in lists} == {True}
 
 
-async def test_hostile_text_is_shown_as_text(service: Served, tab: Tab) -> None:
+async def test_hostile_text_is_shown_as_text(service: Api, tab: Tab) -> None:
     hostile = '<img src=x onerror="document.title=1"><script>document.title = 2</script>'
     labels = {"<b>note</b>": hostile}
     await service.client.put("/v1/tenants/acme", json={"strategy": "per_tenant", "labels": labels})
