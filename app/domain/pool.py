@@ -185,6 +185,14 @@ class Percentiles:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DrainResult:
+    """Connections that a drain closed, and those of them cut with a lease on them."""
+
+    closed: int
+    cut: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStats:
     """What was counted and measured of a tenant or a pool.
 

@@ -123,6 +123,19 @@ class Connections:
             and now < connection.expires_at
         )
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a connection not known to be gone is leased, or being checked."""
+        return any(each.is_connected() for each in self.leased | self.checking)
+
+    def leased_by_backend(self, pid: int) -> PooledConnection | None:
+        """The leased connection whose backend has this process id."""
+        return next((each for each in self.leased if each.pid == pid), None)
+
+    def has_untested(self, *, not_since: float) -> bool:
+        """Whether an idle connection was not tested since the monotonic time *not_since*."""
+        return any(connection.checked_at <= not_since for connection in self.idle)
+
     def remove_idle(self, connection: PooledConnection) -> None:
         """Take *connection* out of the idle ones; it is in no place for now."""
         self.idle.remove(connection)
@@ -130,6 +143,14 @@ class Connections:
     def leased_seconds(self, now: float) -> float:
         """How long the running leases have lasted until *now*, all together."""
         return sum([now - connection.leased_at for connection in self.leased])
+
+    def open_seconds(self, now: float) -> float:
+        """How long those that work have been open until *now*, all together."""
+        return sum(
+            now - connection.opened_at
+            for place in (self.idle, self.leased, self.checking)
+            for connection in place
+        )
 
     def take_idle(self, now: float) -> PooledConnection | None:
         """Take out the idle connection used last; gone, stale and too old ones close."""
@@ -245,7 +266,10 @@ class Connections:
         return min(spare, len(due))
 
     async def check(self, *, not_since: float) -> tuple[int, int]:
-        """Test idle connections not tested since *not_since*; how many, and how many failed."""
+        """Test idle connections not tested since the monotonic time *not_since*.
+
+        Returns how many were tested, and how many of them failed and were closed.
+        """
         due = [connection for connection in self.idle if connection.checked_at <= not_since]
         answers = await self._test(due)
         return len(due), answers.count(False)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from itertools import islice
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+if TYPE_CHECKING:
+    from app.pools.connection import PooledConnection
+
+_log = structlog.get_logger(__name__)
 
 
 class Borrower:
@@ -57,3 +65,17 @@ class LeakSuspect:
     taken_at: str
     age_seconds: float
     pid: int
+
+
+def find_leak_suspects(
+    leased: Iterable[PooledConnection], now: float, *, threshold: float, pool_id: str
+) -> list[LeakSuspect]:
+    """Leases held for over *threshold* seconds at *now*, oldest first; each is logged once."""
+    held = [connection for connection in leased if connection.leased_at < now - threshold]
+    held.sort(key=lambda connection: connection.leased_at)
+    suspects = [connection.leak_suspect(now) for connection in held]
+    for connection, suspect in zip(held, suspects, strict=True):
+        if not connection.leak_reported:
+            connection.mark_leak_reported()
+            _log.warning("suspected leak", pool=pool_id, **asdict(suspect))
+    return suspects

@@ -8,11 +8,22 @@ from time import monotonic
 from typing import Protocol
 
 from app.domain.errors import ConnectFailed, TenantLoginFailed, Unavailable
-from app.pools.dispatcher import DispatchedPool
+from app.pools.dispatcher import DispatchedConnections, DispatchedPool
 
 # So many pools, those that were served last, are asked.
 _WITNESSES = 5
 _PAUSE = 0.05
+
+
+class AttachedConnections(DispatchedConnections, Protocol):
+    """What a server needs to know of a pool's connections."""
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a connection not known to be gone is leased, or being checked."""
+
+    async def ping(self) -> bool:
+        """Test the idle connection used last; whether there is one, and it answers."""
 
 
 class AttachedPool(DispatchedPool, Protocol):
@@ -22,15 +33,8 @@ class AttachedPool(DispatchedPool, Protocol):
     """When a lease last came back clean, in monotonic seconds."""
 
     @property
-    def is_in_use(self) -> bool:
-        """Whether a connection not known to be gone is leased, or being checked."""
-
-    @property
-    def has_idle(self) -> bool:
-        """Whether it has an idle connection to test."""
-
-    async def ping(self) -> bool:
-        """Test the idle connection used last; whether there is one, and it answers."""
+    def connections(self) -> AttachedConnections:
+        """Its connections."""
 
     def server_lost(self, error: Unavailable) -> None:
         """Fail those who wait: nothing can be opened for now."""
@@ -51,12 +55,12 @@ async def any_still_work(
     deadline = monotonic() + within
     while True:
         latest = sorted(pools, key=lambda pool: pool.last_answer_at, reverse=True)
-        witnesses = [pool for pool in latest if pool.has_idle][:_WITNESSES]
-        if any(await asyncio.gather(*(pool.ping() for pool in witnesses))):
+        witnesses = [pool for pool in latest if pool.connections.idle][:_WITNESSES]
+        if any(await asyncio.gather(*(pool.connections.ping() for pool in witnesses))):
             return True
         if any(pool.last_answer_at > since for pool in pools):
             return True
-        is_busy = any(pool.is_in_use for pool in pools)
+        is_busy = any(pool.connections.is_in_use for pool in pools)
         if not is_busy or monotonic() >= deadline:
             # Who refuses the admin has answered.
             is_refusal = isinstance(error.__cause__, TenantLoginFailed)

@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
 import structlog
 
 from app.domain.counters import CounterReading
-from app.domain.errors import (
-    PoolDraining,
-    PoolPaused,
-    PoolSaturated,
-    PoolTimeout,
-    ServerUnavailable,
-    TenantDeleting,
-    Unavailable,
-)
-from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState
+from app.domain.errors import PoolDraining, TenantDeleting, Unavailable
+from app.domain.pool import DrainResult, PoolConfig, PoolMetrics, PoolSize, PoolState
+from app.pools.acquire_failures import AcquireFailures
 from app.pools.connect_backoff import ConnectBackoff
 from app.pools.connection import PooledConnection
 from app.pools.connections import Connections
 from app.pools.connector import Connector
-from app.pools.leak_detection import Borrower, LeakSuspect
+from app.pools.leak_detection import Borrower, LeakSuspect, find_leak_suspects
 from app.pools.recorder import Recorder
 from app.pools.statement_deadlines import StatementDeadlines
 from app.pools.tenant_state import TenantState
@@ -40,16 +33,7 @@ _log = structlog.get_logger(__name__)
 
 # Looked up once: members of an enumeration are slow to find, and these are needed at every lease.
 _READY, _WARMING_UP = PoolState.READY, PoolState.WARMING_UP
-_NOTABLE_LAG = 0.1
 _SETTLE_DEADLINE = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainResult:
-    """Connections that a drain closed, and those of them cut with a lease on them."""
-
-    closed: int
-    cut: int
 
 
 class PoolOwner(Protocol):
@@ -75,6 +59,7 @@ class Pool:
             None: none is before `config.idle_timeout`, which also decides about the pool.
         warm_size: connections worth keeping although unused.
         last_answer_at: when a lease last came back clean, in monotonic seconds.
+        backoff: pauses after attempts to open a connection that failed.
     """
 
     def __init__(
@@ -100,16 +85,16 @@ class Pool:
         self.connections = Connections(
             self, connector, name=pool_id, max_lifetime=config.max_lifetime, recorder=recorder
         )
-        self.waiters = WaitQueue(on_overdue=self._time_out)
+        self._failures = AcquireFailures(self)
+        self.waiters = WaitQueue(on_overdue=self._failures.time_out)
         self.statement_deadlines = StatementDeadlines()
         self._owner = owner
         self._is_pinned = False
-        self._backoff = ConnectBackoff(self.dispatch)
+        self.backoff = ConnectBackoff(self.dispatch)
         self._changed = asyncio.Event()
         self._opened_at = 0.0
 
     def __repr__(self) -> str:
-        """The whole state in one line, for logs and for tests that read like a story."""
         own = self.connections
         return (
             f"<Pool {self.pool_id} {self.state}: {len(own.leased)} active, {len(own.idle)} idle, "
@@ -128,6 +113,15 @@ class Pool:
             waiting_requests=self.waiters.count,
         )
 
+    def reading(self, now: float) -> CounterReading:
+        """Its counters at *now*, monotonic seconds; costs its leases nothing."""
+        return self.recorder.reading(now, self.waiters, self.connections)
+
+    def leak_suspects(self, now: float) -> list[LeakSuspect]:
+        """Leases held beyond the threshold at *now*, oldest first; each is logged once."""
+        own, threshold = self.connections, self.config.leak_threshold
+        return find_leak_suspects(own.leased, now, threshold=threshold, pool_id=self.pool_id)
+
     @property
     def is_busy(self) -> bool:
         """Whether a caller holds or awaits a connection, or its first login is under way."""
@@ -140,25 +134,14 @@ class Pool:
         return self.state in (PoolState.DRAINING, PoolState.CLOSED)
 
     @property
-    def is_in_use(self) -> bool:
-        """Whether a connection not known to be gone is leased, or being checked."""
-        in_use = self.connections.leased | self.connections.checking
-        return any(connection.is_connected() for connection in in_use)
-
-    @property
-    def has_idle(self) -> bool:
-        """Whether it has an idle connection to test."""
-        return bool(self.connections.idle)
-
-    @property
     def can_open(self) -> bool:
         """Whether connections may be opened: the server is available, and no backoff runs."""
-        return self.server.is_available and not self._backoff.is_pausing
+        return self.server.is_available and not self.backoff.is_pausing
 
     @property
     def is_failing(self) -> bool:
         """Whether the latest attempt to open a connection failed."""
-        return self._backoff.error is not None
+        return self.backoff.error is not None
 
     # -- leases ------------------------------------------------------------------------------
 
@@ -250,10 +233,6 @@ class Pool:
         waiter = self.waiters.expect(connection, tenant)
         return waiter.begin_statements if waiter else ""
 
-    def active_connection(self, pid: int) -> PooledConnection | None:
-        """The leased connection whose backend has this process id."""
-        return next((each for each in self.connections.leased if each.pid == pid), None)
-
     def _end_lease(self, connection: PooledConnection, now: float) -> bool:
         """End the lease on *connection*; False if a drain has cut it before."""
         self._note_return(connection, now)
@@ -262,28 +241,28 @@ class Pool:
     def _note_return(self, connection: PooledConnection, now: float) -> TenantState | None:
         """Note that *connection* comes back; whose turn was expected to be next, if known."""
         if connection.leak_reported:
-            held = round(now - connection.leased_at, 1)
-            _log.info("suspected leak returned", pool=self.pool_id, held_seconds=held)
+            held_seconds = round(now - connection.leased_at, 1)
+            _log.info("suspected leak returned", pool=self.pool_id, held_seconds=held_seconds)
         return self.waiters.unexpect(connection)
 
     def _put_back(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         if usable and not self.server.dispatcher.keeps(self, connection):
             self._give_away(connection)
             return
-        if usable:
-            self._put_idle(connection, now)
-        else:
-            self.connections.begin_close(connection)
-        self.dispatch()
+        self._keep_or_close(connection, now, usable=usable)
 
     def _give_away(self, connection: PooledConnection) -> None:
         """Close a connection that is in no place, for another pool."""
         self.connections.begin_close(connection, self.server.budget.connect_slots.take())
         self.dispatch()
 
-    def _put_idle(self, connection: PooledConnection, now: float) -> None:
-        self.connections.put_idle(connection, now)
-        self.server.budget.note_use(self, now)
+    def _keep_or_close(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
+        if usable:
+            self.connections.put_idle(connection, now)
+            self.server.budget.note_use(self, now)
+        else:
+            self.connections.begin_close(connection)
+        self.dispatch()
 
     def _is_usable(self, connection: PooledConnection, now: float) -> bool:
         """Whether *connection*, which is in no place now, may stay."""
@@ -298,7 +277,7 @@ class Pool:
     # -- waiters -----------------------------------------------------------------------------
 
     async def _wait(self, waiter: Waiter) -> PooledConnection:
-        self._refuse(waiter.tenant_state)
+        self._failures.refuse(waiter.tenant_state)
         self.waiters.add(waiter)
         if not self._is_pinned:
             self._is_pinned = True
@@ -311,84 +290,24 @@ class Pool:
             self._abandon(waiter)
             raise
 
-    def _refuse(self, tenant: TenantState) -> None:
-        """Refuse a caller that need not wait at all."""
-        if self.is_closing:
-            raise PoolDraining(f"The pool {self.pool_id} is {self.state}.")
-        if not self.server.is_available:
-            raise ServerUnavailable(self.server.unavailable_detail)
-        refusal: Unavailable | None = None
-        if self.state is PoolState.PAUSED and self.config.refuses_when_paused:
-            refusal = self._paused()
-        elif self.waiters.count >= self.config.max_waiting:
-            refusal = PoolSaturated(f"{self.waiters.count} callers wait for pool {self.pool_id}.")
-        if refusal is not None:
-            for recorder in self._recorders(tenant):
-                recorder.record_rejected()
-            raise refusal
-
-    def _paused(self) -> PoolPaused:
-        return PoolPaused(f"Pool {self.pool_id} is paused; it serves again when it is resumed.")
-
     def _abandon(self, waiter: Waiter) -> None:
         """The caller is gone; take back what was handed to it in the same moment."""
         now = monotonic()
         connection = waiter.handed
         if connection is None:
             if waiter.future.cancelled():
-                self._record_abandoned(waiter, now)
+                self._failures.record_abandoned(waiter, now)
             self.waiters.remove(waiter)
             self.dispatch()
         elif self._end_lease(connection, now):
             self._put_back(connection, now, usable=self._is_usable(connection, now))
 
-    def _time_out(self, waiter: Waiter) -> None:
-        for recorder in self._recorders(waiter.tenant_state):
-            recorder.record_timeout()
-        lag = self.server.lag.worst_since(waiter.since)
-        ours = f" (our event loop was late by {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
-        waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
-        failed = self._backoff.error
-        why = f" Opening one failed: {failed.detail}" if failed else ""
-        if not why and not self.connections.live and self.connections.connecting:
-            why = " Its login has not been answered yet."
-        if not why and self.server.is_degraded:
-            why = f" No other can be opened: {self.server.last_error}"
-        error: Unavailable = PoolTimeout(
-            f"No connection of pool {self.pool_id} became free in {waited}.{why}"
-        )
-        if self.state is PoolState.PAUSED:
-            error = self._paused()
-        self._fail(waiter, error, monotonic())
-
-    def _fail(self, waiter: Waiter, error: Exception, now: float) -> None:
-        if not waiter.future.done():
-            self._record_abandoned(waiter, now)
-            self.waiters.remove(waiter)
-            waiter.fail(error)
-
-    def _fail_all(self, error: Unavailable) -> None:
-        now = monotonic()
-        for waiter in self.waiters.clear():
-            self._fail(waiter, type(error)(error.detail), now)
-
     def fail_waiters_of(self, tenant: TenantState) -> None:
         """Fail those who wait on behalf of a tenant that is being deleted."""
-        now = monotonic()
-        for waiter in self.waiters.remove_tenant(tenant):
-            self._fail(waiter, TenantDeleting(), now)
+        self._failures.fail(self.waiters.remove_tenant(tenant), TenantDeleting())
         self.dispatch()
 
-    def _record_abandoned(self, waiter: Waiter, now: float) -> None:
-        for recorder in self._recorders(waiter.tenant_state):
-            recorder.record_abandoned(now - waiter.since)
-
-    def _recorders(self, tenant: TenantState) -> tuple[Recorder, ...]:
-        if tenant.recorder is self.recorder:
-            return (self.recorder,)
-        return (self.recorder, tenant.recorder)
-
-    # -- policy ------------------------------------------------------------------------------
+    # -- what changes in it, its connections and its server ------------------------------------
 
     def dispatch(self) -> None:
         """Do what the policy says, after any change."""
@@ -417,36 +336,30 @@ class Pool:
         self.connections.lease(connection, waiter.tenant_state, waiter.borrower, waited, now)
         waiter.future.set_result(connection)
 
-    # -- events of its connections and its server ----------------------------------------------
-
     def admit(self, connection: PooledConnection) -> None:
         """Take in a connection that is in no place, and works: just opened, or rolled back."""
         now = monotonic()
-        self._backoff.succeeded()
-        if self._is_usable(connection, now):
-            self._put_idle(connection, now)
-        else:
-            self.connections.begin_close(connection)
-        self.dispatch()
+        self.backoff.succeeded()
+        self._keep_or_close(connection, now, usable=self._is_usable(connection, now))
 
     def open_failed(self, error: Unavailable) -> None:
         """One could not be opened: if nothing else can serve them, fail those who wait."""
         lends = self.state is _READY or self.state is _WARMING_UP
-        self._backoff.failed(error, pause=lends and self.server.is_available)
+        self.backoff.failed(error, pause=lends and self.server.is_available)
         if self.state is _WARMING_UP:
             self.state = _READY
         if not (self.connections.live or self.connections.connecting):
-            self._fail_all(error)
+            self._failures.fail_all(error)
         self.dispatch()
 
     def server_lost(self, error: Unavailable) -> None:
         """The server is gone: fail those who wait for it."""
-        self._fail_all(error)
+        self._failures.fail_all(error)
         self.dispatch()
 
     def server_back(self) -> None:
         """The server's trouble is over: no need to wait for the next attempt."""
-        self._backoff.resume()
+        self.backoff.resume()
 
     # -- operations ----------------------------------------------------------------------------
 
@@ -476,7 +389,7 @@ class Pool:
         if not self.is_closing:
             self.state = PoolState.PAUSED
             if self.config.refuses_when_paused:
-                self._fail_all(self._paused())
+                self._failures.fail_all(self._failures.paused())
             self.dispatch()
 
     def resume(self) -> None:
@@ -500,7 +413,7 @@ class Pool:
         own = self.connections
         if not self.is_closing:
             self.state = PoolState.DRAINING
-        self._fail_all(PoolDraining(f"The pool {self.pool_id} is being drained."))
+        self._failures.fail_all(PoolDraining(f"The pool {self.pool_id} is being drained."))
         self.dispatch()
         await self._until(lambda: not own.leased, deadline)
         cut = list(own.leased)
@@ -508,7 +421,7 @@ class Pool:
             self._end_lease(connection, monotonic())
             own.begin_close(connection, cut=True)
         self.state = PoolState.CLOSED
-        self._backoff.stop()
+        self.backoff.stop()
         self.dispatch()
         await self._until(lambda: not own.checking, _SETTLE_DEADLINE)
         await own.settle(_SETTLE_DEADLINE)
@@ -518,19 +431,11 @@ class Pool:
         return DrainResult(closed=self.recorder.connections_closed - closed_before, cut=len(cut))
 
     async def _until(self, holds: Callable[[], bool], deadline: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(deadline):
                 while not holds():
                     self._changed.clear()
                     await self._changed.wait()
-        except TimeoutError:
-            return
-
-    # -- maintenance ---------------------------------------------------------------------------
-
-    def advise_idle(self, seconds: float | None, warm_size: int) -> None:
-        """Set `idle_seconds` and `warm_size`."""
-        self.idle_seconds, self.warm_size = seconds, warm_size
 
     def close_expired(self, now: float) -> int:
         """Close idle connections too old or unused for too long at *now*; how many that were."""
@@ -545,56 +450,3 @@ class Pool:
         if closed:
             self.dispatch()
         return closed
-
-    def has_untested(self, *, not_since: float) -> bool:
-        """Whether an idle connection was not tested since the monotonic time *not_since*."""
-        return any(connection.checked_at <= not_since for connection in self.connections.idle)
-
-    async def check(self, *, not_since: float) -> tuple[int, int]:
-        """Test idle connections not tested since the monotonic time *not_since*.
-
-        Returns how many were tested, and how many of them failed and were closed.
-        """
-        try:
-            return await self.connections.check(not_since=not_since)
-        finally:
-            self.dispatch()
-
-    async def ping(self) -> bool:
-        """Test the idle connection used last; whether there is one, and it answers."""
-        try:
-            return await self.connections.ping()
-        finally:
-            self.dispatch()
-
-    def reading(self, now: float) -> CounterReading:
-        """Its counters at *now*, monotonic seconds; costs its leases nothing."""
-        own = self.connections
-        return self.recorder.reading(
-            now,
-            waiting=self.waiters.count,
-            waiting_seconds=self.waiters.waiting_seconds(now),
-            busy_seconds=own.leased_seconds(now),
-            open_seconds=sum(
-                now - connection.opened_at
-                for place in (own.idle, own.leased, own.checking)
-                for connection in place
-            ),
-        )
-
-    def count_leak_suspects(self, now: float) -> int:
-        """How many leases are held beyond the threshold at *now*."""
-        limit = now - self.config.leak_threshold
-        return sum([connection.leased_at < limit for connection in self.connections.leased])
-
-    def leak_suspects(self, now: float) -> list[LeakSuspect]:
-        """Leases held beyond the threshold at *now*, oldest first; each is logged once."""
-        limit = now - self.config.leak_threshold
-        held = [each for each in self.connections.leased if each.leased_at < limit]
-        held.sort(key=lambda connection: connection.leased_at)
-        for connection in held:
-            if not connection.leak_reported:
-                connection.mark_leak_reported()
-                suspect = connection.leak_suspect(now)
-                _log.warning("suspected leak", pool=self.pool_id, **asdict(suspect))
-        return [connection.leak_suspect(now) for connection in held]

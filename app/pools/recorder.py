@@ -7,10 +7,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from app.domain.counters import CounterReading, Counters, Durations
 from app.domain.histogram import Histogram, RollingHistogram
 from app.domain.pool import Percentiles, PoolMetrics, PoolStats
+
+if TYPE_CHECKING:
+    from app.pools.connections import Connections
+    from app.pools.waiters import WaitQueue
 
 _FRACTIONS = (0.50, 0.95, 0.99)
 _counters_of = attrgetter(*Counters._fields)
@@ -149,26 +154,18 @@ class Recorder:
         wait = self._wait.merged(now)
         return wait.count_above(patience) / max(1, wait.count)
 
-    def reading(
-        self,
-        now: float,
-        *,
-        waiting: int,
-        waiting_seconds: float,
-        busy_seconds: float,
-        open_seconds: float,
-    ) -> CounterReading:
-        """The pool's reading at *now*; the arguments are what has not ended yet."""
+    def reading(self, now: float, waiters: WaitQueue, connections: Connections) -> CounterReading:
+        """The pool's reading at *now*; *waiters* and *connections* have what has not ended yet."""
         counters = self.counters
         ended_waits = counters.wait_seconds + counters.abandoned_seconds
         return CounterReading(
             at=now,
             opened_at=self._opened_at,
-            waiting=waiting,
+            waiting=waiters.count,
             counters=counters,
-            busy_seconds=counters.hold_seconds + busy_seconds,
-            waiting_seconds=ended_waits + waiting_seconds,
-            open_seconds=counters.open_seconds + open_seconds,
+            busy_seconds=counters.hold_seconds + connections.leased_seconds(now),
+            waiting_seconds=ended_waits + waiters.waiting_seconds(now),
+            open_seconds=counters.open_seconds + connections.open_seconds(now),
             wait=self._wait.total(),
             hold=self._hold.total(),
         )

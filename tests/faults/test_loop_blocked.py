@@ -69,7 +69,7 @@ async def test_an_idle_connection_passes_the_check_it_was_in(bench: Bench) -> No
     pool, acme = bench.pool(1), account()
     async with lent(pool, acme):
         pass
-    checking = asyncio.create_task(pool.check(not_since=time.monotonic()))
+    checking = asyncio.create_task(pool.connections.check(not_since=time.monotonic()))
     for _ in range(3):  # by then the question is sent; the answer comes during the block
         await asyncio.sleep(0)
     assert pool.connections.checking

@@ -26,7 +26,7 @@ class Stage:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = UnrealClock()
-        for module in ("connections", "pool"):
+        for module in ("connections", "acquire_failures", "pool"):
             monkeypatch.setattr(f"app.pools.{module}.monotonic", self.clock.time)
         self.server = UnrealServer(10, self.clock)
         self.acme = account()
@@ -136,7 +136,7 @@ async def test_waits_in_vain_count_until_they_end_and_as_arrivals(stage: Stage) 
     await stage.turn()
     assert stage.read(1.0).waiting_seconds - before.waiting_seconds == 7.0
     [waiter] = stage.pool.waiters
-    stage.pool._time_out(waiter)
+    stage.pool._failures.time_out(waiter)
     assert stage.read().waiting_seconds - before.waiting_seconds == 7.0
     with pytest.raises(PoolTimeout):
         await timed_out

@@ -84,7 +84,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.clock = UnrealClock()
         self.loop = UnrealLoop(self.clock)
         self.patch = pytest.MonkeyPatch()
-        for module in ("pool", "connections", "waiters"):
+        for module in ("acquire_failures", "pool", "connections", "waiters"):
             self.patch.setattr(f"app.pools.{module}.monotonic", self.clock.time)
         self.callers: list[Caller] = []
 
@@ -247,8 +247,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     def retry(self, pool: Pool) -> None:
         """Let the pause after a failed attempt be over."""
-        if pool._backoff.is_pausing:
-            self.do(pool._backoff.resume)
+        if pool.backoff.is_pausing:
+            self.do(pool.backoff.resume)
 
     @rule(seconds=st.sampled_from([0.1, 0.6, 1.5]))
     def pass_time(self, seconds: float) -> None:
@@ -274,7 +274,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def rests(self) -> bool:
         return not any(
-            pool._backoff.is_pausing
+            pool.backoff.is_pausing
             or pool.connections.connecting
             or pool.connections.closing
             or pool.connections.checking

@@ -6,8 +6,8 @@ from time import monotonic
 import pytest
 
 from app.domain.errors import PoolDraining, PoolPaused
-from app.domain.pool import PoolState
-from app.pools.pool import DrainResult, Pool
+from app.domain.pool import DrainResult, PoolState
+from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import (
     Bench,
@@ -256,7 +256,7 @@ async def test_connections_beyond_the_advised_size_close_earlier_and_none_later(
     pool, acme = bench.pool(4, min_size=1, idle_timeout=60), account()
     async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
         pass
-    pool.advise_idle(idle_seconds, warm)
+    pool.idle_seconds, pool.warm_size = idle_seconds, warm
     assert pool.close_expired(monotonic() + lasts - 2) == 0
     assert pool.close_expired(monotonic() + lasts + 2) == 3 - left
     assert pool.metrics.idle_connections == left
@@ -268,7 +268,7 @@ async def test_a_connection_beyond_the_advised_size_closes_although_it_was_used_
     pool, acme = bench.pool(4, idle_timeout=600), account()
     async with lent(pool, acme), lent(pool, acme), lent(pool, acme):
         pass
-    pool.advise_idle(10.0, 1)
+    pool.idle_seconds, pool.warm_size = 10.0, 1
     async with lent(pool, acme):
         # The one in use stays, and with it all that is advised.
         assert pool.close_expired(monotonic() + 11) == 2
@@ -327,9 +327,9 @@ async def test_a_check_drops_a_back_end_that_does_not_answer_and_counts_it(
         pool, acme = bench.pool(3), account()
         async with lent(pool, acme), lent(pool, acme):
             pass
-        assert await pool.check(not_since=monotonic()) == (2, 0)
+        assert await pool.connections.check(not_since=monotonic()) == (2, 0)
         fault_proxy.black_hole()
-        assert await pool.check(not_since=monotonic()) == (2, 2)
+        assert await pool.connections.check(not_since=monotonic()) == (2, 2)
         assert pool.metrics.total_connections == 0
         assert pool.recorder.health_check_failures == 2
         await fault_proxy.pass_through()
@@ -341,14 +341,14 @@ async def test_a_check_leaves_alone_what_was_used_a_moment_ago(bench: Bench) -> 
     pool, before = bench.pool(2), monotonic()
     async with lent(pool, account()):
         pass
-    assert await pool.check(not_since=before) == (0, 0)
+    assert await pool.connections.check(not_since=before) == (0, 0)
 
 
 async def test_a_check_cut_short_gives_every_connection_back(bench: Bench) -> None:
     pool, acme = bench.pool(3), account()
     async with lent(pool, acme), lent(pool, acme):
         pass
-    checking = asyncio.create_task(pool.check(not_since=monotonic()))
+    checking = asyncio.create_task(pool.connections.check(not_since=monotonic()))
     await asyncio.sleep(0)
     checking.cancel()
     await asyncio.wait({checking})
@@ -362,7 +362,7 @@ async def test_a_pool_paused_during_a_check_keeps_nothing(bench: Bench) -> None:
     pool, acme = bench.pool(3), account()
     async with lent(pool, acme), lent(pool, acme):
         pass
-    checking = asyncio.create_task(pool.check(not_since=monotonic()))
+    checking = asyncio.create_task(pool.connections.check(not_since=monotonic()))
     await asyncio.sleep(0)
     pool.pause()
     await checking
@@ -373,7 +373,7 @@ async def test_a_pool_drained_during_a_check_keeps_nothing(bench: Bench) -> None
     pool, acme = bench.pool(3), account()
     async with lent(pool, acme), lent(pool, acme):
         pass
-    checking = asyncio.create_task(pool.check(not_since=monotonic()))
+    checking = asyncio.create_task(pool.connections.check(not_since=monotonic()))
     await asyncio.sleep(0)
     await pool.drain(0)
     await checking

@@ -99,7 +99,7 @@ class Observer:
             hold=after.hold - before.hold,
             connect_failures=grown.connect_failures,
             mean_connect=grown.connect_seconds / opened if opened else None,
-            leak_suspects=pool.count_leak_suspects(after.at),
+            leak_suspects=len(pool.leak_suspects(after.at)),
             loop_lag_seconds=lag,
             server=load,
             weight=self._weight(pool),

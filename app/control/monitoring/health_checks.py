@@ -59,7 +59,9 @@ class HealthChecks:
         due: list[Pool] = []
         slices = TimeSlices()
         for pool in list(self._manager.pools()):
-            if pool.config.health_check and pool.has_untested(not_since=_not_since(pool)):
+            if pool.config.health_check and pool.connections.has_untested(
+                not_since=_not_since(pool)
+            ):
                 due.append(pool)
             await slices.end_step()
         async with asyncio.TaskGroup() as group:
@@ -71,7 +73,7 @@ class HealthChecks:
 
     async def _check(self, pool: Pool) -> tuple[int, int]:
         async with self._limiter:
-            return await pool.check(not_since=_not_since(pool))
+            return await pool.connections.check(not_since=_not_since(pool))
 
 
 def _not_since(pool: Pool) -> float:

@@ -98,7 +98,7 @@ class LockGuard:
         )
         pool_id, tenant = self._pool_of(holder.role)
         pool = self._manager.find(pool_id)
-        leased = pool.active_connection(pid) if pool is not None else None
+        leased = pool.connections.leased_by_backend(pid) if pool is not None else None
         if leased is not None and leased.tenant_state is not None:
             tenant = str(leased.tenant_state.tenant.spec.id)
             leased.mark_terminated(reason)
@@ -141,7 +141,7 @@ class LockGuard:
     def _role_of_leased(self, pid: int) -> str | None:
         """The role of a back-end that one of our pools has leased."""
         for pool in self._manager.pools():
-            if pool.server is self._server and pool.active_connection(pid) is not None:
+            if pool.server is self._server and pool.connections.leased_by_backend(pid) is not None:
                 is_shared = pool.pool_id == shared_pool_id(self._server.name)
                 return SHARED_ROLE if is_shared else OBJECT_PREFIX + pool.pool_id
         return None

@@ -211,7 +211,7 @@ class PoolOperations:
             return PlanFor.of(pool, testing, self._shared(state))
 
         async def execute(plan: PlanFor[Pool]) -> CheckReport:
-            tested, failed = await plan.subject.check(not_since=monotonic())
+            tested, failed = await plan.subject.connections.check(not_since=monotonic())
             await self._record("checked", plan.subject, actor, tested=tested, failed=failed)
             return CheckReport(tested=tested, failed=failed)
 

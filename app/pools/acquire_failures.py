@@ -1,0 +1,99 @@
+"""How callers of a pool fail: refused at once, at their deadline, or all together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from app.domain.errors import (
+    PoolDraining,
+    PoolkeeperError,
+    PoolPaused,
+    PoolSaturated,
+    PoolTimeout,
+    ServerUnavailable,
+    Unavailable,
+)
+from app.domain.pool import PoolState
+from app.pools.recorder import Recorder
+from app.pools.tenant_state import TenantState
+from app.pools.waiters import Waiter
+
+if TYPE_CHECKING:
+    from app.pools.pool import Pool
+
+_NOTABLE_LAG = 0.1
+
+
+class AcquireFailures:
+    """The failures of one pool's callers; each is counted for the pool and for the tenant."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def refuse(self, tenant: TenantState) -> None:
+        """Raise if a caller need not wait at all; the errors are those of `Pool.acquire`."""
+        pool = self._pool
+        if pool.is_closing:
+            raise PoolDraining(f"The pool {pool.pool_id} is {pool.state}.")
+        if not pool.server.is_available:
+            raise ServerUnavailable(pool.server.unavailable_detail)
+        refusal: Unavailable | None = None
+        if pool.state is PoolState.PAUSED and pool.config.refuses_when_paused:
+            refusal = self.paused()
+        elif pool.waiters.count >= pool.config.max_waiting:
+            refusal = PoolSaturated(f"{pool.waiters.count} callers wait for pool {pool.pool_id}.")
+        if refusal is not None:
+            for recorder in self._recorders(tenant):
+                recorder.record_rejected()
+            raise refusal
+
+    def paused(self) -> PoolPaused:
+        """What a caller gets while the pool is paused."""
+        return PoolPaused(
+            f"Pool {self._pool.pool_id} is paused; it serves again when it is resumed."
+        )
+
+    def time_out(self, waiter: Waiter) -> None:
+        """Fail *waiter*, whose deadline has passed."""
+        for recorder in self._recorders(waiter.tenant_state):
+            recorder.record_timeout()
+        is_paused = self._pool.state is PoolState.PAUSED
+        self.fail([waiter], self.paused() if is_paused else self._timed_out(waiter))
+
+    def _timed_out(self, waiter: Waiter) -> PoolTimeout:
+        pool = self._pool
+        lag = pool.server.lag.worst_since(waiter.since)
+        ours = f" (our event loop was late by {lag:.1f} s)" if lag > _NOTABLE_LAG else ""
+        waited = f"{waiter.deadline - waiter.since:.3g} s{ours}"
+        why = ""
+        if failed := pool.backoff.error:
+            why = f" Opening one failed: {failed.detail}"
+        elif not pool.connections.live and pool.connections.connecting:
+            why = " Its login has not been answered yet."
+        elif pool.server.is_degraded:
+            why = f" No other can be opened: {pool.server.last_error}"
+        return PoolTimeout(f"No connection of pool {pool.pool_id} became free in {waited}.{why}")
+
+    def fail(self, waiters: Iterable[Waiter], error: PoolkeeperError) -> None:
+        """Fail those of *waiters* who still wait, each with an *error* of its own."""
+        now = monotonic()
+        for waiter in waiters:
+            if not waiter.future.done():
+                self.record_abandoned(waiter, now)
+                self._pool.waiters.remove(waiter)
+                waiter.fail(type(error)(error.detail))
+
+    def fail_all(self, error: Unavailable) -> None:
+        """Fail everybody who waits."""
+        self.fail(self._pool.waiters.clear(), error)
+
+    def record_abandoned(self, waiter: Waiter, now: float) -> None:
+        """*waiter* gets no connection."""
+        for recorder in self._recorders(waiter.tenant_state):
+            recorder.record_abandoned(now - waiter.since)
+
+    def _recorders(self, tenant: TenantState) -> tuple[Recorder, ...]:
+        own = self._pool.recorder
+        return (own,) if tenant.recorder is own else (own, tenant.recorder)
