@@ -48,6 +48,14 @@ class About(TypedDict):
     documents_url: str | None
     grafana_url: str | None
     version: str
+    instance: ActiveInstance
+
+
+class ActiveInstance(TypedDict):
+    """The instance that answers."""
+
+    id: str
+    url: str | None
 
 
 class AdviceView(TypedDict):

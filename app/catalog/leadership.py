@@ -30,8 +30,11 @@ FROM pg_locks LEFT JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'advisory' AND granted AND (classid, objid, objsubid) = ($1, $2, 2)
   AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+# The column of keys is newer than the table, and this is read before the schema is migrated.
 _READ = """
 SELECT epoch, holder, leadership.url, released, secret_key, servers,
+       to_jsonb(instances) ->> 'keys' AS keys,
+       (SELECT min(version_num) FROM alembic_version) AS schema,
        extract(epoch FROM clock_timestamp() - renewed_at)::float8 AS age
 FROM leadership LEFT JOIN instances ON id = holder
 """
@@ -48,6 +51,12 @@ _RELEASE = "UPDATE leadership SET released = true WHERE (epoch, holder) = ($1, $
 _REGISTER = """
 INSERT INTO instances (id, url, version, secret_key, servers) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
+"""
+_SET_KEYS = "UPDATE instances SET keys = $2 WHERE id = $1"
+_COUNT_FAILOVERS = "UPDATE leadership SET failovers = failovers + $1 RETURNING failovers"
+_HAS_OTHERS = """
+SELECT count(*) > 0 FROM instances
+WHERE id <> $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)
 """
 _FORGET = "DELETE FROM instances WHERE seen_at < now() - interval '1 day'"
 _END = """
@@ -76,6 +85,7 @@ class Leadership:
         self._deadline = deadline
         self._connection: asyncpg.Connection | None = None
         self._has_lock = False
+        self._registered_keys: str | None = None
 
     def __repr__(self) -> str:
         return f"<Leadership {'holding' if self.is_held else 'not holding'}>"
@@ -118,8 +128,8 @@ class Leadership:
                 return None
         return _record(row)
 
-    async def register(self) -> None:
-        """Let the catalog know that this instance is there."""
+    async def register(self, keys: str = "") -> None:
+        """Let the catalog know that this instance is there; *keys* is that fingerprint now."""
         instance = self._instance
         async with self._exchange() as connection:
             with suppress(asyncpg.SyntaxOrAccessError):  # until the first migration
@@ -128,6 +138,21 @@ class Leadership:
                     *(instance.id, instance.url, instance.version),
                     *(instance.secret_key, instance.servers),
                 )
+                if keys != self._registered_keys:
+                    await connection.execute(_SET_KEYS, instance.id, keys)
+                    self._registered_keys = keys
+
+    async def has_others(self, *, within: float) -> bool:
+        """Whether other instances were seen in the last so many seconds."""
+        async with self._exchange() as connection:
+            found: bool = await connection.fetchval(_HAS_OTHERS, self._instance.id, within)
+        return found
+
+    async def count_failovers(self, new: int) -> int:
+        """Add *new* ones to those so far; how many they are then. The lock must be held."""
+        async with self._exchange() as connection:
+            failovers: int = await connection.fetchval(_COUNT_FAILOVERS, new)
+        return failovers
 
     async def end_connections(self, holder: str) -> None:
         """End all connections of an instance to the catalog, its open transactions with them."""

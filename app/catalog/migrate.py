@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -28,6 +29,10 @@ from app.catalog.requirements import (
 from app.domain.errors import CatalogUnusable
 
 _MIGRATION_LOCK = 1
+_ANOTHER_VERSION = (
+    "The catalog's tables were made by another version of Poolkeeper, newer than this one or"
+    " damaged: {}."
+)
 
 
 async def migrate(address: CatalogAddress, *, deadline: float = 60.0) -> None:
@@ -44,6 +49,16 @@ async def migrate(address: CatalogAddress, *, deadline: float = 60.0) -> None:
     await run_scripts(
         address, lambda config: command.upgrade(config, "head"), deadline=deadline, is_complete=True
     )
+
+
+def check_revision(revision: str | None) -> None:
+    """Make sure that this version knows the catalog's schema, or that there is none yet.
+
+    Raises:
+        CatalogUnusable: it does not.
+    """
+    if revision is not None and revision not in _revisions():
+        raise CatalogUnusable(_ANOTHER_VERSION.format(f"revision {revision} is unknown"))
 
 
 async def check_database(address: CatalogAddress, *, deadline: float = 10.0) -> ServerFacts:
@@ -76,10 +91,7 @@ async def run_scripts(
                 check_tables(connection, facts)
                 close_to_public(connection)
         except CommandError as error:
-            raise CatalogUnusable(
-                "The catalog's tables were made by another version of Poolkeeper, newer than this"
-                f" one or damaged: {error}."
-            ) from error
+            raise CatalogUnusable(_ANOTHER_VERSION.format(error)) from error
         except DBAPIError as error:
             if is_outage(error):
                 raise
@@ -89,6 +101,13 @@ async def run_scripts(
     with translate_outages():
         async with asyncio.timeout(deadline), engine.begin() as connection:
             await connection.run_sync(run)
+
+
+@cache
+def _revisions() -> frozenset[str]:
+    """Those of this version; each script's name begins with its own."""
+    scripts = (_scripts() / "versions").glob("*.py")
+    return frozenset(each.name.partition("_")[0] for each in scripts)
 
 
 def _scripts() -> Path:

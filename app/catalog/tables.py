@@ -119,6 +119,8 @@ leadership = Table(
     _time_of_insert("acquired_at"),
     _time_of_insert("renewed_at"),
     Column("released", Boolean, nullable=False, server_default=text("true")),
+    # How many epochs began after one that did not end in order.
+    Column("failovers", BigInteger, nullable=False, server_default=text("0")),
 )
 
 instances = Table(
@@ -130,6 +132,8 @@ instances = Table(
     # Fingerprints of what all instances must have in common.
     Column("secret_key", Text, nullable=False),
     Column("servers", Text, nullable=False),
+    # Of the API keys, which may change while an instance runs.
+    Column("keys", Text),
     _time_of_insert("started_at"),
     _time_of_insert("seen_at"),
 )

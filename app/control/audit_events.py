@@ -12,10 +12,11 @@ from typing import Any
 import structlog
 
 from app.catalog.catalog import Catalog
-from app.domain.audit import Actor, AuditEvent
+from app.domain.audit import LEADERSHIP, Actor, AuditEvent
 from app.domain.desired_state import AdvisorSettings, DesiredPool, Tenant
 from app.domain.errors import CatalogUnavailable
 from app.domain.eviction import Eviction
+from app.domain.leadership import Instance, Takeover
 from app.domain.lock_table import BackendSignal, LockHolder
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec
@@ -149,6 +150,17 @@ def lock_holder_ended(
 
 def advisor_saved(before: AdvisorSettings, after: AdvisorSettings, actor: Actor) -> AuditEvent:
     return _event("advisor.updated", actor, before=_advisor(before), after=_advisor(after))
+
+
+def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:
+    """An instance became the active one; *reason* says if the one before failed."""
+    failed = takeover.predecessor
+    return _event(
+        "leadership.acquired",
+        LEADERSHIP,
+        reason=f"Instance {failed} did not end in order." if failed else None,
+        after={"instance": instance.id, "url": instance.url, "epoch": takeover.epoch},
+    )
 
 
 def recommendation_closed(

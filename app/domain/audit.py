@@ -24,9 +24,10 @@ class Actor:
 ADVISOR = Actor(name="advisor")
 ISOLATION_AUDIT = Actor(name="isolation-audit")
 LOCK_GUARD = Actor(name="lock-guard")
+LEADERSHIP = Actor(name="leadership")
 POLLER = Actor(name="poller")
 RECONCILER = Actor(name="reconciler")
-SERVICE_ACTORS = (ADVISOR, ISOLATION_AUDIT, LOCK_GUARD, POLLER, RECONCILER)
+SERVICE_ACTORS = (ADVISOR, ISOLATION_AUDIT, LEADERSHIP, LOCK_GUARD, POLLER, RECONCILER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

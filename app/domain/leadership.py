@@ -58,7 +58,8 @@ class LeadershipRecord:
         holder: the id of that instance; None before the first.
         age: seconds since it renewed, by the catalog's clock.
         released: whether it ended in order.
-        secret_key, servers: its fingerprints; None if it has registered none.
+        secret_key, servers, keys: its fingerprints; None if it has registered none.
+        schema: the revision of the catalog's tables.
     """
 
     epoch: int
@@ -68,6 +69,8 @@ class LeadershipRecord:
     released: bool
     secret_key: str | None = None
     servers: str | None = None
+    keys: str | None = None
+    schema: str | None = None
 
     @property
     def is_held(self) -> bool:
@@ -149,3 +152,16 @@ def refusal(record: LeadershipRecord, instance: Instance) -> str | None:
                 f" {name}. All instances need the same."
             )
     return None
+
+
+def key_refusal(record: LeadershipRecord | None, keys: str) -> str | None:
+    """Why an instance with the fingerprint *keys* of its API keys is not ready; None if it is.
+
+    It would accept other callers as soon as it took over from the active one.
+    """
+    if record is None or not record.is_held or record.keys in (None, keys):
+        return None
+    return (
+        f"The API keys of this instance and of the active one, {record.url}, differ."
+        " All instances need the same keys file."
+    )

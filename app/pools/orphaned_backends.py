@@ -18,7 +18,10 @@ select pg_terminate_backend(pid) from pg_stat_activity where pid = $1 and usenam
 _STILL_THERE = "select pid, usename from pg_stat_activity where pid = any($1::int[])"
 _LEFT_BEHIND = """
 select pid, usename from pg_stat_activity
-where (usename = any($1::text[]) or application_name = $2) and pid <> pg_backend_pid()
+where pid <> pg_backend_pid() and (
+    application_name = $1
+    or (usename, datname) in (select * from unnest($2::name[], $3::name[]))
+)
 """
 _LOOKS = 20
 _PAUSE = 0.05
@@ -29,11 +32,12 @@ class Predecessor:
     """A service that did not end in order, as a server knows it.
 
     Attributes:
-        roles: those of its tenants, which nobody else logs in as.
+        logins: its tenants' roles, each with the database in which it works. A role belongs to
+            the whole server: another installation may use it in another database.
         admin_name: what its admin connections are called.
     """
 
-    roles: frozenset[str]
+    logins: frozenset[tuple[str, str]]
     admin_name: str
 
 
@@ -51,7 +55,9 @@ class OrphanedBackends:
 
     async def adopt(self, connection: asyncpg.Connection, left_by: Predecessor) -> None:
         """Add the backends that another process has left behind; needs an admin's *connection*."""
-        rows = await connection.fetch(_LEFT_BEHIND, list(left_by.roles), left_by.admin_name)
+        roles = [role for role, _ in left_by.logins]
+        databases = [database for _, database in left_by.logins]
+        rows = await connection.fetch(_LEFT_BEHIND, left_by.admin_name, roles, databases)
         self._users.update((row["pid"], row["usename"]) for row in rows)
 
     async def terminate(self, connection: asyncpg.Connection) -> None:

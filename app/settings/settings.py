@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     shutdown_seconds: Seconds = 5.0
     """Time that leases get to end after SIGTERM; 5 s fits into any orchestrator's grace period."""
 
+    shutdown_delay_seconds: float = Field(default=5.0, ge=0, le=300, allow_inf_nan=False)
+    """Time after SIGTERM during which an instance with standbys is not ready and forwards requests
+    to its successor before it closes its port; 5 s suffice for a proxy that checks `/readyz` each
+    second. Without POOLKEEPER_ADVERTISE_URL there is no delay."""
+
     secret_key: SecretStr | None = None
     """Key from which tenants' login passwords are derived, at least 32 characters; from the
     environment only."""

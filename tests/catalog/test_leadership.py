@@ -86,11 +86,16 @@ async def test_what_did_not_end_in_order_is_named_and_may_act_for_a_while(
 ) -> None:
     async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
         await begun(first)
-        await first.register()
+        await first.register("x")
         record = await second.read()
         assert record is not None
         assert (record.epoch, record.holder, record.url) == (1, FIRST.id, FIRST.url)
         assert (record.secret_key, record.servers, record.is_held) == ("k", "s", True)
+        assert record.keys == "x"
+        await first.register("y")
+        record = await second.read()
+        assert record is not None
+        assert record.keys == "y"
         assert 0 <= record.age < 180
         await terminate(FIRST, catalog_database)
         takeover = await begun(second)

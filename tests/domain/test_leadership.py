@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.leadership import Instance, LeadershipRecord, refusal
+from app.domain.leadership import Instance, LeadershipRecord, key_refusal, refusal
 
 MINE = Instance(id="a", version="1", url="http://a", secret_key="k", servers="s")
 HELD = LeadershipRecord(
@@ -50,3 +50,12 @@ def test_an_instance_with_other_settings_does_not_take_over() -> None:
         assert refusal(replace(HELD, secret_key=None, servers=None), other) is None
         # Without a URL it excludes others anyway.
         assert refusal(HELD, replace(other, url=None)) is None
+
+
+def test_an_instance_with_other_api_keys_is_not_ready() -> None:
+    record = replace(HELD, keys="x")
+    said = key_refusal(record, "y")
+    assert said is not None
+    assert "http://b" in said
+    for same in (None, HELD, replace(record, keys="y"), replace(RELEASED, keys="x")):
+        assert key_refusal(same, "y") is None

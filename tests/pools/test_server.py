@@ -121,24 +121,31 @@ async def test_what_a_predecessor_left_is_ended_and_counts_until_it_is_gone(
                     replace(login, settings={"application_name": "poolkeeper 1 admin"}), timeout=60
                 ),
             ]
-            others = await driver.connect(login, timeout=60)
+            others = [
+                await driver.connect(login, timeout=60),
+                # The same role of another installation.
+                await driver.connect(replace(tenants, database="postgres"), timeout=60),
+            ]
             stubborn = left[0].get_server_pid()
             os.kill(stubborn, signal.SIGSTOP)
             server = Server("local", login, max_connecting=8, kept_free=10, fixed_budget=5)
             predecessor = Predecessor(
-                roles=frozenset({"tenant_left"}), admin_name="poolkeeper 1 admin"
+                logins=frozenset({("tenant_left", database.database)}),
+                admin_name="poolkeeper 1 admin",
             )
             try:
                 await server.start(predecessor)
                 assert server.is_available
                 assert (server.budget.limit, server.limit, server.used) == (4, 5, 1)
                 await eventually(left[1].is_closed)
-                assert await others.fetchval("SELECT 1") == 1
+                for other in others:
+                    assert await other.fetchval("SELECT 1") == 1
             finally:
                 os.kill(stubborn, signal.SIGCONT)
             await eventually(lambda: server.budget.limit == 5)
             await eventually(left[0].is_closed)
-            await others.close()
+            for other in others:
+                await other.close()
             await server.close()
         finally:
             await admin.execute("DROP ROLE tenant_left")
@@ -158,7 +165,7 @@ async def test_what_was_left_on_a_server_that_is_away_is_ended_when_it_is_back(
         max_connecting=8,
         kept_free=10,
     )
-    await server.start(Predecessor(roles=frozenset(), admin_name="poolkeeper 1 admin"))
+    await server.start(Predecessor(logins=frozenset(), admin_name="poolkeeper 1 admin"))
     assert not server.is_available
     await fault_proxy.pass_through()
     await eventually(lambda: server.is_available)

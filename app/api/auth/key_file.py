@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Self
@@ -19,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from app.api.auth.api_key import ApiKey
 
 _CHECK_INTERVAL = 1.0
+# Hexadecimal digits.
+_FINGERPRINT = 16
 _MAX_BYTES = 4 * 1024 * 1024
 _WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -86,6 +89,13 @@ class KeyFile:
     def __len__(self) -> int:
         """The number of keys, expired ones included."""
         return len(self._keys or ())
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these keys from others; it reveals none of them."""
+        self._refresh()
+        keys = "\n".join(key.model_dump_json() for key in self.all())
+        return sha256(keys.encode()).hexdigest()[:_FINGERPRINT]
 
     def _refresh(self) -> None:
         """Read the file again if it changed; checks at most once a second."""

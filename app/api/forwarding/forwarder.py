@@ -22,7 +22,6 @@ from app.api.http.disconnect import Connection
 from app.api.http.error_responses import problem_response
 from app.api.http.layer import request_id_of
 from app.control.leadership.election import Election
-from app.domain.leadership import InstanceState
 
 INSTANCE = b"poolkeeper-instance"
 """In a response that a standby has forwarded: the URL of the instance that responded."""
@@ -55,22 +54,43 @@ class Forwarder:
         self._election = election
         self._client = client
         self._upstreams = Upstreams(keep_alive=keep_alive)
+        self._served = 0
+        self._ended = asyncio.Event()
         election.on_change = self._reconsider
 
     def close(self) -> None:
         """Close all connections to the active instance."""
         self._upstreams.keep_only(None)
 
+    async def drain(self, deadline: float) -> None:
+        """Wait until no request is served here, for *deadline* seconds at most.
+
+        The instance must have stopped serving, or there will always be others.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline):
+                while self._served:
+                    self._ended.clear()
+                    await self._ended.wait()
+
     async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Let *app* serve the request, or forward it."""
         was_forwarded = self._client.restore(scope)
         if self._election.is_serving or await self._election.settle():
-            await app(scope, receive, send)
+            await self._serve(app, scope, receive, send)
         elif was_forwarded:  # nothing is forwarded twice
             await self._refuse(scope, receive, send, {_NOT_ACTIVE.decode(): "1"})
         else:
             with suppress(ClientLeft):
                 await self._forward(app, scope, RequestBody(scope, receive), send)
+
+    async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        self._served += 1
+        try:
+            await app(scope, receive, send)
+        finally:
+            self._served -= 1
+            self._ended.set()
 
     async def _forward(self, app: ASGIApp, scope: Scope, body: RequestBody, send: Send) -> None:
         loop = asyncio.get_running_loop()
@@ -79,9 +99,9 @@ class Forwarder:
         correlation_id.set(request_id)
         head = self._head(scope, request_id)
         may_repeat = scope["method"] in _REPEATABLE
-        while self._election.state is not InstanceState.STOPPING:
+        while self._election.lost is None:
             if self._election.is_serving:
-                await app(scope, body.receive_again, send)
+                await self._serve(app, scope, body.receive_again, send)
                 return
             start = await body.begin()
             upstream = await self._connect()

@@ -12,6 +12,7 @@ from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import provided
 from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRoute
+from app.control.leadership.election import Election
 
 router = APIRouter(prefix="/v1/about", tags=["health"], route_class=StrictRoute)
 
@@ -28,15 +29,33 @@ class Links(BaseModel):
     )
 
 
+class ActiveInstance(BaseModel):
+    """The instance that answers."""
+
+    id: str = Field(description="New at each start.", examples=["3f2a9c1b"])
+    url: str | None = Field(
+        description="Where other instances reach it; null if there are to be no others.",
+        examples=["http://10.0.0.7:8080"],
+    )
+
+
 class About(Links):
     """The service."""
 
     version: str = Field(examples=["0.1.0"])
+    instance: ActiveInstance
 
 
 @router.get(
     "", dependencies=[REQUIRE_READ], summary="Get the version", responses=problem_responses()
 )
-async def get_about(links: Annotated[Links, provided(Links)]) -> About:
-    """Shows the service's version, and the addresses set by `documents_url` and `grafana_url`."""
-    return About(version=__version__, **links.model_dump())
+async def get_about(
+    links: Annotated[Links, provided(Links)], election: Annotated[Election, provided(Election)]
+) -> About:
+    """Shows the version, the active instance, and the addresses that the settings name."""
+    instance = election.instance
+    return About(
+        version=__version__,
+        instance=ActiveInstance(id=instance.id, url=instance.url),
+        **links.model_dump(),
+    )

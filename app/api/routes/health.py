@@ -23,7 +23,7 @@ from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable
 from app.domain.isolation_policy import Severity
-from app.domain.leadership import InstanceState
+from app.domain.leadership import InstanceState, key_refusal
 from app.pools.manager import TenantPoolManager
 
 # A poll or an audit may be skipped twice before it is late.
@@ -90,7 +90,12 @@ class StandbyReadiness:
             detail += f" {election.trouble}"
         can_serve = election.trouble is None or election.active_url is not None
         is_ok = can_serve and election.state is not InstanceState.STOPPING
-        return [_required("leadership", ok=is_ok, detail=detail)]
+        different = key_refusal(election.record, election.keys())
+        keys = different or "No active instance has others."
+        return [
+            _required("leadership", ok=is_ok, detail=detail),
+            _required("keys", ok=different is None, detail=keys),
+        ]
 
 
 class ServiceReadiness:

@@ -161,7 +161,7 @@ class ServiceCollector(Collector):
         yield gauge(
             "poolkeeper_leader",
             "Whether this instance is the active one and its trust has not ended.",
-            ("instance", "url"),
+            ("instance_id", "url"),
             {
                 (self._election.instance.id, self._election.instance.url or ""): (
                     self._election.trust.is_valid()
@@ -172,6 +172,11 @@ class ServiceCollector(Collector):
             "poolkeeper_leadership_epoch",
             "Number of times that an instance became the active one.",
             self._election.epoch or 0,
+        )
+        yield CounterMetricFamily(
+            "poolkeeper_failovers",
+            "Times that an instance became the active one after one that did not end in order.",
+            self._election.failovers,
         )
         yield GaugeMetricFamily(
             "poolkeeper_catalog_up",

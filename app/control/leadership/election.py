@@ -14,7 +14,7 @@ import structlog
 
 from app.catalog.database import CatalogAddress
 from app.catalog.leadership import Leadership
-from app.catalog.migrate import migrate
+from app.catalog.migrate import check_revision, migrate
 from app.control.leadership.trust import Trust
 from app.domain.errors import CatalogInUse, CatalogUnavailable, PoolkeeperError
 from app.domain.leadership import (
@@ -32,6 +32,10 @@ _TRY_INTERVAL = 0.5
 _RETRY_INTERVAL = 0.25
 # Longer than a renewal takes, which has a deadline.
 _SETTLE_DEADLINE = 5.0
+# How often a stopping instance asks who is active now.
+_FOLLOW_INTERVAL = 0.1
+# An instance that was not seen for longer does not take over at once.
+_SEEN_RECENTLY = 5.0
 _STARTS_SOON = "The active instance has ended; another one is starting."
 
 
@@ -46,11 +50,13 @@ class Election:
     """One instance's part in who is active.
 
     Attributes:
+        keys: the fingerprint of the API keys that this instance has now.
         state: what this instance does.
         record: what the catalog said last of the active instance; None before.
         on_change: called when another instance is active than before, or none.
         trouble: why the catalog was not reached at the last try; None if it was.
         lost: why this instance had to stop; None if it did not.
+        failovers: how often an instance became active after one that did not end in order.
     """
 
     def __init__(
@@ -60,14 +66,17 @@ class Election:
         trust: Trust,
         *,
         on_lost: Callable[[], None],
+        keys: Callable[[], str] = str,
     ) -> None:
         """Call *on_lost* once if this instance must stop."""
         self.instance = instance
         self.trust = trust
+        self.keys = keys
         self.state = InstanceState.STANDBY
         self.record: LeadershipRecord | None = None
         self.trouble: str | None = None
         self.lost: PoolkeeperError | None = None
+        self.failovers = 0
         self.on_change: Callable[[], None] = _nothing
         self._address = address
         self._leadership = Leadership(address, instance)
@@ -90,9 +99,8 @@ class Election:
     def active_url(self) -> str | None:
         """Where the active instance is reached; None if there is none, or it is this one."""
         record = self.record
-        if record is None or not record.is_held or self.state is not InstanceState.STANDBY:
-            return None
-        return record.url
+        is_elsewhere = record is not None and record.is_held and record.holder != self.instance.id
+        return record.url if record is not None and is_elsewhere else None
 
     @property
     def active_instance(self) -> str:
@@ -164,17 +172,17 @@ class Election:
         Raises:
             CatalogInUse: this instance must not take over from the active one.
             CatalogUnavailable: nothing can be said now.
+            CatalogUnusable: the catalog is none that this version knows.
         """
-        before = self.active_url
-        record = self.record = await self._leadership.read()
-        if self.active_url != before:
-            self.on_change()
-        if record is not None and (reason := refusal(record, self.instance)):
-            raise CatalogInUse(reason)
+        record = await self._read()
+        if record is not None:
+            check_revision(record.schema)
+            if reason := refusal(record, self.instance):
+                raise CatalogInUse(reason)
         if await self._leadership.try_lock():
             return await self._activate()
         if self.instance.has_standbys:
-            await self._leadership.register()
+            await self._leadership.register(self.keys())
             if record is not None and record.is_held and record.url is None:
                 await self._leadership.lock()  # which says whose it is
             if record is not None and record.is_abandoned and record.holder is not None:
@@ -182,19 +190,29 @@ class Election:
                 await self._leadership.end_connections(record.holder)
         return None
 
+    async def _read(self) -> LeadershipRecord | None:
+        before = self.active_url
+        self.record = await self._leadership.read()
+        if self.active_url != before:
+            self.on_change()
+        return self.record
+
     async def _activate(self) -> Takeover:
         self.state = InstanceState.ACTIVATING
+        self.record = None
         self.on_change()
         try:
             # Before the tables change: an earlier instance that lost the lock writes no more.
             takeover = await self._begin_epoch()
             await migrate(self._address)
             takeover = takeover or await self._begin_epoch()
+            assert takeover is not None  # noqa: S101 - the migration made the table
+            is_failover = takeover.predecessor is not None
+            self.failovers = await self._leadership.count_failovers(int(is_failover))
         except BaseException:
             await self.resign()
             self.state = InstanceState.STANDBY
             raise
-        assert takeover is not None  # noqa: S101 - the migration made the table
         return takeover
 
     async def _begin_epoch(self) -> Takeover | None:
@@ -226,7 +244,7 @@ class Election:
         started = self.trust.clock()
         try:
             await self._leadership.renew()
-            await self._leadership.register()
+            await self._leadership.register(self.keys())
         except CatalogUnavailable as error:
             if self.trouble is None:
                 _log.warning("leadership not renewed", reason=error.detail)
@@ -236,6 +254,26 @@ class Election:
         self.trouble = None
         self._renewed(started)
         return True
+
+    # -- how to cease to be it ---------------------------------------------------------------
+
+    async def has_others(self) -> bool:
+        """Whether another instance can take over at once, as far as the catalog knows."""
+        try:
+            return await self._leadership.has_others(within=_SEEN_RECENTLY)
+        except CatalogUnavailable:
+            return False
+
+    def begin_stopping(self) -> None:
+        """From now on serve no further request, and become active no more."""
+        self.state = InstanceState.STOPPING
+
+    async def follow(self) -> None:
+        """Know who is active, without end; this instance is not."""
+        while True:
+            with suppress(CatalogUnavailable):
+                await self._read()
+            await asyncio.sleep(_FOLLOW_INTERVAL)
 
     async def resign(self) -> None:
         """Stop renewing, and let another instance take over at once. Safe at any time and twice."""

@@ -21,7 +21,8 @@ async def start_servers(manager: TenantPoolManager, trust: Trust, predecessor: s
     """Contact every server, once no earlier instance uses it.
 
     If that one, the *predecessor*, did not end in order, its trust is waited out, and what it has
-    left on the servers is ended. The tenants must be known, whose roles it used.
+    left on the servers is ended. The tenants must be known whose roles it used: those that were
+    provisioned. The role of any other may be another installation's.
     """
     servers = manager.servers.values()
     if trust.wait:
@@ -31,12 +32,13 @@ async def start_servers(manager: TenantPoolManager, trust: Trust, predecessor: s
         await asyncio.sleep(trust.wait)
     left: dict[str, Predecessor | None] = {server.name: None for server in servers}
     if predecessor is not None:
-        roles: defaultdict[str, set[str]] = defaultdict(set)
+        logins: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
         for state in manager.tenant_states.values():
             spec = state.tenant.spec
-            roles[spec.server].add(manager.isolations[spec.strategy].role(spec))
+            server = manager.servers.get(spec.server)
+            if server is not None and state.tenant.provisioned_at is not None:
+                isolation = manager.isolations[spec.strategy]
+                logins[spec.server].add((isolation.role(spec), isolation.database(server, spec)))
         name = admin_name(client_name(predecessor))
-        left = {
-            server: Predecessor(roles=frozenset(roles[server]), admin_name=name) for server in left
-        }
+        left = {each: Predecessor(logins=frozenset(logins[each]), admin_name=name) for each in left}
     await asyncio.gather(*(server.start(left[server.name]) for server in servers))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 
 from app import control, settings
 from app.api.auth.api_key import ApiKey, KeyScope, api_key_for, key_id_of, new_token, token_digest
-from app.api.auth.key_file import InvalidKeyFile, KeyFile, read_keys
+from app.api.auth.key_file import InvalidKeyFile, KeyFile, KeyList, read_keys
 from app.cli.main import cli
 from app.domain.audit import Actor
 from tests.fixtures.keys import Keyring
@@ -304,3 +304,24 @@ def test_two_keys_of_one_name_are_refused_without_quoting_the_file(tmp_path: Pat
     with pytest.raises(InvalidKeyFile) as caught:
         KeyFile(keys.path, required=False).load()
     assert keys.tokens["twin"] not in str(caught.value)
+
+
+def test_a_fingerprint_tells_keys_apart_whatever_their_order(path: Path, tmp_path: Path) -> None:
+    new(path, "first")
+    clock = [0.0]
+    keys = KeyFile(path, required=True, clock=lambda: clock[0])
+    keys.load()
+    before = keys.fingerprint
+    assert KeyFile(tmp_path / "none", required=False).fingerprint != before
+    new(path, "second")
+    assert keys.fingerprint == before  # the file is read once a second
+    clock[0] += 2.0
+    both = keys.fingerprint
+    assert both != before
+    file = KeyList(keys=tuple(reversed(kept_in(path))))
+    path.write_text(file.model_dump_json())
+    clock[0] += 2.0
+    assert keys.fingerprint == both
+    run("revoke", "second", "--file", path)
+    clock[0] += 2.0
+    assert keys.fingerprint == before

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
 from app.api.forwarding.forwarder import Forwarder
-from app.domain.leadership import InstanceState
+from app.domain.errors import CatalogInUse
 from tests.fixtures.listening import connected, listening
 from tests.fixtures.waiting import eventually
 
@@ -27,7 +27,7 @@ class Election:
 
     active_url: str | None = None
     is_serving: bool = False
-    state: InstanceState = InstanceState.STANDBY
+    lost: Exception | None = None
     active_instance: str = "The active instance is elsewhere."
     on_change: Callable[[], None] = field(default=lambda: None)
 
@@ -56,7 +56,7 @@ class Active:
         self.respond = respond
         self.asked: list[Scope] = []
         self.election = Election(is_serving=True)
-        self._through = Forwarder(
+        self.forwarder = Forwarder(
             self.election,  # type: ignore[arg-type]
             ForwardedClient(SECRET),
             keep_alive=2.0,
@@ -67,7 +67,7 @@ class Active:
             self.asked.append(scope)
             await self.respond(scope, receive, send)
 
-        await self._through(respond, scope, receive, send)
+        await self.forwarder(respond, scope, receive, send)
 
 
 @asynccontextmanager
@@ -336,7 +336,7 @@ async def test_a_request_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch)
         problem = refused.json()
         assert (problem["code"], problem["request_id"]) == ("standby", "mine")
         assert problem["retryable"]
-        waiting.election.state = InstanceState.STOPPING
+        waiting.election.lost = CatalogInUse("Another instance has taken over this catalog.")
         assert (await waiting.client.get("/v1/stats")).status_code == 503
 
 
@@ -389,6 +389,33 @@ async def test_an_instance_that_is_no_longer_active_did_nothing_and_is_asked_aga
         assert active.asked == []
         active.election.is_serving = True
         assert (await asked).json()["body"] == "body"
+
+
+async def test_an_instance_that_stops_serving_waits_for_the_requests_it_has() -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await may_end.wait()
+        await echo(scope, receive, send)
+
+    async with pair(hang) as (standby, stopping), listening(Active(echo)) as (host, port):
+        await stopping.forwarder.drain(0)
+        asked = asyncio.create_task(standby.client.post("/", content=b"first"))
+        await eventually(begun.is_set)
+        stopping.election.is_serving = False
+        drained = asyncio.create_task(stopping.forwarder.drain(180))
+        # What comes now is for its successor, whoever forwards it.
+        stopping.election.follow(f"http://{host}:{port}")
+        async with httpx.AsyncClient(trust_env=False) as direct:
+            later = await direct.post(f"{standby.election.active_url}/", content=b"later")
+        assert later.json()["body"] == "later"
+        assert not drained.done()
+        await stopping.forwarder.drain(0)
+        may_end.set()
+        assert (await asked).json()["body"] == "first"
+        await drained
+        stopping.forwarder.close()
 
 
 async def test_connections_are_used_again_while_they_are_fresh() -> None:

@@ -42,7 +42,8 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
                 assert problem["detail"] == (
                     "This instance is a standby. The active instance is http://127.0.0.1:9."
                 )
-            [check] = ok(await second.client.get("/readyz"))["checks"]
+            check, keys = ok(await second.client.get("/readyz"))["checks"]
+            assert (keys["name"], keys["required"]) == ("keys", True)
             assert (check["name"], check["required"]) == ("leadership", True)
             assert check["detail"] == "State standby. The active instance is http://127.0.0.1:9."
             ok(await first.query(url, "SELECT 42"))

@@ -14,8 +14,9 @@ URL = "/v1/about"
 
 
 async def test_without_settings_only_the_version_is_known(api: Api) -> None:
+    instance = {"id": api.service.election.instance.id, "url": None}
     expected = {"version": __version__, "documents_url": None, "grafana_url": None}
-    assert ok(await api.client.get(URL)) == expected
+    assert ok(await api.client.get(URL)) == {**expected, "instance": instance}
 
 
 async def test_the_addresses_are_those_of_the_settings(

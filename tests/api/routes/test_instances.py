@@ -20,6 +20,7 @@ async def test_a_single_service_is_the_active_instance(api: Api) -> None:
     assert instance["started_at"] <= instance["seen_at"]
     metrics = (await api.client.get("/metrics")).text
     assert re.search(
-        r'^poolkeeper_leader\{instance="[0-9a-f]{8}",url=""\} 1\.0$', metrics, re.MULTILINE
+        r'^poolkeeper_leader\{instance_id="[0-9a-f]{8}",url=""\} 1\.0$', metrics, re.MULTILINE
     )
     assert "\npoolkeeper_leadership_epoch 1.0\n" in metrics
+    assert "\npoolkeeper_failovers_total 0.0\n" in metrics

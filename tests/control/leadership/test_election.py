@@ -85,7 +85,50 @@ async def test_a_standby_waits_and_follows_at_once_who_ends_in_order(
         assert (takeover.epoch, takeover.predecessor, takeover.trust_left) == (2, None, 0.0)
         assert not first.election.trust.is_valid()
         assert second.election.epoch == 2
+        assert second.election.failovers == 0
     assert (first.lost, second.lost) == (0, 0)
+
+
+async def test_who_stops_hands_over_and_knows_its_successor(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with (
+        candidate(FIRST, catalog_address) as first,
+        candidate(SECOND, catalog_address) as second,
+    ):
+        assert await first.election.contend() is not None
+        first.election.begin_serving()
+        assert not await first.election.has_others()
+        assert await second.election.contend() is None
+        assert await first.election.has_others()
+        first.election.begin_stopping()
+        assert not first.election.is_serving
+        assert first.election.trust.is_valid()
+        await first.election.resign()
+        following = asyncio.create_task(first.election.follow())
+        assert first.election.active_url is None
+        assert await second.election.contend() is not None
+        await eventually(lambda: first.election.active_url == "http://second")
+        assert first.election.state is InstanceState.STOPPING
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_a_standby_ends_when_the_schema_is_newer_and_before_it_touches_anything(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with (
+        candidate(FIRST, catalog_address) as first,
+        candidate(SECOND, catalog_address) as second,
+    ):
+        assert await first.election.contend() is not None
+        assert await second.election.contend() is None
+        await execute(catalog_database, "UPDATE alembic_version SET version_num = '9999'")
+        await first.election.resign()
+        with pytest.raises(CatalogUnusable, match=r"newer than this one .* 9999"):
+            await second.election.wait_to_win()
+        assert second.election.record is not None
+        assert (second.election.record.epoch, second.election.record.released) == (1, True)
 
 
 async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
@@ -101,6 +144,7 @@ async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
         await execute(catalog_database, SET_BACK)
         takeover = await second.election.wait_to_win()
         assert (takeover.epoch, takeover.predecessor) == (2, FIRST.id)
+        assert second.election.failovers == 1
         await eventually(lambda: not stopped.is_held)
         with pytest.raises(CatalogInUse):
             await stopped.renew()
@@ -249,13 +293,21 @@ async def test_a_service_without_a_url_has_no_standbys(
 async def test_who_cannot_become_active_leaves_it_to_others(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
-    async with candidate(FIRST, catalog_address) as first:
+    async with candidate(FIRST, catalog_address) as first, catalog_database.connected() as admin:
+        head = await admin.fetchval("SELECT version_num FROM alembic_version")
         await execute(catalog_database, "UPDATE alembic_version SET version_num = '9999'")
         with pytest.raises(CatalogUnusable, match="9999"):
             await first.election.contend()
         assert first.election.state is InstanceState.STANDBY
-        await execute(catalog_database, "UPDATE alembic_version SET version_num = '0008'")
+        # Without a table that the migration must find.
+        await execute(catalog_database, f"UPDATE alembic_version SET version_num = '{head}'")
+        await execute(catalog_database, "ALTER TABLE samples RENAME TO lost")
+        with pytest.raises(CatalogUnusable, match="samples"):
+            await first.election.contend()
+        assert first.election.state is InstanceState.STANDBY
+        await execute(catalog_database, "ALTER TABLE lost RENAME TO samples")
         async with candidate(SECOND, catalog_address) as second:
             takeover = await second.election.contend()
             assert takeover is not None
+            # The one that failed began an epoch; a schema that it does not know it left alone.
             assert (takeover.epoch, takeover.predecessor) == (2, None)

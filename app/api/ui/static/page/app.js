@@ -75,6 +75,7 @@ function Navigation({ current, state }) {
       <nav aria-label="Views"><ul>${Object.entries(VIEWS).map(link)}</ul></nav>
       <div class="tools">
         <p id="updated" role="status">${state.at && `as of ${state.at.toLocaleTimeString("sv")}`}</p>
+        ${about?.instance.url && html`<p id="instance" class="wide" title="The active instance">${new URL(about.instance.url).host}</p>`}
         <a href="docs">API docs</a>
         ${about?.documents_url && html`<a class="wide" href=${about.documents_url}>Documents</a>`}
         ${about?.grafana_url && html`<a class="wide" href=${dashboard(about.grafana_url, "poolkeeper-fleet")}>Grafana</a>`}
