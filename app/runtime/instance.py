@@ -15,10 +15,10 @@ from math import inf
 import structlog
 from fastapi import FastAPI
 
-from app.api.auth.key_file import InvalidKeyFile
+from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.api.forwarding.forwarder import Forwarder
-from app.api.routes.health import StandbyReadiness
 from app.catalog.catalog import Catalog
+from app.control.audit_events import leadership_acquired
 from app.control.background import BackgroundTasks
 from app.control.leadership.election import Election
 from app.control.leadership.takeover import start_servers
@@ -28,6 +28,7 @@ from app.domain.leadership import TRUST_SECONDS, Takeover, client_name
 from app.embedded import EmbeddedPostgresError
 from app.runtime import configuration
 from app.runtime.background_tasks import start_background_tasks
+from app.runtime.replica import Replica
 from app.runtime.server import stop_process
 from app.runtime.service import Service, build_service
 from app.runtime.topology import Topology, start_topology
@@ -39,8 +40,6 @@ _LAST_LEASES_DEADLINE = 1.0
 _LOCK_PATIENCE = 5.0
 # A server that has not answered by then is waited for in the background.
 _FIRST_CONTACT_DEADLINE = 10.0
-# All that a standby awaits has a deadline of its own, but a library may lose a cancellation.
-_STANDBY_END_DEADLINE = 10.0
 
 # Each is one sentence for the operator.
 STARTUP_ERRORS = (PoolkeeperError, EmbeddedPostgresError, SettingsError, InvalidKeyFile, OSError)
@@ -77,38 +76,27 @@ async def one_of_several(
 ) -> AsyncIterator[None]:
     """An instance among others: active at once if no other one is, else as soon as that ends.
 
-    Until it is, *app* has a forwarder and the readiness of a standby.
-
     Raises:
         CatalogUnavailable, CatalogInUse, CatalogUnusable, SettingsError: it cannot start.
     """
-    client, keep_alive = configuration.forwarded_client(settings), settings.keep_alive_seconds / 2
-    async with _candidate(settings) as (postgres, election), AsyncExitStack() as stack:
-        forwarder = Forwarder(election, client, keep_alive=keep_alive)
-        app.state.forwarder = forwarder
-        stack.callback(forwarder.close)
-        app.state.readiness = StandbyReadiness(election)
+    keys: KeyFile = app.state.authenticator.keys
+    async with _candidate(settings, keys=lambda: keys.fingerprint) as (postgres, election):
+        forwarder = Forwarder(
+            election,
+            configuration.forwarded_client(settings),
+            keep_alive=settings.keep_alive_seconds / 2,
+        )
+        replica = Replica(app, settings, election, forwarder)
 
-        async def become_active(takeover: Takeover) -> None:
-            on_active(
-                await stack.enter_async_context(
-                    _active_instance(settings, postgres, election, takeover)
-                )
-            )
+        async def serve(stack: AsyncExitStack, takeover: Takeover) -> None:
+            active = _active_instance(settings, postgres, election, takeover)
+            on_active(await stack.enter_async_context(active))
 
-        takeover = await election.contend()
-        if takeover is not None:
-            await become_active(takeover)
-        else:
-            _log.info("standing by", reason=election.active_instance)
-
-            async def stand_by() -> None:
-                await become_active(await election.wait_to_win())
-
-            standby = asyncio.create_task(stand_by(), name="standby")
-            standby.add_done_callback(partial(_standby_ended, app))
-            stack.push_async_callback(_end_standby, standby)
-        yield
+        try:
+            await replica.start(serve, partial(_standby_ended, app))
+            yield
+        finally:
+            await replica.close()
 
 
 def _standby_ended(app: FastAPI, standby: asyncio.Task[None]) -> None:
@@ -121,23 +109,21 @@ def _standby_ended(app: FastAPI, standby: asyncio.Task[None]) -> None:
     stop_process()
 
 
-async def _end_standby(standby: asyncio.Task[None]) -> None:
-    standby.cancel()
-    _, unfinished = await asyncio.wait({standby}, timeout=_STANDBY_END_DEADLINE)
-    if unfinished:
-        _log.error("standby did not end")
-
-
 @asynccontextmanager
-async def _candidate(settings: Settings) -> AsyncIterator[tuple[Topology, Election]]:
-    """What an instance needs in order to become active; releases leadership at the end."""
+async def _candidate(
+    settings: Settings, keys: Callable[[], str] = str
+) -> AsyncIterator[tuple[Topology, Election]]:
+    """What an instance needs in order to become active; releases leadership at the end.
+
+    *keys*: the fingerprint of its API keys, if there are other instances.
+    """
     async with AsyncExitStack() as stack:
         instance = configuration.instance(settings)
         trust = Trust(TRUST_SECONDS if instance.has_standbys else inf)
         postgres = await start_topology(
             settings, stack, client=client_name(instance.id), may_connect=trust.is_valid
         )
-        election = Election(postgres.catalog, instance, trust, on_lost=stop_process)
+        election = Election(postgres.catalog, instance, trust, on_lost=stop_process, keys=keys)
         stack.push_async_callback(election.resign)
         yield postgres, election
 
@@ -155,6 +141,8 @@ async def _active_instance(
         for server in postgres.servers.values():
             stack.push_async_callback(server.close)
         service = await build_service(settings, postgres, catalog, election)
+        if election.instance.has_standbys:
+            await service.audit_outbox.record(leadership_acquired(election.instance, takeover))
         starting = BackgroundTasks()
         stack.push_async_callback(starting.close, 0)
         started = starting.start(

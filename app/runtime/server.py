@@ -128,6 +128,19 @@ class HttpServer(uvicorn.Server):
             self._clients.close_late()
         return await super().on_tick(counter)
 
+    async def main_loop(self) -> None:
+        """Serve until a signal, and then until another instance has taken over."""
+        await super().main_loop()
+        hand_over = getattr(self._app.state, "hand_over", None)
+        if hand_over is not None:
+            handing_over = asyncio.create_task(hand_over(), name="hand over")
+            while not (handing_over.done() or self.force_exit):
+                await asyncio.wait({handing_over}, timeout=1 / _TICKS_PER_SECOND)
+            handing_over.cancel()
+            await asyncio.wait({handing_over})
+            if not handing_over.cancelled() and (error := handing_over.exception()) is not None:
+                _log.error("hand-over failed", reason=repr(error))
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then wait for requests and stop."""
         service = getattr(self._app.state, "service", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.runtime import instance
+from app.runtime import instance, replica
 from tests.fixtures.app import Api, endpoint, ok, serving
 from tests.fixtures.hostile import Caller, hostile_server
 from tests.fixtures.postgres import Database
@@ -44,7 +44,7 @@ async def test_an_instance_becomes_active_although_a_server_does_not_answer(
 async def test_an_instance_ends_although_its_standby_loses_the_cancellation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(instance, "_STANDBY_END_DEADLINE", 0.05)
+    monkeypatch.setattr(replica, "_END_DEADLINE", 0.05)
     goes_on = asyncio.Event()
 
     async def stand_by() -> None:
@@ -55,7 +55,7 @@ async def test_an_instance_ends_although_its_standby_loses_the_cancellation(
     standby = asyncio.create_task(stand_by())
     await asyncio.sleep(0)
     async with asyncio.timeout(60):
-        await instance._end_standby(standby)
+        await replica._end(standby)
     assert not standby.done()
     goes_on.set()
     await standby

@@ -35,10 +35,10 @@ async def start_servers(manager: TenantPoolManager, trust: Trust, predecessor: s
         logins: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
         for state in manager.tenant_states.values():
             spec = state.tenant.spec
-            server = manager.servers.get(spec.server)
-            if server is not None and state.tenant.provisioned_at is not None:
+            home = manager.servers.get(spec.server)
+            if home is not None and state.tenant.provisioned_at is not None:
                 isolation = manager.isolations[spec.strategy]
-                logins[spec.server].add((isolation.role(spec), isolation.database(server, spec)))
+                logins[spec.server].add((isolation.role(spec), isolation.database(home, spec)))
         name = admin_name(client_name(predecessor))
         left = {each: Predecessor(logins=frozenset(logins[each]), admin_name=name) for each in left}
     await asyncio.gather(*(server.start(left[server.name]) for server in servers))
