@@ -20,7 +20,7 @@ DEV := $(VENV)/.dev
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-fast soak coverage lint format types openapi bench advisor-report lock
+.PHONY: help run demo test test-fast soak chaos coverage lint format types openapi bench advisor-report lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -49,6 +49,10 @@ test-fast: $(DEV) ## Run the tests of the domain and the pools only, in a minute
 soak: $(DEV) ## Acquire 100,000 leases with random cancellation, and look for leaks
 	@SOAK_LEASES=$${SOAK_LEASES:-100000} exec $(BIN)/pytest --timeout 3600 --durations 1 \
 		tests/faults/test_random_cancellation.py $(ARGS)
+
+chaos: $(DEV) ## Inject 100 random faults into two instances under load (CHAOS_FAULTS, CHAOS_SEED)
+	@CHAOS_FAULTS=$${CHAOS_FAULTS:-100} exec $(BIN)/pytest --capture no --timeout 7200 \
+		tests/faults/test_instances_fail.py $(ARGS)
 
 coverage: $(DEV) ## Run the tests and show uncovered branches
 	@exec $(BIN)/pytest --cov $(ARGS)

@@ -1,0 +1,149 @@
+"""One fault of an instance after another: one serves, within the budget, and forgets nothing.
+
+`make chaos` injects many in random order and prints what it sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import httpx
+
+from app.runtime.server import ExitStatus
+from tests.fixtures.instances import TENANT, Instance, Instances, two_instances
+from tests.fixtures.postgres import Database
+from tests.fixtures.processes import kill
+from tests.fixtures.waiting import eventually
+
+FAULTS = int(os.environ.get("CHAOS_FAULTS", "0"))
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+# Longer than after any of these an instance is trusted, or taken for abandoned.
+_LONG_AGO = 11.0
+
+chance = random.Random(SEED)  # noqa: S311 - which fault is next
+
+
+async def kill_the_active(instances: Instances) -> None:
+    """Its successor ends what it left on the servers."""
+    active, other = await instances.active(), await instances.other()
+    await kill(active.running.process)
+    if not FAULTS:  # nobody is left who has the dead one's trust
+        await instances.age(_LONG_AGO)
+    await eventually(other.has_leases)
+
+
+async def pause_the_active(instances: Instances) -> None:
+    """It serves nobody and writes nothing when it wakes up."""
+    active, other = await instances.active(), await instances.other()
+    active.running.process.send_signal(signal.SIGSTOP)
+    late = [asyncio.create_task(_ask_late(active, method)) for method in ("GET", "PUT", "POST")]
+    await eventually(other.has_leases)
+    active.running.process.send_signal(signal.SIGCONT)
+    assert await active.running.process.wait() == ExitStatus.LEADERSHIP_LOST
+    # 0: it closed the connection.
+    assert set(await asyncio.gather(*late)) <= {503, 0}
+
+
+async def _ask_late(active: Instance, method: str) -> int:
+    path = {"GET": "/v1/tenants", "PUT": "/v1/tenants/late", "POST": f"/v1/tenants/{TENANT}/query"}
+    body = {"GET": None, "PUT": {"strategy": "per_tenant"}, "POST": {"sql": "SELECT 42"}}
+    try:
+        response = await active.running.client.request(method, path[method], json=body[method])
+    except httpx.TransportError:
+        return 0
+    return response.status_code
+
+
+async def stop_the_active(instances: Instances) -> None:
+    """It hands over and ends in order; no request through the other one fails meanwhile."""
+    active, other = await instances.active(), await instances.other()
+    answers = set()
+
+    async def ask() -> None:
+        while active.running.process.returncode is None:
+            answers.add(await other.running.query(TENANT, "SELECT 42"))
+
+    asking = asyncio.create_task(ask())
+    active.running.process.terminate()
+    assert await active.running.process.wait() == ExitStatus.STOPPED
+    await asking
+    assert answers == {200}
+
+
+async def cut_the_active_off_from_the_catalog(instances: Instances) -> None:
+    """Another one takes over, after the trust of the one that is cut off."""
+    active, other = await instances.active(), await instances.other()
+    if chance.random() < 0.5:
+        active.to_catalog.black_hole()
+    else:
+        active.to_catalog.refuse()
+        await active.to_catalog.reset()
+    await eventually(lambda: _is_active(instances, other))
+    await eventually(other.has_leases)
+    await active.to_catalog.pass_through()
+    assert await active.running.process.wait() == ExitStatus.LEADERSHIP_LOST
+
+
+async def _is_active(instances: Instances, instance: Instance) -> bool:
+    return await instances.active() is instance
+
+
+async def cut_off_the_server(instances: Instances) -> None:
+    """Nobody takes over; connections are lent again when the server is back."""
+    instances.to_server.black_hole()
+    await asyncio.sleep(chance.uniform(0, 3))
+    await instances.to_server.reset()
+    await instances.to_server.pass_through()
+
+
+async def restart_the_catalog(instances: Instances) -> None:
+    """Whoever takes the lock first goes on, be it the same one."""
+    for each in instances.all:
+        each.to_catalog.refuse()
+    async with replace(instances.catalog, database="postgres").connected() as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1",
+            instances.catalog.database,
+        )
+    await asyncio.sleep(chance.uniform(0, 3) if FAULTS else 0)
+    for each in instances.all:
+        await each.to_catalog.pass_through()
+
+
+Fault = Callable[[Instances], Awaitable[None]]
+
+EACH_ONCE: list[Fault] = [
+    restart_the_catalog,
+    pause_the_active,
+    kill_the_active,
+    cut_the_active_off_from_the_catalog,
+    stop_the_active,
+]
+ALL: list[Fault] = [*EACH_ONCE, cut_off_the_server]
+
+
+async def test_one_instance_serves_whatever_happens_to_the_other(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    faults = chance.choices(ALL, k=FAULTS) if FAULTS else EACH_ONCE
+    async with two_instances(database, catalog_database, tmp_path) as instances:
+        for number, fault in enumerate(faults, start=1):
+            began = monotonic()
+            await fault(instances)
+            took = monotonic() - began
+            if FAULTS or fault is not faults[-1]:
+                await instances.recover()
+            print(  # noqa: T201 - what `make chaos` shows
+                f"{number}. {fault.__name__}: over after {took:.1f} s, all well after"
+                f" {monotonic() - began:.1f} s; epoch {instances.epoch},"
+                f" {instances.written} writes"
+            )
+        tenants = (await (await instances.active()).running.client.get("/v1/tenants")).json()
+        assert [each["id"] for each in tenants["items"]] == [TENANT]
