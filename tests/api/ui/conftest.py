@@ -1,13 +1,15 @@
-"""One browser for all tests, on the event loop of the session; a service and a tab for each."""
+"""One browser for all tests, on the event loop of the session; each has its service and its tab."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright, expect
+from playwright.async_api import BrowserContext, async_playwright, expect
 
 from tests.fixtures.app import Api, serving
 from tests.fixtures.browser import Tab
@@ -35,15 +37,26 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(scope="session")
+def listener() -> Iterator[socket.socket]:
+    """The one port where the services of all tests listen, each in its turn."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """Headless Chromium."""
+async def context(listener: socket.socket) -> AsyncIterator[BrowserContext]:
+    """Headless Chromium, warm: in a context of its own each test would load the page slowly."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         missing("There is no chromium on this machine: the page was not tested.")
+    host, port = listener.getsockname()
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=found, args=FLAGS)
-        yield browser
+        context = await browser.new_context(base_url=f"http://{host}:{port}")
+        context.set_default_timeout(_TIMEOUT_MS)
+        expect.set_options(timeout=_TIMEOUT_MS)
+        yield context
         await browser.close()
 
 
@@ -57,17 +70,13 @@ async def service(
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def tab(browser: Browser, service: Api) -> AsyncIterator[Tab]:
+async def tab(context: BrowserContext, listener: socket.socket, service: Api) -> AsyncIterator[Tab]:
     """An empty tab; fails on script errors and on requests to other hosts."""
-    async with listening(service.app, most=1000) as (host, port):
-        address = f"http://{host}:{port}"
-        context = await browser.new_context(base_url=address)
-        context.set_default_timeout(_TIMEOUT_MS)
-        expect.set_options(timeout=_TIMEOUT_MS)
-        tab = Tab(await context.new_page(), context, address)
+    async with listening(service.app, most=1000, listener=listener.dup()) as (host, port):
+        tab = Tab(await context.new_page(), context, f"http://{host}:{port}")
         yield tab
-        # Closing the context would break a route that is still being handled.
+        # Closing the tab would break a route that is still being handled.
         await tab.page.unroute_all(behavior="wait")
-        await context.close()
-        assert tab.errors == []
-        assert tab.foreign_requests == []
+        await tab.forget_all()
+    assert tab.errors == []
+    assert tab.foreign_requests == []
