@@ -98,12 +98,12 @@ ENTRIES: Mapping[str, Entry] = {
     ),
     "top": _of_service(target="client.top:top", summary="Watch servers and pools live."),
     "serve": _local(
-        target="service:serve",
+        target="serve:serve",
         summary="Serve the API until SIGTERM or Ctrl-C.",
         is_bare=True,
     ),
     "demo": _local(
-        target="service:demo",
+        target="serve:demo",
         summary="Serve with sample tenants and traffic; everything is deleted at the end.",
         is_bare=True,
     ),
@@ -114,7 +114,7 @@ ENTRIES: Mapping[str, Entry] = {
         is_bare=True,
     ),
     "migrate": _local(
-        target="service:migrate", summary="Upgrade the catalog's schema and exit.", is_bare=True
+        target="migrate:migrate", summary="Upgrade the catalog's schema and exit.", is_bare=True
     ),
     "keys": _local(target="keys:keys", summary="Create, list and revoke API keys."),
     "rls-sql": _local(
@@ -126,7 +126,7 @@ ENTRIES: Mapping[str, Entry] = {
         summary="Simulate pools with a rule of the advisor or one of its competitors.",
     ),
     "openapi": _local(
-        target="service:openapi", summary="Print the OpenAPI document.", is_bare=True
+        target="openapi:openapi", summary="Print the OpenAPI document.", is_bare=True
     ),
 }
 

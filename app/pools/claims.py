@@ -22,7 +22,7 @@ class Claim(Generic[P]):
 
     Attributes:
         wanted: how many connections.
-        key: of the tenant whose caller is next, see `Usage`; inf if no caller waits.
+        key: of the tenant whose caller is next, see `ConnectionUse`; inf if no caller waits.
         coming: how many connections it is opening already.
         since: if it has no connection at all, when its next caller began to wait.
         overdue_at: if so, until when it should have had its turn.

@@ -11,10 +11,10 @@ from app.domain.desired_state import Tenant
 from app.domain.isolation_policy import IsolationReport
 from app.domain.pool import PoolMetrics
 from app.pools.recorder import Recorder
-from app.pools.usage import Contenders, Usage
+from app.pools.usage import ConnectionUse, Contenders
 
 
-class TenantOrder(Protocol):
+class WaitOrder(Protocol):
     """Where callers of several tenants wait."""
 
     def reorder(self, tenant: TenantState) -> None:
@@ -50,8 +50,8 @@ class TenantState:
         self.leased = self.waiting = 0
         self.weight = tenant.spec.weight
         self.isolation: IsolationReport | None = None
-        self._usage = Usage()
-        self._order: TenantOrder | None = None
+        self._usage = ConnectionUse()
+        self._order: WaitOrder | None = None
         self._contenders = contenders or Contenders()
 
     def update(self, tenant: Tenant) -> None:
@@ -90,7 +90,7 @@ class TenantState:
             self._contenders.count -= 1
         self.recorder.record_release(hold, now)
 
-    def wait_begun(self, order: TenantOrder, now: float) -> None:
+    def wait_begun(self, order: WaitOrder, now: float) -> None:
         """One caller more waits, in that *order* of tenants."""
         if not self.waiting:
             self._order = order
@@ -126,7 +126,7 @@ class TenantState:
     def key(self, now: float, *, more: int = 0) -> float:
         """Its use for its weight, to compare with others'; the smallest is next.
 
-        With so many leases *more*. See `Usage.key`.
+        With so many leases *more*. See `ConnectionUse.key`.
         """
         return self._usage.key(self.leased, self.weight, now, more=more)
 

@@ -26,7 +26,7 @@ _NOTE_EVERY = 1.0
 _LN_2 = log(2)
 
 
-class Usage:
+class ConnectionUse:
     """One tenant's mean number of leased connections.
 
     Attributes:

@@ -39,8 +39,8 @@ _MALFORMED = "Invalid HTTP request received."
 _log = structlog.get_logger(__name__)
 
 
-class ExitStatus(IntEnum):
-    """Of the process.
+class ProcessStatus(IntEnum):
+    """How the process of the service ends.
 
     LEADERSHIP_LOST: another instance has become the active one; started again, this one stands by.
     It is EX_TEMPFAIL of sysexits.h.
@@ -62,7 +62,7 @@ def run_server(
     port: int,
     shutdown_seconds: float,
     limits: ClientLimits,
-) -> ExitStatus:
+) -> ProcessStatus:
     """Run *app* with *serve* until SIGTERM or Ctrl-C; how it ended."""
     # FastAPI builds routes and document on first use, which would block the event loop.
     app.openapi()
@@ -92,16 +92,18 @@ def run_server(
         try:
             runner.run(serve(server))
         except SystemExit:  # uvicorn exits this way if it did not start; it has logged why
-            return ExitStatus.FAILED
-    return _exit_status(app) if server.started else ExitStatus.FAILED
+            return ProcessStatus.FAILED
+    return _exit_status(app) if server.started else ProcessStatus.FAILED
 
 
-def _exit_status(app: FastAPI) -> ExitStatus:
+def _exit_status(app: FastAPI) -> ProcessStatus:
     service = getattr(app.state, "service", None)
     if service is not None and service.election.lost is not None:
-        return ExitStatus.LEADERSHIP_LOST
+        return ProcessStatus.LEADERSHIP_LOST
     is_dead = service is not None and service.supervisor.dead is not None
-    return ExitStatus.FAILED if is_dead or hasattr(app.state, "refusal") else ExitStatus.STOPPED
+    return (
+        ProcessStatus.FAILED if is_dead or hasattr(app.state, "refusal") else ProcessStatus.STOPPED
+    )
 
 
 class HttpServer(uvicorn.Server):

@@ -16,7 +16,7 @@ from time import monotonic
 
 import httpx
 
-from app.runtime.server import ExitStatus
+from app.runtime.server import ProcessStatus
 from tests.fixtures.instances import TENANT, Instance, Instances, two_instances
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import kill
@@ -46,7 +46,7 @@ async def pause_the_active(instances: Instances) -> None:
     late = [asyncio.create_task(_ask_late(active, method)) for method in ("GET", "PUT", "POST")]
     await eventually(other.has_leases)
     active.running.process.send_signal(signal.SIGCONT)
-    assert await active.running.process.wait() == ExitStatus.LEADERSHIP_LOST
+    assert await active.running.process.wait() == ProcessStatus.LEADERSHIP_LOST
     # 0: it closed the connection.
     assert set(await asyncio.gather(*late)) <= {503, 0}
 
@@ -72,7 +72,7 @@ async def stop_the_active(instances: Instances) -> None:
 
     asking = asyncio.create_task(ask())
     active.running.process.terminate()
-    assert await active.running.process.wait() == ExitStatus.STOPPED
+    assert await active.running.process.wait() == ProcessStatus.STOPPED
     await asking
     assert answers == {200}
 
@@ -88,7 +88,7 @@ async def cut_the_active_off_from_the_catalog(instances: Instances) -> None:
     await eventually(lambda: _is_active(instances, other))
     await eventually(other.has_leases)
     await active.to_catalog.pass_through()
-    assert await active.running.process.wait() == ExitStatus.LEADERSHIP_LOST
+    assert await active.running.process.wait() == ProcessStatus.LEADERSHIP_LOST
 
 
 async def _is_active(instances: Instances, instance: Instance) -> bool:

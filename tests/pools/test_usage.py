@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.pools.usage import MEMORY, Contenders, Usage, uses_much_less
+from app.pools.usage import MEMORY, ConnectionUse, Contenders, uses_much_less
 
 # Gaps in seconds, and how many connections were held in each.
 histories = st.lists(st.tuples(st.floats(1e-4, 100), st.integers(0, 20)), min_size=1, max_size=30)
 
 
-def used(history: list[tuple[float, int]], start: float = 0.0) -> tuple[Usage, float]:
+def used(history: list[tuple[float, int]], start: float = 0.0) -> tuple[ConnectionUse, float]:
     """What is noted of *history*, at whose end everything was given back, and when that is."""
-    usage, now = Usage(), start
+    usage, now = ConnectionUse(), start
     for seconds, leased in history:
         usage.note(0, now)
         usage.held += leased * seconds
@@ -37,7 +37,7 @@ def test_use_is_the_mean_of_what_was_held_with_decaying_weights(
 
 
 def test_use_approaches_what_is_held_and_is_forgotten_in_time() -> None:
-    usage = Usage()
+    usage = ConnectionUse()
     usage.held -= 4 * 5.0
     usage.note(4, 5.0)
     assert usage.mean(4, 5.0) < 1e-9
@@ -81,19 +81,19 @@ def test_the_order_of_tenants_that_hold_nothing_is_that_of_their_use_at_any_time
 
 
 def test_a_tenant_without_history_goes_first_until_it_holds_something() -> None:
-    fresh, (known, now) = Usage(), used([(1e-3, 1), (3600, 0)])
+    fresh, (known, now) = ConnectionUse(), used([(1e-3, 1), (3600, 0)])
     assert fresh.key(0, 1, now) == -inf < known.key(0, 1, now)
     fresh.held -= now
     assert known.key(0, 1, now) < fresh.key(1, 1, now)
 
 
 def test_each_running_lease_puts_a_tenant_further_back_at_once() -> None:
-    usage, keys = Usage(), []
+    usage, keys = ConnectionUse(), []
     for leased in range(5):
         keys.append(usage.key(leased, 1, 5.0))
         usage.held -= 5.0
     assert keys == sorted(set(keys))
-    assert [Usage().key(0, 1, 5.0, more=more) for more in range(5)] == keys
+    assert [ConnectionUse().key(0, 1, 5.0, more=more) for more in range(5)] == keys
 
 
 def test_a_weight_divides_what_was_used() -> None:
@@ -110,7 +110,7 @@ def test_keys_compare_after_years_of_uptime() -> None:
 
 def test_much_less_is_less_than_half() -> None:
     (half, now), (less, _), (whole, _) = (used([(1, leased)]) for leased in (5, 4, 10))
-    fresh = Usage().key(0, 1, now)
+    fresh = ConnectionUse().key(0, 1, now)
     assert uses_much_less(less.key(0, 1, now), whole.key(0, 1, now))
     assert not uses_much_less(half.key(0, 1, now) + 1e-9, whole.key(0, 1, now))
     assert uses_much_less(fresh, less.key(0, 1, now))

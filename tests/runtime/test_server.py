@@ -14,8 +14,8 @@ from fastapi import FastAPI
 
 from app.api.http.client_connections import ClientLimits
 from app.api.http.shutdown import ShutdownResponder
-from app.cli import service
-from app.runtime.server import ExitStatus, run_server
+from app.cli import serve
+from app.runtime.server import ProcessStatus, run_server
 
 
 async def serve_nothing(_: uvicorn.Server) -> None:
@@ -32,7 +32,7 @@ def test_a_run_leaves_the_log_as_it_was() -> None:
         shutdown_seconds=1,
         limits=ClientLimits(),
     )
-    assert status is ExitStatus.FAILED
+    assert status is ProcessStatus.FAILED
     assert logging.getLogger("uvicorn.error").filters == before
 
 
@@ -80,11 +80,11 @@ def test_a_signal_during_the_demos_first_clearing_ends_it(
             cleared.append(self.data_dir)
 
     monkeypatch.setenv("POOLKEEPER_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr(service, "EmbeddedPostgres", Postgres)
-    monkeypatch.setattr(service, "configure_logging", lambda *_: None)
-    monkeypatch.setattr(service, "_run", lambda *_: pytest.fail("it was to end"))
+    monkeypatch.setattr(serve, "EmbeddedPostgres", Postgres)
+    monkeypatch.setattr(serve, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(serve, "_run", lambda *_: pytest.fail("it was to end"))
     with pytest.raises(typer.Exit) as ended:
-        service.demo()
+        serve.demo()
     assert ended.value.exit_code == 0
     assert cleared == [tmp_path / "demo"] * 2
 

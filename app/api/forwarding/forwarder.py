@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.forwarding.forwarded_body import ClientLeft, ForwardedBody
 from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
-from app.api.forwarding.request_body import ClientLeft, RequestBody
 from app.api.forwarding.upstream import Upstream, UpstreamLost, Upstreams
 from app.api.http.disconnect import Connection
 from app.api.http.error_responses import problem_response
@@ -82,7 +82,7 @@ class Forwarder:
             await self._refuse(scope, receive, send, {_NOT_ACTIVE.decode(): "1"})
         else:
             with suppress(ClientLeft):
-                await self._forward(app, scope, RequestBody(scope, receive), send)
+                await self._forward(app, scope, ForwardedBody(scope, receive), send)
 
     async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         self._served += 1
@@ -92,7 +92,7 @@ class Forwarder:
             self._served -= 1
             self._ended.set()
 
-    async def _forward(self, app: ASGIApp, scope: Scope, body: RequestBody, send: Send) -> None:
+    async def _forward(self, app: ASGIApp, scope: Scope, body: ForwardedBody, send: Send) -> None:
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + _HOLD
         request_id = request_id_of(scope)
@@ -166,7 +166,7 @@ class Forwarder:
 class _Exchange:
     """One request on one connection."""
 
-    def __init__(self, upstream: Upstream, scope: Scope, body: RequestBody, send: Send) -> None:
+    def __init__(self, upstream: Upstream, scope: Scope, body: ForwardedBody, send: Send) -> None:
         self._upstream = upstream
         self._scope = scope
         self._body = body

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.client.live.drawing import Line, draw_list, draw_tenant, footer
 from app.cli.client.live.feed import Feed, News
-from app.cli.client.live.screen import Line, draw_list, draw_tenant, footer
+from app.cli.client.live.screens import ListScreen, Screens, TenantScreen
 from app.cli.client.live.terminal import Terminal
-from app.cli.client.live.views import ListView, TenantView, Views
 from app.cli.client.session import Session
 
 if TYPE_CHECKING:
@@ -43,34 +43,36 @@ def top(
 
 
 def _print_once(client: ApiClient, url: str) -> None:
-    view = ListView(rows=_ROWS)
-    found = view.query.fetch(client)
+    screen = ListScreen(rows=_ROWS)
+    found = screen.query.fetch(client)
     # A pipe has no width: nothing is left out there.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line in draw_list(view, found, url, width=width, height=_ROWS + _OTHER_LINES):
+    for line in draw_list(screen, found, url, width=width, height=_ROWS + _OTHER_LINES):
         typer.echo(line.text)
 
 
 def _watch(client: ApiClient, url: str, interval: float) -> None:
     terminal = Terminal()
-    views = Views(ListView(rows=max(1, terminal.size[1] - _OTHER_LINES)))
-    feed = Feed(client, views.current.query, interval, terminal.wake)
+    screens = Screens(ListScreen(rows=max(1, terminal.size[1] - _OTHER_LINES)))
+    feed = Feed(client, screens.current.query, interval, terminal.wake)
     try:
         with terminal.open():
-            while not views.is_over:
-                terminal.show(_draw(views.current, feed.news, url, *terminal.size))
-                feed.ask(views.current.query)
+            while not screens.is_over:
+                terminal.show(_draw(screens.current, feed.news, url, *terminal.size))
+                feed.ask(screens.current.query)
                 for key, character in terminal.wait(_REDRAW_SECONDS):
-                    views.press(key, character, feed.news.found)
+                    screens.press(key, character, feed.news.found)
     finally:
         feed.close()
 
 
-def _draw(view: ListView | TenantView, news: News, url: str, width: int, height: int) -> list[Line]:
+def _draw(
+    screen: ListScreen | TenantScreen, news: News, url: str, width: int, height: int
+) -> list[Line]:
     room = height - 1
-    if isinstance(view, ListView):
-        lines = draw_list(view, news.found, url, width=width, height=room)
+    if isinstance(screen, ListScreen):
+        lines = draw_list(screen, news.found, url, width=width, height=room)
     else:
-        lines = draw_tenant(view, news.found, url, width=width, height=room)
+        lines = draw_tenant(screen, news.found, url, width=width, height=room)
     padding = [Line("")] * (room - len(lines))
-    return [*lines[:room], *padding, footer(view, news, width)]
+    return [*lines[:room], *padding, footer(screen, news, width)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from http.client import TOO_MANY_REQUESTS
 from threading import Event, Thread
-from time import monotonic
 from typing import TypeVar
 
 from app.cli.client.api_client import ApiError
@@ -22,44 +22,40 @@ def work_in_parallel(
 ) -> None:
     """Do *work* on each of *items*, in their order, by as many threads.
 
-    They begin no further item once *stop* is set, which Ctrl-C and an error do. Daemon threads: a
-    request without a response does not keep the command from ending.
+    They begin no further item once *stop* is set, which Ctrl-C and an error do. Daemon threads,
+    unlike those of a `ThreadPoolExecutor`: a request without a response does not keep the command
+    from ending.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; what was in progress had some seconds to end.
-        Exception: what *work* raised first.
+        Exception: what *work* raised.
     """
     all_items = list(items)
     left = iter(all_items)  # each thread takes the next one
-    errors: list[BaseException] = []
-    # `Thread.join` cannot be repeated: Python 3.11 takes a thread for ended if it is interrupted.
-    ends = [Event() for _ in range(min(threads, len(all_items)))]
+    ends: list[Future[None]] = [Future() for _ in range(min(threads, len(all_items)))]
 
-    def run(end: Event) -> None:
+    def run(end: Future[None]) -> None:
         try:
             for item in left:
                 if stop.is_set():
                     break
                 work(item)
-        except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
-            errors.append(error)
+        except Exception as error:  # noqa: BLE001 - raised again by the caller's thread
             stop.set()
-        finally:
-            end.set()
+            end.set_exception(error)
+        else:
+            end.set_result(None)
 
     for end in ends:
         Thread(target=run, args=(end,), daemon=True).start()
     try:
-        for end in ends:
-            end.wait()
+        wait(ends)
     except KeyboardInterrupt:
         stop.set()
-        deadline = monotonic() + _GRACE_SECONDS
-        for end in ends:
-            end.wait(max(0.0, deadline - monotonic()))
+        wait(ends, timeout=_GRACE_SECONDS)
         raise
-    if errors:
-        raise errors[0]
+    for end in ends:
+        end.result()
 
 
 def patiently(request: Callable[[], R], stop: Event) -> R:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from app.cli.client.live.keys import keys_of
 
 if TYPE_CHECKING:
-    from app.cli.client.live.screen import Line
+    from app.cli.client.live.drawing import Line
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"  # other screen, no cursor, no wrapping
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"

@@ -16,13 +16,13 @@ _LONGEST_SEARCH = 48
 
 
 @dataclass(slots=True, kw_only=True)
-class ListView:
+class ListScreen:
     """A list that scrolls; of pools, or of the tenants of *pool*.
 
     Attributes:
         selected: the number of the selected row in the whole list, from 0.
         offset: the number of the first row on the screen.
-        rows: how many the screen has room for.
+        rows: how many there is room for.
         is_typing: whether keys go into the filter.
     """
 
@@ -104,7 +104,7 @@ class ListView:
 
 
 @dataclass(slots=True, kw_only=True)
-class TenantView:
+class TenantScreen:
     """Everything about one tenant; *offset*: the first line on the screen."""
 
     tenant: str
@@ -119,15 +119,15 @@ class TenantView:
         self.offset = max(0, self.offset + steps.get(key, 0))
 
 
-class Views:
-    """The views that were opened one from the other; the last one is on the screen."""
+class Screens:
+    """The screens that were opened one from the other; the last one is shown."""
 
-    def __init__(self, first: ListView) -> None:
-        self.opened: list[ListView | TenantView] = [first]
+    def __init__(self, first: ListScreen) -> None:
+        self.opened: list[ListScreen | TenantScreen] = [first]
         self.is_over = False
 
     @property
-    def current(self) -> ListView | TenantView:
+    def current(self) -> ListScreen | TenantScreen:
         return self.opened[-1]
 
     @property
@@ -136,34 +136,34 @@ class Views:
 
     def press(self, key: str, character: str, found: Found) -> None:
         """What a key does while *found* is on the screen."""
-        view = self.current
-        if isinstance(view, ListView) and view.is_typing:
-            view.press(key, character)
+        screen = self.current
+        if isinstance(screen, ListScreen) and screen.is_typing:
+            screen.press(key, character)
             return
         match key:
             case "q":
                 self.is_over = True
             case "escape" | "backspace":
                 self._close()
-            case "enter" if isinstance(view, ListView):
-                self._open(view, found)
+            case "enter" if isinstance(screen, ListScreen):
+                self._open(screen, found)
             case _:
-                view.press(key, character)
+                screen.press(key, character)
 
     def _close(self) -> None:
         if len(self.opened) > 1:
             self.opened.pop()
-        elif isinstance(self.current, ListView):
+        elif isinstance(self.current, ListScreen):
             self.current.search = ""
 
-    def _open(self, view: ListView, found: Found) -> None:
-        if not isinstance(found, Listing) or found.query.pool != view.pool:
+    def _open(self, screen: ListScreen, found: Found) -> None:
+        if not isinstance(found, Listing) or found.query.pool != screen.pool:
             return
-        at = view.selected - found.query.offset
+        at = screen.selected - found.query.offset
         if not 0 <= at < len(found.items):
             return  # it is not on the screen yet
         item = found.items[at]
         if item.get("shared"):
-            self.opened.append(ListView(pool=item["pool_id"]))
+            self.opened.append(ListScreen(pool=item["pool_id"]))
         else:
-            self.opened.append(TenantView(tenant=item["tenant"]))
+            self.opened.append(TenantScreen(tenant=item["tenant"]))

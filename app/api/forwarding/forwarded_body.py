@@ -14,7 +14,7 @@ class ClientLeft(Exception):
     """The client has closed the connection."""
 
 
-class RequestBody:
+class ForwardedBody:
     """One request's body.
 
     Attributes:

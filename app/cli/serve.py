@@ -1,4 +1,4 @@
-"""`poolkeeper serve`, `demo`, `migrate`, `openapi`: the commands that are the service.
+"""`poolkeeper serve` and `poolkeeper demo`: the commands that are the service.
 
 Nothing of this is imported before one of them runs: it takes seconds. A start that fails prints
 one sentence and exits with a non-zero status.
@@ -7,18 +7,14 @@ one sentence and exits with a non-zero status.
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import typer
 import uvicorn
 
 from app.api.http.client_connections import ClientLimits
-from app.api.openapi import document
-from app.catalog.migrate import migrate as migrate_catalog
 from app.cli.client.exit_status import ExitStatus
 from app.cli.demo import DemoError, serve_with_traffic
 from app.embedded import EmbeddedPostgres
@@ -26,22 +22,20 @@ from app.main import create_app
 from app.runtime.instance import STARTUP_ERRORS, startup_error_message
 from app.runtime.logs import configure_logging
 from app.runtime.printable import print_error
-from app.runtime.server import ExitStatus as ProcessStatus
-from app.runtime.server import ServeFunction, handle_stop_signals, run_server
-from app.runtime.topology import start_topology
+from app.runtime.server import ProcessStatus, ServeFunction, handle_stop_signals, run_server
 from app.settings import Settings, SettingsError, load_settings
 
 
 def serve() -> None:
     """Serve the API until SIGTERM or Ctrl-C."""
-    settings = _settings()
+    settings = settings_or_exit()
     configure_logging(settings.log_format, settings.log_level)
     raise typer.Exit(_run(settings, uvicorn.Server.serve))
 
 
 def demo() -> None:
     """Serve with sample tenants and traffic; everything is deleted at the end."""
-    settings = _settings()
+    settings = settings_or_exit()
     if not settings.is_embedded:
         print_error("The demo only runs on the embedded server.")
         raise typer.Exit(ExitStatus.USAGE)
@@ -51,7 +45,7 @@ def demo() -> None:
     configure_logging(settings.log_format, settings.log_level)
     settings = _demo_settings(settings)
     with (
-        _exit_on_error(),
+        exit_on_error(),
         handle_stop_signals() as is_stopping,
         _temporary_postgres(settings.data_dir),
     ):
@@ -60,29 +54,8 @@ def demo() -> None:
     raise typer.Exit(status)
 
 
-def migrate() -> None:
-    """Upgrade the catalog's schema and exit."""
-    settings = _settings()
-    configure_logging(settings.log_format, settings.log_level)
-
-    async def run() -> None:
-        async with AsyncExitStack() as stack:
-            topology = await start_topology(settings, stack)
-            await migrate_catalog(topology.catalog)
-
-    with _exit_on_error():
-        asyncio.run(run())
-    typer.echo("The catalog is up to date.")
-
-
-def openapi() -> None:
-    """Print the OpenAPI document."""
-    app = create_app(Settings.model_construct())
-    text = json.dumps(document(app), indent=2, ensure_ascii=False) + "\n"
-    sys.stdout.buffer.write(text.encode())  # UTF-8 in every locale
-
-
-def _settings() -> Settings:
+def settings_or_exit() -> Settings:
+    """The settings; if they are invalid, the command ends."""
     try:
         return load_settings()
     except SettingsError as error:
@@ -130,7 +103,8 @@ def _run(settings: Settings, serve: ServeFunction) -> ProcessStatus:
 
 
 @contextmanager
-def _exit_on_error() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
+    """End the command with one sentence where the service cannot start."""
     try:
         yield
     except (DemoError, *STARTUP_ERRORS) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.cli.client.live.queries import Listing, TenantReport
-from app.cli.client.live.views import ListView, TenantView
+from app.cli.client.live.screens import ListScreen, TenantScreen
 from app.cli.client.live.waits import waits_for
 from app.cli.client.table import (
     ALWAYS,
@@ -67,41 +67,41 @@ class Line:
 
 
 def draw_list(
-    view: ListView, found: Found, url: str, *, width: int | None, height: int
+    screen: ListScreen, found: Found, url: str, *, width: int | None, height: int
 ) -> list[Line]:
     head = _head(found.stats, url, width, most_servers=max(1, height // 4))
-    view.fit(height - len(head) - 2, found)
-    lines = [*head, Line(_fitted(_title(view), width))]
-    if not isinstance(found, Listing) or found.query.pool != view.pool:
+    screen.fit(height - len(head) - 2, found)
+    lines = [*head, Line(_fitted(_title(screen), width))]
+    if not isinstance(found, Listing) or found.query.pool != screen.pool:
         return lines
-    columns = _POOL_COLUMNS if view.pool is None else _TENANT_COLUMNS
-    titles, *rows = Table(columns=columns, items=found.items[: view.rows]).lines(width)
-    selected = view.selected - found.query.offset
+    columns = _POOL_COLUMNS if screen.pool is None else _TENANT_COLUMNS
+    titles, *rows = Table(columns=columns, items=found.items[: screen.rows]).lines(width)
+    selected = screen.selected - found.query.offset
     lines.append(Line(titles, "bold"))
     lines += [Line(row, "selected" * (at == selected)) for at, row in enumerate(rows)]
     return lines
 
 
 def draw_tenant(
-    view: TenantView, found: Found, url: str, *, width: int | None, height: int
+    screen: TenantScreen, found: Found, url: str, *, width: int | None, height: int
 ) -> list[Line]:
     head = _head(found.stats, url, width, most_servers=1)
-    if not isinstance(found, TenantReport) or found.query != view.query:
+    if not isinstance(found, TenantReport) or found.query != screen.query:
         return head
     body = list(_tenant(found, width))
     room = max(1, height - len(head))
-    view.offset = max(0, min(view.offset, len(body) - room))
-    return [*head, *body[view.offset :]]
+    screen.offset = max(0, min(screen.offset, len(body) - room))
+    return [*head, *body[screen.offset :]]
 
 
-def footer(view: ListView | TenantView, news: News, width: int | None) -> Line:
+def footer(screen: ListScreen | TenantScreen, news: News, width: int | None) -> Line:
     """What keys do, or why the numbers are old."""
     if news.error is not None:
         error = " ".join(news.error.split())
         return Line(_fitted(printable(f"{news.age:.0f} s old: {error}"), width), "red")
     keys = _TENANT_KEYS
-    if isinstance(view, ListView):
-        keys = _FILTER_KEYS if view.is_typing else _LIST_KEYS
+    if isinstance(screen, ListScreen):
+        keys = _FILTER_KEYS if screen.is_typing else _LIST_KEYS
     return Line(_fitted(keys, width), "dim")
 
 
@@ -142,14 +142,16 @@ def _server(server: Document, width: int | None) -> Line:
     return Line(_fitted(printable(line), width), "" if is_available and not trouble else "red")
 
 
-def _title(view: ListView) -> str:
-    noun = "pools" if view.pool is None else f"tenants of {view.pool}"
-    last = min(view.offset + view.rows, view.matches)
-    first = min(view.offset + 1, last)
-    order = view.sort.removeprefix("-")
-    title = f"{noun} by {order}  {first:,} to {last:,} of {view.matches:,}"
-    cursor = "_" if view.is_typing else ""
-    return printable(f"{title}  filter: {view.search}{cursor}" if view.search or cursor else title)
+def _title(screen: ListScreen) -> str:
+    noun = "pools" if screen.pool is None else f"tenants of {screen.pool}"
+    last = min(screen.offset + screen.rows, screen.matches)
+    first = min(screen.offset + 1, last)
+    order = screen.sort.removeprefix("-")
+    title = f"{noun} by {order}  {first:,} to {last:,} of {screen.matches:,}"
+    cursor = "_" if screen.is_typing else ""
+    return printable(
+        f"{title}  filter: {screen.search}{cursor}" if screen.search or cursor else title
+    )
 
 
 def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
