@@ -161,7 +161,7 @@ class LockMonitor:
         if self._session is None or self._session.connection.is_closed():
             if not self._server.is_available:
                 raise ServerUnavailable(self._server.unavailable_detail)
-            connection = await self._server.open_persistent_admin()
+            connection = await self._server.admins.open()
             try:
                 async with asyncio.timeout(_DEADLINE):
                     self._session = await _Session.prepared(connection)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
+from functools import partial
 from time import monotonic
 
 import asyncpg
@@ -27,10 +27,10 @@ from app.domain.errors import (
     PoolkeeperError,
     ServerFull,
     ServerUnavailable,
-    TenantLoginFailed,
     Unavailable,
 )
 from app.pools import driver
+from app.pools.admin_connections import ADMIN_CONNECTIONS, NOT_ACTIVE, AdminConnections, close
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import ConnectLimiter
 from app.pools.dispatcher import Dispatcher
@@ -41,9 +41,6 @@ from app.pools.orphaned_backends import OrphanedBackends, Predecessor, terminate
 from app.pools.server_limits import ServerLimits
 from app.pools.stalled_logins import StalledLogins
 
-# One for provisioning and the like, one for asking how the server is, and one that stays open.
-ADMIN_CONNECTIONS = 3
-_ADMIN_DEADLINE = 10.0
 _GONE_DEADLINE = 3.0
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 5.0
@@ -52,12 +49,6 @@ _STARVED_SHARE = 0.25
 # Logins of one role into one database that are given up and not over yet. The admin's attempts
 # are one at a time, and what ends unanswered connections must not wait for them.
 _MAX_STALLED, _MAX_STALLED_OF_ADMIN = 2, 6
-
-# What others created must not stand before what we mean, nor a database choose who we are. A
-# tenant's open transaction must not keep the admin connection from the others.
-_ADMIN_SETTINGS = {"search_path": "pg_catalog, pg_temp", "role": "none", "lock_timeout": "3s"}
-
-_NOT_ACTIVE = "This instance does not know whether it is still the active one."
 
 _log = structlog.get_logger(__name__)
 
@@ -115,7 +106,6 @@ class Server:
         self._kept_free = kept_free
         self._fixed_budget = fixed_budget
         self._connect_timeout = connect_timeout
-        self._admin_slot = asyncio.Semaphore(1)
         self._contact_lock = asyncio.Lock()
         self._refresh_lock = asyncio.Lock()
         self._pools: set[AttachedPool] = set()
@@ -126,6 +116,12 @@ class Server:
         self.lag = lag or EventLoopLag()
         self.cores = cores
         self._may_connect = may_connect
+        self.admins = AdminConnections(
+            admin,
+            connect=partial(self._log_in, most=_MAX_STALLED_OF_ADMIN),
+            may_connect=may_connect,
+            answer_timeout=connect_timeout,
+        )
         self._predecessor: Predecessor | None = None
         self._closed = False
         # Whether the latest attempt to open a connection for a pool succeeded.
@@ -182,6 +178,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*tasks, self._stalled.close(), return_exceptions=True)
         self._probe = self._recheck = None
+        await self.admins.close()
 
     def attach(self, pool: AttachedPool) -> None:
         """Tell *pool* when the server is lost and when it is back."""
@@ -229,35 +226,19 @@ class Server:
         """A sentence for those who ask while the server is away."""
         return f"Server {self.name} is unavailable: {self.last_error}"
 
-    @asynccontextmanager
-    async def admin(self, into: str | Login | None = None) -> AsyncIterator[asyncpg.Connection]:
+    def admin(
+        self, into: str | Login | None = None
+    ) -> AbstractAsyncContextManager[asyncpg.Connection]:
         """The admin connection, in the server's own database unless another is named.
 
-        With a login, that one in its place. One at a time: two provisionings never meet.
+        With a login, that one in its place. See `AdminConnections.use`.
 
         Raises:
             ServerUnavailable: it cannot be reached.
         """
         if not self.is_available:
             raise ServerUnavailable(self.unavailable_detail)
-        try:
-            async with asyncio.timeout(_ADMIN_DEADLINE):
-                await self._admin_slot.acquire()
-        except TimeoutError as error:
-            raise ServerUnavailable("All admin connections stayed busy.") from error
-        try:
-            connection = await self._open_admin(into)
-            try:
-                with driver.translate_admin_errors():
-                    yield connection
-            finally:
-                await _close(connection)
-        finally:
-            self._admin_slot.release()
-
-    async def open_persistent_admin(self) -> asyncpg.Connection:
-        """The one admin connection that may stay open, see `admin`; the caller closes it."""
-        return await self._open_admin(None)
+        return self.admins.use(into)
 
     async def wait_backend_gone(self, pid: int, user: str) -> None:
         """Wait until the backend *pid* of *user*, whose connection broke off, has ended.
@@ -372,7 +353,7 @@ class Server:
             Unavailable: it does not answer, lets nobody in, or is a standby.
         """
         async with self._contact_lock:
-            connection = await self._open_admin(None)
+            connection = await self.admins.open()
             try:
                 async with asyncio.timeout(self._connect_timeout):
                     with driver.translate_connect_errors():
@@ -384,7 +365,7 @@ class Server:
             except TimeoutError as error:
                 raise ServerUnavailable("The server does not answer.") from error
             finally:
-                await _close(connection)
+                await close(connection)
         self.limits = limits
         had_trouble, self.last_error = self.last_error is not None, None
         self.state = ServerState.AVAILABLE
@@ -403,29 +384,11 @@ class Server:
         self.budget.set_limit(max(0, limit - self._lost))
         self.dispatcher.run()
 
-    async def _open_admin(self, into: str | Login | None) -> asyncpg.Connection:
-        if isinstance(into, Login):
-            return await self._log_in(into, most=_MAX_STALLED_OF_ADMIN)
-        admin = self.admin_login
-        login = replace(admin, settings={**admin.settings, **_ADMIN_SETTINGS}, direct=True)
-        try:
-            login = login.for_database(into or admin.database)
-            return await self._log_in(login, most=_MAX_STALLED_OF_ADMIN)
-        except TenantLoginFailed as error:
-            raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
-
     async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:
         if not self._may_connect():
-            raise ConnectFailed(_NOT_ACTIVE)
+            raise ConnectFailed(NOT_ACTIVE)
         connection = await self._stalled.connect(login, timeout=self._connect_timeout, most=most)
         if not self._may_connect():
-            await _close(connection)
-            raise ConnectFailed(_NOT_ACTIVE)
+            await close(connection)
+            raise ConnectFailed(NOT_ACTIVE)
         return connection
-
-
-async def _close(connection: asyncpg.Connection) -> None:
-    try:
-        await connection.close(timeout=1)
-    except driver.CONNECTION_ERRORS:
-        connection.terminate()

@@ -29,7 +29,7 @@ _EXAMPLE: dict[str, Any] = {
     "version": "18.6",
     "max_connections": 100,
     "read_only": False,
-    "budget": {"limit": 84, "used": 3, "kept_free": 16, "contended": False},
+    "budget": {"limit": 83, "used": 3, "kept_free": 17, "contended": False},
     "pools": [
         {
             "pool_id": "acme",

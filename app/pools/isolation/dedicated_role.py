@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
-from app.pools.isolation.objects import DatabaseObjects
+from app.pools.isolation.objects import ObjectFacts, sql
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
 from app.pools.server import Server
 
@@ -46,7 +46,8 @@ class DedicatedRoleIsolation(IsolationStrategy):
         return f"{_LEASE_ENDED}; {ADVISORY_UNLOCK}"
 
     async def disable_login(self, server: Server, tenant: Tenant) -> None:
+        name = self.role(tenant.spec)
         async with server.admin() as connection:
-            await DatabaseObjects(connection).disable_login(
-                self.role(tenant.spec), mark=self.mark(tenant)
-            )
+            facts = await ObjectFacts.read(connection, name, self.mark(tenant))
+            if facts.role:
+                await connection.execute(sql("ALTER ROLE %I NOLOGIN", name))

@@ -83,6 +83,8 @@ left join granted on granted.role = ours.oid
 left join settings on settings.setrole = ours.oid
 left join homes on homes.name = ours.rolname
 """
+# The ACL of a database that many tenants share is large: as a copy, it is not read from storage
+# again for each of its entries.
 _DATABASES = f"""
 select grantee,
     array_agg({as_bytea("datname")}) filter (
@@ -92,7 +94,7 @@ select grantee,
     ) as connect,
     coalesce(bool_or(privilege_type = 'TEMPORARY') filter (where datname = current_database()),
         false) as temporary
-from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
+from pg_database, aclexplode(coalesce(datacl || '{{}}'::aclitem[], acldefault('d', datdba)))
 where datallowconn and grantee in (
     select 0::oid union all select oid from pg_roles where rolname = any($1::text[])
 )
@@ -166,29 +168,29 @@ where prosecdef and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
         select from unnest(proconfig) as setting where {starts_with("setting", "search_path=")})
 """
 # The mark is looked for on the role, which a tenant cannot change, so the schemas and databases of
-# deleted tenants are known too.
+# deleted tenants are known too. Each is found by its name: the planner, which knows little of
+# system catalogs, would compare all grants with all roles.
 _EXCESS_GRANTS = f"""
-with made as (
+with made as materialized (
     select oid, rolname from pg_roles
     where {starts_with("rolname", OBJECT_PREFIX)} and exists (
         select from pg_shdescription
         where objoid = pg_roles.oid and classoid = 'pg_authid'::regclass
             and {starts_with("description", "poolkeeper tenant ")})
-), others as (
-    select oid, rolname::text as name from made
-    union all select oid, rolname::text from pg_roles where rolname = 'poolkeeper_shared'
-    union all select 0::oid, 'PUBLIC'
-), granted as (
-    select 'DATABASE' as kind, datname as name, datdba as owner, grantee
-    from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) where datallowconn
+), owned as (
+    select 'DATABASE' as kind, made.*, coalesce(datacl, acldefault('d', datdba)) as acl
+    from made join pg_database on datname = rolname and datdba = made.oid where datallowconn
     union all
-    select 'SCHEMA', nspname, nspowner, grantee from pg_namespace, aclexplode(nspacl)
+    select 'SCHEMA', made.*, nspacl
+    from made join pg_namespace on nspname = rolname and nspowner = made.oid
 )
-select kind, made.rolname::text as name, array_agg(distinct others.name) as grantees
-from granted
-join made on made.oid = granted.owner and made.rolname = granted.name
-join others on others.oid = granted.grantee and others.oid <> granted.owner
-group by kind, made.rolname
+select kind, rolname::text as name, array_agg(distinct
+    case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee)::text end) as grantees
+from owned, aclexplode(acl)
+where grantee <> owned.oid and (grantee = 0 or grantee in (
+    select oid from made
+    union all select oid from pg_roles where rolname = 'poolkeeper_shared'))
+group by kind, rolname
 """
 
 

@@ -1,44 +1,69 @@
-"""Roles, schemas and databases: how they are looked up, marked and created.
+"""Roles, schemas and databases of tenants: what is there, and the statements that change it.
 
-The server quotes names and literals (`format`). Every object created for a tenant carries a
-comment with the tenant's uid, its mark; an object without it is not ours.
+One query reads what is there, functions say which statements follow from it, and the caller sends
+those that belong together in one request, which Postgres runs as one transaction. Every object
+created for a tenant carries a comment with the tenant's uid, its mark; an object without it is not
+ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
 from app.domain.errors import ObjectsExist, ProvisioningFailed
 
-# Whether it has this mark, NULL if it does not exist. Compared by Postgres, for a comment may be
-# in any encoding.
-_ROLE_MARK = """
-select coalesce(shobj_description(oid, 'pg_authid') = $2, false) from pg_roles where rolname = $1
+# Marks are compared by Postgres, for a comment may be in any encoding. CREATE DATABASE cannot be
+# part of a transaction: one left unmarked by a crash is known as the tenant's by its owner, the
+# role that was marked before. 'public' as a role is everyone.
+_FACTS = """
+select admin.rolsuper as is_superuser, admin.rolinherit as inherits,
+    quote_ident(admin.rolname) as admin,
+    case when role.oid is not null then
+        coalesce(shobj_description(role.oid, 'pg_authid') = $2, false)
+    end as role,
+    coalesce(role.rolsuper or role.rolcreatedb or role.rolcreaterole or role.rolreplication
+        or role.rolbypassrls, false) as has_attributes,
+    exists (select from pg_db_role_setting where setrole = role.oid) as has_settings,
+    (
+        select coalesce(obj_description(oid, 'pg_namespace') = $2, false)
+        from pg_namespace where nspname = $1
+    ) as schema,
+    (
+        select coalesce(shobj_description(oid, 'pg_database') = $2, false) or (
+            datdba is not distinct from role.oid
+            and coalesce(shobj_description(role.oid, 'pg_authid') = $2, false))
+        from pg_database where datname = $1
+    ) as database,
+    (
+        select pg_has_role(datdba, 'USAGE')
+            and has_database_privilege('public', oid, 'CONNECT, TEMPORARY, CREATE')
+        from pg_database where datname = current_database()
+    ) as is_open_to_public,
+    coalesce(pg_has_role(public.nspowner, 'USAGE')
+        and has_schema_privilege('public', public.oid, 'USAGE, CREATE'), false)
+        as is_public_schema_open,
+    coalesce(pg_has_role(public.nspowner, 'USAGE'), false) as can_grant_public_schema
+from pg_roles as admin
+left join pg_roles as role on role.rolname = $1
+left join pg_namespace as public on public.nspname = 'public'
+where admin.rolname = current_user
 """
-_SCHEMA_MARK = """
-select coalesce(obj_description(oid, 'pg_namespace') = $2, false)
-from pg_namespace where nspname = $1
+_EXTENSION_SCHEMAS = """
+select wanted.name, pg_namespace.oid is not null as is_there,
+    has_schema_privilege(coalesce(rolname, 'public'), pg_namespace.oid, 'CREATE') as is_writable,
+    has_schema_privilege(coalesce(rolname, 'public'), pg_namespace.oid, 'USAGE') as is_usable
+from unnest($1::text[]) with ordinality as wanted(name, place)
+left join pg_namespace on nspname = wanted.name
+left join pg_roles on rolname = $2
+order by place
 """
-# CREATE DATABASE cannot be part of a transaction: one left unmarked by a crash is known as the
-# tenant's by its owner, the role that was marked before.
-_DATABASE_MARK = """
-select coalesce(shobj_description(oid, 'pg_database') = $2, false) or exists (
-    select from pg_roles as owner where owner.oid = datdba and owner.rolname = $1
-        and shobj_description(owner.oid, 'pg_authid') = $2)
-from pg_database where datname = $1
-"""
-_MARKS = {"ROLE": _ROLE_MARK, "SCHEMA": _SCHEMA_MARK, "DATABASE": _DATABASE_MARK}
 
-_LOGIN_ROLE = "ROLE %I LOGIN PASSWORD %L VALID UNTIL 'infinity'"
 # Only a superuser may name these attributes; a role that another role creates has none of them.
 _NO_ATTRIBUTES = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-_HAS_ATTRIBUTES = """
-select rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
-from pg_roles where rolname = $1
-"""
 # Undoes what anybody, also the role itself, set for all its sessions, everywhere and in single
 # databases. Names of databases may be in any encoding, so they never leave Postgres.
 _RESET_SETTINGS = """
@@ -55,159 +80,170 @@ BEGIN
     LOOP EXECUTE command; END LOOP;
 END $do$
 """
-# Whether everyone can use a database or the schema public, and we may revoke that.
-_PUBLIC_CAN_USE_DATABASE = """
-select exists (
-    select from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
-    where datname = $1 and grantee = 0 and pg_has_role(datdba, 'USAGE')
-)
-"""
-_PUBLIC_CAN_USE_SCHEMA = """
-select exists (
-    select from pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
-    where nspname = 'public' and grantee = 0 and pg_has_role(nspowner, 'USAGE')
-)
-"""
-_CAN_GRANT_PUBLIC = """
-select exists (
-    select from pg_namespace where nspname = 'public' and pg_has_role(nspowner, 'USAGE')
-)
-"""
-_EXTENSION_SCHEMA = """
-select has_schema_privilege($2::name, oid, 'CREATE') as is_writable,
-    has_schema_privilege($2::name, oid, 'USAGE') as is_usable
-from pg_namespace where nspname = $1
-"""
-_ADMIN = """
-select rolsuper as is_superuser, rolinherit as inherits, quote_ident(rolname) as name
-from pg_roles where rolname = current_user
-"""
+_PLACES = re.compile("%[IL%]")
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseObjects:
-    """Creates and marks database objects over one admin connection."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFacts:
+    """What there is of one name, and what the admin is and may do, in the connection's database.
 
-    connection: asyncpg.Connection
+    Attributes:
+        role, schema, database: whether it has the tenant's mark; None if it does not exist.
+        is_open_to_public: whether everyone can use the connection's database, and the admin can
+            revoke that; *is_public_schema_open*: the same of its schema public.
+    """
 
-    async def set_lock_timeout(self) -> None:
-        """Let a statement fail soon if a tenant's open transaction holds what it changes."""
-        await self.connection.execute("SET lock_timeout = '100ms'")
+    is_superuser: bool
+    inherits: bool
+    admin: str
+    role: bool | None
+    has_attributes: bool
+    has_settings: bool
+    schema: bool | None
+    database: bool | None
+    is_open_to_public: bool
+    is_public_schema_open: bool
+    can_grant_public_schema: bool
 
-    async def execute(self, template: str, *names: str) -> None:
-        """Execute *template*, its %I (identifiers) and %L (literals) filled in by the server."""
-        statement = await self.connection.fetchval(
-            "select format($1, variadic $2::text[])", template, list(names)
+    @classmethod
+    async def read(cls, connection: asyncpg.Connection, name: str, mark: str) -> ObjectFacts:
+        [row] = await connection.fetch(_FACTS, name, mark)
+        return cls(**row)
+
+    def check(self, kinds: Iterable[str], name: str, *, adopt: bool) -> None:
+        """Check that the objects of these *kinds* that exist may be used.
+
+        Raises:
+            ObjectsExist: one has another mark or none, and *adopt* is not set.
+        """
+        for kind in kinds:
+            if getattr(self, kind.lower()) is False and not adopt:
+                raise ObjectsExist(
+                    f"The {kind.lower()} {name} exists already and was not created for this "
+                    "tenant; adopt=true takes it over."
+                )
+
+
+def sql(template: str, *names: str) -> str:
+    """*template*, its %I (identifiers) and %L (literals) filled in with *names*, in their order.
+
+    As Postgres' own format() does. Literals need standard_conforming_strings, which admin
+    connections fix.
+    """
+    left = iter(names)
+
+    def fill(place: re.Match[str]) -> str:
+        if place[0] == "%%":
+            return "%"
+        quote = '"' if place[0] == "%I" else "'"
+        return f"{quote}{next(left).replace(quote, quote * 2)}{quote}"
+
+    return _PLACES.sub(fill, template)
+
+
+async def execute(connection: asyncpg.Connection, statements: Iterable[str]) -> None:
+    """Execute *statements* in one request, which is one transaction."""
+    await connection.execute(";\n".join(statements))
+
+
+def put_login_role(
+    facts: ObjectFacts, name: str, verifier: str, mark: str, *, connection_limit: int | None
+) -> Iterator[str]:
+    """Create the role or give it this password, without any attribute, and mark it.
+
+    Raises:
+        ProvisioningFailed: it has attributes that this admin cannot take away, or the admin does
+            not inherit its roles' rights.
+    """
+    # Without them it could revoke nothing from PUBLIC, and grant nothing to the role.
+    if not facts.is_superuser and not facts.inherits:
+        raise ProvisioningFailed(
+            f"The admin role {facts.admin} is NOINHERIT and has no rights on what its "
+            f"tenants' roles own. Run as a superuser: ALTER ROLE {facts.admin} INHERIT;"
         )
-        await self.connection.execute(statement)
+    if not facts.is_superuser and facts.has_attributes:
+        raise ProvisioningFailed(f"The role {name} has attributes that no tenant may have.")
+    verb = "CREATE" if facts.role is None else "ALTER"
+    attributes = _NO_ATTRIBUTES if facts.is_superuser else ""
+    limit = "" if connection_limit is None else f" CONNECTION LIMIT {connection_limit:d}"
+    yield sql(
+        f"{verb} ROLE %I LOGIN PASSWORD %L VALID UNTIL 'infinity'{limit}{attributes}",
+        *(name, verifier),
+    )
+    if facts.has_settings:
+        yield reset_settings(name)
+    yield sql("COMMENT ON ROLE %I IS %L", name, mark)
+    if not facts.is_superuser:
+        yield sql("GRANT %I TO CURRENT_USER", name)
 
-    async def exists(self, kind: str, name: str, *, mark: str, adopt: bool) -> bool:
-        """Whether the object exists and may be used.
 
-        Raises:
-            ObjectsExist: it has another mark or none, and *adopt* is not set.
-        """
-        is_marked = await self.connection.fetchval(_MARKS[kind], name, mark)
-        if is_marked is False and not adopt:
-            raise ObjectsExist(
-                f"The {kind.lower()} {name} exists already and was not created for this tenant; "
-                "adopt=true takes it over."
-            )
-        return is_marked is not None
+def set_verifier(name: str, verifier: str) -> str:
+    return sql("ALTER ROLE %I PASSWORD %L", name, verifier)
 
-    async def put_login_role(self, name: str, verifier: str, *, mark: str, adopt: bool) -> None:
-        """Create the role or give it this password, without any attribute, and mark it.
 
-        Raises:
-            ProvisioningFailed: it has attributes that this admin cannot take away, or the admin
-                does not inherit its roles' rights.
-        """
-        [admin] = await self.connection.fetch(_ADMIN)
-        is_superuser = admin["is_superuser"]
-        # Without them it could revoke nothing from PUBLIC, and grant nothing to the role.
-        if not is_superuser and not admin["inherits"]:
+def set_connection_limit(name: str, limit: int) -> str:
+    return sql(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
+
+
+def reset_settings(name: str) -> str:
+    """Undo what was set for all sessions of the role, which could keep it from working."""
+    return sql(_RESET_SETTINGS, name)
+
+
+def set_search_path(name: str, database: str, schemas: Sequence[str]) -> str:
+    """Let the role find its own schema, then *schemas*, wherever it logs in from."""
+    path = ", ".join(["%I"] * (1 + len(schemas)))
+    return sql(
+        f"ALTER ROLE %I IN DATABASE %I SET search_path = {path}, pg_temp",
+        *(name, database, name, *schemas),
+    )
+
+
+async def grant_schema_usage(
+    connection: asyncpg.Connection, name: str, schemas: Sequence[str]
+) -> list[str]:
+    """Let the role, which need not exist yet, use *schemas*, which hold extensions.
+
+    Raises:
+        ProvisioningFailed: one does not exist, or tenants can create objects there.
+    """
+    statements = []
+    for row in await connection.fetch(_EXTENSION_SCHEMAS, schemas, name) if schemas else ():
+        schema = row["name"]
+        if not row["is_there"]:
             raise ProvisioningFailed(
-                f"The admin role {admin['name']} is NOINHERIT and has no rights on what its "
-                f"tenants' roles own. Run as a superuser: ALTER ROLE {admin['name']} INHERIT;"
+                f"The schema {schema} in `extension_schemas` does not exist. "
+                f"Run: CREATE SCHEMA {schema};"
             )
-        verb = "ALTER" if await self.exists("ROLE", name, mark=mark, adopt=adopt) else "CREATE"
-        attributes = _NO_ATTRIBUTES if is_superuser else ""
-        await self.execute(f"{verb} {_LOGIN_ROLE}{attributes}", name, verifier)
-        if await self.connection.fetchval(_HAS_ATTRIBUTES, name):
-            raise ProvisioningFailed(f"The role {name} has attributes that no tenant may have.")
-        await self.reset_settings(name)
-        await self.execute("COMMENT ON ROLE %I IS %L", name, mark)
-        if not is_superuser:
-            await self.execute("GRANT %I TO CURRENT_USER", name)
-
-    async def set_verifier(self, name: str, verifier: str) -> None:
-        await self.execute("ALTER ROLE %I PASSWORD %L", name, verifier)
-
-    async def set_connection_limit(self, name: str, limit: int) -> None:
-        await self.execute(f"ALTER ROLE %I CONNECTION LIMIT {limit:d}", name)
-
-    async def reset_settings(self, name: str) -> None:
-        """Undo what was set for all sessions of the role, which could keep it from working."""
-        await self.execute(_RESET_SETTINGS, name)
-
-    async def set_search_path(self, name: str, database: str, schemas: Sequence[str]) -> None:
-        """Let the role find its own schema, then *schemas*, wherever it logs in from."""
-        path = ", ".join(["%I"] * (1 + len(schemas)))
-        await self.execute(
-            f"ALTER ROLE %I IN DATABASE %I SET search_path = {path}, pg_temp",
-            *(name, database, name, *schemas),
-        )
-
-    async def grant_schema_usage(self, name: str, schemas: Sequence[str]) -> None:
-        """Let the role use *schemas*, which hold extensions.
-
-        Raises:
-            ProvisioningFailed: one does not exist, or tenants can create objects there.
-        """
-        for schema in schemas:
-            row = await self.connection.fetchrow(_EXTENSION_SCHEMA, schema, name)
-            if row is None:
-                raise ProvisioningFailed(
-                    f"The schema {schema} in `extension_schemas` does not exist. "
-                    f"Run: CREATE SCHEMA {schema};"
-                )
-            if row["is_writable"]:
-                raise ProvisioningFailed(
-                    f"The role {name} may create objects in the schema {schema}, which other "
-                    f'tenants use. Run: REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, "{name}";'
-                )
-            if not row["is_usable"]:
-                await self.execute("GRANT USAGE ON SCHEMA %I TO %I", schema, name)
-
-    async def revoke_all(self, kind: str, name: str, grantees: Sequence[str]) -> None:
-        """Revoke all of the database or schema from *grantees*, and what they granted to others."""
-        roles = [grantee for grantee in grantees if grantee != "PUBLIC"]
-        places = ", ".join(["%I"] * len(roles) + ["PUBLIC"] * (len(roles) < len(grantees)))
-        await self.execute(f"REVOKE ALL ON {kind} %I FROM {places} CASCADE", name, *roles)
-
-    async def revoke_from_public(self, database: str) -> None:
-        """Close *database*, which this connection is in, to everyone, as far as we may.
-
-        The isolation audit reports what stays open.
-        """
-        if await self.connection.fetchval(_PUBLIC_CAN_USE_DATABASE, database):
-            await self.execute("REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
-        if await self.connection.fetchval(_PUBLIC_CAN_USE_SCHEMA):
-            await self.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-
-    async def grant_usage_of_public(self, name: str) -> None:
-        """Let the role use, not change, the schema that tables live in by default."""
-        if await self.connection.fetchval(_CAN_GRANT_PUBLIC):
-            await self.execute("GRANT USAGE ON SCHEMA public TO %I", name)
-
-    async def revoke_default_privileges(self, name: str) -> None:
-        """Give nobody else what Postgres grants PUBLIC on new objects by default."""
-        for privilege in ("EXECUTE ON FUNCTIONS", "USAGE ON TYPES"):
-            await self.execute(
-                f"ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE {privilege} FROM PUBLIC", name
+        if row["is_writable"]:
+            raise ProvisioningFailed(
+                f"The role {name} may create objects in the schema {schema}, which other "
+                f'tenants use. Run: REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, "{name}";'
             )
+        if not row["is_usable"]:
+            statements.append(sql("GRANT USAGE ON SCHEMA %I TO %I", schema, name))
+    return statements
 
-    async def disable_login(self, name: str, *, mark: str) -> None:
-        """Set the role NOLOGIN, if it has this mark."""
-        if await self.connection.fetchval(_ROLE_MARK, name, mark):
-            await self.execute("ALTER ROLE %I NOLOGIN", name)
+
+def revoke_all(kind: str, name: str, grantees: Sequence[str]) -> str:
+    """Revoke all of the database or schema from *grantees*, and what they granted to others."""
+    roles = [grantee for grantee in grantees if grantee != "PUBLIC"]
+    places = ", ".join(["%I"] * len(roles) + ["PUBLIC"] * (len(roles) < len(grantees)))
+    return sql(f"REVOKE ALL ON {kind} %I FROM {places} CASCADE", name, *roles)
+
+
+def revoke_from_public(facts: ObjectFacts, database: str) -> Iterator[str]:
+    """Close *database*, which *facts* were read in, to everyone, as far as we may.
+
+    The isolation audit reports what stays open.
+    """
+    if facts.is_open_to_public:
+        yield sql("REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
+    if facts.is_public_schema_open:
+        yield "REVOKE ALL ON SCHEMA public FROM PUBLIC"
+
+
+def revoke_default_privileges(name: str) -> Iterator[str]:
+    """Give nobody else what Postgres grants PUBLIC on new objects by default."""
+    for privilege in ("EXECUTE ON FUNCTIONS", "USAGE ON TYPES"):
+        yield sql(f"ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE {privilege} FROM PUBLIC", name)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.isolation.dedicated_role import DedicatedRoleIsolation
-from app.pools.isolation.objects import DatabaseObjects
+from app.pools.isolation.objects import (
+    ObjectFacts,
+    execute,
+    revoke_default_privileges,
+    revoke_from_public,
+    sql,
+)
 from app.pools.server import Server
 
 
@@ -26,34 +34,36 @@ class PerDatabaseIsolation(DedicatedRoleIsolation):
         """Create role and database; the database opens only when nobody else can enter."""
         name, mark = self.role(tenant.spec), self.mark(tenant)
         async with server.admin() as connection:
-            objects = DatabaseObjects(connection)
-            async with connection.transaction():
-                exists = await objects.exists("DATABASE", name, mark=mark, adopt=adopt)
-                await self._put_role(objects, server, tenant, adopt=adopt, max_size=max_size)
-            if exists:
-                await objects.execute("ALTER DATABASE %I OWNER TO %I", name, name)
-            else:
-                await objects.execute(
-                    "CREATE DATABASE %I OWNER %I TEMPLATE template0 ALLOW_CONNECTIONS false",
-                    *(name, name),
+            facts = await self._read_facts(connection, tenant, adopt=adopt)
+            await execute(connection, self._put_role(facts, server, tenant, max_size=max_size))
+            if facts.database is None:
+                await connection.execute(
+                    sql(
+                        "CREATE DATABASE %I OWNER %I TEMPLATE template0 ALLOW_CONNECTIONS false",
+                        *(name, name),
+                    )
                 )
-            await objects.execute("COMMENT ON DATABASE %I IS %L", name, mark)
-            await objects.execute("REVOKE ALL ON DATABASE %I FROM PUBLIC", name)
-            await self._restore_access(objects, server, name)
+            statements = [
+                sql("ALTER DATABASE %I OWNER TO %I", name, name),
+                sql("COMMENT ON DATABASE %I IS %L", name, mark),
+                sql("REVOKE ALL ON DATABASE %I FROM PUBLIC", name),
+            ]
+            await execute(connection, [*statements, *self._restore_access(server, name)])
         # The owner may open again what it owns; but nobody else gets in to use it.
-        async with server.admin(name) as connection, connection.transaction():
-            objects = DatabaseObjects(connection)
-            await objects.revoke_from_public(name)
-            await objects.revoke_default_privileges(name)
+        async with server.admin(name) as connection:
+            facts = await ObjectFacts.read(connection, name, mark)
+            await execute(
+                connection,
+                [*revoke_from_public(facts, name), *revoke_default_privileges(name)],
+            )
         return [f"role {name}", f"database {name}"]
 
-    async def _restore_access(
+    def _restore_access(
         self,
-        objects: DatabaseObjects,
         server: Server,  # noqa: ARG002 - on any server
         role: str,
-    ) -> None:
-        await objects.execute("GRANT ALL ON DATABASE %I TO %I", role, role)
-        await objects.execute("ALTER DATABASE %I RESET ALL", role)
-        await objects.execute("ALTER DATABASE %I WITH CONNECTION LIMIT -1", role)
-        await objects.execute("ALTER DATABASE %I ALLOW_CONNECTIONS true", role)
+    ) -> Iterator[str]:
+        yield sql("GRANT ALL ON DATABASE %I TO %I", role, role)
+        yield sql("ALTER DATABASE %I RESET ALL", role)
+        yield sql("ALTER DATABASE %I WITH CONNECTION LIMIT -1", role)
+        yield sql("ALTER DATABASE %I ALLOW_CONNECTIONS true", role)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools.isolation.credentials import Credentials
 from app.pools.isolation.dedicated_role import DedicatedRoleIsolation
-from app.pools.isolation.objects import DatabaseObjects
+from app.pools.isolation.objects import (
+    execute,
+    grant_schema_usage,
+    revoke_default_privileges,
+    revoke_from_public,
+    set_search_path,
+    sql,
+)
 from app.pools.isolation.strategy import SCHEMA_MISSING
 from app.pools.server import Server
 
@@ -41,29 +48,32 @@ class PerTenantIsolation(DedicatedRoleIsolation):
         """Create role and schema, and close the database to everyone else, in one transaction."""
         name, mark = self.role(tenant.spec), self.mark(tenant)
         database = server.admin_login.database
-        async with server.admin() as connection, connection.transaction():
-            objects = DatabaseObjects(connection)
-            exists = await objects.exists("SCHEMA", name, mark=mark, adopt=adopt)
-            await self._put_role(objects, server, tenant, adopt=adopt, max_size=max_size)
-            if exists:
-                await objects.execute("ALTER SCHEMA %I OWNER TO %I", name, name)
+        async with server.admin() as connection:
+            facts = await self._read_facts(connection, tenant, adopt=adopt)
+            usage = await grant_schema_usage(connection, name, self._extension_schemas)
+            if facts.schema is None:
+                put_schema = "CREATE SCHEMA %I AUTHORIZATION %I"
             else:
-                await objects.execute("CREATE SCHEMA %I AUTHORIZATION %I", name, name)
-            # The role may have revoked its own rights.
-            await objects.execute("GRANT ALL ON SCHEMA %I TO %I", name, name)
-            await objects.execute("COMMENT ON SCHEMA %I IS %L", name, mark)
-            await objects.execute("REVOKE ALL ON SCHEMA %I FROM PUBLIC", name)
-            await objects.execute("GRANT TEMPORARY ON DATABASE %I TO %I", database, name)
-            await objects.revoke_from_public(database)
-            await objects.revoke_default_privileges(name)
-            await objects.grant_schema_usage(name, self._extension_schemas)
-            await self._restore_access(objects, server, name)
+                put_schema = "ALTER SCHEMA %I OWNER TO %I"
+            statements = [
+                *self._put_role(facts, server, tenant, max_size=max_size),
+                sql(put_schema, name, name),
+                # The role may have revoked its own rights.
+                sql("GRANT ALL ON SCHEMA %I TO %I", name, name),
+                sql("COMMENT ON SCHEMA %I IS %L", name, mark),
+                sql("REVOKE ALL ON SCHEMA %I FROM PUBLIC", name),
+                *revoke_from_public(facts, database),
+                *revoke_default_privileges(name),
+                *usage,
+                *self._restore_access(server, name),
+            ]
+            await execute(connection, statements)
         return [f"role {name}", f"schema {name}"]
 
-    async def _restore_access(self, objects: DatabaseObjects, server: Server, role: str) -> None:
+    def _restore_access(self, server: Server, role: str) -> Iterator[str]:
         database = server.admin_login.database
-        await objects.execute("GRANT CONNECT ON DATABASE %I TO %I", database, role)
-        await objects.set_search_path(role, database, self._extension_schemas)
+        yield sql("GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I", database, role)
+        yield set_search_path(role, database, self._extension_schemas)
 
 
 def _schema_of(spec: TenantSpec) -> str:

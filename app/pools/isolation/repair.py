@@ -10,10 +10,13 @@ import asyncpg
 
 from app.domain.errors import ProvisioningFailed
 from app.domain.isolation_policy import ExcessGrant
-from app.pools.isolation.objects import DatabaseObjects
+from app.pools.isolation import objects
 from app.pools.server import Server
 
 T = TypeVar("T")
+
+# A tenant's open transaction may hold what a statement changes.
+_FAIL_SOON = "SET LOCAL lock_timeout = '100ms'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,36 +56,39 @@ async def revoke(server: Server, grants: Iterable[ExcessGrant]) -> list[ExcessGr
     Raises:
         ServerUnavailable: some may have been revoked.
     """
-    return await _for_each(
-        server,
-        grants,
-        lambda objects, grant: objects.revoke_all(grant.kind, grant.name, grant.grantees),
-    )
+    return await _for_each(server, grants, _revoke)
 
 
 async def _for_each(
-    server: Server, items: Iterable[T], change: Callable[[DatabaseObjects, T], Awaitable[None]]
+    server: Server,
+    items: Iterable[T],
+    statements_of: Callable[[asyncpg.Connection, T], Awaitable[Sequence[str]]],
 ) -> list[T]:
     refused = []
     async with server.admin() as connection:
-        objects = DatabaseObjects(connection)
-        await objects.set_lock_timeout()
         for item in items:
             try:
-                async with connection.transaction():
-                    await change(objects, item)
+                statements = await statements_of(connection, item)
+                await objects.execute(connection, [_FAIL_SOON, *statements])
             except (asyncpg.PostgresError, ProvisioningFailed):
                 refused.append(item)
     return refused
 
 
-async def _repair_role(objects: DatabaseObjects, repair: Repair) -> None:
+async def _revoke(_: asyncpg.Connection, grant: ExcessGrant) -> Sequence[str]:
+    return [objects.revoke_all(grant.kind, grant.name, grant.grantees)]
+
+
+async def _repair_role(connection: asyncpg.Connection, repair: Repair) -> Sequence[str]:
+    role, statements = repair.role, []
     if repair.reset_settings:
-        await objects.reset_settings(repair.role)
+        statements.append(objects.reset_settings(role))
         if repair.search_path_database is not None:
-            await objects.set_search_path(repair.role, repair.search_path_database, repair.schemas)
-    await objects.grant_schema_usage(repair.role, repair.grant_usage_on)
+            path = objects.set_search_path(role, repair.search_path_database, repair.schemas)
+            statements.append(path)
+    statements += await objects.grant_schema_usage(connection, role, repair.grant_usage_on)
     if repair.connection_limit is not None:
-        await objects.set_connection_limit(repair.role, repair.connection_limit())
+        statements.append(objects.set_connection_limit(role, repair.connection_limit()))
     if repair.verifier is not None:
-        await objects.set_verifier(repair.role, repair.verifier)
+        statements.append(objects.set_verifier(role, repair.verifier))
+    return statements

@@ -6,9 +6,11 @@ It guards trusted SQL against forgetting a WHERE, through row-level security on
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
-from app.pools.isolation.objects import DatabaseObjects
+from app.pools.isolation.objects import execute, revoke_from_public, sql
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
 from app.pools.server import Server
 
@@ -72,20 +74,23 @@ class SharedIsolation(IsolationStrategy):
         max_size: int | None = None,  # noqa: ARG002 - see connection_limit
     ) -> list[str]:
         """Create the shared role, and close the database to everyone else."""
-        async with server.admin() as connection, connection.transaction():
-            objects = DatabaseObjects(connection)
-            await self._put_role(objects, server, tenant, adopt=adopt)
-            await self._restore_access(objects, server, SHARED_ROLE)
-            await objects.revoke_from_public(server.admin_login.database)
-            await objects.grant_usage_of_public(SHARED_ROLE)
+        async with server.admin() as connection:
+            facts = await self._read_facts(connection, tenant, adopt=adopt)
+            statements = [
+                *self._put_role(facts, server, tenant),
+                *self._restore_access(server, SHARED_ROLE),
+                *revoke_from_public(facts, server.admin_login.database),
+            ]
+            if facts.can_grant_public_schema:  # to use, not to change, where tables are by default
+                statements.append(sql("GRANT USAGE ON SCHEMA public TO %I", SHARED_ROLE))
+            await execute(connection, statements)
         return [f"role {SHARED_ROLE}"]
 
     async def disable_login(self, server: Server, tenant: Tenant) -> None:
         """Nothing: the role serves the other tenants."""
 
-    async def _restore_access(self, objects: DatabaseObjects, server: Server, role: str) -> None:
-        database = server.admin_login.database
-        await objects.execute("GRANT CONNECT ON DATABASE %I TO %I", database, role)
+    def _restore_access(self, server: Server, role: str) -> Iterator[str]:
+        yield sql("GRANT CONNECT ON DATABASE %I TO %I", server.admin_login.database, role)
 
     def mark(self, tenant: Tenant) -> str:  # noqa: ARG002 - every tenant shares one role
         return _MARK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from app.domain.tenant import TenantSpec
 from app.pools import driver
 from app.pools.driver import Login
 from app.pools.isolation.credentials import Credentials
-from app.pools.isolation.objects import DatabaseObjects
+from app.pools.isolation.objects import ObjectFacts, execute, put_login_role
 from app.pools.server import Server
 
 ADVISORY_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
@@ -125,9 +125,7 @@ class IsolationStrategy(ABC):
         """
         name = self.role(tenant.spec)
         async with server.admin() as connection:
-            objects = DatabaseObjects(connection)
-            for kind in reversed(self.object_kinds):  # as provisioning does: the role last
-                await objects.exists(kind, name, mark=self.mark(tenant), adopt=adopt)
+            await self._read_facts(connection, tenant, adopt=adopt)
         return [f"{kind.lower()} {name}" for kind in self.object_kinds]
 
     @abstractmethod
@@ -144,10 +142,13 @@ class IsolationStrategy(ABC):
 
         After ServerUnavailable or ProvisioningFailed it may have either.
         """
-        async with server.admin() as connection, connection.transaction():
-            objects = DatabaseObjects(connection)
-            await self._put_role(objects, server, tenant, adopt=False, version=version)
-            await self._restore_access(objects, server, self.role(tenant.spec))
+        async with server.admin() as connection:
+            facts = await self._read_facts(connection, tenant, adopt=False, kinds=("ROLE",))
+            statements = [
+                *self._put_role(facts, server, tenant, version=version),
+                *self._restore_access(server, self.role(tenant.spec)),
+            ]
+            await execute(connection, statements)
 
     @abstractmethod
     async def disable_login(self, server: Server, tenant: Tenant) -> None:
@@ -157,22 +158,34 @@ class IsolationStrategy(ABC):
         """The comment on everything created for the tenant."""
         return f"poolkeeper tenant {tenant.uid}"
 
-    async def _put_role(
+    async def _read_facts(
         self,
-        objects: DatabaseObjects,
-        server: Server,
+        connection: asyncpg.Connection,
         tenant: Tenant,
         *,
         adopt: bool,
+        kinds: Iterable[str] | None = None,
+    ) -> ObjectFacts:
+        """What there is of the tenant's objects; checks those of these *kinds*, see `check`."""
+        name = self.role(tenant.spec)
+        facts = await ObjectFacts.read(connection, name, self.mark(tenant))
+        facts.check(kinds or reversed(self.object_kinds), name, adopt=adopt)
+        return facts
+
+    def _put_role(
+        self,
+        facts: ObjectFacts,
+        server: Server,
+        tenant: Tenant,
+        *,
         max_size: int | None = None,
         version: int | None = None,
-    ) -> None:
+    ) -> Iterator[str]:
         role = self.role(tenant.spec)
         verifier = self._credentials.verifier(server.name, role, version)
-        await objects.put_login_role(role, verifier, mark=self.mark(tenant), adopt=adopt)
-        if max_size is not None:
-            await objects.set_connection_limit(role, self.connection_limit(max_size))
+        limit = None if max_size is None else self.connection_limit(max_size)
+        return put_login_role(facts, role, verifier, self.mark(tenant), connection_limit=limit)
 
     @abstractmethod
-    async def _restore_access(self, objects: DatabaseObjects, server: Server, role: str) -> None:
+    def _restore_access(self, server: Server, role: str) -> Iterator[str]:
         """Undo what keeps the role from logging in to its database."""

@@ -1,0 +1,166 @@
+"""The service's own connections to one server: provisioning, checks, repairs.
+
+There are few, and they count off the budget. The one for the server's own database stays open for
+a moment: a login costs more than most of what is done over it, and in a batch the next user waits
+already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import asyncpg
+
+from app.domain.errors import ConnectFailed, ServerUnavailable, TenantLoginFailed
+from app.pools import driver
+from app.pools.driver import Login
+
+ADMIN_CONNECTIONS = 4
+"""One in the server's own database, one elsewhere, one that asks how the server is, and one that
+stays open (`AdminConnections.open`)."""
+
+_ACQUIRE_DEADLINE = 10.0
+_KEPT_SECONDS = 1.0
+NOT_ACTIVE = "This instance does not know whether it is still the active one."
+
+# What others created must not stand before what we mean, nor a database choose who we are or how
+# literals are read. A tenant's open transaction must not keep the admin connection from the others.
+_SETTINGS = {
+    "search_path": "pg_catalog, pg_temp",
+    "role": "none",
+    "lock_timeout": "3s",
+    "standard_conforming_strings": "on",
+}
+
+
+class AdminConnections:
+    """At most one in the server's own database, and one elsewhere or as somebody else.
+
+    So two provisionings never meet in the same database.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        *,
+        connect: Callable[[Login], Awaitable[asyncpg.Connection]],
+        may_connect: Callable[[], bool],
+        answer_timeout: float,
+    ) -> None:
+        """Use *login*.
+
+        Args:
+            login: into the server's own database.
+            connect: opens a connection.
+            may_connect: whether this process may use the server now.
+            answer_timeout: seconds within which an open connection answers.
+        """
+        self._login = replace(login, settings={**login.settings, **_SETTINGS}, direct=True)
+        self._connect = connect
+        self._may_connect = may_connect
+        self._answer_timeout = answer_timeout
+        self._own, self._elsewhere = asyncio.Lock(), asyncio.Lock()
+        self._kept: asyncpg.Connection | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @asynccontextmanager
+    async def use(self, into: str | Login | None = None) -> AsyncIterator[asyncpg.Connection]:
+        """The connection in the server's own database, or one into *into*.
+
+        Raises:
+            ServerUnavailable: it cannot be reached, or the connection stayed busy.
+        """
+        slot = self._own if into is None else self._elsewhere
+        try:
+            async with asyncio.timeout(_ACQUIRE_DEADLINE):
+                await slot.acquire()
+        except TimeoutError as error:
+            raise ServerUnavailable("All admin connections stayed busy.") from error
+        try:
+            connection = await (self._take() if into is None else self.open(into))
+            is_reusable = False
+            try:
+                with driver.translate_admin_errors():
+                    yield connection
+                is_reusable = into is None and not connection.is_in_transaction()
+            finally:
+                if is_reusable and not self._closed:
+                    self._keep(connection)
+                else:
+                    await close(connection)
+        finally:
+            slot.release()
+
+    async def open(self, into: str | Login | None = None) -> asyncpg.Connection:
+        """A connection that the caller closes, into the database *into* or with that login."""
+        if isinstance(into, Login):
+            return await self._connect(into)
+        login = self._login if into is None else self._login.for_database(into)
+        try:
+            return await self._connect(login)
+        except TenantLoginFailed as error:
+            raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
+
+    async def close(self) -> None:
+        """Close what is kept open, and keep nothing more."""
+        self._closed = True
+        if self._closing is not None:
+            self._closing.cancel()
+            await asyncio.gather(self._closing, return_exceptions=True)
+        await self._close_kept()
+
+    def _keep(self, connection: asyncpg.Connection) -> None:
+        self._kept = connection
+        self._expiry = asyncio.get_running_loop().call_later(_KEPT_SECONDS, self._expire)
+
+    async def _take(self) -> asyncpg.Connection:
+        """The connection that was kept, as if it were new, or another one."""
+        kept = self._pop_kept()
+        if kept is None:
+            return await self.open()
+        is_ready = False
+        try:
+            if not self._may_connect():
+                raise ConnectFailed(NOT_ACTIVE)
+            async with asyncio.timeout(self._answer_timeout):
+                await kept.reset()
+            is_ready = True
+        except TimeoutError as error:
+            raise ServerUnavailable("The server does not answer.") from error
+        except (*driver.CONNECTION_ERRORS, asyncpg.PostgresError):
+            pass  # it was ended meanwhile
+        finally:
+            if not is_ready:
+                kept.terminate()
+        return kept if is_ready else await self.open()
+
+    def _pop_kept(self) -> asyncpg.Connection | None:
+        kept, self._kept = self._kept, None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        return kept
+
+    def _expire(self) -> None:
+        self._closing = asyncio.create_task(self._close_idle(), name="close an admin connection")
+
+    async def _close_idle(self) -> None:
+        async with self._own:  # the next one waits until it is gone
+            await self._close_kept()
+
+    async def _close_kept(self) -> None:
+        kept = self._pop_kept()
+        if kept is not None:
+            await close(kept)
+
+
+async def close(connection: asyncpg.Connection) -> None:
+    """Close an admin connection; cut it if it does not end at once."""
+    try:
+        await connection.close(timeout=1)
+    except driver.CONNECTION_ERRORS:
+        connection.terminate()
