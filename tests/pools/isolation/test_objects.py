@@ -1,0 +1,62 @@
+"""Statements about roles, schemas and databases: names are quoted, and a batch logs in once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from app.pools import admin_connections
+from app.pools.admin_connections import AdminConnections
+from app.pools.driver import Login
+from app.pools.isolation.objects import sql
+from tests.fixtures.control import PERSON, Control, spec_of
+from tests.fixtures.postgres import Database
+
+NAMES = [
+    "plain",
+    "Mixed Case",
+    'a"b',
+    '"',
+    "a'b",
+    "\\",
+    "\\'; DROP ROLE x; --",
+    "%I",
+    "%L%%",
+    "$1",
+    "$do$",
+    "ü\n\t",
+    "select",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_names_are_what_postgres_reads(database: Database, name: str) -> None:
+    async with database.connected() as connection:
+        [row] = await connection.fetch(sql("SELECT %L AS %I, '100 %%' AS share", name, name))
+    assert dict(row) == {name: name, "share": "100 %"}
+
+
+async def test_a_batch_of_tenants_logs_in_once_as_admin(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_connections, "_KEPT_SECONDS", 600.0)
+    opened: list[str | Login | None] = []
+    really_open = AdminConnections.open
+
+    async def open_(self: AdminConnections, into: str | Login | None = None) -> asyncpg.Connection:
+        opened.append(into)
+        return await really_open(self, into)
+
+    monkeypatch.setattr(AdminConnections, "open", open_)
+    ids = [f"batch-{number}" for number in range(5)]
+    for each in ids:
+        await control.declarations.put(spec_of(each), PERSON)
+    await asyncio.gather(
+        *(control.provisioning.provision(control.state(each), PERSON) for each in ids)
+    )
+    assert opened.count(None) == 1
+    # The others are logins as the tenants themselves, which show that they can.
+    users = [login.user for login in opened if isinstance(login, Login)]
+    assert sorted(users) == [f"tenant_{each}" for each in ids]
