@@ -86,6 +86,8 @@ class Leadership:
         self._connection: asyncpg.Connection | None = None
         self._has_lock = False
         self._registered_keys: str | None = None
+        # The renewal and what else is asked take turns on the connection.
+        self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<Leadership {'holding' if self.is_held else 'not holding'}>"
@@ -222,7 +224,7 @@ class Leadership:
         """The connection for a block, which has one deadline; after an outage it is another."""
         try:
             with translate_outages():
-                async with asyncio.timeout(self._deadline):
+                async with asyncio.timeout(self._deadline), self._turn:
                     yield await self._connected()
         except CatalogUnavailable:
             connection, self._connection = self._connection, None

@@ -193,6 +193,14 @@ async def test_a_renewal_keeps_the_epoch_and_waits_for_no_write(
         assert (before.epoch, after.epoch) == (1, 1)
 
 
+async def test_a_renewal_and_other_questions_take_turns(catalog_address: CatalogAddress) -> None:
+    async with part_of(FIRST, catalog_address, deadline=180.0) as first:
+        await begun(first)
+        await asyncio.gather(first.renew(), first.has_others(within=5.0), first.count_failovers(1))
+        assert first.is_held
+        assert not first.disconnected.is_set()
+
+
 async def test_catalogs_do_not_know_each_other(
     catalog_address: CatalogAddress, postgres_server: Database
 ) -> None:
