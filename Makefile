@@ -20,7 +20,7 @@ DEV := $(VENV)/.dev
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-fast soak chaos coverage lint format types openapi bench advisor-report lock
+.PHONY: help run demo demo-ha test test-fast soak chaos coverage lint format types openapi bench advisor-report lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,6 +32,9 @@ run: $(RUNTIME) ## Serve; without configured servers, start a private Postgres
 
 demo: $(RUNTIME) ## Serve with sample tenants and traffic
 	@exec $(BIN)/poolkeeper demo $(ARGS)
+
+demo-ha: $(RUNTIME) ## Run two instances, their Postgres, and a client that never stops
+	@exec $(BIN)/python -m benchmarks.failover $(ARGS)
 
 # Tests mostly wait: more processes than cores, each with its own Postgres.
 
