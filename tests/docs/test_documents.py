@@ -27,9 +27,9 @@ import pytest
 from typer.main import get_command
 
 from app.cli.main import cli
-from tests.docs.quick import quick_poolkeeper
 from tests.docs.settings_reference import reference
 from tests.fixtures.postgres import Database
+from tests.fixtures.preloaded import preloaded_program
 from tests.fixtures.processes import kill
 from tests.fixtures.served import Served, served
 
@@ -96,10 +96,11 @@ RUN = [each for each in DOCUMENTS if any(block.is_run for block in blocks(each))
 
 
 @pytest.fixture(scope="module")
-def poolkeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def poolkeeper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the command in it."""
-    with quick_poolkeeper(tmp_path_factory.mktemp("quick")) as folder:
-        yield folder
+    folder = tmp_path_factory.mktemp("quick")
+    preloaded_program(folder)
+    return folder
 
 
 @pytest.fixture
