@@ -10,7 +10,7 @@ from app.domain.errors import PoolTimeout
 from app.pools.admin_connections import ADMIN_CONNECTIONS
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
-from tests.fixtures.pools import Bench, account, bench_on, finished, lent
+from tests.fixtures.pools import Bench, account, backends, bench_on, finished, lent
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched
@@ -155,6 +155,10 @@ async def test_a_lowered_limit_is_reached_as_connections_come_back(
         pass
 
 
+async def _all_sleep(database: Database) -> bool:
+    return await backends(database, "wait_event = 'PgSleep'") == BUDGET
+
+
 async def test_cut_connections_count_until_postgres_has_dropped_them(
     tight: Bench, database: Database
 ) -> None:
@@ -167,7 +171,7 @@ async def test_cut_connections_count_until_postgres_has_dropped_them(
                     asyncio.create_task(holder.raw.execute("SELECT pg_sleep(30)"))
                     for holder in holders
                 ]
-                await asyncio.sleep(0.02)
+                await eventually(lambda: _all_sleep(database))
                 for holder in holders:
                     pool.release(holder, reusable=False)
                 await finished(left)

@@ -12,6 +12,7 @@ from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import (
     Bench,
     account,
+    backends,
     bench_on,
     finished,
     in_background,
@@ -170,7 +171,7 @@ async def test_leases_beyond_the_deadline_are_cut_and_reported(
     async with lent(pool, acme):
         pass
     sleeping = asyncio.create_task(first.raw.fetchval("SELECT pg_sleep(60)"))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: backends(postgres_server, "wait_event = 'PgSleep'"))
     assert await pool.drain(0.05) == DrainResult(closed=3, cut=2)
     await finished([sleeping])
     assert await pids(postgres_server) == set()

@@ -30,8 +30,11 @@ class Election:
     lost: Exception | None = None
     active_instance: str = "The active instance is elsewhere."
     on_change: Callable[[], None] = field(default=lambda: None)
+    not_served: int = 0
+    """Requests that came while this instance was not active."""
 
     async def settle(self) -> bool:
+        self.not_served += 1
         return self.is_serving
 
     def follow(self, url: str | None) -> None:
@@ -308,7 +311,7 @@ async def test_a_request_waits_for_an_active_instance() -> None:
     async with AsyncExitStack() as stack:
         waiting = await stack.enter_async_context(standby())
         asked = [asyncio.create_task(waiting.client.post("/", content=b"body")) for _ in range(3)]
-        await asyncio.sleep(0.1)
+        await eventually(lambda: waiting.election.not_served == 3)
         assert not any(each.done() for each in asked)
         host, port = await stack.enter_async_context(listening(Active(echo)))
         waiting.election.follow(f"http://{host}:{port}")
@@ -320,7 +323,7 @@ async def test_a_request_that_waited_is_served_here_if_this_instance_becomes_act
     async with standby() as waiting:
         waiting.election.follow("http://127.0.0.1:9")
         asked = asyncio.create_task(waiting.client.post("/", content=b"body"))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: waiting.election.not_served)
         waiting.election.is_serving = True
         response = await asked
         assert response.json()["body"] == "body"
@@ -385,7 +388,7 @@ async def test_an_instance_that_is_no_longer_active_did_nothing_and_is_asked_aga
     async with pair() as (standby, active):
         active.election.is_serving = False
         asked = asyncio.create_task(standby.client.post("/", content=b"body"))
-        await asyncio.sleep(0.1)
+        await eventually(lambda: active.election.not_served)
         assert active.asked == []
         active.election.is_serving = True
         assert (await asked).json()["body"] == "body"
