@@ -148,6 +148,7 @@ async def listening(app: FastAPI) -> AsyncIterator[str]:
             await serving
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_planted_faults_are_found_with_the_same_settings(tmp_path: Path) -> None:
     async with listening(faulty_app()) as address:

@@ -81,6 +81,7 @@ def run(*command: str, within: Path) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.long
 async def test_a_python_client_is_complete_and_typed(service: Served, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("post_hooks: []\n")
@@ -96,6 +97,7 @@ async def test_a_python_client_is_complete_and_typed(service: Served, tmp_path: 
     assert run(sys.executable, "use.py", str(service.client.base_url), within=tmp_path) == OUTCOME
 
 
+@pytest.mark.long
 async def test_a_typescript_client_is_complete_and_typed(service: Served, tmp_path: Path) -> None:
     modules = os.environ.get("NODE_MODULES")
     if shutil.which("node") is None or modules is None:

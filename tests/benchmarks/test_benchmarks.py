@@ -41,6 +41,7 @@ def test_an_unknown_measure_is_refused_with_the_names_that_exist(
     assert all(name in message for name in MEASURES)
 
 
+@pytest.mark.long
 async def test_a_measure_runs_by_its_name_and_gives_median_least_and_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

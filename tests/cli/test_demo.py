@@ -20,7 +20,7 @@ from app.cli.demo import DemoError
 from tests.fixtures.processes import family, is_alive, processes_about
 from tests.fixtures.waiting import eventually
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @asynccontextmanager

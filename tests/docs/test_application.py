@@ -21,6 +21,7 @@ _PROGRAMS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVE = ("-m", "uvicorn", "service:app", "--port", "{port}")
 
 
+@pytest.mark.long
 async def test_the_script_and_the_service_of_the_document_work(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ async def service(
         yield running
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="curl is missing")
 @pytest.mark.parametrize("document", RUN, ids=lambda each: each.name)
 async def test_every_command_works_in_order(

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 import httpx
+import pytest
 
 from app.runtime.server import ProcessStatus
 from tests.fixtures.instances import TENANT, Instance, Instances, two_instances
@@ -129,6 +130,7 @@ EACH_ONCE: list[Fault] = [
 ALL: list[Fault] = [*EACH_ONCE, cut_off_the_server]
 
 
+@pytest.mark.long
 async def test_one_instance_serves_whatever_happens_to_the_other(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from tests.fixtures.pools import finished, pids
 from tests.fixtures.postgres import Database
@@ -29,6 +30,7 @@ async def load_until_killed(service: Served) -> None:
     await finished(callers)
 
 
+@pytest.mark.long
 async def test_the_next_service_knows_its_tenants_and_serves_them(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
@@ -57,6 +59,7 @@ async def test_the_next_service_knows_its_tenants_and_serves_them(
             assert watch.most <= BUDGET
 
 
+@pytest.mark.long
 async def test_a_statement_left_behind_ends_and_does_not_hold_up_the_next_service(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:

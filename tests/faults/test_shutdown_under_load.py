@@ -45,6 +45,7 @@ async def ends(service: Served) -> int:
         return await service.process.wait()
 
 
+@pytest.mark.long
 async def test_the_service_ends_well_and_leaves_no_back_end(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ async def test_the_service_ends_well_and_leaves_no_back_end(
         assert await backends(database) == 0
 
 
+@pytest.mark.long
 async def test_statements_without_end_do_not_hold_it_up(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:
@@ -97,6 +99,7 @@ async def test_statements_without_end_do_not_hold_it_up(
         assert await backends(database) == 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_its_own_postgres_ends_with_it(enterable_path: Path) -> None:
     async with served(enterable_path) as service:

@@ -4,6 +4,8 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.listening import Client, connected
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import served
@@ -12,6 +14,7 @@ DESCRIPTORS = 256
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-"
 
 
+@pytest.mark.long
 async def test_a_service_with_few_descriptors_answers_its_probe_and_its_tenants(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:

@@ -225,7 +225,7 @@ class PolicyMachine(RuleBasedStateMachine):
         return self.server.clock.asked_at
 
 
-TestAnySequenceOfEvents = PolicyMachine.TestCase
+TestAnySequenceOfEvents = pytest.mark.long(PolicyMachine.TestCase)
 TestAnySequenceOfEvents.settings = settings(
     deadline=None, max_examples=300, stateful_step_count=40, print_blob=True
 )

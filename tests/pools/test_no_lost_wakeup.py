@@ -387,7 +387,7 @@ def tell(future: asyncio.Future[None], failure: type[Unavailable] | None = None)
         future.set_exception(failure("As the test wants it."))
 
 
-TestWhateverHappens = PoolMachine.TestCase
+TestWhateverHappens = pytest.mark.long(PoolMachine.TestCase)
 TestWhateverHappens.settings = settings(
     deadline=None, max_examples=150, stateful_step_count=40, print_blob=True
 )
