@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 VIEWS = [
     *("overview", "tenants", "pools", "servers", "advice", "findings"),
-    *("events", "refusals", "keys"),
+    *("usage", "events", "refusals", "keys"),
 ]
 RULES_OF_COLOR = ["color-contrast", "link-in-text-block"]
 LONGEST = "a-tenant-whose-name-is-as-long-as-a-name-can-be"

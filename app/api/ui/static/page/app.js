@@ -19,6 +19,7 @@ import { Pools } from "./views/pools.js";
 import { RefusalsView } from "./views/refusals.js";
 import { Servers } from "./views/servers.js";
 import { Tenants } from "./views/tenants.js";
+import { Usage } from "./views/usage.js";
 
 const VIEWS = {
   overview: ["Overview", Overview],
@@ -27,6 +28,7 @@ const VIEWS = {
   servers: ["Servers", Servers],
   advice: ["Advice", Advice, ({ recommendations }) => recommendations.length],
   findings: ["Findings", Findings, (state) => findingsOf(state).length],
+  usage: ["Usage", Usage],
   events: ["Events", Events],
   refusals: ["Refusals", RefusalsView],
   keys: ["API keys", Keys],

@@ -15,6 +15,15 @@ export function counted(count, noun) {
   return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
+// A length of time, in its largest two units.
+export function duration(seconds) {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+  if (hours) return `${number(hours)} h ${minutes} min`;
+  return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+}
+
 export function ago(time) {
   const seconds = Math.max(0, Math.round((Date.now() - new Date(time)) / 1000));
   for (const [unit, letter] of [[86_400, "d"], [3600, "h"], [60, "min"]]) {

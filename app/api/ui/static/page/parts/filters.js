@@ -28,11 +28,12 @@ export function TextFilter({ id, name, label, placeholder, value }) {
       onInput=${(event) => setTyped(event.target.value)} /></label>`;
 }
 
-export function SelectFilter({ name, label, value = "", options }) {
+// *none*: what is shown without a filter.
+export function SelectFilter({ name, label, value = "", options, none = "all" }) {
   return html`
     <label>${label}
       <select value=${value} onChange=${(event) => setQuery({ [name]: event.target.value })}>
-        <option value="">all</option>${options.map((option) => html`<option key=${option}>${option}</option>`)}
+        <option value="">${none}</option>${options.map((option) => html`<option key=${option}>${option}</option>`)}
       </select>
     </label>`;
 }

@@ -31,6 +31,12 @@ export function periodOf({ range = DEFAULT, from, to }) {
   return { from: now - seconds, to: now };
 }
 
+// The same for a request of use; everything that is stored if *from* is null.
+export function isoPeriod(query) {
+  const { from, to } = periodOf(query);
+  return { from: iso(from ?? to - MOST_DAYS * DAY), to: iso(to) };
+}
+
 // A history within a period: {points, from, to, step}.
 export async function historyOf(path, { from, to }) {
   const fetched = (start, step) => get(path, { from: iso(start), to: iso(to), step_seconds: step });

@@ -11,6 +11,7 @@ import { Drawer } from "../parts/drawer.js";
 import { RangePicker, historyOf, periodOf } from "../parts/range.js";
 import { Facts, TenantLinks } from "../parts/view.js";
 import { History } from "./history.js";
+import { Leases } from "./leases.js";
 import { PoolActions } from "./pool-actions.js";
 import { describe } from "./tenant.js";
 import { Timeline, timelineOf } from "./timeline.js";
@@ -41,6 +42,7 @@ export function PoolDrawer({ id, query, onClose }) {
     <${Drawer} title=${id} kind="Pool" tools=${tools} problem=${problem} onClose=${onClose}>
       ${data && html`
         <${Details} id=${id} ...${data} />
+        <${Leases} filter=${{ pool: id }} />
         <${RangePicker} query=${query} />
         <${History} ...${data.history} marks=${data.marks} />
         <${Timeline} entries=${data.marks} />`}

@@ -13,6 +13,7 @@ import { Drawer } from "../parts/drawer.js";
 import { RangePicker, historyOf, periodOf } from "../parts/range.js";
 import { Badge, Facts, State } from "../parts/view.js";
 import { History } from "./history.js";
+import { Leases } from "./leases.js";
 import { PoolActions } from "./pool-actions.js";
 import { adoptable, deletion, edit, provisioning, rotation } from "./tenant-actions.js";
 import { Refusals, Timeline, timelineOf } from "./timeline.js";
@@ -48,6 +49,7 @@ export function TenantDrawer({ id, query, onClose }) {
     <${Drawer} title=${id} kind="Tenant" tools=${tools} problem=${problem} onClose=${onClose}>
       ${data && !(problem?.status === 404) && html`
         <${Details} ...${data} />
+        <${Leases} filter=${{ tenant: id }} />
         <${RangePicker} query=${query} />
         <${History} ...${data.history} marks=${data.marks} />
         <${Timeline} entries=${data.marks} />
