@@ -347,6 +347,11 @@ def get_about() -> Request[models.About]:
     return Request("GET", "/v1/about")
 
 
+def get_readiness() -> Request[models.Readiness]:
+    """Check the active instance."""
+    return Request("GET", "/v1/readiness")
+
+
 def list_instances() -> ListRequest[models.InstanceList, models.InstanceView]:
     """List the service's instances."""
     return ListRequest("GET", "/v1/instances")

@@ -597,6 +597,22 @@ class QueryResult(TypedDict):
     status: str | None
 
 
+class Readiness(TypedDict):
+    """Whether the service can do all of its work, and the checks behind it."""
+
+    status: str
+    checks: list[ReadinessCheck]
+
+
+class ReadinessCheck(TypedDict):
+    """The result of one check."""
+
+    name: str
+    ok: bool
+    required: bool
+    detail: str | None
+
+
 class RecommendationList(TypedDict):
     """A page of recommendations, newest first."""
 

@@ -55,6 +55,7 @@ DESIGNED = {
     "get /v1/keys",
     "get /v1/about",
     "get /v1/instances",
+    "get /v1/readiness",
     "get /livez",
     "get /readyz",
     "get /metrics",

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api.auth.key_file import KeyFile
+from app.api.auth.principal import Principal
 from app.api.http.dependencies import PrincipalDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRequest
@@ -69,6 +70,14 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not_ready"] = Field(examples=["ready"])
     checks: Annotated[list[ReadinessCheck], Field(min_length=1)]
+
+    @classmethod
+    def of(cls, results: list[ReadinessCheck], principal: Principal) -> Self:
+        """What *principal* may see of the results."""
+        if not principal.can_read_all:
+            results = [result.model_copy(update={"detail": None}) for result in results]
+        is_ready = all(result.ok for result in results if result.required)
+        return cls(status="ready" if is_ready else "not_ready", checks=results)
 
 
 class ReadinessChecks(Protocol):
@@ -216,7 +225,8 @@ def max_poll_age(interval: float, deadline: float) -> float:
     return _INTERVALS * interval + deadline
 
 
-async def _get_readiness(request: Request) -> ReadinessChecks:
+async def get_checks(request: Request) -> ReadinessChecks:
+    """The checks of this instance, as it is now."""
     readiness: ReadinessChecks = request.app.state.readiness
     return readiness
 
@@ -248,7 +258,7 @@ async def respond_alive(_: StrictRequest) -> Response:
     | {503: {"model": Readiness, "description": "Not ready; `checks` says why."}},
 )
 async def readyz(
-    checks: Annotated[ReadinessChecks, Depends(_get_readiness)],
+    checks: Annotated[ReadinessChecks, Depends(get_checks)],
     principal: PrincipalDep,
     response: Response,
 ) -> Readiness:
@@ -257,13 +267,10 @@ async def readyz(
     While the catalog is unreachable, open pools keep serving but nothing can be changed: the
     service is not ready. The checks of servers, isolation and keys are for information only.
     """
-    results = await checks.run()
-    if not principal.can_read_all:
-        results = [result.model_copy(update={"detail": None}) for result in results]
-    is_ready = all(result.ok for result in results if result.required)
+    readiness = Readiness.of(await checks.run(), principal)
     response.headers["Cache-Control"] = "no-store"
-    response.status_code = 200 if is_ready else 503
-    return Readiness(status="ready" if is_ready else "not_ready", checks=results)
+    response.status_code = 200 if readiness.status == "ready" else 503
+    return readiness
 
 
 def _required(name: str, *, ok: bool, detail: str) -> ReadinessCheck:

@@ -50,6 +50,13 @@ async def test_a_service_that_polls_and_reaches_its_catalog_is_ready(api: Api) -
     assert all(check["detail"] for check in found.values())
 
 
+async def test_the_active_instances_readiness_is_an_ordinary_resource(api: Api) -> None:
+    await eventually(lambda: is_ready(api))
+    found = ok(await api.client.get("/v1/readiness"))
+    assert found["status"] == "ready"
+    assert {check["name"] for check in found["checks"]} == set(await checks(api))
+
+
 def forget_cached_checks(api: Api) -> None:
     api.app.state.readiness._cached = None
 

@@ -33,6 +33,8 @@ export const live = createStore({
 
 let refreshing = null;
 let isRefreshDue = false;
+// Another instance may have another version and other addresses; the stream ends with the instance.
+let isAboutDue = true;
 
 // One refresh at a time; further calls during it cause exactly one more.
 export function refresh() {
@@ -51,15 +53,17 @@ export function refresh() {
 }
 
 async function load() {
+  const asksAbout = isAboutDue;
+  isAboutDue = false;
   try {
     const before = live.get();
     const [about, stats, servers, pools, recommendations, readiness] = await Promise.all([
-      before.about ?? get("v1/about"),
+      asksAbout ? get("v1/about") : before.about,
       get("v1/stats", { limit: 1 }),
       list("v1/servers", { limit: 100 }, 1000),
       list("v1/pools", { sort: "-waiting", limit: 500 }, MAX_POOLS),
       list("v1/recommendations", { status: "open", limit: 200 }, MAX_RECOMMENDATIONS),
-      get("readyz").catch((error) => error.document),
+      get("v1/readiness"),
     ]);
     live.set({
       about, stats, servers, pools, recommendations, readiness,
@@ -71,6 +75,7 @@ async function load() {
       needsKey: false,
     });
   } catch (error) {
+    isAboutDue ||= asksAbout;
     report(error);
   }
 }
@@ -111,6 +116,7 @@ export async function run() {
   await refresh();
   for (;;) {
     await follow("v1/stats/stream", refreshVisible).catch(() => null);
+    isAboutDue = true;
     const until = Date.now() + RECONNECT_AFTER_MS;
     while (Date.now() < until) {
       await refreshVisible();

@@ -57,15 +57,15 @@ export function Findings() {
   const isEmpty = state.at && data && findings.length + data.length === 0;
   return html`
     <${View} title="Findings" lead="What needs a person: servers, pools, checks of the service, and isolation." problem=${problem}
-      request=${{ path: "readyz" }}>
+      request=${{ path: "v1/readiness" }}>
       ${isEmpty && html`
         <${Empty} title="No findings."><p>Every server is available, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
       <${FindingList} findings=${findings} />
       ${data?.length > 0 && html`<h2>Isolation of tenants</h2>`}
-      ${data?.map(({ name, severity, detail, tenants }) => html`
+      ${data?.map(({ name, severity, detail, tenants, isCut }) => html`
         <article class="card" key=${name}>
           <${CheckLine} ...${{ name, severity, detail }} />
-          <p class="muted">${counted(tenants.length, "tenant")}: <${TenantLinks} ids=${tenants.slice(0, NAMED_TENANTS)} more=${tenants.length > NAMED_TENANTS} /></p>
+          <p class="muted">${isCut && "At least "}${counted(tenants.length, "tenant")}: <${TenantLinks} ids=${tenants.slice(0, NAMED_TENANTS)} more=${tenants.length > NAMED_TENANTS} /></p>
         </article>`)}
     </${View}>`;
 }
@@ -74,11 +74,12 @@ export function Findings() {
 async function isolationFindings() {
   const pages = await Promise.all(["critical", "warning", "not_checked"].map((finding) => get("v1/tenants", { finding, limit: MAX_TENANTS })));
   const tenants = new Map(pages.flatMap(({ items }) => items.map((tenant) => [tenant.id, tenant])));
+  const isCut = pages.some(({ next_cursor }) => next_cursor);
   const groups = new Map();
   for (const { id, isolation } of tenants.values()) {
     for (const { name, severity, detail, ok } of isolation.checks) {
       if (ok) continue;
-      const group = groups.get(`${name} ${severity}`) ?? { name, severity, detail, tenants: [] };
+      const group = groups.get(`${name} ${severity}`) ?? { name, severity, detail, tenants: [], isCut };
       group.tenants.push(id);
       groups.set(`${name} ${severity}`, group);
     }
