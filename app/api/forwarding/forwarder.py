@@ -60,7 +60,7 @@ class Forwarder:
 
     def close(self) -> None:
         """Close all connections to the active instance."""
-        self._upstreams.keep_only(None)
+        self._upstreams.close()
 
     async def drain(self, deadline: float) -> None:
         """Wait until no request is served here, for *deadline* seconds at most.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Iterable
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,6 +21,8 @@ _CONNECT_DEADLINE = 2.0
 # Bytes of a response that the client has not taken yet; beyond them the connection is not read.
 _MAX_UNSENT = 65_536
 _MAX_IDLE = 100
+# In seconds; one that is no longer active answers at once, or not at all.
+_GRACE = 1.0
 
 
 class UpstreamLost(Exception):
@@ -231,10 +234,25 @@ class Upstreams:
         upstream.close()
 
     def keep_only(self, url: str | None) -> None:
-        """Close all connections to other instances, those in use too."""
-        for upstream in [each for each in self._open if each.url != url]:
+        """Close the connections to other instances: those in use when their grace has ended.
+
+        An instance that hands over still refuses what it was sent, which is then sent elsewhere.
+        """
+        others = {each for each in self._open if each.url != url}
+        for upstream in others.intersection(self._idle):
             self.discard(upstream)
         self._idle = deque(each for each in self._idle if each.url == url)
+        if in_use := others & self._open:
+            asyncio.get_running_loop().call_later(_GRACE, self._discard_all, in_use)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._discard_all(set(self._open))
+        self._idle.clear()
+
+    def _discard_all(self, upstreams: Iterable[Upstream]) -> None:
+        for upstream in upstreams:
+            self.discard(upstream)
 
     def _tls_of(self, parts: SplitResult) -> ssl.SSLContext | None:
         if parts.scheme != "https":

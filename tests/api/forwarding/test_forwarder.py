@@ -347,8 +347,9 @@ async def test_a_request_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch)
     ("method", "asked_again", "status"), [("GET", True, 207), ("POST", False, 502)]
 )
 async def test_what_an_instance_that_died_was_asked_is_repeated_only_if_it_only_reads(
-    method: str, status: int, *, asked_again: bool
+    method: str, status: int, *, asked_again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.api.forwarding.upstream._GRACE", 0.1)
     begun = asyncio.Event()
 
     async def hang(scope: Scope, receive: Receive, send: Send) -> None:
@@ -367,7 +368,11 @@ async def test_what_an_instance_that_died_was_asked_is_repeated_only_if_it_only_
             assert not response.json()["retryable"]
 
 
-async def test_a_response_that_breaks_off_is_not_taken_for_whole() -> None:
+async def test_a_response_that_breaks_off_is_not_taken_for_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.api.forwarding.upstream._GRACE", 0.1)
+
     async def half(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
@@ -391,6 +396,25 @@ async def test_an_instance_that_is_no_longer_active_did_nothing_and_is_asked_aga
         await eventually(lambda: active.election.not_served)
         assert active.asked == []
         active.election.is_serving = True
+        assert (await asked).json()["body"] == "body"
+
+
+async def test_what_an_instance_that_hands_over_refuses_late_is_asked_of_the_next_one() -> None:
+    begun, may_refuse = asyncio.Event(), asyncio.Event()
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await may_refuse.wait()
+        headers = [(b"poolkeeper-not-active", b"1"), (b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with pair(refuse) as (standby, _), listening(Active(echo)) as (host, port):
+        asked = asyncio.create_task(standby.client.post("/", content=b"body"))
+        await eventually(begun.is_set)
+        standby.election.follow(None)
+        standby.election.follow(f"http://{host}:{port}")
+        may_refuse.set()
         assert (await asked).json()["body"] == "body"
 
 

@@ -503,7 +503,7 @@ async def test_a_tenant_that_keeps_the_shared_pool_busy_is_advised_to_move_and_n
     assert await sampled(control, 1) == 0
 
 
-async def test_what_the_database_does_is_seen(control: Control) -> None:
+async def test_what_the_database_does_is_seen(control: Control, database: Database) -> None:
     await control.tenant("acme")
     assert control.loads.of("local") is None
     lock = "select pg_advisory_xact_lock(7)"
@@ -512,9 +512,15 @@ async def test_what_the_database_does_is_seen(control: Control) -> None:
         async with control.manager.lease("acme") as connection:
             await connection.execute(lock)
 
+    async def somebody_waits() -> bool:
+        async with database.connected() as admin:
+            waiters = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
+            return bool(await admin.fetchval(waiters))
+
     async with control.manager.lease("acme") as holder:
         await holder.execute(lock)
         waiting = asyncio.create_task(wait_for_lock())
+        await eventually(somebody_waits)
         for _ in range(12):
             await control.loads.sample()
     await waiting
