@@ -40,6 +40,9 @@ class AdminConnections:
     """At most one in the server's own database, and one elsewhere or as somebody else.
 
     So two provisionings never meet in the same database.
+
+    Attributes:
+        login: into the server's own database.
     """
 
     def __init__(
@@ -53,12 +56,12 @@ class AdminConnections:
         """Use *login*.
 
         Args:
-            login: into the server's own database.
+            login: see above.
             connect: opens a connection.
             may_connect: whether this process may use the server now.
             answer_timeout: seconds within which an open connection answers.
         """
-        self._login = replace(login, settings={**login.settings, **_SETTINGS}, direct=True)
+        self.login = login
         self._connect = connect
         self._may_connect = may_connect
         self._answer_timeout = answer_timeout
@@ -100,9 +103,10 @@ class AdminConnections:
         """A connection that the caller closes, into the database *into* or with that login."""
         if isinstance(into, Login):
             return await self._connect(into)
-        login = self._login if into is None else self._login.for_database(into)
+        login = self.login if into is None else self.login.for_database(into)
+        settings = {**login.settings, **_SETTINGS}
         try:
-            return await self._connect(login)
+            return await self._connect(replace(login, settings=settings, direct=True))
         except TenantLoginFailed as error:
             raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
 

@@ -94,7 +94,6 @@ class Server:
             may_connect: whether this process may use servers at all; another may have taken over.
         """
         self.name = name
-        self.admin_login = admin
         self.budget: ConnectionBudget[AttachedPool] = ConnectionBudget(
             connect_slots=ConnectLimiter(max_connecting)
         )

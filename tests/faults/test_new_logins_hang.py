@@ -155,12 +155,12 @@ async def test_those_who_cannot_log_in_share_what_others_leave_while_only_the_ad
             await provisioned(manager, name)
         async with manager.lease("working"), manager.lease("working"):
             pass
-        admin = server.admin_login
-        server.admin_login = replace(admin, password="changed")
+        admin = server.admins.login
+        server.admins.login = replace(admin, password="changed")
         await server.refresh()
         assert server.is_degraded
         await use(manager, "new")
-        server.admin_login = admin
+        server.admins.login = admin
 
 
 async def test_leases_that_take_long_speak_for_a_server_that_refuses_the_admin(
@@ -169,13 +169,13 @@ async def test_leases_that_take_long_speak_for_a_server_that_refuses_the_admin(
     async with watched_manager_on(database, connect_timeout=1.0) as manager:
         server = manager.servers["local"]
         await provisioned(manager, "working")
-        admin = server.admin_login
-        server.admin_login = replace(admin, password="changed")
+        admin = server.admins.login
+        server.admins.login = replace(admin, password="changed")
         async with manager.lease("working") as connection:
             await server.refresh()
             assert server.is_degraded
             assert await connection.fetchval("SELECT 42") == 42
-        server.admin_login = admin
+        server.admins.login = admin
 
 
 async def test_idle_connections_are_pinged_whichever_was_used_last(

@@ -29,7 +29,7 @@ _WRITES = "insert into notes values (1)"
 @asynccontextmanager
 async def locked(api: Api, server: Database, lock: str, unlock: str) -> AsyncIterator[None]:
     """The server is read-only for a block, and the service has noticed both."""
-    database = api.service.manager.servers["local"].admin_login.database
+    database = api.service.manager.servers["local"].admins.login.database
     async with server.connected() as hoster:
         await hoster.execute(f"SET {_SETTING} = off")
         await hoster.execute(lock.format(database))

@@ -97,7 +97,7 @@ async def test_an_attempt_older_than_an_outage_says_nothing_of_the_server_that_i
 ) -> None:
     async with started_server(database, connect_timeout=0.5) as server:
         fault_proxy.black_hole()
-        old = replace(server.admin_login, port=fault_proxy.port)
+        old = replace(server.admins.login, port=fault_proxy.port)
         attempt = asyncio.create_task(server.connect(old))
         await eventually(lambda: fault_proxy.accepted == 1)
         server.mark_lost(ServerUnavailable("for a moment"))

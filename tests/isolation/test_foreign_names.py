@@ -78,7 +78,7 @@ async def test_every_check_is_made_and_every_change_works_among_names_in_no_utf8
     await control.tenant("big", PoolStrategy.PER_DATABASE)
     await control.tenant("small", PoolStrategy.SHARED)
     async with latin1(postgres_server) as foreign:
-        home = control.manager.servers["local"].admin_login.database
+        home = control.manager.servers["local"].admins.login.database
         try:
             for statement in FOREIGN:
                 await foreign.execute(plain(statement))

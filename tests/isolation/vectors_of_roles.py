@@ -127,7 +127,7 @@ async def plant_a_lock_timeout(arena: Arena) -> bool:
 
 
 def _by_way_of_the_admin(arena: Arena, _: Login) -> Login:
-    admin = arena.server.admin_login
+    admin = arena.server.admins.login
     return replace(admin.for_database(arena.home(arena.mallory)), settings={"role": arena.me})
 
 

@@ -85,7 +85,7 @@ async def test_what_must_not_use_a_server_opens_nothing_there_and_keeps_what_it_
             pass
         may_connect = False
         with pytest.raises(ConnectFailed, match="whether it is still the active one"):
-            await server.connect(server.admin_login)
+            await server.connect(server.admins.login)
         await eventually(lambda: server.is_degraded)
         async with lent(pool, state) as connection:
             assert await connection.raw.fetchval("SELECT 1") == 1
@@ -94,7 +94,7 @@ async def test_what_must_not_use_a_server_opens_nothing_there_and_keeps_what_it_
                 pass
         may_connect = True
         await eventually(lambda: not server.is_degraded)
-        await (await server.connect(server.admin_login)).close()
+        await (await server.connect(server.admins.login)).close()
 
 
 async def test_a_login_that_ends_too_late_is_not_used(database: Database) -> None:

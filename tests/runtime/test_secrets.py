@@ -122,7 +122,7 @@ async def test_no_part_of_a_running_service_shows_a_secret(api: Api) -> None:
     service = api.service
     servers = service.manager.servers.values()
     parts = [getattr(service, field.name) for field in fields(service)]
-    for thing in (service, *parts, *servers, *(server.admin_login for server in servers)):
+    for thing in (service, *parts, *servers, *(server.admins.login for server in servers)):
         assert CANARY not in f"{thing!r} {thing}"
 
 

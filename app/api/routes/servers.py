@@ -125,7 +125,7 @@ async def get_server(
 
 
 def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> ServerView:
-    limits, budget, admin = server.limits, server.budget, server.admin_login
+    limits, budget, admin = server.limits, server.budget, server.admins.login
     return ServerView(
         name=server.name,
         host=admin.host,

@@ -31,7 +31,7 @@ class PerTenantIsolation(DedicatedRoleIsolation):
         self._extension_schemas = extension_schemas
 
     def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - of all tenants
-        return server.admin_login.database
+        return server.admins.login.database
 
     def search_path(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - on any server
         return ", ".join(f'"{each}"' for each in (self.role(spec), *self._extension_schemas))
@@ -47,7 +47,7 @@ class PerTenantIsolation(DedicatedRoleIsolation):
     ) -> list[str]:
         """Create role and schema, and close the database to everyone else, in one transaction."""
         name, mark = self.role(tenant.spec), self.mark(tenant)
-        database = server.admin_login.database
+        database = server.admins.login.database
         async with server.admin() as connection:
             facts = await self._read_facts(connection, tenant, adopt=adopt)
             usage = await grant_schema_usage(connection, name, self._extension_schemas)
@@ -71,7 +71,7 @@ class PerTenantIsolation(DedicatedRoleIsolation):
         return [f"role {name}", f"schema {name}"]
 
     def _restore_access(self, server: Server, role: str) -> Iterator[str]:
-        database = server.admin_login.database
+        database = server.admins.login.database
         yield sql("GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I", database, role)
         yield set_search_path(role, database, self._extension_schemas)
 

@@ -33,7 +33,7 @@ class SharedIsolation(IsolationStrategy):
         return SHARED_ROLE
 
     def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - same
-        return server.admin_login.database
+        return server.admins.login.database
 
     def search_path(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - same
         """The database's own; temporary tables, which the role cannot create, come last."""
@@ -79,7 +79,7 @@ class SharedIsolation(IsolationStrategy):
             statements = [
                 *self._put_role(facts, server, tenant),
                 *self._restore_access(server, SHARED_ROLE),
-                *revoke_from_public(facts, server.admin_login.database),
+                *revoke_from_public(facts, server.admins.login.database),
             ]
             if facts.can_grant_public_schema:  # to use, not to change, where tables are by default
                 statements.append(sql("GRANT USAGE ON SCHEMA public TO %I", SHARED_ROLE))
@@ -90,7 +90,7 @@ class SharedIsolation(IsolationStrategy):
         """Nothing: the role serves the other tenants."""
 
     def _restore_access(self, server: Server, role: str) -> Iterator[str]:
-        yield sql("GRANT CONNECT ON DATABASE %I TO %I", server.admin_login.database, role)
+        yield sql("GRANT CONNECT ON DATABASE %I TO %I", server.admins.login.database, role)
 
     def mark(self, tenant: Tenant) -> str:  # noqa: ARG002 - every tenant shares one role
         return _MARK

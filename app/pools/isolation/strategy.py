@@ -103,7 +103,7 @@ class IsolationStrategy(ABC):
         """How connections for this tenant are opened."""
         role = self.role(spec)
         return replace(
-            server.admin_login,
+            server.admins.login,
             user=role,
             password=self._credentials.password(server.name, role),
             database=self.database(server, spec),

@@ -27,7 +27,7 @@ async def test_a_server_shows_its_budget_and_where_its_connections_went(api: Api
 
 
 async def test_nothing_of_the_servers_login_is_shown(api: Api) -> None:
-    login = api.service.manager.servers["local"].admin_login
+    login = api.service.manager.servers["local"].admins.login
     text = (await api.client.get("/v1/servers/local")).text
     assert login.password not in text
     assert login.user not in text

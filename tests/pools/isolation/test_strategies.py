@@ -117,7 +117,7 @@ async def test_a_tenant_cannot_enter_another_ones_database(manager: TenantPoolMa
         server, manager.tenant_state("a").tenant.spec
     )
     with pytest.raises(TenantLoginFailed):
-        await server.connect(own.for_database(server.admin_login.database))
+        await server.connect(own.for_database(server.admins.login.database))
 
 
 async def test_a_tenants_role_has_no_privilege_beyond_its_own(
