@@ -69,7 +69,7 @@ class AdminConnections:
         self._kept: asyncpg.Connection | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._closing: asyncio.Task[None] | None = None
-        self._closed = False
+        self._is_outdated = self._closed = False
 
     @asynccontextmanager
     async def use(self, into: str | Login | None = None) -> AsyncIterator[asyncpg.Connection]:
@@ -92,7 +92,7 @@ class AdminConnections:
                     yield connection
                 is_reusable = into is None and not connection.is_in_transaction()
             finally:
-                if is_reusable and not self._closed:
+                if is_reusable and not self._is_outdated and not self._closed:
                     self._keep(connection)
                 else:
                     await close(connection)
@@ -110,6 +110,10 @@ class AdminConnections:
         except TenantLoginFailed as error:
             raise ServerUnavailable(f"The admin login was refused: {error.detail}") from error
 
+    def renew(self) -> None:
+        """Use no connection again that is open now: its session keeps the defaults of its login."""
+        self._is_outdated = True
+
     async def close(self) -> None:
         """Close what is kept open, and keep nothing more."""
         self._closed = True
@@ -124,6 +128,9 @@ class AdminConnections:
 
     async def _take(self) -> asyncpg.Connection:
         """The connection that was kept, as if it were new, or another one."""
+        if self._is_outdated:
+            await self._close_kept()
+            self._is_outdated = False
         kept = self._pop_kept()
         if kept is None:
             return await self.open()

@@ -365,6 +365,8 @@ class Server:
                 raise ServerUnavailable("The server does not answer.") from error
             finally:
                 await close(connection)
+        if self.limits is not None and self.limits.read_only is not limits.read_only:
+            self.admins.renew()
         self.limits = limits
         had_trouble, self.last_error = self.last_error is not None, None
         self.state = ServerState.AVAILABLE
