@@ -22,10 +22,27 @@ from tests.fixtures.watch import watched_manager_on
 @asynccontextmanager
 async def locked(database: Database, name: str) -> AsyncIterator[None]:
     """As `CREATE DATABASE … TEMPLATE` and `ALTER DATABASE … SET TABLESPACE` lock it."""
-    async with database.connected() as connection, connection.transaction():
+    async with (
+        without_autovacuum(database),
+        database.connected() as connection,
+        connection.transaction(),
+    ):
         await connection.execute(f"ALTER DATABASE {name} RENAME TO {name}_locked")
         yield
         await connection.execute(f"ALTER DATABASE {name}_locked RENAME TO {name}")
+
+
+@asynccontextmanager
+async def without_autovacuum(database: Database) -> AsyncIterator[None]:
+    """Its workers log in too, would wait for the lock, and cannot be told from our back-ends."""
+    async with database.connected() as connection:
+        await connection.execute("ALTER SYSTEM SET autovacuum = off")
+        await connection.fetchval("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            await connection.execute("ALTER SYSTEM RESET autovacuum")
+            await connection.fetchval("SELECT pg_reload_conf()")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,7 +43,9 @@ _HOLD_ON = "loop begin perform pg_sleep(60); exception when query_canceled then 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def small_server(session_directory: Path) -> AsyncIterator[Database]:
     """A server whose lock table is planned for some 550 locks."""
-    server = EmbeddedPostgres(session_directory / "few_locks", max_connections=30, durable=False)
+    # Random order may interrupt the module: then there is a second server.
+    directory = Path(tempfile.mkdtemp(prefix="few-locks-", dir=session_directory))
+    server = EmbeddedPostgres(directory / "data", max_connections=30, durable=False)
     await server.start()
     try:
         async with (await superuser_of(server)).connected() as admin:
