@@ -107,10 +107,10 @@ class Claims(Generic[P]):
     def first(self, now: float) -> Claim[P] | None:
         """The claim whose turn it is at *now*; None if there is none.
 
-        The one with the smallest key; ties go to whoever opens fewer, then to whoever has nothing
-        and waits longest, then to the one that came first. But in most turns an overdue one, if
-        there is any, the longest overdue first: nobody is starved, not even by others who always
-        have used less.
+        The one with the smallest key; of equals the one that opens fewer, then the one that has
+        nothing and waits longest, then the one that came first. But in most turns an overdue one,
+        if there is any, the longest overdue first: nobody is starved, not even by others who
+        always have used less.
         """
         if self._turns % _TURNS:
             late = self._by_time.first

@@ -22,7 +22,7 @@ _FEW = 100
 
 
 class WaitDeadlines:
-    """The deadlines of callers; whoever is served or gone is forgotten later."""
+    """The deadlines of callers; those who are served or gone are forgotten later."""
 
     def __init__(
         self, on_overdue: Callable[[Waiter], None], clock: Callable[[], float] = monotonic

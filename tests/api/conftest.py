@@ -10,6 +10,7 @@ import pytest
 from app.main import create_app
 from app.settings import Settings
 from tests.fixtures.app import Api, serving
+from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 
@@ -26,6 +27,19 @@ async def api_apart(
     distant = replace(catalog_database, host=fault_proxy.host, port=fault_proxy.port)
     async with serving(database, distant, tmp_path) as api:
         yield api
+
+
+@pytest.fixture
+async def keyed_api(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[tuple[Api, Keyring]]:
+    """The application called with the key `all`; the key `bound` reads of the tenant acme only."""
+    keys = Keyring(tmp_path / "keys.json")
+    keys.make("all")
+    keys.make("bound", "read", tenants=("acme",))
+    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
+        api.client.headers.update(keys.headers("all"))
+        yield api, keys
 
 
 @pytest.fixture

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
 
-from app.cli.client.service_command import ListCommand, ShowCommand, TenantFilter, resource
-from app.cli.client.session import details
+from app.cli.client.service_command import (
+    ListCommand,
+    PoolFilter,
+    ShowCommand,
+    TenantFilter,
+    resource,
+)
 from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
@@ -41,7 +45,7 @@ def list_events(
     context: typer.Context,
     *,
     tenant: TenantFilter = None,
-    pool: Annotated[str | None, typer.Option(help="Filter by pool.")] = None,
+    pool: PoolFilter = None,
     action: Annotated[str | None, typer.Option(help="Filter by action.")] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Show events since this time (RFC 3339).")
@@ -60,7 +64,4 @@ def show(
     ],
 ) -> None:
     """Show one event in full."""
-    context.obj.show(
-        lambda client: client.find(PATH, event, "event", by="request_id"),
-        partial(details, COLUMNS),
-    )
+    context.obj.show_found(PATH, event, "event", COLUMNS, by="request_id")

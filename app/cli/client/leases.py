@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client.service_command import ListCommand, ServerFilter, TenantFilter, resource
+from app.cli.client.service_command import (
+    ListCommand,
+    PoolFilter,
+    ServerFilter,
+    TenantFilter,
+    resource,
+)
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, prose, text
 
 PATH = "/v1/leases"
@@ -26,17 +32,12 @@ COLUMNS = (
 leases = resource("List leases and waiting callers.")
 
 
-@leases.callback()
-def group() -> None:
-    """A group, although it has one command."""
-
-
 @leases.command("list", cls=ListCommand)
 def list_leases(
     context: typer.Context,
     *,
     tenant: TenantFilter = None,
-    pool: Annotated[str | None, typer.Option(help="Filter by pool.")] = None,
+    pool: PoolFilter = None,
     server: ServerFilter = None,
     state: Annotated[str | None, typer.Option(help="active or waiting.")] = None,
 ) -> None:

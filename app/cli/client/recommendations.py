@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -11,11 +10,12 @@ from app.cli.client.api_client import path_segment
 from app.cli.client.service_command import (
     ChangeCommand,
     ListCommand,
+    PoolFilter,
     ShowCommand,
     TenantFilter,
     resource,
 )
-from app.cli.client.session import Session, details
+from app.cli.client.session import Session
 from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
@@ -60,7 +60,7 @@ def list_recommendations(
     *,
     status: Annotated[Status, typer.Option(help="Filter by status.")] = "open",
     tenant: TenantFilter = None,
-    pool: Annotated[str | None, typer.Option(help="Filter by pool.")] = None,
+    pool: PoolFilter = None,
 ) -> None:
     """List the advisor's recommendations."""
     filters = {"status": None if status == "all" else status, "tenant": tenant, "pool": pool}
@@ -70,7 +70,7 @@ def list_recommendations(
 @recommendations.command(cls=ShowCommand)
 def show(context: typer.Context, recommendation: IdArgument) -> None:
     """Show one recommendation, with its evidence."""
-    context.obj.show(lambda client: _find(client, recommendation), partial(details, _DETAILS))
+    context.obj.show_found(PATH, recommendation, "recommendation", _DETAILS)
 
 
 @recommendations.command(cls=ChangeCommand)
@@ -87,7 +87,7 @@ def dismiss(context: typer.Context, recommendation: IdArgument) -> None:
 
 def _decide(session: Session, recommendation: str, decision: str) -> None:
     def send(client: ApiClient) -> Document:
-        found = path_segment(_find(client, recommendation)["id"])
+        found = path_segment(client.find(PATH, recommendation, "recommendation")["id"])
         return client.post(f"{PATH}/{found}/{decision}", **session.change_params)
 
     session.change(
@@ -96,7 +96,3 @@ def _decide(session: Session, recommendation: str, decision: str) -> None:
             f"{closed['pool']}: {closed['status']}, proposed maximum {closed['new_size']}"
         ),
     )
-
-
-def _find(client: ApiClient, recommendation: str) -> Document:
-    return client.find(PATH, recommendation, "recommendation")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated
 
 import typer
 
 from app.cli.client.service_command import ListCommand, ShowCommand, TenantFilter, resource
-from app.cli.client.session import details
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, age, identifier, number, prose, text
 
 PATH = "/v1/refusals"
@@ -49,7 +47,4 @@ def show(
     ],
 ) -> None:
     """Show one refusal in full."""
-    context.obj.show(
-        lambda client: client.find(PATH, refusal, "refusal", by="request_id"),
-        partial(details, COLUMNS),
-    )
+    context.obj.show_found(PATH, refusal, "refusal", COLUMNS, by="request_id")

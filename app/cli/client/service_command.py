@@ -53,6 +53,7 @@ TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="Tenant id
 StrategyFilter = Annotated[str | None, typer.Option("--strategy", help="Filter by strategy.")]
 ServerFilter = Annotated[str | None, typer.Option("--server", help="Filter by server.")]
 TenantFilter = Annotated[str | None, typer.Option("--tenant", help="Filter by tenant.")]
+PoolFilter = Annotated[str | None, typer.Option("--pool", help="Filter by pool.")]
 
 
 def output_options(output: OutputOption = "table", as_json: JsonOption = False) -> None:
@@ -162,5 +163,7 @@ class Resource(Group):
 
 
 def resource(summary: str) -> typer.Typer:
-    """The commands of a resource, to be added."""
-    return typer.Typer(cls=Resource, help=summary, rich_markup_mode=None, add_completion=False)
+    """The commands of a resource, to be added; a group, also with one command."""
+    app = typer.Typer(cls=Resource, help=summary, rich_markup_mode=None, add_completion=False)
+    app.callback()(lambda: None)
+    return app

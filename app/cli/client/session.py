@@ -93,6 +93,12 @@ class Session:
         """Print everything about a resource."""
         self.show(lambda client: client.get(path), partial(details, columns))
 
+    def show_found(
+        self, path: str, start: str, noun: str, columns: Sequence[TableColumn], *, by: str = "id"
+    ) -> None:
+        """Print everything about the item of a list whose id, or field *by*, begins so."""
+        self.show(lambda client: client.find(path, start, noun, by=by), partial(details, columns))
+
     def send(
         self,
         method: str,

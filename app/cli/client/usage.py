@@ -23,11 +23,6 @@ COLUMNS = (
 usage = resource("List who used connections for how long.")
 
 
-@usage.callback()
-def group() -> None:
-    """A group, although it has one command."""
-
-
 @usage.command("list", cls=ListCommand)
 def list_usage(
     context: typer.Context,

@@ -129,21 +129,17 @@ async def test_waiting_callers_have_their_places(small_api: Api) -> None:
 
 
 async def test_a_key_bound_to_tenants_sees_their_leases_only(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    keyed_api: tuple[Api, Keyring],
 ) -> None:
-    keys = Keyring(tmp_path / "keys.json")
-    keys.make("all")
-    keys.make("bound", "read", tenants=("acme",))
-    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
-        api.client.headers.update(keys.headers("all"))
-        for name in ("acme", "globex"):
-            await api.tenant(name, "shared")
-        async with api.service.manager.lease("acme"), api.service.manager.lease("globex"):
-            assert (await leases(api))["active"] == 2
-            api.client.headers.update(keys.headers("bound"))
-            found = await leases(api, pool="shared@local")
-            assert [each["tenant"] for each in found["items"]] == ["acme"]
-            assert (await leases(api, tenant="globex"))["items"] == []
+    api, keys = keyed_api
+    for name in ("acme", "globex"):
+        await api.tenant(name, "shared")
+    async with api.service.manager.lease("acme"), api.service.manager.lease("globex"):
+        assert (await leases(api))["active"] == 2
+        api.client.headers.update(keys.headers("bound"))
+        found = await leases(api, pool="shared@local")
+        assert [each["tenant"] for each in found["items"]] == ["acme"]
+        assert (await leases(api, tenant="globex"))["items"] == []
 
 
 async def test_invalid_parameters_are_refused(api: Api) -> None:

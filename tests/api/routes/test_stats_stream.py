@@ -202,33 +202,29 @@ async def test_head_is_answered_and_follows_nothing(api: Api) -> None:
 
 
 async def test_a_bound_key_hears_of_its_own_tenants_until_it_is_revoked(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    keyed_api: tuple[Api, Keyring],
 ) -> None:
-    keys = Keyring(tmp_path / "keys.json")
-    keys.make("all")
-    keys.make("bound", "read", tenants=("acme",))
-    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
-        api.client.headers.update(keys.headers("all"))
-        for name in ("acme", "globex", "globex"):
-            if name not in api.service.manager.tenant_states:
-                await api.tenant(name)
-            await api.value(f"/v1/tenants/{name}", "SELECT 1")
-        async with (
-            follower(api, keys.headers("bound")) as bound,
-            follower(api, keys.headers("all")) as everything,
-        ):
-            assert (await bound.receives(1))[0]["totals"]["connections_acquired"] == 1
-            assert (await everything.receives(1))[0]["totals"]["connections_acquired"] == 3
-            keys.revoke("bound")
+    api, keys = keyed_api
+    for name in ("acme", "globex", "globex"):
+        if name not in api.service.manager.tenant_states:
+            await api.tenant(name)
+        await api.value(f"/v1/tenants/{name}", "SELECT 1")
+    async with (
+        follower(api, keys.headers("bound")) as bound,
+        follower(api, keys.headers("all")) as everything,
+    ):
+        assert (await bound.receives(1))[0]["totals"]["connections_acquired"] == 1
+        assert (await everything.receives(1))[0]["totals"]["connections_acquired"] == 3
+        keys.revoke("bound")
 
-            async def has_ended() -> bool:
-                await api.service.snapshots.publish()
-                return bound.task.done()
+        async def has_ended() -> bool:
+            await api.service.snapshots.publish()
+            return bound.task.done()
 
-            await eventually(has_ended)
-            heard = len(bound.events)
-            assert {event["totals"]["connections_acquired"] for event in bound.events} == {1}
-            await everything.receives(heard + 1)
+        await eventually(has_ended)
+        heard = len(bound.events)
+        assert {event["totals"]["connections_acquired"] for event in bound.events} == {1}
+        await everything.receives(heard + 1)
 
 
 async def test_the_end_of_the_service_is_the_end_of_its_streams_at_once(

@@ -106,21 +106,17 @@ async def test_what_a_tenant_really_used_survives_a_restart(
 
 
 async def test_a_key_bound_to_tenants_sees_their_use_only(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    keyed_api: tuple[Api, Keyring],
 ) -> None:
-    keys = Keyring(tmp_path / "keys.json")
-    keys.make("all")
-    keys.make("bound", "read", tenants=("acme",))
-    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
-        api.client.headers.update(keys.headers("all"))
-        for name in ("acme", "globex"):
-            await api.client.put(f"/v1/tenants/{name}", json={"strategy": "shared"})
-        await remembered(api, used("acme", 1), used("globex", 2), used("shared@local", 3))
-        api.client.headers.update(keys.headers("bound"))
-        for group_by, group in [("tenant", "acme"), ("pool", "shared@local"), ("server", "local")]:
-            found = await usage(api, group_by=group_by)
-            assert [each["group"] for each in found["items"]] == [group]
-            assert found["totals"]["connection_seconds"] == 1
+    api, keys = keyed_api
+    for name in ("acme", "globex"):
+        await api.client.put(f"/v1/tenants/{name}", json={"strategy": "shared"})
+    await remembered(api, used("acme", 1), used("globex", 2), used("shared@local", 3))
+    api.client.headers.update(keys.headers("bound"))
+    for group_by, group in [("tenant", "acme"), ("pool", "shared@local"), ("server", "local")]:
+        found = await usage(api, group_by=group_by)
+        assert [each["group"] for each in found["items"]] == [group]
+        assert found["totals"]["connection_seconds"] == 1
 
 
 async def test_invalid_parameters_are_refused(api: Api) -> None:
