@@ -51,7 +51,7 @@ def policies(tables: list[str], *, column: str, role: str) -> str:
     Identifiers follow Postgres' rules: folded to lower case unless in double quotes.
 
     Raises:
-        NotAName: a name is not a valid identifier.
+        InvalidIdentifier: a name is not one.
     """
     column, role = _quoted(column), _quoted(role)
     parts = ["BEGIN;\n", *(_for_table(table, column, role) for table in tables), "COMMIT;\n"]

@@ -19,7 +19,7 @@ from app.domain.errors import InvalidInput
 from app.simulator.baselines import IncrementRule, StaticRule, UtilizationRule
 from app.simulator.clairvoyant import ClairvoyantRule
 from app.simulator.load import Load, TenantLoad
-from app.simulator.outcome import PRICES, SimulationResult, regret
+from app.simulator.outcome import SimulationResult
 from app.simulator.simulation import AdvisorOf, Simulation, SimulationConfig
 
 # The sizes that the search for the best one begins with.
@@ -111,19 +111,6 @@ def check_size(rule: RuleName, size: int | None, config: SimulationConfig) -> No
     """
     if rule is RuleName.STATIC and (size is None or not 1 <= size <= config.budget):
         raise InvalidInput("A static pool needs a size (--size) between 1 and the budget.")
-
-
-def with_regret(
-    outcome: SimulationResult, load: Load, config: SimulationConfig
-) -> SimulationResult:
-    """*outcome* with its regret at each price, against a clairvoyant that knows the price."""
-    return replace(
-        outcome,
-        regret={
-            price: regret(outcome, simulate(RuleName.CLAIRVOYANT, load, config, price=price), price)
-            for price in PRICES
-        },
-    )
 
 
 def best_static(load: Load, config: SimulationConfig, *, price: float) -> int:

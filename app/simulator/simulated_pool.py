@@ -120,11 +120,6 @@ class SimulatedPool:
         self.note(now)
         return (self._use + _RUNNING * (self.leased + self.connecting)) / self.weight
 
-    def mean_use(self, now: float) -> float:
-        """The same without what runs."""
-        self.note(now)
-        return self._use / self.weight
-
     def note(self, now: float) -> None:
         """Count the leases that ended in its use and in its mean hold."""
         if now > self._noted_at:

@@ -7,11 +7,11 @@ import pytest
 from app.domain.errors import ReadOnly, ServerUnavailable
 from app.embedded import EmbeddedPostgres
 from app.pools.manager import TenantPoolManager
-from app.pools.query import runner
 from app.pools.server import Server
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.private_postgres import superuser_of
+from tests.fixtures.queries import run_query
 from tests.fixtures.waiting import eventually
 
 
@@ -72,7 +72,7 @@ async def write_in_vain(manager: TenantPoolManager, *, read_only: bool) -> None:
     """Write where nothing can be written, for the lease's own or for some other reason."""
     async with manager.lease("acme", read_only=read_only) as connection:
         await connection.execute("set transaction read only")
-        await runner.run_query(connection, "create table t (i int)", [], max_rows=1, timeout=5)
+        await run_query(connection, "create table t (i int)", [], max_rows=1, timeout=5)
 
 
 async def test_a_write_refused_as_read_only_makes_the_server_doubted(

@@ -11,11 +11,11 @@ import pytest
 
 from app.domain.errors import LeaseLost, QueryTimeout, ServerUnavailable
 from app.pools.manager import TenantPoolManager
-from app.pools.query import runner
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import provisioned, started_server
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.queries import run_query
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched_manager_on
 
@@ -49,7 +49,7 @@ async def test_during_a_query_the_caller_gets_an_error_at_the_deadline(
     with pytest.raises(QueryTimeout):
         async with behind.lease("a") as connection:
             fault_proxy.black_hole()
-            await runner.run_query(connection, "SELECT 1", [], max_rows=1, timeout=0.1)
+            await run_query(connection, "SELECT 1", [], max_rows=1, timeout=0.1)
     await fault_proxy.pass_through()
     await _heals(behind)
 

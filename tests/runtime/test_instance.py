@@ -12,6 +12,7 @@ from app.runtime import instance, replica
 from tests.fixtures.app import Api, endpoint, ok, serving
 from tests.fixtures.hostile import Caller, hostile_server
 from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
 
 
 async def _say_nothing(caller: Caller) -> None:
@@ -31,13 +32,17 @@ async def test_an_instance_becomes_active_although_a_server_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
     url: str | None,
 ) -> None:
-    monkeypatch.setattr(instance, "_FIRST_CONTACT_DEADLINE", 2.0)
+    monkeypatch.setattr(instance, "_FIRST_CONTACT_DEADLINE", 0.2)
     async with hostile_server(_say_nothing) as hostile:
         local = endpoint(database)
         servers = {"local": local, "silent": {**local, "port": hostile.port}}
         settings = {"servers": servers, "connect_timeout_seconds": 300, "advertise_url": url}
         async with serving(database, catalog_database, tmp_path, **settings) as api:
-            assert await _states(api) == {"local": "available", "silent": "unavailable"}
+
+            async def local_is_used() -> bool:
+                return await _states(api) == {"local": "available", "silent": "unavailable"}
+
+            await eventually(local_is_used)
     assert hostile.left
 
 

@@ -193,18 +193,6 @@ class Query:
         )
 
 
-async def run_query(
-    connection: asyncpg.Connection,
-    sql: str,
-    params: Sequence[object],
-    *,
-    max_rows: int,
-    timeout: float,
-) -> StatementResult:
-    """Run a `Query` on a leased connection."""
-    return await Query(sql, params, max_rows=max_rows, timeout=timeout).run(connection)
-
-
 async def _parameters(params: Sequence[object], types: Sequence[PgType]) -> list[bytes | None]:
     def literals() -> list[bytes | None]:
         encoded: list[bytes | None] = []

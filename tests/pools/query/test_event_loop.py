@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from app.domain.errors import StatementFailed
-from app.pools.query.runner import run_query
 from app.runtime.gc_tuning import tuned_gc
 from tests.fixtures.postgres import Database
+from tests.fixtures.queries import run_query
 
 pytestmark = pytest.mark.asyncio_loop
 

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from app.domain.errors import StatementFailed
-from app.pools.query.runner import run_query
 from tests.fixtures.postgres import Database
+from tests.fixtures.queries import run_query
 
 
 @pytest.fixture

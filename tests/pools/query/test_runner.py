@@ -9,9 +9,10 @@ import pytest
 from jiter import LosslessFloat
 
 from app.domain.errors import LeaseLost, QueryTimeout, ReadOnly, StatementFailed
-from app.pools.query.runner import ResultColumn, StatementResult, run_query
+from app.pools.query.runner import ResultColumn, StatementResult
 from app.wire.extended_query import ExtendedQuery, Reply
 from tests.fixtures.postgres import Database
+from tests.fixtures.queries import run_query
 
 
 @pytest.fixture

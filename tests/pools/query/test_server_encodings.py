@@ -4,8 +4,8 @@ import pytest
 
 from app.domain.errors import LeaseLost, StatementFailed
 from app.pools.manager import TenantPoolManager
-from app.pools.query.runner import run_query
 from tests.fixtures.pools import provisioned
+from tests.fixtures.queries import run_query
 
 CHANGES = "perform set_config('client_encoding', 'LATIN1', true)"
 

@@ -12,8 +12,9 @@ import jiter
 import pytest
 
 from app.domain.errors import StatementFailed
-from app.pools.query.runner import StatementResult, run_query
+from app.pools.query.runner import StatementResult
 from tests.fixtures.postgres import Database
+from tests.fixtures.queries import run_query
 
 # At least one value of each type, the ends of its range, and what other languages lack.
 SAMPLES: dict[str, list[str]] = {
