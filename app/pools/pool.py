@@ -292,8 +292,7 @@ class Pool:
 
     def _abandon(self, waiter: Waiter) -> None:
         """The caller is gone; take back what was handed to it in the same moment."""
-        now = monotonic()
-        connection = waiter.handed
+        now, connection = monotonic(), waiter.handed
         if connection is None:
             if waiter.future.cancelled():
                 self._failures.record_abandoned(waiter, now)
@@ -409,8 +408,7 @@ class Pool:
 
         Safe to call again and while another call is waiting. The pool is closed afterwards.
         """
-        closed_before = self.recorder.connections_closed
-        own = self.connections
+        closed_before, own = self.recorder.connections_closed, self.connections
         if not self.is_closing:
             self.state = PoolState.DRAINING
         self._failures.fail_all(PoolDraining(f"The pool {self.pool_id} is being drained."))
