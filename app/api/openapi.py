@@ -78,7 +78,7 @@ _VALIDATION_ERRORS = [
     {
         "pointer": "/query/limit",
         "code": "less_than_equal",
-        "detail": "Input should be less than or equal to 500",
+        "detail": "Must be 500 or less.",
     }
 ]
 _OF_TYPE: dict[str, Any] = {

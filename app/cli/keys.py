@@ -24,6 +24,7 @@ from app.cli.client.service_command import OutputCommand, output_options
 from app.cli.client.table import ALWAYS, WIDE, Table, number, text
 from app.cli.command import Command, Declarations, Group
 from app.runtime.printable import print_error
+from app.runtime.validation_messages import validation_message
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -194,10 +195,9 @@ def _lifetime(text: str) -> timedelta:
 
 
 def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    first = error.errors(include_url=False, include_input=False)[0]
     option = _OPTIONS.get(str(first["loc"][0]), "Key name")
-    return f"{option}: {message}."
+    return f"{option}: {validation_message(first)}"
 
 
 def _refuse(sentence: str, status: ExitStatus = ExitStatus.REFUSED) -> NoReturn:

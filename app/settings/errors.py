@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
+from app.runtime.validation_messages import validation_message
+
 ENV_PREFIX = "POOLKEEPER_"
 ENV_DELIMITER = "__"
 
@@ -35,12 +37,12 @@ def validation_messages(
 
     For suggestions: *known* are the top-level keys, *nested* those of a server or the catalog.
     """
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    found = error.errors(include_url=False, include_input=False)
     return [
         _sentence(
             [str(part) for part in problem["loc"] if part != "[key]"],
             problem["type"],
-            problem["msg"],
+            validation_message(problem),
             known if len(problem["loc"]) == 1 else nested,
         )
         for problem in found
@@ -51,6 +53,5 @@ def _sentence(path: list[str], kind: str, message: str, known: Sequence[str]) ->
     if kind == "extra_forbidden":
         return unknown_key(setting_name(*path), path[-1], known)
     if kind == "string_pattern_mismatch" and path[0] == "servers":
-        message = "A server's name is a slug: a-z, 0-9 and inner hyphens, at most 48 characters"
-    text = message.removeprefix("Value error, ").rstrip(".")
-    return f"{setting_name(*path)}: {text}." if path else f"{text}."
+        message = "A server's name is a slug: a-z, 0-9 and inner hyphens, at most 48 characters."
+    return f"{setting_name(*path)}: {message}" if path else message

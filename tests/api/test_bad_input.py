@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
@@ -11,6 +12,7 @@ from httpx import Response
 
 from app.api.http.body_limits import MAX_BODY_BYTES, MAX_QUERY_BYTES
 from app.api.http.strict_route import StrictRoute
+from app.api.openapi import document
 from tests.fixtures.app import PROBLEM, Api, ok, pointers, problem
 
 ACME = "/v1/tenants/acme"
@@ -388,3 +390,55 @@ async def test_every_route_of_the_api_is_strict(standing_api: Api) -> None:
         and not isinstance(route, StrictRoute)
     ]
     assert loose == []
+
+
+WORDS_OF_PYTHON = re.compile(
+    r"input|unable to parse|valid (string|integer|number|boolean|list|dict)|type=|extra inputs",
+    re.IGNORECASE,
+)
+WRONG = [[], {}, "x" * 5000, "", -1, 1.5, True, None]
+
+
+async def test_every_field_and_parameter_is_refused_in_plain_words(standing_api: Api) -> None:
+    """An unknown field keeps each request from being carried out."""
+    spec = document(standing_api.app)
+    said = set()
+    for path, methods in spec["paths"].items():
+        url = path.replace("{tenant}", "acme").replace("{recommendation}", "x")
+        for method, operation in methods.items():
+            responses = []
+            if method == "get" and "stream" not in path:
+                parameters = operation.get("parameters", ())
+                names = [each["name"] for each in parameters if each["in"] == "query"]
+                for value in ("", "\u2028", "x" * 5000, "-1"):
+                    given = dict.fromkeys(names, value)
+                    responses.append(await standing_api.client.get(url, params=given))
+            body = operation.get("requestBody")
+            if body is not None:
+                fields = _fields(spec, body["content"]["application/json"]["schema"])
+                responses += [
+                    await standing_api.client.request(
+                        method, url, json={**dict.fromkeys(fields, value), "no-such-field": 1}
+                    )
+                    for value in WRONG
+                ]
+            said |= {
+                each["detail"]
+                for response in responses
+                if response.status_code == 422
+                for each in response.json().get("errors", ())
+            }
+    assert len(said) >= 15  # kinds, with their limits
+    assert [each for each in said if WORDS_OF_PYTHON.search(each)] == []
+    assert [each for each in said if not each.endswith((".", "$"))] == []
+
+
+def _fields(spec: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    """The names of the fields of a body, all its alternatives together."""
+    if "$ref" in schema:
+        schema = spec["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    parts = [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
+    return [
+        *schema.get("properties", ()),
+        *(name for each in parts for name in _fields(spec, each)),
+    ]

@@ -86,7 +86,7 @@ def test_a_broken_file_is_named_with_its_line() -> None:
 
 def test_a_bad_value_is_named_but_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOLKEEPER_PORT", "70000")
-    expected = "POOLKEEPER_PORT (port): Input should be less than or equal to 65535."
+    expected = "POOLKEEPER_PORT (port): Must be 65535 or less."
     assert settings_error() == expected
 
 

@@ -18,6 +18,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from app.api.auth.api_key import ApiKey
+from app.runtime.validation_messages import validation_message
 
 _CHECK_INTERVAL = 1.0
 # Hexadecimal digits.
@@ -153,10 +154,10 @@ def read_keys(path: Path) -> KeyList:
     try:
         return KeyList.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"])
-        said = first["msg"].removeprefix("Value error, ").rstrip(".")
-        raise InvalidKeyFile(f"Cannot use {path}: {place + ': ' if place else ''}{said}.") from None
+        said = validation_message(first)
+        raise InvalidKeyFile(f"Cannot use {path}: {place + ': ' if place else ''}{said}") from None
 
 
 def _signature(status: os.stat_result) -> _Signature:

@@ -22,7 +22,9 @@ from starlette.routing import Match
 from app.api.http.refusals import Refusals
 from app.api.http.response_headers import SECURITY_HEADERS
 from app.domain import errors
+from app.domain.tenant import TENANT_ID_PATTERN
 from app.pools.manager import TenantPoolManager
+from app.runtime.validation_messages import validation_message
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = "1"
@@ -30,6 +32,10 @@ _MAX_ECHO = 200
 _MAX_ERRORS = 50
 _MALFORMED = "The body is not valid JSON."
 _INVALID = "The request does not match its schema."
+_FORMS = {
+    TENANT_ID_PATTERN: "Must be 1 to 48 of a-z, 0-9 and inner hyphens.",
+    ":": "Must be a label, key:value.",
+}
 _INTERNAL_ERROR = "An internal error occurred. The log has it under this request_id."
 
 # The nearest class in an error's ancestry decides.
@@ -218,7 +224,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - see above
     unique = {
         (pointer, each["type"]): FieldProblem(
-            pointer=pointer, code=each["type"], detail=each["msg"]
+            pointer=pointer, code=each["type"], detail=validation_message(each, _FORMS)
         )
         for each in error.errors()[:_MAX_ERRORS]
         # A parameter of several dependencies is reported by each of them.

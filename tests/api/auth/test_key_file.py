@@ -99,9 +99,9 @@ def test_a_lifetime_is_stored_as_a_timestamp(path: Path) -> None:
     ("arguments", "told"),
     [
         (("api",), "Key name: The service itself uses this name."),
-        (("Big",), "Key name: String should match"),
-        (("ci", "--tenant", "Big"), "--tenant: String should match"),
-        (("ci", "--rate", "0"), "--rate: Input should be greater"),
+        (("Big",), "Key name: Must have the form ^[a-z0-9]"),
+        (("ci", "--tenant", "Big"), "--tenant: Must have the form ^[a-z0-9]"),
+        (("ci", "--rate", "0"), "--rate: Must be 1 or more."),
         (("ci", "--expires", "soon"), "Invalid lifetime soon"),
     ],
 )
