@@ -20,6 +20,7 @@ _SIGNS = {
     Verb.DELETE: ("-", "red"),
 }
 _REFUSED = ("!", "red")
+_UNKNOWN = ("?", "yellow")
 # Tenants that a line names before it only counts.
 _MOST_NAMED = 5
 
@@ -30,12 +31,15 @@ def render_plan(checks: Sequence[Check]) -> Text:
     text = Text()
     for check in checks:
         step = check.step
-        sign, colour = _REFUSED if check.refusal else _SIGNS[step.verb]
+        usual = _UNKNOWN if check.unknown else _SIGNS[step.verb]
+        sign, colour = _REFUSED if check.refusal else usual
         text.append(printable(f"{sign} {step.verb} {step.tenant}: {step.summary}") + "\n", colour)
         warnings = [] if check.plan is None else check.plan["warnings"]
-        is_new = check.refusal is not None and check.refusal != step.summary
-        for line in [*([check.refusal] if is_new else []), *warnings]:
+        notes = [check.refusal] if check.refusal not in {None, step.summary} else []
+        for line in [*notes, *warnings]:
             text.append(_indented(str(line)), colour)
+    for reason, count in Counter(check.unknown for check in checks if check.unknown).items():
+        text.append(f"? not known before it is applied ({count}): {reason}\n", _UNKNOWN[1])
     counts = Counter(check.step.verb for check in checks)
     text.append(", ".join(f"{counts[verb]} to {verb}" for verb in Verb if counts[verb]))
     refused = sum(check.refusal is not None for check in checks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
 from typing import Any
@@ -15,9 +15,13 @@ from app.cli.client.manifest import Stage, Step, Verb
 from app.cli.client.workers import patiently, work_in_parallel
 
 _FATAL = (ExitStatus.UNREACHABLE, ExitStatus.FORBIDDEN)
-# How the service refuses a step of a tenant for which these were not done.
-_REFUSED_WITHOUT = {Verb.CREATE: "tenant-not-found", Verb.PROVISION: "not-provisioned"}
+# How the service refuses a step of a tenant for which these were not done, and what that means.
+_REFUSED_WITHOUT = {
+    Verb.CREATE: ("tenant-not-found", "The tenant does not exist yet."),
+    Verb.PROVISION: ("not-provisioned", "The tenant is not provisioned yet."),
+}
 _NO_BUDGET = "connection-budget-exceeded"
+_BUDGET = "Whether min_size fits depends on other pools of this file, which change first."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +29,14 @@ class Check:
     """A step, and what its dry run found.
 
     Attributes:
-        refusal: why the step would be refused; None if it would not.
-        plan: the service's plan; None if it can judge the step only after earlier ones.
+        refusal: why the step would be refused; None if it would not, as far as is known.
+        unknown: why that is known only when the steps before it are done; None if it is known.
+        plan: the service's plan, if the step could be done now.
     """
 
     step: Step
     refusal: str | None = None
+    unknown: str | None = None
     plan: Mapping[str, Any] | None = None
 
     @property
@@ -41,6 +47,7 @@ class Check:
             "summary": self.step.summary,
             "body": self.step.body,
             "refusal": self.refusal,
+            "unknown": self.unknown,
             "plan": self.plan,
         }
 
@@ -63,39 +70,56 @@ def check(
     """
     stop = Event()
     expected = _expected_refusals(steps)
+    # The first of them is judged beside what others have then, or less.
+    raising = [step for step in steps if step.stage is Stage.RAISE_MIN_SIZE]
+    may_not_fit = set(raising[1:])
     checks: dict[Step, Check] = {}
 
     def ask(step: Step) -> None:
-        checks[step] = _check(step, expected[step], dry_run, stop)
+        found = _check(step, expected[step], dry_run, stop)
+        if found.plan is not None and step in may_not_fit:
+            found = replace(found, unknown=_BUDGET)
+        checks[step] = found
 
     work_in_parallel(ask, steps, threads=threads, stop=stop)
     return [checks[step] for step in steps]
 
 
-def _expected_refusals(steps: Sequence[Step]) -> Mapping[Step, set[str]]:
-    """The codes with which each step is refused only because earlier ones were not done."""
+def _expected_refusals(steps: Sequence[Step]) -> Mapping[Step, Mapping[str, str]]:
+    """The codes with which each step is refused only because earlier ones were not done.
+
+    With what that means.
+    """
     frees_budget = any(
         step.stage is Stage.FIRST and "min_size" in (step.body or {}) for step in steps
     )
-    before: defaultdict[str, set[str]] = defaultdict(set)
+    before: defaultdict[str, dict[str, str]] = defaultdict(dict)
     expected = {}
     for step in steps:
-        raises = frees_budget and step.stage is Stage.RAISE_MIN_SIZE
-        expected[step] = before[step.tenant] | ({_NO_BUDGET} if raises else set())
+        expected[step] = dict(before[step.tenant])
+        if frees_budget and step.stage is Stage.RAISE_MIN_SIZE:
+            expected[step][_NO_BUDGET] = _BUDGET
         if step.verb in _REFUSED_WITHOUT:
-            before[step.tenant].add(_REFUSED_WITHOUT[step.verb])
+            code, meaning = _REFUSED_WITHOUT[step.verb]
+            before[step.tenant][code] = meaning
     return expected
 
 
 def _check(
-    step: Step, expected: set[str], dry_run: Callable[[Step], Mapping[str, Any]], stop: Event
+    step: Step,
+    expected: Mapping[str, str],
+    dry_run: Callable[[Step], Mapping[str, Any]],
+    stop: Event,
 ) -> Check:
-    is_of_new_tenant = _REFUSED_WITHOUT[Verb.CREATE] in expected
-    if step.verb is Verb.PROVISION and is_of_new_tenant:
-        return Check(step=step)  # the service would refuse it, and count that
+    code, meaning = _REFUSED_WITHOUT[Verb.CREATE]
+    if step.verb is Verb.PROVISION and code in expected:
+        # The service would refuse it, and count that.
+        return Check(step=step, unknown=meaning)
     try:
-        return Check(step=step, plan=patiently(partial(dry_run, step), stop))
+        found = patiently(partial(dry_run, step), stop)
     except ApiError as error:
         if error.exit_status in _FATAL:
             raise
-        return Check(step=step, refusal=None if error.code in expected else str(error))
+        unknown = expected.get(error.code or "")
+        return Check(step=step, refusal=None if unknown else str(error), unknown=unknown)
+    return Check(step=step, plan=found)

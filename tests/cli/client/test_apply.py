@@ -58,6 +58,19 @@ async def test_a_dry_run_finds_what_the_service_would_refuse(service: Served) ->
         ("UPPER", "create"),
     }
     assert "must not exceed max_size" in refused["fresh", "resize"]
+    unknown = {
+        (step["tenant"], step["verb"]): step["unknown"]
+        for step in planned["steps"]
+        if step["unknown"]
+    }
+    assert unknown.keys() == {
+        ("fresh", "provision"),
+        ("good", "provision"),
+        ("good", "resize"),
+        ("nowhere", "provision"),
+        ("UPPER", "provision"),
+    }
+    assert set(unknown.values()) == {"The tenant does not exist yet."}
     made = [each for each in planned["steps"] if each["plan"]]
     assert [(each["tenant"], each["verb"]) for each in made] == [
         ("fresh", "create"),
@@ -65,6 +78,8 @@ async def test_a_dry_run_finds_what_the_service_would_refuse(service: Served) ->
     ]
     shown = await shell.run("apply", "-f", "-", "--dry-run", stdin=asked, status=1)
     assert "! resize fresh: min_size - → 5, max_size - → 2" in shown.stdout
+    assert "? provision good: role, schema or database" in shown.stdout
+    assert "? not known before it is applied (5): The tenant does not exist yet." in shown.stdout
     assert "4 would be refused" in shown.stdout
     assert [each["id"] for each in await shell.json("tenants", "--json")] == ["old"]
 
