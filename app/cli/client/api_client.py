@@ -56,11 +56,12 @@ class ApiError(Exception):
 class ApiClient:
     """One service at one address; a context manager. Every request may raise `ApiError`."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(self, url: str, api_key: str | None = None, **patience: Any) -> None:
+        """Connect at the first request; *patience*: `timeout` and `attempts` of `Client`."""
         from poolkeeper.client import Client
 
         with _api_errors():
-            self._client = Client(url, api_key=api_key)
+            self._client = Client(url, api_key=api_key, **patience)
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from app.cli.client.api_client import ApiError, path_segment
+from app.cli.client.completion import pool_names
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.service_command import (
     ChangeCommand,
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 Order = Literal["pool_id", "-waiting", "-wait_p99_ms", "-active", "-size"]
 PoolArgument = Annotated[
     str,
-    typer.Argument(metavar="POOL", help="Tenant id, or the name of a shared pool: shared@SERVER."),
+    typer.Argument(
+        metavar="POOL",
+        help="Tenant id, or the name of a shared pool: shared@SERVER.",
+        autocompletion=pool_names,
+    ),
 ]
 SharedOption = Annotated[
     bool,

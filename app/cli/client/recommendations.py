@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from app.cli.client.api_client import path_segment
+from app.cli.client.completion import recommendation_ids
 from app.cli.client.service_command import (
     ChangeCommand,
     ListCommand,
@@ -34,7 +35,11 @@ PATH = "/v1/recommendations"
 Status = Literal["open", "applied", "dismissed", "superseded", "expired", "undone", "all"]
 IdArgument = Annotated[
     str,
-    typer.Argument(metavar="ID", help="Recommendation id, or its beginning."),
+    typer.Argument(
+        metavar="ID",
+        help="Recommendation id, or its beginning.",
+        autocompletion=recommendation_ids,
+    ),
 ]
 
 COLUMNS = (

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.client.api_client import path_segment
+from app.cli.client.completion import server_names
 from app.cli.client.service_command import ListCommand, ShowCommand, resource
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, prose, text
 
@@ -39,7 +40,9 @@ def list_servers(context: typer.Context) -> None:
 @servers.command(cls=ShowCommand)
 def show(
     context: typer.Context,
-    server: Annotated[str, typer.Argument(metavar="SERVER", help="Server name.")],
+    server: Annotated[
+        str, typer.Argument(metavar="SERVER", help="Server name.", autocompletion=server_names)
+    ],
 ) -> None:
     """Show one server."""
     context.obj.show_one(f"/v1/servers/{path_segment(server)}", COLUMNS)

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperOption
 
 from app.cli.client.api_client import ApiError
+from app.cli.client.completion import pool_names, server_names, tenant_names
 from app.cli.client.output import OutputFormat
 from app.cli.client.session import Session
 from app.cli.command import Command, Declarations, Group, parameters
@@ -49,11 +50,21 @@ KeyFileOption = Annotated[
         rich_help_panel=_SECTION,
     ),
 ]
-TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="Tenant id.")]
+TenantArgument = Annotated[
+    str, typer.Argument(metavar="TENANT", help="Tenant id.", autocompletion=tenant_names)
+]
 StrategyFilter = Annotated[str | None, typer.Option("--strategy", help="Filter by strategy.")]
-ServerFilter = Annotated[str | None, typer.Option("--server", help="Filter by server.")]
-TenantFilter = Annotated[str | None, typer.Option("--tenant", help="Filter by tenant.")]
-PoolFilter = Annotated[str | None, typer.Option("--pool", help="Filter by pool.")]
+ServerFilter = Annotated[
+    str | None,
+    typer.Option("--server", help="Filter by server.", autocompletion=server_names),
+]
+TenantFilter = Annotated[
+    str | None,
+    typer.Option("--tenant", help="Filter by tenant.", autocompletion=tenant_names),
+]
+PoolFilter = Annotated[
+    str | None, typer.Option("--pool", help="Filter by pool.", autocompletion=pool_names)
+]
 
 
 def output_options(output: OutputOption = "table", as_json: JsonOption = False) -> None:

@@ -60,9 +60,9 @@ class Session:
     def address(self) -> str:
         return self.url or _default_address()
 
-    def client(self) -> ApiClient:
+    def client(self, **patience: Any) -> ApiClient:
         """A client of the service, for a `with` block."""
-        return ApiClient(self.address, _read_key(self.api_key_file))
+        return ApiClient(self.address, _read_key(self.api_key_file), **patience)
 
     def show(self, fetch: Callable[[ApiClient], Any], render: Callable[[Any], View]) -> None:
         """Print what *fetch* returns; with `--watch`, again until Ctrl-C."""

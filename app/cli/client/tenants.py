@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from app.cli.client.api_client import path_segment
+from app.cli.client.completion import server_names
 from app.cli.client.service_command import (
     ChangeCommand,
     ListCommand,
@@ -125,7 +126,11 @@ def create(
         Strategy | None, typer.Option(help="Isolation strategy; cannot be changed later.")
     ] = None,
     server: Annotated[
-        str | None, typer.Option(help="Server that hosts the tenant; cannot be changed later.")
+        str | None,
+        typer.Option(
+            help="Server that hosts the tenant; cannot be changed later.",
+            autocompletion=server_names,
+        ),
     ] = None,
     weight: WeightOption = None,
     max_leases: MaxLeasesOption = None,
