@@ -35,10 +35,12 @@ def top(
     """Watch servers, pools and tenants live, most waiting callers first."""
     session: Session = context.obj
     url = session.address
-    with session.client() as client:
-        if once or not sys.stdout.isatty():
+    if once or not sys.stdout.isatty():
+        with session.client() as client:
             _print_once(client, url)
-        else:
+    else:
+        # What fails is tried again at the next refresh.
+        with session.client(attempts=1) as client:
             _watch(client, url, interval)
 
 

@@ -76,12 +76,12 @@ def cells(screen: list[str], name: str) -> list[str]:
 @pytest.mark.parametrize("columns", [80, 120, 200])
 def test_names_and_numbers_are_whole(service: EchoService, many: ManyPools, columns: int) -> None:
     with terminal(TOP, service.url, columns=columns) as top:
-        screen = top.wait_for("1 to 18 of 10,001")
+        screen = top.wait_for("1 to 17 of 10,001")
         assert max(map(len, screen)) <= columns
         assert len(screen) == 24
         assert cells(screen, LONGEST)[:3] == [LONGEST, "ready", "1234"]
         top.press("/pool-09\r")
-        screen = top.wait_for("1 to 18 of 1,000")
+        screen = top.wait_for("1 to 17 of 1,000")
         titles = next(line for line in screen if line.startswith("POOL"))
         assert titles.split()[:6] == ["POOL", "STATE", "WAITING", "WAIT", "P99", "MS"]
         assert cells(screen, "pool-09999")[:7] == [
@@ -95,26 +95,26 @@ def test_it_scrolls_and_fetches_no_more_than_it_shows(
     service: EchoService, many: ManyPools
 ) -> None:
     with terminal(TOP, service.url) as top:
-        top.wait_for("1 to 18 of 10,001")
+        top.wait_for("1 to 17 of 10,001")
         top.press("\x1b[6~")
-        top.wait_for("19 to 36 of 10,001")
+        top.wait_for("18 to 34 of 10,001")
         top.press("\x1b[F")
-        screen = top.wait_for("9,984 to 10,001 of 10,001")
+        screen = top.wait_for("9,985 to 10,001 of 10,001")
         top.wait(lambda screen: any(line.startswith("pool-00000") for line in screen))
-        top.press("\x1b[A" * 18)
-        top.wait_for("9,983 to 10,000 of 10,001")
+        top.press("\x1b[A" * 17)
+        top.wait_for("9,984 to 10,000 of 10,001")
         top.press("\x1b[H")
-        screen = top.wait_for("1 to 18 of 10,001")
+        screen = top.wait_for("1 to 17 of 10,001")
         top.wait(lambda screen: any(line.startswith("pool-09999") for line in screen))
         top.resize(120, 40)
-        screen = top.wait_for("1 to 34 of 10,001")
+        screen = top.wait_for("1 to 33 of 10,001")
         assert len(screen) == 40
-        top.wait(lambda screen: sum(line.startswith("pool-") for line in screen) == 33)
+        top.wait(lambda screen: sum(line.startswith("pool-") for line in screen) == 32)
         top.press("s")
         top.wait_for("pools by wait_p99_ms")
         top.press("q")
         assert top.end() == 0
-    assert many.sent <= 34
+    assert many.sent <= 33
     assert all("fields" in query for query in many.asked)
 
 
@@ -179,9 +179,9 @@ def test_it_survives_a_service_that_fails_and_comes_back(service: EchoService) -
 
 def test_keys_that_mean_nothing_do_nothing(service: EchoService, many: ManyPools) -> None:
     with terminal(TOP, service.url) as top:
-        first = top.wait_for("1 to 18 of 10,001")
+        first = top.wait_for("1 to 17 of 10,001")
         top.press("\xe4\x1b[99~x\xc3\x1b[6~\x1b[5~")
-        assert top.wait_for("1 to 18 of 10,001")[:1] == first[:1]
+        assert top.wait_for("1 to 17 of 10,001")[:1] == first[:1]
         top.press("/POOL-0")
         top.wait_for("filter: pool-0_")
         top.press("\x7f\x1b")
@@ -224,3 +224,104 @@ def test_what_callers_wait_for_is_named(
     cause: str,
 ) -> None:
     assert cause in waits_for(numbers, {"max_leases": limit}, pool, server)
+
+
+LEASES = [
+    {
+        "state": "active",
+        "tenant": "acme",
+        "age_seconds": 1234.56,
+        "position": None,
+        "pid": 4711,
+        "task": "request 5d1c4a2e8b7f4c6d5d1c4a2e8b7f4c6d",
+        "taken_at": "/srv/app/orders/a/very/long/path/orders.py:120",
+        "statement": "select count(*) from orders where customer = $1 and item = $2 and n = $3",
+    },
+    {
+        "state": "waiting",
+        "tenant": "acme",
+        "age_seconds": 3.21,
+        "position": 1,
+        "pid": None,
+        "task": None,
+        "taken_at": None,
+        "statement": None,
+    },
+]
+
+
+def test_a_tenant_shows_who_holds_its_connections_and_who_waits(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = service.answer
+    asked = []
+
+    def hold(_: EchoService, method: str, path: str, body: object) -> tuple[int, Mapping[str, Any]]:
+        status, document = examples(method, path, body)
+        url = urlsplit(path)
+        if url.path == "/v1/leases":
+            asked.append(parse_qs(url.query)["tenant"])
+            document = {**document, "items": LEASES, "active": 1, "waiting": 4}
+        return status, document
+
+    monkeypatch.setattr(EchoService, "answer", hold)
+    with terminal(TOP, service.url, lines=40) as top:
+        top.wait_for("pools by waiting")
+        top.press("\r")
+        screen = top.wait_for("and 3 more")
+        assert max(map(len, screen)) <= 80
+        told = " ".join(" ".join(screen).split())
+        assert "holds 1,234.6 s, backend 4711, request 5d1c4a2e8b7f4c6d5d1c4a2e8b7f4c6d" in told
+        assert "at /srv/app/orders/a/very/long/path/orders.py:120" in told
+        assert "customer = $1 and item = $2 and n = $3" in told
+        assert "waits 3.2 s, place 1" in told
+        assert "…" not in told
+        top.press("q")
+        assert top.end() == 0
+    assert {tuple(each) for each in asked} == {("acme",)}
+
+
+@pytest.mark.parametrize(
+    ("instances", "line"),
+    [
+        (
+            [
+                {"id": "3f2a9c1b", "url": "http://10.0.0.7:8080", "state": "active"},
+                {"id": "77aa00bb", "url": "http://10.0.0.8:8080", "state": "standby"},
+                {"id": "77aa00bc", "url": "http://10.0.0.9:8080", "state": "standby"},
+            ],
+            "active        http://10.0.0.7:8080 (3f2a9c1b); 2 standby",
+        ),
+        (
+            [{"id": "77aa00bb", "url": "http://10.0.0.8:8080", "state": "standby"}],
+            "active        no instance; 1 standby",
+        ),
+        ([{"id": "3f2a9c1b", "url": None, "state": "active"}], None),
+        (None, None),  # the catalog, which knows them, is away
+    ],
+)
+def test_the_head_says_which_instance_responds(
+    service: EchoService,
+    monkeypatch: pytest.MonkeyPatch,
+    instances: list[Mapping[str, Any]] | None,
+    line: str | None,
+) -> None:
+    examples = service.answer
+
+    def answer(
+        _: EchoService, method: str, path: str, body: object
+    ) -> tuple[int, Mapping[str, Any]]:
+        if urlsplit(path).path != "/v1/instances":
+            return examples(method, path, body)
+        if instances is None:
+            return 503, {"detail": "Away.", "code": "catalog-unavailable", "retryable": True}
+        return 200, {"items": instances, "next_cursor": None}
+
+    monkeypatch.setattr(EchoService, "answer", answer)
+    with terminal(TOP, service.url) as top:
+        screen = top.wait_for("pools by waiting")
+        assert [each.rstrip() for each in screen if each.startswith("active  ")] == [line] * (
+            line is not None
+        )
+        top.press("q")
+        assert top.end() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ class Line:
 def draw_list(
     screen: ListScreen, found: Found, url: str, *, width: int | None, height: int
 ) -> list[Line]:
-    head = _head(found.stats, url, width, most_servers=max(1, height // 4))
+    head = _head(found, url, width, most_servers=max(1, height // 4))
     screen.fit(height - len(head) - 2, found)
     lines = [*head, Line(_fitted(_title(screen), width))]
     if not isinstance(found, Listing) or found.query.pool != screen.pool:
@@ -85,7 +86,7 @@ def draw_list(
 def draw_tenant(
     screen: TenantScreen, found: Found, url: str, *, width: int | None, height: int
 ) -> list[Line]:
-    head = _head(found.stats, url, width, most_servers=1)
+    head = _head(found, url, width, most_servers=1)
     if not isinstance(found, TenantReport) or found.query != screen.query:
         return head
     body = list(_tenant(found, width))
@@ -105,7 +106,8 @@ def footer(screen: ListScreen | TenantScreen, news: News, width: int | None) -> 
     return Line(_fitted(keys, width), "dim")
 
 
-def _head(stats: Document, url: str, width: int | None, *, most_servers: int) -> list[Line]:
+def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> list[Line]:
+    stats = found.stats
     totals = stats["totals"]
     facts = (
         f"Poolkeeper {url}",
@@ -116,7 +118,7 @@ def _head(stats: Document, url: str, width: int | None, *, most_servers: int) ->
         f"{totals['timeouts']:,} timeouts",
         f"event loop lag {stats['loop_lag']['worst_ms']:,.0f} ms",
     )
-    lines = [Line(_as_many_as_fit(facts, width), "bold")]
+    lines = [Line(_as_many_as_fit(facts, width), "bold"), *_active_instance(found, width)]
     worst_first = sorted(
         stats["servers"],
         key=lambda each: (each["state"] == "available", not each["contended"]),
@@ -125,6 +127,15 @@ def _head(stats: Document, url: str, width: int | None, *, most_servers: int) ->
     if len(worst_first) > most_servers:
         lines.append(Line(f"{len(worst_first) - most_servers} more servers", "dim"))
     return [*lines, Line("")]
+
+
+def _active_instance(found: Found, width: int | None) -> Iterator[Line]:
+    """Which of several instances responds; one that is to have no others says nothing."""
+    states = Counter(each["state"] for each in found.instances if each["url"])
+    if states:
+        active = [each for each in found.instances if each["state"] == "active"]
+        names = ", ".join(f"{each['url']} ({each['id']})" for each in active) or "no instance"
+        yield from _fact("active", f"{names}; {states['standby']} standby", width)
 
 
 def _server(server: Document, width: int | None) -> Line:
@@ -185,9 +196,30 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
     for leak in pool["leak_suspects"] if pool else ():
         what = f"{leak['tenant']}: {leak['task']} at {leak['taken_at']}, backend {leak['pid']}"
         yield from _fact("leak", f"{leak['age_seconds']:,.0f} s, {what}", width, "red")
+    for lease in report.leases["items"]:
+        yield from _fact(*_lease(lease), width)
+    more = sum(report.leases[state] for state in ("active", "waiting"))
+    more -= len(report.leases["items"])
+    if more > 0:
+        yield from _fact("", f"and {more:,} more, who hold or wait less long", width)
     for refusal in report.refusals:
         what = f"{refusal['at']} {refusal['code']}: {refusal['detail']}"
         yield from _fact("refused", what, width)
+
+
+def _lease(lease: Document) -> tuple[str, str]:
+    """Who holds a connection or waits for one: the name of the fact, and the fact."""
+    is_active = lease["state"] == "active"
+    parts = [
+        f"{lease['age_seconds']:,.1f} s",
+        f"backend {lease['pid']}" if is_active else f"place {lease['position']:,}",
+        lease["task"],
+        lease["taken_at"] and f"at {lease['taken_at']}",
+    ]
+    fact = ", ".join(each for each in parts if each)
+    if lease["statement"]:
+        fact += f": {lease['statement']}"
+    return "holds" if is_active else "waits", fact
 
 
 def _fact(name: str, fact: str, width: int | None, style: str = "") -> Iterator[Line]:

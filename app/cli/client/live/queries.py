@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import NOT_FOUND
+from http.client import NOT_FOUND, SERVICE_UNAVAILABLE
 from typing import TYPE_CHECKING, Any
 
 from app.cli.client.api_client import ApiError, path_segment
@@ -24,6 +24,7 @@ _TENANT_FIELDS = (
 )
 _MOST_ROWS = 500
 _REFUSALS = 5
+_LEASES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,18 +50,20 @@ class ListQuery:
         }
         if self.pool is not None:
             stats = client.page("/v1/stats", pool=self.pool, fields=_TENANT_FIELDS, **part)
-            return Listing(query=self, stats=stats, page=stats)
-        stats = client.page("/v1/stats", limit=1, fields="tenant")
-        page = client.page("/v1/pools", fields=_POOL_FIELDS, **part)
-        return Listing(query=self, stats=stats, page=page)
+            page = stats
+        else:
+            stats = client.page("/v1/stats", limit=1, fields="tenant")
+            page = client.page("/v1/pools", fields=_POOL_FIELDS, **part)
+        return Listing(query=self, stats=stats, instances=_instances(client), page=page)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a `ListQuery` found; *stats* are the service's."""
+    """What a `ListQuery` found; *stats* and *instances* are the service's."""
 
     query: ListQuery
     stats: Document
+    instances: Sequence[Document]
     page: Document
 
     @property
@@ -85,9 +88,11 @@ class TenantQuery:
         return TenantReport(
             query=self,
             stats=client.get("/v1/stats", limit=1, fields="tenant"),
+            instances=_instances(client),
             tenant=client.get(path),
             numbers=client.get(f"{path}/stats"),
             pool=_pool(client, path),
+            leases=client.page("/v1/leases", tenant=self.tenant, limit=_LEASES),
             refusals=list(client.items("/v1/refusals", tenant=self.tenant, limit=_REFUSALS)),
         )
 
@@ -99,14 +104,28 @@ class TenantReport:
     Attributes:
         numbers: the tenant's statistics.
         pool: None while it was never open nor changed.
+        leases: those that are held longest, and the callers that wait longest.
     """
 
     query: TenantQuery
     stats: Document
+    instances: Sequence[Document]
     tenant: Document
     numbers: Document
     pool: Document | None
+    leases: Document
     refusals: Sequence[Document]
+
+
+def _instances(client: ApiClient) -> Sequence[Document]:
+    """The service's instances; none while the catalog, which knows them, is away."""
+    try:
+        instances: Sequence[Document] = client.page("/v1/instances")["items"]
+    except ApiError as error:
+        if error.http_status != SERVICE_UNAVAILABLE:
+            raise
+        return ()
+    return instances
 
 
 def _pool(client: ApiClient, path: str) -> Document | None:
