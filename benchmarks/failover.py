@@ -109,6 +109,12 @@ class Caller:
                         break
                 await asyncio.sleep(0.2)
 
+    async def active_url(self) -> str:
+        """The URL of the active instance."""
+        about = (await self._http.get(f"{self._urls[0]}/v1/about")).json()
+        url: str = about["instance"]["url"]
+        return url
+
     async def run(self, rate: float) -> None:
         """Send *rate* requests a second until cancelled; half of them need a lease."""
         due = monotonic()
@@ -212,7 +218,8 @@ async def measure(arguments: argparse.Namespace, address: EmbeddedAddress, direc
         if arguments.fault is None:
             await _watch(caller, instances, directory)
         await asyncio.sleep(_BEFORE_THE_FAULT)
-        active = next(each for each in instances if each.url == caller.outcomes[-1].by)
+        url = await caller.active_url()
+        active = next(each for each in instances if each.url == url)
         fault_at = monotonic()
         active.send(SIGNALS[arguments.fault])
         await asyncio.sleep(arguments.seconds)

@@ -1,42 +1,118 @@
-"""docker-compose.yml, checked without Docker."""
+"""What containers run in: docker-compose.yml and deploy/, checked without Docker or Kubernetes."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from app.api.http.load_shedding import PROBES
+from app.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 
 
-def services() -> dict[str, dict[str, Any]]:
+COMPOSE = ["docker-compose.yml", "deploy/compose-ha.yml"]
+
+
+class Loader(yaml.SafeLoader):
+    """Reads Compose's own tag, too."""
+
+
+Loader.add_constructor("!reset", lambda *_: [])
+
+
+def services(file: str = COMPOSE[0]) -> dict[str, dict[str, Any]]:
     """The services by name."""
-    content = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    content = yaml.load((ROOT / file).read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe one
     found: dict[str, dict[str, Any]] = content["services"]
     return found
 
 
-def test_images_have_a_version() -> None:
-    images = [each["image"] for each in services().values() if "image" in each]
+@pytest.mark.parametrize("file", COMPOSE)
+def test_images_have_a_version(file: str) -> None:
+    images = [each["image"] for each in services(file).values() if "image" in each]
     assert images
     assert all(re.search(r":v?\d[\d.]*$", image) for image in images)
 
 
-def test_ports_are_published_on_loopback_only() -> None:
-    ports = [port for each in services().values() for port in each.get("ports", ())]
+@pytest.mark.parametrize("file", COMPOSE)
+def test_ports_are_published_on_loopback_only(file: str) -> None:
+    ports = [port for each in services(file).values() for port in each.get("ports", ())]
     assert ports
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_mounts_from_the_checkout_exist_and_are_read_only() -> None:
-    volumes = [volume for each in services().values() for volume in each.get("volumes", ())]
+@pytest.mark.parametrize("file", COMPOSE)
+def test_mounts_from_the_checkout_exist_and_are_read_only(file: str) -> None:
+    volumes = [volume for each in services(file).values() for volume in each.get("volumes", ())]
     ours = [volume.split(":") for volume in volumes if volume.startswith("./")]
     assert ours
     for source, _, mode in ours:
         assert (ROOT / source).exists(), source
         assert mode == "ro", source
+
+
+def test_two_instances_in_compose_have_a_name_each_and_share_the_rest() -> None:
+    base, override = services()["poolkeeper"], services(COMPOSE[1])["poolkeeper"]
+    assert base.keys() >= {"environment", "volumes"}
+    assert override["ports"] == []
+    shell, option, script, *_ = override["entrypoint"]
+    ran = subprocess.run(
+        [shell, option, script.replace("exec poolkeeper", "exec env").replace("$$", "$"), "x"],
+        env={"HOSTNAME": "3f2a9c1b", "PATH": os.environ["PATH"]},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "POOLKEEPER_ADVERTISE_URL=http://3f2a9c1b:8080" in ran.stdout.splitlines()
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """What deploy/kubernetes.yaml declares, by kind."""
+    text = (ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8")
+    return {each["kind"]: each for each in yaml.safe_load_all(text)}
+
+
+def test_the_settings_in_kubernetes_are_valid_and_fit_the_pod(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    declared = manifests()
+    pod = declared["Deployment"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    monkeypatch.chdir(tmp_path)
+    given = declared["ConfigMap"]["data"] | declared["Secret"]["stringData"]
+    given |= {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value.replace("$(POD_IP)", "10.0.0.7"))
+    settings = load_settings(to_serve=False)
+    assert str(settings.advertise_url) == "http://10.0.0.7:8080/"
+    assert container["ports"] == [{"name": "http", "containerPort": settings.port}]
+    mounted = {Path(each["mountPath"]) for each in container["volumeMounts"]}
+    assert {settings.keys_path.parent, settings.data_dir} <= mounted
+    stop = settings.shutdown_delay_seconds + 2 * settings.shutdown_seconds
+    assert pod["terminationGracePeriodSeconds"] > stop
+    # The Service's own variables would be taken for settings.
+    assert pod["enableServiceLinks"] is False
+    for each in ("livenessProbe", "readinessProbe", "startupProbe"):
+        assert container[each]["httpGet"]["path"] in PROBES
+
+
+def test_the_parts_in_kubernetes_belong_together() -> None:
+    declared = manifests()
+    deployment = declared["Deployment"]["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["replicas"] == 2
+    assert deployment["selector"]["matchLabels"] == labels
+    assert declared["Service"]["spec"]["selector"] == labels
+    budget = declared["PodDisruptionBudget"]["spec"]
+    assert budget["selector"]["matchLabels"] == labels
+    assert budget["minAvailable"] < deployment["replicas"]
 
 
 def test_monitoring_is_an_optional_profile() -> None:

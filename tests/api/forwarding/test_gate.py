@@ -9,6 +9,7 @@ import pytest
 
 from app.domain.errors import CatalogInUse
 from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -56,6 +57,42 @@ async def test_a_standby_names_the_active_instance_and_takes_over_when_that_ends
             await eventually(lambda: serves(second))
             ok(await second.query(url, "SELECT 42"))
             assert second.service.election.epoch == 2
+
+
+async def test_an_instance_with_other_api_keys_is_not_ready_until_they_are_the_same(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    databases = database, catalog_database
+    first, second = (Keyring(tmp_path / f"{name}.json") for name in ("first", "second"))
+    first.make("ops")
+    places = {"a": first, "b": second}
+    async with AsyncExitStack() as stack:
+        _, standby = [
+            await stack.enter_async_context(
+                serving(
+                    *databases,
+                    tmp_path / name,
+                    advertise_url=f"http://{name}:8080",
+                    keys_file=keys.path,
+                )
+            )
+            for name, keys in places.items()
+        ]
+
+        async def is_refused() -> bool:
+            answer = await standby.client.get("/readyz")
+            [keys] = [each for each in answer.json()["checks"] if each["name"] == "keys"]
+            assert answer.status_code == (200 if keys["ok"] else 503)
+            return not keys["ok"]
+
+        async def is_ready() -> bool:
+            return not await is_refused()
+
+        await eventually(is_refused)
+        second.path.write_text(first.path.read_text())
+        await eventually(is_ready)
+        checks = ok(await standby.client.get("/readyz", headers=first.headers("ops")))["checks"]
+        assert checks[1]["detail"] == "No active instance has others."
 
 
 async def test_a_service_without_a_url_is_refused_beside_another(

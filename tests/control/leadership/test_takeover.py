@@ -1,0 +1,31 @@
+"""What a new active instance ends on the servers: its predecessor's, and nobody else's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from app.control.leadership.takeover import start_servers
+from app.control.leadership.trust import Trust
+from app.pools import driver
+from app.pools.manager import TenantPoolManager
+from tests.fixtures.pools import provisioned
+from tests.fixtures.waiting import eventually
+
+
+async def test_a_tenant_that_was_only_declared_may_have_the_role_of_another_installation(
+    manager: TenantPoolManager,
+) -> None:
+    server, trust = manager.servers["local"], Trust(inf)
+    trust.begin(after=0.0)
+    connections = []
+    for name in ("mine", "theirs"):
+        state = await provisioned(manager, name)
+        login = manager.isolations[state.tenant.spec.strategy].login(server, state.tenant.spec)
+        connections.append(await driver.connect(login, timeout=60))
+    mine, theirs = connections
+    manager.put_tenant(replace(state.tenant, provisioned_at=None))
+    await start_servers(manager, trust, "gone")
+    await eventually(mine.is_closed)
+    assert await theirs.fetchval("SELECT 1") == 1
+    await theirs.close()
