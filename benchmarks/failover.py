@@ -246,6 +246,9 @@ async def _watch(caller: Caller, instances: Sequence[Instance], directory: Path)
 
 async def main(arguments: argparse.Namespace, directory: Path) -> None:
     """Start the Postgres, and stop it at the end."""
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     postgres = EmbeddedPostgres(directory / "postgres", durable=False)
     try:
         await measure(arguments, await postgres.start(), directory)
@@ -265,7 +268,7 @@ def _arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     with (
-        suppress(KeyboardInterrupt),
+        suppress(KeyboardInterrupt, asyncio.CancelledError),
         tempfile.TemporaryDirectory(prefix="poolkeeper-failover-") as place,
     ):
         Path(place).chmod(0o711)  # Postgres may run as another user
