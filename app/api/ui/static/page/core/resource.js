@@ -12,7 +12,7 @@ const isRefused = (problem) => problem !== null && problem.status >= 400 && prob
 export function useResource(load, inputs, { every = 1 } = {}) {
   const { tick, changes } = live.use();
   const [state, setState] = useState({ data: null, problem: null, isLoading: true });
-  const latest = useRef({ load: 0, inputs: "" });
+  const latest = useRef({ load: 0, inputs: "", tick, changes });
   const reload = () => {
     const number = (latest.current.load += 1);
     return load().then(
@@ -34,10 +34,11 @@ export function useResource(load, inputs, { every = 1 } = {}) {
     reload();
   });
   useEffect(() => {
-    if (tick && tick % every === 0 && !isRefused(state.problem)) reload();
-  }, [tick]);
-  useEffect(() => {
-    if (changes) reload();
-  }, [changes]);
+    const before = latest.current;
+    const isDue = tick !== before.tick && tick % every === 0 && !isRefused(state.problem);
+    const isChanged = changes !== before.changes;
+    Object.assign(before, { tick, changes });
+    if (isDue || isChanged) reload();
+  }, [tick, changes]);
   return { ...state, reload };
 }

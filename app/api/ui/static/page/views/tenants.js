@@ -42,7 +42,7 @@ function labelsOf({ labels }) {
 }
 
 export function Tenants({ subject, query }) {
-  const filters = Object.fromEntries(FILTERS.map((name) => [name, query[name]]));
+  const filters = Object.fromEntries(FILTERS.map((name) => [name, query[name] || undefined]));
   // The cursors of the pages before, so that one can go back.
   const [cursors, setCursors] = useState([]);
   const chosen = JSON.stringify(filters);
