@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 from playwright.async_api import Route, expect
 
@@ -25,8 +26,9 @@ async def test_who_used_the_most_in_a_period(service: Api, tab: Tab) -> None:
             | {"mean_connections": 0.7, "leases": 4, "timeouts": 0}
             for name, seconds, share in [("acme", 4000.0, 0.75), (None, 30.5, 0.25)]
         ]
-        body = {"items": items, "totals": _TOTALS, "next_cursor": None, **_PERIOD}
-        await route.fulfill(json=body)
+        group_by = httpx.URL(route.request.url).params["group_by"]
+        body = {"items": items, "totals": _TOTALS, "next_cursor": None, "group_by": group_by}
+        await route.fulfill(json=body | _PERIOD)
 
     page, rows = tab.page, tab.page.locator(".scroll tbody tr")
     await page.route("**/v1/usage?*", used)

@@ -24,7 +24,7 @@ const COLUMNS = [
 ];
 
 function Share({ share }) {
-  return html`<span class="share"><span style=${{ width: `${100 * share}%` }}></span></span> ${(100 * share).toFixed(1)} %`;
+  return html`<span class="share wide"><span style=${{ width: `${100 * share}%` }}></span></span> ${(100 * share).toFixed(1)} %`;
 }
 
 export function Usage({ query }) {
@@ -32,7 +32,7 @@ export function Usage({ query }) {
   const grouping = label ? `label:${label}` : group || "tenant";
   const asked = () => ({ ...isoPeriod({ range, from, to }), group_by: grouping, limit: LIMIT });
   const { data, problem } = useResource(() => get("v1/usage", asked()), [range, from, to, grouping], { every: 12 });
-  const hrefOf = (row) => linkOf(grouping, row.group);
+  const hrefOf = (row) => linkOf(data.group_by, row.group);
   return html`
     <${View} title="Usage" lead="Who held connections for how long." problem=${problem}
       request=${{ path: "v1/usage", query: asked() }}>
