@@ -17,10 +17,10 @@ from tests.fixtures.proxy import FaultProxy
 
 @pytest.fixture
 async def api_apart(
+    scrub_roles: None,
     database: Database,
     catalog_database: Database,
     fault_proxy: FaultProxy,
-    scrub_roles: None,
     tmp_path: Path,
 ) -> AsyncIterator[Api]:
     """The application, whose catalog is reached through `fault_proxy`."""

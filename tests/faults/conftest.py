@@ -10,7 +10,7 @@ from tests.fixtures.watch import watched_manager_on
 
 
 @pytest.fixture
-async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
+async def manager(scrub_roles: None, database: Database) -> AsyncIterator[TenantPoolManager]:
     """A manager with default settings, and nobody provisioned yet."""
     async with watched_manager_on(database) as manager:
         yield manager

@@ -14,10 +14,12 @@ from tests.isolation.arena import Arena, arenas_on
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def arenas(postgres_server: Database) -> AsyncIterator[dict[PoolStrategy, Arena]]:
-    async with fresh_database(postgres_server, template="template1") as database:
-        async with arenas_on(database) as arenas:
-            yield arenas
-        await drop_roles(postgres_server)
+    async with (
+        fresh_database(postgres_server, template="template1") as database,
+        arenas_on(database) as arenas,
+    ):
+        yield arenas
+    await drop_roles(postgres_server)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
