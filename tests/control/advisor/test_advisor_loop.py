@@ -512,15 +512,20 @@ async def test_what_the_database_does_is_seen(control: Control, database: Databa
         async with control.manager.lease("acme") as connection:
             await connection.execute(lock)
 
-    async def somebody_waits() -> bool:
+    async def shows() -> bool:
+        """One waits, and the other has done nothing for as long as counts."""
         async with database.connected() as admin:
-            waiters = "select count(*) from pg_locks where locktype = 'advisory' and not granted"
-            return bool(await admin.fetchval(waiters))
+            shown = """
+                select exists (select from pg_locks where locktype = 'advisory' and not granted)
+                and exists (select from pg_stat_activity where state = 'idle in transaction'
+                            and state_change < clock_timestamp() - interval '50 ms')
+            """
+            return bool(await admin.fetchval(shown))
 
     async with control.manager.lease("acme") as holder:
         await holder.execute(lock)
         waiting = asyncio.create_task(wait_for_lock())
-        await eventually(somebody_waits)
+        await eventually(shows)
         for _ in range(12):
             await control.loads.sample()
     await waiting
