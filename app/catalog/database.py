@@ -174,6 +174,7 @@ def translate_outages() -> Iterator[None]:
         DBAPIError,
         asyncpg.PostgresError,
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
     ) as error:
         if isinstance(error, wire.ConnectError):
             raise CatalogUnavailable(f"The catalog cannot be reached: {error}") from error
@@ -190,7 +191,8 @@ def is_outage(error: Exception) -> bool:
     match error:
         case OSError() | NoFreeConnection():  # a TimeoutError is an OSError
             return True
-        case asyncpg.InterfaceError():
+        # The latter is raised on a connection that broke off in the middle of a message.
+        case asyncpg.InterfaceError() | asyncpg.InternalClientError():
             return True
         case DBAPIError() if error.connection_invalidated or is_login_error(error):
             return True

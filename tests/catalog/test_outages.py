@@ -53,6 +53,13 @@ async def waiting_for_locks(connection: asyncpg.Connection) -> list[int]:
     return [pid for [pid] in rows]
 
 
+def test_an_answer_that_breaks_off_is_an_outage() -> None:
+    """As asyncpg says it when the server ends a connection just before a query."""
+    said = "cannot switch to state 12; another operation (2) is in progress"
+    with pytest.raises(CatalogUnavailable), translate_outages():
+        raise asyncpg.InternalClientError(said)
+
+
 async def test_a_catalog_never_used_is_not_available(
     catalog_address: CatalogAddress,
 ) -> None:
