@@ -249,7 +249,9 @@ class Election:
             if self.trouble is None:
                 _log.warning("leadership not renewed", reason=error.detail)
             self.trouble = error.detail
-            self._note_attempt(started)
+            # After a pause it may be the successor that ended the connection.
+            if not self._has_paused:
+                self._note_attempt(started)
             return False
         self.trouble = None
         self._renewed(started)

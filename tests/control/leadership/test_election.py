@@ -178,8 +178,9 @@ async def test_who_cannot_renew_trusts_itself_no_longer_but_goes_on_serving(
         election.begin_serving()
         fault_proxy.refuse()
         await fault_proxy.reset()
-        clock.now += 7.0
+        clock.now += 5.0
         assert not await election.renew_once()
+        clock.now += 2.0
         assert election.trouble is not None
         assert not election.trust.is_valid()
         # It asked in vain, so it did not merely sleep.
@@ -224,12 +225,21 @@ async def test_a_renewal_that_was_paused_meanwhile_says_nothing(
             clock.now += 7.0
             raise CatalogUnavailable("It does not answer in time.")
 
-        for paused in (pause, pause_and_fail):
+        async def fail(_: Leadership) -> None:
+            raise CatalogUnavailable("The connection was ended.")
+
+        for paused in (pause, pause_and_fail, fail):
             monkeypatch.setattr(Leadership, "renew", paused)
             await election.renew_once()
             assert not election.is_serving
         monkeypatch.setattr(Leadership, "renew", renew)
         assert await election.renew_once()
+        assert election.is_serving
+        # Without a pause a failure is an outage, through which it serves.
+        monkeypatch.setattr(Leadership, "renew", fail)
+        clock.now += 5.0
+        assert not await election.renew_once()
+        clock.now += 5.0
         assert election.is_serving
 
 
