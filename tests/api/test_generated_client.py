@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.postgres import Database
 from tests.fixtures.served import Served, served
 
 DOCUMENT = Path("openapi/openapi.json").resolve()
@@ -68,8 +69,10 @@ OUTCOME = "acme [[42]] 1 tenant-not-found"
 
 
 @pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path) as running:
+async def service(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Served]:
+    async with served(tmp_path, tenants_in=database, catalog_in=catalog_database) as running:
         yield running
 
 
