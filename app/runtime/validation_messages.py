@@ -53,6 +53,7 @@ def validation_message(problem: Mapping[str, Any], forms: Mapping[str, str] | No
     """One sentence about an item of `ValidationError.errors()`, which has its context.
 
     Values that people gave are not in it. *forms* has a sentence for each pattern that is known.
+    An item without the limit that its kind is about is one of ours: it has its own sentence.
     """
     context = {name: _short(value) for name, value in problem.get("ctx", {}).items()}
     if context.get("min_length") == 1:
@@ -61,7 +62,7 @@ def validation_message(problem: Mapping[str, Any], forms: Mapping[str, str] | No
     if form is not None:
         return form
     plain = _PLAIN.get(problem["type"])
-    if plain is not None:
+    if plain is not None and (context or "{" not in plain):
         return plain.format_map(context)
     text = str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "Must be")
     return text if text.endswith(".") else f"{text}."

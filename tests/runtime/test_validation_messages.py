@@ -116,3 +116,8 @@ def test_no_value_is_repeated() -> None:
     for field in Model.model_fields:
         for message in messages(Model, {field: "s3cret-value", "own": 3}):
             assert not re.search("s3cret", message)
+
+
+def test_a_sentence_of_our_own_is_kept() -> None:
+    own = {"type": "less_than_equal", "loc": ("body", "max_rows"), "msg": "The maximum is 5."}
+    assert validation_message(own) == "The maximum is 5."
