@@ -112,8 +112,15 @@ class Poller:
         stored, at, slices = 0, datetime.now(UTC), TimeSlices()
         try:
             stored += await self._save()
+            held = await self._running_seconds(slices)
+            # With 10,000 pools this takes 10 ms.
+            service = snapshot.service
+            await slices.end()
+            held += service.counters.hold_seconds
+            size = service.metrics.total_connections
+            self._unsaved += self._sampler.sample(SERVICE, at, size, service, held)
             for subject, size, stats in self._subjects(snapshot):
-                held = self._connection_seconds(subject, stats)
+                held = self._manager.connection_seconds(subject, monotonic())
                 self._unsaved += self._sampler.sample(subject, at, size, stats, held)
                 if len(self._unsaved) >= _BATCH:
                     stored += await self._save()
@@ -143,8 +150,6 @@ class Poller:
         return len(unsaved)
 
     def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats]]:
-        service = snapshot.service
-        yield SERVICE, service.metrics.total_connections, service
         for pool in snapshot.pools.values():
             yield pool.pool_id, pool.stats.metrics.total_connections, pool.stats
         # Those of shared pools, and those whose own pool was closed meanwhile.
@@ -153,13 +158,14 @@ class Poller:
             if tenant is not None and tenant.spec.id not in snapshot.pools:
                 yield tenant.spec.id, 0, tenant.stats
 
-    def _connection_seconds(self, subject: str, stats: PoolStats) -> float:
-        """How long connections of *subject* have been leased so far."""
-        now = monotonic()
-        if subject != SERVICE:
-            return self._manager.connection_seconds(subject, now)
-        running = sum(pool.connections.leased_seconds(now) for pool in self._manager.pools())
-        return stats.counters.hold_seconds + running
+    async def _running_seconds(self, slices: TimeSlices) -> float:
+        """How long connections have been leased so far by the leases that have not ended."""
+        seconds = 0.0
+        for pool in list(self._manager.pools()):
+            seconds += pool.connections.leased_seconds(monotonic())
+            await slices.end_step()
+        await slices.end()
+        return seconds
 
     def _is_known(self, subject: str) -> bool:
         """A deleted tenant starts from zero; a shared pool counts on when it opens again."""
