@@ -33,7 +33,7 @@ from app.runtime.instance import (
     only_instance,
     startup_error_message,
 )
-from app.runtime.service import Service
+from app.runtime.wiring import Service
 from app.settings import Settings
 
 # Polls after which a snapshot is stale.

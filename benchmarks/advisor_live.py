@@ -25,7 +25,7 @@ from app.domain.errors import PoolkeeperError
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.runtime.instance import only_instance
-from app.runtime.service import Service
+from app.runtime.wiring import Service
 from app.settings import Settings
 
 _TENANT = "acme"

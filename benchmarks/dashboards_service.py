@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from app.api.http.client_connections import ClientLimits
 from app.main import create_app
 from app.runtime.server import run_server
-from app.runtime.service import Service
+from app.runtime.wiring import Service
 from app.settings import Settings
 from benchmarks.idle_pools import LoopWatch, open_idle_pools
 

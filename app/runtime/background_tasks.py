@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.control.monitoring.poller import PollReport
 from app.embedded import EmbeddedPostgres
-from app.runtime.service import Service
+from app.runtime.wiring import Service
 from app.settings import Settings
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from app.runtime import configuration
 from app.runtime.background_tasks import start_background_tasks
 from app.runtime.replica import Replica
 from app.runtime.server import stop_process
-from app.runtime.service import Service, build_service
 from app.runtime.topology import Topology, start_topology
+from app.runtime.wiring import Service, build_service
 from app.settings import Settings, SettingsError
 
 # In seconds. Requests had their time before pools are closed; leases left then are cut soon.

@@ -74,8 +74,7 @@ class Endpoint(BaseModel):
         """
         if self.password is not None:
             return self.password
-        if self.password_file is None:  # pragma: no cover - excluded by the validator
-            raise SettingsError("Neither password nor password_file is given.")
+        assert self.password_file is not None  # noqa: S101 - the validator wants one of the two
         return read_secret(self.password_file)
 
 

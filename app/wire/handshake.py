@@ -24,7 +24,7 @@ _HEADER = struct.Struct("!ci")
 _CODE = struct.Struct("!i")
 _ITERATIONS = re.compile(rb",i=([0-9]{1,10})(?:,|\Z)")
 
-# AuthenticationXXX by its code, as the protocol has them.
+# The requests for authentication, by their codes in the protocol.
 _OK, _CLEARTEXT, _MD5, _SASL, _SASL_CONTINUE, _SASL_FINAL = 0, 3, 5, 10, 11, 12
 _NAMES = {_CLEARTEXT: "in clear", _MD5: "as MD5"}
 # What may follow what: nothing twice, and no AuthenticationOk before the server has proved itself.
