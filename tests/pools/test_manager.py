@@ -46,7 +46,13 @@ def opened(manager: TenantPoolManager) -> set[str]:
 
 
 async def test_a_hundred_first_leases_open_one_pool(few: TenantPoolManager) -> None:
-    await asyncio.gather(*(use(few, "a") for _ in range(100)))
+    both_leased = asyncio.Barrier(2)
+
+    async def lease() -> None:
+        async with few.lease("a"):
+            await both_leased.wait()
+
+    await asyncio.gather(*(lease() for _ in range(100)))
     assert opened(few) == {"a"}
     counters = few.tenant_stats(few.tenant_state("a")).counters
     assert counters.connections_opened == 2
