@@ -11,9 +11,9 @@ from app.pools.leak_detection import Borrower
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 
-# Keywords, names without quotes, parameters and operators: all that cannot hold a tenant's data.
+# A keyword, a name without quotes, a parameter or an operator: what cannot hold a tenant's data.
 _HARMLESS = re.compile(
-    r"(?:[^\W\d]\w*+|\$\d++(?!\w)|[\s(),.;:*=<>+%|&!~^\[\]@#?]|-(?!-)|/(?!\*))*+", re.ASCII
+    r"[^\W\d]\w*|\$\d+(?!\w)|[\s(),.;:*=<>+%|&!~^\[\]@#?]|-(?!-)|/(?!\*)", re.ASCII
 )
 _LONGEST_SHOWN = 200
 
@@ -65,7 +65,8 @@ def redacted(statement: str) -> str:
     Nothing shown of it can be a tenant's data.
     """
     beginning = statement[:_LONGEST_SHOWN]
-    found = _HARMLESS.match(beginning)
-    shown = found[0] if found else ""
-    words = " ".join(shown.split())
-    return words if len(shown) == len(statement) else f"{words} …".lstrip()
+    end = 0
+    while found := _HARMLESS.match(beginning, end):
+        end = found.end()
+    words = " ".join(beginning[:end].split())
+    return words if end == len(statement) else f"{words} …".lstrip()

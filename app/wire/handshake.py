@@ -37,7 +37,7 @@ _FOLLOWS: dict[int | None, tuple[int, ...]] = {
     _MD5: (_OK,),
 }
 # The messages before and after AuthenticationOk, and their shapes: asyncpg fails at any other.
-_FIELDS = re.compile(rb"(?:[^\0]++\0)*+\0")
+_FIELDS = re.compile(rb"\0|[^\0](?:[^\0]|\0(?!\0))*\0\0")
 _BEFORE_OK = {b"R": re.compile(rb"(?s:.{4,})"), b"E": _FIELDS, b"N": _FIELDS}
 # They may hold text in the server's encoding, which is not always UTF-8.
 _WITH_TEXT = (b"E", b"N", b"S")

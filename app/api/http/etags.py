@@ -35,9 +35,7 @@ IfNoneMatchHeader = Annotated[
     ),
 ]
 
-_ONE = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
-_LIST = re.compile(rf"{_ONE}(?:[ \t]*+,[ \t]*+{_ONE})*+")
-_TAG = re.compile(_ONE)
+_ITEM = re.compile(r'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*")[ \t]*(?:,|\Z)')
 # A tenant's ETag also has its instance and its state; the state is no part of its generation, and
 # neither is the encoding in which the resource was sent.
 _OURS = re.compile(r'"(\d{1,18})(?:-([0-9a-f]{8}))?(?:-[a-z]+)?(?:-gzip)?"')
@@ -63,9 +61,15 @@ def parse_etags(header: str) -> list[str]:
     text = header.strip(" \t,")
     if text == "*":
         return ["*"]
-    if not _LIST.fullmatch(text):
-        raise HTTPException(400, 'Expected a list of ETags, such as "3", or *.')
-    return _TAG.findall(text)
+    tags: list[str] = []
+    end = 0
+    while end < len(text) or not tags:
+        item = _ITEM.match(text, end)
+        if item is None:
+            raise HTTPException(400, 'Expected a list of ETags, such as "3", or *.')
+        tags.append(item[1])
+        end = item.end()
+    return tags
 
 
 def matching_etag(header: str, tag: str) -> str | None:

@@ -12,7 +12,7 @@ _MAX_DEPTH = 100
 # Python's own limit is 4300 digits.
 _MAX_NUMBER = 4000
 # Strings, brackets and numbers: what to check in JSON.
-_MARK = re.compile(r'["\[\]{}]|[-0-9][-+.0-9eE]*+')
+_MARK = re.compile(r'["\[\]{}]|[-0-9][-+.0-9eE]*')
 
 
 def is_interoperable(text: str) -> Generator[str, None, bool]:

@@ -35,7 +35,7 @@ _INTEGERS_TO_JSON = str.maketrans("{}NUL", "[]nul")
 _BOOLS_TO_JSON = str.maketrans(
     {"{": "[", "}": "]", "N": "n", "U": "u", "L": "l", "t": "true", "f": "false"}
 )
-_NUMBER_IN_BRACKETS = re.compile(r"[^\[\],]++")
+_NUMBER_IN_BRACKETS = re.compile(r"[^\[\],]+")
 _MULTIRANGE_MARK = re.compile(r'["\\\])]')
 
 
