@@ -161,7 +161,7 @@ class PooledConnection:
         return bool(self.raw._aborted)
 
     def run(self, statements: str) -> Awaitable[object]:
-        """Run *statements* in one round trip; its deadline is `RoundTrips`' business.
+        """Run *statements* in one round trip; `StatementDeadlines` ends it in time.
 
         Past `execute`, whose checks and loggers are the borrower's.
 
