@@ -247,24 +247,6 @@ class Connections:
             self.begin_close(self.idle.popleft())
         return count
 
-    def close_expired(self, now: float, *, unused_since: float, keep: int) -> int:
-        """Close idle connections that are stale, and unused ones down to *keep*; how many."""
-        closed = 0
-        for connection in list(self.idle):
-            unused = connection.idle_since < unused_since and self.live > keep
-            if unused or not self.is_current(connection, now):
-                self.evict_idle(connection)
-                closed += 1
-        return closed
-
-    def close_surplus(self, *, opened_before: float, keep: int) -> int:
-        """Close idle connections opened before then, down to *keep*; how many."""
-        spare = max(0, self.live - keep)
-        due = [connection for connection in self.idle if connection.opened_at < opened_before]
-        for connection in due[:spare]:
-            self.evict_idle(connection)
-        return min(spare, len(due))
-
     async def check(self, *, not_since: float) -> tuple[int, int]:
         """Test idle connections not tested since the monotonic time *not_since*.
 

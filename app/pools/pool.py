@@ -23,6 +23,7 @@ from app.pools.connect_backoff import ConnectBackoff
 from app.pools.connection import PooledConnection
 from app.pools.connections import Connections
 from app.pools.connector import Connector
+from app.pools.idle_expiry import expired
 from app.pools.leak_detection import Borrower, LeakSuspect, find_leak_suspects
 from app.pools.recorder import Recorder
 from app.pools.statement_deadlines import StatementDeadlines
@@ -55,7 +56,7 @@ class Pool:
         config: its limits in time.
         server: where its connections go, and whose budget they come from.
         recorder: where everything is counted.
-        idle_seconds: age from which an idle connection beyond `warm_size` is closed, in seconds;
+        surplus_age: age from which an idle connection beyond `warm_size` is closed, in seconds;
             None: none is before `config.idle_timeout`, which also decides about the pool.
         warm_size: connections worth keeping although unused.
         last_answer_at: when a lease last came back clean, in monotonic seconds.
@@ -79,7 +80,7 @@ class Pool:
         self.server = connector.server
         self.recorder = recorder
         self.state = PoolState.INITIALIZING
-        self.idle_seconds: float | None = None
+        self.surplus_age: float | None = None
         self.warm_size = 0
         self.last_answer_at = 0.0
         self.connections = Connections(
@@ -437,14 +438,16 @@ class Pool:
 
     def close_expired(self, now: float) -> int:
         """Close idle connections too old or unused for too long at *now*; how many that were."""
-        least = self.size.min_size
-        closed = self.connections.close_expired(
-            now, unused_since=now - self.config.idle_timeout, keep=least
+        due = expired(
+            self.connections,
+            now,
+            min_size=self.size.min_size,
+            idle_timeout=self.config.idle_timeout,
+            surplus_age=self.surplus_age,
+            warm_size=self.warm_size,
         )
-        if self.idle_seconds is not None:
-            closed += self.connections.close_surplus(
-                opened_before=now - self.idle_seconds, keep=max(least, self.warm_size)
-            )
-        if closed:
+        for connection in due:
+            self.connections.evict_idle(connection)
+        if due:
             self.dispatch()
-        return closed
+        return len(due)

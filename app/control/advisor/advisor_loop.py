@@ -179,7 +179,7 @@ class AdvisorLoop:
         for pool in list(self._manager.pools()):
             await slices.end_step()
             if pool.is_closing or self.mode_of(pool) is AdvisorMode.OFF:
-                pool.idle_seconds, pool.warm_size = None, 0
+                pool.surplus_age, pool.warm_size = None, 0
                 self._unadvised[pool.server.name] += pool.metrics.total_connections
                 continue
             advised.add(pool.pool_id)
@@ -212,8 +212,8 @@ class AdvisorLoop:
         """Recommend or apply the advice about a pool; the number of new recommendations."""
         advice = clamped(advice, pool.size.min_size, pool.server)
         mode, made, blocked_by = self.mode_of(pool), 0, None
-        idle_seconds = advice.idle_seconds if mode is AdvisorMode.APPLY else None
-        pool.idle_seconds, pool.warm_size = idle_seconds, advice.warm_size
+        surplus_age = advice.idle_seconds if mode is AdvisorMode.APPLY else None
+        pool.surplus_age, pool.warm_size = surplus_age, advice.warm_size
         if changes_size(advice, pool.size):
             self.adjustments_total += 1
             made, blocked_by = await self._recommend(pool, advice, mode)

@@ -450,7 +450,7 @@ async def test_only_in_apply_mode_unused_connections_are_kept_as_long_as_advised
         async with crowd(control, "acme", waiting=0):
             await eventually(lambda: pool.metrics.active_connections == pool.size.max_size)
         await sampled(control, 1)
-        kept.append(pool.idle_seconds)
+        kept.append(pool.surplus_age)
     assert kept == [None, 10.0, None]
 
 
