@@ -76,6 +76,11 @@ def provision_tenant(tenant: str, *, adopt: bool | None = None) -> Request[model
     )
 
 
+def list_findings(*, named: int | None = None) -> Request[models.FindingList]:
+    """List findings of the isolation audit."""
+    return Request("GET", "/v1/findings", query={"named": named})
+
+
 def rotate_credentials(
     tenant: str, *, scope: models.PoolScope | None = None
 ) -> Request[models.CredentialRotation]:

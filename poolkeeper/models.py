@@ -259,6 +259,22 @@ class EventView(TypedDict):
     after: dict[str, Any] | None
 
 
+class FindingList(TypedDict):
+    """All findings, the worst and the most frequent first."""
+
+    items: list[FindingView]
+
+
+class FindingView(TypedDict):
+    """A check of the isolation audit that failed, and for whom."""
+
+    check: str
+    severity: Severity
+    detail: str | None
+    count: int
+    tenants: list[str]
+
+
 class HistoryPointView(TypedDict):
     """A time step: averages of gauges, increases of counters, maxima of percentiles."""
 

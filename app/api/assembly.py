@@ -20,6 +20,7 @@ from app.api.routes import (
     advisor,
     credentials,
     events,
+    findings,
     health,
     instances,
     keys,
@@ -43,6 +44,7 @@ from app.api.ui import pages
 _ROUTERS = (
     servers.router,
     tenants.router,
+    findings.router,
     credentials.router,
     pool.router,
     pools.router,

@@ -52,6 +52,7 @@ DESIGNED = {
     "post /v1/tenants/{tenant}/query",
     "get /v1/events",
     "get /v1/refusals",
+    "get /v1/findings",
     "get /v1/keys",
     "get /v1/about",
     "get /v1/instances",

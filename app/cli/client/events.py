@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.client.completion import event_ids
 from app.cli.client.service_command import (
     ListCommand,
     PoolFilter,
@@ -60,7 +61,11 @@ def show(
     context: typer.Context,
     event: Annotated[
         str,
-        typer.Argument(metavar="ID", help="Event id, or the beginning of a request id."),
+        typer.Argument(
+            metavar="ID",
+            help="Event id, or the beginning of a request id.",
+            autocompletion=event_ids,
+        ),
     ],
 ) -> None:
     """Show one event in full."""

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from app.runtime.printable import is_printable, printable
+from app.runtime.validation_messages import validation_message
 
 _MAX_PROBLEMS = 20
 _INVALID_VALUE = "a value does not match its tag or format, or is nested too deeply."
@@ -31,7 +32,7 @@ class ManifestError(Exception):
 
 def _check_printable(text: str) -> str:
     if not is_printable(text):
-        raise PydanticCustomError("control_character", "must not contain control characters")
+        raise PydanticCustomError("control_character", "Must not contain control characters.")
     return text
 
 
@@ -100,7 +101,9 @@ class Manifest(BaseModel):
             return cls.model_validate(content)
         except ValidationError as error:
             lines = [
-                printable(f"{'.'.join(str(part) for part in each['loc']) or 'file'}: {each['msg']}")
+                printable(
+                    f"{'.'.join(map(str, each['loc'])) or 'file'}: {validation_message(each)}"
+                )
                 for each in error.errors(include_url=False, include_input=False)
             ]
             raise ManifestError("\n".join(lines[:_MAX_PROBLEMS])) from error

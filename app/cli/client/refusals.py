@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.client.completion import refusal_ids
 from app.cli.client.service_command import ListCommand, ShowCommand, TenantFilter, resource
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, age, identifier, number, prose, text
 
@@ -43,7 +44,11 @@ def show(
     context: typer.Context,
     refusal: Annotated[
         str,
-        typer.Argument(metavar="ID", help="Refusal id, or the beginning of a request id."),
+        typer.Argument(
+            metavar="ID",
+            help="Refusal id, or the beginning of a request id.",
+            autocompletion=refusal_ids,
+        ),
     ],
 ) -> None:
     """Show one refusal in full."""

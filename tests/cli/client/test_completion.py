@@ -15,8 +15,6 @@ from app.cli.client import completion
 from app.cli.main import cli
 from tests.fixtures.echo_service import EchoService, echo_service
 
-RECOMMENDATION = "/v1/recommendations"
-
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +60,17 @@ def test_names_of_the_service_are_offered(
     assert offered(words, POOLKEEPER_URL=service.url) == names
 
 
-def test_recommendations_are_offered_by_their_ids(service: EchoService) -> None:
-    [found] = offered("poolkeeper recommendations apply ", POOLKEEPER_URL=service.url)
-    assert found == service.answer("GET", RECOMMENDATION, None)[1]["items"][0]["id"]
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("poolkeeper recommendations apply ", "/v1/recommendations"),
+        ("poolkeeper events show ", "/v1/events"),
+        ("poolkeeper refusals show ", "/v1/refusals"),
+    ],
+)
+def test_what_has_no_name_is_offered_by_its_id(service: EchoService, words: str, path: str) -> None:
+    [found] = offered(words, POOLKEEPER_URL=service.url)
+    assert found == str(service.answer("GET", path, None)[1]["items"][0]["id"])
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,6 @@ import { Badge, Empty, TenantLinks, View } from "../parts/view.js";
 import { leakText } from "./pool.js";
 import { CheckLine } from "./tenant.js";
 
-const NAMED_TENANTS = 10;
-const MAX_TENANTS = 500;
-
 // From the state of servers and pools, and from failed readiness checks; the worst first.
 export function findingsOf({ servers, pools, readiness }) {
   const found = [
@@ -53,36 +50,19 @@ export function FindingList({ findings }) {
 export function Findings() {
   const state = live.use();
   const findings = findingsOf(state).filter(({ key }) => key !== "check isolation");
-  const { data, problem } = useResource(isolationFindings, [], { every: 6 });
-  const isEmpty = state.at && data && findings.length + data.length === 0;
+  const { data, problem } = useResource(() => get("v1/findings"), [], { every: 6 });
+  const isEmpty = state.at && data && findings.length + data.items.length === 0;
   return html`
     <${View} title="Findings" lead="What needs a person: servers, pools, checks of the service, and isolation." problem=${problem}
       request=${{ path: "v1/readiness" }}>
       ${isEmpty && html`
         <${Empty} title="No findings."><p>Every server is available, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
       <${FindingList} findings=${findings} />
-      ${data?.length > 0 && html`<h2>Isolation of tenants</h2>`}
-      ${data?.map(({ name, severity, detail, tenants, isCut }) => html`
-        <article class="card" key=${name}>
-          <${CheckLine} ...${{ name, severity, detail }} />
-          <p class="muted">${isCut && "At least "}${counted(tenants.length, "tenant")}: <${TenantLinks} ids=${tenants.slice(0, NAMED_TENANTS)} more=${tenants.length > NAMED_TENANTS} /></p>
+      ${data?.items.length > 0 && html`<h2>Isolation of tenants</h2>`}
+      ${data?.items.map(({ check, severity, detail, count, tenants }) => html`
+        <article class="card" key=${`${check} ${severity}`}>
+          <${CheckLine} ...${{ name: check, severity, detail }} />
+          <p class="muted">${counted(count, "tenant")}: <${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
         </article>`)}
     </${View}>`;
-}
-
-// Failed checks, with the tenants that each concerns: one cause often has many.
-async function isolationFindings() {
-  const pages = await Promise.all(["critical", "warning", "not_checked"].map((finding) => get("v1/tenants", { finding, limit: MAX_TENANTS })));
-  const tenants = new Map(pages.flatMap(({ items }) => items.map((tenant) => [tenant.id, tenant])));
-  const isCut = pages.some(({ next_cursor }) => next_cursor);
-  const groups = new Map();
-  for (const { id, isolation } of tenants.values()) {
-    for (const { name, severity, detail, ok } of isolation.checks) {
-      if (ok) continue;
-      const group = groups.get(`${name} ${severity}`) ?? { name, severity, detail, tenants: [], isCut };
-      group.tenants.push(id);
-      groups.set(`${name} ${severity}`, group);
-    }
-  }
-  return [...groups.values()].sort((a, b) => (b.severity === "critical") - (a.severity === "critical") || b.tenants.length - a.tenants.length);
 }

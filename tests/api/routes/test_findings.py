@@ -1,0 +1,55 @@
+"""Findings of the isolation audit over HTTP: each cause once, with the tenants it concerns."""
+
+from dataclasses import replace
+
+from app.domain.isolation_policy import AuditCheck, Finding, Severity
+from tests.fixtures.app import Api, ok, pointers
+from tests.fixtures.keys import Keyring
+
+URL = "/v1/findings"
+ROLE = Finding(check=AuditCheck.ROLE, severity=Severity.CRITICAL, detail="Role is gone.")
+OTHERS = Finding(check=AuditCheck.OTHER_DATABASES, severity=Severity.WARNING, detail="Open.")
+
+
+def audited(api: Api, tenant: str, *findings: Finding) -> None:
+    """What the audit found of *tenant*; its name ends each detail."""
+    state = api.service.manager.tenant_state(tenant)
+    assert state.isolation is not None
+    named = tuple(replace(each, detail=f"{each.detail} {tenant}") for each in findings)
+    state.isolation = replace(state.isolation, findings=named)
+
+
+async def test_a_cause_is_one_finding_and_the_worst_come_first(api: Api) -> None:
+    for name in ("acme", "beta", "gamma"):
+        await api.tenant(name)
+    assert ok(await api.client.get(URL)) == {"items": []}
+    unknown = replace(ROLE, severity=Severity.NOT_CHECKED)
+    audited(api, "gamma", OTHERS, ROLE)
+    audited(api, "acme", OTHERS, unknown)
+    audited(api, "beta", OTHERS)
+    found = ok(await api.client.get(f"{URL}?named=2"))["items"]
+    assert [
+        (each["check"], each["severity"], each["count"], each["tenants"]) for each in found
+    ] == [
+        ("role", "critical", 1, ["gamma"]),
+        ("other_databases", "warning", 3, ["acme", "beta"]),
+        ("role", "not_checked", 1, ["acme"]),
+    ]
+    assert [each["detail"] for each in found] == [
+        *("Role is gone. gamma", "Open. acme", "Role is gone. acme")
+    ]
+    assert pointers(await api.client.get(f"{URL}?named=0")) == ["/query/named"]
+
+
+async def test_a_key_bound_to_tenants_sees_their_findings_without_the_details(
+    keyed_api: tuple[Api, Keyring],
+) -> None:
+    api, keys = keyed_api
+    for name in ("acme", "beta"):
+        await api.tenant(name)
+        audited(api, name, OTHERS)
+    audited(api, "beta", OTHERS, ROLE)
+    api.client.headers.update(keys.headers("bound"))
+    [found] = ok(await api.client.get(URL))["items"]
+    assert (found["check"], found["count"], found["tenants"]) == ("other_databases", 1, ["acme"])
+    assert found["detail"] is None
