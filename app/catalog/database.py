@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Executable, RowMapping, select
+from sqlalchemy import Executable, RowMapping, func, select, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -21,16 +21,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from app import wire
 from app.catalog.requirements import is_login_error, login_reason
 from app.catalog.tables import leadership
-from app.domain.errors import CatalogUnavailable, LeadershipLost
+from app.domain.errors import CatalogUnavailable, LeadershipLost, QueryTimeout
 
 CONNECTIONS = 4
 
+_CANCELLED = "57014"
 # Connection lost, login refused, database missing, out of resources, server going down, its
 # disk failing; then a deadlock, a lock timeout, a cancelled statement: as (classes of) SQLSTATE.
 # The last is a write on a standby that is still addressed as the primary.
-_OUTAGES = ("08", "28", "3D", "53", "55000", "57P", "58", "40P01", "55P03", "57014", "25006")
+_OUTAGES = ("08", "28", "3D", "53", "55000", "57P", "58", "40P01", "55P03", _CANCELLED, "25006")
 # "POOL": the class of this service's advisory locks, in a database of its own.
 LOCK_CLASS = 0x504F4F4C
+
+# Of the deadline, for one statement of a report: it is over before the catalog counts as away.
+_REPORT_SHARE = 0.8
+_REPORT_TIMEOUT = "The report was not ready within {:g} s: ask for a shorter period."
 
 # The row stays as it is until the transaction ends: a takeover changes its key, and so waits.
 _FENCE = select(leadership.c.epoch).with_for_update(read=True, key_share=True)
@@ -100,6 +105,7 @@ class Database:
         self._deadline = deadline
         self._fence = _FENCE.where(leadership.c.epoch == epoch) if epoch is not None else None
         self._available = False
+        self._reports = asyncio.Lock()
         self._writer = address.engine(
             timeout=deadline,
             pool_size=CONNECTIONS,
@@ -141,6 +147,36 @@ class Database:
         """
         async with self._begin(self._reader) as connection:
             yield connection
+
+    @asynccontextmanager
+    async def reporting(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads, but many rows; one at a time.
+
+        Raises:
+            CatalogUnavailable: when the catalog was not reached.
+            QueryTimeout: it, or those before it, took too long. The catalog is not away then.
+        """
+        timeout = self._deadline * _REPORT_SHARE
+        too_late = QueryTimeout(_REPORT_TIMEOUT.format(timeout))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._reports.acquire()
+        except TimeoutError as error:
+            raise too_late from error
+        try:
+            async with self.reading() as connection:
+                milliseconds = str(round(timeout * 1000))
+                await connection.execute(
+                    select(func.set_config("statement_timeout", milliseconds, true()))
+                )
+                try:
+                    yield connection
+                except DBAPIError as error:
+                    if _sqlstate(error) == _CANCELLED:
+                        raise too_late from error
+                    raise
+        finally:
+            self._reports.release()
 
     @asynccontextmanager
     async def _begin(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
@@ -197,5 +233,9 @@ def is_outage(error: Exception) -> bool:
         case DBAPIError() if error.connection_invalidated or is_login_error(error):
             return True
         case _:
-            said = error.orig if isinstance(error, DBAPIError) else error
-            return str(getattr(said, "sqlstate", None) or "").startswith(_OUTAGES)
+            return _sqlstate(error).startswith(_OUTAGES)
+
+
+def _sqlstate(error: Exception) -> str:
+    said = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(said, "sqlstate", None) or "")

@@ -38,7 +38,7 @@ _DECIMALS = 3
 
 
 class UsageReports:
-    """Makes reports. May raise CatalogUnavailable."""
+    """Makes reports. May raise CatalogUnavailable, and QueryTimeout for too long a period."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -63,7 +63,7 @@ class UsageReports:
             after: measure, times the order's sign, and place of the last group of the page before.
             among: count only these tenants.
         """
-        async with self._database.reading() as connection:
+        async with self._database.reporting() as connection:
             period = await _stored_period(connection, start, end)
             if not period.parts:
                 return UsageReport(period=period)

@@ -1,15 +1,19 @@
 """Who used connections for how long: sums over stored samples, by group, page by page."""
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from app.catalog.catalog import Catalog
+from app.catalog.database import CatalogAddress
+from app.domain.errors import QueryTimeout
 from app.domain.history import PoolSample, Resolution
 from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping, UsageOrder, UsageReport
 from tests.catalog.values import NOON, event, sample, spec
+from tests.fixtures.postgres import Database
 
 DAY = 86_400.0
 
@@ -68,6 +72,26 @@ async def test_those_that_used_most_come_first(catalog: Catalog) -> None:
         2,
     )
     assert held(await report(catalog, among=["acme"])) == {"acme": 3.75}
+
+
+async def test_a_report_that_takes_too_long_is_no_outage(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    catalog = Catalog(catalog_address, deadline=3.0)
+    try:
+        await catalog.samples.add([used("acme", 0, 2.5)])
+        assert held(await report(catalog)) == {"acme": 2.5}
+        async with catalog_database.connected() as other, other.transaction():
+            await other.execute("LOCK TABLE samples_by_day")
+            # The second one waits for the first.
+            reports = [asyncio.create_task(report(catalog), name="report") for _ in range(2)]
+            for each in reports:
+                with pytest.raises(QueryTimeout, match="ask for a shorter period"):
+                    await each
+            assert catalog.available
+        assert held(await report(catalog)) == {"acme": 2.5}
+    finally:
+        await catalog.close()
 
 
 async def test_nothing_stored_is_an_empty_report(catalog: Catalog) -> None:

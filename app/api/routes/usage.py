@@ -123,7 +123,8 @@ async def list_usage(
     whole hour if it is longer than a day or minutes are not stored any more, to a whole day (UTC)
     if it is longer than 31 days or hours are not; `covered_from` and `covered_to` say where to.
     The latest minute is included when it is complete. Tenants count to the pool, server and label
-    that they have now. A key that is bound to tenants sees only theirs.
+    that they have now. A key that is bound to tenants sees only theirs. Reports are made one after
+    the other; one that takes too long answers 504 `query-timeout`.
     """
     excluded = excluded_fields(fields, UsageItem)
     now = datetime.now(UTC)
