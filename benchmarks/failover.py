@@ -8,63 +8,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import secrets
+import json
+import re
 import signal
-import sys
-import tempfile
-from asyncio.subprocess import Process
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from itertools import count, pairwise
-from pathlib import Path
 from time import monotonic
+from urllib.parse import urlsplit
 
 import httpx
 
-from app.embedded import EmbeddedAddress, EmbeddedPostgres
+from benchmarks.figure import quantile
+from benchmarks.http_load import HttpConnection, get, post
+from benchmarks.replicas import Replicas, haproxy, replicas
 
 SIGNALS = {"stop": signal.SIGTERM, "kill": signal.SIGKILL, "pause": signal.SIGSTOP}
 _TENANT = "demo"
 # In seconds.
 _BEFORE_THE_FAULT = 5.0
 _PATIENCE = 30.0
-
-
-class Instance:
-    """A place where the service runs, and is started again whenever it has ended."""
-
-    def __init__(self, port: int, directory: Path, settings: dict[str, str]) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.process: Process | None = None
-        self._log = directory / f"{port}.log"
-        own = {"PORT": str(port), "ADVERTISE_URL": self.url, "DATA_DIR": str(directory / str(port))}
-        named = {f"POOLKEEPER_{name}": value for name, value in (settings | own).items()}
-        self._environment = os.environ | named
-
-    async def run(self) -> None:
-        """Run it until cancelled, as a supervisor would."""
-        while True:
-            with self._log.open("ab") as log:
-                self.process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "app", "serve"),
-                    env=self._environment,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C is for this process, which ends the others
-                )
-            try:
-                status = await self.process.wait()
-            except asyncio.CancelledError:
-                self.process.kill()
-                raise
-            print(f"{self.url} ended with status {status}; it is started again")
-
-    def send(self, number: int) -> None:
-        """Send a signal to it."""
-        if self.process is not None:
-            self.process.send_signal(number)
+# Instances close connections that are idle for longer than 5 s.
+_FRESH = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +51,45 @@ class Outcome:
     by: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One response: its status, and who says after which time the request may be repeated."""
+
+    status: int
+    by: str
+    retry_after: float
+
+
+class _Unreachable(Exception):
+    """Nothing was sent."""
+
+
 class Caller:
     """Sends requests at a constant rate, whatever becomes of them, and repeats what it may.
 
     What reached no instance is sent to the next one; 503 is repeated as it asks for; a GET whose
-    connection broke is repeated once.
+    connection broke is repeated once. It shares the machine with what it measures, and so has
+    as little code as that takes.
     """
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.outcomes: list[Outcome] = []
         self._urls = urls
-        self._http = httpx.AsyncClient(timeout=_PATIENCE, trust_env=False)
+        self._idle: defaultdict[str, deque[tuple[float, HttpConnection]]] = defaultdict(deque)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def prepare(self) -> None:
         """Declare and provision a tenant, once the service answers."""
         url = f"/v1/tenants/{_TENANT}"
-        for method, path in (("PUT", url), ("POST", f"{url}/provision")):
-            body = {"strategy": "per_tenant"} if method == "PUT" else None
-            while True:
-                with suppress(httpx.TransportError):
-                    answer = await self._http.request(method, self._urls[0] + path, json=body)
-                    if answer.is_success:
-                        break
-                await asyncio.sleep(0.2)
-
-    async def active_url(self) -> str:
-        """The URL of the active instance."""
-        about = (await self._http.get(f"{self._urls[0]}/v1/about")).json()
-        url: str = about["instance"]["url"]
-        return url
+        async with httpx.AsyncClient(timeout=_PATIENCE, trust_env=False) as client:
+            for method, path in (("PUT", url), ("POST", f"{url}/provision")):
+                body = {"strategy": "per_tenant"} if method == "PUT" else None
+                while True:
+                    with suppress(httpx.TransportError):
+                        answer = await client.request(method, self._urls[0] + path, json=body)
+                        if answer.is_success:
+                            break
+                    await asyncio.sleep(0.2)
 
     async def run(self, rate: float) -> None:
         """Send *rate* requests a second until cancelled; half of them need a lease."""
@@ -128,53 +104,90 @@ class Caller:
     async def finish(self) -> None:
         """Wait for what was sent."""
         await asyncio.gather(*self._tasks)
-        await self._http.aclose()
+        for _, connection in [each for idle in self._idle.values() for each in idle]:
+            connection.close()
 
     async def _request(self, number: int) -> None:
-        kind, path, body = (
-            ("lease", f"/v1/tenants/{_TENANT}/query", {"sql": "SELECT 42"})
-            if number // len(self._urls) % 2
-            else ("read", f"/v1/tenants/{_TENANT}", None)
+        may_repeat = number // len(self._urls) % 2 == 0
+        kind, request = (
+            ("read", get(f"/v1/tenants/{_TENANT}"))
+            if may_repeat
+            else ("lease", post(f"/v1/tenants/{_TENANT}/query", json.dumps({"sql": "SELECT 42"})))
         )
         sent = monotonic()
-        may_repeat = body is None
         failure: str | None = "no answer"
         by = ""
         for turn in count(number):
-            url = self._urls[turn % len(self._urls)]
             pause = 0.01
             try:
-                method = "POST" if body else "GET"
-                response = await self._http.request(method, url + path, json=body)
-            except httpx.ConnectError:
+                answer = await self._ask(self._urls[turn % len(self._urls)], request)
+            except _Unreachable:
                 failure = "unreachable"
-            except httpx.TransportError as error:
+            except (OSError, EOFError) as error:
                 failure = type(error).__name__
                 if not may_repeat:
                     break
                 may_repeat = False
             else:
-                by = response.headers.get("poolkeeper-instance", url)
-                failure = None if response.is_success else f"{response.status_code}"
-                if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                by, pause = answer.by, answer.retry_after
+                failure = None if answer.status == httpx.codes.OK else f"{answer.status}"
+                if answer.status != httpx.codes.SERVICE_UNAVAILABLE:
                     break
-                pause = float(response.headers.get("retry-after", "1"))
             if monotonic() - sent > _PATIENCE:
                 break
             await asyncio.sleep(pause)
         self.outcomes.append(Outcome(kind, sent, monotonic(), failure, by))
+
+    async def _ask(self, url: str, request: bytes) -> Answer:
+        """One exchange.
+
+        Raises:
+            _Unreachable: nobody listens there.
+            OSError, EOFError: the connection broke, or there was no response in time.
+        """
+        connection = await self._connect(url)
+        is_reusable = False
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                head, _ = await connection.exchange(request)
+            is_reusable = _value(head, b"connection") != b"close"
+        finally:
+            if is_reusable:
+                self._idle[url].append((monotonic(), connection))
+            else:
+                connection.close()
+        by = _value(head, b"poolkeeper-instance").decode() or url
+        return Answer(int(head[9:12]), by, float(_value(head, b"retry-after") or 1))
+
+    async def _connect(self, url: str) -> HttpConnection:
+        idle = self._idle[url]
+        while idle:
+            since, connection = idle.pop()
+            if monotonic() - since < _FRESH:
+                return connection
+            connection.close()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await HttpConnection.connect(urlsplit(url).port or 80)
+        except OSError as error:
+            raise _Unreachable from error
+
+
+def _value(head: bytes, name: bytes) -> bytes:
+    found = re.search(rb"(?im)^" + name + rb": *([^\r\n]*)", head)
+    return found[1] if found else b""
 
 
 def describe(outcomes: Sequence[Outcome]) -> str:
     """Them in a line."""
     if not outcomes:
         return "no request ended"
-    slowest = max(each.ended - each.sent for each in outcomes)
+    times = [(each.ended - each.sent) * 1000 for each in outcomes]
     failures = Counter(each.failure for each in outcomes if each.failure)
     by = Counter(each.by for each in outcomes if not each.failure)
     return (
         f"{len(outcomes)} requests, {failures.total()} failed {dict(failures) or ''},"
-        f" slowest {slowest * 1000:.0f} ms, answered by"
+        f" median {quantile(times, 0.5):.1f} ms, slowest {max(times):.0f} ms, answered by"
         f" {', '.join(f'{url} ({times})' for url, times in by.items()) or 'nobody'}"
     )
 
@@ -192,34 +205,31 @@ def report(outcomes: Sequence[Outcome], fault_at: float) -> None:
         ]
         ends = sorted([0.0, *answered])
         gap = max((b - a for a, b in pairwise(ends)), default=0.0)
-        print(f"{kind}: first answer after {ends[1]:.2f} s, longest time without one {gap:.2f} s")
+        first = f"{ends[1]:.2f} s" if answered else "none"
+        print(f"{kind}: first answer after {first}, longest time without one {gap:.2f} s")
 
 
-async def measure(arguments: argparse.Namespace, address: EmbeddedAddress, directory: Path) -> None:
+async def measure(arguments: argparse.Namespace) -> None:
     """Run two instances and the caller until the end, or until Ctrl-C."""
-    login = {"HOST": address.host, "PORT": str(address.port), "USER": address.user}
-    login |= {"PASSWORD": address.password, "TLS": "disable"}
-    settings = {f"SERVERS__MAIN__{name}": value for name, value in login.items()}
-    settings |= {f"CATALOG__{name}": value for name, value in login.items()}
-    settings |= {
-        "SERVERS__MAIN__DATABASE": address.tenant_database,
-        "CATALOG__DATABASE": address.catalog_database,
-        "SECRET_KEY": secrets.token_hex(),
-        "LOG_FORMAT": "json",
-        "RATE_LIMIT": "0",
-    }
-    instances = [Instance(port, directory, settings) for port in arguments.ports]
-    running = [asyncio.create_task(each.run()) for each in instances]
-    caller = Caller(arguments.via or [each.url for each in instances])
-    calling: asyncio.Task[None] | None = None
-    try:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(replicas(arguments.ports))
+        for each in running.instances:
+            await each.until_ready()
+        urls = [each.url for each in running.instances]
+        if arguments.haproxy:
+            proxy = haproxy(arguments.haproxy, running.instances)
+            urls = [await stack.enter_async_context(proxy)]
+        caller = Caller(urls)
         await caller.prepare()
         calling = asyncio.create_task(caller.run(arguments.rate))
+        stack.callback(calling.cancel)
         if arguments.fault is None:
-            await _watch(caller, instances, directory)
+            await _watch(caller, running)
         await asyncio.sleep(_BEFORE_THE_FAULT)
-        url = await caller.active_url()
-        active = next(each for each in instances if each.url == url)
+        active = await running.active()
         fault_at = monotonic()
         active.send(SIGNALS[arguments.fault])
         await asyncio.sleep(arguments.seconds)
@@ -227,33 +237,17 @@ async def measure(arguments: argparse.Namespace, address: EmbeddedAddress, direc
         calling.cancel()
         await caller.finish()
         report(caller.outcomes, fault_at)
-    finally:
-        for task in [*running, *([calling] if calling else [])]:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
 
-async def _watch(caller: Caller, instances: Sequence[Instance], directory: Path) -> None:
-    print(f"Logs are in {directory}. Try `kill`, `kill -9`, and `kill -STOP` with `kill -CONT`:")
-    for each in instances:
-        print(f"  {each.url} is process {each.process.pid if each.process else None}")
+async def _watch(caller: Caller, running: Replicas) -> None:
+    print(f"Logs are in {running.directory}. Try `kill`, `kill -9`, `kill -STOP` and `kill -CONT`:")
+    for each in running.instances:
+        print(f"  {each.url} is process {each.target.pid}")
     seen = 0
     while True:
         await asyncio.sleep(1)
         ended, seen = caller.outcomes[seen:], len(caller.outcomes)
         print(describe(ended))
-
-
-async def main(arguments: argparse.Namespace, directory: Path) -> None:
-    """Start the Postgres, and stop it at the end."""
-    task = asyncio.current_task()
-    if task is not None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    postgres = EmbeddedPostgres(directory / "postgres", durable=False)
-    try:
-        await measure(arguments, await postgres.start(), directory)
-    finally:
-        await postgres.stop()
 
 
 def _arguments() -> argparse.Namespace:
@@ -262,14 +256,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
     parser.add_argument("--seconds", type=float, default=25.0, help="how long after the fault")
     parser.add_argument("--ports", type=int, nargs=2, default=[8081, 8082], help="of the instances")
-    parser.add_argument("--via", nargs="+", help="URLs of a proxy that is asked instead")
+    parser.add_argument("--haproxy", type=int, metavar="PORT", help="ask it, on this port, instead")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    with (
-        suppress(KeyboardInterrupt, asyncio.CancelledError),
-        tempfile.TemporaryDirectory(prefix="poolkeeper-failover-") as place,
-    ):
-        Path(place).chmod(0o711)  # Postgres may run as another user
-        asyncio.run(main(_arguments(), Path(place)))
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(measure(_arguments()))

@@ -83,11 +83,16 @@ class HttpConnection:
 
     async def ask(self, request: bytes) -> tuple[bytes, bytes]:
         """The status and the body of the response."""
+        head, body = await self.exchange(request)
+        return head[9:12], body
+
+    async def exchange(self, request: bytes) -> tuple[bytes, bytes]:
+        """The status line with the headers, and the body."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"(?i)content-length: (\d+)", head)
         body = await self._reader.readexactly(int(length[1])) if length else b""
-        return head[9:12], body
+        return head, body
 
     def close(self) -> None:
         """Hang up."""
