@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _begin_serving(app: FastAPI, settings: Settings, service: Service) -> None:
     """Give the routes of *app* what they depend on."""
-    app.state.service = service
+    app.state.service, app.state.election = service, service.election
     app.state.readiness = ServiceReadiness(
         service.manager,
         service.catalog,

@@ -17,6 +17,8 @@ from app.settings import Settings
 
 # All that a task awaits has a deadline of its own, but a library may lose a cancellation.
 _END_DEADLINE = 10.0
+# In seconds: how much of the time for requests is for those that came after the signal.
+_LAST_REQUESTS = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -35,7 +37,7 @@ class Replica:
         self._service = AsyncExitStack()
         self._standby: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
-        app.state.forwarder = forwarder
+        app.state.forwarder, app.state.election = forwarder, election
         app.state.readiness = StandbyReadiness(election)
         app.state.hand_over = self.hand_over
 
@@ -68,20 +70,25 @@ class Replica:
         """Let another instance take over, if there is one, and forward to it for a while.
 
         Meanwhile this one is not ready, so that proxies send their requests elsewhere. Requests in
-        progress end first; those that come are held until the other instance is active.
+        progress end first. While those that were there at the signal do, others are served still:
+        only then are they held until the other instance is active, and wait for no long one.
         """
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + self._settings.shutdown_delay_seconds
+        requests_end_at = loop.time() + self._settings.shutdown_seconds
         await _end(self._standby)
         election = self._election
         if election.lost is not None or not await election.has_others():
             return
         _log.info("handing over")
-        self._app.state.readiness = StandbyReadiness(election)
-        election.begin_stopping()
+        self._app.state.readiness = StandbyReadiness(election, is_stopping=True)
         if self._app.state.service is not None:
             self._app.state.service.snapshots.close()  # which ends the streams
-        await self._forwarder.drain(self._settings.shutdown_seconds)
+        await self._forwarder.drain(requests_end_at - _LAST_REQUESTS - loop.time())
+        if election.lost is not None:
+            return
+        election.begin_stopping()
+        await self._forwarder.drain(requests_end_at - loop.time())
         await self._service.aclose()
         await election.resign()
         self._following = asyncio.create_task(election.follow(), name="follow")

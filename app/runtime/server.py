@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import partial
+from itertools import count
 
 import structlog
 import uvicorn
@@ -98,7 +99,8 @@ def run_server(
 
 def _exit_status(app: FastAPI) -> ProcessStatus:
     service = getattr(app.state, "service", None)
-    if service is not None and service.election.lost is not None:
+    election = getattr(app.state, "election", None)
+    if election is not None and election.lost is not None:
         return ProcessStatus.LEADERSHIP_LOST
     is_dead = service is not None and service.supervisor.dead is not None
     return (
@@ -136,8 +138,10 @@ class HttpServer(uvicorn.Server):
         hand_over = getattr(self._app.state, "hand_over", None)
         if hand_over is not None:
             handing_over = asyncio.create_task(hand_over(), name="hand over")
+            ticks = count()
             while not (handing_over.done() or self.force_exit):
                 await asyncio.wait({handing_over}, timeout=1 / _TICKS_PER_SECOND)
+                await self.on_tick(next(ticks))
             handing_over.cancel()
             await asyncio.wait({handing_over})
             if not handing_over.cancelled() and (error := handing_over.exception()) is not None:

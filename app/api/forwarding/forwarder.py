@@ -54,7 +54,8 @@ class Forwarder:
         self._election = election
         self._client = client
         self._upstreams = Upstreams(keep_alive=keep_alive)
-        self._served = 0
+        # Requests that are served here, each as an object of its own.
+        self._served: set[object] = set()
         self._ended = asyncio.Event()
         election.on_change = self._reconsider
 
@@ -63,13 +64,11 @@ class Forwarder:
         self._upstreams.close()
 
     async def drain(self, deadline: float) -> None:
-        """Wait until no request is served here, for *deadline* seconds at most.
-
-        The instance must have stopped serving, or there will always be others.
-        """
+        """Wait for the end of what is served here now, for *deadline* seconds at most."""
+        served = set(self._served)
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline):
-                while self._served:
+                while served & self._served:
                     self._ended.clear()
                     await self._ended.wait()
 
@@ -85,11 +84,12 @@ class Forwarder:
                 await self._forward(app, scope, ForwardedBody(scope, receive), send)
 
     async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        self._served += 1
+        request = object()
+        self._served.add(request)
         try:
             await app(scope, receive, send)
         finally:
-            self._served -= 1
+            self._served.remove(request)
             self._ended.set()
 
     async def _forward(self, app: ASGIApp, scope: Scope, body: ForwardedBody, send: Send) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Iterable
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -99,9 +98,15 @@ class Upstream(asyncio.Protocol):
         return self._is_complete and not self._chunks
 
     @property
+    def is_open(self) -> bool:
+        """Whether something can be sent, as far as is known."""
+        transport = self._transport
+        return not (self.is_lost or transport is None or transport.is_closing())
+
+    @property
     def is_reusable(self) -> bool:
         """Whether another request may follow."""
-        return self._is_complete and self._keeps_alive and not self.is_lost
+        return self._is_complete and self._keeps_alive and self.is_open
 
     def close(self) -> None:
         """Close the connection; those who wait for it get UpstreamLost."""
@@ -110,7 +115,7 @@ class Upstream(asyncio.Protocol):
         self._lose()
 
     def _write(self, data: bytes) -> None:
-        if self.is_lost or self._transport is None or self._transport.is_closing():
+        if not self.is_open or self._transport is None:
             raise UpstreamLost
         self._transport.write(data)
 
@@ -194,6 +199,7 @@ class Upstreams:
         self._keep_alive = keep_alive
         self._idle: deque[Upstream] = deque()
         self._open: set[Upstream] = set()
+        self._grace: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
 
     async def connect(self, url: str) -> Upstream:
@@ -206,7 +212,7 @@ class Upstreams:
         while self._idle:
             upstream = self._idle.pop()
             is_fresh = loop.time() - upstream.idle_since < self._keep_alive
-            if is_fresh and upstream.url == url and not upstream.is_lost:
+            if is_fresh and upstream.url == url and upstream.is_open:
                 return upstream
             self.discard(upstream)
         parts = urlsplit(url)
@@ -242,17 +248,24 @@ class Upstreams:
         for upstream in others.intersection(self._idle):
             self.discard(upstream)
         self._idle = deque(each for each in self._idle if each.url == url)
-        if in_use := others & self._open:
-            asyncio.get_running_loop().call_later(_GRACE, self._discard_all, in_use)
+        self._end_grace()
+        if others & self._open:
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(_GRACE, self._discard_others, url)
 
     def close(self) -> None:
         """Close all connections."""
-        self._discard_all(set(self._open))
+        self._end_grace()
+        self._discard_others(None)
         self._idle.clear()
 
-    def _discard_all(self, upstreams: Iterable[Upstream]) -> None:
-        for upstream in upstreams:
+    def _discard_others(self, url: str | None) -> None:
+        for upstream in [each for each in self._open if each.url != url]:
             self.discard(upstream)
+
+    def _end_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
 
     def _tls_of(self, parts: SplitResult) -> ssl.SSLContext | None:
         if parts.scheme != "https":

@@ -89,16 +89,19 @@ class ReadinessChecks(Protocol):
 class StandbyReadiness:
     """The checks of an instance that is not active: whether it can forward, or take over."""
 
-    def __init__(self, election: Election) -> None:
+    def __init__(self, election: Election, *, is_stopping: bool = False) -> None:
+        """*is_stopping*: it is to be sent no requests, though it may be active still."""
         self._election = election
+        self._is_stopping = is_stopping
 
     async def run(self) -> list[ReadinessCheck]:
         election = self._election
-        detail = f"State {election.state}. {election.active_instance}"
+        state = InstanceState.STOPPING if self._is_stopping else election.state
+        detail = f"State {state}. {election.active_instance}"
         if election.trouble is not None:
             detail += f" {election.trouble}"
         can_serve = election.trouble is None or election.active_url is not None
-        is_ok = can_serve and election.state is not InstanceState.STOPPING
+        is_ok = can_serve and state is not InstanceState.STOPPING
         different = key_refusal(election.record, election.keys())
         keys = different or "No active instance has others."
         return [

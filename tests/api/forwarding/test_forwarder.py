@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
 from app.api.forwarding.forwarder import Forwarder
+from app.api.forwarding.upstream import Upstreams
 from app.domain.errors import CatalogInUse
 from tests.fixtures.listening import connected, listening
 from tests.fixtures.waiting import eventually
@@ -443,6 +444,59 @@ async def test_an_instance_that_stops_serving_waits_for_the_requests_it_has() ->
         assert (await asked).json()["body"] == "first"
         await drained
         stopping.forwarder.close()
+
+
+async def test_what_ends_is_not_waited_for_with_what_came_later() -> None:
+    begun: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        may_end = asyncio.Event()
+        begun.put_nowait(may_end)
+        await may_end.wait()
+        await echo(scope, receive, send)
+
+    async with pair(hang) as (standby, stopping):
+        first = asyncio.create_task(standby.client.post("/", content=b"first"))
+        may_end = await begun.get()
+        drained = asyncio.create_task(stopping.forwarder.drain(180))
+        second = asyncio.create_task(standby.client.post("/", content=b"second"))
+        second_may_end = await begun.get()
+        assert not drained.done()
+        may_end.set()
+        await drained
+        assert not second.done()
+        second_may_end.set()
+        assert [(await each).json()["body"] for each in (first, second)] == ["first", "second"]
+
+
+async def test_a_connection_that_closes_is_not_used_again() -> None:
+    async with listening(echo) as (host, port):
+        upstreams, url = Upstreams(keep_alive=180.0), f"http://{host}:{port}"
+        first = await upstreams.connect(url)
+        first.begin("GET", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await first.respond()
+        while not first.is_ended:
+            await first.read()
+        upstreams.release(first)
+        assert await upstreams.connect(url) is first
+        upstreams.release(first)
+        first._transport.close()  # type: ignore[union-attr]
+        assert not first.is_lost
+        assert await upstreams.connect(url) is not first
+        upstreams.close()
+
+
+async def test_nothing_is_left_to_do_after_the_end() -> None:
+    async with listening(echo) as (host, port):
+        upstreams = Upstreams(keep_alive=2.0)
+        used = await upstreams.connect(f"http://{host}:{port}")
+        upstreams.keep_only(None)
+        grace = upstreams._grace
+        assert grace is not None
+        assert not grace.cancelled()
+        upstreams.close()
+        assert used.is_lost
+        assert grace.cancelled()
 
 
 async def test_connections_are_used_again_while_they_are_fresh() -> None:
