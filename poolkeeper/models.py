@@ -295,7 +295,7 @@ class HistoryPointView(TypedDict):
 
 
 class InstanceList(TypedDict):
-    """The instances that were seen within the last minute, the active one first."""
+    """The instances that run, the active one first; one that crashed is listed for 10 s."""
 
     items: list[InstanceView]
     next_cursor: None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Executable, RowMapping, func, select, true
+from sqlalchemy import Executable, RowMapping, Select, func, select, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -37,8 +37,14 @@ LOCK_CLASS = 0x504F4F4C
 _REPORT_SHARE = 0.8
 _REPORT_TIMEOUT = "The report was not ready within {:g} s: ask for a shorter period."
 
-# The row stays as it is until the transaction ends: a takeover changes its key, and so waits.
-_FENCE = select(leadership.c.epoch).with_for_update(read=True, key_share=True)
+
+def fence(epoch: int) -> Select[tuple[int]]:
+    """What a transaction that writes begins with: no row if another epoch has begun.
+
+    The row stays as it is until the transaction ends: a takeover changes its key, and so waits.
+    """
+    found = select(leadership.c.epoch).where(leadership.c.epoch == epoch)
+    return found.with_for_update(read=True, key_share=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +109,7 @@ class Database:
         writes are not fenced: who writes is the only one for other reasons.
         """
         self._deadline = deadline
-        self._fence = _FENCE.where(leadership.c.epoch == epoch) if epoch is not None else None
+        self._fence = fence(epoch) if epoch is not None else None
         self._available = False
         self._reports = asyncio.Lock()
         self._writer = address.engine(

@@ -6,10 +6,10 @@ from sqlalchemy import func, select, text
 
 from app.catalog.database import Database
 from app.catalog.tables import instances, leadership
-from app.domain.leadership import InstanceRecord
+from app.domain.leadership import ABANDONED_AFTER, InstanceRecord
 
-# What has not been seen for longer has ended.
-_RECENT = text("interval '1 minute'")
+# What has not been seen for longer has ended; what ended in order is no longer registered.
+_RECENT = text(f"interval '{ABANDONED_AFTER} seconds'")
 
 
 class Instances:
@@ -19,7 +19,7 @@ class Instances:
         self._database = database
 
     async def load(self) -> tuple[InstanceRecord, ...]:
-        """Those that were seen within the last minute, the active one first, then by start."""
+        """Those that run, as far as is known, the active one first, then by start."""
         held = (leadership.c.holder == instances.c.id) & ~leadership.c.released
         columns = (
             instances.c.id,
@@ -33,7 +33,7 @@ class Instances:
         rows = await self._database.fetch(
             select(*columns)
             .select_from(instances.outerjoin(leadership, held))
-            .where(instances.c.seen_at > func.now() - _RECENT)
+            .where(leadership.c.epoch.is_not(None) | (instances.c.seen_at > func.now() - _RECENT))
             .order_by(leadership.c.epoch, instances.c.started_at)  # nulls are last
         )
         return tuple(InstanceRecord(**row) for row in rows)

@@ -18,7 +18,7 @@ import asyncpg
 
 from app import wire
 from app.catalog.database import LOCK_CLASS, CatalogAddress, translate_outages
-from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable
+from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable, LeadershipLost
 from app.domain.leadership import Instance, LeadershipRecord, Takeover, client_name
 
 _LEADERSHIP_LOCK = 2
@@ -53,9 +53,13 @@ INSERT INTO instances (id, url, version, secret_key, servers) VALUES ($1, $2, $3
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
 """
 _SET_KEYS = "UPDATE instances SET keys = $2 WHERE id = $1"
-_COUNT_FAILOVERS = "UPDATE leadership SET failovers = failovers + $1 RETURNING failovers"
-_HAS_OTHERS = """
-SELECT count(*) > 0 FROM instances
+_DEREGISTER = "DELETE FROM instances WHERE id = $1"
+_COUNT_FAILOVERS = """
+UPDATE leadership SET failovers = failovers + $1 WHERE (epoch, holder) = ($2, $3)
+RETURNING failovers
+"""
+_OTHERS = """
+SELECT id, url, version, secret_key, servers FROM instances
 WHERE id <> $1 AND seen_at > clock_timestamp() - make_interval(secs => $2)
 """
 _FORGET = "DELETE FROM instances WHERE seen_at < now() - interval '1 day'"
@@ -144,16 +148,27 @@ class Leadership:
                     await connection.execute(_SET_KEYS, instance.id, keys)
                     self._registered_keys = keys
 
-    async def has_others(self, *, within: float) -> bool:
-        """Whether other instances were seen in the last so many seconds."""
+    async def others(self, *, within: float) -> tuple[Instance, ...]:
+        """Other instances that were seen in the last so many seconds."""
         async with self._exchange() as connection:
-            found: bool = await connection.fetchval(_HAS_OTHERS, self._instance.id, within)
-        return found
+            try:
+                rows = await connection.fetch(_OTHERS, self._instance.id, within)
+            except asyncpg.SyntaxOrAccessError:  # before the first migration
+                return ()
+        return tuple(Instance(**dict(row)) for row in rows)
 
     async def count_failovers(self, new: int) -> int:
-        """Add *new* ones to those so far; how many they are then. The lock must be held."""
+        """Add *new* ones to those so far; how many they are then.
+
+        Raises:
+            LeadershipLost: another instance has become the active one.
+        """
         async with self._exchange() as connection:
-            failovers: int = await connection.fetchval(_COUNT_FAILOVERS, new)
+            failovers: int | None = await connection.fetchval(
+                _COUNT_FAILOVERS, new, self.epoch, self._instance.id
+            )
+        if failovers is None:
+            raise LeadershipLost
         return failovers
 
     async def end_connections(self, holder: str) -> None:
@@ -166,13 +181,18 @@ class Leadership:
         """Begin the next epoch, once writes of the epoch before have ended; needs the lock.
 
         None in a catalog of a version before it.
+
+        Raises:
+            CatalogUnavailable: the lock was lost meanwhile, with its connection.
         """
         record = await self.read()
         if record is None:
             return None
+        self._check_lock()
         if record.is_held and record.holder is not None:
             await self.end_connections(record.holder)
         async with self._exchange() as connection, connection.transaction():
+            self._check_lock()
             record = _record(await connection.fetchrow(f"{_READ} FOR UPDATE OF leadership"))
             epoch: int = await connection.fetchval(
                 _BEGIN_EPOCH, self._instance.id, self._instance.url
@@ -198,8 +218,11 @@ class Leadership:
         if not is_ours:
             raise CatalogInUse("Another instance has taken over this catalog.")
 
-    async def release(self) -> None:
-        """End the epoch, if one was begun, and release the lock. Safe at any time and twice."""
+    async def release(self, *, in_order: bool = True) -> None:
+        """End the epoch, if one was begun, and release the lock. Safe at any time and twice.
+
+        Unless it ends *in_order*, its successor cleans up as after a crash.
+        """
         connection, self._connection = self._connection, None
         has_lock, self._has_lock = self._has_lock, False
         epoch, self.epoch = self.epoch, None
@@ -208,11 +231,18 @@ class Leadership:
         # On any error asyncpg cuts the connection, and the lock falls with it.
         try:
             async with asyncio.timeout(self._deadline):
-                if has_lock and epoch is not None:
+                if in_order and has_lock and epoch is not None:
                     await connection.execute(_RELEASE, epoch, self._instance.id)
+                if in_order:
+                    with suppress(asyncpg.SyntaxOrAccessError):
+                        await connection.execute(_DEREGISTER, self._instance.id)
                 await connection.close()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             connection.terminate()
+
+    def _check_lock(self) -> None:
+        if not self._has_lock:
+            raise CatalogUnavailable
 
     async def _try_lock(self, connection: asyncpg.Connection) -> bool:
         if not self._has_lock:

@@ -18,7 +18,13 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from app.catalog.database import LOCK_CLASS, CatalogAddress, is_outage, translate_outages
+from app.catalog.database import (
+    LOCK_CLASS,
+    CatalogAddress,
+    fence,
+    is_outage,
+    translate_outages,
+)
 from app.catalog.requirements import (
     ServerFacts,
     check_server,
@@ -26,7 +32,7 @@ from app.catalog.requirements import (
     close_to_public,
     unusable_catalog,
 )
-from app.domain.errors import CatalogUnusable
+from app.domain.errors import CatalogUnusable, LeadershipLost
 
 _MIGRATION_LOCK = 1
 _ANOTHER_VERSION = (
@@ -35,19 +41,27 @@ _ANOTHER_VERSION = (
 )
 
 
-async def migrate(address: CatalogAddress, *, deadline: float = 60.0) -> None:
+async def migrate(
+    address: CatalogAddress, *, epoch: int | None = None, deadline: float = 60.0
+) -> None:
     """Apply missing migrations, all or none; of several services that start at once one does it.
 
     Args:
         address: of a database whose user can create tables in it.
+        epoch: in which this may be done; None where there is none yet, or no instance runs.
         deadline: seconds for everything, including the wait for another migration.
 
     Raises:
         CatalogUnavailable: the catalog was not reached, or not within the deadline.
+        LeadershipLost: another epoch has begun.
         CatalogUnusable: no catalog can live there, or its schema is none that this version knows.
     """
     await run_scripts(
-        address, lambda config: command.upgrade(config, "head"), deadline=deadline, is_complete=True
+        address,
+        lambda config: command.upgrade(config, "head"),
+        epoch=epoch,
+        deadline=deadline,
+        is_complete=True,
     )
 
 
@@ -74,6 +88,7 @@ async def run_scripts(
     action: Callable[[Config], None],
     *,
     deadline: float,
+    epoch: int | None = None,
     is_complete: bool = False,
 ) -> None:
     """Let *action* run alembic's scripts; raises like `migrate`."""
@@ -82,6 +97,8 @@ async def run_scripts(
         facts = check_server(connection)
         # Held until the transaction ends, in which all the scripts run.
         connection.execute(select(func.pg_advisory_xact_lock(LOCK_CLASS, _MIGRATION_LOCK)))
+        if epoch is not None and connection.execute(fence(epoch)).one_or_none() is None:
+            raise LeadershipLost
         config = Config()
         config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
         config.attributes["connection"] = connection

@@ -55,7 +55,7 @@ class Supervisor:
     """Owns the service's background tasks; none can die silently."""
 
     def __init__(self, on_death: Callable[[], None]) -> None:
-        """Call *on_death* once if a task ends by itself."""
+        """Call *on_death* once if a task ends by itself, or one that may end fails."""
         self._on_death = on_death
         self._tasks: set[asyncio.Task[None]] = set()
         self.dead: str | None = None
@@ -65,6 +65,13 @@ class Supervisor:
         task = asyncio.create_task(loop, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+
+    def start_once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run *work* until `stop`; it may end, but must not fail."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended_once)
+        return task
 
     def start_every(
         self,
@@ -83,6 +90,12 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended_once(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._ended(task)
+        else:
+            self._tasks.discard(task)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -6,6 +6,7 @@ starts an epoch that was never used before; every write to the catalog names its
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -142,14 +143,28 @@ def refusal(record: LeadershipRecord, instance: Instance) -> str | None:
     is_current = record.is_held and record.age <= ABANDONED_AFTER
     if not (is_current and record.url is not None and instance.has_standbys):
         return None
+    return _difference(instance, "the active one", record)
+
+
+def refusal_among(others: Iterable[Instance], instance: Instance) -> str | None:
+    """Why *instance* must not stand by beside *others*; None if it may.
+
+    It could take over before them when the active one ends.
+    """
+    rivals = (other for other in others if other.has_standbys)
+    differences = (_difference(instance, "another one", other) for other in rivals)
+    return next((each for each in differences if each is not None), None)
+
+
+def _difference(instance: Instance, who: str, other: Instance | LeadershipRecord) -> str | None:
     for name, mine, theirs in (
-        ("secret key", instance.secret_key, record.secret_key),
-        ("servers", instance.servers, record.servers),
+        ("secret key", instance.secret_key, other.secret_key),
+        ("servers", instance.servers, other.servers),
     ):
         if theirs is not None and theirs != mine:
             return (
-                f"This instance and the active one, {record.url}, have different settings for:"
-                f" {name}. All instances need the same."
+                f"This instance and {who}, {other.url}, have different settings for: {name}."
+                " All instances need the same."
             )
     return None
 

@@ -123,6 +123,7 @@ class Server:
         )
         self._predecessor: Predecessor | None = None
         self._closed = False
+        self._hung_up = False
         # Whether the latest attempt to open a connection for a pool succeeded.
         self._opens = True
 
@@ -140,6 +141,11 @@ class Server:
     def _lost(self) -> int:
         """Connections that no pool has any more, and that Postgres may still have."""
         return len(self._orphans) + len(self._stalled)
+
+    @property
+    def has_orphans(self) -> bool:
+        """Whether Postgres may have back-ends that no pool has, of a predecessor included."""
+        return self._hung_up or self._lost > 0 or self._predecessor is not None
 
     def __repr__(self) -> str:
         """Name, state and budget."""
@@ -172,6 +178,7 @@ class Server:
     async def close(self) -> None:
         """Stop probing, for good. The manager closes the pools."""
         self._closed = True
+        self._hung_up = self._hung_up or len(self._stalled) > 0
         tasks = [task for task in (self._probe, self._recheck) if task is not None]
         for task in tasks:
             task.cancel()

@@ -19,7 +19,6 @@ from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.api.forwarding.forwarder import Forwarder
 from app.catalog.catalog import Catalog
 from app.control.audit_events import leadership_acquired
-from app.control.background import BackgroundTasks
 from app.control.leadership.election import Election
 from app.control.leadership.takeover import start_servers
 from app.control.leadership.trust import Trust
@@ -123,7 +122,15 @@ async def _candidate(
         postgres = await start_topology(
             settings, stack, client=client_name(instance.id), may_connect=trust.is_valid
         )
-        election = Election(postgres.catalog, instance, trust, on_lost=stop_process, keys=keys)
+        servers = postgres.servers.values()
+        election = Election(
+            postgres.catalog,
+            instance,
+            trust,
+            on_lost=stop_process,
+            keys=keys,
+            has_orphans=lambda: any(each.has_orphans for each in servers),
+        )
         stack.push_async_callback(election.resign)
         yield postgres, election
 
@@ -143,13 +150,6 @@ async def _active_instance(
         service = await build_service(settings, postgres, catalog, election)
         if election.instance.has_standbys:
             await service.audit_outbox.record(leadership_acquired(election.instance, takeover))
-        starting = BackgroundTasks()
-        stack.push_async_callback(starting.close, 0)
-        started = starting.start(
-            "start servers", start_servers(service.manager, election.trust, takeover.predecessor)
-        )
-        if not takeover.trust_left:
-            await _finished(started, _FIRST_CONTACT_DEADLINE)
         stack.push_async_callback(service.audit_outbox.flush)
         stack.push_async_callback(service.poller.finish)
         stack.push_async_callback(service.pool_operations.close, _LAST_LEASES_DEADLINE)
@@ -159,12 +159,23 @@ async def _active_instance(
             stack.callback(guard.close)
         stack.push_async_callback(service.supervisor.stop)
         stack.callback(service.snapshots.close)
+        started = service.supervisor.start_once(
+            "start servers", _start_servers(service, takeover.predecessor)
+        )
+        if not takeover.trust_left:
+            await _finished(started, _FIRST_CONTACT_DEADLINE)
         otlp = configuration.otlp_exporter(settings)
         if otlp is not None:
             stack.callback(otlp.close)
         start_background_tasks(settings, service, postgres.embedded, otlp)
         election.begin_serving()
         yield service
+
+
+async def _start_servers(service: Service, predecessor: str | None) -> None:
+    election = service.election
+    await start_servers(service.manager, election.trust, predecessor)
+    election.has_succeeded()
 
 
 async def _finished(task: asyncio.Task[None], deadline: float) -> None:

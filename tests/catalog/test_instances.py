@@ -32,11 +32,15 @@ async def test_the_active_instance_is_first_and_what_is_gone_is_left_out(
         None,
     )
     async with catalog_database.connected() as connection:
-        await connection.execute(
-            "UPDATE instances SET seen_at = seen_at - interval '61 s' WHERE id = '1'"
-        )
+        await connection.execute("UPDATE instances SET seen_at = seen_at - interval '11 s'")
+    # The active one is it until another epoch begins.
     assert [each.id for each in await catalog.instances.load()] == ["2"]
-    await active.release()
-    [ended] = await catalog.instances.load()
-    assert (ended.id, ended.epoch) == ("2", None)
+    await standby.register()
+    assert [each.id for each in await catalog.instances.load()] == ["2", "1"]
+    await active.release(in_order=False)
+    assert [each.epoch for each in await catalog.instances.load()] == [1, None]
+    await standby.lock()
+    await standby.begin_epoch()
+    assert [each.id for each in await catalog.instances.load()] == ["1"]
     await standby.release()
+    assert await catalog.instances.load() == ()

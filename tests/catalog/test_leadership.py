@@ -1,16 +1,20 @@
 """A catalog has one active instance; an epoch fences what an earlier one would still write."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import app
 from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
 from app.catalog.database import Database as CatalogDatabase
 from app.catalog.leadership import Leadership
+from app.catalog.migrate import migrate
 from app.catalog.tables import tenants
 from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable, LeadershipLost
 from app.domain.leadership import Instance, Takeover, client_name
@@ -103,6 +107,53 @@ async def test_what_did_not_end_in_order_is_named_and_may_act_for_a_while(
         assert takeover.trust_left > 0
 
 
+async def test_who_does_not_end_in_order_is_succeeded_as_after_a_crash(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        await begun(first)
+        await first.register()
+        assert await second.others(within=180.0) == (FIRST,)
+        await first.release(in_order=False)
+        takeover = await begun(second)
+        assert takeover.predecessor == FIRST.id
+        assert takeover.trust_left > 0
+        await second.register()
+        assert await first.others(within=180.0) == (SECOND,)
+        await second.release()
+        assert await first.others(within=180.0) == ()
+
+
+async def test_no_epoch_begins_without_the_lock(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        await first.lock()
+        await terminate(FIRST, catalog_database)
+        await eventually(first.disconnected.is_set)
+        await begun(second)
+        with pytest.raises(CatalogUnavailable):
+            await first.begin_epoch()
+        assert second.is_held
+        await second.renew()
+
+
+async def test_an_earlier_epoch_neither_migrates_nor_counts_failovers(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with part_of(FIRST, catalog_address) as first, part_of(SECOND, catalog_address) as second:
+        await begun(first)
+        await migrate(catalog_address, epoch=1)
+        await terminate(FIRST, catalog_database)
+        await begun(second)
+        with pytest.raises(LeadershipLost):
+            await migrate(catalog_address, epoch=1)
+        with pytest.raises(LeadershipLost):
+            await first.count_failovers(1)
+        await migrate(catalog_address, epoch=2)
+        assert await second.count_failovers(0) == 0
+
+
 async def test_an_earlier_epoch_writes_nothing_more(
     catalog_address: CatalogAddress, catalog_database: Database
 ) -> None:
@@ -121,6 +172,22 @@ async def test_an_earlier_epoch_writes_nothing_more(
         finally:
             await old.close()
             await new.close()
+
+
+def test_connections_to_the_catalog_are_opened_in_three_places() -> None:
+    """All others use `Database`, which fences what they write."""
+    opens = re.compile(r"create_async_engine|\.engine\(|connect_directly\(")
+    root = Path(app.__file__).parent
+    found = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if opens.search(path.read_text(encoding="utf-8"))
+    }
+    assert {path for path in found if not path.startswith("wire/")} == {
+        "catalog/database.py",
+        "catalog/leadership.py",
+        "catalog/migrate.py",
+    }
 
 
 async def test_nothing_is_written_past_the_fence(catalog_address: CatalogAddress) -> None:
@@ -196,7 +263,7 @@ async def test_a_renewal_keeps_the_epoch_and_waits_for_no_write(
 async def test_a_renewal_and_other_questions_take_turns(catalog_address: CatalogAddress) -> None:
     async with part_of(FIRST, catalog_address, deadline=180.0) as first:
         await begun(first)
-        await asyncio.gather(first.renew(), first.has_others(within=5.0), first.count_failovers(1))
+        await asyncio.gather(first.renew(), first.others(within=5.0), first.count_failovers(1))
         assert first.is_held
         assert not first.disconnected.is_set()
 
@@ -278,6 +345,7 @@ async def test_a_catalog_of_a_version_before_has_no_record_yet(
     async with part_of(FIRST, catalog_address) as first:
         assert await first.try_lock()
         await first.register()
+        assert await first.others(within=5.0) == ()
         assert await first.read() is None
         assert await first.begin_epoch() is None
 

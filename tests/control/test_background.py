@@ -88,6 +88,21 @@ async def test_a_task_that_dies_is_reported_once_and_by_name() -> None:
     assert deaths == ["died"]
 
 
+async def test_work_that_may_end_is_no_death_unless_it_fails() -> None:
+    deaths: list[str] = []
+    loops = Supervisor(on_death=lambda: deaths.append("died"))
+    await loops.start_once("ends", asyncio.sleep(0))
+    await asyncio.sleep(0)
+    assert (deaths, loops.dead) == ([], None)
+    loops.start_once("fails", fail())
+    await eventually(lambda: bool(deaths))
+    assert loops.dead == "fails"
+    waits = loops.start_once("waits", hang())
+    await loops.stop()
+    assert waits.cancelled()
+    assert deaths == ["died"]
+
+
 async def test_stopping_is_no_death_and_safe_twice() -> None:
     deaths: list[str] = []
     loops = Supervisor(on_death=lambda: deaths.append("died"))

@@ -4,7 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.leadership import Instance, LeadershipRecord, key_refusal, refusal
+from app.domain.leadership import (
+    Instance,
+    LeadershipRecord,
+    key_refusal,
+    refusal,
+    refusal_among,
+)
 
 MINE = Instance(id="a", version="1", url="http://a", secret_key="k", servers="s")
 HELD = LeadershipRecord(
@@ -50,6 +56,16 @@ def test_an_instance_with_other_settings_does_not_take_over() -> None:
         assert refusal(replace(HELD, secret_key=None, servers=None), other) is None
         # Without a URL it excludes others anyway.
         assert refusal(HELD, replace(other, url=None)) is None
+
+
+def test_an_instance_with_other_settings_does_not_stand_by_beside_others() -> None:
+    same, alone = replace(MINE, id="b"), replace(MINE, id="c", url=None, servers="x")
+    other = replace(MINE, id="d", url="http://d", servers="x")
+    assert refusal_among([], MINE) is None
+    assert refusal_among([same, alone], MINE) is None
+    said = refusal_among([same, other], MINE)
+    assert said is not None
+    assert "another one, http://d, have different settings for: servers." in said
 
 
 def test_an_instance_with_other_api_keys_is_not_ready() -> None:

@@ -51,7 +51,7 @@ class InstanceView(BaseModel):
 
 
 class InstanceList(BaseModel):
-    """The instances that were seen within the last minute, the active one first."""
+    """The instances that run, the active one first; one that crashed is listed for 10 s."""
 
     items: list[InstanceView]
     next_cursor: None = Field(description="All of them are on one page.")

@@ -18,6 +18,7 @@ from app.catalog.migrate import check_revision, migrate
 from app.control.leadership.trust import Trust
 from app.domain.errors import CatalogInUse, CatalogUnavailable, PoolkeeperError
 from app.domain.leadership import (
+    ABANDONED_AFTER,
     RENEWAL_INTERVAL,
     TRUST_SECONDS,
     Instance,
@@ -25,6 +26,7 @@ from app.domain.leadership import (
     LeadershipRecord,
     Takeover,
     refusal,
+    refusal_among,
 )
 
 # In seconds. How often a standby tries, and how soon a failed renewal is tried again.
@@ -67,8 +69,12 @@ class Election:
         *,
         on_lost: Callable[[], None],
         keys: Callable[[], str] = str,
+        has_orphans: Callable[[], bool] = bool,
     ) -> None:
-        """Call *on_lost* once if this instance must stop."""
+        """Call *on_lost* once if this instance must stop.
+
+        *has_orphans*: whether servers may have back-ends of this instance after its end.
+        """
         self.instance = instance
         self.trust = trust
         self.keys = keys
@@ -81,6 +87,10 @@ class Election:
         self._address = address
         self._leadership = Leadership(address, instance)
         self._on_lost = on_lost
+        self._has_orphans = has_orphans
+        # Whether servers may still have back-ends of the instance before.
+        self._is_succeeding = False
+        self._has_joined = False
         self._renewal: asyncio.Task[None] | None = None
         self._attempted = asyncio.Event()
         self._attempted_at = trust.clock()
@@ -179,16 +189,26 @@ class Election:
             check_revision(record.schema)
             if reason := refusal(record, self.instance):
                 raise CatalogInUse(reason)
+        if self.instance.has_standbys:
+            await self._join()
         if await self._leadership.try_lock():
             return await self._activate()
         if self.instance.has_standbys:
-            await self._leadership.register(self.keys())
             if record is not None and record.is_held and record.url is None:
                 await self._leadership.lock()  # which says whose it is
             if record is not None and record.is_abandoned and record.holder is not None:
                 _log.warning("ending the connections of an instance that does not renew")
                 await self._leadership.end_connections(record.holder)
         return None
+
+    async def _join(self) -> None:
+        """Let others know of this instance, after a look at them the first time."""
+        if not self._has_joined:
+            others = await self._leadership.others(within=ABANDONED_AFTER)
+            if reason := refusal_among(others, self.instance):
+                raise CatalogInUse(reason)
+            self._has_joined = True
+        await self._leadership.register(self.keys())
 
     async def _read(self) -> LeadershipRecord | None:
         before = self.active_url
@@ -204,7 +224,7 @@ class Election:
         try:
             # Before the tables change: an earlier instance that lost the lock writes no more.
             takeover = await self._begin_epoch()
-            await migrate(self._address)
+            await migrate(self._address, epoch=self.epoch)
             takeover = takeover or await self._begin_epoch()
             assert takeover is not None  # noqa: S101 - the migration made the table
             is_failover = takeover.predecessor is not None
@@ -219,6 +239,7 @@ class Election:
         started = self.trust.clock()
         takeover = await self._leadership.begin_epoch()
         if takeover is not None:
+            self._is_succeeding = takeover.predecessor is not None
             self.trust.begin(after=takeover.trust_left)
             self._renewed(started)
             self._renewal = asyncio.create_task(self._renew(), name="leadership")
@@ -227,6 +248,10 @@ class Election:
                 "leadership begins", epoch=takeover.epoch, trust_left=round(takeover.trust_left, 1)
             )
         return takeover
+
+    def has_succeeded(self) -> None:
+        """Nothing of the instance before is left on servers but what `has_orphans` knows of."""
+        self._is_succeeding = False
 
     def begin_serving(self) -> None:
         """This instance has loaded what it needs."""
@@ -262,7 +287,7 @@ class Election:
     async def has_others(self) -> bool:
         """Whether another instance can take over at once, as far as the catalog knows."""
         try:
-            return await self._leadership.has_others(within=_SEEN_RECENTLY)
+            return bool(await self._leadership.others(within=_SEEN_RECENTLY))
         except CatalogUnavailable:
             return False
 
@@ -278,14 +303,19 @@ class Election:
             await asyncio.sleep(_FOLLOW_INTERVAL)
 
     async def resign(self) -> None:
-        """Stop renewing, and let another instance take over at once. Safe at any time and twice."""
+        """Stop renewing, and let another instance take over. Safe at any time and twice.
+
+        It lends connections at once, unless servers may still have back-ends of this instance, or
+        of the one before.
+        """
         self.state = InstanceState.STOPPING
         renewal, self._renewal = self._renewal, None
         if renewal is not None:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
         self.trust.revoke()
-        await self._leadership.release()
+        in_order = not (self._is_succeeding or self._has_orphans())
+        await self._leadership.release(in_order=in_order)
 
     async def _renew(self) -> None:
         while True:

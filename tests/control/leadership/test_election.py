@@ -34,6 +34,7 @@ class Candidate:
     election: Election
     clock: Clock
     lost: int = 0
+    has_orphans: bool = False
 
 
 @asynccontextmanager
@@ -47,7 +48,10 @@ async def candidate(
     def count() -> None:
         found.lost += 1
 
-    found = Candidate(Election(address, instance, trust, on_lost=count), clock)
+    election = Election(
+        address, instance, trust, on_lost=count, has_orphans=lambda: found.has_orphans
+    )
+    found = Candidate(election, clock)
     try:
         yield found
     finally:
@@ -168,6 +172,38 @@ async def test_the_predecessors_trust_is_waited_out(
         assert second.election.trust.is_valid()
 
 
+async def test_who_may_have_left_something_on_a_server_does_not_end_in_order(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with (
+        candidate(FIRST, catalog_address) as first,
+        candidate(SECOND, catalog_address) as second,
+    ):
+        assert await first.election.contend() is not None
+        first.has_orphans = True
+        await first.election.resign()
+        takeover = await second.election.wait_to_win()
+        assert takeover.predecessor == FIRST.id
+        assert takeover.trust_left > 0
+
+
+async def test_who_ends_before_it_has_cleaned_up_leaves_that_to_its_successor(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    killed = Leadership(catalog_address, FIRST)
+    await killed.lock()
+    await killed.begin_epoch()
+    killed._connection.terminate()  # type: ignore[union-attr]
+    ids = [SECOND.id, "7412d", "f0412"]
+    predecessors = []
+    for number, each in enumerate(ids):
+        async with candidate(replace(SECOND, id=each), catalog_address) as next_one:
+            predecessors.append((await next_one.election.wait_to_win()).predecessor)
+            if number:
+                next_one.election.has_succeeded()
+    assert predecessors == [FIRST.id, SECOND.id, None]
+
+
 async def test_who_cannot_renew_trusts_itself_no_longer_but_goes_on_serving(
     catalog_address: CatalogAddress, fault_proxy: FaultProxy
 ) -> None:
@@ -278,6 +314,24 @@ async def test_an_instance_with_other_settings_refuses_to_wait(
         await first.election.renew_once()
         with pytest.raises(CatalogInUse, match=r"http://first, have different .* secret key"):
             await o.election.contend()
+
+
+async def test_an_instance_with_other_settings_does_not_stand_by_beside_those_that_wait(
+    catalog_address: CatalogAddress,
+) -> None:
+    other = replace(SECOND, id="07e12", url="http://other", secret_key="x")
+    async with (
+        candidate(FIRST, catalog_address) as first,
+        candidate(SECOND, catalog_address) as second,
+        candidate(other, catalog_address) as stranger,
+    ):
+        assert await first.election.contend() is not None
+        assert await second.election.contend() is None
+        await first.election.resign()
+        with pytest.raises(CatalogInUse, match=r"another one, http://second, .* secret key"):
+            await stranger.election.contend()
+        assert await second.election.contend() is not None
+        assert not await second.election.has_others()
 
 
 async def test_a_service_without_a_url_has_no_standbys(
