@@ -93,6 +93,30 @@ def rotate_credentials(
     )
 
 
+def list_credentials(tenant: str) -> ListRequest[models.CredentialList, models.CredentialView]:
+    """List a tenant's credentials."""
+    return ListRequest("GET", f"/v1/tenants/{segment(tenant)}/credentials")
+
+
+def create_credential(
+    tenant: str, **body: Unpack[models.CredentialBody]
+) -> Request[models.IssuedCredentialView]:
+    """Create a credential."""
+    return Request("POST", f"/v1/tenants/{segment(tenant)}/credentials", body=body, sends_key=True)
+
+
+def get_credential(tenant: str, credential: str) -> Request[models.CredentialView]:
+    """Get a credential."""
+    return Request("GET", f"/v1/tenants/{segment(tenant)}/credentials/{segment(credential)}")
+
+
+def revoke_credential(tenant: str, credential: str) -> Request[models.CredentialView]:
+    """Revoke a credential."""
+    return Request(
+        "DELETE", f"/v1/tenants/{segment(tenant)}/credentials/{segment(credential)}", sends_key=True
+    )
+
+
 def put_tenant_pool(
     tenant: str, *, scope: models.PoolScope | None = None, **body: Unpack[models.PoolBody]
 ) -> Request[models.PoolView]:

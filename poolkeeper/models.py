@@ -141,6 +141,20 @@ class AdvisorView(TypedDict):
     stale: bool
 
 
+class CredentialBody(TypedDict):
+    """A new credential."""
+
+    name: str
+    expires_at: NotRequired[str | None]
+
+
+class CredentialList(TypedDict):
+    """A page of credentials."""
+
+    items: list[CredentialView]
+    next_cursor: str | None
+
+
 class CredentialRotation(TypedDict):
     """The result of a password rotation."""
 
@@ -149,6 +163,17 @@ class CredentialRotation(TypedDict):
     version: int
     tenants: int
     connections: int
+
+
+class CredentialView(TypedDict):
+    """A credential of an application, without what is secret of it."""
+
+    name: str
+    user: str
+    created_at: str
+    expires_at: str | None
+    expired: bool
+    last_used_at: str | None
 
 
 class DemandConfigView(TypedDict):
@@ -333,6 +358,19 @@ class IsolationView(TypedDict):
     role: str | None
     checks: list[IsolationCheckView]
     checked_at: str | None
+
+
+class IssuedCredentialView(TypedDict):
+    """A new credential, with its password."""
+
+    name: str
+    user: str
+    created_at: str
+    expires_at: str | None
+    expired: bool
+    last_used_at: str | None
+    password: str
+    connection_string: str
 
 
 class KeyNames(TypedDict):

@@ -18,6 +18,7 @@ from app.api.http.response_cache import ResponseCache
 from app.api.routes import (
     about,
     advisor,
+    application_credentials,
     credentials,
     events,
     findings,
@@ -46,6 +47,7 @@ _ROUTERS = (
     tenants.router,
     findings.router,
     credentials.router,
+    application_credentials.router,
     pool.router,
     pools.router,
     leases.router,

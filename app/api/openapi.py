@@ -34,6 +34,7 @@ are left out of lists, and requests that concern the whole service answer 403.
 _TAGS = {
     "servers": "Declared Postgres servers and their connection budgets.",
     "tenants": "Tenants: their server, their isolation and their database objects.",
+    "credentials": "Users and passwords with which applications connect as a tenant.",
     "pools": "Open, resize, pause, recycle, check and evict pools.",
     "query": "Run one statement as a tenant.",
     "stats": "Statistics, current and past.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from app.catalog.advisor_settings import StoredAdvisorSettings
+from app.catalog.application_credentials import StoredApplicationCredentials
 from app.catalog.audit_log import AuditLog
 from app.catalog.credentials import CredentialVersions
 from app.catalog.database import CatalogAddress, Database
@@ -39,6 +40,7 @@ class Catalog:
         self.tenants = Tenants(self._database)
         self.pools = DesiredPools(self._database)
         self.credentials = CredentialVersions(self._database)
+        self.application_credentials = StoredApplicationCredentials(self._database)
         self.advisor = StoredAdvisorSettings(self._database)
         self.audit_log = AuditLog(self._database)
         self.recommendations = Recommendations(self._database)

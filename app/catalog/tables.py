@@ -108,6 +108,17 @@ credentials = Table(
     CheckConstraint("version >= 2", name="version"),
 )
 
+application_credentials = Table(
+    "application_credentials",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("verifier", Text, nullable=False),
+    _time_of_insert("created_at"),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),
+)
+
 leadership = Table(
     "leadership",
     metadata,

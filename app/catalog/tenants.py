@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, sele
 from app.catalog.audit_log import record
 from app.catalog.database import Database
 from app.catalog.optimistic_write import optimistic_write
-from app.catalog.tables import pools, recommendations, tenants
+from app.catalog.tables import application_credentials, pools, recommendations, tenants
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import Tenant
 from app.domain.errors import TenantNotFound
@@ -73,12 +73,13 @@ class Tenants:
         return await self._mark(tenant, not_(tenants.c.deleting), event, deleting=True)
 
     async def delete(self, tenant: TenantId, *, event: AuditEvent) -> None:
-        """Delete it, its pool's desired state and its open recommendations; or do nothing."""
-        advice = recommendations.c
+        """Delete it with its credentials, desired pool and open recommendations; or do nothing."""
+        advice, credentials = recommendations.c, application_credentials
         async with self._database.transaction() as connection:
             gone = await connection.execute(delete(tenants).where(tenants.c.id == tenant))
             if not gone.rowcount:
                 return
+            await connection.execute(delete(credentials).where(credentials.c.tenant == tenant))
             await connection.execute(delete(pools).where(pools.c.pool_id == tenant))
             is_open = and_(advice.tenant == tenant, advice.status == RecommendationStatus.OPEN)
             await connection.execute(delete(recommendations).where(is_open))

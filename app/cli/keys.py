@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn
 import typer
 
 from app.cli.client.exit_status import ExitStatus
+from app.cli.client.lifetime import ExpiresOption, expiry
 from app.cli.client.output import print_document
 from app.cli.client.service_command import OutputCommand, output_options
 from app.cli.client.table import ALWAYS, WIDE, Table, number, text
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
     from app.api.auth.api_key import ApiKey
 
-_LIFETIME = re.compile(r"([1-9]\d{0,4})([hdw])")
 _OPTIONS = {"requests_per_second": "--rate", "scopes": "--scope", "tenants": "--tenant"}
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 COLUMNS = (
     text("NAME", "name", ALWAYS),
@@ -85,10 +83,7 @@ def create(
     tenant: Annotated[
         list[str] | None, typer.Option(help="Bind the key to this tenant; repeatable.")
     ] = None,
-    expires: Annotated[
-        str | None,
-        typer.Option(metavar="90d", help="Lifetime in h, d or w; unlimited if omitted."),
-    ] = None,
+    expires: ExpiresOption = None,
     rate: Annotated[
         int | None, typer.Option(help="Maximum requests per second; default: the service's limit.")
     ] = None,
@@ -110,11 +105,13 @@ def create(
                 scopes=tuple(map(KeyScope, scope)),
                 created_at=now,
                 tenants=tuple(tenant or ()),
-                expires_at=now + _lifetime(expires) if expires else None,
+                expires_at=expiry(expires, now),
                 requests_per_second=rate,
             )
         except ValidationError as error:
             _refuse(_sentence(error), ExitStatus.USAGE)
+        except ValueError as error:
+            _refuse(str(error), ExitStatus.USAGE)
         _write(path, (*known, made))
     typer.echo(f"Key {name}, shown only once; its hash is in {path}:", err=True)
     typer.echo(token)
@@ -183,15 +180,6 @@ def _write(path: Path, known: tuple[ApiKey, ...]) -> None:
     write_private_file(path, KeyList(keys=known).model_dump_json(indent=2, exclude_none=True))
     if os.geteuid() == 0:  # the service that reads it may run as another user
         os.chown(path, owner.st_uid, owner.st_gid)
-
-
-def _lifetime(text: str) -> timedelta:
-    found = _LIFETIME.fullmatch(text)
-    if found is None:
-        _refuse(
-            f"Invalid lifetime {text}; use a number and h, d or w, such as 90d.", ExitStatus.USAGE
-        )
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def _sentence(error: ValidationError) -> str:

@@ -76,6 +76,9 @@ ENTRIES: Mapping[str, Entry] = {
         target="client.tenants:tenants",
         summary="list, show, create, set, provision, rotate, delete",
     ),
+    "credentials": _resource(
+        target="client.credentials:credentials", summary="list, show, create, revoke"
+    ),
     "pools": _resource(
         target="client.pools:pools",
         summary="list, show, set, pause, resume, recycle, check, drain, evict, evict-expired",

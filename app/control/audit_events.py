@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from app.catalog.catalog import Catalog
+from app.domain.application_credential import ApplicationCredential
 from app.domain.audit import LEADERSHIP, Actor, AuditEvent
 from app.domain.desired_state import AdvisorSettings, DesiredPool, Tenant
 from app.domain.errors import CatalogUnavailable
@@ -19,7 +20,7 @@ from app.domain.eviction import Eviction
 from app.domain.leadership import Instance, Takeover
 from app.domain.lock_table import BackendSignal, LockHolder
 from app.domain.recommendation import Recommendation, RecommendationStatus
-from app.domain.tenant import OBJECT_PREFIX, TenantSpec
+from app.domain.tenant import OBJECT_PREFIX, TenantId, TenantSpec
 
 _CAPACITY = 10_000
 _BATCH = 500
@@ -70,9 +71,31 @@ def tenant_deleting(tenant: Tenant, actor: Actor) -> AuditEvent:
     return _event("tenant.deleting", actor, tenant=tenant.spec.id, before=_spec(tenant.spec))
 
 
-def tenant_deleted(tenant: Tenant, actor: Actor, eviction: Eviction | None = None) -> AuditEvent:
-    after = {"closed": eviction.closed, "cut": eviction.cut} if eviction else None
-    return _event("tenant.deleted", actor, tenant=tenant.spec.id, after=after)
+def tenant_deleted(
+    tenant: Tenant,
+    actor: Actor,
+    eviction: Eviction | None = None,
+    credentials: Sequence[ApplicationCredential] = (),
+) -> AuditEvent:
+    """With its pool, if that was open, and its *credentials*."""
+    after: dict[str, Any] = {}
+    if eviction:
+        after |= {"closed": eviction.closed, "cut": eviction.cut}
+    if credentials:
+        after["revoked"] = [each.user for each in credentials]
+    return _event("tenant.deleted", actor, tenant=tenant.spec.id, after=after or None)
+
+
+def credential_created(
+    tenant: TenantId, name: str, expires_at: datetime | None, actor: Actor
+) -> AuditEvent:
+    after = _credential(f"{tenant}.{name}", expires_at)
+    return _event("credential.created", actor, tenant=tenant, after=after)
+
+
+def credential_revoked(credential: ApplicationCredential, actor: Actor) -> AuditEvent:
+    before = _credential(credential.user, credential.expires_at)
+    return _event("credential.revoked", actor, tenant=credential.tenant, before=before)
 
 
 def grants_revoked(kind: str, name: str, grantees: Sequence[str], actor: Actor) -> AuditEvent:
@@ -236,6 +259,10 @@ def _pool_event(action: str, pool_id: str, actor: Actor, **fields: Any) -> Audit
     """A shared pool's event belongs to no single tenant."""
     tenant = None if "@" in pool_id else pool_id
     return _event(f"pool.{action}", actor, tenant=tenant, pool=pool_id, **fields)
+
+
+def _credential(user: str, expires_at: datetime | None) -> dict[str, Any]:
+    return {"user": user, "expires_at": expires_at.isoformat() if expires_at else None}
 
 
 def _spec(spec: TenantSpec) -> dict[str, Any]:

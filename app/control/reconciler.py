@@ -1,8 +1,8 @@
 """Reconciler: compares desired with actual state and finishes what was interrupted.
 
 After a restart or an outage it opens the pools that keep connections, resizes what was resized
-meanwhile, finishes deletions and rotations, and stores what could not be stored. It also renews
-verifiers of an earlier version.
+meanwhile, finishes deletions and rotations, and stores what could not be stored. It also stores
+when credentials were used, and renews verifiers of an earlier version.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
 from app.control.pools.desired_state import DesiredPoolState
+from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
@@ -46,6 +47,7 @@ class Reconciler:
         rotation: PasswordRotation,
         verifiers: VerifierRenewal,
         *,
+        credentials: ApplicationCredentials,
         outbox: AuditOutbox,
         catalog: Catalog,
     ) -> None:
@@ -54,6 +56,7 @@ class Reconciler:
         self._deletions = deletions
         self._rotation = rotation
         self._verifiers = verifiers
+        self._credentials = credentials
         self._outbox = outbox
         self._catalog = catalog
 
@@ -64,6 +67,7 @@ class Reconciler:
         try:
             await self._catalog.ping()
             saved = await self._desired.save_unsaved()
+            await self._credentials.save_uses()
             await self._outbox.flush()
             is_reached = True
         except CatalogUnavailable as error:

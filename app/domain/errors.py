@@ -14,12 +14,15 @@
     │   └── MissingScope · KeyBoundToTenants   the API key does not permit this
     ├── NotFound
     │   ├── TenantNotFound · ServerNotFound · PoolNotFound · RecommendationNotFound
+    │   ├── CredentialNotFound
     ├── Conflict                     the request does not fit what exists
     │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
     │   ├── SchemaMissing            the tenant's schema is gone
     │   ├── BudgetExceeded · TenantDeleting · RecommendationClosed · StaleVersion
     │   ├── RecommendationIsPlacement    it cannot be applied automatically
-    │   ├── PreconditionRequired · ReplayTooLarge
+    │   ├── CredentialExists · TooManyCredentials
+    │   ├── StrategyNotOnNodes       applications cannot connect as a shared tenant
+    │   ├── PreconditionRequired · ReplayTooLarge · ReplayHoldsSecret
     │   └── CatalogInUse · CatalogUnusable   no service can work on this catalog
     ├── LeaseLost                    the outcome of the request is unknown
     └── Unavailable                  not now: nothing was done, so retry
@@ -173,6 +176,12 @@ class RecommendationNotFound(NotFound):
     code = "recommendation-not-found"
 
 
+class CredentialNotFound(NotFound):
+    """The tenant has no such credential."""
+
+    code = "credential-not-found"
+
+
 class Conflict(PoolkeeperError):
     """The request does not fit what exists."""
 
@@ -239,6 +248,24 @@ class RecommendationIsPlacement(Conflict):
     code = "recommendation-is-placement"
 
 
+class CredentialExists(Conflict):
+    """The tenant has a credential of that name. Revoke it first."""
+
+    code = "credential-exists"
+
+
+class TooManyCredentials(Conflict):
+    """The tenant has the maximum number of credentials. Revoke one first."""
+
+    code = "too-many-credentials"
+
+
+class StrategyNotOnNodes(Conflict):
+    """Applications cannot connect as a shared tenant: its role could read other tenants' rows."""
+
+    code = "strategy-not-on-nodes"
+
+
 class StaleVersion(Conflict):
     """The resource changed since the version named in If-Match."""
 
@@ -255,6 +282,12 @@ class ReplayTooLarge(Conflict):
     """The request was carried out, but its response was too large to store."""
 
     code = "replay-too-large"
+
+
+class ReplayHoldsSecret(Conflict):
+    """The request was carried out; its response had a password and was not stored."""
+
+    code = "replay-holds-secret"
 
 
 class CatalogInUse(Conflict):

@@ -29,6 +29,7 @@ from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
 from app.control.pools.role_limits import RoleLimits
 from app.control.reconciler import Reconciler
+from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
@@ -52,6 +53,7 @@ class Service:
     deletions: TenantDeletions
     provisioning: TenantProvisioning
     rotation: PasswordRotation
+    application_credentials: ApplicationCredentials
     desired_pool_state: DesiredPoolState
     pool_operations: PoolOperations
     advisor_loop: AdvisorLoop
@@ -97,7 +99,8 @@ async def build_service(
         manager, limits, outbox, extension_schemas=settings.extension_schemas
     )
     declarations = TenantDeclarations(catalog, manager, locks)
-    deletions = TenantDeletions(catalog, manager, locks)
+    application_credentials = ApplicationCredentials(catalog, manager, locks)
+    deletions = TenantDeletions(catalog, manager, application_credentials, locks)
     rotation = PasswordRotation(catalog, manager, credentials, locks)
     desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
     operations = PoolOperations(manager, desired, outbox)
@@ -119,6 +122,7 @@ async def build_service(
     poller = Poller(catalog, manager, advisor_loop, outbox, snapshots)
     await rotation.load()
     await declarations.load()
+    await application_credentials.load()
     await desired.load()
     await advisor_loop.load()
     return Service(
@@ -129,6 +133,7 @@ async def build_service(
             catalog, manager, locks, audit_isolation=isolation_audit.audit_provisioned
         ),
         rotation=rotation,
+        application_credentials=application_credentials,
         desired_pool_state=desired,
         pool_operations=operations,
         advisor_loop=advisor_loop,
@@ -144,6 +149,7 @@ async def build_service(
             deletions,
             rotation,
             VerifierRenewal(manager, credentials, locks, outbox),
+            credentials=application_credentials,
             outbox=outbox,
             catalog=catalog,
         ),

@@ -40,6 +40,8 @@ CHANGES: list[Change] = [
     ("POST", f"{RECOMMENDATION}/dismiss", None),
     ("POST", f"{ACME}/query", {"sql": "create table t ()", "read_only": False}),
     ("POST", f"{ACME}/rotate-credentials", None),
+    ("POST", f"{ACME}/credentials", {"name": "jobs"}),
+    ("DELETE", f"{ACME}/credentials/web", None),
     ("DELETE", ACME, None),
 ]
 # It changes nothing in the first place.
@@ -86,8 +88,9 @@ async def objects(database: Database) -> list[str]:
 
 
 async def prepared(api: Api) -> str:
-    """A tenant with an open pool, another without, and advice; the advice's id."""
+    """A tenant with an open pool and a credential, another without, and advice; the advice's id."""
     await api.tenant("acme")
+    ok(await api.client.post(f"{ACME}/credentials", json={"name": "web"}), 201)
     ok(await api.client.put(OTHER, json={"strategy": "per_tenant"}), 201)
     ok(await api.client.put(f"{ACME}/pool", json={"max_size": 5}), 201)
     return await advised(api)
@@ -173,7 +176,9 @@ def test_every_change_has_a_dry_run(api_document: dict[str, Any]) -> None:
     }
     assert without == PURE
     tried = {
-        f"{method.lower()} {re.sub('acme|other|fresh', '{tenant}', url)}"
+        f"{method.lower()} {re.sub('acme|other|fresh', '{tenant}', url)}".replace(
+            "credentials/web", "credentials/{credential}"
+        )
         for method, url, _ in CHANGES
     }
     assert tried == changes.keys() - PURE
@@ -224,6 +229,12 @@ REFUSED: list[tuple[str, str, dict[str, Any] | None, dict[str, str]]] = [
     ("POST", "/v1/tenants/nobody/query", {"sql": "select 1"}, {}),
     ("POST", f"{OTHER}/rotate-credentials", None, {}),
     ("POST", "/v1/tenants/common/rotate-credentials", None, {}),
+    ("POST", f"{ACME}/credentials", {"name": "web"}, {}),
+    ("POST", f"{ACME}/credentials", {"name": "late", "expires_at": "2020-01-01T00:00:00Z"}, {}),
+    ("POST", "/v1/tenants/common/credentials", {"name": "web"}, {}),
+    ("POST", "/v1/tenants/nobody/credentials", {"name": "web"}, {}),
+    ("DELETE", f"{ACME}/credentials/jobs", None, {}),
+    ("DELETE", f"{ACME}/credentials/web", None, {"If-Match": '"9"'}),
 ]
 
 

@@ -49,6 +49,7 @@ async def test_without_the_catalog_what_is_desired_cannot_change(proxied: Proxie
     client = proxied.api.client
     acme = await proxied.api.tenant("acme")
     await client.put("/v1/tenants/beta", json={})
+    ok(await client.post(f"{acme}/credentials", json={"name": "web"}), 201)
     await gone(proxied.catalog)
     for method, url, body in [
         ("PUT", "/v1/tenants/new", {}),
@@ -56,11 +57,15 @@ async def test_without_the_catalog_what_is_desired_cannot_change(proxied: Proxie
         ("DELETE", acme, None),
         ("POST", "/v1/tenants/beta/provision", None),
         ("PUT", f"{acme}/pool", {"max_size": 2}),
+        ("POST", f"{acme}/credentials", {"name": "jobs"}),
+        ("DELETE", f"{acme}/credentials/web", None),
     ]:
         refused = await client.request(method, url, json=body)
         problem(refused, 503, "catalog-unavailable")
         assert refused.headers["retry-after"]
     assert ok(await client.get(acme))["weight"] == 1
+    shown = ok(await client.get(f"{acme}/credentials"))["items"]
+    assert [each["name"] for each in shown] == ["web"]
 
 
 async def test_without_the_catalog_reads_are_stale_and_pools_go_on(proxied: Proxied) -> None:

@@ -25,6 +25,7 @@ from tests.fixtures.postgres import Database, fresh_database
 TABLES = {
     "advisor",
     "alembic_version",
+    "application_credentials",
     "credentials",
     "events",
     "instances",

@@ -21,6 +21,7 @@ _OMITTED = frozenset({"stream_stats", "metrics", "livez", "readyz"})
 _PARAMETERS_OF_CLIENT = frozenset({"dry_run", "fields", "limit", "cursor"})
 # Its results would be stored with the key; a caller may still send one.
 _WITHOUT_KEY = frozenset({"run_query"})
+_SUCCESSES = ("200", "201", "202")
 _SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 _MODELS = '''"""What the API takes and returns: plain dictionaries, with types.
 
@@ -125,7 +126,7 @@ class Source:
 
     def _request(self, method: str, path: str, operation: Schema) -> str:
         parameters = operation.get("parameters", [])
-        in_path = [_name(each["name"]) for each in parameters if each["in"] == "path"]
+        in_path = [_name(each) for each in re.findall(r"{(\w+)}", path)]
         in_query = [
             each
             for each in parameters
@@ -159,9 +160,9 @@ class Source:
     def _kind(self, operation: Schema) -> tuple[str, str]:
         """Whether it is the request of a list, and the types of its response."""
         responses = operation["responses"]
-        # Where there is a 202, the 200 is a plan.
-        success = next(status for status in ("202", "200", "201") if status in responses)
-        result = self._first(responses[success])
+        given = [self._first(responses[each]) for each in _SUCCESSES if each in responses]
+        # Where a success has another status, the 200 is a plan.
+        result = next(each for each in given if each != "models.PlanView")
         fields = self._schemas[result.removeprefix("models.")]["properties"]
         if "next_cursor" not in fields:
             return "Request", result

@@ -60,6 +60,11 @@ async def test_both_clients_do_what_a_tenant_needs(service: Served) -> None:
 
     async with AsyncClient(url) as client:
         await client.send(api.rotate_credentials("acme"))
+        issued = await client.send(api.create_credential("acme", name="web"))
+        assert issued["password"] in issued["connection_string"]
+        named = [each["name"] async for each in client.items(api.list_credentials("acme"))]
+        assert named == ["web"]
+        assert (await client.send(api.revoke_credential("acme", "web")))["user"] == "acme.web"
         queries = [client.send(api.run_query("acme", sql="SELECT 42")) for _ in range(8)]
         assert [done["rows"] for done in await asyncio.gather(*queries)] == [[[42]]] * 8
         sized = await client.send(api.put_tenant_pool("acme", min_size=1, max_size=3))

@@ -85,8 +85,8 @@ def _levels(value: object) -> Iterator[list[object]]:
 
 
 def _not_a_number(given: object) -> object:
-    """Pydantic would take digits for seconds since 1970."""
-    if isinstance(given, str) and "T" not in given.upper():
+    """Pydantic would take a number, or digits, for seconds since 1970."""
+    if not isinstance(given, str) or "T" not in given.upper():
         raise PydanticCustomError("rfc3339", "A timestamp looks like 2026-07-14T12:00:00Z.")
     return given
 

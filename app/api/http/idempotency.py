@@ -4,6 +4,7 @@ Responses are kept in memory for 24 hours: until a restart at most, the newest 1
 caller, 64 MiB of all callers together. Actions that work without the catalog thus work with a key
 too. Final responses are stored, refusals included; not those to requests that were never
 processed (400, 401, 422 …), should be retried (429) or failed (5xx): the same key tries again.
+Of a response with a password, only that there was one is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from starlette.types import Message, Scope
 from app.api.auth.principal import Principal
 from app.api.http.error_responses import problem_response
 from app.api.http.request_checks import HeaderValues
-from app.domain.errors import IdempotencyKeyReused, ReplayTooLarge, RequestInFlight
+from app.domain.errors import (
+    Conflict,
+    IdempotencyKeyReused,
+    ReplayHoldsSecret,
+    ReplayTooLarge,
+    RequestInFlight,
+)
 
 RETENTION_SECONDS = 24 * 3600.0
 MAX_KEYS = 1000
@@ -31,7 +38,8 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_TOTAL_BYTES = 64 * 1024 * 1024
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _INVALID_KEY = "Send one Idempotency-Key of 1 to 255 visible ASCII characters."
-_STORED_STATUSES = frozenset({200, 201, 202, 204, 404, 409, 412})
+_SUCCESSES = frozenset({200, 201, 202, 204})
+_STORED_STATUSES = _SUCCESSES | {404, 409, 412}
 _STORED_HEADERS = frozenset({b"content-type", b"etag", b"location"})
 
 # A caller and the tenants they can access: a response shows no others.
@@ -40,11 +48,12 @@ Owner = tuple[str, frozenset[str] | None]
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A response to send again; *body* is None when it was too large to store."""
+    """A response to send again; *body* is None when it was not stored, for the reason *refusal*."""
 
     status: int
     headers: dict[str, str]
     body: bytes | None
+    refusal: type[Conflict] = ReplayTooLarge
 
 
 @dataclass(slots=True)
@@ -69,7 +78,7 @@ class ResponseStore:
         """The response to the same request before; None for a new request, which is in flight now.
 
         Raises:
-            RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
+            RequestInFlight, IdempotencyKeyReused, ReplayTooLarge, ReplayHoldsSecret
         """
         requests = self.by_owner[owner]
         self._drop_old(owner, requests)
@@ -82,7 +91,7 @@ class ResponseStore:
         if before.response is None:
             raise RequestInFlight
         if before.response.body is None:
-            raise ReplayTooLarge
+            raise before.response.refusal
         return before.response
 
     def end(self, owner: Owner, key: str, response: StoredResponse | None) -> None:
@@ -123,7 +132,11 @@ class ResponseReplayed(Exception):
 
 
 class KeyReservation:
-    """One request's use of its key."""
+    """One request's use of its key.
+
+    Attributes:
+        has_secret: a success has a password, and is not to be stored.
+    """
 
     def __init__(self, store: ResponseStore, owner: Owner, key: str) -> None:
         self._store = store
@@ -131,13 +144,14 @@ class KeyReservation:
         self._key = key
         self._is_active = False
         self._response: StoredResponse | None = None
+        self.has_secret = False
 
     def begin(self, fingerprint: bytes) -> None:
         """Reserve the key.
 
         Raises:
             ResponseReplayed: the same request was answered before.
-            RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
+            RequestInFlight, IdempotencyKeyReused, ReplayTooLarge, ReplayHoldsSecret
         """
         stored = self._store.begin(self._owner, self._key, fingerprint)
         if stored is not None:
@@ -156,7 +170,12 @@ class KeyReservation:
             }
             is_dry_run = any(name.lower() == b"dry-run" for name, _ in message["headers"])
             if message["status"] in _STORED_STATUSES and not is_dry_run:
-                self._response = StoredResponse(message["status"], headers, b"")
+                is_secret = self.has_secret and message["status"] in _SUCCESSES
+                self._response = (
+                    StoredResponse(message["status"], headers, None, ReplayHoldsSecret)
+                    if is_secret
+                    else StoredResponse(message["status"], headers, b"")
+                )
         elif self._response is not None and self._response.body is not None:
             body = self._response.body + message.get("body", b"")
             self._response.body = body if len(body) <= MAX_BODY_BYTES else None
@@ -197,7 +216,7 @@ async def reserve_key(
     """Reserve the request's key, if it has one.
 
     Raises:
-        ResponseReplayed, RequestInFlight, IdempotencyKeyReused, ReplayTooLarge
+        ResponseReplayed, RequestInFlight, IdempotencyKeyReused, ReplayTooLarge, ReplayHoldsSecret
     """
     reservation: KeyReservation | None = request.scope["state"].get("reservation")
     if reservation is not None:
@@ -207,6 +226,13 @@ async def reserve_key(
         # Where numbers keep their digits, they have a type of their own.
         canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=repr)
         reservation.begin(hashlib.sha256(canonical.encode()).digest())
+
+
+async def mark_secret(request: Request) -> None:
+    """Store no success of the request: a repetition gets 409 `replay-holds-secret`."""
+    reservation: KeyReservation | None = request.scope["state"].get("reservation")
+    if reservation is not None:
+        reservation.has_secret = True
 
 
 async def replay(_: Request, replayed: Exception) -> Response:

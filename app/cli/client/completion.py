@@ -12,7 +12,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any
 
-from app.cli.client.api_client import ApiError
+from app.cli.client.api_client import ApiError, path_segment
 from app.cli.client.session import Session
 
 # Longer than this nobody waits for a TAB.
@@ -25,7 +25,8 @@ _NAME = re.compile(r"[\w.@-]+", re.ASCII)
 def names(*lists: tuple[str, str], search: bool = False) -> Callable[[Any, str], list[str]]:
     """The completion of names in *lists* of the API: paths, and the field with the name.
 
-    With *search*, the service looks for those that contain what was typed.
+    A path may contain `{tenant}`, which the line names before. With *search*, the service looks
+    for those that contain what was typed.
     """
 
     def complete(ctx: Any, incomplete: str) -> list[str]:
@@ -53,8 +54,14 @@ def _fetch(
         return [
             str(item[field])
             for path, field in lists
-            for item in client.page(path, limit=_MOST, **wanted)["items"]
+            for item in client.page(_filled(path, params), limit=_MOST, **wanted)["items"]
         ]
+
+
+def _filled(path: str, params: Mapping[str, Any]) -> str:
+    if "{tenant}" not in path:
+        return path
+    return path.format(tenant=path_segment(params.get("tenant") or ""))
 
 
 tenant_names = names(("/v1/tenants", "id"), search=True)
@@ -64,3 +71,4 @@ server_names = names(("/v1/servers", "name"))
 recommendation_ids = names(("/v1/recommendations", "id"))
 event_ids = names(("/v1/events", "id"))
 refusal_ids = names(("/v1/refusals", "id"))
+credential_names = names(("/v1/tenants/{tenant}/credentials", "name"))

@@ -1,6 +1,7 @@
 """Deletions of tenants: the pool is closed, the login disabled, the record deleted; data stays.
 
 A deletion is marked in the catalog first. Whatever interrupts it, the Reconciler finishes it.
+Applications cannot connect as the tenant from then on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from app.catalog.catalog import Catalog
 from app.control import audit_events
 from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.tenants.application_credentials import ApplicationCredentials
 from app.domain.audit import Actor
 from app.domain.errors import ProvisioningFailed, StaleVersion, Unavailable
 from app.domain.eviction import Eviction, EvictionReason
@@ -38,9 +40,16 @@ class Deletion:
 class TenantDeletions:
     """Deletes tenants."""
 
-    def __init__(self, catalog: Catalog, manager: TenantPoolManager, locks: KeyedLocks) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        manager: TenantPoolManager,
+        credentials: ApplicationCredentials,
+        locks: KeyedLocks,
+    ) -> None:
         self._catalog = catalog
         self._manager = manager
+        self._credentials = credentials
         self._locks = locks
 
     def delete(
@@ -69,7 +78,8 @@ class TenantDeletions:
             if current.tenant.provisioned_at is not None and not spec.is_shared:
                 role = f"role {spec.id.object_name}"
                 parts.append(plan_step(PlanAction.DISABLE_LOGIN, role))
-            parts.append(plan_step(PlanAction.FORGET, f"tenant {spec.id}"))
+            users = [f"credential {each.user}" for each in self._credentials.of(spec.id)]
+            parts += [plan_step(PlanAction.FORGET, each) for each in (*users, f"tenant {spec.id}")]
             return PlanFor.of(current, *parts)
 
         async def execute(plan: PlanFor[TenantState]) -> Deletion:
@@ -107,7 +117,8 @@ class TenantDeletions:
         tenant = state.tenant
         isolation = self._manager.isolations[tenant.spec.strategy]
         server = self._manager.servers.get(tenant.spec.server)
-        event = audit_events.tenant_deleted(tenant, actor, eviction)
+        credentials = self._credentials.of(tenant.spec.id)
+        event = audit_events.tenant_deleted(tenant, actor, eviction, credentials)
         try:
             # A server that the settings no longer name has no login that could be disabled here.
             if tenant.provisioned_at is not None and server is not None:
@@ -117,6 +128,7 @@ class TenantDeletions:
         except (Unavailable, ProvisioningFailed, TimeoutError):
             return False
         audit_events.log(event)
+        self._credentials.forget(tenant.spec.id)
         self._manager.remove_tenant(tenant.spec.id)
         self._manager.clear_desired(tenant.spec.id)
         return True

@@ -12,14 +12,12 @@ keeps needs PostgreSQL's own number; pgjdbc refuses fewer.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
-import secrets
+
+from app.domain.scram import scram_verifier
 
 OWN_ITERATIONS = 1
 """Of the verifiers of the service's own roles."""
-
-_SALT_BYTES = 16
 
 
 class Credentials:
@@ -52,15 +50,3 @@ class Credentials:
     def verifier(self, server: str, role: str, version: int | None = None) -> str:
         """That password as Postgres stores it."""
         return scram_verifier(self.password(server, role, version), iterations=OWN_ITERATIONS)
-
-
-def scram_verifier(password: str, *, iterations: int) -> str:
-    """*password* as Postgres stores it, stretched so often."""
-    salt = secrets.token_bytes(_SALT_BYTES)
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
-    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    server_key = hmac.digest(salted, b"Server Key", "sha256")
-    salt_text, stored_text, server_text = (
-        base64.b64encode(part).decode() for part in (salt, stored, server_key)
-    )
-    return f"SCRAM-SHA-256${iterations}:{salt_text}${stored_text}:{server_text}"

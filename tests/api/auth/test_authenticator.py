@@ -60,7 +60,7 @@ def operations() -> list[str]:
 def scope_of(operation: str) -> str:
     """What each operation should take, from its name alone."""
     method, path = operation.split(" ")
-    if path == "/v1/keys":
+    if path == "/v1/keys" or "/credentials" in path:
         return "admin"
     if method == "get" or path == EVALUATE:
         return "read"
@@ -89,7 +89,8 @@ class Locked:
     ) -> httpx.Response:
         """Call an operation with a key, from an address that was never seen before."""
         method, path = operation.split(" ")
-        url = path.format(tenant=tenant, server="local", id=uuid4(), pool_id=tenant)
+        names = {"tenant": tenant, "server": "local", "pool_id": tenant, "credential": "web"}
+        url = path.format(**names, id=uuid4())
         headers = more.pop("headers", self.keys.headers(key) if key else {})
         transport = httpx.ASGITransport(self.api.app, client=(f"client-{next(self.addresses)}", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

@@ -10,6 +10,7 @@ from httpx import Response
 
 from app.api.auth.principal import Principal
 from app.api.http import idempotency
+from app.domain.errors import IdempotencyKeyReused, ReplayHoldsSecret
 from tests.fixtures.app import Api, ok, problem
 
 AS_JSON = {"Content-Type": "application/json"}
@@ -217,6 +218,33 @@ def test_a_rebound_key_gets_no_earlier_response() -> None:
     ask(frozenset({"acme"}))
     with pytest.raises(idempotency.ResponseReplayed):
         ask(None)
+
+
+def test_a_response_with_a_password_is_not_stored_and_a_refusal_is() -> None:
+    store = idempotency.ResponseStore()
+    caller = Principal(name="k", scopes=frozenset(), tenants=None, key_id="k")
+    scope = {"type": "http", "state": {"principal": caller}}
+
+    def respond(key: str, status: int) -> idempotency.KeyReservation:
+        found = idempotency.reservation_for(store, scope, {b"idempotency-key": [key]})
+        assert isinstance(found, idempotency.KeyReservation)
+        found.begin(b"1")
+        found.has_secret = True
+        found.record({"type": "http.response.start", "status": status, "headers": []})
+        for part in (b"pass", b"word"):
+            found.record({"type": "http.response.body", "body": part})
+        found.end()
+        return found
+
+    created, refused = respond("created", 201), respond("refused", 409)
+    with pytest.raises(ReplayHoldsSecret):
+        created.begin(b"1")
+    with pytest.raises(IdempotencyKeyReused):
+        created.begin(b"2")
+    with pytest.raises(idempotency.ResponseReplayed):
+        refused.begin(b"1")
+    stored = [each.response for each in store.by_owner["k", None].values()]
+    assert [each and each.body for each in stored] == [None, b"password"]
 
 
 def test_all_stored_responses_together_are_bounded() -> None:

@@ -170,6 +170,25 @@ async def test_a_statement_is_run_as_a_tenant(shell: Shell) -> None:
     assert (await shell.run("query", "acme", "SELECT count(*) FROM t")).stdout == "count\n1\n"
 
 
+async def test_a_credential_is_created_listed_and_revoked(shell: Shell) -> None:
+    await shell.run("tenants", "create", "acme", "--strategy", "per_tenant", "--no-provision")
+    planned = await shell.run("credentials", "create", "acme", "web", "--dry-run")
+    assert re.search(r"record +credential acme\.web", planned.stdout)
+    assert planned.stderr == ""
+    created = await shell.run("credentials", "create", "acme", "web", "--expires", "90d")
+    assert re.fullmatch(r"postgresql://acme\.web:[\w-]{43}@127\.0\.0\.1:\d+/acme\n", created.stdout)
+    existing = await shell.run("credentials", "create", "acme", "web", status=1)
+    assert existing.stderr == "poolkeeper: Credential acme.web exists. Revoke it first.\n"
+    [listed] = await shell.json("credentials", "list", "acme", "--json")
+    assert (listed["user"], listed["last_used_at"]) == ("acme.web", None)
+    wrong = await shell.run("credentials", "create", "acme", "Web", status=2)
+    assert "Must be 1 to 48 of a-z" in wrong.stderr
+    revoked = await shell.run("credentials", "revoke", "acme", "web")
+    assert revoked.stdout == "acme.web: revoked\n"
+    missing = await shell.run("credentials", "show", "acme", "web", status=6)
+    assert missing.stderr == "poolkeeper: Tenant acme has no credential web.\n"
+
+
 async def test_the_advisor_is_shown_changed_and_asked(shell: Shell) -> None:
     await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
     await shell.run("pools", "set", "acme", "--max-size", "3")

@@ -37,6 +37,8 @@ COMMANDS = [
     ["tenants", "set", "{}", "--weight", "2"],
     ["tenants", "provision", "{}"],
     ["tenants", "delete", "{}", "--yes"],
+    ["credentials", "list", "{}"],
+    ["credentials", "create", "{}", "web"],
     ["pools", "show", "{}"],
     ["pools", "set", "{}", "--max-size", "3"],
     ["pools", "drain", "{}"],
@@ -74,6 +76,17 @@ def test_an_id_never_addresses_another_resource(service: EchoService, words: lis
         for _, path, _ in service.heard:
             assert unquote(path.partition("?")[0].split("/")[3]) == id_
             assert "force=true" not in path
+
+
+@pytest.mark.parametrize("verb", ["show", "revoke"])
+def test_a_name_of_a_credential_never_addresses_another_resource(
+    service: EchoService, verb: str
+) -> None:
+    for name in IDS:
+        service.heard.clear()
+        call(service, "credentials", verb, "acme", name)
+        for _, path, _ in service.heard:
+            assert unquote(path.partition("?")[0].split("/")[5]) == name
 
 
 def test_an_id_of_a_file_never_addresses_another_resource(service: EchoService) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ VIEWS = [
     ["stats", "history", "acme"],
     ["usage", "list", "--by", "label:plan", "--from", "2026-11-19T00:00:00Z"],
     ["leases", "list", "--state", "waiting"],
+    ["credentials", "list", "acme"],
+    ["credentials", "show", "acme", "web"],
     ["advisor", "show"],
 ]
 
@@ -72,6 +75,21 @@ def test_a_result_has_every_format(service: EchoService) -> None:
     document = json.loads(call(service, *words, "--json").stdout)
     assert yaml.safe_load(call(service, *words, "-o", "yaml").stdout) == document
     assert call(service, *words).stdout.startswith("evict acme: closed ")
+
+
+def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:
+    words = ["credentials", "create", "acme", "web", "--expires", "2w"]
+    created = call(service, *words)
+    assert created.stdout.startswith("postgresql://acme.web:")
+    assert len(created.stdout.splitlines()) == 1
+    assert created.stderr == "Credential acme.web; its password is shown only once:\n"
+    document = json.loads(call(service, *words, "--json").stdout)
+    assert document["connection_string"] == created.stdout.strip()
+    assert call(service, *words, "-o", "name").stdout == "web\n"
+    _, path, body = service.heard[0]
+    assert (path, body["name"]) == ("/v1/tenants/acme/credentials", "web")
+    expires = datetime.fromisoformat(body["expires_at"])
+    assert timedelta(days=13) < expires - datetime.now(UTC) <= timedelta(days=14)
 
 
 def test_a_list_says_when_there_is_more(
@@ -172,6 +190,9 @@ def test_like_refusals_have_like_statuses(
         "tenants create acme --label gold",
         "tenants list --selector gold",
         "advisor set --config gold",
+        "credentials list",
+        "credentials list x/y",
+        "credentials create acme web --expires soon",
         "tenants list --limit 0",
         "tenants list --state lost",
         "servers --url there",

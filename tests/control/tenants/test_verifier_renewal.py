@@ -6,8 +6,8 @@ import pytest
 
 from app.control.tenants import verifier_renewal
 from app.control.tenants.provisioning import lock_of_role
+from app.domain.scram import scram_verifier
 from app.domain.tenant import PoolStrategy
-from app.pools.isolation.credentials import scram_verifier
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.load import load_on
 from tests.fixtures.pools import CREDENTIALS, use

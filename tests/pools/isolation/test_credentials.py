@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from app import wire
-from app.pools.isolation.credentials import OWN_ITERATIONS, Credentials, scram_verifier
+from app.domain.scram import scram_verifier
+from app.pools.isolation.credentials import OWN_ITERATIONS, Credentials
 from tests.fixtures.canary import SECRET_KEY
 from tests.fixtures.postgres import Database
 from tests.fixtures.tls import TlsPostgres

@@ -12,6 +12,7 @@ import { Copy, CopyAsCurl } from "../parts/copy.js";
 import { Drawer } from "../parts/drawer.js";
 import { RangePicker, historyOf, periodOf } from "../parts/range.js";
 import { Badge, Facts, State } from "../parts/view.js";
+import { Credentials } from "./credentials.js";
 import { History } from "./history.js";
 import { Leases } from "./leases.js";
 import { PoolActions } from "./pool-actions.js";
@@ -49,6 +50,7 @@ export function TenantDrawer({ id, query, onClose }) {
     <${Drawer} title=${id} kind="Tenant" tools=${tools} problem=${problem} onClose=${onClose}>
       ${data && !(problem?.status === 404) && html`
         <${Details} ...${data} />
+        ${data.tenant.strategy !== "shared" && html`<${Credentials} tenant=${id} />`}
         <${Leases} filter=${{ tenant: id }} />
         <${RangePicker} query=${query} />
         <${History} ...${data.history} marks=${data.marks} />

@@ -1,0 +1,252 @@
+"""Credentials of applications: list, show, create and revoke them. A password is shown once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request, Response, status
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
+
+from app.api.http.authentication import REQUIRE_ADMIN
+from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, TenantDep, provided
+from app.api.http.error_responses import problem_responses
+from app.api.http.etags import PreconditionsDep, etag
+from app.api.http.field_types import RequestBody, Timestamp, examples
+from app.api.http.idempotency import mark_secret
+from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.strict_route import StrictRoute
+from app.api.views.plan import OperationDep, PlanView
+from app.control.tenants.application_credentials import ApplicationCredentials, IssuedCredential
+from app.domain.application_credential import ApplicationCredential
+from app.domain.tenant import TENANT_ID_PATTERN
+
+router = APIRouter(
+    prefix="/v1/tenants/{tenant}/credentials", tags=["credentials"], route_class=StrictRoute
+)
+
+_EXAMPLE: dict[str, Any] = {
+    "name": "web",
+    "user": "acme.web",
+    "created_at": "2026-11-20T09:00:00Z",
+    "expires_at": None,
+    "expired": False,
+    "last_used_at": "2026-11-20T09:05:00Z",
+}
+_PASSWORD = "wCvMZh4ZP1kYb2HqkqS9cJv8m3nXoT7dLr5uAe0Gf6E"  # noqa: S105 - an example
+_ISSUED_EXAMPLE = {
+    **_EXAMPLE,
+    "last_used_at": None,
+    "password": _PASSWORD,
+    "connection_string": f"postgresql://acme.web:{_PASSWORD}@pools.example.com/acme",
+}
+# They never change; what is replaced has another instance.
+_GENERATION = 1
+
+
+def _in_future(timestamp: datetime) -> datetime:
+    if timestamp <= datetime.now(UTC):
+        raise PydanticCustomError("not_in_future", "Must be in the future.")
+    return timestamp
+
+
+_Name = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
+_Expiry = Annotated[Timestamp, AfterValidator(_in_future), Field(strict=False)]
+NamePath = Annotated[
+    str,
+    Path(
+        alias="credential",
+        description="Name of the credential: 1 to 48 of a-z, 0-9 and inner hyphens.",
+        pattern=TENANT_ID_PATTERN,
+        max_length=48,
+        examples=["web"],
+    ),
+]
+CredentialsDep = Annotated[ApplicationCredentials, provided(ApplicationCredentials)]
+
+
+class CredentialBody(RequestBody):
+    """A new credential."""
+
+    model_config = examples({"name": "web"}, {"name": "jobs", "expires_at": "2027-11-20T09:00:00Z"})
+
+    name: _Name = Field(
+        description="Unique within the tenant: 1 to 48 of a-z, 0-9 and inner hyphens."
+    )
+    expires_at: _Expiry | None = Field(
+        default=None, description="It is refused from then on; null: it never expires."
+    )
+
+
+class CredentialView(BaseModel):
+    """A credential of an application, without what is secret of it."""
+
+    model_config = examples(_EXAMPLE)
+
+    name: str
+    user: str = Field(description="The name to log in with: tenant, dot, name.")
+    created_at: datetime
+    expires_at: datetime | None = Field(description="Null: it never expires.")
+    expired: bool = Field(description="Whether it is refused by now.")
+    last_used_at: datetime | None = Field(
+        description="Last use, to the minute; null: it was never used."
+    )
+
+
+class IssuedCredentialView(CredentialView):
+    """A new credential, with its password."""
+
+    model_config = examples(_ISSUED_EXAMPLE)
+
+    password: str = Field(
+        repr=False, description="256 random bits. It is stored nowhere, and never shown again."
+    )
+    connection_string: str = Field(
+        repr=False,
+        description="User, password and database, which is the tenant's ID, as one URL. Its host "
+        "is that of this request: this service, which is no Postgres server.",
+    )
+
+
+class CredentialList(BaseModel):
+    """A page of credentials."""
+
+    model_config = examples({"items": [_EXAMPLE], "next_cursor": None})
+
+    items: list[CredentialView]
+    next_cursor: NextCursor
+
+
+@router.get(
+    "",
+    dependencies=[REQUIRE_ADMIN],
+    summary="List a tenant's credentials",
+    responses=problem_responses(404),
+)
+async def list_credentials(
+    tenant: TenantDep,
+    manager: ManagerDep,
+    credentials: CredentialsDep,
+    limit: LimitQuery = 50,
+    cursor: CursorQuery = None,
+) -> CredentialList:
+    """Lists the credentials of a tenant by name, expired ones included; never a password.
+
+    Works while the catalog is unreachable.
+    """
+    manager.tenant_state(tenant)
+    after = decode_cursor(cursor, str)[0] if cursor else ""
+    later = [each for each in credentials.of(tenant) if each.name > after]
+    page, next_cursor = paginate(later, limit, lambda each: (each.name,))
+    items = [CredentialView(**_fields(each)) for each in page]
+    return CredentialList(items=items, next_cursor=next_cursor)
+
+
+@router.get(
+    "/{credential}",  # noqa: FAST003 - it is the parameter's alias
+    dependencies=[REQUIRE_ADMIN],
+    summary="Get a credential",
+    responses=problem_responses(404),
+)
+async def get_credential(
+    tenant: TenantDep,
+    name: NamePath,
+    manager: ManagerDep,
+    credentials: CredentialsDep,
+    response: Response,
+) -> CredentialView:
+    """Shows a credential, but not its password. Works while the catalog is unreachable."""
+    manager.tenant_state(tenant)
+    found = credentials.get(tenant, name)
+    response.headers["ETag"] = etag(_GENERATION, _instance(found))
+    return CredentialView(**_fields(found))
+
+
+@router.post(
+    "",
+    dependencies=[REQUIRE_ADMIN, Depends(mark_secret)],
+    summary="Create a credential",
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        200: {"model": PlanView, "description": "The plan of a dry run."},
+        **problem_responses(404, 409),
+    },
+)
+async def create_credential(
+    request: Request,
+    tenant: TenantDep,
+    body: CredentialBody,
+    *,
+    manager: ManagerDep,
+    credentials: CredentialsDep,
+    operation: OperationDep,
+    response: Response,
+) -> IssuedCredentialView | PlanView:
+    """Creates a user and a password with which an application connects as the tenant.
+
+    The password is shown once. It is not stored, and neither is this response: a repetition with
+    the same idempotency key answers 409 `replay-holds-secret`. A tenant has up to 20 credentials;
+    to replace one, create another and revoke the first. Shared tenants have none (409
+    `strategy-not-on-nodes`): their role could read other tenants' rows.
+    """
+
+    def show(issued: IssuedCredential) -> IssuedCredentialView:
+        credential, password = issued.credential, issued.password
+        response.headers["ETag"] = etag(_GENERATION, _instance(credential))
+        return IssuedCredentialView(
+            **_fields(credential),
+            password=password,
+            connection_string=(
+                f"postgresql://{credential.user}:{password}@{request.url.netloc}/{tenant}"
+            ),
+        )
+
+    creation = credentials.create(
+        manager.tenant_state(tenant), body.name, operation.actor, expires_at=body.expires_at
+    )
+    return await operation.run(creation, show)
+
+
+@router.delete(
+    "/{credential}",  # noqa: FAST003 - it is the parameter's alias
+    dependencies=[REQUIRE_ADMIN],
+    summary="Revoke a credential",
+    responses=problem_responses(404, 409, 412, 428),
+)
+async def revoke_credential(
+    tenant: TenantDep,
+    name: NamePath,
+    *,
+    manager: ManagerDep,
+    credentials: CredentialsDep,
+    operation: OperationDep,
+    preconditions: PreconditionsDep,
+) -> CredentialView | PlanView:
+    """Deletes a credential, and responds with what it was. Its password is refused from then on.
+
+    Also if another credential of that name is created later.
+    """
+    manager.tenant_state(tenant)
+    found = credentials.get(tenant, name)
+    preconditions.expected_generation(_GENERATION, _instance(found))
+    revocation = credentials.revoke(found, operation.actor)
+    return await operation.run(revocation, lambda gone: CredentialView(**_fields(gone)))
+
+
+def _fields(credential: ApplicationCredential) -> dict[str, Any]:
+    """What anybody may see of it who manages the tenant."""
+    expires_at, last_used_at = credential.expires_at, credential.last_used_at
+    return {
+        "name": credential.name,
+        "user": credential.user,
+        "created_at": credential.created_at.astimezone(UTC),
+        "expires_at": expires_at and expires_at.astimezone(UTC),
+        "expired": credential.is_expired(datetime.now(UTC)),
+        "last_used_at": last_used_at and last_used_at.astimezone(UTC),
+    }
+
+
+def _instance(credential: ApplicationCredential) -> str:
+    return blake2b(credential.created_at.isoformat().encode(), digest_size=4).hexdigest()

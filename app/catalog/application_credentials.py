@@ -1,0 +1,96 @@
+"""Credentials of applications; each change is stored with its audit event, a use without one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import RowMapping, bindparam, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from app.catalog.audit_log import record
+from app.catalog.database import Database
+from app.catalog.tables import application_credentials
+from app.domain.application_credential import ApplicationCredential
+from app.domain.audit import AuditEvent
+from app.domain.tenant import TenantId
+
+_COLUMNS = application_credentials.c
+
+
+class StoredApplicationCredentials:
+    """Credentials of applications. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self) -> tuple[ApplicationCredential, ...]:
+        """All of them, by tenant and name."""
+        statement = select(application_credentials).order_by(_COLUMNS.tenant, _COLUMNS.name)
+        return tuple(map(_credential, await self._database.fetch(statement)))
+
+    async def save(
+        self,
+        tenant: TenantId,
+        name: str,
+        verifier: str,
+        *,
+        expires_at: datetime | None,
+        event: AuditEvent,
+    ) -> ApplicationCredential:
+        """Create a credential.
+
+        One of the same name is replaced: it is of a request whose commit was not confirmed, and so
+        nobody got its password.
+        """
+        fresh = {
+            "verifier": verifier,
+            "created_at": func.now(),
+            "expires_at": expires_at,
+            "last_used_at": None,
+        }
+        statement = (
+            insert(application_credentials)
+            .values(tenant=tenant, name=name, **fresh)
+            .on_conflict_do_update(index_elements=["tenant", "name"], set_=fresh)
+            .returning(application_credentials)
+        )
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(statement)).mappings().one()
+            await record(connection, event)
+            return _credential(row)
+
+    async def save_uses(self, used: Sequence[ApplicationCredential]) -> None:
+        """Store when *used* were last used, unless they were revoked meanwhile."""
+        statement = (
+            update(application_credentials)
+            .where(
+                _COLUMNS.tenant == bindparam("of_tenant"),
+                _COLUMNS.name == bindparam("of_name"),
+                _COLUMNS.created_at == bindparam("since"),
+            )
+            .values(last_used_at=bindparam("at"))
+        )
+        values = [
+            {
+                "of_tenant": each.tenant,
+                "of_name": each.name,
+                "since": each.created_at,
+                "at": each.last_used_at,
+            }
+            for each in used
+        ]
+        async with self._database.transaction() as connection:
+            await connection.execute(statement, values)
+
+    async def delete(self, credential: ApplicationCredential, *, event: AuditEvent) -> None:
+        """Delete it; the second time nothing changes."""
+        this = (_COLUMNS.tenant == credential.tenant, _COLUMNS.name == credential.name)
+        async with self._database.transaction() as connection:
+            gone = await connection.execute(delete(application_credentials).where(*this))
+            if gone.rowcount:
+                await record(connection, event)
+
+
+def _credential(row: RowMapping) -> ApplicationCredential:
+    return ApplicationCredential(**{**row, "tenant": TenantId(row["tenant"])})

@@ -1,0 +1,91 @@
+"""`poolkeeper credentials`: users and passwords with which applications connect as a tenant."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.client.api_client import ApiError, path_segment
+from app.cli.client.completion import credential_names
+from app.cli.client.exit_status import ExitStatus
+from app.cli.client.lifetime import ExpiresOption, expiry
+from app.cli.client.output import print_note
+from app.cli.client.service_command import (
+    ChangeCommand,
+    ListCommand,
+    ShowCommand,
+    TenantArgument,
+    resource,
+)
+from app.cli.client.session import Session
+from app.cli.client.table import ALWAYS, WIDE, age, text
+
+if TYPE_CHECKING:
+    from app.cli.client.api_client import ApiClient, Document
+
+COLUMNS = (
+    text("NAME", "name", ALWAYS),
+    text("USER", "user", ALWAYS),
+    text("EXPIRES", lambda item: "expired" if item["expired"] else item["expires_at"] or "never"),
+    age("LAST USED", "last_used_at"),
+    age("AGE", "created_at", WIDE),
+)
+NameArgument = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="Credential name.", autocompletion=credential_names),
+]
+
+credentials = resource("List, show, create and revoke the credentials of applications.")
+
+
+@credentials.command("list", cls=ListCommand)
+def list_credentials(context: typer.Context, tenant: TenantArgument) -> None:
+    """List the credentials of a tenant; never a password."""
+    context.obj.show_list(_path(tenant), COLUMNS)
+
+
+@credentials.command(cls=ShowCommand)
+def show(context: typer.Context, tenant: TenantArgument, name: NameArgument) -> None:
+    """Show one credential, without its password."""
+    context.obj.show_one(f"{_path(tenant)}/{path_segment(name)}", COLUMNS)
+
+
+@credentials.command(cls=ChangeCommand)
+def create(
+    context: typer.Context,
+    tenant: TenantArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new credential.")],
+    *,
+    expires_at: ExpiresOption = None,
+) -> None:
+    """Create a credential and print its connection string once."""
+    try:
+        expires = expiry(expires_at, datetime.now(UTC))
+    except ValueError as error:
+        raise ApiError(str(error), ExitStatus.USAGE) from error
+    body = {"name": name, **({"expires_at": expires.isoformat()} if expires else {})}
+    session: Session = context.obj
+
+    def send(client: ApiClient) -> Document:
+        issued = client.request("POST", _path(tenant), body, **session.change_params)
+        if not session.dry_run:
+            print_note(f"Credential {issued['user']}; its password is shown only once:")
+        return issued
+
+    session.change(send, lambda issued: issued["connection_string"])
+
+
+@credentials.command(cls=ChangeCommand)
+def revoke(context: typer.Context, tenant: TenantArgument, name: NameArgument) -> None:
+    """Revoke a credential; the service rejects it at once."""
+    context.obj.send(
+        "DELETE",
+        f"{_path(tenant)}/{path_segment(name)}",
+        lambda revoked: f"{revoked['user']}: revoked",
+    )
+
+
+def _path(tenant: str) -> str:
+    return f"/v1/tenants/{path_segment(tenant)}/credentials"

@@ -1,0 +1,31 @@
+"""Lifetimes as options take them: a number and a unit, such as 90d."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import typer
+
+_LIFETIME = re.compile(r"([1-9]\d{0,4})([hdw])")
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+ExpiresOption = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="90d", help="Lifetime in h, d or w; unlimited if omitted."),
+]
+
+
+def expiry(lifetime: str | None, now: datetime) -> datetime | None:
+    """When something that begins *now* expires; None: never.
+
+    Raises:
+        ValueError: it is no lifetime; the sentence says what one looks like.
+    """
+    if not lifetime:
+        return None
+    found = _LIFETIME.fullmatch(lifetime)
+    if found is None:
+        raise ValueError(f"Invalid lifetime {lifetime}; use a number and h, d or w, such as 90d.")
+    return now + int(found[1]) * _UNITS[found[2]]

@@ -1,0 +1,208 @@
+"""Credentials of applications: created, revoked, and found when one connects.
+
+All of them are in memory: they go on working while the catalog is away, and a revoked one is
+refused at once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from app.catalog.catalog import Catalog
+from app.control import audit_events
+from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.domain.application_credential import (
+    MAX_CREDENTIALS,
+    SCRAM_ITERATIONS,
+    ApplicationCredential,
+)
+from app.domain.audit import Actor, AuditEvent
+from app.domain.errors import (
+    CredentialExists,
+    CredentialNotFound,
+    StrategyNotOnNodes,
+    TenantDeleting,
+    TooManyCredentials,
+)
+from app.domain.plan import PlanAction, plan_record, plan_step
+from app.domain.scram import scram_verifier
+from app.domain.tenant import TenantId
+from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
+
+_PASSWORD_BYTES = 32
+# A later use within this time is not noted.
+_USE_PRECISION = timedelta(minutes=1)
+# Uses stored in one transaction.
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuedCredential:
+    """A new credential with its password, which nobody can show again."""
+
+    credential: ApplicationCredential
+    password: str = field(repr=False)
+
+
+class ApplicationCredentials:
+    """The credentials of all tenants."""
+
+    def __init__(self, catalog: Catalog, manager: TenantPoolManager, locks: KeyedLocks) -> None:
+        self._catalog = catalog
+        self._manager = manager
+        self._locks = locks
+        # By tenant, then by name.
+        self._known: defaultdict[str, dict[str, ApplicationCredential]] = defaultdict(dict)
+        # By user: those with a use that is not stored yet.
+        self._unsaved: dict[str, ApplicationCredential] = {}
+
+    async def load(self) -> None:
+        """Load what the catalog has; at start.
+
+        Raises:
+            CatalogUnavailable
+        """
+        for credential in await self._catalog.application_credentials.load():
+            self._known[credential.tenant][credential.name] = credential
+
+    def find(self, user: str) -> ApplicationCredential | None:
+        """The credential with this user name; None for one that is unknown, expired or revoked.
+
+        A new password comes with a new verifier: a check of one says nothing about another.
+        """
+        tenant, _, name = user.partition(".")
+        found = self._known.get(tenant, {}).get(name)
+        state = self._manager.tenant_states.get(tenant)
+        if found is None or state is None or state.tenant.deleting:
+            return None
+        return None if found.is_expired(datetime.now(UTC)) else found
+
+    def used(self, credential: ApplicationCredential) -> None:
+        """Note that an application has just connected with *credential*; it is stored later."""
+        now = datetime.now(UTC)
+        try:
+            known = self.get(credential.tenant, credential.name)
+        except CredentialNotFound:
+            return
+        is_another = known.verifier != credential.verifier
+        if is_another or (known.last_used_at and now - known.last_used_at < _USE_PRECISION):
+            return
+        noted = replace(known, last_used_at=now)
+        self._known[noted.tenant][noted.name] = self._unsaved[noted.user] = noted
+
+    async def save_uses(self) -> int:
+        """Store when credentials were last used; the number of those that were used since.
+
+        Raises:
+            CatalogUnavailable
+        """
+        used = list(self._unsaved.values())
+        for first in range(0, len(used), _BATCH):
+            batch = used[first : first + _BATCH]
+            await self._catalog.application_credentials.save_uses(batch)
+            for each in batch:
+                if self._unsaved.get(each.user) is each:
+                    del self._unsaved[each.user]
+        return len(used)
+
+    def of(self, tenant: TenantId) -> list[ApplicationCredential]:
+        """Those of a tenant by name, expired ones included."""
+        known = self._known.get(tenant, {})
+        return [known[name] for name in sorted(known)]
+
+    def get(self, tenant: TenantId, name: str) -> ApplicationCredential:
+        """One of a tenant, expired or not.
+
+        Raises:
+            CredentialNotFound
+        """
+        found = self._known.get(tenant, {}).get(name)
+        if found is None:
+            raise CredentialNotFound(f"Tenant {tenant} has no credential {name}.")
+        return found
+
+    def create(
+        self, state: TenantState, name: str, actor: Actor, *, expires_at: datetime | None = None
+    ) -> Operation[AuditEvent, IssuedCredential]:
+        """Create a credential with a new password.
+
+        Raises:
+            TenantNotFound, TenantDeleting, StrategyNotOnNodes, CredentialExists,
+            TooManyCredentials, CatalogUnavailable
+        """
+        spec = state.tenant.spec
+
+        async def plan() -> PlanFor[AuditEvent]:
+            tenant = self._manager.tenant_state(spec.id).tenant
+            known = self._known.get(spec.id, {})
+            if tenant.deleting:
+                raise TenantDeleting
+            if spec.is_shared:
+                raise StrategyNotOnNodes(
+                    f"Tenant {spec.id} is shared: an application that connects with the role of "
+                    f"all shared tenants of server {spec.server} could read other tenants' rows. "
+                    "Use the strategy per_tenant or per_database."
+                )
+            if name in known:
+                raise CredentialExists(f"Credential {spec.id}.{name} exists. Revoke it first.")
+            if len(known) >= MAX_CREDENTIALS:
+                raise TooManyCredentials(
+                    f"Tenant {spec.id} has {len(known)} credentials, the maximum. Revoke one first."
+                )
+            event = audit_events.credential_created(spec.id, name, expires_at, actor)
+            recorded = plan_record(f"credential {spec.id}.{name}", event.before, event.after)
+            return PlanFor.of(event, recorded)
+
+        async def execute(plan: PlanFor[AuditEvent]) -> IssuedCredential:
+            password = secrets.token_urlsafe(_PASSWORD_BYTES)
+            credential = await self._catalog.application_credentials.save(
+                spec.id,
+                name,
+                scram_verifier(password, iterations=SCRAM_ITERATIONS),
+                expires_at=expires_at,
+                event=plan.subject,
+            )
+            audit_events.log(plan.subject)
+            self._known[spec.id][name] = credential
+            return IssuedCredential(credential=credential, password=password)
+
+        lock = partial(self._locks.hold, spec.id)
+        return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    def revoke(
+        self, credential: ApplicationCredential, actor: Actor
+    ) -> Operation[ApplicationCredential, ApplicationCredential]:
+        """Delete a credential: from then on it is refused.
+
+        Raises:
+            CredentialNotFound: it was revoked meanwhile.
+            CatalogUnavailable: nothing was done.
+        """
+        tenant, name = credential.tenant, credential.name
+
+        async def plan() -> PlanFor[ApplicationCredential]:
+            current = self.get(tenant, name)
+            if current.created_at != credential.created_at:  # another one of that name
+                raise CredentialNotFound(f"Credential {credential.user} was revoked meanwhile.")
+            return PlanFor.of(current, plan_step(PlanAction.FORGET, f"credential {current.user}"))
+
+        async def execute(plan: PlanFor[ApplicationCredential]) -> ApplicationCredential:
+            event = audit_events.credential_revoked(plan.subject, actor)
+            await self._catalog.application_credentials.delete(plan.subject, event=event)
+            audit_events.log(event)
+            del self._known[tenant][name]
+            self._unsaved.pop(credential.user, None)
+            return plan.subject
+
+        lock = partial(self._locks.hold, tenant)
+        return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    def forget(self, tenant: TenantId) -> None:
+        """Drop those of a tenant that was deleted."""
+        for each in self._known.pop(tenant, {}).values():
+            self._unsaved.pop(each.user, None)

@@ -1,0 +1,22 @@
+"""SCRAM-SHA-256 (RFC 5803): a password as Postgres stores it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+
+_SALT_BYTES = 16
+
+
+def scram_verifier(password: str, *, iterations: int) -> str:
+    """*password* as Postgres stores it, stretched so often."""
+    salt = secrets.token_bytes(_SALT_BYTES)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server_key = hmac.digest(salted, b"Server Key", "sha256")
+    salt_text, stored_text, server_text = (
+        base64.b64encode(part).decode() for part in (salt, stored, server_key)
+    )
+    return f"SCRAM-SHA-256${iterations}:{salt_text}${stored_text}:{server_text}"

@@ -1,0 +1,51 @@
+"""Credentials of applications in a browser: created, shown once, revoked."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import expect
+
+from tests.fixtures.app import Api
+from tests.fixtures.browser import Tab
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_a_password_is_shown_once_and_its_credential_revoked(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    page, dialog, drawer = tab.page, tab.page.locator("#action"), tab.page.locator("#drawer")
+    outcome, rows = page.locator("#outcome"), page.locator("#credentials tbody tr")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await page.goto("/#/tenants/acme")
+    await expect(drawer).to_contain_text("Credentials of applications")
+    assert not any("acme/credentials" in url for url in asked)
+    await drawer.get_by_role("button", name="Show credentials").click()
+    await drawer.get_by_role("button", name="New credential").click()
+    await dialog.get_by_label("Name").fill("web")
+    await dialog.get_by_label("Days until it expires").fill("90")
+    await expect(dialog.locator(".plan")).to_contain_text("Record credential acme.web")
+    await dialog.get_by_role("button", name="New credential").click()
+    await expect(outcome.locator("code")).to_contain_text("postgresql://acme.web:")
+    shown = await outcome.locator("code").inner_text()
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text("acme.web")
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await outcome.get_by_role("button", name="Copy").click()
+    await expect(outcome).to_contain_text("Copied")
+    assert await page.evaluate("navigator.clipboard.readText()") == shown
+
+    await rows.get_by_role("button", name="Revoke").click()
+    await expect(dialog.locator(".plan")).to_contain_text("Forget credential acme.web")
+    await dialog.get_by_role("button", name="Revoke").click()
+    await expect(outcome).to_contain_text("Credential acme.web was revoked.")
+    await expect(rows).to_have_count(0)
+    assert shown not in await page.content()
+    assert (await service.client.get("/v1/tenants/acme/credentials")).json()["items"] == []
+
+
+async def test_a_shared_tenant_has_no_such_section(service: Api, tab: Tab) -> None:
+    await service.tenant("acme", "shared")
+    await tab.page.goto("/#/tenants/acme")
+    await expect(tab.page.locator("#drawer")).to_contain_text("shared on local")
+    await expect(tab.page.locator("#credentials-bar")).to_have_count(0)
