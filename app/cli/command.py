@@ -15,6 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
+from app.runtime.validation_messages import validation_message
+
 _METAVARS = {str: "TEXT", int: "NUMBER", float: "NUMBER", Path: "FILE", list[str]: "TEXT"}
 _OPTIONS = "Options"
 
@@ -31,6 +33,16 @@ class Command(TyperCommand):
         super().__init__(name, **attributes)
         self.params += _declared(self.declares)
         _name_values(self.params)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            # Typer converts values with pydantic.
+            problems = getattr(error.__cause__, "errors", None)
+            if problems is not None:
+                error.message = validation_message(problems()[0])
+            raise
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _with_defaults(super().get_params(ctx))

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from app.domain.period import Period
 
+USAGE_GROUP_PATTERN = r"^(tenant|pool|server|label:[^:]+)$"
+
 
 class Grouping(StrEnum):
     """What a report has one line for; tenants count to what they belong to now."""

@@ -23,6 +23,7 @@ from app.api.http.refusals import Refusals
 from app.api.http.response_headers import SECURITY_HEADERS
 from app.domain import errors
 from app.domain.tenant import TENANT_ID_PATTERN
+from app.domain.usage_report import USAGE_GROUP_PATTERN
 from app.pools.manager import TenantPoolManager
 from app.runtime.validation_messages import validation_message
 
@@ -35,6 +36,7 @@ _INVALID = "The request does not match its schema."
 _FORMS = {
     TENANT_ID_PATTERN: "Must be 1 to 48 of a-z, 0-9 and inner hyphens.",
     ":": "Must be a label, key:value.",
+    USAGE_GROUP_PATTERN: "Must be tenant, pool, server, or label: and the name of a label.",
 }
 _INTERNAL_ERROR = "An internal error occurred. The log has it under this request_id."
 
@@ -197,10 +199,20 @@ def _note(request: Request, problem: Problem) -> None:
         path=problem.instance,
         status=problem.status,
         code=problem.code,
-        # What Postgres says about a statement may contain the tenant's data.
-        detail=f"SQLSTATE {problem.sqlstate}" if problem.sqlstate else problem.detail,
+        detail=_kept_detail(problem),
         request_id=problem.request_id,
     )
+
+
+def _kept_detail(problem: Problem) -> str:
+    """Why it was refused, without anybody's data."""
+    if problem.sqlstate:
+        return f"SQLSTATE {problem.sqlstate}"
+    if problem.errors:
+        first, *others = problem.errors
+        more = f" And {len(others)} more." if others else ""
+        return f"{problem.detail} {first.pointer}: {first.detail}{more}"
+    return problem.detail
 
 
 async def _expected_error(request: Request, error: Exception) -> JSONResponse:

@@ -22,7 +22,13 @@ from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, pagin
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.control.monitoring.poller import Poller
-from app.domain.usage_report import Grouping, UsageGroup, UsageOrder, UsageReport
+from app.domain.usage_report import (
+    USAGE_GROUP_PATTERN,
+    Grouping,
+    UsageGroup,
+    UsageOrder,
+    UsageReport,
+)
 
 _LONGEST_LABEL = 63
 
@@ -106,7 +112,7 @@ async def list_usage(
     group_by: Annotated[
         PrintableText,
         Query(
-            pattern=r"^(tenant|pool|server|label:[^:]+)$",
+            pattern=USAGE_GROUP_PATTERN,
             max_length=len("label:") + _LONGEST_LABEL,
             description="`tenant`, `pool`, `server`, or `label:` and the name of a label.",
             examples=["tenant", "label:plan"],

@@ -138,7 +138,12 @@ class ServiceCommand(OutputCommand):
     def _in_options(self, message: str) -> str:
         """*message* with the names of options instead of the API's names of fields."""
         own = [each for each in self.params if isinstance(each, TyperOption)]
-        options = {name: each.opts[0] for each in own for name in (each.name, f"{each.name}s")}
+        # A parameter is named as the API's field, or its option is, such as --from.
+        options = {
+            name: each.opts[0]
+            for each in own
+            for name in (each.name, f"{each.name}s", each.opts[0].removeprefix("--"))
+        }
         if "shared" in options:
             message = message.replace("scope=pool", "--shared")
         message = _POINTER.sub(

@@ -44,7 +44,8 @@ _FIELDS = ("server", "strategy", "weight", "max_leases", "labels", "advisor_mode
 
 def _findings(tenant: Item) -> str | None:
     checks = tenant["isolation"]["checks"]
-    return ", ".join(f"{each['name']}: {each['detail']}" for each in checks if not each["ok"])
+    failed = [f"{each['name']}: {each['detail']}" for each in checks if not each["ok"]]
+    return ", ".join(failed) or None
 
 
 COLUMNS = (

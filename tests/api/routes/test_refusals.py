@@ -63,6 +63,15 @@ async def test_refusals_can_be_filtered_and_paged(api: Api) -> None:
         assert pointers(await api.client.get(f"{URL}?{query}")) == [f"/query/{place}"]
 
 
+async def test_what_is_wrong_with_an_invalid_request_is_kept(api: Api) -> None:
+    url = await api.tenant("acme")
+    body = {"min_size": "many", "size": 3}
+    problem(await api.client.put(f"{url}/pool", json=body), 422, "validation-failed")
+    [listed] = ok(await api.client.get(URL))["items"]
+    why = "/body/min_size: Must be a whole number. And 1 more."
+    assert listed["detail"] == f"The request does not match its schema. {why}"
+
+
 async def test_data_in_a_failed_statement_is_not_kept(api: Api) -> None:
     url = await api.tenant("acme")
     with capture_logs() as logged:

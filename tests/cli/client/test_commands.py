@@ -147,6 +147,10 @@ async def test_errors_speak_of_options(shell: Shell) -> None:
         (sizes, "must not exceed --max-size"),
         (["tenants", "set", "acme", "--label", f"{'k' * 200}=v"], "--label"),
         (["events", "--since", "yesterday"], "--since"),
+        (["usage", "--from", "yesterday"], "--from: Must be a time"),
+        (["usage", "--by", "strategy"], "--by: Must be tenant, pool, server, or label:"),
+        (["tenants", "set", "acme", "--weight", "0"], "'--weight': Must be 1 or more."),
+        (["tenants", "create", "b", "--strategy", "own"], "'--strategy': 'own' is not one of"),
     ):
         refused = await shell.run(*words, status=2)
         assert option in refused.stderr
