@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-from app.pools.claims import Claims
+from app.pools.claim_order import Claims
 from app.pools.connect_limiter import ConnectLimiter
+from app.pools.recent_use import Contenders
 from app.pools.smoothed import Smoothed
-from app.pools.usage import Contenders
 
 P = TypeVar("P")
 

@@ -23,11 +23,11 @@ from typing import Generic, Protocol, TypeVar
 from app.domain.openings import openings_wanted
 from app.domain.pool import PoolSize, PoolState
 from app.pools.budget import ConnectionBudget
-from app.pools.claims import Claim
+from app.pools.claim_order import Claim
 from app.pools.connection import PooledConnection
+from app.pools.recent_use import uses_much_less
 from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
-from app.pools.usage import uses_much_less
 from app.pools.waiters import Waiter
 
 # Seconds in which everybody who wants a connection should have one once: callers wait 5 by default.

@@ -26,12 +26,12 @@ from app.domain.tenant import PoolStrategy, shared_pool_id
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy
 from app.pools.lease import DEFAULT_OPTIONS, Begin, Lease, LeaseOptions
-from app.pools.metrics import ServiceMetrics
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
 from app.pools.registry import PoolRegistry
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
+from app.pools.totals import ServiceTotals
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class TenantPoolManager:
         self.evictions: Counter[EvictionReason] = Counter()
         self._unreported: deque[Eviction] = deque(maxlen=_MOST_UNREPORTED)
         self._window = stats_window
-        self.service_metrics = ServiceMetrics(stats_window)
+        self.service_metrics = ServiceTotals(stats_window)
         self._tenant_states: dict[str, TenantState] = {}
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from app.domain.desired_state import Tenant
-from app.domain.isolation_policy import IsolationReport
+from app.domain.isolation_checks import IsolationReport
 from app.domain.pool import PoolMetrics
+from app.pools.recent_use import ConnectionUse, Contenders
 from app.pools.recorder import Recorder
-from app.pools.usage import ConnectionUse, Contenders
 
 
 class WaitOrder(Protocol):

@@ -1,8 +1,8 @@
 """Who waits for a connection of one pool, and who is next.
 
 Within a tenant first come, first served. Between tenants the smallest key is next: the least use
-for its weight, see `usage`. Ties go to the one that waits longest; a tenant at its `max_leases` is
-passed over. A pool of one tenant is therefore a plain queue. Nothing here awaits.
+for its weight, see `recent_use`. Ties go to the one that waits longest; a tenant at its
+`max_leases` is passed over. A pool of one tenant is therefore a plain queue. Nothing here awaits.
 
 However many wait, an event costs O(log n): tenants are in a heap. A tenant is placed anew when its
 leases, its callers or its limits change; beyond that keys only grow with time, so that a look at
@@ -20,8 +20,8 @@ from time import monotonic
 
 from app.pools.connection import PooledConnection
 from app.pools.leak_detection import Borrower
+from app.pools.recent_use import uses_much_less
 from app.pools.tenant_state import TenantState
-from app.pools.usage import uses_much_less
 from app.pools.wait_deadlines import WaitDeadlines
 
 # A connection that is expected back is not waited for once so many times as many others have come

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from app.api.http.dependencies import TenantDefaults
 from app.api.routes.stats_stream import StatsStreams
-from app.api.telemetry.prometheus import Exposition
+from app.api.telemetry.pool_metrics import Exposition
 from app.api.views.tenant import QueryLimits
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
-from app.catalog.leadership import Leadership
+from app.catalog.leadership_lock import Leadership
 from app.domain.leadership import Instance
 from tests.fixtures.postgres import Database
 

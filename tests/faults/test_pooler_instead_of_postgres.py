@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.catalog.leadership import Leadership
+from app.catalog.leadership_lock import Leadership
 from app.catalog.migrate import migrate
 from app.domain.errors import CatalogUnavailable, ServerUnavailable
 from app.domain.leadership import Instance

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from app.domain.isolation_policy import AuditCheck, Severity
+from app.domain.isolation_checks import AuditCheck, Severity
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.postgres import Database
 from tests.isolation.arena import PER_DATABASE, PER_TENANT, SHARED, Arena

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from app.domain.errors import TenantLoginFailed
-from app.domain.isolation_policy import AuditCheck, Severity
+from app.domain.isolation_checks import AuditCheck, Severity
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.pools.role_limits import RoleLimits
-from app.domain.isolation_policy import AuditCheck, Severity
+from app.domain.isolation_checks import AuditCheck, Severity
 from app.settings import Settings
 from tests.fixtures.app import Api, ok, problem, serving
 from tests.fixtures.postgres import Database

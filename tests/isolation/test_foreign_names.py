@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from app.domain.isolation_policy import AuditCheck, Severity, checks_of
+from app.domain.isolation_checks import AuditCheck, Severity, checks_of
 from app.domain.tenant import PoolStrategy
 from app.pools import server_limits
 from app.pools.isolation import inspection

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.domain.errors import ProvisioningFailed
-from app.domain.isolation_policy import AuditCheck, Severity
+from app.domain.isolation_checks import AuditCheck, Severity
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.postgres import Database
 from tests.isolation.test_excess_grants import OPEN, audited, neighbours

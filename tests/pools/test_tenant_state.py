@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.pools.recent_use import MEMORY, Contenders
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
-from app.pools.usage import MEMORY, Contenders
 from tests.domain.values import account, metrics
 
 

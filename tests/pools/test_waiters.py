@@ -15,9 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from app.domain.errors import PoolTimeout
 from app.pools.connection import PooledConnection
+from app.pools.recent_use import uses_much_less
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
-from app.pools.usage import uses_much_less
 from app.pools.waiters import Waiter, WaitQueue
 from tests.domain.values import account
 

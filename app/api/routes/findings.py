@@ -12,7 +12,7 @@ from app.api.http.dependencies import ManagerDep, PrincipalDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
 from app.api.http.strict_route import StrictRoute
-from app.domain.isolation_policy import AuditCheck, Finding, Severity
+from app.domain.isolation_checks import AuditCheck, Finding, Severity
 
 _RANKS = (Severity.CRITICAL, Severity.WARNING, Severity.NOT_CHECKED)
 

@@ -23,7 +23,7 @@ from app.control.leadership.election import Election
 from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
 from app.domain.errors import CatalogUnavailable
-from app.domain.isolation_policy import Severity
+from app.domain.isolation_checks import Severity
 from app.domain.leadership import InstanceState, key_refusal
 from app.pools.manager import TenantPoolManager
 

@@ -32,7 +32,7 @@ from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
 from app.domain.desired_state import Tenant
-from app.domain.isolation_policy import Severity
+from app.domain.isolation_checks import Severity
 from app.domain.tenant import TENANT_ID_PATTERN, AdvisorMode, PoolStrategy, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState

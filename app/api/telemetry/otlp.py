@@ -24,7 +24,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.samples import Sample
 
 from app import __version__
-from app.api.telemetry.prometheus import Exposition
+from app.api.telemetry.pool_metrics import Exposition
 
 _PREFIX = "db.client.connection."
 # Prometheus' name: OpenTelemetry's name after the prefix, and its unit.

@@ -1,6 +1,6 @@
 """Metrics of the service itself and of its servers, read at the moment of a scrape.
 
-Metrics of pools and tenants, as of the last poll, are in `prometheus.py`. No server is asked.
+Metrics of pools and tenants, as of the last poll, are in `pool_metrics.py`. No server is asked.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.datastructures import State
 from app import __version__
 from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.http.client_connections import ClientConnections, CloseReason
-from app.api.telemetry.prometheus import counter, gauge
+from app.api.telemetry.pool_metrics import counter, gauge
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.audit_events import AuditOutbox

@@ -18,7 +18,7 @@ from app.api.http.field_types import examples
 from app.api.views.pool import PoolSummary
 from app.catalog.catalog import Catalog
 from app.domain.desired_state import Tenant
-from app.domain.isolation_policy import (
+from app.domain.isolation_checks import (
     Assurance,
     AuditCheck,
     Finding,

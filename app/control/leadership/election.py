@@ -13,7 +13,7 @@ from contextlib import suppress
 import structlog
 
 from app.catalog.database import CatalogAddress
-from app.catalog.leadership import Leadership
+from app.catalog.leadership_lock import Leadership
 from app.catalog.migrate import check_revision, migrate
 from app.control.leadership.trust import Trust
 from app.domain.errors import CatalogInUse, CatalogUnavailable, PoolkeeperError

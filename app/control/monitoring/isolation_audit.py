@@ -24,7 +24,7 @@ from app.control.background import in_slices
 from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import ISOLATION_AUDIT, AuditEvent
 from app.domain.errors import ProvisioningFailed, Unavailable
-from app.domain.isolation_policy import (
+from app.domain.isolation_checks import (
     AuditCheck,
     ExcessGrant,
     Finding,

@@ -1,4 +1,4 @@
-"""How long samples are kept: downsamples them to minutes, hours and days, and deletes old ones.
+"""Downsamples samples to minutes, hours and days, and deletes those older than the settings keep.
 
 It runs beside the poller, so that no measurement waits for it, and does nothing while samples
 cannot be stored. Each step is one short transaction that may be repeated.

@@ -21,7 +21,7 @@ from app.control.monitoring.isolation_audit import findings_of
 from app.domain.counters import Counters
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.eviction import EvictionReason
-from app.domain.isolation_policy import Severity
+from app.domain.isolation_checks import Severity
 from app.domain.pool import (
     NO_CONNECTIONS,
     Percentiles,
@@ -34,10 +34,10 @@ from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.leak_detection import LeakSuspect
 from app.pools.manager import TenantPoolManager
-from app.pools.metrics import Totals
 from app.pools.pool import Pool
 from app.pools.server import ServerState
 from app.pools.tenant_state import TenantState
+from app.pools.totals import Totals
 
 MAX_AGE_SECONDS = 1.0
 # Snapshots on demand are followed by a rest of so many times as long as taking them took.

@@ -1,6 +1,6 @@
 """Reads the facts of the isolation audit: a few queries for all roles of a server.
 
-`app.domain.isolation_policy` judges them. Nothing is asked in a tenant's own database. Names and
+`app.domain.isolation_checks` judges them. Nothing is asked in a tenant's own database. Names and
 settings that others chose may be in any encoding, whatever this database's is: they travel as
 bytes, and no function of Postgres that looks at characters touches them.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from app.domain.isolation_policy import (
+from app.domain.isolation_checks import (
     AuditCheck,
     ExcessGrant,
     Inspection,

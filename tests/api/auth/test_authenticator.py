@@ -22,7 +22,7 @@ from app.api.auth.key_file import KeyFile
 from app.api.auth.rate_limits import RateLimits
 from app.api.http.authentication import OPEN_PATHS, OPEN_PREFIXES
 from app.api.openapi import document
-from app.domain.isolation_policy import AuditCheck, Finding, IsolationReport, Severity
+from app.domain.isolation_checks import AuditCheck, Finding, IsolationReport, Severity
 from app.domain.tenant import TenantId
 from app.main import create_app
 from app.settings import Settings

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from app.domain.isolation_policy import AuditCheck, Finding, Severity
+from app.domain.isolation_checks import AuditCheck, Finding, Severity
 from tests.fixtures.app import Api, ok, pointers
 from tests.fixtures.keys import Keyring
 

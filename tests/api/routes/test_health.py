@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from app.api.routes import health
-from app.domain.isolation_policy import AuditCheck as IsolationCheck
-from app.domain.isolation_policy import Finding, Severity
+from app.domain.isolation_checks import AuditCheck as IsolationCheck
+from app.domain.isolation_checks import Finding, Severity
 from tests.fixtures.app import Api, ok, serving
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.isolation_policy import AuditCheck, Finding, Severity
+from app.domain.isolation_checks import AuditCheck, Finding, Severity
 from tests.fixtures.app import Api, ok, pointers, problem
 from tests.fixtures.postgres import Database
 

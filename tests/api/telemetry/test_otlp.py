@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from app.api.telemetry import otlp as otlp_module
 from app.api.telemetry.otlp import OtlpExporter
-from app.api.telemetry.prometheus import Exposition
+from app.api.telemetry.pool_metrics import Exposition
 from app.settings import Settings, SettingsError
 from tests.fixtures.app import Api, serving
 from tests.fixtures.postgres import Database

@@ -11,7 +11,7 @@ from math import inf
 import pytest
 
 from app.catalog.database import CatalogAddress
-from app.catalog.leadership import Leadership
+from app.catalog.leadership_lock import Leadership
 from app.control.leadership.election import Election
 from app.control.leadership.trust import Trust
 from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable

@@ -8,7 +8,7 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, TypeVar
 
-from app.pools.usage import use_class
+from app.pools.recent_use import use_class
 
 P = TypeVar("P")
 

@@ -25,7 +25,7 @@ from app.control.monitoring.snapshot import Snapshot
 from app.domain.counters import COUNTERS
 from app.domain.eviction import EvictionReason
 from app.domain.histogram import Histogram
-from app.domain.isolation_policy import Severity
+from app.domain.isolation_checks import Severity
 from app.domain.tenant import PoolStrategy
 
 Encoder = Callable[[CollectorRegistry], bytes]

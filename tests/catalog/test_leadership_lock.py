@@ -13,7 +13,7 @@ import app
 from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
 from app.catalog.database import Database as CatalogDatabase
-from app.catalog.leadership import Leadership
+from app.catalog.leadership_lock import Leadership
 from app.catalog.migrate import migrate
 from app.catalog.tables import tenants
 from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable, LeadershipLost
@@ -185,7 +185,7 @@ def test_connections_to_the_catalog_are_opened_in_three_places() -> None:
     }
     assert {path for path in found if not path.startswith("wire/")} == {
         "catalog/database.py",
-        "catalog/leadership.py",
+        "catalog/leadership_lock.py",
         "catalog/migrate.py",
     }
 
