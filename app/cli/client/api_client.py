@@ -90,11 +90,19 @@ class ApiClient:
     def request(
         self, method: str, path: str, body: Mapping[str, object] | None = None, **params: object
     ) -> Document:
-        """Send a request; an action with an idempotency key, so that it can be repeated."""
+        """Send a request; an action with an idempotency key, so that it can be repeated.
+
+        What is named to be deleted is meant in any version, also where a version is required.
+        """
         is_action = method in {"POST", "DELETE"}
         request: Request[Document] = Request(method, path, params, body, sends_key=is_action)
         with _api_errors():
-            return self._client.send(request)
+            try:
+                return self._client.send(request)
+            except ProblemError as error:
+                if method != "DELETE" or error.status != HTTPStatus.PRECONDITION_REQUIRED:
+                    raise
+                return self._client.send(request, if_match="*")
 
     def create(self, path: str, body: Mapping[str, object], **params: object) -> Document:
         """Create a resource that does not exist yet."""

@@ -66,6 +66,21 @@ async def test_a_pool_is_added_to_an_existing_tenant(shell: Shell) -> None:
     assert [each["id"] for each in found] == ["beta"]
 
 
+async def test_what_is_named_is_deleted_although_versions_are_required(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> None:
+    places = {"tenants_in": database, "catalog_in": catalog_database}
+    async with served(tmp_path, **places, require_if_match=True) as service:
+        shell = Shell(str(service.client.base_url))
+        await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
+        await shell.run("query", "acme", "select 1")
+        await shell.run("credentials", "create", "acme", "web")
+        await shell.run("credentials", "revoke", "acme", "web")
+        await shell.run("pools", "evict", "acme")
+        await shell.run("tenants", "delete", "acme", "--yes")
+        assert await shell.json("tenants", "--json") == []
+
+
 async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Served) -> None:
     await shell.run("tenants", "create", "acme", "--strategy", "per_tenant", "--label", "a=b")
     await shell.run("pools", "set", "acme", "--max-size", "3", "--min-size", "1")
