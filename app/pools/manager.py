@@ -31,7 +31,7 @@ from app.pools.recorder import Recorder
 from app.pools.registry import PoolRegistry
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
-from app.pools.totals import ServiceTotals
+from app.pools.totals import CounterTotals
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class TenantPoolManager:
         self.evictions: Counter[EvictionReason] = Counter()
         self._unreported: deque[Eviction] = deque(maxlen=_MOST_UNREPORTED)
         self._window = stats_window
-        self.service_metrics = ServiceTotals(stats_window)
+        self.counter_totals = CounterTotals(stats_window)
         self._tenant_states: dict[str, TenantState] = {}
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
@@ -82,7 +82,7 @@ class TenantPoolManager:
             server = self.servers.get(tenant.spec.server)
             tenant_state = TenantState(
                 tenant,
-                self.service_metrics.recorder_for(tenant.spec),
+                self.counter_totals.recorder_for(tenant.spec),
                 server.budget.contenders if server else None,
             )
             self._tenant_states[tenant.spec.id] = tenant_state
@@ -100,7 +100,7 @@ class TenantPoolManager:
         tenant_state = self._tenant_states.pop(tenant_id, None)
         if tenant_state is not None:
             self._served[tenant_state.tenant.spec.pool_id] -= 1
-            self.service_metrics.add_deleted(tenant_state)
+            self.counter_totals.add_deleted(tenant_state)
 
     def tenant_state(self, tenant_id: str) -> TenantState:
         """The state of a known tenant.
@@ -223,7 +223,7 @@ class TenantPoolManager:
         """Where the pool that serves a tenant counts."""
         spec = tenant_state.tenant.spec
         if spec.is_shared:
-            return self.service_metrics.shared_recorder(spec.server)
+            return self.counter_totals.shared_recorder(spec.server)
         return tenant_state.recorder
 
     # -- desired state ----------------------------------------------------------------------

@@ -17,7 +17,7 @@ MetricGroup = tuple[str, PoolStrategy]
 """A server's name, and a strategy."""
 
 
-class ServiceTotals:
+class CounterTotals:
     """All recorders, and the sums of what they counted, deleted tenants' included."""
 
     def __init__(self, window: float) -> None:

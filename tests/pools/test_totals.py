@@ -6,14 +6,14 @@ from time import monotonic
 from app.domain.counters import Counters
 from app.domain.tenant import PoolStrategy
 from app.pools.tenant_state import TenantState
-from app.pools.totals import ServiceTotals
+from app.pools.totals import CounterTotals
 from tests.domain.values import account as shared_account
 
 OWN = ("local", PoolStrategy.PER_TENANT)
 SHARED = ("local", PoolStrategy.SHARED)
 
 
-def own(metrics: ServiceTotals) -> TenantState:
+def own(metrics: CounterTotals) -> TenantState:
     """A tenant with a pool of its own, counted in *metrics*."""
     tenant = shared_account().tenant
     spec = replace(tenant.spec, strategy=PoolStrategy.PER_TENANT)
@@ -26,7 +26,7 @@ def lease(account: TenantState, now: float, *, hold: float = 0.3) -> None:
 
 
 def test_what_a_deleted_tenant_did_stays_counted() -> None:
-    metrics = ServiceTotals(10.0)
+    metrics = CounterTotals(10.0)
     acme = own(metrics)
     lease(acme, 100.0)
     acme.recorder.record_connect(0.02, 100.0)
@@ -39,7 +39,7 @@ def test_what_a_deleted_tenant_did_stays_counted() -> None:
 
 
 def test_a_tenant_deleted_while_it_is_counted_counts_once() -> None:
-    metrics = ServiceTotals(10.0)
+    metrics = CounterTotals(10.0)
     acme = own(metrics)
     lease(acme, 100.0)
     before = metrics.totals()
@@ -54,7 +54,7 @@ def test_a_tenant_deleted_while_it_is_counted_counts_once() -> None:
 
 
 def test_a_slice_that_ends_while_it_is_counted_makes_nothing_fall() -> None:
-    metrics = ServiceTotals(10.0)
+    metrics = CounterTotals(10.0)
     acme = own(metrics)
     for _ in range(2):
         lease(acme, 100.0)
@@ -71,7 +71,7 @@ def test_a_slice_that_ends_while_it_is_counted_makes_nothing_fall() -> None:
 
 
 def test_completed_totals_stay_as_they_are() -> None:
-    metrics = ServiceTotals(10.0)
+    metrics = CounterTotals(10.0)
     acme = own(metrics)
     lease(acme, 100.0)
     totals = metrics.totals()
@@ -87,14 +87,14 @@ def test_completed_totals_stay_as_they_are() -> None:
 
 
 def test_a_group_has_zeros_before_its_first_lease() -> None:
-    metrics = ServiceTotals(10.0)
+    metrics = CounterTotals(10.0)
     own(metrics)
     metrics.recorder_for(shared_account().tenant.spec)
     assert metrics.totals().counters == {OWN: Counters(), SHARED: Counters()}
 
 
 def test_a_shared_pools_leases_are_not_counted_for_its_tenants_too() -> None:
-    metrics = ServiceTotals(10.0)
+    metrics = CounterTotals(10.0)
     tenant = shared_account().tenant
     acme = TenantState(tenant, metrics.recorder_for(tenant.spec))
     pool = metrics.shared_recorder("local")

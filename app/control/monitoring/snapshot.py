@@ -263,7 +263,7 @@ class _SnapshotBuilder:
         self._tenants: dict[str, TenantSnapshot] = {}
         self._active: Counter[str] = Counter()  # connections on lease, by server
         # All at once: a tenant that is deleted while the rest is built is counted exactly once.
-        self._totals = manager.service_metrics.totals()
+        self._totals = manager.counter_totals.totals()
         self._states = list(manager.tenant_states.values())
         self._open = list(manager.pools())
         self._paused = [each for each in manager.desired.values() if each.pause]
