@@ -234,7 +234,14 @@ def list_leases(
 
 
 def run_query(tenant: str, **body: Unpack[models.QueryBody]) -> Request[models.QueryResult]:
-    """Run a statement as a tenant."""
+    """Run statements as a tenant."""
+    return Request("POST", f"/v1/tenants/{segment(tenant)}/query", body=body)
+
+
+def run_statements(
+    tenant: str, **body: Unpack[models.QueryBody]
+) -> Request[models.QueryBatchResult]:
+    """Run several statements as a tenant, in one transaction."""
     return Request("POST", f"/v1/tenants/{segment(tenant)}/query", body=body)
 
 

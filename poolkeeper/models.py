@@ -11,6 +11,7 @@ AdvisorMode = Literal["off", "recommend", "apply"]
 AdvisorRule = Literal["demand", "hysteresis"]
 ClientState = Literal["active", "waiting"]
 EvictionMode = Literal["graceful", "force"]
+IsolationLevel = Literal["read_uncommitted", "read_committed", "repeatable_read", "serializable"]
 LeaseOrder = Literal["-age_seconds", "age_seconds", "tenant"]
 PoolOrder = Literal[
     "pool_id",
@@ -623,11 +624,20 @@ class Provisioning(TypedDict):
     provisioned_at: str | None
 
 
-class QueryBody(TypedDict):
-    """A statement and how to run it."""
+class QueryBatchResult(TypedDict):
+    """The results of several statements."""
 
-    sql: str
+    results: list[QueryStatementResult]
+    duration_ms: float
+
+
+class QueryBody(TypedDict):
+    """A statement and how to run it, or several in one transaction."""
+
+    sql: NotRequired[str | None]
     params: NotRequired[list[Any]]
+    statements: NotRequired[list[QueryStatement] | None]
+    isolation_level: NotRequired[IsolationLevel | None]
     read_only: NotRequired[bool]
     timeout_seconds: NotRequired[float | None]
     max_rows: NotRequired[int | None]
@@ -647,7 +657,24 @@ class QueryResult(TypedDict):
     rows: list[list[Any]]
     row_count: int
     truncated: bool
+    status: str | None
     duration_ms: float
+
+
+class QueryStatement(TypedDict):
+    """One of several statements."""
+
+    sql: str
+    params: NotRequired[list[Any]]
+
+
+class QueryStatementResult(TypedDict):
+    """The result of one of several statements."""
+
+    columns: list[QueryColumn]
+    rows: list[list[Any]]
+    row_count: int
+    truncated: bool
     status: str | None
 
 

@@ -36,7 +36,7 @@ _TAGS = {
     "tenants": "Tenants: their server, their isolation and their database objects.",
     "credentials": "Users and passwords with which applications connect as a tenant.",
     "pools": "Open, resize, pause, recycle, check and evict pools.",
-    "query": "Run one statement as a tenant.",
+    "query": "Run statements as a tenant.",
     "stats": "Statistics, current and past.",
     "advisor": "Pool size advisor: rule, mode and what-if.",
     "recommendations": "The advisor's recommendations, their evidence and their status.",

@@ -41,6 +41,7 @@ file must not know HTTP, SQL or a driver.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -84,11 +85,16 @@ class StatementFailed(InvalidInput):
         sqlstate: str | None = None,
         hint: str | None = None,
         position: int | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> None:
+        """*fields*: all that Postgres reported, by the letters of its protocol."""
         super().__init__(detail)
         self.sqlstate = sqlstate
         self.hint = hint
         self.position = position
+        self.fields = fields or {}
+        # Which one of several it was, from 0.
+        self.statement: int | None = None
 
 
 class TooManyLocks(StatementFailed):

@@ -70,6 +70,22 @@ _WORDS: tuple[tuple[type[BaseException], str], ...] = (
 # Serialization failure, deadlock, lock not available, no room in the tables of all sessions'
 # locks: another transaction was in the way.
 _CONFLICTS = frozenset({"40001", "40P01", "55P03", "53200"})
+# Fields of an ErrorResponse by their letters, as asyncpg names them.
+_FIELDS = {
+    "V": "severity_en",
+    "D": "detail",
+    "p": "internal_position",
+    "q": "internal_query",
+    "W": "context",
+    "s": "schema_name",
+    "t": "table_name",
+    "c": "column_name",
+    "d": "data_type_name",
+    "n": "constraint_name",
+    "F": "server_source_filename",
+    "L": "server_source_line",
+    "R": "server_source_function",
+}
 # Of what Postgres says of a statement; a key or a value that it quotes may be long.
 _LONGEST_MESSAGE = 4000
 
@@ -209,16 +225,30 @@ def statement_failure(error: asyncpg.PostgresError) -> StatementFailed:
         server_message(error),
         hint=getattr(error, "hint", None),
         position=int(position) if position else None,
+        fields={
+            letter: str(value)
+            for letter, name in _FIELDS.items()
+            if (value := getattr(error, name, None)) is not None
+        },
     )
 
 
 def failure_of(
-    sqlstate: str | None, message: str, *, hint: str | None = None, position: int | None = None
+    sqlstate: str | None,
+    message: str,
+    *,
+    hint: str | None = None,
+    position: int | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> StatementFailed:
     """A statement's failure, which says whether the same statement may succeed later."""
     kind = StatementConflict if sqlstate in _CONFLICTS else StatementFailed
     return kind(
-        _shortened(message), sqlstate=sqlstate, hint=hint and _shortened(hint), position=position
+        _shortened(message),
+        sqlstate=sqlstate,
+        hint=hint and _shortened(hint),
+        position=position,
+        fields=fields,
     )
 
 

@@ -35,6 +35,7 @@ from app.domain.errors import (
     TooManyLocks,
 )
 from app.domain.tenant import TenantSpec
+from app.domain.transaction import IsolationLevel
 from app.pools import driver
 from app.pools.connection import PooledConnection
 from app.pools.isolation import IsolationStrategy, is_schema_missing
@@ -63,11 +64,16 @@ class LeaseOptions:
         transaction: whether the whole lease is one transaction; without one, there is no
             tenant context, so a shared pool offers only True.
         read_only: whether writes are refused.
+        isolation_level: of the transaction, None for the role's own default.
+        deferrable: whether the transaction waits until it can be no part of a conflict; without
+            effect unless it is read-only and serializable.
         statement_timeout: seconds one statement may take, None for the role's own limit.
     """
 
     transaction: bool = True
     read_only: bool = False
+    isolation_level: IsolationLevel | None = None
+    deferrable: bool = False
     statement_timeout: float | None = None
 
 
@@ -295,7 +301,7 @@ def begin_statements(isolation: IsolationStrategy, spec: TenantSpec, options: Le
     local = "LOCAL " if options.transaction else ""
     statements = []
     if options.transaction:
-        statements.append("BEGIN READ ONLY" if options.read_only else BEGIN)
+        statements.append(_begin_statement(options))
         statements.append(context)
     elif options.read_only:
         statements.append("SET default_transaction_read_only = on")
@@ -303,6 +309,13 @@ def begin_statements(isolation: IsolationStrategy, spec: TenantSpec, options: Le
         milliseconds = max(1, round(options.statement_timeout * 1000))
         statements.append(f"SET {local}statement_timeout = {milliseconds}")
     return "; ".join(filter(None, statements))
+
+
+def _begin_statement(options: LeaseOptions) -> str:
+    statement = "BEGIN READ ONLY" if options.read_only else BEGIN
+    if options.isolation_level is not None:
+        statement += f" ISOLATION LEVEL {options.isolation_level.sql}"
+    return f"{statement} DEFERRABLE" if options.deferrable else statement
 
 
 def _no_schema(tenant_state: TenantState) -> SchemaMissing:

@@ -23,6 +23,7 @@ from app.domain.errors import (
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, shared_pool_id
+from app.domain.transaction import IsolationLevel
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy
 from app.pools.lease import DEFAULT_OPTIONS, Begin, Lease, LeaseOptions
@@ -137,6 +138,8 @@ class TenantPoolManager:
         *,
         transaction: bool = True,
         read_only: bool = False,
+        isolation_level: IsolationLevel | None = None,
+        deferrable: bool = False,
         statement_timeout: float | None = None,
         timeout: float | None = None,
         begin: Begin | None = None,
@@ -149,6 +152,7 @@ class TenantPoolManager:
             transaction: one transaction for the whole lease, committed at its end, rolled back
                 on an error; False is offered to tenants with a pool of their own.
             read_only: refuse writes.
+            isolation_level, deferrable: of that transaction, see `LeaseOptions`.
             statement_timeout: seconds one statement may take.
             timeout: seconds to wait for a connection; the strategy's acquire_timeout if None.
             begin: what begins the lease's transaction; asyncpg if None.
@@ -161,9 +165,14 @@ class TenantPoolManager:
         tenant = tenant_state.tenant
         tenant.check_usable()
         terms = DEFAULT_OPTIONS
-        if not transaction or read_only or statement_timeout is not None:
+        is_special = isolation_level is not None or deferrable
+        if not transaction or read_only or is_special or statement_timeout is not None:
             terms = LeaseOptions(
-                transaction=transaction, read_only=read_only, statement_timeout=statement_timeout
+                transaction=transaction,
+                read_only=read_only,
+                isolation_level=isolation_level,
+                deferrable=deferrable,
+                statement_timeout=statement_timeout,
             )
         strategy = tenant.spec.strategy
         return Lease(

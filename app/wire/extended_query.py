@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from struct import Struct
 from types import TracebackType
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 
 import asyncpg
 
@@ -37,8 +37,9 @@ _SILENT = frozenset(b"12nsI")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
 _FLOOD_BYTES = 64 * 1024
 _SYNC = b"S\0\0\0\4"
-# Read 32 bits without a slice.
+# Read 32 bits without a slice, and what follows the name of a column.
 _unsigned, _signed = Struct("!I").unpack_from, Struct("!i").unpack_from
+_field = Struct("!IhIhi").unpack_from
 _FATAL = frozenset({"FATAL", "PANIC"})
 
 TEXT, BINARY = 0, 1
@@ -60,11 +61,20 @@ class CopyAttempted(Exception):
     """The statement is a COPY to or from its client, and was cancelled."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResultField:
+class ResultField(NamedTuple):
+    """A column of a result.
+
+    Attributes:
+        table, column: where its values are from: a table's oid and a column's number, or 0.
+        oid, size, modifier: of its type.
+    """
+
     name: str
+    table: int
+    column: int
     oid: int
-    """Of its type."""
+    size: int
+    modifier: int
 
 
 @dataclass(slots=True)
@@ -407,8 +417,7 @@ def _fields(body: bytes) -> tuple[ResultField, ...]:
     at = 2
     for _ in range(int.from_bytes(body[:2], "big")):
         end = body.index(b"\0", at)
-        # After the name come table, column, type, length, modifier and format: 18 bytes.
-        oid = _unsigned(body, end + 7)[0]
-        found.append(ResultField(body[at:end].decode("utf-8", "replace"), oid))
+        found.append(ResultField(body[at:end].decode("utf-8", "replace"), *_field(body, end + 1)))
+        # The last two of the 18 bytes after the name are the format, which is not known yet.
         at = end + 19
     return tuple(found)

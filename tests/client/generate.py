@@ -15,12 +15,30 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+Schema = Mapping[str, Any]
+
 # A stream, plain text, and what orchestrators ask for.
 _OMITTED = frozenset({"stream_stats", "metrics", "livez", "readyz"})
 # The client sends these itself.
 _PARAMETERS_OF_CLIENT = frozenset({"dry_run", "fields", "limit", "cursor"})
 # Its results would be stored with the key; a caller may still send one.
-_WITHOUT_KEY = frozenset({"run_query"})
+_WITHOUT_KEY = frozenset({"run_query", "run_statements"})
+# Operations with two types of results are two functions; what is different in the second.
+_VARIANTS: Mapping[str, Schema] = {
+    "run_query": {
+        "operationId": "run_statements",
+        "summary": "Run several statements as a tenant, in one transaction",
+        "responses": {
+            "200": {
+                "content": {
+                    "application/json": {
+                        "schema": {"$ref": "#/components/schemas/QueryBatchResult"},
+                    },
+                },
+            },
+        },
+    },
+}
 _SUCCESSES = ("200", "201", "202")
 _SCALARS = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "null": "None"}
 _MODELS = '''"""What the API takes and returns: plain dictionaries, with types.
@@ -49,8 +67,6 @@ if TYPE_CHECKING:
 
 '''
 
-Schema = Mapping[str, Any]
-
 
 class Source:
     """The two files, from a document."""
@@ -58,9 +74,10 @@ class Source:
     def __init__(self, document: Schema) -> None:
         self._schemas: Mapping[str, Schema] = document["components"]["schemas"]
         operations = [
-            (method, path, operation)
+            (method, path, each)
             for path, methods in document["paths"].items()
             for method, operation in methods.items()
+            for each in _variants(operation)
             if operation["operationId"] not in _OMITTED
         ]
         sent = [(each.get("requestBody"), each.get("parameters")) for _, _, each in operations]
@@ -172,6 +189,11 @@ class Source:
         """The first type of its body: others are plans, sparse items, and no body at all."""
         schema = message["content"]["application/json"]["schema"]
         return self._type(schema.get("anyOf", [schema])[0], "models.")
+
+
+def _variants(operation: Schema) -> list[Schema]:
+    other = _VARIANTS.get(operation["operationId"])
+    return [operation] if other is None else [operation, {**operation, **other}]
 
 
 def _name(name: str) -> str:

@@ -50,6 +50,10 @@ async def test_both_clients_do_what_a_tenant_needs(service: Served) -> None:
             assert client.send(api.provision_tenant("acme"))["tenant"] == "acme"
             result = client.send(api.run_query("acme", sql="SELECT $1::int", params=[42]))
             assert result["rows"] == [[42]]
+            both = client.send(
+                api.run_statements("acme", statements=[{"sql": "SELECT 1"}, {"sql": "SELECT 2"}])
+            )
+            assert [each["rows"] for each in both["results"]] == [[[1]], [[2]]]
             plan = client.send(api.delete_tenant("acme").dry_run())
             assert plan["dry_run"]
             assert [each["id"] for each in client.items(api.list_tenants())] == ["acme"]
@@ -70,7 +74,7 @@ async def test_both_clients_do_what_a_tenant_needs(service: Served) -> None:
         sized = await client.send(api.put_tenant_pool("acme", min_size=1, max_size=3))
         assert sized["desired"]["max_size"] == 3
         stats = await client.send(api.get_tenant_stats("acme"))
-        assert stats["connections_acquired"] == 9
+        assert stats["connections_acquired"] == 10
         async for event in client.stream_stats():
             assert event["sequence"]
             break

@@ -120,6 +120,9 @@ class Problem(BaseModel):
     position: int | None = Field(
         default=None, description="Position of the error in the statement, in characters from 1."
     )
+    statement: int | None = Field(
+        default=None, description="Which of several statements failed, from 0."
+    )
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -219,7 +222,12 @@ async def _expected_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.PoolkeeperError)  # noqa: S101 - Starlette's signature is wider
     more: dict[str, Any] = {}
     if isinstance(error, errors.StatementFailed):
-        more = {"sqlstate": error.sqlstate, "hint": error.hint, "position": error.position}
+        more = {
+            "sqlstate": error.sqlstate,
+            "hint": error.hint,
+            "position": error.position,
+            "statement": error.statement,
+        }
     headers = {"Retry-After": _RETRY_AFTER_SECONDS} if error.retryable else None
     return problem_response(
         request,

@@ -1,8 +1,8 @@
-"""One SQL statement, run as a tenant."""
+"""SQL statements, run as a tenant: one, or several in one transaction."""
 
 from __future__ import annotations
 
-from time import monotonic
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,19 +14,21 @@ from app.api.auth.api_key import KeyScope
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_QUERY
 from app.api.http.dependencies import ManagerDep, TenantDep, provided
-from app.api.http.disconnect import cancel_on_disconnect
 from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.exchange import extend_deadline
-from app.api.http.field_types import JsonValue, RequestBody, Text, examples
+from app.api.http.field_types import RequestBody, examples
 from app.api.http.idempotency import reserve_key
 from app.api.http.strict_route import StrictRequest, StrictRoute
+from app.api.http.transaction import run_statements
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
+from app.api.views.statement import MAX_STATEMENTS, Params, SqlText
 from app.api.views.tenant import QueryLimits
 from app.domain.errors import InvalidTenantId, SchemaChanged, UntrustedSqlOnSharedRole
 from app.domain.plan import Plan, PlanAction, plan_step
 from app.domain.tenant import TenantId
+from app.domain.transaction import IsolationLevel
 from app.pools.manager import TenantPoolManager
-from app.pools.query import runner
+from app.pools.query.json_statement import JsonStatement, StatementResult
 from app.pools.tenant_state import TenantState
 
 
@@ -38,8 +40,6 @@ class _ExactRoute(StrictRoute):
 
 router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_class=_ExactRoute)
 
-_MAX_SQL_LENGTH = 100_000
-_MAX_PARAMS = 1000
 _NOT_SENT = "Postgres has not seen the statement and may refuse it."
 
 
@@ -47,8 +47,20 @@ def _as_float(value: object) -> object:
     return float(value) if isinstance(value, LosslessFloat) else value
 
 
+class QueryStatement(RequestBody):
+    """One of several statements."""
+
+    sql: Annotated[SqlText, Field(min_length=1)] = Field(
+        description="Exactly one statement; `$1`, `$2` … stand for the parameters."
+    )
+    params: Params = Field(
+        default=[],
+        description="Values of the parameters. A string works for any type, in its text form.",
+    )
+
+
 class QueryBody(RequestBody):
-    """A statement and how to run it."""
+    """A statement and how to run it, or several in one transaction."""
 
     model_config = examples(
         {"sql": "select current_user, now()"},
@@ -58,27 +70,46 @@ class QueryBody(RequestBody):
             "read_only": False,
             "timeout_seconds": 2,
         },
+        {
+            "statements": [
+                {"sql": "update accounts set n = n - $1 where id = $2", "params": [5, 1]},
+                {"sql": "update accounts set n = n + $1 where id = $2", "params": [5, 2]},
+            ],
+            "isolation_level": "serializable",
+            "read_only": False,
+        },
     )
 
-    sql: Annotated[Text, Field(min_length=1, max_length=_MAX_SQL_LENGTH)] = Field(
-        description="Exactly one statement; `$1`, `$2` … stand for the parameters."
+    sql: Annotated[SqlText, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Exactly one statement; `$1`, `$2` … stand for the parameters. Required "
+        "without `statements`.",
     )
-    params: list[JsonValue] = Field(
+    params: Params = Field(
         default=[],
-        max_length=_MAX_PARAMS,
         description="Values of the parameters. A string works for any type, in its text form.",
+    )
+    statements: list[QueryStatement] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_STATEMENTS,
+        description="Several statements in place of `sql`, all in one transaction: if one fails, "
+        "none has an effect.",
+    )
+    isolation_level: Annotated[IsolationLevel, Field(strict=False)] | None = Field(
+        default=None, description="Of the transaction; the role's default if omitted."
     )
     read_only: bool = Field(default=True, description="Whether writes are refused.")
     timeout_seconds: Annotated[float | None, BeforeValidator(_as_float)] = Field(
         default=None,
         ge=0.001,
         allow_inf_nan=False,
-        description="Longest run of the statement; the operator's limit if omitted.",
+        description="Longest run of all statements; the operator's limit if omitted.",
     )
     max_rows: int | None = Field(
         default=None,
         ge=1,
-        description="Maximum number of rows; the operator's limit if omitted.",
+        description="Maximum number of rows of each statement; the operator's limit if omitted.",
     )
 
 
@@ -89,7 +120,19 @@ class QueryColumn(BaseModel):
     type: str = Field(description="Postgres type.")
 
 
-class QueryResult(BaseModel):
+class QueryStatementResult(BaseModel):
+    """The result of one of several statements."""
+
+    columns: list[QueryColumn]
+    rows: list[list[Any]] = Field(
+        description="One array per row. Fixed-width numbers are JSON numbers, all else strings."
+    )
+    row_count: int = Field(description="Rows returned; changed, for a statement that returns none.")
+    truncated: bool = Field(description="Whether there were more rows than the maximum.")
+    status: str | None = Field(description="Command tag of a statement without rows.")
+
+
+class QueryResult(QueryStatementResult):
     """The result of a statement."""
 
     model_config = examples(
@@ -106,21 +149,36 @@ class QueryResult(BaseModel):
         }
     )
 
-    columns: list[QueryColumn]
-    rows: list[list[Any]] = Field(
-        description="One array per row. Fixed-width numbers are JSON numbers, all else strings."
-    )
-    row_count: int = Field(description="Rows returned; changed, for a statement that returns none.")
-    truncated: bool = Field(description="Whether there were more rows than the maximum.")
     duration_ms: float = Field(description="Without the wait for a connection.")
-    status: str | None = Field(description="Command tag of a statement without rows.")
+
+
+class QueryBatchResult(BaseModel):
+    """The results of several statements."""
+
+    model_config = examples(
+        {
+            "results": [
+                {
+                    "columns": [],
+                    "rows": [],
+                    "row_count": 1,
+                    "truncated": False,
+                    "status": "UPDATE 1",
+                }
+            ],
+            "duration_ms": 1.9,
+        }
+    )
+
+    results: list[QueryStatementResult] = Field(description="In the order of the statements.")
+    duration_ms: float = Field(description="Without the wait for a connection.")
 
 
 @router.post(
     "",
     dependencies=[REQUIRE_QUERY],
-    summary="Run a statement as a tenant",
-    response_model=QueryResult | PlanView,
+    summary="Run statements as a tenant",
+    response_model=QueryResult | QueryBatchResult | PlanView,
     responses=problem_responses(404, 409),
 )
 async def run_query(
@@ -133,15 +191,19 @@ async def run_query(
     response: Response,
     dry_run: DryRunQuery = False,
 ) -> Response | PlanView:
-    """Runs one statement in the tenant's context, in a transaction of its own.
+    """Runs statements in the tenant's context, in a transaction of their own.
+
+    One statement (`sql`) has one result; several (`statements`) have a list of `results`. If one
+    of them fails, all are rolled back, and `statement` in the problem tells which it was.
 
     Shared tenants may use this only if the operator allows it (the tenant's `query_allowed`):
     one role for all does not isolate hostile SQL. A write needs `"read_only": false`; otherwise it
-    answers 403. A statement that exceeds its timeout answers 504, a pool without a free connection
-    503; neither has changed anything. If the client disconnects, the statement is cancelled and
+    answers 403. Statements that exceed their timeout answer 504, a pool without a free connection
+    503; neither has changed anything. If the client disconnects, what runs is cancelled and
     rolled back, unless its commit has begun.
     """
     if dry_run:
+        _check_statements(body)
         _bounds(body, limits)
         _check_allowed(manager.tenant_state(tenant), limits).tenant.check_usable()
         step = plan_step(PlanAction.RUN_STATEMENT, f"tenant {tenant}")
@@ -179,32 +241,44 @@ async def _respond(
     manager: TenantPoolManager,
     limits: QueryLimits,
 ) -> Response:
+    _check_statements(body)
     timeout, max_rows = _bounds(body, limits)
     spec = _check_allowed(manager.tenant_state(tenant), limits).tenant.spec
     extend_deadline(request, timeout + manager.config(spec.strategy).acquire_timeout)
+    given: Sequence[QueryStatement | QueryBody] = body.statements or [body]
+    statements = [JsonStatement(each.sql or "", each.params, max_rows=max_rows) for each in given]
 
-    async def run() -> tuple[runner.StatementResult, float]:
-        query = runner.Query(body.sql, body.params, max_rows=max_rows, timeout=timeout)
-        lease = manager.lease(
+    async def run() -> Response:
+        results, took = await run_statements(
+            request,
+            manager,
             tenant,
+            statements,
+            timeout=timeout,
             read_only=body.read_only,
-            statement_timeout=timeout,
-            begin=query.begin,
-            statement=body.sql,
+            isolation_level=body.isolation_level,
         )
-        async with cancel_on_disconnect(request) as run_to_the_end, lease as connection:
-            began = monotonic()
-            result = await query.run(connection)
-            took = monotonic() - began
-            run_to_the_end()
-        return result, took
+        return _response(results, took, is_batch=body.statements is not None)
 
     try:
-        return _response(*await run())
+        return await run()
     except SchemaChanged:
         if not body.read_only:
             raise
-        return _response(*await run())
+        return await run()
+
+
+def _check_statements(body: QueryBody) -> None:
+    """Raises RequestValidationError unless there is either one statement or a list of them."""
+    if body.statements is None:
+        if body.sql is None:
+            raise validation_error("body", "sql", code="missing", detail="Field required.")
+        return
+    for field in ("sql", "params"):
+        if getattr(body, field):
+            raise validation_error(
+                "body", field, code="unexpected", detail="Leave it out beside statements."
+            )
 
 
 def _check_allowed(state: TenantState, limits: QueryLimits) -> TenantState:
@@ -215,14 +289,23 @@ def _check_allowed(state: TenantState, limits: QueryLimits) -> TenantState:
     return state
 
 
-def _response(result: runner.StatementResult, took: float) -> Response:
+def _response(results: list[StatementResult], took: float, *, is_batch: bool) -> Response:
     """The response; the rows are JSON already, perhaps megabytes of it."""
+    duration = to_json(round(took * 1000, 3))
+    if is_batch:
+        documents = b",".join(_document(each, b"") for each in results)
+        content = b'{"results":[%b],"duration_ms":%b}' % (documents, duration)
+    else:
+        content = _document(results[0], b',"duration_ms":%b' % duration)
+    return Response(content, media_type="application/json")
+
+
+def _document(result: StatementResult, more: bytes) -> bytes:
     columns = [{"name": column.name, "type": column.type} for column in result.columns]
     rest = to_json(
         {
             "row_count": result.row_count,
             "truncated": result.truncated,
-            "duration_ms": round(took * 1000, 3),
             "status": result.status,
         }
     )
@@ -232,9 +315,11 @@ def _response(result: runner.StatementResult, took: float) -> Response:
         b',"rows":[',
         b",".join(result.rows),
         b"],",
-        rest[1:],
+        rest[1:-1],
+        more,
+        b"}",
     ]
-    return Response(b"".join(parts), media_type="application/json")
+    return b"".join(parts)
 
 
 def _bounds(body: QueryBody, limits: QueryLimits) -> tuple[float, int]:

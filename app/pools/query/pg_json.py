@@ -2,7 +2,7 @@
 
 A value becomes the pieces of a document. To make one piece is a bounded amount of work, about a
 millisecond at most, so that the joiner can pause between them; an empty piece is
-such a place too. The text is what Postgres' types write under `runner.OUTPUT_SETTINGS`.
+such a place too. The text is what Postgres' types write under `statement.OUTPUT_SETTINGS`.
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
+from httpx import Response
 
 from app.domain.pool import PoolState
-from tests.fixtures.app import Api, ok, problem, serving
+from tests.fixtures.app import Api, ok, pointers, problem, serving
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -118,3 +120,64 @@ async def test_a_tenant_without_its_schema_is_refused_until_it_is_provisioned(
     ok(await api.client.post(f"{acme}/provision"))
     ok(await api.query(acme, "create table t as select 42 as a", read_only=False))
     assert await api.value(acme, "select a from t") == 42
+
+
+# --- several statements ------------------------------------------------------------------------
+
+
+async def send(api: Api, url: str, *statements: str, **body: Any) -> Response:
+    return await api.client.post(
+        f"{url}/query", json={"statements": [{"sql": each} for each in statements], **body}
+    )
+
+
+async def test_several_statements_are_one_transaction(api: Api, acme: str) -> None:
+    create = ("create table notes (id int primary key)", "insert into notes values (1)")
+    body = ok(await send(api, acme, *create, "select id from notes", read_only=False))
+    assert [each["status"] for each in body["results"]] == ["CREATE TABLE", "INSERT 0 1", None]
+    assert body["results"][2]["rows"] == [[1]]
+    assert body["duration_ms"] >= 0
+    insert = "insert into notes values (2)"
+    refused = problem(
+        await send(api, acme, insert, insert, read_only=False), 422, "statement-failed"
+    )
+    assert (refused["sqlstate"], refused["statement"]) == ("23505", 1)
+    problem(
+        await send(api, acme, insert, "rollback", read_only=False), 422, "statement-ended-lease"
+    )
+    problem(await send(api, acme, "select 1", insert), 403, "read-only")
+    assert await api.value(acme, "select count(*) from notes") == 1
+
+
+async def test_a_transaction_has_the_isolation_level_that_was_asked_for(
+    api: Api, acme: str
+) -> None:
+    show = "show transaction_isolation"
+    for level in ("read_uncommitted", "read_committed", "repeatable_read", "serializable"):
+        shown = await api.value(acme, show, isolation_level=level)
+        assert shown == level.replace("_", " ")
+        body = ok(await send(api, acme, "select 1", show, isolation_level=level, read_only=False))
+        assert body["results"][1]["rows"] == [[shown]]
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({}, "/body/sql"),
+        ({"sql": ""}, "/body/sql"),
+        ({"sql": None}, "/body/sql"),
+        ({"sql": "select 1", "statements": [{"sql": "select 1"}]}, "/body/sql"),
+        ({"params": [1], "statements": [{"sql": "select $1"}]}, "/body/params"),
+        ({"statements": []}, "/body/statements"),
+        ({"statements": [{}]}, "/body/statements/0/sql"),
+        ({"statements": [{"sql": ""}]}, "/body/statements/0/sql"),
+        ({"statements": [{"sql": "select 1", "read_only": True}]}, "/body/statements/0/read_only"),
+        ({"statements": [{"sql": "select 1"}] * 1001}, "/body/statements"),
+        ({"sql": "select 1", "isolation_level": "chaos"}, "/body/isolation_level"),
+    ],
+)
+async def test_either_one_statement_or_several_are_asked_for(
+    api: Api, acme: str, body: dict[str, Any], wrong: str
+) -> None:
+    for path in (f"{acme}/query", f"{acme}/query?dry_run=true"):
+        assert pointers(await api.client.post(path, json=body)) == [wrong]

@@ -11,6 +11,7 @@ from app.domain.errors import ReadOnly, SchemaMissing, StatementEndedLease, Stat
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
+from app.pools.query.json_statement import JsonStatement
 from app.pools.query.runner import Query
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
@@ -33,9 +34,10 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
 async def ask(
     manager: TenantPoolManager, sql: str, *params: object, read_only: bool = False
 ) -> list[bytes]:
-    query = Query(sql, params, max_rows=100, timeout=30)
+    query = Query([JsonStatement(sql, params, max_rows=100)], timeout=30)
     async with manager.lease("acme", read_only=read_only, begin=query.begin) as connection:
-        return list((await query.run(connection)).rows)
+        [result] = await query.run(connection)
+        return list(result.rows)
 
 
 def backends(manager: TenantPoolManager) -> set[int]:

@@ -9,7 +9,8 @@ import pytest
 from jiter import LosslessFloat
 
 from app.domain.errors import LeaseLost, QueryTimeout, ReadOnly, StatementFailed
-from app.pools.query.runner import ResultColumn, StatementResult
+from app.pools.query.json_statement import JsonStatement, ResultColumn, StatementResult
+from app.pools.query.runner import Query
 from app.wire.extended_query import ExtendedQuery, Reply
 from tests.fixtures.postgres import Database
 from tests.fixtures.queries import run_query
@@ -338,3 +339,47 @@ async def test_few_rows_take_two_round_trips(
     monkeypatch.setattr(ExtendedQuery, "exchange", counted)
     assert (await execute(connection, sql, max_rows=1)).row_count == 1
     assert len(asked) == 2
+
+
+def several(*statements: str, max_rows: int = 100, timeout: float = 5.0) -> Query[StatementResult]:
+    return Query(
+        [JsonStatement(each, (), max_rows=max_rows) for each in statements], timeout=timeout
+    )
+
+
+async def test_several_statements_run_in_order_and_stop_at_the_first_failure(
+    connection: asyncpg.Connection,
+) -> None:
+    insert = "INSERT INTO note SELECT generate_series(1, 3)"
+    results = await several(insert, "SELECT count(*) FROM note", "DROP TABLE note").run(connection)
+    assert [each.status for each in results] == ["INSERT 0 3", None, "DROP TABLE"]
+    assert rows_of(results[1]) == [[3]]
+    with pytest.raises(StatementFailed) as raised:
+        await several("CREATE SEQUENCE s", "SELECT 1/0", "SELECT nextval('s')").run(connection)
+    assert (raised.value.sqlstate, raised.value.statement) == ("22012", 1)
+
+
+async def test_several_statements_have_one_timeout(connection: asyncpg.Connection) -> None:
+    await connection.execute("SET LOCAL statement_timeout = 20")
+    with pytest.raises(QueryTimeout, match=r"longer than 0\.02 s"):
+        await several("SELECT 1", "SELECT pg_sleep(10)", timeout=0.02).run(connection)
+
+
+async def test_several_results_fit_into_a_response_together(
+    connection: asyncpg.Connection,
+) -> None:
+    large = "select repeat('x', 1048576) from generate_series(1, 4)"
+    first, second = await several(large, large).run(connection)
+    assert (first.truncated, second.truncated) == (False, True)
+    assert first.size + second.size <= 8 * 1024 * 1024
+    with pytest.raises(StatementFailed, match="results are larger than 8 MiB"):
+        await several(large, large, "SELECT repeat('x', 2000000)").run(connection)
+
+
+async def test_a_setting_of_one_statement_does_not_change_the_values_of_the_next(
+    connection: asyncpg.Connection,
+) -> None:
+    changes = ("DateStyle = German", "IntervalStyle = iso_8601", "client_encoding = latin1")
+    value = "SELECT '2026-11-20'::date, '1 day'::interval, '\u00e9'"
+    results = await several(*(f"SET {each}" for each in changes), value).run(connection)
+    assert rows_of(results[-1]) == [["2026-11-20", "P1D", "\u00e9"]]

@@ -12,7 +12,7 @@ import jiter
 import pytest
 
 from app.domain.errors import StatementFailed
-from app.pools.query.runner import StatementResult
+from app.pools.query.json_statement import StatementResult
 from tests.fixtures.postgres import Database
 from tests.fixtures.queries import run_query
 

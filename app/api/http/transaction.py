@@ -1,0 +1,52 @@
+"""The statements of a request, in one transaction of a tenant's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from fastapi import Request
+
+from app.api.http.disconnect import cancel_on_disconnect
+from app.domain.tenant import TenantId
+from app.domain.transaction import IsolationLevel
+from app.pools.manager import TenantPoolManager
+from app.pools.query.runner import Query
+from app.pools.query.statement import Result, Statement
+
+
+async def run_statements(
+    request: Request,
+    manager: TenantPoolManager,
+    tenant: TenantId,
+    statements: Sequence[Statement[Result]],
+    *,
+    timeout: float,
+    read_only: bool,
+    isolation_level: IsolationLevel | None = None,
+    deferrable: bool = False,
+) -> tuple[list[Result], float]:
+    """Run *statements* within *timeout* seconds; their results, and the seconds that they took.
+
+    They end with their client, unless the commit has begun.
+
+    Raises:
+        PoolkeeperError: as a lease and a query do.
+        ClientDisconnected
+    """
+    query = Query(statements, timeout=timeout)
+    lease = manager.lease(
+        tenant,
+        read_only=read_only,
+        isolation_level=isolation_level,
+        deferrable=deferrable,
+        statement_timeout=timeout,
+        begin=query.begin,
+        statement=statements[0].sql,
+    )
+    async with cancel_on_disconnect(request) as run_to_the_end, lease as connection:
+        began = monotonic()
+        results = await query.run(connection)
+        took = monotonic() - began
+        run_to_the_end()
+    return results, took

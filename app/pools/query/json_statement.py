@@ -1,0 +1,99 @@
+"""A statement from JSON to JSON: its parameters are JSON values, and so are its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from app.domain.errors import StatementFailed
+from app.pools.query.pg_literals import literal
+from app.pools.query.pg_types import look_up_types
+from app.pools.query.rows import Rows
+from app.pools.query.statement import Statement
+from app.wire.extended_query import ExtendedQuery, Reply
+
+# Of a column's description in a response, about.
+_COLUMN_BYTES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultColumn:
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatementResult:
+    """What a statement returned.
+
+    Attributes:
+        rows: each a JSON array, in UTF-8.
+        row_count: rows returned, or changed by a statement that returns none.
+        truncated: whether there were more rows than asked for, or than fit into a response.
+        status: Postgres' command tag, None for a statement that returns columns.
+    """
+
+    columns: tuple[ResultColumn, ...]
+    rows: tuple[bytes, ...]
+    row_count: int
+    truncated: bool
+    status: str | None
+    size: int
+
+
+class JsonStatement(Statement[StatementResult]):
+    """A statement of the query endpoint."""
+
+    def __init__(self, sql: str, params: Sequence[object], *, max_rows: int) -> None:
+        """Fetch up to *max_rows* rows.
+
+        A string binds to a parameter of any type through its text form. Numbers that are no int
+        keep the digits that their `str` shows.
+
+        Raises:
+            StatementFailed: Postgres takes no such text.
+        """
+        super().__init__(sql, params)
+        self._max_rows = max_rows
+
+    async def run(
+        self, query: ExtendedQuery, prepared: Reply, *, max_bytes: int
+    ) -> StatementResult:
+        if len(prepared.parameters) != len(self._params):
+            raise StatementFailed(
+                f"The statement takes {len(prepared.parameters)} parameters, "
+                f"{len(self._params)} were given.",
+                sqlstate="08P01",
+            )
+        fields = prepared.fields or ()
+        oids = {*prepared.parameters, *(each.oid for each in fields)}
+        types = await look_up_types(query, oids)
+
+        def literals(params: Sequence[object]) -> Iterable[str | None]:
+            return map(literal, params, [types[oid] for oid in prepared.parameters])
+
+        rows = Rows(
+            query,
+            [types[each.oid] for each in fields],
+            max_rows=self._max_rows,
+            max_bytes=max_bytes,
+        )
+        values = await self._encoded(literals)
+        tag = await rows.fetch(values, is_query=prepared.fields is not None)
+        count, status = len(rows.written), None
+        if prepared.fields is None:
+            last = (tag or "").rpartition(" ")[2]
+            count, status = int(last) if last.isdigit() else 0, tag
+        elif not fields and not rows.truncated:
+            command = (tag or "").rpartition(" ")[0]
+            status = f"{command} {count}"  # Postgres' own is of the last batch
+        return StatementResult(
+            columns=tuple(
+                ResultColumn(name=each.name, type=types[each.oid].name) for each in fields
+            ),
+            rows=tuple(rows.written),
+            row_count=count,
+            truncated=rows.truncated,
+            status=status,
+            size=rows.size + _COLUMN_BYTES * len(fields),
+        )

@@ -1,0 +1,192 @@
+"""The rows of a statement as JSON: fetched in batches, never more than fit into a response."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import add
+from typing import TypeAlias
+
+from app.domain.errors import StatementEndedLease, StatementFailed
+from app.pools.query.pacing import DocumentTooLarge, PieceJoiner, finish
+from app.pools.query.pg_json import decode, formatter_of, to_json
+from app.pools.query.pg_records import AnonymousRecords, Tree
+from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType
+from app.wire.extended_query import (
+    BINARY,
+    TEXT,
+    ExtendedQuery,
+    Reply,
+    bind,
+    close,
+    column_values,
+    execute,
+)
+
+MAX_BYTES = 8 * 1024 * 1024
+"""Of all rows that a request returns, as JSON."""
+
+# Rows are fetched in batches, so that a long result holds up nobody, and never more of them than
+# fit into a response.
+_MAX_BATCH_ROWS = 100
+# Of the first batch, whose rows may be of any size: many results are no longer.
+_FIRST_ROWS = 10
+_MAX_BATCH_BYTES = 1024 * 1024
+# A row of so many bytes is made at once, if no value of it needs pieces.
+_SHORT_ROW_BYTES = 4096
+_PORTAL = "poolkeeper"
+_CLOSE_PORTAL = close(portal=_PORTAL)
+_RECORDS = frozenset({RECORD, RECORD_ARRAY})
+
+# Of the forms of values, what the server reports; a statement may change them while it runs.
+_REPORTED = {"DateStyle": "ISO", "IntervalStyle": "postgres", "client_encoding": "UTF8"}
+# Command tags of statements that end a transaction, even if they begin another at once.
+_TRANSACTION_ENDS = frozenset({"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
+
+_Value: TypeAlias = "bytes | Tree"
+
+
+class Rows:
+    """The rows of one statement.
+
+    Attributes:
+        written: each a JSON array or object, in UTF-8.
+        size: their bytes.
+        truncated: whether there were more.
+    """
+
+    def __init__(
+        self,
+        query: ExtendedQuery,
+        types: Sequence[PgType],
+        *,
+        max_rows: int | None,
+        max_bytes: int,
+        keys: Sequence[str] | None = None,
+    ) -> None:
+        """Write up to *max_rows* rows, as far as *max_bytes* suffice; None: all, or fail.
+
+        *types* says how values are written. With *keys*, each a JSON string and a colon, rows are
+        objects.
+        """
+        self.written: list[bytes] = []
+        self.size = 0
+        self.truncated = False
+        self._query = query
+        self._types = types
+        # None where a value is made of pieces.
+        self._formatters = [None if each.oid in _RECORDS else formatter_of(each) for each in types]
+        self._needs_all = max_rows is None
+        self._max_rows = sys.maxsize if max_rows is None else max_rows
+        self._max_bytes = max_bytes
+        self._keys = keys
+        self._opening, self._closing = ("[", "]") if keys is None else ("{", "}")
+        self._joiner = PieceJoiner()
+        self._records = AnonymousRecords(query, self._joiner)
+
+    async def fetch(self, values: Sequence[bytes | None], *, is_query: bool) -> str | None:
+        """Execute the prepared statement with *values*; the command tag if it came to its end.
+
+        Raises:
+            StatementEndedLease: it ended the transaction.
+            StatementFailed: a row cannot be shown, or not all of them.
+            ServerError, OSError: as the query raises them.
+        """
+        formats = [BINARY if each.oid in _RECORDS else TEXT for each in self._types]
+        # An earlier statement of the same transaction may have left its portal.
+        messages = [
+            _CLOSE_PORTAL,
+            bind(values, portal=_PORTAL, result_formats=formats if is_query else (TEXT,)),
+        ]
+        # One more than may be shown, so that the last row comes together with the end.
+        count, largest = min(_FIRST_ROWS, self._max_rows + 1), 1
+        while True:
+            reply = await self._query.exchange(
+                *messages,
+                execute(portal=_PORTAL, max_rows=count),
+                max_row_bytes=self._max_bytes - self.size,
+            )
+            messages = []
+            if reply.transaction_status == "I" or reply.command_tag in _TRANSACTION_ENDS:
+                raise StatementEndedLease
+            if reply.rows:
+                _check_forms(reply.parameter_status)
+            await self._append(reply)
+            if reply.command_tag is not None or self.truncated or not is_query:
+                return reply.command_tag
+            largest = max([largest, *map(len, reply.rows)])
+            fitting = max(1, _MAX_BATCH_BYTES // largest)
+            count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - len(self.written))
+
+    async def _append(self, reply: Reply) -> None:
+        rows: list[list[_Value]] = [list(column_values(row)) for row in reply.rows]
+        if not _RECORDS.isdisjoint(each.oid for each in self._types):
+            await self._read_records(rows)
+        for raw, row in zip(reply.rows, rows, strict=True):
+            if len(self.written) == self._max_rows:
+                self.truncated = True
+                return
+            try:
+                document = await self._document(row, is_short=len(raw) <= _SHORT_ROW_BYTES)
+            except DocumentTooLarge:
+                self._truncate()
+                return
+            self.written.append(document)
+            self.size += len(document)
+        if reply.is_truncated:
+            self._truncate()
+
+    def _truncate(self) -> None:
+        """The next row does not fit."""
+        if self._needs_all or (not self.written and self._max_bytes < MAX_BYTES):
+            raise StatementFailed("The results are larger than 8 MiB.", sqlstate="54000")
+        if not self.written:
+            raise StatementFailed("A single row is too large to be shown.", sqlstate="54000")
+        self.truncated = True
+
+    async def _read_records(self, rows: Sequence[list[_Value]]) -> None:
+        """Replace records by what they consist of."""
+        for values in rows:
+            for number, each in enumerate(self._types):
+                value = values[number]
+                if isinstance(value, bytes) and each.oid in _RECORDS:
+                    values[number] = await finish(self._records.read(value, each.oid))
+        await self._records.resolve(max_bytes=MAX_BYTES)
+
+    async def _document(self, row: Sequence[_Value], *, is_short: bool) -> bytes:
+        room = self._max_bytes - self.size
+        if not is_short or None in self._formatters:
+            return await self._joiner.join(self._pieces(row), max_bytes=room)
+        values: Iterable[str] = [
+            "null" if value is None else formatter(decode(value))  # type: ignore[misc, arg-type]
+            for value, formatter in zip(row, self._formatters, strict=True)
+        ]
+        if self._keys is not None:
+            values = map(add, self._keys, values)
+        text = f"{self._opening}{','.join(values)}{self._closing}"
+        document = await self._joiner.encode(text, pieces=len(row))
+        if len(document) > room:
+            raise DocumentTooLarge
+        return document
+
+    def _pieces(self, row: Sequence[_Value]) -> Iterator[str]:
+        separator = self._opening
+        for number, (value, each) in enumerate(zip(row, self._types, strict=True)):
+            yield separator
+            if self._keys is not None:
+                yield self._keys[number]
+            if isinstance(value, bytes):
+                yield from to_json(decode(value), each)
+            else:
+                yield from self._records.pieces(value)
+            separator = ","
+        yield self._closing if row else self._opening + self._closing
+
+
+def _check_forms(parameter_status: Mapping[str, str]) -> None:
+    """Refuse rows in forms that the statement set for itself."""
+    for name, value in parameter_status.items():
+        if name in _REPORTED and value.partition(",")[0] != _REPORTED[name]:
+            raise StatementFailed(
+                f"The statement changes {name}, and its result cannot be read.", sqlstate="22023"
+            )

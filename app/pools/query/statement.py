@@ -1,0 +1,123 @@
+"""One statement of a tenant: how it is prepared, whatever is made of its values.
+
+It is prepared, so it is exactly one. Parameters and results travel as text, so each is what
+Postgres itself reads and writes; nothing of the connection is changed for it, and nothing of the
+statement's types is remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from app.domain.errors import StatementFailed
+from app.pools.query.rows import MAX_BYTES
+from app.wire.extended_query import ExtendedQuery, Reply, bind, describe, execute, parse
+
+# The forms of values that read back exactly, whatever the role, the database or an earlier
+# statement of the transaction prefers; and NULL is no string in an array. With ISO alone the order
+# of day and month in what is read stays the tenant's.
+OUTPUT_SETTINGS = {
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "array_nulls": "on",
+    "client_encoding": "UTF8",
+}
+_SET = "select " + ", ".join(
+    f"pg_catalog.set_config('{name}', '{value}', true)" for name, value in OUTPUT_SETTINGS.items()
+)
+# Before each statement, and around its preparation and execution.
+_SET_FORMS = parse(_SET) + bind() + execute()
+_DESCRIBE = describe()
+# Parameters of more parts than this become text in another thread.
+_MAX_INLINE_PARTS = 2000
+
+
+class Outcome(Protocol):
+    """What a statement returned."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes in a response, about."""
+
+
+Result = TypeVar("Result", bound=Outcome)
+
+
+class Statement(ABC, Generic[Result]):
+    """A statement, to be run once."""
+
+    def __init__(self, sql: str, params: Sequence[object]) -> None:
+        """Run *sql* with *params*, JSON values.
+
+        Raises:
+            StatementFailed: Postgres takes no such text.
+        """
+        _encode(sql, "The statement")
+        self.sql = sql
+        self.preparation = _SET_FORMS, parse(sql), _DESCRIBE
+        self._params = params
+
+    @abstractmethod
+    async def run(self, query: ExtendedQuery, prepared: Reply, *, max_bytes: int) -> Result:
+        """Run it; *prepared* is the reply to its preparation.
+
+        *max_bytes*: of its rows, as JSON.
+
+        Raises:
+            StatementFailed: a parameter or a result does not fit.
+            StatementEndedLease: it ended the transaction.
+            SchemaChanged: its types changed meanwhile.
+            ServerError, OSError: as the query raises them.
+        """
+
+    async def _encoded(
+        self, literals: Callable[[Sequence[object]], Iterable[str | None]]
+    ) -> list[bytes | None]:
+        """The parameters for the server, as *literals* writes them."""
+
+        def encoded() -> list[bytes | None]:
+            values: list[bytes | None] = []
+            room = MAX_BYTES
+            for text in literals(self._params):
+                values.append(None if text is None else _encode(text, "A parameter"))
+                room -= len(values[-1] or b"")
+                # A literal may be many times as long as its JSON.
+                if room < 0:
+                    raise StatementFailed("The parameters are too large.", sqlstate="54000")
+            return values
+
+        if _have_many_parts(self._params):
+            return await asyncio.to_thread(encoded)
+        return encoded()
+
+
+def _have_many_parts(params: Sequence[object]) -> bool:
+    remaining: list[object] = [params]
+    parts = 0
+    while remaining and parts <= _MAX_INLINE_PARTS:
+        each = remaining.pop()
+        parts += 1
+        if isinstance(each, str):
+            parts += len(each) // 100
+        elif isinstance(each, dict):
+            parts += len(each)
+            remaining.extend(each.values())
+        elif isinstance(each, Sequence):
+            parts += len(each) // 2
+            remaining.extend(each)
+    return parts > _MAX_INLINE_PARTS
+
+
+def _encode(text: str, what: str) -> bytes:
+    """*text* for a server, which takes neither NUL nor half of a surrogate pair."""
+    if "\x00" in text:
+        raise StatementFailed(f"{what} contains a NUL character.", sqlstate="22021")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise StatementFailed(f"{what} is not valid Unicode.", sqlstate="22021") from error
