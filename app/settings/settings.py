@@ -92,9 +92,10 @@ class Settings(BaseSettings):
     """Maximum time for the headers of a request to arrive. 10 s suffice on any network; a silent
     connection costs a file descriptor."""
 
-    keep_alive_seconds: int = Field(default=5, ge=1, le=3600)
-    """Maximum idle time of an HTTP connection between two requests. Behind a proxy, set it higher
-    than the proxy's idle timeout."""
+    keep_alive_seconds: int = Field(default=75, ge=1, le=3600)
+    """Maximum idle time of an HTTP connection between two requests; 75 s, as in nginx. It must be
+    longer than the idle timeout of clients (httpx: 5 s) and proxies: else requests fail that are
+    sent at the moment the connection closes."""
 
     send_timeout_seconds: Seconds = 60.0
     """Maximum time that a client may read nothing of a response before its connection closes; 60

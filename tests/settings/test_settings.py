@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
+from app.api.http.client_connections import ClientLimits
 from app.domain.tenant import PoolStrategy
 from app.settings import Settings, SettingsError, load_settings
 
@@ -46,6 +48,13 @@ def test_nothing_set_means_an_embedded_server_on_loopback() -> None:
     assert settings.is_embedded
     assert settings.default_strategy is PoolStrategy.SHARED
     assert settings.read_secret_key() is None
+
+
+def test_clients_close_idle_connections_before_the_service_does() -> None:
+    # With equal timeouts a request may be sent at the moment the service closes its connection.
+    expiry = httpx.Limits().keepalive_expiry
+    assert expiry is not None
+    assert Settings().keep_alive_seconds == ClientLimits().keep_alive > 2 * expiry
 
 
 def test_settings_cannot_be_changed_once_read() -> None:

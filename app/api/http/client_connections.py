@@ -42,7 +42,7 @@ class ClientLimits:
     max_connections: int | None = None
     header_timeout: float = 10.0
     send_timeout: float = 60.0
-    keep_alive: int = 5
+    keep_alive: int = 75
 
 
 class ClientConnection(Protocol):
