@@ -27,9 +27,11 @@ INSTANCE = b"poolkeeper-instance"
 """In a response that a standby has forwarded: the URL of the instance that responded."""
 
 _NOT_ACTIVE = b"poolkeeper-not-active"
-# In seconds: how long a request waits for an active instance, and between two tries.
+# In seconds: how long a request waits for an active instance, and between two tries. Many may
+# wait, and each try takes processor time that a takeover needs.
 _HOLD = 10.0
-_PAUSE = 0.05
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 0.5
 _REPEATABLE = frozenset({"GET", "HEAD"})
 # RFC 9110, 7.6.1. What `expect` asks for was answered here, and each server writes its own date.
 _HOP_BY_HOP = {
@@ -57,6 +59,8 @@ class Forwarder:
         # Requests that are served here, each as an object of its own.
         self._served: set[object] = set()
         self._ended = asyncio.Event()
+        # Set once it may be another instance that is active.
+        self._changed = asyncio.Event()
         election.on_change = self._reconsider
 
     def close(self) -> None:
@@ -75,13 +79,15 @@ class Forwarder:
     async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Let *app* serve the request, or forward it."""
         was_forwarded = self._client.restore(scope)
+        give_up_at = asyncio.get_running_loop().time() + _HOLD
         if self._election.is_serving or await self._election.settle():
             await self._serve(app, scope, receive, send)
         elif was_forwarded:  # nothing is forwarded twice
             await self._refuse(scope, receive, send, {_NOT_ACTIVE.decode(): "1"})
         else:
             with suppress(ClientLeft):
-                await self._forward(app, scope, ForwardedBody(scope, receive), send)
+                body = ForwardedBody(scope, receive)
+                await self._forward(app, scope, body, send, give_up_at)
 
     async def _serve(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         request = object()
@@ -92,14 +98,17 @@ class Forwarder:
             self._served.remove(request)
             self._ended.set()
 
-    async def _forward(self, app: ASGIApp, scope: Scope, body: ForwardedBody, send: Send) -> None:
+    async def _forward(
+        self, app: ASGIApp, scope: Scope, body: ForwardedBody, send: Send, give_up_at: float
+    ) -> None:
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + _HOLD
+        pause = _FIRST_PAUSE
         request_id = request_id_of(scope)
         correlation_id.set(request_id)
         head = self._head(scope, request_id)
         may_repeat = scope["method"] in _REPEATABLE
         while self._election.lost is None:
+            changed = self._changed
             if self._election.is_serving:
                 await self._serve(app, scope, body.receive_again, send)
                 return
@@ -120,7 +129,10 @@ class Forwarder:
                     return
             if loop.time() >= give_up_at:
                 break
-            await asyncio.sleep(_PAUSE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await changed.wait()
+            pause = min(2 * pause, _LONGEST_PAUSE)
         await self._refuse(scope, _nothing, send)
 
     async def _connect(self) -> Upstream | None:
@@ -161,6 +173,8 @@ class Forwarder:
 
     def _reconsider(self) -> None:
         self._upstreams.keep_only(self._election.active_url)
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class _Exchange:

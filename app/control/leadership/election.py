@@ -55,7 +55,8 @@ class Election:
         keys: the fingerprint of the API keys that this instance has now.
         state: what this instance does.
         record: what the catalog said last of the active instance; None before.
-        on_change: called when another instance is active than before, or none.
+        on_change: called when another instance is active than before, or none, and when this one
+            does something else than before.
         trouble: why the catalog was not reached at the last try; None if it was.
         lost: why this instance had to stop; None if it did not.
         failovers: how often an instance became active after one that did not end in order.
@@ -92,7 +93,8 @@ class Election:
         self._is_succeeding = False
         self._has_joined = False
         self._renewal: asyncio.Task[None] | None = None
-        self._attempted = asyncio.Event()
+        # Set at the next attempt to renew, or when this instance does something else.
+        self._progress = asyncio.Event()
         self._attempted_at = trust.clock()
 
     def __repr__(self) -> str:
@@ -128,12 +130,20 @@ class Election:
         return self.state is InstanceState.ACTIVE and not self._has_paused
 
     async def settle(self) -> bool:
-        """Whether this instance may answer requests, once that is known again after a pause."""
-        if self.state is InstanceState.ACTIVE and self._has_paused:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_SETTLE_DEADLINE):
-                    await self._attempted.wait()
+        """Whether this instance may answer requests, once that is known.
+
+        It is not for a while after a pause, and while this instance is about to serve.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_DEADLINE):
+                while self._is_unsettled:
+                    await self._progress.wait()
         return self.is_serving
+
+    @property
+    def _is_unsettled(self) -> bool:
+        is_paused = self.state is InstanceState.ACTIVE and self._has_paused
+        return is_paused or self.state is InstanceState.ACTIVATING
 
     @property
     def _has_paused(self) -> bool:
@@ -218,9 +228,8 @@ class Election:
         return self.record
 
     async def _activate(self) -> Takeover:
-        self.state = InstanceState.ACTIVATING
         self.record = None
-        self.on_change()
+        self._become(InstanceState.ACTIVATING)
         try:
             # Before the tables change: an earlier instance that lost the lock writes no more.
             takeover = await self._begin_epoch()
@@ -231,7 +240,7 @@ class Election:
             self.failovers = await self._leadership.count_failovers(int(is_failover))
         except BaseException:
             await self.resign()
-            self.state = InstanceState.STANDBY
+            self._become(InstanceState.STANDBY)
             raise
         return takeover
 
@@ -256,7 +265,7 @@ class Election:
     def begin_serving(self) -> None:
         """This instance has loaded what it needs."""
         if self.lost is None:
-            self.state = InstanceState.ACTIVE
+            self._become(InstanceState.ACTIVE)
 
     # -- how to stay active ------------------------------------------------------------------
 
@@ -293,7 +302,7 @@ class Election:
 
     def begin_stopping(self) -> None:
         """From now on serve no further request, and become active no more."""
-        self.state = InstanceState.STOPPING
+        self._become(InstanceState.STOPPING)
 
     async def follow(self) -> None:
         """Know who is active, without end; this instance is not."""
@@ -308,7 +317,7 @@ class Election:
         It lends connections at once, unless servers may still have back-ends of this instance, or
         of the one before.
         """
-        self.state = InstanceState.STOPPING
+        self._become(InstanceState.STOPPING)
         renewal, self._renewal = self._renewal, None
         if renewal is not None:
             renewal.cancel()
@@ -331,9 +340,8 @@ class Election:
             return
         error = task.exception()
         self.lost = error if isinstance(error, PoolkeeperError) else CatalogInUse(repr(error))
-        self.state = InstanceState.STOPPING
         self.trust.revoke()
-        self._note_attempt(self.trust.clock())
+        self._become(InstanceState.STOPPING)
         _log.critical("leadership lost", reason=self.lost.detail)
         self._on_lost()
 
@@ -345,5 +353,13 @@ class Election:
         if self.trust.clock() - started > TRUST_SECONDS:
             return  # the process paused meanwhile: another one may have taken over since
         self._attempted_at = self.trust.clock()
-        self._attempted.set()
-        self._attempted = asyncio.Event()
+        self._note_progress()
+
+    def _become(self, state: InstanceState) -> None:
+        self.state = state
+        self._note_progress()
+        self.on_change()
+
+    def _note_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()

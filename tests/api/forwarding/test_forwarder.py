@@ -320,6 +320,32 @@ async def test_a_request_waits_for_an_active_instance() -> None:
             assert (await each).json()["body"] == "body"
 
 
+async def test_requests_wait_for_a_change_and_not_by_asking_who_refuses_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("forwarder._HOLD", "forwarder._FIRST_PAUSE", "upstream._GRACE"):
+        monkeypatch.setattr(f"app.api.forwarding.{name}", 180.0)
+    stopping = Active(echo)
+    stopping.election.is_serving = False
+    async with (
+        standby() as waiting,
+        listening(stopping) as (host, stopping_port),
+        listening(Active(echo)) as (_, port),
+    ):
+        waiting.election.follow(f"http://{host}:{stopping_port}")
+        asked = [asyncio.create_task(waiting.client.post("/", content=b"body")) for _ in range(3)]
+        await eventually(lambda: stopping.election.not_served == 3)
+        waiting.election.follow(f"http://{host}:{port}")
+        assert [(await each).json()["body"] for each in asked] == ["body"] * 3
+        waiting.election.follow(f"http://{host}:{stopping_port}")
+        last = asyncio.create_task(waiting.client.post("/", content=b"body"))
+        await eventually(lambda: stopping.election.not_served == 4)
+        waiting.election.is_serving = True
+        waiting.election.on_change()
+        assert "poolkeeper-instance" not in (await last).headers
+        assert stopping.election.not_served == 4
+
+
 async def test_a_request_that_waited_is_served_here_if_this_instance_becomes_active() -> None:
     async with standby() as waiting:
         waiting.election.follow("http://127.0.0.1:9")

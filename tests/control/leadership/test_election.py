@@ -72,13 +72,21 @@ async def test_a_standby_waits_and_follows_at_once_who_ends_in_order(
         candidate(SECOND, catalog_address) as second,
     ):
         assert second.election.active_instance.startswith("The active instance has ended")
+        seen: list[InstanceState] = []
+        first.election.on_change = lambda: seen.append(first.election.state)
         takeover = await first.election.contend()
         assert takeover is not None
         assert (takeover.epoch, takeover.predecessor, takeover.trust_left) == (1, None, 0.0)
         assert repr(first.election) == "<Election: activating>"
         assert not first.election.is_serving
+        await first.election.renew_once()
+        settled = asyncio.create_task(first.election.settle())
+        await asyncio.sleep(0)
+        assert not settled.done()
+        await first.election.renew_once()
+        assert not settled.done()
         first.election.begin_serving()
-        assert first.election.is_serving
+        assert await settled
         assert first.election.trust.is_valid()
         assert await second.election.contend() is None
         assert second.election.active_instance == "The active instance is http://first."
@@ -88,6 +96,7 @@ async def test_a_standby_waits_and_follows_at_once_who_ends_in_order(
         takeover = await waiting
         assert (takeover.epoch, takeover.predecessor, takeover.trust_left) == (2, None, 0.0)
         assert not first.election.trust.is_valid()
+        assert seen == [InstanceState.ACTIVATING, InstanceState.ACTIVE, InstanceState.STOPPING]
         assert second.election.epoch == 2
         assert second.election.failovers == 0
     assert (first.lost, second.lost) == (0, 0)
