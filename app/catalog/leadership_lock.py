@@ -203,6 +203,7 @@ class Leadership:
             epoch=epoch,
             predecessor=record.holder if record.is_held else None,
             trust_left=record.trust_left,
+            is_failover=record.has_failed,
         )
 
     async def renew(self) -> None:
@@ -226,6 +227,7 @@ class Leadership:
         connection, self._connection = self._connection, None
         has_lock, self._has_lock = self._has_lock, False
         epoch, self.epoch = self.epoch, None
+        self._registered_keys = None
         if connection is None:
             return
         # On any error asyncpg cuts the connection, and the lock falls with it.
@@ -233,9 +235,8 @@ class Leadership:
             async with asyncio.timeout(self._deadline):
                 if in_order and has_lock and epoch is not None:
                     await connection.execute(_RELEASE, epoch, self._instance.id)
-                if in_order:
-                    with suppress(asyncpg.SyntaxOrAccessError):
-                        await connection.execute(_DEREGISTER, self._instance.id)
+                with suppress(asyncpg.SyntaxOrAccessError):
+                    await connection.execute(_DEREGISTER, self._instance.id)
                 await connection.close()
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             connection.terminate()

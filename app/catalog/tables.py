@@ -130,7 +130,7 @@ leadership = Table(
     _time_of_insert("acquired_at"),
     _time_of_insert("renewed_at"),
     Column("released", Boolean, nullable=False, server_default=text("true")),
-    # How many epochs began after one that did not end in order.
+    # How many epochs began after an instance that failed.
     Column("failovers", BigInteger, nullable=False, server_default=text("0")),
 )
 

@@ -176,12 +176,12 @@ def advisor_saved(before: AdvisorSettings, after: AdvisorSettings, actor: Actor)
 
 
 def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:
-    """An instance became the active one; *reason* says if the one before failed."""
-    failed = takeover.predecessor
+    """An instance became the active one; *reason* says if the one before did not end in order."""
+    how = "failed" if takeover.is_failover else "stopped, and may have left connections on a server"
     return _event(
         "leadership.acquired",
         LEADERSHIP,
-        reason=f"Instance {failed} did not end in order." if failed else None,
+        reason=f"Instance {takeover.predecessor} {how}." if takeover.predecessor else None,
         after={"instance": instance.id, "url": instance.url, "epoch": takeover.epoch},
     )
 

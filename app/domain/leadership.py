@@ -78,6 +78,11 @@ class LeadershipRecord:
         return self.holder is not None and not self.released
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the holder did not stop by itself: whatever does is no longer registered."""
+        return self.is_held and self.secret_key is not None
+
+    @property
     def is_abandoned(self) -> bool:
         """Whether the holder has stopped renewing: its connections to the catalog are to be ended.
 
@@ -118,11 +123,14 @@ class Takeover:
     Attributes:
         predecessor: the id of the instance that did not end in order; None if it did.
         trust_left: seconds for which that instance may still use servers.
+        is_failover: whether that instance failed; it may also have stopped by itself, but without
+            knowing that nothing of it is left on a server.
     """
 
     epoch: int
     predecessor: str | None
     trust_left: float
+    is_failover: bool = False
 
 
 def client_name(instance_id: str) -> str:

@@ -105,6 +105,7 @@ async def test_what_did_not_end_in_order_is_named_and_may_act_for_a_while(
         takeover = await begun(second)
         assert (takeover.epoch, takeover.predecessor) == (2, FIRST.id)
         assert takeover.trust_left > 0
+        assert takeover.is_failover
 
 
 async def test_who_does_not_end_in_order_is_succeeded_as_after_a_crash(
@@ -118,10 +119,24 @@ async def test_who_does_not_end_in_order_is_succeeded_as_after_a_crash(
         takeover = await begun(second)
         assert takeover.predecessor == FIRST.id
         assert takeover.trust_left > 0
+        assert not takeover.is_failover
         await second.register()
         assert await first.others(within=180.0) == (SECOND,)
         await second.release()
         assert await first.others(within=180.0) == ()
+
+
+async def test_who_begins_again_says_again_which_keys_it_has(
+    catalog_address: CatalogAddress,
+) -> None:
+    async with part_of(FIRST, catalog_address) as first:
+        for _ in range(2):
+            await begun(first)
+            await first.register("x")
+            record = await first.read()
+            assert record is not None
+            assert record.keys == "x"
+            await first.release()
 
 
 async def test_no_epoch_begins_without_the_lock(

@@ -175,7 +175,7 @@ class ServiceCollector(Collector):
         )
         yield CounterMetricFamily(
             "poolkeeper_failovers",
-            "Times that an instance became the active one after one that did not end in order.",
+            "Times that an instance became the active one after one that had failed.",
             self._election.failovers,
         )
         yield GaugeMetricFamily(

@@ -59,7 +59,7 @@ class Election:
             does something else than before.
         trouble: why the catalog was not reached at the last try; None if it was.
         lost: why this instance had to stop; None if it did not.
-        failovers: how often an instance became active after one that did not end in order.
+        failovers: how often an instance became active after one that had failed.
     """
 
     def __init__(
@@ -92,6 +92,8 @@ class Election:
         # Whether servers may still have back-ends of the instance before.
         self._is_succeeding = False
         self._has_joined = False
+        # Whether the last try found a holder that does not renew.
+        self._was_abandoned = False
         self._renewal: asyncio.Task[None] | None = None
         # Set at the next attempt to renew, or when this instance does something else.
         self._progress = asyncio.Event()
@@ -206,10 +208,20 @@ class Election:
         if self.instance.has_standbys:
             if record is not None and record.is_held and record.url is None:
                 await self._leadership.lock()  # which says whose it is
-            if record is not None and record.is_abandoned and record.holder is not None:
-                _log.warning("ending the connections of an instance that does not renew")
-                await self._leadership.end_connections(record.holder)
+            await self._end_abandoned(record)
         return None
+
+    async def _end_abandoned(self, record: LeadershipRecord | None) -> None:
+        """End the connections of an active instance that does not renew, at the second look.
+
+        If nobody could reach the catalog, it may just not have had its turn yet.
+        """
+        was_abandoned = self._was_abandoned
+        self._was_abandoned = record is not None and record.is_abandoned
+        if record is None or record.holder is None or not (was_abandoned and self._was_abandoned):
+            return
+        _log.warning("ending the connections of an instance that does not renew")
+        await self._leadership.end_connections(record.holder)
 
     async def _join(self) -> None:
         """Let others know of this instance, after a look at them the first time."""
@@ -236,8 +248,7 @@ class Election:
             await migrate(self._address, epoch=self.epoch)
             takeover = takeover or await self._begin_epoch()
             assert takeover is not None  # noqa: S101 - the migration made the table
-            is_failover = takeover.predecessor is not None
-            self.failovers = await self._leadership.count_failovers(int(is_failover))
+            self.failovers = await self._leadership.count_failovers(int(takeover.is_failover))
         except BaseException:
             await self.resign()
             self._become(InstanceState.STANDBY)

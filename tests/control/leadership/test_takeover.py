@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
+from app.control.audit_events import leadership_acquired
 from app.control.leadership.takeover import start_servers
 from app.control.leadership.trust import Trust
+from app.domain.leadership import Instance, Takeover
 from app.pools import driver
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.pools import provisioned
@@ -29,3 +31,13 @@ async def test_a_tenant_that_was_only_declared_may_have_the_role_of_another_inst
     await eventually(mine.is_closed)
     assert await theirs.fetchval("SELECT 1") == 1
     await theirs.close()
+
+
+def test_its_event_names_a_predecessor_that_did_not_end_in_order() -> None:
+    after_it = Takeover(epoch=2, predecessor="b", trust_left=0.0)
+    for takeover, reason in {
+        replace(after_it, predecessor=None): None,
+        after_it: "Instance b stopped, and may have left connections on a server.",
+        replace(after_it, is_failover=True): "Instance b failed.",
+    }.items():
+        assert leadership_acquired(Instance(id="a", version="1"), takeover).reason == reason
