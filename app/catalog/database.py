@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app import wire
+from app.catalog import dialect
 from app.catalog.requirements import is_login_error, login_reason
 from app.catalog.tables import leadership
 from app.domain.errors import CatalogUnavailable, LeadershipLost, QueryTimeout
@@ -85,7 +86,7 @@ class CatalogAddress:
     def engine(self, *, timeout: float, **options: Any) -> AsyncEngine:
         """An engine that neither logs nor quotes the values of a statement."""
         return create_async_engine(
-            "postgresql+asyncpg://",
+            f"{dialect.NAME}://",
             connect_args={
                 **self.connect_arguments(
                     timeout=timeout, application_name=f"{self.client} catalog"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
@@ -56,13 +57,14 @@ async def migrate(
         LeadershipLost: another epoch has begun.
         CatalogUnusable: no catalog can live there, or its schema is none that this version knows.
     """
-    await run_scripts(
-        address,
-        lambda config: command.upgrade(config, "head"),
-        epoch=epoch,
-        deadline=deadline,
-        is_complete=True,
-    )
+    await run_scripts(address, _upgrade, epoch=epoch, deadline=deadline, is_complete=True)
+
+
+def _upgrade(config: Config) -> None:
+    """Nothing is to be done at most starts: then the scripts are not loaded."""
+    context = MigrationContext.configure(config.attributes["connection"])
+    if context.get_current_revision() != max(_revisions()):
+        command.upgrade(config, "head")
 
 
 def check_revision(revision: str | None) -> None:

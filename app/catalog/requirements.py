@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 
 import asyncpg
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import ARRAY, Connection, Text, bindparam, select, text
 from sqlalchemy.exc import DBAPIError
 
 from app.catalog.tables import metadata
@@ -44,6 +44,10 @@ select current_setting('server_version_num')::int / 10000 as version,
        quote_ident(coalesce(current_schema(), 'public')) as schema,
        current_schema() is null as has_no_schema
 """)
+_LACKING = text("""
+select name, "right" from unnest(:tables) as name, unnest(:rights) as "right"
+where not has_table_privilege(name, "right")
+""").bindparams(bindparam("tables", type_=ARRAY(Text)), bindparam("rights", type_=ARRAY(Text)))
 _OWN_AND_OPEN = text("""
 select distinct quote_ident(datname)
 from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
@@ -150,16 +154,18 @@ def check_tables(connection: Connection, facts: ServerFacts) -> None:
         CatalogUnusable: a table lacks rights.
         DBAPIError: a table or a column is missing.
     """
-    for table in metadata.sorted_tables:
-        rights = [func.has_table_privilege(table.name, right).label(right) for right in _RIGHTS]
-        has = connection.execute(select(*rights)).mappings().one()
-        lacking = [right for right in _RIGHTS if not has[right]]
-        if lacking:
+    tables = metadata.sorted_tables
+    given = {"tables": [table.name for table in tables], "rights": list(_RIGHTS)}
+    lacking = {tuple(row) for row in connection.execute(_LACKING, given)}
+    for table in tables:
+        rights = ", ".join(right for right in _RIGHTS if (table.name, right) in lacking)
+        if rights:
             raise CatalogUnusable(
-                f"Role {facts.role} lacks {', '.join(lacking)} on the catalog's table"
-                f" {table.name}. Run: GRANT {', '.join(lacking)} ON {table.name} TO {facts.role};"
+                f"Role {facts.role} lacks {rights} on the catalog's table {table.name}."
+                f" Run: GRANT {rights} ON {table.name} TO {facts.role};"
             )
-        connection.execute(select(table).limit(0))
+    # Postgres looks their columns up, and reads no row.
+    connection.execute(select(*(select(table).limit(0).exists() for table in tables)))
 
 
 def close_to_public(connection: Connection) -> None:

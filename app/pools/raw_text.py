@@ -15,6 +15,14 @@ def as_bytea(expression: str) -> str:
     return f"quote_literal(({expression})::text)::bytea"
 
 
+def as_hex(expression: str) -> str:
+    """The same in hexadecimal digits, for arrays: asyncpg knows those of text and oid only.
+
+    For any other array type it asks the server what it is, on each connection.
+    """
+    return f"encode({as_bytea(expression)}, 'hex')"
+
+
 def starts_with(expression: str, prefix: str) -> str:
     """The SQL condition that the expression begins with *prefix*, in ASCII without a quote.
 
@@ -29,6 +37,6 @@ def unquote(literal: bytes) -> bytes:
     return literal.removeprefix(b"E")[1:-1].replace(b"''", b"'")
 
 
-def decode(literal: bytes) -> str:
-    """The text of a *literal* from `as_bytea`; bytes that are no UTF-8 become escapes."""
-    return unquote(literal).decode(errors="backslashreplace")
+def decode(digits: str) -> str:
+    """The text of the *digits* from `as_hex`; bytes that are no UTF-8 become escapes."""
+    return unquote(bytes.fromhex(digits)).decode(errors="backslashreplace")

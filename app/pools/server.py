@@ -367,7 +367,8 @@ class Server:
                         if self._predecessor is not None:
                             await self._orphans.adopt(connection, self._predecessor)
                             self._predecessor = None
-                        await self._orphans.terminate(connection)
+                        if self._orphans:
+                            await self._orphans.terminate(connection)
             except TimeoutError as error:
                 raise ServerUnavailable("The server does not answer.") from error
             finally:

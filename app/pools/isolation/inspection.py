@@ -23,9 +23,16 @@ from app.domain.isolation_checks import (
 )
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
-from app.pools.raw_text import as_bytea, decode, starts_with
+from app.pools.raw_text import as_hex, decode, starts_with
 
-_ATTRIBUTES = ("SUPERUSER", "CREATEDB", "CREATEROLE", "REPLICATION", "BYPASSRLS")
+# Attributes that no tenant may have, by their columns.
+_ATTRIBUTES = {
+    "rolsuper": "SUPERUSER",
+    "rolcreatedb": "CREATEDB",
+    "rolcreaterole": "CREATEROLE",
+    "rolreplication": "REPLICATION",
+    "rolbypassrls": "BYPASSRLS",
+}
 _PUBLIC = 0
 # Of one role: it may set each in every database of the cluster.
 _MAX_SETTINGS = 100
@@ -36,6 +43,9 @@ _LIMITS = "SET lock_timeout = '1s'; SET statement_timeout = '5s'"
 # A tenant may set a value of any length; text becomes a name without a look at characters.
 _SHORTENED_SETTING = "setting::name || case when octet_length(setting) > 63 then '...' else '' end"
 
+_HAS_ATTRIBUTES = ", ".join(
+    f"case when {has} then '{name}' end" for has, name in _ATTRIBUTES.items()
+)
 _ROLES = f"""
 with recursive ours as (
     select * from pg_roles where rolname = any($1::text[])
@@ -44,14 +54,14 @@ with recursive ours as (
     union
     select acting.role, roleid from acting join pg_auth_members on member = as_role
 ), granted as (
-    select role, array_agg({as_bytea("rolname")}) as names,
-        array_agg({as_bytea("rolname")}) filter (
+    select role, array_agg({as_hex("rolname")}) as names,
+        array_agg({as_hex("rolname")}) filter (
             where {starts_with("rolname", "pg_")}
-                or rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls
+                or {" or ".join(_ATTRIBUTES)}
         ) as privileged
     from acting join pg_roles on oid = as_role group by role
 ), settings as (
-    select setrole, array_agg({as_bytea(_SHORTENED_SETTING)}) filter (
+    select setrole, array_agg({as_hex(_SHORTENED_SETTING)}) filter (
         where not (datname is not distinct from current_database() and setting =
             format('search_path=%I%s, pg_temp', pg_get_userbyid(setrole), $3::text))
         ) as names
@@ -61,19 +71,19 @@ with recursive ours as (
 ), home as (
     select nspname as name, pg_get_userbyid(nspowner) as owner, grantee
     from pg_namespace, aclexplode(coalesce(nspacl, acldefault('n', nspowner)))
-    where nspname = any($1) and nspname <> all ($2)
+    where nspname = any($1::text[]) and nspname <> all ($2::text[])
     union all
     select datname, pg_get_userbyid(datdba), grantee
     from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
-    where datname = any($2)
+    where datname = any($2::text[])
 ), homes as (
-    select name, {as_bytea("min(owner)")} as owner, array_agg(
-        {as_bytea("case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end")}
+    select name, {as_hex("min(owner)")} as owner, array_agg(
+        {as_hex("case grantee when 0 then 'PUBLIC' else pg_get_userbyid(grantee) end")}
     ) as grantees
     from home group by name
 )
 select ours.oid, ours.rolname::text as name, rolcanlogin as can_login,
-    array[rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls] as attributes,
+    array_remove(array[{_HAS_ATTRIBUTES}], null) as attributes,
     rolconnlimit as connection_limit, coalesce(granted.names, '{{}}') as memberships,
     coalesce(granted.privileged, '{{}}') as privileged_memberships,
     coalesce(settings.names[:{_MAX_SETTINGS}], '{{}}') as settings,
@@ -87,7 +97,7 @@ left join homes on homes.name = ours.rolname
 # again for each of its entries.
 _DATABASES = f"""
 select grantee,
-    array_agg({as_bytea("datname")}) filter (
+    array_agg({as_hex("datname")}) filter (
         where privilege_type = 'CONNECT' and not (
             {starts_with("datname", OBJECT_PREFIX)} and datdba is not distinct from
                 (select oid from pg_roles where rolname = datname))
@@ -137,10 +147,10 @@ with usable as materialized (
 )
 """
 _RELATIONS = f"""{_USABLE}
-select {as_bytea("format('%I.%I', nspname, relname)")} as name, relkind::text as kind,
+select {as_hex("format('%I.%I', nspname, relname)")} as name, relkind::text as kind,
     relrowsecurity as rls_enabled, relforcerowsecurity as rls_forced,
     array(
-        select {as_bytea("polname")} from pg_policy
+        select {as_hex("polname")} from pg_policy
         where polrelid = pg_class.oid and polpermissive and not coalesce(
             coalesce(pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
                 ~ 'app\\.tenant_id', false)
@@ -161,7 +171,7 @@ where relkind in ('r', 'p', 'f', 'm', 'v')
             where attrelid = pg_class.oid and attname = 'tenant_id' and not attisdropped))
 """
 _SECURITY_DEFINERS = f"""{_USABLE}
-select {as_bytea("pg_proc.oid::regprocedure")} from pg_proc
+select {as_hex("pg_proc.oid::regprocedure")} from pg_proc
 join usable on usable.oid = pronamespace
 where prosecdef and has_function_privilege($1::oid, pg_proc.oid, 'EXECUTE')
     and not exists (
@@ -247,9 +257,7 @@ async def inspect(
         others = set(_decoded(row["grantees"])) - {name, owner}
         roles[name] = RoleFacts(
             can_login=row["can_login"],
-            attributes=tuple(
-                each for each, has in zip(_ATTRIBUTES, row["attributes"], strict=True) if has
-            ),
+            attributes=tuple(row["attributes"]),
             memberships=_decoded(row["memberships"]),
             privileged_memberships=_decoded(row["privileged_memberships"]),
             settings=_decoded(row["settings"]),
@@ -355,5 +363,5 @@ async def _relations(queries: _Queries, role: int) -> list[RelationFacts]:
     ]
 
 
-def _decoded(texts: Iterable[bytes]) -> tuple[str, ...]:
+def _decoded(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(map(decode, texts))
