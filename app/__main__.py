@@ -14,7 +14,7 @@ def main() -> None:
     _open_closed_streams()
     allow_any_encoding()
     try:
-        cli()
+        cli(prog_name="poolkeeper")
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -203,8 +203,10 @@ def _open(
         address = httpx.URL(url.rstrip("/"))
     except (httpx.InvalidURL, ValueError) as error:
         raise InvalidRequest(f"{url} is not a valid URL of a service.") from error
+    # Only TLS needs the authorities; to load them takes longer than most requests.
+    uses_tls = address.scheme == "https"
     try:
-        return kind(base_url=address, headers=headers, timeout=timeout)
+        return kind(base_url=address, headers=headers, timeout=timeout, verify=uses_tls)
     except (httpx.InvalidURL, ValueError, OSError) as error:
         message = f"Cannot use the proxy or certificate file set in the environment: {error}."
         raise InvalidRequest(message) from error

@@ -180,8 +180,8 @@ def test_a_service_of_the_same_environment_is_found(
     assert "Errno" not in result.stderr
 
 
-def failing(number: int) -> Callable[[], None]:
-    def run() -> None:
+def failing(number: int) -> Callable[..., None]:
+    def run(prog_name: str) -> None:
         raise OSError(number, "said by the system")
 
     return run
