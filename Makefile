@@ -36,10 +36,12 @@ demo: $(RUNTIME) ## Serve with sample tenants and traffic
 demo-ha: $(RUNTIME) ## Run two instances, their Postgres, and a client that never stops
 	@exec $(BIN)/python -m benchmarks.failover $(ARGS)
 
-# Tests mostly wait: more processes than cores, each with its own Postgres.
+# Tests wait for a third of their time: more processes than cores, each with its own Postgres.
+
+PARALLEL := --numprocesses 4 --dist worksteal
 
 test: $(DEV) ## Run the tests against a real Postgres
-	@exec $(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
+	@exec $(BIN)/pytest $(PARALLEL) $(ARGS)
 
 # Without the API, the catalog, subprocesses and the values of queries: .ci/run runs these on
 # every Python.
@@ -58,7 +60,7 @@ chaos: $(DEV) ## Inject 100 random faults into two instances under load (CHAOS_F
 		tests/faults/test_instances_fail.py $(ARGS)
 
 coverage: $(DEV) ## Run the tests and show uncovered branches
-	@exec $(BIN)/pytest --cov $(ARGS)
+	@exec $(BIN)/pytest $(PARALLEL) --timeout 1800 --cov $(ARGS)
 
 lint: $(DEV) ## Check style, format, imports, generated code and the length of files
 	@$(BIN)/ruff check .

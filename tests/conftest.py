@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import pytest
 import uvloop
@@ -48,8 +49,29 @@ def pytest_asyncio_loop_factories(
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest begin first, whatever the order: no worker is left with one at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """The longest begin first, whatever the order: no worker is left with one at the end.
+
+    Each worker gets its share of them: xdist deals the tests out in as many parts of one length.
+    Those of the page follow in the first part, for each worker that has one starts a browser.
+    """
+    items.sort(key=lambda item: (-_seconds(item), "tab" not in getattr(item, "fixturenames", ())))
+    count = sum(1 for item in items if _seconds(item))
+    long, others = items[:count], iter(items[count:])
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    left = len(items)
+    items.clear()
+    for worker in range(workers):
+        share = left // (workers - worker)
+        part = long[worker::workers]
+        part += islice(others, max(0, share - len(part)))
+        left -= len(part)
+        items += part
+
+
+def _seconds(item: pytest.Item) -> float:
+    """How long a test takes that is marked as long; otherwise 0."""
+    marker = item.get_closest_marker("long")
+    return float(marker.args[0]) if marker and marker.args else 10.0 * (marker is not None)
 
 
 @pytest.fixture(autouse=True)
