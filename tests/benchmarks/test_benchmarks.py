@@ -48,6 +48,7 @@ async def test_a_measure_runs_by_its_name_and_gives_median_least_and_most(
     """Here with few tenants, and for a moment only."""
     monkeypatch.setattr(contention, "_FEW", Run(tenants=2, seconds=0.1, patience=5.0))
     monkeypatch.setattr(contention, "_MANY", Run(tenants=30, seconds=0.5, patience=5.0))
+    monkeypatch.setattr(contention, "_THINKING_SECONDS", 0.5)
 
     figures = json.loads(json.dumps(as_json(await measured(["contended_thinking"], 1))))
 

@@ -3,10 +3,9 @@
 import asyncio
 import os
 import socket
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +16,48 @@ from fastapi import FastAPI
 
 from app.cli import demo as demo_command
 from app.cli.demo import DemoError
+from tests.fixtures.preloaded import PreloadedProcess, start_preloaded
 from tests.fixtures.processes import family, is_alive, processes_about
 from tests.fixtures.waiting import eventually
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.long
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """The command in its own process, and the files with what it prints."""
+
+    process: PreloadedProcess
+    output: Path
+    errors: Path
+
+    async def ended(self) -> str:
+        """Wait until it has ended; what it wrote to stderr."""
+        async with asyncio.timeout(180):
+            await self.process.wait()
+        return self.errors.read_text()
 
 
 @asynccontextmanager
-async def demo(directory: Path, **settings: object) -> AsyncIterator[Process]:
-    """The command in its own process; SIGTERM lets it clean up if a test did not end it."""
+async def demo(directory: Path, written_to: Path, **settings: object) -> AsyncIterator[Demo]:
+    """The command for a block; SIGTERM lets it clean up if a test did not end it."""
     given = {f"POOLKEEPER_{name.upper()}": str(value) for name, value in settings.items()}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app", "demo"),
-        stdout=PIPE,
-        stderr=PIPE,
-        cwd=directory,
-        env={**os.environ, **given, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    output, errors = written_to / "output", written_to / "errors"
+    with output.open("wb") as out, errors.open("wb") as err:
+        process = await start_preloaded(
+            ["demo"],
+            directory=directory,
+            environment={**os.environ, **given},
+            output=out.fileno(),
+            errors=err.fileno(),
+        )
+    running = Demo(process, output, errors)
     try:
-        yield process
+        yield running
     finally:
         if process.returncode is None:
             process.terminate()
-            await process.communicate()
+            await running.ended()
 
 
 def names_in(directory: Path) -> list[str]:
@@ -72,11 +90,11 @@ async def items(client: httpx.AsyncClient, path: str) -> list[dict[str, Any]]:
 
 
 async def test_the_demo_shows_waits_and_recommendations_within_a_minute_and_leaves_nothing(
-    enterable_path: Path,
+    enterable_path: Path, tmp_path: Path
 ) -> None:
     data_dir, port = enterable_path / "data", free_port()
     async with (
-        demo(enterable_path, data_dir=data_dir, port=port) as process,
+        demo(enterable_path, tmp_path, data_dir=data_dir, port=port) as running,
         client_of(port) as client,
     ):
 
@@ -93,9 +111,9 @@ async def test_the_demo_shows_waits_and_recommendations_within_a_minute_and_leav
             # A shared pool may have one, too, without a tenant.
             return [each["id"] for each in grows if each["tenant"] is not None]
 
-        await eventually(are_provisioned)
-        await eventually(waits)
-        await eventually(growth)
+        await eventually(are_provisioned, every=0.2)
+        await eventually(waits, every=0.2)
+        await eventually(growth, every=0.2)
         [first, *_] = await growth()
         applied = (
             (await client.post(f"/v1/recommendations/{first}/apply")).raise_for_status().json()
@@ -104,30 +122,32 @@ async def test_the_demo_shows_waits_and_recommendations_within_a_minute_and_leav
         assert applied["status"] == "applied"
         assert pool["desired"]["max_size"] == applied["new_size"] > applied["max_size"]
 
-        members = family(process.pid)
-        process.terminate()
-        printed, logged = await asyncio.wait_for(process.communicate(), timeout=180)
-    assert process.returncode == 0, logged
-    assert f"http://127.0.0.1:{port}/docs" in printed.decode()
-    assert b"Traceback" not in logged
+        members = family(running.process.pid)
+        running.process.terminate()
+        logged = await running.ended()
+    assert running.process.returncode == 0, logged
+    assert f"http://127.0.0.1:{port}/docs" in running.output.read_text()
+    assert "Traceback" not in logged
     assert not [pid for pid in members if is_alive(pid)]
     assert not processes_about(str(data_dir))
     assert not names_in(enterable_path)
 
 
-async def test_the_data_of_make_run_is_not_touched(enterable_path: Path) -> None:
+async def test_the_data_of_make_run_is_not_touched(enterable_path: Path, tmp_path: Path) -> None:
     """Not even by a demo that is stopped during its start."""
     data_dir = enterable_path / "data"
     (data_dir / "postgres").mkdir(parents=True)
-    async with demo(enterable_path, data_dir=data_dir, port=free_port()) as process:
+    async with demo(enterable_path, tmp_path, data_dir=data_dir, port=free_port()) as running:
         await eventually((data_dir / "demo" / "postgres").is_dir)
-        process.terminate()
-        _, logged = await asyncio.wait_for(process.communicate(), timeout=180)
-    assert process.returncode == 0, logged
+        running.process.terminate()
+        logged = await running.ended()
+    assert running.process.returncode == 0, logged
     assert names_in(data_dir) == ["postgres"]
 
 
-async def test_another_service_on_the_port_is_left_alone(enterable_path: Path) -> None:
+async def test_another_service_on_the_port_is_left_alone(
+    enterable_path: Path, tmp_path: Path
+) -> None:
     called: list[bytes] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -136,10 +156,11 @@ async def test_another_service_on_the_port_is_left_alone(enterable_path: Path) -
 
     other = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = other.sockets[0].getsockname()[1]
-    async with other, demo(enterable_path, data_dir=enterable_path / "data", port=port) as process:
-        _, logged = await asyncio.wait_for(process.communicate(), timeout=180)
-    assert process.returncode != 0
-    assert b"address already in use" in logged
+    data_dir = enterable_path / "data"
+    async with other, demo(enterable_path, tmp_path, data_dir=data_dir, port=port) as running:
+        logged = await running.ended()
+    assert running.process.returncode != 0
+    assert "address already in use" in logged
     assert not called
     assert not names_in(enterable_path)
 
@@ -160,12 +181,13 @@ async def test_traffic_that_fails_ends_the_demo_with_a_sentence(
         await demo_command.serve_with_traffic(server)
 
 
-async def test_declared_servers_are_never_used(enterable_path: Path) -> None:
+async def test_declared_servers_are_never_used(enterable_path: Path, tmp_path: Path) -> None:
     (enterable_path / "secret").write_text("secret")
     server = f'"host": "127.0.0.1", "user": "me", "password_file": "{enterable_path}/secret"'
     declared = {"servers": f'{{"one": {{{server}}}}}', "catalog": f"{{{server}}}"}
-    async with demo(enterable_path, data_dir=enterable_path / "data", **declared) as process:
-        _, printed = await asyncio.wait_for(process.communicate(), timeout=180)
-    assert process.returncode == 2
-    assert printed.decode() == "poolkeeper: The demo only runs on the embedded server.\n"
+    data_dir = enterable_path / "data"
+    async with demo(enterable_path, tmp_path, data_dir=data_dir, **declared) as running:
+        printed = await running.ended()
+    assert running.process.returncode == 2
+    assert printed == "poolkeeper: The demo only runs on the embedded server.\n"
     assert names_in(enterable_path) == ["secret"]

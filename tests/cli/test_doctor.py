@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from app.embedded import EmbeddedPostgres
 from app.settings import Settings
 from tests.fixtures.canary import SECRET_KEY
 from tests.fixtures.postgres import Database
+from tests.fixtures.preloaded import preloaded_program
 from tests.fixtures.private_postgres import as_installed
 
 
@@ -88,9 +88,10 @@ async def test_a_catalog_and_keys_that_cannot_be_used_are_found(
 
 
 async def test_it_prints_what_is_missing_and_exits_with_1(admin: Database, tmp_path: Path) -> None:
+    program = preloaded_program(tmp_path)
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("PG")},
-        "POOLKEEPER_DATA_DIR": str(tmp_path),
+        "POOLKEEPER_DATA_DIR": str(tmp_path / "data"),
         "POOLKEEPER_SECRET_KEY": SECRET_KEY,
     }
     for place in ("SERVERS__MAIN", "CATALOG"):
@@ -104,7 +105,7 @@ async def test_it_prints_what_is_missing_and_exits_with_1(admin: Database, tmp_p
     ]:
         environment["POOLKEEPER_SERVERS__MAIN__PORT"] = str(port)
         done = subprocess.run(  # noqa: ASYNC221 - nothing else runs
-            [sys.executable, "-m", "app", "doctor"],
+            [program, "doctor"],
             env=environment,
             capture_output=True,
             text=True,

@@ -24,8 +24,8 @@ async def show(database: Database, setting: str) -> str:
         return str(await connection.fetchval(f"SHOW {setting}"))
 
 
-async def test_stop_leaves_no_process(enterable_path: Path) -> None:
-    postgres = embedded(enterable_path / "data")
+async def test_stop_leaves_no_process(prepared_directory: Path) -> None:
+    postgres = embedded(prepared_directory)
     await postgres.start()
     assert postgres.pid is not None
     members = family(postgres.pid)
@@ -35,8 +35,8 @@ async def test_stop_leaves_no_process(enterable_path: Path) -> None:
     assert postgres.pid is None
 
 
-async def test_stop_is_safe_before_start_and_twice(enterable_path: Path) -> None:
-    postgres = embedded(enterable_path / "data")
+async def test_stop_is_safe_before_start_and_twice(prepared_directory: Path) -> None:
+    postgres = embedded(prepared_directory)
     await postgres.stop()
     await postgres.start()
     await postgres.stop()
@@ -49,15 +49,15 @@ async def test_start_twice_is_one_server(private_postgres: EmbeddedPostgres) -> 
     assert private_postgres.pid == pid
 
 
-def test_start_and_stop_may_happen_on_different_event_loops(enterable_path: Path) -> None:
-    postgres = embedded(enterable_path / "data")
+def test_start_and_stop_may_happen_on_different_event_loops(prepared_directory: Path) -> None:
+    postgres = embedded(prepared_directory)
     run_apart(postgres.start())
     run_apart(postgres.stop())
     assert postgres.pid is None
 
 
-async def test_data_survives_a_stop(enterable_path: Path) -> None:
-    postgres = embedded(enterable_path / "data")
+async def test_data_survives_a_stop(prepared_directory: Path) -> None:
+    postgres = embedded(prepared_directory)
     async with (await superuser_of(postgres)).connected() as connection:
         await connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     await postgres.stop()
@@ -81,9 +81,9 @@ async def test_a_second_service_is_refused_and_the_first_named(enterable_path: P
         await third.stop()
 
 
-async def test_changed_max_connections_count_from_the_next_start(enterable_path: Path) -> None:
+async def test_changed_max_connections_count_from_the_next_start(prepared_directory: Path) -> None:
     for max_connections in (20, 35):
-        postgres = embedded(enterable_path / "data", max_connections)
+        postgres = embedded(prepared_directory, max_connections)
         assert await show(await superuser_of(postgres), "max_connections") == str(max_connections)
         await postgres.stop()
 
@@ -162,44 +162,44 @@ async def test_the_operators_postgres_variables_are_for_other_servers(
     await postgres.stop()
 
 
-async def test_statements_of_tenants_do_not_reach_the_log(enterable_path: Path) -> None:
-    postgres = embedded(enterable_path / "data")
+async def test_statements_of_tenants_do_not_reach_the_log(prepared_directory: Path) -> None:
+    postgres = embedded(prepared_directory)
     async with (await superuser_of(postgres)).connected() as connection:
         with pytest.raises(asyncpg.PostgresError):
             await connection.execute("CREATE ROLE a PASSWORD 'hush-hush' NONSENSE")
     await postgres.stop()
-    log = (enterable_path / "data" / "postgres.log").read_text()
+    log = (prepared_directory / "postgres.log").read_text()
     assert "ready to accept connections" in log
     assert "hush-hush" not in log
     assert "NONSENSE" not in log
 
 
-async def test_each_start_begins_a_new_log(enterable_path: Path) -> None:
-    postgres = embedded(enterable_path / "data")
+async def test_each_start_begins_a_new_log(prepared_directory: Path) -> None:
+    postgres = embedded(prepared_directory)
     for _ in range(3):
         await postgres.start()
         await postgres.stop()
     for name in ("postgres.log", "postgres.log.previous"):
-        assert (enterable_path / "data" / name).read_text().count("starting PostgreSQL") == 1
+        assert (prepared_directory / name).read_text().count("starting PostgreSQL") == 1
 
 
-async def test_a_server_that_does_not_start_says_why_and_lets_go(enterable_path: Path) -> None:
-    hopeless = embedded(enterable_path / "data", max_connections=2)
+async def test_a_server_that_does_not_start_says_why_and_lets_go(prepared_directory: Path) -> None:
+    hopeless = embedded(prepared_directory, max_connections=2)
     with pytest.raises(EmbeddedPostgresError, match=r"does not start(?s:.*)max_connections"):
         await hopeless.start()
     assert hopeless.pid is None
-    sensible = embedded(enterable_path / "data")
+    sensible = embedded(prepared_directory)
     await sensible.start()
     await sensible.stop()
 
 
 async def test_a_port_that_was_taken_meanwhile_is_exchanged_for_another(
-    enterable_path: Path, postgres_server: Database, monkeypatch: pytest.MonkeyPatch
+    prepared_directory: Path, postgres_server: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free_port = embedded_postgres._free_port
     ports = iter([postgres_server.port, postgres_server.port, free_port(), free_port()])
     monkeypatch.setattr(embedded_postgres, "_free_port", lambda: next(ports))
-    postgres = embedded(enterable_path / "data")
+    postgres = embedded(prepared_directory)
     assert (await postgres.start()).port != postgres_server.port
     await postgres.stop()
 
@@ -223,13 +223,13 @@ async def embedded_again(data_dir: Path) -> None:
     await postgres.stop()
 
 
-async def test_a_lost_password_is_set_anew_and_the_data_kept(enterable_path: Path) -> None:
-    postgres = embedded(enterable_path / "data")
+async def test_a_lost_password_is_set_anew_and_the_data_kept(prepared_directory: Path) -> None:
+    postgres = embedded(prepared_directory)
     database = await superuser_of(postgres)
     async with database.connected() as connection:
         await connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
     await postgres.stop()
-    (enterable_path / "data" / "postgres-password").write_text("")
+    (prepared_directory / "postgres-password").write_text("")
     again = await superuser_of(postgres)
     assert again.password != database.password
     async with again.connected() as connection:
@@ -237,15 +237,17 @@ async def test_a_lost_password_is_set_anew_and_the_data_kept(enterable_path: Pat
     await postgres.stop()
 
 
-async def test_a_password_of_another_cluster_is_named_as_the_cause(enterable_path: Path) -> None:
-    postgres = embedded(enterable_path / "data")
+async def test_a_password_of_another_cluster_is_named_as_the_cause(
+    prepared_directory: Path,
+) -> None:
+    postgres = embedded(prepared_directory)
     await postgres.start()
     await postgres.stop()
-    (enterable_path / "data" / "postgres-password").write_text("0" * 64)
+    (prepared_directory / "postgres-password").write_text("0" * 64)
     with pytest.raises(EmbeddedPostgresError, match="remove it, and a new password is set"):
         await postgres.start()
-    (enterable_path / "data" / "postgres-password").unlink()
-    await embedded_again(enterable_path / "data")
+    (prepared_directory / "postgres-password").unlink()
+    await embedded_again(prepared_directory)
 
 
 async def test_a_directory_that_cannot_be_made_is_named(enterable_path: Path) -> None:

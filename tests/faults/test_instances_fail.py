@@ -19,7 +19,7 @@ from time import monotonic
 import pytest
 
 from app.runtime.server import ProcessStatus
-from tests.fixtures.instances import TENANT, Instance, Instances, two_instances
+from tests.fixtures.instances import GLANCE, TENANT, Instance, Instances, two_instances
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import kill
 from tests.fixtures.served import NO_ANSWER
@@ -41,7 +41,7 @@ async def kill_the_active(instances: Instances) -> None:
     await kill(active.running.process)
     if not FAULTS:  # nobody is left who has the dead one's trust
         await instances.age(_LONG_AGO)
-    await eventually(other.has_leases)
+    await eventually(other.has_leases, every=GLANCE)
 
 
 async def pause_the_active(instances: Instances) -> None:
@@ -49,7 +49,7 @@ async def pause_the_active(instances: Instances) -> None:
     active, other = await instances.active(), await instances.other()
     active.running.process.send_signal(signal.SIGSTOP)
     late = [asyncio.create_task(_ask_late(active, method)) for method in ("GET", "PUT", "POST")]
-    await eventually(other.has_leases)
+    await eventually(other.has_leases, every=GLANCE)
     active.running.process.send_signal(signal.SIGCONT)
     assert await active.running.process.wait() == ProcessStatus.LEADERSHIP_LOST
     # 0: it closed the connection.
@@ -90,8 +90,8 @@ async def cut_the_active_off_from_the_catalog(instances: Instances) -> None:
     else:
         active.to_catalog.refuse()
         await active.to_catalog.reset()
-    await eventually(lambda: _is_active(instances, other))
-    await eventually(other.has_leases)
+    await eventually(lambda: _is_active(instances, other), every=GLANCE)
+    await eventually(other.has_leases, every=GLANCE)
     await active.to_catalog.pass_through()
     assert await active.running.process.wait() == ProcessStatus.LEADERSHIP_LOST
 
@@ -139,7 +139,7 @@ EACH_ONCE: list[Fault] = [
 ALL: list[Fault] = [*EACH_ONCE, cut_off_the_server]
 
 
-@pytest.mark.long
+@pytest.mark.long(40)
 async def test_one_instance_serves_whatever_happens_to_the_other(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> None:

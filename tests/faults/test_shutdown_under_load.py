@@ -100,7 +100,6 @@ async def test_statements_without_end_do_not_hold_it_up(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 async def test_its_own_postgres_ends_with_it(enterable_path: Path) -> None:
     async with served(enterable_path) as service:
         members = family(service.process.pid)

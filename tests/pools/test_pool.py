@@ -143,9 +143,10 @@ async def test_a_raised_cap_serves_who_waits(bench: Bench) -> None:
     async with lent(pool, capped):
         again = asyncio.create_task(hold_until(pool, capped, served, "capped"))
         await eventually(lambda: capped.waiting == 1)
-        capped.tenant = account("capped", strategy=PoolStrategy.SHARED).tenant
+        capped.update(account("capped", strategy=PoolStrategy.SHARED).tenant)
         pool.dispatch()
-        await finished([again])
+        await again
+    assert served == ["capped"]
 
 
 async def test_a_cancelled_waiter_leaves_no_trace(bench: Bench) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -21,7 +20,6 @@ from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.auth.key_file import KeyFile
 from app.api.auth.rate_limits import RateLimits
 from app.api.http.authentication import OPEN_PATHS, OPEN_PREFIXES
-from app.api.openapi import document
 from app.domain.isolation_checks import AuditCheck, Finding, IsolationReport, Severity
 from app.domain.tenant import TenantId
 from app.main import create_app
@@ -29,6 +27,7 @@ from app.settings import Settings
 from tests.catalog.values import recommendation
 from tests.fixtures.app import Api, ok, problem, serving
 from tests.fixtures.keys import Keyring, bearer
+from tests.fixtures.openapi import committed
 from tests.fixtures.postgres import Database, fresh_database
 from tests.fixtures.roles import drop_roles
 from tests.fixtures.waiting import eventually
@@ -47,13 +46,8 @@ EVALUATE = "/v1/advisor/evaluate"
 OF_WHOLE_SERVICE = {"get /metrics", "post /v1/pools/evict-expired", "put /v1/advisor"}
 
 
-@cache
-def made() -> dict[str, Any]:
-    return document(create_app(Settings.model_construct()))
-
-
 def operations() -> list[str]:
-    paths = made()["paths"]
+    paths = committed()["paths"]
     return sorted(f"{method} {path}" for path, methods in paths.items() for method in methods)
 
 
@@ -160,11 +154,11 @@ async def test_an_operation_accepts_its_scope_and_those_that_include_it(
 @EACH
 async def test_the_document_names_the_scope(operation: str) -> None:
     method, path = operation.split(" ")
-    found = made()["paths"][path][method]
+    found = committed()["paths"][path][method]
     assert found["security"] == [{"key": [scope_of(operation)]}]
     assert f"Scope: `{scope_of(operation)}`." in found["description"]
     assert {"401", "403", "429"} <= found["responses"].keys()
-    assert made()["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert committed()["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
 
 
 async def test_every_route_outside_the_document_is_open() -> None:

@@ -25,6 +25,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--process-per-site",
 ]
 
 _TIMEOUT_MS = 20_000
@@ -73,6 +74,9 @@ async def service(
 async def tab(context: BrowserContext, listener: socket.socket, service: Api) -> AsyncIterator[Tab]:
     """An empty tab; fails on script errors and on requests to other hosts."""
     async with listening(service.app, most=1000, listener=listener.dup()) as (host, port):
+        if not context.pages:
+            # It stays: as long as there is one, the next tab of the service has its process.
+            await (await context.new_page()).goto("/livez")
         tab = Tab(await context.new_page(), context, f"http://{host}:{port}")
         yield tab
         # Closing the tab would break a route that is still being handled.
