@@ -28,6 +28,7 @@ from app.catalog.database import (
 )
 from app.catalog.requirements import (
     ServerFacts,
+    check_rights,
     check_server,
     check_tables,
     close_to_public,
@@ -79,10 +80,16 @@ def check_revision(revision: str | None) -> None:
 
 async def check_database(address: CatalogAddress, *, deadline: float = 10.0) -> ServerFacts:
     """Make sure that a catalog can live there, and change nothing; raises like `migrate`."""
+
+    def check(connection: Connection) -> ServerFacts:
+        facts = check_server(connection)
+        check_rights(connection, facts)
+        return facts
+
     engine = address.engine(timeout=deadline, poolclass=NullPool)
     with translate_outages():
         async with asyncio.timeout(deadline), engine.connect() as connection:
-            return await connection.run_sync(check_server)
+            return await connection.run_sync(check)
 
 
 async def run_scripts(

@@ -48,6 +48,10 @@ _LACKING = text("""
 select name, "right" from unnest(:tables) as name, unnest(:rights) as "right"
 where not has_table_privilege(name, "right")
 """).bindparams(bindparam("tables", type_=ARRAY(Text)), bindparam("rights", type_=ARRAY(Text)))
+_HAS_TABLES_OR_CAN_MAKE_THEM = text("""
+select to_regclass('alembic_version') is not null
+    or has_schema_privilege(current_schema(), 'CREATE')
+""")
 _OWN_AND_OPEN = text("""
 select distinct quote_ident(datname)
 from pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba)))
@@ -147,6 +151,16 @@ def unmet_requirement(facts: ServerFacts) -> str | None:
     return next((sentence for is_so, sentence in problems if is_so), None)
 
 
+def check_rights(connection: Connection, facts: ServerFacts) -> None:
+    """Make sure that the catalog's tables are there, or can be made.
+
+    Raises:
+        CatalogUnusable: neither is so.
+    """
+    if not connection.execute(_HAS_TABLES_OR_CAN_MAKE_THEM).scalar_one():
+        raise _no_right_to_create(facts)
+
+
 def check_tables(connection: Connection, facts: ServerFacts) -> None:
     """Make sure that the migrated catalog is what the code believes, and may be used.
 
@@ -184,13 +198,17 @@ def unusable_catalog(error: DBAPIError, facts: ServerFacts) -> CatalogUnusable:
     cause = _cause(error)
     said = str(getattr(cause, "message", None) or "a statement fails")
     if getattr(cause, "sqlstate", None) == _INSUFFICIENT_PRIVILEGE:
-        return CatalogUnusable(
-            f"Role {facts.role} may not make the catalog's tables: {said}. Run in database"
-            f" {facts.database}: GRANT CREATE, USAGE ON SCHEMA {facts.schema} TO {facts.role};"
-        )
+        return _no_right_to_create(facts, f": {said}")
     return CatalogUnusable(
         f"The catalog's tables are not those that Poolkeeper made: {said}."
         " Restore them from a backup, or give the catalog an empty database."
+    )
+
+
+def _no_right_to_create(facts: ServerFacts, reason: str = "") -> CatalogUnusable:
+    return CatalogUnusable(
+        f"Role {facts.role} may not make the catalog's tables{reason}. Run in database"
+        f" {facts.database}: GRANT CREATE, USAGE ON SCHEMA {facts.schema} TO {facts.role};"
     )
 
 

@@ -7,6 +7,7 @@ servers and to the catalog.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
@@ -18,15 +19,21 @@ from app.api.auth.key_file import InvalidKeyFile, KeyFile
 from app.catalog.database import CatalogAddress
 from app.catalog.migrate import check_database
 from app.cli.client.exit_status import ExitStatus
+from app.cli.login_sql import login_sql
 from app.domain.errors import PoolkeeperError
+from app.pools.admin_connections import close
 from app.pools.requirements import Requirement, requirements_of
 from app.pools.server import Server
 from app.runtime.logs import configure_logging
 from app.runtime.printable import print_error, printable
 from app.runtime.topology import start_topology
+from app.runtime.wrapping import terminal_width, wrapped
 from app.settings import Endpoint, Settings, SettingsError, load_settings
 
 _EMBEDDED = "No server is declared: the service starts a Postgres of its own."
+_ADMIN_ATTRIBUTES = "CREATEROLE CREATEDB"
+# Columns before the sentences of a report.
+_MARGIN = 11
 
 Findings = Mapping[str, Sequence[Requirement]]
 
@@ -43,9 +50,9 @@ def doctor() -> None:
     except SettingsError as error:
         print_error(str(error))
         raise typer.Exit(ExitStatus.USAGE) from error
-    console = Console(highlight=False, soft_wrap=True)
+    console, printed = Console(highlight=False, soft_wrap=True), set[str]()
     for place, requirements in findings.items():
-        for line in _report(place, requirements):
+        for line in _report(place, requirements, terminal_width(sys.stdout), printed):
             console.print(line)
     failed = [each for every in findings.values() for each in every if not each.is_met]
     raise typer.Exit(1 if any(each.is_critical for each in failed) else 0)
@@ -62,16 +69,18 @@ async def examine(settings: Settings) -> Findings:
         return findings
     async with AsyncExitStack() as stack:
         topology = await start_topology(settings, stack)
-        catalog = settings.catalog
+        catalog, attributes = settings.catalog, ""
         for name, server in topology.servers.items():
             stack.push_async_callback(server.close)
             declared = settings.servers[name]
             is_together = (declared.host, declared.port) == (catalog.host, catalog.port)
+            if is_together and declared.user == catalog.user:
+                attributes = _ADMIN_ATTRIBUTES
             findings[f"server {name}"] = [
                 _of_tls(declared),
                 *await _of_server(server, catalog.database if is_together else None),
             ]
-        findings["catalog"] = [_of_tls(catalog), await _of_catalog(topology.catalog)]
+        findings["catalog"] = [_of_tls(catalog), await _of_catalog(topology.catalog, attributes)]
     return findings
 
 
@@ -105,32 +114,59 @@ def _of_tls(endpoint: Endpoint) -> Requirement:
 
 
 async def _of_server(server: Server, catalog: str | None) -> Sequence[Requirement]:
+    login = server.admins.login
+    try:
+        await close(await server.admins.open())
+    except PoolkeeperError as error:
+        sql = login_sql(
+            error, role=login.user, database=login.database, attributes=_ADMIN_ATTRIBUTES
+        )
+        return [_refused("connection", f"{error.detail} Nothing else was checked.", sql)]
     await server.start()
-    if not server.is_available:
-        return [Requirement(name="connection", is_met=False, detail=server.unavailable_detail)]
     try:
         return await requirements_of(server, catalog=catalog)
     except PoolkeeperError as error:
         return [Requirement(name="connection", is_met=False, detail=error.detail)]
 
 
-async def _of_catalog(address: CatalogAddress) -> Requirement:
+async def _of_catalog(address: CatalogAddress, attributes: str) -> Requirement:
+    """Whether a catalog can live at *address*; *attributes*: those its role needs elsewhere."""
     try:
         facts = await check_database(address)
     except PoolkeeperError as error:
-        return Requirement(name="database", is_met=False, detail=error.detail)
+        sql = login_sql(
+            error,
+            role=address.user,
+            database=address.database,
+            attributes=attributes,
+            options="ENCODING 'UTF8'",
+        )
+        return _refused("database", error.detail, sql)
     detail = f"database {facts.database} can hold the catalog"
     return Requirement(name="database", is_met=True, detail=detail)
 
 
-def _report(place: str, requirements: Sequence[Requirement]) -> Iterator[Text]:
+def _refused(name: str, detail: str, sql: str | None) -> Requirement:
+    place = "any database of that server"
+    return Requirement(name=name, is_met=False, detail=detail, sql=sql, sql_place=place)
+
+
+def _report(
+    place: str, requirements: Sequence[Requirement], width: int | None, printed: set[str]
+) -> Iterator[Text]:
+    """The lines about one place, with the SQL that was not *printed* before."""
     yield Text(place, style="bold")
     for each in requirements:
         word, style = ("ok", "green") if each.is_met else ("missing", "bold red")
         if not each.is_met and not each.is_critical:
             word, style = "advice", "yellow"
-        yield Text.assemble(("  " + word.ljust(9), style), printable(f"{each.name}: {each.detail}"))
-    missing = [each.sql for each in requirements if not each.is_met and each.sql]
-    if missing:
-        yield Text("  As a superuser, in the server's database, run:")
-        yield from (Text(printable(f"    {sql}")) for sql in missing)
+        found = printable(f"{each.name}: {each.detail}")
+        first, *others = [found] if width is None else wrapped(found, width - _MARGIN)
+        yield Text.assemble((f"  {word}".ljust(_MARGIN), style), first)
+        yield from (Text(" " * _MARGIN + line) for line in others)
+    missing = {each.sql: each.sql_place for each in requirements if not each.is_met and each.sql}
+    new = [sql for sql in missing if sql not in printed]
+    if new:
+        yield Text(f"  As a superuser, in {missing[new[0]]}, run:")
+        yield from (Text(printable(f"    {line}")) for sql in new for line in sql.splitlines())
+        printed.update(new)

@@ -6,18 +6,17 @@ the same findings.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from app.domain.identifier import quoted
 from app.domain.tenant import OBJECT_PREFIX, PoolStrategy
 
 # Every cluster has them, and they hold no data unless somebody put some there.
 _MAINTENANCE_DATABASES = frozenset({"postgres", "template1"})
 _MAX_NAMES = 5
-_PLAIN_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
 class Assurance(StrEnum):
@@ -248,7 +247,7 @@ def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
         yield _critical(
             AuditCheck.ROLE_ATTRIBUTES,
             f"Role {role} has {', '.join(facts.attributes)}. "
-            f"Run: ALTER ROLE {_quoted(role)} {no_attributes};",
+            f"Run: ALTER ROLE {quoted(role)} {no_attributes};",
         )
     tenants = [name for name in facts.memberships if name.startswith(OBJECT_PREFIX)]
     if facts.privileged_memberships or tenants:
@@ -273,12 +272,12 @@ def _of_databases(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
     others = sorted({name for name in facts.databases if name != home})
     if others:
         is_harmless = _MAINTENANCE_DATABASES.issuperset(others)
-        databases = ", ".join(map(_quoted, others[:_MAX_NAMES]))
+        databases = ", ".join(map(quoted, others[:_MAX_NAMES]))
         yield Finding(
             check=AuditCheck.OTHER_DATABASES,
             severity=Severity.WARNING if is_harmless else Severity.CRITICAL,
             detail=f"Role {role} can connect to database {_listed(others)}. "
-            f"Run: REVOKE CONNECT ON DATABASE {databases} FROM PUBLIC, {_quoted(role)};",
+            f"Run: REVOKE CONNECT ON DATABASE {databases} FROM PUBLIC, {quoted(role)};",
         )
 
 
@@ -309,7 +308,7 @@ def _of_extension_schemas(role: str, facts: RoleFacts) -> Iterator[Finding]:
         yield _critical(
             AuditCheck.EXTENSION_SCHEMAS,
             f"Role {role} can create objects in schema {names}, which other tenants use. "
-            f"Run: REVOKE CREATE ON SCHEMA {names} FROM PUBLIC, {_quoted(role)};",
+            f"Run: REVOKE CREATE ON SCHEMA {names} FROM PUBLIC, {quoted(role)};",
         )
     if facts.missing_schemas:
         commands = " ".join(f"CREATE SCHEMA {name};" for name in facts.missing_schemas)
@@ -336,7 +335,7 @@ def _of_shared_role(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]
         yield _critical(
             AuditCheck.TEMPORARY_TABLES,
             f"Role {role} can create temporary tables, which hide tables of the same name. "
-            f"Run: REVOKE TEMPORARY ON DATABASE {_quoted(home)} FROM PUBLIC, {role};",
+            f"Run: REVOKE TEMPORARY ON DATABASE {quoted(home)} FROM PUBLIC, {role};",
         )
 
 
@@ -378,10 +377,6 @@ def _of_relations(role: str, inspection: Inspection) -> Iterator[Finding]:
             AuditCheck.RLS_BYPASS,
             f"These SECURITY DEFINER functions set no search_path: {_listed(functions)}.",
         )
-
-
-def _quoted(name: str) -> str:
-    return name if _PLAIN_NAME.fullmatch(name) else '"' + name.replace('"', '""') + '"'
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -47,7 +47,8 @@ class Requirement:
 
     Attributes:
         is_critical: tenants cannot be provisioned or are not isolated without it.
-        sql: what a superuser can run to meet it, in the server's database; None if no SQL does.
+        sql: what a superuser can run to meet it; None if no SQL does.
+        sql_place: where it runs.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Requirement:
     detail: str
     is_critical: bool = True
     sql: str | None = None
+    sql_place: str = "the server's database"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Text of others for terminals: no control sequence takes effect, and no character is invisible.
 
 Everything that reaches a terminal or a log for people passes here: labels, names, messages of a
-server. Imports nothing of the project, so that the client may use it.
+server. Imports nothing else of the project, so that the client may use it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import codecs
 import re
 import sys
 from io import TextIOWrapper
+
+from app.runtime.wrapping import terminal_width, wrapped
 
 # C0, DEL and C1; marks, overrides and isolates of writing direction; line separators; characters
 # without width; lone surrogates. The joiners of Indic, Persian and emoji stay.
@@ -55,7 +57,10 @@ def allow_any_encoding() -> None:
 
 def print_error(sentence: str) -> None:
     """Say on standard error why a command fails."""
-    print(f"poolkeeper: {printable_lines(sentence)}", file=sys.stderr)  # noqa: T201 - said by hand
+    text, width = f"poolkeeper: {printable_lines(sentence)}", terminal_width(sys.stderr)
+    for line in text.split("\n"):
+        for part in [line] if width is None else wrapped(line, width):
+            print(part, file=sys.stderr)  # noqa: T201 - said by hand
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from app.cli.doctor import Findings, examine
@@ -16,13 +17,15 @@ from tests.fixtures.postgres import Database
 from tests.fixtures.preloaded import preloaded_program
 from tests.fixtures.private_postgres import as_installed
 
+PASSWORD = "doctor-password"
+
 
 def settings(directory: Path, admin: Database, **more: Any) -> Settings:
     login = {
         "host": admin.host,
         "port": admin.port,
         "user": "poolkeeper",
-        "password": "secret",
+        "password": PASSWORD,
         "tls": "disable",
     }
     return Settings.model_validate(
@@ -41,14 +44,75 @@ def missing(findings: Findings, place: str) -> list[str]:
 
 
 @pytest.fixture
-async def admin(private_postgres: EmbeddedPostgres) -> Database:
+async def superuser(private_postgres: EmbeddedPostgres) -> Database:
+    """A superuser of a server on which nothing was prepared."""
+    return await as_installed(private_postgres)
+
+
+@pytest.fixture
+async def admin(superuser: Database) -> Database:
     """A superuser of a server whose service role may only log in."""
-    admin = await as_installed(private_postgres)
-    async with admin.connected() as connection:
-        await connection.execute("CREATE ROLE poolkeeper LOGIN PASSWORD 'secret'")
+    async with superuser.connected() as connection:
+        await connection.execute(f"CREATE ROLE poolkeeper LOGIN PASSWORD '{PASSWORD}'")
         await connection.execute("CREATE DATABASE app")
         await connection.execute("CREATE DATABASE poolkeeper OWNER poolkeeper")
-    return admin
+    return superuser
+
+
+async def follow(found: Findings, superuser: Database) -> None:
+    """Run the SQL that is missing, each statement once, as a person would."""
+    missing = {
+        each.sql: "app" if each.sql_place == "the server's database" else "postgres"
+        for every in found.values()
+        for each in every
+        if not each.is_met and each.sql
+    }
+    assert missing, found
+    for sql, database in missing.items():
+        async with replace(superuser, database=database).connected() as connection:
+            try:
+                await connection.execute(sql.replace("<password>", PASSWORD))
+            except asyncpg.DuplicateObjectError:
+                _, _, otherwise = sql.partition("-- or, if it exists: ")
+                await connection.execute(otherwise.replace("<password>", PASSWORD))
+
+
+async def test_its_sql_leads_from_a_bare_server_to_one_that_can_be_used(
+    superuser: Database, tmp_path: Path
+) -> None:
+    broken_by = [
+        "",
+        "ALTER ROLE poolkeeper PASSWORD 'another'",
+        "ALTER ROLE poolkeeper NOLOGIN",
+        "ALTER DATABASE app OWNER TO CURRENT_USER",
+        "REVOKE CREATE ON DATABASE app FROM poolkeeper",
+        "REVOKE CONNECT ON DATABASE app FROM poolkeeper CASCADE",
+    ]
+    for sql in broken_by:
+        async with superuser.connected() as connection:
+            await connection.execute(sql)
+        rounds = 0
+        while missing(found := await examine(settings(tmp_path, superuser)), "server main") or (
+            missing(found, "catalog")
+        ):
+            assert rounds < 4, (sql, found)
+            assert PASSWORD not in repr(found)
+            await follow(found, superuser)
+            rounds += 1
+        assert rounds, sql
+
+
+async def test_a_catalog_in_which_no_table_can_be_made_is_found(
+    admin: Database, tmp_path: Path
+) -> None:
+    async with admin.connected() as connection:
+        await connection.execute("ALTER DATABASE poolkeeper OWNER TO CURRENT_USER")
+    found = await examine(settings(tmp_path, admin))
+    [rights] = [each for each in found["catalog"] if not each.is_met]
+    _, _, sql = rights.detail.partition("poolkeeper: ")
+    async with replace(admin, database="poolkeeper").connected() as connection:
+        await connection.execute(sql)
+    assert missing(await examine(settings(tmp_path, admin)), "catalog") == []
 
 
 async def test_the_sql_it_prints_is_enough(admin: Database, tmp_path: Path) -> None:
@@ -96,7 +160,7 @@ async def test_it_prints_what_is_missing_and_exits_with_1(admin: Database, tmp_p
     }
     for place in ("SERVERS__MAIN", "CATALOG"):
         login = {"HOST": admin.host, "PORT": str(admin.port), "USER": "poolkeeper"}
-        login |= {"PASSWORD": "secret", "TLS": "disable"}
+        login |= {"PASSWORD": PASSWORD, "TLS": "disable"}
         environment |= {f"POOLKEEPER_{place}__{key}": value for key, value in login.items()}
     environment["POOLKEEPER_SERVERS__MAIN__DATABASE"] = "app"
     for port, printed in [

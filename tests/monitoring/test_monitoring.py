@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -133,10 +134,29 @@ def test_a_panel_is_described_and_has_a_unit(panel: dict[str, Any]) -> None:
     "words", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")]
 )
 def test_promtool_agrees(words: tuple[str, ...]) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        missing("There is no promtool on this machine: the rules were only parsed.")
-    done = subprocess.run(
-        [promtool, *words], cwd=FOLDER, capture_output=True, text=True, timeout=180, check=False
-    )
+    done = promtool(*words)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_promtool_objects_to_one_name_which_is_opentelemetrys(api: Api) -> None:
+    await eventually(lambda: _has_polled(api))
+    exposed = (await api.client.get("/metrics")).text
+    done = await asyncio.to_thread(promtool, "check", "metrics", given=exposed)
+    objections = (done.stdout + done.stderr).splitlines()
+    assert [each.split()[0] for each in objections] == ["db_client_connection_count"], objections
+
+
+def promtool(*words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run promtool, where there is one."""
+    found = shutil.which("promtool")
+    if found is None:
+        missing("There is no promtool on this machine: the rules were only parsed.")
+    return subprocess.run(
+        [found, *words],
+        cwd=FOLDER,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )

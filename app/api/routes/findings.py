@@ -7,14 +7,18 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import ManagerDep, PrincipalDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
 from app.api.http.strict_route import StrictRoute
+from app.control.background import in_slices
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
 
 _RANKS = (Severity.CRITICAL, Severity.WARNING, Severity.NOT_CHECKED)
+# Tenants after which other requests get a turn.
+_SLICE = 500
 
 router = APIRouter(prefix="/v1/findings", tags=["tenants"], route_class=StrictRoute)
 
@@ -67,28 +71,36 @@ async def list_findings(
         int, Query(ge=1, le=100, description="Number of tenants to name for each finding.")
     ] = 10,
 ) -> FindingList:
-    """Lists each check that failed once, with the tenants that it concerns, from the latest audits.
+    """Lists the checks that failed in the latest audits, and the tenants that each concerns.
 
+    There is one item for each check and severity, with the number of tenants and the first of them.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding. Works while the
     catalog is unreachable.
     """
-    concerned: dict[tuple[Severity, AuditCheck], list[tuple[str, Finding]]] = {}
-    for id_, state in manager.tenant_states.items():
-        if state.isolation and state.isolation.findings and principal.can_access(id_):
-            for each in state.isolation.findings:
-                concerned.setdefault((each.severity, each.check), []).append((id_, each))
-    items = []
-    for (severity, check), found in concerned.items():
-        found.sort(key=lambda each: each[0])
-        items.append(
-            FindingView(
-                check=check,
-                severity=severity,
-                # It may name other tenants' roles and databases.
-                detail=found[0][1].detail if principal.tenants is None else None,
-                count=len(found),
-                tenants=[id_ for id_, _ in found[:named]],
-            )
-        )
-    items.sort(key=lambda each: (_RANKS.index(each.severity), -each.count, each.check))
+    found: dict[tuple[Severity, AuditCheck], FindingView] = {}
+    async for id_ in in_slices(sorted(manager.tenant_states), _SLICE):
+        state = manager.tenant_states.get(id_)
+        if state is None or state.isolation is None or not principal.can_access(id_):
+            continue
+        for each in state.isolation.findings:
+            key = each.severity, each.check
+            item = found.get(key) or found.setdefault(key, _first(each, principal))
+            item.count += 1
+            if item.count <= named:
+                item.tenants.append(id_)
+    items = sorted(
+        found.values(), key=lambda each: (_RANKS.index(each.severity), -each.count, each.check)
+    )
     return FindingList(items=items)
+
+
+def _first(finding: Finding, principal: Principal) -> FindingView:
+    """The view of a finding with which no tenant is counted yet."""
+    return FindingView(
+        check=finding.check,
+        severity=finding.severity,
+        # It may name other tenants' roles and databases.
+        detail=finding.detail if principal.tenants is None else None,
+        count=0,
+        tenants=[],
+    )

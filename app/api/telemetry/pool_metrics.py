@@ -149,6 +149,8 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
         states[*group, str(row.state)] += 1
     for row in snapshot.closed_paused.values():
         states[row.server, str(row.strategy), str(row.state)] += 1
+    # As OpenTelemetry's exporters write its names for Prometheus, although promtool objects to a
+    # gauge that ends in _count.
     name = "db_client_connection"
     yield gauge(f"{name}_count", "Connections by state.", (*_GROUP, "state"), connections)
     yield gauge(f"{name}_max", "Maximum size of open pools, summed.", _GROUP, most)

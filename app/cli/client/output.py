@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import typer
 
 from app.cli.client.table import Details, Table
 from app.runtime.printable import is_printable, printable, printable_json
+from app.runtime.wrapping import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,12 +35,14 @@ def print_document(document: Any, render: Render, output: OutputFormat) -> None:
         case "name":
             _print_names(document, render)
         case _:
-            _print_view(render(document), None if output == "wide" else _terminal_width())
+            _print_view(render(document), None if output == "wide" else terminal_width(sys.stdout))
 
 
 def print_note(sentence: str) -> None:
     """Say something beside the result, on standard error."""
-    typer.echo(printable(sentence), err=True)
+    note, width = printable(sentence), terminal_width(sys.stderr)
+    for line in [note] if width is None else wrapped(note, width):
+        typer.echo(line, err=True)
 
 
 @contextmanager
@@ -70,12 +72,7 @@ def _print_view(view: View, width: int | None) -> None:
     else:
         from rich.console import Console
 
-        Console(soft_wrap=True).print(view)
-
-
-def _terminal_width() -> int | None:
-    # A pipe has no width: nothing is left out there.
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        Console(soft_wrap=width is None).print(view)
 
 
 def _print_names(document: Any, render: Render) -> None:

@@ -19,7 +19,16 @@ from app.cli.client.service_command import (
     resource,
 )
 from app.cli.client.session import Session, details
-from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, number, pool_state, prose, text
+from app.cli.client.table import (
+    ALWAYS,
+    VERY_WIDE,
+    WIDE,
+    advice_of,
+    number,
+    pool_state,
+    prose,
+    text,
+)
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient, Document
@@ -57,7 +66,7 @@ COLUMNS = (
     number("WARMUP", lambda item: item["desired"]["warmup_size"], VERY_WIDE),
     number("LEASES", "access_count", VERY_WIDE),
 )
-_DETAILS = (*COLUMNS, prose("ADVICE", lambda item: (item.get("advice") or {}).get("reason")))
+_DETAILS = (*COLUMNS, prose("ADVICE", advice_of))
 _RESULTS = ("state", "closed", "cut", "connections", "tested", "failed", "tenants")
 
 pools = resource("List, show, resize and evict pools, and run other operations on them.")

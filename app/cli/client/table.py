@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from app.runtime.printable import printable
+from app.runtime.wrapping import cell_width, shortened, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -79,6 +80,17 @@ def pool_state(pool: Item) -> str:
     return f"paused {_age(pause['since'])} by {pause['by']}" if pause else str(pool["state"])
 
 
+def advice_of(pool: Item) -> str | None:
+    """What the advisor says about a pool now: a size if it differs, why, and what is against it."""
+    advice = pool.get("advice")
+    if advice is None:
+        return None
+    is_change = advice["new_size"] != advice["current_size"]
+    sizes = f"{advice['current_size']} → {advice['new_size']}: " if is_change else ""
+    blocked = f" (not recommended: {advice['blocked_by']})" if advice["blocked_by"] else ""
+    return f"{sizes}{advice['reason']}{blocked}"
+
+
 def changes(before: Item | None, after: Item | None) -> str:
     """The fields that differ; all of them for a creation or a deletion."""
     if not before or not after:
@@ -137,7 +149,7 @@ class Table:
             width: of the terminal, in characters; None for any.
         """
         cells = {column: self._cells(column, is_short=width is not None) for column in self.columns}
-        natural = {column: max(map(_width, cells[column])) for column in self.columns}
+        natural = {column: max(map(cell_width, cells[column])) for column in self.columns}
         widths = natural if width is None else _fitted(natural, width)
         for row in zip(*(cells[column] for column in widths), strict=True):
             fields = (
@@ -161,18 +173,22 @@ class Details:
     columns: Sequence[TableColumn]
     item: Item
 
-    def __rich_console__(self, _: Console, __: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
-        yield from map(Text, self.lines())
+        yield from map(Text, self.lines(options.max_width))
 
     def names(self) -> Iterator[str]:
         yield printable(plain(self.columns[0].value(self.item)))
 
-    def lines(self, _width: int | None = None) -> Iterator[str]:
-        size = max(len(column.title) for column in self.columns)
+    def lines(self, width: int | None = None) -> Iterator[str]:
+        """A line for each field; one that is longer than *width* goes on below its value."""
+        size = max(len(column.title) for column in self.columns) + len(_GAP)
         for column in self.columns:
-            yield f"{column.title:<{size}}{_GAP}{printable(plain(column.value(self.item)))}"
+            value = printable(plain(column.value(self.item)))
+            first, *others = [value] if width is None else wrapped(value, width - size)
+            yield f"{printable(column.title):<{size}}{first}"
+            yield from (" " * size + line for line in others)
 
 
 def short_id_length(ids: Sequence[str]) -> int:
@@ -221,27 +237,8 @@ def _fitted(natural: Mapping[TableColumn, int], width: int) -> Mapping[TableColu
 
 def _aligned(cell: str, column: TableColumn, size: int) -> str:
     cell = shortened(cell, size)
-    padding = " " * (size - _width(cell))
+    padding = " " * (size - cell_width(cell))
     return padding + cell if column.justify == "right" else cell + padding
-
-
-def shortened(cell: str, size: int) -> str:
-    """*cell* in at most *size* columns, with an ellipsis if something is left out."""
-    if _width(cell) <= size:
-        return cell
-    cell = cell[:size]
-    while _width(cell) >= size:
-        cell = cell[:-1]
-    return f"{cell}…"
-
-
-def _width(cell: str) -> int:
-    """How many columns of a terminal a text takes: East Asian characters take two."""
-    if cell.isascii():
-        return len(cell)
-    from rich.cells import cell_len
-
-    return cell_len(cell)
 
 
 def _age(since: str | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ from app.cli.client.live.feed import Feed, News
 from app.cli.client.live.screens import ListScreen, Screens, TenantScreen
 from app.cli.client.live.terminal import Terminal
 from app.cli.client.session import Session
+from app.runtime.wrapping import terminal_width
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient
@@ -47,8 +47,7 @@ def top(
 def _print_once(client: ApiClient, url: str) -> None:
     screen = ListScreen(rows=_ROWS)
     found = screen.query.fetch(client)
-    # A pipe has no width: nothing is left out there.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = terminal_width(sys.stdout)
     for line in draw_list(screen, found, url, width=width, height=_ROWS + _OTHER_LINES):
         typer.echo(line.text)
 

@@ -26,8 +26,12 @@ def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) ->
         text += f"; {found.needed} {under}" + (f" over {patience}" if share >= 1.0 else "")
     if new_size < min(found.needed, found.max_allowed):
         return f"{text}; {new_size} is the next step"
-    spare = new_size - found.desired
-    return f"{text}; {new_size} leaves {spare} for bursts" if spare > 0 else text
+    extra = {
+        "more because callers were late repeatedly": min(found.desired, new_size) - found.needed,
+        "for bursts": new_size - found.desired,
+    }
+    parts = [f"{count} {why}" for why, count in extra.items() if count > 0]
+    return f"{text}; {new_size} includes {', and '.join(parts)}" if parts else text
 
 
 def room_for_bursts(found: Assessment, new_size: int) -> str:

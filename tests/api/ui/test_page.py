@@ -22,6 +22,21 @@ VIEWS = [
 ]
 RULES_OF_COLOR = ["color-contrast", "link-in-text-block"]
 LONGEST = "a-tenant-whose-name-is-as-long-as-a-name-can-be"
+# Words on several lines; a longer one may be an id.
+BROKEN_WORDS = """() => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const range = document.createRange();
+  const broken = [];
+  for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+    for (const { 0: word, index } of node.data.matchAll(/\\w+/g)) {
+      range.setStart(node, index);
+      range.setEnd(node, index + word.length);
+      const lines = new Set([...range.getClientRects()].map(({ top }) => Math.round(top)));
+      if (word.length < 25 && lines.size > 1) broken.push(word);
+    }
+  }
+  return broken;
+}"""
 
 
 @asynccontextmanager
@@ -129,12 +144,14 @@ async def test_a_phone_shows_every_view_without_scrolling_sideways(service: Api,
     for view in [*VIEWS, f"tenants/{LONGEST}", f"pools/{LONGEST}"]:
         await page.goto(f"/#/{view}")
         await expect(page.locator("#side [aria-current]")).to_be_in_viewport()
+        await expect(page.locator("main > :nth-child(2)")).to_be_visible()
         await expect(page.locator("#drawer canvas")).to_have_count(3 if "/" in view else 0)
         wide = await page.evaluate(
             "[document.documentElement, ...document.querySelectorAll('main, .scroll, #drawer')]"
             ".filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.outerHTML)"
         )
         assert wide == [], view
+        assert await page.evaluate(BROKEN_WORDS) == [], view
     await page.goto("/#/pools")
     await expect(page.locator(".scroll tbody tr")).to_contain_text("of 10000")
 

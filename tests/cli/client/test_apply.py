@@ -136,7 +136,9 @@ def test_ctrl_c_leaves_a_true_summary(echo: EchoService, monkeypatch: pytest.Mon
     process.stdin = None
     assert sent.wait(60)
     process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 60
     while _has_pending_signals(process.pid):
+        assert time.monotonic() < deadline, "the command did not take the signal"
         time.sleep(0.01)
     interrupted.set()
     output, errors = process.communicate(timeout=180)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
+    Details,
     Table,
     TableColumn,
     changes,
@@ -108,6 +109,18 @@ def test_a_wide_table_and_a_pipe_show_everything(
     titles, first, _ = Table(columns=columns, items=items[name]).lines()
     assert cells(titles) == [column.title for column in columns]
     assert cells(first) == [plain(column.value(items[name][0])) for column in columns]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_details_go_on_below_their_values(width: int) -> None:
+    reason = "10 connections make 6 % of callers wait over 100 ms; 12 make under 1 % wait, " * 4
+    item = {"pool": LONG, "reason": reason.strip(), "url": "x" * 300}
+    columns = [text("POOL", "pool"), prose("REASON", "reason"), text("URL", "url")]
+    pool, first, *others, url = Details(columns=columns, item=item).lines(width)
+    assert (pool, first[:8], url) == (f"POOL    {LONG}", "REASON  ", f"URL     {'x' * 300}")
+    assert width - 10 < max(map(len, [first, *others])) <= width
+    assert all(line.startswith(" " * 8) for line in others)
+    assert " ".join(line[8:] for line in [first, *others]) == reason.strip()
 
 
 COLUMNS = st.lists(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -118,14 +119,42 @@ def test_it_scrolls_and_fetches_no_more_than_it_shows(
     assert all("fields" in query for query in many.asked)
 
 
-def test_a_pool_opens_in_detail_and_closes_again(service: EchoService) -> None:
-    with terminal(TOP, service.url) as top:
+REASON = (
+    "At 41 leases/s × 150 ms, 10 connections make 6 % of callers wait over 100 ms; 12 make under "
+    "1 % wait; 15 includes 1 more because callers were late repeatedly, and 2 for bursts"
+)
+
+
+def test_a_pool_opens_in_detail_and_closes_again(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = service.answer
+
+    def recommend(
+        _: EchoService, method: str, path: str, body: object
+    ) -> tuple[int, Mapping[str, Any]]:
+        status, document = examples(method, path, body)
+        if path.endswith("/pool"):
+            advice = {"current_size": 10, "new_size": 12, "reason": REASON, "blocked_by": "a test"}
+            recommendation = {"id": "1", "new_size": 15, "reason": REASON}
+            document = {**document, "recommendation": recommendation, "advice": advice}
+        return status, document
+
+    monkeypatch.setattr(EchoService, "answer", recommend)
+    with terminal(TOP, service.url, lines=40) as top:
         top.wait_for("pools by waiting")
         top.press("\r")
         screen = top.wait_for("wait for")
         shown = "\n".join(screen)
         for part in ("acme: per_tenant on local", "3 open: 2 on lease, 1 idle", "p99 8.5 ms"):
             assert part in shown
+        assert max(map(len, screen)) <= 80
+        # The lines are as long as they can be, and no word is broken.
+        [at] = [at for at, line in enumerate(screen) if line.startswith("recommended")]
+        assert len(screen[at]) > 70
+        words = " ".join(" ".join(screen[at:]).split())
+        assert re.match(rf"recommended [0-9]+ → 15: {re.escape(REASON)} advice 10 → 12: ", words)
+        assert f"{REASON} (not recommended: a test)" in words
         top.press("\x1b")
         top.wait_for("pools by waiting")
         top.press("q")

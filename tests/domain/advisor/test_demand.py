@@ -83,6 +83,14 @@ def test_a_size_that_leaves_some_late_says_how_many() -> None:
     assert (advice.expected.connections_before, advice.expected.connections_after) == (10, 12)
 
 
+def test_a_size_above_what_the_load_needs_says_why() -> None:
+    advice = last(*[seen(10, rate=40.0, hold=0.2, waiting=3.0, late=20)] * 2)
+    assert (advice.reason_code, advice.new_size) == (ReasonCode.DEMAND_ABOVE_SIZE, 13)
+    assert advice.reason.endswith(
+        "; 12 make under 1 % wait; 13 includes 1 more because callers were late repeatedly"
+    )
+
+
 def test_a_step_is_followed_in_at_most_three_ticks() -> None:
     quiet: dict[str, Any] = {"rate": 10.0, "hold": 0.15}
     busy: dict[str, Any] = {"rate": 100.0, "hold": 0.15}
@@ -180,7 +188,7 @@ def test_growth_of_a_pool_whose_callers_are_on_time_has_no_room_for_bursts() -> 
     assert late.reason_code is on_time.reason_code is ReasonCode.DEMAND_ABOVE_SIZE
     assert on_time.new_size == on_time.wanted == 12
     assert late.new_size == 20
-    assert late.reason.endswith("; 20 leaves 8 for bursts")
+    assert late.reason.endswith("; 12 make under 1 % wait; 20 includes 8 for bursts")
 
 
 def test_longer_leases_under_load_get_no_room_for_bursts_and_lose_none() -> None:

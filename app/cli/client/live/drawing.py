@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,14 +16,15 @@ from app.cli.client.table import (
     VERY_WIDE,
     WIDE,
     Table,
+    advice_of,
     number,
     plain,
     pool_state,
     prose,
-    shortened,
     text,
 )
 from app.runtime.printable import printable
+from app.runtime.wrapping import shortened, wrapped
 
 if TYPE_CHECKING:
     from app.cli.client.live.feed import Found, News
@@ -54,6 +54,8 @@ _TENANT_COLUMNS = (
     number("LEASES", "connections_acquired", WIDE),
 )
 _NARROW = 100
+# Columns of the names of facts.
+_LABEL = 14
 _LIST_KEYS = "q quit  s sort  / filter  Enter details  Esc back  arrows, PgUp, Home scroll"
 _TENANT_KEYS = "q quit  Esc back  arrows, PgUp, Home scroll"
 _FILTER_KEYS = "Enter done  Esc no filter"
@@ -188,8 +190,7 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
         "since start": f"{numbers['connections_acquired']:,} leases, {numbers['timeouts']:,} "
         f"timeouts, {numbers['rejected']:,} rejected, {numbers['connections_lost']:,} lost",
         "labels": plain(tenant["labels"]),
-        "recommended": _recommendation(pool),
-        "advice": _advice(pool),
+        **_advice(pool),
     }
     for name, fact in facts.items():
         yield from _fact(name, fact, width)
@@ -223,11 +224,10 @@ def _lease(lease: Document) -> tuple[str, str]:
 
 
 def _fact(name: str, fact: str, width: int | None, style: str = "") -> Iterator[Line]:
-    # Wide characters take two columns: half of the room is enough for any.
-    room = 1000 if width is None else max(10, width - 14)
-    safe = printable(fact)
-    for at, part in enumerate(textwrap.wrap(safe, room if safe.isascii() else room // 2) or ["-"]):
-        yield Line(f"{'' if at else name:<14}{part}", style)
+    safe = printable(fact) or "-"
+    parts = [safe] if width is None else wrapped(safe, max(10, width - _LABEL), breaks_words=True)
+    for at, part in enumerate(parts):
+        yield Line(f"{'' if at else name:<{_LABEL}}{part}", style)
 
 
 def _connections(pool: Document | None) -> str:
@@ -246,17 +246,16 @@ def _latency(latency: Document) -> str:
     return ", ".join(shown) or "-"
 
 
-def _recommendation(pool: Document | None) -> str:
-    found = pool["recommendation"] if pool else None
-    return f"max_size {found['new_size']:,}: {found['reason']}" if found else "-"
-
-
-def _advice(pool: Document | None) -> str:
-    advice = pool.get("advice") if pool else None
-    if advice is None:
-        return "-"
-    blocked = advice["blocked_by"]
-    return f"{advice['reason']} ({blocked})" if blocked else str(advice["reason"])
+def _advice(pool: Document | None) -> Mapping[str, str]:
+    """The open recommendation for a pool, and what the advisor says now unless it is the same."""
+    found, latest = (pool["recommendation"], pool.get("advice")) if pool else (None, None)
+    facts = {}
+    if pool is not None and found is not None:
+        sizes = f"{pool['desired']['max_size']:,} → {found['new_size']:,}"
+        facts["recommended"] = f"{sizes}: {found['reason']}"
+    if found is None or (latest is not None and latest["new_size"] != found["new_size"]):
+        facts["advice"] = (pool and advice_of(pool)) or "-"
+    return facts
 
 
 def _as_many_as_fit(facts: Iterable[str], width: int | None) -> str:

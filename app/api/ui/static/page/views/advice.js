@@ -39,7 +39,7 @@ export const lineOf = ({ pool, tenant, kind, action, max_size }) => `${kind} ${p
 
 const request = ({ id }, decision) => ({ method: "POST", path: `v1/recommendations/${id}/${decision}` });
 
-const sizes = ({ kind, placement, max_size, new_size }) =>
+export const sizes = ({ kind, placement, max_size, new_size }) =>
   (kind === "placement" ? String(placement ?? "").replaceAll("_", " ") : `${max_size} → ${new_size}`);
 
 export function Advice() {

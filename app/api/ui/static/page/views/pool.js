@@ -59,7 +59,7 @@ function Details({ id, tenants, view }) {
       now && ["Wait p99", milliseconds(now.wait_p99_ms)],
       now && ["Used", `${number(now.access_count)} times since it opened`],
       ["Serves", isShared(id) ? serves(tenants, now?.tenants) : html`<a href=${href("tenants", id)}>tenant ${id}</a>`],
-      view?.advice && ["Advisor", `${view.advice.reason}${view.advice.blocked_by ? `. Not recommended: ${view.advice.blocked_by}` : ""}`],
+      view?.advice && ["Advisor", adviceText(view.advice)],
     ]} />
     ${(now?.leak_suspects ?? []).map((leak) => html`
       <p class="finding warning" key=${leak.pid}><span class="text"><b>Leak?</b> ${leakText(leak)}</span></p>`)}
@@ -70,6 +70,11 @@ function Details({ id, tenants, view }) {
 function serves(tenants, count = tenants.length) {
   if (!tenants.length) return "no tenants";
   return html`${counted(count, "tenant")}: <${TenantLinks} ids=${tenants} more=${count > tenants.length} />`;
+}
+
+function adviceText({ current_size, new_size, reason, blocked_by }) {
+  const sizes = new_size === current_size ? "" : `${current_size} → ${new_size}: `;
+  return `${sizes}${reason}${blocked_by ? `. Not recommended: ${blocked_by}` : ""}`;
 }
 
 export function leakText({ tenant, age_seconds, taken_at, pid }) {

@@ -3,6 +3,7 @@
 import { list } from "../core/api.js";
 import { ago, dateTime } from "../core/format.js";
 import { html } from "../core/html.js";
+import { sizes } from "./advice.js";
 
 const MAX_SHOWN = 100;
 
@@ -16,8 +17,8 @@ export async function timelineOf(filter, { from }) {
   const entries = [
     ...events.map(({ at, actor, action, reason }) =>
       ({ at: new Date(at) / 1000, kind: "event", who: actor, text: `${action}${reason ? ` (${reason})` : ""}` })),
-    ...recommendations.map(({ created_at, reason, status }) =>
-      ({ at: new Date(created_at) / 1000, kind: "recommendation", who: "advisor", text: `${reason} [${status}]` })),
+    ...recommendations.map((each) =>
+      ({ at: new Date(each.created_at) / 1000, kind: "recommendation", who: "advisor", text: `${sizes(each)} (${each.status}): ${each.reason}` })),
   ];
   return entries.filter(({ at }) => at >= from).sort((a, b) => b.at - a.at);
 }

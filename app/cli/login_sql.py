@@ -1,0 +1,47 @@
+"""SQL that lets the service's role log in, by why its login was refused.
+
+The password is a placeholder: the one in the settings is never printed.
+"""
+
+from __future__ import annotations
+
+from app.domain.identifier import quoted
+
+_PASSWORD = "PASSWORD '<password>'"  # noqa: S105 - a placeholder
+
+
+def login_sql(
+    error: BaseException, *, role: str, database: str, attributes: str = "", options: str = ""
+) -> str | None:
+    """What a superuser can run, a statement or comment per line; None if no SQL helps.
+
+    Args:
+        error: a refused login, or what was raised because of one.
+        role: the service's, which may not exist.
+        database: the one it logs in to, which may not exist.
+        attributes: of the role, besides LOGIN.
+        options: of the database, besides its owner.
+    """
+    role, database = quoted(role), quoted(database)
+    create_role = " ".join(filter(None, ("CREATE ROLE", role, "LOGIN", attributes, _PASSWORD)))
+    match _sqlstate(error):
+        # Postgres does not say which of both it is.
+        case "28P01":
+            return f"{create_role};\n-- or, if it exists: ALTER ROLE {role} {_PASSWORD};"
+        case "28000":
+            return f"ALTER ROLE {role} LOGIN;\n-- or, if it does not exist: {create_role};"
+        case "3D000":
+            owner = ("CREATE DATABASE", database, "OWNER", role, "TEMPLATE template0", options)
+            return " ".join(filter(None, owner)) + ";"
+        case "42501":
+            return f"GRANT CONNECT ON DATABASE {database} TO {role};"
+    return None
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    """Postgres' code of the refusal that *error* was raised from."""
+    while error is not None:
+        if isinstance(code := getattr(error, "sqlstate", None), str):
+            return code
+        error = error.__cause__
+    return None
