@@ -109,6 +109,9 @@ def document(app: FastAPI) -> dict[str, Any]:
         made = FastAPI.openapi(app)
         models = made["components"]["schemas"]
         for model in models.values():
+            if "description" in model:
+                # What a class raises concerns callers in Python only.
+                model["description"], *_ = model["description"].split("\n\nRaises:")
             for example in model.get("examples", []):
                 _restore_nulls(example, model, models)
         for operation in _operations(made):

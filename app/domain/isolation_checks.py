@@ -20,7 +20,7 @@ _MAX_NAMES = 5
 
 
 class Assurance(StrEnum):
-    """What a tenant's isolation holds against."""
+    """What a tenant's isolation protects against."""
 
     TRUSTED_SQL = "trusted_sql"
     """A forgotten WHERE in SQL written by people we trust; not hostile SQL."""

@@ -19,7 +19,7 @@ _LONGEST_SHOWN = 200
 
 
 class ClientState(StrEnum):
-    """Whether a caller has what it wants."""
+    """Whether a caller holds a connection or waits for one."""
 
     ACTIVE = "active"
     WAITING = "waiting"

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
 
     advertise_url: AnyHttpUrl | None = None
     """URL under which other instances of the service reach this one, such as
-    `http://10.0.0.7:8080`. Given, several instances may run on one catalog: one is active, the
+    `http://10.0.0.7:8080`. If set, several instances may run on one catalog: one is active, the
     others are standbys. By default none: a second instance is refused."""
 
     keys_file: Path | None = None

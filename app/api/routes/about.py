@@ -34,7 +34,7 @@ class ActiveInstance(BaseModel):
 
     id: str = Field(description="New at each start.", examples=["3f2a9c1b"])
     url: str | None = Field(
-        description="Where other instances reach it; null if there are to be no others.",
+        description="URL under which other instances reach it; null if it is to be the only one.",
         examples=["http://10.0.0.7:8080"],
     )
 

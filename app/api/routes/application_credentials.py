@@ -81,7 +81,7 @@ class CredentialBody(RequestBody):
 
 
 class CredentialView(BaseModel):
-    """A credential of an application, without what is secret of it."""
+    """A credential of an application, without its password."""
 
     model_config = examples(_EXAMPLE)
 
@@ -89,7 +89,7 @@ class CredentialView(BaseModel):
     user: str = Field(description="The name to log in with: tenant, dot, name.")
     created_at: datetime
     expires_at: datetime | None = Field(description="Null: it never expires.")
-    expired: bool = Field(description="Whether it is refused by now.")
+    expired: bool = Field(description="Whether it has expired.")
     last_used_at: datetime | None = Field(
         description="Last use, to the minute; null: it was never used."
     )
@@ -226,7 +226,7 @@ async def revoke_credential(
 ) -> CredentialView | PlanView:
     """Deletes a credential, and responds with what it was. Its password is refused from then on.
 
-    Also if another credential of that name is created later.
+    It stays refused if another credential of that name is created later.
     """
     manager.tenant_state(tenant)
     found = credentials.get(tenant, name)

@@ -36,7 +36,7 @@ class InstanceView(BaseModel):
 
     id: str = Field(description="New at each start.")
     url: str | None = Field(
-        description="Where other instances reach it; null if there are to be no others."
+        description="URL under which other instances reach it; null if it is to be the only one."
     )
     version: str
     state: InstanceState = Field(description="`active` or `standby`.")
@@ -64,7 +64,7 @@ class InstanceList(BaseModel):
     responses=problem_responses(),
 )
 async def list_instances(catalog: CatalogDep) -> InstanceList:
-    """Which instance is active, since when, and which ones stand by. Asks the catalog."""
+    """Lists which instance is active, since when, and which ones stand by. Asks the catalog."""
     return InstanceList(
         items=[_view(each) for each in await catalog.instances.load()], next_cursor=None
     )

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
 
 
 class KeyView(BaseModel):
-    """An API key, without what is secret of it."""
+    """An API key, without its secret."""
 
     name: str = Field(description="In the log and the audit trail.", examples=["checkout"])
     scopes: list[KeyScope] = Field(examples=[["operate"]])
@@ -28,7 +28,7 @@ class KeyView(BaseModel):
     expires_at: datetime | None = Field(
         description="Null: it never expires.", examples=["2027-11-20T09:00:00Z"]
     )
-    expired: bool = Field(description="Whether it is refused by now.", examples=[False])
+    expired: bool = Field(description="Whether it has expired.", examples=[False])
     requests_per_second: int | None = Field(
         description="Its own rate limit; null: the service's.", examples=[100]
     )

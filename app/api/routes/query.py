@@ -104,7 +104,7 @@ class QueryBody(RequestBody):
         default=None,
         ge=0.001,
         allow_inf_nan=False,
-        description="Longest run of all statements; the operator's limit if omitted.",
+        description="Maximum duration of all statements; the operator's limit if omitted.",
     )
     max_rows: int | None = Field(
         default=None,

@@ -83,7 +83,7 @@ async def list_refusals(
     limit: LimitQuery = 100,
     cursor: CursorQuery = None,
 ) -> RefusalList:
-    """Lists why requests were refused lately, newest first.
+    """Lists why recent requests were refused, newest first.
 
     The latest 50 of each tenant since the service started, from memory; the log has more. A key
     that is bound to tenants sees only theirs.

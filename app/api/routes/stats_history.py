@@ -171,9 +171,10 @@ async def get_pool_stats_history(
     principal: PrincipalDep,
     time_range: TimeRangeDep,
 ) -> StatsHistory:
-    """Shows the same for a pool, open or not; for a shared pool, all its tenants together.
+    """Shows what the polls measured of a pool, open or not, downsampled to steps as for a tenant.
 
-    A pool that serves none of the key's tenants answers 404.
+    Of a shared pool it shows all tenants together. A pool that serves none of the key's tenants
+    answers 404.
     """
     if not _can_access_pool(manager, principal, pool_id):
         raise PoolNotFound(f"There is no pool {pool_id}.")

@@ -301,7 +301,7 @@ async def provision_tenant(
     """Creates what the tenant's strategy needs: role, schema or database, and grants.
 
     Idempotent. If an object of that name exists and Poolkeeper did not create it for this tenant,
-    the response is 409 `objects-exist`; `adopt=true` takes it over. At last, it tests the login of
+    the response is 409 `objects-exist`; `adopt=true` takes it over. Finally, it tests the login of
     the tenant's role.
     """
 

@@ -80,7 +80,7 @@ class PauseView(BaseModel):
     """A pause of a pool."""
 
     since: datetime = Field(examples=["2026-11-20T09:12:34Z"])
-    by: str = Field(description="The name of who paused it.", examples=["ops"])
+    by: str = Field(description="The actor that paused it, as in its event.", examples=["ops"])
 
     @classmethod
     def of(cls, pause: Pause | None) -> PauseView | None:

@@ -98,9 +98,7 @@ class ServerUse(BaseModel):
     max_connections: int | None = Field(
         description="The server's `max_connections`; null until it was reached.", examples=[100]
     )
-    budget: int = Field(
-        description="Most connections that all pools together may have.", examples=[86]
-    )
+    budget: int = Field(description="Maximum number of connections of all pools.", examples=[86])
     used: int = Field(description="Open, connecting or closing.", examples=[10])
     active: int = Field(description="On lease.", examples=[4])
     contended: bool = Field(

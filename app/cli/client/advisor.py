@@ -15,7 +15,7 @@ from app.cli.client.service_command import (
     resource,
 )
 from app.cli.client.session import Session, details
-from app.cli.client.table import ALWAYS, Details, Item, number, prose, text
+from app.cli.client.table import ALWAYS, Details, Item, effect_of, number, prose, text
 
 Mode = Literal["off", "recommend", "apply"]
 Rule = Literal["demand", "hysteresis"]
@@ -31,7 +31,7 @@ _EVALUATION = (
     number("PROPOSED", "new_size"),
     prose("REASON", "reason"),
     text("CONFIDENCE", "confidence"),
-    prose("EXPECTED", "expected"),
+    prose("EXPECTED", effect_of),
     prose("EVIDENCE", "evidence"),
 )
 

@@ -29,7 +29,7 @@ def query(
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Allow the statement to write.")] = False,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Longest run of the statement.")
+        float | None, typer.Option(metavar="SECONDS", help="Maximum duration of the statement.")
     ] = None,
     max_rows: Annotated[
         int | None, typer.Option("--max-rows", min=1, help="Maximum number of rows.")

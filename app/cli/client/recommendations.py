@@ -22,6 +22,7 @@ from app.cli.client.table import (
     VERY_WIDE,
     WIDE,
     age,
+    effect_of,
     identifier,
     number,
     prose,
@@ -54,7 +55,7 @@ COLUMNS = (
     text("RULE", "rule", VERY_WIDE),
     text("CLOSED BY", "closed_by", VERY_WIDE),
 )
-_DETAILS = (*COLUMNS, prose("EXPECTED", "expected"), prose("EVIDENCE", "evidence"))
+_DETAILS = (*COLUMNS, prose("EXPECTED", effect_of), prose("EVIDENCE", "evidence"))
 
 recommendations = resource("List, show, apply or dismiss the advisor's recommendations.")
 

@@ -1,4 +1,4 @@
-"""`poolkeeper refusals`: why requests were refused lately."""
+"""`poolkeeper refusals`: why recent requests were refused."""
 
 from __future__ import annotations
 

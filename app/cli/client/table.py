@@ -91,6 +91,17 @@ def advice_of(pool: Item) -> str | None:
     return f"{sizes}{advice['reason']}{blocked}"
 
 
+def effect_of(item: Item) -> str | None:
+    """What a change of size is expected to do; of what cannot be predicted, nothing."""
+    expected = item.get("expected")
+    if expected is None:
+        return None
+    shares = [expected["late_share_before"], expected["late_share_after"]]
+    late = " → ".join("unknown" if share is None else f"{100 * share:.3g} %" for share in shares)
+    sizes = f"{expected['connections_before']} → {expected['connections_after']}"
+    return f"late callers {late}, connections {sizes}"
+
+
 def changes(before: Item | None, after: Item | None) -> str:
     """The fields that differ; all of them for a creation or a deletion."""
     if not before or not after:

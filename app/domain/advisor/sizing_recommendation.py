@@ -142,7 +142,7 @@ class TrialPhase(StrEnum):
 
 
 EVIDENCE: Final[Mapping[str, str]] = {
-    "arrivals_per_second": "Callers a second, as forecast: smoothed, plus a margin for swings.",
+    "arrivals_per_second": "Callers per second, as forecast: smoothed, plus a margin for swings.",
     "hold_ms": "Mean duration of a lease, milliseconds.",
     "base_hold_ms": "The same while the pool was less than half busy.",
     "hold_cv2": "Squared coefficient of variation of the leases' durations.",
@@ -155,8 +155,8 @@ EVIDENCE: Final[Mapping[str, str]] = {
     "needed_size": "Least size at which few enough wait too long; null: above the maximum.",
     "window_peak_size": "Largest size needed in the window.",
     "burst_allowance": "Connections above these that the limit leaves for bursts.",
-    "throughput_before": "Leases ended a second before the growth that was tried.",
-    "throughput_after": "Leases ended a second after it.",
+    "throughput_before": "Leases ended per second before the growth that was tried.",
+    "throughput_after": "Leases ended per second after it.",
     "elasticity": "Growth of throughput for growth of size, 1 if in proportion.",
     "elasticity_error": "Standard error of the elasticity.",
     "size_before_trial": "The size before it.",

@@ -25,6 +25,7 @@ from app.cli.client.table import (
     Table,
     TableColumn,
     changes,
+    effect_of,
     identifier,
     number,
     plain,
@@ -165,6 +166,15 @@ def test_ids_are_as_short_as_they_differ() -> None:
     assert lines == ids
     [_, *lines] = Table(columns=[identifier("ID", "id")], items=[{"id": ids[0]}]).lines(80)
     assert lines == ["3f2b8c1e"]
+
+
+def test_an_effect_is_read_without_knowing_the_api() -> None:
+    effect = {"late_share_before": 0.063, "connections_before": 10, "connections_after": 12}
+    expected = {"expected": effect | {"late_share_after": 0.0084}}
+    assert effect_of(expected) == "late callers 6.3 % → 0.84 %, connections 10 → 12"
+    unknown = {"expected": effect | {"late_share_after": None}}
+    assert effect_of(unknown) == "late callers 6.3 % → unknown, connections 10 → 12"
+    assert effect_of({"expected": None}) is None
 
 
 def test_changes_are_no_words_of_python() -> None:

@@ -149,7 +149,7 @@ function linesOf({ plan, effects, warnings }) {
   const steps = plan.map(({ action, target, before, after }) => `${sentence(action)} ${target}${changes(before ?? {}, after ?? {})}`);
   const numbers = EFFECTS.filter(([name]) => effects[name]).map(([name, label]) => `${label}: ${effects[name]}`);
   const all = [...steps, ...numbers, ...warnings];
-  return all.length ? all : ["Nothing: it is so already."];
+  return all.length ? all : ["Nothing: it is already so."];
 }
 
 const sentence = (text) => text[0].toUpperCase() + text.slice(1).replaceAll("_", " ");

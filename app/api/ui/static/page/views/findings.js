@@ -1,4 +1,4 @@
-// What needs a person: servers, pools and checks of the service, and what the isolation audit found.
+// What needs attention: servers, pools and checks of the service, and what the isolation audit found.
 
 import { get } from "../core/api.js";
 import { counted, paused } from "../core/format.js";
@@ -53,7 +53,7 @@ export function Findings() {
   const { data, problem } = useResource(() => get("v1/findings"), [], { every: 6 });
   const isEmpty = state.at && data && findings.length + data.items.length === 0;
   return html`
-    <${View} title="Findings" lead="What needs a person: servers, pools, checks of the service, and isolation." problem=${problem}
+    <${View} title="Findings" lead="What needs attention: servers, pools, checks of the service, and isolation." problem=${problem}
       request=${{ path: "v1/readiness" }}>
       ${isEmpty && html`
         <${Empty} title="No findings."><p>Every server is available, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}

@@ -20,7 +20,7 @@ const COLUMNS = [
   { title: "Wait p99", key: "wait", value: (pool) => pool.wait_p99_ms ?? -1, cell: (pool) => milliseconds(pool.wait_p99_ms), number: true, class: "wide" },
   { title: "Active", key: "active", value: (pool) => pool.active, cell: (pool) => number(pool.active), number: true, class: "wide" },
   { title: "Size", key: "size", value: (pool) => pool.size, cell: (pool) => `${pool.size} of ${pool.desired.max_size}`, number: true },
-  { title: "Load lately", cell: (pool) => html`<${Trail} pool=${pool.pool_id} />`, class: "wide" },
+  { title: "Recent load", cell: (pool) => html`<${Trail} pool=${pool.pool_id} />`, class: "wide" },
   { title: "Tenants", key: "tenants", value: (pool) => pool.tenants, cell: (pool) => number(pool.tenants), number: true, class: "wide" },
   { title: "Strategy", key: "strategy", value: (pool) => pool.strategy, cell: (pool) => pool.strategy, class: "wide" },
   { title: "Server", key: "server", value: (pool) => pool.server, cell: (pool) => pool.server, class: "wide" },

@@ -1,4 +1,4 @@
-// Why requests were refused lately.
+// Why recent requests were refused.
 
 import { ago, dateTime } from "../core/format.js";
 import { html } from "../core/html.js";
