@@ -36,7 +36,7 @@ from poolkeeper.exchange import (
 from poolkeeper.request import ListRequest, Request
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-# Seconds to connect, to send, and to receive something. The service gives a request 30.
+# Seconds to connect, to send, and to receive something: as long as the service gives a request.
 _TIMEOUT = 60.0
 _ATTEMPTS = 5
 _STREAM = "/v1/stats/stream"
