@@ -49,7 +49,7 @@ _BEGINNING = re.compile(rb"[A-Za-z\r\n]")
 
 # A status, a problem code and a sentence.
 _Refusal = tuple[int, str, str]
-_MALFORMED = 400, "malformed-request", "The request is not HTTP as RFC 9112 has it."
+_MALFORMED = 400, "malformed-request", "The request is not valid HTTP (RFC 9112)."
 _UNKNOWN_METHOD = 501, "unknown-method", "This request method is not known."
 _UNKNOWN_ENCODING = (
     501,

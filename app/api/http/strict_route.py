@@ -88,7 +88,7 @@ async def refuse_unknown_parameters(request: Request) -> None:
     wrong = [
         ("unknown_parameter", name, "There is no such parameter.")
         if name not in lists
-        else ("repeated_parameter", name, "Give this parameter once.")
+        else ("repeated_parameter", name, "Send this parameter once.")
         for name, times in given.items()
         if name not in lists or (times > 1 and not lists[name])
     ]
