@@ -167,7 +167,7 @@ class CredentialRotation(TypedDict):
 
 
 class CredentialView(TypedDict):
-    """A credential of an application, without what is secret of it."""
+    """A credential of an application, without its password."""
 
     name: str
     user: str
@@ -382,7 +382,7 @@ class KeyNames(TypedDict):
 
 
 class KeyView(TypedDict):
-    """An API key, without what is secret of it."""
+    """An API key, without its secret."""
 
     name: str
     scopes: list[str]
