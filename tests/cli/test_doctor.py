@@ -81,7 +81,7 @@ async def test_its_sql_leads_from_a_bare_server_to_one_that_can_be_used(
     superuser: Database, tmp_path: Path
 ) -> None:
     broken_by = [
-        "",
+        "SELECT 'nothing was prepared'",
         "ALTER ROLE poolkeeper PASSWORD 'another'",
         "ALTER ROLE poolkeeper NOLOGIN",
         "ALTER DATABASE app OWNER TO CURRENT_USER",

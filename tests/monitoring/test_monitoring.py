@@ -139,7 +139,8 @@ def test_promtool_agrees(words: tuple[str, ...]) -> None:
 
 
 async def test_promtool_objects_to_one_name_which_is_opentelemetrys(api: Api) -> None:
-    await eventually(lambda: _has_polled(api))
+    await api.value(await api.tenant("acme"), "select 1")  # some metrics need a pool
+    await api.service.exposition.prepare(await api.service.snapshots.publish())
     exposed = (await api.client.get("/metrics")).text
     done = await asyncio.to_thread(promtool, "check", "metrics", given=exposed)
     objections = (done.stdout + done.stderr).splitlines()

@@ -84,11 +84,13 @@ def test_a_size_that_leaves_some_late_says_how_many() -> None:
 
 
 def test_a_size_above_what_the_load_needs_says_why() -> None:
-    advice = last(*[seen(10, rate=40.0, hold=0.2, waiting=3.0, late=20)] * 2)
-    assert (advice.reason_code, advice.new_size) == (ReasonCode.DEMAND_ABOVE_SIZE, 13)
-    assert advice.reason.endswith(
-        "; 12 make under 1 % wait; 13 includes 1 more because callers were late repeatedly"
-    )
+    late: dict[str, Any] = {"rate": 40.0, "hold": 0.2, "waiting": 3.0, "late": 20}
+    saturated_pool, other = (last(*[seen(10, active=busy, **late)] * 2) for busy in (10.0, None))
+    assert saturated_pool.reason_code is other.reason_code is ReasonCode.DEMAND_ABOVE_SIZE
+    assert (saturated_pool.new_size, other.new_size) == (13, 20)
+    because = "includes 1 more because callers were late repeatedly"
+    assert saturated_pool.reason.endswith(f"; 12 make under 1 % wait; 13 {because}")
+    assert other.reason.endswith(f"; 12 make under 1 % wait; 20 {because}, and 7 for bursts")
 
 
 def test_a_step_is_followed_in_at_most_three_ticks() -> None:
