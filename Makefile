@@ -16,6 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 MADE := $(VENV)/.made
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+DRIVER := tests/serverless/node_modules/.package-lock.json
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -40,8 +41,13 @@ demo-ha: $(RUNTIME) ## Run two instances, their Postgres, and a client that neve
 
 PARALLEL := --numprocesses 4 --dist worksteal
 
-test: $(DEV) ## Run the tests against a real Postgres
+test: $(DEV) $(DRIVER) ## Run the tests against a real Postgres
 	@exec $(BIN)/pytest $(PARALLEL) $(ARGS)
+
+# The JavaScript driver of some tests; where npm is missing they are skipped.
+
+$(DRIVER): tests/serverless/package-lock.json
+	@! command -v npm >/dev/null || npm ci --loglevel=error --prefix tests/serverless >/dev/null || echo 'npm cannot install the driver.' >&2
 
 # Without the API, the catalog, subprocesses and the values of queries: .ci/run runs these on
 # every Python.
@@ -59,7 +65,7 @@ chaos: $(DEV) ## Inject 100 random faults into two instances under load (CHAOS_F
 	@CHAOS_FAULTS=$${CHAOS_FAULTS:-100} exec $(BIN)/pytest --capture no --timeout 7200 \
 		tests/faults/test_instances_fail.py $(ARGS)
 
-coverage: $(DEV) ## Run the tests and show uncovered branches
+coverage: $(DEV) $(DRIVER) ## Run the tests and show uncovered branches
 	@exec $(BIN)/pytest $(PARALLEL) --timeout 1800 --cov $(ARGS)
 
 lint: $(DEV) ## Check style, format, imports, generated code and the length of files

@@ -16,6 +16,7 @@ from pydantic import AnyHttpUrl
 
 from app import __version__
 from app.api.assembly import assemble, provide
+from app.api.auth.application_logins import ApplicationLogins
 from app.api.auth.authenticator import Authenticator
 from app.api.auth.key_file import KeyFile
 from app.api.auth.rate_limits import RateLimits
@@ -76,6 +77,8 @@ def create_app(settings: Settings) -> FastAPI:
         trusted_hosts=configuration.trusted_hosts(settings),
         request_deadline=settings.request_deadline_seconds,
         require_if_match=settings.require_if_match,
+        serves_sql=settings.sql_endpoint,
+        sql_origins=settings.sql_origins,
     )
     return app
 
@@ -108,6 +111,7 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
             documents_url=_address(settings.documents_url),
             grafana_url=_address(settings.grafana_url),
         ),
+        ApplicationLogins(service.application_credentials),
         TenantViews(manager, catalog, service.query_limits),
         PoolViews(manager, catalog, advisor),
         ServiceCollector(

@@ -1,4 +1,7 @@
-"""`POST …/query` beside what a team would write itself, each in a process of its own."""
+"""`POST …/query` beside what a team would write itself, and beside `POST /sql`.
+
+Each service is a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,7 @@ _WARM_UP_SECONDS = 0.3
 _BODY = (
     '{"sql": "select g, g::text from generate_series(1, 10) g where g > $1::int", "params": [3]}'
 )
+_SQL_BODY = _BODY.replace('"sql"', '"query"').replace("[3]", '["3"]')
 _NAIVE = "/tenants/bench/query"
 _STRATEGIES = {"shared": "shared", "own": "per_tenant"}
 
@@ -44,12 +48,12 @@ async def query(_: Testbed, rounds: int) -> Figures:
         service = ServiceProcess(data, log_level="ERROR")
         try:
             await service.start()
-            await _prepare(service)
+            logins = await _prepare(service)
             async with _naive(service) as naive:
                 await _compare(found, naive, service.target, rounds)
                 tokens = write_keys(data / "keys.json", _CLIENTS)
                 await until_status(service.target.port, b"401", get("/v1/stats"))
-                await _compare(found, naive, service.target, rounds, tokens)
+                await _compare(found, naive, service.target, rounds, tokens=tokens, logins=logins)
             await service.terminate()
         finally:
             await service.kill()
@@ -57,11 +61,18 @@ async def query(_: Testbed, rounds: int) -> Figures:
 
 
 async def _compare(
-    found: Rounds, naive: Target, ours: Target, rounds: int, tokens: Sequence[str] = ()
+    found: Rounds,
+    naive: Target,
+    ours: Target,
+    rounds: int,
+    *,
+    tokens: Sequence[str] = (),
+    logins: Sequence[str] = (),
 ) -> None:
     """All by turns, in rounds after one that does not count.
 
-    Each client has a key of its own, for a key's default rate limit allows 200 requests a second.
+    Each client has a key or a login of its own, for the default rate limit allows 200 requests a
+    second.
     """
     headers = [bearer(token) for token in tokens] or [""]
     key = "query_with_key" if tokens else "query"
@@ -71,6 +82,8 @@ async def _compare(
     }
     if not tokens:
         contenders |= {"bare": (naive, [get("/bare")]), "livez": (ours, [get("/livez")])}
+    if logins:
+        contenders["sql"] = (ours, [post("/sql", _SQL_BODY, login) for login in logins])
     for number in range(rounds + 1):
         cpu, seconds = {}, _SECONDS if number else _WARM_UP_SECONDS
         for name, (target, requests) in contenders.items():
@@ -82,10 +95,16 @@ async def _compare(
             found.add(f"{key}_vs_naive", cpu[name] / cpu["naive"], name)
         if not tokens:
             found.add("livez_vs_bare", cpu["livez"] / cpu["bare"])
+        if logins:
+            found.add("sql_cpu_ms", cpu["sql"] * 1000)
+            found.add("sql_vs_query", cpu["sql"] / cpu["own"])
 
 
-async def _prepare(service: ServiceProcess) -> None:
-    """A shared tenant, and one with a pool of its own, as large as its callers need."""
+async def _prepare(service: ServiceProcess) -> list[str]:
+    """A shared tenant, and one with a pool of its own, as large as its callers need.
+
+    The headers of Neon's driver for each of the latter's callers.
+    """
     async with httpx.AsyncClient(base_url=service.base_url, timeout=60, trust_env=False) as client:
         for name, strategy in _STRATEGIES.items():
             tenant = f"/v1/tenants/{name}"
@@ -95,6 +114,17 @@ async def _prepare(service: ServiceProcess) -> None:
                 await client.put(f"{tenant}/pool?scope=pool", json={"max_size": _CLIENTS}),
             ):
                 response.raise_for_status()
+        logins = []
+        for number in range(_CLIENTS):
+            created = await client.post(
+                "/v1/tenants/own/credentials", json={"name": f"app-{number}"}
+            )
+            url = created.raise_for_status().json()["connection_string"]
+            logins.append(
+                f"Neon-Connection-String: {url}\r\n"
+                "Neon-Raw-Text-Output: true\r\nNeon-Array-Mode: true\r\n"
+            )
+        return logins
 
 
 def _naive(service: ServiceProcess) -> AbstractAsyncContextManager[Target]:

@@ -9,6 +9,7 @@ from benchmarks import contention, dashboards, disruptions, measures, polling
 from benchmarks.figure import Figures
 from benchmarks.history import history
 from benchmarks.query import query
+from benchmarks.serverless import serverless
 from benchmarks.testbed import Testbed
 from benchmarks.thousand_tenants import thousand_tenants
 
@@ -44,5 +45,6 @@ MEASURES: dict[str, Measure] = {
     "scrapes": Measure(dashboards.scrapes, 40, on_request=True),
     "slow_readers": Measure(dashboards.slow_readers, 20, on_request=True),
     "history": Measure(history, 60, on_request=True),
+    "serverless": Measure(serverless, 9, on_request=True),
     "thousand_tenants": Measure(thousand_tenants, 1, on_request=True),
 }

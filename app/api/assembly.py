@@ -15,6 +15,7 @@ from app.api.http import disconnect, error_responses
 from app.api.http.idempotency import ResponseReplayed, replay
 from app.api.http.layer import DirectRoutes, HttpLayer
 from app.api.http.response_cache import ResponseCache
+from app.api.http.sql_protocol import SQL_PATH, AllowedOrigins
 from app.api.routes import (
     about,
     advisor,
@@ -34,6 +35,7 @@ from app.api.routes import (
     recommendations,
     refusals,
     servers,
+    sql,
     stats,
     stats_history,
     stats_stream,
@@ -52,6 +54,7 @@ _ROUTERS = (
     pools.router,
     leases.router,
     query.router,
+    sql.router,
     stats.router,
     stats_history.router,
     stats_stream.router,
@@ -72,7 +75,10 @@ _ROUTERS = (
 # Usual requests of these do without FastAPI's way to a route, which costs more than they do.
 _DIRECT_ROUTES: DirectRoutes = {
     "GET": [(re.compile("/livez"), health.respond_alive)],
-    "POST": [(re.compile(r"/v1/tenants/(?P<tenant>[^/]+)/query"), query.respond_directly)],
+    "POST": [
+        (re.compile(r"/v1/tenants/(?P<tenant>[^/]+)/query"), query.respond_directly),
+        (re.compile(SQL_PATH), sql.respond_directly),
+    ],
 }
 
 
@@ -82,12 +88,16 @@ def assemble(
     trusted_hosts: Sequence[str],
     request_deadline: float,
     require_if_match: bool,
+    serves_sql: bool,
+    sql_origins: Sequence[str],
 ) -> None:
     """Give *app* everything but the service's objects, which its lifespan provides.
 
     *request_deadline*: seconds for a body to arrive, and again for a response to begin.
+    *sql_origins*: the sites whose pages may call POST /sql, where it is served.
     """
     app.state.require_if_match = require_if_match
+    app.state.serves_sql = serves_sql
     app.state.provided = {}
     app.state.service = None
     app.state.forwarder = None
@@ -105,6 +115,7 @@ def assemble(
             trusted_hosts=trusted_hosts,
             request_deadline=request_deadline,
             direct_routes=_DIRECT_ROUTES,
+            sql_origins=AllowedOrigins(sql_origins if serves_sql else ()),
         )
         stack.app = ActiveInstanceGate(layer, app.state)
         return cast("ASGIApp", stack)

@@ -26,6 +26,7 @@ back for the next page. Unknown fields are refused. `stale: true` marks a respon
 catalog is unreachable.
 
 Once API keys exist (`poolkeeper keys create`), every request needs one: `Authorization: Bearer …`.
+Only `POST /sql` has the password of an application credential instead.
 Each operation lists its scope: `read` shows; `operate` works with pools and recommendations and
 includes `read`; `admin` manages tenants and the advisor and includes `operate`; `query` runs
 statements and no other scope includes it. A key can be bound to tenants: all others answer 404 and
@@ -108,6 +109,8 @@ def document(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         made = FastAPI.openapi(app)
         models = made["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            models.pop(name, None)
         for model in models.values():
             if "description" in model:
                 # What a class raises concerns callers in Python only.
@@ -115,6 +118,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             for example in model.get("examples", []):
                 _restore_nulls(example, model, models)
         for operation in _operations(made):
+            _drop_fastapi_errors(operation)
             for status, response in operation["responses"].items():
                 _set_problem_media_type(int(status), response)
             _describe_scope(operation)
@@ -142,6 +146,13 @@ def example_of(schema: dict[str, Any], models: dict[str, Any]) -> object:
     if schema.get("type") == "array":
         return [example_of(schema["items"], models)]
     return _OF_TYPE.get(schema.get("type", "null"), {})
+
+
+def _drop_fastapi_errors(operation: dict[str, Any]) -> None:
+    """FastAPI adds its own 422 where a route names none."""
+    response = operation["responses"].get("422", {})
+    if "HTTPValidationError" in str(response):
+        del operation["responses"]["422"]
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

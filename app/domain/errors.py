@@ -31,7 +31,7 @@
         ├── CatalogUnavailable
         │   └── LeadershipLost       another instance has become the active one
         ├── QueryTimeout · SchemaChanged
-        ├── TooManyStreams
+        ├── TooManyStreams · TooManyLogins
         ├── RequestInFlight          this repetition did nothing; the first one goes on
 
 Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
@@ -385,6 +385,12 @@ class LeadershipLost(CatalogUnavailable):
     """Another instance has become the active one; nothing was changed."""
 
     code = "leadership-lost"
+
+
+class TooManyLogins(Unavailable):
+    """Too many passwords are being checked; try again."""
+
+    code = "too-many-logins"
 
 
 class TooManyStreams(Unavailable):

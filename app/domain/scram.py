@@ -20,3 +20,14 @@ def scram_verifier(password: str, *, iterations: int) -> str:
         base64.b64encode(part).decode() for part in (salt, stored, server_key)
     )
     return f"SCRAM-SHA-256${iterations}:{salt_text}${stored_text}:{server_text}"
+
+
+def verify(password: str, verifier: str) -> bool:
+    """Whether *verifier* is of *password*; it takes the time of all its iterations."""
+    _, stretched, keys = verifier.split("$")
+    iterations, _, salt = stretched.partition(":")
+    salted = hashlib.pbkdf2_hmac(
+        "sha256", password.encode(), base64.b64decode(salt), int(iterations)
+    )
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    return hmac.compare_digest(stored, base64.b64decode(keys.partition(":")[0]))

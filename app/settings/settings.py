@@ -36,6 +36,7 @@ TenantName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN)]
 SchemaName = Annotated[str, Field(pattern="^[a-z_][a-z0-9_$]{0,62}$")]
 HostName = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])$")]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?)$")]
 Size = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -157,6 +158,15 @@ class Settings(BaseSettings):
     query_on_shared: bool | None = None
     """Whether shared tenants may use the query endpoint; by default on the embedded server
     only."""
+
+    sql_endpoint: bool = True
+    """Whether `POST /sql` serves Neon's serverless driver. On, because every request needs the
+    password of an application credential, and there are none by default."""
+
+    sql_origins: list[Origin] = []
+    """Sites whose pages may call `POST /sql` from a browser, such as `https://app.example.com`; `*`
+    allows all. Empty, because everyone who opens a page can read the password that it
+    sends."""
 
     # --- pools -------------------------------------------------------------------------------
 

@@ -17,8 +17,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 Schema = Mapping[str, Any]
 
-# A stream, plain text, and what orchestrators ask for.
-_OMITTED = frozenset({"stream_stats", "metrics", "livez", "readyz"})
+# A stream, plain text, and what orchestrators and other drivers ask for.
+_OMITTED = frozenset({"stream_stats", "metrics", "livez", "readyz", "run_sql"})
 # The client sends these itself.
 _PARAMETERS_OF_CLIENT = frozenset({"dry_run", "fields", "limit", "cursor"})
 # Its results would be stored with the key; a caller may still send one.

@@ -31,6 +31,7 @@ class AuthFailure(StrEnum):
     MALFORMED = "malformed"
     UNKNOWN = "unknown"
     EXPIRED = "expired"
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105 - a reason, no password
     MISSING_SCOPE = "missing_scope"
     TENANT_BOUND = "bound_to_tenants"
 

@@ -46,7 +46,7 @@ class RateLimits:
 
     def check_address(self, address: str) -> float:
         """Count a failure of an address; the seconds it has to wait, 0 if it may try again."""
-        return _wait(self._failures, _network_of(address))
+        return _wait(self._failures, network_of(address))
 
     def should_log(self) -> bool:
         return not _wait(self._logged, "log")
@@ -61,8 +61,8 @@ def _wait(limit: Throttled, key: str) -> float:
     return result.state.retry_after if result.limited else 0.0
 
 
-def _network_of(address: str) -> str:
-    """An IPv6 client has a whole /64 of addresses: they count as one."""
+def network_of(address: str) -> str:
+    """What counts as one client: an address of IPv4, and all of a /64 of IPv6."""
     try:
         found = ip_address(address)
     except ValueError:

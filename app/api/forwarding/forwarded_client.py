@@ -14,6 +14,7 @@ from starlette.types import Scope
 HEADER = b"poolkeeper-forwarded"
 _REQUEST_ID = b"x-request-id"
 _BETWEEN = b"|"
+_SECRETS = frozenset({b"authorization", b"neon-connection-string"})
 
 
 class ForwardedClient:
@@ -49,6 +50,6 @@ class ForwardedClient:
         return True
 
     def _signature(self, scope: Scope, said: bytes) -> bytes:
-        keys = [value for name, value in scope["headers"] if name == b"authorization"]
+        keys = [value for name, value in scope["headers"] if name in _SECRETS]
         signed = (said, scope["method"].encode(), scope["raw_path"], scope["query_string"], *keys)
         return hmac.digest(self._key, b"\n".join(signed), "sha256").hex().encode()

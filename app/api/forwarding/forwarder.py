@@ -204,7 +204,7 @@ class _Exchange:
                 rest.add_done_callback(self._body_ended)
             self._notify(self._leave)
             await upstream.respond()
-            if upstream.status == 503 and self._body.is_kept and _is_refusal(upstream):  # noqa: PLR2004
+            if self._body.is_kept and _is_refusal(upstream):
                 while await upstream.read():
                     pass
                 return False

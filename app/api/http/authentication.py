@@ -19,6 +19,7 @@ from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.auth.principal import ANONYMOUS, Principal
 from app.api.http.error_responses import problem_response
 from app.api.http.request_checks import HeaderValues
+from app.api.http.sql_protocol import SQL_PATH
 from app.domain.errors import KeyBoundToTenants, MissingScope
 
 OPEN_PATHS = frozenset({"/", "/docs", "/livez", "/openapi.json", "/readyz"})
@@ -29,19 +30,24 @@ _ADDRESS_RATE_LIMITED = "Too many requests without a valid API key came from thi
 
 
 def authenticate(scope: Scope, given: HeaderValues) -> Principal | Response:
-    """The principal of a request, or 401 or 429."""
+    """The principal of a request, or 401 or 429.
+
+    Requests with a password are anonymous until their route has checked it.
+    """
     authenticator: Authenticator = scope["app"].state.authenticator
-    found = authenticator.authenticate(given.get(b"authorization", ()))
     path = scope["path"]
+    if path == SQL_PATH:
+        return ANONYMOUS
+    found = authenticator.authenticate(given.get(b"authorization", ()))
     if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
         return found if isinstance(found, Principal) else ANONYMOUS
     request = Request(scope)
     if isinstance(found, Principal):
         wait = authenticator.throttle(found)
-        return _rate_limited(request, wait, _KEY_RATE_LIMITED) if wait else found
+        return rate_limited(request, wait, _KEY_RATE_LIMITED) if wait else found
     wait = authenticator.reject(found, request.client.host if request.client else "")
     if wait:
-        return _rate_limited(request, wait, _ADDRESS_RATE_LIMITED)
+        return rate_limited(request, wait, _ADDRESS_RATE_LIMITED)
     # RFC 6750: no error code for a request without credentials.
     challenge = "Bearer" if found is AuthFailure.NO_KEY else 'Bearer error="invalid_token"'
     headers = {"WWW-Authenticate": challenge}
@@ -88,7 +94,8 @@ REQUIRE_ADMIN = Security(_REQUIRED_SCOPE, scopes=[KeyScope.ADMIN.value])
 REQUIRE_UNBOUND_KEY = Depends(require_unbound_key)
 
 
-def _rate_limited(request: Request, wait: float, detail: str) -> Response:
+def rate_limited(request: Request, wait: float, detail: str) -> Response:
+    """429: *wait* seconds have to pass."""
     headers = {"Retry-After": str(math.ceil(wait))}
     return problem_response(
         request, 429, "too-many-requests", detail, retryable=True, headers=headers

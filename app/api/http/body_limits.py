@@ -1,7 +1,8 @@
 """Limits of the query string and the body: their size, and JSON as the only media type.
 
 FastAPI's own limit answers in plain text, and a body of another type would be reported as malformed
-JSON. A body whose length is not announced is counted while it is received, see `exchange`.
+JSON. Neon's drivers name no type: what POST /sql gets is taken for JSON. A body whose length is not
+announced is counted while it is received, see `exchange`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from starlette.types import Scope
 
 from app.api.http.error_responses import problem_response
 from app.api.http.request_checks import HeaderValues
+from app.api.http.sql_protocol import SQL_PATH
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 8192
@@ -38,7 +40,7 @@ def check_body(scope: Scope, given: HeaderValues) -> Response | None:
         return problem_response(Request(scope), 413, "content-too-large", BODY_TOO_LARGE)
     if length == "0" and b"transfer-encoding" not in given:
         return None
-    if not _is_json(given.get(b"content-type", ())):
+    if scope["path"] != SQL_PATH and not _is_json(given.get(b"content-type", ())):
         return problem_response(Request(scope), 415, "unsupported-media-type", _NOT_JSON)
     if given.get(b"content-encoding", ("identity",))[0] != "identity":
         return problem_response(Request(scope), 415, "unsupported-media-type", _ENCODED)

@@ -21,6 +21,7 @@ from starlette.routing import Match
 
 from app.api.http.refusals import Refusals
 from app.api.http.response_headers import SECURITY_HEADERS
+from app.api.http.sql_protocol import postgres_error, takes_postgres_errors
 from app.domain import errors
 from app.domain.tenant import TENANT_ID_PATTERN
 from app.domain.usage_report import USAGE_GROUP_PATTERN
@@ -79,7 +80,7 @@ _TITLES = {
 }
 # Every request may lack a key, be too large, or fail, also between two instances.
 _EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 502, 503, 504)
-_METHODS = ("DELETE", "GET", "POST", "PUT")
+_METHODS = ("DELETE", "GET", "OPTIONS", "POST", "PUT")
 
 _log = structlog.get_logger(__name__)
 
@@ -163,8 +164,10 @@ def problem_response(
     *,
     retryable: bool = False,
     headers: Mapping[str, str] | None = None,
+    fields: Mapping[str, str] | None = None,
     **more: Any,
 ) -> JSONResponse:
+    """The response with this problem; *fields* are what Postgres reported, for its drivers."""
     problem = Problem(
         type=f"urn:poolkeeper:problem:{code}",
         title=status_title(status),
@@ -177,12 +180,27 @@ def problem_response(
         **more,
     )
     _note(request, problem)
+    headers = {**SECURITY_HEADERS, **(headers or {})}
+    if takes_postgres_errors(request.scope, status):
+        return postgres_error(code, detail, fields=_fields(problem, fields or {}), headers=headers)
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=status,
-        headers={**SECURITY_HEADERS, **(headers or {})},
+        headers=headers,
         media_type=PROBLEM_MEDIA_TYPE,
     )
+
+
+def _fields(problem: Problem, fields: Mapping[str, str]) -> Mapping[str, str | None]:
+    """The fields for a driver: what the problem says, and what Postgres reported."""
+    invalid = [f"{each.pointer}: {each.detail}" for each in problem.errors or ()]
+    return {
+        "C": problem.sqlstate,
+        "D": "\n".join(invalid) or None,
+        "H": problem.hint,
+        "P": None if problem.position is None else str(problem.position),
+        **fields,
+    }
 
 
 def _note(request: Request, problem: Problem) -> None:
@@ -227,6 +245,7 @@ async def _expected_error(request: Request, error: Exception) -> JSONResponse:
             "hint": error.hint,
             "position": error.position,
             "statement": error.statement,
+            "fields": error.fields,
         }
     headers = {"Retry-After": _RETRY_AFTER_SECONDS} if error.retryable else None
     return problem_response(

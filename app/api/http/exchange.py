@@ -8,6 +8,7 @@ deadlines of its own. A response that has begun, such as a stream, has no deadli
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -38,12 +39,14 @@ class Exchange:
         request_id: str,
         *,
         accepts_gzip: bool = False,
+        more_headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
+        """*more_headers*: of the response, whatever it is."""
         self.reservation: KeyReservation | None = None
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._request_id = (b"x-request-id", request_id.encode())
+        self._more_headers = [(b"x-request-id", request_id.encode()), *more_headers]
         self._is_head = scope["state"].get("is_head", False)
         self._send_on = self._send_complete
         if accepts_gzip:
@@ -139,7 +142,7 @@ class Exchange:
     async def _send_complete(self, message: Message) -> None:
         """Send with the headers that every response has, and no body in response to HEAD."""
         if message["type"] == "http.response.start":
-            headers = [*message["headers"], self._request_id]
+            headers = [*message["headers"], *self._more_headers]
             present = {name for name, _ in headers}
             headers += [header for header in RAW_SECURITY_HEADERS if header[0] not in present]
             message = {**message, "headers": headers}

@@ -24,6 +24,7 @@ from app.api.http.exchange import Exchange
 from app.api.http.idempotency import KeyReservation, ResponseStore, reservation_for
 from app.api.http.request_checks import HeaderValues, TrustedHosts, check_framing, check_origin
 from app.api.http.response_cache import send_cached
+from app.api.http.sql_protocol import AllowedOrigins
 from app.api.http.strict_route import StrictRequest
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -45,8 +46,10 @@ class HttpLayer:
         trusted_hosts: Sequence[str],
         request_deadline: float,
         direct_routes: DirectRoutes,
+        sql_origins: AllowedOrigins,
     ) -> None:
         self._app = app
+        self._sql_origins = sql_origins
         self._hosts = TrustedHosts(trusted_hosts)
         self._deadline = request_deadline
         self._direct_routes = direct_routes
@@ -66,12 +69,13 @@ class HttpLayer:
         if (task := asyncio.current_task()) is not None:
             task.set_name(f"request {request_id}")
         gzips = scope["method"] == "GET" and accepts_gzip(given)
-        exchange = Exchange(scope, receive, send, request_id, accepts_gzip=gzips)
+        cors = self._sql_origins.headers(scope, given)
+        exchange = Exchange(scope, receive, send, request_id, accepts_gzip=gzips, more_headers=cors)
         state["exchange"] = exchange
         principal = (
             check_framing(scope, given)
             or self._hosts.check(scope, given)
-            or check_origin(scope, given)
+            or (None if cors else check_origin(scope, given))
             or authenticate(scope, given)
         )
         if isinstance(principal, Response):

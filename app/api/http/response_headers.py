@@ -1,7 +1,7 @@
 """Headers that every response has.
 
-A response's own headers win: the documentation page has its own policy. No response has a CORS
-header, so no page of another site can read one.
+A response's own headers win: the documentation page has its own policy. No response but that of
+`/sql` has a CORS header, so no page of another site can read one.
 """
 
 from __future__ import annotations

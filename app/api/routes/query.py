@@ -21,7 +21,7 @@ from app.api.http.idempotency import reserve_key
 from app.api.http.strict_route import StrictRequest, StrictRoute
 from app.api.http.transaction import run_statements
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
-from app.api.views.statement import MAX_STATEMENTS, Params, SqlText
+from app.api.views.statement import Params, SqlText, Statements
 from app.api.views.tenant import QueryLimits
 from app.domain.errors import InvalidTenantId, SchemaChanged, UntrustedSqlOnSharedRole
 from app.domain.plan import Plan, PlanAction, plan_step
@@ -89,12 +89,10 @@ class QueryBody(RequestBody):
         default=[],
         description="Values of the parameters. A string works for any type, in its text form.",
     )
-    statements: list[QueryStatement] | None = Field(
+    statements: Statements[QueryStatement] | None = Field(
         default=None,
-        min_length=1,
-        max_length=MAX_STATEMENTS,
-        description="Several statements in place of `sql`, all in one transaction: if one fails, "
-        "none has an effect.",
+        description="Several statements, at most 1000, in place of `sql`, all in one transaction: "
+        "if one fails, none has an effect.",
     )
     isolation_level: Annotated[IsolationLevel, Field(strict=False)] | None = Field(
         default=None, description="Of the transaction; the role's default if omitted."

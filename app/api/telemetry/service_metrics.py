@@ -123,7 +123,7 @@ class ServiceCollector(Collector):
         authenticator: Authenticator = self._state.authenticator
         yield counter(
             "poolkeeper_auth_failures",
-            "Requests refused because of their API key.",
+            "Requests refused because of their API key or password.",
             ("reason",),
             {(reason,): authenticator.failures[reason] for reason in AuthFailure},
         )

@@ -64,6 +64,28 @@ def literal(value: object, kind: PgType) -> str | None:
     return text
 
 
+def untyped_literal(value: object) -> str | None:
+    """*value* as text for a parameter of any type; None is NULL.
+
+    A string is taken as it is, a list is an array, all else its JSON.
+
+    Raises:
+        StatementFailed: it is too large.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "{" + _joined(map(_untyped_element, value), ",") + "}"
+    return _json(value)
+
+
+def _untyped_element(value: object) -> str:
+    text = untyped_literal(value)
+    if text is None:
+        return "NULL"
+    return text if isinstance(value, list) else _quoted(text, '"', '\\"')
+
+
 def _json(value: object) -> str:
     """*value* as a JSON document; numbers keep their digits."""
     if isinstance(value, str):

@@ -204,13 +204,14 @@ async def test_nobody_else_can_say_who_a_client_is() -> None:
             assert ((said["client"], said["scheme"]) == (["6.6.6.6", 1], "https")) is is_taken
 
 
-async def test_a_key_belongs_to_the_signature() -> None:
+@pytest.mark.parametrize("name", [b"authorization", b"neon-connection-string"])
+async def test_a_secret_belongs_to_the_signature(name: bytes) -> None:
     scope: Scope = {"scheme": "http", "method": "GET", "raw_path": b"/", "query_string": b""}
-    scope.update({"client": ("6.6.6.6", 1), "headers": [(b"authorization", b"Bearer a")]})
+    scope.update({"client": ("6.6.6.6", 1), "headers": [(name, b"Bearer a")]})
     client = ForwardedClient(SECRET)
     header = client.header(scope, b"id")
-    other_key = [(b"authorization", b"Bearer b"), header]
-    stolen: Scope = {**scope, "client": ("1.1.1.1", 2), "headers": other_key}
+    other_secret = [(name, b"Bearer b"), header]
+    stolen: Scope = {**scope, "client": ("1.1.1.1", 2), "headers": other_secret}
     assert client.restore(stolen)
     assert stolen["client"] == ("1.1.1.1", 2)
     scope["headers"].append(header)
@@ -227,6 +228,19 @@ async def test_a_request_is_never_forwarded_twice(monkeypatch: pytest.MonkeyPatc
             other.election.follow(str(one.client.base_url).rstrip("/"))
             refused = await one.client.get("/v1/stats")
             assert (refused.status_code, refused.json()["code"]) == (503, "standby")
+            assert "poolkeeper-instance" not in refused.headers
+            assert one.served == other.served == []
+
+
+async def test_a_driver_is_refused_with_postgres_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.forwarding.forwarder._HOLD", 0.2)
+    async with standby() as one, standby() as other:
+        for active in (None, str(other.client.base_url).rstrip("/")):
+            if active is not None:
+                one.election.follow(active)
+            refused = await one.client.post("/sql", content=b"{}")
+            assert (refused.status_code, refused.json()["code"]) == (400, "57P03")
+            assert refused.headers["retry-after"] == "1"
             assert "poolkeeper-instance" not in refused.headers
             assert one.served == other.served == []
 

@@ -1,0 +1,107 @@
+"""Passwords of application credentials, checked against their verifiers off the event loop.
+
+A check takes milliseconds of processor time, so its result is kept for a minute. What is kept is
+about one verifier: a credential that is revoked or replaced is refused at once.
+
+One password is checked at a time, which leaves the other processors alone, and the addresses take
+turns: an address that guesses delays all others by one check each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import blake2b
+from time import monotonic
+from weakref import WeakValueDictionary
+
+from app.api.auth.rate_limits import network_of
+from app.control.tenants.application_credentials import ApplicationCredentials
+from app.domain.application_credential import SCRAM_ITERATIONS, ApplicationCredential
+from app.domain.errors import TooManyLogins
+from app.domain.scram import scram_verifier, verify
+
+_KEPT_SECONDS = 60.0
+_MOST_KEPT = 10_000
+# How long a login waits for others, in seconds.
+_PATIENCE = 5.0
+# Nobody's password, checked for users that do not exist: it takes the same time.
+_NOBODYS_VERIFIER = scram_verifier(secrets.token_hex(), iterations=SCRAM_ITERATIONS)
+
+
+class ApplicationLogins:
+    """Checks passwords, and keeps which were right and which were wrong."""
+
+    def __init__(
+        self, credentials: ApplicationCredentials, *, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._credentials = credentials
+        self._key = secrets.token_bytes(32)
+        self._right = _Checks(clock)
+        self._wrong = _Checks(clock)
+        self._turn = asyncio.Lock()
+        # Each is kept for as long as somebody holds it or waits for it.
+        self._turns_of_networks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def check(self, user: str, password: str, address: str) -> ApplicationCredential | None:
+        """The credential of *user* if this is its password; *address* is who asks.
+
+        Raises:
+            TooManyLogins: too many others are being checked.
+        """
+        found = self._credentials.find(user)
+        verifier = found.verifier if found is not None else _NOBODYS_VERIFIER
+        login = f"{user}\0{password}".encode()
+        digest = blake2b(login, key=self._key, digest_size=32).digest()
+        if self._right.has(digest, verifier):
+            return found
+        if self._wrong.has(digest, verifier):
+            return None
+        async with self._in_turn(address):
+            is_right = await self._verify(digest, password, verifier)
+        if not is_right:
+            return None
+        # It may have been revoked meanwhile.
+        current = self._credentials.find(user)
+        return current if current is not None and current.verifier == verifier else None
+
+    @asynccontextmanager
+    async def _in_turn(self, address: str) -> AsyncIterator[None]:
+        of_network = self._turns_of_networks.setdefault(network_of(address), asyncio.Lock())
+        async with AsyncExitStack() as turns:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await turns.enter_async_context(of_network)
+                    await turns.enter_async_context(self._turn)
+            except TimeoutError as error:
+                raise TooManyLogins from error
+            yield
+
+    async def _verify(self, digest: bytes, password: str, verifier: str) -> bool:
+        # The one before may have been the same.
+        if self._right.has(digest, verifier) or self._wrong.has(digest, verifier):
+            return self._right.has(digest, verifier)
+        is_right = await asyncio.to_thread(verify, password, verifier)
+        (self._right if is_right else self._wrong).add(digest, verifier)
+        return is_right
+
+
+class _Checks:
+    """The latest logins with one result, by digest: their verifiers, and until when they count."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._kept: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+
+    def has(self, digest: bytes, verifier: str) -> bool:
+        checked, until = self._kept.get(digest, ("", 0.0))
+        return checked == verifier and self._clock() < until
+
+    def add(self, digest: bytes, verifier: str) -> None:
+        self._kept[digest] = (verifier, self._clock() + _KEPT_SECONDS)
+        self._kept.move_to_end(digest)
+        if len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)

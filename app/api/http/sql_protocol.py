@@ -1,0 +1,188 @@
+"""What is different about POST /sql, whose protocol is Neon's: its errors, and who may call it.
+
+Its drivers read errors as Postgres' fields, from responses with the status 400; all other errors
+they show as they are. It has a password instead of an API key, and pages of other sites may call it
+if the operator names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+from starlette.types import Scope
+
+SQL_PATH = "/sql"
+
+# By problem code; those of statements come with their own.
+_SQLSTATES = {
+    "active-lost": "08007",
+    "catalog-unavailable": "57P03",
+    "connect-failed": "08001",
+    "content-too-large": "54000",
+    "cross-site": "28000",
+    "deadline-exceeded": "08007",
+    "headers-too-large": "54000",
+    "leadership-lost": "57P03",
+    "lease-lost": "08007",
+    "not-provisioned": "3D000",
+    "overloaded": "53300",
+    "pool-draining": "57P03",
+    "pool-limit-reached": "53300",
+    "pool-paused": "57P03",
+    "pool-saturated": "53300",
+    "pool-timeout": "53300",
+    "query-timeout": "57014",
+    "read-only": "25006",
+    "schema-changed": "40001",
+    "schema-missing": "3F000",
+    "server-full": "53300",
+    "server-read-only": "25006",
+    "server-unavailable": "08001",
+    "sql-turned-off": "0A000",
+    "standby": "57P03",
+    "statement-ended-lease": "2D000",
+    "tenant-deleting": "3D000",
+    "tenant-login-failed": "08004",
+    "tenant-not-found": "3D000",
+    "too-many-logins": "53300",
+    "too-many-requests": "53400",
+    "unauthenticated": "28P01",
+    "untrusted-host": "28000",
+    "untrusted-sql-on-shared-role": "0A000",
+    "uri-too-long": "54000",
+    "validation-failed": "22023",
+    "wrong-database": "28000",
+}
+# Of a request that is no request of the protocol: protocol_violation.
+_OTHER = "08P01"
+# Of sessions, as Postgres sees it: they do not begin, or are over.
+_FATAL_CLASSES = ("08", "28", "53", "57P")
+# What Postgres reports besides code and message, by the letters of its protocol.
+_FIELDS = {
+    "detail": "D",
+    "hint": "H",
+    "position": "P",
+    "internalPosition": "p",
+    "internalQuery": "q",
+    "where": "W",
+    "schema": "s",
+    "table": "t",
+    "column": "c",
+    "dataType": "d",
+    "constraint": "n",
+    "file": "F",
+    "line": "L",
+    "routine": "R",
+}
+# A tenant's own code may raise an error with megabytes in it.
+_LONGEST_FIELD = 4000
+_METHODS = "POST"
+_HEADERS = (
+    "Authorization, Content-Type, Neon-Connection-String, Neon-Raw-Text-Output, Neon-Array-Mode, "
+    "Neon-Pool-Opt-In, Neon-Batch-Isolation-Level, Neon-Batch-Read-Only, Neon-Batch-Deferrable, "
+    "X-Request-ID"
+)
+_EXPOSED = b"Retry-After, X-Request-ID"
+PREFLIGHT_HEADERS = {
+    "Allow": "OPTIONS, POST",
+    "Access-Control-Allow-Methods": _METHODS,
+    "Access-Control-Allow-Headers": _HEADERS,
+    "Access-Control-Max-Age": "7200",
+}
+"""In the response to OPTIONS: without an allowed origin, browsers do not go on."""
+
+
+class PostgresError(BaseModel):
+    """An error with Postgres' fields; null if Postgres did not set them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "message": 'relation "notes" does not exist',
+                    "code": "42P01",
+                    "severity": "ERROR",
+                    "position": "15",
+                    "file": "parse_relation.c",
+                    "line": "1466",
+                    "routine": "parserOpenTable",
+                }
+            ]
+        }
+    )
+
+    message: str
+    code: str = Field(description="SQLSTATE.")
+    severity: str
+    detail: str | None
+    hint: str | None
+    position: str | None = Field(description="In the statement, in characters from 1.")
+    internal_position: str | None = Field(alias="internalPosition")
+    internal_query: str | None = Field(alias="internalQuery")
+    where: str | None
+    schema_name: str | None = Field(alias="schema")
+    table: str | None
+    column: str | None
+    data_type: str | None = Field(alias="dataType")
+    constraint: str | None
+    file: str | None
+    line: str | None
+    routine: str | None
+
+
+def takes_postgres_errors(scope: Scope, status: int) -> bool:
+    """Whether the client of a request that failed is a driver, and the failure not our own."""
+    return (
+        scope["path"] == SQL_PATH
+        and scope["method"] == "POST"
+        and status != HTTPStatus.INTERNAL_SERVER_ERROR
+    )
+
+
+def postgres_error(
+    code: str, message: str, *, fields: Mapping[str, str | None], headers: Mapping[str, str]
+) -> JSONResponse:
+    """The response to a driver.
+
+    *code* is that of the problem; *fields* are Postgres', by the letters of its protocol.
+    """
+    sqlstate = fields.get("C") or _SQLSTATES.get(code, _OTHER)
+    fatal = sqlstate != _OTHER and sqlstate.startswith(_FATAL_CLASSES)
+    document: dict[str, str | None] = {
+        "message": message,
+        "code": sqlstate,
+        "severity": fields.get("V") or ("FATAL" if fatal else "ERROR"),
+    }
+    for name, letter in _FIELDS.items():
+        value = fields.get(letter)
+        document[name] = value and value[:_LONGEST_FIELD]
+    return JSONResponse(document, status_code=HTTPStatus.BAD_REQUEST, headers=dict(headers))
+
+
+class AllowedOrigins:
+    """The sites whose pages may call POST /sql; `*` stands for all."""
+
+    def __init__(self, origins: Sequence[str]) -> None:
+        self._allows_all = "*" in origins
+        self._origins = frozenset(each.lower() for each in origins)
+
+    def headers(
+        self, scope: Scope, given: Mapping[bytes, Sequence[str]]
+    ) -> list[tuple[bytes, bytes]]:
+        """Of the response to a page of an allowed site; empty for any other request.
+
+        Responses are never stored, so that caches need not know that they vary.
+        """
+        origins = given.get(b"origin")
+        if not origins or scope["path"] != SQL_PATH or len(origins) > 1:
+            return []
+        [origin] = origins
+        if not self._allows_all and origin.lower() not in self._origins:
+            return []
+        return [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", _EXPOSED),
+        ]

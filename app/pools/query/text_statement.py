@@ -1,0 +1,96 @@
+"""A statement whose values are Postgres' own text, as drivers of other languages read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from json.encoder import encode_basestring
+
+from app.pools.query.pg_literals import untyped_literal
+from app.pools.query.pg_types import RECORD_ARRAY, PgType, look_up_types
+from app.pools.query.rows import Rows
+from app.pools.query.statement import Statement
+from app.wire.extended_query import ExtendedQuery, Reply, ResultField
+
+# Of a column's description in a response, about.
+_FIELD_BYTES = 200
+_TEXT = PgType(oid=25, name="text")
+_TEXTS = PgType(oid=1009, name="text[]", shape="array", element=_TEXT)
+# bool, int2, int4, float4, float8, json and jsonb: those that JSON has, too.
+_JSON_TYPES = frozenset({16, 21, 23, 700, 701, 114, 3802})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextResult:
+    """What a statement returned.
+
+    Attributes:
+        fields: its columns.
+        rows: each a JSON array, or an object by the names of the columns, in UTF-8.
+        command: the first word of Postgres' command tag; empty for an empty statement.
+        row_count: rows returned or changed; None for a statement that counts none.
+    """
+
+    fields: tuple[ResultField, ...]
+    rows: tuple[bytes, ...]
+    command: str
+    row_count: int | None
+    size: int
+
+
+class TextStatement(Statement[TextResult]):
+    """A statement of Neon's protocol: all of its rows, or none."""
+
+    def __init__(
+        self, sql: str, params: Sequence[object], *, as_arrays: bool, raw_text: bool
+    ) -> None:
+        """Return rows *as_arrays* or as objects.
+
+        With *raw_text* every value is a string or null. Without, booleans, small integers, floats,
+        JSON and arrays of them are what they are in JSON. Each parameter is text of whatever type
+        the statement wants, see `untyped_literal`.
+
+        Raises:
+            StatementFailed: Postgres takes no such text.
+        """
+        super().__init__(sql, params)
+        self._as_arrays = as_arrays
+        self._raw_text = raw_text
+
+    async def run(self, query: ExtendedQuery, prepared: Reply, *, max_bytes: int) -> TextResult:
+        fields = prepared.fields or ()
+        types = [_TEXT] * len(fields)
+        if not self._raw_text:
+            found = await look_up_types(query, {each.oid for each in fields})
+            types = [_as_json(found[each.oid]) for each in fields]
+        keys = None
+        if not self._as_arrays:
+            keys = [f"{encode_basestring(each.name)}:" for each in fields]
+        rows = Rows(query, types, max_rows=None, max_bytes=max_bytes, keys=keys)
+        values = await self._encoded(_literals)
+        tag = await rows.fetch(values, is_query=prepared.fields is not None) or ""
+        last = tag.rpartition(" ")[2]
+        row_count = int(last) if last.isdigit() else None
+        if row_count is not None and prepared.fields is not None:
+            row_count = len(rows.written)  # Postgres' own is of the last batch
+        return TextResult(
+            fields=fields,
+            rows=tuple(rows.written),
+            command=tag.partition(" ")[0],
+            row_count=row_count,
+            size=rows.size + _FIELD_BYTES * len(fields),
+        )
+
+
+def _literals(params: Sequence[object]) -> Iterable[str | None]:
+    return map(untyped_literal, params)
+
+
+def _as_json(kind: PgType) -> PgType:
+    """How a value of the type is written: as itself if JSON has such values, else as text."""
+    if kind.oid == RECORD_ARRAY:
+        return _TEXTS
+    if kind.shape == "array" and kind.element is not None:
+        element = _as_json(kind.element)
+        return replace(kind, element=replace(element, delimiter=kind.element.delimiter))
+    return kind if kind.shape == "scalar" and kind.oid in _JSON_TYPES else _TEXT

@@ -1,0 +1,68 @@
+"""POST /sql with Neon's own driver, unchanged, and with Drizzle on top of it."""
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.missing import missing
+from tests.fixtures.postgres import Database
+from tests.fixtures.processes import kill
+from tests.fixtures.served import Served, served
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ROOT / "tests" / "serverless"
+DOCUMENT = (ROOT / "docs" / "serverless.md").read_text("utf-8")
+
+
+@pytest.fixture
+async def service(
+    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+) -> AsyncIterator[Served]:
+    """A service that a thousand callers may use at once, and that logs all it can."""
+    if shutil.which("node") is None or not (PROGRAMS / "node_modules").is_dir():
+        missing("The driver is not installed. Run: npm ci --prefix tests/serverless")
+    async with served(
+        tmp_path,
+        tenants_in=database,
+        catalog_in=catalog_database,
+        acquire_timeout_seconds=240,
+        query_timeout_seconds=240,
+        rate_limit=0,
+        log_level="DEBUG",
+    ) as running:
+        yield running
+
+
+async def run(service: Served, connection_string: str, *arguments: str) -> str:
+    """What a program prints that uses the service."""
+    endpoint = str(service.client.base_url.join("/sql"))
+    process = await asyncio.create_subprocess_exec(
+        *("node", *arguments),
+        cwd=PROGRAMS,
+        env={**os.environ, "POOLKEEPER_SQL": endpoint, "DATABASE_URL": connection_string},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(300):
+            output, _ = await process.communicate()
+    finally:
+        await kill(process)
+    return output.decode()
+
+
+async def test_programs_of_the_driver_work(service: Served, tmp_path: Path) -> None:
+    await service.tenant("acme")
+    created = await service.client.post("/v1/tenants/acme/credentials", json={"name": "web"})
+    url = created.json()["connection_string"]
+    for program in ("statements.mjs", "concurrency.mjs", "drizzle.mjs"):
+        assert await run(service, url, program) == "done\n", program
+    [shown] = re.findall(r"^```js\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    assert await run(service, url, "--input-type=module", "--eval", shown) == "1 visits\n"
+    # Not even at DEBUG.
+    assert created.json()["password"] not in (tmp_path / "service.log").read_text()
