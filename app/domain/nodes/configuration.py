@@ -1,0 +1,92 @@
+"""What a node is to do: the servers behind it, its allotments, and an entry for each tenant.
+
+The agent pulls it from the service. It holds passwords of roles: nothing may log or cache it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.domain.nodes.allotment import Allotment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A user name by which applications enter, and the SCRAM verifier of its password."""
+
+    user: str
+    verifier: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One tenant on a node: a database name that applications connect to.
+
+    Attributes:
+        name: of the entry, the tenant's id.
+        server: name of the server behind it.
+        role: as whom the node connects, whoever logs in; the tenant's own.
+        password: of that role.
+        size: the most connections of this node for it, at least 1.
+        weight: its share of time against others when not all can have connections.
+        paused: whether a person paused it: clients can log in, and wait.
+        logins: who may enter it; nobody else may.
+    """
+
+    name: str
+    server: str
+    database: str
+    role: str
+    password: str = field(repr=False)
+    size: int
+    weight: int = 1
+    paused: bool = False
+    logins: tuple[Login, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"entry {self.name}: size {self.size} is less than 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeServer:
+    """A server behind a node.
+
+    Attributes:
+        tls_mode: libpq's `sslmode` towards it.
+        allotment: connections that the node may have to it.
+    """
+
+    host: str
+    port: int
+    tls_mode: str
+    allotment: Allotment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfiguration:
+    """All that a node is to do.
+
+    Attributes:
+        version: grows with each change of anything but the allotments, which have their own.
+        servers: by name.
+    """
+
+    version: int
+    servers: Mapping[str, NodeServer]
+    entries: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        names = [entry.name for entry in self.entries]
+        if len(set(names)) < len(names):
+            raise ValueError("two entries have the same name")
+        if unknown := {entry.server for entry in self.entries} - set(self.servers):
+            raise ValueError(f"no such servers: {', '.join(sorted(unknown))}")
+
+    def size_of(self, entry: Entry) -> int:
+        """The most connections for an entry, inside its server's allotment; at least 1.
+
+        An entry that is larger than the allotment could never open.
+        """
+        return max(1, min(entry.size, self.servers[entry.server].allotment.connections))

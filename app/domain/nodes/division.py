@@ -1,0 +1,119 @@
+"""How the connections of a server are divided among this process and its nodes.
+
+By demand and weight: weighted max-min fairness (`fair_share`). A connection moves only when some
+holder lacks one, because a move takes a report and two messages. A holder's allotment grows only
+while the sum of all liabilities stays inside the budget, so the budget holds whatever messages are
+lost, late or repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.domain.advisor.fair_share import fair_level
+from app.domain.nodes.allotment import Commitment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who wants connections of a server.
+
+    Attributes:
+        demand: connections that it could use.
+        weight: its share against others when there are too few, above 0: the weights of its tenants
+            with work, for example.
+        limit: the most that an operator allows; 0 while it drains; None: no limit.
+        reachable: whether it has reported of late. Another one gets no more than it has.
+    """
+
+    name: str
+    demand: int
+    commitment: Commitment
+    weight: float = 1.0
+    limit: int | None = None
+    reachable: bool = True
+
+    @property
+    def wanted(self) -> int:
+        return self.demand if self.limit is None else min(self.demand, self.limit)
+
+
+def fair_shares(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
+    """Of *budget* connections, a whole number for each: at most what it wants, at least 1 of that.
+
+    While there are fewer connections than holders that want some, the lightest get none.
+    """
+    budget = max(0, budget)
+    claims = [holder for holder in holders if holder.wanted > 0]
+    shares = dict.fromkeys((holder.name for holder in holders), 0)
+    level = fair_level(budget, [(holder.wanted, holder.weight) for holder in claims])
+    if level is None:
+        return shares | {holder.name: holder.wanted for holder in claims}
+    exact = {holder.name: min(holder.wanted, holder.weight * level) for holder in claims}
+    shares |= {name: max(1, int(share)) for name, share in exact.items()}
+    # Rounding: who is furthest above its exact share gives, who is furthest below it takes.
+    while (spare := budget - sum(shares.values())) != 0:
+        above = {name: shares[name] - exact[name] for name in exact}
+        if spare < 0:
+            shares[max(above, key=lambda name: (shares[name] > 1, above[name], name))] -= 1
+        else:
+            shares[min(above, key=lambda name: (above[name], name))] += 1
+    return shares
+
+
+def divide(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
+    """The allotments to send now, by name: only those that change.
+
+    Args:
+        budget: connections of the server for all of them, less back-ends that belong to none.
+    """
+    shares = fair_shares(budget, holders)
+    amounts = {holder.name: _allowed(holder) for holder in holders}
+    _shrink(budget, holders, shares, amounts)
+    _grow(budget, holders, shares, amounts)
+    return {
+        holder.name: amounts[holder.name]
+        for holder in holders
+        if amounts[holder.name] != holder.commitment.current
+    }
+
+
+def _allowed(holder: Holder) -> int:
+    """What it has, but never more than its limit."""
+    current = holder.commitment.current
+    return current if holder.limit is None else min(current, holder.limit)
+
+
+def _shrink(
+    budget: int, holders: Sequence[Holder], shares: Mapping[str, int], amounts: dict[str, int]
+) -> None:
+    """Take from those above their share what others lack, and what exceeds the budget."""
+    donors = [holder.name for holder in holders if holder.reachable]
+    lacking = sum(max(0, shares[name] - amounts[name]) for name in donors)
+    needed = lacking - (budget - sum(amounts.values()))
+    for _ in range(needed):
+        name = max(donors, key=lambda name: (amounts[name] - shares[name], name), default=None)
+        if name is None or amounts[name] <= shares[name]:
+            return
+        amounts[name] -= 1
+
+
+def _grow(
+    budget: int, holders: Sequence[Holder], shares: Mapping[str, int], amounts: dict[str, int]
+) -> None:
+    """Give what is free to those below their share, to the one that lacks most first."""
+    liabilities = {holder.name: holder.commitment.liability for holder in holders}
+    free = budget - sum(liabilities.values())
+    growing = {holder.name for holder in holders if holder.reachable}
+    while growing:
+        name = max(growing, key=lambda name: (shares[name] - amounts[name], name))
+        if amounts[name] >= shares[name]:
+            return
+        # What it is liable for already is its own.
+        costs = amounts[name] >= liabilities[name]
+        if costs and free <= 0:
+            growing.remove(name)
+            continue
+        amounts[name] += 1
+        free -= costs

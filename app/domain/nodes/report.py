@@ -1,0 +1,73 @@
+"""What an agent reports every second: what is in force on its node, and what it measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """One server as a node uses it.
+
+    Attributes:
+        generation: of the allotment that it obeys.
+        committed: the most connections that can be open before it obeys another: the sizes of its
+            open entries, and what the closing ones still have.
+        connected: connections that are open.
+    """
+
+    generation: int
+    committed: int
+    connected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryReport:
+    """One entry.
+
+    Attributes:
+        size: connections that it may have, as the pooler says.
+        connections, in_use: open ones, and those in a transaction.
+        clients, waiting: applications' connections, and those that wait for a connection.
+        longest_wait: seconds for which the first of these has waited.
+    """
+
+    name: str
+    state: EntryState
+    size: int
+    connections: int
+    in_use: int
+    clients: int
+    waiting: int
+    longest_wait: float
+    totals: EntryTotals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReport:
+    """A node at one moment.
+
+    Attributes:
+        session: that the service gave to this agent when it started. A report of an earlier session
+            is of an agent that was replaced.
+        sequence: grows with each report of a session.
+        version: of the configuration in force, as read back; 0 before the first.
+        engine: name and version of the pooler.
+        backends: process ids of its connections, by server.
+    """
+
+    session: int
+    sequence: int
+    version: int
+    engine: str
+    servers: Mapping[str, ServerReport]
+    entries: tuple[EntryReport, ...]
+    backends: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+    def is_newer_than(self, other: NodeReport) -> bool:
+        """Whether it was made later; one that arrives late must change nothing."""
+        return (self.session, self.sequence) > (other.session, other.sequence)

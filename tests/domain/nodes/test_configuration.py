@@ -1,0 +1,31 @@
+"""A node's configuration refuses what no agent could carry out, and shows no password."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.node.configurations import configuration, entry
+
+
+def test_an_entry_is_never_larger_than_its_servers_allotment() -> None:
+    node = configuration(entry("acme", size=5), allotment=3)
+    assert node.size_of(node.entries[0]) == 3
+    # Zero would mean "no limit" to PgBouncer.
+    assert configuration(allotment=0).size_of(entry("acme", size=5)) == 1
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="less than 1"):
+        entry("acme", size=0)
+    with pytest.raises(ValueError, match="same name"):
+        configuration(entry("acme"), entry("acme"))
+    with pytest.raises(ValueError, match="no such servers: other"):
+        configuration(replace(entry("acme"), server="other"))
+
+
+def test_no_password_is_shown() -> None:
+    shown = repr(configuration(entry("acme", password="hidden", logins=("acme.web",))))
+    assert "hidden" not in shown
+    assert "SCRAM" not in shown

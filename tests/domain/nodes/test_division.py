@@ -1,0 +1,144 @@
+"""Dividing a budget: what each should have, what moves, and when it may."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.nodes.allotment import Allotment, Commitment
+from app.domain.nodes.division import Holder, divide, fair_shares
+
+
+def holder(name: str, demand: int, has: int = 0, **knobs: object) -> Holder:
+    """A holder that has applied what it was sent, and uses all of it."""
+    sent = Allotment(generation=1, connections=has)
+    commitment = Commitment().send(sent).acknowledge(1, has)
+    return Holder(name=name, demand=demand, commitment=commitment, **knobs)  # type: ignore[arg-type]
+
+
+HOLDERS = st.lists(
+    st.builds(
+        holder,
+        st.uuids().map(str),
+        st.integers(0, 40),
+        st.integers(0, 10),
+        weight=st.sampled_from([0.5, 1.0, 3.0, 1000.0]),
+        limit=st.none() | st.integers(0, 20),
+        reachable=st.booleans(),
+    ),
+    max_size=6,
+)
+
+
+# -- shares ------------------------------------------------------------------------------------
+
+
+def test_all_get_what_they_want_while_there_is_enough() -> None:
+    assert fair_shares(24, [holder("a", 10), holder("b", 3)]) == {"a": 10, "b": 3}
+
+
+def test_what_is_short_is_divided_by_weight_and_nobody_gets_more_than_he_wants() -> None:
+    holders = [holder("a", 100), holder("b", 100, weight=3.0), holder("c", 4)]
+    assert fair_shares(24, holders) == {"a": 5, "b": 15, "c": 4}
+
+
+def test_a_light_holder_with_work_gets_a_connection() -> None:
+    shares = fair_shares(10, [holder("a", 9), holder("b", 9, weight=1000.0), holder("c", 9)])
+    assert shares == {"a": 1, "b": 8, "c": 1}
+
+
+def test_an_operators_limit_is_obeyed() -> None:
+    assert fair_shares(24, [holder("a", 30, limit=5), holder("b", 30)]) == {"a": 5, "b": 19}
+
+
+@given(st.integers(-3, 60), HOLDERS)
+def test_shares_are_whole_wanted_and_all_there_is(budget: int, holders: list[Holder]) -> None:
+    shares = fair_shares(budget, holders)
+    wanted = {one.name: one.wanted for one in holders}
+    assert sum(shares.values()) == min(max(0, budget), sum(wanted.values()))
+    assert all(0 <= shares[name] <= wanted[name] for name in wanted)
+    starving = [name for name in wanted if wanted[name] and not shares[name]]
+    assert not starving or budget < sum(1 for name in wanted if wanted[name])
+
+
+# -- moves -------------------------------------------------------------------------------------
+
+
+def test_nothing_moves_while_nobody_lacks_a_connection() -> None:
+    # a has more than it wants, and keeps it for the next burst.
+    assert divide(24, [holder("a", 2, has=20), holder("b", 4, has=4)]) == {}
+
+
+def test_what_is_free_is_given_at_once() -> None:
+    assert divide(24, [holder("a", 8, has=8), holder("b", 9, has=4)]) == {"b": 9}
+
+
+def test_what_another_has_is_taken_first_and_given_once_it_is_gone() -> None:
+    donor, taker = holder("a", 30, has=24), holder("b", 12)
+    assert divide(24, [donor, taker]) == {"a": 12}
+
+    shrinking = Holder(
+        name="a",
+        demand=30,
+        commitment=donor.commitment.send(Allotment(generation=2, connections=12)),
+    )
+    assert divide(24, [shrinking, taker]) == {}
+
+    busy = Holder(name="a", demand=30, commitment=shrinking.commitment.acknowledge(2, 20))
+    assert divide(24, [busy, taker]) == {"b": 4}
+
+
+def test_who_is_shrinking_takes_back_what_it_still_has() -> None:
+    commitment = holder("a", 1, has=20).commitment.send(Allotment(generation=2, connections=4))
+    assert divide(20, [Holder(name="a", demand=9, commitment=commitment)]) == {"a": 9}
+
+
+def test_a_silent_holder_gets_no_more_and_gives_nothing() -> None:
+    silent = holder("a", 30, has=10, reachable=False)
+    assert divide(24, [silent, holder("b", 30, has=4)]) == {"b": 14}
+
+
+def test_who_drains_is_left_nothing() -> None:
+    assert divide(24, [holder("a", 9, has=9, limit=0), holder("b", 1, has=1)]) == {"a": 0}
+
+
+def test_a_budget_that_was_lowered_is_taken_from_those_above_their_share() -> None:
+    assert divide(10, [holder("a", 30, has=20), holder("b", 30, has=4)]) == {"a": 5}
+
+
+@given(st.integers(-3, 60), HOLDERS)
+def test_growth_fits_beside_everything_that_may_still_be_open(
+    budget: int, holders: list[Holder]
+) -> None:
+    changes = divide(budget, holders)
+    before = sum(one.commitment.liability for one in holders)
+    after = 0
+    for one in holders:
+        sent = changes.get(one.name, one.commitment.current)
+        after += one.commitment.send(Allotment(generation=2, connections=sent)).liability
+        assert one.reachable or sent <= one.commitment.current
+        assert sent <= max(one.wanted, one.commitment.current)
+    assert after <= max(budget, before)
+
+
+# -- liability ---------------------------------------------------------------------------------
+
+
+def test_a_holder_is_liable_for_all_that_it_may_have_in_force() -> None:
+    commitment = Commitment()
+    for generation, connections in enumerate((10, 4, 6), start=1):
+        commitment = commitment.send(Allotment(generation=generation, connections=connections))
+    assert commitment.liability == 10
+    assert commitment.current == 6
+
+    # It may have applied the second; the third is on its way.
+    assert commitment.acknowledge(2, 4).liability == 6
+    assert commitment.acknowledge(2, 9).liability == 9
+    assert commitment.acknowledge(3, 2).liability == 6
+
+
+def test_one_that_is_gone_holds_nothing_and_its_next_allotment_is_newer() -> None:
+    commitment = Commitment().send(Allotment(generation=7, connections=10)).acknowledge(7, 10)
+    released = commitment.release()
+    assert released.liability == 0
+    assert released.generation == 8

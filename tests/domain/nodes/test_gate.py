@@ -1,0 +1,135 @@
+"""Who may have connections now: single decisions."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.domain.nodes.gate import (
+    ROUND_SECONDS,
+    STUCK_SECONDS,
+    EntryState,
+    GateActions,
+    GatedEntry,
+    decide,
+)
+
+NOW = 1000.0
+LONG_AGO = NOW - 100.0
+
+
+def opened(name: str, size: int = 2, **knobs: object) -> GatedEntry:
+    """An entry that is open and busy for long."""
+    facts = {"since": LONG_AGO, "connections": size, "busy": True} | knobs
+    return GatedEntry(name=name, size=size, state=EntryState.OPEN, **facts)  # type: ignore[arg-type]
+
+
+def closed(name: str, size: int = 2, waited: float | None = 1.0, **knobs: object) -> GatedEntry:
+    """An entry that is closed, and has clients that wait."""
+    facts: dict[str, object] = {"since": LONG_AGO, "busy": waited is not None} | knobs
+    since = None if waited is None else NOW - waited
+    return GatedEntry(
+        name=name,
+        size=size,
+        state=EntryState.CLOSED,
+        waiting_since=since,
+        **facts,  # type: ignore[arg-type]
+    )
+
+
+def closing(name: str, connections: int, seconds: float, **knobs: object) -> GatedEntry:
+    facts: dict[str, object] = {"size": 2} | knobs
+    return GatedEntry(
+        name=name,
+        state=EntryState.CLOSING,
+        since=NOW - seconds,
+        connections=connections,
+        **facts,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        # Nobody waits: nothing closes, however idle.
+        ([opened("a"), opened("b", busy=False)], GateActions()),
+        ([closed("a", waited=None)], GateActions()),
+        # There is room.
+        ([opened("a"), closed("b")], GateActions(open=("b",))),
+        # The oldest first, as many as fit.
+        (
+            [closed("a", waited=1.0), closed("b", waited=3.0), closed("c", waited=2.0)],
+            GateActions(open=("b", "c")),
+        ),
+        # A heavier one's wait counts for more.
+        (
+            [closed("a", waited=2.0), closed("b", waited=3.0), closed("c", weight=4)],
+            GateActions(open=("c", "b")),
+        ),
+        # A person paused it.
+        ([closed("a", allowed=False)], GateActions()),
+        ([opened("a", allowed=False)], GateActions(close=("a",))),
+        # An idle one makes room at once, the longest idle first.
+        (
+            [
+                opened("a", busy=False, since=NOW, idle_since=NOW - 0.1),
+                opened("b", busy=False, since=NOW, idle_since=NOW - 0.2),
+                closed("c"),
+            ],
+            GateActions(close=("b",)),
+        ),
+        # A busy one has its slice.
+        ([opened("a", size=4, since=NOW - 0.1), closed("b")], GateActions()),
+        ([opened("a", size=4, since=NOW - ROUND_SECONDS), closed("b")], GateActions(close=("a",))),
+        # Never one that logs in: PgBouncer would refuse its clients.
+        ([opened("a", size=4, connecting=True), closed("b")], GateActions()),
+        # What is closing will be free: nothing else closes for the same waiter, none overtakes it.
+        (
+            [opened("a", busy=False), closing("b", 2, 0.1), closed("c"), closed("d", size=1)],
+            GateActions(close=("a",)),
+        ),
+        ([closing("b", 2, 0.1), closed("c", size=4), closed("d", size=1)], GateActions()),
+        # One that is inside a long transaction holds up only who does not fit beside it.
+        (
+            [closing("b", 2, STUCK_SECONDS), closed("c", size=4), closed("d", size=1, waited=0.1)],
+            GateActions(open=("d",)),
+        ),
+        # More connections than its size: closes, and opens again as soon as it fits.
+        ([opened("a", connections=3, waiting_since=NOW)], GateActions(close=("a",))),
+        ([closing("a", 3, 9.0, waiting_since=NOW - 1)], GateActions()),
+        ([closing("a", 2, 0.1, waiting_since=NOW - 1)], GateActions(open=("a",))),
+    ],
+)
+def test_decisions_on_an_allotment_of_four(
+    entries: list[GatedEntry], expected: GateActions
+) -> None:
+    assert decide(4, entries, NOW) == expected
+
+
+def test_what_exceeds_a_smaller_allotment_closes_idle_first() -> None:
+    entries = [
+        opened("a", since=NOW - 9.0),
+        opened("b", since=NOW - 5.0),
+        opened("c", busy=False, idle_since=NOW - 1.0),
+    ]
+    assert decide(4, entries, NOW) == GateActions(close=("c",))
+    assert decide(2, entries, NOW) == GateActions(close=("c", "a"))
+    assert decide(0, entries, NOW) == GateActions(close=("c", "a", "b"))
+
+
+def test_what_closes_already_counts_towards_a_smaller_allotment() -> None:
+    entries = [opened("a"), closing("b", 2, 0.1)]
+    assert decide(2, entries, NOW) == GateActions()
+
+
+def test_room_is_made_for_all_waiters_at_once_in_their_order() -> None:
+    entries = [*(opened(f"o{number}") for number in range(6)), *map(closed, "abc")]
+    actions = decide(12, entries, NOW)
+    assert actions.open == ()
+    assert len(actions.close) == 3
+
+
+def test_many_waiters_make_slices_short() -> None:
+    mine = opened("a", since=NOW - 0.5)
+    assert decide(2, [mine, closed("b")], NOW) == GateActions()
+    many = [closed(f"b{number}") for number in range(9)]
+    assert decide(2, [mine, *many], NOW) == GateActions(close=("a",))

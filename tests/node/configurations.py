@@ -1,0 +1,61 @@
+"""Configurations of nodes, as the service would give them to an agent."""
+
+from __future__ import annotations
+
+from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.configuration import Entry, Login, NodeConfiguration, NodeServer
+from app.pools.isolation.credentials import scram_verifier
+from tests.fixtures.postgres import Database
+
+ITERATIONS = 4096
+SERVER = "local"
+
+
+def password_of(user: str) -> str:
+    """What an application's user logs in with."""
+    return f"password of {user}"
+
+
+def login(user: str) -> Login:
+    return Login(user=user, verifier=scram_verifier(password_of(user), iterations=ITERATIONS))
+
+
+def entry(
+    name: str,
+    *,
+    size: int = 2,
+    database: Database | None = None,
+    password: str = "secret",
+    logins: tuple[str, ...] = (),
+    weight: int = 1,
+    paused: bool = False,
+) -> Entry:
+    """A tenant whose role has the name that provisioning gives it."""
+    return Entry(
+        name=name,
+        server=SERVER,
+        database=database.database if database else "poolkeeper",
+        role=f"tenant_{name}",
+        password=password,
+        size=size,
+        weight=weight,
+        paused=paused,
+        logins=tuple(map(login, logins)),
+    )
+
+
+def configuration(
+    *entries: Entry,
+    version: int = 1,
+    allotment: int = 24,
+    generation: int = 1,
+    database: Database | None = None,
+) -> NodeConfiguration:
+    """All of them on one server."""
+    server = NodeServer(
+        host=database.host if database else "127.0.0.1",
+        port=database.port if database else 5432,
+        tls_mode="disable",
+        allotment=Allotment(generation=generation, connections=allotment),
+    )
+    return NodeConfiguration(version=version, servers={SERVER: server}, entries=entries)
