@@ -6,7 +6,7 @@ The agent pulls it from the service. It holds passwords of roles: nothing may lo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from app.domain.nodes.allotment import Allotment
 
@@ -90,3 +90,14 @@ class NodeConfiguration:
         An entry that is larger than the allotment could never open.
         """
         return max(1, min(entry.size, self.servers[entry.server].allotment.connections))
+
+
+def newest(first: NodeConfiguration, second: NodeConfiguration) -> NodeConfiguration:
+    """Of two configurations the later one, and of each server's allotments the later one."""
+    later, earlier = (second, first) if second.version >= first.version else (first, second)
+    servers = dict(later.servers)
+    for name in later.servers.keys() & earlier.servers.keys():
+        known = earlier.servers[name].allotment
+        if known.generation > servers[name].allotment.generation:
+            servers[name] = replace(servers[name], allotment=known)
+    return replace(later, servers=servers)

@@ -1,0 +1,114 @@
+"""What the agent needs of a connection pooler, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.estimates import EntryTotals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFeatures:
+    """What differs between poolers, and between their versions.
+
+    Attributes:
+        prepared_statements: whether clients may prepare statements in transaction mode.
+        revokes_on_reload: whether a login that is removed is refused after `apply` also by those
+            who knew it before.
+        cuts_clients: whether a single client can be cut off.
+    """
+
+    prepared_statements: bool
+    revokes_on_reload: bool
+    cuts_clients: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryInForce:
+    """An entry as the pooler has it.
+
+    Attributes:
+        size: the most connections it may have while it is open.
+        is_open: whether it may have connections.
+    """
+
+    size: int
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryMeasure:
+    """An entry at one moment.
+
+    Attributes:
+        connections: to Postgres, those that are being opened included.
+        connecting, in_use: of them, those that log in, and those in a transaction.
+        clients: applications' connections.
+        waiting: of them, those that wait for a connection.
+        longest_wait: seconds for which the first of them has waited for its transaction; 0 while it
+            waits to be let in.
+    """
+
+    connections: int = 0
+    connecting: int = 0
+    in_use: int = 0
+    clients: int = 0
+    waiting: int = 0
+    longest_wait: float = 0.0
+
+
+class Engine(Protocol):
+    """A connection pooler that runs beside the agent.
+
+    Every method raises a `NodeError` when the pooler is away or refuses.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name and version."""
+
+    @property
+    def features(self) -> EngineFeatures: ...
+
+    async def start(self, configuration: NodeConfiguration) -> bool:
+        """Take over the pooler if it runs, else start it with every entry closed.
+
+        Returns:
+            Whether it ran already; what it obeys then is what `read_back` says.
+        """
+
+    async def apply(self, configuration: NodeConfiguration) -> bool:
+        """Put *configuration* in force; entries that are new begin closed.
+
+        Entries that disappear cut off their clients.
+
+        Returns:
+            Whether clients noticed: False if nothing had to change.
+        """
+
+    async def read_back(self) -> Mapping[str, EntryInForce]:
+        """What is in force, by entry: expensive where there are many."""
+
+    async def open(self, entry: str) -> None:
+        """Let an entry have connections."""
+
+    async def close(self, entry: str) -> None:
+        """Let an entry have no new connection, and close those that are idle.
+
+        Returns without waiting for transactions. Clients are kept, and wait.
+        """
+
+    async def measure(self) -> Mapping[str, EntryMeasure]:
+        """Every entry that has had a client; cheap enough to be asked ten times a second."""
+
+    async def totals(self) -> Mapping[str, EntryTotals]:
+        """What was counted of each entry so far."""
+
+    async def backends(self) -> Mapping[str, Collection[int]]:
+        """Process ids of Postgres' back-ends, by entry."""
+
+    async def stop(self, *, patience: float) -> None:
+        """End the pooler; transactions may go on for *patience* seconds."""

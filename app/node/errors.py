@@ -1,0 +1,31 @@
+"""What can go wrong on a node; each message says what to do, and names no password."""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """The node cannot do what it was asked to."""
+
+
+class CannotRender(NodeError):
+    """A configuration has something that the pooler's files cannot express."""
+
+
+class CannotStart(NodeError):
+    """The pooler does not start, or may not be used."""
+
+
+class NotInForce(NodeError):
+    """The pooler has read its files, and does not have what they say."""
+
+
+class ConsoleLost(NodeError):
+    """The pooler's console does not answer: it is gone, or hangs."""
+
+
+class NothingListens(ConsoleLost):
+    """No pooler listens on the console's socket."""
+
+
+class CommandRefused(NodeError):
+    """The console answered a command with an error."""

@@ -1,0 +1,315 @@
+"""PgBouncer as an engine: three files, RELOAD, and a PAUSE and RESUME for each entry.
+
+What it does not do as one might expect (1.18 and later, unless said otherwise):
+
+* It starts with every entry open. So it starts with an empty HBA file, which lets nobody in, until
+  each entry is paused. A new entry is paused by a command that arrives together with the RELOAD.
+* RELOAD succeeds on files that it cannot parse. So it is read back.
+* PAUSE of an entry answers only when no paused entry, of all, has a transaction. So its console is
+  closed at once; the entry stays paused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from app.domain.nodes.configuration import Entry, NodeConfiguration
+from app.domain.nodes.estimates import EntryTotals
+from app.node.console import Console, Row, quoted
+from app.node.engine import EngineFeatures, EntryInForce, EntryMeasure
+from app.node.errors import (
+    CannotStart,
+    CommandRefused,
+    ConsoleLost,
+    NothingListens,
+    NotInForce,
+)
+from app.node.files import NodeDirectory
+from app.node.process import Account, PoolerProcess, version_of
+from app.node.rendering import HBA, INI, USERS, PoolerSettings, RenderedFiles, render
+
+LEAST_VERSION = (1, 18)
+
+_START_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+# PgBouncer reads 20 KiB of a connection before it looks at another; a command is under 80 bytes.
+_TOGETHER = 100
+_MICROSECOND = 1e-6
+_CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
+_SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connections")
+_LOG = "pgbouncer.log"
+# The console is an entry, and its user one of all.
+_CONSOLE = "pgbouncer"
+
+
+class PgBouncer:
+    """One PgBouncer on this machine; an `Engine`."""
+
+    def __init__(
+        self, program: Path, directory: Path, *, settings: PoolerSettings, account: Account
+    ) -> None:
+        """Run *program* as *account*, with its files in *directory*.
+
+        Raises:
+            CannotStart: *program* is no PgBouncer, or too old.
+        """
+        self._program = program
+        self._settings = settings
+        self._account = account
+        self._directory = NodeDirectory(directory, uid=account.uid, gid=account.gid)
+        self._socket = self._directory.socket(settings.port)
+        self.version = version_of(program)
+        if self.version < LEAST_VERSION:
+            raise CannotStart(f"{self.name} is too old: a node needs PgBouncer 1.18 or later.")
+        self.process: PoolerProcess | None = None
+        self._console: Console | None = None
+        self._files: RenderedFiles | None = None
+        self._entries: frozenset[str] = frozenset()
+        # Whom the running process may remember.
+        self._users: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return "PgBouncer {}.{}".format(*self.version)
+
+    @property
+    def features(self) -> EngineFeatures:
+        return EngineFeatures(
+            prepared_statements=self.version >= (1, 21),
+            revokes_on_reload=False,
+            cuts_clients=self.version >= (1, 24),
+        )
+
+    # -- starting and ending -------------------------------------------------------------------
+
+    async def start(self, configuration: NodeConfiguration) -> bool:
+        self._directory.make()
+        self._forget()
+        try:
+            console = await self._connected()
+        except NothingListens:
+            await self._launch(configuration)
+            return False
+        self.process = PoolerProcess(console.pid)
+        self._entries = frozenset(await self.read_back())
+        users = await console.rows("SHOW USERS")
+        self._users = frozenset(str(row["name"]) for row in users) - {_CONSOLE}
+        return True
+
+    async def _launch(self, configuration: NodeConfiguration) -> None:
+        files = self._rendered(configuration)
+        self._write(files, hba="")
+        self.process = PoolerProcess.launch(
+            self._program,
+            self._directory.path / INI,
+            account=self._account,
+            log=self._directory.path / _LOG,
+        )
+        try:
+            await self._until_it_listens(self.process)
+            await self._pause_and_admit([entry.name for entry in configuration.entries], files)
+            await self._check(configuration, files)
+        except BaseException:
+            await self.stop(patience=0.0)
+            raise
+
+    async def _until_it_listens(self, process: PoolerProcess) -> None:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while process.is_running():
+                    try:
+                        await self._connected()
+                    except NothingListens:
+                        await asyncio.sleep(_POLL_SECONDS)
+                    else:
+                        return
+        except TimeoutError as error:
+            raise CannotStart(
+                f"PgBouncer did not listen within {_START_SECONDS:g} seconds. {self._log_says()}"
+            ) from error
+        raise CannotStart(f"PgBouncer ended. {self._log_says()}")
+
+    def _log_says(self) -> str:
+        lines = (self._directory.path / _LOG).read_text(errors="replace").splitlines()
+        return f"The end of its log: {' | '.join(lines[-3:])}"
+
+    async def stop(self, *, patience: float) -> None:
+        self._forget()
+        if self.process is not None:
+            await self.process.stop(patience=patience)
+
+    def _forget(self) -> None:
+        if self._console is not None:
+            self._console.close()
+        self._console, self._files = None, None
+        self._entries = self._users = frozenset()
+
+    # -- configuration -------------------------------------------------------------------------
+
+    async def apply(self, configuration: NodeConfiguration) -> bool:
+        files = self._rendered(configuration)
+        if files == self._files:
+            return False
+        new = [entry.name for entry in configuration.entries if entry.name not in self._entries]
+        # Until all is read back nothing is known to be in force.
+        self._files = None
+        if len(new) > _TOGETHER:
+            # Nobody may enter these before each is paused.
+            known = tuple(entry for entry in configuration.entries if entry.name in self._entries)
+            self._write(files, hba=self._rendered(replace(configuration, entries=known)).hba)
+            await self._command("RELOAD")
+            await self._pause_and_admit(new, files)
+        else:
+            self._write(files, hba=files.hba)
+            console = await self._connected()
+            await console.run("RELOAD", *map(_pause, new))
+        await self._check(configuration, files)
+        return True
+
+    async def _pause_and_admit(self, entries: Sequence[str], files: RenderedFiles) -> None:
+        """Pause entries that nobody can enter yet; then let their users in."""
+        console = await self._connected()
+        for begin in range(0, len(entries), _TOGETHER):
+            await console.run(*map(_pause, entries[begin : begin + _TOGETHER]))
+        self._write(files, hba=files.hba)
+        await self._command("RELOAD")
+
+    def _rendered(self, configuration: NodeConfiguration) -> RenderedFiles:
+        return render(
+            configuration,
+            self._settings,
+            directory=self._directory.path,
+            version=self.version,
+            former_users=self._users,
+        )
+
+    def _write(self, files: RenderedFiles, *, hba: str) -> None:
+        try:
+            self._directory.write(USERS, files.users)
+            self._directory.write(HBA, hba)
+            self._directory.write(INI, files.ini)
+        except OSError as error:
+            raise NotInForce(f"PgBouncer's files cannot be written: {error}") from error
+
+    async def _check(self, configuration: NodeConfiguration, files: RenderedFiles) -> None:
+        """Read back what RELOAD has done.
+
+        Raises:
+            NotInForce: not what the files say.
+        """
+        shown = await self._shown_entries()
+        self._entries = frozenset(shown)
+        for entry in configuration.entries:
+            self._users |= {entry.role, *(login.user for login in entry.logins)}
+        wanted = {entry.name: _as_shown(configuration, entry) for entry in configuration.entries}
+        if {name: tuple(map(row.get, _SHOWN)) for name, row in shown.items()} != wanted:
+            raise NotInForce(
+                "PgBouncer has read its files, and does not have the entries that they name."
+                f" {self._log_says()}"
+            )
+        self._files = files
+
+    async def read_back(self) -> Mapping[str, EntryInForce]:
+        return {
+            name: EntryInForce(size=_number(row, "max_connections"), is_open=row["paused"] == "0")
+            for name, row in (await self._shown_entries()).items()
+        }
+
+    async def _shown_entries(self) -> Mapping[str, Row]:
+        rows = await (await self._connected()).rows("SHOW DATABASES")
+        return {str(row["name"]): row for row in rows if row["name"] != _CONSOLE}
+
+    # -- the gate ------------------------------------------------------------------------------
+
+    async def open(self, entry: str) -> None:
+        try:
+            await self._command(f"RESUME {quoted(entry)}")
+        except CommandRefused as error:
+            if "is not paused" not in str(error):
+                raise
+
+    async def close(self, entry: str) -> None:
+        console = await Console.connect(self._socket, uid=self._account.uid)
+        console.send(_pause(entry))
+        console.close()
+
+    # -- measurements --------------------------------------------------------------------------
+
+    async def measure(self) -> Mapping[str, EntryMeasure]:
+        # An entry has a pool for each user whose login was refused, too.
+        measures: dict[str, EntryMeasure] = {}
+        for row in await (await self._connected()).rows("SHOW POOLS"):
+            entry = str(row["database"])
+            if entry != _CONSOLE:
+                seen = _measure(row)
+                measures[entry] = _sum(measures[entry], seen) if entry in measures else seen
+        return measures
+
+    async def totals(self) -> Mapping[str, EntryTotals]:
+        return {
+            str(row["database"]): EntryTotals(
+                transactions=_number(row, "total_xact_count"),
+                transaction_seconds=_number(row, "total_xact_time") * _MICROSECOND,
+                wait_seconds=_number(row, "total_wait_time") * _MICROSECOND,
+            )
+            for row in await (await self._connected()).rows("SHOW STATS")
+            if row["database"] != _CONSOLE
+        }
+
+    async def backends(self) -> Mapping[str, Collection[int]]:
+        pids: dict[str, set[int]] = {}
+        for row in await (await self._connected()).rows("SHOW SERVERS"):
+            pids.setdefault(str(row["database"]), set()).add(_number(row, "remote_pid"))
+        return pids
+
+    # -- the console ---------------------------------------------------------------------------
+
+    async def _connected(self) -> Console:
+        if self._console is None or self._console.is_closed:
+            self._console = await Console.connect(self._socket, uid=self._account.uid)
+        return self._console
+
+    async def _command(self, command: str) -> None:
+        await (await self._connected()).run(command)
+
+
+def _pause(entry: str) -> str:
+    return f"PAUSE {quoted(entry)}"
+
+
+def _as_shown(configuration: NodeConfiguration, entry: Entry) -> tuple[str, ...]:
+    """An entry in the columns `_SHOWN`."""
+    server, size = configuration.servers[entry.server], configuration.size_of(entry)
+    return server.host, str(server.port), entry.database, entry.role, str(size), str(size)
+
+
+def _number(row: Row, column: str) -> int:
+    value = row.get(column)
+    if value is None:
+        raise ConsoleLost(f"PgBouncer's console shows no {column}: an unknown version?")
+    return int(value)
+
+
+def _measure(row: Row) -> EntryMeasure:
+    return EntryMeasure(
+        connections=sum([_number(row, column) for column in _CONNECTED if column in row]),
+        connecting=_number(row, "sv_login"),
+        in_use=_number(row, "sv_active"),
+        clients=_number(row, "cl_active") + _number(row, "cl_waiting"),
+        waiting=_number(row, "cl_waiting"),
+        longest_wait=_number(row, "maxwait") + _number(row, "maxwait_us") * _MICROSECOND,
+    )
+
+
+def _sum(one: EntryMeasure, other: EntryMeasure) -> EntryMeasure:
+    return EntryMeasure(
+        connections=one.connections + other.connections,
+        connecting=one.connecting + other.connecting,
+        in_use=one.in_use + other.in_use,
+        clients=one.clients + other.clients,
+        waiting=one.waiting + other.waiting,
+        longest_wait=max(one.longest_wait, other.longest_wait),
+    )

@@ -1,0 +1,145 @@
+"""PgBouncer's process: as which user it runs, starting it, finding out whether it runs, ending it.
+
+It outlives the agent, so that clients go on while the agent restarts. The new agent takes it over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import re
+import signal
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from app.node.errors import CannotStart
+
+# No variable of the operator reaches it: libpq's own among them.
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+_POLL_SECONDS = 0.02
+_VERSION_SECONDS = 10.0
+_is_version = re.compile(r"PgBouncer (\d+)\.(\d+)").match
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The user that PgBouncer runs as; *uid* and *gid* are None for our own."""
+
+    name: str
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def choose(cls, name: str | None = None) -> Self:
+        """Our own; PgBouncer refuses root, so under root *name*, else `pgbouncer` or `postgres`.
+
+        Raises:
+            CannotStart: there is no such user, or only root could become it.
+        """
+        own = pwd.getpwuid(os.geteuid()).pw_name
+        if os.geteuid() != 0:
+            if name not in (None, own):
+                raise CannotStart(f"Only root can run PgBouncer as {name}. This is {own}.")
+            return cls(name=own)
+        for candidate in (name,) if name else ("pgbouncer", "postgres", "nobody"):
+            with suppress(KeyError):
+                entry = pwd.getpwnam(candidate)
+                if entry.pw_uid != 0:
+                    return cls(name=entry.pw_name, uid=entry.pw_uid, gid=entry.pw_gid)
+        raise CannotStart(
+            "PgBouncer refuses to run as root. Name an unprivileged user that exists"
+            + (f"; {name} is none." if name else ".")
+        )
+
+
+class PoolerProcess:
+    """A running PgBouncer: one that this agent launched, or one that an earlier agent left."""
+
+    def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid = pid
+        self._child = child
+
+    @classmethod
+    def launch(cls, program: Path, ini: Path, *, account: Account, log: Path) -> Self:
+        """Start PgBouncer on *ini*; what it writes is appended to *log*.
+
+        Raises:
+            CannotStart: the program cannot be run.
+        """
+        try:
+            with log.open("ab") as output:
+                # Uvloop starts no process as another user. This returns once the program runs.
+                child = subprocess.Popen(
+                    (program, ini),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd="/",
+                    env=_ENVIRONMENT,
+                    # Ctrl-C is for the agent. PgBouncer goes on.
+                    start_new_session=True,
+                    user=account.uid,
+                    group=account.gid,
+                    extra_groups=None if account.uid is None else [],
+                )
+        except OSError as error:
+            raise CannotStart(f"{program} cannot be run: {error}") from error
+        return cls(child.pid, child)
+
+    def is_running(self) -> bool:
+        if self._child is not None:
+            return self._child.poll() is None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+    async def stop(self, *, patience: float) -> None:
+        """End it: let transactions end for *patience* seconds, then cut them off. Safe twice.
+
+        Raises:
+            CannotStart: it outlives SIGKILL.
+        """
+        for number, seconds in (
+            (signal.SIGINT, patience),
+            (signal.SIGTERM, 1.0),
+            (signal.SIGKILL, 5.0),
+        ):
+            with suppress(ProcessLookupError):
+                if seconds > 0 and self.is_running():
+                    os.kill(self.pid, number)
+                    os.kill(self.pid, signal.SIGCONT)  # a stopped process reads no other signal
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    while self.is_running():  # noqa: ASYNC110 - another process sets no event
+                        await asyncio.sleep(_POLL_SECONDS)
+                return
+        raise CannotStart(f"PgBouncer (pid {self.pid}) does not end, not even by SIGKILL.")
+
+
+def version_of(program: Path) -> tuple[int, int]:
+    """Major and minor version of a PgBouncer.
+
+    Raises:
+        CannotStart: *program* cannot be run, or is something else.
+    """
+    try:
+        output = subprocess.run(  # it prints a line and ends
+            (program, "--version"),
+            capture_output=True,
+            check=False,
+            env=_ENVIRONMENT,
+            timeout=_VERSION_SECONDS,
+        ).stdout.decode(errors="replace")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotStart(f"{program} cannot be run: {error}") from error
+    if (found := _is_version(output)) is None:
+        raise CannotStart(f"{program} is no PgBouncer: it does not tell a version.")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,225 @@
+"""PgBouncer's three files, written so that each text in them means what it says.
+
+* `pgbouncer.ini`: names of entries are bare (double quotes are a syntax error), values in single
+  quotes. A line that it cannot parse leaves all later ones unread.
+* `users.txt`: a user that is missing there, but was known before, can log in with an empty
+  password, or with its old one; so it stays, as a *tombstone*: with a verifier of no password.
+* `hba.conf` is the isolation: without it each user could log in to each entry, and would be
+  connected as that entry's role. Names are quoted: a tenant `all` would let in everybody.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from app.domain.nodes.configuration import Entry, Login, NodeConfiguration
+from app.node.errors import CannotRender
+
+INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
+
+# Of PgBouncer 1.18, in bytes; a longer one makes it ignore the rest of the file.
+_LONGEST_ENTRY, _LONGEST_USER, _LONGEST_PASSWORD = 63, 127, 2047
+_PREPARED_STATEMENTS_SINCE = (1, 21)
+_is_bare = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+_EVERYWHERE = ("0.0.0.0/0", "::/0")
+
+_SETTINGS = """\
+pool_mode = transaction
+auth_type = hba
+# None may use the console but the agent, which is of the same user.
+admin_users =
+stats_users =
+ignore_startup_parameters = extra_float_digits,search_path
+# A login that failed, or was broken off when its entry closed, is tried again so soon.
+server_login_retry = 1
+server_connect_timeout = 5
+# The service takes a silent node for one that holds nothing only because unused connections stay.
+server_idle_timeout = 600
+log_connections = 0
+log_disconnections = 0
+log_stats = 0
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolerSettings:
+    """What is set on the node itself: where clients connect, and the files for TLS.
+
+    Attributes:
+        certificate, key: clients must use TLS then; needed beyond loopback.
+        server_ca: certificates of authorities that sign those of Postgres servers.
+    """
+
+    address: str = "127.0.0.1"
+    port: int = 6432
+    certificate: Path | None = None
+    key: Path | None = None
+    server_ca: Path | None = None
+    max_clients: int = 1000
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise CannotRender("TLS needs a certificate and its key.")
+        if self.certificate is None and not self.is_loopback:
+            raise CannotRender(
+                f"Clients would send passwords and data in clear to {self.address}. Give the node"
+                " a TLS certificate and key, or let it listen on loopback."
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        if self.address == "localhost":
+            return True
+        try:
+            return ip_address(self.address).is_loopback
+        except ValueError:  # a name, `*`, or several
+            return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedFiles:
+    """The texts of PgBouncer's files."""
+
+    ini: str
+    users: str = field(repr=False)
+    hba: str
+
+
+def render(
+    configuration: NodeConfiguration,
+    settings: PoolerSettings,
+    *,
+    directory: Path,
+    version: tuple[int, int],
+    former_users: Iterable[str] = (),
+) -> RenderedFiles:
+    """What PgBouncer of *version* needs for *configuration*.
+
+    Args:
+        former_users: whom the running PgBouncer may know. Those that are not wanted any more are
+            kept out.
+
+    Raises:
+        CannotRender: a text cannot be written there, or PgBouncer has no such setting.
+    """
+    entries = sorted(configuration.entries, key=lambda entry: entry.name)
+    users = {entry.role: entry.password for entry in entries}
+    users |= {login.user: login.verifier for entry in entries for login in entry.logins}
+    tombstones = {user: _NO_PASSWORD for user in former_users if user not in users}
+    return RenderedFiles(
+        ini=_ini(configuration, entries, settings, directory, version),
+        users="".join(_user_line(*user) for user in sorted((users | tombstones).items())),
+        hba="".join(_hba_lines(entry, settings) for entry in entries if entry.logins),
+    )
+
+
+def _ini(
+    configuration: NodeConfiguration,
+    entries: list[Entry],
+    settings: PoolerSettings,
+    directory: Path,
+    version: tuple[int, int],
+) -> str:
+    lines = ["[databases]"]
+    for entry in entries:
+        server, size = configuration.servers[entry.server], configuration.size_of(entry)
+        # PgBouncer does not obey `pool_size` before its first connection, nor any 0.
+        lines.append(
+            f"{_entry_name(entry.name)} = host={_value(server.host)} port={server.port}"
+            f" dbname={_value(entry.database)} user={_value(entry.role)}"
+            f" pool_size={size} max_db_connections={size}"
+        )
+    lines += [
+        "",
+        "[pgbouncer]",
+        f"listen_addr = {_setting(settings.address)}",
+        f"listen_port = {settings.port}",
+        f"unix_socket_dir = {_setting(str(directory))}",
+        "unix_socket_mode = 0700",
+        f"auth_file = {_setting(str(directory / USERS))}",
+        f"auth_hba_file = {_setting(str(directory / HBA))}",
+        f"max_client_conn = {settings.max_clients}",
+        f"server_tls_sslmode = {_tls_mode(configuration)}",
+    ]
+    if settings.server_ca is not None:
+        lines.append(f"server_tls_ca_file = {_setting(str(settings.server_ca))}")
+    if settings.certificate is not None:
+        lines += [
+            "client_tls_sslmode = require",
+            f"client_tls_cert_file = {_setting(str(settings.certificate))}",
+            f"client_tls_key_file = {_setting(str(settings.key))}",
+        ]
+    if version >= _PREPARED_STATEMENTS_SINCE:
+        lines.append("max_prepared_statements = 200")
+    return "\n".join(lines) + "\n" + _SETTINGS
+
+
+def _tls_mode(configuration: NodeConfiguration) -> str:
+    modes = {server.tls_mode for server in configuration.servers.values()}
+    if len(modes) > 1:
+        raise CannotRender(
+            "PgBouncer has one TLS mode for all servers, and these differ:"
+            f" {', '.join(sorted(modes))}. Serve them from different nodes."
+        )
+    return _setting(modes.pop()) if modes else "verify-full"
+
+
+def _entry_name(name: str) -> str:
+    if not _is_bare(name) or len(name) > _LONGEST_ENTRY or name == "pgbouncer":
+        raise CannotRender(f"PgBouncer cannot have an entry with the name {name!r}.")
+    return name
+
+
+def _setting(text: str) -> str:
+    """To the end of its line, without quotes; spaces at its ends would be lost."""
+    if text != text.strip() or not _is_one_line(text):
+        raise CannotRender(f"PgBouncer cannot have the setting {text!r}.")
+    return text
+
+
+def _value(text: str) -> str:
+    """One of several on a line."""
+    if not _is_one_line(text):
+        raise CannotRender(f"PgBouncer cannot have the value {text!r}.")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _user_line(user: str, password: str) -> str:
+    too_long = len(user.encode()) > _LONGEST_USER or len(password.encode()) > _LONGEST_PASSWORD
+    # An empty password lets in everybody who gives none.
+    if too_long or not password or not _is_one_line(user + password):
+        raise CannotRender(f"PgBouncer cannot have the user {user!r}, or not its password.")
+    return " ".join('"' + text.replace('"', '""') + '"' for text in (user, password)) + "\n"
+
+
+def _hba_lines(entry: Entry, settings: PoolerSettings) -> str:
+    users = ",".join(_hba_name(login) for login in entry.logins)
+    networks = _LOOPBACK if settings.is_loopback else _EVERYWHERE
+    kind = "host" if settings.certificate is None else "hostssl"
+    return "".join(
+        f'{kind} "{entry.name}" {users} {network} scram-sha-256\n' for network in networks
+    )
+
+
+def _hba_name(login: Login) -> str:
+    return '"' + login.user.replace('"', '""') + '"'
+
+
+def _is_one_line(text: str) -> bool:
+    return not any(character in text for character in "\n\r\0")
+
+
+def _random_text(size: int) -> str:
+    return base64.b64encode(secrets.token_bytes(size)).decode()
+
+
+# Random keys instead of ones that were derived from a password: there is none that fits. The same
+# for all users while the agent runs, so that the file stays the same.
+_NO_PASSWORD = f"SCRAM-SHA-256$4096:{_random_text(16)}${_random_text(32)}:{_random_text(32)}"

@@ -1,0 +1,76 @@
+"""One entry as the agent knows it between two looks."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from app.domain.nodes.gate import EntryState, GatedEntry
+from app.node.engine import EntryMeasure
+
+# Postgres may still have a back-end for so long after the pooler has closed its connection.
+SETTLE_SECONDS = 0.1
+
+
+class TrackedEntry:
+    """State, size in force and latest measurements of one entry.
+
+    Attributes:
+        since: when it got into its state, in monotonic seconds.
+    """
+
+    def __init__(self, name: str, size: int, state: EntryState, now: float) -> None:
+        self.name = name
+        self.size = size
+        self.state = state
+        self.since = now
+        self.measured = EntryMeasure()
+        self._looks: deque[tuple[float, int]] = deque()
+        self._waiting_since: float | None = None
+        self._idle_since = now
+
+    def enter(self, state: EntryState, now: float) -> None:
+        self.state, self.since = state, now
+
+    @property
+    def connections(self) -> int:
+        """The most that were open of late."""
+        return max((connections for _, connections in self._looks), default=0)
+
+    @property
+    def is_busy(self) -> bool:
+        return self.measured.in_use > 0 or self.measured.waiting > 0
+
+    def saw(self, measured: EntryMeasure, now: float) -> None:
+        """Take in a measurement; a closing entry without connections is closed."""
+        self.measured = measured
+        self._looks.append((now, measured.connections))
+        while len(self._looks) > 1 and self._looks[0][0] < now - SETTLE_SECONDS:
+            self._looks.popleft()
+        if self.is_busy:
+            self._idle_since = now
+        if measured.waiting == 0:
+            self._waiting_since = None
+        else:
+            # PgBouncer shows no wait of a client that waits to be let in.
+            began = min(self._waiting_since or now, now - measured.longest_wait)
+            # Long queues of busy entries count from their last turn.
+            self._waiting_since = max(began, self.since)
+        has_settled = self.since < now - SETTLE_SECONDS
+        if self.state is EntryState.CLOSING and has_settled and self.connections == 0:
+            self.enter(EntryState.CLOSED, now)
+
+    def gated(self, *, size: int, weight: int, allowed: bool) -> GatedEntry:
+        """It as the gate sees it, if it is to have *size*."""
+        return GatedEntry(
+            name=self.name,
+            size=max(size, self.size),
+            state=self.state,
+            since=self.since,
+            weight=weight,
+            allowed=allowed,
+            connections=self.connections,
+            busy=self.is_busy,
+            connecting=self.measured.connecting > 0,
+            waiting_since=self._waiting_since,
+            idle_since=self._idle_since,
+        )
