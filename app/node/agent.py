@@ -1,4 +1,4 @@
-"""The agent: it looks at its pooler, decides who may have connections, and does it; again and again.
+"""The agent: it looks at its pooler, decides who may have connections, and does that; repeatedly.
 
 Everything it decides is in `app.domain.nodes`. What it was last told it keeps to when the service
 is away.
@@ -26,7 +26,7 @@ class Agent:
     """One node's agent. `start()` first; then `look()` ten times a second.
 
     Attributes:
-        configuration: what the node is to do; the allotments in it are obeyed at once.
+        configuration: what the node is to do; allotments and pauses in it are obeyed at once.
         version: of the configuration that the pooler has; 0 before the first.
     """
 
@@ -45,14 +45,18 @@ class Agent:
         self._entries: dict[str, TrackedEntry] = {}
         self._accepted_at = clock()
         self._applied_at = float("-inf")
-        self._is_pending = True
+        # Whether the pooler has another configuration; None: it has not been compared.
+        self._is_pending: bool | None = None
+        # Entries that are paused in the one that is in force.
+        self._paused: frozenset[str] = frozenset()
         self._is_known = False
 
     def configure(self, configuration: NodeConfiguration) -> None:
         """Take in what the service sent; older parts than there are change nothing."""
         merged = newest(self.configuration, configuration)
-        self._is_pending = self._is_pending or merged != self.configuration
-        self.configuration = merged
+        if merged != self.configuration:
+            self.configuration = merged
+            self._is_pending = None
 
     def accepted(self, sent_at: float) -> None:
         """The service has accepted the report of *sent_at*, and its answer was taken in."""
@@ -65,7 +69,7 @@ class Agent:
             NodeError: it does not start, or does not answer.
         """
         await self._engine.start(self.configuration)
-        self._is_pending = True
+        self._is_pending = None
         await self._read_back()
         for name in self._entries.keys() - {entry.name for entry in self.configuration.entries}:
             # Of an earlier configuration: it goes with the next one that is applied.
@@ -108,15 +112,22 @@ class Agent:
 
     async def _apply_if_due(self) -> None:
         """Put the configuration in force, if none was of late and what is open fits in it."""
-        due = self._is_pending and self._clock() - self._applied_at >= RELOAD_INTERVAL
-        if not due or not all(map(self._fits, self.configuration.servers)):
-            return
         configuration = self.configuration
-        if await self._engine.apply(configuration):
+        if self._is_pending is None:
+            self._is_pending = self._engine.differs(configuration)
+        elif not self._is_pending:
+            return
+        if self._is_pending:
+            due = self._clock() - self._applied_at >= RELOAD_INTERVAL
+            if not due or not all(map(self._fits, configuration.servers)):
+                return
             self._applied_at = self._clock()
+            await self._engine.apply(configuration)
             await self._read_back()
-        self._is_pending = configuration is not self.configuration
+        if configuration is self.configuration:
+            self._is_pending = False
         self.version = configuration.version
+        self._paused = frozenset(entry.name for entry in configuration.entries if entry.paused)
 
     def _fits(self, server: str) -> bool:
         """Whether the sizes to come of what is open are no larger, or fit in the allotment."""
@@ -146,7 +157,8 @@ class Agent:
             self._entries[entry.name].gated(
                 size=self.configuration.size_of(entry),
                 weight=entry.weight,
-                allowed=allowed and not entry.paused,
+                # One that is resumed with another password waits until that is in force.
+                allowed=allowed and not entry.paused and entry.name not in self._paused,
             )
             for entry in self._served(server)
         ]

@@ -40,6 +40,8 @@ class Console:
         self._reader = reader
         self._writer = writer
         self._is_ready = False
+        # Answers come in the order of the commands, and do not say whose they are.
+        self._turn = asyncio.Lock()
         credentials = writer.get_extra_info("socket").getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size
         )
@@ -88,8 +90,9 @@ class Console:
             CommandRefused: the first error, after all were answered.
             ConsoleLost: not all were answered.
         """
-        self.send(*commands)
-        return await self._answers(len(commands))
+        async with self._turn:
+            self.send(*commands)
+            return await self._answers(len(commands))
 
     def send(self, *commands: str) -> None:
         """Send commands without waiting for an answer; `close()` may follow.

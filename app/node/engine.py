@@ -80,13 +80,13 @@ class Engine(Protocol):
             Whether it ran already; what it obeys then is what `read_back` says.
         """
 
-    async def apply(self, configuration: NodeConfiguration) -> bool:
+    def differs(self, configuration: NodeConfiguration) -> bool:
+        """Whether the pooler would have to read other files for *configuration*."""
+
+    async def apply(self, configuration: NodeConfiguration) -> None:
         """Put *configuration* in force; entries that are new begin closed.
 
-        Entries that disappear cut off their clients.
-
-        Returns:
-            Whether clients noticed: False if nothing had to change.
+        All clients may stall for a moment. Entries that disappear cut off theirs.
         """
 
     async def read_back(self) -> Mapping[str, EntryInForce]:
@@ -109,6 +109,9 @@ class Engine(Protocol):
 
     async def backends(self) -> Mapping[str, Collection[int]]:
         """Process ids of Postgres' back-ends, by entry."""
+
+    def leave(self) -> None:
+        """Let the pooler go on without the agent. Safe twice."""
 
     async def stop(self, *, patience: float) -> None:
         """End the pooler; transactions may go on for *patience* seconds."""

@@ -12,6 +12,7 @@ What it does not do as one might expect (1.18 and later, unless said otherwise):
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,8 @@ _MICROSECOND = 1e-6
 _CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
 _SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connections")
 _LOG = "pgbouncer.log"
+_is_complaint = re.compile(r" (ERROR|WARNING|FATAL) ").search
+_CANNOT_LISTEN = "cannot listen on"
 # The console is an entry, and its user one of all.
 _CONSOLE = "pgbouncer"
 
@@ -87,13 +90,14 @@ class PgBouncer:
 
     async def start(self, configuration: NodeConfiguration) -> bool:
         self._directory.make()
-        self._forget()
+        self.leave()
         try:
             console = await self._connected()
         except NothingListens:
             await self._launch(configuration)
             return False
-        self.process = PoolerProcess(console.pid)
+        if self.process is None or self.process.pid != console.pid:
+            self.process = PoolerProcess(console.pid)
         self._entries = frozenset(await self.read_back())
         users = await console.rows("SHOW USERS")
         self._users = frozenset(str(row["name"]) for row in users) - {_CONSOLE}
@@ -125,23 +129,34 @@ class PgBouncer:
                     except NothingListens:
                         await asyncio.sleep(_POLL_SECONDS)
                     else:
-                        return
+                        return self._check_port()
         except TimeoutError as error:
             raise CannotStart(
                 f"PgBouncer did not listen within {_START_SECONDS:g} seconds. {self._log_says()}"
             ) from error
         raise CannotStart(f"PgBouncer ended. {self._log_says()}")
 
+    def _check_port(self) -> None:
+        """PgBouncer goes on with its Unix socket alone where another has the port."""
+        log = (self._directory.path / _LOG).read_text(errors="replace")
+        if _CANNOT_LISTEN in log:
+            raise CannotStart(
+                f"PgBouncer cannot listen on {self._settings.address}, port {self._settings.port}."
+                f" {self._log_says()}"
+            )
+
     def _log_says(self) -> str:
+        """What PgBouncer last complained about."""
         lines = (self._directory.path / _LOG).read_text(errors="replace").splitlines()
-        return f"The end of its log: {' | '.join(lines[-3:])}"
+        complaints = [line for line in lines if _is_complaint(line)]
+        return f"Its log says: {' | '.join(complaints[-5:])}"
 
     async def stop(self, *, patience: float) -> None:
-        self._forget()
+        self.leave()
         if self.process is not None:
             await self.process.stop(patience=patience)
 
-    def _forget(self) -> None:
+    def leave(self) -> None:
         if self._console is not None:
             self._console.close()
         self._console, self._files = None, None
@@ -149,10 +164,11 @@ class PgBouncer:
 
     # -- configuration -------------------------------------------------------------------------
 
-    async def apply(self, configuration: NodeConfiguration) -> bool:
+    def differs(self, configuration: NodeConfiguration) -> bool:
+        return self._rendered(configuration) != self._files
+
+    async def apply(self, configuration: NodeConfiguration) -> None:
         files = self._rendered(configuration)
-        if files == self._files:
-            return False
         new = [entry.name for entry in configuration.entries if entry.name not in self._entries]
         # Until all is read back nothing is known to be in force.
         self._files = None
@@ -165,9 +181,13 @@ class PgBouncer:
         else:
             self._write(files, hba=files.hba)
             console = await self._connected()
-            await console.run("RELOAD", *map(_pause, new))
+            try:
+                await console.run("RELOAD", *map(_pause, new))
+            except CommandRefused as error:
+                raise NotInForce(
+                    f"PgBouncer has not taken its files: {error}. {self._log_says()}"
+                ) from error
         await self._check(configuration, files)
-        return True
 
     async def _pause_and_admit(self, entries: Sequence[str], files: RenderedFiles) -> None:
         """Pause entries that nobody can enter yet; then let their users in."""

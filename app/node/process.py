@@ -65,13 +65,13 @@ class PoolerProcess:
 
     @classmethod
     def launch(cls, program: Path, ini: Path, *, account: Account, log: Path) -> Self:
-        """Start PgBouncer on *ini*; what it writes is appended to *log*.
+        """Start PgBouncer on *ini*; what it writes begins *log* anew.
 
         Raises:
             CannotStart: the program cannot be run.
         """
         try:
-            with log.open("ab") as output:
+            with log.open("wb") as output:
                 # Uvloop starts no process as another user. This returns once the program runs.
                 child = subprocess.Popen(
                     (program, ini),
@@ -91,15 +91,14 @@ class PoolerProcess:
         return cls(child.pid, child)
 
     def is_running(self) -> bool:
+        """Whether it lives; a zombie of an agent that hangs does not."""
         if self._child is not None:
             return self._child.poll() is None
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
             return False
-        except PermissionError:
-            pass
-        return True
+        return stat.rpartition(")")[2].split()[0] != "Z"
 
     async def stop(self, *, patience: float) -> None:
         """End it: let transactions end for *patience* seconds, then cut them off. Safe twice.

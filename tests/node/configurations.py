@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import Entry, Login, NodeConfiguration, NodeServer
 from app.pools.isolation.credentials import scram_verifier
@@ -16,6 +18,7 @@ def password_of(user: str) -> str:
     return f"password of {user}"
 
 
+@cache
 def login(user: str) -> Login:
     return Login(user=user, verifier=scram_verifier(password_of(user), iterations=ITERATIONS))
 

@@ -36,7 +36,9 @@ class Holder:
 
     @property
     def wanted(self) -> int:
-        return self.demand if self.limit is None else min(self.demand, self.limit)
+        """Connections that can be given to it."""
+        most = self.demand if self.limit is None else min(self.demand, self.limit)
+        return most if self.reachable else min(most, self.commitment.current)
 
 
 def fair_shares(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:

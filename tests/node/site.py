@@ -1,0 +1,206 @@
+"""A place for a node before the run's Postgres, and applications that connect to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import psycopg
+
+from app.domain.nodes.configuration import Entry, NodeConfiguration
+from app.node.agent import Agent
+from app.node.pgbouncer import PgBouncer
+from app.node.process import Account
+from app.node.rendering import PoolerSettings
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import free_port
+from tests.node.configurations import configuration, entry, password_of
+
+LOOK_SECONDS = 0.05
+BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE usename ~ '^tenant_'"
+
+
+@dataclass(slots=True)
+class Site:
+    """A database with tenants' roles, and a directory for a node before it."""
+
+    database: Database
+    program: Path
+    directory: Path
+    port: int = field(default_factory=free_port)
+
+    def engine(self, **knobs: object) -> PgBouncer:
+        settings = PoolerSettings(port=self.port, **knobs)  # type: ignore[arg-type]
+        return PgBouncer(self.program, self.directory, settings=settings, account=Account.choose())
+
+    @asynccontextmanager
+    async def started(self, node: NodeConfiguration, **knobs: object) -> AsyncIterator[PgBouncer]:
+        """PgBouncer for a block, every entry closed."""
+        engine = self.engine(**knobs)
+        await engine.start(node)
+        try:
+            yield engine
+        finally:
+            await engine.stop(patience=0.0)
+
+    @asynccontextmanager
+    async def run(self, node: NodeConfiguration) -> AsyncIterator[Agent]:
+        """An agent that looks all the time, for a block."""
+        engine = self.engine()
+        agent = Agent(engine, node)
+        await agent.start()
+        looking = asyncio.create_task(look(agent), name="agent")
+        try:
+            yield agent
+        finally:
+            looking.cancel()
+            await asyncio.wait({looking})
+            await engine.stop(patience=0.0)
+        assert looking.cancelled(), looking.exception()
+
+    def entry(self, name: str, *, size: int = 2, users: Iterable[str] = ("web",)) -> Entry:
+        """A tenant whose role `tenants` made; its applications are `name.user`."""
+        return entry(
+            name,
+            size=size,
+            database=self.database,
+            password=role_password(name),
+            logins=tuple(f"{name}.{user}" for user in users),
+        )
+
+    def configuration(self, *entries: Entry, **knobs: int) -> NodeConfiguration:
+        return configuration(*entries, database=self.database, **knobs)
+
+    async def make_roles(self, *tenants: str) -> None:
+        """Make tenants' roles, as provisioning does."""
+        async with self.database.connected() as connection:
+            await connection.execute("SET scram_iterations = 1")
+            for name in tenants:
+                role, password = f'"tenant_{name}"', role_password(name).replace("'", "''")
+                await connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}'")
+                await connection.execute(
+                    f"GRANT CONNECT ON DATABASE {self.database.database} TO {role}"
+                )
+
+    @asynccontextmanager
+    async def client(
+        self, tenant: str, *, user: str | None = None, password: str | None = None
+    ) -> AsyncIterator[psycopg.AsyncConnection]:
+        """An application that connects to a tenant's entry, with that one's own user by default."""
+        user = user or f"{tenant}.web"
+        connection = await psycopg.AsyncConnection.connect(
+            host="127.0.0.1",
+            port=self.port,
+            dbname=tenant,
+            user=user,
+            password=password or password_of(user),
+            passfile="/dev/null",
+            sslmode="disable",
+            connect_timeout=180,
+            autocommit=True,
+            prepare_threshold=None,
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def role_of(
+        self, tenant: str, *, user: str | None = None, password: str | None = None
+    ) -> str:
+        """As whom an application is connected to Postgres."""
+        async with self.client(tenant, user=user, password=password) as connection:
+            return str((await (await connection.execute("SELECT session_user")).fetchall())[0][0])
+
+    async def enter_without_password(self, tenant: str, user: str) -> None:
+        """Log in with an empty password, which libpq does not do."""
+        connection = await asyncpg.connect(
+            host="127.0.0.1",
+            port=self.port,
+            database=tenant,
+            user=user,
+            password="",
+            ssl=False,
+            timeout=180,
+        )
+        connection.terminate()
+
+    async def backends(self) -> int:
+        """Sessions of tenants on Postgres."""
+        async with self.database.connected() as connection:
+            return int(await connection.fetchval(BACKENDS))
+
+
+def pid_of(engine: PgBouncer) -> int:
+    """Of the process that runs."""
+    assert engine.process is not None
+    return engine.process.pid
+
+
+def role_password(name: str) -> str:
+    """Of a tenant's role, as hard to quote as any."""
+    return f"it\"s '{name}\\ ; ="
+
+
+async def look(agent: Agent) -> None:
+    while True:
+        await agent.look()
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+@asynccontextmanager
+async def busy(site: Site, tenants: Iterable[str], *, clients: int = 3) -> AsyncIterator[Load]:
+    """Applications of each tenant that always have work, for a block; none may see an error."""
+    load = Load()
+    tasks = [
+        asyncio.create_task(load.work(site, tenant), name=f"application of {tenant}")
+        for tenant in tenants
+        for _ in range(clients)
+    ]
+    try:
+        yield load
+        for task in tasks:
+            assert not task.done(), task.exception()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+@dataclass(slots=True)
+class Load:
+    """Transactions that succeeded so far, by tenant."""
+
+    served: dict[str, int] = field(default_factory=dict)
+
+    async def work(self, site: Site, tenant: str) -> None:
+        async with site.client(tenant) as connection:
+            while True:
+                await connection.execute("SELECT pg_sleep(0.005)")
+                self.served[tenant] = self.served.get(tenant, 0) + 1
+
+
+@asynccontextmanager
+async def never_more_than(site: Site, most: int) -> AsyncIterator[None]:
+    """Watch the tenants' sessions in `pg_stat_activity` about every 10 ms, for a block."""
+    seen: list[int] = []
+
+    async def watch() -> None:
+        async with site.database.connected() as connection:
+            while True:
+                seen.append(int(await connection.fetchval(BACKENDS)))
+                await asyncio.sleep(0.01)
+
+    watching = asyncio.create_task(watch(), name="watch pg_stat_activity")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+    assert seen
+    assert max(seen) <= most

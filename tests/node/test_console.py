@@ -1,0 +1,69 @@
+"""PgBouncer's console: who is let in, what it answers, and that it may not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from app.node import console as module
+from app.node.console import Console, quoted
+from app.node.errors import CommandRefused, ConsoleLost, NothingListens
+from app.node.process import Account
+from tests.fixtures.processes import is_root, paused
+from tests.node.site import Site, pid_of
+
+
+async def test_commands_are_answered_and_a_refused_one_changes_nothing(site: Site) -> None:
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        console = await Console.connect(engine._socket, uid=Account.choose().uid)
+        assert console.pid == pid_of(engine)
+        assert {row["name"] for row in await console.rows("SHOW DATABASES")} == {
+            "acme",
+            "pgbouncer",
+        }
+        with pytest.raises(CommandRefused, match="no such database: nobody"):
+            await console.run(f"PAUSE {quoted('nobody')}")
+        with pytest.raises(CommandRefused, match="invalid command"):
+            await console.run("SHOW VERSION", "BREW COFFEE", "SHOW VERSION")
+        [[version]] = await console.run("SHOW VERSION")
+        assert str(version["version"]).startswith("PgBouncer ")
+        console.close()
+        console.close()
+        assert console.is_closed
+        with pytest.raises(ConsoleLost, match="closed"):
+            await console.run("SHOW VERSION")
+
+
+@pytest.mark.skipif(not is_root(), reason="only root can be another user")
+async def test_another_user_is_refused_and_root_is_itself_again(site: Site) -> None:
+    async with site.started(site.configuration()) as engine:
+        with pytest.raises(ConsoleLost, match="refuses the agent"):
+            await Console.connect(engine._socket)
+        assert os.geteuid() == 0
+    with pytest.raises(NothingListens):
+        await Console.connect(engine._socket, uid=Account.choose().uid)
+    assert os.geteuid() == 0
+
+
+async def test_a_socket_that_nobody_listens_on_is_told_from_one_that_hangs(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NothingListens):
+        await Console.connect(tmp_path / "none")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "left"))
+    with pytest.raises(NothingListens):
+        await Console.connect(tmp_path / "left")
+
+    monkeypatch.setattr(module, "DEADLINE_SECONDS", 0.2)
+    async with site.started(site.configuration()) as engine:
+        with paused(pid_of(engine)), pytest.raises(ConsoleLost, match="does not answer"):
+            await Console.connect(engine._socket, uid=Account.choose().uid)
+        with paused(pid_of(engine)), pytest.raises(ConsoleLost, match="does not answer"):
+            await engine.measure()
+        # The next command connects anew.
+        monkeypatch.setattr(module, "DEADLINE_SECONDS", 60.0)
+        assert await engine.measure() == {}

@@ -1,0 +1,242 @@
+"""Entries that are opened and closed on a running PgBouncer: never too many sessions, no errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.domain.nodes.configuration import NodeConfiguration
+from app.node import agent as module
+from app.node import pgbouncer, rendering
+from app.node.agent import Agent
+from app.node.errors import NotInForce
+from app.node.rendering import RenderedFiles
+from tests.fixtures.waiting import eventually
+from tests.node.configurations import SERVER
+from tests.node.site import Site, busy, never_more_than
+
+TENANTS = ("acme", "bravo", "coral", "delta", "ember", "fjord")
+
+
+async def six_tenants(site: Site, allotment: int) -> NodeConfiguration:
+    """Of two connections each."""
+    await site.make_roles(*TENANTS)
+    return site.configuration(*map(site.entry, TENANTS), allotment=allotment)
+
+
+def allot(node: NodeConfiguration, connections: int, *, generation: int) -> NodeConfiguration:
+    allotment = replace(
+        node.servers[SERVER].allotment, generation=generation, connections=connections
+    )
+    return replace(node, servers={SERVER: replace(node.servers[SERVER], allotment=allotment)})
+
+
+async def committed_to(agent: Agent, generation: int) -> int:
+    """What a report says of the allotment; the size of everything before it is in force."""
+    report = (await agent.report(1, 1)).servers[SERVER]
+    return report.committed if report.generation >= generation else 999
+
+
+async def test_nobody_has_a_connection_before_the_entry_is_opened(site: Site) -> None:
+    await site.make_roles("acme")
+    async with (
+        site.started(site.configuration(site.entry("acme"))) as engine,
+        busy(site, ["acme"], clients=1) as load,
+    ):
+        await eventually(lambda: waiting(engine, "acme"))
+        assert await site.backends() == 0
+        await engine.open("acme")
+        await eventually(lambda: load.served)
+        await engine.open("acme")
+
+        await engine.close("acme")
+        await eventually(lambda: closed(engine, "acme"))
+        await eventually(lambda: _backends(site, 0))
+        served = load.served["acme"]
+        await engine.open("acme")
+        await eventually(lambda: load.served["acme"] > served)
+
+
+async def waiting(engine: pgbouncer.PgBouncer, entry: str) -> bool:
+    measures = await engine.measure()
+    return entry in measures and measures[entry].waiting > 0
+
+
+async def closed(engine: pgbouncer.PgBouncer, entry: str) -> bool:
+    return (await engine.measure())[entry].connections == 0
+
+
+@pytest.mark.parametrize("together", [1, 100])
+async def test_an_entry_that_is_added_is_closed_from_its_first_moment(
+    site: Site, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(pgbouncer, "_TOGETHER", together)
+    await site.make_roles("acme", "bravo", "coral")
+    acme = site.entry("acme")
+    async with site.started(site.configuration(acme)) as engine:
+        await engine.open("acme")
+        both = [site.entry(name) for name in ("bravo", "coral")]
+        await engine.apply(site.configuration(acme, *both, version=2))
+        in_force = await engine.read_back()
+        assert {name for name, entry in in_force.items() if entry.is_open} == {"acme"}
+        async with busy(site, ["acme", "bravo"], clients=1) as load:
+            await eventually(lambda: waiting(engine, "bravo"))
+            assert set(load.served) <= {"acme"}
+
+
+async def test_more_tenants_than_connections_are_all_served_and_never_have_more(
+    site: Site,
+) -> None:
+    async with (
+        never_more_than(site, 4),
+        site.run(await six_tenants(site, allotment=4)),
+        busy(site, TENANTS, clients=2) as load,
+    ):
+        await eventually(lambda: set(load.served) == set(TENANTS))
+        before = dict(load.served)
+        # Each has another turn.
+        await eventually(lambda: all(load.served[name] > before[name] for name in TENANTS))
+
+
+async def test_a_smaller_allotment_is_observed_without_an_error(site: Site) -> None:
+    node = await six_tenants(site, allotment=8)
+    async with never_more_than(site, 8), site.run(node) as agent, busy(site, TENANTS[:4]) as load:
+        await eventually(lambda: len(load.served) == 4)
+        agent.configure(allot(node, 2, generation=2))
+        await eventually(lambda: _at_most(agent, 2, 2))
+        async with never_more_than(site, 2):
+            before = dict(load.served)
+            await eventually(lambda: all(load.served[name] > before[name] for name in before))
+        # An answer that was late: the newer one holds.
+        agent.configure(allot(node, 8, generation=1))
+        assert await committed_to(agent, 2) <= 2
+
+
+async def _at_most(agent: Agent, connections: int, generation: int) -> bool:
+    return await committed_to(agent, generation) <= connections
+
+
+async def test_a_smaller_size_is_observed_under_load_without_an_error(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELOAD_INTERVAL", 0.0)
+    await site.make_roles("acme")
+    large = site.configuration(site.entry("acme", size=5))
+    small = site.configuration(site.entry("acme", size=2), version=2)
+    async with site.run(large) as agent, busy(site, ["acme"], clients=12) as load:
+        await eventually(lambda: _backends(site, 5))
+        agent.configure(small)
+        await eventually(lambda: agent.version == 2)
+        await eventually(lambda: _at_most(agent, 2, 1))
+        async with never_more_than(site, 2):
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served + 50)
+        # An older configuration changes nothing.
+        agent.configure(large)
+        assert agent.configuration.version == 2
+
+
+async def _backends(site: Site, connections: int) -> bool:
+    return await site.backends() == connections
+
+
+async def test_pgbouncer_reloads_at_most_once_in_ten_seconds(site: Site) -> None:
+    await site.make_roles("acme")
+    now = [1000.0]
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        agent = Agent(engine, site.configuration(site.entry("acme")), clock=lambda: now[0])
+        await agent.start()
+        before = reloads(site)
+        for version in range(2, 12):
+            # Two of a second; the last one of each window counts.
+            agent.configure(site.configuration(site.entry("acme", size=version), version=version))
+            await agent.look()
+            now[0] += 2.0
+        assert reloads(site) - before == 2
+        assert agent.version == 7
+        now[0] += 10.0
+        await agent.look()
+        assert agent.version == 11
+        assert (await engine.read_back())["acme"].size == 11
+
+        # Nothing that PgBouncer would have to read: in force at once.
+        before = reloads(site)
+        agent.configure(site.configuration(site.entry("acme", size=11), version=12))
+        await agent.look()
+        assert agent.version == 12
+        assert reloads(site) == before
+
+
+def reloads(site: Site) -> int:
+    return (site.directory / "pgbouncer.log").read_text().count("RELOAD command issued")
+
+
+async def test_files_that_pgbouncer_cannot_read_are_noticed_and_cut_nobody(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.make_roles("acme", "bravo")
+    acme = site.entry("acme")
+
+    def broken(*args: object, **knobs: object) -> RenderedFiles:
+        files = rendering.render(*args, **knobs)  # type: ignore[arg-type]
+        return replace(files, ini=files.ini.replace("bravo =", '"bravo" ='))
+
+    async with site.started(site.configuration(acme)) as engine:
+        await engine.open("acme")
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: load.served)
+            wanted = site.configuration(acme, site.entry("bravo"), version=2)
+            with monkeypatch.context() as patched:
+                patched.setattr(pgbouncer, "render", broken)
+                with pytest.raises(NotInForce, match="syntax error"):
+                    await engine.apply(wanted)
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served)
+            assert engine.differs(wanted)
+            await engine.apply(wanted)
+            assert set(await engine.read_back()) == {"acme", "bravo"}
+
+
+async def test_a_paused_tenant_waits_and_goes_on(site: Site) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme"))
+    paused = replace(node, version=2, entries=(replace(node.entries[0], paused=True),))
+    async with site.run(node) as agent, busy(site, ["acme"]) as load:
+        await eventually(lambda: load.served)
+        agent.configure(paused)
+        await eventually(lambda: _state(agent, "paused"))
+        assert await site.backends() == 0
+        served = load.served["acme"]
+        agent.configure(replace(node, version=3))
+        await eventually(lambda: load.served["acme"] > served)
+
+
+async def _state(agent: Agent, state: str) -> bool:
+    return (await agent.report(1, 1)).entries[0].state == state
+
+
+async def test_an_agent_without_work_opens_nothing_when_the_service_is_long_away(
+    site: Site,
+) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme"))
+    now = [1000.0]
+    async with site.started(node) as engine:
+        agent = Agent(engine, node, clock=lambda: now[0])
+        await agent.start()
+        now[0] += 3600.0
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: waiting(engine, "acme"))
+            for _ in range(5):
+                await agent.look()
+            assert await site.backends() == 0
+            agent.accepted(now[0])
+            now[0] += 1.0
+            await agent.look()
+            await eventually(lambda: load.served)
+            # At work it goes on, whatever the service does.
+            now[0] += 3600.0
+            await agent.look()
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served)

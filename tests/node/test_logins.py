@@ -1,0 +1,208 @@
+"""Who may enter a node: each way in as an attack, refused, and seen to succeed without its defence.
+
+Two rows of what is known cannot be shown on PgBouncer 1.18: pass-through of a client's keys is
+refused after a wrong password since 1.25 only, and a removed user keeps its old password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+
+from app.domain.nodes.configuration import NodeConfiguration
+from app.node import pgbouncer, rendering
+from app.node.pgbouncer import PgBouncer
+from app.node.rendering import RenderedFiles
+from tests.fixtures.waiting import eventually
+from tests.node.site import Site, busy, role_password
+
+REFUSED = (psycopg.OperationalError, asyncpg.PostgresError)
+
+Change = Callable[[RenderedFiles], RenderedFiles]
+
+
+@pytest.fixture
+async def tenants(site: Site) -> NodeConfiguration:
+    """Two tenants, with an application each."""
+    await site.make_roles("acme", "bravo")
+    return site.configuration(site.entry("acme"), site.entry("bravo"))
+
+
+@pytest.fixture
+def undefended(monkeypatch: pytest.MonkeyPatch) -> Callable[[Change], None]:
+    """`undefended(change)`: from now on files are rendered, and then changed."""
+
+    def install(change: Change) -> None:
+        def changed(*args: Any, **knobs: Any) -> RenderedFiles:
+            return change(rendering.render(*args, **knobs))
+
+        monkeypatch.setattr(pgbouncer, "render", changed)
+
+    return install
+
+
+async def open_all(engine: PgBouncer) -> None:
+    for name in await engine.read_back():
+        await engine.open(name)
+
+
+async def test_an_application_enters_its_tenants_entry_as_that_tenants_role(
+    site: Site, tenants: NodeConfiguration
+) -> None:
+    async with site.started(tenants) as engine:
+        await open_all(engine)
+        assert await site.role_of("acme") == "tenant_acme"
+        with pytest.raises(REFUSED):
+            await site.role_of("acme", password="wrong")
+        # Which holds up nobody else, nor the same one.
+        assert await site.role_of("acme") == "tenant_acme"
+        assert await site.role_of("bravo") == "tenant_bravo"
+
+
+async def test_two_applications_enter_one_entry(site: Site) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme", users=("web", "jobs")))
+    async with site.started(node) as engine:
+        await open_all(engine)
+        assert await site.role_of("acme", user="acme.web") == "tenant_acme"
+        assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
+
+
+async def test_another_tenants_application_is_refused(
+    site: Site, tenants: NodeConfiguration, undefended: Callable[[Change], None]
+) -> None:
+    async with site.started(tenants) as engine:
+        await open_all(engine)
+        with pytest.raises(REFUSED, match="rejected"):
+            await site.role_of("acme", user="bravo.web")
+        # Nor does the password of the role itself help, should it leak.
+        with pytest.raises(REFUSED, match="rejected"):
+            await site.role_of("acme", user="tenant_acme", password=role_password("acme"))
+
+        undefended(without_hba)
+        await engine.apply(replace(tenants, version=2))
+        assert await site.role_of("acme", user="bravo.web") == "tenant_acme"
+        role = await site.role_of("acme", user="tenant_acme", password=role_password("acme"))
+        assert role == "tenant_acme"
+
+
+def without_hba(files: RenderedFiles) -> RenderedFiles:
+    return replace(files, ini=files.ini.replace("auth_type = hba", "auth_type = scram-sha-256"))
+
+
+async def test_a_tenant_with_the_name_of_a_keyword_lets_nobody_else_in(
+    site: Site, undefended: Callable[[Change], None]
+) -> None:
+    await site.make_roles("acme", "all", "sameuser")
+    node = site.configuration(*map(site.entry, ("acme", "all", "sameuser")))
+    async with site.started(node) as engine:
+        await open_all(engine)
+        assert await site.role_of("all") == "tenant_all"
+        assert await site.role_of("sameuser") == "tenant_sameuser"
+        with pytest.raises(REFUSED, match="rejected"):
+            await site.role_of("acme", user="all.web")
+
+        undefended(lambda files: replace(files, hba=files.hba.replace('"', "")))
+        await engine.apply(replace(node, version=2))
+        assert await site.role_of("acme", user="all.web") == "tenant_acme"
+
+
+@pytest.mark.parametrize("defence", ["tombstone", "hba", "both"])
+async def test_a_revoked_credential_is_refused_also_without_a_password(
+    site: Site, defence: str, undefended: Callable[[Change], None]
+) -> None:
+    await site.make_roles("acme")
+    both = site.configuration(site.entry("acme", users=("web", "jobs")))
+    async with site.started(both) as engine:
+        await open_all(engine)
+        assert await site.role_of("acme") == "tenant_acme"
+
+        undefended(lambda files: revoking(files, defence))
+        await engine.apply(site.configuration(site.entry("acme", users=("jobs",)), version=2))
+        with pytest.raises(REFUSED):
+            await site.role_of("acme", user="acme.web")
+        with pytest.raises(REFUSED):
+            await site.enter_without_password("acme", "acme.web")
+        assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
+
+        undefended(lambda files: revoking(files, "none"))
+        await engine.apply(site.configuration(site.entry("acme", users=("jobs",)), version=3))
+        await site.enter_without_password("acme", "acme.web")
+
+
+def revoking(files: RenderedFiles, defence: str) -> RenderedFiles:
+    """The files after `acme.web` was revoked, with only some of what keeps it out."""
+    if defence in {"hba", "none"}:
+        lines = [line for line in files.users.splitlines() if not line.startswith('"acme.web"')]
+        files = replace(files, users="".join(f"{line}\n" for line in lines))
+    if defence in {"tombstone", "none"}:
+        files = replace(files, hba=files.hba.replace('"acme.jobs"', '"acme.jobs","acme.web"'))
+    return files
+
+
+async def test_a_revoked_credential_stays_out_after_another_agent_took_over(site: Site) -> None:
+    await site.make_roles("acme")
+    both = site.configuration(site.entry("acme", users=("web", "jobs")))
+    async with site.started(both):
+        one = site.configuration(site.entry("acme", users=("jobs",)), version=2)
+        another = site.engine()
+        assert await another.start(one)
+        assert another.differs(one)
+        await another.apply(one)
+        await open_all(another)
+        another.leave()
+        assert '"acme.web" "SCRAM-SHA-256$' in (site.directory / "users.txt").read_text()
+        with pytest.raises(REFUSED):
+            await site.enter_without_password("acme", "acme.web")
+        assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
+
+
+async def test_the_console_is_closed_to_applications(
+    site: Site, tenants: NodeConfiguration, undefended: Callable[[Change], None]
+) -> None:
+    async with site.started(tenants) as engine:
+        with pytest.raises(REFUSED):
+            await site.role_of("pgbouncer", user="acme.web")
+        with pytest.raises(REFUSED):
+            await site.role_of("pgbouncer", user="pgbouncer", password="x")
+        with pytest.raises(REFUSED):
+            await site.enter_without_password("pgbouncer", "pgbouncer")
+
+        undefended(with_console)
+        await engine.apply(replace(tenants, version=2))
+        async with site.client("pgbouncer", user="acme.web") as console:
+            assert console.info.parameter_status("server_version") == "1.18.0/bouncer"
+
+
+def with_console(files: RenderedFiles) -> RenderedFiles:
+    return replace(
+        files,
+        ini=files.ini.replace("admin_users =", "admin_users = acme.web"),
+        hba=files.hba + 'host "pgbouncer" "acme.web" 127.0.0.1/32 scram-sha-256\n',
+    )
+
+
+async def test_a_roles_password_is_rotated_without_an_error(
+    site: Site, tenants: NodeConfiguration
+) -> None:
+    async with site.run(tenants) as agent, busy(site, ["acme"]) as load:
+        await eventually(lambda: load.served.get("acme", 0) > 20)
+        agent.configure(paused(tenants, 2))
+        await eventually(lambda: agent._entries["acme"].state == "closed")
+        async with site.database.connected() as connection:
+            await connection.execute("ALTER ROLE tenant_acme PASSWORD 'another'")
+        acme = replace(tenants.entries[0], password="another")
+        agent._applied_at = float("-inf")
+        agent.configure(replace(tenants, version=3, entries=(acme, tenants.entries[1])))
+        served = load.served["acme"]
+        await eventually(lambda: load.served["acme"] > served + 20)
+
+
+def paused(node: NodeConfiguration, version: int) -> NodeConfiguration:
+    entries = tuple(replace(entry, paused=True) for entry in node.entries)
+    return replace(node, version=version, entries=entries)

@@ -1,0 +1,123 @@
+"""PgBouncer's process: started, taken over, killed, hanging, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from app.node.agent import Agent
+from app.node.errors import CannotStart, NodeError
+from app.node.pgbouncer import PgBouncer
+from app.node.process import Account, version_of
+from tests.fixtures.processes import is_alive, is_root, owner
+from tests.fixtures.waiting import eventually
+from tests.node.site import Site, busy, pid_of
+
+
+async def test_it_runs_as_an_unprivileged_user_and_its_files_are_that_users(site: Site) -> None:
+    await site.make_roles("acme")
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        account = Account.choose()
+        uid = os.geteuid() if account.uid is None else account.uid
+        assert uid != 0
+        assert owner(pid_of(engine)) == uid
+        for file in (site.directory, *site.directory.glob("*.*")):
+            assert file.stat().st_uid == uid or file.name == "pgbouncer.log"
+            assert file.stat().st_mode & 0o077 == 0 or file.name == "pgbouncer.log"
+        assert "secret" not in (site.directory / "pgbouncer.log").read_text()
+    assert not is_alive(pid_of(engine))
+
+
+def test_root_is_never_the_user_that_it_runs_as() -> None:
+    with pytest.raises(CannotStart, match=r"unprivileged user|Only root can run"):
+        Account.choose("root" if is_root() else "nobody")
+    with pytest.raises(CannotStart, match=r"nosuch|Only root can run"):
+        Account.choose("nosuch")
+
+
+def test_only_a_pgbouncer_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(CannotStart, match="cannot be run"):
+        version_of(tmp_path / "none")
+    with pytest.raises(CannotStart, match="does not tell a version"):
+        version_of(Path("/bin/true"))
+
+
+async def test_a_port_in_use_is_told_with_the_end_of_the_log(site: Site) -> None:
+    with (
+        closing(socket.create_server(("127.0.0.1", site.port))),
+        pytest.raises(CannotStart, match=r"cannot listen on 127.0.0.1.*in use"),
+    ):
+        await site.engine().start(site.configuration())
+
+
+async def test_a_new_agent_takes_over_what_runs_and_cuts_nobody(site: Site) -> None:
+    await site.make_roles("acme", "bravo", "coral")
+    acme, bravo = site.entry("acme"), site.entry("bravo")
+    async with (
+        site.run(site.configuration(acme, site.entry("coral"))) as agent,
+        busy(site, ["acme"]) as load,
+    ):
+        await eventually(lambda: load.served)
+        # The first agent is still there, as one that hangs for a while.
+        first, engine = agent._engine, site.engine()
+        assert isinstance(first, PgBouncer)
+        another = Agent(engine, site.configuration(acme, bravo, version=2))
+        await another.start()
+        assert pid_of(engine) == pid_of(first)
+        assert another._entries["acme"].state == "open"
+        await another.look()
+        assert another.version == 2
+        assert set(another._entries) == {"acme", "bravo"}
+        engine.leave()
+        served = load.served["acme"]
+        await eventually(lambda: load.served["acme"] > served)
+
+
+async def test_after_it_was_killed_it_starts_with_every_entry_closed(site: Site) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme"))
+    async with site.started(node) as engine:
+        agent = Agent(engine, node)
+        await agent.start()
+        await engine.open("acme")
+        assert await site.role_of("acme") == "tenant_acme"
+        os.kill(pid_of(engine), signal.SIGKILL)
+        await eventually(lambda: not is_alive(pid_of(engine)))
+        with pytest.raises(NodeError):
+            await agent.look()
+
+        await agent.start()
+        assert agent._entries["acme"].state == "closing"
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: _looked(agent, load.served))
+
+
+async def _looked(agent: Agent, served: dict[str, int]) -> bool:
+    await agent.look()
+    return bool(served)
+
+
+async def test_one_that_hangs_is_ended(site: Site) -> None:
+    async with site.started(site.configuration()) as engine:
+        os.kill(pid_of(engine), signal.SIGSTOP)
+        await engine.stop(patience=0.0)
+        assert not is_alive(pid_of(engine))
+        await engine.stop(patience=0.0)
+
+
+async def test_transactions_may_end_before_it_does(site: Site) -> None:
+    await site.make_roles("acme")
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        await engine.open("acme")
+        async with site.client("acme") as connection:
+            await connection.execute("BEGIN; SELECT 1")
+            stopping = asyncio.create_task(engine.stop(patience=60.0))
+            await eventually(lambda: engine._console is None)
+            await connection.execute("COMMIT")
+            await stopping
