@@ -94,6 +94,8 @@ class PgBouncer:
         try:
             console = await self._connected()
         except NothingListens:
+            # Its process is reaped, or lives without a console.
+            await self.stop(patience=0.0)
             await self._launch(configuration)
             return False
         if self.process is None or self.process.pid != console.pid:
