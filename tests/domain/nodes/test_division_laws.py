@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.division import Holder, divide, fair_shares
-from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState, is_fenced
+from app.domain.nodes.node import GONE_AFTER, STALE_AFTER, NodeContact, NodeState, is_fenced
 
 # An agent gives up a request after so long, and does not hear a later answer.
 REQUEST_SECONDS = 10.0
@@ -184,6 +184,22 @@ class FleetMachine(RuleBasedStateMachine):
             node.reports = [one for one in node.reports if one is not lost]
             node.answers = [one for one in node.answers if one is not lost]
 
+    @rule(number=numbers)
+    def exchange(self, number: int) -> None:
+        """A report and its answer, as they mostly are: without a loss."""
+        node = self.nodes[number]
+        self.report(number)
+        self.hear(node, node.reports.pop())
+        answer = node.answers.pop()
+        node.apply(answer.allotment)
+        node.accepted_at = self.now
+
+    @rule(number=numbers)
+    def fall_silent(self, number: int) -> None:
+        """For so long that the service may give up on it."""
+        self.now += GONE_AFTER
+        self.release_if_gone(number)
+
     # -- the node ------------------------------------------------------------------------------
 
     @rule(number=numbers, entries=st.integers(0, 12))
@@ -231,11 +247,7 @@ class FleetMachine(RuleBasedStateMachine):
                 if node.open > node.allotment.connections:
                     self.disconnect(number, node.open - node.allotment.connections)
                 node.obey()
-                self.report(number)
-                self.hear(node, node.reports.pop())
-                answer = node.answers.pop()
-                node.apply(answer.allotment)
-                node.accepted_at = self.now
+                self.exchange(number)
             self.divide()
         shares = fair_shares(self.budget, self.holders())
         for number, node in enumerate(self.nodes):
