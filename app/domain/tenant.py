@@ -16,7 +16,15 @@ from app.domain.errors import InvalidTenantId, PoolIsShared
 
 TENANT_ID_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$"
 RESERVED_IDS = frozenset(
-    {"information-schema", "poolkeeper", "postgres", "public", "template0", "template1"}
+    {
+        "information-schema",
+        "pgbouncer",  # on a node, the name of its console
+        "poolkeeper",
+        "postgres",
+        "public",
+        "template0",
+        "template1",
+    }
 )
 # With this prefix the longest id stays under Postgres' 63 bytes for any name.
 OBJECT_PREFIX = "tenant_"

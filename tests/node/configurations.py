@@ -6,7 +6,7 @@ from functools import cache
 
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import Entry, Login, NodeConfiguration, NodeServer
-from app.pools.isolation.credentials import scram_verifier
+from app.domain.scram import scram_verifier
 from tests.fixtures.postgres import Database
 
 ITERATIONS = 4096

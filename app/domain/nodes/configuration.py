@@ -91,13 +91,19 @@ class NodeConfiguration:
         """
         return max(1, min(entry.size, self.servers[entry.server].allotment.connections))
 
+    def with_allotments(self, allotments: Mapping[str, Allotment]) -> NodeConfiguration:
+        """With the later one of each server's allotments; of unknown servers nothing is taken."""
+        servers = {
+            name: replace(server, allotment=allotments[name])
+            if name in allotments and allotments[name].generation > server.allotment.generation
+            else server
+            for name, server in self.servers.items()
+        }
+        return replace(self, servers=servers)
+
 
 def newest(first: NodeConfiguration, second: NodeConfiguration) -> NodeConfiguration:
     """Of two configurations the later one, and of each server's allotments the later one."""
     later, earlier = (second, first) if second.version >= first.version else (first, second)
-    servers = dict(later.servers)
-    for name in later.servers.keys() & earlier.servers.keys():
-        known = earlier.servers[name].allotment
-        if known.generation > servers[name].allotment.generation:
-            servers[name] = replace(servers[name], allotment=known)
-    return replace(later, servers=servers)
+    known = {name: server.allotment for name, server in earlier.servers.items()}
+    return later.with_allotments(known)

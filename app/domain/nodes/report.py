@@ -58,6 +58,8 @@ class NodeReport:
         version: of the configuration in force, as read back; 0 before the first.
         engine: name and version of the pooler.
         backends: process ids of its connections, by server.
+        users: by which applications are connected.
+        problem: what an operator should do something about, in a sentence; empty: nothing.
     """
 
     session: int
@@ -67,6 +69,8 @@ class NodeReport:
     servers: Mapping[str, ServerReport]
     entries: tuple[EntryReport, ...]
     backends: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    users: frozenset[str] = frozenset()
+    problem: str = ""
 
     def is_newer_than(self, other: NodeReport) -> bool:
         """Whether it was made later; one that arrives late must change nothing."""

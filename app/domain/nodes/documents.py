@@ -1,0 +1,202 @@
+"""What a node's agent and the service say to each other, as JSON.
+
+Routes, all of scope `node`: the key is bound to one node, and `self` in the path stands for it.
+Beyond loopback the service answers over TLS only (403 `tls-required`). A key of another node gets
+403 `key-bound-to-node`, one without the scope 403 `missing-scope`, a node that is not declared
+404 `node-not-found`. Errors are RFC 9457 problems with these codes, and `retryable`.
+
+`POST /v1/nodes/{node}/session`, no body: once when an agent starts
+    201 `NodeSession`. From then on reports of earlier sessions are refused. It stays valid when
+    the service restarts or another instance takes over.
+
+`GET /v1/nodes/{node}/configuration?wait_seconds=25` (0 to 25, default 0)
+    `If-None-Match: "<version>"`: answers when there is another version, at the latest after
+    `wait_seconds`; without the header it answers at once.
+    200 `NodeConfiguration`, with `ETag: "<version>"` and `Cache-Control: no-store`.
+    304 the version is still the latest.
+    503 the service is starting, stopping or cannot decide: ask again, another server too.
+
+`POST /v1/nodes/{node}/reports`, body `NodeReport`: every second, one at a time
+    `Content-Type: application/json`, at most 1 MiB.
+    200 `ReportAnswer`: all allotments of the node, to be obeyed at once, and the latest version.
+    409 `node-session-ended`: a later session has begun, this agent was replaced: it ends.
+    409 `node-report-late`: a later report of this session was accepted; take no notice.
+    422 the report is malformed.
+    An answer that takes longer than `ANSWER_SECONDS` must not be heard any more: by then the
+    service may have released the node as gone. Its `accepted` time is when the report was sent.
+
+A dataclass is an object with its fields, a tuple or set a list, an enum its value. A field that is
+unknown is ignored, because the other side may be newer. Everything else is strict: a field without
+a default must be there, and `true` is no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from math import isfinite
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from app.domain.nodes.allotment import Allotment
+
+ANSWER_SECONDS = 10.0
+"""How long an agent waits for the answer to a report, or beyond `wait_seconds`."""
+
+LONGEST_POLL = 25.0
+"""Of `wait_seconds`."""
+
+Document = TypeVar("Document")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSession:
+    """Which agent is a node's.
+
+    Attributes:
+        node: the name of the node.
+        session: grows with each agent of it.
+    """
+
+    node: str
+    session: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportAnswer:
+    """What an agent gets for its report.
+
+    Attributes:
+        allotments: by server.
+        version: of the latest configuration; one that differs is to be fetched at once.
+    """
+
+    allotments: Mapping[str, Allotment]
+    version: int
+
+
+def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and what is in it
+    """A dataclass as JSON has it."""
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value):
+        return {each.name: as_document(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: as_document(each) for key, each in value.items()}
+    if isinstance(value, (tuple, frozenset)):
+        return [as_document(each) for each in value]
+    return value
+
+
+def from_document(kind: type[Document], document: object) -> Document:
+    """The dataclass *kind* that *document* describes.
+
+    Raises:
+        ValueError: it does not; the message says what is wrong where, and quotes no value.
+    """
+    found: Document = _reader(kind)(document, "")
+    return found
+
+
+# Takes a value of JSON and its place in the document.
+_Reader = Callable[[object, str], Any]
+
+
+@cache
+def _reader(kind: Any) -> _Reader:  # noqa: ANN401 - a type of typing's
+    """What reads a value of this type; made once, because reports have thousands of values."""
+    if is_dataclass(kind):
+        return _dataclass_reader(kind)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _enum_reader(kind)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Mapping:
+        return _mapping_reader(_reader(arguments[1]))
+    if origin in {tuple, frozenset}:
+        return _list_reader(origin, _reader(arguments[0]))
+    return _SCALARS[kind]
+
+
+def _dataclass_reader(kind: Any) -> _Reader:  # noqa: ANN401
+    hints = get_type_hints(kind)
+    readers = {each.name: _reader(hints[each.name]) for each in fields(kind)}
+    required = [
+        each.name
+        for each in fields(kind)
+        if each.default is MISSING and each.default_factory is MISSING
+    ]
+
+    def read(value: object, place: str) -> Any:  # noqa: ANN401
+        given = _expected(dict, value, place, "an object")
+        for name in required:
+            if name not in given:
+                raise ValueError(f"{place}/{name}: this field is missing")
+        known = {
+            name: reader(given[name], f"{place}/{name}")
+            for name, reader in readers.items()
+            if name in given
+        }
+        try:
+            return kind(**known)
+        except ValueError as error:
+            raise ValueError(f"{place or '/'}: {error}") from error
+
+    return read
+
+
+def _enum_reader(kind: type[Enum]) -> _Reader:
+    members = {member.value: member for member in kind}
+
+    def read(value: object, place: str) -> Enum:
+        found = members.get(value) if isinstance(value, str) else None
+        if found is None:
+            raise ValueError(f"{place}: expected one of {', '.join(members)}")
+        return found
+
+    return read
+
+
+def _mapping_reader(reader: _Reader) -> _Reader:
+    def read(value: object, place: str) -> Mapping[str, Any]:
+        given = _expected(dict, value, place, "an object")
+        return {key: reader(each, f"{place}/{key}") for key, each in given.items()}
+
+    return read
+
+
+def _list_reader(kind: Callable[[list[Any]], Any], reader: _Reader) -> _Reader:
+    def read(value: object, place: str) -> Any:  # noqa: ANN401
+        given = _expected(list, value, place, "a list")
+        return kind([reader(each, f"{place}/{index}") for index, each in enumerate(given)])
+
+    return read
+
+
+def _expected(kind: type[Document], value: object, place: str, name: str) -> Document:
+    if not isinstance(value, kind):
+        raise ValueError(f"{place or '/'}: expected {name}")  # noqa: TRY004 - of the document
+    return value
+
+
+def _whole(value: object, place: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{place}: expected a whole number, at least 0")
+    return value
+
+
+def _number(value: object, place: str) -> float:
+    if type(value) not in {int, float} or not isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
+        raise ValueError(f"{place}: expected a number, at least 0")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _text(value: object, place: str) -> str:
+    return _expected(str, value, place, "a text")
+
+
+def _truth(value: object, place: str) -> bool:
+    return _expected(bool, value, place, "true or false")
+
+
+_SCALARS: Mapping[type, _Reader] = {int: _whole, float: _number, str: _text, bool: _truth}

@@ -1,0 +1,143 @@
+"""What an agent and the service send each other survives JSON, and nothing else is taken."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.configuration import Entry, Login, NodeConfiguration, NodeServer
+from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+
+CONFIGURATION = NodeConfiguration(
+    version=7,
+    servers={
+        "eu": NodeServer(
+            host="db.example",
+            port=5432,
+            tls_mode="verify-full",
+            allotment=Allotment(generation=3, connections=24),
+        )
+    },
+    entries=(
+        Entry(
+            name="acme",
+            server="eu",
+            database="poolkeeper",
+            role="tenant_acme",
+            password="secret",
+            size=5,
+            weight=2,
+            paused=True,
+            logins=(Login(user="acme.web", verifier="SCRAM-SHA-256$4096:…"),),
+        ),
+    ),
+)
+REPORT = NodeReport(
+    session=2,
+    sequence=40,
+    version=7,
+    engine="PgBouncer 1.18",
+    servers={"eu": ServerReport(generation=3, committed=9, connected=4)},
+    entries=(
+        EntryReport(
+            name="acme",
+            state=EntryState.CLOSING,
+            size=5,
+            connections=4,
+            in_use=3,
+            clients=20,
+            waiting=2,
+            longest_wait=0.25,
+            totals=EntryTotals(transactions=9, transaction_seconds=1.5, wait_seconds=0.5),
+        ),
+    ),
+    backends={"eu": frozenset({101, 102})},
+    users=frozenset({"acme.web"}),
+    problem="its disk is full",
+)
+DOCUMENTS = (
+    CONFIGURATION,
+    REPORT,
+    NodeSession(node="edge", session=2),
+    ReportAnswer(allotments={"eu": Allotment(generation=4, connections=20)}, version=8),
+)
+
+
+@pytest.mark.parametrize("value", DOCUMENTS, ids=lambda value: type(value).__name__)
+def test_each_is_the_same_after_a_way_through_json(value: object) -> None:
+    sent = json.dumps(as_document(value))
+    assert from_document(type(value), json.loads(sent)) == value
+
+
+@pytest.mark.parametrize("value", DOCUMENTS, ids=lambda value: type(value).__name__)
+def test_any_value_of_another_kind_is_refused_with_its_place(value: object) -> None:
+    document = as_document(value)
+    for path in _paths(document):
+        for wrong in (None, "?\0", -1, 1.5, True, [None], {"": None}):
+            changed = copy.deepcopy(document)
+            *parents, last = path
+            place = changed
+            for step in parents:
+                place = place[step]
+            if type(place[last]) is type(wrong) and wrong != -1:
+                continue
+            place[last] = wrong
+            with pytest.raises(ValueError, match="expected") as refused:
+                from_document(type(value), changed)
+            assert str(refused.value).startswith("/" + "/".join(map(str, path)))
+            assert "?" not in str(refused.value)
+
+
+def _paths(
+    document: Any,  # noqa: ANN401 - JSON
+    path: tuple[Any, ...] = (),
+) -> list[tuple[Any, ...]]:
+    """Where its values are, those inside others included."""
+    steps = document.items() if isinstance(document, dict) else enumerate(document)
+    found = []
+    for step, value in steps:
+        found.append((*path, step))
+        if isinstance(value, (dict, list)):
+            found += _paths(value, (*path, step))
+    return found
+
+
+def test_a_missing_field_is_refused_unless_it_has_a_default_and_an_unknown_one_is_ignored() -> None:
+    document = as_document(REPORT)
+    del document["users"]
+    assert from_document(NodeReport, document | {"of a later version": 1}).users == frozenset()
+    del document["session"]
+    with pytest.raises(ValueError, match="/session: this field is missing"):
+        from_document(NodeReport, document)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -0.5])
+def test_numbers_that_mean_nothing_are_refused(number: float) -> None:
+    document = as_document(REPORT)
+    document["entries"][0]["longest_wait"] = number
+    with pytest.raises(ValueError, match="/entries/0/longest_wait: expected a number"):
+        from_document(NodeReport, document)
+
+
+def test_what_the_values_themselves_refuse_is_refused_with_its_place() -> None:
+    document = as_document(CONFIGURATION)
+    document["entries"][0]["size"] = 0
+    with pytest.raises(ValueError, match="/entries/0: entry acme: size 0 is less than 1"):
+        from_document(NodeConfiguration, document)
+
+
+def test_allotments_of_an_answer_replace_older_ones_only() -> None:
+    later = Allotment(generation=4, connections=20)
+    for given, expected in ((later, later), (Allotment(generation=2, connections=99), None)):
+        changed = CONFIGURATION.with_allotments({"eu": given, "unknown": given})
+        assert changed.servers["eu"].allotment == (
+            expected or CONFIGURATION.servers["eu"].allotment
+        )
+        assert set(changed.servers) == {"eu"}
