@@ -28,6 +28,8 @@ from app.api.routes import (
     keys,
     leases,
     metrics,
+    node_agents,
+    nodes,
     pool,
     pools,
     query,
@@ -46,6 +48,8 @@ from app.api.ui import pages
 
 _ROUTERS = (
     servers.router,
+    nodes.router,
+    node_agents.router,
     tenants.router,
     findings.router,
     credentials.router,

@@ -29,12 +29,14 @@ Once API keys exist (`poolkeeper keys create`), every request needs one: `Author
 Only `POST /sql` has the password of an application credential instead.
 Each operation lists its scope: `read` shows; `operate` works with pools and recommendations and
 includes `read`; `admin` manages tenants and the advisor and includes `operate`; `query` runs
-statements and no other scope includes it. A key can be bound to tenants: all others answer 404 and
-are left out of lists, and requests that concern the whole service answer 403.
+statements and no other scope includes it; `node` is for the agent of one node. A key can be bound
+to tenants: all others answer 404 and are left out of lists, and requests that concern the whole
+service answer 403.
 """
 _TAGS = {
     "servers": "Declared Postgres servers and their connection budgets.",
     "tenants": "Tenants: their server, their isolation and their database objects.",
+    "nodes": "PgBouncer nodes, through which applications connect with any driver.",
     "credentials": "Users and passwords with which applications connect as a tenant.",
     "pools": "Open, resize, pause, recycle, check and evict pools.",
     "query": "Run statements as a tenant.",

@@ -15,6 +15,7 @@ from app.catalog.credentials import CredentialVersions
 from app.catalog.database import CatalogAddress, Database
 from app.catalog.desired_pools import DesiredPools
 from app.catalog.instances import Instances
+from app.catalog.nodes import Nodes
 from app.catalog.recommendations import Recommendations
 from app.catalog.samples import Samples
 from app.catalog.tenants import Tenants
@@ -47,6 +48,7 @@ class Catalog:
         self.samples = Samples(self._database)
         self.usage_reports = UsageReports(self._database)
         self.instances = Instances(self._database)
+        self.nodes = Nodes(self._database)
 
     @property
     def available(self) -> bool:

@@ -119,6 +119,31 @@ application_credentials = Table(
     Column("last_used_at", DateTime(timezone=True)),
 )
 
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("address", Text),
+    Column("labels", JSONB, nullable=False),
+    Column("selector", JSONB, nullable=False),
+    Column("limits", JSONB, nullable=False),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("draining", Boolean, nullable=False, server_default=text("false")),
+    _generation(),
+    _time_of_insert("created_at"),
+    _time_of_insert("updated_at"),
+)
+
+node_liabilities = Table(
+    "node_liabilities",
+    metadata,
+    Column("node", Text, primary_key=True),
+    Column("server", Text, primary_key=True),
+    # At least as many as the node can have: it is written before it grows.
+    Column("connections", Integer, nullable=False),
+    CheckConstraint("connections >= 0", name="connections"),
+)
+
 leadership = Table(
     "leadership",
     metadata,

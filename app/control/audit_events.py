@@ -19,6 +19,7 @@ from app.domain.errors import CatalogUnavailable
 from app.domain.eviction import Eviction
 from app.domain.leadership import Instance, Takeover
 from app.domain.lock_table import BackendSignal, LockHolder
+from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.domain.tenant import OBJECT_PREFIX, TenantId, TenantSpec
 
@@ -173,6 +174,28 @@ def lock_holder_ended(
 
 def advisor_saved(before: AdvisorSettings, after: AdvisorSettings, actor: Actor) -> AuditEvent:
     return _event("advisor.updated", actor, before=_advisor(before), after=_advisor(after))
+
+
+def node_saved(before: DeclaredNode | None, spec: NodeSpec, actor: Actor) -> AuditEvent:
+    return _event(
+        "node.updated" if before else "node.created",
+        actor,
+        before=before.spec.as_dict() if before else None,
+        after=spec.as_dict(),
+    )
+
+
+def node_switched(
+    action: str, before: DeclaredNode, switches: Mapping[str, bool], actor: Actor
+) -> AuditEvent:
+    """It was paused, drained or resumed."""
+    name = {"name": before.spec.name}
+    known = {each: getattr(before, each) for each in switches}
+    return _event(f"node.{action}", actor, before=name | known, after={**name, **switches})
+
+
+def node_deleted(node: DeclaredNode, actor: Actor) -> AuditEvent:
+    return _event("node.deleted", actor, before=node.spec.as_dict())
 
 
 def leadership_acquired(instance: Instance, takeover: Takeover) -> AuditEvent:

@@ -11,10 +11,11 @@
     │   └── UntrustedSqlOnSharedRole
     ├── Forbidden
     │   ├── ReadOnly                 a write in a read-only lease
-    │   └── MissingScope · KeyBoundToTenants   the API key does not permit this
+    │   ├── MissingScope · KeyBoundToTenants · KeyBoundToNode   the API key does not permit this
+    │   └── TlsRequired              a response with passwords needs TLS
     ├── NotFound
     │   ├── TenantNotFound · ServerNotFound · PoolNotFound · RecommendationNotFound
-    │   ├── CredentialNotFound
+    │   ├── CredentialNotFound · NodeNotFound
     ├── Conflict                     the request does not fit what exists
     │   ├── ImmutableField · NotProvisioned · ObjectsExist · ProvisioningFailed · PoolIsShared
     │   ├── SchemaMissing            the tenant's schema is gone
@@ -22,6 +23,8 @@
     │   ├── RecommendationIsPlacement    it cannot be applied automatically
     │   ├── CredentialExists · TooManyCredentials
     │   ├── StrategyNotOnNodes       applications cannot connect as a shared tenant
+    │   ├── NodeInUse                it may still have connections
+    │   ├── NodeSessionEnded · NodeReportLate   the agent was replaced, or its report overtaken
     │   ├── PreconditionRequired · ReplayTooLarge · ReplayHoldsSecret
     │   └── CatalogInUse · CatalogUnusable   no service can work on this catalog
     ├── LeaseLost                    the outcome of the request is unknown
@@ -152,6 +155,18 @@ class KeyBoundToTenants(Forbidden):
     code = "bound-to-tenants"
 
 
+class KeyBoundToNode(Forbidden):
+    """The API key is bound to another node."""
+
+    code = "bound-to-node"
+
+
+class TlsRequired(Forbidden):
+    """The response has passwords: beyond loopback it is sent over TLS only."""
+
+    code = "tls-required"
+
+
 class NotFound(PoolkeeperError):
     """The resource does not exist."""
 
@@ -186,6 +201,12 @@ class CredentialNotFound(NotFound):
     """The tenant has no such credential."""
 
     code = "credential-not-found"
+
+
+class NodeNotFound(NotFound):
+    """There is no such node."""
+
+    code = "node-not-found"
 
 
 class Conflict(PoolkeeperError):
@@ -270,6 +291,24 @@ class StrategyNotOnNodes(Conflict):
     """Applications cannot connect as a shared tenant: its role could read other tenants' rows."""
 
     code = "strategy-not-on-nodes"
+
+
+class NodeInUse(Conflict):
+    """The node may have connections: drain it first."""
+
+    code = "node-in-use"
+
+
+class NodeSessionEnded(Conflict):
+    """A later agent has taken over this node."""
+
+    code = "node-session-ended"
+
+
+class NodeReportLate(Conflict):
+    """A later report of this agent was accepted before."""
+
+    code = "node-report-late"
 
 
 class StaleVersion(Conflict):

@@ -66,6 +66,11 @@ class ConnectionBudget(Generic[P]):
         return self.limit - self.used + self.closing
 
     @property
+    def is_over(self) -> bool:
+        """Whether more connections stay open than there may be: the limit was lowered."""
+        return self.used - self.closing > self.limit
+
+    @property
     def is_exhausted(self) -> bool:
         """Whether there is no connection left to take."""
         return self.used >= self.limit
@@ -97,7 +102,7 @@ class ConnectionBudget(Generic[P]):
         return contenders.weight / contenders.count if contenders.count else 1.0
 
     def set_limit(self, limit: int) -> None:
-        """Change the limit; connections above it are not cut, but none is opened."""
+        """Change the limit; above it no connection is opened, and idle ones close."""
         self.limit = limit
 
     def freeze(self, *, frozen: bool) -> None:

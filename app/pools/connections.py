@@ -128,6 +128,11 @@ class Connections:
         """Whether a connection not known to be gone is leased, or being checked."""
         return any(each.is_connected() for each in self.leased | self.checking)
 
+    @property
+    def pids(self) -> set[int]:
+        """Process ids of the back-ends of those that work."""
+        return {each.pid for each in (*self.idle, *self.leased, *self.checking)}
+
     def leased_by_backend(self, pid: int) -> PooledConnection | None:
         """The leased connection whose backend has this process id."""
         return next((each for each in self.leased if each.pid == pid), None)

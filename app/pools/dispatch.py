@@ -149,16 +149,20 @@ def dispatch(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions
     1. The pool has more connections than it may: its longest unused idle ones close.
     2. The pool has a waiter and an idle connection: the waiter gets the one used last. If that is
        gone, stale or too old, it closes instead.
-    3. Pools want connections, and a place in the budget and a connect slot are free: the first
+    3. The budget's limit was lowered, and more connections are open: the longest unused idle one
+       closes, none below a min_size.
+    4. Pools want connections, and a place in the budget and a connect slot are free: the first
        claim's pool opens one. A large claim, of a pool that has its fair share already, waits until
        no slot is in use: it comes again and again, and others' logins would wait behind it.
-    4. Only a slot is free, and too few places are becoming free: the longest unused idle connection
+    5. Only a slot is free, and too few places are becoming free: the longest unused idle connection
        of another pool closes, none below a min_size, and none that is still kept for its tenant.
 
-    A connection that comes back while its pool has work is the fifth case: see `keeps`.
+    A connection that comes back while its pool has work is the sixth case: see `keeps`.
     """
     if pool is not None and (actions := _within(pool, now)):
         return actions
+    if budget.is_over and not budget.is_frozen:
+        return _beyond_limit(budget)
     return _among_pools(budget, now)
 
 
@@ -178,7 +182,7 @@ def _within(pool: P, now: float) -> Actions[P]:
 
 
 def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
-    """Cases 3 and 4."""
+    """Cases 4 and 5."""
     claim = budget.claims.first(now)
     if claim is None or budget.connect_slots.free <= 0:
         return Actions()
@@ -204,6 +208,15 @@ def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
     return Actions(recheck_at=earliest)
 
 
+def _beyond_limit(budget: ConnectionBudget[P]) -> Actions[P]:
+    """Case 3."""
+    for donor in budget.last_use:
+        own = donor.connections
+        if own.idle and own.live > donor.size.min_size:
+            return Actions(close=[(donor, own.idle[0])])
+    return Actions()
+
+
 def _is_large(claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
     """Whether a pool with its fair share of the connections, and two at least, wants more."""
     return claim.key < inf and claim.pool.connections.in_use >= max(2.0, budget.fair_share)
@@ -212,14 +225,18 @@ def _is_large(claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
 def keeps(pool: P, connection: PooledConnection, budget: ConnectionBudget[P], now: float) -> bool:
     """Whether *pool* keeps a *connection* that has just come back; if not, it closes for a claim.
 
-    A pool without work for it keeps it as an idle one, which is case 4. Work is a caller that
-    waits, or one expected to come back at once. With work, it closes for the first claim if
+    It closes if more connections are open than there may be, unless the pool has too few.
+
+    Otherwise a pool without work for it keeps it as an idle one, which is case 5. Work is a caller
+    that waits, or one expected to come back at once. With work, it closes for the first claim if
 
     * a connect slot is free, and less than a share `MOVING` of all connections is being moved;
     * the claim's pool has no connection, or its tenant has used less for its weight;
     * the slice is over: the tenant's fair share of a round. A small claim, of a tenant that has
       used less than half as much, need not wait for its end, but for the shortest one.
     """
+    if budget.is_over:
+        return budget.is_frozen or pool.connections.live < pool.size.min_size
     claim, waiter = budget.claims.first(now), pool.waiters.next()
     user = connection.last_user if waiter is None else waiter.tenant_state
     if claim is None or user is None or not _may_lose(pool, claim, budget):

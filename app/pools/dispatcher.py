@@ -130,8 +130,11 @@ class Dispatcher(Generic[P]):
     def keeps(self, pool: P, connection: PooledConnection) -> bool:
         """Whether *pool* keeps a *connection* that has just come back."""
         now = self._clock.time()
+        budget = self.budget
+        if not (budget.unsatisfied or budget.is_over):
+            return True
         # The first claim may be out of date, but it only gets weaker with time.
-        if not self.budget.unsatisfied or keeps(pool, connection, self.budget, now):
+        if keeps(pool, connection, budget, now):
             return True
         self._note(pool, now)
         self._refresh(now, noted=pool)

@@ -50,6 +50,10 @@ class OrphanedBackends:
     def __len__(self) -> int:
         return len(self._users)
 
+    @property
+    def pids(self) -> frozenset[int]:
+        return frozenset(self._users)
+
     def add(self, pid: int, user: str) -> None:
         self._users[pid] = user
 

@@ -201,7 +201,9 @@ class Pool:
         budget = self.server.budget
         if not usable or self.state is not _READY:
             self._put_back(connection, now, usable=usable)
-        elif budget.unsatisfied and not self.server.dispatcher.keeps(self, connection):
+        elif (
+            budget.unsatisfied or budget.used > budget.limit
+        ) and not self.server.dispatcher.keeps(self, connection):
             self._give_away(connection)
         elif self.waiters.count and (waiter := self.waiters.next(expected)) is not None:
             self._serve(waiter, connection, now)
@@ -253,8 +255,10 @@ class Pool:
         self._keep_or_close(connection, now, usable=usable)
 
     def _give_away(self, connection: PooledConnection) -> None:
-        """Close a connection that is in no place, for another pool."""
-        self.connections.begin_close(connection, self.server.budget.connect_slots.take())
+        """Close a connection that is in no place, for another pool or for another process."""
+        budget = self.server.budget
+        slot = None if budget.is_over else budget.connect_slots.take()
+        self.connections.begin_close(connection, slot)
         self.dispatch()
 
     def _keep_or_close(self, connection: PooledConnection, now: float, *, usable: bool) -> None:

@@ -126,11 +126,20 @@ class Server:
         self._hung_up = False
         # Whether the latest attempt to open a connection for a pool succeeded.
         self._opens = True
+        # What nodes can have, and the most that pools may use.
+        self._others = 0
+        self._most: int | None = None
+        self.lent = 0
 
     @property
     def limit(self) -> int:
-        """The whole connection budget; `budget` has what the lost connections leave of it."""
-        return self.budget.limit + self._lost
+        """The whole connection budget; `budget` has what is neither lost nor lent of it."""
+        return self.budget.limit + self._lost + self.lent
+
+    @property
+    def divisible(self) -> int:
+        """What this process and its nodes may have together: all that is not lost."""
+        return self.budget.limit + self.lent
 
     @property
     def used(self) -> int:
@@ -141,6 +150,11 @@ class Server:
     def _lost(self) -> int:
         """Connections that no pool has any more, and that Postgres may still have."""
         return len(self._orphans) + len(self._stalled)
+
+    @property
+    def orphans(self) -> frozenset[int]:
+        """Process ids of back-ends that no pool has any more."""
+        return self._orphans.pids
 
     @property
     def has_orphans(self) -> bool:
@@ -185,6 +199,12 @@ class Server:
         await asyncio.gather(*tasks, self._stalled.close(), return_exceptions=True)
         self._probe = self._recheck = None
         await self.admins.close()
+
+    def share(self, *, others: int, most: int | None) -> None:
+        """Leave *others* so many connections, and use at most *most*; idle ones beyond it close."""
+        if (others, most) != (self._others, self._most):
+            self._others, self._most = others, most
+            self._update_limit()
 
     def attach(self, pool: AttachedPool) -> None:
         """Tell *pool* when the server is lost and when it is back."""
@@ -390,7 +410,10 @@ class Server:
             return
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
-        self.budget.set_limit(max(0, limit - self._lost))
+        left = max(0, limit - self._lost)
+        ours = max(0, left - self._others)
+        self.budget.set_limit(ours if self._most is None else min(ours, self._most))
+        self.lent = left - self.budget.limit
         self.dispatcher.run()
 
     async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:

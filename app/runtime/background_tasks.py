@@ -19,6 +19,9 @@ _CHECK_INTERVAL = 5.0
 _RETENTION_INTERVAL = 10.0
 _EMBEDDED_INTERVAL = 1.0
 _LOCK_GUARD_INTERVAL = 0.25
+_FLEET_INTERVAL = 1.0
+# A revoked credential is out of a node's configuration so soon.
+_FEED_INTERVAL = 0.5
 _LOADS_PER_OBSERVATION = 3
 _MIN_LOAD_INTERVAL = 1.0
 
@@ -38,6 +41,8 @@ def start_background_tasks(
     - check: tests idle connections, audits isolation, refreshes the limits of servers
     - reconcile: brings pools to their desired state, finishes what was interrupted
     - locks on <server>: keeps tenants from filling the lock table
+    - fleet: divides each server's budget among this process and the nodes
+    - node feed: makes the configurations of the nodes
     - otlp: pushes metrics, where an endpoint is configured
     - embedded: restarts the embedded Postgres if it crashed
     """
@@ -65,6 +70,8 @@ def start_background_tasks(
     every("server load", load_interval, service.loads.sample)
     every("check", lambda: _CHECK_INTERVAL, service.health_checks.run_once)
     every("reconcile", lambda: settings.reconcile_interval_seconds, service.reconciler.run_once)
+    every("fleet", lambda: _FLEET_INTERVAL, service.fleet.run_once)
+    every("node feed", lambda: _FEED_INTERVAL, service.node_feed.refresh)
     for name, guard in service.lock_guards.items():
         every(f"locks on {name}", lambda: _LOCK_GUARD_INTERVAL, guard.run_once)
     if otlp is not None:

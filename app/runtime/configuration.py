@@ -6,6 +6,7 @@ import errno
 import hmac
 import json
 import secrets
+import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +20,7 @@ from app.api.http.dependencies import TenantDefaults
 from app.api.http.request_checks import LOOPBACK_NAMES
 from app.api.views.tenant import QueryLimits
 from app.control.advisor.auto_apply import AutoApplyLimits
+from app.control.nodes.feed import ServerAddress
 from app.domain.advisor import PoolPressureMonitorConfig
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.history import Resolution
@@ -165,6 +167,17 @@ def tenant_defaults(settings: Settings, servers: Mapping[str, Server]) -> Tenant
     return TenantDefaults(
         server=settings.default_server or only, strategy=settings.default_strategy
     )
+
+
+def server_addresses(servers: Mapping[str, Server]) -> dict[str, ServerAddress]:
+    """Where nodes reach each server: as this process does."""
+    addresses = {}
+    for name, server in servers.items():
+        login, mode = server.admins.login, "disable"
+        if login.tls:
+            mode = "require" if login.tls.verify_mode is ssl.CERT_NONE else "verify-full"
+        addresses[name] = ServerAddress(host=login.host, port=login.port, tls_mode=mode)
+    return addresses
 
 
 def query_limits(settings: Settings) -> QueryLimits:

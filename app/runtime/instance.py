@@ -158,7 +158,7 @@ async def _active_instance(
         for guard in service.lock_guards.values():
             stack.callback(guard.close)
         stack.push_async_callback(service.supervisor.stop)
-        stack.callback(service.snapshots.close)
+        stack.callback(service.end_streams)
         started = service.supervisor.start_once(
             "start servers", _start_servers(service, takeover.predecessor)
         )

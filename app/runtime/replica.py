@@ -83,7 +83,7 @@ class Replica:
         _log.info("handing over")
         self._app.state.readiness = StandbyReadiness(election, is_stopping=True)
         if self._app.state.service is not None:
-            self._app.state.service.snapshots.close()  # which ends the streams
+            self._app.state.service.end_streams()
         await self._forwarder.drain(requests_end_at - _LAST_REQUESTS - loop.time())
         if election.lost is not None:
             return

@@ -151,7 +151,7 @@ class HttpServer(uvicorn.Server):
         """End the streams, then wait for requests and stop."""
         service = getattr(self._app.state, "service", None)
         if service is not None:
-            service.snapshots.close()
+            service.end_streams()
         await super().shutdown(sockets)
 
 

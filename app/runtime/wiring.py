@@ -24,6 +24,9 @@ from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.retention import SampleRetention
 from app.control.monitoring.snapshot import Snapshots
+from app.control.nodes.declarations import NodeDeclarations
+from app.control.nodes.feed import NodeFeed
+from app.control.nodes.fleet import Fleet
 from app.control.operation import KeyedLocks
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
@@ -54,6 +57,9 @@ class Service:
     provisioning: TenantProvisioning
     rotation: PasswordRotation
     application_credentials: ApplicationCredentials
+    fleet: Fleet
+    node_feed: NodeFeed
+    node_declarations: NodeDeclarations
     desired_pool_state: DesiredPoolState
     pool_operations: PoolOperations
     advisor_loop: AdvisorLoop
@@ -75,6 +81,11 @@ class Service:
     streams: StatsStreams
     tenant_defaults: TenantDefaults
     query_limits: QueryLimits
+
+    def end_streams(self) -> None:
+        """End what clients wait for without an end of its own: the process stops. Safe twice."""
+        self.snapshots.close()
+        self.node_feed.close()
 
 
 async def build_service(
@@ -118,6 +129,10 @@ async def build_service(
             catalog, operations, applier, configuration.auto_apply_limits(settings)
         ),
     )
+    epoch = election.epoch or 0
+    fleet = Fleet(catalog, manager, application_credentials, epoch=epoch)
+    addresses = configuration.server_addresses(postgres.servers)
+    feed = NodeFeed(fleet, manager, application_credentials, addresses, epoch=epoch)
     snapshots = Snapshots(manager, catalog, postgres.lag)
     poller = Poller(catalog, manager, advisor_loop, outbox, snapshots)
     await rotation.load()
@@ -125,6 +140,8 @@ async def build_service(
     await application_credentials.load()
     await desired.load()
     await advisor_loop.load()
+    await fleet.load()
+    await feed.refresh()
     return Service(
         manager=manager,
         declarations=declarations,
@@ -134,6 +151,9 @@ async def build_service(
         ),
         rotation=rotation,
         application_credentials=application_credentials,
+        fleet=fleet,
+        node_feed=feed,
+        node_declarations=NodeDeclarations(catalog, manager, fleet, feed, locks),
         desired_pool_state=desired,
         pool_operations=operations,
         advisor_loop=advisor_loop,

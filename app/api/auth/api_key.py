@@ -12,9 +12,16 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from app.domain.audit import SERVICE_ACTORS
 from app.domain.tenant import TENANT_ID_PATTERN
@@ -32,6 +39,8 @@ class KeyScope(StrEnum):
     OPERATE = "operate"
     QUERY = "query"
     ADMIN = "admin"
+    NODE = "node"
+    """To be the agent of one node, which gets passwords of tenants' roles."""
 
 
 # The right to change something includes the right to see it. Only QUERY reads tenants' data.
@@ -40,6 +49,7 @@ INCLUDED_SCOPES: Mapping[KeyScope, frozenset[KeyScope]] = {
     KeyScope.OPERATE: frozenset({KeyScope.OPERATE, KeyScope.READ}),
     KeyScope.QUERY: frozenset({KeyScope.QUERY}),
     KeyScope.ADMIN: frozenset({KeyScope.ADMIN, KeyScope.OPERATE, KeyScope.READ}),
+    KeyScope.NODE: frozenset({KeyScope.NODE}),
 }
 
 
@@ -66,6 +76,7 @@ class ApiKey(BaseModel):
         sha256: of the whole key, in hexadecimal.
         scopes: what it permits.
         tenants: the only tenants that it can access; None: all.
+        node: the node whose agent has it; with the scope of nodes, and only then.
         created_at, expires_at: it is refused from *expires_at* on; None: it never expires.
         requests_per_second: its own rate limit; None: the service's.
     """
@@ -77,9 +88,18 @@ class ApiKey(BaseModel):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     scopes: Annotated[tuple[KeyScope, ...], Field(min_length=1)]
     tenants: Annotated[tuple[TenantName, ...], Field(min_length=1)] | None = None
+    node: TenantName | None = None
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
     requests_per_second: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _check_node(self) -> Self:
+        if (self.node is not None) is not (KeyScope.NODE in self.scopes):
+            raise ValueError("The scope node needs the name of a node, and no other scope has one")
+        if self.node is not None and (len(self.scopes) > 1 or self.tenants is not None):
+            raise ValueError("A key of a node has no other scope, and no tenants")
+        return self
 
     @property
     def digest(self) -> bytes:
@@ -109,6 +129,7 @@ def api_key_for(
     scopes: tuple[KeyScope, ...],
     created_at: datetime,
     tenants: tuple[str, ...] = (),
+    node: str | None = None,
     expires_at: datetime | None = None,
     requests_per_second: int | None = None,
 ) -> ApiKey:
@@ -123,6 +144,7 @@ def api_key_for(
         sha256=token_digest(token).hex(),
         scopes=tuple(dict.fromkeys(scopes)),
         tenants=tuple(dict.fromkeys(tenants)) or None,
+        node=node,
         created_at=created_at,
         expires_at=expires_at,
         requests_per_second=requests_per_second,

@@ -34,6 +34,7 @@ class AuthFailure(StrEnum):
     WRONG_PASSWORD = "wrong_password"  # noqa: S105 - a reason, no password
     MISSING_SCOPE = "missing_scope"
     TENANT_BOUND = "bound_to_tenants"
+    NODE_BOUND = "bound_to_node"
 
 
 class Authenticator:

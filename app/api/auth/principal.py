@@ -15,6 +15,7 @@ class Principal:
         name: the key's name; `api` while no keys are in use.
         scopes: every scope they have, included ones too.
         tenants: the only tenants they can access; None: all.
+        node: the node whose agent they are; None: they are none.
         key_id: a name can be given again, an id cannot; None without a key.
         requests_per_second: the key's own rate limit; None: the service's.
     """
@@ -22,6 +23,7 @@ class Principal:
     name: str
     scopes: frozenset[KeyScope]
     tenants: frozenset[str] | None = None
+    node: str | None = None
     key_id: str | None = None
     requests_per_second: int | None = None
 
@@ -31,6 +33,7 @@ class Principal:
             name=key.name,
             scopes=frozenset().union(*(INCLUDED_SCOPES[scope] for scope in key.scopes)),
             tenants=None if key.tenants is None else frozenset(key.tenants),
+            node=key.node,
             key_id=key.id,
             requests_per_second=key.requests_per_second,
         )

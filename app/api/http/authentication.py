@@ -90,6 +90,7 @@ REQUIRE_READ = Security(_REQUIRED_SCOPE, scopes=[KeyScope.READ.value])
 REQUIRE_OPERATE = Security(_REQUIRED_SCOPE, scopes=[KeyScope.OPERATE.value])
 REQUIRE_QUERY = Security(_REQUIRED_SCOPE, scopes=[KeyScope.QUERY.value])
 REQUIRE_ADMIN = Security(_REQUIRED_SCOPE, scopes=[KeyScope.ADMIN.value])
+REQUIRE_NODE = Security(_REQUIRED_SCOPE, scopes=[KeyScope.NODE.value])
 # In addition to a scope.
 REQUIRE_UNBOUND_KEY = Depends(require_unbound_key)
 

@@ -1,8 +1,9 @@
 """Responses compressed with gzip, for clients that accept it.
 
 Only responses to GET, in one piece and not small. They show no secret and no data of tenants, so
-nothing can be guessed from their length (breachattack.com). A compressed response is another
-representation of its resource and has a strong ETag of its own: the other one with `-gzip`.
+nothing can be guessed from their length (breachattack.com). One that must not be stored may show
+some, and is left alone. A compressed response is another representation of its resource and has a
+strong ETag of its own: the other one with `-gzip`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ def _is_compressible(start: Message) -> bool:
         start["status"] == 200  # noqa: PLR2004 - OK
         and headers.get(b"content-type", b"").startswith(_TYPES)
         and b"content-encoding" not in headers
+        and headers.get(b"cache-control") != b"no-store"
     )
 
 

@@ -24,6 +24,9 @@ class KeyView(BaseModel):
     tenants: list[str] | None = Field(
         description="The only tenants that it can access; null: all.", examples=[["acme"]]
     )
+    node: str | None = Field(
+        description="The node whose agent has it; null: it is no key of a node.", examples=[None]
+    )
     created_at: datetime = Field(examples=["2026-11-20T09:00:00Z"])
     expires_at: datetime | None = Field(
         description="Null: it never expires.", examples=["2027-11-20T09:00:00Z"]

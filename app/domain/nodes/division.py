@@ -23,7 +23,7 @@ class Holder:
         demand: connections that it could use.
         weight: its share against others when there are too few, above 0: the weights of its tenants
             with work, for example.
-        limit: the most that an operator allows; 0 while it drains; None: no limit.
+        limit: the most that an operator allows; 0 once it is drained; None: no limit.
         reachable: whether it has reported of late. Another one gets no more than it has.
     """
 

@@ -2,7 +2,7 @@
 
 Routes, all of scope `node`: the key is bound to one node, and `self` in the path stands for it.
 Beyond loopback the service answers over TLS only (403 `tls-required`). A key of another node gets
-403 `key-bound-to-node`, one without the scope 403 `missing-scope`, a node that is not declared
+403 `bound-to-node`, one without the scope 403 `missing-scope`, a node that is not declared
 404 `node-not-found`. Errors are RFC 9457 problems with these codes, and `retryable`.
 
 `POST /v1/nodes/{node}/session`, no body: once when an agent starts

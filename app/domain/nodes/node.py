@@ -33,7 +33,7 @@ class NodeState(StrEnum):
     """It has not reported of late: it goes on inside its allotment, or is dead."""
 
     DRAINING = "draining"
-    """An operator takes it out of service: it keeps no allotment."""
+    """An operator takes it out of service: once its clients have left it keeps no allotment."""
 
     GONE = "gone"
     """It was silent for long, and Postgres shows none of its back-ends: it holds nothing."""

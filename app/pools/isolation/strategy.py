@@ -115,6 +115,10 @@ class IsolationStrategy(ABC):
             },
         )
 
+    def password_version(self, server: Server, spec: TenantSpec) -> int:
+        """Which version of its password that login has."""
+        return self._credentials.password_version(server.name, self.role(spec))
+
     # -- provisioning: each may raise ServerUnavailable, ProvisioningFailed and ObjectsExist -----
 
     async def plan_provisioning(self, server: Server, tenant: Tenant, *, adopt: bool) -> list[str]:

@@ -1,0 +1,129 @@
+"""What agents of nodes ask and say; `app.domain.nodes.documents` describes it.
+
+It is between an agent and a service of the same package, and no part of the documented API. The
+configuration has passwords: it is sent over TLS only, except to this machine, and stored nowhere.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Query, Request, status
+from fastapi.responses import JSONResponse, Response
+
+from app.api.auth.authenticator import AuthFailure
+from app.api.http.authentication import REQUIRE_NODE
+from app.api.http.dependencies import PrincipalDep, provided
+from app.api.http.error_responses import validation_error
+from app.api.http.etags import etag, matching_etag
+from app.api.http.exchange import extend_deadline
+from app.api.http.strict_route import StrictRoute
+from app.api.routes.nodes import FleetDep, NodePath
+from app.control.nodes.feed import NodeFeed
+from app.control.nodes.tracked_node import TrackedNode
+from app.domain.errors import KeyBoundToNode, NodeNotFound, TlsRequired
+from app.domain.nodes.declaration import OWN_NODE
+from app.domain.nodes.documents import (
+    LONGEST_POLL,
+    NodeSession,
+    ReportAnswer,
+    as_document,
+    from_document,
+)
+from app.domain.nodes.report import NodeReport
+
+_NOT_STORED = {"Cache-Control": "no-store"}
+
+FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
+
+
+async def require_private_connection(request: Request) -> None:
+    """Raises TlsRequired where others could read along."""
+    if request.url.scheme == "https" or request.client is None:
+        return
+    try:
+        is_local = ip_address(request.client.host).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local:
+        raise TlsRequired
+
+
+async def get_own_node(
+    request: Request, node: NodePath, fleet: FleetDep, principal: PrincipalDep
+) -> TrackedNode:
+    """The node in the path, which must be the key's own.
+
+    Raises:
+        KeyBoundToNode, NodeNotFound
+    """
+    name = principal.node if node == OWN_NODE else node
+    if principal.node not in {None, name}:
+        request.app.state.authenticator.record_failure(
+            AuthFailure.NODE_BOUND, path=request.url.path
+        )
+        raise KeyBoundToNode(f"The API key is bound to node {principal.node}.")
+    if name is None:
+        raise NodeNotFound("Without an API key, name the node.")
+    return fleet.node(name)
+
+
+OwnNodeDep = Annotated[TrackedNode, Depends(get_own_node)]
+
+router = APIRouter(
+    prefix="/v1/nodes/{node}",
+    tags=["nodes"],
+    route_class=StrictRoute,
+    dependencies=[REQUIRE_NODE, Depends(require_private_connection)],
+    include_in_schema=False,
+)
+
+
+@router.post("/session")
+async def begin_node_session(node: OwnNodeDep, fleet: FleetDep, feed: FeedDep) -> Response:
+    """Another agent of the node begins."""
+    await feed.refresh()
+    session = NodeSession(node=node.name, session=await fleet.begin_session(node))
+    return JSONResponse(as_document(session), status.HTTP_201_CREATED, _NOT_STORED)
+
+
+@router.get("/configuration")
+async def get_node_configuration(
+    request: Request,
+    node: OwnNodeDep,
+    fleet: FleetDep,
+    feed: FeedDep,
+    *,
+    wait_seconds: Annotated[float, Query(ge=0, le=LONGEST_POLL, allow_inf_nan=False)] = 0.0,
+) -> Response:
+    """The configuration, once it is another than the agent has."""
+    configuration = feed.latest(node)
+    header = ",".join(request.headers.getlist("if-none-match"))
+    if configuration is not None and header:
+        version = configuration.version
+        if matching_etag(header, etag(version)) is not None:
+            extend_deadline(request, wait_seconds)
+            await feed.wait(node, version, wait_seconds)
+            # It may have been deleted meanwhile.
+            configuration = feed.latest(fleet.node(node.name))
+    if configuration is None:
+        await feed.refresh()
+        configuration = feed.latest(fleet.node(node.name))
+    headers = {**_NOT_STORED, "ETag": etag(configuration.version if configuration else 0)}
+    return JSONResponse(as_document(configuration), headers=headers)
+
+
+@router.post("/reports")
+async def report_of_node(
+    node: OwnNodeDep, fleet: FleetDep, body: Annotated[dict[str, Any], Body()]
+) -> Response:
+    """What the node does now; the answer is what it may have."""
+    try:
+        report = from_document(NodeReport, body)
+    except ValueError as error:
+        raise validation_error("body", code="report", detail=str(error)) from error
+    allotments = await fleet.hear(node, report)
+    version = node.configuration.version if node.configuration else 0
+    answer = ReportAnswer(allotments=allotments, version=version)
+    return JSONResponse(as_document(answer), headers=_NOT_STORED)

@@ -1,0 +1,259 @@
+"""Nodes: declare, show, list, pause, resume, drain, delete."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Response, status
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
+
+from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ, REQUIRE_UNBOUND_KEY
+from app.api.http.dependencies import CursorQuery, LimitQuery, provided
+from app.api.http.error_responses import problem_responses, validation_error
+from app.api.http.etags import PreconditionsDep, etag
+from app.api.http.field_types import PrintableText, RequestBody, examples
+from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.strict_route import StrictRoute
+from app.api.views.node import NODE_EXAMPLE, NodeView
+from app.api.views.plan import OperationDep, OperationRequest, PlanView
+from app.control.nodes.declarations import NodeChange, NodeDeclarations
+from app.control.nodes.fleet import Fleet
+from app.control.nodes.tracked_node import TrackedNode
+from app.control.operation import Operation
+from app.domain.nodes.declaration import OWN_NODE, DeclaredNode, NodeSpec
+from app.domain.tenant import TENANT_ID_PATTERN
+
+_MAX_LIMIT = 100_000
+# A name, an IPv4 address, or an IPv6 address in brackets; and a port.
+_is_address = re.compile(
+    r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})"
+).fullmatch
+_LAST_PORT = 65_535
+
+router = APIRouter(prefix="/v1/nodes", tags=["nodes"], route_class=StrictRoute)
+
+
+def _address(text: str) -> str:
+    found = _is_address(text)
+    if found is None or not 1 <= int(found[1]) <= _LAST_PORT:
+        raise PydanticCustomError("address", "Must be a host and a port, host:6432.")
+    return text
+
+
+_LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
+_LabelValue = Annotated[PrintableText, Field(max_length=256)]
+_ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
+NodePath = Annotated[
+    str,
+    Path(
+        description="Name of the node: 1 to 48 of a-z, 0-9 and inner hyphens.",
+        pattern=TENANT_ID_PATTERN,
+        max_length=48,
+        examples=["edge-1"],
+    ),
+]
+FleetDep = Annotated[Fleet, provided(Fleet)]
+DeclarationsDep = Annotated[NodeDeclarations, provided(NodeDeclarations)]
+
+
+class NodeBody(RequestBody):
+    """A node's declaration."""
+
+    model_config = examples(
+        {"address": "pools.example.com:6432"},
+        {"address": "10.0.0.7:6432", "selector": {"plan": "gold"}, "limits": {"local": 40}},
+    )
+
+    address: Annotated[str, Field(max_length=300), AfterValidator(_address)] | None = Field(
+        default=None,
+        description="Host and port at which applications reach it, for their connection strings.",
+    )
+    labels: dict[_LabelKey, _LabelValue] = Field(
+        default={}, max_length=32, description="Labels for people."
+    )
+    selector: dict[_LabelKey, _LabelValue] = Field(
+        default={},
+        max_length=32,
+        description="It serves tenants that have all these labels; empty: all. Shared tenants "
+        "never.",
+    )
+    limits: dict[_ServerName, Annotated[int, Field(ge=0, le=_MAX_LIMIT)]] = Field(
+        default={},
+        max_length=1000,
+        description="The most connections that it may have, by server; others: no limit but the "
+        "server's budget.",
+    )
+
+
+class NodeList(BaseModel):
+    """A page of nodes."""
+
+    model_config = examples({"items": [NODE_EXAMPLE], "next_cursor": None})
+
+    items: list[NodeView]
+    next_cursor: NextCursor
+
+
+async def get_node_of_path(node: NodePath, fleet: FleetDep) -> TrackedNode:
+    """The node in the path.
+
+    Raises:
+        NodeNotFound
+    """
+    return fleet.node(node)
+
+
+NodeDep = Annotated[TrackedNode, Depends(get_node_of_path)]
+
+
+@router.get(
+    "",
+    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
+    summary="List nodes",
+    responses=problem_responses(),
+)
+async def list_nodes(
+    fleet: FleetDep, limit: LimitQuery = 50, cursor: CursorQuery = None
+) -> NodeList:
+    """Lists nodes by name. Works while the catalog is unreachable."""
+    after = decode_cursor(cursor, str)[0] if cursor else ""
+    names = sorted(name for name in fleet.nodes if name > after)
+    page, next_cursor = paginate(names, limit, lambda name: (name,))
+    items = [NodeView.of(fleet.nodes[name]) for name in page]
+    return NodeList(items=items, next_cursor=next_cursor)
+
+
+@router.get(
+    "/{node}",
+    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
+    summary="Get a node",
+    responses=problem_responses(404),
+)
+async def get_node(node: NodeDep, response: Response) -> NodeView:
+    """Shows a node, what it reports, and its part of each server's budget."""
+    response.headers["ETag"] = _etag(node.declared)
+    return NodeView.of(node)
+
+
+@router.put(
+    "/{node}",
+    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
+    summary="Declare a node",
+    responses={
+        201: {"model": NodeView, "description": "Created"},
+        **problem_responses(404, 409, 412, 428),
+    },
+)
+async def put_node(
+    node: NodePath,
+    body: NodeBody,
+    *,
+    fleet: FleetDep,
+    declarations: DeclarationsDep,
+    operation: OperationDep,
+    preconditions: PreconditionsDep,
+    response: Response,
+) -> NodeView | PlanView:
+    """Creates the node, or replaces its declaration; a pause or a drain stays as it is.
+
+    The first request answers 201, later ones 200. Create a key with the scope `node` for its agent.
+    """
+    if node == OWN_NODE:
+        raise validation_error(
+            "path", "node", code="reserved", detail="It stands for the node of an API key."
+        )
+    known = fleet.nodes.get(node)
+    before = known.declared if known else None
+    expected = preconditions.expected_generation(
+        before.generation if before else None, _instance(before) if before else ""
+    )
+
+    def show(saved: tuple[TrackedNode, bool]) -> NodeView:
+        found, created = saved
+        response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
+        response.headers["ETag"] = _etag(found.declared)
+        return NodeView.of(found)
+
+    spec = NodeSpec(name=node, **body.model_dump())
+    change = declarations.put(spec, operation.actor, expected_generation=expected)
+    return await operation.run(change, show)
+
+
+@router.delete(
+    "/{node}",
+    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
+    summary="Delete a node",
+    responses=problem_responses(404, 409, 412, 428),
+)
+async def delete_node(
+    node: NodeDep,
+    declarations: DeclarationsDep,
+    operation: OperationDep,
+    preconditions: PreconditionsDep,
+) -> NodeView | PlanView:
+    """Deletes a node, and responds with what it was.
+
+    409 `node-in-use` while it may have connections: drain it, or stop it and wait until its state
+    is `gone`.
+    """
+    before = node.declared
+    expected = preconditions.expected_generation(before.generation, _instance(before))
+    deletion = declarations.delete(node, operation.actor, expected_generation=expected)
+    return await operation.run(deletion, NodeView.of)
+
+
+@router.post(
+    "/{node}/pause",
+    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
+    summary="Pause a node",
+    responses=problem_responses(404, 409),
+)
+async def pause_node(
+    node: NodeDep, declarations: DeclarationsDep, operation: OperationDep
+) -> NodeView | PlanView:
+    """Lets its clients wait: they can connect, and get no connection until it is resumed."""
+    return await _switched(declarations.set_paused(node, operation.actor), operation)
+
+
+@router.post(
+    "/{node}/resume",
+    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
+    summary="Resume a node",
+    responses=problem_responses(404, 409),
+)
+async def resume_node(
+    node: NodeDep, declarations: DeclarationsDep, operation: OperationDep
+) -> NodeView | PlanView:
+    """Ends a pause and a drain."""
+    return await _switched(declarations.resume(node, operation.actor), operation)
+
+
+@router.post(
+    "/{node}/drain",
+    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
+    summary="Drain a node",
+    responses=problem_responses(404, 409),
+)
+async def drain_node(
+    node: NodeDep, declarations: DeclarationsDep, operation: OperationDep
+) -> NodeView | PlanView:
+    """Accepts no new clients; when the present ones have left, it gives its connections back."""
+    return await _switched(declarations.set_draining(node, operation.actor), operation)
+
+
+async def _switched(
+    switch: Operation[NodeChange, tuple[TrackedNode, bool]], operation: OperationRequest
+) -> NodeView | PlanView:
+    return await operation.run(switch, lambda saved: NodeView.of(saved[0]))
+
+
+def _etag(node: DeclaredNode) -> str:
+    return etag(node.generation, _instance(node))
+
+
+def _instance(node: DeclaredNode) -> str:
+    """A later node of the same name starts at generation 1 again, but was created later."""
+    return blake2b(node.created_at.isoformat().encode(), digest_size=4).hexdigest()

@@ -1,0 +1,195 @@
+"""A node as the API shows it: what was declared, what it reports, and what it may have."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, Field
+
+from app.api.http.field_types import examples
+from app.control.nodes.tracked_node import TrackedNode
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.node import NodeState
+from app.domain.nodes.report import EntryReport
+from app.domain.nodes.weaknesses import weaknesses
+
+NODE_EXAMPLE: dict[str, Any] = {
+    "name": "edge-1",
+    "address": "pools.example.com:6432",
+    "labels": {"zone": "a"},
+    "selector": {"plan": "gold"},
+    "limits": {"local": 40},
+    "paused": False,
+    "draining": False,
+    "state": "ready",
+    "engine": "PgBouncer 1.25.2",
+    "problem": None,
+    "warnings": [],
+    "silent_seconds": 0.4,
+    "tenants": 12,
+    "clients": 85,
+    "waiting": 0,
+    "up_to_date": True,
+    "servers": [
+        {"server": "local", "allotment": 24, "committed": 20, "connections": 17, "held": 24}
+    ],
+    "generation": 1,
+    "created_at": "2026-11-20T09:00:00Z",
+    "updated_at": "2026-11-20T09:00:00Z",
+}
+NODE_ENTRY_EXAMPLE: dict[str, Any] = {
+    "node": "edge-1",
+    "node_state": "ready",
+    "state": "open",
+    "size": 5,
+    "connections": 3,
+    "active": 2,
+    "clients": 12,
+    "waiting": 0,
+    "longest_wait_ms": 0.0,
+    "estimated": True,
+    "transactions_per_second": 41.0,
+    "hold_ms": 12.5,
+    "wait_ms": 0.2,
+    "wait_p99_ms": 3.1,
+}
+
+
+class NodeServerView(BaseModel):
+    """A node's part of a server's connection budget."""
+
+    server: str
+    allotment: int = Field(description="Connections that it may have.")
+    committed: int | None = Field(
+        description="Connections that its open tenants may have, as it reports; null before that."
+    )
+    connections: int | None = Field(description="Connections that it reports.")
+    held: int = Field(
+        description="Connections that no other may have, because this node may still have them."
+    )
+
+
+class NodeView(BaseModel):
+    """A PgBouncer node."""
+
+    model_config = examples(NODE_EXAMPLE)
+
+    name: str
+    address: str | None = Field(description="Host and port at which applications reach it.")
+    labels: dict[str, str]
+    selector: dict[str, str] = Field(
+        description="Labels that a tenant must have to be served; empty: all with an own role."
+    )
+    limits: dict[str, int] = Field(description="The most connections that it may have, by server.")
+    paused: bool = Field(description="Whether its clients wait.")
+    draining: bool = Field(description="Whether it accepts no new clients.")
+    state: NodeState = Field(
+        description="`joining`: no configuration is in force yet. `stale`: no report for 10 s. "
+        "`gone`: for 60 s, and Postgres shows none of its connections."
+    )
+    engine: str | None = Field(description="Name and version of its pooler; null before a report.")
+    problem: str | None = Field(description="What its agent cannot do; null when all is well.")
+    warnings: list[str] = Field(description="Known weaknesses of that version.")
+    silent_seconds: float | None = Field(description="Time since the last report; null: none yet.")
+    tenants: int = Field(description="Tenants that it serves.")
+    clients: int = Field(description="Connections of applications.")
+    waiting: int = Field(description="Those of them that wait for a connection.")
+    up_to_date: bool = Field(description="Whether it has applied the latest configuration.")
+    servers: list[NodeServerView]
+    generation: int = Field(description="Version of the declaration, also the ETag.")
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, node: TrackedNode) -> Self:
+        declared, latest = node.declared, node.latest
+        report = latest.report if latest else None
+        configuration = node.configuration
+        entries = report.entries if report else ()
+        return cls(
+            **declared.spec.as_dict(),
+            paused=declared.paused,
+            draining=declared.draining,
+            state=node.state,
+            engine=report.engine if report else None,
+            problem=(report.problem or None) if report else None,
+            warnings=list(weaknesses(report.engine)) if report else [],
+            silent_seconds=None if node.silence is None else round(node.silence, 1),
+            tenants=len(node.entries),
+            clients=sum(entry.clients for entry in entries),
+            waiting=sum(entry.waiting for entry in entries),
+            up_to_date=report is not None
+            and configuration is not None
+            and report.version == configuration.version,
+            servers=[_server(node, server) for server in sorted(node.commitments)],
+            generation=declared.generation,
+            created_at=declared.created_at.astimezone(UTC),
+            updated_at=declared.updated_at.astimezone(UTC),
+        )
+
+
+class NodeEntryView(BaseModel):
+    """A tenant on one node, as that reported it last."""
+
+    model_config = examples(NODE_ENTRY_EXAMPLE)
+
+    node: str
+    node_state: NodeState
+    state: EntryState = Field(
+        description="`closed`: its clients wait until others have had their turn. `closing`: its "
+        "last transactions end. `paused`: by a person."
+    )
+    size: int = Field(description="The most connections that it may have there.")
+    connections: int
+    active: int = Field(description="Connections in a transaction.")
+    clients: int = Field(description="Connections of applications.")
+    waiting: int = Field(description="Those of them that wait for a connection.")
+    longest_wait_ms: float = Field(description="How long the first of them has waited.")
+    estimated: bool = Field(
+        description="Whether what follows is estimated from sums of the last ten seconds: poolers "
+        "count no single transaction. False: it is not known."
+    )
+    transactions_per_second: float | None
+    hold_ms: float | None = Field(description="Mean time of a transaction, without the wait.")
+    wait_ms: float | None = Field(description="Mean time that it waited for a connection.")
+    wait_p99_ms: float | None = Field(description="What one of a hundred waits exceeds.")
+
+    @classmethod
+    def of(cls, node: TrackedNode, tenant: str) -> Self | None:
+        """None while the node has not reported it."""
+        latest = node.latest
+        entry = latest.entries.get(tenant) if latest else None
+        return None if entry is None else cls(**_entry(node, entry))
+
+
+def _entry(node: TrackedNode, entry: EntryReport) -> dict[str, Any]:
+    load = node.load(entry.name)
+    return {
+        "node": node.name,
+        "node_state": node.state,
+        "state": entry.state,
+        "size": entry.size,
+        "connections": entry.connections,
+        "active": entry.in_use,
+        "clients": entry.clients,
+        "waiting": entry.waiting,
+        "longest_wait_ms": entry.longest_wait * 1000,
+        "estimated": load is not None,
+        "transactions_per_second": load and load.arrivals,
+        "hold_ms": load and load.hold * 1000,
+        "wait_ms": load and load.wait * 1000,
+        "wait_p99_ms": load and load.wait_p99(entry.size) * 1000,
+    }
+
+
+def _server(node: TrackedNode, server: str) -> NodeServerView:
+    commitment = node.commitments[server]
+    reported = node.latest.report.servers.get(server) if node.latest else None
+    return NodeServerView(
+        server=server,
+        allotment=commitment.current,
+        committed=reported.committed if reported else None,
+        connections=reported.connected if reported else None,
+        held=commitment.liability,
+    )

@@ -1,0 +1,105 @@
+"""Nodes as they were declared, and the most connections that each can have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import RowMapping, delete, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.catalog.audit_log import record
+from app.catalog.database import Database
+from app.catalog.optimistic_write import optimistic_write
+from app.catalog.tables import node_liabilities, nodes
+from app.domain.audit import AuditEvent
+from app.domain.nodes.declaration import DeclaredNode, NodeSpec
+
+Liabilities = Mapping[tuple[str, str], int]
+"""Connections by node and server."""
+
+
+class Nodes:
+    """Declared nodes. Every method may raise CatalogUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self) -> tuple[DeclaredNode, ...]:
+        """All of them, by name."""
+        rows = await self._database.fetch(select(nodes).order_by(nodes.c.name))
+        return tuple(map(_node, rows))
+
+    async def save(
+        self,
+        spec: NodeSpec,
+        *,
+        paused: bool,
+        draining: bool,
+        event: AuditEvent,
+        expected_generation: int | None = None,
+    ) -> tuple[DeclaredNode, bool]:
+        """Create or change a node; an identical write keeps the generation and records nothing.
+
+        Args:
+            event: recorded in the same transaction, if anything changes.
+            expected_generation: 0: the row must not exist; None: no version check.
+
+        Returns:
+            The node as it is now, and whether it was created.
+
+        Raises:
+            StaleVersion: its generation is not the expected one.
+        """
+        values = spec.as_dict()
+        async with self._database.transaction() as connection:
+            saved = await optimistic_write(
+                connection,
+                nodes,
+                fixed={"name": values.pop("name")},
+                values={**values, "paused": paused, "draining": draining},
+                expected_generation=expected_generation,
+            )
+            if saved.changed:
+                await record(connection, event)
+            return _node(saved.row), saved.created
+
+    async def delete(self, name: str, *, event: AuditEvent) -> None:
+        """Delete it with its liabilities; the second time nothing changes."""
+        async with self._database.transaction() as connection:
+            gone = await connection.execute(delete(nodes).where(nodes.c.name == name))
+            owed = node_liabilities
+            await connection.execute(delete(owed).where(owed.c.node == name))
+            if gone.rowcount:
+                await record(connection, event)
+
+    async def load_liabilities(self) -> Liabilities:
+        """The most connections that each node can have of each server."""
+        rows = await self._database.fetch(select(node_liabilities))
+        return {(row["node"], row["server"]): row["connections"] for row in rows}
+
+    async def save_liabilities(self, liabilities: Liabilities) -> None:
+        """Store these; others stay as they are."""
+        values = [
+            {"node": node, "server": server, "connections": connections}
+            for (node, server), connections in sorted(liabilities.items())
+        ]
+        if not values:
+            return
+        statement = insert(node_liabilities)
+        statement = statement.on_conflict_do_update(
+            index_elements=["node", "server"],
+            set_={"connections": statement.excluded.connections},
+        )
+        async with self._database.transaction() as connection:
+            await connection.execute(statement, values)
+
+
+def _node(row: RowMapping) -> DeclaredNode:
+    return DeclaredNode(
+        spec=NodeSpec.from_dict(dict(row)),
+        paused=row["paused"],
+        draining=row["draining"],
+        generation=row["generation"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

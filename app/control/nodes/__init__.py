@@ -1,0 +1,1 @@
+"""Nodes: declared, fed, heard, and given their part of each server's budget."""

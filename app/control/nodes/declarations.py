@@ -1,0 +1,171 @@
+"""Declarations of nodes: created, changed, paused, drained and deleted in the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from app.catalog.catalog import Catalog
+from app.control import audit_events
+from app.control.nodes.feed import NodeFeed
+from app.control.nodes.fleet import Fleet
+from app.control.nodes.tracked_node import TrackedNode
+from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.domain.audit import Actor, AuditEvent
+from app.domain.errors import CatalogUnavailable, ServerNotFound, StaleVersion
+from app.domain.nodes.declaration import DeclaredNode, NodeSpec
+from app.domain.plan import PlanAction, plan_record, plan_step
+from app.pools.manager import TenantPoolManager
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeChange:
+    """What is to be stored of a node, and the event that records it."""
+
+    spec: NodeSpec
+    paused: bool
+    draining: bool
+    event: AuditEvent
+
+
+class NodeDeclarations:
+    """Declares nodes."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        manager: TenantPoolManager,
+        fleet: Fleet,
+        feed: NodeFeed,
+        locks: KeyedLocks,
+    ) -> None:
+        self._catalog = catalog
+        self._manager = manager
+        self._fleet = fleet
+        self._feed = feed
+        self._locks = locks
+
+    def put(
+        self, spec: NodeSpec, actor: Actor, *, expected_generation: int | None = None
+    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
+        """Create or change a node; whether it was created.
+
+        Raises:
+            ServerNotFound: a limit is of a server that is not declared.
+            StaleVersion, CatalogUnavailable
+        """
+
+        async def plan() -> PlanFor[NodeChange]:
+            if unknown := sorted(spec.limits.keys() - self._manager.servers.keys()):
+                raise ServerNotFound(f"No server {unknown[0]} is declared.")
+            before = self._before(spec.name)
+            event = audit_events.node_saved(before, spec, actor)
+            change = NodeChange(
+                spec=spec,
+                paused=before is not None and before.paused,
+                draining=before is not None and before.draining,
+                event=event,
+            )
+            recorded = plan_record(_target(spec.name), event.before, event.after)
+            return PlanFor.of(change, recorded)
+
+        return self._operation(spec.name, plan, expected_generation)
+
+    def set_paused(
+        self, node: TrackedNode, actor: Actor
+    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
+        """Let its clients wait: they can connect, and get no connection."""
+        return self._switch(node.name, "paused", actor, paused=True)
+
+    def set_draining(
+        self, node: TrackedNode, actor: Actor
+    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
+        """Let nobody else connect; once its clients have left, it gives its connections back."""
+        return self._switch(node.name, "draining", actor, draining=True)
+
+    def resume(
+        self, node: TrackedNode, actor: Actor
+    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
+        """End a pause and a drain."""
+        return self._switch(node.name, "resumed", actor, paused=False, draining=False)
+
+    def delete(
+        self, node: TrackedNode, actor: Actor, *, expected_generation: int | None = None
+    ) -> Operation[TrackedNode, TrackedNode]:
+        """Forget a node.
+
+        Raises:
+            NodeInUse: it may have connections.
+            NodeNotFound, StaleVersion, CatalogUnavailable
+        """
+
+        async def plan() -> PlanFor[TrackedNode]:
+            current = self._fleet.node(node.name)
+            if expected_generation not in {None, current.declared.generation}:
+                raise StaleVersion
+            current.check_unused()
+            return PlanFor.of(current, plan_step(PlanAction.FORGET, _target(node.name)))
+
+        async def execute(plan: PlanFor[TrackedNode]) -> TrackedNode:
+            event = audit_events.node_deleted(plan.subject.declared, actor)
+            await self._fleet.remove(plan.subject)
+            try:
+                await self._catalog.nodes.delete(node.name, event=event)
+            except CatalogUnavailable:
+                self._fleet.nodes[node.name] = plan.subject
+                raise
+            audit_events.log(event)
+            return plan.subject
+
+        lock = partial(self._locks.hold, _target(node.name))
+        return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    def _switch(
+        self, name: str, action: str, actor: Actor, **switches: bool
+    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
+        async def plan() -> PlanFor[NodeChange]:
+            before = self._fleet.node(name).declared
+            event = audit_events.node_switched(action, before, switches, actor)
+            change = NodeChange(
+                spec=before.spec,
+                paused=switches.get("paused", before.paused),
+                draining=switches.get("draining", before.draining),
+                event=event,
+            )
+            recorded = plan_record(_target(name), event.before, event.after)
+            return PlanFor.of(change, recorded)
+
+        return self._operation(name, plan, None)
+
+    def _operation(
+        self,
+        name: str,
+        plan: Callable[[], Awaitable[PlanFor[NodeChange]]],
+        expected_generation: int | None,
+    ) -> Operation[NodeChange, tuple[TrackedNode, bool]]:
+        async def execute(plan: PlanFor[NodeChange]) -> tuple[TrackedNode, bool]:
+            change, before = plan.subject, self._before(name)
+            declared, created = await self._catalog.nodes.save(
+                change.spec,
+                paused=change.paused,
+                draining=change.draining,
+                event=change.event,
+                expected_generation=expected_generation,
+            )
+            if before is None or before.generation != declared.generation:
+                audit_events.log(change.event)
+            node = self._fleet.put(declared)
+            await self._feed.refresh()
+            return node, created
+
+        lock = partial(self._locks.hold, _target(name))
+        return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
+
+    def _before(self, name: str) -> DeclaredNode | None:
+        node = self._fleet.nodes.get(name)
+        return node.declared if node else None
+
+
+def _target(name: str) -> str:
+    return f"node {name}"

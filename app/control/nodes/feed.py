@@ -1,0 +1,173 @@
+"""What each node is to do: made anew when something of it has changed, and waited for by agents.
+
+It has the passwords of tenants' roles in it. Nothing here logs or stores any of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from app.control.background import in_slices
+from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
+from app.control.nodes.tracked_node import TrackedNode
+from app.control.tenants.application_credentials import ApplicationCredentials
+from app.domain.application_credential import ApplicationCredential
+from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.configuration import Entry, Login, NodeConfiguration, NodeServer
+from app.domain.nodes.declaration import DeclaredNode
+from app.domain.tenant import TenantSpec
+from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
+
+# Tenants looked at between two turns of the event loop.
+_SLICE = 100
+_NO_ALLOTMENT = Allotment(generation=0, connections=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerAddress:
+    """Where nodes reach a server.
+
+    Attributes:
+        tls_mode: libpq's `sslmode`.
+    """
+
+    host: str
+    port: int
+    tls_mode: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MadeEntry:
+    """An entry, and what it was made of: while that is the same, so is the entry."""
+
+    inputs: tuple[object, ...]
+    entry: Entry
+    tenant: TenantSpec
+
+
+class NodeFeed:
+    """The configurations of all nodes."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        manager: TenantPoolManager,
+        credentials: ApplicationCredentials,
+        addresses: Mapping[str, ServerAddress],
+        *,
+        epoch: int,
+    ) -> None:
+        """Versions grow from one *epoch* of leadership to the next."""
+        self._fleet = fleet
+        self._manager = manager
+        self._credentials = credentials
+        self._addresses = addresses
+        self._version = epoch * NUMBERS_OF_EPOCH
+        self._entries: dict[str, _MadeEntry] = {}
+        self._lock = asyncio.Lock()
+        self._is_closed = False
+
+    async def refresh(self) -> None:
+        """Make every configuration that is not what it should be now."""
+        if not self._fleet.nodes:
+            return
+        async with self._lock:
+            made: dict[str, _MadeEntry] = {}
+            async for state in in_slices(list(self._manager.tenant_states.values()), _SLICE):
+                if (one := self._made(state)) is not None:
+                    made[state.tenant.spec.id] = one
+            self._entries = made
+            for node in list(self._fleet.nodes.values()):
+                self._offer(node)
+                await asyncio.sleep(0)
+
+    def latest(self, node: TrackedNode) -> NodeConfiguration | None:
+        """The configuration of *node* now; None before it was made."""
+        found = node.configuration
+        return None if found is None else found.with_allotments(node.allotments())
+
+    async def wait(self, node: TrackedNode, version: int, seconds: float) -> None:
+        """Return when *node* has another version, after *seconds*, or when the service stops."""
+        if self._is_closed or node.configuration is None or node.configuration.version != version:
+            return
+        changed = node.changed
+        try:
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            pass
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        self._is_closed = True
+        for node in self._fleet.nodes.values():
+            node.changed.set()
+
+    def _made(self, state: TenantState) -> _MadeEntry | None:
+        """The entry of a tenant on any node that serves it; None: no node can."""
+        tenant, spec = state.tenant, state.tenant.spec
+        server = self._manager.servers.get(spec.server)
+        if spec.is_shared or not tenant.is_usable or server is None:
+            return None
+        isolation = self._manager.isolations[spec.strategy]
+        desired = self._manager.desired.get(spec.pool_id)
+        valid = [each for each in self._credentials.of(spec.id) if self._is_valid(each)]
+        version = isolation.password_version(server, spec)
+        inputs = (tenant, desired, version, valid)
+        known = self._entries.get(spec.id)
+        if known is not None and known.inputs == inputs:
+            return known
+        login = isolation.login(server, spec)
+        entry = Entry(
+            name=spec.id,
+            server=spec.server,
+            database=login.database,
+            role=login.user,
+            password=login.password,
+            size=self._manager.desired_size(spec.pool_id, spec.strategy).max_size,
+            weight=spec.weight,
+            paused=desired is not None and desired.paused,
+            logins=tuple(Login(user=each.user, verifier=each.verifier) for each in valid),
+        )
+        if known is not None and known.entry == entry:
+            entry = known.entry
+        return _MadeEntry(inputs=inputs, entry=entry, tenant=spec)
+
+    def _is_valid(self, credential: ApplicationCredential) -> bool:
+        return self._credentials.find(credential.user) is credential
+
+    def _offer(self, node: TrackedNode) -> None:
+        declared = node.declared
+        entries = tuple(
+            _on_node(made.entry, declared)
+            for _, made in sorted(self._entries.items())
+            if declared.spec.serves(made.tenant)
+        )
+        names = {entry.server for entry in entries}
+        names |= {name for name, each in node.commitments.items() if each.liability}
+        servers = {
+            name: NodeServer(
+                host=address.host,
+                port=address.port,
+                tls_mode=address.tls_mode,
+                allotment=_NO_ALLOTMENT,
+            )
+            for name, address in sorted(self._addresses.items())
+            if name in names
+        }
+        known = node.configuration
+        if known is None or (known.entries, known.servers) != (entries, servers):
+            self._version += 1
+            node.offer(NodeConfiguration(version=self._version, servers=servers, entries=entries))
+
+
+def _on_node(entry: Entry, node: DeclaredNode) -> Entry:
+    """An entry as this node is to have it now."""
+    if node.paused:
+        entry = replace(entry, paused=True)
+    if node.draining:
+        entry = replace(entry, logins=())
+    return entry

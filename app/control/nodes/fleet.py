@@ -1,0 +1,380 @@
+"""All nodes, and the division of each server's budget among them and this process.
+
+Once a second, and at each report, connections move to where they are lacking. What a node may have
+is in the catalog before it is sent, so that the next leader of the service counts it, too. A
+back-end of a tenant's role that is neither ours nor reported by a node counts as used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+
+import structlog
+
+from app.catalog.catalog import Catalog
+from app.catalog.nodes import Liabilities
+from app.control.nodes.tracked_node import Demand, TrackedNode
+from app.control.tenants.application_credentials import ApplicationCredentials
+from app.domain.errors import CatalogUnavailable, NodeNotFound
+from app.domain.nodes.allotment import Allotment, Commitment
+from app.domain.nodes.declaration import DeclaredNode
+from app.domain.nodes.division import Holder, divide
+from app.domain.nodes.node import NodeState
+from app.domain.nodes.report import NodeReport
+from app.pools.manager import TenantPoolManager
+from app.pools.role_backends import own_backends, role_backends
+from app.pools.server import Server
+
+# Numbers of sessions and allotments grow over all leaders: each epoch has so many of its own.
+NUMBERS_OF_EPOCH = 1 << 24
+# As a holder this process has a name that no node can have.
+_PROCESS = ""
+# Of a holder without work, against others: it gets what it could use at once only if there is more
+# than enough.
+_IDLE_WEIGHT = 0.1
+# What this process should have while it has no work: a pool of the usual size.
+_PROCESS_FLOOR = 5
+# A node reports each back-end within two seconds. One that it does not report for so long is none
+# of its own.
+_UNEXPLAINED_AFTER = 3.0
+# Postgres is asked every second; what it said this long ago says nothing of now.
+_LATEST_LOOK = 5.0
+# Seconds between two writes of liabilities that have fallen: to know more than true is safe.
+_SAVE_INTERVAL = 10.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Fleet:
+    """The nodes of the service."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        manager: TenantPoolManager,
+        credentials: ApplicationCredentials,
+        *,
+        epoch: int,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """Begin without nodes; *epoch* is that of this instance's leadership."""
+        self._catalog = catalog
+        self._manager = manager
+        self._credentials = credentials
+        self._clock = clock
+        self._first_number = epoch * NUMBERS_OF_EPOCH
+        self._last_number = self._first_number
+        self.nodes: dict[str, TrackedNode] = {}
+        self._own: defaultdict[str, Commitment] = defaultdict(Commitment)
+        self._own_demand: defaultdict[str, Demand] = defaultdict(Demand)
+        self._saved: dict[tuple[str, str], int] = {}
+        self._saved_at = 0.0
+        self._lock = asyncio.Lock()
+        # When Postgres last said which back-ends there are, by server.
+        self._looked_at: dict[str, float] = {}
+        # When each back-end that nobody has reported was first seen, by server.
+        self._unreported: defaultdict[str, dict[int, float]] = defaultdict(dict)
+
+    async def load(self) -> None:
+        """Load what the catalog has; at start.
+
+        Raises:
+            CatalogUnavailable
+        """
+        for declared in await self._catalog.nodes.load():
+            self.put(declared)
+        self._saved = dict(await self._catalog.nodes.load_liabilities())
+        for name, node in self.nodes.items():
+            owed = {server: most for (owner, server), most in self._saved.items() if owner == name}
+            if any(owed.values()):
+                node.owe(owed, self._first_number)
+        for server in self._manager.servers.values():
+            server.share(others=self._owed(server.name), most=None)
+
+    # -- nodes ---------------------------------------------------------------------------------
+
+    def put(self, declared: DeclaredNode) -> TrackedNode:
+        """Learn of a node, or of a change to it."""
+        node = self.nodes.get(declared.spec.name)
+        if node is None:
+            node = self.nodes[declared.spec.name] = TrackedNode(declared, self._clock)
+        node.declared = declared
+        return node
+
+    async def remove(self, node: TrackedNode) -> None:
+        """Forget a node; without any node this process has all there is.
+
+        Raises:
+            NodeInUse: it may have connections.
+        """
+        async with self._lock:
+            node.check_unused()
+            self.nodes.pop(node.name, None)
+            self._saved = {key: value for key, value in self._saved.items() if key[0] != node.name}
+            if not self.nodes:
+                self._own.clear()
+                for server in self._manager.servers.values():
+                    server.share(others=0, most=None)
+
+    def node(self, name: str) -> TrackedNode:
+        """A declared node.
+
+        Raises:
+            NodeNotFound
+        """
+        found = self.nodes.get(name)
+        if found is None:
+            raise NodeNotFound(f"There is no node {name}.")
+        return found
+
+    def unexplained(self, server: str) -> int:
+        """Back-ends of tenants' roles that are neither ours nor, as far as is known, a node's."""
+        since = self._clock() - _UNEXPLAINED_AFTER
+        found = sum(first_seen <= since for first_seen in self._unreported[server].values())
+        silent = [node for node in self.nodes.values() if not node.is_reachable]
+        return max(0, found - sum(node.commitment(server).liability for node in silent))
+
+    # -- what agents say -------------------------------------------------------------------------
+
+    async def begin_session(self, node: TrackedNode) -> int:
+        """The number of a new session of *node*'s agent; it has what it could use at once then."""
+        node.begin_session(self._next_number())
+        self._note_demand(node)
+        await self._divide_all(node.commitments.keys() | node.servers)
+        return node.last_session
+
+    async def hear(self, node: TrackedNode, report: NodeReport) -> Mapping[str, Allotment]:
+        """Take in a report; the allotments of *node* from now on.
+
+        Raises:
+            NodeSessionEnded, NodeReportLate
+        """
+        node.hear(report, most_sessions=self._first_number + NUMBERS_OF_EPOCH)
+        for user in report.users:
+            if (credential := self._credentials.find(user)) is not None:
+                self._credentials.used(credential)
+        self._note_demand(node)
+        await self._divide_all(report.servers)
+        return node.allotments()
+
+    # -- once a second ---------------------------------------------------------------------------
+
+    async def run_once(self) -> None:
+        """Look at the servers' back-ends, release nodes that are gone, and divide."""
+        if not self.nodes:
+            return
+        names = {
+            name for node in self.nodes.values() for name in node.commitments.keys() | node.servers
+        }
+        servers = [self._manager.servers[name] for name in names & self._manager.servers.keys()]
+        for server in servers:
+            self._note_own_demand(server)
+        await asyncio.gather(*map(self._look_at, servers))
+        self._note_absence()
+        for node in self.nodes.values():
+            if node.liability and node.state is NodeState.GONE:
+                self._release(node)
+        await self._divide_all(names)
+        await self._save_fallen()
+
+    async def _look_at(self, server: Server) -> None:
+        logins = {
+            (isolation.role(spec), isolation.database(server, spec))
+            for state in self._manager.tenant_states.values()
+            for spec in (state.tenant.spec,)
+            for isolation in (self._manager.isolations[spec.strategy],)
+            if spec.server == server.name and not spec.is_shared
+        }
+        found = await role_backends(server, logins)
+        if found is None:
+            return
+        reported = [
+            node.latest.report.backends.get(server.name, frozenset())
+            for node in self.nodes.values()
+            if node.latest is not None and node.is_reachable
+        ]
+        now, before = self._clock(), self._unreported[server.name]
+        self._looked_at[server.name] = now
+        unreported = found - own_backends(self._manager, server) - frozenset().union(*reported)
+        self._unreported[server.name] = {pid: before.get(pid, now) for pid in unreported}
+
+    def _note_absence(self) -> None:
+        """A silent node may have any of the back-ends that nobody reports, and those not seen."""
+        now = self._clock()
+        unclear = {
+            server
+            for server, looked_at in self._looked_at.items()
+            if self._unreported[server] or looked_at < now - _LATEST_LOOK
+        }
+        for node in self.nodes.values():
+            # Of a server that is not declared any more nothing is known, and nothing is divided.
+            if any(
+                server in unclear or server not in self._looked_at
+                for server in node.commitments.keys() & self._manager.servers.keys()
+            ):
+                node.absent_since = None
+            elif node.absent_since is None:
+                node.absent_since = now
+
+    def _release(self, node: TrackedNode) -> None:
+        _log.warning("node gone, its connections are free", node=node.name)
+        for server, commitment in node.commitments.items():
+            released = commitment.release()
+            node.commitments[server] = released
+            self._last_number = max(self._last_number, released.generation)
+
+    # -- demand ----------------------------------------------------------------------------------
+
+    def _note_demand(self, node: TrackedNode) -> None:
+        """What *node* needs so that all its tenants with work can have connections, or one can."""
+        latest = node.latest
+        busy: defaultdict[str, int] = defaultdict(int)
+        weight: defaultdict[str, float] = defaultdict(float)
+        for reported in latest.report.entries if latest is not None else ():
+            entry = node.entries.get(reported.name)
+            if entry is not None and not entry.paused and node.is_busy(reported):
+                busy[entry.server] += entry.size
+                weight[entry.server] += entry.weight
+        for server in node.servers | node.demands.keys():
+            demand = node.demands.setdefault(server, Demand())
+            wanted = max(busy[server], node.largest.get(server, 0))
+            demand.note(wanted, weight[server], self._clock())
+
+    def _note_own_demand(self, server: Server) -> None:
+        wanted = sum(
+            max(
+                pool.size.min_size,
+                min(pool.size.max_size, pool.connections.in_use + pool.waiters.count),
+            )
+            for pool in self._manager.pools()
+            if pool.server is server
+        )
+        weight = float(server.budget.contenders.weight)
+        self._own_demand[server.name].note(max(wanted, _PROCESS_FLOOR), weight, self._clock())
+
+    # -- division --------------------------------------------------------------------------------
+
+    async def _divide_all(self, servers: Iterable[str]) -> None:
+        async with self._lock:
+            for name in sorted(set(servers) & self._manager.servers.keys()):
+                await self._divide(self._manager.servers[name])
+
+    async def _divide(self, server: Server) -> None:
+        """Move what is lacking; twice, because what this process gives up is free at once."""
+        for _ in range(2):
+            self._obey(server)
+            changes = dict(divide(self._budget(server), self._holders(server)))
+            if _PROCESS in changes:
+                self._give_process(server, changes.pop(_PROCESS))
+            if not await self._send(server.name, changes):
+                break
+        else:
+            # What nobody lacks is this process'.
+            own = self._own[server.name]
+            free = self._budget(server) - own.liability - self._owed(server.name)
+            if free > 0:
+                self._give_process(server, own.current + free)
+        self._obey(server)
+
+    def _budget(self, server: Server) -> int:
+        return server.divisible - self.unexplained(server.name)
+
+    def _holders(self, server: Server) -> list[Holder]:
+        demand = self._own_demand[server.name]
+        own = Holder(
+            name=_PROCESS,
+            demand=max(demand.connections, _PROCESS_FLOOR),
+            commitment=self._own[server.name],
+            weight=max(demand.weight, _IDLE_WEIGHT),
+        )
+        return [own, *(self._holder(node, server.name) for node in self.nodes.values())]
+
+    def _holder(self, node: TrackedNode, server: str) -> Holder:
+        demand = node.demands.get(server) or Demand()
+        return Holder(
+            name=node.name,
+            demand=demand.connections,
+            commitment=node.commitment(server),
+            weight=max(demand.weight, _IDLE_WEIGHT),
+            limit=node.limit(server),
+            reachable=node.is_reachable,
+        )
+
+    async def _send(self, server: str, changes: Mapping[str, int]) -> bool:
+        """Give nodes their new allotments; False if the catalog is away, and some must wait."""
+        sent = {
+            name: Allotment(generation=self._next_number(), connections=connections)
+            for name, connections in changes.items()
+        }
+        grown = {
+            (name, server): liability
+            for name, allotment in sent.items()
+            for liability in (self.nodes[name].commitment(server).send(allotment).liability,)
+            if liability > self._saved.get((name, server), 0)
+        }
+        if grown and not await self._save(grown):
+            for name, _ in grown:
+                del sent[name]
+        for name, allotment in sent.items():
+            # A report may have come, or the node gone, while the catalog was written.
+            if (node := self.nodes.get(name)) is not None:
+                node.commitments[server] = node.commitment(server).send(allotment)
+        return len(sent) == len(changes)
+
+    def _give_process(self, server: Server, connections: int) -> None:
+        own = self._own[server.name]
+        allotment = Allotment(generation=own.generation + 1, connections=connections)
+        self._own[server.name] = own.send(allotment)
+        self._obey(server)
+
+    def _obey(self, server: Server) -> None:
+        """Keep this process' pools to its allotment, and never to more than nodes leave of all."""
+        others = self._owed(server.name) + self.unexplained(server.name)
+        own = self._own[server.name]
+        if not own.generation:
+            most = max(0, server.divisible - others)
+            own = own.send(Allotment(generation=1, connections=most))
+        server.share(others=others, most=own.current)
+        self._own[server.name] = own.acknowledge(own.generation, server.budget.used)
+
+    def _owed(self, server: str) -> int:
+        """What nodes can have of a server, together."""
+        return sum(node.commitment(server).liability for node in self.nodes.values())
+
+    def _next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    # -- what the next leader must know ----------------------------------------------------------
+
+    async def _save(self, liabilities: Liabilities) -> bool:
+        """Store them; whether the catalog could be reached."""
+        try:
+            await self._catalog.nodes.save_liabilities(liabilities)
+        except CatalogUnavailable as error:
+            _log.warning("no node gets more connections", reason=error.detail)
+            # The catalog may have either.
+            for each, connections in liabilities.items():
+                self._saved[each] = min(connections, self._saved.get(each, 0))
+            return False
+        self._saved.update(liabilities)
+        return True
+
+    async def _save_fallen(self) -> None:
+        """Store what has fallen, now and then."""
+        now = self._clock()
+        if now - self._saved_at < _SAVE_INTERVAL:
+            return
+        self._saved_at = now
+        async with self._lock:
+            await self._save(
+                {
+                    (node.name, server): commitment.liability
+                    for node in self.nodes.values()
+                    for server, commitment in node.commitments.items()
+                    if commitment.liability < self._saved.get((node.name, server), 0)
+                }
+            )

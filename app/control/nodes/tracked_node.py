@@ -1,0 +1,217 @@
+"""What the service knows of one node at the moment: its reports, and what it may have."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
+from app.domain.nodes.allotment import Allotment, Commitment
+from app.domain.nodes.configuration import Entry, NodeConfiguration
+from app.domain.nodes.declaration import DeclaredNode
+from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState
+from app.domain.nodes.report import EntryReport, NodeReport
+
+# Seconds that estimates and demand look back.
+_MEMORY = 10.0
+_NOTHING = Commitment()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeardReport:
+    """A report when it came, in monotonic seconds, with its entries by name."""
+
+    at: float
+    report: NodeReport
+    entries: Mapping[str, EntryReport]
+
+
+@dataclass(slots=True, kw_only=True)
+class Demand:
+    """What a holder could use of one server: the most of some seconds, and its weight now."""
+
+    weight: float = 0.0
+    _peaks: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def note(self, connections: int, weight: float, now: float) -> None:
+        self.weight = weight
+        self._peaks.append((now, connections))
+        while self._peaks[0][0] < now - _MEMORY:
+            self._peaks.popleft()
+
+    @property
+    def connections(self) -> int:
+        return max((connections for _, connections in self._peaks), default=0)
+
+
+class TrackedNode:
+    """One node.
+
+    Attributes:
+        declared: what operators want of it.
+        commitments: what it may have, by server.
+        demands: what it could use, by server.
+        configuration: the latest one for it, without allotments; None before the first was made.
+        changed: set when there is another one.
+        entries: those of the configuration, by name.
+        largest: the size of the largest of them, by server.
+        last_session: the latest that was given out.
+        absent_since: since when Postgres shows none of its back-ends; None: it shows some.
+    """
+
+    def __init__(self, declared: DeclaredNode, clock: Callable[[], float]) -> None:
+        self.declared = declared
+        self._clock = clock
+        self.commitments: dict[str, Commitment] = {}
+        self.demands: dict[str, Demand] = {}
+        self.configuration: NodeConfiguration | None = None
+        self.changed = asyncio.Event()
+        self.entries: Mapping[str, Entry] = {}
+        self.largest: Mapping[str, int] = {}
+        self.last_session = 0
+        self.absent_since: float | None = None
+        self._heard: deque[HeardReport] = deque()
+        self._called_at: float | None = None
+        self._awaited_since: float | None = None
+
+    def owe(self, liabilities: Mapping[str, int], generation: int) -> None:
+        """It may have so many connections, by server, from an earlier leader of the service.
+
+        It has given them back once it has reported an allotment of this *generation* or later.
+        """
+        self._awaited_since = self._clock()
+        for server, connections in liabilities.items():
+            sent = Allotment(generation=generation, connections=connections)
+            self.commitments[server] = Commitment(sent=(sent,), observed=connections)
+
+    @property
+    def name(self) -> str:
+        return self.declared.spec.name
+
+    @property
+    def latest(self) -> HeardReport | None:
+        """The latest report; None before the first."""
+        return self._heard[-1] if self._heard else None
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds since its last report; None: there was none."""
+        return None if self.latest is None else self._clock() - self.latest.at
+
+    @property
+    def state(self) -> NodeState:
+        now, latest = self._clock(), self.latest
+        heard_at = self._awaited_since if latest is None else latest.at
+        return NodeContact(
+            silence=None if heard_at is None else now - heard_at,
+            absence=0.0 if self.absent_since is None else now - self.absent_since,
+            configured=latest is not None and latest.report.version > 0,
+            draining=self.declared.draining,
+        ).state
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether it was heard of late, so that a change of its allotment reaches it."""
+        return self._called_at is not None and self._clock() - self._called_at < STALE_AFTER
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it drains, and its clients have left."""
+        latest = self.latest
+        return self.declared.draining and not (
+            latest and any(entry.clients for entry in latest.report.entries)
+        )
+
+    @property
+    def servers(self) -> frozenset[str]:
+        """Names of the servers of its configuration."""
+        return frozenset(self.configuration.servers if self.configuration else ())
+
+    @property
+    def liability(self) -> int:
+        """The most connections that it can have, on all servers."""
+        return sum(commitment.liability for commitment in self.commitments.values())
+
+    def check_unused(self) -> None:
+        """Refuse to forget it while it may have connections.
+
+        Raises:
+            NodeInUse
+        """
+        if self.liability:
+            raise NodeInUse(
+                f"Node {self.name} may have {self.liability} connections. Drain it and wait until "
+                "its clients have left, or stop it and wait until it is gone."
+            )
+
+    def commitment(self, server: str) -> Commitment:
+        return self.commitments.get(server, _NOTHING)
+
+    def limit(self, server: str) -> int | None:
+        """The most that it may be given of a server; None: no limit."""
+        return 0 if self.is_drained else self.declared.spec.limits.get(server)
+
+    def allotments(self) -> dict[str, Allotment]:
+        """What it was sent last, by server."""
+        return {
+            server: Allotment(generation=each.generation, connections=each.current)
+            for server, each in self.commitments.items()
+        }
+
+    def begin_session(self, session: int) -> None:
+        """Another agent has begun; reports of earlier ones are refused from now on."""
+        self.last_session, self._called_at = session, self._clock()
+
+    def hear(self, report: NodeReport, *, most_sessions: int) -> None:
+        """Take in a report; *most_sessions* is above any session that was given out.
+
+        Raises:
+            NodeSessionEnded: another agent has begun.
+            NodeReportLate: a later one of this agent was heard before.
+        """
+        if not self.last_session <= report.session < most_sessions:
+            raise NodeSessionEnded
+        latest = self.latest
+        if latest is not None and not report.is_newer_than(latest.report):
+            raise NodeReportLate
+        self.last_session, self._called_at = report.session, self._clock()
+        for server, reported in report.servers.items():
+            observed = max(reported.committed, reported.connected)
+            known = self.commitment(server)
+            self.commitments[server] = known.acknowledge(reported.generation, observed)
+        entries = {entry.name: entry for entry in report.entries}
+        self._heard.append(HeardReport(at=self._called_at, report=report, entries=entries))
+        while len(self._heard) > 1 and self._heard[1].at <= self._called_at - _MEMORY:
+            self._heard.popleft()
+
+    def is_busy(self, entry: EntryReport) -> bool:
+        """Whether its clients had work at the latest report, or since the one before."""
+        if entry.in_use or entry.waiting:
+            return True
+        before = self._heard[-2].entries.get(entry.name) if len(self._heard) > 1 else None
+        return before is not None and entry.totals.transactions != before.totals.transactions
+
+    def load(self, entry: str) -> EstimatedLoad | None:
+        """The load of an entry in the last seconds; None while nothing is known of it."""
+        if len(self._heard) < 2:  # noqa: PLR2004 - what was added needs two
+            return None
+        first, last = self._heard[0], self._heard[-1]
+        if entry not in last.entries or last.at <= first.at:
+            return None
+        before = first.entries[entry].totals if entry in first.entries else EntryTotals()
+        added = last.entries[entry].totals.since(before)
+        return EstimatedLoad.during(last.at - first.at, added)
+
+    def offer(self, configuration: NodeConfiguration) -> None:
+        """Another configuration is there for it."""
+        self.configuration = configuration
+        self.entries = {entry.name: entry for entry in configuration.entries}
+        largest: dict[str, int] = {}
+        for entry in configuration.entries:
+            largest[entry.server] = max(entry.size, largest.get(entry.server, 0))
+        self.largest = largest
+        self.changed.set()
+        self.changed = asyncio.Event()

@@ -1,0 +1,78 @@
+"""A node as an operator declares it: where it is, which tenants it serves, and what it may have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Self
+
+from app.domain.tenant import TenantSpec
+
+OWN_NODE = "self"
+"""In the path of a request it stands for the node of the API key; no node can have this name."""
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """What an operator declared of a node.
+
+    Attributes:
+        address: host and port at which applications reach it; None: it is not shown to them.
+        labels: for people.
+        selector: it serves the tenants that have all these labels; without one, all.
+        limits: the most connections that it may have, by server; without one, no other limit than
+            the server's budget.
+    """
+
+    name: str
+    address: str | None = None
+    labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    selector: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    limits: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
+
+    def serves(self, tenant: TenantSpec) -> bool:
+        """Whether applications of *tenant* can connect through it.
+
+        Never those of a shared tenant: they would have the role of all shared tenants.
+        """
+        return not tenant.is_shared and self.selector.items() <= tenant.labels.items()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field, as JSON has it."""
+        return {
+            "name": self.name,
+            "address": self.address,
+            "labels": dict(self.labels),
+            "selector": dict(self.selector),
+            "limits": dict(self.limits),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `as_dict`; other keys are ignored."""
+        mappings = {
+            each: MappingProxyType(values[each]) for each in ("labels", "selector", "limits")
+        }
+        return cls(name=values["name"], address=values["address"], **mappings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredNode:
+    """A node in the catalog.
+
+    Attributes:
+        paused: its clients can connect, and wait.
+        draining: nobody else can connect; once its clients have left it gives its connections back.
+        generation: grows with every change.
+    """
+
+    spec: NodeSpec
+    paused: bool
+    draining: bool
+    generation: int
+    created_at: datetime
+    updated_at: datetime
