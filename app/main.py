@@ -113,7 +113,7 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
         ),
         ApplicationLogins(service.application_credentials),
         TenantViews(manager, catalog, service.query_limits),
-        PoolViews(manager, catalog, advisor),
+        PoolViews(manager, catalog, advisor, service.fleet),
         ServiceCollector(
             app.state,
             manager=manager,
@@ -124,6 +124,7 @@ def _objects_of_routes(app: FastAPI, settings: Settings, service: Service) -> li
             lag=service.lag,
             outbox=service.audit_outbox,
             election=service.election,
+            fleet=service.fleet,
         ),
     ]
 

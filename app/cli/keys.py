@@ -31,13 +31,20 @@ if TYPE_CHECKING:
 
     from app.api.auth.api_key import ApiKey
 
-_OPTIONS = {"requests_per_second": "--rate", "scopes": "--scope", "tenants": "--tenant"}
+_OPTIONS = {
+    "node": "--node",
+    "requests_per_second": "--rate",
+    "scopes": "--scope",
+    "tenants": "--tenant",
+}
+_USAGE = ExitStatus.USAGE
 
 COLUMNS = (
     text("NAME", "name", ALWAYS),
     text("ID", "id"),
     text("SCOPES", lambda key: " ".join(key["scopes"])),
     text("TENANTS", lambda key: " ".join(key.get("tenants") or ()) or "all"),
+    text("NODE", "node", WIDE),
     text("EXPIRES", lambda key: key.get("expires_at", "never")[:16]),
     text("CREATED", lambda key: key["created_at"][:10], WIDE),
     number("RATE", "requests_per_second", WIDE),
@@ -51,6 +58,7 @@ class Scope(StrEnum):
     OPERATE = "operate"
     QUERY = "query"
     ADMIN = "admin"
+    NODE = "node"
 
 
 class Keys(Group):
@@ -83,6 +91,10 @@ def create(
     tenant: Annotated[
         list[str] | None, typer.Option(help="Bind the key to this tenant; repeatable.")
     ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option(help="The node whose agent gets the key; with --scope node and no other."),
+    ] = None,
     expires: ExpiresOption = None,
     rate: Annotated[
         int | None, typer.Option(help="Maximum requests per second; default: the service's limit.")
@@ -94,6 +106,8 @@ def create(
 
     from app.api.auth.api_key import KeyScope, api_key_for, new_token
 
+    if (node is None) is (Scope.NODE in scope) or (node is not None and (len(scope) > 1 or tenant)):
+        _refuse("A key of a node has --scope node and --node NAME, and nothing else.", _USAGE)
     token, now = new_token(), datetime.now(UTC).replace(microsecond=0)
     with _key_file(file) as (path, known):
         if any(key.name == name for key in known):
@@ -105,6 +119,7 @@ def create(
                 scopes=tuple(map(KeyScope, scope)),
                 created_at=now,
                 tenants=tuple(tenant or ()),
+                node=node,
                 expires_at=expiry(expires, now),
                 requests_per_second=rate,
             )

@@ -79,6 +79,10 @@ ENTRIES: Mapping[str, Entry] = {
     "credentials": _resource(
         target="client.credentials:credentials", summary="list, show, create, revoke"
     ),
+    "nodes": _resource(
+        target="client.nodes:nodes",
+        summary="list, show, create, set, pause, resume, drain, delete",
+    ),
     "pools": _resource(
         target="client.pools:pools",
         summary="list, show, set, pause, resume, recycle, check, drain, evict, evict-expired",

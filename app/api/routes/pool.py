@@ -223,9 +223,12 @@ async def get_tenant_pool(
     principal: PrincipalDep,
     response: Response,
 ) -> PoolView:
-    """Shows the pool that serves the tenant. 404 while it is not open and was never changed."""
+    """Shows the pool that serves the tenant, and what it has on nodes.
+
+    404 while it is not open, was never changed, and is on no node.
+    """
     state = manager.tenant_state(tenant)
-    if desired.generation(state) is None:
+    if desired.generation(state) is None and not views.on_nodes(state):
         raise PoolNotFound(f"Tenant {tenant} has no pool yet; its first use opens one.")
     view = views.show(state, principal)
     response.headers["ETag"] = etag(view.generation)

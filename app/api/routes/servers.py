@@ -29,7 +29,7 @@ _EXAMPLE: dict[str, Any] = {
     "version": "18.6",
     "max_connections": 100,
     "read_only": False,
-    "budget": {"limit": 83, "used": 3, "kept_free": 17, "contended": False},
+    "budget": {"limit": 83, "used": 3, "nodes": 0, "kept_free": 17, "contended": False},
     "pools": [
         {
             "pool_id": "acme",
@@ -52,6 +52,9 @@ class ServerBudgetView(BaseModel):
         description="Maximum number of connections of all pools; 0 before the first contact."
     )
     used: int = Field(description="Connections that are open, opening or closing.")
+    nodes: int = Field(
+        description="Connections of the limit that pools leave to nodes, used there or not."
+    )
     kept_free: int | None = Field(
         description="Connections of max_connections that pools may not use: reserved by Postgres, "
         "used by the service itself, or left to others."
@@ -137,6 +140,7 @@ def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> S
         budget=ServerBudgetView(
             limit=server.limit,
             used=server.used,
+            nodes=server.lent,
             kept_free=max(0, limits.max_connections - server.limit) if limits else None,
             contended=budget.is_contended,
         ),

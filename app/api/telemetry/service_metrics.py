@@ -23,7 +23,9 @@ from app.control.leadership.election import Election
 from app.control.monitoring.isolation_audit import oldest_audit_age
 from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller
+from app.control.nodes.fleet import Fleet
 from app.domain.lock_table import BackendSignal
+from app.domain.nodes.node import NodeState
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
 
@@ -43,6 +45,7 @@ class ServiceCollector(Collector):
         lag: EventLoopLag,
         outbox: AuditOutbox,
         election: Election,
+        fleet: Fleet,
     ) -> None:
         """*state*: the application's, with its authenticator, clients and abandoned requests."""
         self._state = state
@@ -54,9 +57,11 @@ class ServiceCollector(Collector):
         self._lag = lag
         self._outbox = outbox
         self._election = election
+        self._fleet = fleet
 
     def collect(self) -> Iterator[Metric]:
         yield from self._servers()
+        yield from self._nodes()
         yield from self._recommendations()
         yield from self._refusals()
         clients = getattr(self._state, "clients", None)
@@ -105,6 +110,49 @@ class ServiceCollector(Collector):
             "poolkeeper_isolation_check_age_seconds",
             "Time since the least recent isolation audit of a tenant.",
             oldest_audit_age(self._manager),
+        )
+
+    def _nodes(self) -> Iterator[Metric]:
+        nodes = self._fleet.nodes
+        reports = {name: node.latest.report for name, node in nodes.items() if node.latest}
+        yield gauge(
+            "poolkeeper_node_state",
+            "The state of each node: 1 for the one that it has.",
+            ("node", "state"),
+            {
+                (name, state): node.state is state
+                for name, node in nodes.items()
+                for state in NodeState
+            },
+        )
+        yield gauge(
+            "poolkeeper_node_clients",
+            "Connections of applications to each node, and those of them that wait.",
+            ("node", "kind"),
+            {
+                (name, kind): sum(getattr(entry, field) for entry in report.entries)
+                for name, report in reports.items()
+                for kind, field in (("connected", "clients"), ("waiting", "waiting"))
+            },
+        )
+        connections: dict[tuple[str, ...], float] = {}
+        for name, node in nodes.items():
+            for server, commitment in node.commitments.items():
+                connections[name, server, "allotment"] = commitment.current
+                connections[name, server, "held"] = commitment.liability
+                if name in reports and server in reports[name].servers:
+                    connections[name, server, "used"] = reports[name].servers[server].connected
+        yield gauge(
+            "poolkeeper_node_connections",
+            "Connections of each node: used, allotted, and held because it may still have them.",
+            ("node", "server", "kind"),
+            connections,
+        )
+        yield gauge(
+            "poolkeeper_unexplained_backends",
+            "Connections of tenants' roles that are neither this service's nor a node's.",
+            ("server",),
+            {(name,): self._fleet.unexplained(name) for name in self._manager.servers},
         )
 
     def _recommendations(self) -> Iterator[Metric]:

@@ -17,9 +17,11 @@ from pydantic import BaseModel, Field
 from app.api.auth.principal import Principal
 from app.api.http.field_types import examples
 from app.api.views.advice import AdviceView
+from app.api.views.node import NODE_ENTRY_EXAMPLE, NodeEntryView
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
+from app.control.nodes.fleet import Fleet
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.eviction import EvictionReason
 from app.domain.pool import NO_CONNECTIONS, PoolMetrics, PoolSize, PoolState
@@ -52,6 +54,7 @@ POOL_EXAMPLE: dict[str, Any] = {
     "stale": False,
     "recommendation": None,
     "advice": None,
+    "nodes": [NODE_ENTRY_EXAMPLE],
 }
 
 
@@ -167,6 +170,11 @@ class PoolView(BaseModel):
         description="The advisor's latest advice; null before there is any, while its mode is "
         "`off`, and in lists.",
     )
+    nodes: list[NodeEntryView] | None = Field(
+        default=None,
+        description="The tenant on each node that serves it, beside the numbers of this service's "
+        "own pool; null in lists.",
+    )
 
     @classmethod
     def of_snapshot(
@@ -246,8 +254,11 @@ class PoolEviction(_PoolOperated):
 class PoolViews:
     """Shows single pools as they are now."""
 
-    def __init__(self, manager: TenantPoolManager, catalog: Catalog, advisor: AdvisorLoop) -> None:
+    def __init__(
+        self, manager: TenantPoolManager, catalog: Catalog, advisor: AdvisorLoop, fleet: Fleet
+    ) -> None:
         self._manager = manager
+        self._fleet = fleet
         self._catalog = catalog
         self._advisor = advisor
 
@@ -272,7 +283,14 @@ class PoolViews:
                 self._advisor.open_recommendations.get(spec.pool_id), principal
             ),
             **(self._open(pool, principal) if pool else _CLOSED),
+            nodes=self.on_nodes(tenant),
         )
+
+    def on_nodes(self, tenant: TenantState) -> list[NodeEntryView]:
+        """The tenant on each node that reports it, by name of the node."""
+        nodes = sorted(self._fleet.nodes.values(), key=lambda node: node.name)
+        shown = (NodeEntryView.of(node, tenant.tenant.spec.id) for node in nodes)
+        return [each for each in shown if each is not None]
 
     def _open(self, pool: Pool, principal: Principal) -> Mapping[str, Any]:
         advice = self._advisor.latest_advice.get(pool.pool_id)

@@ -67,6 +67,7 @@ def _filled(path: str, params: Mapping[str, Any]) -> str:
 tenant_names = names(("/v1/tenants", "id"), search=True)
 # A pool that is not open has the name of its tenant.
 pool_names = names(("/v1/pools", "pool_id"), ("/v1/tenants", "id"), search=True)
+node_names = names(("/v1/nodes", "name"))
 server_names = names(("/v1/servers", "name"))
 recommendation_ids = names(("/v1/recommendations", "id"))
 event_ids = names(("/v1/events", "id"))

@@ -9,6 +9,7 @@ import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.completion import server_names
+from app.cli.client.labels import LabelOption, pairs
 from app.cli.client.service_command import (
     ChangeCommand,
     ListCommand,
@@ -79,9 +80,6 @@ MaxLeasesOption = Annotated[
     int | None,
     typer.Option("--max-leases", min=0, help="Maximum number of concurrent leases; 0: no limit."),
 ]
-LabelOption = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; repeatable.")
-]
 ModeOption = Annotated[
     Mode | None,
     typer.Option("--advisor-mode", help="How recommendations for its own pool are handled."),
@@ -105,7 +103,7 @@ def list_tenants(
     state: Annotated[State | None, typer.Option(help="Filter by state.")] = None,
 ) -> None:
     """List tenants."""
-    labels = _pairs(selector.split(","), "--selector") if selector else {}
+    labels = pairs(selector.split(","), "--selector") if selector else {}
     filters = {"strategy": strategy, "server": server, "state": state}
     context.obj.show_list(
         "/v1/tenants", COLUMNS, **filters, label=[f"{key}:{value}" for key, value in labels.items()]
@@ -145,7 +143,7 @@ def create(
     body = {
         "strategy": strategy,
         "server": server,
-        "labels": _pairs(label or [], "--label"),
+        "labels": pairs(label or [], "--label"),
         **_changed(weight, max_leases, advisor_mode),
     }
     given = {name: value for name, value in body.items() if value is not None}
@@ -176,7 +174,7 @@ def change(
     advisor_mode: ModeOption = None,
 ) -> None:
     """Change a tenant; what is omitted stays as it is."""
-    added, removed = _pairs(label or [], "--label"), set(remove_label or [])
+    added, removed = pairs(label or [], "--label"), set(remove_label or [])
 
     def changed(current: Document) -> Document:
         kept = {name: current[name] for name in _FIELDS}
@@ -264,13 +262,3 @@ def _changed(weight: int | None, max_leases: int | None, mode: Mode | None) -> M
     if max_leases is not None:
         changed["max_leases"] = max_leases or None
     return changed
-
-
-def _pairs(pairs: list[str], option: str) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f"{pair} is not key=value", param_hint=option)
-        labels[key] = value
-    return labels

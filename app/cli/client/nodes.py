@@ -1,0 +1,192 @@
+"""`poolkeeper nodes`: PgBouncer nodes, through which applications connect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.client.api_client import path_segment
+from app.cli.client.completion import node_names
+from app.cli.client.labels import LabelOption, pairs
+from app.cli.client.service_command import ChangeCommand, ListCommand, ShowCommand, resource
+from app.cli.client.session import Session, details
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Details, Item, age, number, prose, text
+
+if TYPE_CHECKING:
+    from app.cli.client.api_client import Document
+
+# What a change keeps unless it names it.
+_FIELDS = ("address", "labels", "selector", "limits")
+
+
+def _state(node: Item) -> str:
+    return f"{node['state']}, paused" if node["paused"] else str(node["state"])
+
+
+def _sum(field: str, node: Item) -> int:
+    return sum(server[field] or 0 for server in node["servers"])
+
+
+COLUMNS = (
+    text("NODE", "name", ALWAYS),
+    text("STATE", _state, ALWAYS),
+    number("TENANTS", "tenants"),
+    number("CLIENTS", "clients"),
+    number("WAITING", "waiting"),
+    number("CONNECTIONS", lambda node: _sum("connections", node)),
+    number("ALLOTMENT", lambda node: _sum("allotment", node)),
+    text("ENGINE", "engine", WIDE),
+    text("ADDRESS", "address", WIDE),
+    prose("PROBLEM", "problem", WIDE),
+    prose("SELECTOR", "selector", VERY_WIDE),
+    number("SILENT S", "silent_seconds", VERY_WIDE),
+    age("AGE", "created_at", VERY_WIDE),
+)
+_DETAILS = (
+    *COLUMNS,
+    prose("LABELS", "labels"),
+    prose("LIMITS", "limits"),
+    text("UP TO DATE", "up_to_date"),
+    text("DRAINING", "draining"),
+    prose("WARNINGS", "warnings"),
+)
+NodeArgument = Annotated[
+    str, typer.Argument(metavar="NODE", help="Node name.", autocompletion=node_names)
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="Where applications reach it."),
+]
+SelectorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--selector",
+        metavar="KEY=VALUE",
+        help="A label of the tenants that it serves; repeatable. Without any, all with a role of"
+        " their own.",
+    ),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--server-limit",
+        metavar="SERVER=N",
+        help="The most connections that it may have of a server; repeatable.",
+    ),
+]
+
+nodes = resource("List, show, create, change, pause, drain and delete PgBouncer nodes.")
+
+
+@nodes.command("list", cls=ListCommand)
+def list_nodes(context: typer.Context) -> None:
+    """List nodes."""
+    context.obj.show_list("/v1/nodes", COLUMNS)
+
+
+@nodes.command(cls=ShowCommand)
+def show(context: typer.Context, node: NodeArgument) -> None:
+    """Show one node."""
+    context.obj.show_one(_path(node), _DETAILS)
+
+
+@nodes.command(cls=ChangeCommand)
+def create(
+    context: typer.Context,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the new node.")],
+    *,
+    address: AddressOption = None,
+    label: LabelOption = None,
+    selector: SelectorOption = None,
+    server_limit: LimitOption = None,
+) -> None:
+    """Create a node; its agent needs a key: poolkeeper keys create --scope node --node NODE."""
+    session: Session = context.obj
+    body = _given(address, label, selector, server_limit)
+    session.change(
+        lambda client: client.create(_path(node), body, **session.change_params), _details
+    )
+
+
+@nodes.command("set", cls=ChangeCommand)
+def change(
+    context: typer.Context,
+    node: NodeArgument,
+    *,
+    address: AddressOption = None,
+    label: LabelOption = None,
+    selector: SelectorOption = None,
+    server_limit: LimitOption = None,
+) -> None:
+    """Change a node; labels, selector and limits that are given replace all of them."""
+    given = _given(address, label, selector, server_limit)
+
+    def changed(current: Document) -> Document:
+        return {**{name: current[name] for name in _FIELDS}, **given}
+
+    session: Session = context.obj
+    session.change(
+        lambda client: client.update(_path(node), changed, **session.change_params), _details
+    )
+
+
+@nodes.command(cls=ChangeCommand)
+def pause(context: typer.Context, node: NodeArgument) -> None:
+    """Let the clients of a node wait until it is resumed."""
+    _operate(context.obj, "pause", node)
+
+
+@nodes.command(cls=ChangeCommand)
+def resume(context: typer.Context, node: NodeArgument) -> None:
+    """End a pause or a drain of a node."""
+    _operate(context.obj, "resume", node)
+
+
+@nodes.command(cls=ChangeCommand)
+def drain(context: typer.Context, node: NodeArgument) -> None:
+    """Accept no new clients on a node; when the present ones have left it has no connections."""
+    _operate(context.obj, "drain", node)
+
+
+@nodes.command(cls=ChangeCommand)
+def delete(context: typer.Context, node: NodeArgument) -> None:
+    """Delete a node that has no connections: drained, or gone."""
+    context.obj.send("DELETE", _path(node), lambda done: f"{done['name']}: deleted")
+
+
+def _operate(session: Session, operation: str, node: str) -> None:
+    session.send("POST", f"{_path(node)}/{operation}", lambda done: f"{node}: {_state(done)}")
+
+
+def _path(node: str) -> str:
+    return f"/v1/nodes/{path_segment(node)}"
+
+
+def _details(node: Document) -> Details:
+    return details(_DETAILS, node)
+
+
+def _given(
+    address: str | None,
+    label: list[str] | None,
+    selector: list[str] | None,
+    server_limit: list[str] | None,
+) -> Mapping[str, Any]:
+    given: dict[str, Any] = {} if address is None else {"address": address}
+    if label is not None:
+        given["labels"] = pairs(label, "--label")
+    if selector is not None:
+        given["selector"] = pairs(selector, "--selector")
+    if server_limit is not None:
+        given["limits"] = {
+            server: _number(most) for server, most in pairs(server_limit, "--server-limit").items()
+        }
+    return given
+
+
+def _number(most: str) -> int:
+    if not most.isdecimal():
+        raise typer.BadParameter(f"{most} is not a number", param_hint="--server-limit")
+    return int(most[:9])
