@@ -19,6 +19,7 @@ from tests.fixtures.waiting import eventually
 
 ACME = "/v1/tenants/acme"
 OTHER = "/v1/tenants/other"
+NODE = "/v1/nodes/edge"
 RECOMMENDATION = "/v1/recommendations/{id}"
 
 Change = tuple[str, str, dict[str, Any] | None]
@@ -42,6 +43,11 @@ CHANGES: list[Change] = [
     ("POST", f"{ACME}/rotate-credentials", None),
     ("POST", f"{ACME}/credentials", {"name": "jobs"}),
     ("DELETE", f"{ACME}/credentials/web", None),
+    ("PUT", NODE, {"address": "pools.example:6432"}),
+    ("POST", f"{NODE}/pause", None),
+    ("POST", f"{NODE}/resume", None),
+    ("POST", f"{NODE}/drain", None),
+    ("DELETE", NODE, None),
     ("DELETE", ACME, None),
 ]
 # One changes nothing, the protocol of the other has no dry runs.
@@ -93,6 +99,7 @@ async def prepared(api: Api) -> str:
     ok(await api.client.post(f"{ACME}/credentials", json={"name": "web"}), 201)
     ok(await api.client.put(OTHER, json={"strategy": "per_tenant"}), 201)
     ok(await api.client.put(f"{ACME}/pool", json={"max_size": 5}), 201)
+    ok(await api.client.put(NODE, json={}), 201)
     return await advised(api)
 
 
@@ -178,7 +185,7 @@ def test_every_change_has_a_dry_run() -> None:
     tried = {
         f"{method.lower()} {re.sub('acme|other|fresh', '{tenant}', url)}".replace(
             "credentials/web", "credentials/{credential}"
-        )
+        ).replace("nodes/edge", "nodes/{node}")
         for method, url, _ in CHANGES
     }
     assert tried == changes.keys() - WITHOUT

@@ -50,6 +50,7 @@ async def test_without_the_catalog_what_is_desired_cannot_change(proxied: Proxie
     acme = await proxied.api.tenant("acme")
     await client.put("/v1/tenants/beta", json={})
     ok(await client.post(f"{acme}/credentials", json={"name": "web"}), 201)
+    ok(await client.put("/v1/nodes/edge", json={}), 201)
     await gone(proxied.catalog)
     for method, url, body in [
         ("PUT", "/v1/tenants/new", {}),
@@ -59,6 +60,9 @@ async def test_without_the_catalog_what_is_desired_cannot_change(proxied: Proxie
         ("PUT", f"{acme}/pool", {"max_size": 2}),
         ("POST", f"{acme}/credentials", {"name": "jobs"}),
         ("DELETE", f"{acme}/credentials/web", None),
+        ("PUT", "/v1/nodes/other", {}),
+        ("POST", "/v1/nodes/edge/pause", None),
+        ("DELETE", "/v1/nodes/edge", None),
     ]:
         refused = await client.request(method, url, json=body)
         problem(refused, 503, "catalog-unavailable")

@@ -454,6 +454,29 @@ def test_lowering_the_limit_cuts_nothing_and_opens_nothing(server: ModelServer) 
     assert (server.budget.used, pool.connecting) == (2, 0)
 
 
+def test_above_a_lowered_limit_idle_connections_close_and_busy_ones_once_they_are_back() -> None:
+    """Others have the rest of the budget, and wait for it, also when no pool of ours does."""
+    server = ModelServer(5)
+    kept = ModelPool("kept", server, min_size=1).with_idle(1)
+    idle = ModelPool("idle", server).with_idle(1)
+    busy = ModelPool("busy", server).with_leased(3)
+    server.set_limit(3)
+    assert (kept.closing, idle.closing, busy.closing) == (0, 1, 0)
+    assert [busy.release(), busy.release()] == [False, True]
+    assert (len(kept.idle), len(busy.idle), len(busy.leased)) == (1, 1, 1)
+    while busy.closing or idle.closing:
+        (idle if idle.closing else busy).close_one()
+    assert server.budget.used == server.budget.limit
+
+
+def test_nothing_closes_above_a_lowered_limit_while_nothing_can_be_opened() -> None:
+    server = ModelServer(2)
+    pool = ModelPool("pool", server).with_idle(1).with_leased(1)
+    server.budget.freeze(frozen=True)
+    server.set_limit(0)
+    assert (pool.closing, pool.release()) == (0, True)
+
+
 def test_above_a_lowered_limit_enough_is_taken_back_to_serve_who_waits() -> None:
     server = ModelServer(4)
     rich = [ModelPool(name, server).with_idle(1) for name in ("one", "two", "three")]

@@ -1,0 +1,275 @@
+"""Nodes over HTTP: declared, shown, paused, drained, deleted; and what agents ask and say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from httpx import ASGITransport, AsyncClient, Response
+
+from app.api.auth.api_key import KeyScope
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from tests.fixtures.app import Api, ok, pointers, problem, serving
+from tests.fixtures.keys import Keyring
+from tests.fixtures.postgres import Database
+
+NODE = "/v1/nodes/edge"
+ACME = "/v1/tenants/acme"
+
+
+def report(session: int, sequence: int = 1, **changes: Any) -> dict[str, Any]:
+    """What an agent with one busy tenant says."""
+    entry = EntryReport(
+        name="acme",
+        state=EntryState.OPEN,
+        size=5,
+        connections=3,
+        in_use=2,
+        clients=7,
+        waiting=1,
+        longest_wait=0.25,
+        totals=EntryTotals(
+            transactions=10 * sequence, transaction_seconds=1.0 * sequence, wait_seconds=0.0
+        ),
+    )
+    said = NodeReport(
+        session=session,
+        sequence=sequence,
+        version=1,
+        engine="PgBouncer 1.18",
+        servers={"local": ServerReport(generation=0, committed=5, connected=3)},
+        entries=(entry,),
+        problem="its disk is full",
+    )
+    document: dict[str, Any] = as_document(said)
+    return document | changes
+
+
+async def began(client: AsyncClient) -> int:
+    return int(ok(await client.post(f"{NODE}/session"), 201)["session"])
+
+
+async def test_a_node_is_declared_shown_changed_and_deleted(api: Api) -> None:
+    problem(await api.client.get(NODE), 404, "node-not-found")
+    body = {
+        "address": "pools.example:6432",
+        "labels": {"zone": "a"},
+        "selector": {"plan": "gold"},
+        "limits": {"local": 4},
+    }
+    created = await api.client.put(NODE, json=body)
+    shown = ok(created, 201)
+    assert {name: shown[name] for name in body} == body
+    assert (shown["state"], shown["tenants"], shown["servers"]) == ("joining", 0, [])
+    assert (shown["engine"], shown["silent_seconds"], shown["up_to_date"]) == (None, None, False)
+    again = await api.client.put(NODE, json=body)
+    assert ok(again)["generation"] == 1
+    assert again.headers["etag"] == created.headers["etag"]
+    tag = {"If-Match": created.headers["etag"]}
+    changed = await api.client.put(NODE, json={"address": "[::1]:6432"}, headers=tag)
+    assert (ok(changed)["selector"], changed.json()["generation"]) == ({}, 2)
+    problem(await api.client.put(NODE, json={}, headers=tag), 412, "stale-version")
+    assert ok(await api.client.get("/v1/nodes")) == {
+        "items": [ok(await api.client.get(NODE))],
+        "next_cursor": None,
+    }
+    for operation, paused, draining in [
+        ("pause", True, False),
+        ("drain", True, True),
+        ("resume", False, False),
+    ]:
+        done = ok(await api.client.post(f"{NODE}/{operation}"))
+        assert (done["paused"], done["draining"]) == (paused, draining)
+    # What an operator decided about its work outlives another declaration.
+    ok(await api.client.post(f"{NODE}/pause"))
+    assert ok(await api.client.put(NODE, json={}))["paused"]
+    assert ok(await api.client.delete(NODE))["name"] == "edge"
+    problem(await api.client.get(NODE), 404, "node-not-found")
+    events = ok(await api.client.get("/v1/events"))["items"]
+    assert [event["action"] for event in reversed(events)] == [
+        "node.created",
+        "node.updated",
+        "node.paused",
+        "node.draining",
+        "node.resumed",
+        "node.paused",
+        "node.updated",
+        "node.deleted",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"address": "pools.example"}, "/body/address"),
+        ({"address": "pools.example:0"}, "/body/address"),
+        ({"address": "a b:6432"}, "/body/address"),
+        ({"address": "::1:6432"}, "/body/address"),
+        ({"limits": {"local": -1}}, "/body/limits/local"),
+        ({"labels": {"a": "\n"}}, "/body/labels/a"),
+        ({"selector": {"a:b": "c"}}, "/body/selector/a:b/[key]"),
+    ],
+)
+async def test_a_malformed_declaration_is_refused(
+    api: Api, body: dict[str, Any], pointer: str
+) -> None:
+    assert pointers(await api.client.put(NODE, json=body)) == [pointer]
+
+
+async def test_a_name_that_stands_for_something_else_and_an_unknown_server_are_refused(
+    api: Api,
+) -> None:
+    assert pointers(await api.client.put("/v1/nodes/self", json={})) == ["/path/node"]
+    unknown = await api.client.put(NODE, json={"limits": {"nowhere": 1}})
+    problem(unknown, 404, "server-not-found")
+
+
+async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
+    await api.tenant("acme")
+    ok(await api.client.put(NODE, json={}), 201)
+    session = await began(api.client)
+    # One tenant can open at once.
+    assert ok(await api.client.get(NODE))["servers"][0]["allotment"] == 5
+    problem(await api.client.delete(NODE), 409, "node-in-use")
+    for sequence in (1, 2):
+        answer = await api.client.post(f"{NODE}/reports", json=report(session, sequence))
+        assert answer.headers["cache-control"] == "no-store"
+    allotment = from_document(ReportAnswer, ok(answer)).allotments["local"]
+    assert allotment.connections == 5
+    shown = ok(await api.client.get(NODE))
+    assert (shown["state"], shown["engine"], shown["problem"]) == (
+        "ready",
+        "PgBouncer 1.18",
+        "its disk is full",
+    )
+    assert (shown["clients"], shown["waiting"], shown["tenants"]) == (7, 1, 1)
+    assert any("CVE" in warning for warning in shown["warnings"])
+    assert shown["servers"] == [
+        {"server": "local", "allotment": 5, "committed": 5, "connections": 3, "held": 5}
+    ]
+    [on_node] = ok(await api.client.get(f"{ACME}/pool"))["nodes"]
+    assert (on_node["node"], on_node["state"], on_node["active"]) == ("edge", "open", 2)
+    assert (on_node["longest_wait_ms"], on_node["estimated"]) == (250.0, True)
+    assert on_node["hold_ms"] == pytest.approx(100.0)
+    budget = ok(await api.client.get("/v1/servers/local"))["budget"]
+    assert (budget["nodes"], api.service.manager.servers["local"].budget.limit) == (
+        5,
+        budget["limit"] - 5,
+    )
+    scraped = (await api.client.get("/metrics")).text
+    assert 'poolkeeper_node_state{node="edge",state="ready"} 1.0' in scraped
+    assert 'poolkeeper_node_connections{kind="used",node="edge",server="local"} 3.0' in scraped
+    assert 'poolkeeper_node_clients{kind="waiting",node="edge"} 1.0' in scraped
+
+
+async def test_reports_that_are_late_of_another_agent_or_malformed_are_refused(api: Api) -> None:
+    ok(await api.client.put(NODE, json={}), 201)
+    first = await began(api.client)
+    second = await began(api.client)
+    url = f"{NODE}/reports"
+    problem(await api.client.post(url, json=report(first)), 409, "node-session-ended")
+    ok(await api.client.post(url, json=report(second)))
+    problem(await api.client.post(url, json=report(second)), 409, "node-report-late")
+    assert pointers(await api.client.post(url, json={})) == ["/body"]
+    wrong = report(second, entries=[{"name": 1}])
+    refused = await api.client.post(url, json=wrong)
+    assert "/entries/0" in problem(refused, 422, "validation-failed")["errors"][0]["detail"]
+
+
+async def test_a_configuration_is_waited_for_and_stored_nowhere(api: Api) -> None:
+    await api.tenant("acme")
+    await api.client.post(f"{ACME}/credentials", json={"name": "web"})
+    ok(await api.client.put(NODE, json={}), 201)
+    url = f"{NODE}/configuration"
+    with structlog.testing.capture_logs() as logged:
+        got = await api.client.get(url, headers={"Accept-Encoding": "gzip"})
+        configuration = from_document(NodeConfiguration, ok(got))
+        [entry] = configuration.entries
+        assert got.headers["cache-control"] == "no-store"
+        assert "content-encoding" not in got.headers
+        assert got.headers["etag"] == f'"{configuration.version}"'
+        known = {"If-None-Match": got.headers["etag"]}
+        for wait in ("", "?wait_seconds=0.01"):
+            assert (await api.client.get(url + wait, headers=known)).status_code == 304
+        waiting = asyncio.create_task(api.client.get(f"{url}?wait_seconds=25", headers=known))
+        ok(await api.client.delete(f"{ACME}/credentials/web"))
+        later = from_document(NodeConfiguration, ok(await waiting))
+        assert (later.version > configuration.version, later.entries[0].logins) == (True, ())
+        assert pointers(await api.client.get(f"{url}?wait_seconds=26")) == ["/query/wait_seconds"]
+        others = [
+            await api.client.get(other)
+            for other in (NODE, ACME, f"{ACME}/pool", "/v1/events", "/v1/refusals", "/metrics")
+        ]
+    for secret in (entry.password, entry.logins[0].verifier):
+        assert secret not in str(logged)
+        assert not any(secret in other.text for other in others)
+
+
+@pytest.fixture
+async def keys(tmp_path: Path) -> Keyring:
+    ring = Keyring(tmp_path / "keys.json")
+    ring.make("ops")
+    ring.make("bound", "admin", tenants=("acme",))
+    for name in ("edge", "other"):
+        ring.make(f"agent-{name}", KeyScope.NODE, node=name)
+    return ring
+
+
+@pytest.fixture
+async def guarded(
+    keys: Keyring,
+    database: Database,
+    catalog_database: Database,
+    scrub_roles: None,
+    tmp_path: Path,
+) -> AsyncIterator[Api]:
+    """An application with keys, and a node."""
+    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
+        ok(await api.client.put(NODE, json={}, headers=keys.headers("ops")), 201)
+        yield api
+
+
+async def test_a_key_of_a_node_is_for_its_agent_alone(guarded: Api, keys: Keyring) -> None:
+    async def ask(key: str, method: str, url: str, **more: Any) -> Response:
+        return await guarded.client.request(method, url, headers=keys.headers(key), **more)
+
+    for node in ("edge", "self"):
+        begun = await ask("agent-edge", "POST", f"/v1/nodes/{node}/session")
+        assert from_document(NodeSession, ok(begun, 201)).node == "edge"
+        ok(await ask("agent-edge", "GET", f"/v1/nodes/{node}/configuration"))
+    for method, path in [
+        ("POST", "session"),
+        ("GET", "configuration"),
+        ("POST", "reports"),
+    ]:
+        body = {"json": {}} if path == "reports" else {}
+        problem(await ask("agent-other", method, f"{NODE}/{path}", **body), 403, "bound-to-node")
+        problem(await ask("ops", method, f"{NODE}/{path}", **body), 403, "missing-scope")
+    problem(await ask("agent-other", "GET", "/v1/nodes/self/configuration"), 404, "node-not-found")
+    for url in (NODE, "/v1/nodes", "/v1/tenants", "/v1/keys"):
+        problem(await ask("agent-edge", "GET", url), 403, "missing-scope")
+    problem(await ask("bound", "GET", NODE), 403, "bound-to-tenants")
+    shown = {key["name"]: key["node"] for key in ok(await ask("ops", "GET", "/v1/keys"))["items"]}
+    assert shown == {"agent-edge": "edge", "agent-other": "other", "bound": None, "ops": None}
+
+
+async def test_passwords_leave_this_machine_over_tls_only(guarded: Api, keys: Keyring) -> None:
+    for scheme, host, status in [
+        ("http", "10.0.0.9", 403),
+        ("https", "10.0.0.9", 200),
+        ("http", "::1", 200),
+    ]:
+        transport = ASGITransport(guarded.app, client=(host, 4711))
+        async with AsyncClient(transport=transport, base_url=f"{scheme}://localhost") as client:
+            got = await client.get(f"{NODE}/configuration", headers=keys.headers("agent-edge"))
+            assert got.status_code == status
+            if status == 403:
+                problem(got, 403, "tls-required")

@@ -1,0 +1,145 @@
+"""What nodes are to do: their tenants and nobody else's, and another version with each change."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from app.control.nodes.feed import NodeFeed, ServerAddress
+from app.control.nodes.fleet import Fleet
+from app.control.nodes.tracked_node import TrackedNode
+from app.domain.desired_state import DesiredPool, Pause
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.declaration import DeclaredNode, NodeSpec
+from app.domain.pool import PoolSize
+from app.domain.tenant import PoolStrategy
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.pools import CREDENTIALS, tenant
+
+ADDRESSES = {
+    name: ServerAddress(host=f"{name}.example", port=5432, tls_mode="verify-full")
+    for name in ("local", "unused")
+}
+GOLD = {"plan": "gold"}
+NOW = datetime(2026, 7, 14, tzinfo=UTC)
+
+
+@dataclass
+class Fed:
+    """A feed for the tenants that a test makes known."""
+
+    control: Control
+    fleet: Fleet
+    feed: NodeFeed
+
+    def node(self, name: str = "edge", **spec: Any) -> TrackedNode:
+        return self.fleet.put(
+            DeclaredNode(
+                spec=NodeSpec(name=name, **spec),
+                paused=False,
+                draining=False,
+                generation=1,
+                created_at=NOW,
+                updated_at=NOW,
+            )
+        )
+
+    async def latest(self, node: TrackedNode) -> NodeConfiguration:
+        await self.feed.refresh()
+        found = self.feed.latest(node)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+async def fed(control: Control) -> Fed:
+    fleet = Fleet(control.catalog, control.manager, control.credentials, epoch=3)
+    feed = NodeFeed(fleet, control.manager, control.credentials, ADDRESSES, epoch=3)
+    for new in (
+        tenant("acme", PoolStrategy.PER_TENANT, weight=7, labels=GOLD),
+        tenant("beta", PoolStrategy.PER_DATABASE),
+        tenant("common", PoolStrategy.SHARED, labels=GOLD),
+        replace(tenant("fresh", PoolStrategy.PER_TENANT, labels=GOLD), provisioned_at=None),
+    ):
+        control.manager.put_tenant(new)
+    return Fed(control, fleet, feed)
+
+
+async def test_a_node_gets_its_tenants_their_logins_and_the_servers_behind_them(fed: Fed) -> None:
+    await fed.control.credentials.create(fed.control.state("acme"), "web", PERSON)
+    gold = await fed.latest(fed.node("gold", selector=GOLD))
+    [entry] = gold.entries
+    assert (entry.name, entry.role, entry.size, entry.weight) == ("acme", "tenant_acme", 5, 7)
+    assert entry.password == CREDENTIALS.password("local", "tenant_acme")
+    [login] = entry.logins
+    assert login.user == "acme.web"
+    assert login.verifier.startswith("SCRAM-SHA-256$4096:")
+    assert set(gold.servers) == {"local"}
+    assert gold.servers["local"].tls_mode == "verify-full"
+    every = await fed.latest(fed.node("every"))
+    assert [each.name for each in every.entries] == ["acme", "beta"]
+    assert every.entries[1].database == "tenant_beta"
+    none = await fed.latest(fed.node("none", selector={"plan": "none"}))
+    assert (none.entries, none.servers) == ((), {})
+    for secret in (entry.password, login.verifier):
+        assert secret not in repr(gold)
+
+
+async def test_each_change_has_a_later_version_and_nothing_else_has(fed: Fed) -> None:
+    manager, credentials = fed.control.manager, fed.control.credentials
+    node = fed.node()
+    versions = [(await fed.latest(node)).version]
+    assert versions[0] > 3 << 24
+
+    async def changed() -> NodeConfiguration:
+        found = await fed.latest(node)
+        assert found.version > versions[-1]
+        versions.append(found.version)
+        assert (await fed.latest(node)).version == found.version
+        return found
+
+    await credentials.create(fed.control.state("acme"), "web", PERSON)
+    await changed()
+    used = credentials.find("acme.web")
+    assert used is not None
+    credentials.used(used)
+    assert (await fed.latest(node)).version == versions[-1]
+    await credentials.revoke(credentials.of(used.tenant)[0], PERSON)
+    assert (await changed()).entries[0].logins == ()
+    CREDENTIALS.set_password_version("local", "tenant_acme", 2)
+    assert (await changed()).entries[0].password == CREDENTIALS.password("local", "tenant_acme", 2)
+    size = PoolSize(max_size=9)
+    pause = Pause(since=NOW, by="ops")
+    desired = DesiredPool(pool_id="acme", size=size, pause=pause, generation=1, updated_at=NOW)
+    manager.set_desired(desired)
+    entry = (await changed()).entries[0]
+    assert (entry.size, entry.paused) == (9, True)
+    node.declared = replace(node.declared, paused=True)
+    assert all(entry.paused for entry in (await changed()).entries)
+    await credentials.create(fed.control.state("beta"), "web", PERSON)
+    assert (await changed()).entries[1].logins
+    node.declared = replace(node.declared, draining=True)
+    assert not any(entry.logins for entry in (await changed()).entries)
+    manager.remove_tenant("acme")
+    assert [entry.name for entry in (await changed()).entries] == ["beta"]
+
+
+async def test_who_waits_is_answered_at_a_change_and_at_the_end(fed: Fed) -> None:
+    node = fed.node()
+    version = (await fed.latest(node)).version
+    await fed.feed.wait(node, version - 1, 3600)
+    await fed.feed.wait(node, version, 0.001)
+    waiting = asyncio.create_task(fed.feed.wait(node, version, 3600))
+    await asyncio.sleep(0)
+    fed.control.manager.remove_tenant("acme")
+    assert (await fed.latest(node)).version > version
+    await waiting
+    waiting = asyncio.create_task(fed.feed.wait(node, (await fed.latest(node)).version, 3600))
+    await asyncio.sleep(0)
+    fed.feed.close()
+    await waiting
+    await fed.feed.wait(node, (await fed.latest(node)).version, 3600)

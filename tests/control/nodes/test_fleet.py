@@ -1,0 +1,328 @@
+"""One budget for this process and its nodes: never exceeded, whoever is silent, late or new."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from app.control.nodes.feed import NodeFeed, ServerAddress
+from app.control.nodes.fleet import Fleet
+from app.control.nodes.tracked_node import TrackedNode
+from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
+from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.declaration import NodeSpec
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.node import ABSENT_FOR, STALE_AFTER, NodeState
+from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.pool import PoolConfig
+from app.domain.tenant import PoolStrategy, TenantId
+from app.pools import driver
+from app.pools.server import Server
+from tests.catalog.values import event
+from tests.fixtures.catalog import address_of
+from tests.fixtures.clock import Clock
+from tests.fixtures.control import PERSON, Control, wired
+from tests.fixtures.pools import manager_on, provisioned
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.waiting import eventually
+
+ADDRESSES = {"local": ServerAddress(host="127.0.0.1", port=5432, tls_mode="disable")}
+BUDGET = 12
+TENANTS = ("acme", "beta", "coyote")
+
+
+@dataclass
+class Site:
+    """A service with a fleet, and agents that say what a test wants."""
+
+    control: Control
+    clock: Clock
+    fleet: Fleet
+    feed: NodeFeed
+    sequences: Any = field(default_factory=lambda: count(1))
+
+    @property
+    def server(self) -> Server:
+        return self.control.manager.servers["local"]
+
+    async def node(self, name: str, **spec: Any) -> TrackedNode:
+        declared, _ = await self.control.catalog.nodes.save(
+            NodeSpec(name=name, **spec), paused=False, draining=False, event=event("node.created")
+        )
+        node = self.fleet.put(declared)
+        await self.feed.refresh()
+        return node
+
+    async def hear(
+        self,
+        node: TrackedNode,
+        *,
+        busy: tuple[str, ...] = (),
+        committed: int | None = None,
+        generation: int | None = None,
+        backends: frozenset[int] = frozenset(),
+        **changes: Any,
+    ) -> Mapping[str, Allotment]:
+        """A report of an agent that obeys what it was sent, unless it is said otherwise."""
+        current = node.allotments().get("local", Allotment(generation=0, connections=0))
+        used = current.connections if committed is None else committed
+        entries = [_entry(name, busy=name in busy) for name in node.entries]
+        report = NodeReport(
+            session=node.last_session,
+            sequence=next(self.sequences),
+            version=1,
+            engine="PgBouncer 1.18",
+            servers={
+                "local": ServerReport(
+                    generation=current.generation if generation is None else generation,
+                    committed=used,
+                    connected=used,
+                )
+            },
+            entries=tuple(entries),
+            backends={"local": backends},
+        )
+        answer = await self.fleet.hear(node, replace(report, **changes))
+        self.check()
+        return answer
+
+    def check(self) -> None:
+        """What this process may use and what nodes can have is no more than there is."""
+        nodes = sum(node.liability for node in self.fleet.nodes.values())
+        ours = max(self.server.budget.limit, self.server.budget.used)
+        assert ours + nodes <= BUDGET, (ours, nodes)
+
+    async def later(self, seconds: float) -> None:
+        self.clock.now += seconds
+        await self.fleet.run_once()
+        self.check()
+
+
+def _entry(name: str, *, busy: bool) -> EntryReport:
+    return EntryReport(
+        name=name,
+        state=EntryState.OPEN,
+        size=3,
+        connections=0,
+        in_use=1 if busy else 0,
+        clients=1 if busy else 0,
+        waiting=0,
+        longest_wait=0.0,
+        totals=EntryTotals(),
+    )
+
+
+def fleet_of(control: Control, clock: Clock, epoch: int = 1) -> Site:
+    fleet = Fleet(control.catalog, control.manager, control.credentials, epoch=epoch, clock=clock)
+    feed = NodeFeed(fleet, control.manager, control.credentials, ADDRESSES, epoch=epoch)
+    return Site(control, clock, fleet, feed)
+
+
+@pytest.fixture
+async def site(
+    database: Database, catalog_database: Database, scrub_roles: None
+) -> AsyncIterator[Site]:
+    """Tenants with pools of three connections on a budget of twelve."""
+    configs = {PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=3)}
+    async with (
+        manager_on(database, budget=BUDGET, configs=configs) as manager,
+        FaultProxy(catalog_database.host, catalog_database.port) as proxy,
+    ):
+        address = replace(address_of(catalog_database), host=proxy.host, port=proxy.port)
+        control = wired(manager, address, proxy)
+        for name in TENANTS:
+            await provisioned(manager, name)
+        yield fleet_of(control, Clock())
+        await control.catalog.close()
+
+
+async def test_a_node_gets_what_its_tenants_need_and_this_process_keeps_the_rest(
+    site: Site,
+) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    site.check()
+    # So that one tenant can open at once.
+    assert (node.allotments()["local"].connections, site.server.budget.limit) == (3, 9)
+    answer = await site.hear(node, busy=TENANTS)
+    assert (answer["local"].connections, site.server.budget.limit) == (9, 3)
+    stored = await site.control.catalog.nodes.load_liabilities()
+    assert stored == {("edge", "local"): 9}
+    # Two of them: each gets as much as the other, and no more than is allowed.
+    other = await site.node("other", limits={"local": 2})
+    await site.fleet.begin_session(other)
+    await site.hear(other, busy=TENANTS)
+    await site.hear(node, busy=TENANTS)
+    await site.hear(other, busy=TENANTS)
+    assert other.allotments()["local"].connections == 2
+
+
+async def test_connections_come_back_once_the_node_has_given_them_up(site: Site) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    manager = site.control.manager
+    async with AsyncExitStack() as leases:
+        waiting = [
+            asyncio.create_task(leases.enter_async_context(manager.lease(name, timeout=60)))
+            for name in TENANTS
+            for _ in range(3)
+        ]
+        await eventually(lambda: site.server.budget.used == 3)
+        await site.later(60)
+        await site.hear(node)
+        await site.later(20)
+        answer = await site.hear(node, committed=9, generation=0)
+        assert answer["local"].connections == 3
+        # It has more open than it may have now: none of them is free yet.
+        assert (node.liability, site.server.budget.limit) == (9, 3)
+        await site.hear(node, committed=3)
+        assert site.server.budget.limit == 9
+        await asyncio.gather(*waiting)
+        site.check()
+        # While leases run, nothing is taken from them: the node waits until they end.
+        await site.hear(node, busy=TENANTS, committed=3)
+        assert node.liability == 3
+    await eventually(lambda: site.server.budget.used <= site.server.budget.limit)
+    await site.hear(node, busy=TENANTS)
+    await eventually(lambda: site.server.budget.used <= site.server.budget.limit)
+    await site.hear(node, busy=TENANTS)
+    assert node.liability > 3
+
+
+async def test_without_the_catalog_no_node_gets_more(site: Site) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    site.control.proxy.refuse()
+    await site.control.proxy.reset()
+    answer = await site.hear(node, busy=TENANTS)
+    assert (answer["local"].connections, node.liability) == (3, 3)
+    await site.control.proxy.pass_through()
+    answer = await site.hear(node, busy=TENANTS)
+    assert answer["local"].connections == 9
+    assert (await site.control.catalog.nodes.load_liabilities())["edge", "local"] == 9
+
+
+async def test_a_new_leader_counts_what_an_earlier_one_sent_until_that_is_out_of_force(
+    site: Site,
+) -> None:
+    node = await site.node("edge")
+    session = await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    later = fleet_of(site.control, site.clock, epoch=2)
+    await later.fleet.load()
+    await later.feed.refresh()
+    known = later.fleet.node("edge")
+    assert (known.liability, site.server.budget.limit) == (9, 3)
+    # An answer of the earlier leader may still be on its way.
+    answer = await later.hear(known, session=session, committed=0, generation=10**6)
+    assert known.liability == 9
+    assert answer["local"].generation > node.allotments()["local"].generation
+    await later.hear(known, committed=0)
+    assert known.liability == known.allotments()["local"].connections
+    assert await later.fleet.begin_session(known) > session
+
+
+async def test_a_silent_node_holds_what_it_has_until_it_is_gone(site: Site) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    assert node.state is NodeState.READY
+    await site.later(STALE_AFTER)
+    assert node.state is NodeState.STALE
+    login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
+        site.server, site.control.state("acme").tenant.spec
+    )
+    connection = await driver.connect(replace(login, settings={}), timeout=60)
+    try:
+        for _ in range(20):
+            await site.later(4)
+            assert node.liability == 9
+        with pytest.raises(NodeInUse):
+            await site.fleet.remove(node)
+    finally:
+        await connection.close()
+    began = site.clock.now
+    while node.liability:
+        await site.later(1)
+        assert site.clock.now < began + 2 * ABSENT_FOR
+    assert site.clock.now >= began + ABSENT_FOR
+    assert (node.state, site.server.budget.limit) == (NodeState.GONE, BUDGET)
+    # Back with what it had: it holds that until it has heard that it has nothing.
+    await site.hear(node, committed=0, generation=1)
+    assert node.state is NodeState.READY
+    await site.fleet.begin_session(node)
+    await site.hear(node, committed=0)
+
+
+async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
+        site.server, site.control.state("acme").tenant.spec
+    )
+    connection = await driver.connect(replace(login, settings={}), timeout=60)
+    try:
+        await site.later(0)
+        assert site.fleet.unexplained("local") == 0
+        await site.later(4)
+        assert site.fleet.unexplained("local") == 1
+        assert site.server.budget.limit + node.liability == BUDGET - 1
+        reported = frozenset({connection.get_server_pid()})
+        await site.hear(node, backends=reported)
+        await site.later(0)
+        assert site.fleet.unexplained("local") == 0
+    finally:
+        await connection.close()
+    async with site.control.manager.lease("acme"):
+        await site.later(4)
+        await site.later(4)
+        assert site.fleet.unexplained("local") == 0
+
+
+async def test_reports_are_taken_in_order_and_of_the_latest_agent(site: Site) -> None:
+    node = await site.node("edge")
+    first = await site.fleet.begin_session(node)
+    await site.hear(node, sequence=5)
+    for sequence in (4, 5):
+        with pytest.raises(NodeReportLate):
+            await site.hear(node, sequence=sequence)
+    second = await site.fleet.begin_session(node)
+    assert second > first
+    for session in (first, second + (1 << 30)):
+        with pytest.raises(NodeSessionEnded):
+            await site.hear(node, session=session, sequence=99)
+    await site.hear(node, session=second, sequence=1)
+
+
+async def test_a_drained_node_gives_everything_back_once_its_clients_have_left(
+    site: Site,
+) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    node.declared = replace(node.declared, draining=True)
+    await site.hear(node, busy=TENANTS)
+    assert node.liability == 9
+    await site.hear(node)
+    await site.hear(node)
+    assert (node.liability, site.server.budget.limit) == (0, BUDGET)
+    await site.fleet.remove(node)
+    await site.later(1)
+    assert site.server.budget.limit == BUDGET
+
+
+async def test_uses_of_credentials_are_noted_as_agents_report_them(site: Site) -> None:
+    control = site.control
+    await control.credentials.create(control.state("acme"), "web", PERSON)
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.hear(node, users=frozenset({"acme.web", "acme.unknown", "x"}))
+    [credential] = control.credentials.of(TenantId("acme"))
+    assert credential.last_used_at is not None

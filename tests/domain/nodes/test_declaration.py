@@ -1,0 +1,47 @@
+"""Which tenants a node serves, and what is known of its pooler."""
+
+import pytest
+
+from app.domain.nodes.declaration import NodeSpec
+from app.domain.nodes.weaknesses import weaknesses
+from app.domain.tenant import PoolStrategy
+from tests.catalog.values import spec
+
+GOLD = {"plan": "gold", "zone": "a"}
+
+
+@pytest.mark.parametrize(
+    ("selector", "strategy", "is_served"),
+    [
+        ({}, PoolStrategy.PER_TENANT, True),
+        ({"plan": "gold"}, PoolStrategy.PER_DATABASE, True),
+        ({"plan": "gold", "zone": "b"}, PoolStrategy.PER_TENANT, False),
+        ({"other": "x"}, PoolStrategy.PER_TENANT, False),
+        ({}, PoolStrategy.SHARED, False),
+    ],
+)
+def test_a_node_serves_tenants_with_all_its_labels_and_a_role_of_their_own(
+    selector: dict[str, str], strategy: PoolStrategy, *, is_served: bool
+) -> None:
+    node = NodeSpec(name="edge", selector=selector)
+    assert node.serves(spec(labels=GOLD, strategy=strategy)) is is_served
+
+
+def test_a_declaration_survives_json() -> None:
+    node = NodeSpec(name="edge", address="h:1", labels=GOLD, selector=GOLD, limits={"local": 2})
+    assert NodeSpec.from_dict(node.as_dict()) == node
+
+
+@pytest.mark.parametrize(
+    ("engine", "count"),
+    [
+        ("PgBouncer 1.18", 5),
+        ("PgBouncer 1.16.1", 4),
+        ("PgBouncer 1.25.1", 2),
+        ("PgBouncer 1.25.2", 1),
+        ("PgBouncer 1.26.1", 0),
+        ("another 1.0", 0),
+    ],
+)
+def test_versions_with_known_weaknesses_are_warned_of(engine: str, count: int) -> None:
+    assert len(weaknesses(engine)) == count
