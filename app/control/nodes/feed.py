@@ -166,8 +166,6 @@ class NodeFeed:
 
 def _on_node(entry: Entry, node: DeclaredNode) -> Entry:
     """An entry as this node is to have it now."""
-    if node.paused:
-        entry = replace(entry, paused=True)
-    if node.draining:
-        entry = replace(entry, logins=())
-    return entry
+    if not (node.paused or node.draining):
+        return entry
+    return replace(entry, paused=entry.paused or node.paused, draining=node.draining)

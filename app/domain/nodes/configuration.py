@@ -31,6 +31,7 @@ class Entry:
         size: the most connections of this node for it, at least 1.
         weight: its share of time against others when not all can have connections.
         paused: whether a person paused it: clients can log in, and wait.
+        draining: whether nobody else can log in; who is logged in goes on.
         logins: who may enter it; nobody else may.
     """
 
@@ -42,6 +43,7 @@ class Entry:
     size: int
     weight: int = 1
     paused: bool = False
+    draining: bool = False
     logins: tuple[Login, ...] = ()
 
     def __post_init__(self) -> None:
