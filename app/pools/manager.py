@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from app.domain.errors import (
 )
 from app.domain.eviction import Eviction, EvictionReason
 from app.domain.pool import PoolConfig, PoolMetrics, PoolSize, PoolState, PoolStats
-from app.domain.tenant import PoolStrategy, shared_pool_id
+from app.domain.tenant import PoolStrategy, TenantSpec, shared_pool_id
 from app.domain.transaction import IsolationLevel
 from app.pools.connector import Connectors
 from app.pools.isolation import IsolationStrategy
@@ -62,6 +62,8 @@ class TenantPoolManager:
         self._tenant_states: dict[str, TenantState] = {}
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
+        # Where connections of a tenant may be opened, each place up to the size of its pool.
+        self.places: Callable[[TenantSpec], int] = lambda _: 1
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._registries = {
@@ -280,6 +282,10 @@ class TenantPoolManager:
         """A pool's desired size, or its strategy's default."""
         desired = self._desired.get(pool_id)
         return desired.size if desired else self._registries[strategy].config.default_size
+
+    def most_connections(self, spec: TenantSpec) -> int:
+        """The most that a tenant's role may have open, here and on all nodes."""
+        return self.desired_size(spec.pool_id, spec.strategy).max_size * self.places(spec)
 
     def pool_state(self, pool_id: str) -> PoolState:
         """Where a pool is in its life; one that is paused is so whether or not it is open."""

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
+from app.control.background import BackgroundTasks
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.operation import KeyedLocks, Operation, PlanFor
+from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import Actor, AuditEvent
 from app.domain.errors import CatalogUnavailable, ServerNotFound, StaleVersion
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.plan import PlanAction, plan_record, plan_step
+from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
+from app.pools.tenant_state import TenantState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,13 +42,16 @@ class NodeDeclarations:
         manager: TenantPoolManager,
         fleet: Fleet,
         feed: NodeFeed,
+        limits: RoleLimits,
         locks: KeyedLocks,
     ) -> None:
         self._catalog = catalog
         self._manager = manager
         self._fleet = fleet
         self._feed = feed
+        self._limits = limits
         self._locks = locks
+        self._background = BackgroundTasks()
 
     def put(
         self, spec: NodeSpec, actor: Actor, *, expected_generation: int | None = None
@@ -116,6 +123,7 @@ class NodeDeclarations:
                 self._fleet.nodes[node.name] = plan.subject
                 raise
             audit_events.log(event)
+            self._update_limits(plan.subject.declared.spec, None)
             return plan.subject
 
         lock = partial(self._locks.hold, _target(node.name))
@@ -156,15 +164,39 @@ class NodeDeclarations:
             if before is None or before.generation != declared.generation:
                 audit_events.log(change.event)
             node = self._fleet.put(declared)
+            self._update_limits(before.spec if before else None, declared.spec)
             await self._feed.refresh()
             return node, created
 
         lock = partial(self._locks.hold, _target(name))
         return Operation(plan=plan, execute=execute, lock=lock, needs_catalog=True)
 
+    async def close(self, deadline: float) -> None:
+        """Wait at most *deadline* seconds for what is done in the background. Safe twice."""
+        await self._background.close(deadline)
+
+    def _update_limits(self, before: NodeSpec | None, after: NodeSpec | None) -> None:
+        """Set the limits of roles that are served by a node more, or less, than before."""
+        states = [
+            state
+            for state in self._manager.tenant_states.values()
+            for spec in (state.tenant.spec,)
+            if _serves(before, spec) is not _serves(after, spec) and state.tenant.is_usable
+        ]
+        if states:
+            self._background.start("node: role limits", self._apply_limits(states))
+
+    async def _apply_limits(self, states: Sequence[TenantState]) -> None:
+        for state in states:
+            await self._limits.apply(state)
+
     def _before(self, name: str) -> DeclaredNode | None:
         node = self._fleet.nodes.get(name)
         return node.declared if node else None
+
+
+def _serves(node: NodeSpec | None, tenant: TenantSpec) -> bool:
+    return node is not None and node.serves(tenant)
 
 
 def _target(name: str) -> str:

@@ -24,6 +24,7 @@ from app.domain.nodes.declaration import DeclaredNode
 from app.domain.nodes.division import Holder, divide
 from app.domain.nodes.node import NodeState
 from app.domain.nodes.report import NodeReport
+from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.role_backends import own_backends, role_backends
 from app.pools.server import Server
@@ -77,6 +78,7 @@ class Fleet:
         self._looked_at: dict[str, float] = {}
         # When each back-end that nobody has reported was first seen, by server.
         self._unreported: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        manager.places = self._places
 
     async def load(self) -> None:
         """Load what the catalog has; at start.
@@ -129,6 +131,10 @@ class Fleet:
         if found is None:
             raise NodeNotFound(f"There is no node {name}.")
         return found
+
+    def _places(self, tenant: TenantSpec) -> int:
+        """Where connections of a tenant may be opened: here, and on the nodes that serve it."""
+        return 1 + sum(node.declared.spec.serves(tenant) for node in self.nodes.values())
 
     def unexplained(self, server: str) -> int:
         """Back-ends of tenants' roles that are neither ours nor, as far as is known, a node's."""

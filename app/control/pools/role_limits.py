@@ -1,5 +1,7 @@
 """RoleLimits: keeps the connection limit of each tenant's own role in step with its pool's size.
 
+On each node that serves it, a tenant may have as many connections as in its pool here.
+
 What cannot be set now, the isolation audit sets at its next round.
 """
 
@@ -29,8 +31,8 @@ class RoleLimits:
     def limit_for(self, state: TenantState) -> int:
         """Most connections the tenant's role should have; -1 for no limit."""
         spec = state.tenant.spec
-        size = self._manager.desired_size(spec.pool_id, spec.strategy)
-        return self._manager.isolations[spec.strategy].connection_limit(size.max_size)
+        most = self._manager.most_connections(spec)
+        return self._manager.isolations[spec.strategy].connection_limit(most)
 
     async def apply(self, state: TenantState) -> None:
         """Set the limit that the desired size of its pool asks for."""

@@ -103,7 +103,7 @@ class TenantProvisioning:
         spec = tenant.spec
         isolation = self._manager.isolations[spec.strategy]
         server = self._manager.server(spec.server)
-        max_size = self._manager.desired_size(spec.pool_id, spec.strategy).max_size
+        max_size = self._manager.most_connections(spec)
         lock = self._locks.hold(lock_of_role(server.name, isolation.role(spec)))
         try:
             async with lock, asyncio.timeout(_PROVISION_DEADLINE):
