@@ -153,7 +153,9 @@ async def build_service(
         application_credentials=application_credentials,
         fleet=fleet,
         node_feed=feed,
-        node_declarations=NodeDeclarations(catalog, manager, fleet, feed, limits, locks),
+        node_declarations=NodeDeclarations(
+            catalog, manager, fleet, feed, limits=limits, locks=locks
+        ),
         desired_pool_state=desired,
         pool_operations=operations,
         advisor_loop=advisor_loop,

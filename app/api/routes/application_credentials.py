@@ -19,6 +19,7 @@ from app.api.http.idempotency import mark_secret
 from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
+from app.control.nodes.fleet import Fleet
 from app.control.tenants.application_credentials import ApplicationCredentials, IssuedCredential
 from app.domain.application_credential import ApplicationCredential
 from app.domain.tenant import TENANT_ID_PATTERN
@@ -41,6 +42,9 @@ _ISSUED_EXAMPLE = {
     "last_used_at": None,
     "password": _PASSWORD,
     "connection_string": f"postgresql://acme.web:{_PASSWORD}@pools.example.com/acme",
+    "node_connection_string": (
+        f"postgresql://acme.web:{_PASSWORD}@node-1.example.com:6432,node-2.example.com:6432/acme"
+    ),
 }
 # They never change; what is replaced has another instance.
 _GENERATION = 1
@@ -107,6 +111,11 @@ class IssuedCredentialView(CredentialView):
         repr=False,
         description="User, password and database, which is the tenant's ID, as one URL. Its host "
         "is that of this request: this service, which is no Postgres server.",
+    )
+    node_connection_string: str | None = Field(
+        repr=False,
+        description="The same with the addresses of all nodes that serve the tenant, for any "
+        "driver; null if there is none.",
     )
 
 
@@ -181,6 +190,7 @@ async def create_credential(
     *,
     manager: ManagerDep,
     credentials: CredentialsDep,
+    fleet: Annotated[Fleet, provided(Fleet)],
     operation: OperationDep,
     response: Response,
 ) -> IssuedCredentialView | PlanView:
@@ -195,12 +205,13 @@ async def create_credential(
     def show(issued: IssuedCredential) -> IssuedCredentialView:
         credential, password = issued.credential, issued.password
         response.headers["ETag"] = etag(_GENERATION, _instance(credential))
+        login = f"postgresql://{credential.user}:{password}"
+        nodes = ",".join(fleet.addresses(manager.tenant_state(tenant).tenant.spec))
         return IssuedCredentialView(
             **_fields(credential),
             password=password,
-            connection_string=(
-                f"postgresql://{credential.user}:{password}@{request.url.netloc}/{tenant}"
-            ),
+            connection_string=f"{login}@{request.url.netloc}/{tenant}",
+            node_connection_string=f"{login}@{nodes}/{tenant}" if nodes else None,
         )
 
     creation = credentials.create(

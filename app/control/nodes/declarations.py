@@ -42,6 +42,7 @@ class NodeDeclarations:
         manager: TenantPoolManager,
         fleet: Fleet,
         feed: NodeFeed,
+        *,
         limits: RoleLimits,
         locks: KeyedLocks,
     ) -> None:

@@ -136,6 +136,16 @@ class Fleet:
         """Where connections of a tenant may be opened: here, and on the nodes that serve it."""
         return 1 + sum(node.declared.spec.serves(tenant) for node in self.nodes.values())
 
+    def addresses(self, tenant: TenantSpec) -> list[str]:
+        """Hosts and ports at which applications of a tenant can connect."""
+        return [
+            node.declared.spec.address
+            for _, node in sorted(self.nodes.items())
+            if node.declared.spec.address
+            and node.declared.spec.serves(tenant)
+            and not node.declared.draining
+        ]
+
     def unexplained(self, server: str) -> int:
         """Back-ends of tenants' roles that are neither ours nor, as far as is known, a node's."""
         since = self._clock() - _UNEXPLAINED_AFTER

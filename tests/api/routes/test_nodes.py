@@ -20,6 +20,7 @@ from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
 from tests.fixtures.app import Api, ok, pointers, problem, serving
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
 
 NODE = "/v1/nodes/edge"
 ACME = "/v1/tenants/acme"
@@ -211,6 +212,47 @@ async def test_a_configuration_is_waited_for_and_stored_nowhere(api: Api) -> Non
     for secret in (entry.password, entry.logins[0].verifier):
         assert secret not in str(logged)
         assert not any(secret in other.text for other in others)
+
+
+async def test_a_new_credential_names_the_nodes_that_serve_its_tenant(api: Api) -> None:
+    await api.tenant("acme", labels={"plan": "gold"})
+    for name, body in {
+        "b": {"address": "b.example:6432"},
+        "a": {"address": "a.example:6432", "selector": {"plan": "gold"}},
+        "hidden": {},
+        "silver": {"address": "c.example:6432", "selector": {"plan": "silver"}},
+        "drained": {"address": "d.example:6432"},
+    }.items():
+        ok(await api.client.put(f"/v1/nodes/{name}", json=body), 201)
+    ok(await api.client.post("/v1/nodes/drained/drain"))
+    issued = ok(await api.client.post(f"{ACME}/credentials", json={"name": "web"}), 201)
+    expected = f"postgresql://acme.web:{issued['password']}@a.example:6432,b.example:6432/acme"
+    assert issued["node_connection_string"] == expected
+
+
+async def test_the_limit_of_a_role_allows_for_each_node_that_serves_it(
+    api: Api, database: Database
+) -> None:
+    await api.tenant("acme")
+    connection = await database.connect()
+    sql = "select rolconnlimit from pg_roles where rolname = 'tenant_acme'"
+
+    async def has(limit: int) -> None:
+        async def is_set() -> bool:
+            return bool(await connection.fetchval(sql) == limit)
+
+        await eventually(is_set)
+
+    try:
+        await has(5 + 2)
+        ok(await api.client.put(NODE, json={}), 201)
+        await has(2 * 5 + 2)
+        await api.tenant("late")
+        assert not ok(await api.client.get("/v1/findings"))["items"]
+        ok(await api.client.put(NODE, json={"selector": {"plan": "gold"}}))
+        await has(5 + 2)
+    finally:
+        await connection.close()
 
 
 @pytest.fixture
