@@ -112,7 +112,11 @@ async def build_service(
     declarations = TenantDeclarations(catalog, manager, locks)
     application_credentials = ApplicationCredentials(catalog, manager, locks)
     deletions = TenantDeletions(catalog, manager, application_credentials, locks)
-    rotation = PasswordRotation(catalog, manager, credentials, locks)
+    epoch = election.epoch or 0
+    fleet = Fleet(catalog, manager, application_credentials, epoch=epoch)
+    addresses = configuration.server_addresses(postgres.servers)
+    feed = NodeFeed(fleet, manager, application_credentials, addresses, epoch=epoch)
+    rotation = PasswordRotation(catalog, manager, credentials, locks, feed.without_logins)
     desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
     operations = PoolOperations(manager, desired, outbox)
     loads = ServerLoads(postgres.servers)
@@ -129,10 +133,6 @@ async def build_service(
             catalog, operations, applier, configuration.auto_apply_limits(settings)
         ),
     )
-    epoch = election.epoch or 0
-    fleet = Fleet(catalog, manager, application_credentials, epoch=epoch)
-    addresses = configuration.server_addresses(postgres.servers)
-    feed = NodeFeed(fleet, manager, application_credentials, addresses, epoch=epoch)
     snapshots = Snapshots(manager, catalog, postgres.lag)
     poller = Poller(catalog, manager, advisor_loop, outbox, snapshots)
     await rotation.load()

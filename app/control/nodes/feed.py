@@ -6,8 +6,11 @@ It has the passwords of tenants' roles in it. Nothing here logs or stores any of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from time import monotonic
 
 from app.control.background import in_slices
 from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
@@ -23,6 +26,8 @@ from app.pools.tenant_state import TenantState
 
 # Tenants looked at between two turns of the event loop.
 _SLICE = 100
+# Seconds in which nodes report that a tenant is closed.
+_CLOSE_DEADLINE = 5.0
 _NO_ALLOTMENT = Allotment(generation=0, connections=0)
 
 
@@ -67,6 +72,8 @@ class NodeFeed:
         self._addresses = addresses
         self._version = epoch * NUMBERS_OF_EPOCH
         self._entries: dict[str, _MadeEntry] = {}
+        # How many changes are under way during which no node must log in, by tenant.
+        self._held: Counter[str] = Counter()
         self._lock = asyncio.Lock()
         self._is_closed = False
 
@@ -84,6 +91,30 @@ class NodeFeed:
                 self._offer(node)
                 await asyncio.sleep(0)
 
+    @asynccontextmanager
+    async def without_logins(self, tenant: TenantSpec) -> AsyncIterator[None]:
+        """No node logs in as *tenant* inside the block, as far as nodes can be reached.
+
+        Its clients there wait, and go on once their node has what has changed.
+        """
+        self._held[tenant.id] += 1
+        try:
+            await self.refresh()
+            await self._until_closed(tenant)
+            yield
+        finally:
+            self._held[tenant.id] -= 1
+            await self.refresh()
+
+    async def _until_closed(self, tenant: TenantSpec) -> None:
+        """Wait until no node that can be reached has *tenant* open, but not for long."""
+        began = monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_DEADLINE):
+                for node in list(self._fleet.nodes.values()):
+                    while node.may_log_in(tenant.id, since=began):
+                        await node.heard.wait()
+
     def latest(self, node: TrackedNode) -> NodeConfiguration | None:
         """The configuration of *node* now; None before it was made."""
         found = node.configuration
@@ -94,11 +125,9 @@ class NodeFeed:
         if self._is_closed or node.configuration is None or node.configuration.version != version:
             return
         changed = node.changed
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await changed.wait()
-        except TimeoutError:
-            pass
 
     def close(self) -> None:
         """Let nobody wait any longer."""
@@ -116,7 +145,8 @@ class NodeFeed:
         desired = self._manager.desired.get(spec.pool_id)
         valid = [each for each in self._credentials.of(spec.id) if self._is_valid(each)]
         version = isolation.password_version(server, spec)
-        inputs = (tenant, desired, version, valid)
+        is_held = self._held[spec.id] > 0
+        inputs = (tenant, desired, version, valid, is_held)
         known = self._entries.get(spec.id)
         if known is not None and known.inputs == inputs:
             return known
@@ -129,7 +159,7 @@ class NodeFeed:
             password=login.password,
             size=self._manager.desired_size(spec.pool_id, spec.strategy).max_size,
             weight=spec.weight,
-            paused=desired is not None and desired.paused,
+            paused=is_held or (desired is not None and desired.paused),
             logins=tuple(Login(user=each.user, verifier=each.verifier) for each in valid),
         )
         if known is not None and known.entry == entry:

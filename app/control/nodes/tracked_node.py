@@ -12,6 +12,7 @@ from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.configuration import Entry, NodeConfiguration
 from app.domain.nodes.declaration import DeclaredNode
 from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState
 from app.domain.nodes.report import EntryReport, NodeReport
 
@@ -56,6 +57,7 @@ class TrackedNode:
         demands: what it could use, by server.
         configuration: the latest one for it, without allotments; None before the first was made.
         changed: set when there is another one.
+        heard: set at the next report.
         entries: those of the configuration, by name.
         largest: the size of the largest of them, by server.
         last_session: the latest that was given out.
@@ -68,7 +70,7 @@ class TrackedNode:
         self.commitments: dict[str, Commitment] = {}
         self.demands: dict[str, Demand] = {}
         self.configuration: NodeConfiguration | None = None
-        self.changed = asyncio.Event()
+        self.changed, self.heard = asyncio.Event(), asyncio.Event()
         self.entries: Mapping[str, Entry] = {}
         self.largest: Mapping[str, int] = {}
         self.last_session = 0
@@ -186,6 +188,8 @@ class TrackedNode:
         self._heard.append(HeardReport(at=self._called_at, report=report, entries=entries))
         while len(self._heard) > 1 and self._heard[1].at <= self._called_at - _MEMORY:
             self._heard.popleft()
+        self.heard.set()
+        self.heard = asyncio.Event()
 
     def is_busy(self, entry: EntryReport) -> bool:
         """Whether its clients had work at the latest report, or since the one before."""
@@ -193,6 +197,13 @@ class TrackedNode:
             return True
         before = self._heard[-2].entries.get(entry.name) if len(self._heard) > 1 else None
         return before is not None and entry.totals.transactions != before.totals.transactions
+
+    def may_log_in(self, entry: str, *, since: float) -> bool:
+        """Whether it can be reached, and has not said after *since* that *entry* is closed."""
+        latest = self.latest
+        if latest is None or not self.is_reachable or entry not in latest.entries:
+            return False
+        return latest.at <= since or latest.entries[entry].state is EntryState.OPEN
 
     def load(self, entry: str) -> EstimatedLoad | None:
         """The load of an entry in the last seconds; None while nothing is known of it."""

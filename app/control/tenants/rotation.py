@@ -7,6 +7,8 @@ sets it again.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,7 +22,7 @@ from app.domain.audit import Actor
 from app.domain.desired_state import CredentialVersion
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
 from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
-from app.domain.tenant import OBJECT_PREFIX, shared_pool_id
+from app.domain.tenant import OBJECT_PREFIX, TenantSpec, shared_pool_id
 from app.pools.isolation.credentials import Credentials
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
@@ -53,11 +55,14 @@ class PasswordRotation:
         manager: TenantPoolManager,
         credentials: Credentials,
         locks: KeyedLocks,
+        without_logins: Callable[[TenantSpec], AbstractAsyncContextManager[None]] | None = None,
     ) -> None:
+        """*without_logins*: keeps others than this process from logging in as a tenant."""
         self._catalog = catalog
         self._manager = manager
         self._credentials = credentials
         self._locks = locks
+        self._without_logins = without_logins or (lambda _: nullcontext())
         self._unapplied: dict[tuple[str, str], CredentialVersion] = {}
 
     async def load(self) -> None:
@@ -137,7 +142,11 @@ class PasswordRotation:
         server = self._manager.server(spec.server)
         isolation = self._manager.isolations[spec.strategy]
         login = self._manager.connectors.of(server, spec)
-        async with self._locks.hold(lock_of_role(wanted.server, wanted.role)), login.changing():
+        async with (
+            self._locks.hold(lock_of_role(wanted.server, wanted.role)),
+            self._without_logins(spec),
+            login.changing(),
+        ):
             try:
                 async with asyncio.timeout(_ROTATE_DEADLINE):
                     await isolation.rotate_password(server, state.tenant, wanted.version)

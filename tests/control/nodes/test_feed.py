@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +16,14 @@ from app.control.nodes.tracked_node import TrackedNode
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.report import EntryReport, NodeReport
 from app.domain.pool import PoolSize
-from app.domain.tenant import PoolStrategy
+from app.domain.tenant import PoolStrategy, TenantSpec
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.pools import CREDENTIALS, tenant
+from tests.fixtures.waiting import eventually
 
 ADDRESSES = {
     name: ServerAddress(host=f"{name}.example", port=5432, tls_mode="verify-full")
@@ -129,6 +134,52 @@ async def test_each_change_has_a_later_version_and_nothing_else_has(fed: Fed) ->
     assert drained[1].logins
     manager.remove_tenant("acme")
     assert [entry.name for entry in (await changed()).entries] == ["beta"]
+
+
+async def test_no_node_logs_in_while_a_password_changes(fed: Fed) -> None:
+    """A node that reports says that the entry is closed; one that is silent is not waited for."""
+    spec = fed.control.state("acme").tenant.spec
+    node, silent = fed.node(), fed.node("silent")
+    await fed.latest(silent)
+    await fed.latest(node)
+    node.begin_session(1)
+    hear = partial(node.hear, most_sessions=2)
+    hear(report_of("acme", EntryState.OPEN, sequence=1))
+    changing = asyncio.create_task(_hold(fed.feed, spec))
+
+    async def is_paused() -> bool:
+        return node.entries["acme"].paused and not node.entries["beta"].paused
+
+    await eventually(is_paused)
+    hear(report_of("acme", EntryState.OPEN, sequence=2))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not changing.done()
+    hear(report_of("acme", EntryState.CLOSING, sequence=3))
+    assert await changing
+    assert not (await fed.latest(node)).entries[0].paused
+
+
+async def _hold(feed: NodeFeed, spec: TenantSpec) -> bool:
+    async with feed.without_logins(spec):
+        return True
+
+
+def report_of(name: str, state: EntryState, sequence: int) -> NodeReport:
+    entry = EntryReport(
+        name=name,
+        state=state,
+        size=5,
+        connections=1,
+        in_use=0,
+        clients=0,
+        waiting=0,
+        longest_wait=0.0,
+        totals=EntryTotals(),
+    )
+    return NodeReport(
+        session=1, sequence=sequence, version=1, engine="", servers={}, entries=(entry,)
+    )
 
 
 async def test_who_waits_is_answered_at_a_change_and_at_the_end(fed: Fed) -> None:
