@@ -21,6 +21,7 @@ select pid, usename from pg_stat_activity
 where pid <> pg_backend_pid() and (
     application_name = $1
     or (usename, datname) in (select * from unnest($2::name[], $3::name[]))
+        and (not $4 or application_name like 'poolkeeper/%')
 )
 """
 _LOOKS = 20
@@ -35,10 +36,13 @@ class Predecessor:
         logins: its tenants' roles, each with the database in which it works. A role belongs to
             the whole server: another installation may use it in another database.
         admin_name: what its admin connections are called.
+        shares_logins: whether nodes use the same logins. Then a connection with another name than
+            those of pools is taken for a node's.
     """
 
     logins: frozenset[tuple[str, str]]
     admin_name: str
+    shares_logins: bool = False
 
 
 class OrphanedBackends:
@@ -61,7 +65,9 @@ class OrphanedBackends:
         """Add the backends that another process has left behind; needs an admin's *connection*."""
         roles = [role for role, _ in left_by.logins]
         databases = [database for _, database in left_by.logins]
-        rows = await connection.fetch(_LEFT_BEHIND, left_by.admin_name, roles, databases)
+        rows = await connection.fetch(
+            _LEFT_BEHIND, left_by.admin_name, roles, databases, left_by.shares_logins
+        )
         self._users.update((row["pid"], row["usename"]) for row in rows)
 
     async def terminate(self, connection: asyncpg.Connection) -> None:

@@ -175,7 +175,9 @@ async def _active_instance(
 
 async def _start_servers(service: Service, predecessor: str | None) -> None:
     election = service.election
-    await start_servers(service.manager, election.trust, predecessor)
+    await start_servers(
+        service.manager, election.trust, predecessor, has_nodes=bool(service.fleet.nodes)
+    )
     election.has_succeeded()
 
 

@@ -17,12 +17,18 @@ _STILL_TRUSTED = "The instance that was active before may still use it; wait som
 _log = structlog.get_logger(__name__)
 
 
-async def start_servers(manager: TenantPoolManager, trust: Trust, predecessor: str | None) -> None:
+async def start_servers(
+    manager: TenantPoolManager,
+    trust: Trust,
+    predecessor: str | None,
+    *,
+    has_nodes: bool = False,
+) -> None:
     """Contact every server, once no earlier instance uses it.
 
     If that one, the *predecessor*, did not end in order, its trust is waited out, and what it has
     left on the servers is ended. The tenants must be known whose roles it used: those that were
-    provisioned. The role of any other may be another installation's.
+    provisioned. The role of any other may be another installation's. Nodes go on meanwhile.
     """
     servers = manager.servers.values()
     if trust.wait:
@@ -40,5 +46,10 @@ async def start_servers(manager: TenantPoolManager, trust: Trust, predecessor: s
                 isolation = manager.isolations[spec.strategy]
                 logins[spec.server].add((isolation.role(spec), isolation.database(home, spec)))
         name = admin_name(client_name(predecessor))
-        left = {each: Predecessor(logins=frozenset(logins[each]), admin_name=name) for each in left}
+        left = {
+            each: Predecessor(
+                logins=frozenset(logins[each]), admin_name=name, shares_logins=has_nodes
+            )
+            for each in left
+        }
     await asyncio.gather(*(server.start(left[server.name]) for server in servers))

@@ -41,3 +41,17 @@ def test_its_event_names_a_predecessor_that_did_not_end_in_order() -> None:
         replace(after_it, is_failover=True): "Instance b failed.",
     }.items():
         assert leadership_acquired(Instance(id="a", version="1"), takeover).reason == reason
+
+
+async def test_connections_of_nodes_go_on(manager: TenantPoolManager) -> None:
+    server, trust = manager.servers["local"], Trust(inf)
+    trust.begin(after=0.0)
+    state = await provisioned(manager, "acme")
+    login = manager.isolations[state.tenant.spec.strategy].login(server, state.tenant.spec)
+    pool = await driver.connect(login, timeout=60)
+    named = replace(login, settings={"application_name": "psql"})
+    node = await driver.connect(named, timeout=60)
+    await start_servers(manager, trust, "gone", has_nodes=True)
+    await eventually(pool.is_closed)
+    assert await node.fetchval("SELECT 1") == 1
+    await node.close()
