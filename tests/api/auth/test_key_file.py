@@ -62,6 +62,31 @@ def test_a_new_key_is_printed_once_and_only_its_hash_is_stored(path: Path) -> No
     assert secret not in path.read_text() + made.stderr + run("list", "--file", path).output
 
 
+def test_a_key_of_a_node_is_for_that_alone(path: Path) -> None:
+    options = ["--file", str(path), "--scope", "node"]
+    assert run("create", "edge", *options, "--node", "edge-1").exit_code == 0
+    [kept] = kept_in(path)
+    assert (kept.node, kept.scopes, kept.tenants) == ("edge-1", ("node",), None)
+    for more in (
+        [],
+        ["--node", "Edge"],
+        ["--node", "edge-1", "--scope", "read"],
+        ["--node", "edge-1", "--tenant", "acme"],
+    ):
+        refused = run("create", "other", *options, *more)
+        assert (refused.exit_code, refused.stdout) == (2, "")
+    assert run("create", "other", "--scope", "read", "--node", "x", "--file", path).exit_code == 2
+    # However they got into the file.
+    for name in ("node", "scopes"):
+        stored = json.loads(path.read_text())
+        stored["keys"][0] |= {"node": None} if name == "node" else {"scopes": ["admin"]}
+        broken = path.with_name("broken.json")
+        broken.write_text(json.dumps(stored))
+        broken.chmod(0o600)
+        with pytest.raises(InvalidKeyFile, match="node"):
+            read_keys(broken)
+
+
 def test_keys_are_unique() -> None:
     assert len({new_token() for _ in range(100)}) == 100
 

@@ -208,6 +208,24 @@ async def test_a_credential_is_created_listed_and_revoked(shell: Shell) -> None:
     assert missing.stderr == "poolkeeper: Tenant acme has no credential web.\n"
 
 
+async def test_a_node_is_created_changed_paused_and_deleted(shell: Shell) -> None:
+    options = ["--address", "h:6432", "--label", "zone=a", "--selector", "plan=gold"]
+    planned = await shell.run("nodes", "create", "edge", *options, "--dry-run")
+    assert re.search(r"record +node edge", planned.stdout)
+    await shell.run("nodes", "create", "edge", *options, "--server-limit", "local=4")
+    await shell.run("nodes", "set", "edge", "--server-limit", "local=7")
+    [node] = await shell.json("nodes", "--json")
+    assert (node["address"], node["selector"]) == ("h:6432", {"plan": "gold"})
+    assert (node["labels"], node["limits"]) == ({"zone": "a"}, {"local": 7})
+    for wrong in ("local", "local=x"):
+        await shell.run("nodes", "set", "edge", "--server-limit", wrong, status=2)
+    assert (await shell.run("nodes", "pause", "edge")).stdout == "edge: joining, paused\n"
+    assert (await shell.run("nodes", "resume", "edge")).stdout == "edge: joining\n"
+    assert re.search(r"NODE +edge", (await shell.run("nodes", "show", "edge")).stdout)
+    assert (await shell.run("nodes", "delete", "edge")).stdout == "edge: deleted\n"
+    await shell.run("nodes", "show", "edge", status=6)
+
+
 async def test_the_advisor_is_shown_changed_and_asked(shell: Shell) -> None:
     await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
     await shell.run("pools", "set", "acme", "--max-size", "3")

@@ -40,6 +40,8 @@ COMMANDS = [
     ["tenants", "provision", "{}"],
     ["tenants", "delete", "{}", "--yes"],
     ["credentials", "list", "{}"],
+    ["nodes", "show", "{}"],
+    ["nodes", "pause", "{}"],
     ["credentials", "create", "{}", "web"],
     ["pools", "show", "{}"],
     ["pools", "set", "{}", "--max-size", "3"],
