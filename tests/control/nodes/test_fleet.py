@@ -280,6 +280,12 @@ async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
         assert site.fleet.unexplained("local") == 0
     finally:
         await connection.close()
+
+    async def is_gone() -> bool:
+        await site.later(0)
+        return not site.fleet._unreported["local"]
+
+    await eventually(is_gone)
     async with site.control.manager.lease("acme"):
         await site.later(4)
         await site.later(4)
