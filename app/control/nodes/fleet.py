@@ -17,6 +17,7 @@ import structlog
 from app.catalog.catalog import Catalog
 from app.catalog.nodes import Liabilities
 from app.control.nodes.tracked_node import Demand, TrackedNode
+from app.control.nodes.unexplained_backends import UnexplainedBackends
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.domain.errors import CatalogUnavailable, NodeNotFound
 from app.domain.nodes.allotment import Allotment, Commitment
@@ -26,7 +27,6 @@ from app.domain.nodes.node import NodeState
 from app.domain.nodes.report import NodeReport
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
-from app.pools.role_backends import own_backends, role_backends
 from app.pools.server import Server
 
 # Numbers of sessions and allotments grow over all leaders: each epoch has so many of its own.
@@ -38,11 +38,6 @@ _PROCESS = ""
 _IDLE_WEIGHT = 0.1
 # What this process should have while it has no work: a pool of the usual size.
 _PROCESS_FLOOR = 5
-# A node reports each back-end within two seconds. One that it does not report for so long is none
-# of its own.
-_UNEXPLAINED_AFTER = 3.0
-# Postgres is asked every second; what it said this long ago says nothing of now.
-_LATEST_LOOK = 5.0
 # Seconds between two writes of liabilities that have fallen: to know more than true is safe.
 _SAVE_INTERVAL = 10.0
 
@@ -74,10 +69,7 @@ class Fleet:
         self._saved: dict[tuple[str, str], int] = {}
         self._saved_at = 0.0
         self._lock = asyncio.Lock()
-        # When Postgres last said which back-ends there are, by server.
-        self._looked_at: dict[str, float] = {}
-        # When each back-end that nobody has reported was first seen, by server.
-        self._unreported: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        self._backends = UnexplainedBackends(manager, clock)
         manager.places = self._places
 
     async def load(self) -> None:
@@ -148,10 +140,7 @@ class Fleet:
 
     def unexplained(self, server: str) -> int:
         """Back-ends of tenants' roles that are neither ours nor, as far as is known, a node's."""
-        since = self._clock() - _UNEXPLAINED_AFTER
-        found = sum(first_seen <= since for first_seen in self._unreported[server].values())
-        silent = [node for node in self.nodes.values() if not node.is_reachable]
-        return max(0, found - sum(node.commitment(server).liability for node in silent))
+        return self._backends.count(server, self.nodes.values())
 
     # -- what agents say -------------------------------------------------------------------------
 
@@ -188,52 +177,14 @@ class Fleet:
         servers = [self._manager.servers[name] for name in names & self._manager.servers.keys()]
         for server in servers:
             self._note_own_demand(server)
-        await asyncio.gather(*map(self._look_at, servers))
-        self._note_absence()
-        for node in self.nodes.values():
+        nodes = self.nodes.values()
+        await asyncio.gather(*(self._backends.look_at(server, nodes) for server in servers))
+        self._backends.note_absence(nodes)
+        for node in nodes:
             if node.liability and node.state is NodeState.GONE:
                 self._release(node)
         await self._divide_all(names)
         await self._save_fallen()
-
-    async def _look_at(self, server: Server) -> None:
-        logins = {
-            (isolation.role(spec), isolation.database(server, spec))
-            for state in self._manager.tenant_states.values()
-            for spec in (state.tenant.spec,)
-            for isolation in (self._manager.isolations[spec.strategy],)
-            if spec.server == server.name and not spec.is_shared
-        }
-        found = await role_backends(server, logins)
-        if found is None:
-            return
-        reported = [
-            node.latest.report.backends.get(server.name, frozenset())
-            for node in self.nodes.values()
-            if node.latest is not None and node.is_reachable
-        ]
-        now, before = self._clock(), self._unreported[server.name]
-        self._looked_at[server.name] = now
-        unreported = found - own_backends(self._manager, server) - frozenset().union(*reported)
-        self._unreported[server.name] = {pid: before.get(pid, now) for pid in unreported}
-
-    def _note_absence(self) -> None:
-        """A silent node may have any of the back-ends that nobody reports, and those not seen."""
-        now = self._clock()
-        unclear = {
-            server
-            for server, looked_at in self._looked_at.items()
-            if self._unreported[server] or looked_at < now - _LATEST_LOOK
-        }
-        for node in self.nodes.values():
-            # Of a server that is not declared any more nothing is known, and nothing is divided.
-            if any(
-                server in unclear or server not in self._looked_at
-                for server in node.commitments.keys() & self._manager.servers.keys()
-            ):
-                node.absent_since = None
-            elif node.absent_since is None:
-                node.absent_since = now
 
     def _release(self, node: TrackedNode) -> None:
         _log.warning("node gone, its connections are free", node=node.name)
@@ -279,7 +230,12 @@ class Fleet:
                 await self._divide(self._manager.servers[name])
 
     async def _divide(self, server: Server) -> None:
-        """Move what is lacking; twice, because what this process gives up is free at once."""
+        """Move what is lacking; twice, because what this process gives up is free at once.
+
+        Not before the server has been reached: until then nodes keep what they have.
+        """
+        if server.limits is None:
+            return
         for _ in range(2):
             self._obey(server)
             changes = dict(divide(self._budget(server), self._holders(server)))
@@ -325,14 +281,16 @@ class Fleet:
             name: Allotment(generation=self._next_number(), connections=connections)
             for name, connections in changes.items()
         }
-        grown = {
-            (name, server): liability
-            for name, allotment in sent.items()
-            for liability in (self.nodes[name].commitment(server).send(allotment).liability,)
-            if liability > self._saved.get((name, server), 0)
+        owed = {
+            (name, server): commitment.liability
+            for name, node in self.nodes.items()
+            for known in (node.commitment(server),)
+            for commitment in (known.send(sent[name]) if name in sent else known,)
         }
-        if grown and not await self._save(grown):
-            for name, _ in grown:
+        # All of them: what has fallen for one is what another one gets, also after a restart.
+        grown = {name for name in sent if owed[name, server] > self._saved.get((name, server), 0)}
+        if grown and not await self._save(owed):
+            for name in grown:
                 del sent[name]
         for name, allotment in sent.items():
             # A report may have come, or the node gone, while the catalog was written.

@@ -161,6 +161,8 @@ async def test_a_node_gets_what_its_tenants_need_and_this_process_keeps_the_rest
     await site.hear(node, busy=TENANTS)
     await site.hear(other, busy=TENANTS)
     assert other.allotments()["local"].connections == 2
+    stored = await site.control.catalog.nodes.load_liabilities()
+    assert sum(stored.values()) <= BUDGET
 
 
 async def test_connections_come_back_once_the_node_has_given_them_up(site: Site) -> None:
@@ -283,7 +285,7 @@ async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
 
     async def is_gone() -> bool:
         await site.later(0)
-        return not site.fleet._unreported["local"]
+        return not site.fleet._backends._unreported["local"]
 
     await eventually(is_gone)
     async with site.control.manager.lease("acme"):
