@@ -24,7 +24,7 @@ export function Servers({ subject }) {
 }
 
 export function ServerCard({ server, isDetailed }) {
-  const { limit, used, kept_free, contended } = server.budget;
+  const { limit, used, nodes, kept_free, contended } = server.budget;
   const sum = (name) => server.pools.reduce((total, pool) => total + pool[name], 0);
   const isAvailable = server.state === "available";
   return html`
@@ -41,6 +41,7 @@ export function ServerCard({ server, isDetailed }) {
         <${Facts} pairs=${[
           ["Postgres", server.version ?? "not reached yet"],
           ["max_connections", number(server.max_connections)],
+          ["Left to nodes", number(nodes)],
           ["Left to others", number(kept_free)],
           ["Accepts writes", server.read_only === null ? "–" : server.read_only ? "no: read-only" : "yes"],
           ["Tenants", html`<a href=${href("tenants", null, { server: server.name })}>show</a>`],
