@@ -23,6 +23,41 @@ def get_server(server: str) -> Request[models.ServerView]:
     return Request("GET", f"/v1/servers/{segment(server)}")
 
 
+def list_nodes() -> ListRequest[models.NodeList, models.NodeView]:
+    """List nodes."""
+    return ListRequest("GET", "/v1/nodes")
+
+
+def get_node(node: str) -> Request[models.NodeView]:
+    """Get a node."""
+    return Request("GET", f"/v1/nodes/{segment(node)}")
+
+
+def put_node(node: str, **body: Unpack[models.NodeBody]) -> Request[models.NodeView]:
+    """Declare a node."""
+    return Request("PUT", f"/v1/nodes/{segment(node)}", body=body)
+
+
+def delete_node(node: str) -> Request[models.NodeView]:
+    """Delete a node."""
+    return Request("DELETE", f"/v1/nodes/{segment(node)}", sends_key=True)
+
+
+def pause_node(node: str) -> Request[models.NodeView]:
+    """Pause a node."""
+    return Request("POST", f"/v1/nodes/{segment(node)}/pause", sends_key=True)
+
+
+def resume_node(node: str) -> Request[models.NodeView]:
+    """Resume a node."""
+    return Request("POST", f"/v1/nodes/{segment(node)}/resume", sends_key=True)
+
+
+def drain_node(node: str) -> Request[models.NodeView]:
+    """Drain a node."""
+    return Request("POST", f"/v1/nodes/{segment(node)}/drain", sends_key=True)
+
+
 def put_tenant(tenant: str, **body: Unpack[models.TenantBody]) -> Request[models.TenantView]:
     """Declare a tenant."""
     return Request("PUT", f"/v1/tenants/{segment(tenant)}", body=body)

@@ -372,6 +372,7 @@ class IssuedCredentialView(TypedDict):
     last_used_at: str | None
     password: str
     connection_string: str
+    node_connection_string: str | None
 
 
 class KeyNames(TypedDict):
@@ -387,6 +388,7 @@ class KeyView(TypedDict):
     name: str
     scopes: list[str]
     tenants: list[str] | None
+    node: str | None
     created_at: str
     expires_at: str | None
     expired: bool
@@ -442,6 +444,76 @@ class LoopLagView(TypedDict):
 
     now_ms: float
     worst_ms: float
+
+
+class NodeBody(TypedDict):
+    """A node's declaration."""
+
+    address: NotRequired[str | None]
+    labels: NotRequired[dict[str, str]]
+    selector: NotRequired[dict[str, str]]
+    limits: NotRequired[dict[str, Any]]
+
+
+class NodeEntryView(TypedDict):
+    """A tenant on one node, as that reported it last."""
+
+    node: str
+    node_state: str
+    state: str
+    size: int
+    connections: int
+    active: int
+    clients: int
+    waiting: int
+    longest_wait_ms: float
+    estimated: bool
+    transactions_per_second: float | None
+    hold_ms: float | None
+    wait_ms: float | None
+    wait_p99_ms: float | None
+
+
+class NodeList(TypedDict):
+    """A page of nodes."""
+
+    items: list[NodeView]
+    next_cursor: str | None
+
+
+class NodeServerView(TypedDict):
+    """A node's part of a server's connection budget."""
+
+    server: str
+    allotment: int
+    committed: int | None
+    connections: int | None
+    held: int
+
+
+class NodeView(TypedDict):
+    """A PgBouncer node."""
+
+    name: str
+    address: str | None
+    labels: dict[str, str]
+    selector: dict[str, str]
+    limits: dict[str, int]
+    paused: bool
+    draining: bool
+    state: str
+    engine: str | None
+    problem: str | None
+    warnings: list[str]
+    silent_seconds: float | None
+    tenants: int
+    clients: int
+    waiting: int
+    up_to_date: bool
+    servers: list[NodeServerView]
+    generation: int
+    created_at: str
+    updated_at: str
 
 
 class PauseView(TypedDict):
@@ -614,6 +686,7 @@ class PoolView(TypedDict):
     stale: bool
     recommendation: PoolRecommendation | None
     advice: NotRequired[AdviceView | None]
+    nodes: NotRequired[list[NodeEntryView] | None]
 
 
 class Provisioning(TypedDict):
@@ -756,6 +829,7 @@ class ServerBudgetView(TypedDict):
 
     limit: int
     used: int
+    nodes: int
     kept_free: int | None
     contended: bool
 

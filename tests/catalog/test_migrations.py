@@ -30,6 +30,8 @@ TABLES = {
     "events",
     "instances",
     "leadership",
+    "node_liabilities",
+    "nodes",
     "pools",
     "recommendations",
     "samples",

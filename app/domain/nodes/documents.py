@@ -95,7 +95,8 @@ def from_document(kind: type[Document], document: object) -> Document:
     Raises:
         ValueError: it does not; the message says what is wrong where, and quotes no value.
     """
-    found: Document = _reader(kind)(document, "")
+    reader: _Reader = _reader(kind)  # type: ignore[arg-type] - every type is hashable
+    found: Document = reader(document, "")
     return found
 
 
@@ -104,7 +105,7 @@ _Reader = Callable[[object, str], Any]
 
 
 @cache
-def _reader(kind: Any) -> _Reader:  # noqa: ANN401 - a type of typing's
+def _reader(kind: Any) -> _Reader:  # noqa: ANN401 - any type, also of typing's
     """What reads a value of this type; made once, because reports have thousands of values."""
     if is_dataclass(kind):
         return _dataclass_reader(kind)

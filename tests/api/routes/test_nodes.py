@@ -107,9 +107,8 @@ async def test_a_node_is_declared_shown_changed_and_deleted(api: Api) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
+async def test_a_malformed_declaration_is_refused(api: Api) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"address": "pools.example"}, "/body/address"),
         ({"address": "pools.example:0"}, "/body/address"),
         ({"address": "a b:6432"}, "/body/address"),
@@ -117,17 +116,9 @@ async def test_a_node_is_declared_shown_changed_and_deleted(api: Api) -> None:
         ({"limits": {"local": -1}}, "/body/limits/local"),
         ({"labels": {"a": "\n"}}, "/body/labels/a"),
         ({"selector": {"a:b": "c"}}, "/body/selector/a:b/[key]"),
-    ],
-)
-async def test_a_malformed_declaration_is_refused(
-    api: Api, body: dict[str, Any], pointer: str
-) -> None:
-    assert pointers(await api.client.put(NODE, json=body)) == [pointer]
-
-
-async def test_a_name_that_stands_for_something_else_and_an_unknown_server_are_refused(
-    api: Api,
-) -> None:
+    ]
+    for body, pointer in wrong:
+        assert pointers(await api.client.put(NODE, json=body)) == [pointer]
     assert pointers(await api.client.put("/v1/nodes/self", json={})) == ["/path/node"]
     unknown = await api.client.put(NODE, json={"limits": {"nowhere": 1}})
     problem(unknown, 404, "server-not-found")
@@ -293,7 +284,7 @@ async def test_a_key_of_a_node_is_for_its_agent_alone(guarded: Api, keys: Keyrin
         ("GET", "configuration"),
         ("POST", "reports"),
     ]:
-        body = {"json": {}} if path == "reports" else {}
+        body: dict[str, Any] = {"json": {}} if path == "reports" else {}
         problem(await ask("agent-other", method, f"{NODE}/{path}", **body), 403, "bound-to-node")
         problem(await ask("ops", method, f"{NODE}/{path}", **body), 403, "missing-scope")
     problem(await ask("agent-other", "GET", "/v1/nodes/self/configuration"), 404, "node-not-found")

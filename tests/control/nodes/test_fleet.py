@@ -235,9 +235,10 @@ async def test_a_silent_node_holds_what_it_has_until_it_is_gone(site: Site) -> N
     node = await site.node("edge")
     await site.fleet.begin_session(node)
     await site.hear(node, busy=TENANTS)
-    assert node.state is NodeState.READY
+    states = [node.state]
     await site.later(STALE_AFTER)
-    assert node.state is NodeState.STALE
+    states.append(node.state)
+    assert states == [NodeState.READY, NodeState.STALE]
     login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
         site.server, site.control.state("acme").tenant.spec
     )
