@@ -43,6 +43,7 @@ ENOUGH = {
     "admin": {"admin"},
 }
 OPEN = {"get /livez", "get /readyz", "post /sql"}
+FOR_AGENTS = {f"/v1/nodes/{{node}}/{each}" for each in ("session", "configuration", "reports")}
 EVALUATE = "/v1/advisor/evaluate"
 OF_WHOLE_SERVICE = {"get /metrics", "post /v1/pools/evict-expired", "put /v1/advisor"}
 
@@ -85,7 +86,7 @@ class Locked:
         """Call an operation with a key, from an address that was never seen before."""
         method, path = operation.split(" ")
         names = {"tenant": tenant, "server": "local", "pool_id": tenant, "credential": "web"}
-        url = path.format(**names, id=uuid4())
+        url = path.format(**names, node="edge", id=uuid4())
         headers = more.pop("headers", self.keys.headers(key) if key else {})
         transport = httpx.ASGITransport(self.api.app, client=(f"client-{next(self.addresses)}", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
@@ -162,14 +163,22 @@ async def test_the_document_names_the_scope(operation: str) -> None:
     assert committed()["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
 
 
-async def test_every_route_outside_the_document_is_open() -> None:
+async def test_every_route_outside_the_document_is_open_or_for_agents_of_nodes() -> None:
     app = create_app(Settings.model_construct())
     paths = {route.path.replace(":path", "") for route in app.routes if isinstance(route, Route)}
     listed = {operation.partition(" ")[2] for operation in CLOSED}
     assert listed < paths
     opened = OPEN_PATHS | {f"{folder}{{asset}}" for folder in OPEN_PREFIXES}
-    # Whose key is a password.
-    assert paths - listed == opened | {SQL_PATH}
+    # Of the last, the key is a password.
+    assert paths - listed == opened | FOR_AGENTS | {SQL_PATH}
+
+
+@pytest.mark.parametrize("path", sorted(FOR_AGENTS))
+async def test_what_is_for_agents_needs_a_key_of_a_node(locked: Locked, path: str) -> None:
+    method = "get" if path.endswith("/configuration") else "post"
+    problem(await locked.send(f"{method} {path}"), 401, "unauthenticated")
+    refused = problem(await locked.send(f"{method} {path}", "everything"), 403, "missing-scope")
+    assert refused["detail"] == "The API key lacks the required scope node."
 
 
 @pytest.mark.parametrize("path", sorted(OPEN_PATHS | {"/docs/docs.js", "/page/app.js"}))
