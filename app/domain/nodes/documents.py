@@ -95,7 +95,8 @@ def from_document(kind: type[Document], document: object) -> Document:
     Raises:
         ValueError: it does not; the message says what is wrong where, and quotes no value.
     """
-    reader: _Reader = _reader(kind)  # type: ignore[arg-type] - every type is hashable
+    # Every type is hashable.
+    reader: _Reader = _reader(kind)  # type: ignore[arg-type]
     found: Document = reader(document, "")
     return found
 
