@@ -44,10 +44,10 @@ COLUMNS = (
     text("ID", "id"),
     text("SCOPES", lambda key: " ".join(key["scopes"])),
     text("TENANTS", lambda key: " ".join(key.get("tenants") or ()) or "all"),
-    text("NODE", "node", WIDE),
     text("EXPIRES", lambda key: key.get("expires_at", "never")[:16]),
     text("CREATED", lambda key: key["created_at"][:10], WIDE),
     number("RATE", "requests_per_second", WIDE),
+    text("NODE", "node", WIDE),
 )
 
 
