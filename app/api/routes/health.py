@@ -6,6 +6,8 @@ An unreachable tenant server does not make the service unready: it serves the ot
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from heapq import nsmallest
 from time import monotonic
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -18,7 +20,7 @@ from app.api.http.dependencies import PrincipalDep
 from app.api.http.error_responses import problem_responses
 from app.api.http.strict_route import StrictRequest
 from app.catalog.catalog import Catalog
-from app.control.background import Supervisor
+from app.control.background import Supervisor, in_slices
 from app.control.leadership.election import Election
 from app.control.monitoring.isolation_audit import findings_of, oldest_audit_age
 from app.control.monitoring.poller import Poller
@@ -35,6 +37,8 @@ _AUDIT_DEADLINE = 20.0
 _CACHE_SECONDS = 1.0
 # Of the tenants with a critical finding, this many are named.
 _MAX_NAMES = 5
+# Findings after which other requests get a turn.
+_SLICE = 500
 
 # These routes take no input and raise no expected error.
 _INTERNAL_ERROR: dict[int | str, dict[str, Any]] = {500: problem_responses()[500]}
@@ -151,7 +155,7 @@ class ServiceReadiness:
         """The checks that ask the catalog and go through all tenants, at most a second old."""
         async with self._lock:
             if self._cached is None or monotonic() - self._cached_at >= _CACHE_SECONDS:
-                self._cached = await self._check_catalog(), self._check_isolation()
+                self._cached = await self._check_catalog(), await self._check_isolation()
                 self._cached_at = monotonic()
             return self._cached
 
@@ -183,19 +187,21 @@ class ServiceReadiness:
             detail = "No API keys: only local programs can connect, with full access."
         return _informative("keys", ok=keys.problem is None, detail=detail)
 
-    def _check_isolation(self) -> ReadinessCheck:
-        found = list(findings_of(self._manager))
-        critical = sorted(
-            {str(spec.id) for spec, one in found if one.severity is Severity.CRITICAL}
-        )
-        detail = f"{len(found)} findings."
+    async def _check_isolation(self) -> ReadinessCheck:
+        severities: Counter[Severity] = Counter()
+        critical: set[str] = set()
+        async for spec, finding in in_slices(findings_of(self._manager), _SLICE):
+            severities[finding.severity] += 1
+            if finding.severity is Severity.CRITICAL:
+                critical.add(str(spec.id))
+        detail = f"{severities.total()} findings."
         if critical:
-            names = ", ".join(critical[:_MAX_NAMES])
+            names = ", ".join(nsmallest(_MAX_NAMES, critical))
             detail += f" Critical findings for {len(critical)} tenants or their roles: {names}."
         age = oldest_audit_age(self._manager)
         is_fresh = age <= _INTERVALS * self._audit_interval + _AUDIT_DEADLINE
         detail += f" The oldest audit is {age:.0f} s old" + ("." if is_fresh else ", too old.")
-        is_complete = all(one.severity is not Severity.NOT_CHECKED for _, one in found)
+        is_complete = not severities[Severity.NOT_CHECKED]
         if not is_complete:
             detail += " Some checks could not run."
         return _informative(

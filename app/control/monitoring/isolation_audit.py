@@ -252,9 +252,12 @@ def oldest_audit_age(manager: TenantPoolManager) -> float:
 
 
 def findings_of(manager: TenantPoolManager) -> Iterator[tuple[TenantSpec, Finding]]:
-    """All findings of the last audits; those of a shared role once, with one of its tenants."""
+    """All findings of the last audits; those of a shared role once, with one of its tenants.
+
+    Tenants may come and go between two of them.
+    """
     seen: set[str] = set()
-    for state in manager.tenant_states.values():
+    for state in list(manager.tenant_states.values()):
         spec, report = state.tenant.spec, state.isolation
         if report is None or spec.pool_id in seen:
             continue
