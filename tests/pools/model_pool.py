@@ -223,11 +223,12 @@ class ModelPool:
     def release(self, place: int = 0) -> bool:
         """The one leased first, or at that *place*, comes back; whether it is kept."""
         connection = self._end_lease(place)
+        budget = self.server.budget
         kept = self.server.dispatcher.keeps(self, connection)
         if kept:
             self._put_idle(connection)
         else:
-            self._begin_close(self.server.budget.connect_slots.take())
+            self._begin_close(None if budget.is_over else budget.connect_slots.take())
         self.dispatch()
         return kept
 
