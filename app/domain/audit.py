@@ -25,9 +25,18 @@ ADVISOR = Actor(name="advisor")
 ISOLATION_AUDIT = Actor(name="isolation-audit")
 LOCK_GUARD = Actor(name="lock-guard")
 LEADERSHIP = Actor(name="leadership")
+LOCAL_NODE = Actor(name="local-node")
 POLLER = Actor(name="poller")
 RECONCILER = Actor(name="reconciler")
-SERVICE_ACTORS = (ADVISOR, ISOLATION_AUDIT, LEADERSHIP, LOCK_GUARD, POLLER, RECONCILER)
+SERVICE_ACTORS = (
+    ADVISOR,
+    ISOLATION_AUDIT,
+    LEADERSHIP,
+    LOCAL_NODE,
+    LOCK_GUARD,
+    POLLER,
+    RECONCILER,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,19 +7,28 @@ is away.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
+from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import Entry, NodeConfiguration, newest
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState, GatedEntry, committed, decide
 from app.domain.nodes.node import is_fenced
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.nodes.rollout import is_urgent, without_delay
+from app.node.census import Census
 from app.node.engine import Engine, EntryMeasure
-from app.node.errors import NodeError
+from app.node.errors import CannotRender, NodeError, NotInForce
 from app.node.tracked_entry import TrackedEntry
 
-# A RELOAD stalls all clients of PgBouncer, for 28 ms where it has 1,000 entries.
+# In seconds. A RELOAD stalls all clients of PgBouncer, for 28 ms where it has 1,000 entries. What
+# revokes a credential, or lets clients go on that wait for nothing else, does not wait so long.
 RELOAD_INTERVAL = 10.0
+URGENT_INTERVAL = 0.5
+# Clients of an entry that disappears may end their transactions for so long.
+LEAVE_SECONDS = 10.0
+
+_NOTHING = EntryMeasure()
 
 
 class Agent:
@@ -28,6 +37,7 @@ class Agent:
     Attributes:
         configuration: what the node is to do; allotments and pauses in it are obeyed at once.
         version: of the configuration that the pooler has; 0 before the first.
+        problem: why the pooler does not have the latest configuration; empty: it has, or will.
     """
 
     def __init__(
@@ -35,28 +45,55 @@ class Agent:
         engine: Engine,
         configuration: NodeConfiguration,
         *,
+        accepted_at: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Run *engine* by *configuration*, which has just been received."""
+        """Run *engine* by *configuration*.
+
+        Args:
+            accepted_at: when the last report was sent that the service accepted, by *clock*; now
+                if None.
+        """
         self._engine = engine
         self._clock = clock
-        self.configuration = configuration
         self.version = 0
+        self.problem = ""
         self._entries: dict[str, TrackedEntry] = {}
-        self._accepted_at = clock()
+        self._accepted_at = clock() if accepted_at is None else accepted_at
         self._applied_at = float("-inf")
         # Whether the pooler has another configuration; None: it has not been compared.
         self._is_pending: bool | None = None
-        # Entries that are paused in the one that is in force.
+        # What the pooler has; None: that of an earlier agent.
+        self._in_force: NodeConfiguration | None = None
         self._paused: frozenset[str] = frozenset()
         self._is_known = False
+        self._totals: Mapping[str, EntryTotals] = {}
+        self._backends: Mapping[str, Collection[int]] = {}
+        self._census = Census()
+        # Of each entry that is known, also of those that disappear.
+        self._server_of: dict[str, str] = {}
+        self._take(configuration)
 
-    def configure(self, configuration: NodeConfiguration) -> None:
-        """Take in what the service sent; older parts than there are change nothing."""
+    def configure(self, configuration: NodeConfiguration) -> bool:
+        """Take in what the service sent; whether it changes anything. Older parts do not."""
         merged = newest(self.configuration, configuration)
-        if merged != self.configuration:
-            self.configuration = merged
-            self._is_pending = None
+        if merged == self.configuration:
+            return False
+        self._take(merged)
+        return True
+
+    def _take(self, configuration: NodeConfiguration) -> None:
+        self.configuration = configuration
+        self._is_pending = None
+        self._server_of |= {entry.name: entry.server for entry in configuration.entries}
+        self._wanted: dict[str, list[Entry]] = {server: [] for server in configuration.servers}
+        for entry in configuration.entries:
+            self._wanted[entry.server].append(entry)
+        self._names = {entry.name for entry in configuration.entries}
+
+    def allot(self, allotments: Mapping[str, Allotment]) -> bool:
+        """Take in the allotments of an answer; whether one is new."""
+        return self.configure(self.configuration.with_allotments(allotments))
 
     def accepted(self, sent_at: float) -> None:
         """The service has accepted the report of *sent_at*, and its answer was taken in."""
@@ -68,12 +105,15 @@ class Agent:
         Raises:
             NodeError: it does not start, or does not answer.
         """
-        await self._engine.start(self.configuration)
-        self._is_pending = None
+        try:
+            await self._engine.start(self.configuration)
+        except CannotRender:
+            if self._in_force is None:
+                raise
+            await self._engine.start(self._in_force)
+        self._is_pending = self._in_force = None
+        self._applied_at = float("-inf")
         await self._read_back()
-        for name in self._entries.keys() - {entry.name for entry in self.configuration.entries}:
-            # Of an earlier configuration: it goes with the next one that is applied.
-            await self._engine.close(name)
 
     async def look(self) -> None:
         """Measure, and open and close entries; put a new configuration in force when it is time.
@@ -86,7 +126,8 @@ class Agent:
                 await self._read_back()
             await self._measure()
             await self._apply_if_due()
-            for server in self.configuration.servers:
+            await self._cut_strangers()
+            for server in self._servers():
                 await self._gate(server)
         except NodeError:
             self._is_known = False
@@ -94,40 +135,79 @@ class Agent:
 
     async def _read_back(self) -> None:
         """Learn what is open, and how large, from the pooler itself."""
+        in_force = await self._engine.read_back()
         now = self._clock()
-        before, self._entries = self._entries, {}
-        for name, entry in (await self._engine.read_back()).items():
-            tracked = before.get(name) or TrackedEntry(name, entry.size, EntryState.CLOSING, now)
+        entries = {}
+        for name, entry in in_force.items():
+            tracked = self._entries.get(name)
+            if tracked is None:
+                tracked = TrackedEntry(name, entry.size, EntryState.CLOSING, now)
             tracked.size = entry.size
             if entry.is_open is not (tracked.state is EntryState.OPEN):
                 tracked.enter(EntryState.OPEN if entry.is_open else EntryState.CLOSING, now)
-            self._entries[name] = tracked
+            entries[name] = tracked
+        self._entries = entries
         self._is_known = True
 
     async def _measure(self) -> None:
         measures = await self._engine.measure()
         now = self._clock()
         for name, tracked in self._entries.items():
-            tracked.saw(measures.get(name, EntryMeasure()), now)
+            tracked.saw(measures.get(name, _NOTHING), now)
+
+    # -- the configuration -----------------------------------------------------------------------
 
     async def _apply_if_due(self) -> None:
         """Put the configuration in force, if none was of late and what is open fits in it."""
-        configuration = self.configuration
-        if self._is_pending is None:
-            self._is_pending = self._engine.differs(configuration)
-        elif not self._is_pending:
-            return
-        if self._is_pending:
-            due = self._clock() - self._applied_at >= RELOAD_INTERVAL
-            if not due or not all(map(self._fits, configuration.servers)):
+        wanted = self.configuration
+        try:
+            if self._is_pending is None:
+                self._is_pending = self._engine.differs(wanted)
+            if not (self._is_pending or self._engine.is_outdated()):
+                self._is_applied(wanted)
+                return
+            self._is_pending = True
+            chosen = self._due(wanted)
+            if chosen is None:
                 return
             self._applied_at = self._clock()
-            await self._engine.apply(configuration)
-            await self._read_back()
-        if configuration is self.configuration:
-            self._is_pending = False
-        self.version = configuration.version
+            await self._engine.apply(chosen)
+        except (CannotRender, NotInForce) as error:
+            # What the pooler has goes on. This one is tried again, in case others mend it.
+            self.problem = str(error)
+            self._is_pending = True
+            self._applied_at = self._clock()
+            if isinstance(error, NotInForce):
+                await self._read_back()
+            return
+        await self._read_back()
+        self._is_applied(chosen)
+        if self.configuration is not chosen:
+            self._is_pending = None
+
+    def _is_applied(self, configuration: NodeConfiguration) -> None:
+        self._is_pending, self.problem = False, ""
+        if configuration is self._in_force:
+            return
+        self._census.begin(self._in_force, configuration, self._clock())
+        self._in_force = configuration
         self._paused = frozenset(entry.name for entry in configuration.entries if entry.paused)
+        if configuration is self.configuration:
+            self.version = configuration.version
+
+    def _due(self, wanted: NodeConfiguration) -> NodeConfiguration | None:
+        """What is to be applied now: all that is wanted, what of it cannot wait, or nothing."""
+        waited = self._clock() - self._applied_at
+        fits = all(map(self._fits, wanted.servers))
+        if waited >= RELOAD_INTERVAL and fits and self._have_left():
+            return wanted
+        in_force = self._in_force
+        if waited < URGENT_INTERVAL or in_force is None:
+            return None
+        if is_urgent(in_force, wanted):
+            sizes = {name: tracked.size for name, tracked in self._entries.items()}
+            return without_delay(in_force, wanted, sizes)
+        return wanted if fits and self._have_left() and self._is_any_stuck() else None
 
     def _fits(self, server: str) -> bool:
         """Whether the sizes to come of what is open are no larger, or fit in the allotment."""
@@ -137,6 +217,25 @@ class Agent:
             for entry in gated
         )
         return not grows or committed(gated) <= self._allotted(server)
+
+    def _have_left(self) -> bool:
+        """Whether the entries that disappear have no connections, or had their time."""
+        latest = self._clock() - LEAVE_SECONDS
+        return all(
+            tracked.state is not EntryState.OPEN
+            and (tracked.connections == 0 or tracked.since <= latest)
+            for tracked in self._leaving()
+        )
+
+    def _is_any_stuck(self) -> bool:
+        """Whether clients wait for an entry that is larger than the allotment, until it shrinks."""
+        return any(
+            tracked.measured.waiting > 0 and tracked.size > self._allotted(server) > 0
+            for server in self._wanted
+            for _, tracked in self._served(server)
+        )
+
+    # -- the gate --------------------------------------------------------------------------------
 
     async def _gate(self, server: str) -> None:
         now = self._clock()
@@ -148,42 +247,83 @@ class Agent:
             self._entries[name].enter(EntryState.OPEN, now)
             await self._engine.open(name)
 
+    async def _cut_strangers(self) -> None:
+        """Cut entries with clients who may not be there.
+
+        They logged in before their credential was revoked, or began to and took their time.
+        """
+        if self._in_force is None or not self._census.is_due(self._clock()):
+            return
+        clients = await self._engine.clients()
+        for name in self._census.take(clients, self._in_force, self._clock()):
+            if name in self._entries:
+                await self._engine.cut(name)
+                self._entries[name].enter(EntryState.CLOSING, self._clock())
+
+    def _servers(self) -> list[str]:
+        """Those of the configuration, and those that only entries have which disappear."""
+        leaving = {self._server_of.get(tracked.name) for tracked in self._leaving()}
+        return [
+            *self._wanted,
+            *sorted(each for each in leaving if each and each not in self._wanted),
+        ]
+
     def _allotted(self, server: str) -> int:
-        return self.configuration.servers[server].allotment.connections
+        known = self.configuration.servers.get(server)
+        return known.allotment.connections if known else 0
 
     def _gated(self, server: str) -> list[GatedEntry]:
-        allowed = not self._is_fenced
-        return [
-            self._entries[entry.name].gated(
+        """Entries of a server that have, or want, connections."""
+        is_fenced = self._is_fenced
+        staying = [
+            tracked.gated(
                 size=self.configuration.size_of(entry),
                 weight=entry.weight,
                 # One that is resumed with another password waits until that is in force.
-                allowed=allowed and not entry.paused and entry.name not in self._paused,
+                allowed=not (is_fenced or entry.paused or entry.name in self._paused),
             )
-            for entry in self._served(server)
+            for entry, tracked in self._served(server)
+            if not tracked.is_at_rest
         ]
+        leaving = [
+            tracked.gated(size=tracked.size, weight=1, allowed=False)
+            for tracked in self._leaving()
+            # One that is not known may be of any server.
+            if self._server_of.get(tracked.name, server) == server
+        ]
+        return staying + leaving
 
-    def _served(self, server: str) -> list[Entry]:
+    def _served(self, server: str) -> list[tuple[Entry, TrackedEntry]]:
         """Entries of a server that the pooler has."""
         return [
-            entry
-            for entry in self.configuration.entries
-            if entry.server == server and entry.name in self._entries
+            (entry, self._entries[entry.name])
+            for entry in self._wanted.get(server, ())
+            if entry.name in self._entries
         ]
+
+    def _leaving(self) -> list[TrackedEntry]:
+        """Entries of the pooler that are wanted no more."""
+        return [self._entries[name] for name in sorted(self._entries.keys() - self._names)]
 
     @property
     def _is_fenced(self) -> bool:
         connections = sum([tracked.connections for tracked in self._entries.values()])
         return is_fenced(self._clock() - self._accepted_at, connections)
 
-    async def report(self, session: int, sequence: int) -> NodeReport:
+    # -- reports ---------------------------------------------------------------------------------
+
+    async def report(self, session: int, sequence: int, *, problem: str = "") -> NodeReport:
         """What the service should know now.
 
-        Raises:
-            NodeError: the pooler is away.
+        While the pooler does not answer, that is what was last known, and the *problem*: it opens
+        nothing by itself.
         """
-        totals = await self._engine.totals()
-        backends = await self._engine.backends()
+        if not problem:
+            try:
+                self._totals = await self._engine.totals()
+                self._backends = await self._engine.backends()
+            except NodeError as error:
+                problem = str(error)
         served = {server: self._served(server) for server in self.configuration.servers}
         return NodeReport(
             session=session,
@@ -192,14 +332,13 @@ class Agent:
             engine=self._engine.name,
             servers={server: self._server_report(server) for server in served},
             entries=tuple(
-                _entry_report(entry, self._entries[entry.name], totals.get(entry.name))
+                _entry_report(entry, tracked, self._totals.get(entry.name))
                 for entries in served.values()
-                for entry in entries
+                for entry, tracked in entries
             ),
-            backends={
-                server: frozenset(pid for entry in entries for pid in backends.get(entry.name, ()))
-                for server, entries in served.items()
-            },
+            backends={server: self._backends_of(server) for server in served},
+            users=self._census.users,
+            problem=problem or self.problem,
         )
 
     def _server_report(self, server: str) -> ServerReport:
@@ -208,6 +347,15 @@ class Agent:
             generation=self.configuration.servers[server].allotment.generation,
             committed=committed(gated),
             connected=sum([entry.connections for entry in gated]),
+        )
+
+    def _backends_of(self, server: str) -> frozenset[int]:
+        """Also of entries that disappear."""
+        return frozenset(
+            pid
+            for name, pids in self._backends.items()
+            if self._server_of.get(name) == server
+            for pid in pids
         )
 
 

@@ -11,13 +11,14 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from app.node.errors import CommandRefused, ConsoleLost, NothingListens
 
 Row = dict[str, str | None]
+T = TypeVar("T")
 
 # Of a connect or an answer, in seconds. A RELOAD of 5,000 entries takes a third of a second.
 DEADLINE_SECONDS = 10.0
@@ -40,6 +41,10 @@ class Console:
         self._reader = reader
         self._writer = writer
         self._is_ready = False
+        # What has arrived of a message.
+        self._rest = b""
+        # By command, what was made of each row of its last answer.
+        self._made: dict[str, dict[bytes, Any]] = {}
         # Answers come in the order of the commands, and do not say whose they are.
         self._turn = asyncio.Lock()
         credentials = writer.get_extra_info("socket").getsockopt(
@@ -72,14 +77,23 @@ class Console:
                 console.close()
         return console
 
-    async def rows(self, command: str) -> list[Row]:
-        """What a SHOW command shows, a dictionary for each row.
+    async def rows(self, command: str, make: Callable[[Row], T]) -> list[T]:
+        """What *make* makes of each row that a SHOW command shows; always the same function.
+
+        Most rows of a thousand are those of the last answer: they are not read again.
 
         Raises:
             CommandRefused: PgBouncer answered with an error; the console can be used again.
             ConsoleLost: it did not answer.
         """
-        return (await self.run(command))[0]
+        async with self._turn:
+            self.send(command)
+            [(names, bodies)] = await self._answers(1)
+        known = self._made.get(command, {})
+        self._made[command] = made = {
+            body: known[body] if body in known else make(_row(names, body)) for body in bodies
+        }
+        return [made[body] for body in bodies]
 
     async def run(self, *commands: str) -> list[list[Row]]:
         """Send commands together, and return the rows of each.
@@ -92,7 +106,8 @@ class Console:
         """
         async with self._turn:
             self.send(*commands)
-            return await self._answers(len(commands))
+            answers = await self._answers(len(commands))
+        return [[_row(names, body) for body in bodies] for names, bodies in answers]
 
     def send(self, *commands: str) -> None:
         """Send commands without waiting for an answer; `close()` may follow.
@@ -113,31 +128,30 @@ class Console:
         """End the connection, once what was sent is delivered. Safe twice."""
         self._writer.close()
 
-    async def _answers(self, count: int) -> list[list[Row]]:
-        """Read until PgBouncer was ready for another command *count* times."""
-        results: list[list[Row]] = []
+    async def _answers(self, count: int) -> list[tuple[list[str], list[bytes]]]:
+        """Read until PgBouncer was ready for another command *count* times: columns and rows."""
+        answers: list[tuple[list[str], list[bytes]]] = []
         refusal: CommandRefused | None = None
         names: list[str] = []
-        rows: list[Row] = []
+        rows: list[bytes] = []
         self._is_ready = False
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                while len(results) < count:
-                    kind, length = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
-                    body = await self._reader.readexactly(length - 4)
-                    match kind:
-                        case b"T":
-                            names = _column_names(body)
-                        case b"D":
-                            rows.append(dict(zip(names, _values(body), strict=True)))
-                        case b"E":
-                            refusal = refusal or CommandRefused(_error_message(body))
-                        case b"Z":
-                            results.append(rows)
-                            rows = []
-                        case _:  # parameters, notices, completed commands
-                            pass
-        except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+                while len(answers) < count:
+                    for kind, body in self._arrived(await self._reader.read(_READ_BYTES)):
+                        match kind:
+                            case b"T":
+                                names = _column_names(body)
+                            case b"D":
+                                rows.append(body)
+                            case b"E":
+                                refusal = refusal or CommandRefused(_error_message(body))
+                            case b"Z":
+                                answers.append((names, rows))
+                                rows = []
+                            case _:  # parameters, notices, completed commands
+                                pass
+        except (TimeoutError, OSError, EOFError) as error:
             self.close()
             if refusal is not None:
                 raise refusal from error
@@ -145,7 +159,20 @@ class Console:
         self._is_ready = True
         if refusal is not None:
             raise refusal
-        return results
+        return answers
+
+    def _arrived(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Kinds and bodies of the messages that are whole now."""
+        if not data:
+            raise EOFError("it closed the connection")
+        data, at = self._rest + data, 0
+        while at + _HEADER.size <= len(data):
+            kind, length = _HEADER.unpack_from(data, at)
+            if at + 1 + length > len(data):
+                break
+            yield kind, data[at + _HEADER.size : at + 1 + length]
+            at += 1 + length
+        self._rest = data[at:]
 
 
 def quoted(name: str) -> str:
@@ -186,18 +213,18 @@ def _column_names(body: bytes) -> list[str]:
     return names
 
 
-def _values(body: bytes) -> Sequence[str | None]:
-    values: list[str | None] = []
+def _row(names: Sequence[str], body: bytes) -> Row:
+    row: Row = {}
     at = 2
-    for _ in range(int.from_bytes(body[:2])):
+    for name in names:
         length = int.from_bytes(body[at : at + 4], signed=True)
         at += 4
         if length < 0:
-            values.append(None)
+            row[name] = None
         else:
-            values.append(body[at : at + length].decode())
+            row[name] = body[at : at + length].decode()
             at += length
-    return values
+    return row
 
 
 def _error_message(body: bytes) -> str:

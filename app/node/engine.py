@@ -18,12 +18,10 @@ class EngineFeatures:
         prepared_statements: whether clients may prepare statements in transaction mode.
         revokes_on_reload: whether a login that is removed is refused after `apply` also by those
             who knew it before.
-        cuts_clients: whether a single client can be cut off.
     """
 
     prepared_statements: bool
     revokes_on_reload: bool
-    cuts_clients: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +71,9 @@ class Engine(Protocol):
     @property
     def features(self) -> EngineFeatures: ...
 
+    async def is_running(self) -> bool:
+        """Whether it runs already; one that does not answer does, too."""
+
     async def start(self, configuration: NodeConfiguration) -> bool:
         """Take over the pooler if it runs, else start it with every entry closed.
 
@@ -82,6 +83,9 @@ class Engine(Protocol):
 
     def differs(self, configuration: NodeConfiguration) -> bool:
         """Whether the pooler would have to read other files for *configuration*."""
+
+    def is_outdated(self) -> bool:
+        """Whether it must read files again that others have changed, such as a certificate."""
 
     async def apply(self, configuration: NodeConfiguration) -> None:
         """Put *configuration* in force; entries that are new begin closed.
@@ -101,6 +105,9 @@ class Engine(Protocol):
         Returns without waiting for transactions. Clients are kept, and wait.
         """
 
+    async def cut(self, entry: str) -> None:
+        """Close an entry, and cut off its clients and connections at once."""
+
     async def measure(self) -> Mapping[str, EntryMeasure]:
         """Every entry that has had a client; cheap enough to be asked ten times a second."""
 
@@ -109,6 +116,9 @@ class Engine(Protocol):
 
     async def backends(self) -> Mapping[str, Collection[int]]:
         """Process ids of Postgres' back-ends, by entry."""
+
+    async def clients(self) -> Mapping[str, Collection[str]]:
+        """The users who are logged in, by entry: expensive where there are many."""
 
     def leave(self) -> None:
         """Let the pooler go on without the agent. Safe twice."""

@@ -29,3 +29,23 @@ class NothingListens(ConsoleLost):
 
 class CommandRefused(NodeError):
     """The console answered a command with an error."""
+
+
+class ServiceError(Exception):
+    """The service did not do what the agent asked of it; the text is for the operator."""
+
+
+class ServiceAway(ServiceError):
+    """No answer, or one that says to ask again."""
+
+
+class ServiceRefuses(ServiceError):
+    """An answer that will stay the same until an operator changes something."""
+
+
+class ReportLate(ServiceError):
+    """A later report of this agent was accepted before this one."""
+
+
+class AgentReplaced(ServiceError):
+    """Another agent has begun for the same node."""

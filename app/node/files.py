@@ -45,6 +45,8 @@ class NodeDirectory:
     def write(self, name: str, text: str) -> Path:
         """Write a file; who reads it meanwhile sees the old one or the new one.
 
+        It need not survive a crash of the machine: what is in it is no longer true then.
+
         Raises:
             OSError: it cannot be written; then nothing has changed.
         """
@@ -56,8 +58,6 @@ class NodeDirectory:
             ) as file:
                 os.fchown(file.fileno(), *self._owner)
                 file.write(text.encode())
-                file.flush()
-                os.fsync(file.fileno())
             half.replace(path)
         except OSError:
             half.unlink(missing_ok=True)

@@ -12,10 +12,14 @@ What it does not do as one might expect (1.18 and later, unless said otherwise):
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from app.domain.nodes.configuration import Entry, NodeConfiguration
 from app.domain.nodes.estimates import EntryTotals
@@ -29,7 +33,7 @@ from app.node.errors import (
     NotInForce,
 )
 from app.node.files import NodeDirectory
-from app.node.process import Account, PoolerProcess, version_of
+from app.node.process import Account, PoolerProcess, version_in, version_of
 from app.node.rendering import HBA, INI, USERS, PoolerSettings, RenderedFiles, render
 
 LEAST_VERSION = (1, 18)
@@ -42,10 +46,18 @@ _MICROSECOND = 1e-6
 _CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
 _SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connections")
 _LOG = "pgbouncer.log"
+# Each opening of an entry is a line in it.
+_LONGEST_LOG = 16 << 20
 _is_complaint = re.compile(r" (ERROR|WARNING|FATAL) ").search
 _CANNOT_LISTEN = "cannot listen on"
 # The console is an entry, and its user one of all.
 _CONSOLE = "pgbouncer"
+
+T = TypeVar("T")
+
+
+Signatures = tuple[tuple[int, ...] | None, ...]
+"""Of files: what changes when one is replaced or written; None where there is none."""
 
 
 class PgBouncer:
@@ -73,20 +85,30 @@ class PgBouncer:
         self._entries: frozenset[str] = frozenset()
         # Whom the running process may remember.
         self._users: frozenset[str] = frozenset()
+        # Of TLS: what they were when it last read them.
+        self._certificates: Signatures = ()
 
     @property
     def name(self) -> str:
-        return "PgBouncer {}.{}".format(*self.version)
+        return f"PgBouncer {'.'.join(map(str, self.version))}"
 
     @property
     def features(self) -> EngineFeatures:
         return EngineFeatures(
             prepared_statements=self.version >= (1, 21),
             revokes_on_reload=False,
-            cuts_clients=self.version >= (1, 24),
         )
 
     # -- starting and ending -------------------------------------------------------------------
+
+    async def is_running(self) -> bool:
+        try:
+            await self._connected()
+        except NothingListens:
+            return False
+        except ConsoleLost:
+            return True
+        return True
 
     async def start(self, configuration: NodeConfiguration) -> bool:
         self._directory.make()
@@ -94,19 +116,38 @@ class PgBouncer:
         try:
             console = await self._connected()
         except NothingListens:
+            self._refuse_others()
             # Its process is reaped, or lives without a console.
             await self.stop(patience=0.0)
             await self._launch(configuration)
             return False
         if self.process is None or self.process.pid != console.pid:
             self.process = PoolerProcess(console.pid)
+        # Of what runs, which the program may have replaced since.
+        [version] = await console.rows("SHOW VERSION", _version)
+        self.version = version_in(version) or self.version
         self._entries = frozenset(await self.read_back())
-        users = await console.rows("SHOW USERS")
-        self._users = frozenset(str(row["name"]) for row in users) - {_CONSOLE}
+        self._users = frozenset(await console.rows("SHOW USERS", _name)) - {_CONSOLE}
         return True
+
+    def _refuse_others(self) -> None:
+        """Two would have connections for the same allotment.
+
+        Raises:
+            CannotStart: another PgBouncer has its socket in the directory.
+        """
+        for path in self._directory.path.glob(".s.PGSQL.*"):
+            with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+                probe.settimeout(1.0)
+                probe.connect(str(path))
+                raise CannotStart(
+                    f"A PgBouncer of this node runs already, on port {path.suffix[1:]}. Stop it"
+                    " before you start one on another port."
+                )
 
     async def _launch(self, configuration: NodeConfiguration) -> None:
         files = self._rendered(configuration)
+        self._certificates = _signatures(self._settings.tls_files)
         self._write(files, hba="")
         self.process = PoolerProcess.launch(
             self._program,
@@ -169,8 +210,13 @@ class PgBouncer:
     def differs(self, configuration: NodeConfiguration) -> bool:
         return self._rendered(configuration) != self._files
 
+    def is_outdated(self) -> bool:
+        return self._certificates != _signatures(self._settings.tls_files)
+
     async def apply(self, configuration: NodeConfiguration) -> None:
         files = self._rendered(configuration)
+        # Those that change while they are read have changed since.
+        self._certificates = _signatures(self._settings.tls_files)
         new = [entry.name for entry in configuration.entries if entry.name not in self._entries]
         # Until all is read back nothing is known to be in force.
         self._files = None
@@ -241,7 +287,7 @@ class PgBouncer:
         }
 
     async def _shown_entries(self) -> Mapping[str, Row]:
-        rows = await (await self._connected()).rows("SHOW DATABASES")
+        rows = await (await self._connected()).rows("SHOW DATABASES", dict)
         return {str(row["name"]): row for row in rows if row["name"] != _CONSOLE}
 
     # -- the gate ------------------------------------------------------------------------------
@@ -258,34 +304,41 @@ class PgBouncer:
         console.send(_pause(entry))
         console.close()
 
+    async def cut(self, entry: str) -> None:
+        # It pauses the entry, too. A single client can be killed since 1.24.
+        await self._command(f"KILL {quoted(entry)}")
+
     # -- measurements --------------------------------------------------------------------------
 
     async def measure(self) -> Mapping[str, EntryMeasure]:
         # An entry has a pool for each user whose login was refused, too.
         measures: dict[str, EntryMeasure] = {}
-        for row in await (await self._connected()).rows("SHOW POOLS"):
-            entry = str(row["database"])
-            if entry != _CONSOLE:
-                seen = _measure(row)
-                measures[entry] = _sum(measures[entry], seen) if entry in measures else seen
+        for entry, seen in await self._shown("SHOW POOLS", _measured):
+            measures[entry] = _sum(measures[entry], seen) if entry in measures else seen
         return measures
 
     async def totals(self) -> Mapping[str, EntryTotals]:
-        return {
-            str(row["database"]): EntryTotals(
-                transactions=_number(row, "total_xact_count"),
-                transaction_seconds=_number(row, "total_xact_time") * _MICROSECOND,
-                wait_seconds=_number(row, "total_wait_time") * _MICROSECOND,
-            )
-            for row in await (await self._connected()).rows("SHOW STATS")
-            if row["database"] != _CONSOLE
-        }
+        self._keep_log_short()
+        return dict(await self._shown("SHOW STATS", _counted))
 
     async def backends(self) -> Mapping[str, Collection[int]]:
-        pids: dict[str, set[int]] = {}
-        for row in await (await self._connected()).rows("SHOW SERVERS"):
-            pids.setdefault(str(row["database"]), set()).add(_number(row, "remote_pid"))
-        return pids
+        return _grouped(await self._shown("SHOW SERVERS", _backend))
+
+    async def clients(self) -> Mapping[str, Collection[str]]:
+        return _grouped(await self._shown("SHOW CLIENTS", _client))
+
+    async def _shown(
+        self, command: str, make: Callable[[Row], tuple[str, T]]
+    ) -> list[tuple[str, T]]:
+        """What *make* makes of each row, with the entry that it is about; not of the console's."""
+        rows = await (await self._connected()).rows(command, make)
+        return [row for row in rows if row[0] != _CONSOLE]
+
+    def _keep_log_short(self) -> None:
+        path = self._directory.path / _LOG
+        with suppress(FileNotFoundError):
+            if path.stat().st_size > _LONGEST_LOG:
+                os.truncate(path, 0)
 
     # -- the console ---------------------------------------------------------------------------
 
@@ -315,8 +368,16 @@ def _number(row: Row, column: str) -> int:
     return int(value)
 
 
-def _measure(row: Row) -> EntryMeasure:
-    return EntryMeasure(
+def _name(row: Row) -> str:
+    return str(row["name"])
+
+
+def _version(row: Row) -> str:
+    return str(row["version"])
+
+
+def _measured(row: Row) -> tuple[str, EntryMeasure]:
+    return str(row["database"]), EntryMeasure(
         connections=sum([_number(row, column) for column in _CONNECTED if column in row]),
         connecting=_number(row, "sv_login"),
         in_use=_number(row, "sv_active"),
@@ -324,6 +385,41 @@ def _measure(row: Row) -> EntryMeasure:
         waiting=_number(row, "cl_waiting"),
         longest_wait=_number(row, "maxwait") + _number(row, "maxwait_us") * _MICROSECOND,
     )
+
+
+def _counted(row: Row) -> tuple[str, EntryTotals]:
+    return str(row["database"]), EntryTotals(
+        transactions=_number(row, "total_xact_count"),
+        transaction_seconds=_number(row, "total_xact_time") * _MICROSECOND,
+        wait_seconds=_number(row, "total_wait_time") * _MICROSECOND,
+    )
+
+
+def _backend(row: Row) -> tuple[str, int]:
+    return str(row["database"]), _number(row, "remote_pid")
+
+
+def _client(row: Row) -> tuple[str, str]:
+    return str(row["database"]), str(row["user"])
+
+
+def _grouped(pairs: Iterable[tuple[str, T]]) -> Mapping[str, set[T]]:
+    groups: dict[str, set[T]] = {}
+    for entry, each in pairs:
+        groups.setdefault(entry, set()).add(each)
+    return groups
+
+
+def _signatures(files: Iterable[Path]) -> Signatures:
+    return tuple(map(_signature, files))
+
+
+def _signature(file: Path) -> tuple[int, ...] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _sum(one: EntryMeasure, other: EntryMeasure) -> EntryMeasure:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 from contextlib import suppress
@@ -22,7 +23,7 @@ from app.node.errors import CannotStart
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _POLL_SECONDS = 0.02
 _VERSION_SECONDS = 10.0
-_is_version = re.compile(r"PgBouncer (\d+)\.(\d+)").match
+_is_version = re.compile(r"PgBouncer (\d+(?:\.\d+)+)").match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +66,14 @@ class PoolerProcess:
 
     @classmethod
     def launch(cls, program: Path, ini: Path, *, account: Account, log: Path) -> Self:
-        """Start PgBouncer on *ini*; what it writes begins *log* anew.
+        """Start PgBouncer on *ini*; what it writes begins *log* anew, which may be cut short.
 
         Raises:
             CannotStart: the program cannot be run.
         """
         try:
-            with log.open("wb") as output:
+            log.unlink(missing_ok=True)
+            with log.open("ab") as output:
                 # Uvloop starts no process as another user. This returns once the program runs.
                 child = subprocess.Popen(
                     (program, ini),
@@ -123,8 +125,24 @@ class PoolerProcess:
         raise CannotStart(f"PgBouncer (pid {self.pid}) does not end, not even by SIGKILL.")
 
 
-def version_of(program: Path) -> tuple[int, int]:
-    """Major and minor version of a PgBouncer.
+def find_pgbouncer(given: Path | None = None) -> Path:
+    """The program *given*, else the one on the path or where Debian has it.
+
+    Raises:
+        CannotStart: there is none.
+    """
+    if given is not None:
+        return given
+    found = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if found is None:
+        raise CannotStart(
+            "There is no PgBouncer on the path. Install the package pgbouncer of your distribution."
+        )
+    return Path(found)
+
+
+def version_of(program: Path) -> tuple[int, ...]:
+    """The version of a PgBouncer, such as (1, 18, 0).
 
     Raises:
         CannotStart: *program* cannot be run, or is something else.
@@ -139,6 +157,12 @@ def version_of(program: Path) -> tuple[int, int]:
         ).stdout.decode(errors="replace")
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotStart(f"{program} cannot be run: {error}") from error
-    if (found := _is_version(output)) is None:
+    if (version := version_in(output)) is None:
         raise CannotStart(f"{program} is no PgBouncer: it does not tell a version.")
-    return int(found[1]), int(found[2])
+    return version
+
+
+def version_in(text: str) -> tuple[int, ...] | None:
+    """The version that PgBouncer tells in *text*."""
+    found = _is_version(text)
+    return tuple(map(int, found[1].split("."))) if found else None

@@ -26,7 +26,15 @@ INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
 # Of PgBouncer 1.18, in bytes; a longer one makes it ignore the rest of the file.
 _LONGEST_ENTRY, _LONGEST_USER, _LONGEST_PASSWORD = 63, 127, 2047
 _PREPARED_STATEMENTS_SINCE = (1, 21)
+_breaks_line = re.compile(r"[\n\r\0]").search
 _is_bare = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
+_VERIFYING = ("verify-ca", "verify-full")
+# Debian, Red Hat, Alpine.
+_AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
 _LOOPBACK = ("127.0.0.0/8", "::1/128")
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
@@ -38,7 +46,9 @@ admin_users =
 stats_users =
 ignore_startup_parameters = extra_float_digits,search_path
 # A login that failed, or was broken off when its entry closed, is tried again so soon.
-server_login_retry = 1
+server_login_retry = 0.2
+# A login that was under way when its credential was revoked has so long to end.
+client_login_timeout = 15
 server_connect_timeout = 5
 # The service takes a silent node for one that holds nothing only because unused connections stay.
 server_idle_timeout = 600
@@ -54,7 +64,8 @@ class PoolerSettings:
 
     Attributes:
         certificate, key: clients must use TLS then; needed beyond loopback.
-        server_ca: certificates of authorities that sign those of Postgres servers.
+        server_ca: certificates of authorities that sign those of Postgres servers; the system's
+            if None.
     """
 
     address: str = "127.0.0.1"
@@ -72,6 +83,18 @@ class PoolerSettings:
                 f"Clients would send passwords and data in clear to {self.address}. Give the node"
                 " a TLS certificate and key, or let it listen on loopback."
             )
+
+    @property
+    def tls_files(self) -> tuple[Path, ...]:
+        """All that PgBouncer reads for TLS."""
+        files = (self.certificate, self.key, self.authorities)
+        return tuple(file for file in files if file is not None)
+
+    @property
+    def authorities(self) -> Path | None:
+        """The file of those who sign the certificates of Postgres servers."""
+        system = (file for file in map(Path, _AUTHORITIES) if file.exists())
+        return self.server_ca or next(system, None)
 
     @property
     def is_loopback(self) -> bool:
@@ -97,7 +120,7 @@ def render(
     settings: PoolerSettings,
     *,
     directory: Path,
-    version: tuple[int, int],
+    version: tuple[int, ...],
     former_users: Iterable[str] = (),
 ) -> RenderedFiles:
     """What PgBouncer of *version* needs for *configuration*.
@@ -116,7 +139,7 @@ def render(
     return RenderedFiles(
         ini=_ini(configuration, entries, settings, directory, version),
         users="".join(_user_line(*user) for user in sorted((users | tombstones).items())),
-        hba="".join(_hba_lines(entry, settings) for entry in entries if entry.logins),
+        hba=_hba([entry for entry in entries if entry.logins and not entry.draining], settings),
     )
 
 
@@ -125,9 +148,9 @@ def _ini(
     entries: list[Entry],
     settings: PoolerSettings,
     directory: Path,
-    version: tuple[int, int],
+    version: tuple[int, ...],
 ) -> str:
-    lines = ["[databases]"]
+    lines, mode = ["[databases]"], _tls_mode(configuration)
     for entry in entries:
         server, size = configuration.servers[entry.server], configuration.size_of(entry)
         # PgBouncer does not obey `pool_size` before its first connection, nor any 0.
@@ -146,10 +169,12 @@ def _ini(
         f"auth_file = {_setting(str(directory / USERS))}",
         f"auth_hba_file = {_setting(str(directory / HBA))}",
         f"max_client_conn = {settings.max_clients}",
-        f"server_tls_sslmode = {_tls_mode(configuration)}",
+        f"server_tls_sslmode = {_setting(mode)}",
     ]
-    if settings.server_ca is not None:
-        lines.append(f"server_tls_ca_file = {_setting(str(settings.server_ca))}")
+    if mode in _VERIFYING:
+        if settings.authorities is None:
+            raise CannotRender("To verify Postgres' certificate, name a file of authorities.")
+        lines.append(f"server_tls_ca_file = {_setting(str(settings.authorities))}")
     if settings.certificate is not None:
         lines += [
             "client_tls_sslmode = require",
@@ -168,7 +193,7 @@ def _tls_mode(configuration: NodeConfiguration) -> str:
             "PgBouncer has one TLS mode for all servers, and these differ:"
             f" {', '.join(sorted(modes))}. Serve them from different nodes."
         )
-    return _setting(modes.pop()) if modes else "verify-full"
+    return modes.pop() if modes else "disable"  # without a server nothing is connected
 
 
 def _entry_name(name: str) -> str:
@@ -199,12 +224,13 @@ def _user_line(user: str, password: str) -> str:
     return " ".join('"' + text.replace('"', '""') + '"' for text in (user, password)) + "\n"
 
 
-def _hba_lines(entry: Entry, settings: PoolerSettings) -> str:
-    users = ",".join(_hba_name(login) for login in entry.logins)
+def _hba(entries: list[Entry], settings: PoolerSettings) -> str:
     networks = _LOOPBACK if settings.is_loopback else _EVERYWHERE
     kind = "host" if settings.certificate is None else "hostssl"
     return "".join(
-        f'{kind} "{entry.name}" {users} {network} scram-sha-256\n' for network in networks
+        f'{kind} "{entry.name}" {",".join(map(_hba_name, entry.logins))} {network} scram-sha-256\n'
+        for entry in entries
+        for network in networks
     )
 
 
@@ -213,7 +239,7 @@ def _hba_name(login: Login) -> str:
 
 
 def _is_one_line(text: str) -> bool:
-    return not any(character in text for character in "\n\r\0")
+    return _breaks_line(text) is None
 
 
 def _random_text(size: int) -> str:

@@ -15,7 +15,8 @@ class TrackedEntry:
     """State, size in force and latest measurements of one entry.
 
     Attributes:
-        since: when it got into its state, in monotonic seconds.
+        since: when it got into its state, in seconds of the agent's clock.
+        connections: the most that were open of late.
     """
 
     def __init__(self, name: str, size: int, state: EntryState, now: float) -> None:
@@ -24,6 +25,7 @@ class TrackedEntry:
         self.state = state
         self.since = now
         self.measured = EntryMeasure()
+        self.connections = 0
         self._looks: deque[tuple[float, int]] = deque()
         self._waiting_since: float | None = None
         self._idle_since = now
@@ -32,20 +34,28 @@ class TrackedEntry:
         self.state, self.since = state, now
 
     @property
-    def connections(self) -> int:
-        """The most that were open of late."""
-        return max((connections for _, connections in self._looks), default=0)
-
-    @property
     def is_busy(self) -> bool:
         return self.measured.in_use > 0 or self.measured.waiting > 0
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it is closed, and no client wants it open: most of a thousand are."""
+        return (
+            self.state is EntryState.CLOSED
+            and self.connections == 0
+            and self.measured.waiting == 0
+            and self.measured.connections == 0
+        )
+
     def saw(self, measured: EntryMeasure, now: float) -> None:
         """Take in a measurement; a closing entry without connections is closed."""
-        self.measured = measured
+        was_at_rest, self.measured = self.is_at_rest, measured
+        if was_at_rest and self.is_at_rest:
+            return
         self._looks.append((now, measured.connections))
         while len(self._looks) > 1 and self._looks[0][0] < now - SETTLE_SECONDS:
             self._looks.popleft()
+        self.connections = max([connections for _, connections in self._looks])
         if self.is_busy:
             self._idle_since = now
         if measured.waiting == 0:

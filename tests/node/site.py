@@ -141,6 +141,11 @@ def pid_of(engine: PgBouncer) -> int:
     return engine.process.pid
 
 
+def reloads(site: Site) -> int:
+    """How often PgBouncer was asked to read its files again."""
+    return (site.directory / "pgbouncer.log").read_text().count("RELOAD command issued")
+
+
 def role_password(name: str) -> str:
     """Of a tenant's role, as hard to quote as any."""
     return f"it\"s '{name}\\ ; ="

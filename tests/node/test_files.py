@@ -48,10 +48,10 @@ def test_a_file_is_replaced_whole_or_not_at_all(
     assert path.read_text() == "new"
     reader.close()
 
-    def fails(_file: int) -> None:
+    def fails(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(os, "fsync", fails)
+    monkeypatch.setattr(os, "fchown", fails)
     with pytest.raises(OSError, match="no space"):
         directory.write("hba.conf", "half")
     assert path.read_text() == "new"

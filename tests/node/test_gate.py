@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from app.domain.nodes.configuration import NodeConfiguration
@@ -14,7 +15,7 @@ from app.node.errors import NotInForce
 from app.node.rendering import RenderedFiles
 from tests.fixtures.waiting import eventually
 from tests.node.configurations import SERVER
-from tests.node.site import Site, busy, never_more_than
+from tests.node.site import Site, busy, never_more_than, reloads
 
 TENANTS = ("acme", "bravo", "coral", "delta", "ember", "fjord")
 
@@ -168,10 +169,6 @@ async def test_pgbouncer_reloads_at_most_once_in_ten_seconds(site: Site) -> None
         assert reloads(site) == before
 
 
-def reloads(site: Site) -> int:
-    return (site.directory / "pgbouncer.log").read_text().count("RELOAD command issued")
-
-
 async def test_files_that_pgbouncer_cannot_read_are_noticed_and_cut_nobody(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,3 +237,54 @@ async def test_an_agent_without_work_opens_nothing_when_the_service_is_long_away
             await agent.look()
             served = load.served["acme"]
             await eventually(lambda: load.served["acme"] > served)
+
+
+async def test_a_tenant_that_disappears_may_end_its_transaction(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELOAD_INTERVAL", 0.0)
+    monkeypatch.setattr(module, "LEAVE_SECONDS", 600.0)
+    await site.make_roles("acme", "bravo")
+    both = site.configuration(site.entry("acme", users=("web", "jobs")), site.entry("bravo"))
+    async with site.run(both) as agent:
+        await eventually(lambda: agent.version == 1)
+        async with site.client("bravo") as connection:
+            found = await connection.execute("BEGIN; SELECT pg_backend_pid()")
+            found.nextset()
+            [[pid]] = await found.fetchall()
+            # Also when something else cannot wait: a credential is revoked.
+            agent.configure(site.configuration(site.entry("acme"), version=2))
+            await eventually(lambda: is_refused(site, "acme", "acme.jobs"))
+            await eventually(lambda: agent._entries["bravo"].state == "closing")
+            report = await agent.report(1, 1)
+            assert report.servers[SERVER].committed >= 1
+            assert pid in report.backends[SERVER]
+            await connection.execute("COMMIT")
+            await eventually(lambda: "bravo" not in agent._entries)
+        assert agent.version == 2
+        assert await is_refused(site, "bravo", "bravo.web")
+
+
+async def is_refused(site: Site, tenant: str, user: str) -> bool:
+    try:
+        await site.role_of(tenant, user=user)
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+async def test_a_tenant_that_is_larger_than_a_smaller_allotment_goes_on_at_once(
+    site: Site,
+) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme", size=4), allotment=4)
+    async with site.run(node) as agent, busy(site, ["acme"], clients=6) as load:
+        await eventually(lambda: _backends(site, 4))
+        before = reloads(site)
+        agent.configure(allot(node, 3, generation=2))
+        await eventually(lambda: _at_most(agent, 3, 2))
+        async with never_more_than(site, 3):
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served + 50)
+        assert reloads(site) == before + 1
+        assert agent._clock() - agent._applied_at < module.RELOAD_INTERVAL

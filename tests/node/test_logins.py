@@ -15,10 +15,12 @@ import psycopg
 import pytest
 
 from app.domain.nodes.configuration import NodeConfiguration
-from app.node import pgbouncer, rendering
+from app.node import census, pgbouncer, rendering
 from app.node.pgbouncer import PgBouncer
 from app.node.rendering import RenderedFiles
 from tests.fixtures.waiting import eventually
+from tests.node.configurations import password_of
+from tests.node.scram_login import ScramLogin
 from tests.node.site import Site, busy, role_password
 
 REFUSED = (psycopg.OperationalError, asyncpg.PostgresError)
@@ -206,3 +208,52 @@ async def test_a_roles_password_is_rotated_without_an_error(
 def paused(node: NodeConfiguration, version: int) -> NodeConfiguration:
     entries = tuple(replace(entry, paused=True) for entry in node.entries)
     return replace(node, version=version, entries=entries)
+
+
+async def test_a_revoked_credentials_clients_are_cut_and_those_of_others_are_not(
+    site: Site,
+) -> None:
+    await site.make_roles("acme", "bravo")
+    acme = site.entry("acme", users=("web", "jobs"))
+    node = site.configuration(acme, site.entry("bravo"))
+    without_jobs = site.configuration(site.entry("acme"), site.entry("bravo"), version=2)
+    nobody = site.configuration(site.entry("acme", users=()), site.entry("bravo"), version=3)
+    async with site.run(node) as agent, busy(site, ["bravo"], clients=1) as load:
+        await eventually(lambda: agent.version == 1)
+        async with site.client("acme") as web:
+            await eventually(lambda: load.served)
+            # A RELOAD was a moment ago, and this does not wait for the next one.
+            agent.configure(without_jobs)
+            await eventually(lambda: agent.version == 2)
+            with pytest.raises(REFUSED):
+                await site.role_of("acme", user="acme.jobs")
+            await web.execute("SELECT 1")
+
+            agent.configure(nobody)
+            with pytest.raises(psycopg.OperationalError):
+                await eventually(lambda: fails(web))
+        with pytest.raises(REFUSED):
+            await site.role_of("acme")
+        served = load.served["bravo"]
+        await eventually(lambda: load.served["bravo"] > served)
+
+
+async def fails(client: psycopg.AsyncConnection) -> None:
+    await client.execute("SELECT 1")
+
+
+async def test_a_login_under_way_when_its_credential_is_revoked_is_cut(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(census, "_CLOSE_INTERVAL", 0.05)
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme", users=("web", "jobs")))
+    async with site.run(node) as agent:
+        await eventually(lambda: agent.version == 1)
+        attack = await ScramLogin.begin(site.port, "acme", "acme.jobs")
+        agent.configure(site.configuration(site.entry("acme"), version=2))
+        await eventually(lambda: agent.version == 2)
+        # PgBouncer knows the old verifier still: this one gets in.
+        assert await attack.finish(password_of("acme.jobs"))
+        await attack.ends()
+        assert await site.role_of("acme") == "tenant_acme"

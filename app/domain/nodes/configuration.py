@@ -101,7 +101,7 @@ class NodeConfiguration:
             else server
             for name, server in self.servers.items()
         }
-        return replace(self, servers=servers)
+        return self if servers == self.servers else replace(self, servers=servers)
 
 
 def newest(first: NodeConfiguration, second: NodeConfiguration) -> NodeConfiguration:

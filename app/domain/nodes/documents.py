@@ -78,15 +78,27 @@ class ReportAnswer:
 
 def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and what is in it
     """A dataclass as JSON has it."""
+    kind = type(value)
+    if kind in _SCALARS:  # most are, and a report has thousands
+        return value
+    if is_dataclass(kind):
+        return {
+            name: each if type(each) in _SCALARS else as_document(each)
+            for name in _names(kind)
+            for each in (getattr(value, name),)
+        }
     if isinstance(value, Enum):
         return value.value
-    if is_dataclass(value):
-        return {each.name: as_document(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return {key: as_document(each) for key, each in value.items()}
     if isinstance(value, (tuple, frozenset)):
         return [as_document(each) for each in value]
     return value
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a dataclass
+    return tuple(each.name for each in fields(kind))
 
 
 def from_document(kind: type[Document], document: object) -> Document:

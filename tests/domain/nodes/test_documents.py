@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, f
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.tenant import TenantId
 
 CONFIGURATION = NodeConfiguration(
     version=7,
@@ -74,6 +76,12 @@ DOCUMENTS = (
 def test_each_is_the_same_after_a_way_through_json(value: object) -> None:
     sent = json.dumps(as_document(value))
     assert from_document(type(value), json.loads(sent)) == value
+
+
+def test_a_text_of_another_type_is_sent_as_text() -> None:
+    renamed = replace(CONFIGURATION.entries[0], name=TenantId("acme"))
+    sent = as_document(replace(CONFIGURATION, entries=(renamed,)))
+    assert from_document(NodeConfiguration, json.loads(json.dumps(sent))) == CONFIGURATION
 
 
 @pytest.mark.parametrize("value", DOCUMENTS, ids=lambda value: type(value).__name__)

@@ -1,0 +1,58 @@
+"""Who is logged in, looked at now and then, and who of them may not be there.
+
+A credential that is revoked is refused from then on. But its clients may be logged in, or have
+begun to: PgBouncer goes by the verifier that it knew when they began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.rollout import revoked
+
+# In seconds. Where there are many clients a census is expensive.
+_INTERVAL = 10.0
+_CLOSE_INTERVAL = 1.0
+# A login takes no longer: `client_login_timeout`, and a few censuses.
+_LOGIN_SECONDS = 20.0
+
+
+class Census:
+    """The clients of a pooler, by entry."""
+
+    def __init__(self) -> None:
+        self._clients: Mapping[str, Collection[str]] = {}
+        # Users who may be logged in with a password that was replaced.
+        self._suspects: Mapping[str, Collection[str]] = {}
+        self._next = self._watched_until = float("-inf")
+
+    def begin(self, before: NodeConfiguration | None, after: NodeConfiguration, now: float) -> None:
+        """*after* is in force; *before* was, None: it is not known."""
+        self._suspects = revoked(before, after) if before else {}
+        if self._suspects or not before:
+            self._next, self._watched_until = now, now + _LOGIN_SECONDS
+
+    def is_due(self, now: float) -> bool:
+        return now >= self._next
+
+    def take(
+        self, clients: Mapping[str, Collection[str]], in_force: NodeConfiguration, now: float
+    ) -> list[str]:
+        """Take in who is logged in; the entries with clients who may not be there."""
+        self._clients = clients
+        self._next = now + (_CLOSE_INTERVAL if now < self._watched_until else _INTERVAL)
+        suspects, self._suspects = self._suspects, {}
+        admitted = {
+            entry.name: {login.user for login in entry.logins}.difference(
+                suspects.get(entry.name, ())
+            )
+            for entry in in_force.entries
+            if entry.name in clients
+        }
+        return [name for name, users in admitted.items() if not users.issuperset(clients[name])]
+
+    @property
+    def users(self) -> frozenset[str]:
+        """All users who are logged in."""
+        return frozenset(user for users in self._clients.values() for user in users)

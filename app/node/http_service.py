@@ -1,0 +1,214 @@
+"""The service over HTTPS: one of several addresses, and the next one when it does not answer.
+
+All instances answer alike: a standby forwards to the active one. What the service sends holds
+passwords: it goes over TLS that is verified, and into no log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Sequence
+from http import HTTPStatus
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.documents import (
+    ANSWER_SECONDS,
+    LONGEST_POLL,
+    NodeSession,
+    ReportAnswer,
+    as_document,
+    from_document,
+)
+from app.domain.nodes.report import NodeReport
+from app.node.errors import (
+    AgentReplaced,
+    CannotStart,
+    ReportLate,
+    ServiceAway,
+    ServiceError,
+    ServiceRefuses,
+)
+
+# In seconds. Another server may answer meanwhile.
+_CONNECT_SECONDS = 3.0
+# For the service, the node that the key is bound to.
+OWN = "self"
+_ERRORS: dict[str, type[ServiceError]] = {
+    "node-session-ended": AgentReplaced,
+    "node-report-late": ReportLate,
+}
+# Anyio raises AttributeError on uvloop, about a connection that is reset while it is made.
+_NO_ANSWER = (httpx.HTTPError, OSError, TimeoutError, AttributeError)
+
+T = TypeVar("T")
+
+
+class HttpService:
+    """The service behind *urls*, of which one is used at a time."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        key_file: Path | None,
+        node: str = OWN,
+        ca_file: Path | None = None,
+    ) -> None:
+        """Connect at the first request.
+
+        Args:
+            key_file: the API key, read before each request: it may be replaced. None where the
+                service needs none.
+            node: its name; with a key, the service knows it.
+            ca_file: certificates of the authorities that sign the service's; the system's if None.
+
+        Raises:
+            CannotStart: an address is invalid or would send passwords in clear, or a file is bad.
+        """
+        self._urls = [_checked(url) for url in urls]
+        self._current = 0
+        self._path = f"/v1/nodes/{node}/"
+        self._key_file = key_file
+        self._authorization()
+        self._http = httpx.AsyncClient(
+            verify=_tls(ca_file),
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+            trust_env=False,  # no proxy reads what is sent in clear on loopback
+        )
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def open_session(self) -> NodeSession:
+        return _read(NodeSession, await self._request("POST", "session"))
+
+    async def configuration(self, known: int | None) -> NodeConfiguration | None:
+        if known is None:
+            return _read(NodeConfiguration, await self._request("GET", "configuration"))
+        response = await self._request(
+            "GET",
+            f"configuration?wait_seconds={LONGEST_POLL:g}",
+            headers={"If-None-Match": f'"{known}"'},
+            patience=LONGEST_POLL + ANSWER_SECONDS,
+        )
+        if response.status_code == HTTPStatus.NOT_MODIFIED:
+            return None
+        return _read(NodeConfiguration, response)
+
+    async def report(self, report: NodeReport) -> ReportAnswer:
+        return _read(
+            ReportAnswer,
+            await self._request(
+                "POST",
+                "reports",
+                content=json.dumps(as_document(report), separators=(",", ":")).encode(),
+                headers={"Content-Type": "application/json"},
+            ),
+        )
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        content: bytes = b"",
+        patience: float = ANSWER_SECONDS,
+    ) -> httpx.Response:
+        """The response of the current server; when it has none, the next one is the current."""
+        current = self._current
+        url = self._urls[current]
+        try:
+            authorization = self._authorization()
+        except CannotStart as error:
+            raise ServiceRefuses(str(error)) from error
+        try:
+            async with asyncio.timeout(patience):
+                response = await self._http.request(
+                    method,
+                    f"{url}{self._path}{path}",
+                    headers={**authorization, **(headers or {})},
+                    content=content,
+                )
+        except _NO_ANSWER as error:
+            self._turn_from(current)
+            raise ServiceAway(
+                f"{url} does not answer: {str(error) or type(error).__name__}."
+            ) from error
+        if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
+            return response
+        raise self._refusal(response, current)
+
+    def _refusal(self, response: httpx.Response, current: int) -> ServiceError:
+        try:
+            problem = response.json()
+            code, detail = str(problem["code"]), str(problem["detail"])
+        except (ValueError, LookupError, TypeError):
+            code, detail = "", f"The response is HTTP {response.status_code}."
+        message = f"{self._urls[current]}: {detail}"
+        if code in _ERRORS:
+            return _ERRORS[code](message)
+        if response.is_server_error or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            self._turn_from(current)
+            return ServiceAway(message)
+        return ServiceRefuses(message)
+
+    def _turn_from(self, current: int) -> None:
+        """Use the next server, if another request has not turned from this one already."""
+        if self._current == current:
+            self._current = (current + 1) % len(self._urls)
+
+    def _authorization(self) -> dict[str, str]:
+        if self._key_file is None:
+            return {}
+        try:
+            key = self._key_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            raise CannotStart(f"There is no API key to read in {self._key_file}.") from None
+        if not key.isprintable() or " " in key or not key:
+            raise CannotStart(f"There is no API key in {self._key_file}.")
+        return {"Authorization": f"Bearer {key}"}
+
+
+def _read(kind: type[T], response: httpx.Response) -> T:
+    try:
+        return from_document(kind, response.json())
+    except ValueError as error:
+        # Without the cause, which may quote the document.
+        message = f"The service sent what this version does not understand: {error}"
+        raise ServiceRefuses(message) from None
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise CannotStart(f"{url} is no URL of a service.") from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.userinfo:
+        raise CannotStart(f"{url} is no URL of a service, such as https://poolkeeper.example.com.")
+    if parsed.scheme == "http" and not _is_loopback(parsed.host):
+        raise CannotStart(f"{url} would send passwords in clear. Use https.")
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise CannotStart(f"The certificates in {ca_file} cannot be used: {error}") from error

@@ -1,0 +1,256 @@
+"""The life of an agent: it looks, reports and asks for its configuration until it is cancelled.
+
+Three tasks, which end together. What they cannot do they try again, for ever: the pooler serves
+its clients meanwhile. Only another agent for the same node ends them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.documents import ANSWER_SECONDS, NodeSession
+from app.domain.nodes.node import FENCED_AFTER
+from app.domain.nodes.weaknesses import weaknesses
+from app.node.agent import Agent
+from app.node.clock import boot_time
+from app.node.engine import Engine
+from app.node.errors import AgentReplaced, ConsoleLost, NodeError, ReportLate, ServiceError
+from app.node.service import Service
+from app.node.stored_node import NodeStore, StoredNode
+
+# In seconds.
+LOOK_INTERVAL = 0.1
+REPORT_INTERVAL = 1.0
+# A look may take a twentieth of a core.
+_LOOK_SHARE = 20
+# An agent that finds the files of another one waits so long for the service before it uses them.
+_FIRST_ANSWER = 2.0
+# Between two tries.
+_SHORTEST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+# A pooler that does not answer for so long hangs.
+_HANGS_AFTER = 30.0
+
+_log = structlog.get_logger(__name__)
+
+
+class NodeRunner:
+    """One agent; `run()` once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        service: Service,
+        store: NodeStore,
+        *,
+        clock: Callable[[], float] = boot_time,
+    ) -> None:
+        self._engine = engine
+        self._service = service
+        self._store = store
+        self._clock = clock
+        # Something is to be done before the next look is due.
+        self._news = asyncio.Event()
+        self._polling: asyncio.Timeout | None = None
+        # What an operator should know of the pooler.
+        self._problem = ""
+        # What is wrong with the service, by what it does not answer.
+        self._complaints: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Run the node until cancelled; the pooler goes on then.
+
+        Raises:
+            AgentReplaced: another agent has begun for this node.
+            NodeError: the pooler did not start at all.
+        """
+        agent = await self._begin()
+        try:
+            await agent.start()
+        except ConsoleLost as error:
+            await self._recover(agent, error)
+        _log.info("node runs", pooler=self._engine.name)
+        if known := weaknesses(self._engine.name):
+            _log.warning("use a later PgBouncer", reasons=list(known))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_looking(agent), name="node: look")
+                group.create_task(self._keep_reporting(agent), name="node: report")
+                group.create_task(self._keep_polling(agent), name="node: poll")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+
+    async def _begin(self) -> Agent:
+        """An agent with the service's configuration, or else with that of the agent before."""
+        stored = self._store.load()
+        accepted_at = float("-inf") if stored is None else stored.accepted_at
+        pauses = _Pauses()
+        while True:
+            try:
+                async with asyncio.timeout(_FIRST_ANSWER if stored else None):
+                    configuration = await self._service.configuration(None)
+                assert configuration is not None  # noqa: S101 - none is known
+                self._store.store(configuration)
+                break
+            except (ServiceError, TimeoutError) as error:
+                self._complain("configuration", error)
+                if stored is not None and await self._may_use(stored):
+                    configuration = stored.configuration
+                    break
+            await pauses.wait()
+        return Agent(self._engine, configuration, accepted_at=accepted_at, clock=self._clock)
+
+    async def _may_use(self, stored: StoredNode) -> bool:
+        """Whether the service cannot have given this node's connections to others by now."""
+        is_fresh = self._clock() - stored.accepted_at < FENCED_AFTER
+        return is_fresh or await self._engine.is_running()
+
+    # -- the pooler ----------------------------------------------------------------------------
+
+    async def _keep_looking(self, agent: Agent) -> None:
+        while True:
+            self._news.clear()
+            began = time.thread_time()
+            try:
+                await agent.look()
+            except NodeError as error:
+                await self._recover(agent, error)
+            pause = max(LOOK_INTERVAL, (time.thread_time() - began) * _LOOK_SHARE)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._news.wait()
+
+    async def _recover(self, agent: Agent, error: NodeError) -> None:
+        """Start the pooler again, or find it answering again."""
+        began, pauses = self._clock(), _Pauses()
+        while True:
+            self._problem = str(error)
+            if isinstance(error, ConsoleLost) and self._clock() - began > _HANGS_AFTER:
+                self._problem = (
+                    f"The pooler runs, and has not answered for {self._clock() - began:.0f} s. It"
+                    " is left alone, because its clients may still work. End it if they do not."
+                )
+            _log.warning("pooler lost", reason=self._problem)
+            await pauses.wait()
+            try:
+                await agent.start()
+            except NodeError as another:
+                error = another
+            else:
+                _log.info("pooler runs again", seconds=round(self._clock() - began, 1))
+                self._problem = ""
+                return
+
+    # -- the service ---------------------------------------------------------------------------
+
+    async def _keep_reporting(self, agent: Agent) -> None:
+        session: NodeSession | None = None
+        sequence = 0
+        pauses = _Pauses()
+        while True:
+            began = self._clock()
+            try:
+                if session is None:
+                    session = await self._service.open_session()
+                    _log.info("node connected", node=session.node, session=session.session)
+                sequence += 1
+                await self._report(agent, session, sequence)
+                pauses = _Pauses()
+            except AgentReplaced:
+                raise
+            except ReportLate:
+                pass
+            except ServiceError as error:
+                self._complain("reports", error)
+                await pauses.wait()
+            await asyncio.sleep(max(0.0, REPORT_INTERVAL - (self._clock() - began)))
+
+    async def _report(self, agent: Agent, session: NodeSession, sequence: int) -> None:
+        report = await agent.report(session.session, sequence, problem=self._problem)
+        sent_at = self._clock()
+        answer = await self._service.report(report)
+        if self._clock() - sent_at >= ANSWER_SECONDS:
+            return  # the service may have given up this node in between
+        self._store.accept(sent_at, answer.allotments)
+        if agent.allot(answer.allotments):
+            self._news.set()
+        agent.accepted(sent_at)
+        self._settle("reports")
+        if self._polling is not None and answer.version != agent.configuration.version:
+            # What it is waiting for is there, or will not come: ask again.
+            self._polling.reschedule(asyncio.get_running_loop().time())
+            self._polling = None
+
+    async def _keep_polling(self, agent: Agent) -> None:
+        pauses = _Pauses()
+        while True:
+            known = agent.configuration.version
+            try:
+                configuration = await self._poll(known)
+            except TimeoutError:
+                continue
+            except ServiceError as error:
+                self._complain("configuration", error)
+                await pauses.wait()
+                continue
+            if configuration is not None and configuration.version < known:
+                self._complain("configuration", _is_older(configuration.version, known))
+                await pauses.wait()
+                continue
+            self._settle("configuration")
+            pauses = _Pauses()
+            if configuration is None:
+                await asyncio.sleep(_SHORTEST_PAUSE)  # a service that stops answers at once
+                continue
+            self._store.store(configuration)
+            if agent.configure(configuration):
+                self._news.set()
+
+    async def _poll(self, known: int) -> NodeConfiguration | None:
+        """The next configuration, if there is one.
+
+        Raises:
+            TimeoutError: it is there already, by the answer to a report.
+            ServiceError
+        """
+        try:
+            async with asyncio.timeout(None) as self._polling:
+                return await self._service.configuration(known)
+        finally:
+            self._polling = None
+
+    def _complain(self, topic: str, error: Exception) -> None:
+        """Log what is wrong with the service, once."""
+        complaint = str(error) or "The service does not answer."
+        if complaint != self._complaints.get(topic):
+            _log.warning("service does not answer as it should", topic=topic, reason=complaint)
+        self._complaints[topic] = complaint
+
+    def _settle(self, topic: str) -> None:
+        if self._complaints.pop(topic, None) is not None:
+            _log.info("service answers again", topic=topic)
+
+
+def _is_older(found: int, known: int) -> ServiceError:
+    return ServiceError(
+        f"The service has version {found} of the configuration, and this agent the later one"
+        f" {known}. If the catalog was restored from a backup, start the agent again."
+    )
+
+
+class _Pauses:
+    """Longer and longer ones."""
+
+    def __init__(self) -> None:
+        self._next = _SHORTEST_PAUSE
+
+    async def wait(self) -> None:
+        pause, self._next = self._next, min(2 * self._next, _LONGEST_PAUSE)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load

@@ -1,0 +1,101 @@
+"""What an agent leaves on disk for the next one, so that it can begin while the service is away.
+
+`configuration.json` is what the service sent. `contact.json` says when it last accepted a report,
+and which allotments are in force: it is written before they are obeyed, so that an agent which
+comes back never goes on with larger ones. Both are of one start of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.documents import as_document, from_document
+from app.node.clock import boot_id
+from app.node.files import NodeDirectory
+
+_CONFIGURATION, _CONTACT = "configuration.json", "contact.json"
+
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contact:
+    """The last answer to a report.
+
+    Attributes:
+        boot: since which start of the machine `accepted_at` counts.
+        accepted_at: when the report was sent, by `boot_time`.
+    """
+
+    boot: str
+    accepted_at: float
+    allotments: Mapping[str, Allotment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredNode:
+    """What an earlier agent went by at its end."""
+
+    configuration: NodeConfiguration
+    accepted_at: float
+
+
+class NodeStore:
+    """The files of one node."""
+
+    def __init__(self, directory: NodeDirectory) -> None:
+        self._directory = directory
+        self._boot = boot_id()
+
+    def load(self) -> StoredNode | None:
+        """What an earlier agent left; None if there was none since the machine started.
+
+        Raises:
+            CannotStart: the directory cannot be used.
+        """
+        self._directory.make()
+        configuration = self._read(NodeConfiguration, _CONFIGURATION)
+        contact = self._read(Contact, _CONTACT)
+        if configuration is None or contact is None or contact.boot != self._boot:
+            return None
+        return StoredNode(
+            configuration=configuration.with_allotments(contact.allotments),
+            accepted_at=contact.accepted_at,
+        )
+
+    def store(self, configuration: NodeConfiguration) -> None:
+        """Keep what the service sent."""
+        self._write(_CONFIGURATION, configuration)
+
+    def accept(self, sent_at: float, allotments: Mapping[str, Allotment]) -> None:
+        """Keep the answer to the report of *sent_at*."""
+        contact = Contact(boot=self._boot, accepted_at=sent_at, allotments=allotments)
+        self._write(_CONTACT, contact)
+
+    def _read(self, kind: type[T], name: str) -> T | None:
+        try:
+            text = (self._directory.path / name).read_text(encoding="utf-8")
+            return from_document(kind, json.loads(text))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            # Without the cause: it may quote a password.
+            _log.warning("what the agent before left cannot be used", file=name)
+            return None
+
+    def _write(self, name: str, document: NodeConfiguration | Contact) -> None:
+        try:
+            self._directory.write(name, json.dumps(as_document(document)))
+        except OSError as error:
+            # An old one would be worse than none.
+            (self._directory.path / _CONTACT).unlink(missing_ok=True)
+            _log.warning("nothing is kept for the next agent", reason=str(error))

@@ -1,0 +1,58 @@
+"""A service that does what a test says: an agent's `Service` without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.documents import NodeSession, ReportAnswer
+from app.domain.nodes.report import NodeReport
+from app.node.errors import AgentReplaced, ServiceAway
+from tests.node.configurations import SERVER
+
+
+@dataclass(slots=True)
+class ScriptedService:
+    """A service that gives one node its configuration, and hears its reports."""
+
+    latest: NodeConfiguration
+    is_away: bool = False
+    reports: list[NodeReport] = field(default_factory=list)
+    session: int = 0
+    asked: int = 0
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def change(self, configuration: NodeConfiguration) -> None:
+        self.latest = configuration
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def open_session(self) -> NodeSession:
+        self._answer()
+        self.session += 1
+        return NodeSession(node="edge", session=self.session)
+
+    async def configuration(self, known: int | None) -> NodeConfiguration | None:
+        self._answer()
+        if known == self.latest.version:
+            await self._changed.wait()
+            self._answer()
+        return self.latest
+
+    async def report(self, report: NodeReport) -> ReportAnswer:
+        self._answer()
+        if report.session != self.session:
+            raise AgentReplaced("A later agent has begun.")
+        self.reports.append(report)
+        return ReportAnswer(allotments=self.allotments, version=self.latest.version)
+
+    @property
+    def allotments(self) -> dict[str, Allotment]:
+        return {SERVER: self.latest.servers[SERVER].allotment}
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.is_away:
+            raise ServiceAway("The service does not answer.")

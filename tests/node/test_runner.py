@@ -1,0 +1,296 @@
+"""The life of an agent: when it may begin, what it goes on with, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+
+import pytest
+
+from app.domain.nodes.allotment import Allotment
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.documents import ANSWER_SECONDS, ReportAnswer
+from app.domain.nodes.node import FENCED_AFTER
+from app.domain.nodes.report import NodeReport
+from app.node import console
+from app.node import runner as module
+from app.node.clock import boot_time
+from app.node.errors import AgentReplaced, CannotStart
+from app.node.files import NodeDirectory
+from app.node.pgbouncer import PgBouncer
+from app.node.process import Account
+from app.node.runner import NodeRunner
+from app.node.stored_node import NodeStore
+from tests.fixtures.processes import is_alive, paused
+from tests.fixtures.waiting import eventually
+from tests.node.configurations import SERVER
+from tests.node.scripted_service import ScriptedService
+from tests.node.site import Site, busy, never_more_than, pid_of
+
+
+@pytest.fixture
+async def node(site: Site) -> NodeConfiguration:
+    """One tenant with an application."""
+    await site.make_roles("acme")
+    return site.configuration(site.entry("acme"))
+
+
+@dataclass(slots=True)
+class Clock:
+    """The machine's, moved on by a test."""
+
+    moved_on: float = 0.0
+
+    def __call__(self) -> float:
+        return boot_time() + self.moved_on
+
+
+def store_of(site: Site) -> NodeStore:
+    account = Account.choose()
+    return NodeStore(NodeDirectory(site.directory, uid=account.uid, gid=account.gid))
+
+
+@asynccontextmanager
+async def running(
+    site: Site, service: ScriptedService, *, clock: Clock | None = None, stops: bool = True
+) -> AsyncIterator[PgBouncer]:
+    """An agent for a block; its pooler goes on after that unless it *stops*."""
+    engine = site.engine()
+    runner = NodeRunner(engine, service, store_of(site), clock=clock or boot_time)
+    task = asyncio.create_task(runner.run(), name="agent")
+    try:
+        yield engine
+        assert not task.done(), task.exception()
+    except BaseException:
+        stops = True
+        raise
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, AgentReplaced):
+            await task
+        if stops:
+            await engine.stop(patience=0.0)
+        else:
+            engine.leave()
+
+
+def allotted(node: NodeConfiguration, connections: int, generation: int) -> NodeConfiguration:
+    allotment = Allotment(generation=generation, connections=connections)
+    return node.with_allotments({SERVER: allotment})
+
+
+async def test_it_reports_obeys_answers_and_follows_the_configuration(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(node)
+    async with running(site, service) as engine, AsyncExitStack() as stack:
+        await eventually(lambda: listens(engine))
+        load = await stack.enter_async_context(busy(site, ["acme"], clients=4))
+        await eventually(lambda: load.served)
+        # The answer to a report: no connection more.
+        service.latest = allotted(node, 0, 2)
+        await eventually(lambda: service.reports[-1].servers[SERVER].generation == 2)
+        await eventually(lambda: service.reports[-1].servers[SERVER].committed == 0)
+        async with never_more_than(site, 0):
+            sent = len(service.reports)
+            await eventually(lambda: len(service.reports) > sent)
+        # Another configuration: on its own, before a report is due.
+        service.change(replace(allotted(node, 2, 3), version=2))
+        served = load.served["acme"]
+        await eventually(lambda: load.served["acme"] > served)
+        await eventually(lambda: service.reports[-1].version == 2)
+        await eventually(lambda: service.reports[-1].users == {"acme.web"})
+    assert [report.sequence for report in service.reports] == list(
+        range(1, len(service.reports) + 1)
+    )
+    assert service.reports[-1].engine == "PgBouncer 1.18.0"
+
+
+async def test_nothing_opens_before_the_service_has_heard_of_the_agent(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(node)
+    answer = asyncio.Event()
+
+    class Silent(ScriptedService):
+        async def report(self, report: NodeReport) -> ReportAnswer:
+            await answer.wait()
+            return await service.report(report)
+
+    service.session = 1
+    async with running(site, Silent(node)) as engine:
+        await eventually(lambda: listens(engine))
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: waits(engine))
+            async with never_more_than(site, 0):
+                await asyncio.sleep(5 * module.LOOK_INTERVAL)
+            answer.set()
+            await eventually(lambda: load.served)
+
+
+async def listens(engine: PgBouncer) -> bool:
+    """Whether applications can connect: each entry was paused, and its users let in."""
+    return engine._files is not None
+
+
+async def waits(engine: PgBouncer) -> bool:
+    measures = await engine.measure()
+    return "acme" in measures and measures["acme"].waiting > 0
+
+
+async def test_an_answer_that_comes_too_late_is_not_heard(
+    site: Site, node: NodeConfiguration
+) -> None:
+    clock = Clock()
+
+    class Late(ScriptedService):
+        async def report(self, report: NodeReport) -> ReportAnswer:
+            clock.moved_on += ANSWER_SECONDS
+            return await ScriptedService.report(self, report)
+
+    service = Late(node)
+    async with running(site, service, clock=clock) as engine:
+        await eventually(lambda: listens(engine))
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: waits(engine))
+            heard = len(service.reports)
+            await eventually(lambda: len(service.reports) > heard)
+            assert not load.served
+    assert store_of(site).load() is None
+
+
+async def test_the_next_agent_begins_without_the_service_if_it_was_there_of_late(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    service = ScriptedService(node)
+    async with running(site, service, clock=clock):
+        # An allotment that only an answer has said.
+        await eventually(lambda: service.reports)
+        service.latest = allotted(node, 1, 2)
+        await eventually(lambda: service.reports[-1].servers[SERVER].generation == 2)
+
+    service.is_away = True
+    monkeypatch.setattr(module, "_FIRST_ANSWER", 0.1)
+    async with running(site, service, clock=clock) as engine, never_more_than(site, 1):
+        await eventually(lambda: listens(engine))
+        async with busy(site, ["acme"]) as load:
+            await eventually(lambda: load.served)
+
+    # Later another may have its connections: it starts nothing before an answer.
+    clock.moved_on += FENCED_AFTER
+    async with running(site, service, clock=clock) as engine:
+        asked = service.asked
+        await eventually(lambda: service.asked > asked + 2)
+        assert engine.process is None
+        service.is_away = False
+        await eventually(lambda: listens(engine))
+        async with busy(site, ["acme"]) as load:
+            await eventually(lambda: load.served)
+
+
+async def test_what_runs_with_clients_is_taken_over_however_long_the_service_is_away(
+    site: Site, node: NodeConfiguration
+) -> None:
+    clock = Clock()
+    service = ScriptedService(node)
+    async with AsyncExitStack() as stack:
+        async with running(site, service, clock=clock, stops=False) as first:
+            await eventually(lambda: listens(first))
+            load = await stack.enter_async_context(busy(site, ["acme"]))
+            await eventually(lambda: load.served)
+        service.is_away = True
+        clock.moved_on += 3600.0
+        async with running(site, service, clock=clock) as engine:
+            await eventually(lambda: listens(engine))
+            assert pid_of(engine) == pid_of(first)
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served + 100)
+            await stack.aclose()
+        await first.stop(patience=0.0)
+
+
+async def test_an_agent_that_was_replaced_ends_and_leaves_the_pooler_alone(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(node)
+    engine = site.engine()
+    task = asyncio.create_task(NodeRunner(engine, service, store_of(site)).run())
+    try:
+        await eventually(lambda: listens(engine))
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: load.served)
+            service.session += 1
+            with pytest.raises(AgentReplaced):
+                await task
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served)
+    finally:
+        await engine.stop(patience=0.0)
+
+
+async def test_a_pooler_that_was_killed_is_started_again(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(node)
+    async with running(site, service) as engine:
+        await eventually(lambda: listens(engine))
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: load.served)
+        killed = pid_of(engine)
+        os.kill(killed, signal.SIGKILL)
+        await eventually(lambda: pid_of(engine) != killed and engine._files)
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: load.served)
+
+
+async def test_a_pooler_that_hangs_is_reported_and_not_killed(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = ScriptedService(node)
+    async with running(site, service) as engine:
+        await eventually(lambda: service.reports)
+        monkeypatch.setattr(console, "DEADLINE_SECONDS", 0.1)
+        monkeypatch.setattr(module, "_HANGS_AFTER", 0.3)
+        with paused(pid_of(engine)):
+            await eventually(lambda: "left alone" in service.reports[-1].problem)
+            assert is_alive(pid_of(engine))
+        monkeypatch.setattr(console, "DEADLINE_SECONDS", 60.0)
+        hung = pid_of(engine)
+        await eventually(lambda: not service.reports[-1].problem)
+        assert pid_of(engine) == hung
+
+
+async def test_a_pooler_that_cannot_start_at_all_ends_it(
+    site: Site, node: NodeConfiguration
+) -> None:
+    runner = NodeRunner(site.engine(), ScriptedService(node), store_of(site))
+    with (
+        socket.create_server(("127.0.0.1", site.port)),
+        pytest.raises(CannotStart, match="cannot listen"),
+    ):
+        await runner.run()
+
+
+async def test_a_configuration_that_cannot_be_in_force_is_reported_and_nothing_stops(
+    site: Site, node: NodeConfiguration
+) -> None:
+    service = ScriptedService(node)
+    async with running(site, service) as engine, AsyncExitStack() as stack:
+        await eventually(lambda: listens(engine))
+        load = await stack.enter_async_context(busy(site, ["acme"], clients=1))
+        await eventually(lambda: load.served)
+        bad = replace(node.entries[0], database="two\nlines")
+        service.change(replace(node, version=2, entries=(bad,)))
+        await eventually(lambda: "cannot have the value" in service.reports[-1].problem)
+        assert service.reports[-1].version == 1
+        served = load.served["acme"]
+        await eventually(lambda: load.served["acme"] > served)
+        service.change(replace(node, version=3))
+        await eventually(lambda: service.reports[-1].version == 3)
+        assert not service.reports[-1].problem
