@@ -87,7 +87,7 @@ async def _run(server: uvicorn.Server) -> None:
         trust_env=False,  # no proxy between the service and its demo
     ) as client:
         tenants = await _create_tenants(client)
-        typer.echo(_welcome(base_url, len(tenants)))
+        typer.echo(_welcome(base_url, len(tenants), await _connection_string(client)))
         traffic = Traffic(client, tenants, _BURSTS)
         try:
             async with asyncio.TaskGroup() as group:
@@ -126,7 +126,21 @@ async def _create_tenants(client: httpx.AsyncClient) -> list[str]:
     return tenants
 
 
-def _welcome(base_url: str, tenants: int) -> str:
+async def _connection_string(client: httpx.AsyncClient) -> str | None:
+    """Of a tenant at the node beside the service, if one runs."""
+    try:
+        nodes = (await client.get("/v1/nodes")).raise_for_status().json()["items"]
+        if not any(node["state"] == "ready" for node in nodes):
+            return None
+        url = "/v1/tenants/demo-bakery/credentials"
+        issued = (await client.post(url, json={"name": "demo"})).raise_for_status().json()
+    except httpx.HTTPError as error:
+        raise DemoError(f"the demo's credential could not be created: {error}") from error
+    return str(issued["node_connection_string"])
+
+
+def _welcome(base_url: str, tenants: int, connection_string: str | None) -> str:
+    by_driver = f"\n  Any driver         psql '{connection_string}'" if connection_string else ""
     return f"""
 Poolkeeper demo: {tenants} tenants with traffic. Press Ctrl-C to stop and delete them.
 
@@ -134,7 +148,7 @@ Poolkeeper demo: {tenants} tenants with traffic. Press Ctrl-C to stop and delete
   API                {base_url}/docs
   Longest waits      curl -s '{base_url}/v1/pools?sort=-wait_p99_ms&limit=3'
   Recommendations    curl -s '{base_url}/v1/recommendations?status=open'
-  One tenant         curl -s '{base_url}/v1/tenants/demo-bakery/stats'
+  One tenant         curl -s '{base_url}/v1/tenants/demo-bakery/stats'{by_driver}
 """
 
 

@@ -114,6 +114,10 @@ ENTRIES: Mapping[str, Entry] = {
         summary="Serve with sample tenants and traffic; everything is deleted at the end.",
         is_bare=True,
     ),
+    "node": _local(
+        target="node:node",
+        summary="Run a PgBouncer node until SIGTERM or Ctrl-C. PgBouncer goes on after that.",
+    ),
     "doctor": _local(
         target="doctor:doctor",
         summary="Check servers, catalog, rights, TLS, budgets and keys, and print the SQL that is"

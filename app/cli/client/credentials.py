@@ -74,7 +74,9 @@ def create(
             print_note(f"Credential {issued['user']}; its password is shown only once:")
         return issued
 
-    session.change(send, lambda issued: issued["connection_string"])
+    session.change(
+        send, lambda issued: issued["node_connection_string"] or issued["connection_string"]
+    )
 
 
 @credentials.command(cls=ChangeCommand)
