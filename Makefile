@@ -29,10 +29,10 @@ help: ## List the targets
 # `exec`: signals reach the service itself, not a shell.
 
 run: $(RUNTIME) ## Serve; without configured servers, start a private Postgres
-	@exec $(BIN)/poolkeeper serve $(ARGS)
+	@POOLKEEPER_NODE=$${POOLKEEPER_NODE:-auto} exec $(BIN)/poolkeeper serve $(ARGS)
 
 demo: $(RUNTIME) ## Serve with sample tenants and traffic
-	@exec $(BIN)/poolkeeper demo $(ARGS)
+	@POOLKEEPER_NODE=$${POOLKEEPER_NODE:-auto} exec $(BIN)/poolkeeper demo $(ARGS)
 
 demo-ha: $(RUNTIME) ## Run two instances, their Postgres, and a client that never stops
 	@exec $(BIN)/python -m benchmarks.failover $(ARGS)

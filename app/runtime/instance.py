@@ -27,6 +27,7 @@ from app.domain.leadership import TRUST_SECONDS, Takeover, client_name
 from app.embedded import EmbeddedPostgresError
 from app.runtime import configuration
 from app.runtime.background_tasks import start_background_tasks
+from app.runtime.local_node import local_node
 from app.runtime.replica import Replica
 from app.runtime.server import stop_process
 from app.runtime.topology import Topology, start_topology
@@ -170,6 +171,8 @@ async def _active_instance(
             stack.callback(otlp.close)
         start_background_tasks(settings, service, postgres.embedded, otlp)
         election.begin_serving()
+        if settings.node == "auto":
+            await stack.enter_async_context(local_node(settings, service))
         yield service
 
 

@@ -241,6 +241,16 @@ class Settings(BaseSettings):
     """Maximum number of rows that the query endpoint returns; 1000, as many as a person can look
     at."""
 
+    # --- the node beside the service ---------------------------------------------------------
+
+    node: Literal["off", "auto"] = "off"
+    """`auto`: run a PgBouncer node on loopback, if there is a PgBouncer on the path; without one
+    the service works all the same, and logs what is missing. Off, because nodes usually run beside
+    applications; `make run` and `make demo` set `auto`."""
+
+    node_port: Port = 6432
+    """TCP port of that node; 6432, the default of PgBouncer."""
+
     # --- loops and the advisor ---------------------------------------------------------------
 
     poll_interval_seconds: Seconds = 5.0

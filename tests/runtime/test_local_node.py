@@ -1,0 +1,78 @@
+"""The PgBouncer node in the service's own process, where there is a PgBouncer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from app.node.errors import CannotStart
+from app.runtime import local_node as module
+from tests.fixtures.app import ok, serving
+from tests.fixtures.missing import missing
+from tests.fixtures.postgres import Database
+from tests.fixtures.processes import processes_about
+from tests.fixtures.served import free_port
+from tests.fixtures.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("scrub_roles")
+
+
+async def test_applications_connect_to_the_node_beside_the_service(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    if shutil.which("pgbouncer", path="/usr/sbin:/usr/bin") is None:
+        missing("No PgBouncer: Debian's package `pgbouncer` is not installed.")
+    port = free_port()
+    async with serving(
+        database, catalog_database, enterable_path, node="auto", node_port=port
+    ) as api:
+        url = await api.tenant("acme")
+        issued = ok(await api.client.post(f"{url}/credentials", json={"name": "web"}), 201)
+
+        async def role() -> str:
+            """As whom an application is connected; nobody, if it is refused."""
+            try:
+                connection = await psycopg.AsyncConnection.connect(
+                    host="127.0.0.1",
+                    port=port,
+                    dbname="acme",
+                    user=issued["user"],
+                    password=issued["password"],
+                    sslmode="disable",
+                    connect_timeout=180,
+                )
+            except psycopg.OperationalError:
+                return ""
+            async with connection:
+                found = await (await connection.execute("SELECT session_user")).fetchone()
+                return str(found[0]) if found else ""
+
+        await eventually(role)
+        assert await role() == "tenant_acme"
+        shown = ok(await api.client.get("/v1/nodes/local"))
+        assert shown["address"] == f"127.0.0.1:{port}"
+        assert shown["state"] == "ready"
+        assert processes_about(str(enterable_path / "node"))
+    assert not processes_about(str(enterable_path / "node"))
+
+
+async def test_without_a_pgbouncer_the_service_works_and_says_what_to_install(
+    database: Database,
+    catalog_database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none() -> None:
+        raise CannotStart("Install the package pgbouncer.")
+
+    monkeypatch.setattr(module, "find_pgbouncer", none)
+    with capture_logs() as logs:
+        async with serving(database, catalog_database, tmp_path, node="auto") as api:
+            url = await api.tenant("acme")
+            assert await api.value(url, "SELECT session_user") == "tenant_acme"
+    [warning] = [each for each in logs if each["event"] == "no PgBouncer node"]
+    assert warning["reason"] == "Install the package pgbouncer."
