@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from app.api.http.load_shedding import PROBES
+from app.cli.main import ENTRIES
 from app.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -127,3 +128,40 @@ def test_prometheus_has_its_key_and_the_address_of_the_service() -> None:
     assert name in services()["prometheus"]["secrets"]
     target, _, port = job["static_configs"][0]["targets"][0].partition(":")
     assert services()[target]["ports"] == [f"127.0.0.1:{port}:{port}"]
+
+
+def node_options(arguments: list[str]) -> dict[str, str]:
+    """Options of `poolkeeper node`, which must take them."""
+    word, *given = arguments
+    assert word == "node"
+    known = {name for option in ENTRIES["node"].load("node").params for name in option.opts}
+    options = dict(each.partition("=")[::2] for each in given)
+    assert options.keys() <= known
+    return options
+
+
+def test_the_node_in_compose_gets_passwords_on_loopback_only() -> None:
+    declared = services("deploy/compose-node.yml")
+    options = node_options(declared["node"]["command"])
+    assert options["--server"] == "http://127.0.0.1:8080"
+    assert declared["node"]["network_mode"] == "service:poolkeeper"
+    port = options["--listen"].rpartition(":")[2]
+    assert declared["poolkeeper"]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    secrets = {f"/run/secrets/{name}" for name in declared["node"]["secrets"]}
+    assert {options[name] for name in ("--key-file", "--tls-cert", "--tls-key")} == secrets
+    [tmpfs] = declared["node"]["tmpfs"]
+    assert tmpfs.startswith("/run/poolkeeper-node:mode=0700")
+
+
+def test_the_node_in_kubernetes_has_a_key_for_each_pod() -> None:
+    text = (ROOT / "deploy" / "kubernetes-node.yaml").read_text(encoding="utf-8")
+    declared = {each["kind"]: each for each in yaml.safe_load_all(text)}
+    pod = declared["StatefulSet"]["spec"]["template"]["spec"]
+    [sidecar] = pod["initContainers"]
+    options = node_options(sidecar["args"])
+    assert options["--server"].startswith("https://")
+    mounts = {each["mountPath"]: each["name"] for each in sidecar["volumeMounts"]}
+    assert options["--key-file"] == "/etc/poolkeeper/$(POD_NAME)"
+    volumes = {each["name"]: each for each in pod["volumes"]}
+    assert volumes[mounts["/run/poolkeeper-node"]]["emptyDir"] == {"medium": "Memory"}
+    assert "secret" in volumes[mounts["/etc/poolkeeper"]]
