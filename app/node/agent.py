@@ -21,9 +21,11 @@ from app.node.engine import Engine, EntryMeasure
 from app.node.errors import CannotRender, NodeError, NotInForce
 from app.node.tracked_entry import TrackedEntry
 
-# In seconds. A RELOAD stalls all clients of PgBouncer, for 28 ms where it has 1,000 entries. What
-# revokes a credential, or lets clients go on that wait for nothing else, does not wait so long.
+# In seconds. A RELOAD stalls all clients of PgBouncer, for 28 ms where it has 1,000 entries, and
+# the shorter the fewer it has. What revokes a credential, or lets clients go on that wait for
+# nothing else, does not wait so long.
 RELOAD_INTERVAL = 10.0
+RELOAD_ENTRIES = 1000
 URGENT_INTERVAL = 0.5
 # Clients of an entry that disappears may end their transactions for so long.
 LEAVE_SECONDS = 10.0
@@ -199,7 +201,7 @@ class Agent:
         """What is to be applied now: all that is wanted, what of it cannot wait, or nothing."""
         waited = self._clock() - self._applied_at
         fits = all(map(self._fits, wanted.servers))
-        if waited >= RELOAD_INTERVAL and fits and self._have_left():
+        if waited >= self._interval and fits and self._have_left():
             return wanted
         in_force = self._in_force
         if waited < URGENT_INTERVAL or in_force is None:
@@ -208,6 +210,12 @@ class Agent:
             sizes = {name: tracked.size for name, tracked in self._entries.items()}
             return without_delay(in_force, wanted, sizes)
         return wanted if fits and self._have_left() and self._is_any_stuck() else None
+
+    @property
+    def _interval(self) -> float:
+        """Seconds between two RELOADs that could wait."""
+        scaled = RELOAD_INTERVAL * len(self._entries) / RELOAD_ENTRIES
+        return min(RELOAD_INTERVAL, max(URGENT_INTERVAL, scaled))
 
     def _fits(self, server: str) -> bool:
         """Whether the sizes to come of what is open are no larger, or fit in the allotment."""

@@ -142,7 +142,10 @@ async def _backends(site: Site, connections: int) -> bool:
     return await site.backends() == connections
 
 
-async def test_pgbouncer_reloads_at_most_once_in_ten_seconds(site: Site) -> None:
+async def test_pgbouncer_with_many_entries_reloads_at_most_once_in_ten_seconds(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RELOAD_ENTRIES", 1)
     await site.make_roles("acme")
     now = [1000.0]
     async with site.started(site.configuration(site.entry("acme"))) as engine:

@@ -84,7 +84,7 @@ def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:
     assert len(created.stdout.splitlines()) == 1
     assert created.stderr == "Credential acme.web; its password is shown only once:\n"
     document = json.loads(call(service, *words, "--json").stdout)
-    assert document["connection_string"] == created.stdout.strip()
+    assert document["node_connection_string"] == created.stdout.strip()
     assert call(service, *words, "-o", "name").stdout == "web\n"
     _, path, body = service.heard[0]
     assert (path, body["name"]) == ("/v1/tenants/acme/credentials", "web")
