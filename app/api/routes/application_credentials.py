@@ -19,6 +19,7 @@ from app.api.http.idempotency import mark_secret
 from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
+from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.tenants.application_credentials import ApplicationCredentials, IssuedCredential
 from app.domain.application_credential import ApplicationCredential
@@ -69,6 +70,7 @@ NamePath = Annotated[
     ),
 ]
 CredentialsDep = Annotated[ApplicationCredentials, provided(ApplicationCredentials)]
+FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 
 
 class CredentialBody(RequestBody):
@@ -191,6 +193,7 @@ async def create_credential(
     manager: ManagerDep,
     credentials: CredentialsDep,
     fleet: Annotated[Fleet, provided(Fleet)],
+    feed: FeedDep,
     operation: OperationDep,
     response: Response,
 ) -> IssuedCredentialView | PlanView:
@@ -199,14 +202,16 @@ async def create_credential(
     The password is shown once. It is not stored, and neither is this response: a repetition with
     the same idempotency key answers 409 `replay-holds-secret`. A tenant has up to 20 credentials;
     to replace one, create another and revoke the first. Shared tenants have none (409
-    `strategy-not-on-nodes`): their role could read other tenants' rows.
+    `strategy-not-on-nodes`): their role could read other tenants' rows. The response waits until
+    the nodes that serve the tenant accept the password, for 5 s at most.
     """
+    spec = manager.tenant_state(tenant).tenant.spec
 
     def show(issued: IssuedCredential) -> IssuedCredentialView:
         credential, password = issued.credential, issued.password
         response.headers["ETag"] = etag(_GENERATION, _instance(credential))
         login = f"postgresql://{credential.user}:{password}"
-        nodes = ",".join(fleet.addresses(manager.tenant_state(tenant).tenant.spec))
+        nodes = ",".join(fleet.addresses(spec))
         return IssuedCredentialView(
             **_fields(credential),
             password=password,
@@ -217,7 +222,10 @@ async def create_credential(
     creation = credentials.create(
         manager.tenant_state(tenant), body.name, operation.actor, expires_at=body.expires_at
     )
-    return await operation.run(creation, show)
+    created = await operation.run(creation, show)
+    if isinstance(created, IssuedCredentialView):
+        await feed.settle(spec)
+    return created
 
 
 @router.delete(
@@ -232,18 +240,23 @@ async def revoke_credential(
     *,
     manager: ManagerDep,
     credentials: CredentialsDep,
+    feed: FeedDep,
     operation: OperationDep,
     preconditions: PreconditionsDep,
 ) -> CredentialView | PlanView:
     """Deletes a credential, and responds with what it was. Its password is refused from then on.
 
-    It stays refused if another credential of that name is created later.
+    It stays refused if another credential of that name is created later. The response waits until
+    the nodes that serve the tenant refuse it, for 5 s at most.
     """
-    manager.tenant_state(tenant)
+    spec = manager.tenant_state(tenant).tenant.spec
     found = credentials.get(tenant, name)
     preconditions.expected_generation(_GENERATION, _instance(found))
     revocation = credentials.revoke(found, operation.actor)
-    return await operation.run(revocation, lambda gone: CredentialView(**_fields(gone)))
+    revoked = await operation.run(revocation, lambda gone: CredentialView(**_fields(gone)))
+    if isinstance(revoked, CredentialView):
+        await feed.settle(spec)
+    return revoked
 
 
 def _fields(credential: ApplicationCredential) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from app.pools.tenant_state import TenantState
 _SLICE = 100
 # Seconds in which nodes report that a tenant is closed.
 _CLOSE_DEADLINE = 5.0
+# Seconds in which nodes report that they have what was changed.
+_SETTLE_DEADLINE = 5.0
 _NO_ALLOTMENT = Allotment(generation=0, connections=0)
 
 
@@ -113,6 +115,15 @@ class NodeFeed:
             async with asyncio.timeout(_CLOSE_DEADLINE):
                 for node in list(self._fleet.nodes.values()):
                     while node.may_log_in(tenant.id, since=began):
+                        await node.heard.wait()
+
+    async def settle(self, tenant: TenantSpec) -> None:
+        """Wait until the nodes that serve *tenant* have its latest changes, but not for long."""
+        await self.refresh()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_DEADLINE):
+                for node in list(self._fleet.nodes.values()):
+                    while node.declared.spec.serves(tenant) and node.is_behind:
                         await node.heard.wait()
 
     def latest(self, node: TrackedNode) -> NodeConfiguration | None:

@@ -120,6 +120,13 @@ class TrackedNode:
         return self._called_at is not None and self._clock() - self._called_at < STALE_AFTER
 
     @property
+    def is_behind(self) -> bool:
+        """Whether it can be reached, and has not reported its latest configuration yet."""
+        if self.configuration is None or not self.is_reachable:
+            return False
+        return self.latest is None or self.latest.report.version < self.configuration.version
+
+    @property
     def is_drained(self) -> bool:
         """Whether it drains, and its clients have left."""
         latest = self.latest
