@@ -171,10 +171,14 @@ async def test_traffic_that_fails_ends_the_demo_with_a_sentence(
     async def create_tenants(_: httpx.AsyncClient) -> list[str]:
         return ["demo-bakery"]
 
+    async def no_node(_: httpx.AsyncClient) -> None:
+        return None
+
     async def fail(*_: object) -> None:
         raise httpx.DecodingError("no gzip")
 
     monkeypatch.setattr(demo_command, "_create_tenants", create_tenants)
+    monkeypatch.setattr(demo_command, "_connection_string", no_node)
     monkeypatch.setattr(demo_command, "_log_statistics", fail)
     server = uvicorn.Server(uvicorn.Config(FastAPI(), host="127.0.0.1", port=0, log_config=None))
     with pytest.raises(DemoError, match="traffic failed: DecodingError"):
