@@ -23,7 +23,7 @@ from app.node.errors import CannotStart
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _POLL_SECONDS = 0.02
 _VERSION_SECONDS = 10.0
-_is_version = re.compile(r"PgBouncer (\d+(?:\.\d+)+)").match
+_is_version = re.compile(r"PgBouncer (\d+\.\d+\.\d+)").match
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,11 +26,20 @@ async def do_everything(api: Api, name: str, size: int) -> set[int]:
             ("PUT", f"/tenants/{name}", {"strategy": "per_tenant"}),
             ("PUT", "/tenants/acme/pool", {"max_size": size}),
             ("POST", "/tenants/acme/rotate-credentials", None),
+            ("PUT", "/nodes/edge", {"labels": {"size": str(size)}}),
             ("PUT", "/advisor", {"mode": mode}),
             ("DELETE", f"/tenants/{name}", None),
         )
     ]
+
+    async def give_node_more() -> None:
+        node = service.fleet.nodes["edge"]
+        node.largest = {"local": size}
+        await service.fleet.begin_session(node)
+
     for write in (
+        service.node_feed.refresh,
+        give_node_more,
         lambda: service.catalog.recommendations.add(recommendation()),
         lambda: service.audit_outbox.record(event()),
         service.poller.run_once,
