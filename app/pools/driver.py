@@ -8,7 +8,7 @@ proved yet that it is ours.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -108,6 +108,7 @@ class Login:
         primary: whether a standby, which takes no writes, is refused.
         direct: whether a pooler is refused, which takes a round trip.
         resolver: finds the addresses of the host.
+        may_go_on: asked before each step of the login, which breaks off when it may not.
     """
 
     host: str
@@ -120,6 +121,7 @@ class Login:
     primary: bool = True
     direct: bool = False
     resolver: wire.Resolver = field(default=wire.SYSTEM_RESOLVER, repr=False)
+    may_go_on: Callable[[], bool] = field(default=lambda: True, repr=False)
 
     def for_database(self, database: str) -> Login:
         """The same login into another database."""
@@ -153,6 +155,7 @@ async def connect(
             primary=login.primary,
             resolver=login.resolver,
             on_abandoned=leave,
+            may_go_on=login.may_go_on,
         )
 
 

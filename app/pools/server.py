@@ -15,6 +15,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from time import monotonic
@@ -419,7 +420,16 @@ class Server:
     async def _log_in(self, login: Login, *, most: int) -> asyncpg.Connection:
         if not self._may_connect():
             raise ConnectFailed(NOT_ACTIVE)
-        connection = await self._stalled.connect(login, timeout=self._connect_timeout, most=most)
+        # One that was stopped in the middle of a login must not complete it when it wakes up.
+        login = replace(login, may_go_on=self._may_connect)
+        try:
+            connection = await self._stalled.connect(
+                login, timeout=self._connect_timeout, most=most
+            )
+        except ServerUnavailable as error:
+            if not self._may_connect():
+                raise ConnectFailed(NOT_ACTIVE) from error
+            raise
         if not self._may_connect():
             await close(connection)
             raise ConnectFailed(NOT_ACTIVE)

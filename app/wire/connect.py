@@ -68,6 +68,7 @@ async def connect(
     command_timeout: float | None = None,
     resolver: Resolver = SYSTEM_RESOLVER,
     on_abandoned: OnAbandonedLogin | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> asyncpg.Connection:
     """Log in within *timeout* seconds.
 
@@ -85,6 +86,7 @@ async def connect(
         resolver: finds the addresses of *host*; the first at which a login succeeds is taken.
         on_abandoned: gets each login that is given up while the server may still work on it, and
             has to end it. Without it, the connection is dropped.
+        may_go_on: asked before each step; the login breaks off as soon as it may not.
 
     Raises:
         ServerRejected: the server is not who it should be, or misbehaves.
@@ -119,7 +121,15 @@ async def connect(
         tls is not False and tls.check_hostname and tls.verify_mode is ssl.VerifyMode.CERT_REQUIRED
     )
     logins = [
-        _Login(_GuardedLoop(loop, each, is_verified=is_verified and each is not None), arguments)
+        _Login(
+            _GuardedLoop(
+                loop,
+                each,
+                is_verified=is_verified and each is not None,
+                may_go_on=may_go_on,
+            ),
+            arguments,
+        )
         for each in addresses
     ]
 
@@ -275,6 +285,9 @@ class _HandshakeGuard(Interceptor):
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._handshake is None or self._transport.is_closing():
             return
+        if not self._loop.may_go_on():
+            self._transport.abort()
+            return
         try:
             passed = self._handshake.feed(data)
         except ProtocolViolation as violation:
@@ -297,9 +310,15 @@ class _GuardedLoop:
     """The event loop as asyncpg sees it while it connects: it knows one address, and guards it."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, address: Address | None, *, is_verified: bool
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: Address | None,
+        *,
+        is_verified: bool,
+        may_go_on: Callable[[], bool],
     ) -> None:
         self.loop = loop
+        self.may_go_on = may_go_on
         self.address = address
         self.speaks_tls = False
         self.violation: ProtocolViolation | None = None

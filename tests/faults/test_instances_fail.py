@@ -109,7 +109,8 @@ async def cut_off_the_server(instances: Instances) -> None:
 
 
 async def restart_the_catalog(instances: Instances) -> None:
-    """Whoever takes the lock first goes on, be it the same one."""
+    """Whoever takes the lock first goes on, be it the same one; another one ends."""
+    before = await instances.active()
     for each in instances.all:
         each.to_catalog.refuse()
     async with replace(instances.catalog, database="postgres").connected() as connection:
@@ -120,6 +121,15 @@ async def restart_the_catalog(instances: Instances) -> None:
     await asyncio.sleep(chance.uniform(0, 3) if FAULTS else 0)
     for each in instances.all:
         await each.to_catalog.pass_through()
+    async with instances.catalog.connected() as connection:
+        began = await connection.fetchval("SELECT clock_timestamp()")
+
+        async def is_settled() -> bool:
+            renewed = await connection.fetchval("SELECT renewed_at > $1 FROM leadership", began)
+            has_ended = before.running.process.returncode is not None
+            return bool(renewed) and (has_ended or await instances.active() is before)
+
+        await eventually(is_settled, every=GLANCE)
 
 
 def show(line: str) -> None:

@@ -97,14 +97,42 @@ async def test_what_must_not_use_a_server_opens_nothing_there_and_keeps_what_it_
         await (await server.connect(server.admins.login)).close()
 
 
-async def test_a_login_that_ends_too_late_is_not_used(database: Database) -> None:
-    allowed = iter([True, True, True, False])  # before and after: the first contact, and a login
-    async with started_server(database, may_connect=lambda: next(allowed, True)) as server:
+async def test_a_login_that_ends_too_late_is_not_used(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = True
+    log_in = driver.connect
+
+    async def log_in_late(login: driver.Login, **more: Any) -> asyncpg.Connection:
+        nonlocal allowed
+        connection = await log_in(login, **more)
+        allowed = False
+        return connection
+
+    async with started_server(database, may_connect=lambda: allowed) as server:
+        monkeypatch.setattr(driver, "connect", log_in_late)
         with pytest.raises(ConnectFailed):
             await server.connect(
                 replace(login_to(database), settings={"application_name": "poolkeeper/late"})
             )
+        monkeypatch.setattr(driver, "connect", log_in)
+        allowed = True
         await eventually(lambda: server.last_error is None)
+
+
+async def test_a_login_under_way_breaks_off_when_another_instance_takes_over(
+    database: Database, fault_proxy: FaultProxy
+) -> None:
+    allowed = True
+    through_proxy = replace(login_to(database), host=fault_proxy.host, port=fault_proxy.port)
+    async with started_server(database, may_connect=lambda: allowed) as server:
+        fault_proxy.hold_new()
+        login = asyncio.create_task(server.connect(through_proxy), name="login under way")
+        await eventually(lambda: fault_proxy.live)
+        allowed = False
+        await fault_proxy.pass_through()
+        with pytest.raises(ConnectFailed, match="whether it is still the active one"):
+            await login
 
 
 async def test_what_a_predecessor_left_is_ended_and_counts_until_it_is_gone(
