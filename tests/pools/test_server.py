@@ -131,8 +131,10 @@ async def test_a_login_under_way_breaks_off_when_another_instance_takes_over(
         await eventually(lambda: fault_proxy.live)
         allowed = False
         await fault_proxy.pass_through()
-        with pytest.raises(ConnectFailed, match="whether it is still the active one"):
+        with pytest.raises(ConnectFailed, match="whether it is still the active one") as caught:
             await login
+        # It was not completed first.
+        assert isinstance(caught.value.__cause__, ServerUnavailable)
 
 
 async def test_what_a_predecessor_left_is_ended_and_counts_until_it_is_gone(
