@@ -17,7 +17,7 @@ import typer
 from app.cli.client.exit_status import ExitStatus
 from app.node.errors import AgentReplaced, CannotRender, CannotStart, NodeError
 from app.node.files import NodeDirectory
-from app.node.http_service import OWN, HttpService
+from app.node.http_control_plane import OWN, HttpControlPlane
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account, find_pgbouncer
 from app.node.rendering import PoolerSettings
@@ -99,7 +99,7 @@ def node(
         raise_descriptor_limit()  # which PgBouncer inherits
         engine = PgBouncer(find_pgbouncer(pgbouncer), directory, settings=settings, account=account)
         node_name = _name(name, key_file)
-        service = HttpService(server, key_file=key_file, node=node_name, ca_file=ca_file)
+        service = HttpControlPlane(server, key_file=key_file, node=node_name, ca_file=ca_file)
         store = NodeStore(NodeDirectory(directory, uid=account.uid, gid=account.gid))
     except (CannotStart, CannotRender) as error:
         print_error(str(error))
@@ -114,7 +114,9 @@ def node(
         raise typer.Exit(os.EX_TEMPFAIL) from error
 
 
-async def _run(engine: PgBouncer, service: HttpService, store: NodeStore, *, stops: bool) -> None:
+async def _run(
+    engine: PgBouncer, service: HttpControlPlane, store: NodeStore, *, stops: bool
+) -> None:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101 - this is one
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from app.domain.nodes.allotment import Allotment
-from app.domain.nodes.configuration import Entry, NodeConfiguration, newest
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, newest
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState, GatedEntry, committed, decide
 from app.domain.nodes.node import is_fenced
@@ -88,7 +88,7 @@ class Agent:
         self.configuration = configuration
         self._is_pending = None
         self._server_of |= {entry.name: entry.server for entry in configuration.entries}
-        self._wanted: dict[str, list[Entry]] = {server: [] for server in configuration.servers}
+        self._wanted: dict[str, list[NodeEntry]] = {server: [] for server in configuration.servers}
         for entry in configuration.entries:
             self._wanted[entry.server].append(entry)
         self._names = {entry.name for entry in configuration.entries}
@@ -301,7 +301,7 @@ class Agent:
         ]
         return staying + leaving
 
-    def _served(self, server: str) -> list[tuple[Entry, TrackedEntry]]:
+    def _served(self, server: str) -> list[tuple[NodeEntry, TrackedEntry]]:
         """Entries of a server that the pooler has."""
         return [
             (entry, self._entries[entry.name])
@@ -367,7 +367,9 @@ class Agent:
         )
 
 
-def _entry_report(entry: Entry, tracked: TrackedEntry, totals: EntryTotals | None) -> EntryReport:
+def _entry_report(
+    entry: NodeEntry, tracked: TrackedEntry, totals: EntryTotals | None
+) -> EntryReport:
     measured = tracked.measured
     is_paused = entry.paused and tracked.state is EntryState.CLOSED
     return EntryReport(

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from app.domain.nodes.configuration import Entry, NodeConfiguration
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.estimates import EntryTotals
 from app.node.console import Console, Row, quoted
 from app.node.engine import EngineFeatures, EntryInForce, EntryMeasure
@@ -355,7 +355,7 @@ def _pause(entry: str) -> str:
     return f"PAUSE {quoted(entry)}"
 
 
-def _as_shown(configuration: NodeConfiguration, entry: Entry) -> tuple[str, ...]:
+def _as_shown(configuration: NodeConfiguration, entry: NodeEntry) -> tuple[str, ...]:
     """An entry in the columns `_SHOWN`."""
     server, size = configuration.servers[entry.server], configuration.size_of(entry)
     return server.host, str(server.port), entry.database, entry.role, str(size), str(size)

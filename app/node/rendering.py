@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from app.domain.nodes.configuration import Entry, Login, NodeConfiguration
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin
 from app.node.errors import CannotRender
 
 INI, USERS, HBA = "pgbouncer.ini", "users.txt", "hba.conf"
@@ -145,7 +145,7 @@ def render(
 
 def _ini(
     configuration: NodeConfiguration,
-    entries: list[Entry],
+    entries: list[NodeEntry],
     settings: PoolerSettings,
     directory: Path,
     version: tuple[int, ...],
@@ -224,7 +224,7 @@ def _user_line(user: str, password: str) -> str:
     return " ".join('"' + text.replace('"', '""') + '"' for text in (user, password)) + "\n"
 
 
-def _hba(entries: list[Entry], settings: PoolerSettings) -> str:
+def _hba(entries: list[NodeEntry], settings: PoolerSettings) -> str:
     networks = _LOOPBACK if settings.is_loopback else _EVERYWHERE
     kind = "host" if settings.certificate is None else "hostssl"
     return "".join(
@@ -234,7 +234,7 @@ def _hba(entries: list[Entry], settings: PoolerSettings) -> str:
     )
 
 
-def _hba_name(login: Login) -> str:
+def _hba_name(login: NodeLogin) -> str:
     return '"' + login.user.replace('"', '""') + '"'
 
 

@@ -20,9 +20,9 @@ from app.domain.nodes.node import FENCED_AFTER
 from app.domain.nodes.weaknesses import weaknesses
 from app.node.agent import Agent
 from app.node.clock import boot_time
+from app.node.control_plane import ControlPlane
 from app.node.engine import Engine
 from app.node.errors import AgentReplaced, ConsoleLost, NodeError, ReportLate, ServiceError
-from app.node.service import Service
 from app.node.stored_node import NodeStore, StoredNode
 
 # In seconds.
@@ -47,7 +47,7 @@ class NodeRunner:
     def __init__(
         self,
         engine: Engine,
-        service: Service,
+        service: ControlPlane,
         store: NodeStore,
         *,
         clock: Callable[[], float] = boot_time,

@@ -50,7 +50,7 @@ async def local_node(settings: Settings, service: Service) -> AsyncIterator[None
         port=settings.node_port,
         connect='psql "$(poolkeeper credentials create TENANT me)"',
     )
-    runner = NodeRunner(engine, LocalService(service.fleet, service.node_feed), store)
+    runner = NodeRunner(engine, LocalControlPlane(service.fleet, service.node_feed), store)
     running = service.supervisor.start_once("local node", _run(runner, settings))
     try:
         yield
@@ -89,8 +89,8 @@ async def _declare(settings: Settings, service: Service) -> None:
         await service.node_declarations.put(NodeSpec(name=NAME, address=address), LOCAL_NODE)
 
 
-class LocalService:
-    """The service in this process, as the agent of its node sees it: an agent's `Service`."""
+class LocalControlPlane:
+    """The service in this process, as the agent of its node sees it: an agent's `ControlPlane`."""
 
     def __init__(self, fleet: Fleet, feed: NodeFeed) -> None:
         self._fleet = fleet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from app.domain.nodes.allotment import Allotment
-from app.domain.nodes.configuration import Entry, Login, NodeConfiguration, NodeServer
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer
 from app.domain.scram import scram_verifier
 from tests.fixtures.postgres import Database
 
@@ -19,8 +19,8 @@ def password_of(user: str) -> str:
 
 
 @cache
-def login(user: str) -> Login:
-    return Login(user=user, verifier=scram_verifier(password_of(user), iterations=ITERATIONS))
+def login(user: str) -> NodeLogin:
+    return NodeLogin(user=user, verifier=scram_verifier(password_of(user), iterations=ITERATIONS))
 
 
 def entry(
@@ -32,9 +32,9 @@ def entry(
     logins: tuple[str, ...] = (),
     weight: int = 1,
     paused: bool = False,
-) -> Entry:
+) -> NodeEntry:
     """A tenant whose role has the name that provisioning gives it."""
-    return Entry(
+    return NodeEntry(
         name=name,
         server=SERVER,
         database=database.database if database else "poolkeeper",
@@ -48,7 +48,7 @@ def entry(
 
 
 def configuration(
-    *entries: Entry,
+    *entries: NodeEntry,
     version: int = 1,
     allotment: int = 24,
     generation: int = 1,

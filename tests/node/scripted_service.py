@@ -1,4 +1,4 @@
-"""A service that does what a test says: an agent's `Service` without HTTP."""
+"""A service that does what a test says: an agent's `ControlPlane` without HTTP."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import psycopg
 
-from app.domain.nodes.configuration import Entry, NodeConfiguration
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.node.agent import Agent
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
@@ -62,7 +62,7 @@ class Site:
             await engine.stop(patience=0.0)
         assert looking.cancelled(), looking.exception()
 
-    def entry(self, name: str, *, size: int = 2, users: Iterable[str] = ("web",)) -> Entry:
+    def entry(self, name: str, *, size: int = 2, users: Iterable[str] = ("web",)) -> NodeEntry:
         """A tenant whose role `tenants` made; its applications are `name.user`."""
         return entry(
             name,
@@ -72,7 +72,7 @@ class Site:
             logins=tuple(f"{name}.{user}" for user in users),
         )
 
-    def configuration(self, *entries: Entry, **knobs: int) -> NodeConfiguration:
+    def configuration(self, *entries: NodeEntry, **knobs: int) -> NodeConfiguration:
         return configuration(*entries, database=self.database, **knobs)
 
     async def make_roles(self, *tenants: str) -> None:

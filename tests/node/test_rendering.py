@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.nodes.configuration import Login, NodeConfiguration
+from app.domain.nodes.configuration import NodeConfiguration, NodeLogin
 from app.node.errors import CannotRender
 from app.node.rendering import PoolerSettings, RenderedFiles, render
 from tests.node.configurations import SERVER, configuration, entry
@@ -91,7 +91,7 @@ def test_a_text_that_would_end_its_line_is_refused(text: str) -> None:
 
 def test_what_would_end_the_users_file_early_is_refused() -> None:
     for user, verifier in (("u" * 128, "x"), ("acme.web", "x" * 2048), ("acme.web", "")):
-        acme = replace(entry("acme"), logins=(Login(user=user, verifier=verifier),))
+        acme = replace(entry("acme"), logins=(NodeLogin(user=user, verifier=verifier),))
         with pytest.raises(CannotRender, match="cannot have the user"):
             rendered(configuration(acme))
 

@@ -18,7 +18,7 @@ from app.control.nodes.tracked_node import TrackedNode
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.domain.application_credential import ApplicationCredential
 from app.domain.nodes.allotment import Allotment
-from app.domain.nodes.configuration import Entry, Login, NodeConfiguration, NodeServer
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer
 from app.domain.nodes.declaration import DeclaredNode
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
@@ -51,7 +51,7 @@ class _MadeEntry:
     """An entry, and what it was made of: while that is the same, so is the entry."""
 
     inputs: tuple[object, ...]
-    entry: Entry
+    entry: NodeEntry
     tenant: TenantSpec
 
 
@@ -162,7 +162,7 @@ class NodeFeed:
         if known is not None and known.inputs == inputs:
             return known
         login = isolation.login(server, spec)
-        entry = Entry(
+        entry = NodeEntry(
             name=spec.id,
             server=spec.server,
             database=login.database,
@@ -171,7 +171,7 @@ class NodeFeed:
             size=self._manager.desired_size(spec.pool_id, spec.strategy).max_size,
             weight=spec.weight,
             paused=is_held or (desired is not None and desired.paused),
-            logins=tuple(Login(user=each.user, verifier=each.verifier) for each in valid),
+            logins=tuple(NodeLogin(user=each.user, verifier=each.verifier) for each in valid),
         )
         if known is not None and known.entry == entry:
             entry = known.entry
@@ -205,7 +205,7 @@ class NodeFeed:
             node.offer(NodeConfiguration(version=self._version, servers=servers, entries=entries))
 
 
-def _on_node(entry: Entry, node: DeclaredNode) -> Entry:
+def _on_node(entry: NodeEntry, node: DeclaredNode) -> NodeEntry:
     """An entry as this node is to have it now."""
     if not (node.paused or node.draining):
         return entry

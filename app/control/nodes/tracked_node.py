@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
 from app.domain.nodes.allotment import Allotment, Commitment
-from app.domain.nodes.configuration import Entry, NodeConfiguration
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.declaration import DeclaredNode
 from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
 from app.domain.nodes.gate import EntryState
@@ -71,7 +71,7 @@ class TrackedNode:
         self.demands: dict[str, Demand] = {}
         self.configuration: NodeConfiguration | None = None
         self.changed, self.heard = asyncio.Event(), asyncio.Event()
-        self.entries: Mapping[str, Entry] = {}
+        self.entries: Mapping[str, NodeEntry] = {}
         self.largest: Mapping[str, int] = {}
         self.last_session = 0
         self.absent_since: float | None = None

@@ -12,7 +12,7 @@ from app.domain.nodes.allotment import Allotment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
+class NodeLogin:
     """A user name by which applications enter, and the SCRAM verifier of its password."""
 
     user: str
@@ -20,7 +20,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class NodeEntry:
     """One tenant on a node: a database name that applications connect to.
 
     Attributes:
@@ -44,7 +44,7 @@ class Entry:
     weight: int = 1
     paused: bool = False
     draining: bool = False
-    logins: tuple[Login, ...] = ()
+    logins: tuple[NodeLogin, ...] = ()
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -77,7 +77,7 @@ class NodeConfiguration:
 
     version: int
     servers: Mapping[str, NodeServer]
-    entries: tuple[Entry, ...]
+    entries: tuple[NodeEntry, ...]
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.entries]
@@ -86,7 +86,7 @@ class NodeConfiguration:
         if unknown := {entry.server for entry in self.entries} - set(self.servers):
             raise ValueError(f"no such servers: {', '.join(sorted(unknown))}")
 
-    def size_of(self, entry: Entry) -> int:
+    def size_of(self, entry: NodeEntry) -> int:
         """The most connections for an entry, inside its server's allotment; at least 1.
 
         An entry that is larger than the allotment could never open.

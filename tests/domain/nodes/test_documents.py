@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.domain.nodes.allotment import Allotment
-from app.domain.nodes.configuration import Entry, Login, NodeConfiguration, NodeServer
+from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer
 from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
@@ -28,7 +28,7 @@ CONFIGURATION = NodeConfiguration(
         )
     },
     entries=(
-        Entry(
+        NodeEntry(
             name="acme",
             server="eu",
             database="poolkeeper",
@@ -37,7 +37,7 @@ CONFIGURATION = NodeConfiguration(
             size=5,
             weight=2,
             paused=True,
-            logins=(Login(user="acme.web", verifier="SCRAM-SHA-256$4096:…"),),
+            logins=(NodeLogin(user="acme.web", verifier="SCRAM-SHA-256$4096:…"),),
         ),
     ),
 )

@@ -9,7 +9,7 @@ from app.domain.nodes.documents import NodeSession, ReportAnswer
 from app.domain.nodes.report import NodeReport
 
 
-class Service(Protocol):
+class ControlPlane(Protocol):
     """The service, as one node's agent sees it.
 
     Every method raises a `ServiceError` when it is away or refuses.

@@ -24,7 +24,7 @@ from app.node.errors import (
     ServiceAway,
     ServiceRefuses,
 )
-from app.node.http_service import HttpService
+from app.node.http_control_plane import HttpControlPlane
 from tests.fixtures.served import free_port
 from tests.fixtures.tls import Authorities
 from tests.node.configurations import configuration, entry
@@ -95,7 +95,7 @@ async def test_it_asks_with_its_key_and_takes_what_it_understands(key_file: Path
         (200, as_document(answer)),
         (200, {"version": 3, "servers": "secret"}),
     ) as scripted:
-        service = HttpService([f"{scripted.url}/"], key_file=key_file)
+        service = HttpControlPlane([f"{scripted.url}/"], key_file=key_file)
         assert await service.open_session() == SESSION
         assert await service.configuration(None) == NODE
         assert await service.configuration(NODE.version) is None
@@ -119,7 +119,7 @@ async def test_the_next_server_is_used_when_one_does_not_answer(key_file: Path) 
         server((201, as_document(SESSION))) as second,
     ):
         nobody = f"http://127.0.0.1:{free_port()}"
-        service = HttpService([nobody, first.url, second.url], key_file=key_file)
+        service = HttpControlPlane([nobody, first.url, second.url], key_file=key_file)
         with pytest.raises(ServiceAway, match="does not answer"):
             await service.open_session()
         with pytest.raises(ServiceAway, match="It is starting"):
@@ -143,7 +143,7 @@ async def test_a_refusal_is_told_apart_and_says_what_the_service_says(key_file: 
         (200, ["?"]),
         (502, None),
     ) as scripted:
-        service = HttpService([scripted.url], key_file=key_file)
+        service = HttpControlPlane([scripted.url], key_file=key_file)
         for kind, words in (
             (AgentReplaced, "It is node-session-ended"),
             (ReportLate, "It is node-report-late"),
@@ -159,7 +159,7 @@ async def test_a_refusal_is_told_apart_and_says_what_the_service_says(key_file: 
 async def test_an_answer_that_takes_too_long_is_none(key_file: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        service = HttpService([url], key_file=key_file)
+        service = HttpControlPlane([url], key_file=key_file)
         with pytest.raises(ServiceAway, match="TimeoutError"):
             await service._request("POST", "session", patience=0.2)
         await service.close()
@@ -174,13 +174,13 @@ async def test_only_the_service_itself_gets_the_key(
     authorities.ours.issue_cert("elsewhere.example.com").configure_cert(elsewhere)
     for tls, ca_file in ((context, authorities.other_file), (elsewhere, authorities.file)):
         async with server(tls=tls) as scripted:
-            service = HttpService([scripted.url], key_file=key_file, ca_file=ca_file)
+            service = HttpControlPlane([scripted.url], key_file=key_file, ca_file=ca_file)
             with pytest.raises(ServiceAway, match="certificate verify failed"):
                 await service.open_session()
             assert not scripted.heard
             await service.close()
     async with server((201, as_document(SESSION)), tls=context) as scripted:
-        service = HttpService([scripted.url], key_file=key_file, ca_file=authorities.file)
+        service = HttpControlPlane([scripted.url], key_file=key_file, ca_file=authorities.file)
         assert await service.open_session() == SESSION
         await service.close()
 
@@ -190,13 +190,13 @@ async def test_only_the_service_itself_gets_the_key(
 )
 def test_an_address_that_could_give_passwords_away_is_refused(url: str, key_file: Path) -> None:
     with pytest.raises(CannotStart):
-        HttpService([url], key_file=key_file)
+        HttpControlPlane([url], key_file=key_file)
 
 
 def test_a_file_without_a_key_is_refused(tmp_path: Path) -> None:
     for text in ("", "two words\n", "\N{SNOWMAN}"):
         (tmp_path / "key").write_text(text)
         with pytest.raises(CannotStart, match="no API key"):
-            HttpService(["https://poolkeeper.example.com"], key_file=tmp_path / "key")
+            HttpControlPlane(["https://poolkeeper.example.com"], key_file=tmp_path / "key")
     with pytest.raises(CannotStart, match="no API key"):
-        HttpService(["https://poolkeeper.example.com"], key_file=tmp_path / "nothing")
+        HttpControlPlane(["https://poolkeeper.example.com"], key_file=tmp_path / "nothing")

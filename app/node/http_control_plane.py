@@ -50,7 +50,7 @@ _NO_ANSWER = (httpx.HTTPError, OSError, TimeoutError, AttributeError)
 T = TypeVar("T")
 
 
-class HttpService:
+class HttpControlPlane:
     """The service behind *urls*, of which one is used at a time."""
 
     def __init__(
