@@ -4,7 +4,7 @@ import asyncio
 import random
 from contextlib import suppress
 
-from app.domain.errors import LeaseLost, Unavailable
+from app.domain.errors import LeaseLost, PoolDraining, Unavailable
 from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig, PoolSize
 from app.domain.tenant import PoolStrategy
@@ -17,7 +17,10 @@ from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import TIGHT, watched_manager_on
 
 LEASES = 600
-# Disturbances go on after so many seconds in which no lease ended.
+CALLERS = 40
+# A caller whom an eviction refused tries again after so many seconds.
+_BACKOFF = 0.005
+# Disturbances go on after so many seconds in which no lease was served.
 _STANDSTILL = 0.5
 _FORESEEN = (asyncio.CancelledError, Unavailable, LeaseLost, *CONNECTION_ERRORS)
 
@@ -36,7 +39,7 @@ class Disturber:
         self.manager = manager
         self.chance = chance
         self.resized = self.evicted = 0
-        self.ended = 0
+        self.served = 0
 
     async def run(self) -> None:
         """One disturbance after another until cancelled; then the budget is whole again."""
@@ -53,11 +56,11 @@ class Disturber:
             server.dispatcher.run()
 
     async def progress(self, leases: int) -> None:
-        """Let so many leases end, however fast this machine is; or none, if none can."""
-        goal = self.ended + leases
+        """Let so many leases be served, however fast this machine is; or none, if none can."""
+        goal = self.served + leases
         with suppress(TimeoutError):
             async with asyncio.timeout(_STANDSTILL):
-                while self.ended < goal:  # noqa: ASYNC110 - it is counted by many
+                while self.served < goal:  # noqa: ASYNC110 - it is counted by many
                     await asyncio.sleep(0.001)
 
     async def disturb(self, pools: list[Pool]) -> None:
@@ -91,18 +94,26 @@ async def test_nothing_is_lost_and_the_budget_holds(database: Database, scrub_ro
         ]
         disturber = Disturber(manager, chance)
 
+        callers = asyncio.Semaphore(CALLERS)
+        loop = asyncio.get_running_loop()
+
         async def work(number: int) -> None:
-            await asyncio.sleep(chance.random() * 2)
-            try:
-                async with manager.lease(str(chance.choice(accounts).tenant.spec.id)) as lent:
-                    assert await lent.fetchval("SELECT $1::int", number) == number
-            finally:
-                disturber.ended += 1
+            tenant = str(chance.choice(accounts).tenant.spec.id)
+            async with callers:
+                if number % 4 == 0:
+                    loop.call_later(chance.random() * 0.1, tasks[number].cancel)
+                while True:
+                    try:
+                        async with manager.lease(tenant) as lent:
+                            assert await lent.fetchval("SELECT $1::int", number) == number
+                    except PoolDraining:
+                        await asyncio.sleep(_BACKOFF)
+                    else:
+                        disturber.served += 1
+                        return
 
         disturbing = asyncio.create_task(disturber.run(), name="disturber")
         tasks = [asyncio.create_task(work(number)) for number in range(LEASES)]
-        for task in chance.sample(tasks, LEASES // 4):
-            asyncio.get_running_loop().call_later(chance.random() * 2.5, task.cancel)
         results = await finished(tasks)
         disturbing.cancel()
         await asyncio.wait({disturbing})
