@@ -55,6 +55,18 @@ def test_help_imports_neither_the_service_nor_a_client(words: list[str]) -> None
     assert imported(words).isdisjoint({*HEAVY, "pydantic"})
 
 
+def test_the_end_of_a_command_searches_for_no_cycles() -> None:
+    code = (
+        "import atexit, gc, sys\nfrom app.__main__ import main\n"
+        "atexit.register(lambda: print(len(gc.get_objects()), file=sys.stderr))\n"
+        "sys.argv[1:] = ['--version']\nmain()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert int(ended.stderr) < 1000
+
+
 @pytest.mark.parametrize("words", ["poolkeeper ", "poolkeeper tenants list -o "])
 def test_completion_imports_neither_the_service_nor_a_client(words: str) -> None:
     number = str(words.count(" "))
