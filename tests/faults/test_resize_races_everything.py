@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from contextlib import suppress
 
 from app.domain.errors import LeaseLost, PoolDraining, Unavailable
 from app.domain.eviction import EvictionReason
@@ -13,15 +12,13 @@ from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
 from tests.fixtures.pools import backends, finished, provisioned
 from tests.fixtures.postgres import Database
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import Progress, eventually
 from tests.fixtures.watch import TIGHT, watched_manager_on
 
 LEASES = 600
 CALLERS = 40
 # A caller whom an eviction refused tries again after so many seconds.
 _BACKOFF = 0.005
-# Disturbances go on after so many seconds in which no lease was served.
-_STANDSTILL = 0.5
 _FORESEEN = (asyncio.CancelledError, Unavailable, LeaseLost, *CONNECTION_ERRORS)
 
 CONFIGS = {
@@ -39,14 +36,14 @@ class Disturber:
         self.manager = manager
         self.chance = chance
         self.resized = self.evicted = 0
-        self.served = 0
+        self.served = Progress()
 
     async def run(self) -> None:
         """One disturbance after another until cancelled; then the budget is whole again."""
         server = self.manager.servers["local"]
         try:
             while True:
-                await self.progress(self.chance.randrange(8))
+                await self.served.made(self.chance.randrange(8))
                 server.budget.set_limit(self.chance.randint(1, TIGHT))
                 server.dispatcher.run()
                 if pools := list(self.manager.pools()):
@@ -54,14 +51,6 @@ class Disturber:
         finally:
             server.budget.set_limit(TIGHT)
             server.dispatcher.run()
-
-    async def progress(self, leases: int) -> None:
-        """Let so many leases be served, however fast this machine is; or none, if none can."""
-        goal = self.served + leases
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_STANDSTILL):
-                while self.served < goal:  # noqa: ASYNC110 - it is counted by many
-                    await asyncio.sleep(0.001)
 
     async def disturb(self, pools: list[Pool]) -> None:
         pool = self.chance.choice(pools)
@@ -109,7 +98,7 @@ async def test_nothing_is_lost_and_the_budget_holds(database: Database, scrub_ro
                     except PoolDraining:
                         await asyncio.sleep(_BACKOFF)
                     else:
-                        disturber.served += 1
+                        disturber.served.done += 1
                         return
 
         disturbing = asyncio.create_task(disturber.run(), name="disturber")

@@ -15,7 +15,7 @@ from app.pools.driver import CONNECTION_ERRORS
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.pools import finished, no_pool_is_pinned, pids, provisioned, sums_are_right
 from tests.fixtures.postgres import Database
-from tests.fixtures.waiting import eventually
+from tests.fixtures.waiting import Progress, eventually
 from tests.fixtures.watch import TIGHT, watched_manager_on
 
 ROLES = 24
@@ -35,10 +35,10 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "_SETTLE_DEADLINE", 0.002)
 
 
-async def disturb(manager: TenantPoolManager, chance: random.Random) -> None:
+async def disturb(manager: TenantPoolManager, chance: random.Random, served: Progress) -> None:
     """Evict at random, and make the loop late, until cancelled."""
     while True:
-        await asyncio.sleep(chance.random() * 0.02)
+        await served.made(chance.randrange(2))
         if chance.random() < 0.3:
             time.sleep(chance.random() * 0.03)  # noqa: ASYNC251 - a late loop is the point
         if open_pools := list(manager.pools()):
@@ -55,12 +55,15 @@ async def test_every_back_end_belongs_to_a_pool_afterwards(
         for number in range(ROLES):
             await provisioned(manager, f"t{number}")
 
+        served = Progress()
+
         async def work() -> None:
             await asyncio.sleep(chance.random() * 2)
             async with manager.lease(f"t{chance.randrange(ROLES)}") as connection:
                 assert await connection.fetchval("SELECT 42") == 42
+            served.done += 1
 
-        disturbing = asyncio.create_task(disturb(manager, chance), name="disturber")
+        disturbing = asyncio.create_task(disturb(manager, chance, served), name="disturber")
         tasks = [asyncio.create_task(work()) for _ in range(LEASES)]
         for task in chance.sample(tasks, LEASES // 3):
             asyncio.get_running_loop().call_later(chance.random() * 2.5, task.cancel)
