@@ -45,10 +45,10 @@ async def test_of_many_dashboards_that_wait_for_a_snapshot_one_has_it_rendered(
 ) -> None:
     paths = ("/v1/stats", "/v1/stats?limit=7", "/v1/pools", "/v1/pools?fields=tenant")
     cache: ResponseCache = api.app.state.response_cache
-    rendered: list[str] = []
+    rendered: list[tuple[int, CacheKey]] = []
 
     def store(snapshot: Snapshot, key: CacheKey, response: CachedResponse) -> None:
-        rendered.append(key[0])
+        rendered.append((snapshot.sequence, key))
         stored(snapshot, key, response)
 
     stored = cache._store
@@ -63,9 +63,16 @@ async def test_of_many_dashboards_that_wait_for_a_snapshot_one_has_it_rendered(
     await eventually(all_are_stored)
     rendered.clear()
     api.service.snapshots.invalidate()
-    responses = await asyncio.gather(*(api.client.get(path) for path in paths * 20))
-    assert len({ok(each)["as_of"] for each in responses if "fields" not in str(each.url)}) == 1
-    assert sorted(rendered) == ["/v1/pools", "/v1/pools", "/v1/stats", "/v1/stats"]
+    for response in await asyncio.gather(*(api.client.get(path) for path in paths * 20)):
+        ok(response)
+    # On a slow machine there may be several snapshots meanwhile.
+    assert len(rendered) == len(set(rendered))
+    assert sorted({key[:2] for _, key in rendered}) == [
+        ("/v1/pools", b""),
+        ("/v1/pools", b"fields=tenant"),
+        ("/v1/stats", b""),
+        ("/v1/stats", b"limit=7"),
+    ]
 
 
 async def test_the_cache_is_bounded_and_holds_one_snapshots_responses(api: Api) -> None:
