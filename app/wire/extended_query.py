@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from struct import Struct
+from struct import Struct, pack, unpack_from
 from types import TracebackType
 from typing import NamedTuple, Self, cast
 
@@ -29,17 +29,22 @@ _MAX_DESCRIPTION_BYTES = 4 * 1024 * 1024
 # Of a cancel request, in seconds.
 _CANCEL_DEADLINE = 5.0
 _HEADER = 5
-_DATA_ROW, _COPY_DATA, _COMMAND_COMPLETE, _READY = b"DdCZ"
+_DATA_ROW, _COMMAND_COMPLETE, _READY = b"DCZ"
 _ERROR, _PARAMETERS, _COLUMNS, _SETTING, _CLOSE_COMPLETE, _COPY_OUT = b"EtTS3H"
 # Of what they say nothing is kept: ParseComplete, BindComplete, NoData, PortalSuspended,
-# EmptyQueryResponse.
-_SILENT = frozenset(b"12nsI")
+# EmptyQueryResponse; nor of what a COPY sends.
+_SILENT = frozenset(b"12nsId")
+# Errors, notices, notifications and what a COPY sends.
+_BRIEF = frozenset(b"ENAd")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
 _FLOOD_BYTES = 64 * 1024
 _SYNC = b"S\0\0\0\4"
-# Read 32 bits without a slice, and what follows the name of a column.
-_unsigned, _signed = Struct("!I").unpack_from, Struct("!i").unpack_from
+# Read the head of a message, a number of columns, the length of a value, and what follows the name
+# of a column.
+_header, _count, _signed = (Struct(each).unpack_from for each in ("!BI", "!H", "!i"))
 _field = Struct("!IhIhi").unpack_from
+_three = Struct("!3H").pack
+_NULL = b"\xff\xff\xff\xff"
 _FATAL = frozenset({"FATAL", "PANIC"})
 
 TEXT, BINARY = 0, 1
@@ -219,41 +224,49 @@ class ExtendedQuery(Interceptor):
 
     def data_received(self, data: bytes) -> None:
         """Take the messages that are complete, and skip what is not kept."""
-        skipped = min(self._skip, len(data))
-        self._skip -= skipped
-        buffer = self._buffer
-        buffer += memoryview(data)[skipped:]
-        at, size = 0, len(buffer)
+        is_flood = len(data) >= _FLOOD_BYTES
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if self._buffer:
+            self._buffer += data
+            del self._buffer[: self._take_complete(self._buffer)]
+        else:
+            # Nearly always whole messages come, which need no copy.
+            self._buffer += data[self._take_complete(data) :]
+        if is_flood:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._transport.resume_reading)
+        if self._is_left:
+            self._hand_back()
+
+    def _take_complete(self, data: bytes | bytearray) -> int:
+        """Take the messages at the beginning of *data* that are complete; where they end."""
+        at, size = 0, len(data)
         while size - at >= _HEADER:
-            kind, body = buffer[at], at + _HEADER
-            end = at + 1 + _unsigned(buffer, at + 1)[0]
-            if kind == _DATA_ROW and end <= size and end - body <= self._room:
-                self._room -= end - body
-                self._reply.rows.append(bytes(buffer[body:end]))
+            kind, length = _header(data, at)
+            body, end = at + _HEADER, at + 1 + length
+            if end <= size and kind in _SILENT:
                 at = end
                 continue
-            if (kind in _SILENT or kind == _COPY_DATA) and end <= size:
-                at = end
-                continue
-            most = self._max_bytes(kind)
+            most = self._room if kind == _DATA_ROW else _max_bytes(kind)
             if end - body > most:
-                self._take_beginning(kind, bytes(buffer[body : body + max(0, most)]))
+                self._take_beginning(kind, bytes(data[body : body + max(0, most)]))
                 self._skip = max(0, end - size)
                 at = min(end, size)
                 continue
             if end > size:
                 break
-            if kind == _SETTING:
-                self._take_setting(bytes(buffer[at:end]))
+            if kind == _DATA_ROW:
+                self._room -= end - body
+                self._reply.rows.append(bytes(data[body:end]))
+            elif kind == _SETTING:
+                self._take_setting(bytes(data[at:end]))
             else:
-                self._take(kind, bytes(buffer[body:end]))
+                self._take(kind, bytes(data[body:end]))
             at = end
-        del buffer[:at]
-        if len(data) >= _FLOOD_BYTES:
-            self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._transport.resume_reading)
-        if self._is_left:
-            self._hand_back()
+        return at
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -268,12 +281,6 @@ class ExtendedQuery(Interceptor):
                 answered.set_exception(lost)
                 answered.exception()  # it may be that nobody waits any more
 
-    def _max_bytes(self, kind: int) -> int:
-        """How long a message of this kind may be to be kept whole."""
-        if kind == _DATA_ROW:
-            return self._room
-        return _MAX_ERROR_BYTES if kind in b"ENAd" else _MAX_DESCRIPTION_BYTES
-
     def _take_beginning(self, kind: int, body: bytes) -> None:
         """Keep of a message that is too long what may be kept."""
         if kind == _DATA_ROW:
@@ -284,17 +291,17 @@ class ExtendedQuery(Interceptor):
 
     def _take(self, kind: int, body: bytes) -> None:
         reply = self._reply
-        if kind == _DATA_ROW:
-            self._room -= len(body)
-            reply.rows.append(body)
-        elif kind == _ERROR:
-            reply.error = ServerError(_error_fields(body))
-        elif kind == _PARAMETERS:
-            reply.parameters = _parameters(body)
+        if kind == _COMMAND_COMPLETE:
+            reply.command_tag = body[:-1].decode("utf-8", "replace")
+        elif kind == _READY and not self._ends_copy:
+            reply.transaction_status = body.decode()
+            self._finish()
         elif kind == _COLUMNS:
             reply.fields = _fields(body)
-        elif kind == _COMMAND_COMPLETE:
-            reply.command_tag = body[:-1].decode("utf-8", "replace")
+        elif kind == _PARAMETERS:
+            reply.parameters = _parameters(body)
+        elif kind == _ERROR:
+            reply.error = ServerError(_error_fields(body))
         elif kind in b"GW":
             reply.is_copy = True
             # The server ignores the Sync that was sent if it waits for data to copy, but not if it
@@ -306,9 +313,6 @@ class ExtendedQuery(Interceptor):
         elif kind == _COPY_OUT:
             reply.is_copy = True
             self._cancel()
-        elif kind == _READY and not self._ends_copy:
-            reply.transaction_status = body.decode()
-            self._finish()
 
     def _take_setting(self, message: bytes) -> None:
         """Pass it to asyncpg too, which has to know the encoding."""
@@ -361,13 +365,12 @@ def bind(
     result_formats: Sequence[int] = (TEXT,),
 ) -> bytes:
     """Open a portal over a prepared statement."""
-    body = [_text(portal), _text(name), b"\0\1", parameter_format.to_bytes(2, "big")]
-    body.append(len(values).to_bytes(2, "big"))
+    body = [_text(portal), _text(name), _three(1, parameter_format, len(values))]
     for value in values:
-        body.append(b"\xff\xff\xff\xff" if value is None else len(value).to_bytes(4, "big"))
+        body.append(_NULL if value is None else len(value).to_bytes(4, "big"))
         body.append(value or b"")
-    body.append(len(result_formats).to_bytes(2, "big"))
-    body.extend(each.to_bytes(2, "big") for each in result_formats)
+    count = len(result_formats)
+    body.append(pack(f"!H{count}H", count, *result_formats))
     return _message(b"B", b"".join(body))
 
 
@@ -385,14 +388,20 @@ def column_values(row: bytes) -> list[bytes | None]:
     """The values in a row, in the format that `bind` asked for."""
     found: list[bytes | None] = []
     at = 2
-    for _ in range(int.from_bytes(row[:2], "big")):
-        length, at = _signed(row, at)[0], at + 4
+    for _ in range(_count(row)[0]):
+        (length,) = _signed(row, at)
+        at += 4
         if length < 0:
             found.append(None)
         else:
             found.append(row[at : at + length])
             at += length
     return found
+
+
+def _max_bytes(kind: int) -> int:
+    """How long a message of this kind, no row, may be to be kept whole."""
+    return _MAX_ERROR_BYTES if kind in _BRIEF else _MAX_DESCRIPTION_BYTES
 
 
 def _message(kind: bytes, body: bytes) -> bytes:
@@ -409,13 +418,13 @@ def _error_fields(body: bytes) -> dict[str, str]:
 
 
 def _parameters(body: bytes) -> tuple[int, ...]:
-    return tuple(int.from_bytes(body[at : at + 4], "big") for at in range(2, len(body), 4))
+    return unpack_from(f"!{_count(body)[0]}I", body, 2)
 
 
 def _fields(body: bytes) -> tuple[ResultField, ...]:
     found = []
     at = 2
-    for _ in range(int.from_bytes(body[:2], "big")):
+    for _ in range(_count(body)[0]):
         end = body.index(b"\0", at)
         found.append(ResultField(body[at:end].decode("utf-8", "replace"), *_field(body, end + 1)))
         # The last two of the 18 bytes after the name are the format, which is not known yet.

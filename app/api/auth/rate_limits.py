@@ -1,23 +1,24 @@
 """Rate limits: of requests per key, and of failed logins per address.
 
-GCRA (a leaky bucket that keeps one number per key): a burst up to the limit, then an even rate.
-Memory is bounded; the least recently used entry is dropped first.
+GCRA, a leaky bucket that keeps one number per key (ATM Forum, Traffic Management 4.0, 4.4.3): a
+burst up to the limit, then an even rate. Memory is bounded; the least recently used entry is
+dropped first.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from ipaddress import IPv6Address, ip_address
-
-from throttled import Throttled, per_min, per_sec
-from throttled.constants import RateLimiterType
-from throttled.rate_limiter import Quota
-from throttled.store import MemoryStore
+from time import monotonic
 
 _MAX_KEYS = 10_000
 _MAX_ADDRESSES = 10_000
 # Enough for typing errors, far too few to guess 256 bits.
 _FAILURES_PER_MINUTE = 30
 _FAILURES_LOGGED_PER_MINUTE = 30
+_MINUTE = 60.0
+# Sums of monotonic seconds are that exact.
+_ROUNDING = 1e-6
 
 
 class RateLimits:
@@ -26,39 +27,47 @@ class RateLimits:
     def __init__(self, per_second: int) -> None:
         """*per_second*: for keys without a limit of their own; 0: unlimited."""
         self._per_second = per_second
-        self._keys = MemoryStore(options={"MAX_SIZE": _MAX_KEYS})
-        self._key_limits: dict[int, Throttled] = {}
-        addresses = MemoryStore(options={"MAX_SIZE": _MAX_ADDRESSES})
-        self._failures = _throttled(per_min(_FAILURES_PER_MINUTE), addresses)
-        self._logged = _throttled(
-            per_min(_FAILURES_LOGGED_PER_MINUTE), MemoryStore(options={"MAX_SIZE": 1})
-        )
+        self._keys = _Buckets(_MAX_KEYS)
+        self._failures = _Buckets(_MAX_ADDRESSES)
+        self._logged = _Buckets(1)
 
     def check_key(self, key_id: str, per_second: int | None) -> float:
         """Count a request of a key; the seconds it has to wait, 0 if it may pass."""
         rate = self._per_second if per_second is None else per_second
-        if not rate:
-            return 0.0
-        limit = self._key_limits.get(rate)
-        if limit is None:
-            limit = self._key_limits[rate] = _throttled(per_sec(rate), self._keys)
-        return _wait(limit, key_id)
+        return self._keys.fill(key_id, rate, 1.0) if rate else 0.0
 
     def check_address(self, address: str) -> float:
         """Count a failure of an address; the seconds it has to wait, 0 if it may try again."""
-        return _wait(self._failures, network_of(address))
+        return self._failures.fill(network_of(address), _FAILURES_PER_MINUTE, _MINUTE)
 
     def should_log(self) -> bool:
-        return not _wait(self._logged, "log")
+        return not self._logged.fill("log", _FAILURES_LOGGED_PER_MINUTE, _MINUTE)
 
 
-def _throttled(quota: Quota, store: MemoryStore) -> Throttled:
-    return Throttled(using=RateLimiterType.GCRA.value, quota=quota, store=store)
+class _Buckets:
+    """For each key the time at which its bucket is empty."""
 
+    def __init__(self, most: int) -> None:
+        """Keep *most* keys."""
+        self._most = most
+        self._empty_at: OrderedDict[str, float] = OrderedDict()
 
-def _wait(limit: Throttled, key: str) -> float:
-    result = limit.limit(key)
-    return result.state.retry_after if result.limited else 0.0
+    def __len__(self) -> int:
+        return len(self._empty_at)
+
+    def fill(self, key: str, limit: int, seconds: float) -> float:
+        """Add one to the bucket of *key*, which holds *limit* and empties in so many *seconds*.
+
+        The seconds until it takes one more, 0 if it took this one.
+        """
+        now = monotonic()
+        empty_at = max(now, self._empty_at.get(key, now))
+        wait = empty_at + seconds / limit - now - seconds
+        self._empty_at[key] = empty_at if wait > _ROUNDING else empty_at + seconds / limit
+        self._empty_at.move_to_end(key)
+        if len(self._empty_at) > self._most:
+            self._empty_at.popitem(last=False)
+        return wait if wait > _ROUNDING else 0.0
 
 
 def network_of(address: str) -> str:

@@ -41,10 +41,10 @@ def authenticate(scope: Scope, given: HeaderValues) -> Principal | Response:
     found = authenticator.authenticate(given.get(b"authorization", ()))
     if path in OPEN_PATHS or path.startswith(OPEN_PREFIXES):
         return found if isinstance(found, Principal) else ANONYMOUS
-    request = Request(scope)
     if isinstance(found, Principal):
         wait = authenticator.throttle(found)
-        return rate_limited(request, wait, _KEY_RATE_LIMITED) if wait else found
+        return rate_limited(Request(scope), wait, _KEY_RATE_LIMITED) if wait else found
+    request = Request(scope)
     wait = authenticator.reject(found, request.client.host if request.client else "")
     if wait:
         return rate_limited(request, wait, _ADDRESS_RATE_LIMITED)

@@ -7,9 +7,9 @@ service runs to its end. A half-closed connection counts as closed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Protocol
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -37,6 +37,10 @@ def install(app: FastAPI) -> None:
 class Connection(Protocol):
     """The client's connection, in `request.state.connection`; requests in memory have none."""
 
+    @property
+    def has_whole_request(self) -> bool:
+        """Whether all of a request came that has no response yet."""
+
     def notify_disconnect(self, callback: Callable[[], None] | None) -> None:
         """Call back when the client disconnects, or now if it has; None for no longer."""
 
@@ -44,36 +48,49 @@ class Connection(Protocol):
         """Break the connection, so that the client does not take a part for the whole."""
 
 
-@asynccontextmanager
-async def cancel_on_disconnect(request: Request) -> AsyncIterator[Callable[[], None]]:
-    """Cancel the block when the client disconnects.
+class CancelOnDisconnect:
+    """Cancels a block when the client of its request disconnects.
 
-    The block calls the yielded function once it must run to its end, as a commit must.
+    The block calls `run_to_the_end` once it must, as a commit must. Cancels as `asyncio.timeout`
+    does, without the cost of one.
 
-    Raises:
+    Raises on leaving:
         ClientDisconnected: the block was cancelled.
     """
-    connection: Connection | None = request.scope["state"].get("connection")
-    timeout = asyncio.timeout(None)
 
-    def notify(callback: Callable[[], None] | None) -> None:
-        if connection is not None:
-            connection.notify_disconnect(callback)
+    def __init__(self, request: Request) -> None:
+        self._connection: Connection | None = request.scope["state"].get("connection")
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+        self._is_cancelled = False
 
-    def run_to_the_end() -> None:
-        notify(None)
-        timeout.reschedule(None)
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.current_task()
+        if self._connection is not None and self._task is not None:
+            self._cancelling = self._task.cancelling()
+            self._connection.notify_disconnect(self._cancel)
+        return self
 
-    try:
-        async with timeout:
-            notify(lambda: timeout.reschedule(asyncio.get_running_loop().time()))
-            yield run_to_the_end
-    except TimeoutError as error:
-        if not timeout.expired():
-            raise
-        raise ClientDisconnected from error
-    finally:
-        notify(None)
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.run_to_the_end()
+        if self._is_cancelled and self._task is not None:
+            is_ours = self._task.uncancel() <= self._cancelling
+            if is_ours and kind is asyncio.CancelledError:
+                raise ClientDisconnected from error
+
+    def run_to_the_end(self) -> None:
+        if self._connection is not None:
+            self._connection.notify_disconnect(None)
+
+    def _cancel(self) -> None:
+        if self._task is not None and not self._is_cancelled:
+            self._is_cancelled = True
+            self._task.cancel()
 
 
 async def _client_disconnected(request: Request, _: Exception) -> Response:

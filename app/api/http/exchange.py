@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.http.body_limits import BODY_TOO_LARGE, MAX_BODY_BYTES
 from app.api.http.compression import GzipSender
+from app.api.http.disconnect import Connection
 from app.api.http.error_responses import problem_response
 from app.api.http.idempotency import KeyReservation
 from app.api.http.response_headers import RAW_SECURITY_HEADERS
@@ -48,6 +49,7 @@ class Exchange:
         self._send = send
         self._more_headers = [(b"x-request-id", request_id.encode()), *more_headers]
         self._is_head = scope["state"].get("is_head", False)
+        self._connection: Connection | None = scope["state"].get("connection")
         self._send_on = self._send_complete
         if accepts_gzip:
             self._send_on = GzipSender(self._send_complete).send
@@ -75,15 +77,10 @@ class Exchange:
         """
         if self._is_read:
             return await self._receive()
-        self._is_reading = True
-        try:
-            async with asyncio.timeout_at(self._due):
-                message = await self._receive()
-        except TimeoutError as error:
-            # The rest of the body may still come, so this connection is of no more use.
-            raise HTTPException(408, _BODY_TIMEOUT, {"Connection": "close"}) from error
-        finally:
-            self._is_reading = False
+        if self._connection is not None and self._connection.has_whole_request:
+            message = await self._receive()
+        else:
+            message = await self._receive_in_time()
         self._received += len(message.get("body", b""))
         if self._received > MAX_BODY_BYTES:
             raise HTTPException(413, BODY_TOO_LARGE)
@@ -92,6 +89,17 @@ class Exchange:
             self._due = self._loop.time() + self._seconds
             self._start_timer()
         return message
+
+    async def _receive_in_time(self) -> Message:
+        self._is_reading = True
+        try:
+            async with asyncio.timeout_at(self._due):
+                return await self._receive()
+        except TimeoutError as error:
+            # The rest of the body may still come, so this connection is of no more use.
+            raise HTTPException(408, _BODY_TIMEOUT, {"Connection": "close"}) from error
+        finally:
+            self._is_reading = False
 
     async def send(self, message: Message) -> None:
         """Pass the response on, unless it comes too late."""

@@ -68,7 +68,8 @@ class HttpLayer:
         correlation_id.set(request_id)
         if (task := asyncio.current_task()) is not None:
             task.set_name(f"request {request_id}")
-        gzips = scope["method"] == "GET" and accepts_gzip(given)
+        is_read = scope["method"] == "GET"
+        gzips = is_read and accepts_gzip(given)
         cors = self._sql_origins.headers(scope, given)
         exchange = Exchange(scope, receive, send, request_id, accepts_gzip=gzips, more_headers=cors)
         state["exchange"] = exchange
@@ -85,7 +86,7 @@ class HttpLayer:
         # Reset by hand: this runs for every request, and a context manager costs twice that.
         bound = bind_contextvars(actor=principal.name)
         try:
-            if not await send_cached(scope, given, exchange.send):
+            if not (is_read and await send_cached(scope, given, exchange.send)):
                 await self._respond(scope, given, exchange)
         finally:
             await exchange.close()
@@ -126,7 +127,10 @@ async def _responded(handler: DirectHandler, request: StrictRequest) -> Response
 def _header_values(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[str]]:
     values: dict[bytes, list[str]] = {}
     for name, value in headers:
-        values.setdefault(name, []).append(value.decode("latin-1"))
+        if name in values:
+            values[name].append(value.decode("latin-1"))
+        else:
+            values[name] = [value.decode("latin-1")]
     return values
 
 

@@ -171,7 +171,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_idle = True
         self._clients.mark_waiting(self)
         super().on_response_complete()
-        if self._has_whole_request:
+        if self.has_whole_request:
             self._clients.mark_serving(self)
         elif self._held and self._next_parse is None:
             self._parse()
@@ -179,7 +179,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # Trailers would change the headers of a request that is in progress.
         if self._in_head:
-            super().on_header(name, value.rstrip(b" \t"))
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Begin a request, unless its head is one that two readers could see differently."""
@@ -193,6 +193,7 @@ class HttpProtocol(HttpToolsProtocol):
         encoding = headers.get(b"transfer-encoding")
         if encoding is not None and encoding.lower() != b"chunked":
             raise _Refused(_UNKNOWN_ENCODING)
+        self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self.scope["state"]["connection"] = self
         super().on_headers_complete()
         self.cycle.transport = _ResponseWriter(self.transport, self.loop)  # type: ignore[assignment]
@@ -214,7 +215,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse a piece of what came, unless it has to wait until a request has its response."""
         self._next_parse = None
         left = _PIECE_BYTES
-        while left > 0 and not (self._has_whole_request or self.transport.is_closing()):
+        while left > 0 and not (self.has_whole_request or self.transport.is_closing()):
             piece = self._next_piece()
             if not piece:
                 break
@@ -222,12 +223,12 @@ class HttpProtocol(HttpToolsProtocol):
             super().data_received(piece)
         if self.transport.is_closing():
             return
-        if self._has_whole_request:
+        if self.has_whole_request:
             self._clients.mark_serving(self)
         elif self._is_idle and self.cycle is not None:
             self._clients.mark_waiting(self)
         self._is_idle = False
-        if self._held and left <= 0 and not self._has_whole_request:
+        if self._held and left <= 0 and not self.has_whole_request:
             self._next_parse = self.loop.call_soon(self._parse)
         if len(self._held) > _MAX_HELD_BYTES:
             self.flow.pause_reading()
@@ -308,7 +309,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     @property
-    def _has_whole_request(self) -> bool:
+    def has_whole_request(self) -> bool:
+        """Whether all of a request came that has no response yet."""
         cycle = self.cycle
         return cycle is not None and not (cycle.response_complete or cycle.more_body)
 

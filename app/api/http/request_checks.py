@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -93,7 +94,7 @@ def _is_ambiguous(given: HeaderValues, version: str) -> bool:
 
 
 def _size(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum([len(name) + len(value) for name, value in headers])
+    return sum(map(len, chain.from_iterable(headers)))
 
 
 def _is_same_origin(given: HeaderValues) -> bool:
@@ -102,5 +103,7 @@ def _is_same_origin(given: HeaderValues) -> bool:
         return _SAME_SITE.issuperset(sites)
     # Browsers send no Sec-Fetch-Site to a host that is neither this machine nor has TLS. Behind a
     # proxy the scheme may differ.
+    if not (origins := given.get(b"origin")):
+        return True
     host = given.get(b"host", ("",))[0].lower()
-    return all(origin.lower().partition("://")[2] == host for origin in given.get(b"origin", ()))
+    return all(origin.lower().partition("://")[2] == host for origin in origins)

@@ -7,7 +7,7 @@ from time import monotonic
 
 from fastapi import Request
 
-from app.api.http.disconnect import cancel_on_disconnect
+from app.api.http.disconnect import CancelOnDisconnect
 from app.domain.tenant import TenantId
 from app.domain.transaction import IsolationLevel
 from app.pools.manager import TenantPoolManager
@@ -44,9 +44,9 @@ async def run_statements(
         begin=query.begin,
         statement=statements[0].sql,
     )
-    async with cancel_on_disconnect(request) as run_to_the_end, lease as connection:
+    async with CancelOnDisconnect(request) as client, lease as connection:
         began = monotonic()
         results = await query.run(connection)
         took = monotonic() - began
-        run_to_the_end()
+        client.run_to_the_end()
     return results, took

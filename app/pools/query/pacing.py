@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,6 +24,22 @@ async def finish(steps: Generator[object, None, T]) -> T:
         await asyncio.sleep(0)
 
 
+def in_steps(rows: Sequence[bytes], *, pieces: int) -> Iterator[Sequence[bytes]]:
+    """*rows*, each of so many *pieces*, in parts of one step; a row of more than that is alone."""
+    per_row = pieces * _CHARACTERS_PER_PIECE
+    if sum(map(len, rows)) + per_row * len(rows) <= _CHARACTERS_PER_STEP:
+        yield rows
+        return
+    begin = work = 0
+    for number, row in enumerate(rows):
+        more = len(row) + per_row
+        if work + more > _CHARACTERS_PER_STEP and number > begin:
+            yield rows[begin:number]
+            begin, work = number, 0
+        work += more
+    yield rows[begin:]
+
+
 class DocumentTooLarge(Exception):
     """The document is longer than it may be."""
 
@@ -33,14 +49,6 @@ class PieceJoiner:
 
     def __init__(self) -> None:
         self._work = 0
-
-    async def encode(self, document: str, *, pieces: int) -> bytes:
-        """A short document of so many *pieces* in UTF-8."""
-        self._work += _CHARACTERS_PER_PIECE * pieces + len(document)
-        if self._work >= _CHARACTERS_PER_STEP:
-            self._work = 0
-            await asyncio.sleep(0)
-        return document.encode()
 
     async def join(self, pieces: Iterable[str], *, max_bytes: float = math.inf) -> bytes:
         """The document in UTF-8.

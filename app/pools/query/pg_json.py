@@ -8,8 +8,9 @@ such a place too. The text is what Postgres' types write under `statement.OUTPUT
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring
+from typing import cast
 
 from app.domain.errors import SchemaChanged, StatementFailed
 from app.pools.query.interoperable_json import is_interoperable
@@ -73,6 +74,22 @@ def formatter_of(kind: PgType) -> Callable[[str], str] | None:
     return _FORMATTERS.get(kind.oid, encode_basestring)
 
 
+def column_to_json(
+    values: Sequence[bytes | None], formatter: Callable[[str], str]
+) -> Sequence[str]:
+    """The JSON of a column's short *values*, by what `formatter_of` has returned for its type.
+
+    Raises:
+        StatementFailed: as `decode`.
+    """
+    try:
+        if None in values:
+            return ["null" if each is None else formatter(each.decode()) for each in values]
+        return list(map(formatter, map(bytes.decode, cast("Sequence[bytes]", values))))
+    except UnicodeDecodeError as error:
+        raise _not_utf8() from error
+
+
 def decode(value: bytes) -> str:
     """The text of a value.
 
@@ -82,10 +99,14 @@ def decode(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise StatementFailed(
-            "A value of the result is not UTF-8; convert it, for example with encode().",
-            sqlstate="22021",
-        ) from error
+        raise _not_utf8() from error
+
+
+def _not_utf8() -> StatementFailed:
+    return StatementFailed(
+        "A value of the result is not UTF-8; convert it, for example with encode().",
+        sqlstate="22021",
+    )
 
 
 def _string(text: str) -> Iterator[str]:

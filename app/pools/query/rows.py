@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import add
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias, cast
 
 from app.domain.errors import StatementEndedLease, StatementFailed
-from app.pools.query.pacing import DocumentTooLarge, PieceJoiner, finish
-from app.pools.query.pg_json import decode, formatter_of, to_json
+from app.pools.query.pacing import DocumentTooLarge, PieceJoiner, finish, in_steps
+from app.pools.query.pg_json import column_to_json, decode, formatter_of, to_json
 from app.pools.query.pg_records import AnonymousRecords, Tree
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType
 from app.wire.extended_query import (
@@ -32,8 +32,8 @@ _MAX_BATCH_ROWS = 100
 # Of the first batch, whose rows may be of any size: many results are no longer.
 _FIRST_ROWS = 10
 _MAX_BATCH_BYTES = 1024 * 1024
-# A row of so many bytes is made at once, if no value of it needs pieces.
-_SHORT_ROW_BYTES = 4096
+# A longer row is made of pieces, whatever its types.
+_LONG_ROW_BYTES = 64 * 1024
 _PORTAL = "poolkeeper"
 _CLOSE_PORTAL = close(portal=_PORTAL)
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
@@ -43,7 +43,8 @@ _REPORTED = {"DateStyle": "ISO", "IntervalStyle": "postgres", "client_encoding":
 # Command tags of statements that end a transaction, even if they begin another at once.
 _TRANSACTION_ENDS = frozenset({"COMMIT", "ROLLBACK", "PREPARE TRANSACTION"})
 
-_Value: TypeAlias = "bytes | Tree"
+Formatter: TypeAlias = Callable[[str], str]
+_Value: TypeAlias = "bytes | Tree | None"
 
 
 class Rows:
@@ -74,8 +75,10 @@ class Rows:
         self.truncated = False
         self._query = query
         self._types = types
-        # None where a value is made of pieces.
-        self._formatters = [None if each.oid in _RECORDS else formatter_of(each) for each in types]
+        self._has_records = not _RECORDS.isdisjoint(each.oid for each in types)
+        # None if a value is made of pieces.
+        formatters = [None if each.oid in _RECORDS else formatter_of(each) for each in types]
+        self._formatters = None if None in formatters else cast("list[Formatter]", formatters)
         self._needs_all = max_rows is None
         self._max_rows = sys.maxsize if max_rows is None else max_rows
         self._max_bytes = max_bytes
@@ -92,11 +95,13 @@ class Rows:
             StatementFailed: a row cannot be shown, or not all of them.
             ServerError, OSError: as the query raises them.
         """
-        formats = [BINARY if each.oid in _RECORDS else TEXT for each in self._types]
+        formats: Sequence[int] = (TEXT,)
+        if self._has_records and is_query:
+            formats = [BINARY if each.oid in _RECORDS else TEXT for each in self._types]
         # An earlier statement of the same transaction may have left its portal.
         messages = [
             _CLOSE_PORTAL,
-            bind(values, portal=_PORTAL, result_formats=formats if is_query else (TEXT,)),
+            bind(values, portal=_PORTAL, result_formats=formats),
         ]
         # One more than may be shown, so that the last row comes together with the end.
         count, largest = min(_FIRST_ROWS, self._max_rows + 1), 1
@@ -119,22 +124,65 @@ class Rows:
             count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - len(self.written))
 
     async def _append(self, reply: Reply) -> None:
-        rows: list[list[_Value]] = [list(column_values(row)) for row in reply.rows]
-        if not _RECORDS.isdisjoint(each.oid for each in self._types):
-            await self._read_records(rows)
-        for raw, row in zip(reply.rows, rows, strict=True):
-            if len(self.written) == self._max_rows:
-                self.truncated = True
-                return
-            try:
-                document = await self._document(row, is_short=len(raw) <= _SHORT_ROW_BYTES)
-            except DocumentTooLarge:
-                self._truncate()
-                return
-            self.written.append(document)
-            self.size += len(document)
-        if reply.is_truncated:
+        left = self._max_rows - len(self.written)
+        try:
+            await self._write(reply.rows[:left])
+        except DocumentTooLarge:
             self._truncate()
+            return
+        if len(reply.rows) > left:
+            self.truncated = True
+        elif reply.is_truncated:
+            self._truncate()
+
+    async def _write(self, rows: Sequence[bytes]) -> None:
+        """Raises DocumentTooLarge at the first row that does not fit."""
+        if self._formatters is None:
+            await self._write_in_pieces(rows)
+            return
+        for step in in_steps(rows, pieces=len(self._types)):
+            if self.written:
+                await asyncio.sleep(0)
+            if len(step) == 1 and len(step[0]) > _LONG_ROW_BYTES:
+                await self._write_in_pieces(step)
+            else:
+                self._keep(self._short_documents(step, self._formatters))
+
+    async def _write_in_pieces(self, rows: Sequence[bytes]) -> None:
+        split: list[list[_Value]] = [list(column_values(row)) for row in rows]
+        if self._has_records:
+            await self._read_records(split)
+        for row in split:
+            room = self._max_bytes - self.size
+            self._keep([await self._joiner.join(self._pieces(row), max_bytes=room)])
+
+    def _short_documents(
+        self, rows: Sequence[bytes], formatters: Sequence[Formatter]
+    ) -> Sequence[bytes]:
+        """The documents of rows that are one step's work."""
+        values = zip(*map(column_values, rows), strict=True)
+        columns: list[Iterable[str]] = list(map(column_to_json, values, formatters))
+        if self._keys is not None:
+            columns = list(map(_prefixed, self._keys, columns))
+        if not columns:
+            return [f"{self._opening}{self._closing}".encode()] * len(rows)
+        return [
+            f"{self._opening}{','.join(row)}{self._closing}".encode()
+            for row in zip(*columns, strict=True)
+        ]
+
+    def _keep(self, documents: Sequence[bytes]) -> None:
+        """Raises DocumentTooLarge at the first that does not fit."""
+        size = self.size + sum(map(len, documents))
+        if size <= self._max_bytes:
+            self.written.extend(documents)
+            self.size = size
+            return
+        for each in documents:
+            if self.size + len(each) > self._max_bytes:
+                raise DocumentTooLarge
+            self.written.append(each)
+            self.size += len(each)
 
     def _truncate(self) -> None:
         """The next row does not fit."""
@@ -153,22 +201,6 @@ class Rows:
                     values[number] = await finish(self._records.read(value, each.oid))
         await self._records.resolve(max_bytes=MAX_BYTES)
 
-    async def _document(self, row: Sequence[_Value], *, is_short: bool) -> bytes:
-        room = self._max_bytes - self.size
-        if not is_short or None in self._formatters:
-            return await self._joiner.join(self._pieces(row), max_bytes=room)
-        values: Iterable[str] = [
-            "null" if value is None else formatter(decode(value))  # type: ignore[misc, arg-type]
-            for value, formatter in zip(row, self._formatters, strict=True)
-        ]
-        if self._keys is not None:
-            values = map(add, self._keys, values)
-        text = f"{self._opening}{','.join(values)}{self._closing}"
-        document = await self._joiner.encode(text, pieces=len(row))
-        if len(document) > room:
-            raise DocumentTooLarge
-        return document
-
     def _pieces(self, row: Sequence[_Value]) -> Iterator[str]:
         separator = self._opening
         for number, (value, each) in enumerate(zip(row, self._types, strict=True)):
@@ -181,6 +213,10 @@ class Rows:
                 yield from self._records.pieces(value)
             separator = ","
         yield self._closing if row else self._opening + self._closing
+
+
+def _prefixed(key: str, values: Iterable[str]) -> Iterable[str]:
+    return map(key.__add__, values)
 
 
 def _check_forms(parameter_status: Mapping[str, str]) -> None:

@@ -6,8 +6,7 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from time import monotonic
 from typing import Generic
 
@@ -72,13 +71,30 @@ class Query(Generic[Result]):
         """
         results: list[Result] = []
         try:
-            async with _extended_query(connection, self._begun, self._timeout) as query:
-                await self._run_all(query, results)
+            await self._run(connection, results)
         except StatementFailed as error:
             if len(self._statements) > 1:
                 error.statement = len(results)
             raise
         return results
+
+    async def _run(self, connection: asyncpg.Connection, results: list[Result]) -> None:
+        """Run them; failures become this project's errors."""
+        began = monotonic()
+        try:
+            with self._begun or ExtendedQuery(connection) as query:
+                try:
+                    async with asyncio.timeout(self._timeout + _GRACE):
+                        await self._run_all(query, results)
+                except TimeoutError as error:
+                    await query.wait_idle(_CANCEL_DEADLINE)
+                    raise _timed_out(self._timeout) from error
+        except CopyAttempted as error:
+            raise StatementFailed("COPY is not supported here.", sqlstate="0A000") from error
+        except ServerError as error:
+            raise _failure(error, self._timeout, monotonic() - began) from error
+        except OSError as error:
+            raise LeaseLost from error
 
     async def _run_all(self, query: ExtendedQuery, results: list[Result]) -> None:
         room = MAX_BYTES
@@ -92,28 +108,6 @@ class Query(Generic[Result]):
             room -= result.size
             if room < 0 and len(results) > 1:
                 raise StatementFailed("The results are larger than 8 MiB.", sqlstate="54000")
-
-
-@asynccontextmanager
-async def _extended_query(
-    connection: asyncpg.Connection, begun: ExtendedQuery | None, timeout: float
-) -> AsyncIterator[ExtendedQuery]:
-    """The connection for one statement, whose failures become this project's errors."""
-    began = monotonic()
-    try:
-        with begun or ExtendedQuery(connection) as query:
-            try:
-                async with asyncio.timeout(timeout + _GRACE):
-                    yield query
-            except TimeoutError as error:
-                await query.wait_idle(_CANCEL_DEADLINE)
-                raise _timed_out(timeout) from error
-    except CopyAttempted as error:
-        raise StatementFailed("COPY is not supported here.", sqlstate="0A000") from error
-    except ServerError as error:
-        raise _failure(error, timeout, monotonic() - began) from error
-    except OSError as error:
-        raise LeaseLost from error
 
 
 def _timed_out(timeout: float) -> QueryTimeout:

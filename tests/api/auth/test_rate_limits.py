@@ -1,7 +1,6 @@
 """How often one may ask: a key its requests, a stranger's address its failures."""
 
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -39,7 +38,7 @@ def client(app: FastAPI, address: str = "192.0.2.1") -> httpx.AsyncClient:
 
 @pytest.fixture(autouse=True)
 def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("throttled.utils.now_mono_f", lambda: 1000.0)
+    monkeypatch.setattr("app.api.auth.rate_limits.monotonic", lambda: 1000.0)
 
 
 async def test_a_key_above_its_rate_learns_when_to_retry(
@@ -54,7 +53,7 @@ async def test_a_key_above_its_rate_learns_when_to_retry(
         assert problem(refused, 429, "too-many-requests")["retryable"]
         assert refused.headers["retry-after"] == "1"
         assert (await see.post(ASK, headers=keys.headers("other"))).status_code == 422
-        monkeypatch.setattr("throttled.utils.now_mono_f", lambda: 1000.25)
+        monkeypatch.setattr("app.api.auth.rate_limits.monotonic", lambda: 1000.25)
         assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 422
         assert (await see.post(ASK, headers=keys.headers("eager"))).status_code == 429
     assert app.state.authenticator.rate_limited == {"key": 2}
@@ -119,8 +118,33 @@ def test_unknown_addresses_use_bounded_memory(monkeypatch: pytest.MonkeyPatch) -
     limits = RateLimits(0)
     for number in range(1000):
         limits.check_address(f"client-{number}")
-    memory: Any = limits._failures._store._backend
-    assert len(memory.get_client()) == len(memory.expire_info) == 100
+    assert len(limits._failures) == 100
+
+
+def test_the_key_that_was_not_used_for_longest_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.api.auth.rate_limits._MAX_KEYS", 2)
+    limits = RateLimits(1)
+    for key in ("busy", "idle", "busy", "new"):
+        limits.check_key(key, None)
+    assert limits.check_key("busy", None)
+    assert not limits.check_key("idle", None)
+
+
+@pytest.mark.parametrize("now", [0.0, 1000.0, 31_536_000.1])
+def test_a_burst_is_let_in_whole_and_then_an_even_rate(
+    monkeypatch: pytest.MonkeyPatch,
+    now: float,
+) -> None:
+    monkeypatch.setattr("app.api.auth.rate_limits.monotonic", lambda: now)
+    limits = RateLimits(200)
+    assert not any(limits.check_key("eager", None) for _ in range(200))
+    assert limits.check_key("eager", None) == pytest.approx(0.005, abs=1e-6)
+    for _ in range(10):
+        now += 0.005
+        assert not limits.check_key("eager", None)
+        assert limits.check_key("eager", None)
 
 
 def test_a_flood_does_not_fill_the_log() -> None:
