@@ -12,6 +12,7 @@ from functools import partial
 
 import structlog
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from pydantic import AnyHttpUrl
 
 from app import __version__
@@ -39,6 +40,15 @@ from app.settings import Settings
 
 # Polls after which a snapshot is stale.
 _STALE_POLLS = 2
+
+# FastAPI's own would hand requests and errors, with what a tenant sent, to whatever OpenTelemetry
+# provider the process has, and asks for one at every request. Ours is in `api/telemetry`.
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        telemetry=_NO_TELEMETRY,
     )
     keys = KeyFile(settings.keys_path, required=settings.requires_keys)
     app.state.authenticator = Authenticator(keys, RateLimits(settings.rate_limit))

@@ -282,6 +282,8 @@ class Connections:
 
         Whatever is given up has released what it held, or the server counts what is left of it.
         """
+        if not self._tasks:
+            return
         try:
             async with asyncio.timeout(deadline):
                 # What was just opened is closed by another task, so one round is not enough.

@@ -171,7 +171,8 @@ class Lease:
             if monotonic() >= deadline:
                 raise PoolTimeout("No working connection was found in time.")
         self._pool, self._connection = pool, connection
-        return connection.attach_proxy()
+        # What begins it unseen by asyncpg is ours, and needs no protection from late use.
+        return connection.attach_proxy() if self._begin_with is None else connection.raw
 
     async def __aexit__(
         self,

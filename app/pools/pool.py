@@ -434,6 +434,8 @@ class Pool:
         return DrainResult(closed=self.recorder.connections_closed - closed_before, cut=len(cut))
 
     async def _until(self, holds: Callable[[], bool], deadline: float) -> None:
+        if holds():
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline):
                 while not holds():

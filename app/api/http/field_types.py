@@ -52,6 +52,8 @@ def _printable(text: str) -> str:
 
 
 def _json_value(value: object) -> object:
+    if value is None or isinstance(value, int):  # usual, and always in order
+        return value
     for level in _levels(value):
         kinds = set(map(type, level))
         if str in kinds:

@@ -107,7 +107,7 @@ def _have_many_parts(params: Sequence[object]) -> bool:
         elif isinstance(each, dict):
             parts += len(each)
             remaining.extend(each.values())
-        elif isinstance(each, Sequence):
+        elif isinstance(each, list | tuple):
             parts += len(each) // 2
             remaining.extend(each)
     return parts > _MAX_INLINE_PARTS
