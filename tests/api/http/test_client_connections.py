@@ -425,6 +425,22 @@ async def test_requests_that_come_in_pieces_are_whole_again(app: Application, si
             assert (await client.answer())[1]["body"].encode() == expected
 
 
+async def test_a_client_that_waits_before_it_sends_a_body_is_asked_for_it(
+    app: Application,
+) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-Continue\r\n\r\n"
+    async with (
+        listening(app) as address,
+        connected(address) as client,
+        asyncio.timeout(180),
+    ):
+        client.writer.write(head)
+        assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.writer.write(b"hi")
+        status, body = await client.answer()
+        assert (status, body["body"]) == (200, "hi")
+
+
 async def test_a_response_that_begins_as_its_client_disconnects_is_dropped(
     app: Application,
 ) -> None:
