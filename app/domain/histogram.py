@@ -128,7 +128,16 @@ class RollingHistogram:
     which nothing was recorded take no memory: thousands of quiet tenants keep one of these.
     """
 
-    __slots__ = ("_current", "_ends_at", "_flush_to", "_past", "_slices", "_total", "_window")
+    __slots__ = (
+        "_counts",
+        "_ends_at",
+        "_flush_to",
+        "_longest",
+        "_past",
+        "_slices",
+        "_total",
+        "_window",
+    )
 
     def __init__(
         self, window: float = 300.0, slices: int = 10, *, flush_to: Histogram | None = None
@@ -141,7 +150,9 @@ class RollingHistogram:
         self._flush_to = flush_to
         self._slices = slices
         self._ends_at = 0.0
-        self._current = Histogram()
+        # Of the current slice. A histogram of its own would cost each tenant as much as its counts.
+        self._counts: dict[int, int] = {}
+        self._longest = 0.0
         self._past: tuple[tuple[float, Histogram], ...] = ()
         # All slices that have ended since `start_total`.
         self._total: Histogram | None = None
@@ -151,14 +162,13 @@ class RollingHistogram:
         if now >= self._ends_at:
             self._rotate(now)
         # Histogram.record inlined: this runs on every lease, and a call would double its time.
-        current = self._current
         bucket = floor(log2(seconds) * _BUCKETS_PER_OCTAVE) if seconds > _SMALLEST else _ZERO_BUCKET
-        if seconds > current.longest:  # noqa: PLR1730 - as in Histogram
-            current.longest = seconds
+        if seconds > self._longest:  # noqa: PLR1730 - as in Histogram
+            self._longest = seconds
         try:
-            current.counts[bucket] += 1
+            self._counts[bucket] += 1
         except KeyError:
-            current.counts[bucket] = 1
+            self._counts[bucket] = 1
 
     def merged(self, now: float) -> Histogram:
         """Everything inside the window, as one histogram."""
@@ -166,7 +176,7 @@ class RollingHistogram:
             self._rotate(now)
         self._drop_old(now)
         merged = Histogram()
-        merged.merge(self._current)
+        merged.merge(self._current())
         for _, past in self._past:
             merged.merge(past)
         return merged
@@ -185,13 +195,13 @@ class RollingHistogram:
         total = Histogram()
         if self._total is not None:
             total.merge(self._total)
-            total.merge(self._current)
+            total.merge(self._current())
         return total
 
     def add_unflushed_to(self, histogram: Histogram) -> None:
         """Add what is not in `flush_to` yet."""
-        if self._current.counts:
-            histogram.merge(self._current)
+        if self._counts:
+            histogram.merge(self._current())
 
     def flush(self) -> None:
         """End the current slice, so that everything is in `flush_to`."""
@@ -204,14 +214,21 @@ class RollingHistogram:
         self._drop_old(now)
 
     def _end_slice(self) -> None:
-        if not self._current.counts:
+        if not self._counts:
             return
+        ended = self._current()
         if self._total is not None:
-            self._total.merge(self._current)
+            self._total.merge(ended)
         if self._flush_to is not None:
-            self._flush_to.merge(self._current)
-        self._past = (*self._past, (self._ends_at, self._current))
-        self._current = Histogram()
+            self._flush_to.merge(ended)
+        self._past = (*self._past, (self._ends_at, ended))
+        self._counts, self._longest = {}, 0.0
+
+    def _current(self) -> Histogram:
+        """The current slice; it goes on counting."""
+        current = Histogram()
+        current.counts, current.longest = self._counts, self._longest
+        return current
 
     def _drop_old(self, now: float) -> None:
         """Drop the slices that began before the window."""

@@ -60,6 +60,7 @@ class TenantPoolManager:
         self._window = stats_window
         self.counter_totals = CounterTotals(stats_window)
         self._tenant_states: dict[str, TenantState] = {}
+        # How many tenants each shared pool serves.
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
         # Where connections of a tenant may be opened, each place up to the size of its pool.
@@ -89,7 +90,8 @@ class TenantPoolManager:
                 server.budget.contenders if server else None,
             )
             self._tenant_states[tenant.spec.id] = tenant_state
-            self._served[tenant.spec.pool_id] += 1
+            if tenant.spec.is_shared:
+                self._served[tenant.spec.pool_id] += 1
         tenant_state.update(tenant)
         pool = self.find(tenant.spec.pool_id)
         if pool is not None and tenant.deleting:
@@ -102,7 +104,8 @@ class TenantPoolManager:
         """Forget a tenant whose pool is closed."""
         tenant_state = self._tenant_states.pop(tenant_id, None)
         if tenant_state is not None:
-            self._served[tenant_state.tenant.spec.pool_id] -= 1
+            if tenant_state.tenant.spec.is_shared:
+                self._served[tenant_state.tenant.spec.pool_id] -= 1
             self.counter_totals.add_deleted(tenant_state)
 
     def tenant_state(self, tenant_id: str) -> TenantState:
@@ -267,7 +270,8 @@ class TenantPoolManager:
 
     def tenant_count(self, pool_id: str) -> int:
         """How many tenants a pool serves."""
-        return self._served[pool_id]
+        own = self._tenant_states.get(pool_id)
+        return 1 if own and not own.tenant.spec.is_shared else self._served[pool_id]
 
     def clear_desired(self, pool_id: str) -> None:
         """Forget a pool's desired state; it keeps what it has until it is closed."""

@@ -22,7 +22,7 @@ MEMORY = 30.0
 # hardly count between tenants that hold one or two.
 _RUNNING = 0.25
 # Seconds between notes, at least, of a tenant that never waits.
-_NOTE_EVERY = 1.0
+NOTE_EVERY = 1.0
 _LN_2 = log(2)
 
 
@@ -32,26 +32,25 @@ class ConnectionUse:
     Attributes:
         held: connection-seconds of its leases, so far and less *leased* times the current time:
             the time is subtracted when a lease begins, and added when it ends.
-        due: when the next note is due, in monotonic seconds.
+        noted_at: when the mean was last brought up to date, in monotonic seconds.
     """
 
-    __slots__ = ("_at", "_held_at", "_mean", "due", "held")
+    __slots__ = ("_held_at", "_mean", "held", "noted_at")
 
     def __init__(self) -> None:
         """Begin without history."""
-        self.held = self._held_at = self._mean = self._at = self.due = 0.0
+        self.held = self._held_at = self._mean = self.noted_at = 0.0
 
     def note(self, leased: int, now: float) -> None:
         """Bring the mean to *now*, at which it holds *leased* connections."""
-        if now > self._at:
+        if now > self.noted_at:
             self._mean = self.mean(leased, now)
             self._held_at = self.held + leased * now
-            self._at = now
-            self.due = now + _NOTE_EVERY
+            self.noted_at = now
 
     def mean(self, leased: int, now: float) -> float:
         """The mean at *now*, at which it holds *leased* connections."""
-        elapsed = now - self._at
+        elapsed = now - self.noted_at
         if elapsed <= 0:
             return self._mean
         lately = max(0.0, (self.held + leased * now - self._held_at) / elapsed)
@@ -65,7 +64,7 @@ class ConnectionUse:
         """
         running = leased + more
         if not running and self.held == self._held_at:
-            return log(self._mean / weight) + self._at / MEMORY if self._mean else -inf
+            return log(self._mean / weight) + self.noted_at / MEMORY if self._mean else -inf
         use = self.mean(leased, now) + running * _RUNNING
         return log(use / weight) + now / MEMORY if use > 0 else -inf
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import IsolationReport
 from app.domain.pool import PoolMetrics
-from app.pools.recent_use import ConnectionUse, Contenders
+from app.pools.recent_use import NOTE_EVERY, ConnectionUse, Contenders
 from app.pools.recorder import Recorder
 
 
@@ -66,7 +66,7 @@ class TenantState:
     def lease_begun(self, wait: float, now: float) -> None:
         """It holds one lease more, after it waited *wait* seconds."""
         usage = self._usage
-        if now >= usage.due:
+        if now >= usage.noted_at + NOTE_EVERY:
             usage.note(self.leased, now)
         usage.held -= now
         if self._order is not None:
