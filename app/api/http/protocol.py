@@ -12,11 +12,20 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import starmap
 from typing import Any
 
 import httptools
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from app.api.http.body_limits import MAX_QUERY_BYTES
 from app.api.http.client_connections import ClientConnections, CloseReason
@@ -41,6 +50,8 @@ _NO_LINGERING = struct.pack("ii", 1, 0)
 _RETRYABLE = frozenset({408, 503})
 _LATE = "The headers did not arrive in time."
 _FULL = "All connections are in use."
+
+_OF_CONNECTION = frozenset({b"connection", b"transfer-encoding"})
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 # Of our own; without it the parser would take what follows the head for another protocol's.
@@ -106,6 +117,39 @@ class _ResponseWriter:
         # uvloop raises RuntimeError if the client disconnected after the head was written.
         if held and not self.is_closing():
             self._transport.write(held)
+
+
+class _Cycle(RequestResponseCycle):
+    """Uvicorn's cycle of a request and its response, which makes each line of a head once.
+
+    Nearly all of them are the same for all responses, and uvicorn searches each for what may not
+    be in it.
+    """
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] != "http.response.start" or self.response_started:
+            await super().send(message)
+            return
+        headers = [*self.default_headers, *message.get("headers", ())]
+        values = dict(headers)
+        is_usual = b"content-length" in values and _OF_CONNECTION.isdisjoint(values)
+        if not is_usual or self.disconnected or self.flow.write_paused:
+            await super().send(message)
+            return
+        lines = b"".join(starmap(_line, headers))
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self.response_started, self.waiting_for_100_continue = True, False
+        self.expected_content_length = int(values[b"content-length"])
+        self.chunked_encoding = False
+        self.transport.write(STATUS_LINE[message["status"]] + lines + end)
+
+
+@lru_cache(maxsize=256)
+def _line(name: bytes, value: bytes) -> bytes:
+    """Raises RuntimeError for what no header may hold."""
+    if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
+        raise RuntimeError("Invalid HTTP header.")
+    return b"%b: %b\r\n" % (name.lower(), value)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -196,6 +240,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         self.scope["state"]["connection"] = self
         super().on_headers_complete()
+        # It has not begun.
+        self.cycle.__class__ = _Cycle
         self.cycle.transport = _ResponseWriter(self.transport, self.loop)  # type: ignore[assignment]
         self._in_head = False
         self._in_chunks = encoding is not None

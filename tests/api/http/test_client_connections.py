@@ -441,6 +441,22 @@ async def test_a_client_that_waits_before_it_sends_a_body_is_asked_for_it(
         assert (status, body["body"]) == (200, "hi")
 
 
+@pytest.mark.parametrize(
+    "forged", [(b"x-name", b"a\r\nx-forged: 1"), (b"x-name: a\r\nx-forged", b"1")]
+)
+async def test_no_header_of_a_response_brings_another(forged: tuple[bytes, bytes]) -> None:
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"0"), forged]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    async with listening(app) as address, connected(address) as client, asyncio.timeout(180):
+        client.ask("GET", "/")
+        head = await client.reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 500 ")
+    assert b"forged" not in head
+
+
 async def test_a_response_that_begins_as_its_client_disconnects_is_dropped(
     app: Application,
 ) -> None:
