@@ -6,13 +6,13 @@ connecting and closing connections never exceeds the limit, unless the limit was
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from app.pools.claim_order import Claims
 from app.pools.connect_limiter import ConnectLimiter
 from app.pools.recent_use import Contenders
 from app.pools.smoothed import Smoothed
+from app.pools.spare_order import SpareOrder
 
 P = TypeVar("P")
 
@@ -29,7 +29,7 @@ class ConnectionBudget(Generic[P]):
         claims: what pools want more than they have.
         unsatisfied: the pools that do.
         contenders: the tenants that hold or await a connection.
-        last_use: pools with connections that others may get, the longest unused first.
+        spare: the pools with idle connections, which others may get.
         move_seconds: what it takes to give a connection to another pool: to close one and to open
             one; 0 until it was measured.
     """
@@ -43,7 +43,7 @@ class ConnectionBudget(Generic[P]):
         self.claims: Claims[P] = Claims()
         self.unsatisfied = self.claims.by_pool
         self.contenders = Contenders()
-        self.last_use: OrderedDict[P, float] = OrderedDict()
+        self.spare: SpareOrder[P] = SpareOrder()
         self.move_seconds = 0.0
         self._overrun = Smoothed()
         self._connect = Smoothed()
@@ -140,12 +140,7 @@ class ConnectionBudget(Generic[P]):
         """A connection moved on so many *seconds* after the end of its slice."""
         self._overrun.note(seconds)
 
-    def note_use(self, pool: P, now: float) -> None:
-        """A connection of *pool* has come to rest *now*: it is the last to close for others."""
-        self.last_use[pool] = now
-        self.last_use.move_to_end(pool)
-
     def forget(self, pool: P) -> None:
         """*pool* has closed."""
         self.claims.drop(pool)
-        self.last_use.pop(pool, None)
+        self.spare.drop(pool)

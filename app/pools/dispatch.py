@@ -149,13 +149,13 @@ def dispatch(pool: P | None, budget: ConnectionBudget[P], now: float) -> Actions
     1. The pool has more connections than it may: its longest unused idle ones close.
     2. The pool has a waiter and an idle connection: the waiter gets the one used last. If that is
        gone, stale or too old, it closes instead.
-    3. The budget's limit was lowered, and more connections are open: the longest unused idle one
-       closes, none below a min_size.
+    3. The budget's limit was lowered, and more connections are open: an idle one closes, kept or
+       not, in the same order as in 5.
     4. Pools want connections, and a place in the budget and a connect slot are free: the first
        claim's pool opens one. A large claim, of a pool that has its fair share already, waits until
        no slot is in use: it comes again and again, and others' logins would wait behind it.
-    5. Only a slot is free, and too few places are becoming free: the longest unused idle connection
-       of another pool closes, none below a min_size, and none that is still kept for its tenant.
+    5. Only a slot is free, and too few places are becoming free: an idle connection of another pool
+       closes, the one that is kept for its tenant no more for longest, none below a min_size.
 
     A connection that comes back while its pool has work is the sixth case: see `keeps`.
     """
@@ -192,29 +192,28 @@ def _among_pools(budget: ConnectionBudget[P], now: float) -> Actions[P]:
         return Actions(open=claim.pool)
     if budget.is_frozen or budget.claims.wanted <= budget.promised:
         return Actions()
-    earliest = inf
-    for donor in budget.last_use:
-        own = donor.connections
-        if not own.idle or own.live <= donor.size.min_size or shortfall(donor, budget, now):
-            continue
-        oldest = own.idle[0]
-        is_large = oldest.last_user is not None and uses_much_less(
-            oldest.last_user.key(now), claim.key
-        )
-        kept_until = oldest.idle_since + kept_seconds(donor, budget, from_large=is_large)
-        if kept_until <= now:
-            return Actions(take=(donor, own.idle[0]))
-        earliest = min(earliest, kept_until)
-    return Actions(recheck_at=earliest)
+    return _from_another(claim, budget, now)
+
+
+def _from_another(claim: Claim[P], budget: ConnectionBudget[P], now: float) -> Actions[P]:
+    """Case 5."""
+    if (first := budget.spare.first) is None or first[0] is claim.pool:
+        return Actions()
+    donor, kept_until = first
+    oldest = donor.connections.idle[0]
+    if oldest.last_user is not None and uses_much_less(oldest.last_user.key(now), claim.key):
+        kept_until = spare_at(donor, budget, from_large=True)
+    if kept_until <= now:
+        return Actions(take=(donor, oldest))
+    return Actions(recheck_at=kept_until)
 
 
 def _beyond_limit(budget: ConnectionBudget[P]) -> Actions[P]:
     """Case 3."""
-    for donor in budget.last_use:
-        own = donor.connections
-        if own.idle and own.live > donor.size.min_size:
-            return Actions(close=[(donor, own.idle[0])])
-    return Actions()
+    if (first := budget.spare.first) is None:
+        return Actions()
+    donor, _ = first
+    return Actions(close=[(donor, donor.connections.idle[0])])
 
 
 def _is_large(claim: Claim[P], budget: ConnectionBudget[P]) -> bool:
@@ -307,6 +306,17 @@ def shortest_slice(budget: ConnectionBudget[P], weight: int) -> float:
 def most_moves(limit: int) -> int:
     """How many connections may be moved at a time while the pools that lose them have work."""
     return max(1, ceil(limit * MOVING))
+
+
+def has_spare(pool: PoolFacts) -> bool:
+    """Whether *pool* has an idle connection that is not of its min_size."""
+    return bool(pool.connections.idle) and pool.connections.live > pool.size.min_size
+
+
+def spare_at(pool: PoolFacts, budget: ConnectionBudget[P], *, from_large: bool = False) -> float:
+    """Until when the longest unused idle connection of *pool* is kept, see `kept_seconds`."""
+    kept = kept_seconds(pool, budget, from_large=from_large)
+    return pool.connections.idle[0].idle_since + kept
 
 
 def kept_seconds(

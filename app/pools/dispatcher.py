@@ -22,11 +22,13 @@ from app.pools.dispatch import (
     PoolFacts,
     claim_of,
     dispatch,
+    has_spare,
     keeps,
     kept_seconds,
     lends,
     shortfall,
     slice_of,
+    spare_at,
 )
 from app.pools.waiters import Waiter
 
@@ -123,7 +125,9 @@ class Dispatcher(Generic[P]):
         """*pool* has kept a connection, now idle: others may get it once it is kept no more."""
         kept = kept_seconds(pool, self.budget)
         if kept and pool not in self.budget.unsatisfied:
-            self._recheck_at(None, self._clock.time() + kept)
+            at = self._clock.time() + kept
+            self.budget.spare.bring_forward(pool, at)
+            self._recheck_at(None, at)
         else:
             self.run(pool)
 
@@ -155,6 +159,8 @@ class Dispatcher(Generic[P]):
             budget.claims.put(claim_of(pool, wanted, budget, now))
         else:
             budget.claims.drop(pool)
+        if has_spare(pool):
+            budget.spare.bring_forward(pool, spare_at(pool, budget))
         if own.in_use and lends(pool) and (waiter := pool.waiters.next()) is not None:
             # Connections that were to come back by then may have not.
             late_at = waiter.since + max(SOON, budget.connect_seconds) + _TICK
@@ -172,11 +178,15 @@ class Dispatcher(Generic[P]):
             self._note(claim.pool, now)
             if budget.claims.first(now) is claim and claim.wanted == wanted:
                 break
-        while budget.last_use:
-            donor = next(iter(budget.last_use))
-            if donor.connections.idle and donor.connections.live > donor.size.min_size:
+        spare = budget.spare
+        while (budget.unsatisfied or budget.is_over) and (first := spare.first) is not None:
+            donor, at = first
+            if not has_spare(donor):
+                spare.drop(donor)
+            elif (until := spare_at(donor, budget)) > at:
+                spare.postpone(donor, until)
+            else:
                 break
-            del budget.last_use[donor]
 
     # -- later ---------------------------------------------------------------------------------
 

@@ -212,7 +212,7 @@ class Pool:
         else:
             # Nothing becomes possible by this for the pool itself.
             own.put_idle(connection, now)
-            budget.note_use(self, now)
+            budget.spare.add(self, now)
             if budget.unsatisfied:
                 self.server.dispatcher.rested(self)
             if not own.leased and not self.waiters.count:
@@ -264,7 +264,7 @@ class Pool:
     def _keep_or_close(self, connection: PooledConnection, now: float, *, usable: bool) -> None:
         if usable:
             self.connections.put_idle(connection, now)
-            self.server.budget.note_use(self, now)
+            self.server.budget.spare.add(self, now)
         else:
             self.connections.begin_close(connection)
         self.dispatch()

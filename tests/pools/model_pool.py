@@ -282,7 +282,7 @@ class ModelPool:
     def _put_idle(self, connection: Any) -> None:
         connection.idle_since = self.server.clock.now
         self.idle.append(connection)
-        self.server.budget.note_use(self, self.server.clock.now)
+        self.server.budget.spare.add(self, self.server.clock.now)
 
     def _begin_close(self, slot: ConnectSlot | None) -> None:
         self.closing += 1

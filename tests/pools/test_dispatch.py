@@ -1,10 +1,10 @@
 """The policy, case by case: who gets a connection, who gives one up, and who is left alone."""
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from app.pools.dispatch import KEPT_MOVES, MOVING, ROUND, dispatch
+from app.pools.dispatch import KEPT_MOVES, MOVING, ROUND, PoolFacts, dispatch, kept_seconds
 from app.pools.waiters import Waiter
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
 
@@ -125,13 +125,34 @@ def test_no_more_is_taken_back_than_can_be_opened_at_once() -> None:
     assert (len(rich.idle), rich.closing) == (4, 2)
 
 
-def test_the_pool_used_longest_ago_gives_first(server: ModelServer) -> None:
-    used_first, used_last = ModelPool("first", server), ModelPool("last", server)
-    used_first.with_idle(2)
-    used_last.with_idle(1)
-    server.budget.note_use(used_first, server.clock.now)
+def test_the_connection_unused_for_longest_is_taken_first(server: ModelServer) -> None:
+    used_first = ModelPool("first", server).with_idle(2)
+    server.clock.let_pass(1)
+    used_last = ModelPool("last", server).with_idle(1)
     ModelPool("poor", server).ask()
-    assert (used_first.closing, used_last.closing) == (0, 1)
+    assert (used_first.closing, used_last.closing) == (1, 0)
+
+
+def test_an_event_looks_at_few_pools_however_many_keep_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ModelServer(200)
+    thinking = [ModelPool(f"thinking{number}", server).with_leased(1) for number in range(200)]
+    for pool in thinking:
+        pool.comes_back_after(MOVE_SECONDS)
+        pool.release()
+    late = ModelPool("late", server)
+    late.ask()
+    looked_at: list[PoolFacts] = []
+
+    def counted(pool: PoolFacts, *arguments: Any, **options: Any) -> float:
+        looked_at.append(pool)
+        return kept_seconds(pool, *arguments, **options)
+
+    monkeypatch.setattr("app.pools.dispatch.kept_seconds", counted)
+    late.dispatch()
+    assert late.callers
+    assert len(looked_at) <= 2
 
 
 def test_no_pool_gives_below_its_min_size(server: ModelServer) -> None:

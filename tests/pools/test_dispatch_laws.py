@@ -196,7 +196,7 @@ class PolicyMachine(RuleBasedStateMachine):
             for pool in self.pools
         ]
         budget = self.budget
-        return [pools, list(budget.unsatisfied), list(budget.last_use.items()), repr(budget)]
+        return [pools, list(budget.unsatisfied), budget.spare.first, repr(budget)]
 
     @invariant()
     def nobody_wants_what_is_free_while_a_connect_slot_is(self) -> None:

@@ -1,0 +1,64 @@
+"""The pools with idle connections, in the order in which others may get one."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+from typing import Generic, TypeVar
+
+P = TypeVar("P")
+
+# Outdated entries that are not worth a clean-up.
+_FEW = 16
+
+
+class SpareOrder(Generic[P]):
+    """When others may get a connection of each pool, at the earliest; the first is at hand.
+
+    These times are lower bounds: a pool may have used its connections since. Whoever needs the true
+    first one postpones or drops what is first until it is true. Every operation takes O(log n).
+    """
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._at: dict[P, float] = {}
+        self._heap: list[tuple[float, int, P]] = []
+        self._number = count()
+
+    @property
+    def first(self) -> tuple[P, float] | None:
+        """The pool whose time is first, and that time, in monotonic seconds."""
+        return (self._heap[0][2], self._heap[0][0]) if self._heap else None
+
+    def add(self, pool: P, at: float) -> None:
+        """Others may get one of *pool* from that time on, unless it is here already."""
+        if pool not in self._at:
+            self._put(pool, at)
+
+    def bring_forward(self, pool: P, at: float) -> None:
+        """Others may get one of *pool* from that time on, if not before."""
+        if at < self._at.get(pool, inf):
+            self._put(pool, at)
+
+    def postpone(self, pool: P, at: float) -> None:
+        """Others may get one of *pool* no sooner than that."""
+        self._put(pool, at)
+
+    def drop(self, pool: P) -> None:
+        """*pool* has none."""
+        if self._at.pop(pool, None) is not None:
+            self._clean()
+
+    def _put(self, pool: P, at: float) -> None:
+        self._at[pool] = at
+        heappush(self._heap, (at, next(self._number), pool))
+        self._clean()
+
+    def _clean(self) -> None:
+        heap = self._heap
+        if len(heap) > 2 * len(self._at) + _FEW:
+            heap[:] = [entry for entry in heap if self._at.get(entry[2]) == entry[0]]
+            heapify(heap)
+        while heap and self._at.get(heap[0][2]) != heap[0][0]:
+            heappop(heap)
