@@ -235,6 +235,8 @@ class WaitQueue:
 
         Of the *expected* tenant, if it still can be, and nobody has come who uses much less.
         """
+        if not self.count:
+            return None
         if expected is not None and expected.can_lease:
             line = self._lines.get(expected)
             if line is not None and (waiter := line.first()) is not None:
