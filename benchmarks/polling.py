@@ -17,8 +17,10 @@ from app.control.advisor.observer import Observer
 from app.control.advisor.recommendation_applier import RecommendationApplier
 from app.control.advisor.recommendation_store import RecommendationStore
 from app.control.audit_events import AuditOutbox
+from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.snapshot import Snapshots
+from app.control.nodes.node_loads import NodeLoads
 from app.control.operation import KeyedLocks
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
@@ -116,11 +118,13 @@ async def _control(
         store = RecommendationStore(catalog, manager)
         applier = RecommendationApplier(manager, desired, store)
         auto_apply = AutoApply(catalog, operations, applier, AutoApplyLimits())
+        node_loads = NodeLoads()
         observer = Observer(manager, ServerLoads(manager.servers))
         advisor_loop = AdvisorLoop(
             catalog, manager, settings, observer=observer, store=store, auto_apply=auto_apply
         )
         snapshots = Snapshots(manager, catalog, EventLoopLag())
-        yield Poller(catalog, manager, advisor_loop, outbox, snapshots), advisor_loop
+        nodes = NodeSamples(node_loads)
+        yield Poller(catalog, manager, advisor_loop, outbox, snapshots, nodes=nodes), advisor_loop
     finally:
         await catalog.close()

@@ -26,17 +26,17 @@ class Histogram:
         self.counts: dict[int, int] = {}
         self.longest = 0.0
 
-    def record(self, seconds: float) -> None:
-        """Count one duration; anything under a microsecond counts as zero."""
+    def record(self, seconds: float, count: int = 1) -> None:
+        """Count a duration, *count* times; anything under a microsecond counts as zero."""
         bucket = _ZERO_BUCKET
         if seconds > _SMALLEST:
             bucket = floor(log2(seconds) * _BUCKETS_PER_OCTAVE)
         if seconds > self.longest:  # noqa: PLR1730 - on every lease: max() takes twice as long
             self.longest = seconds
         try:
-            self.counts[bucket] += 1
+            self.counts[bucket] += count
         except KeyError:
-            self.counts[bucket] = 1
+            self.counts[bucket] = count
 
     def merge(self, other: Histogram) -> None:
         """Add everything that *other* counted."""

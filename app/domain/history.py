@@ -12,7 +12,20 @@ from enum import StrEnum
 
 # The subject of the whole service's samples; like a shared pool's it has an @, as no tenant has.
 SERVICE = "@"
+# After a tenant's id, or SERVICE: what nodes reported, beside what the service's pools measured.
+_ON_NODES = "@@"
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def on_nodes(subject: str) -> str:
+    """The subject of the samples of a tenant, or of all, on nodes."""
+    return subject + _ON_NODES
+
+
+def tenant_of(subject: str) -> str | None:
+    """The tenant that samples are of; None: of several."""
+    tenant = subject.removesuffix(_ON_NODES)
+    return None if "@" in tenant else tenant
 
 
 class Resolution(StrEnum):
@@ -58,7 +71,8 @@ class PoolSample:
     """What one poll measured of a subject, or several polls in a row that measured the same.
 
     Attributes:
-        subject: a tenant's id, a pool's id (`shared@server`), or `SERVICE` for all pools together.
+        subject: a tenant's id, a pool's id (`shared@server`), `SERVICE` for all pools together, or
+            what `on_nodes` makes of the first or the last.
         at: wall-clock time of the (last) poll, UTC.
         polls: how many polls it covers, all within one minute.
         gap_seconds: mean time between two of them; 0 for a single one.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, newest
@@ -31,6 +32,7 @@ URGENT_INTERVAL = 0.5
 LEAVE_SECONDS = 10.0
 
 _NOTHING = EntryMeasure()
+_NO_TOTALS = EntryTotals()
 
 
 class Agent:
@@ -370,7 +372,7 @@ class Agent:
 def _entry_report(
     entry: NodeEntry, tracked: TrackedEntry, totals: EntryTotals | None
 ) -> EntryReport:
-    measured = tracked.measured
+    measured, waits = tracked.measured, tracked.oldest_waits
     is_paused = entry.paused and tracked.state is EntryState.CLOSED
     return EntryReport(
         name=entry.name,
@@ -381,5 +383,5 @@ def _entry_report(
         clients=measured.clients,
         waiting=measured.waiting,
         longest_wait=measured.longest_wait,
-        totals=totals or EntryTotals(),
+        totals=replace(totals or _NO_TOTALS, oldest_waits=waits) if waits else totals or _NO_TOTALS,
     )

@@ -17,6 +17,7 @@ import structlog
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import ANSWER_SECONDS, NodeSession
 from app.domain.nodes.node import FENCED_AFTER
+from app.domain.nodes.report_changes import ReportChanges
 from app.domain.nodes.weaknesses import weaknesses
 from app.node.agent import Agent
 from app.node.clock import boot_time
@@ -153,15 +154,16 @@ class NodeRunner:
     async def _keep_reporting(self, agent: Agent) -> None:
         session: NodeSession | None = None
         sequence = 0
-        pauses = _Pauses()
+        pauses, changes = _Pauses(), ReportChanges()
         while True:
-            began = self._clock()
+            began, interval = self._clock(), REPORT_INTERVAL
             try:
                 if session is None:
                     session = await self._service.open_session()
                     _log.info("node connected", node=session.node, session=session.session)
                 sequence += 1
-                await self._report(agent, session, sequence)
+                if await self._report(agent, session, sequence, changes):
+                    interval = _SHORTEST_PAUSE
                 pauses = _Pauses()
             except AgentReplaced:
                 raise
@@ -170,14 +172,19 @@ class NodeRunner:
             except ServiceError as error:
                 self._complain("reports", error)
                 await pauses.wait()
-            await asyncio.sleep(max(0.0, REPORT_INTERVAL - (self._clock() - began)))
+            await asyncio.sleep(max(0.0, interval - (self._clock() - began)))
 
-    async def _report(self, agent: Agent, session: NodeSession, sequence: int) -> None:
-        report = await agent.report(session.session, sequence, problem=self._problem)
+    async def _report(
+        self, agent: Agent, session: NodeSession, sequence: int, changes: ReportChanges
+    ) -> bool:
+        """Report what has changed; whether there is more to report at once."""
+        whole = await agent.report(session.session, sequence, problem=self._problem)
+        report = changes.shorten(whole)
         sent_at = self._clock()
         answer = await self._service.report(report)
         if self._clock() - sent_at >= ANSWER_SECONDS:
-            return  # the service may have given up this node in between
+            return False  # the service may have given up this node in between
+        changes.accepted(report, wants_all=answer.wants_all)
         self._store.accept(sent_at, answer.allotments)
         if agent.allot(answer.allotments):
             self._news.set()
@@ -187,6 +194,7 @@ class NodeRunner:
             # What it is waiting for is there, or will not come: ask again.
             self._polling.reschedule(asyncio.get_running_loop().time())
             self._polling = None
+        return report.more or answer.wants_all
 
     async def _keep_polling(self, agent: Agent) -> None:
         pauses = _Pauses()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 
+from app.domain.nodes.estimates import WaitClasses, class_of
 from app.domain.nodes.gate import EntryState, GatedEntry
 from app.node.engine import EntryMeasure
 
 # Postgres may still have a back-end for so long after the pooler has closed its connection.
 SETTLE_SECONDS = 0.1
+# A look says nothing of what was longer ago.
+_LONGEST_LOOK = 1.0
 
 
 class TrackedEntry:
@@ -28,7 +31,10 @@ class TrackedEntry:
         self.connections = 0
         self._looks: deque[tuple[float, int]] = deque()
         self._waiting_since: float | None = None
-        self._idle_since = now
+        self._idle_since = self._looked_at = now
+        # Since when clients wait to be let in.
+        self._let_in_since: float | None = None
+        self._oldest_waits: list[float] = []
 
     def enter(self, state: EntryState, now: float) -> None:
         self.state, self.since = state, now
@@ -50,6 +56,7 @@ class TrackedEntry:
     def saw(self, measured: EntryMeasure, now: float) -> None:
         """Take in a measurement; a closing entry without connections is closed."""
         was_at_rest, self.measured = self.is_at_rest, measured
+        elapsed, self._looked_at = min(_LONGEST_LOOK, now - self._looked_at), now
         if was_at_rest and self.is_at_rest:
             return
         self._looks.append((now, measured.connections))
@@ -59,15 +66,33 @@ class TrackedEntry:
         if self.is_busy:
             self._idle_since = now
         if measured.waiting == 0:
-            self._waiting_since = None
+            self._waiting_since = self._let_in_since = None
         else:
             # PgBouncer shows no wait of a client that waits to be let in.
             began = min(self._waiting_since or now, now - measured.longest_wait)
+            self._note_oldest_wait(elapsed, now)
             # Long queues of busy entries count from their last turn.
             self._waiting_since = max(began, self.since)
         has_settled = self.since < now - SETTLE_SECONDS
         if self.state is EntryState.CLOSING and has_settled and self.connections == 0:
             self.enter(EntryState.CLOSED, now)
+
+    def _note_oldest_wait(self, elapsed: float, now: float) -> None:
+        wait = self.measured.longest_wait
+        if wait > 0.0:
+            self._let_in_since = None
+        elif self._let_in_since is None:
+            self._let_in_since = now
+        else:
+            wait = now - self._let_in_since
+        missing = class_of(wait) + 1 - len(self._oldest_waits)
+        self._oldest_waits.extend([0.0] * missing)
+        self._oldest_waits[class_of(wait)] += elapsed
+
+    @property
+    def oldest_waits(self) -> WaitClasses:
+        """For how long the oldest waiter has waited how long, so far."""
+        return tuple(round(seconds, 3) for seconds in self._oldest_waits)
 
     def gated(self, *, size: int, weight: int, allowed: bool) -> GatedEntry:
         """It as the gate sees it, if it is to have *size*."""

@@ -113,10 +113,7 @@ class LocalControlPlane:
 
     async def report(self, report: NodeReport) -> ReportAnswer:
         with _agent_errors():
-            node = self._fleet.node(NAME)
-            allotments = await self._fleet.hear(node, report)
-            version = node.configuration.version if node.configuration else 0
-            return ReportAnswer(allotments=allotments, version=version)
+            return await self._fleet.hear(self._fleet.node(NAME), report)
 
 
 @contextmanager

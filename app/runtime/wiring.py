@@ -21,12 +21,14 @@ from app.control.leadership.election import Election
 from app.control.monitoring.health_checks import HealthChecks
 from app.control.monitoring.isolation_audit import IsolationAudit
 from app.control.monitoring.lock_guard import LockGuard
+from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.poller import Poller
 from app.control.monitoring.retention import SampleRetention
 from app.control.monitoring.snapshot import Snapshots
 from app.control.nodes.declarations import NodeDeclarations
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
+from app.control.nodes.node_loads import NodeLoads
 from app.control.operation import KeyedLocks
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations
@@ -113,7 +115,8 @@ async def build_service(
     application_credentials = ApplicationCredentials(catalog, manager, locks)
     deletions = TenantDeletions(catalog, manager, application_credentials, locks)
     epoch = election.epoch or 0
-    fleet = Fleet(catalog, manager, application_credentials, epoch=epoch)
+    node_loads = NodeLoads()
+    fleet = Fleet(catalog, manager, application_credentials, node_loads, epoch=epoch)
     addresses = configuration.server_addresses(postgres.servers)
     feed = NodeFeed(fleet, manager, application_credentials, addresses, epoch=epoch)
     rotation = PasswordRotation(catalog, manager, credentials, locks, feed.without_logins)
@@ -134,7 +137,9 @@ async def build_service(
         ),
     )
     snapshots = Snapshots(manager, catalog, postgres.lag)
-    poller = Poller(catalog, manager, advisor_loop, outbox, snapshots)
+    poller = Poller(
+        catalog, manager, advisor_loop, outbox, snapshots, nodes=NodeSamples(node_loads)
+    )
     await rotation.load()
     await declarations.load()
     await application_credentials.load()

@@ -27,7 +27,6 @@ from app.domain.nodes.declaration import OWN_NODE
 from app.domain.nodes.documents import (
     LONGEST_POLL,
     NodeSession,
-    ReportAnswer,
     as_document,
     from_document,
 )
@@ -123,7 +122,5 @@ async def report_of_node(
         report = from_document(NodeReport, body)
     except ValueError as error:
         raise validation_error("body", code="report", detail=str(error)) from error
-    allotments = await fleet.hear(node, report)
-    version = node.configuration.version if node.configuration else 0
-    answer = ReportAnswer(allotments=allotments, version=version)
+    answer = await fleet.hear(node, report)
     return JSONResponse(as_document(answer), headers=_NOT_STORED)

@@ -7,6 +7,7 @@ chooses the one that answers a request.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -22,7 +23,7 @@ from app.api.routes.events import POOL_ID_PATTERN
 from app.api.views.pool import accessible_pools
 from app.catalog.catalog import Catalog
 from app.domain.errors import PoolNotFound
-from app.domain.history import SERVICE, Resolution
+from app.domain.history import SERVICE, Resolution, on_nodes, tenant_of
 from app.domain.tenant import shared_pool_id
 from app.pools.manager import TenantPoolManager
 
@@ -54,6 +55,16 @@ class HistoryPointView(BaseModel):
     connect_p95_ms: float | None = Field(examples=[9.4])
 
 
+class NodesHistoryPointView(HistoryPointView):
+    """A time step of what nodes reported: connections, clients that waited, transactions."""
+
+    estimated: bool = Field(
+        default=True,
+        description="Always true: poolers count sums, so waits are estimated, and `acquired` are "
+        "transactions that ended. What is not known is null, and time-outs are not counted.",
+    )
+
+
 class ServiceHistory(BaseModel):
     """The steps with measurements of all pools together, oldest first."""
 
@@ -66,6 +77,10 @@ class ServiceHistory(BaseModel):
         examples=["minute"],
     )
     items: list[HistoryPointView]
+    on_nodes: list[NodesHistoryPointView] = Field(
+        description="The same of PgBouncer nodes, which `items` does not include; of a shared pool "
+        "always empty."
+    )
 
 
 class StatsHistory(ServiceHistory):
@@ -123,7 +138,7 @@ async def get_service_stats_history(
 ) -> ServiceHistory:
     """Shows what the polls measured of all pools together; the percentiles are the worst pool's.
 
-    A key that is bound to tenants answers 403.
+    `on_nodes` has what nodes reported. A key that is bound to tenants answers 403.
     """
     return ServiceHistory.model_validate(
         await _query_history(catalog, SERVICE, time_range), from_attributes=True
@@ -143,8 +158,9 @@ async def get_tenant_stats_history(
 
     Steps start at whole multiples of their length, so a repeated request returns the same points.
     A step without measurements is left out: the service was down, or the tenant had no open pool
-    and no use. At most 2000 steps. Old measurements are kept per minute, then per hour and day;
-    `resolution` is the coarsest that fits the step and reaches back far enough.
+    and no use. `on_nodes` has the tenant on PgBouncer nodes. At most 2000 steps. Old measurements
+    are kept per minute, then per hour and day; `resolution` is the coarsest that fits the step and
+    reaches back far enough.
     """
     spec = manager.tenant_state(tenant).tenant.spec
     return await _history_of(catalog, spec.id, time_range, tenant=spec.id, pool_id=spec.pool_id)
@@ -202,13 +218,19 @@ async def _history_of(
 async def _query_history(
     catalog: Catalog, subject: str, time_range: TimeRange
 ) -> dict[str, object]:
-    history = await catalog.samples.query_history(
-        subject, start=time_range.start, end=time_range.end, step=time_range.step_seconds
+    query = partial(
+        catalog.samples.query_history,
+        start=time_range.start,
+        end=time_range.end,
+        step=time_range.step_seconds,
     )
+    history = await query(subject)
+    is_shared = subject != SERVICE and tenant_of(subject) is None
     return {
         "from": time_range.start,
         "to": time_range.end,
         "step_seconds": time_range.step_seconds,
         "resolution": history.resolution,
         "items": history.points,
+        "on_nodes": () if is_shared else (await query(on_nodes(subject))).points,
     }

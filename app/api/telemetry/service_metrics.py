@@ -114,7 +114,7 @@ class ServiceCollector(Collector):
 
     def _nodes(self) -> Iterator[Metric]:
         nodes = self._fleet.nodes
-        reports = {name: node.latest.report for name, node in nodes.items() if node.latest}
+        heard = {name: node.latest for name, node in nodes.items() if node.latest}
         yield gauge(
             "poolkeeper_node_state",
             "The state of each node: 1 for the one that it has.",
@@ -130,8 +130,8 @@ class ServiceCollector(Collector):
             "Connections of applications to each node, and those of them that wait.",
             ("node", "kind"),
             {
-                (name, kind): sum(getattr(entry, field) for entry in report.entries)
-                for name, report in reports.items()
+                (name, kind): sum(getattr(entry, field) for entry in each.entries.values())
+                for name, each in heard.items()
                 for kind, field in (("connected", "clients"), ("waiting", "waiting"))
             },
         )
@@ -140,8 +140,9 @@ class ServiceCollector(Collector):
             for server, commitment in node.commitments.items():
                 connections[name, server, "allotment"] = commitment.current
                 connections[name, server, "held"] = commitment.liability
-                if name in reports and server in reports[name].servers:
-                    connections[name, server, "used"] = reports[name].servers[server].connected
+                reported = heard[name].report.servers if name in heard else {}
+                if server in reported:
+                    connections[name, server, "used"] = reported[server].connected
         yield gauge(
             "poolkeeper_node_connections",
             "Connections of each node: used, allotted, and held because it may still have them.",

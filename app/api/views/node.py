@@ -12,6 +12,7 @@ from app.control.nodes.tracked_node import TrackedNode
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import NodeState
 from app.domain.nodes.report import EntryReport
+from app.domain.nodes.wait_estimate import WaitEstimate
 from app.domain.nodes.weaknesses import weaknesses
 
 NODE_EXAMPLE: dict[str, Any] = {
@@ -53,6 +54,7 @@ NODE_ENTRY_EXAMPLE: dict[str, Any] = {
     "hold_ms": 12.5,
     "wait_ms": 0.2,
     "wait_p99_ms": 3.1,
+    "late_share": 0.0,
 }
 
 
@@ -106,7 +108,7 @@ class NodeView(BaseModel):
         declared, latest = node.declared, node.latest
         report = latest.report if latest else None
         configuration = node.configuration
-        entries = report.entries if report else ()
+        entries = latest.entries.values() if latest else ()
         return cls(
             **declared.spec.as_dict(),
             paused=declared.paused,
@@ -147,24 +149,28 @@ class NodeEntryView(BaseModel):
     waiting: int = Field(description="Those of them that wait for a connection.")
     longest_wait_ms: float = Field(description="How long the first of them has waited.")
     estimated: bool = Field(
-        description="Whether what follows is estimated from sums of the last ten seconds: poolers "
+        description="Whether what follows is estimated from sums of the last minute: poolers "
         "count no single transaction. False: it is not known."
     )
     transactions_per_second: float | None
     hold_ms: float | None = Field(description="Mean time of a transaction, without the wait.")
     wait_ms: float | None = Field(description="Mean time that it waited for a connection.")
     wait_p99_ms: float | None = Field(description="What one of a hundred waits exceeds.")
+    late_share: float | None = Field(
+        description="Share that waited longer than the advisor tolerates, 0 to 1."
+    )
 
     @classmethod
-    def of(cls, node: TrackedNode, tenant: str) -> Self | None:
-        """None while the node has not reported it."""
+    def of(cls, node: TrackedNode, tenant: str, *, patience: float) -> Self | None:
+        """None while the node has not reported it; who waits over *patience* seconds is late."""
         latest = node.latest
         entry = latest.entries.get(tenant) if latest else None
-        return None if entry is None else cls(**_entry(node, entry))
+        return None if entry is None else cls(**_entry(node, entry, patience))
 
 
-def _entry(node: TrackedNode, entry: EntryReport) -> dict[str, Any]:
+def _entry(node: TrackedNode, entry: EntryReport, patience: float) -> dict[str, Any]:
     load = node.load(entry.name)
+    waits = WaitEstimate(load, entry.size) if load else None
     return {
         "node": node.name,
         "node_state": node.state,
@@ -179,7 +185,8 @@ def _entry(node: TrackedNode, entry: EntryReport) -> dict[str, Any]:
         "transactions_per_second": load and load.arrivals,
         "hold_ms": load and load.hold * 1000,
         "wait_ms": load and load.wait * 1000,
-        "wait_p99_ms": load and load.wait_p99(entry.size) * 1000,
+        "wait_p99_ms": waits and waits.quantile(0.99) * 1000,
+        "late_share": waits and waits.late_share(patience),
     }
 
 

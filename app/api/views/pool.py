@@ -289,7 +289,8 @@ class PoolViews:
     def on_nodes(self, tenant: TenantState) -> list[NodeEntryView]:
         """The tenant on each node that reports it, by name of the node."""
         nodes = sorted(self._fleet.nodes.values(), key=lambda node: node.name)
-        shown = (NodeEntryView.of(node, tenant.tenant.spec.id) for node in nodes)
+        patience = self._advisor.settings.demand.patience_seconds
+        shown = (NodeEntryView.of(node, tenant.tenant.spec.id, patience=patience) for node in nodes)
         return [each for each in shown if each is not None]
 
     def _open(self, pool: Pool, principal: Principal) -> Mapping[str, Any]:

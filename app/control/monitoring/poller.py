@@ -19,11 +19,12 @@ from app.control import audit_events
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.audit_events import AuditOutbox
 from app.control.background import TimeSlices
+from app.control.monitoring.node_samples import NodeSamples
 from app.control.monitoring.sampler import Sampler
 from app.control.monitoring.snapshot import Snapshot, Snapshots
 from app.domain.audit import POLLER
 from app.domain.errors import CatalogUnavailable
-from app.domain.history import SERVICE, PoolSample, Resolution
+from app.domain.history import SERVICE, PoolSample, Resolution, tenant_of
 from app.domain.pool import PoolStats
 from app.pools.manager import TenantPoolManager
 
@@ -56,12 +57,15 @@ class Poller:
         advisor_loop: AdvisorLoop,
         outbox: AuditOutbox,
         snapshots: Snapshots,
+        *,
+        nodes: NodeSamples,
     ) -> None:
         self._catalog = catalog
         self._manager = manager
         self._advisor_loop = advisor_loop
         self._outbox = outbox
         self._snapshots = snapshots
+        self._nodes = nodes
         self.poll_count = 0
         self._sampler = Sampler()
         self._unsaved: list[PoolSample] = []
@@ -125,6 +129,12 @@ class Poller:
                 if len(self._unsaved) >= _BATCH:
                     stored += await self._save()
                 await slices.end_step()
+            for subject, stats, held in self._nodes.measure():
+                size = stats.metrics.total_connections
+                self._unsaved += self._sampler.sample(subject, at, size, stats, held)
+                if len(self._unsaved) >= _BATCH:
+                    stored += await self._save()
+                await slices.end_step()
             await slices.end()
             self._unsaved += self._sampler.end_missing(at, self._is_known)
             stored += await self._save()
@@ -169,7 +179,8 @@ class Poller:
 
     def _is_known(self, subject: str) -> bool:
         """A deleted tenant starts from zero; a shared pool counts on when it opens again."""
-        return "@" in subject or subject in self._manager.tenant_states
+        tenant = tenant_of(subject)
+        return tenant is None or tenant in self._manager.tenant_states
 
     async def _close_expired(self) -> tuple[int, int]:
         closed, suspects, slices = 0, 0, TimeSlices()

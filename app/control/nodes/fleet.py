@@ -16,6 +16,7 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.catalog.nodes import Liabilities
+from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tracked_node import Demand, TrackedNode
 from app.control.nodes.unexplained_backends import UnexplainedBackends
 from app.control.tenants.application_credentials import ApplicationCredentials
@@ -23,6 +24,7 @@ from app.domain.errors import CatalogUnavailable, NodeNotFound
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.declaration import DeclaredNode
 from app.domain.nodes.division import Holder, divide
+from app.domain.nodes.documents import ReportAnswer
 from app.domain.nodes.node import NodeState
 from app.domain.nodes.report import NodeReport
 from app.domain.tenant import TenantSpec
@@ -52,11 +54,13 @@ class Fleet:
         catalog: Catalog,
         manager: TenantPoolManager,
         credentials: ApplicationCredentials,
+        loads: NodeLoads,
         *,
         epoch: int,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Begin without nodes; *epoch* is that of this instance's leadership."""
+        self._loads = loads
         self._catalog = catalog
         self._manager = manager
         self._credentials = credentials
@@ -107,6 +111,7 @@ class Fleet:
         async with self._lock:
             node.check_unused()
             self.nodes.pop(node.name, None)
+            self._loads.forget(node.name)
             self._saved = {key: value for key, value in self._saved.items() if key[0] != node.name}
             if not self.nodes:
                 self._own.clear()
@@ -151,19 +156,24 @@ class Fleet:
         await self._divide_all(node.commitments.keys() | node.servers)
         return node.last_session
 
-    async def hear(self, node: TrackedNode, report: NodeReport) -> Mapping[str, Allotment]:
-        """Take in a report; the allotments of *node* from now on.
+    async def hear(self, node: TrackedNode, report: NodeReport) -> ReportAnswer:
+        """Take in a report; what *node* may have from now on.
 
         Raises:
             NodeSessionEnded, NodeReportLate
         """
-        node.hear(report, most_sessions=self._first_number + NUMBERS_OF_EPOCH)
+        heard = node.hear(report, most_sessions=self._first_number + NUMBERS_OF_EPOCH)
+        self._loads.hear(node.name, report.entries, heard.gone)
         for user in report.users:
             if (credential := self._credentials.find(user)) is not None:
                 self._credentials.used(credential)
         self._note_demand(node)
         await self._divide_all(report.servers)
-        return node.allotments()
+        return ReportAnswer(
+            allotments=node.allotments(),
+            version=node.configuration.version if node.configuration else 0,
+            wants_all=not heard.is_based,
+        )
 
     # -- once a second ---------------------------------------------------------------------------
 
@@ -200,7 +210,7 @@ class Fleet:
         latest = node.latest
         busy: defaultdict[str, int] = defaultdict(int)
         weight: defaultdict[str, float] = defaultdict(float)
-        for reported in latest.report.entries if latest is not None else ():
+        for reported in latest.entries.values() if latest is not None else ():
             entry = node.entries.get(reported.name)
             if entry is not None and not entry.paused and node.is_busy(reported):
                 busy[entry.server] += entry.size

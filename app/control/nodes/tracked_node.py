@@ -11,23 +11,44 @@ from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.declaration import DeclaredNode
-from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.estimates import EstimatedLoad
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState
 from app.domain.nodes.report import EntryReport, NodeReport
 
-# Seconds that estimates and demand look back.
+# Seconds that demand looks back.
 _MEMORY = 10.0
+# Seconds that estimates look back, and between two reports that are kept for them.
+ESTIMATED_SECONDS = 60.0
+_KEPT_EVERY = 5.0
 _NOTHING = Commitment()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeardReport:
-    """A report when it came, in monotonic seconds, with its entries by name."""
+    """A report when it came, in monotonic seconds.
+
+    Attributes:
+        entries: by name, those that have not changed since an earlier report, too.
+        gone: those of the report before that the node has no more.
+        is_based: whether the report was heard that this one builds on.
+    """
 
     at: float
     report: NodeReport
     entries: Mapping[str, EntryReport]
+    gone: frozenset[str]
+    is_based: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every entry is as the node has it now."""
+        return self.is_based and not self.report.more
+
+    def is_base_of(self, report: NodeReport) -> bool:
+        """Whether *report* has what changed after this one."""
+        own = self.report
+        return (report.session, report.base) == (own.session, own.sequence)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +96,9 @@ class TrackedNode:
         self.largest: Mapping[str, int] = {}
         self.last_session = 0
         self.absent_since: float | None = None
-        self._heard: deque[HeardReport] = deque()
+        self._latest: HeardReport | None = None
+        self._before: HeardReport | None = None
+        self._kept: deque[HeardReport] = deque()
         self._called_at: float | None = None
         self._awaited_since: float | None = None
 
@@ -96,7 +119,7 @@ class TrackedNode:
     @property
     def latest(self) -> HeardReport | None:
         """The latest report; None before the first."""
-        return self._heard[-1] if self._heard else None
+        return self._latest
 
     @property
     def silence(self) -> float | None:
@@ -129,10 +152,10 @@ class TrackedNode:
     @property
     def is_drained(self) -> bool:
         """Whether it drains, and its clients have left."""
-        latest = self.latest
-        return self.declared.draining and not (
-            latest and any(entry.clients for entry in latest.report.entries)
-        )
+        if not self.declared.draining or self.latest is None:
+            return self.declared.draining
+        entries = self.latest.entries.values()
+        return self.latest.is_complete and not any(entry.clients for entry in entries)
 
     @property
     def servers(self) -> frozenset[str]:
@@ -174,7 +197,7 @@ class TrackedNode:
         """Another agent has begun; reports of earlier ones are refused from now on."""
         self.last_session, self._called_at = session, self._clock()
 
-    def hear(self, report: NodeReport, *, most_sessions: int) -> None:
+    def hear(self, report: NodeReport, *, most_sessions: int) -> HeardReport:
         """Take in a report; *most_sessions* is above any session that was given out.
 
         Raises:
@@ -191,18 +214,35 @@ class TrackedNode:
             observed = max(reported.committed, reported.connected)
             known = self.commitment(server)
             self.commitments[server] = known.acknowledge(reported.generation, observed)
-        entries = {entry.name: entry for entry in report.entries}
-        self._heard.append(HeardReport(at=self._called_at, report=report, entries=entries))
-        while len(self._heard) > 1 and self._heard[1].at <= self._called_at - _MEMORY:
-            self._heard.popleft()
+        is_based = not report.base or (latest is not None and latest.is_base_of(report))
+        entries = dict(latest.entries) if latest else {}
+        entries.update((entry.name, entry) for entry in report.entries)
+        gone: frozenset[str] = frozenset()
+        if self.configuration is not None and report.version == self.configuration.version:
+            gone = frozenset(entries.keys() - self.entries.keys())
+            for name in gone:
+                del entries[name]
+        heard = HeardReport(
+            at=self._called_at, report=report, entries=entries, gone=gone, is_based=is_based
+        )
+        self._note(heard)
         self.heard.set()
         self.heard = asyncio.Event()
+        return heard
+
+    def _note(self, heard: HeardReport) -> None:
+        self._before, self._latest = self._latest, heard
+        kept = self._kept
+        if not kept or kept[-1].at <= heard.at - _KEPT_EVERY:
+            kept.append(heard)
+        while len(kept) > 1 and kept[1].at <= heard.at - ESTIMATED_SECONDS:
+            kept.popleft()
 
     def is_busy(self, entry: EntryReport) -> bool:
         """Whether its clients had work at the latest report, or since the one before."""
         if entry.in_use or entry.waiting:
             return True
-        before = self._heard[-2].entries.get(entry.name) if len(self._heard) > 1 else None
+        before = self._before.entries.get(entry.name) if self._before else None
         return before is not None and entry.totals.transactions != before.totals.transactions
 
     def may_log_in(self, entry: str, *, since: float) -> bool:
@@ -213,15 +253,14 @@ class TrackedNode:
         return latest.at <= since or latest.entries[entry].state is EntryState.OPEN
 
     def load(self, entry: str) -> EstimatedLoad | None:
-        """The load of an entry in the last seconds; None while nothing is known of it."""
-        if len(self._heard) < 2:  # noqa: PLR2004 - what was added needs two
+        """The load of an entry in the last minute; None while nothing is known of it."""
+        latest = self.latest
+        # One that is new had no totals before; what it had before its first report is not known.
+        first = next((each for each in self._kept if entry in each.entries), None)
+        if latest is None or first is None or entry not in latest.entries or latest.at <= first.at:
             return None
-        first, last = self._heard[0], self._heard[-1]
-        if entry not in last.entries or last.at <= first.at:
-            return None
-        before = first.entries[entry].totals if entry in first.entries else EntryTotals()
-        added = last.entries[entry].totals.since(before)
-        return EstimatedLoad.during(last.at - first.at, added)
+        added = latest.entries[entry].totals.since(first.entries[entry].totals)
+        return EstimatedLoad.during(latest.at - first.at, added)
 
     def offer(self, configuration: NodeConfiguration) -> None:
         """Another configuration is there for it."""

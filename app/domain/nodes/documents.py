@@ -17,7 +17,10 @@ Beyond loopback the service answers over TLS only (403 `tls-required`). A key of
     503 the service is starting, stopping or cannot decide: ask again, another server too.
 
 `POST /v1/nodes/{node}/reports`, body `NodeReport`: every second, one at a time
-    `Content-Type: application/json`, at most 1 MiB.
+    `Content-Type: application/json`, at most 1 MiB: it has the entries that have changed since the
+    last one that was accepted, 500 at most, and is followed by the next one at once if there are
+    more. One whose base is not the last accepted one is taken all the same, but the answer
+    `wants_all`: the next one has base 0.
     200 `ReportAnswer`: all allotments of the node, to be obeyed at once, and the latest version.
     409 `node-session-ended`: a later session has begun, this agent was replaced: it ends.
     409 `node-report-late`: a later report of this session was accepted; take no notice.
@@ -70,10 +73,12 @@ class ReportAnswer:
     Attributes:
         allotments: by server.
         version: of the latest configuration; one that differs is to be fetched at once.
+        wants_all: whether the service does not know the report on which this one builds.
     """
 
     allotments: Mapping[str, Allotment]
     version: int
+    wants_all: bool = False
 
 
 def as_document(value: Any) -> Any:  # noqa: ANN401 - any of them, and what is in it

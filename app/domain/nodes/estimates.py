@@ -2,25 +2,37 @@
 
 `xact_count` counts transactions, so arrivals. `xact_time` includes the wait for a connection, so
 the mean hold is S = (xact_time - wait_time) / xact_count, and the offered load a = arrivals/s x S.
-
-How many wait, and how long, follows from the queue that a pool of c connections is (`erlang`):
-a share C of all callers waits, and those who do wait S / (c - a) in the mean, exponentially. As the
-mean wait W of all callers is measured, C = W (c - a) / S. Erlang's C for this load is its lower
-bound: near and above saturation, c - a is mostly noise. The mean of those who wait is W / C then,
-so that the estimates agree with the measured W:
-
-    P(wait > t) = C exp(-t C / W)        p99 = W / C ln(C / 0.01)
+How long waits were, and not only their mean, is in `wait_estimate`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, log
+from itertools import zip_longest
+from math import exp, floor, log2
 from typing import Self
 
-from app.domain.advisor.erlang import OfferedLoad, late_share
+from app.domain.histogram import Histogram
 
-_PERCENTILE = 0.01
+# Waits are counted by quarter octaves of milliseconds: under 1.2 ms, under 1.4 ms, and so on.
+_STEPS_PER_OCTAVE = 4
+_MILLISECOND = 0.001
+_CLASSES = 68
+# An exponential distribution, in classes from a hundredth of its mean to 11 times that.
+_EXPONENTIAL = tuple(2.0 ** (step / _STEPS_PER_OCTAVE) for step in range(-26, 15))
+
+WaitClasses = tuple[float, ...]
+"""For how many seconds the oldest waiter had waited for so long, by class of its wait."""
+
+EDGES = tuple(_MILLISECOND * 2 ** (step / _STEPS_PER_OCTAVE) for step in range(1, _CLASSES))
+"""Where the classes end, in seconds; the last one does not."""
+
+
+def class_of(wait: float) -> int:
+    """The class of a wait of so many seconds, at least 0."""
+    if wait <= _MILLISECOND:
+        return 0
+    return min(_CLASSES - 1, floor(log2(wait / _MILLISECOND) * _STEPS_PER_OCTAVE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,25 +43,59 @@ class EntryTotals:
         transactions: that ended.
         transaction_seconds: they lasted so long, with the wait for a connection.
         wait_seconds: of those that got a connection.
+        oldest_waits: as the agent saw them; they begin anew with each agent.
     """
 
     transactions: int = 0
     transaction_seconds: float = 0.0
     wait_seconds: float = 0.0
+    oldest_waits: WaitClasses = ()
 
     def since(self, earlier: EntryTotals) -> EntryTotals:
         """What was added after *earlier*, at least: sums that fell began anew in between."""
+        waits = _difference(self.oldest_waits, earlier.oldest_waits)
         if (
             self.transactions < earlier.transactions
             or self.transaction_seconds < earlier.transaction_seconds
             or self.wait_seconds < earlier.wait_seconds
         ):
-            return self
+            earlier = _NOTHING
         return EntryTotals(
             transactions=self.transactions - earlier.transactions,
             transaction_seconds=self.transaction_seconds - earlier.transaction_seconds,
             wait_seconds=self.wait_seconds - earlier.wait_seconds,
+            oldest_waits=waits,
         )
+
+    def plus(self, added: EntryTotals) -> EntryTotals:
+        """With what was *added* after these."""
+        waits = zip_longest(self.oldest_waits, added.oldest_waits, fillvalue=0.0)
+        return EntryTotals(
+            transactions=self.transactions + added.transactions,
+            transaction_seconds=self.transaction_seconds + added.transaction_seconds,
+            wait_seconds=self.wait_seconds + added.wait_seconds,
+            oldest_waits=tuple(one + other for one, other in waits),
+        )
+
+    @property
+    def held_seconds(self) -> float:
+        """How long transactions had a connection."""
+        # Times are read apart: a transaction may end between them.
+        return max(0.0, self.transaction_seconds - self.wait_seconds)
+
+
+_NOTHING = EntryTotals()
+
+
+def _difference(waits: WaitClasses, earlier: WaitClasses) -> WaitClasses:
+    if not waits:
+        return ()
+    if len(earlier) > len(waits) or any(
+        now < before for now, before in zip(waits, earlier, strict=False)
+    ):
+        return waits
+    pairs = zip_longest(waits, earlier, fillvalue=0.0)
+    return tuple(now - before for now, before in pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +106,24 @@ class EstimatedLoad:
         arrivals: transactions a second.
         hold: mean seconds of a transaction, without the wait.
         wait: mean seconds that it waited for a connection.
+        oldest_waits: what the agent saw meanwhile.
     """
 
     arrivals: float
     hold: float
     wait: float
+    oldest_waits: WaitClasses = ()
 
     @classmethod
     def during(cls, seconds: float, added: EntryTotals) -> Self | None:
         """The load during *seconds*, above 0; None when no transaction ended."""
         if added.transactions == 0:
             return None
-        # Times are read apart: a transaction may end between them.
-        hold = max(0.0, added.transaction_seconds - added.wait_seconds) / added.transactions
         return cls(
             arrivals=added.transactions / seconds,
-            hold=hold,
+            hold=added.held_seconds / added.transactions,
             wait=added.wait_seconds / added.transactions,
+            oldest_waits=added.oldest_waits,
         )
 
     @property
@@ -84,20 +131,18 @@ class EstimatedLoad:
         """Connections in use on average."""
         return self.arrivals * self.hold
 
-    def late_share(self, size: int, patience: float) -> float:
-        """Share of transactions (0..1) that waited longer than *patience* seconds, estimated."""
-        waiting = self._waiting_share(size)
-        return waiting * exp(-patience * waiting / self.wait) if waiting else 0.0
-
-    def wait_p99(self, size: int) -> float:
-        """Seconds that one of a hundred transactions waited, or longer; estimated."""
-        waiting = self._waiting_share(size)
-        return self.wait / waiting * log(waiting / _PERCENTILE) if waiting > _PERCENTILE else 0.0
-
-    def _waiting_share(self, size: int) -> float:
-        """Share of transactions that waited at all for one of *size* connections."""
-        if self.wait <= 0.0 or self.hold <= 0.0:
-            return 1.0 if self.wait > 0.0 else 0.0
-        measured = self.wait * (size - self.erlangs) / self.hold
-        expected = late_share(OfferedLoad(erlangs=self.erlangs, hold=self.hold), size, 0.0)
-        return min(1.0, max(measured, expected))
+    def holds(self, count: int) -> Histogram:
+        """How long *count* transactions had a connection, as if that varied exponentially."""
+        classes: list[tuple[float, int]] = []
+        below, lower = 0, 0.0
+        for edge in _EXPONENTIAL:
+            until = count if edge == _EXPONENTIAL[-1] else round(count * (1.0 - exp(-edge)))
+            classes.append(((lower + edge) / 2.0, until - below))
+            below, lower = until, edge
+        # So that the mean is right also of a few.
+        total = sum([length * among for length, among in classes])
+        counted = Histogram()
+        for length, among in classes:
+            if among:
+                counted.record(length * self.hold * count / total, among)
+        return counted

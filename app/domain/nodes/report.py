@@ -57,6 +57,9 @@ class NodeReport:
         sequence: grows with each report of a session.
         version: of the configuration in force, as read back; 0 before the first.
         engine: name and version of the pooler.
+        entries: those that have changed since report *base* of this session, or all if that is 0.
+        base: sequence of an accepted report; others are as they were then.
+        more: whether there are more of them, for the next report.
         backends: process ids of its connections, by server.
         users: by which applications are connected.
         problem: what an operator should do something about, in a sentence; empty: nothing.
@@ -68,6 +71,8 @@ class NodeReport:
     engine: str
     servers: Mapping[str, ServerReport]
     entries: tuple[EntryReport, ...]
+    base: int = 0
+    more: bool = False
     backends: Mapping[str, frozenset[int]] = field(default_factory=dict)
     users: frozenset[str] = frozenset()
     problem: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, f
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.nodes.report_changes import ReportChanges
 from tests.fixtures.app import Api, ok, pointers, problem, serving
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
@@ -151,6 +153,7 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert (on_node["node"], on_node["state"], on_node["active"]) == ("edge", "open", 2)
     assert (on_node["longest_wait_ms"], on_node["estimated"]) == (250.0, True)
     assert on_node["hold_ms"] == pytest.approx(100.0)
+    assert (on_node["wait_ms"], on_node["wait_p99_ms"], on_node["late_share"]) == (0.0, 0.0, 0.0)
     budget = ok(await api.client.get("/v1/servers/local"))["budget"]
     assert (budget["nodes"], api.service.manager.servers["local"].budget.limit) == (
         5,
@@ -160,6 +163,36 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert 'poolkeeper_node_state{node="edge",state="ready"} 1.0' in scraped
     assert 'poolkeeper_node_connections{kind="used",node="edge",server="local"} 3.0' in scraped
     assert 'poolkeeper_node_clients{kind="waiting",node="edge"} 1.0' in scraped
+
+
+async def test_a_node_of_thousands_of_tenants_reports_what_has_changed(api: Api) -> None:
+    ok(await api.client.put(NODE, json={}), 201)
+    session, url = await began(api.client), f"{NODE}/reports"
+    whole = from_document(NodeReport, report(session))
+    entries = tuple(
+        replace(whole.entries[0], name=f"{number:048}", clients=1) for number in range(4500)
+    )
+    changes = ReportChanges()
+
+    async def send(sequence: int, entries: tuple[EntryReport, ...]) -> NodeReport:
+        # The agent's configuration is not that of the service yet.
+        sent = changes.shorten(replace(whole, sequence=sequence, version=0, entries=entries))
+        answer = ok(await api.client.post(url, json=as_document(sent)))
+        changes.accepted(sent, wants_all=answer["wants_all"])
+        return sent
+
+    sequence, is_more = 0, True
+    while is_more:
+        sequence += 1
+        is_more = (await send(sequence, entries)).more
+    assert ok(await api.client.get(NODE))["clients"] == 4500
+    changed = (replace(entries[0], clients=5), *entries[1:])
+    assert len((await send(sequence + 1, changed)).entries) == 1
+    assert ok(await api.client.get(NODE))["clients"] == 4504
+    # A service that has not heard the last report takes this one, and asks for all.
+    lost = as_document(replace(whole, sequence=99, version=0, base=98, entries=entries[:1]))
+    assert ok(await api.client.post(url, json=lost))["wants_all"]
+    assert ok(await api.client.get(NODE))["clients"] == 4500
 
 
 async def test_reports_that_are_late_of_another_agent_or_malformed_are_refused(api: Api) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from app.domain.history import PoolSample
+from app.domain.history import SERVICE, PoolSample, on_nodes
 from tests.catalog.values import NOON, sample
 from tests.fixtures.app import Api, ok, pointers, problem, serving
 from tests.fixtures.keys import Keyring
@@ -53,6 +53,25 @@ async def test_the_past_comes_in_steps(api: Api) -> None:
         ("2026-07-14T12:01:00Z", 1, 30),
         ("2026-07-14T12:02:00Z", 1, 90),
     ]
+
+
+async def test_what_nodes_reported_is_beside_it_and_marked_as_estimated(api: Api) -> None:
+    await api.tenant("acme")
+    await remembered(api, sample("acme", acquired=1), sample("shared@local", acquired=2))
+    of_nodes = {on_nodes("acme"): 30, on_nodes(SERVICE): 50, on_nodes("other"): 20}
+    await remembered(api, *(sample(name, acquired=each) for name, each in of_nodes.items()))
+    for url, expected in {
+        PAST: 30,
+        "/v1/pools/acme/stats/history": 30,
+        "/v1/stats/history": 50,
+    }.items():
+        [point] = (await past(api, 1, url))["on_nodes"]
+        assert (point["acquired"], point["estimated"]) == (expected, True)
+    assert (await past(api, 1, "/v1/pools/shared@local/stats/history"))["on_nodes"] == []
+    # They count as no tenant's use of this service's own pools.
+    period = {"from": NOON.isoformat(), "to": (NOON + timedelta(minutes=1)).isoformat()}
+    usage = ok(await api.client.get("/v1/usage", params=period))["items"]
+    assert [each["leases"] for each in usage] == [1]
 
 
 async def test_the_response_names_its_resolution(api: Api) -> None:

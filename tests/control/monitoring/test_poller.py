@@ -11,6 +11,10 @@ import pytest
 from app.control import background
 from app.control.monitoring import poller
 from app.domain.eviction import EvictionReason
+from app.domain.history import SERVICE, on_nodes
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.report import EntryReport
 from app.domain.tenant import PoolStrategy
 from app.domain.usage_report import Grouping
 from tests.fixtures.control import Control
@@ -36,6 +40,53 @@ async def test_a_poll_samples_open_pools_and_the_tenants_inside_a_shared_one(
             subject, start=now - timedelta(minutes=1), end=now, step=60
         )
         assert sum(point.samples for point in history.points) == points
+
+
+async def test_tenants_on_nodes_are_sampled_beside_their_pools(control: Control) -> None:
+    await control.tenant("acme")
+
+    def entry(transactions: int, *, in_use: int = 0) -> EntryReport:
+        return EntryReport(
+            name="acme",
+            state=EntryState.OPEN,
+            size=5,
+            connections=3,
+            in_use=in_use,
+            clients=7,
+            waiting=4,
+            longest_wait=0.1,
+            totals=EntryTotals(
+                transactions=transactions,
+                transaction_seconds=0.2 * transactions,
+                wait_seconds=0.1 * transactions,
+            ),
+        )
+
+    for transactions in (1_000, 1_030):
+        control.node_loads.hear("edge", [entry(transactions, in_use=2)], frozenset())
+    await control.poller.run_once()
+    # The connections stay, and nothing else happens: that is no other measurement.
+    await control.poller.run_once()
+    control.node_loads.hear("edge", [entry(1_050)], frozenset())
+    await control.poller.run_once()
+    await control.poller.finish()
+    now = datetime.now(UTC)
+    for subject in (on_nodes("acme"), on_nodes(SERVICE)):
+        history = await control.catalog.samples.query_history(
+            subject, start=now - timedelta(minutes=2), end=now, step=60
+        )
+        points = history.points
+        samples = sum(point.samples for point in points)
+        assert (sum(point.acquired for point in points), samples) == (50, 4)
+        assert sum(point.connection_seconds for point in points) == pytest.approx(5.0)
+        active = sum(point.active_connections * point.samples for point in points)
+        assert active / samples == pytest.approx(1.0)
+        for point in points:
+            assert (point.total_connections, point.waiting_requests) == (3.0, 4.0)
+            assert point.wait_p99_ms is not None
+            assert point.wait_p99_ms > 100
+    # Only those of this service's own pools are billed.
+    assert await connection_seconds(control) == {}
 
 
 async def connection_seconds(control: Control) -> dict[str | None, float]:

@@ -62,7 +62,9 @@ class Fed:
 
 @pytest.fixture
 async def fed(control: Control) -> Fed:
-    fleet = Fleet(control.catalog, control.manager, control.credentials, epoch=3)
+    fleet = Fleet(
+        control.catalog, control.manager, control.credentials, control.node_loads, epoch=3
+    )
     feed = NodeFeed(fleet, control.manager, control.credentials, ADDRESSES, epoch=3)
     for new in (
         tenant("acme", PoolStrategy.PER_TENANT, weight=7, labels=GOLD),

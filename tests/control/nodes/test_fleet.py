@@ -11,6 +11,7 @@ import pytest
 
 from app.control.nodes.feed import NodeFeed, ServerAddress
 from app.control.nodes.fleet import Fleet
+from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
 from app.domain.nodes.allotment import Allotment
@@ -90,7 +91,7 @@ class Site:
         )
         answer = await self.fleet.hear(node, replace(report, **changes))
         self.check()
-        return answer
+        return answer.allotments
 
     def check(self) -> None:
         """What this process may use and what nodes can have is no more than there is."""
@@ -119,7 +120,14 @@ def _entry(name: str, *, busy: bool) -> EntryReport:
 
 
 def fleet_of(control: Control, clock: Clock, epoch: int = 1) -> Site:
-    fleet = Fleet(control.catalog, control.manager, control.credentials, epoch=epoch, clock=clock)
+    fleet = Fleet(
+        control.catalog,
+        control.manager,
+        control.credentials,
+        NodeLoads(clock),
+        epoch=epoch,
+        clock=clock,
+    )
     feed = NodeFeed(fleet, control.manager, control.credentials, ADDRESSES, epoch=epoch)
     return Site(control, clock, fleet, feed)
 

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
-from heapq import heapify, heapreplace
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.estimates import EDGES, EntryTotals, EstimatedLoad, class_of
+from app.domain.nodes.wait_estimate import WaitEstimate
+from tests.domain.nodes.queues import (
+    Served,
+    bursts,
+    closed_queue,
+    even,
+    exponential,
+    open_queue,
+    poisson,
+    totals_of,
+    varied,
+)
 
 PATIENCE = 0.05
+# As long as what a node shows looks back.
+SECONDS = 60.0
 
 
-def totals(transactions: int, seconds: float = 0.0, wait: float = 0.0) -> EntryTotals:
-    return EntryTotals(transactions=transactions, transaction_seconds=seconds, wait_seconds=wait)
+def totals(
+    transactions: int, seconds: float = 0.0, wait: float = 0.0, *oldest: float
+) -> EntryTotals:
+    return EntryTotals(
+        transactions=transactions,
+        transaction_seconds=seconds,
+        wait_seconds=wait,
+        oldest_waits=oldest,
+    )
 
 
 def test_sums_that_fell_began_anew() -> None:
@@ -25,6 +45,23 @@ def test_sums_that_fell_began_anew() -> None:
     assert totals(9, 0.2, 0.1).since(totals(4, 2.0, 0.5)) == totals(9, 0.2, 0.1)
 
 
+def test_an_agent_and_its_pooler_begin_anew_each_for_itself() -> None:
+    before = totals(4, 2.0, 0.5, 1.0, 3.0)
+    assert totals(6, 3.0, 0.5, 1.0, 4.0, 2.0).since(before) == totals(2, 1.0, 0.0, 0.0, 1.0, 2.0)
+    assert totals(6, 3.0, 0.5, 0.5).since(before) == totals(2, 1.0, 0.0, 0.5)
+    assert totals(1, 0.5, 0.0, 1.0, 3.5).since(before) == totals(1, 0.5, 0.0, 0.0, 0.5)
+    added = totals(2, 1.0, 0.25, 0.0, 1.0, 2.0)
+    assert before.plus(added).since(before) == added
+
+
+def test_each_wait_is_in_one_class() -> None:
+    for index, edge in enumerate(EDGES):
+        assert class_of(edge * 0.999) == index
+        assert class_of(edge * 1.001) == index + 1
+    assert class_of(0.0) == 0
+    assert class_of(1e9) == len(EDGES)
+
+
 def test_holds_are_without_the_wait() -> None:
     load = EstimatedLoad.during(10.0, totals(100, 3.0, 1.0))
     assert load is not None
@@ -32,55 +69,103 @@ def test_holds_are_without_the_wait() -> None:
     assert load.erlangs == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 5000])
+def test_holds_vary_as_at_random_around_their_mean(count: int) -> None:
+    load = EstimatedLoad(arrivals=1.0, hold=0.02, wait=0.0)
+    counted, seconds, squares = load.holds(count).moments()
+    assert counted == count
+    assert seconds == pytest.approx(0.02 * count, rel=0.05)
+    if count > 1000:
+        assert squares == pytest.approx(2 * 0.02**2 * count, rel=0.1)
+
+
 def test_no_transaction_is_no_load() -> None:
     assert EstimatedLoad.during(10.0, totals(0)) is None
 
 
 def test_who_never_waits_is_never_late() -> None:
-    load = EstimatedLoad(arrivals=10.0, hold=0.01, wait=0.0)
-    assert load.late_share(5, 0.0) == 0.0
-    assert load.wait_p99(5) == 0.0
+    waits = WaitEstimate(EstimatedLoad(arrivals=10.0, hold=0.01, wait=0.0), 5)
+    assert waits.late_share(0.0) == 0.0
+    assert waits.quantile(0.99) == 0.0
+    assert waits.histogram(7).moments() == (7, 0.0, 0.0)
 
 
-@given(st.floats(0.0, 1e4), st.floats(0.0, 1e3), st.floats(0.0, 1e3), st.integers(1, 200))
-def test_every_load_has_an_estimate(arrivals: float, hold: float, wait: float, size: int) -> None:
-    load = EstimatedLoad(arrivals=arrivals, hold=hold, wait=wait)
-    assert 0.0 <= load.late_share(size, PATIENCE) <= load.late_share(size, 0.0) <= 1.0
-    assert load.wait_p99(size) >= 0.0
+seen_waits = st.lists(st.floats(0.0, 60.0), max_size=len(EDGES) + 1).map(tuple)
 
 
-def waits_of(rate: float, hold: float, size: int, *, calls: int = 60_000) -> list[float]:
-    """Of a queue with random arrivals and holds, in order of arrival."""
+@given(
+    st.builds(
+        EstimatedLoad,
+        arrivals=st.floats(0.0, 1e4),
+        hold=st.floats(0.0, 1e3),
+        wait=st.floats(0.0, 1e3),
+        oldest_waits=seen_waits,
+    ),
+    st.integers(1, 200),
+    st.integers(0, 1000),
+)
+def test_every_load_has_an_estimate(load: EstimatedLoad, size: int, count: int) -> None:
+    waits = WaitEstimate(load, size)
+    shares = [waits.late_share(patience) for patience in (0.0, *EDGES)]
+    assert all(0.0 <= share <= 1.0 for share in shares)
+    assert shares == sorted(shares, reverse=True)
+    assert 0.0 <= waits.quantile(0.5) <= waits.quantile(0.95) <= waits.quantile(0.99)
+    assert waits.histogram(count).count == count
+
+
+LOADS = {
+    "random holds": (poisson, exponential, 40.0, 0.1, 5),
+    "random holds, less busy": (poisson, exponential, 80.0, 0.05, 5),
+    "few who wait": (poisson, exponential, 250.0, 0.03, 10),
+    "even holds": (poisson, even, 45.0, 0.1, 5),
+    "even holds on many": (poisson, even, 90.0, 0.1, 10),
+    "varied holds": (poisson, varied, 35.0, 0.1, 5),
+    "varied holds on many": (poisson, varied, 70.0, 0.1, 10),
+    "bursts": (bursts, exponential, 35.0, 0.1, 5),
+    "bursts of short ones": (bursts, exponential, 300.0, 0.02, 8),
+    "bursts of varied ones": (bursts, varied, 60.0, 0.1, 10),
+    "more than it can carry": (poisson, exponential, 55.0, 0.1, 5),
+}
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_estimates_are_within_a_factor_of_one_and_a_half(name: str) -> None:
+    arrivals, hold, rate, mean, size = LOADS[name]
     random = Random(7)  # noqa: S311 - a load, no secret
-    free_at = [0.0] * size
-    heapify(free_at)
-    now, waits = 0.0, []
-    for _ in range(calls):
-        now += random.expovariate(rate)
-        begin = max(now, free_at[0])
-        waits.append(begin - now)
-        heapreplace(free_at, begin + random.expovariate(1.0 / hold))
-    return waits
+    served = open_queue(arrivals(rate, random), hold(mean), size, seconds=SECONDS, random=random)
+    check_within_a_factor(served, size)
 
 
 @pytest.mark.parametrize(
-    ("rate", "hold", "size"), [(40.0, 0.1, 5), (80.0, 0.05, 5), (250.0, 0.03, 10), (20.0, 0.2, 8)]
+    ("clients", "think", "mean", "size"),
+    [(96, 0.0, 0.05, 5), (12, 0.1, 0.05, 4), (2, 0.1, 0.05, 1), (30, 1.0, 0.05, 2)],
 )
-def test_estimates_are_within_a_factor_of_one_and_a_half(
-    rate: float, hold: float, size: int
+def test_so_are_those_of_clients_that_come_back_once_they_are_served(
+    clients: int, think: float, mean: float, size: int
 ) -> None:
-    waits = waits_of(rate, hold, size)
-    load = EstimatedLoad(arrivals=rate, hold=hold, wait=sum(waits) / len(waits))
-    late = sum(wait > PATIENCE for wait in waits) / len(waits)
-    p99 = sorted(waits)[int(0.99 * len(waits))]
-    assert late / 1.5 < load.late_share(size, PATIENCE) < late * 1.5
-    assert p99 / 1.5 < load.wait_p99(size) < p99 * 1.5
+    check_within_a_factor(
+        closed_queue(clients, think, exponential(mean), size, seconds=SECONDS), size
+    )
 
 
-def test_callers_that_always_come_back_to_a_full_pool_all_wait() -> None:
-    # 96 of them on 5 connections of 20 ms each: every wait is about 91 x 4 ms.
+def check_within_a_factor(served: list[Served], size: int) -> None:
+    load = EstimatedLoad.during(SECONDS, totals_of(served, SECONDS))
+    assert load is not None
+    estimate, waits = WaitEstimate(load, size), sorted(each.wait for each in served)
+    late, p99 = sum(wait > PATIENCE for wait in waits), waits[int(0.99 * len(waits))]
+    assert p99 / 1.5 < estimate.quantile(0.99) < p99 * 1.5
+    # Of a handful of late ones nothing is seen.
+    if late >= 50:
+        share = late / len(waits)
+        assert share / 1.5 < estimate.late_share(PATIENCE) < share * 1.5
+        counted = estimate.histogram(10_000).count_above(PATIENCE)
+        assert share / 1.5 < counted / 10_000 < share * 1.5
+
+
+def test_without_a_look_at_the_queue_the_model_says_it() -> None:
+    # 96 clients on 5 connections of 20 ms each: every wait is about 91 x 4 ms.
     load = EstimatedLoad(arrivals=250.0, hold=0.02, wait=0.364)
-    assert load.late_share(5, PATIENCE) == pytest.approx(0.87, abs=0.02)
+    assert WaitEstimate(load, 5).late_share(PATIENCE) == pytest.approx(0.87, abs=0.02)
     # As many connections as are in use on average: c - a is noise.
     noisy = EstimatedLoad(arrivals=249.0, hold=0.02, wait=0.364)
-    assert noisy.late_share(5, PATIENCE) == pytest.approx(0.87, abs=0.02)
+    assert WaitEstimate(noisy, 5).late_share(PATIENCE) == pytest.approx(0.87, abs=0.02)

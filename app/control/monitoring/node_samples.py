@@ -1,0 +1,72 @@
+"""What a poll measures of nodes: as of a pool, from what their agents reported.
+
+Poolers keep sums and no histograms: percentiles are estimated, and none is known of holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from app.control.nodes.node_loads import NodeLoads
+from app.control.nodes.tenant_load import LoadReading, TenantLoad
+from app.domain.counters import Counters
+from app.domain.history import SERVICE, on_nodes
+from app.domain.pool import NO_CONNECTIONS, Percentiles, PoolMetrics, PoolStats
+
+_UNKNOWN = Percentiles()
+
+
+class NodeSamples:
+    """Measures tenants on nodes at each poll."""
+
+    def __init__(self, loads: NodeLoads) -> None:
+        self._loads = loads
+        self._measured_at = 0.0
+
+    def measure(self) -> Iterator[tuple[str, PoolStats, float]]:
+        """Subject, statistics, and how long connections were held so far.
+
+        Of each tenant with something to tell since the last poll, then of all together.
+        """
+        since, now = self._measured_at, self._loads.now
+        self._measured_at = now
+        gauges, worst = [NO_CONNECTIONS], _UNKNOWN
+        for name, load in self._loads.active(since):
+            if (reading := self._loads.reading(name)) is None:
+                continue
+            waits = _percentiles(load, now)
+            gauges.append(reading.metrics)
+            worst = Percentiles.worst((worst, waits))
+            yield on_nodes(name), _stats(reading, waits), reading.totals.held_seconds
+        if self._loads.is_empty:
+            return
+        counters = Counters(connections_acquired=self._loads.transactions)
+        together = _of(counters, PoolMetrics.total(gauges), worst)
+        yield on_nodes(SERVICE), together, self._loads.held_seconds
+
+
+def _stats(reading: LoadReading, waits: Percentiles) -> PoolStats:
+    totals = reading.totals
+    counters = Counters(connections_acquired=totals.transactions, wait_seconds=totals.wait_seconds)
+    return _of(counters, reading.metrics, waits)
+
+
+def _of(counters: Counters, metrics: PoolMetrics, waits: Percentiles) -> PoolStats:
+    return PoolStats(
+        counters=counters,
+        metrics=metrics,
+        max_wait_time_ms=0.0,
+        created_at=None,
+        last_activity=None,
+        window_seconds=0.0,
+        wait=waits,
+        hold=_UNKNOWN,
+        connect=_UNKNOWN,
+    )
+
+
+def _percentiles(load: TenantLoad, now: float) -> Percentiles:
+    waits = load.waits(now)
+    if waits is None:
+        return _UNKNOWN
+    return Percentiles(p95_ms=waits.quantile(0.95) * 1000, p99_ms=waits.quantile(0.99) * 1000)

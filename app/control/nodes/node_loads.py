@@ -1,0 +1,86 @@
+"""What nodes have reported of all tenants: the advisor, samples and the API read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from time import monotonic
+
+from app.control.nodes.tenant_load import LoadReading, TenantLoad
+from app.domain.nodes.node import STALE_AFTER
+from app.domain.nodes.report import EntryReport
+
+
+class NodeLoads:
+    """The load of each tenant that is on nodes.
+
+    Attributes:
+        transactions, held_seconds: of all of them, since this service began.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._tenants: dict[str, TenantLoad] = {}
+        self._heard_at: dict[str, float] = {}
+        # Of all tenants, also of those that are gone.
+        self.transactions = 0
+        self.held_seconds = 0.0
+
+    def hear(self, node: str, changed: Iterable[EntryReport], gone: Collection[str]) -> None:
+        """*node* has reported: these entries changed, and those of *gone* are there no more."""
+        now = self.now
+        since = self._heard_at.get(node, now)
+        self._heard_at[node] = now
+        if now - since >= STALE_AFTER:
+            for load in self._tenants.values():
+                load.skip(node, now)
+        for entry in changed:
+            load = self._tenants.get(entry.name)
+            if load is None:
+                load = self._tenants[entry.name] = TenantLoad()
+            added = load.hear(node, entry, since=since, at=now)
+            self.transactions += added.transactions
+            self.held_seconds += added.held_seconds
+        for name in gone:
+            self._drop(name, node)
+
+    def forget(self, node: str) -> None:
+        """*node* was deleted."""
+        self._heard_at.pop(node, None)
+        for name in list(self._tenants):
+            self._drop(name, node)
+
+    @property
+    def now(self) -> float:
+        """In monotonic seconds."""
+        return self._clock()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no node has reported."""
+        return not self._heard_at
+
+    def find(self, tenant: str) -> TenantLoad | None:
+        """What is known of *tenant*; None while no node has reported it."""
+        return self._tenants.get(tenant)
+
+    def reading(self, tenant: str) -> LoadReading | None:
+        """A tenant as of now; None while no node has reported it."""
+        load = self._tenants.get(tenant)
+        if load is None:
+            return None
+        now = self.now
+        return load.reading(now, self._reachable(now))
+
+    def active(self, since: float) -> Iterator[tuple[str, TenantLoad]]:
+        """Tenants of which something has changed *since*, or that have connections or clients."""
+        for name, load in list(self._tenants.items()):
+            if load.is_active(since):
+                yield name, load
+
+    def _reachable(self, now: float) -> dict[str, float]:
+        return {node: at for node, at in self._heard_at.items() if now - at < STALE_AFTER}
+
+    def _drop(self, name: str, node: str) -> None:
+        load = self._tenants.get(name)
+        if load is not None and load.drop(node):
+            del self._tenants[name]

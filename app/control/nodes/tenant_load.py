@@ -1,0 +1,139 @@
+"""What nodes have reported of one tenant, summed over nodes and over time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.report import EntryReport
+from app.domain.nodes.wait_estimate import WaitEstimate
+from app.domain.pool import PoolMetrics
+
+# Seconds that waits are estimated from, and between two marks of that time.
+_WINDOW = 60.0
+_MARK_EVERY = 5.0
+_NO_TOTALS = EntryTotals()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReading:
+    """A tenant on nodes at one moment; the difference of two is what happened in between.
+
+    Attributes:
+        at: in monotonic seconds.
+        totals: of what was reported since this service began.
+        busy_seconds, waiting_seconds, open_seconds: connections in a transaction, clients that
+            wait, and open connections, over time: each report counts until the next one.
+        metrics: the gauges of the latest reports.
+        size: connections that it may have, as nodes say.
+    """
+
+    at: float
+    totals: EntryTotals
+    busy_seconds: float
+    waiting_seconds: float
+    open_seconds: float
+    metrics: PoolMetrics
+    size: int
+
+
+@dataclass(slots=True)
+class _Place:
+    """The tenant on one node, and until when its gauges are counted."""
+
+    entry: EntryReport
+    counted_until: float
+
+
+class TenantLoad:
+    """One tenant on nodes."""
+
+    __slots__ = ("_busy", "_marks", "_open", "_places", "_waiting", "changed_at", "totals")
+
+    def __init__(self) -> None:
+        self.totals = EntryTotals()
+        self.changed_at = 0.0
+        self._places: dict[str, _Place] = {}
+        self._busy = self._waiting = self._open = 0.0
+        self._marks: deque[tuple[float, EntryTotals]] = deque()
+
+    def hear(self, node: str, entry: EntryReport, *, since: float, at: float) -> EntryTotals:
+        """*node* reports a change after its report of *since*; what has been added.
+
+        What it had counted before it reported the tenant for the first time is not known.
+        """
+        self.changed_at = at
+        place = self._places.get(node)
+        if place is None:
+            self._places[node] = _Place(entry, at)
+            return _NO_TOTALS
+        self._count(place, at)
+        added = entry.totals.since(place.entry.totals)
+        if not self._marks or self._marks[-1][0] <= at - _MARK_EVERY:
+            self._marks.append((since, self.totals))
+        self.totals = self.totals.plus(added)
+        place.entry = entry
+        return added
+
+    def skip(self, node: str, until: float) -> None:
+        """What *node* had in use up to now is not known: it was silent."""
+        if (place := self._places.get(node)) is not None:
+            place.counted_until = until
+
+    def drop(self, node: str) -> bool:
+        """It is on *node* no more; whether it is on none."""
+        self._places.pop(node, None)
+        return not self._places
+
+    def is_active(self, since: float) -> bool:
+        """Whether something of it has changed *since*, or it has connections or clients."""
+        return self.changed_at > since or any(
+            place.entry.connections or place.entry.clients for place in self._places.values()
+        )
+
+    def reading(self, now: float, heard_at: Mapping[str, float]) -> LoadReading:
+        """As of *now*; *heard_at*: when each node that can be reached reported last."""
+        current = []
+        for node, place in self._places.items():
+            if node in heard_at:
+                self._count(place, heard_at[node])
+                current.append(place.entry)
+        connections = sum([entry.connections for entry in current])
+        in_use = sum([entry.in_use for entry in current])
+        return LoadReading(
+            at=now,
+            totals=self.totals,
+            busy_seconds=self._busy,
+            waiting_seconds=self._waiting,
+            open_seconds=self._open,
+            metrics=PoolMetrics(
+                total_connections=connections,
+                idle_connections=max(0, connections - in_use),
+                active_connections=in_use,
+                waiting_requests=sum([entry.waiting for entry in current]),
+            ),
+            size=sum([entry.size for entry in current]),
+        )
+
+    def waits(self, now: float) -> WaitEstimate | None:
+        """Waits in the last minute; None if no transaction ended."""
+        marks = self._marks
+        while len(marks) > 1 and marks[0][0] < now - _WINDOW:
+            marks.popleft()
+        if not marks or self.changed_at <= max(now - _WINDOW, marks[0][0]):
+            return None
+        seconds = self.changed_at - marks[0][0]
+        load = EstimatedLoad.during(seconds, self.totals.since(marks[0][1]))
+        size = sum([place.entry.size for place in self._places.values()])
+        return WaitEstimate(load, max(1, size)) if load else None
+
+    def _count(self, place: _Place, until: float) -> None:
+        seconds = until - place.counted_until
+        if seconds > 0.0:
+            entry = place.entry
+            self._busy += entry.in_use * seconds
+            self._waiting += entry.waiting * seconds
+            self._open += entry.connections * seconds
+            place.counted_until = until

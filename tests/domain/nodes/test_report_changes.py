@@ -1,0 +1,72 @@
+"""Reports have what has changed, and together all there is; none is too long."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from app.api.http.body_limits import MAX_BODY_BYTES
+from app.domain.nodes.documents import as_document
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.report import EntryReport, NodeReport
+from app.domain.nodes.report_changes import MOST_ENTRIES, ReportChanges
+
+# Two reports and a half.
+TENANTS = 2 * MOST_ENTRIES + MOST_ENTRIES // 2
+
+
+def entry(name: str, transactions: int = 0) -> EntryReport:
+    """As long as they become: each number has many digits."""
+    return EntryReport(
+        name=name,
+        state=EntryState.CLOSING,
+        size=10_000,
+        connections=10_000,
+        in_use=10_000,
+        clients=100_000,
+        waiting=100_000,
+        longest_wait=1234.567891,
+        totals=EntryTotals(
+            transactions=10**12 + transactions,
+            transaction_seconds=123456789.123456,
+            wait_seconds=123456789.123456,
+            oldest_waits=(12345.678,) * 68,
+        ),
+    )
+
+
+def report(sequence: int, entries: tuple[EntryReport, ...]) -> NodeReport:
+    return NodeReport(
+        session=1, sequence=sequence, version=1, engine="", servers={}, entries=entries
+    )
+
+
+def test_all_entries_arrive_in_parts_that_fit() -> None:
+    entries = tuple(entry(f"{number:048}") for number in range(TENANTS))
+    changes, arrived, sizes = ReportChanges(), {}, []
+    for sequence in (1, 2, 3):
+        sent = changes.shorten(report(sequence, entries))
+        assert (sent.base, sent.more) == (sequence - 1, sequence < 3)
+        assert len(json.dumps(as_document(sent), separators=(",", ":"))) < MAX_BODY_BYTES
+        sizes.append(len(sent.entries))
+        arrived |= {each.name: each for each in sent.entries}
+        changes.accepted(sent, wants_all=False)
+    assert sizes == [MOST_ENTRIES, MOST_ENTRIES, MOST_ENTRIES // 2]
+    assert tuple(arrived.values()) == entries
+
+
+def test_only_what_has_changed_is_sent_again_until_it_is_accepted() -> None:
+    changes = ReportChanges()
+    before = tuple(map(entry, ("acme", "beta")))
+    changes.accepted(changes.shorten(report(1, before)), wants_all=False)
+    after = (replace(before[0], waiting=7), before[1])
+    for sequence in (2, 3):
+        sent = changes.shorten(report(sequence, after))
+        assert (sent.entries, sent.base) == (after[:1], 1)
+    changes.accepted(sent, wants_all=False)
+    assert changes.shorten(report(4, after)).entries == ()
+    # The service has forgotten it all.
+    changes.accepted(changes.shorten(report(4, after)), wants_all=True)
+    whole = changes.shorten(report(5, after))
+    assert (whole.entries, whole.base) == (after, 0)
