@@ -472,6 +472,7 @@ class NodeEntryView(TypedDict):
     hold_ms: float | None
     wait_ms: float | None
     wait_p99_ms: float | None
+    late_share: float | None
 
 
 class NodeList(TypedDict):
@@ -514,6 +515,26 @@ class NodeView(TypedDict):
     generation: int
     created_at: str
     updated_at: str
+
+
+class NodesHistoryPointView(TypedDict):
+    """A time step of what nodes reported: connections, clients that waited, transactions."""
+
+    at: str
+    samples: int
+    total_connections: float
+    active_connections: float
+    idle_connections: float
+    waiting_requests: float
+    waiting_requests_max: int
+    acquired: int
+    timeouts: int
+    connection_seconds: float
+    wait_p95_ms: float | None
+    wait_p99_ms: float | None
+    hold_p95_ms: float | None
+    connect_p95_ms: float | None
+    estimated: NotRequired[bool]
 
 
 class PauseView(TypedDict):
@@ -877,6 +898,7 @@ ServiceHistory = TypedDict(
         "step_seconds": "int",
         "resolution": "str",
         "items": "list[HistoryPointView]",
+        "on_nodes": "list[NodesHistoryPointView]",
     },
 )
 
@@ -925,6 +947,7 @@ StatsHistory = TypedDict(
         "step_seconds": "int",
         "resolution": "str",
         "items": "list[HistoryPointView]",
+        "on_nodes": "list[NodesHistoryPointView]",
         "tenant": "str | None",
         "pool_id": "str",
     },
