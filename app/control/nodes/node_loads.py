@@ -31,8 +31,8 @@ class NodeLoads:
         since = self._heard_at.get(node, now)
         self._heard_at[node] = now
         if now - since >= STALE_AFTER:
-            for load in self._tenants.values():
-                load.skip(node, now)
+            for known in self._tenants.values():
+                known.skip(node, now)
         for entry in changed:
             load = self._tenants.get(entry.name)
             if load is None:

@@ -44,7 +44,8 @@ def report(sequence: int, entries: tuple[EntryReport, ...]) -> NodeReport:
 
 def test_all_entries_arrive_in_parts_that_fit() -> None:
     entries = tuple(entry(f"{number:048}") for number in range(TENANTS))
-    changes, arrived, sizes = ReportChanges(), {}, []
+    changes, sizes = ReportChanges(), []
+    arrived: dict[str, EntryReport] = {}
     for sequence in (1, 2, 3):
         sent = changes.shorten(report(sequence, entries))
         assert (sent.base, sent.more) == (sequence - 1, sequence < 3)
