@@ -11,6 +11,7 @@ from time import monotonic, process_time
 from app.catalog.catalog import Catalog
 from app.catalog.database import CatalogAddress
 from app.catalog.migrate import migrate
+from app.control.advisor.advised_pools import AdvisedPools
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.advisor.auto_apply import AutoApply, AutoApplyLimits
 from app.control.advisor.observer import Observer
@@ -121,7 +122,13 @@ async def _control(
         node_loads = NodeLoads()
         observer = Observer(manager, ServerLoads(manager.servers))
         advisor_loop = AdvisorLoop(
-            catalog, manager, settings, observer=observer, store=store, auto_apply=auto_apply
+            catalog,
+            manager,
+            settings,
+            pools=AdvisedPools(manager, node_loads),
+            observer=observer,
+            store=store,
+            auto_apply=auto_apply,
         )
         snapshots = Snapshots(manager, catalog, EventLoopLag())
         nodes = NodeSamples(node_loads)

@@ -10,6 +10,7 @@ from app.api.routes.stats_stream import StatsStreams
 from app.api.telemetry.pool_metrics import Exposition
 from app.api.views.tenant import QueryLimits
 from app.catalog.catalog import Catalog
+from app.control.advisor.advised_pools import AdvisedPools
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.advisor.auto_apply import AutoApply
 from app.control.advisor.observer import Observer
@@ -67,6 +68,7 @@ class Service:
     advisor_loop: AdvisorLoop
     recommendation_applier: RecommendationApplier
     observer: Observer
+    advised_pools: AdvisedPools
     loads: ServerLoads
     poller: Poller
     retention: SampleRetention
@@ -126,10 +128,12 @@ async def build_service(
     store = RecommendationStore(catalog, manager)
     applier = RecommendationApplier(manager, desired, store)
     observer = Observer(manager, loads)
+    advised = AdvisedPools(manager, node_loads)
     advisor_loop = AdvisorLoop(
         catalog,
         manager,
         configuration.advisor_settings(settings),
+        pools=advised,
         observer=observer,
         store=store,
         auto_apply=AutoApply(
@@ -166,6 +170,7 @@ async def build_service(
         advisor_loop=advisor_loop,
         recommendation_applier=applier,
         observer=observer,
+        advised_pools=advised,
         loads=loads,
         poller=poller,
         retention=SampleRetention(catalog, poller, retention=configuration.retention(settings)),

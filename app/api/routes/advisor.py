@@ -19,7 +19,14 @@ from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody, examples
 from app.api.http.strict_route import StrictRoute
-from app.api.views.advice import ConfidenceField, Evidence, Expected, Wanted, advice_fields
+from app.api.views.advice import (
+    ConfidenceField,
+    Estimated,
+    Evidence,
+    Expected,
+    Wanted,
+    advice_fields,
+)
 from app.api.views.advisor_config import (
     AdvisorConfigBody,
     DemandConfigView,
@@ -28,6 +35,7 @@ from app.api.views.advisor_config import (
 )
 from app.api.views.plan import OperationDep, PlanView
 from app.catalog.catalog import Catalog
+from app.control.advisor.advised_pools import AdvisedPools
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.advisor.observer import Observer
 from app.control.advisor.what_if import what_if
@@ -173,6 +181,7 @@ class Evaluation(BaseModel):
     reason: str = Field(examples=["8 requests waiting (threshold 3); grown by 5"])
     wanted: Wanted
     confidence: ConfidenceField
+    estimated: Estimated
     evidence: Evidence
     expected: Expected
 
@@ -232,6 +241,7 @@ async def evaluate_advisor(
     *,
     advisor: AdvisorDep,
     manager: ManagerDep,
+    pools: Annotated[AdvisedPools, provided(AdvisedPools)],
     observer: Annotated[Observer, provided(Observer)],
     principal: PrincipalDep,
 ) -> Evaluation:
@@ -253,7 +263,7 @@ async def evaluate_advisor(
         await require_unbound_key(request)
     state = manager.tenant_state(body.tenant)
     settings = _tried(body, advisor.settings)
-    return _evaluation(await what_if(manager, observer, state, settings, budget=body.budget))
+    return _evaluation(await what_if(pools, observer, state, settings, budget=body.budget))
 
 
 def _of_metrics(body: EvaluateBody, advisor: AdvisorLoop) -> PoolSizingRecommendation:

@@ -24,7 +24,14 @@ from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
-from app.api.views.advice import ConfidenceField, Evidence, Expected, Wanted, advice_fields
+from app.api.views.advice import (
+    ConfidenceField,
+    Estimated,
+    Evidence,
+    Expected,
+    Wanted,
+    advice_fields,
+)
 from app.api.views.plan import OperationDep, PlanView
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.advisor.recommendation_applier import RecommendationApplier
@@ -104,6 +111,7 @@ class RecommendationView(BaseModel):
         examples=["At 41 leases/s × 150 ms, 5 connections cannot keep up; 12 make under 1 % wait"]
     )
     confidence: ConfidenceField
+    estimated: Estimated
     evidence: Evidence
     expected: Expected
     max_size: int = Field(description="max_size at the time of the recommendation.", examples=[5])

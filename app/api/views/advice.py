@@ -49,6 +49,16 @@ Wanted = Annotated[
 ]
 
 
+Estimated = Annotated[
+    bool,
+    Field(
+        description="Whether part of the load is on nodes, where waits are estimated; `evidence` "
+        "says how much.",
+        examples=[False],
+    ),
+]
+
+
 IdleSeconds = Annotated[
     float | None,
     Field(
@@ -90,6 +100,7 @@ class AdviceView(BaseModel):
         examples=["12 connections fit the load, which needs 7, and leave 5 for bursts"]
     )
     confidence: ConfidenceField
+    estimated: Estimated
     evidence: Evidence
     expected: Expected
     idle_seconds: IdleSeconds
@@ -120,4 +131,4 @@ def advice_fields(advice: PoolSizingRecommendation) -> dict[str, Any]:
     fields = asdict(advice)
     for name in ("trial", "idle_seconds", "warm_size", "offered_load"):
         del fields[name]
-    return fields
+    return fields | {"estimated": advice.is_estimated}

@@ -167,8 +167,8 @@ class PoolView(BaseModel):
     )
     advice: AdviceView | None = Field(
         default=None,
-        description="The advisor's latest advice; null before there is any, while its mode is "
-        "`off`, and in lists.",
+        description="The advisor's latest advice, about this service and all nodes together; null "
+        "before there is any, while its mode is `off`, and in lists.",
     )
     nodes: list[NodeEntryView] | None = Field(
         default=None,
@@ -270,6 +270,7 @@ class PoolViews:
         pool = pool or self._manager.find(spec.pool_id)
         desired = self._manager.desired.get(spec.pool_id)
         size = self._manager.desired_size(spec.pool_id, spec.strategy)
+        advice = self._advisor.latest_advice.get(spec.pool_id)
         return PoolView(
             **_identity(spec.pool_id, spec.strategy, spec.server),
             tenants=self._tenant_count(spec.pool_id, principal),
@@ -283,6 +284,7 @@ class PoolViews:
                 self._advisor.open_recommendations.get(spec.pool_id), principal
             ),
             **(self._open(pool, principal) if pool else _CLOSED),
+            advice=AdviceView.of(advice, principal) if advice else None,
             nodes=self.on_nodes(tenant),
         )
 
@@ -294,13 +296,11 @@ class PoolViews:
         return [each for each in shown if each is not None]
 
     def _open(self, pool: Pool, principal: Principal) -> Mapping[str, Any]:
-        advice = self._advisor.latest_advice.get(pool.pool_id)
         return {
             "open": True,
             "access_count": self._manager.access_count(pool),
             "wait_p99_ms": self._manager.pool_stats(pool).wait.p99_ms,
             "leak_suspects": _leak_suspects(pool.leak_suspects(monotonic()), principal),
-            "advice": AdviceView.of(advice, principal) if advice else None,
         }
 
     def _tenant_count(self, pool_id: str, principal: Principal) -> int:

@@ -1,5 +1,7 @@
 """The service's advisor: observe every pool, evaluate, allocate budgets, recommend or apply.
 
+A tenant has one size over this process and all nodes.
+
 The rules are in `app.domain.advisor`. Nothing here waits for a tenant's server.
 """
 
@@ -17,6 +19,7 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
+from app.control.advisor.advised_pools import AdvisedPool, AdvisedPools
 from app.control.advisor.auto_apply import AutoApply, log_fields
 from app.control.advisor.observer import Observer
 from app.control.advisor.placement import PlacementAdvisor
@@ -31,7 +34,6 @@ from app.domain.plan import plan_record
 from app.domain.recommendation import MAX_LIFETIME, Recommendation, RecommendationStatus
 from app.domain.tenant import AdvisorMode
 from app.pools.manager import TenantPoolManager
-from app.pools.pool import Pool
 
 # A recommendation that is not repeated for so many intervals, and so long, expires.
 _INTERVALS_TO_LIVE = 10
@@ -70,6 +72,7 @@ class AdvisorLoop:
         manager: TenantPoolManager,
         settings: AdvisorSettings,
         *,
+        pools: AdvisedPools,
         observer: Observer,
         store: RecommendationStore,
         auto_apply: AutoApply,
@@ -77,11 +80,12 @@ class AdvisorLoop:
         """*settings* are in force until others are stored."""
         self._catalog = catalog
         self._manager = manager
+        self._pools = pools
         self._observer = observer
         self._store = store
         self._auto_apply = auto_apply
         self._settings = settings
-        self._placement = PlacementAdvisor(manager)
+        self._placement = PlacementAdvisor(manager, is_on_nodes=pools.is_on_nodes)
         self._advisors: dict[str, ServerAdvisor[Any]] = {}
         self._latest_advice: dict[str, PoolAdvice] = {}
         self._due = 0.0
@@ -103,7 +107,7 @@ class AdvisorLoop:
 
     @property
     def latest_advice(self) -> Mapping[str, PoolAdvice]:
-        """The latest advice about every open pool."""
+        """The latest advice about every pool that is open or has load on nodes."""
         return self._latest_advice
 
     async def load(self) -> None:
@@ -142,14 +146,14 @@ class AdvisorLoop:
             needs_catalog=True,
         )
 
-    def mode_of(self, pool: Pool) -> AdvisorMode:
-        """The mode of the pool's only tenant, else the service's."""
-        state = self._manager.tenant_states.get(pool.pool_id)
+    def mode_of(self, pool_id: str) -> AdvisorMode:
+        """The mode of a pool's only tenant, else the service's."""
+        state = self._manager.tenant_states.get(pool_id)
         own = state.tenant.spec.advisor_mode if state else None
         return own or self._settings.mode
 
     async def tick(self) -> int:
-        """Advise on every open pool if the interval is over; the number of new recommendations.
+        """Advise on every pool if the interval is over; the number of new recommendations.
 
         Raises:
             CatalogUnavailable: not all recommendations could be stored.
@@ -163,9 +167,9 @@ class AdvisorLoop:
         self._new_left, made, slices = _MAX_NEW, 0, TimeSlices()
         for server, advisor in list(self._advisors.items()):
             for pool_id, advice in advisor.allocate(self._budget(server)):
-                pool = self._manager.find(pool_id)
-                if pool is not None:
-                    made += await self._conclude(pool, advice)
+                advised = self._pools.find(pool_id)
+                if advised is not None:
+                    made += await self._conclude(advised, advice)
                 await slices.end_step()
         await slices.end()
         return made + await self._suggest_placements(now)
@@ -174,23 +178,23 @@ class AdvisorLoop:
         """Show every pool whose mode is not off to the advisor of its server."""
         self._observer.begin_round(now)
         self._unadvised.clear()
-        advised: set[str] = set()
+        retained: set[str] = set()
         slices = TimeSlices()
-        for pool in list(self._manager.pools()):
+        for advised in self._pools:
             await slices.end_step()
-            if pool.is_closing or self.mode_of(pool) is AdvisorMode.OFF:
-                pool.surplus_age, pool.warm_size = None, 0
-                self._unadvised[pool.server.name] += pool.metrics.total_connections
+            if advised.is_closing or self.mode_of(advised.pool_id) is AdvisorMode.OFF:
+                advised.note_warm_size(None, 0)
+                self._unadvised[advised.server.name] += advised.metrics.total_connections
                 continue
-            advised.add(pool.pool_id)
+            retained.add(advised.pool_id)
             at = monotonic()
-            seen = self._observer.observe(pool, at)
+            seen = self._observer.observe(advised, at)
             if seen is None and self._settings.rule is AdvisorRule.HYSTERESIS:
-                seen = self._observer.observe_gauges(pool, at)
+                seen = self._observer.observe_gauges(advised, at)
             if seen is not None:
-                self._advisor(pool.server.name).evaluate(pool.pool_id, seen)
+                self._advisor(advised.server.name).evaluate(advised.pool_id, seen)
         await slices.end()
-        for gone in self._observer.retain(advised):
+        for gone in self._observer.retain(retained):
             self._latest_advice.pop(gone, None)
             for advisor in self._advisors.values():
                 advisor.forget(gone)
@@ -208,12 +212,12 @@ class AdvisorLoop:
             return None
         return max(0, server.limit - self._unadvised[name])
 
-    async def _conclude(self, pool: Pool, advice: PoolSizingRecommendation) -> int:
+    async def _conclude(self, pool: AdvisedPool, advice: PoolSizingRecommendation) -> int:
         """Recommend or apply the advice about a pool; the number of new recommendations."""
         advice = clamped(advice, pool.size.min_size, pool.server)
-        mode, made, blocked_by = self.mode_of(pool), 0, None
+        mode, made, blocked_by = self.mode_of(pool.pool_id), 0, None
         surplus_age = advice.idle_seconds if mode is AdvisorMode.APPLY else None
-        pool.surplus_age, pool.warm_size = surplus_age, advice.warm_size
+        pool.note_warm_size(surplus_age, advice.warm_size)
         if changes_size(advice, pool.size):
             self.adjustments_total += 1
             made, blocked_by = await self._recommend(pool, advice, mode)
@@ -221,7 +225,7 @@ class AdvisorLoop:
         return made
 
     async def _recommend(
-        self, pool: Pool, advice: PoolSizingRecommendation, mode: AdvisorMode
+        self, pool: AdvisedPool, advice: PoolSizingRecommendation, mode: AdvisorMode
     ) -> tuple[int, str | None]:
         """Apply the advice if the mode says so, else store it unless it is open already."""
         state = self._manager.tenant_state_for_pool(pool.pool_id)
@@ -246,7 +250,7 @@ class AdvisorLoop:
                 _log.warning("resize recommended", **log_fields(recommendation))
         return int(found is None), blocked_by
 
-    def _can_wait(self, pool: Pool, advice: PoolSizingRecommendation) -> bool:
+    def _can_wait(self, pool: AdvisedPool, advice: PoolSizingRecommendation) -> bool:
         """Whether no person need decide: it is only room for bursts, and no caller was late.
 
         Every pool in use is advised that room, so a person would see nothing else.
@@ -254,10 +258,10 @@ class AdvisorLoop:
         if advice.reason_code is not ReasonCode.ROOM_FOR_BURSTS:
             return False
         target = self._settings.demand
-        return pool.recorder.late_share(target.patience_seconds, monotonic()) <= target.late_share
+        return pool.late_share(target.patience_seconds, monotonic()) <= target.late_share
 
     def _recommendation(
-        self, pool: Pool, advice: PoolSizingRecommendation, found: Recommendation | None
+        self, pool: AdvisedPool, advice: PoolSizingRecommendation, found: Recommendation | None
     ) -> Recommendation:
         """A new one, or the one *found* open with the present advice."""
         if found is not None:

@@ -6,19 +6,24 @@ Keeps the last minutes of each pool, too, for questions of the kind "what if".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from app.domain.advisor import PoolObservation, ServerLoad
+from app.control.advisor.advised_pools import AdvisedPool
+from app.domain.advisor import EstimatedPart, PoolObservation, ServerLoad
 from app.domain.counters import CounterReading
-from app.domain.pool import MAX_POOL_SIZE
+from app.domain.histogram import Histogram
+from app.domain.nodes.load_reading import LoadOnNodes, LoadReading
+from app.domain.pool import MAX_POOL_SIZE, NO_CONNECTIONS, PoolMetrics
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
+from app.pools.server import Server
 from app.pools.server_load import ServerLoads
 
 # Observations shorter than this are joined to the next one before they are remembered.
 _REMEMBERED_SECONDS = 60.0
 _REMEMBERED = 6
+_NO_PART = EstimatedPart(arrivals=0, mean_active=0.0)
 
 
 class Observer:
@@ -28,6 +33,7 @@ class Observer:
         self._manager = manager
         self._loads = loads
         self._before: dict[str, CounterReading] = {}
+        self._nodes_before: dict[str, LoadReading] = {}
         self._recent: dict[str, deque[PoolObservation]] = {}
         self._round_began = 0.0
         self._servers: dict[str, tuple[float, ServerLoad | None]] = {}
@@ -40,8 +46,23 @@ class Observer:
         }
         self._round_began = now
 
-    def observe(self, pool: Pool, now: float) -> PoolObservation | None:
+    def observe(self, advised: AdvisedPool, now: float) -> PoolObservation | None:
         """What happened since the last call; None if this is the first, or too soon after it."""
+        on_nodes = self._since_last(self._nodes_before, advised.pool_id, advised.reading)
+        pool = advised.pool
+        if pool is None:
+            self._before.pop(advised.pool_id, None)
+            seen = None if on_nodes is None else self._nothing_here(advised, *on_nodes)
+        else:
+            seen = self._observe_here(pool, now)
+        if seen is None:
+            return None
+        if on_nodes is not None:
+            seen = _with_nodes(seen, LoadOnNodes.between(*on_nodes), on_nodes[1].metrics)
+        self._remember(advised.pool_id, seen)
+        return seen
+
+    def _observe_here(self, pool: Pool, now: float) -> PoolObservation | None:
         reading = pool.reading(now)
         before = self._before.get(pool.pool_id)
         is_same_pool = before is not None and before.opened_at == reading.opened_at
@@ -51,14 +72,32 @@ class Observer:
         if before is None or not is_same_pool:
             self._recent.pop(pool.pool_id, None)
             return None
-        seen = self._observation(pool, before, reading)
-        self._remember(pool.pool_id, seen)
-        return seen
+        return self._observation(pool, before, reading)
 
-    def observe_gauges(self, pool: Pool, now: float) -> PoolObservation:
-        """The pool's gauges now, without anything that happened before."""
-        reading = pool.reading(now)
-        return self._observation(pool, reading, replace(reading, at=now + 1.0))
+    @staticmethod
+    def _since_last(
+        known: dict[str, LoadReading], pool_id: str, reading: LoadReading | None
+    ) -> tuple[LoadReading, LoadReading] | None:
+        """The reading before and this one; None if this is the first."""
+        before = known.pop(pool_id, None)
+        if reading is None:
+            return None
+        known[pool_id] = reading
+        return None if before is None or reading.at <= before.at else (before, reading)
+
+    def observe_gauges(self, advised: AdvisedPool, now: float) -> PoolObservation:
+        """Its gauges now, without anything that happened before."""
+        pool, on_nodes = advised.pool, advised.reading
+        if pool is None:
+            assert on_nodes is not None  # noqa: S101 - it is somewhere
+            seen = self._nothing_here(advised, on_nodes, replace(on_nodes, at=now + 1.0))
+        else:
+            reading = pool.reading(now)
+            seen = self._observation(pool, reading, replace(reading, at=now + 1.0))
+        if on_nodes is None:
+            return seen
+        nothing = LoadOnNodes.between(on_nodes, replace(on_nodes, at=on_nodes.at + 1.0))
+        return _with_nodes(seen, nothing, on_nodes.metrics)
 
     def recent(self, pool_id: str) -> Sequence[PoolObservation]:
         """The last minutes of a pool that was used in them, oldest first."""
@@ -66,9 +105,11 @@ class Observer:
 
     def retain(self, pool_ids: Collection[str]) -> list[str]:
         """Forget all pools but these; the forgotten ones."""
-        gone = [pool_id for pool_id in self._before if pool_id not in pool_ids]
+        known = self._before.keys() | self._nodes_before.keys()
+        gone = [pool_id for pool_id in known if pool_id not in pool_ids]
         for pool_id in gone:
-            del self._before[pool_id]
+            self._before.pop(pool_id, None)
+            self._nodes_before.pop(pool_id, None)
             self._recent.pop(pool_id, None)
         return gone
 
@@ -86,7 +127,7 @@ class Observer:
             metrics=pool.metrics,
             min_size=pool.size.min_size,
             max_size=pool.size.max_size,
-            max_allowed=self._max_allowed(pool),
+            max_allowed=self._max_allowed(pool.pool_id, pool.server),
             mean_active=(after.busy_seconds - before.busy_seconds) / seconds,
             mean_waiting=(after.waiting_seconds - before.waiting_seconds) / seconds,
             mean_open=(after.open_seconds - before.open_seconds) / seconds,
@@ -102,26 +143,45 @@ class Observer:
             leak_suspects=len(pool.leak_suspects(after.at)),
             loop_lag_seconds=lag,
             server=load,
-            weight=self._weight(pool),
+            weight=self._weight(pool.pool_id),
         )
 
-    def _max_allowed(self, pool: Pool) -> int:
+    def _nothing_here(
+        self, advised: AdvisedPool, before: LoadReading, after: LoadReading
+    ) -> PoolObservation:
+        """Of a pool that is on nodes alone, what is known without what they reported."""
+        _, load = self._servers.get(advised.server.name, (0.0, None))
+        return PoolObservation(
+            at=after.at,
+            seconds=after.at - before.at,
+            state=advised.state,
+            metrics=NO_CONNECTIONS,
+            min_size=advised.size.min_size,
+            max_size=advised.size.max_size,
+            max_allowed=self._max_allowed(advised.pool_id, advised.server),
+            wait=Histogram(),
+            hold=Histogram(),
+            server=load,
+            weight=self._weight(advised.pool_id),
+        )
+
+    def _max_allowed(self, pool_id: str, server: Server) -> int:
         """The most max_size may become: the server's budget, and the tenant's max_leases."""
         # The budget of a server never reached is unknown.
         limits = [MAX_POOL_SIZE]
-        if pool.server.limits is not None:
-            limits.append(max(1, pool.server.limit))
-        state = self._manager.tenant_states.get(pool.pool_id)
+        if server.limits is not None:
+            limits.append(max(1, server.limit))
+        state = self._manager.tenant_states.get(pool_id)
         if state is not None and state.tenant.spec.max_leases is not None:
             limits.append(state.tenant.spec.max_leases)
         return min(limits)
 
-    def _weight(self, pool: Pool) -> int:
+    def _weight(self, pool_id: str) -> int:
         """The tenant's weight; for a shared pool the number of tenants."""
-        state = self._manager.tenant_states.get(pool.pool_id)
+        state = self._manager.tenant_states.get(pool_id)
         if state is not None:
             return state.tenant.spec.weight
-        return max(1, self._manager.tenant_count(pool.pool_id))
+        return max(1, self._manager.tenant_count(pool_id))
 
     def _remember(self, pool_id: str, seen: PoolObservation) -> None:
         recent = self._recent.get(pool_id)
@@ -137,6 +197,26 @@ class Observer:
             recent.append(seen)
         if not is_used and not any(each.arrivals or each.mean_active for each in recent):
             del self._recent[pool_id]
+
+
+def _with_nodes(
+    here: PoolObservation, on_nodes: LoadOnNodes, metrics: PoolMetrics
+) -> PoolObservation:
+    """Both places together; *here* must not be used afterwards."""
+    here.wait.merge(on_nodes.wait)
+    here.hold.merge(on_nodes.hold)
+    part = EstimatedPart(arrivals=on_nodes.arrivals, mean_active=on_nodes.mean_active)
+    return replace(
+        here,
+        metrics=PoolMetrics.total((here.metrics, metrics)),
+        mean_active=here.mean_active + on_nodes.mean_active,
+        mean_waiting=here.mean_waiting + on_nodes.mean_waiting,
+        mean_open=here.mean_open + on_nodes.mean_open,
+        arrivals=here.arrivals + on_nodes.arrivals,
+        acquired=here.acquired + on_nodes.ended,
+        released=here.released + on_nodes.ended,
+        estimated=part if on_nodes.arrivals or on_nodes.mean_active else None,
+    )
 
 
 def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
@@ -165,4 +245,19 @@ def _joined(first: PoolObservation, then: PoolObservation) -> PoolObservation:
         loop_lag_seconds=mean(first.loop_lag_seconds, then.loop_lag_seconds),
         wait=first.wait,
         hold=first.hold,
+        estimated=_joined_parts(first.estimated, then.estimated, mean),
+    )
+
+
+def _joined_parts(
+    first: EstimatedPart | None,
+    then: EstimatedPart | None,
+    mean: Callable[[float, float], float],
+) -> EstimatedPart | None:
+    if first is None and then is None:
+        return None
+    first, then = first or _NO_PART, then or _NO_PART
+    return EstimatedPart(
+        arrivals=first.arrivals + then.arrivals,
+        mean_active=mean(first.mean_active, then.mean_active),
     )

@@ -5,7 +5,7 @@ Measures; `app.domain.advisor.placement` decides. A person carries the recommend
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -31,8 +31,16 @@ _INTERVAL = 60.0
 class PlacementAdvisor:
     """Keeps two marks of every tenant's hold times: usage is measured from the older one."""
 
-    def __init__(self, manager: TenantPoolManager, config: PlacementConfig | None = None) -> None:
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        config: PlacementConfig | None = None,
+        *,
+        is_on_nodes: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        """Of tenants that are *on nodes* nothing is suggested: none is without a role there."""
         self._manager = manager
+        self._is_on_nodes = is_on_nodes
         self._config = config or PlacementConfig()
         self._older: dict[str, tuple[float, float]] = {}
         self._newer: dict[str, tuple[float, float]] = {}
@@ -72,6 +80,8 @@ class PlacementAdvisor:
     def _suggestion(self, state: TenantState, now: float) -> PlacementSuggestion | None:
         name, held = state.tenant.spec.id, state.recorder.hold_seconds
         mark = self._older.get(name) or self._newer.get(name)
+        if self._is_on_nodes(name):
+            return None
         if mark is None or now - mark[0] < self._config.min_seconds or held < mark[1]:
             return None
         seconds = now - mark[0]

@@ -9,12 +9,11 @@ import asyncio
 from dataclasses import replace
 from time import monotonic
 
+from app.control.advisor.advised_pools import AdvisedPool, AdvisedPools
 from app.control.advisor.observer import Observer
 from app.domain.advisor import PoolSizingRecommendation
 from app.domain.desired_state import AdvisorSettings
 from app.domain.errors import PoolNotFound
-from app.pools.manager import TenantPoolManager
-from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 
 # After so many pools other tasks get a turn.
@@ -22,7 +21,7 @@ _SLICE = 20
 
 
 async def what_if(
-    manager: TenantPoolManager,
+    pools: AdvisedPools,
     observer: Observer,
     state: TenantState,
     settings: AdvisorSettings,
@@ -34,15 +33,15 @@ async def what_if(
     With a *budget*, all pools of the server are evaluated and share it.
 
     Raises:
-        PoolNotFound: the pool is not open.
+        PoolNotFound: the pool is neither open nor on a node.
     """
-    pool = manager.find(state.tenant.spec.pool_id)
+    pool = pools.find(state.tenant.spec.pool_id)
     if pool is None:
         raise PoolNotFound(f"Pool {state.tenant.spec.pool_id} is not open.")
-    advisor, pools = settings.advisor(), [pool]
+    advisor, evaluated = settings.advisor(), [pool]
     if budget is not None:
-        pools += [other for other in manager.pools() if _is_beside(other, pool)]
-    for count, each in enumerate(pools, start=1):
+        evaluated += [other for other in pools if _is_beside(other, pool)]
+    for count, each in enumerate(evaluated, start=1):
         if count % _SLICE == 0:
             await asyncio.sleep(0)
         seen = observer.recent(each.pool_id) or (observer.observe_gauges(each, monotonic()),)
@@ -54,5 +53,5 @@ async def what_if(
     return dict(advisor.allocate(budget))[pool.pool_id]
 
 
-def _is_beside(other: Pool, pool: Pool) -> bool:
-    return other is not pool and other.server is pool.server and not other.is_closing
+def _is_beside(other: AdvisedPool, pool: AdvisedPool) -> bool:
+    return other.pool_id != pool.pool_id and other.server is pool.server and not other.is_closing

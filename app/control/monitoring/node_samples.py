@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.control.nodes.node_loads import NodeLoads
-from app.control.nodes.tenant_load import LoadReading, TenantLoad
+from app.control.nodes.tenant_load import TenantLoad
 from app.domain.counters import Counters
 from app.domain.history import SERVICE, on_nodes
+from app.domain.nodes.load_reading import LoadReading
 from app.domain.pool import NO_CONNECTIONS, Percentiles, PoolMetrics, PoolStats
 
 _UNKNOWN = Percentiles()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from time import monotonic
 
-from app.control.nodes.tenant_load import LoadReading, TenantLoad
+from app.control.nodes.tenant_load import TenantLoad
+from app.domain.nodes.load_reading import LoadReading
 from app.domain.nodes.node import STALE_AFTER
 from app.domain.nodes.report import EntryReport
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.load_reading import LoadReading
 from app.domain.nodes.report import EntryReport
 from app.domain.nodes.wait_estimate import WaitEstimate
 from app.domain.pool import PoolMetrics
@@ -15,28 +16,6 @@ from app.domain.pool import PoolMetrics
 _WINDOW = 60.0
 _MARK_EVERY = 5.0
 _NO_TOTALS = EntryTotals()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadReading:
-    """A tenant on nodes at one moment; the difference of two is what happened in between.
-
-    Attributes:
-        at: in monotonic seconds.
-        totals: of what was reported since this service began.
-        busy_seconds, waiting_seconds, open_seconds: connections in a transaction, clients that
-            wait, and open connections, over time: each report counts until the next one.
-        metrics: the gauges of the latest reports.
-        size: connections that it may have, as nodes say.
-    """
-
-    at: float
-    totals: EntryTotals
-    busy_seconds: float
-    waiting_seconds: float
-    open_seconds: float
-    metrics: PoolMetrics
-    size: int
 
 
 @dataclass(slots=True)

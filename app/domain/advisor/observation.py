@@ -36,8 +36,21 @@ class ServerLoad:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EstimatedPart:
+    """What of an observation nodes have reported; its waits and holds are estimated.
+
+    Attributes:
+        arrivals: callers that came there.
+        mean_active: connections that were busy there, averaged over time.
+    """
+
+    arrivals: int
+    mean_active: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolObservation:
-    """One pool over one interval.
+    """One pool over one interval, in this process and on nodes together.
 
     Attributes:
         at: monotonic seconds at which the interval ended.
@@ -63,6 +76,7 @@ class PoolObservation:
         loop_lag_seconds: the longest stall of the event loop.
         server: what the database did; None when it was not sampled.
         weight: the pool's share of a short budget, relative to others, at least 1.
+        estimated: the part that is on nodes; None when there is none.
     """
 
     at: float
@@ -88,3 +102,4 @@ class PoolObservation:
     loop_lag_seconds: float = 0.0
     server: ServerLoad | None = None
     weight: int = 1
+    estimated: EstimatedPart | None = None

@@ -62,6 +62,9 @@ class ServerAdvisor(Generic[Memory]):
         if memory is None:
             memory = self.rule.initial_memory()
         advice, self._memories[pool_id] = self.rule.advise(memory, observation)
+        if (part := observation.estimated) is not None:
+            share = part.arrivals / max(1, observation.arrivals)
+            advice = advice.with_estimated(share, part.mean_active)
         self._drop(pool_id)
         evaluated = self._evaluated[pool_id] = _Evaluated(seen=observation, advice=advice)
         self._offered += evaluated.offered

@@ -141,6 +141,8 @@ class TrialPhase(StrEnum):
     """The pool's last growth is on trial now."""
 
 
+_ON_NODES = "nodes_mean_active"
+
 EVIDENCE: Final[Mapping[str, str]] = {
     "arrivals_per_second": "Callers per second, as forecast: smoothed, plus a margin for swings.",
     "hold_ms": "Mean duration of a lease, milliseconds.",
@@ -163,6 +165,8 @@ EVIDENCE: Final[Mapping[str, str]] = {
     "ceiling_seconds": "Seconds for which the ceiling still holds.",
     "granted_size": "What the server's budget grants.",
     "budget": "The server's connection budget.",
+    "nodes_arrivals_share": "Share of the callers that came to nodes, 0..1; estimated.",
+    "nodes_mean_active": "Of mean_active, connections on nodes; estimated.",
 }
 """Every name in `PoolSizingRecommendation.evidence`, with its meaning."""
 
@@ -221,6 +225,24 @@ class PoolSizingRecommendation:
     trial: TrialPhase | None = None
     idle_seconds: float | None = None
     warm_size: int = 0
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether it rests on what nodes reported, too."""
+        return _ON_NODES in self.evidence
+
+    def with_estimated(self, arrivals_share: float, mean_active: float) -> PoolSizingRecommendation:
+        """The same, saying which part of the load is on nodes."""
+        return replace(
+            self,
+            reason=f"{self.reason}; {arrivals_share:.0%} of the callers are on nodes, where waits "
+            "are estimated",
+            evidence={
+                **self.evidence,
+                "nodes_arrivals_share": arrivals_share,
+                _ON_NODES: mean_active,
+            },
+        )
 
     def held_at(self, new_size: int) -> PoolSizingRecommendation:
         """The same advice with another size, whose effect no model predicts."""

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from app.control.nodes.node_loads import NodeLoads
-from app.control.nodes.tenant_load import LoadReading
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
+from app.domain.nodes.load_reading import LoadReading
 from app.domain.nodes.report import EntryReport
 from app.domain.pool import PoolMetrics
 from tests.fixtures.clock import Clock

@@ -1,0 +1,116 @@
+"""What the advisor sizes: open pools of this process, and tenants with load on nodes.
+
+A tenant has one size over all places. So a pool that is open here and has load on nodes is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.control.nodes.node_loads import NodeLoads
+from app.control.nodes.tenant_load import TenantLoad
+from app.domain.nodes.load_reading import LoadReading
+from app.domain.pool import NO_CONNECTIONS, PoolMetrics, PoolSize, PoolState
+from app.pools.manager import TenantPoolManager
+from app.pools.pool import Pool
+from app.pools.server import Server
+
+# Without a change, a client or a connection for so many seconds nothing is advised about a tenant
+# on nodes.
+_FORGOTTEN_AFTER = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdvisedPool:
+    """One pool wherever it is.
+
+    Attributes:
+        size: over all places.
+        state: here; of one that is on nodes alone, whether it is paused.
+        pool: in this process; None while it is not open here.
+        load, reading: on nodes; None while it is on none.
+    """
+
+    pool_id: str
+    server: Server
+    size: PoolSize
+    state: PoolState
+    pool: Pool | None
+    load: TenantLoad | None
+    reading: LoadReading | None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it takes no new lease any more."""
+        return self.pool is not None and self.pool.is_closing
+
+    def note_warm_size(self, surplus_age: float | None, warm_size: int) -> None:
+        """Which idle connections are worth keeping here; of nodes the pooler decides."""
+        if self.pool is not None:
+            self.pool.surplus_age, self.pool.warm_size = surplus_age, warm_size
+
+    @property
+    def metrics(self) -> PoolMetrics:
+        """Its gauges over all places."""
+        here = self.pool.metrics if self.pool else NO_CONNECTIONS
+        return PoolMetrics.total((here, self.reading.metrics)) if self.reading else here
+
+    def late_share(self, patience: float, now: float) -> float:
+        """Share (0..1) of callers who waited over *patience* seconds lately, where it is worst."""
+        here = self.pool.recorder.late_share(patience, now) if self.pool else 0.0
+        waits = self.load.waits(now) if self.load else None
+        return max(here, waits.late_share(patience)) if waits else here
+
+
+class AdvisedPools:
+    """All of them."""
+
+    def __init__(self, manager: TenantPoolManager, loads: NodeLoads) -> None:
+        self._manager = manager
+        self._loads = loads
+
+    def __iter__(self) -> Iterator[AdvisedPool]:
+        """Those that are open here, then those that are on nodes alone."""
+        for pool in list(self._manager.pools()):
+            yield self._of(pool)
+        for name, _ in self._loads.active(self._loads.now - _FORGOTTEN_AFTER):
+            if self._manager.find(name) is None and (found := self.find(name)) is not None:
+                yield found
+
+    def is_on_nodes(self, tenant: str) -> bool:
+        """Whether a node has reported *tenant*."""
+        return self._loads.find(tenant) is not None
+
+    def find(self, pool_id: str) -> AdvisedPool | None:
+        """One of them; None if it is neither open here nor on a node."""
+        if (pool := self._manager.find(pool_id)) is not None:
+            return self._of(pool)
+        state, load = self._manager.tenant_states.get(pool_id), self._loads.find(pool_id)
+        if state is None or load is None:
+            return None
+        spec, desired = state.tenant.spec, self._manager.desired.get(pool_id)
+        server = self._manager.servers.get(spec.server)
+        if server is None:
+            return None
+        is_paused = desired is not None and desired.paused
+        return AdvisedPool(
+            pool_id=pool_id,
+            server=server,
+            size=self._manager.desired_size(pool_id, spec.strategy),
+            state=PoolState.PAUSED if is_paused else PoolState.READY,
+            pool=None,
+            load=load,
+            reading=self._loads.reading(pool_id),
+        )
+
+    def _of(self, pool: Pool) -> AdvisedPool:
+        return AdvisedPool(
+            pool_id=pool.pool_id,
+            server=pool.server,
+            size=pool.size,
+            state=pool.state,
+            pool=pool,
+            load=self._loads.find(pool.pool_id),
+            reading=self._loads.reading(pool.pool_id),
+        )

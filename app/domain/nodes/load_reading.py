@@ -1,0 +1,71 @@
+"""What is known of a tenant's load on nodes, at a moment and between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.domain.histogram import Histogram
+from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.domain.nodes.wait_estimate import WaitEstimate
+from app.domain.pool import PoolMetrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReading:
+    """A tenant on nodes at one moment; the difference of two is what happened in between.
+
+    Attributes:
+        at: in monotonic seconds.
+        totals: of what was reported since the service began.
+        busy_seconds, waiting_seconds, open_seconds: connections in a transaction, clients that
+            wait, and open connections, over time: each report counts until the next one.
+        metrics: the gauges of the latest reports.
+        size: connections that it may have, as nodes say.
+    """
+
+    at: float
+    totals: EntryTotals
+    busy_seconds: float
+    waiting_seconds: float
+    open_seconds: float
+    metrics: PoolMetrics
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOnNodes:
+    """A tenant on nodes over one interval; waits and holds are estimated.
+
+    Attributes:
+        arrivals: transactions that were asked for: those that ended, and the growth of the queue.
+        ended: transactions that ended.
+        mean_active, mean_waiting, mean_open: connections in a transaction, clients that waited,
+            and open connections, averaged over time.
+        wait, hold: how long the ended ones waited, and had a connection, seconds.
+    """
+
+    arrivals: int
+    ended: int
+    mean_active: float
+    mean_waiting: float
+    mean_open: float
+    wait: Histogram
+    hold: Histogram
+
+    @classmethod
+    def between(cls, before: LoadReading, after: LoadReading) -> LoadOnNodes:
+        """What happened between two readings; *after* is later."""
+        seconds = after.at - before.at
+        added = after.totals.since(before.totals)
+        load = EstimatedLoad.during(seconds, added)
+        queue = after.metrics.waiting_requests - before.metrics.waiting_requests
+        waits = WaitEstimate(load, max(1, after.size)) if load else None
+        return cls(
+            arrivals=max(0, added.transactions + queue),
+            ended=added.transactions,
+            mean_active=(after.busy_seconds - before.busy_seconds) / seconds,
+            mean_waiting=(after.waiting_seconds - before.waiting_seconds) / seconds,
+            mean_open=(after.open_seconds - before.open_seconds) / seconds,
+            wait=waits.histogram(added.transactions) if waits else Histogram(),
+            hold=load.holds(added.transactions) if load else Histogram(),
+        )
