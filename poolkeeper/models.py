@@ -70,6 +70,7 @@ class AdviceView(TypedDict):
     reason_code: str
     reason: str
     confidence: str
+    estimated: bool
     evidence: dict[str, Any]
     expected: EffectView | None
     idle_seconds: float | None
@@ -258,6 +259,7 @@ class Evaluation(TypedDict):
     reason: str
     wanted: int | None
     confidence: str
+    estimated: bool
     evidence: dict[str, Any]
     expected: EffectView | None
 
@@ -812,6 +814,7 @@ class RecommendationView(TypedDict):
     reason_code: str
     reason: str
     confidence: str
+    estimated: bool
     evidence: dict[str, Any]
     expected: EffectView | None
     max_size: int

@@ -546,6 +546,13 @@ ROOM = PoolSizingRecommendation(
 )
 
 
+async def concluded(control: Control, advice: PoolSizingRecommendation) -> int:
+    """Give *advice* about the tenant's open pool; how many recommendations that made."""
+    advised = control.advisor_loop._pools.find("acme")
+    assert advised is not None
+    return await control.advisor_loop._conclude(advised, advice)
+
+
 async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
     control: Control,
 ) -> None:
@@ -556,13 +563,13 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
     async with control.manager.lease("acme"):
         pool = control.manager.find("acme")
     assert pool is not None
-    assert await control.advisor_loop._conclude(pool, ROOM) == 0
+    assert await concluded(control, ROOM) == 0
     held = control.advisor_loop.latest_advice["acme"].blocked_by
     assert held == "callers come in time without it; mode `apply` would do it"
     assert control.advisor_loop.open_recommendations == {}
     pool.recorder.record_acquire(61, monotonic())
     pool.recorder.record_release(0.1, monotonic())
-    assert await control.advisor_loop._conclude(pool, ROOM) == 1
+    assert await concluded(control, ROOM) == 1
     assert control.advisor_loop.open_recommendations["acme"].advice.new_size == 20
 
 
@@ -574,5 +581,5 @@ async def test_room_for_bursts_is_given_in_mode_apply_before_anybody_is_late(
     async with control.manager.lease("acme"):
         pool = control.manager.find("acme")
     assert pool is not None
-    assert await control.advisor_loop._conclude(pool, ROOM) == 1
+    assert await concluded(control, ROOM) == 1
     await eventually(lambda: pool.size.max_size == 20)

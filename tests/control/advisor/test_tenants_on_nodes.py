@@ -127,10 +127,11 @@ async def test_a_tenant_here_and_on_nodes_has_one_size_for_both(
     assert 0.5 < share < 1.0
     pool = control.manager.find("acme")
     assert pool is not None
-    active = advised.evidence["mean_active"], advised.evidence["nodes_mean_active"]
-    assert None not in active
-    # The lease of this process, too.
-    assert active[0] == pytest.approx(active[1] + 1.0, abs=0.1)
+    everywhere, on_nodes = (advised.evidence[name] for name in ("mean_active", "nodes_mean_active"))
+    assert everywhere is not None
+    assert on_nodes is not None
+    # The leases of this process, too: one, and another one most of the time.
+    assert 0.9 < everywhere - on_nodes < 2.1
 
 
 async def test_switched_off_for_it_nothing_is_advised(control: Control, node: Node) -> None:
