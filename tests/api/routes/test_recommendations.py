@@ -44,6 +44,7 @@ async def test_a_recommendation_is_shown_with_its_reason_and_its_sample(api: Api
         "reason_code": "queue_above_target",
         "reason": "8 requests waiting (threshold 3); grown by 5",
         "confidence": "medium",
+        "estimated": False,
         "evidence": {"offered_load": 6.5, "needed_size": None},
         "expected": {
             "late_share_before": 0.5,
