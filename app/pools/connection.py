@@ -11,7 +11,6 @@ pool does between borrowers has no public name. asyncpg's version is pinned;
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from asyncpg import connect_utils
 from asyncpg.pool import PoolConnectionProxy
 
 from app.pools.leak_detection import Borrower, LeakSuspect
+from app.wire.silence import notice_silence
 
 if TYPE_CHECKING:
     from app.pools.tenant_state import TenantState
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 # A connection lives between 90 % and 100 % of its limit, so that those opened together do not
 # all expire together and reconnect as a herd.
 _LIFETIME_JITTER = 0.1
-
-# Half a minute without an answer to probes or data; what a system lacks of these is left out.
-_SILENCE = {
-    "TCP_KEEPIDLE": 15,
-    "TCP_KEEPINTVL": 5,
-    "TCP_KEEPCNT": 3,
-    "TCP_USER_TIMEOUT": 30_000,
-}
 
 
 class PooledConnection:
@@ -105,7 +97,7 @@ class PooledConnection:
         self._proxy: PoolConnectionProxy[asyncpg.Record] | None = None
         # Kept by the connections that `app.wire` opens.
         self._retyped: dict[int, tuple[str, str]] = getattr(raw, "custom_codecs", {})
-        _notice_silence(raw)
+        notice_silence(getattr(raw, "_transport", None))
         # Never started: it only stands for the transaction that our own statement began.
         self._open_transaction = raw.transaction()
         self.prefetched = self.termination_reason = ""
@@ -259,16 +251,3 @@ class PooledConnection:
 
     def _drop_type_cache(self) -> None:
         self.raw._drop_local_type_cache()
-
-
-def _notice_silence(raw: asyncpg.Connection) -> None:
-    """Have the kernel end a connection whose peer is silent, so that no borrower hangs on it."""
-    transport = getattr(raw, "_transport", None)
-    connected = transport.get_extra_info("socket") if transport is not None else None
-    # The other end of a Unix socket cannot fall silent without its kernel, which is ours.
-    if connected is None or connected.family == socket.AF_UNIX:
-        return
-    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _SILENCE.items():
-        if hasattr(socket, option):
-            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

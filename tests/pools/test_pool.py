@@ -257,12 +257,12 @@ async def test_a_connection_that_breaks_between_login_and_use_gives_its_place_ba
 async def test_a_socket_that_takes_no_option_gives_its_place_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(raw: asyncpg.Connection) -> None:
+    def refuse(transport: asyncio.BaseTransport) -> None:
         raise OSError(errno.EOPNOTSUPP, "not on this socket")
 
     pool, acme = bench.pool(1), account()
     with monkeypatch.context() as patch:
-        patch.setattr("app.pools.connection._notice_silence", refuse)
+        patch.setattr("app.pools.connection.notice_silence", refuse)
         with pytest.raises(Unavailable):
             await pool.acquire(acme, 5)
         await eventually(lambda: bench.server.budget.used == pool.connections.open)

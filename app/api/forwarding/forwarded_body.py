@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 from starlette.types import Message, Receive, Scope
 
 from app.api.forwarding.upstream import Upstream
 
 # Bytes kept, so that the request can be sent again.
 _MAX_KEPT = 65_536
+# In seconds. The active instance waits for what comes later: it has a deadline for bodies.
+_FIRST_PART = 1.0
 
 
 class ClientLeft(Exception):
@@ -37,13 +42,15 @@ class ForwardedBody:
         return self._is_read
 
     async def begin(self) -> bytes:
-        """What is to be sent together with the head of the request.
+        """What is to be sent together with the head of the request: nothing if the body is late.
 
         Raises:
             ClientLeft: the client did not wait.
         """
         if not self._parts and not self._is_read:
-            await self._next()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FIRST_PART):
+                    await self._next()
         return b"".join(map(self._framed, self._parts)) + self._end()
 
     async def send_rest(self, upstream: Upstream) -> None:

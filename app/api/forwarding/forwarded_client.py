@@ -41,7 +41,8 @@ class ForwardedClient:
         headers = [each for each in scope["headers"] if each[0] != HEADER]
         said, _, signature = given[0].rpartition(_BETWEEN)
         if len(given) == 1 and hmac.compare_digest(signature, self._signature(scope, said)):
-            host, port, scheme, request_id = said.split(_BETWEEN)
+            # A proxy may name its client as it likes; nothing else has the sign between.
+            host, port, scheme, request_id = said.rsplit(_BETWEEN, 3)
             scope["client"] = (host.decode(), int(port)) if host else None
             scope["scheme"] = scheme.decode()
             headers = [each for each in headers if each[0] != _REQUEST_ID]

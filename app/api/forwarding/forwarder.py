@@ -44,6 +44,8 @@ _HOP_BY_HOP = {
     b"upgrade",
 }
 _NOT_SENT = frozenset({*_HOP_BY_HOP, b"expect", HEADER})
+# Not hop-by-hop, whatever the client says: without its length, a body would be the next request.
+_END_TO_END = frozenset({b"content-length", b"host"})
 _NOT_RETURNED = frozenset({*_HOP_BY_HOP, b"date", INSTANCE})
 _LOST = "The active instance ended before it responded; the outcome of the request is unknown."
 
@@ -155,11 +157,14 @@ class Forwarder:
             if header == b"connection"
             for name in value.split(b",")
         }
-        lines = [b"%s %s HTTP/1.1" % (scope["method"].encode(), target)]
+        left_out = _NOT_SENT | (named - _END_TO_END)
+        # Of the client's version: what each allows differs.
+        version = scope["http_version"].encode()
+        lines = [b"%s %s HTTP/%s" % (scope["method"].encode(), target, version)]
         for name, value in headers:
             if name == b"transfer-encoding":
                 lines.append(b"transfer-encoding: chunked")
-            elif name not in _NOT_SENT and name not in named:
+            elif name not in left_out:
                 lines.append(b"%s: %s" % (name, value))
         lines.append(b"%s: %s" % self._client.header(scope, request_id.encode()))
         return b"\r\n".join(lines) + b"\r\n\r\n"

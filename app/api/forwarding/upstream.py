@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
+from app.wire.silence import notice_silence
+
 Headers = list[tuple[bytes, bytes]]
 
 # In seconds; the active instance is near.
@@ -141,6 +143,8 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        # A response may take as long as it likes, if only the other end is there.
+        notice_silence(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._lose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -182,6 +183,92 @@ async def test_the_active_instance_sees_the_client_and_not_the_standby() -> None
             assert HEADER.decode() not in dict(said["headers"])
             [scope] = active.asked
             assert len(dict(scope["headers"])[b"x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("named", ["content-length", "Host, Content-Length", "transfer-encoding"])
+async def test_a_body_is_never_taken_for_another_request(named: str) -> None:
+    """Whatever a client calls hop-by-hop: what follows a head without a length is a request."""
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    framings = {
+        b"Content-Length: %d\r\n" % len(smuggled): smuggled,
+        b"Transfer-Encoding: chunked\r\n": b"%x\r\n%s\r\n0\r\n\r\n" % (len(smuggled), smuggled),
+    }
+    async with pair() as (standby, active):
+        address = httpx.URL(standby.client.base_url)
+        for framing, body in framings.items():
+            async with connected((address.host, address.port or 0)) as client:
+                head = b"POST / HTTP/1.1\r\nHost: pk.example\r\nConnection: %s\r\n" % named.encode()
+                client.writer.write(head + framing + b"\r\n" + body)
+                _, said = await client.answer()
+                assert said["body"].encode() == smuggled
+                assert dict(said["headers"])["host"] == "pk.example"
+        # On the connection that was used nothing is left for somebody else.
+        assert (await standby.client.get("/mine")).json()["path"] == "/mine"
+        assert [scope["raw_path"] for scope in active.asked] == [b"/", b"/", b"/mine"]
+
+
+async def test_a_client_of_the_older_version_is_one_there_too() -> None:
+    async with pair() as (standby, active):
+        address = httpx.URL(standby.client.base_url)
+        async with connected((address.host, address.port or 0)) as client:
+            client.writer.write(b"GET /old HTTP/1.0\r\n\r\n")
+            _, said = await client.answer()
+            assert said["path"] == "/old"
+            assert "host" not in dict(said["headers"])
+            assert await client.reader.read() == b""
+        assert [scope["http_version"] for scope in active.asked] == ["1.0"]
+
+
+async def test_a_body_that_is_late_is_the_active_instance_to_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.api.forwarding.forwarded_body._FIRST_PART", 0.05)
+    begun = asyncio.Event()
+
+    async def refuse_or_echo(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        if scope["raw_path"] == b"/patient":
+            await echo(scope, receive, send)
+            return
+        headers = [(b"content-length", b"2"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 408, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async with pair(refuse_or_echo) as (standby, _):
+        address = httpx.URL(standby.client.base_url)
+        for path, status in ((b"/hasty", 408), (b"/patient", 207)):
+            begun.clear()
+            async with connected((address.host, address.port or 0)) as client:
+                head = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n" % path
+                client.writer.write(head)
+                await eventually(begun.is_set)
+                if status != 408:
+                    client.writer.write(b"body")
+                found, said = await client.answer()
+                assert found == status
+                assert said.get("body", "body") == "body"
+
+
+async def test_the_kernel_ends_a_connection_to_an_instance_that_vanishes() -> None:
+    async with listening(echo) as (host, port):
+        upstreams = Upstreams(keep_alive=2.0)
+        upstream = await upstreams.connect(f"http://{host}:{port}")
+        end = upstream._transport.get_extra_info("socket")  # type: ignore[union-attr]
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
+        upstreams.close()
+
+
+@pytest.mark.parametrize("host", ["2001:db8::1", "a|b|1|http|x", "caf\xe9", ""])
+def test_a_client_may_have_any_name(host: str) -> None:
+    scope: Scope = {"scheme": "https", "method": "GET", "raw_path": b"/", "query_string": b""}
+    scope.update({"client": (host, 80), "headers": []})
+    header = ForwardedClient(SECRET).header(scope, b"id")
+    received: Scope = {**scope, "client": ("127.0.0.1", 1), "scheme": "http", "headers": [header]}
+    assert ForwardedClient(SECRET).restore(received)
+    assert received["client"] == ((host, 80) if host else None)
+    assert received["scheme"] == "https"
 
 
 async def test_nobody_else_can_say_who_a_client_is() -> None:

@@ -1,0 +1,30 @@
+"""Peers that fall silent: the kernel ends a connection whose other end is no longer there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+# Half a minute without an answer to probes or data; what a system lacks of these is left out.
+_SILENCE = {
+    "TCP_KEEPIDLE": 15,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 30_000,
+}
+
+
+def notice_silence(transport: asyncio.BaseTransport | None) -> None:
+    """Have the kernel end a connection whose peer is silent, so that nobody hangs on it.
+
+    Raises:
+        OSError: the socket takes no such option.
+    """
+    connected = transport.get_extra_info("socket") if transport is not None else None
+    # The other end of a Unix socket cannot fall silent without its kernel, which is ours.
+    if connected is None or connected.family == socket.AF_UNIX:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _SILENCE.items():
+        if hasattr(socket, option):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
