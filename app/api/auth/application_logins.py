@@ -1,10 +1,12 @@
 """Passwords of application credentials, checked against their verifiers off the event loop.
 
-A check takes milliseconds of processor time, so its result is kept for a minute. What is kept is
-about one verifier: a credential that is revoked or replaced is refused at once.
+A check takes milliseconds of processor time, so its result is kept: for a minute, and for as long
+as it is used more often. What is kept is about one verifier: a credential that is revoked or
+replaced is refused at once.
 
 One password is checked at a time, which leaves the other processors alone, and the addresses take
-turns: an address that guesses delays all others by one check each.
+turns: an address that guesses delays all others by one check each. A turn lasts as long as its
+check, also when nobody waits for it any more.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from hashlib import blake2b
 from time import monotonic
 from weakref import WeakValueDictionary
@@ -43,6 +47,8 @@ class ApplicationLogins:
         self._right = _Checks(clock)
         self._wrong = _Checks(clock)
         self._turn = asyncio.Lock()
+        # Of its own: others would wait for passwords in the one that all of asyncio has.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
         # Each is kept for as long as somebody holds it or waits for it.
         self._turns_of_networks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -57,36 +63,40 @@ class ApplicationLogins:
         login = f"{user}\0{password}".encode()
         digest = blake2b(login, key=self._key, digest_size=32).digest()
         if self._right.has(digest, verifier):
+            self._right.add(digest, verifier)
             return found
         if self._wrong.has(digest, verifier):
             return None
-        async with self._in_turn(address):
-            is_right = await self._verify(digest, password, verifier)
-        if not is_right:
+        if not await self._verify(digest, password, verifier, address):
             return None
         # It may have been revoked meanwhile.
         current = self._credentials.find(user)
         return current if current is not None and current.verifier == verifier else None
 
-    @asynccontextmanager
-    async def _in_turn(self, address: str) -> AsyncIterator[None]:
+    async def _verify(self, digest: bytes, password: str, verifier: str, address: str) -> bool:
         of_network = self._turns_of_networks.setdefault(network_of(address), asyncio.Lock())
-        async with AsyncExitStack() as turns:
+        with ExitStack() as turn:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await turns.enter_async_context(of_network)
-                    await turns.enter_async_context(self._turn)
+                    for lock in (of_network, self._turn):
+                        await lock.acquire()
+                        turn.callback(lock.release)
             except TimeoutError as error:
                 raise TooManyLogins from error
-            yield
+            # The one before may have been the same.
+            if self._right.has(digest, verifier) or self._wrong.has(digest, verifier):
+                return self._right.has(digest, verifier)
+            loop = asyncio.get_running_loop()
+            check = loop.run_in_executor(self._thread, verify, password, verifier)
+            check.add_done_callback(partial(self._end, digest, verifier, turn.pop_all()))
+        return await asyncio.shield(check)
 
-    async def _verify(self, digest: bytes, password: str, verifier: str) -> bool:
-        # The one before may have been the same.
-        if self._right.has(digest, verifier) or self._wrong.has(digest, verifier):
-            return self._right.has(digest, verifier)
-        is_right = await asyncio.to_thread(verify, password, verifier)
-        (self._right if is_right else self._wrong).add(digest, verifier)
-        return is_right
+    def _end(
+        self, digest: bytes, verifier: str, turn: ExitStack, check: asyncio.Future[bool]
+    ) -> None:
+        turn.close()
+        if not check.cancelled() and check.exception() is None:
+            (self._right if check.result() else self._wrong).add(digest, verifier)
 
 
 class _Checks:

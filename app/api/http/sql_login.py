@@ -59,9 +59,9 @@ async def log_in(request: Request, connection_string: str) -> ApplicationCredent
     request.scope["state"]["principal"] = principal
     request.scope["path_params"] = {"tenant": str(credential.tenant)}
     bind_contextvars(actor=principal.name)
-    if database != credential.tenant:
-        return problem_response(request, 403, "wrong-database", _WRONG_DATABASE)
     if wait := authenticator.throttle(principal):
         return rate_limited(request, wait, _TOO_MANY_REQUESTS)
+    if database != credential.tenant:
+        return problem_response(request, 403, "wrong-database", _WRONG_DATABASE)
     request.app.state.provided[ApplicationCredentials].used(credential)
     return credential

@@ -99,6 +99,47 @@ async def test_a_check_counts_for_a_minute(
     assert len(checked.verifiers) == 3
 
 
+async def test_who_is_at_work_is_not_checked_again(
+    known: Known, checked: Checked, clock: Clock, logins: ApplicationLogins
+) -> None:
+    """A flood of guesses that takes all the turns does not reach it."""
+    web = known.add("web")
+    for _ in range(5):
+        assert await logins.check("acme.web", SECRET, HERE) is web
+        clock.now += 50
+    assert len(checked.verifiers) == 1
+
+
+async def test_who_hangs_up_keeps_its_turn_until_its_check_is_over(
+    known: Known,
+    checked: Checked,
+    logins: ApplicationLogins,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    web = known.add("web")
+    checked.may_go_on.clear()
+    for number in range(5):
+        asked = asyncio.create_task(logins.check("acme.web", f"guess {number}", HERE))
+        if not number:
+            await eventually(lambda: bool(checked.passwords))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(application_logins, "_PATIENCE", 0.05)
+        with pytest.raises(TooManyLogins):
+            await logins.check("acme.web", SECRET, "2001:db8::1")
+    assert checked.passwords == ["guess 0"]
+    # All of asyncio's own threads are free.
+    await asyncio.gather(*(asyncio.to_thread(int) for _ in range(100)))
+    checked.may_go_on.set()
+    assert await logins.check("acme.web", SECRET, HERE) is web
+    # What was found out is known, though nobody waited for it.
+    assert await logins.check("acme.web", "guess 0", HERE) is None
+    assert checked.passwords == ["guess 0", SECRET]
+    assert not logins._turns_of_networks
+
+
 async def test_many_at_once_are_checked_once(
     known: Known, checked: Checked, logins: ApplicationLogins
 ) -> None:

@@ -67,6 +67,9 @@ async def test_a_credential_has_the_rate_of_a_key(
         late = next(each for each in responses if each.status_code == 400)
         error(late, "53400")
         assert int(late.headers["retry-after"]) >= 1
+        elsewhere = driver.instead(database="other")
+        refused = await asyncio.gather(*(elsewhere.ask("select 1") for _ in range(5)))
+        assert "53400" in {each.json()["code"] for each in refused}
 
 
 async def test_it_can_be_turned_off(
