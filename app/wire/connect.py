@@ -274,8 +274,13 @@ class _HandshakeGuard(Interceptor):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.guard(cast("asyncio.Transport", transport))
-        self._driver.connection_made(transport)
+        connected = cast("asyncio.Transport", transport)
+        self.guard(connected)
+        if self._loop.may_go_on():
+            # It sends the first message of the login, which may be all that a server asks for.
+            self._driver.connection_made(connected)
+        else:
+            connected.abort()
 
     def guard(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -354,11 +359,14 @@ class _GuardedLoop:
     async def start_tls(self, *args: Any, server_hostname: str) -> asyncio.Transport | None:
         self.speaks_tls = True
         transport = await self.loop.start_tls(*args, server_hostname=server_hostname)
+        self._tls_transport = transport
+        # A later handshake is for the cancellation of a statement.
+        if self.handshake is None and not self.may_go_on():
+            raise ConnectionAbortedError
         if transport is not None:
             # asyncpg sets its protocol at once, and what came with the handshake would reach it.
             transport.pause_reading()
             self.loop.call_soon(self._guard, transport)
-        self._tls_transport = transport
         return transport
 
     def abort_tls(self) -> None:

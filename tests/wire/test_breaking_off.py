@@ -1,0 +1,43 @@
+"""A login that may not go on sends nothing more: what it sends may be a login already."""
+
+import ssl
+
+import asyncpg
+import pytest
+import trustme
+
+from app import wire
+from tests.fixtures.hostile import Caller, hostile_server
+from tests.fixtures.waiting import eventually
+
+
+@pytest.mark.parametrize("speaks_tls", [False, True])
+async def test_nothing_of_a_login_is_sent_once_it_may_not_go_on(*, speaks_tls: bool) -> None:
+    """As of a process that was stopped while it connected; where the server trusts, that is all."""
+    begun = 0
+
+    async def count(caller: Caller) -> None:
+        nonlocal begun
+        begun += 1
+        caller.writer.close()
+
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    authority.configure_trust(ours)
+    async with hostile_server(count, tls=theirs) as server:
+        for may_go_on, logins in ((False, 0), (True, 1)):
+            with pytest.raises((OSError, asyncpg.PostgresConnectionError)):
+                await wire.connect(
+                    host="127.0.0.1",
+                    port=server.port,
+                    user="tenant_acme",
+                    password="a secret",
+                    database="acme",
+                    tls=ours if speaks_tls else False,
+                    timeout=180,
+                    settings={},
+                    may_go_on=lambda answer=may_go_on: answer,
+                )
+            await eventually(lambda logins=logins: server.left == logins + 1)
+            assert begun == logins
