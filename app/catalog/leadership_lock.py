@@ -32,7 +32,7 @@ WHERE locktype = 'advisory' AND granted AND (classid, objid, objsubid) = ($1, $2
 """
 # The column of keys is newer than the table, and this is read before the schema is migrated.
 _READ = """
-SELECT epoch, holder, leadership.url, released, secret_key, servers,
+SELECT epoch, holder, leadership.url, released, renewed_at::text AS renewal, secret_key, servers,
        to_jsonb(instances) ->> 'keys' AS keys,
        (SELECT min(version_num) FROM alembic_version) AS schema,
        extract(epoch FROM clock_timestamp() - renewed_at)::float8 AS age
@@ -238,7 +238,12 @@ class Leadership:
                 with suppress(asyncpg.SyntaxOrAccessError):
                     await connection.execute(_DEREGISTER, self._instance.id)
                 await connection.close()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (
+            OSError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+        ):
             connection.terminate()
 
     def _check_lock(self) -> None:

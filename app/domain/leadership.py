@@ -57,7 +57,8 @@ class LeadershipRecord:
 
     Attributes:
         holder: the id of that instance; None before the first.
-        age: seconds since it renewed, by the catalog's clock.
+        age: seconds since it renewed, by the catalog's clock, which may jump.
+        renewal: when that was: another text after each renewal.
         released: whether it ended in order.
         secret_key, servers, keys: its fingerprints; None if it has registered none.
         schema: the revision of the catalog's tables.
@@ -68,6 +69,7 @@ class LeadershipRecord:
     url: str | None
     age: float
     released: bool
+    renewal: str = ""
     secret_key: str | None = None
     servers: str | None = None
     keys: str | None = None
@@ -95,7 +97,7 @@ class LeadershipRecord:
         """Seconds during which the holder may still open connections and lend them."""
         if not self.is_held or self.url is None:
             return 0.0
-        return max(0.0, TRUST_SECONDS + _DRIFT - self.age)
+        return max(0.0, TRUST_SECONDS + _DRIFT - max(0.0, self.age))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

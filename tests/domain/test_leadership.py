@@ -37,6 +37,8 @@ def test_a_record_is_abandoned_only_if_its_holder_expects_a_standby() -> None:
 def test_trust_is_waited_out_after_an_end_that_was_not_in_order() -> None:
     assert HELD.trust_left == pytest.approx(5.1)
     assert replace(HELD, age=7.0).trust_left == 0
+    # The catalog's clock was set back.
+    assert replace(HELD, age=-3600.0).trust_left == pytest.approx(6.1)
     assert RELEASED.trust_left == 0
     assert ALONE.trust_left == 0
 

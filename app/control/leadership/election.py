@@ -38,6 +38,8 @@ _SETTLE_DEADLINE = 5.0
 _FOLLOW_INTERVAL = 0.1
 # An instance that was not seen for longer does not take over at once.
 _SEEN_RECENTLY = 5.0
+# Within so long of undisturbed looks, an active instance that works has renewed.
+_RENEWS_WITHIN = RENEWAL_INTERVAL + 1.0
 _STARTS_SOON = "The active instance has ended; another one is starting."
 
 
@@ -92,8 +94,8 @@ class Election:
         # Whether servers may still have back-ends of the instance before.
         self._is_succeeding = False
         self._has_joined = False
-        # Whether the last try found a holder that does not renew.
-        self._was_abandoned = False
+        # The last renewal, and since when each look found that one, by a clock of this machine.
+        self._seen: tuple[str, float] | None = None
         self._renewal: asyncio.Task[None] | None = None
         # Set at the next attempt to renew, or when this instance does something else.
         self._progress = asyncio.Event()
@@ -212,16 +214,17 @@ class Election:
         return None
 
     async def _end_abandoned(self, record: LeadershipRecord | None) -> None:
-        """End the connections of an active instance that does not renew, at the second look.
+        """End the connections of an active instance that does not renew, as two clocks agree.
 
-        If nobody could reach the catalog, it may just not have had its turn yet.
+        The catalog's may have jumped. And if nobody could reach the catalog for a while, that
+        instance may just not have had its turn yet.
         """
-        was_abandoned = self._was_abandoned
-        self._was_abandoned = record is not None and record.is_abandoned
-        if record is None or record.holder is None or not (was_abandoned and self._was_abandoned):
+        if record is None or record.holder is None or self._seen is None:
             return
-        _log.warning("ending the connections of an instance that does not renew")
-        await self._leadership.end_connections(record.holder)
+        unchanged = asyncio.get_running_loop().time() - self._seen[1]
+        if record.is_abandoned and unchanged >= _RENEWS_WITHIN:
+            _log.warning("ending the connections of an instance that does not renew")
+            await self._leadership.end_connections(record.holder)
 
     async def _join(self) -> None:
         """Let others know of this instance, after a look at them the first time."""
@@ -234,7 +237,13 @@ class Election:
 
     async def _read(self) -> LeadershipRecord | None:
         before = self.active_url
+        # A look that fails ends the row of those that found the same.
+        seen, self._seen = self._seen, None
         self.record = await self._leadership.read()
+        if self.record is not None:
+            is_same = seen is not None and seen[0] == self.record.renewal
+            now = asyncio.get_running_loop().time()
+            self._seen = seen if is_same else (self.record.renewal, now)
         if self.active_url != before:
             self.on_change()
         return self.record

@@ -145,9 +145,10 @@ async def test_a_standby_ends_when_the_schema_is_newer_and_before_it_touches_any
 
 
 async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
-    catalog_address: CatalogAddress, catalog_database: Database
+    catalog_address: CatalogAddress, catalog_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after SIGSTOP: the lock is held by a process that does nothing."""
+    monkeypatch.setattr("app.control.leadership.election._RENEWS_WITHIN", 0.1)
     stopped = Leadership(catalog_address, FIRST)
     await stopped.lock()
     await stopped.begin_epoch()
@@ -169,6 +170,47 @@ async def test_who_stops_renewing_is_cut_off_and_told_so_when_it_comes_back(
         with pytest.raises(CatalogInUse):
             await stopped.renew()
     await stopped.release()
+
+
+async def test_a_clock_that_jumps_or_an_outage_does_not_cost_leadership(
+    catalog_address: CatalogAddress,
+    catalog_database: Database,
+    fault_proxy: FaultProxy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The record looks old at once, and its holder renews within seconds."""
+    monkeypatch.setattr("app.control.leadership.election._RENEWS_WITHIN", 180.0)
+    active = Leadership(catalog_address, FIRST)
+    await active.lock()
+    await active.begin_epoch()
+    connection = active._connection
+    proxied = replace(catalog_address, port=fault_proxy.port)
+    async with candidate(SECOND, proxied) as second:
+        election = second.election
+        await execute(catalog_database, SET_BACK)
+        for _ in range(3):
+            assert await election.contend() is None
+        first_seen = election._seen
+        await active.renew()
+        assert await election.contend() is None
+        renewed = election._seen
+        assert renewed is not None
+        assert first_seen is not None
+        assert renewed[1] > first_seen[1]
+        # What was seen before an outage does not count after it.
+        assert await election.contend() is None
+        assert election._seen == renewed
+        fault_proxy.refuse()
+        await fault_proxy.reset()
+        with pytest.raises(CatalogUnavailable):
+            await election.contend()
+        await fault_proxy.pass_through()
+        assert await election.contend() is None
+        assert election._seen is not None
+        assert election._seen[1] > renewed[1]
+        assert active._connection is connection
+        assert not connection.is_closed()  # type: ignore[union-attr]
+    await active.release()
 
 
 async def test_the_predecessors_trust_is_waited_out(
