@@ -47,6 +47,8 @@ _MAX_HELD_BYTES = 65_536
 # With the longest path and query, the method and the version.
 _MAX_REQUEST_LINE = MAX_PATH_BYTES + MAX_QUERY_BYTES + 64
 _NO_LINGERING = struct.pack("ii", 1, 0)
+# After a response to a request that is not whole: the client may notice only then.
+_LINGER_SECONDS = 2.0
 _RETRYABLE = frozenset({408, 503})
 _LATE = "The headers did not arrive in time."
 _FULL = "All connections are in use."
@@ -94,9 +96,16 @@ class _ResponseWriter:
     Takes the place of the transport where uvicorn writes a response.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        close: Callable[[], None],
+    ) -> None:
+        """*close* ends the connection, once all is written."""
         self._transport = transport
         self._loop = loop
+        self._close = close
         self._held = b""
         self.is_closing = transport.is_closing
 
@@ -110,7 +119,7 @@ class _ResponseWriter:
 
     def close(self) -> None:
         self._flush()
-        self._transport.close()
+        self._close()
 
     def _flush(self) -> None:
         held, self._held = self._held, b""
@@ -167,6 +176,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._next_parse: asyncio.Handle | None = None
         # Nothing came yet, or nothing since the last response.
         self._is_idle = True
+        self._is_lingering = False
         self._on_disconnect: Callable[[], None] | None = None
         # Of a request: whether its head, or one in chunks, is being parsed; what is left of a body
         # of known length; and what came since the last byte of a body: head, chunk sizes, trailers.
@@ -205,6 +215,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_lingering:
+            return
         self._unset_keepalive_if_required()
         self._held += data
         if self._next_parse is None:
@@ -242,7 +254,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         # It has not begun.
         self.cycle.__class__ = _Cycle
-        self.cycle.transport = _ResponseWriter(self.transport, self.loop)  # type: ignore[assignment]
+        self.cycle.transport = _ResponseWriter(  # type: ignore[assignment]
+            self.transport, self.loop, self._close
+        )
         self._in_head = False
         self._in_chunks = encoding is not None
         self._left_of_body = int(headers.get(b"content-length", b"0"))
@@ -261,13 +275,13 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse a piece of what came, unless it has to wait until a request has its response."""
         self._next_parse = None
         left = _PIECE_BYTES
-        while left > 0 and not (self.has_whole_request or self.transport.is_closing()):
+        while left > 0 and not (self.has_whole_request or self._is_over):
             piece = self._next_piece()
             if not piece:
                 break
             left -= len(piece)
             super().data_received(piece)
-        if self.transport.is_closing():
+        if self._is_over:
             return
         if self.has_whole_request:
             self._clients.mark_serving(self)
@@ -367,11 +381,41 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Respond without the application, unless a response has begun; and close."""
+        if self._is_over:
+            return
         cycle = self.cycle
         is_between = cycle is None or (cycle.response_complete and not cycle.more_body)
         if is_between or not cycle.response_started:
             self.transport.write(_problem(status, code, detail))
-        self.transport.close()
+        if is_between:
+            self._linger()
+        else:
+            self.transport.close()  # which the application hears of
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing that comes is looked at any more."""
+        return self._is_lingering or self.transport.is_closing()
+
+    def _close(self) -> None:
+        """Close the connection after a response."""
+        if self.cycle.more_body:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """Close the connection, but let the client send on for a moment.
+
+        Otherwise the kernel resets it, and the client may lose the response (RFC 9112, 9.6).
+        """
+        if self._is_over:
+            return
+        self._is_lingering = True
+        self._held.clear()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
 
 def _problem(status: int, code: str, detail: str) -> bytes:

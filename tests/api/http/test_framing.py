@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from app.api.http.request_checks import MAX_HEADER_BYTES, MAX_HEADERS, MAX_PATH_BYTES
 from app.main import create_app
@@ -71,3 +72,26 @@ async def test_headers_and_paths_without_end_are_refused(
     async with listening(app) as address, connected(address) as client:
         client.ask("GET", path, **headers)
         assert (await client.answer())[0] == status
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFF\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\n" + LENGTH + CHUNKED + b"\r\n",
+    ],
+)
+async def test_who_is_refused_while_it_sends_reads_why_and_is_not_reset(head: bytes) -> None:
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"2"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 408, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async with listening(refuse) as address, connected(address) as client:
+        client.writer.write(head + bytes(500_000))
+        assert (await client.answer())[0] in {400, 408}
+        for _ in range(10):
+            client.writer.write(bytes(50_000))
+            await client.writer.drain()
+        assert await client.reader.read() == b""
