@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
 from http.client import TOO_MANY_REQUESTS
-from threading import Event, Thread
+from multiprocessing.pool import ThreadPool
+from threading import Event
+from time import monotonic
 from typing import TypeVar
 
 from app.cli.client.api_client import ApiError
@@ -22,40 +23,38 @@ def work_in_parallel(
 ) -> None:
     """Do *work* on each of *items*, in their order, by as many threads.
 
-    They begin no further item once *stop* is set, which Ctrl-C and an error do. Daemon threads,
-    unlike those of a `ThreadPoolExecutor`: a request without a response does not keep the command
-    from ending.
+    They begin no further item once *stop* is set, which Ctrl-C and an error do. The threads of a
+    `ThreadPool` are daemons: a request without a response does not keep the command from ending.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; what was in progress had some seconds to end.
         Exception: what *work* raised.
     """
-    all_items = list(items)
-    left = iter(all_items)  # each thread takes the next one
-    ends: list[Future[None]] = [Future() for _ in range(min(threads, len(all_items)))]
 
-    def run(end: Future[None]) -> None:
+    def unless_stopped(item: T) -> None:
+        if stop.is_set():
+            return
+        is_done = False
         try:
-            for item in left:
-                if stop.is_set():
-                    break
-                work(item)
-        except Exception as error:  # noqa: BLE001 - raised again by the caller's thread
-            stop.set()
-            end.set_exception(error)
-        else:
-            end.set_result(None)
+            work(item)
+            is_done = True
+        finally:
+            if not is_done:
+                stop.set()
 
+    with ThreadPool(threads) as pool:
+        ends = [pool.apply_async(unless_stopped, (item,)) for item in items]
+        try:
+            for end in ends:
+                end.wait()
+        except KeyboardInterrupt:
+            stop.set()
+            give_up_at = monotonic() + _GRACE_SECONDS
+            for end in ends:
+                end.wait(max(0.0, give_up_at - monotonic()))
+            raise
     for end in ends:
-        Thread(target=run, args=(end,), daemon=True).start()
-    try:
-        wait(ends)
-    except KeyboardInterrupt:
-        stop.set()
-        wait(ends, timeout=_GRACE_SECONDS)
-        raise
-    for end in ends:
-        end.result()
+        end.get()
 
 
 def patiently(request: Callable[[], R], stop: Event) -> R:
