@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from hashlib import blake2b
 from time import monotonic
@@ -30,8 +30,10 @@ from app.domain.scram import scram_verifier, verify
 
 _KEPT_SECONDS = 60.0
 _MOST_KEPT = 10_000
-# How long a login waits for others, in seconds.
+# How long a login waits for others, in seconds; and how many different ones of a network may wait:
+# each has an HTTP connection.
 _PATIENCE = 5.0
+_MOST_WAITING = 100
 # Nobody's password, checked for users that do not exist: it takes the same time.
 _NOBODYS_VERIFIER = scram_verifier(secrets.token_hex(), iterations=SCRAM_ITERATIONS)
 
@@ -47,6 +49,8 @@ class ApplicationLogins:
         self._right = _Checks(clock)
         self._wrong = _Checks(clock)
         self._turn = asyncio.Lock()
+        # By network: how many requests wait for each login.
+        self._waiting: defaultdict[str, Counter[bytes]] = defaultdict(Counter)
         # Of its own: others would wait for passwords in the one that all of asyncio has.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
         # Each is kept for as long as somebody holds it or waits for it.
@@ -74,8 +78,10 @@ class ApplicationLogins:
         return current if current is not None and current.verifier == verifier else None
 
     async def _verify(self, digest: bytes, password: str, verifier: str, address: str) -> bool:
-        of_network = self._turns_of_networks.setdefault(network_of(address), asyncio.Lock())
+        network = network_of(address)
+        of_network = self._turns_of_networks.setdefault(network, asyncio.Lock())
         with ExitStack() as turn:
+            turn.enter_context(self._queued(network, digest))
             try:
                 async with asyncio.timeout(_PATIENCE):
                     for lock in (of_network, self._turn):
@@ -90,6 +96,21 @@ class ApplicationLogins:
             check = loop.run_in_executor(self._thread, verify, password, verifier)
             check.add_done_callback(partial(self._end, digest, verifier, turn.pop_all()))
         return await asyncio.shield(check)
+
+    @contextmanager
+    def _queued(self, network: str, digest: bytes) -> Iterator[None]:
+        waiting = self._waiting[network]
+        if digest not in waiting and len(waiting) >= _MOST_WAITING:
+            raise TooManyLogins
+        waiting[digest] += 1
+        try:
+            yield
+        finally:
+            waiting[digest] -= 1
+            if not waiting[digest]:
+                del waiting[digest]
+            if not waiting:
+                self._waiting.pop(network, None)
 
     def _end(
         self, digest: bytes, verifier: str, turn: ExitStack, check: asyncio.Future[bool]

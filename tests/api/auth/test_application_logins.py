@@ -231,6 +231,32 @@ async def test_addresses_take_turns(
     assert not logins._turns_of_networks
 
 
+async def test_an_address_that_guesses_has_few_requests_that_wait(
+    known: Known, checked: Checked, logins: ApplicationLogins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(application_logins, "_MOST_WAITING", 3)
+    web = known.add("web")
+    checked.may_go_on.clear()
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(logins.check("acme.web", f"guess {number}", HERE))
+        await eventually(lambda: bool(checked.passwords))
+        with pytest.raises(TooManyLogins):
+            await logins.check("acme.web", "another guess", HERE)
+        # An application that asks often at its start waits for one check, and so do others.
+        same = [group.create_task(logins.check("acme.web", "guess 1", HERE)) for _ in range(9)]
+        elsewhere = [
+            group.create_task(logins.check("acme.web", SECRET, "2001:db8::1")) for _ in range(9)
+        ]
+        await asyncio.sleep(0)
+        checked.may_go_on.set()
+        assert [await each for each in same] == [None] * 9
+        assert [await each for each in elsewhere] == [web] * 9
+    assert len(checked.passwords) == 4
+    assert not logins._waiting
+    assert not logins._turns_of_networks
+
+
 async def test_what_is_kept_is_bounded(
     known: Known, logins: ApplicationLogins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
