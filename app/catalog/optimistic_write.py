@@ -46,7 +46,7 @@ async def optimistic_write(
         expected_generation: 0: the row must not exist; None: no version check.
 
     Raises:
-        StaleVersion: the row's generation is not the expected one.
+        StaleVersion: the row's generation is not the expected one, and this write did not make it.
         ImmutableField: the row has another value in one of the *fixed* columns.
     """
     if not expected_generation:
@@ -56,7 +56,10 @@ async def optimistic_write(
     this_row = and_(*(column == fixed[column.name] for column in table.primary_key))
     result = await connection.execute(select(table).where(this_row).with_for_update())
     row = result.mappings().one_or_none()
-    if row is None or expected_generation not in (None, row["generation"]):
+    if row is None or not (
+        expected_generation in (None, row["generation"])
+        or _is_repetition(row, {**fixed, **values}, expected_generation)
+    ):
         raise StaleVersion
     for name, value in fixed.items():
         if row[name] != value:
@@ -70,6 +73,15 @@ async def optimistic_write(
     )
     result = await connection.execute(change.returning(table))
     return WriteResult(row=result.mappings().one(), created=False, changed=True)
+
+
+def _is_repetition(row: RowMapping, written: Mapping[str, Any], expected: int | None) -> bool:
+    """Whether *row* is what the same write made of the *expected* generation.
+
+    The response to its commit may have been lost: then that one is all that its caller knows.
+    """
+    is_next = expected is not None and row["generation"] == expected + 1
+    return is_next and all(row[name] == value for name, value in written.items())
 
 
 async def _insert_or_lock(

@@ -61,6 +61,22 @@ async def test_another_generation_than_expected_is_stale(catalog: Catalog, expec
     assert "no" not in await actions(catalog)
 
 
+async def test_a_write_whose_commit_was_not_confirmed_can_be_repeated(catalog: Catalog) -> None:
+    """Its caller knows of the version before only, and expects that one again."""
+    for weight, expected in ((1, 0), (2, 1)):
+        written, _ = await catalog.tenants.save(
+            spec(weight=weight), event=event(), expected_generation=expected
+        )
+        assert await catalog.tenants.save(
+            spec(weight=weight), event=event("no"), expected_generation=expected
+        ) == (written, False)
+    with pytest.raises(StaleVersion):
+        await catalog.tenants.save(spec(weight=2), event=event("no"), expected_generation=0)
+    with pytest.raises(StaleVersion):
+        await catalog.tenants.save(spec(weight=3), event=event("no"), expected_generation=1)
+    assert await actions(catalog) == ["tenant.created", "tenant.created"]
+
+
 async def test_a_tenant_that_does_not_exist_has_generation_zero(catalog: Catalog) -> None:
     with pytest.raises(StaleVersion):
         await catalog.tenants.save(spec(), event=event(), expected_generation=1)
