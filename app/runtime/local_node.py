@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 async def local_node(settings: Settings, service: Service) -> AsyncIterator[None]:
     """A node beside *service* for a block, if there is a PgBouncer; it ends with the block."""
     try:
-        engine, store = _build(settings)
+        engine, store = await asyncio.to_thread(_build, settings)  # it runs a program
         await _declare(settings, service)
     except (NodeError, PoolkeeperError) as error:
         _log.warning("no PgBouncer node", reason=str(error))
