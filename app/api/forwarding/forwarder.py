@@ -129,7 +129,8 @@ class Forwarder:
                     self._upstreams.release(upstream)
                 if is_done:
                     return
-            if loop.time() >= give_up_at:
+            # What came of a body while it was refused may be too much to be sent again.
+            if loop.time() >= give_up_at or not body.is_kept:
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):

@@ -546,6 +546,33 @@ async def test_what_an_instance_that_hands_over_refuses_late_is_asked_of_the_nex
         assert (await asked).json()["body"] == "body"
 
 
+async def test_a_body_that_grew_while_it_was_refused_is_not_sent_in_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.api.forwarding.forwarded_body._MAX_KEPT", 2000)
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"poolkeeper-not-active", b"1"), (b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        received = 0
+        while received < 10_000:
+            received += len((await receive())["body"])
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async with pair(refuse) as (standby, active), asyncio.timeout(180):
+        address = httpx.URL(standby.client.base_url)
+        upstreams: Upstreams = standby.election.on_change.__self__._upstreams  # type: ignore[attr-defined]
+        async with connected((address.host, address.port or 0)) as client:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n"
+            client.writer.write(head + bytes(1000))
+            # From then on the standby only waits for the end of the refusal.
+            await eventually(lambda: any(each.has_begun for each in upstreams._open))
+            client.writer.write(bytes(9000))
+            status, problem = await client.answer()
+            assert (status, problem["code"]) == (503, "standby")
+        assert len(active.asked) == 1
+
+
 async def test_an_instance_that_stops_serving_waits_for_the_requests_it_has() -> None:
     begun, may_end = asyncio.Event(), asyncio.Event()
 
