@@ -170,9 +170,10 @@ async def _active_instance(
         if otlp is not None:
             stack.callback(otlp.close)
         start_background_tasks(settings, service, postgres.embedded, otlp)
-        election.begin_serving()
         if settings.node == "auto":
             await stack.enter_async_context(local_node(settings, service))
+        # Last: from then on requests come, and routes get their objects in the same turn.
+        election.begin_serving()
         yield service
 
 

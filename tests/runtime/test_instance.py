@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from app.runtime import instance, replica
+from app.runtime.wiring import Service
+from app.settings import Settings
 from tests.fixtures.app import Api, endpoint, ok, serving
 from tests.fixtures.hostile import Caller, hostile_server
 from tests.fixtures.postgres import Database
@@ -44,6 +47,27 @@ async def test_an_instance_becomes_active_although_a_server_does_not_answer(
 
             await eventually(local_is_used)
     assert hostile.left
+
+
+async def test_requests_come_once_routes_have_what_they_depend_on(
+    database: Database,
+    catalog_database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    was_serving: list[bool] = []
+
+    @asynccontextmanager
+    async def slow_node(_: Settings, service: Service) -> AsyncIterator[None]:
+        await asyncio.sleep(0)
+        was_serving.append(service.election.is_serving)
+        yield
+
+    monkeypatch.setattr(instance, "local_node", slow_node)
+    settings = {"advertise_url": "http://a:8080", "node": "auto"}
+    async with serving(database, catalog_database, tmp_path, **settings) as api:
+        ok(await api.client.get("/v1/servers"))
+    assert was_serving == [False]
 
 
 async def test_an_instance_ends_although_its_standby_loses_the_cancellation(
