@@ -78,9 +78,12 @@ async def optimistic_write(
 def _is_repetition(row: RowMapping, written: Mapping[str, Any], expected: int | None) -> bool:
     """Whether *row* is what the same write made of the *expected* generation.
 
-    The response to its commit may have been lost: then that one is all that its caller knows.
+    The response to its commit may have been lost: then that one is all that its caller knows. Of
+    several who create the row, still only one does.
     """
-    is_next = expected is not None and row["generation"] == expected + 1
+    if not expected:
+        return False
+    is_next: bool = row["generation"] == expected + 1
     return is_next and all(row[name] == value for name, value in written.items())
 
 

@@ -63,18 +63,18 @@ async def test_another_generation_than_expected_is_stale(catalog: Catalog, expec
 
 async def test_a_write_whose_commit_was_not_confirmed_can_be_repeated(catalog: Catalog) -> None:
     """Its caller knows of the version before only, and expects that one again."""
-    for weight, expected in ((1, 0), (2, 1)):
-        written, _ = await catalog.tenants.save(
-            spec(weight=weight), event=event(), expected_generation=expected
-        )
-        assert await catalog.tenants.save(
-            spec(weight=weight), event=event("no"), expected_generation=expected
-        ) == (written, False)
-    with pytest.raises(StaleVersion):
-        await catalog.tenants.save(spec(weight=2), event=event("no"), expected_generation=0)
-    with pytest.raises(StaleVersion):
-        await catalog.tenants.save(spec(weight=3), event=event("no"), expected_generation=1)
-    assert await actions(catalog) == ["tenant.created", "tenant.created"]
+    await catalog.tenants.save(spec(), event=event())
+    changed = spec(weight=2)
+    written, _ = await catalog.tenants.save(
+        changed, event=event("tenant.changed"), expected_generation=1
+    )
+    for _ in range(2):
+        again = await catalog.tenants.save(changed, event=event("no"), expected_generation=1)
+        assert again == (written, False)
+    for other, expected in ((spec(weight=3), 1), (changed, 0)):
+        with pytest.raises(StaleVersion):
+            await catalog.tenants.save(other, event=event("no"), expected_generation=expected)
+    assert await actions(catalog) == ["tenant.changed", "tenant.created"]
 
 
 async def test_a_tenant_that_does_not_exist_has_generation_zero(catalog: Catalog) -> None:
