@@ -137,7 +137,7 @@ async def test_who_hangs_up_keeps_its_turn_until_its_check_is_over(
     # What was found out is known, though nobody waited for it.
     assert await logins.check("acme.web", "guess 0", HERE) is None
     assert checked.passwords == ["guess 0", SECRET]
-    assert not logins._turns_of_networks
+    assert not logins._waiting
 
 
 async def test_many_at_once_are_checked_once(
@@ -254,7 +254,6 @@ async def test_an_address_that_guesses_has_few_requests_that_wait(
         assert [await each for each in elsewhere] == [web] * 9
     assert len(checked.passwords) == 4
     assert not logins._waiting
-    assert not logins._turns_of_networks
 
 
 async def test_what_is_kept_is_bounded(
