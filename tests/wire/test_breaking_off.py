@@ -26,7 +26,8 @@ async def test_nothing_of_a_login_is_sent_once_it_may_not_go_on(*, speaks_tls: b
     authority.issue_cert("127.0.0.1").configure_cert(theirs)
     authority.configure_trust(ours)
     async with hostile_server(count, tls=theirs) as server:
-        for may_go_on, logins in ((False, 0), (True, 1)):
+
+        async def log_in(*, may_go_on: bool) -> None:
             with pytest.raises((OSError, asyncpg.PostgresConnectionError)):
                 await wire.connect(
                     host="127.0.0.1",
@@ -37,7 +38,12 @@ async def test_nothing_of_a_login_is_sent_once_it_may_not_go_on(*, speaks_tls: b
                     tls=ours if speaks_tls else False,
                     timeout=180,
                     settings={},
-                    may_go_on=lambda answer=may_go_on: answer,
+                    may_go_on=lambda: may_go_on,
                 )
-            await eventually(lambda logins=logins: server.left == logins + 1)
-            assert begun == logins
+
+        await log_in(may_go_on=False)
+        await eventually(lambda: server.left == 1)
+        assert begun == 0
+        await log_in(may_go_on=True)
+        await eventually(lambda: server.left == 2)
+        assert begun == 1
