@@ -79,6 +79,12 @@ def node(
         str | None,
         typer.Option(help="User that PgBouncer runs as under root; by default pgbouncer."),
     ] = None,
+    refuse_vulnerable: Annotated[
+        bool,
+        typer.Option(
+            "--refuse-vulnerable", help="Run no PgBouncer of a version with a known vulnerability."
+        ),
+    ] = False,
     stop_pooler: Annotated[
         bool, typer.Option("--stop-pooler", help="Stop PgBouncer, too, when this command stops.")
     ] = False,
@@ -95,6 +101,7 @@ def node(
             key=tls_key and tls_key.resolve(),
             server_ca=server_ca and server_ca.resolve(),
             max_clients=max_clients,
+            refuse_vulnerable=refuse_vulnerable,
         )
         raise_descriptor_limit()  # which PgBouncer inherits
         engine = PgBouncer(find_pgbouncer(pgbouncer), directory, settings=settings, account=account)

@@ -7,15 +7,14 @@ is away.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, newest
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState, GatedEntry, committed, decide
 from app.domain.nodes.node import is_fenced
-from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.nodes.report import NodeReport, ServerReport
 from app.domain.nodes.rollout import is_urgent, without_delay
 from app.node.census import Census
 from app.node.engine import Engine, EntryMeasure
@@ -23,16 +22,19 @@ from app.node.errors import CannotRender, NodeError, NotInForce
 from app.node.tracked_entry import TrackedEntry
 
 # In seconds. A RELOAD stalls all clients of PgBouncer, for 28 ms where it has 1,000 entries, and
-# the shorter the fewer it has. What revokes a credential, or lets clients go on that wait for
-# nothing else, does not wait so long.
+# the shorter the fewer it has. So does the time between two: clients stall for 0.3 % of it at most,
+# and a node with few entries is up to date at once. What revokes a credential, or lets clients go
+# on that wait for nothing else, does not wait so long.
 RELOAD_INTERVAL = 10.0
 RELOAD_ENTRIES = 1000
 URGENT_INTERVAL = 0.5
 # Clients of an entry that disappears may end their transactions for so long.
 LEAVE_SECONDS = 10.0
+# Postgres notices within half a second that a pooler was killed (`connect_query`), and ends its
+# back-ends. An agent that starts another one waits for so long.
+LINGER_SECONDS = 1.5
 
 _NOTHING = EntryMeasure()
-_NO_TOTALS = EntryTotals()
 
 
 class Agent:
@@ -50,6 +52,7 @@ class Agent:
         configuration: NodeConfiguration,
         *,
         accepted_at: float | None = None,
+        left: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Run *engine* by *configuration*.
@@ -57,12 +60,15 @@ class Agent:
         Args:
             accepted_at: when the last report was sent that the service accepted, by *clock*; now
                 if None.
+            left: the most connections that an earlier agent's pooler may have had, by server.
         """
         self._engine = engine
         self._clock = clock
         self.version = 0
         self.problem = ""
         self._entries: dict[str, TrackedEntry] = {}
+        # Of them, those that are not at rest: a look costs what these cost.
+        self._awake: set[str] = set()
         self._accepted_at = clock() if accepted_at is None else accepted_at
         self._applied_at = float("-inf")
         # Whether the pooler has another configuration; None: it has not been compared.
@@ -71,9 +77,14 @@ class Agent:
         self._in_force: NodeConfiguration | None = None
         self._paused: frozenset[str] = frozenset()
         self._is_known = False
+        self._measures: Mapping[str, EntryMeasure] = {}
         self._totals: Mapping[str, EntryTotals] = {}
         self._backends: Mapping[str, Collection[int]] = {}
         self._census = Census()
+        # Servers whose allotment has shrunk, and others wait for a report that says so.
+        self._shrinking: set[str] = set()
+        # Connections of a pooler that ended, by server, and until when Postgres may have them.
+        self._left, self._left_until = dict(left or {}), float("inf")
         # Of each entry that is known, also of those that disappear.
         self._server_of: dict[str, str] = {}
         self._take(configuration)
@@ -81,8 +92,15 @@ class Agent:
     def configure(self, configuration: NodeConfiguration) -> bool:
         """Take in what the service sent; whether it changes anything. Older parts do not."""
         merged = newest(self.configuration, configuration)
-        if merged == self.configuration:
+        before = self.configuration
+        if merged == before:
             return False
+        self._shrinking |= {
+            name
+            for name, server in merged.servers.items()
+            if name in before.servers
+            and server.allotment.connections < before.servers[name].allotment.connections
+        }
         self._take(merged)
         return True
 
@@ -90,10 +108,7 @@ class Agent:
         self.configuration = configuration
         self._is_pending = None
         self._server_of |= {entry.name: entry.server for entry in configuration.entries}
-        self._wanted: dict[str, list[NodeEntry]] = {server: [] for server in configuration.servers}
-        for entry in configuration.entries:
-            self._wanted[entry.server].append(entry)
-        self._names = {entry.name for entry in configuration.entries}
+        self._wanted = {entry.name: entry for entry in configuration.entries}
 
     def allot(self, allotments: Mapping[str, Allotment]) -> bool:
         """Take in the allotments of an answer; whether one is new."""
@@ -109,12 +124,18 @@ class Agent:
         Raises:
             NodeError: it does not start, or does not answer.
         """
+        before = {
+            server: self._connected(server) + self._lingering(server)
+            for server in {*self._servers(), *self._left}
+        }
         try:
-            await self._engine.start(self.configuration)
+            ran = await self._engine.start(self.configuration)
         except CannotRender:
             if self._in_force is None:
                 raise
-            await self._engine.start(self._in_force)
+            ran = await self._engine.start(self._in_force)
+        self._left = {} if ran else before
+        self._left_until = self._clock() + LINGER_SECONDS
         self._is_pending = self._in_force = None
         self._applied_at = float("-inf")
         await self._read_back()
@@ -151,13 +172,24 @@ class Agent:
                 tracked.enter(EntryState.OPEN if entry.is_open else EntryState.CLOSING, now)
             entries[name] = tracked
         self._entries = entries
+        self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
         self._is_known = True
 
     async def _measure(self) -> None:
-        measures = await self._engine.measure()
+        self._measures = await self._engine.measure()
         now = self._clock()
-        for name, tracked in self._entries.items():
-            tracked.saw(measures.get(name, _NOTHING), now)
+        seen = self._awake.union(
+            [name for name, each in self._measures.items() if each.connections or each.waiting]
+        )
+        for name in self._entries.keys() & seen:
+            self._entries[name].saw(self._measures.get(name, _NOTHING), now)
+        self._awake = {
+            name for name in self._entries.keys() & seen if not self._entries[name].is_at_rest
+        }
+
+    def _enter(self, name: str, state: EntryState) -> None:
+        self._entries[name].enter(state, self._clock())
+        self._awake.add(name)
 
     # -- the configuration -----------------------------------------------------------------------
 
@@ -240,9 +272,8 @@ class Agent:
     def _is_any_stuck(self) -> bool:
         """Whether clients wait for an entry that is larger than the allotment, until it shrinks."""
         return any(
-            tracked.measured.waiting > 0 and tracked.size > self._allotted(server) > 0
-            for server in self._wanted
-            for _, tracked in self._served(server)
+            tracked.measured.waiting > 0 and tracked.size > self._allotted(entry.server) > 0
+            for entry, tracked in self._served(self._awake)
         )
 
     # -- the gate --------------------------------------------------------------------------------
@@ -252,9 +283,9 @@ class Agent:
         actions = decide(self._allotted(server), self._gated(server), now)
         for name in actions.close:
             await self._engine.close(name)
-            self._entries[name].enter(EntryState.CLOSING, now)
+            self._enter(name, EntryState.CLOSING)
         for name in actions.open:
-            self._entries[name].enter(EntryState.OPEN, now)
+            self._enter(name, EntryState.OPEN)
             await self._engine.open(name)
 
     async def _cut_strangers(self) -> None:
@@ -268,19 +299,25 @@ class Agent:
         for name in self._census.take(clients, self._in_force, self._clock()):
             if name in self._entries:
                 await self._engine.cut(name)
-                self._entries[name].enter(EntryState.CLOSING, self._clock())
+                self._enter(name, EntryState.CLOSING)
 
     def _servers(self) -> list[str]:
         """Those of the configuration, and those that only entries have which disappear."""
+        known = self.configuration.servers
         leaving = {self._server_of.get(tracked.name) for tracked in self._leaving()}
-        return [
-            *self._wanted,
-            *sorted(each for each in leaving if each and each not in self._wanted),
-        ]
+        return [*known, *sorted(each for each in leaving if each and each not in known)]
 
     def _allotted(self, server: str) -> int:
+        """Connections that entries may have now."""
         known = self.configuration.servers.get(server)
-        return known.allotment.connections if known else 0
+        return max(0, known.allotment.connections - self._lingering(server)) if known else 0
+
+    def _lingering(self, server: str) -> int:
+        """Connections that a pooler left behind, and Postgres may still have."""
+        return self._left.get(server, 0) if self._clock() < self._left_until else 0
+
+    def _connected(self, server: str) -> int:
+        return sum([entry.connections for entry in self._gated(server)])
 
     def _gated(self, server: str) -> list[GatedEntry]:
         """Entries of a server that have, or want, connections."""
@@ -292,8 +329,8 @@ class Agent:
                 # One that is resumed with another password waits until that is in force.
                 allowed=not (is_fenced or entry.paused or entry.name in self._paused),
             )
-            for entry, tracked in self._served(server)
-            if not tracked.is_at_rest
+            for entry, tracked in self._served(self._awake)
+            if entry.server == server
         ]
         leaving = [
             tracked.gated(size=tracked.size, weight=1, allowed=False)
@@ -303,21 +340,21 @@ class Agent:
         ]
         return staying + leaving
 
-    def _served(self, server: str) -> list[tuple[NodeEntry, TrackedEntry]]:
-        """Entries of a server that the pooler has."""
+    def _served(self, names: Iterable[str]) -> list[tuple[NodeEntry, TrackedEntry]]:
+        """Those of these entries that are wanted, and the pooler has."""
         return [
-            (entry, self._entries[entry.name])
-            for entry in self._wanted.get(server, ())
-            if entry.name in self._entries
+            (self._wanted[name], self._entries[name])
+            for name in names
+            if name in self._wanted and name in self._entries
         ]
 
     def _leaving(self) -> list[TrackedEntry]:
         """Entries of the pooler that are wanted no more."""
-        return [self._entries[name] for name in sorted(self._entries.keys() - self._names)]
+        return [self._entries[name] for name in sorted(self._entries.keys() - self._wanted)]
 
     @property
     def _is_fenced(self) -> bool:
-        connections = sum([tracked.connections for tracked in self._entries.values()])
+        connections = sum([self._entries[name].connections for name in self._awake])
         return is_fenced(self._clock() - self._accepted_at, connections)
 
     # -- reports ---------------------------------------------------------------------------------
@@ -334,29 +371,44 @@ class Agent:
                 self._backends = await self._engine.backends()
             except NodeError as error:
                 problem = str(error)
-        served = {server: self._served(server) for server in self.configuration.servers}
+        servers = {server: self._server_report(server) for server in self.configuration.servers}
+        self._shrinking = {
+            server
+            for server in self._shrinking & servers.keys()
+            if servers[server].committed > self.configuration.servers[server].allotment.connections
+        }
         return NodeReport(
             session=session,
             sequence=sequence,
             version=self.version,
             engine=self._engine.name,
-            servers={server: self._server_report(server) for server in served},
+            servers=servers,
             entries=tuple(
-                _entry_report(entry, tracked, self._totals.get(entry.name))
-                for entries in served.values()
-                for entry, tracked in entries
+                tracked.report(
+                    self._measures.get(entry.name, _NOTHING),
+                    self._totals.get(entry.name),
+                    paused=entry.paused,
+                )
+                for entry, tracked in self._served(self._wanted)
             ),
-            backends={server: self._backends_of(server) for server in served},
+            backends={server: self._backends_of(server) for server in servers},
             users=self._census.users,
             problem=problem or self.problem,
         )
 
+    @property
+    def is_report_due(self) -> bool:
+        """Whether a smaller allotment is in force that is not reported: others wait for that."""
+        return any(
+            committed(self._gated(server)) <= self._allotted(server) for server in self._shrinking
+        )
+
     def _server_report(self, server: str) -> ServerReport:
-        gated = self._gated(server)
+        lingering = self._lingering(server)
         return ServerReport(
             generation=self.configuration.servers[server].allotment.generation,
-            committed=committed(gated),
-            connected=sum([entry.connections for entry in gated]),
+            committed=committed(self._gated(server)) + lingering,
+            connected=self._connected(server) + lingering,
         )
 
     def _backends_of(self, server: str) -> frozenset[int]:
@@ -367,21 +419,3 @@ class Agent:
             if self._server_of.get(name) == server
             for pid in pids
         )
-
-
-def _entry_report(
-    entry: NodeEntry, tracked: TrackedEntry, totals: EntryTotals | None
-) -> EntryReport:
-    measured, waits = tracked.measured, tracked.oldest_waits
-    is_paused = entry.paused and tracked.state is EntryState.CLOSED
-    return EntryReport(
-        name=entry.name,
-        state=EntryState.PAUSED if is_paused else tracked.state,
-        size=tracked.size,
-        connections=measured.connections,
-        in_use=measured.in_use,
-        clients=measured.clients,
-        waiting=measured.waiting,
-        longest_wait=measured.longest_wait,
-        totals=replace(totals or _NO_TOTALS, oldest_waits=waits) if waits else totals or _NO_TOTALS,
-    )

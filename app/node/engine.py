@@ -11,20 +11,6 @@ from app.domain.nodes.estimates import EntryTotals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFeatures:
-    """What differs between poolers, and between their versions.
-
-    Attributes:
-        prepared_statements: whether clients may prepare statements in transaction mode.
-        revokes_on_reload: whether a login that is removed is refused after `apply` also by those
-            who knew it before.
-    """
-
-    prepared_statements: bool
-    revokes_on_reload: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryInForce:
     """An entry as the pooler has it.
 
@@ -61,15 +47,13 @@ class EntryMeasure:
 class Engine(Protocol):
     """A connection pooler that runs beside the agent.
 
-    Every method raises a `NodeError` when the pooler is away or refuses.
+    Every method raises a `NodeError` when the pooler is away or refuses. What each must do is tried
+    by `tests/node/test_engine_conformance.py`.
     """
 
     @property
     def name(self) -> str:
         """Its name and version."""
-
-    @property
-    def features(self) -> EngineFeatures: ...
 
     async def is_running(self) -> bool:
         """Whether it runs already; one that does not answer does, too."""

@@ -23,8 +23,9 @@ from typing import TypeVar
 
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.weaknesses import vulnerabilities
 from app.node.console import Console, Row, quoted
-from app.node.engine import EngineFeatures, EntryInForce, EntryMeasure
+from app.node.engine import EntryInForce, EntryMeasure
 from app.node.errors import (
     CannotStart,
     CommandRefused,
@@ -69,7 +70,7 @@ class PgBouncer:
         """Run *program* as *account*, with its files in *directory*.
 
         Raises:
-            CannotStart: *program* is no PgBouncer, or too old.
+            CannotStart: *program* is no PgBouncer, or may not be used.
         """
         self._program = program
         self._settings = settings
@@ -77,8 +78,7 @@ class PgBouncer:
         self._directory = NodeDirectory(directory, uid=account.uid, gid=account.gid)
         self._socket = self._directory.socket(settings.port)
         self.version = version_of(program)
-        if self.version < LEAST_VERSION:
-            raise CannotStart(f"{self.name} is too old: a node needs PgBouncer 1.18 or later.")
+        self._check_version()
         self.process: PoolerProcess | None = None
         self._console: Console | None = None
         self._files: RenderedFiles | None = None
@@ -92,12 +92,16 @@ class PgBouncer:
     def name(self) -> str:
         return f"PgBouncer {'.'.join(map(str, self.version))}"
 
-    @property
-    def features(self) -> EngineFeatures:
-        return EngineFeatures(
-            prepared_statements=self.version >= (1, 21),
-            revokes_on_reload=False,
-        )
+    def _check_version(self) -> None:
+        """Refuse a version that may not be used.
+
+        Raises:
+            CannotStart
+        """
+        if self.version < LEAST_VERSION:
+            raise CannotStart(f"{self.name} is too old: a node needs PgBouncer 1.18 or later.")
+        if self._settings.refuse_vulnerable and (found := vulnerabilities(self.name)):
+            raise CannotStart(f"This version is refused as vulnerable. {' '.join(found)}")
 
     # -- starting and ending -------------------------------------------------------------------
 
@@ -126,6 +130,7 @@ class PgBouncer:
         # Of what runs, which the program may have replaced since.
         [version] = await console.rows("SHOW VERSION", _version)
         self.version = version_in(version) or self.version
+        self._check_version()
         self._entries = frozenset(await self.read_back())
         self._users = frozenset(await console.rows("SHOW USERS", _name)) - {_CONSOLE}
         return True

@@ -1,7 +1,8 @@
 """The life of an agent: it looks, reports and asks for its configuration until it is cancelled.
 
 Three tasks, which end together. What they cannot do they try again, for ever: the pooler serves
-its clients meanwhile. Only another agent for the same node ends them.
+its clients meanwhile. Only another agent for the same node ends them. Reports are made once a
+second, and as soon as a smaller allotment is in force, because others wait for what it gives up.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class NodeRunner:
         self._service = service
         self._store = store
         self._clock = clock
-        # Something is to be done before the next look is due.
-        self._news = asyncio.Event()
+        # Something is to be done before the next look is due, or said before the next report.
+        self._news, self._report_due = asyncio.Event(), asyncio.Event()
         self._polling: asyncio.Timeout | None = None
         # What an operator should know of the pooler.
         self._problem = ""
@@ -106,7 +107,14 @@ class NodeRunner:
                     configuration = stored.configuration
                     break
             await pauses.wait()
-        return Agent(self._engine, configuration, accepted_at=accepted_at, clock=self._clock)
+        servers = stored.configuration.servers if stored else {}
+        return Agent(
+            self._engine,
+            configuration,
+            accepted_at=accepted_at,
+            left={name: server.allotment.connections for name, server in servers.items()},
+            clock=self._clock,
+        )
 
     async def _may_use(self, stored: StoredNode) -> bool:
         """Whether the service cannot have given this node's connections to others by now."""
@@ -123,6 +131,8 @@ class NodeRunner:
                 await agent.look()
             except NodeError as error:
                 await self._recover(agent, error)
+            if agent.is_report_due:
+                self._report_due.set()
             pause = max(LOOK_INTERVAL, (time.thread_time() - began) * _LOOK_SHARE)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -172,12 +182,15 @@ class NodeRunner:
             except ServiceError as error:
                 self._complain("reports", error)
                 await pauses.wait()
-            await asyncio.sleep(max(0.0, interval - (self._clock() - began)))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, interval - (self._clock() - began))):
+                    await self._report_due.wait()
 
     async def _report(
         self, agent: Agent, session: NodeSession, sequence: int, changes: ReportChanges
     ) -> bool:
         """Report what has changed; whether there is more to report at once."""
+        self._report_due.clear()
         whole = await agent.report(session.session, sequence, problem=self._problem)
         report = changes.shorten(whole)
         sent_at = self._clock()

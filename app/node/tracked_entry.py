@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
-from app.domain.nodes.estimates import WaitClasses, class_of
+from app.domain.nodes.estimates import EntryTotals, WaitClasses, class_of
 from app.domain.nodes.gate import EntryState, GatedEntry
+from app.domain.nodes.report import EntryReport
 from app.node.engine import EntryMeasure
 
 # Postgres may still have a back-end for so long after the pooler has closed its connection.
 SETTLE_SECONDS = 0.1
 # A look says nothing of what was longer ago.
 _LONGEST_LOOK = 1.0
+
+_NO_TOTALS = EntryTotals()
 
 
 class TrackedEntry:
@@ -56,7 +60,9 @@ class TrackedEntry:
     def saw(self, measured: EntryMeasure, now: float) -> None:
         """Take in a measurement; a closing entry without connections is closed."""
         was_at_rest, self.measured = self.is_at_rest, measured
-        elapsed, self._looked_at = min(_LONGEST_LOOK, now - self._looked_at), now
+        # It is not looked at while it is at rest.
+        elapsed = 0.0 if was_at_rest else min(_LONGEST_LOOK, now - self._looked_at)
+        self._looked_at = now
         if was_at_rest and self.is_at_rest:
             return
         self._looks.append((now, measured.connections))
@@ -108,4 +114,22 @@ class TrackedEntry:
             connecting=self.measured.connecting > 0,
             waiting_since=self._waiting_since,
             idle_since=self._idle_since,
+        )
+
+    def report(
+        self, measured: EntryMeasure, totals: EntryTotals | None, *, paused: bool
+    ) -> EntryReport:
+        """It as the service sees it, as of the latest measurement."""
+        is_paused = paused and self.state is EntryState.CLOSED
+        totals, waits = totals or _NO_TOTALS, self.oldest_waits
+        return EntryReport(
+            name=self.name,
+            state=EntryState.PAUSED if is_paused else self.state,
+            size=self.size,
+            connections=measured.connections,
+            in_use=measured.in_use,
+            clients=measured.clients,
+            waiting=measured.waiting,
+            longest_wait=measured.longest_wait,
+            totals=replace(totals, oldest_waits=waits) if waits else totals,
         )

@@ -25,6 +25,11 @@ LOOPBACK = "--server=http://127.0.0.1:1"
         ([LOOPBACK, "--name=edge", "--tls-cert={}/key"], "a certificate and its key"),
         ([LOOPBACK, "--name=edge", "--user=nosuch"], "nosuch"),
         ([LOOPBACK, "--name=edge", "--pgbouncer=/bin/true"], "no PgBouncer"),
+        ([LOOPBACK, "--name=edge", "--pgbouncer={}/pgbouncer"], "1.17.0 is too old"),
+        (
+            [LOOPBACK, "--name=edge", "--pgbouncer={}/later", "--refuse-vulnerable"],
+            "PgBouncer 1.26.0: one user can log in as another (CVE-2026-107350)",
+        ),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )
@@ -32,6 +37,9 @@ def test_what_cannot_work_is_refused_at_once(
     line: list[str], words: str, tmp_path: Path, restored_loggers: None
 ) -> None:
     (tmp_path / "key").write_text("poolkeeper_00000000_secret")
+    for name, version in (("pgbouncer", "1.17.0"), ("later", "1.26.0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho PgBouncer {version}\n")
+        (tmp_path / name).chmod(0o755)
     arguments = [each.format(tmp_path) for each in line]
     result = CliRunner().invoke(cli, ["node", f"--directory={tmp_path / 'node'}", *arguments])
     assert result.exit_code == 2, result.output

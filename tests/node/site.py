@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
 
 import asyncpg
 import psycopg
 
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.node.agent import Agent
+from app.node.engine import Engine
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
 from app.node.rendering import PoolerSettings
+from tests.fixtures.missing import missing
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import free_port
 from tests.node.configurations import configuration, entry, password_of
+
+EngineT = TypeVar("EngineT", bound=Engine)
 
 LOOK_SECONDS = 0.05
 BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE usename ~ '^tenant_'"
 
 
-@dataclass(slots=True)
-class Site:
-    """A database with tenants' roles, and a directory for a node before it."""
+@dataclass(slots=True, kw_only=True)
+class EngineSite(Generic[EngineT]):
+    """A database with tenants' roles, and a directory for a node before it.
+
+    There is one for each engine: it makes that engine.
+    """
 
     database: Database
-    program: Path
     directory: Path
     port: int = field(default_factory=free_port)
 
-    def engine(self, **knobs: object) -> PgBouncer:
-        settings = PoolerSettings(port=self.port, **knobs)  # type: ignore[arg-type]
-        return PgBouncer(self.program, self.directory, settings=settings, account=Account.choose())
+    def engine(self) -> EngineT:
+        """An engine for this directory and port: the first one, or one that takes over."""
+        raise NotImplementedError
 
     @asynccontextmanager
-    async def started(self, node: NodeConfiguration, **knobs: object) -> AsyncIterator[PgBouncer]:
-        """PgBouncer for a block, every entry closed."""
-        engine = self.engine(**knobs)
+    async def started(self, node: NodeConfiguration) -> AsyncIterator[EngineT]:
+        """The pooler for a block, every entry closed."""
+        engine = self.engine()
         await engine.start(node)
         try:
             yield engine
@@ -135,6 +143,25 @@ class Site:
             return int(await connection.fetchval(BACKENDS))
 
 
+@dataclass(slots=True, kw_only=True)
+class Site(EngineSite[PgBouncer]):
+    """A place for PgBouncer."""
+
+    program: Path
+
+    def engine(self, **knobs: object) -> PgBouncer:
+        settings = PoolerSettings(port=self.port, **knobs)  # type: ignore[arg-type]
+        return PgBouncer(self.program, self.directory, settings=settings, account=Account.choose())
+
+    @classmethod
+    def beside(cls, database: Database, directory: Path) -> Self:
+        """One for Debian's PgBouncer."""
+        program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")
+        if program is None:
+            missing("No PgBouncer: Debian's package `pgbouncer` is not installed.")
+        return cls(database=database, directory=directory, program=Path(program))
+
+
 def pid_of(engine: PgBouncer) -> int:
     """Of the process that runs."""
     assert engine.process is not None
@@ -158,7 +185,9 @@ async def look(agent: Agent) -> None:
 
 
 @asynccontextmanager
-async def busy(site: Site, tenants: Iterable[str], *, clients: int = 3) -> AsyncIterator[Load]:
+async def busy(
+    site: EngineSite[Any], tenants: Iterable[str], *, clients: int = 3
+) -> AsyncIterator[Load]:
     """Applications of each tenant that always have work, for a block; none may see an error."""
     load = Load()
     tasks = [
@@ -182,7 +211,7 @@ class Load:
 
     served: dict[str, int] = field(default_factory=dict)
 
-    async def work(self, site: Site, tenant: str) -> None:
+    async def work(self, site: EngineSite[Any], tenant: str) -> None:
         async with site.client(tenant) as connection:
             while True:
                 await connection.execute("SELECT pg_sleep(0.005)")
@@ -190,7 +219,7 @@ class Load:
 
 
 @asynccontextmanager
-async def never_more_than(site: Site, most: int) -> AsyncIterator[None]:
+async def never_more_than(site: EngineSite[Any], most: int) -> AsyncIterator[None]:
     """Watch the tenants' sessions in `pg_stat_activity` about every 10 ms, for a block."""
     seen: list[int] = []
 

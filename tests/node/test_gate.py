@@ -39,33 +39,9 @@ async def committed_to(agent: Agent, generation: int) -> int:
     return report.committed if report.generation >= generation else 999
 
 
-async def test_nobody_has_a_connection_before_the_entry_is_opened(site: Site) -> None:
-    await site.make_roles("acme")
-    async with (
-        site.started(site.configuration(site.entry("acme"))) as engine,
-        busy(site, ["acme"], clients=1) as load,
-    ):
-        await eventually(lambda: waiting(engine, "acme"))
-        assert await site.backends() == 0
-        await engine.open("acme")
-        await eventually(lambda: load.served)
-        await engine.open("acme")
-
-        await engine.close("acme")
-        await eventually(lambda: closed(engine, "acme"))
-        await eventually(lambda: _backends(site, 0))
-        served = load.served["acme"]
-        await engine.open("acme")
-        await eventually(lambda: load.served["acme"] > served)
-
-
 async def waiting(engine: pgbouncer.PgBouncer, entry: str) -> bool:
     measures = await engine.measure()
     return entry in measures and measures[entry].waiting > 0
-
-
-async def closed(engine: pgbouncer.PgBouncer, entry: str) -> bool:
-    return (await engine.measure())[entry].connections == 0
 
 
 @pytest.mark.parametrize("together", [1, 100])

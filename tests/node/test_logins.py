@@ -53,28 +53,6 @@ async def open_all(engine: PgBouncer) -> None:
         await engine.open(name)
 
 
-async def test_an_application_enters_its_tenants_entry_as_that_tenants_role(
-    site: Site, tenants: NodeConfiguration
-) -> None:
-    async with site.started(tenants) as engine:
-        await open_all(engine)
-        assert await site.role_of("acme") == "tenant_acme"
-        with pytest.raises(REFUSED):
-            await site.role_of("acme", password="wrong")
-        # Which holds up nobody else, nor the same one.
-        assert await site.role_of("acme") == "tenant_acme"
-        assert await site.role_of("bravo") == "tenant_bravo"
-
-
-async def test_two_applications_enter_one_entry(site: Site) -> None:
-    await site.make_roles("acme")
-    node = site.configuration(site.entry("acme", users=("web", "jobs")))
-    async with site.started(node) as engine:
-        await open_all(engine)
-        assert await site.role_of("acme", user="acme.web") == "tenant_acme"
-        assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
-
-
 async def test_another_tenants_application_is_refused(
     site: Site, tenants: NodeConfiguration, undefended: Callable[[Change], None]
 ) -> None:

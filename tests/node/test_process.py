@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -109,15 +108,3 @@ async def test_one_that_hangs_is_ended(site: Site) -> None:
         await engine.stop(patience=0.0)
         assert not is_alive(pid_of(engine))
         await engine.stop(patience=0.0)
-
-
-async def test_transactions_may_end_before_it_does(site: Site) -> None:
-    await site.make_roles("acme")
-    async with site.started(site.configuration(site.entry("acme"))) as engine:
-        await engine.open("acme")
-        async with site.client("acme") as connection:
-            await connection.execute("BEGIN; SELECT 1")
-            stopping = asyncio.create_task(engine.stop(patience=60.0))
-            await eventually(lambda: engine._console is None)
-            await connection.execute("COMMIT")
-            await stopping

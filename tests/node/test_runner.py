@@ -19,6 +19,7 @@ from app.domain.nodes.node import FENCED_AFTER
 from app.domain.nodes.report import NodeReport
 from app.node import console
 from app.node import runner as module
+from app.node.agent import Agent
 from app.node.clock import boot_time
 from app.node.errors import AgentReplaced, CannotStart
 from app.node.files import NodeDirectory
@@ -112,8 +113,16 @@ async def test_it_reports_obeys_answers_and_follows_the_configuration(
 
 
 async def test_nothing_opens_before_the_service_has_heard_of_the_agent(
-    site: Site, node: NodeConfiguration
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looks: list[Agent] = []
+    look = Agent.look
+
+    async def counted(agent: Agent) -> None:
+        await look(agent)
+        looks.append(agent)
+
+    monkeypatch.setattr(Agent, "look", counted)
     service = ScriptedService(node)
     answer = asyncio.Event()
 
@@ -128,7 +137,8 @@ async def test_nothing_opens_before_the_service_has_heard_of_the_agent(
         async with busy(site, ["acme"], clients=1) as load:
             await eventually(lambda: waits(engine))
             async with never_more_than(site, 0):
-                await asyncio.sleep(5 * module.LOOK_INTERVAL)
+                looks.clear()
+                await eventually(lambda: len(looks) > 5)
             answer.set()
             await eventually(lambda: load.served)
 

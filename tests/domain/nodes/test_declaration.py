@@ -3,7 +3,7 @@
 import pytest
 
 from app.domain.nodes.declaration import NodeSpec
-from app.domain.nodes.weaknesses import weaknesses
+from app.domain.nodes.weaknesses import vulnerabilities, weaknesses
 from app.domain.tenant import PoolStrategy
 from tests.catalog.values import spec
 
@@ -33,15 +33,18 @@ def test_a_declaration_survives_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "count"),
+    ("engine", "count", "vulnerable"),
     [
-        ("PgBouncer 1.18", 5),
-        ("PgBouncer 1.16.1", 4),
-        ("PgBouncer 1.25.1", 2),
-        ("PgBouncer 1.25.2", 1),
-        ("PgBouncer 1.26.1", 0),
-        ("another 1.0", 0),
+        ("PgBouncer 1.18", 5, 2),
+        ("PgBouncer 1.16.1", 4, 1),
+        ("PgBouncer 1.25.1", 2, 2),
+        ("PgBouncer 1.25.2", 1, 1),
+        ("PgBouncer 1.26.1", 0, 0),
+        ("another 1.0", 0, 0),
     ],
 )
-def test_versions_with_known_weaknesses_are_warned_of(engine: str, count: int) -> None:
+def test_versions_with_known_weaknesses_are_warned_of(
+    engine: str, count: int, vulnerable: int
+) -> None:
     assert len(weaknesses(engine)) == count
+    assert weaknesses(engine)[:vulnerable] == vulnerabilities(engine)

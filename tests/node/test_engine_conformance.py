@@ -1,0 +1,287 @@
+"""What every `Engine` must do, seen by applications and by Postgres: run for each of `ENGINES`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+
+from app.domain.nodes.configuration import NodeConfiguration
+from app.domain.nodes.estimates import EntryTotals, EstimatedLoad
+from app.node.engine import Engine, EntryInForce
+from app.node.errors import NodeError
+from tests.fixtures.postgres import Database
+from tests.fixtures.waiting import eventually
+from tests.node.configurations import SERVER
+from tests.node.engines import ENGINES
+from tests.node.site import EngineSite, busy, never_more_than, role_password
+
+PIDS = "SELECT pid FROM pg_stat_activity WHERE usename ~ '^tenant_'"
+REFUSED = (psycopg.OperationalError, asyncpg.PostgresError)
+
+Place = EngineSite[Any]
+
+
+@pytest.fixture(params=ENGINES)
+def site(
+    request: pytest.FixtureRequest, database: Database, enterable_path: Path, scrub_roles: None
+) -> Place:
+    """A place for each engine in turn; `make_roles` makes the tenants that it is to serve."""
+    return ENGINES[request.param](database, enterable_path / "node")
+
+
+async def waits(engine: Engine, entry: str) -> bool:
+    measures = await engine.measure()
+    return entry in measures and measures[entry].waiting > 0
+
+
+async def has_backends(site: Place, connections: int) -> bool:
+    return await site.backends() == connections
+
+
+async def test_every_entry_is_closed_at_first_and_its_clients_wait_until_it_is_opened(
+    site: Place,
+) -> None:
+    await site.make_roles("acme", "bravo")
+    node = site.configuration(site.entry("acme"), site.entry("bravo"))
+    engine = site.engine()
+    assert not await engine.is_running()
+    assert not await engine.start(node)
+    try:
+        assert await engine.is_running()
+        async with busy(site, ["acme", "bravo"], clients=1) as load:
+            await eventually(lambda: waits(engine, "acme"))
+            assert await site.backends() == 0
+            await engine.open("acme")
+            await eventually(lambda: load.served)
+            # Again, which changes nothing.
+            await engine.open("acme")
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served)
+
+            await engine.close("acme")
+            await eventually(lambda: has_backends(site, 0))
+            await eventually(lambda: waits(engine, "acme"))
+            served = load.served["acme"]
+            await engine.open("acme")
+            await eventually(lambda: load.served["acme"] > served)
+            assert "bravo" not in load.served
+    finally:
+        await engine.stop(patience=0.0)
+
+
+async def test_an_entry_has_no_more_connections_than_its_size(site: Place) -> None:
+    await site.make_roles("acme")
+    async with (
+        site.started(site.configuration(site.entry("acme", size=2))) as engine,
+        never_more_than(site, 2),
+        busy(site, ["acme"], clients=8) as load,
+    ):
+        await eventually(lambda: waits(engine, "acme"))
+        await engine.open("acme")
+        await eventually(lambda: load.served.get("acme", 0) > 100)
+
+
+async def test_what_is_applied_is_read_back_and_stops_nobody_who_stays(site: Place) -> None:
+    await site.make_roles("acme", "bravo", "coral")
+    acme, bravo, coral = map(site.entry, ("acme", "bravo", "coral"))
+    before = site.configuration(acme, bravo)
+    async with site.started(before) as engine:
+        await engine.open("acme")
+        await engine.open("bravo")
+        async with busy(site, ["acme"]) as load, site.client("bravo") as leaving:
+            await eventually(lambda: load.served)
+            larger = replace(coral, size=5)
+            after = site.configuration(acme, larger, version=2)
+            assert not engine.differs(before)
+            assert not engine.differs(replace(before, version=7))
+            assert engine.differs(after)
+            assert not engine.is_outdated()
+            await engine.apply(after)
+            assert not engine.differs(after)
+            assert await engine.read_back() == {
+                "acme": EntryInForce(size=2, is_open=True),
+                "coral": EntryInForce(size=5, is_open=False),
+            }
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served)
+            with pytest.raises(psycopg.OperationalError):
+                await leaving.execute("SELECT 1")
+            with pytest.raises(REFUSED):
+                await site.role_of("bravo")
+        async with busy(site, ["coral"], clients=1) as load:
+            await eventually(lambda: waits(engine, "coral"))
+            assert not load.served
+        # No entry is larger than its server's allotment, which is no reason to apply anything else.
+        assert not engine.differs(allotted(after, 5))
+        assert engine.differs(allotted(after, 3))
+        await engine.apply(allotted(after, 3))
+        assert (await engine.read_back())["coral"].size == 3
+
+
+def allotted(node: NodeConfiguration, connections: int) -> NodeConfiguration:
+    allotment = replace(node.servers[SERVER].allotment, connections=connections)
+    return replace(node, servers={SERVER: replace(node.servers[SERVER], allotment=allotment)})
+
+
+async def test_its_own_users_enter_an_entry_with_its_role_and_nobody_else_does(
+    site: Place,
+) -> None:
+    await site.make_roles("acme", "bravo")
+    acme, bravo = site.entry("acme", users=("web", "jobs")), site.entry("bravo")
+    async with site.started(site.configuration(acme, bravo)) as engine:
+        await engine.open("acme")
+        await engine.open("bravo")
+        for user, password in (
+            ("acme.web", "wrong"),
+            ("bravo.web", None),
+            ("tenant_acme", role_password("acme")),
+            ("acme.nobody", None),
+        ):
+            with pytest.raises(REFUSED):
+                await site.role_of("acme", user=user, password=password)
+        with pytest.raises(REFUSED):
+            await site.enter_without_password("acme", "acme.web")
+        # Which holds up nobody else, nor the same one.
+        assert await site.role_of("acme", user="acme.web") == "tenant_acme"
+        assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
+        assert await site.role_of("bravo") == "tenant_bravo"
+
+
+async def test_nobody_enters_with_a_removed_login_nor_an_entry_that_drains(site: Place) -> None:
+    await site.make_roles("acme", "bravo")
+    both = site.entry("acme", users=("web", "jobs"))
+    async with site.started(site.configuration(both, site.entry("bravo"))) as engine:
+        await engine.open("acme")
+        await engine.open("bravo")
+        # A pooler may remember who was in.
+        assert await site.role_of("acme", user="acme.web") == "tenant_acme"
+        async with site.client("bravo") as inside:
+            draining = replace(site.entry("bravo"), draining=True)
+            one = site.entry("acme", users=("jobs",))
+            await engine.apply(site.configuration(one, draining, version=2))
+            for tenant in ("acme", "bravo"):
+                with pytest.raises(REFUSED):
+                    await site.role_of(tenant)
+                with pytest.raises(REFUSED):
+                    await site.enter_without_password(tenant, f"{tenant}.web")
+            assert await site.role_of("acme", user="acme.jobs") == "tenant_acme"
+            await inside.execute("SELECT 1")
+
+
+async def test_closing_lets_transactions_end_and_cutting_ends_them(site: Place) -> None:
+    await site.make_roles("acme")
+    async with site.started(site.configuration(site.entry("acme"))) as engine:
+        await engine.open("acme")
+        async with site.client("acme") as one, site.client("acme") as other:
+            await one.execute("BEGIN; SELECT 1")
+            # It does not wait for that.
+            await engine.close("acme")
+            waiter = asyncio.create_task(other.execute("SELECT 2"))
+            await eventually(lambda: waits(engine, "acme"))
+            await one.execute("COMMIT")
+            await eventually(lambda: has_backends(site, 0))
+            assert not waiter.done()
+            await engine.open("acme")
+            await waiter
+
+            await one.execute("BEGIN; SELECT 1")
+            await engine.cut("acme")
+            with pytest.raises(psycopg.OperationalError):
+                await one.execute("SELECT 1")
+            with pytest.raises(psycopg.OperationalError):
+                await other.execute("SELECT 1")
+            await eventually(lambda: has_backends(site, 0))
+            assert not (await engine.read_back())["acme"].is_open
+
+
+async def test_connections_clients_and_waits_are_seen(site: Place) -> None:
+    await site.make_roles("acme", "bravo")
+    acme = site.entry("acme", size=1, users=("web", "jobs"))
+    async with site.started(site.configuration(acme, site.entry("bravo"))) as engine:
+        await engine.open("acme")
+        async with site.client("acme") as one, site.client("acme", user="acme.jobs") as other:
+            await one.execute("BEGIN; SELECT 1")
+            waiter = asyncio.create_task(other.execute("SELECT 2"))
+            await eventually(lambda: waits_for_long(engine, "acme"))
+            seen = (await engine.measure())["acme"]
+            assert (seen.connections, seen.in_use, seen.clients, seen.waiting) == (1, 1, 2, 1)
+            async with site.database.connected() as connection:
+                pids = {row["pid"] for row in await connection.fetch(PIDS)}
+            assert await engine.backends() == {"acme": pids}
+            assert await engine.clients() == {"acme": {"acme.web", "acme.jobs"}}
+            await one.execute("COMMIT")
+            await waiter
+        totals = await engine.totals()
+        assert totals["acme"].transactions == 2
+        assert 0.0 < totals["acme"].wait_seconds < totals["acme"].transaction_seconds
+        assert totals.get("bravo", EntryTotals()) == EntryTotals()
+
+
+async def waits_for_long(engine: Engine, entry: str) -> bool:
+    return (await engine.measure())[entry].longest_wait > 0.0
+
+
+async def test_the_mean_hold_is_known_without_the_wait(site: Place) -> None:
+    await site.make_roles("acme")
+    async with site.started(site.configuration(site.entry("acme", size=1))) as engine:
+        await engine.open("acme")
+        async with busy(site, ["acme"], clients=4) as load:
+            await eventually(lambda: load.served.get("acme", 0) > 100)
+        totals = (await engine.totals())["acme"]
+        measured = EstimatedLoad.during(1.0, totals.since(EntryTotals()))
+        assert measured is not None
+        # Each is 5 ms and more; three of four wait for one another.
+        assert measured.hold >= 0.005
+        assert measured.wait > 1.5 * measured.hold
+
+
+async def test_what_runs_is_taken_over_as_it_is(site: Place) -> None:
+    await site.make_roles("acme", "bravo")
+    node = site.configuration(site.entry("acme"), site.entry("bravo"))
+    async with site.started(node) as first:
+        await first.open("acme")
+        async with busy(site, ["acme"]) as load:
+            await eventually(lambda: load.served)
+            first.leave()
+            first.leave()
+            another = site.engine()
+            assert await another.is_running()
+            # By a configuration that it does not have yet.
+            assert await another.start(site.configuration(site.entry("acme", size=9), version=2))
+            try:
+                assert await another.read_back() == {
+                    "acme": EntryInForce(size=2, is_open=True),
+                    "bravo": EntryInForce(size=2, is_open=False),
+                }
+                served = load.served["acme"]
+                await eventually(lambda: load.served["acme"] > served)
+            finally:
+                another.leave()
+
+
+async def test_it_ends_after_transactions_and_can_be_started_again(site: Place) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme"))
+    async with site.started(node) as engine:
+        await engine.open("acme")
+        async with site.client("acme") as connection:
+            await connection.execute("BEGIN; SELECT 1")
+            stopping = asyncio.create_task(engine.stop(patience=60.0))
+            await connection.execute("SELECT pg_sleep(0.2)")
+            await connection.execute("COMMIT")
+            await stopping
+        assert not await engine.is_running()
+        await engine.stop(patience=0.0)
+        for ask in (engine.read_back, engine.measure, engine.totals, engine.backends):
+            with pytest.raises(NodeError):
+                await ask()
+        with pytest.raises(NodeError):
+            await engine.open("acme")
+        assert not await engine.start(node)
+        assert await engine.read_back() == {"acme": EntryInForce(size=2, is_open=False)}
