@@ -20,6 +20,7 @@ from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
 from app.node.rendering import PoolerSettings
 from tests.fixtures.missing import missing
+from tests.fixtures.nodes import BACKENDS
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import free_port
 from tests.node.configurations import configuration, entry, password_of
@@ -27,7 +28,6 @@ from tests.node.configurations import configuration, entry, password_of
 EngineT = TypeVar("EngineT", bound=Engine)
 
 LOOK_SECONDS = 0.05
-BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE usename ~ '^tenant_'"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from app.node import pgbouncer
 from app.node.agent import Agent
 from app.node.errors import CannotStart, NodeError
 from app.node.pgbouncer import PgBouncer
@@ -76,6 +77,19 @@ async def test_a_new_agent_takes_over_what_runs_and_cuts_nobody(site: Site) -> N
         engine.leave()
         served = load.served["acme"]
         await eventually(lambda: load.served["acme"] > served)
+
+
+async def test_one_that_runs_and_is_vulnerable_is_refused_and_left_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site.started(site.configuration()) as running:
+        # The program was replaced since.
+        monkeypatch.setattr(pgbouncer, "version_of", lambda _: (1, 26, 1))
+        engine = site.engine(refuse_vulnerable=True)
+        with pytest.raises(CannotStart, match=r"vulnerable. PgBouncer 1\.18\.0: .*CVE"):
+            await engine.start(site.configuration())
+        engine.leave()
+        assert is_alive(pid_of(running))
 
 
 async def test_after_it_was_killed_it_starts_with_every_entry_closed(site: Site) -> None:

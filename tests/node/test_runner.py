@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
+import psycopg
 import pytest
 
 from app.domain.nodes.allotment import Allotment
@@ -244,19 +245,31 @@ async def test_an_agent_that_was_replaced_ends_and_leaves_the_pooler_alone(
         await engine.stop(patience=0.0)
 
 
-async def test_a_pooler_that_was_killed_is_started_again(
+async def test_a_pooler_that_was_killed_is_started_again_within_the_allotment(
     site: Site, node: NodeConfiguration
 ) -> None:
-    service = ScriptedService(node)
+    service = ScriptedService(allotted(node, 2, 2))
     async with running(site, service) as engine:
         await eventually(lambda: listens(engine))
-        async with busy(site, ["acme"], clients=1) as load:
-            await eventually(lambda: load.served)
-        killed = pid_of(engine)
-        os.kill(killed, signal.SIGKILL)
-        await eventually(lambda: pid_of(engine) != killed and engine._files)
-        async with busy(site, ["acme"], clients=1) as load:
-            await eventually(lambda: load.served)
+        async with site.client("acme") as one, site.client("acme") as other:
+            statements = [
+                asyncio.create_task(each.execute("SELECT pg_sleep(3600)")) for each in (one, other)
+            ]
+            await eventually(lambda: has_backends(site, 2))
+            # Postgres does not notice at once, in the middle of a statement.
+            async with never_more_than(site, 2):
+                killed = pid_of(engine)
+                os.kill(killed, signal.SIGKILL)
+                for each in statements:
+                    with pytest.raises(psycopg.OperationalError):
+                        await each
+                await eventually(lambda: pid_of(engine) != killed and engine._files)
+                async with busy(site, ["acme"]) as load:
+                    await eventually(lambda: load.served)
+
+
+async def has_backends(site: Site, connections: int) -> bool:
+    return await site.backends() == connections
 
 
 async def test_a_pooler_that_hangs_is_reported_and_not_killed(

@@ -1,0 +1,110 @@
+"""The network between a node's agent and the service swallows everything, both ways or one way."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.nodes import RunningNode, all_go_on, applications, running_node
+from tests.fixtures.postgres import Database
+from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.served import Served, served
+from tests.fixtures.waiting import eventually
+
+BUDGET = 12
+# What does not pass, by node: to the service, and to the agent.
+CUTS = {"both": (True, True), "up": (True, False), "down": (False, True)}
+HERE = ("here-a", "here-b")
+
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("scrub_roles")]
+
+
+async def test_nodes_that_are_cut_off_go_on_within_their_allotments_and_come_back(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(
+            served(
+                enterable_path,
+                tenants_in=database,
+                catalog_in=catalog_database,
+                servers__local__budget=BUDGET,
+                rate_limit=0,
+            )
+        )
+        nodes = {}
+        for name in CUTS:
+            (enterable_path / name).mkdir()
+            proxy = FaultProxy("127.0.0.1", service.client.base_url.port or 0)
+            nodes[name] = await stack.enter_async_context(
+                running_node(
+                    enterable_path / name,
+                    service,
+                    name=name,
+                    through=await stack.enter_async_context(proxy),
+                    selector={"node": name},
+                )
+            )
+        for tenant in HERE:
+            await service.tenant(tenant)
+        tenants = {f"{name}-{letter}": node for name, node in nodes.items() for letter in "ab"}
+        for tenant, node in tenants.items():
+            await node.tenant(tenant, labels={"node": node.name})
+        for tenant, node in tenants.items():
+            await eventually(lambda tenant=tenant, node=node: node.admits(tenant))  # type: ignore[misc]
+
+        before = await stack.enter_async_context(applications(tenants, database, budget=BUDGET))
+        await all_go_on(before, tenants)
+        for node, (up, down) in zip(nodes.values(), CUTS.values(), strict=True):
+            assert node.through is not None
+            node.through.black_hole(up=up, down=down)
+        # From now on there is more work, here and there.
+        callers = [asyncio.create_task(service.caller(tenant)) for tenant in 2 * HERE]
+        async with applications(tenants, database, budget=BUDGET) as later:
+            await eventually(lambda: are_stale(nodes["both"], nodes["up"]))
+            for node in nodes.values():
+                assert await backends_of(node, database) <= await held_by(node)
+            await all_go_on(before, tenants)
+            await all_go_on(later, tenants)
+            await here_goes_on(service)
+            for node in nodes.values():
+                assert await backends_of(node, database) <= await held_by(node)
+                assert node.through is not None
+                await node.through.pass_through()
+            for node in nodes.values():
+                await eventually(node.is_ready)
+            await all_go_on(before, tenants)
+            await all_go_on(later, tenants)
+            await here_goes_on(service)
+        for caller in callers:
+            assert not caller.done()
+            caller.cancel()
+        await asyncio.wait(callers)
+        assert set(service.answers) == {200}
+
+
+async def are_stale(*nodes: RunningNode) -> bool:
+    return {(await node.shown()).get("state") for node in nodes} == {"stale"}
+
+
+async def held_by(node: RunningNode) -> int:
+    """The most connections that it can have, as far as the service knows."""
+    return sum(server["held"] for server in (await node.shown())["servers"])
+
+
+async def backends_of(node: RunningNode, database: Database) -> int:
+    """Connections of its tenants, which nobody else opens any."""
+    async with database.connected() as connection:
+        found = await connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE starts_with(usename::text, $1)",
+            f"tenant_{node.name}-",
+        )
+    return int(found)
+
+
+async def here_goes_on(service: Served) -> None:
+    answered = service.answers[200]
+    await eventually(lambda: service.answers[200] > answered + 10)
