@@ -42,11 +42,21 @@ def show(figures: Figures) -> None:
             print(f"{key:42}{column:>5}  {cell}")
 
 
+def chosen(name: str) -> list[str]:
+    """The measure of this name, or those that begin with it."""
+    return (
+        [name] if name in MEASURES else [each for each in MEASURES if each.startswith(f"{name}_")]
+    )
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", metavar="NAME", nargs="*", help="a measure (default: all but those on request)"
+        "names",
+        metavar="NAME",
+        nargs="*",
+        help="a measure, or the first word of several (default: all but those on request)",
     )
     parser.add_argument("--list", action="store_true", help="list the measures and their rounds")
     parser.add_argument("--rounds", type=int, default=sys.maxsize, help="at most so many rounds")
@@ -58,7 +68,7 @@ def main() -> None:
             only = " (on request)" if measure.on_request else ""
             print(f"{name:20}{measure.rounds:>2} rounds  {about}{only}")
         return
-    if unknown := [name for name in given.names if name not in MEASURES]:
+    if unknown := [name for name in given.names if not chosen(name)]:
         parser.error(f"no such measure: {', '.join(unknown)}; there are: {', '.join(MEASURES)}")
     if given.rounds < 1:
         parser.error("--rounds must be 1 or more")
@@ -66,7 +76,8 @@ def main() -> None:
     usual = [name for name, measure in MEASURES.items() if not measure.on_request]
     began = perf_counter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if given.uvloop else None) as runner:
-        figures = runner.run(measured(given.names or usual, given.rounds))
+        names = [each for name in given.names for each in chosen(name)]
+        figures = runner.run(measured(names or usual, given.rounds))
     print(f"took {perf_counter() - began:.0f} s")
     print(json.dumps(as_json(figures)))
 

@@ -89,7 +89,7 @@ async def replicas(ports: Sequence[int]) -> AsyncIterator[Replicas]:
     with _directory() as directory:
         postgres = EmbeddedPostgres(directory / "postgres", durable=False)
         try:
-            settings = _settings(await postgres.start())
+            settings = settings_for(await postgres.start())
             instances = [Instance(port, directory, settings) for port in ports]
             running = [asyncio.create_task(each.run()) for each in instances]
             try:
@@ -129,7 +129,8 @@ async def haproxy(port: int, instances: Sequence[Instance]) -> AsyncIterator[str
             await process.wait()
 
 
-def _settings(address: EmbeddedAddress) -> dict[str, str]:
+def settings_for(address: EmbeddedAddress) -> dict[str, str]:
+    """Of a service that has this server, under the name `main`, and its catalog there."""
     login = {"HOST": address.host, "PORT": str(address.port), "USER": address.user}
     login |= {"PASSWORD": address.password, "TLS": "disable"}
     settings = {f"SERVERS__MAIN__{name}": value for name, value in login.items()}

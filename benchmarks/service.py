@@ -81,7 +81,7 @@ class ServiceProcess:
 
     async def terminate(self) -> tuple[float, int, list[int]]:
         """Send SIGTERM; seconds until it ended, its exit status, and processes it left behind."""
-        family = _descendants(self._started.pid)
+        family = descendants(self._started.pid)
         began = perf_counter()
         self._started.send_signal(signal.SIGTERM)
         async with asyncio.timeout(_STOP_DEADLINE):
@@ -92,7 +92,7 @@ class ServiceProcess:
         """End it and its Postgres by force, if something went wrong before; safe at any time."""
         if self._process is None or self._process.returncode is not None:
             return
-        family = _descendants(self._process.pid)
+        family = descendants(self._process.pid)
         self._process.kill()
         await self._process.wait()
         for pid in filter(_is_alive, family):
@@ -143,7 +143,7 @@ def write_keys(path: Path, count: int) -> list[str]:
     return tokens
 
 
-def _descendants(pid: int) -> set[int]:
+def descendants(pid: int) -> set[int]:
     """A process, its children, their children and so on."""
     parents = {
         int(entry.name): parent

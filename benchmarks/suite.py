@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from benchmarks import contention, dashboards, disruptions, measures, polling
 from benchmarks.figure import Figures
 from benchmarks.history import history
+from benchmarks.nodes.budget import budget
+from benchmarks.nodes.changes import changes
+from benchmarks.nodes.cold import cold
+from benchmarks.nodes.thousand import thousand
+from benchmarks.nodes.throughput import throughput
 from benchmarks.query import query
 from benchmarks.serverless import serverless
 from benchmarks.testbed import Testbed
@@ -47,4 +52,9 @@ MEASURES: dict[str, Measure] = {
     "history": Measure(history, 60, on_request=True),
     "serverless": Measure(serverless, 9, on_request=True),
     "thousand_tenants": Measure(thousand_tenants, 1, on_request=True),
+    "nodes_budget": Measure(budget, 1, on_request=True),
+    "nodes_cold": Measure(cold, 1, on_request=True),
+    "nodes_changes": Measure(changes, 5, on_request=True),
+    "nodes_thousand": Measure(thousand, 5, on_request=True),
+    "nodes_throughput": Measure(throughput, 7, on_request=True),
 }

@@ -100,7 +100,7 @@ async def backends_of(node: RunningNode, database: Database) -> int:
     async with database.connected() as connection:
         found = await connection.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE starts_with(usename::text, $1)",
-            f"tenant_{node.name}-",
+            f"tenant_{node.name}",
         )
     return int(found)
 
