@@ -44,9 +44,9 @@ def show(figures: Figures) -> None:
 
 def chosen(name: str) -> list[str]:
     """The measure of this name, or those that begin with it."""
-    return (
-        [name] if name in MEASURES else [each for each in MEASURES if each.startswith(f"{name}_")]
-    )
+    if name in MEASURES:
+        return [name]
+    return [each for each in MEASURES if each.startswith(f"{name}_")]
 
 
 def main() -> None:

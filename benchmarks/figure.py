@@ -62,6 +62,11 @@ class Rounds:
         """Add the value of one more round; without a *column* the key has a single figure."""
         self._values[key][str(column)].append(value)
 
+    def add_quantiles(self, key: str, values: Sequence[float]) -> None:
+        """Add the median, the 95th percentile and the most of one round's *values*."""
+        for column, fraction in (("p50", 0.5), ("p95", 0.95), ("most", 1.0)):
+            self.add(key, quantile(values, fraction), column)
+
     def add_ratios(self, key: str, of: str, *, base: object) -> None:
         """Add to *key* what *of* gave in each other column ÷ in *base*, round by round."""
         columns = self._values[of]

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from benchmarks.figure import Figures, Rounds, quantile
+from benchmarks.figure import Figures, Rounds
 from benchmarks.http_load import HttpConnection, get
 from benchmarks.nodes.clients import Clients, running
 from benchmarks.nodes.site import Node, Site, can_be_measured, site
@@ -83,8 +83,7 @@ async def _measure(here: Site, nodes: list[Node], chance: random.Random, found: 
     found.add("nodes_budget_errors", len(clients.failures))
     found.add("nodes_budget_transactions_per_s", rate)
     found.add("nodes_budget_shrinks", len(shrinks.seconds))
-    for column, fraction in (("p50", 0.5), ("p95", 0.95), ("most", 1.0)):
-        found.add("nodes_budget_shrink_observed_s", quantile(shrinks.seconds, fraction), column)
+    found.add_quantiles("nodes_budget_shrink_observed_s", shrinks.seconds)
 
 
 async def _move(here: Site, nodes: list[Node], chance: random.Random) -> None:

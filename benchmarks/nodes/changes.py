@@ -41,7 +41,7 @@ async def change(here: Site, node: Node, tenants: Sequence[str], found: Rounds, 
         await here.until_in_force(node)
 
     await add("gate", await _first_statement(here, node, cold))
-    await add("size", await _resize(here, node, resized))
+    await add("size", await _resize(here, resized))
     added = f"new-{cold}"
     began = perf_counter()
     await here.add_tenants([added])
@@ -66,7 +66,7 @@ async def _first_statement(here: Site, node: Node, tenant: str) -> float:
             await asyncio.sleep(_GLANCE)
 
 
-async def _resize(here: Site, node: Node, tenant: str) -> float:
+async def _resize(here: Site, tenant: str) -> float:
     """Seconds until the node has reported another size of a tenant."""
     size = {"min_size": 0, "warmup_size": 0, "max_size": 3}
     began = perf_counter()

@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from time import perf_counter
 from typing import Any
 
@@ -71,7 +72,7 @@ class Clients:
         waits = []
         for times in self.served.values():
             ends = [began, *(each for each in times if began < each < ended), ended]
-            waits.append(max(b - a for a, b in zip(ends, ends[1:], strict=False)))
+            waits.append(max(b - a for a, b in pairwise(ends)))
         return sorted(waits)
 
 

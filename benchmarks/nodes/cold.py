@@ -8,7 +8,7 @@ from time import perf_counter
 
 import asyncpg
 
-from benchmarks.figure import Figures, Rounds, quantile
+from benchmarks.figure import Figures, Rounds
 from benchmarks.nodes.clients import Clients, running
 from benchmarks.nodes.site import Node, Site, can_be_measured, site
 from benchmarks.testbed import Testbed
@@ -52,8 +52,8 @@ async def _all_at_once(here: Site, node: Node, found: Rounds) -> None:
     never = len(_TENANTS) - len(clients.served)
     waits = clients.longest_waits(began, ended) + [_SECONDS] * never
     firsts = [times[0] - began for times in clients.served.values()] + [_SECONDS] * never
-    _add(found, "nodes_cold_first_served_s", firsts)
-    _add(found, "nodes_cold_longest_wait_s", waits)
+    found.add_quantiles("nodes_cold_first_served_s", firsts)
+    found.add_quantiles("nodes_cold_longest_wait_s", waits)
     found.add("nodes_cold_transactions_per_s", clients.count / (ended - began))
     found.add("nodes_cold_errors", len(clients.failures), "all at work")
 
@@ -71,9 +71,8 @@ async def _one_among_busy_ones(
 
     await asyncio.gather(*map(connect, idle))
     clients, waits = Clients(here), []
-    async with running(
-        *(clients.on_node(node, each, _HOLD) for each in busy for _ in range(_SIZE))
-    ):
+    work = (clients.on_node(node, each, _HOLD) for each in busy for _ in range(_SIZE))
+    async with running(*work):
         await asyncio.sleep(1)
         chance.shuffle(idle)
         for tenant in idle[:_COLD]:
@@ -83,10 +82,5 @@ async def _one_among_busy_ones(
             await asyncio.sleep(_COLD_PAUSE)
     for connection in connections.values():
         connection.terminate()
-    _add(found, "nodes_cold_tenant_s", waits)
+    found.add_quantiles("nodes_cold_tenant_s", waits)
     found.add("nodes_cold_errors", len(clients.failures), "one cold")
-
-
-def _add(found: Rounds, key: str, seconds: list[float]) -> None:
-    for column, fraction in (("p50", 0.5), ("p95", 0.95), ("most", 1.0)):
-        found.add(key, quantile(seconds, fraction), column)

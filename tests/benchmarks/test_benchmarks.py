@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from benchmarks import contention
-from benchmarks.__main__ import main, measured
+from benchmarks.__main__ import chosen, main, measured
 from benchmarks.contention import Run
 from benchmarks.figure import as_json
 from benchmarks.suite import MEASURES
@@ -39,6 +39,12 @@ def test_an_unknown_measure_is_refused_with_the_names_that_exist(
     message = capsys.readouterr().err
     assert "no such measure: contendedown;" in message
     assert all(name in message for name in MEASURES)
+
+
+def test_the_first_word_of_several_measures_is_all_of_them() -> None:
+    assert chosen("flood") == ["flood"]
+    assert len(chosen("contended")) == 5
+    assert all(name.startswith("nodes_") for name in chosen("nodes"))
 
 
 @pytest.mark.long
