@@ -218,6 +218,35 @@ async def test_an_agent_without_work_opens_nothing_when_the_service_is_long_away
             await eventually(lambda: load.served["acme"] > served)
 
 
+async def test_what_an_earlier_pooler_may_have_left_behind_counts_for_a_while(site: Site) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme"), allotment=3)
+    now = [1000.0]
+    engine = site.engine()
+    agent = Agent(engine, node, left={SERVER: 2}, clock=lambda: now[0])
+    await agent.start()
+    try:
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: waiting(engine, "acme"))
+            for _ in range(5):
+                await agent.look()
+                now[0] += 0.1
+            assert await site.backends() == 0
+            report = (await agent.report(1, 1)).servers[SERVER]
+            assert (report.committed, report.connected) == (2, 2)
+            now[0] += module.LINGER_SECONDS
+            await agent.look()
+            await eventually(lambda: load.served)
+            # What runs has left nothing.
+            another = Agent(site.engine(), node, left={SERVER: 2}, clock=lambda: now[0])
+            await another.start()
+            await another.look()
+            assert (await another.report(1, 1)).servers[SERVER].committed == 2
+            another._engine.leave()
+    finally:
+        await engine.stop(patience=0.0)
+
+
 async def test_a_tenant_that_disappears_may_end_its_transaction(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

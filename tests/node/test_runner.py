@@ -144,6 +144,27 @@ async def test_nothing_opens_before_the_service_has_heard_of_the_agent(
             await eventually(lambda: load.served)
 
 
+async def test_a_smaller_allotment_is_reported_as_soon_as_it_is_observed(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REPORT_INTERVAL", 3600.0)
+    service = ScriptedService(node)
+    async with running(site, service) as engine:
+        await eventually(lambda: listens(engine))
+        await eventually(lambda: service.reports)
+        async with busy(site, ["acme"]) as load:
+            await eventually(lambda: load.served)
+            service.change(replace(allotted(node, 1, 2), version=2))
+            await eventually(lambda: len(service.reports) > 1)
+            found = service.reports[1].servers[SERVER]
+            assert (found.generation, max(found.committed, found.connected)) in {(2, 0), (2, 1)}
+            # A larger one is nobody's loss.
+            service.change(replace(allotted(node, 2, 3), version=3))
+            served = load.served["acme"]
+            await eventually(lambda: load.served["acme"] > served + 100)
+        assert len(service.reports) == 2
+
+
 async def listens(engine: PgBouncer) -> bool:
     """Whether applications can connect: each entry was paused, and its users let in."""
     return engine._files is not None
