@@ -59,7 +59,7 @@ async def budget(_: Testbed, rounds: int) -> Figures:
         return {}
     found = Rounds()
     for number in range(rounds):
-        async with site(budget=_BUDGET, rate_limit=0) as here:
+        async with site(budget=_BUDGET) as here:
             await here.add_tenants(_TENANTS)
             nodes = [await here.add_node(name) for name in ("one", "two")]
             await _measure(here, nodes, random.Random(number), found)

@@ -24,7 +24,7 @@ async def changes(_: Testbed, rounds: int) -> Figures:
     if not can_be_measured("nodes_changes"):
         return {}
     found = Rounds()
-    async with site(budget=60, rate_limit=0) as here:
+    async with site(budget=60) as here:
         await here.add_tenants(_TENANTS)
         node = await here.add_node("edge")
         for number in range(rounds):

@@ -31,7 +31,7 @@ async def cold(_: Testbed, rounds: int) -> Figures:
         return {}
     found = Rounds()
     for number in range(rounds):
-        knobs = {"rate_limit": 0, "per_tenant_pool_size": _SIZE}
+        knobs = {"per_tenant_pool_size": _SIZE}
         async with site(budget=_ALLOTMENT + 6, **knobs) as here:
             await here.add_tenants(_TENANTS)
             node = await here.add_node("edge", limit=_ALLOTMENT)

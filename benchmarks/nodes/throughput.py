@@ -33,7 +33,7 @@ async def throughput(_: Testbed, rounds: int) -> Figures:
     if not can_be_measured("nodes_throughput"):
         return {}
     found = Rounds()
-    async with site(budget=20, rate_limit=0) as here:
+    async with site(budget=20) as here:
         await here.add_tenants([_TENANT])
         node = await here.add_node("edge")
         await _pgbench(program, here, node.port, "-i", "-q", "-s", "1")

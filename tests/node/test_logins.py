@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from app.domain.nodes.configuration import NodeConfiguration
+from app.node import agent as agent_module
 from app.node import census, pgbouncer, rendering
 from app.node.pgbouncer import PgBouncer
 from app.node.rendering import RenderedFiles
@@ -189,8 +190,10 @@ def paused(node: NodeConfiguration, version: int) -> NodeConfiguration:
 
 
 async def test_a_revoked_credentials_clients_are_cut_and_those_of_others_are_not(
-    site: Site,
+    site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent_module, "RELOAD_INTERVAL", 3600.0)
+    monkeypatch.setattr(agent_module, "RELOAD_ENTRIES", 1)
     await site.make_roles("acme", "bravo")
     acme = site.entry("acme", users=("web", "jobs"))
     node = site.configuration(acme, site.entry("bravo"))
@@ -224,6 +227,7 @@ async def test_a_login_under_way_when_its_credential_is_revoked_is_cut(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(census, "_CLOSE_INTERVAL", 0.05)
+    monkeypatch.setattr(census, "_INTERVAL", 3600.0)
     await site.make_roles("acme")
     node = site.configuration(site.entry("acme", users=("web", "jobs")))
     async with site.run(node) as agent:

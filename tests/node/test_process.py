@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from app.node.errors import CannotStart, NodeError
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account, version_of
 from tests.fixtures.processes import is_alive, is_root, owner
+from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
 from tests.node.site import Site, busy, pid_of
 
@@ -54,6 +56,24 @@ async def test_a_port_in_use_is_told_with_the_end_of_the_log(site: Site) -> None
         pytest.raises(CannotStart, match=r"cannot listen on 127.0.0.1.*in use"),
     ):
         await site.engine().start(site.configuration())
+
+
+async def test_a_second_one_in_the_same_directory_is_refused(site: Site) -> None:
+    async with site.started(site.configuration()) as running:
+        other = replace(site, port=free_port()).engine()
+        with pytest.raises(CannotStart, match=f"runs already, on port {site.port}"):
+            await other.start(site.configuration())
+        assert is_alive(pid_of(running))
+
+
+async def test_its_log_does_not_grow_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with site.started(site.configuration()) as engine:
+        log = site.directory / "pgbouncer.log"
+        await engine.totals()
+        assert "LOG process up" in log.read_text()
+        monkeypatch.setattr(pgbouncer, "_LONGEST_LOG", 1)
+        await engine.totals()
+        assert "LOG process up" not in log.read_text()
 
 
 async def test_a_new_agent_takes_over_what_runs_and_cuts_nobody(site: Site) -> None:

@@ -18,11 +18,12 @@ from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import ANSWER_SECONDS, ReportAnswer
 from app.domain.nodes.node import FENCED_AFTER
 from app.domain.nodes.report import NodeReport
+from app.node import agent as agent_module
 from app.node import console
 from app.node import runner as module
 from app.node.agent import Agent
 from app.node.clock import boot_time
-from app.node.errors import AgentReplaced, CannotStart
+from app.node.errors import AgentReplaced, CannotStart, ReportLate
 from app.node.files import NodeDirectory
 from app.node.pgbouncer import PgBouncer
 from app.node.process import Account
@@ -144,6 +145,30 @@ async def test_nothing_opens_before_the_service_has_heard_of_the_agent(
             await eventually(lambda: load.served)
 
 
+async def test_answers_to_reports_end_a_poll_that_missed_a_change_and_older_versions_are_refused(
+    site: Site, node: NodeConfiguration
+) -> None:
+    class Overtaken(ScriptedService):
+        async def report(self, report: NodeReport) -> ReportAnswer:
+            answer = await ScriptedService.report(self, report)
+            if len(self.reports) == 1:
+                raise ReportLate("A later one was heard.")
+            return answer
+
+    service = Overtaken(node)
+    async with running(site, service):
+        await eventually(lambda: len(service.reports) > 1)
+        # The poll under way hears nothing of it.
+        service.latest = replace(node, version=2)
+        await eventually(lambda: service.reports[-1].version == 2)
+        service.latest = node
+        heard, asked = len(service.reports), service.asked
+        await eventually(lambda: len(service.reports) > heard + 1)
+        assert service.reports[-1].version == 2
+        # It is not asked again and again.
+        assert service.asked < asked + 100
+
+
 async def test_a_smaller_allotment_is_reported_as_soon_as_it_is_observed(
     site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +249,19 @@ async def test_the_next_agent_begins_without_the_service_if_it_was_there_of_late
         await eventually(lambda: listens(engine))
         async with busy(site, ["acme"]) as load:
             await eventually(lambda: load.served)
+
+
+async def test_what_an_earlier_agents_pooler_may_have_left_behind_is_reported(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = ScriptedService(allotted(node, 2, 2))
+    async with running(site, service):
+        await eventually(lambda: store_of(site).load())
+    monkeypatch.setattr(agent_module, "LINGER_SECONDS", 3600.0)
+    heard = len(service.reports)
+    async with running(site, service):
+        await eventually(lambda: len(service.reports) > heard)
+        assert service.reports[heard].servers[SERVER].committed == 2
 
 
 async def test_what_runs_with_clients_is_taken_over_however_long_the_service_is_away(
