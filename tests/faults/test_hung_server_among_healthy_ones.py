@@ -75,7 +75,7 @@ async def two(
             try:
                 yield
             finally:
-                proxy._flowing.set()
+                proxy._flow.begin()
 
         def stopped() -> AbstractContextManager[None]:
             return paused(private_postgres.pid or 0)

@@ -237,4 +237,4 @@ async def never_more_than(site: EngineSite[Any], most: int) -> AsyncIterator[Non
         with suppress(asyncio.CancelledError):
             await watching
     assert seen
-    assert max(seen) <= most
+    assert max(seen) <= most, max(seen)

@@ -308,7 +308,8 @@ async def test_a_pooler_that_was_killed_is_started_again_within_the_allotment(
     site: Site, node: NodeConfiguration
 ) -> None:
     service = ScriptedService(allotted(node, 2, 2))
-    async with running(site, service) as engine:
+    # The applications end after the watch: to cancel what they do takes connections, too.
+    async with running(site, service) as engine, AsyncExitStack() as stack:
         await eventually(lambda: listens(engine))
         async with site.client("acme") as one, site.client("acme") as other:
             statements = [
@@ -323,8 +324,8 @@ async def test_a_pooler_that_was_killed_is_started_again_within_the_allotment(
                     with pytest.raises(psycopg.OperationalError):
                         await each
                 await eventually(lambda: pid_of(engine) != killed and engine._files)
-                async with busy(site, ["acme"]) as load:
-                    await eventually(lambda: load.served)
+                load = await stack.enter_async_context(busy(site, ["acme"]))
+                await eventually(lambda: load.served)
 
 
 async def has_backends(site: Site, connections: int) -> bool:
