@@ -125,7 +125,7 @@ class Agent:
             NodeError: it does not start, or does not answer.
         """
         before = {
-            server: self._connected(server) + self._lingering(server)
+            server: committed(self._gated(server)) + self._lingering(server)
             for server in {*self._servers(), *self._left}
         }
         try:
