@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 
 from app.domain.errors import PoolkeeperError
+from app.domain.tenant import OBJECT_PREFIX
 from app.pools.manager import TenantPoolManager
+from app.pools.raw_text import as_bytea, starts_with, unquote
 from app.pools.server import Server
 
 _DEADLINE = 2.0
-# Nobody hides these two columns. A role belongs to the whole server: another installation may use
-# it in another database.
-_LOOK = """
-select pid from pg_stat_activity
-where (usename, datname) in (select * from unnest($1::name[], $2::name[]))
-"""
+# Nobody hides these columns. There are as many rows as connections: far fewer than tenants may be.
+_LOOK = f"""
+select pid, {as_bytea("usename")} as role, {as_bytea("datname")} as database
+from pg_stat_activity
+where {starts_with("usename", OBJECT_PREFIX)} and datname is not null
+"""  # noqa: S608 - constants
 
 
-async def role_backends(
-    server: Server, logins: Collection[tuple[str, str]]
-) -> frozenset[int] | None:
-    """Process ids of all that logged in with these *logins*, roles with a database each.
+async def role_backends(manager: TenantPoolManager, server: Server) -> frozenset[int] | None:
+    """Process ids of all that logged in as one of the *server*'s tenants, into its database.
 
+    A role belongs to the whole server: another installation may use it in another database.
     None if the server does not say.
     """
     if not server.is_available:
         return None
-    roles = [role for role, _ in logins]
-    databases = [database for _, database in logins]
     try:
         async with asyncio.timeout(_DEADLINE), server.admin() as connection:
-            rows = await connection.fetch(_LOOK, roles, databases)
+            rows = await connection.fetch(_LOOK)
     except (PoolkeeperError, TimeoutError):
         return None
-    return frozenset(row["pid"] for row in rows)
+    return frozenset(
+        row["pid"]
+        for row in rows
+        if _is_tenants(manager, server, unquote(row["role"]), unquote(row["database"]))
+    )
+
+
+def _is_tenants(manager: TenantPoolManager, server: Server, role: bytes, database: bytes) -> bool:
+    state = manager.tenant_states.get(role.decode(errors="replace").removeprefix(OBJECT_PREFIX))
+    if state is None:
+        return False
+    spec = state.tenant.spec
+    is_own = spec.server == server.name and not spec.is_shared
+    return is_own and manager.isolations[spec.strategy].database(server, spec).encode() == database
 
 
 def own_backends(manager: TenantPoolManager, server: Server) -> frozenset[int]:

@@ -15,6 +15,9 @@ from app.domain.nodes.report import EntryReport
 from app.domain.nodes.wait_estimate import WaitEstimate
 from app.domain.nodes.weaknesses import weaknesses
 
+# Of what an agent says.
+_LONGEST_TEXT = 1000
+
 NODE_EXAMPLE: dict[str, Any] = {
     "name": "edge-1",
     "address": "pools.example.com:6432",
@@ -114,8 +117,8 @@ class NodeView(BaseModel):
             paused=declared.paused,
             draining=declared.draining,
             state=node.state,
-            engine=report.engine if report else None,
-            problem=(report.problem or None) if report else None,
+            engine=report.engine[:_LONGEST_TEXT] if report else None,
+            problem=(report.problem[:_LONGEST_TEXT] or None) if report else None,
             warnings=list(weaknesses(report.engine)) if report else [],
             silent_seconds=None if node.silence is None else round(node.silence, 1),
             tenants=len(node.entries),

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 
 import structlog
@@ -31,8 +33,9 @@ from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
-# Numbers of sessions and allotments grow over all leaders: each epoch has so many of its own.
-NUMBERS_OF_EPOCH = 1 << 24
+# Numbers of sessions and allotments grow over all leaders: each epoch has so many of its own, more
+# than nodes can use up in years.
+NUMBERS_OF_EPOCH = 1 << 32
 # As a holder this process has a name that no node can have.
 _PROCESS = ""
 # Of a holder without work, against others: it gets what it could use at once only if there is more
@@ -42,6 +45,9 @@ _IDLE_WEIGHT = 0.1
 _PROCESS_FLOOR = 5
 # Seconds between two writes of liabilities that have fallen: to know more than true is safe.
 _SAVE_INTERVAL = 10.0
+# Seconds for which a report waits for others' divisions, and those of one for the catalog. Agents
+# hear an answer within `ANSWER_SECONDS`.
+_PATIENCE = 2.0
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +79,10 @@ class Fleet:
         self._saved: dict[tuple[str, str], int] = {}
         self._saved_at = 0.0
         self._lock = asyncio.Lock()
+        # Servers to divide, in the order in which that was asked for.
+        self._due: dict[str, None] = {}
+        # Until when the division under way may write to the catalog.
+        self._saves_until = 0.0
         self._backends = UnexplainedBackends(manager, clock)
         manager.places = self._places
 
@@ -162,10 +172,12 @@ class Fleet:
         Raises:
             NodeSessionEnded, NodeReportLate
         """
+        report = self._of_node(node, report)
         heard = node.hear(report, most_sessions=self._first_number + NUMBERS_OF_EPOCH)
         self._loads.hear(node.name, report.entries, heard.gone)
         for user in report.users:
-            if (credential := self._credentials.find(user)) is not None:
+            credential = self._credentials.find(user)
+            if credential is not None and credential.tenant in node.entries:
                 self._credentials.used(credential)
         self._note_demand(node)
         await self._divide_all(report.servers)
@@ -173,6 +185,15 @@ class Fleet:
             allotments=node.allotments(),
             version=node.configuration.version if node.configuration else 0,
             wants_all=not heard.is_based,
+        )
+
+    def _of_node(self, node: TrackedNode, report: NodeReport) -> NodeReport:
+        """*report* without servers and entries that are not the node's: names take memory."""
+        servers = self._manager.servers.keys() | node.commitments.keys()
+        return replace(
+            report,
+            servers={name: each for name, each in report.servers.items() if name in servers},
+            entries=tuple([entry for entry in report.entries if entry.name in node.entries]),
         )
 
     # -- once a second ---------------------------------------------------------------------------
@@ -188,13 +209,20 @@ class Fleet:
         for server in servers:
             self._note_own_demand(server)
         nodes = self.nodes.values()
-        await asyncio.gather(*(self._backends.look_at(server, nodes) for server in servers))
+        looks = (self._backends.look_at(server, nodes) for server in servers)
+        await asyncio.gather(self._ask_catalog(), *looks)
         self._backends.note_absence(nodes)
         for node in nodes:
             if node.liability and node.state is NodeState.GONE:
                 self._release(node)
         await self._divide_all(names)
         await self._save_fallen()
+
+    async def _ask_catalog(self) -> None:
+        """Learn whether the catalog is back, while nobody waits for the answer."""
+        if not self._catalog.available:
+            with suppress(CatalogUnavailable):
+                await self._catalog.ping()
 
     def _release(self, node: TrackedNode) -> None:
         _log.warning("node gone, its connections are free", node=node.name)
@@ -235,9 +263,21 @@ class Fleet:
     # -- division --------------------------------------------------------------------------------
 
     async def _divide_all(self, servers: Iterable[str]) -> None:
-        async with self._lock:
-            for name in sorted(set(servers) & self._manager.servers.keys()):
+        """Divide *servers*, or leave that to the division under way: agents wait for answers."""
+        self._due |= dict.fromkeys(sorted(set(servers) & self._manager.servers.keys()))
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._lock.acquire()
+        except TimeoutError:
+            return
+        try:
+            self._saves_until = self._clock() + _PATIENCE
+            while self._due:
+                name = next(iter(self._due))
+                del self._due[name]
                 await self._divide(self._manager.servers[name])
+        finally:
+            self._lock.release()
 
     async def _divide(self, server: Server) -> None:
         """Move what is lacking; twice, because what this process gives up is free at once.
@@ -299,7 +339,8 @@ class Fleet:
         }
         # All of them: what has fallen for one is what another one gets, also after a restart.
         grown = {name for name in sent if owed[name, server] > self._saved.get((name, server), 0)}
-        if grown and not await self._save(owed):
+        is_late = self._clock() > self._saves_until
+        if grown and (is_late or not await self._save(owed)):
             for name in grown:
                 del sent[name]
         for name, allotment in sent.items():
@@ -335,14 +376,16 @@ class Fleet:
     # -- what the next leader must know ----------------------------------------------------------
 
     async def _save(self, liabilities: Liabilities) -> bool:
-        """Store them; whether the catalog could be reached."""
+        """Store them; whether the catalog could be reached. While it is away it is not asked."""
+        if not self._catalog.available:
+            return False
+        # Until it has answered, it may have either.
+        for each, connections in liabilities.items():
+            self._saved[each] = min(connections, self._saved.get(each, 0))
         try:
             await self._catalog.nodes.save_liabilities(liabilities)
         except CatalogUnavailable as error:
             _log.warning("no node gets more connections", reason=error.detail)
-            # The catalog may have either.
-            for each, connections in liabilities.items():
-                self._saved[each] = min(connections, self._saved.get(each, 0))
             return False
         self._saved.update(liabilities)
         return True

@@ -33,14 +33,7 @@ class UnexplainedBackends:
 
     async def look_at(self, server: Server, nodes: Collection[TrackedNode]) -> None:
         """Ask *server*; one that does not answer has what it had."""
-        logins = {
-            (isolation.role(spec), isolation.database(server, spec))
-            for state in self._manager.tenant_states.values()
-            for spec in (state.tenant.spec,)
-            for isolation in (self._manager.isolations[spec.strategy],)
-            if spec.server == server.name and not spec.is_shared
-        }
-        found = await role_backends(server, logins)
+        found = await role_backends(self._manager, server)
         if found is None:
             return
         reported = [

@@ -39,7 +39,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
-from math import isfinite
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from app.domain.nodes.allotment import Allotment
@@ -50,6 +49,8 @@ ANSWER_SECONDS = 10.0
 LONGEST_POLL = 25.0
 """Of `wait_seconds`."""
 
+# What arithmetic on both sides stays inside of.
+_LARGEST, _LARGEST_WHOLE = 10.0**15, 2**63 - 1
 Document = TypeVar("Document")
 
 
@@ -199,14 +200,14 @@ def _expected(kind: type[Document], value: object, place: str, name: str) -> Doc
 
 
 def _whole(value: object, place: str) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{place}: expected a whole number, at least 0")
+    if type(value) is not int or not 0 <= value <= _LARGEST_WHOLE:
+        raise ValueError(f"{place}: expected a whole number, 0 to {_LARGEST_WHOLE}")
     return value
 
 
 def _number(value: object, place: str) -> float:
-    if type(value) not in {int, float} or not isfinite(value) or value < 0:  # type: ignore[arg-type, operator]
-        raise ValueError(f"{place}: expected a number, at least 0")
+    if type(value) not in {int, float} or not 0 <= value <= _LARGEST:  # type: ignore[operator]
+        raise ValueError(f"{place}: expected a number, 0 to {_LARGEST:.0e}")
     return float(value)  # type: ignore[arg-type]
 
 

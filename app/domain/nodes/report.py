@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
 
+MOST_CONNECTIONS = 100_000
+"""Of one server or entry: more than any Postgres takes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
@@ -23,6 +26,9 @@ class ServerReport:
     generation: int
     committed: int
     connected: int
+
+    def __post_init__(self) -> None:
+        _check_connections(self.committed, self.connected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +51,9 @@ class EntryReport:
     waiting: int
     longest_wait: float
     totals: EntryTotals
+
+    def __post_init__(self) -> None:
+        _check_connections(self.size, self.connections, self.in_use)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,3 +89,8 @@ class NodeReport:
     def is_newer_than(self, other: NodeReport) -> bool:
         """Whether it was made later; one that arrives late must change nothing."""
         return (self.session, self.sequence) > (other.session, other.sequence)
+
+
+def _check_connections(*numbers: int) -> None:
+    if max(numbers) > MOST_CONNECTIONS:
+        raise ValueError(f"more than {MOST_CONNECTIONS} connections")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_is_pgbouncer = re.compile(r"PgBouncer (\d+)\.(\d+)(?:\.(\d+))?").fullmatch
+_is_pgbouncer = re.compile(r"PgBouncer (\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?").fullmatch
 _Version = tuple[int, int, int]
 # The first version that has it, the first that does not, and what it is.
 _Weakness = tuple[_Version, _Version, str]

@@ -209,6 +209,25 @@ async def test_reports_that_are_late_of_another_agent_or_malformed_are_refused(a
     assert "/entries/0" in problem(refused, 422, "validation-failed")["errors"][0]["detail"]
 
 
+async def test_what_an_agent_reports_harms_nobody_who_reads_it(api: Api) -> None:
+    await api.tenant("acme")
+    ok(await api.client.put(NODE, json={}), 201)
+    session = await began(api.client)
+    url = f"{NODE}/reports"
+    for wrong in (
+        {"sequence": 2**63},
+        {"servers": {"local": {"generation": 0, "committed": 2**40, "connected": 0}}},
+        {"entries": [report(session)["entries"][0] | {"size": 2**31}]},
+        {"entries": [report(session)["entries"][0] | {"longest_wait": 10**400}]},
+    ):
+        problem(await api.client.post(url, json=report(session, **wrong)), 422, "validation-failed")
+    strange = {"engine": f"PgBouncer {'9' * 5000}.1", "problem": "x" * 100_000}
+    ok(await api.client.post(url, json=report(session, **strange)))
+    shown = ok(await api.client.get(NODE))
+    assert shown["warnings"] == []
+    assert max(len(shown["engine"]), len(shown["problem"])) < 2000
+
+
 async def test_a_configuration_is_waited_for_and_stored_nowhere(api: Api) -> None:
     await api.tenant("acme")
     await api.client.post(f"{ACME}/credentials", json={"name": "web"})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.catalog.nodes import Liabilities, Nodes
 from app.control.nodes.feed import NodeFeed, ServerAddress
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.node_loads import NodeLoads
@@ -214,8 +215,83 @@ async def test_without_the_catalog_no_node_gets_more(site: Site) -> None:
     answer = await site.hear(node, busy=TENANTS)
     assert (answer["local"].connections, node.liability) == (3, 3)
     await site.control.proxy.pass_through()
+    await site.later(0)
     answer = await site.hear(node, busy=TENANTS)
     assert answer["local"].connections == 9
+    assert (await site.control.catalog.nodes.load_liabilities())["edge", "local"] == 9
+
+
+async def test_reports_are_answered_while_the_catalog_swallows_what_it_is_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who writes first waits for it; the others do not, and find out what became of it."""
+    catalog, asked = site.control.catalog, 0
+    save = Nodes.save_liabilities
+
+    async def count(nodes: Nodes, liabilities: Liabilities) -> None:
+        nonlocal asked
+        asked += 1
+        await save(nodes, liabilities)
+
+    nodes = [await site.node(name) for name in ("edge", "other", "third")]
+    for node in nodes:
+        await site.fleet.begin_session(node)
+        await site.hear(node, busy=TENANTS[:1])
+    had = {node.name: node.liability for node in nodes}
+    with monkeypatch.context() as patch:
+        patch.setattr("app.control.nodes.fleet._PATIENCE", 0.05)
+        patch.setattr(catalog._database, "_deadline", 1.0)
+        patch.setattr(Nodes, "save_liabilities", count)
+        site.control.proxy.black_hole()
+        first = asyncio.create_task(site.hear(nodes[0], busy=TENANTS), name="the first report")
+        await eventually(lambda: asked)
+        for node in nodes[1:]:
+            await site.hear(node, busy=TENANTS)
+        assert not first.done()
+        await first
+        for node in nodes:
+            await site.hear(node, busy=TENANTS)
+        # Nobody asked again: that is done once for all, beside the reports.
+        assert not catalog.available
+        assert (asked, {node.name: node.liability for node in nodes}) == (1, had)
+    await site.control.proxy.pass_through()
+    await site.later(0)
+    assert catalog.available
+    for _ in range(3):
+        for node in nodes:
+            await site.hear(node, busy=TENANTS)
+    assert sum(node.liability for node in nodes) > sum(had.values())
+    stored = await catalog.nodes.load_liabilities()
+    assert all(stored[node.name, "local"] >= node.liability for node in nodes)
+
+
+async def test_a_write_that_is_cancelled_may_have_happened(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next leader would count fewer connections than there are."""
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    node.declared = replace(node.declared, draining=True)
+    for _ in range(2):
+        await site.hear(node)
+    assert node.liability == 0
+    save, is_written = Nodes.save_liabilities, asyncio.Event()
+
+    async def save_and_hang(nodes: Nodes, liabilities: Liabilities) -> None:
+        await save(nodes, liabilities)
+        is_written.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Nodes, "save_liabilities", save_and_hang)
+        tick = asyncio.create_task(site.later(20), name="a tick that takes too long")
+        await is_written.wait()
+        tick.cancel()
+        await asyncio.gather(tick, return_exceptions=True)
+    node.declared = replace(node.declared, draining=False)
+    await site.hear(node, busy=TENANTS)
+    assert node.liability == 9
     assert (await site.control.catalog.nodes.load_liabilities())["edge", "local"] == 9
 
 
@@ -316,6 +392,33 @@ async def test_reports_are_taken_in_order_and_of_the_latest_agent(site: Site) ->
         with pytest.raises(NodeSessionEnded):
             await site.hear(node, session=session, sequence=99)
     await site.hear(node, session=second, sequence=1)
+
+
+async def test_what_an_agent_says_beyond_its_node_is_forgotten(site: Site) -> None:
+    control = site.control
+    for name in ("acme", "beta"):
+        await control.credentials.create(control.state(name), "web", PERSON)
+    control.manager.put_tenant(
+        replace(
+            (beta := control.state("beta").tenant),
+            spec=replace(beta.spec, labels={"plan": "silver"}),
+        )
+    )
+    node = await site.node("edge", selector={"plan": "gold"})
+    await site.fleet.begin_session(node)
+    strange = ServerReport(generation=1, committed=5, connected=5)
+    for number in range(3):
+        await site.hear(
+            node,
+            users=frozenset({"beta.web"}),
+            servers={f"s{number}": strange},
+            entries=(_entry(f"t{number}", busy=True),),
+        )
+    assert control.credentials.get(TenantId("beta"), "web").last_used_at is None
+    assert node.commitments.keys() <= {"local"}
+    assert node.latest is not None
+    assert not node.latest.entries
+    assert site.fleet._loads.find("t1") is None
 
 
 async def test_a_drained_node_gives_everything_back_once_its_clients_have_left(

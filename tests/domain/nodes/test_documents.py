@@ -14,7 +14,7 @@ from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLog
 from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
-from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.nodes.report import MOST_CONNECTIONS, EntryReport, NodeReport, ServerReport
 from app.domain.tenant import TenantId
 
 CONFIGURATION = NodeConfiguration(
@@ -126,12 +126,29 @@ def test_a_missing_field_is_refused_unless_it_has_a_default_and_an_unknown_one_i
         from_document(NodeReport, document)
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -0.5])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -0.5, 1e300, 10**400])
 def test_numbers_that_mean_nothing_are_refused(number: float) -> None:
     document = as_document(REPORT)
     document["entries"][0]["longest_wait"] = number
     with pytest.raises(ValueError, match="/entries/0/longest_wait: expected a number"):
         from_document(NodeReport, document)
+
+
+def test_numbers_that_nothing_here_can_count_with_are_refused() -> None:
+    for name, place in (("session", "/session"), ("generation", "/servers/eu/generation")):
+        document = as_document(REPORT)
+        (document if name in document else document["servers"]["eu"])[name] = 2**63
+        with pytest.raises(ValueError, match=f"{place}: expected a whole number"):
+            from_document(NodeReport, document)
+    for value, names in (
+        ("servers", ("committed", "connected")),
+        ("entries", ("size", "connections", "in_use")),
+    ):
+        for name in names:
+            document = as_document(REPORT)
+            document[value]["eu" if value == "servers" else 0][name] = MOST_CONNECTIONS + 1
+            with pytest.raises(ValueError, match=f"/{value}/.*: more than 100000 connections"):
+                from_document(NodeReport, document)
 
 
 def test_what_the_values_themselves_refuse_is_refused_with_its_place() -> None:
