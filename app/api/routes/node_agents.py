@@ -6,11 +6,14 @@ configuration has passwords: it is sent over TLS only, except to this machine, a
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, status
 from fastapi.responses import JSONResponse, Response
+from pydantic_core import to_json
 
 from app.api.auth.authenticator import AuthFailure
 from app.api.http.authentication import REQUIRE_NODE
@@ -23,6 +26,7 @@ from app.api.routes.nodes import FleetDep, NodePath
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.errors import KeyBoundToNode, NodeNotFound, TlsRequired
+from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.declaration import OWN_NODE
 from app.domain.nodes.documents import (
     LONGEST_POLL,
@@ -33,6 +37,10 @@ from app.domain.nodes.documents import (
 from app.domain.nodes.report import NodeReport
 
 _NOT_STORED = {"Cache-Control": "no-store"}
+# Of entries that are read or written at once; more in a thread, which gives way to the others.
+_FEW = 100
+# Of what is wrong with a report.
+_LONGEST_REASON = 200
 
 FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 
@@ -110,7 +118,10 @@ async def get_node_configuration(
         await feed.refresh()
         configuration = feed.latest(fleet.node(node.name))
     headers = {**_NOT_STORED, "ETag": etag(configuration.version if configuration else 0)}
-    return JSONResponse(as_document(configuration), headers=headers)
+    if configuration is None or len(configuration.entries) <= _FEW:
+        return JSONResponse(as_document(configuration), headers=headers)
+    content = await asyncio.to_thread(_as_json, configuration)
+    return Response(content, headers=headers, media_type="application/json")
 
 
 @router.post("/reports")
@@ -118,9 +129,22 @@ async def report_of_node(
     node: OwnNodeDep, fleet: FleetDep, body: Annotated[dict[str, Any], Body()]
 ) -> Response:
     """What the node does now; the answer is what it may have."""
+    entries = body.get("entries")
     try:
-        report = from_document(NodeReport, body)
+        if isinstance(entries, list) and len(entries) > _FEW:
+            report = await asyncio.to_thread(from_document, NodeReport, body)
+        else:
+            report = from_document(NodeReport, body)
     except ValueError as error:
-        raise validation_error("body", code="report", detail=str(error)) from error
+        reason = str(error)[:_LONGEST_REASON]
+        raise validation_error("body", code="report", detail=reason) from error
     answer = await fleet.hear(node, report)
     return JSONResponse(as_document(answer), headers=_NOT_STORED)
+
+
+def _as_json(configuration: NodeConfiguration) -> bytes:
+    """Entry by entry: what writes a document makes no pause."""
+    rest = as_document(replace(configuration, entries=()))
+    del rest["entries"]
+    entries = [to_json(as_document(entry)) for entry in configuration.entries]
+    return b'%b,"entries":[%b]}' % (to_json(rest)[:-1], b",".join(entries))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -73,7 +73,10 @@ class NodeFeed:
         self._credentials = credentials
         self._addresses = addresses
         self._version = epoch * NUMBERS_OF_EPOCH
+        # By tenant, in this order.
         self._entries: dict[str, _MadeEntry] = {}
+        # What else the configuration of each node was made of.
+        self._offered: Mapping[str, tuple[object, ...]] = {}
         # How many changes are under way during which no node must log in, by tenant.
         self._held: Counter[str] = Counter()
         self._lock = asyncio.Lock()
@@ -85,13 +88,22 @@ class NodeFeed:
             return
         async with self._lock:
             made: dict[str, _MadeEntry] = {}
-            async for state in in_slices(list(self._manager.tenant_states.values()), _SLICE):
+            states = sorted(self._manager.tenant_states.items())
+            async for _, state in in_slices(states, _SLICE):
                 if (one := self._made(state)) is not None:
                     made[state.tenant.spec.id] = one
-            self._entries = made
+            is_same = made.keys() == self._entries.keys() and all(
+                one.entry is known.entry and one.tenant is known.tenant
+                for one, known in zip(made.values(), self._entries.values(), strict=True)
+            )
+            offered: dict[str, tuple[object, ...]] = {}
             for node in list(self._fleet.nodes.values()):
-                self._offer(node)
-                await asyncio.sleep(0)
+                liable = {name for name, each in node.commitments.items() if each.liability}
+                inputs = offered[node.name] = (node.declared, liable)
+                is_known = node.configuration is not None
+                if not (is_same and is_known and self._offered.get(node.name) == inputs):
+                    await self._offer(node, made.values(), liable)
+            self._entries, self._offered = made, offered
 
     @asynccontextmanager
     async def without_logins(self, tenant: TenantSpec) -> AsyncIterator[None]:
@@ -180,15 +192,19 @@ class NodeFeed:
     def _is_valid(self, credential: ApplicationCredential) -> bool:
         return self._credentials.find(credential.user) is credential
 
-    def _offer(self, node: TrackedNode) -> None:
+    async def _offer(
+        self, node: TrackedNode, made: Iterable[_MadeEntry], liable: Collection[str]
+    ) -> None:
+        """Make the configuration of *node*, which may have connections of the servers *liable*."""
         declared = node.declared
         entries = tuple(
-            _on_node(made.entry, declared)
-            for _, made in sorted(self._entries.items())
-            if declared.spec.serves(made.tenant)
+            [
+                _on_node(one.entry, declared)
+                async for one in in_slices(made, _SLICE)
+                if declared.spec.serves(one.tenant)
+            ]
         )
-        names = {entry.server for entry in entries}
-        names |= {name for name, each in node.commitments.items() if each.liability}
+        names = {*liable, *(entry.server for entry in entries)}
         servers = {
             name: NodeServer(
                 host=address.host,

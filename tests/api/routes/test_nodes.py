@@ -257,6 +257,25 @@ async def test_a_configuration_is_waited_for_and_stored_nowhere(api: Api) -> Non
         assert not any(secret in other.text for other in others)
 
 
+async def test_what_has_many_entries_is_read_and_written_in_a_thread(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.tenant("acme")
+    await api.client.post(f"{ACME}/credentials", json={"name": "web"})
+    ok(await api.client.put(NODE, json={}), 201)
+    session = await began(api.client)
+    few = await api.client.get(f"{NODE}/configuration")
+    monkeypatch.setattr("app.api.routes.node_agents._FEW", 0)
+    many = await api.client.get(f"{NODE}/configuration")
+    assert many.json() == few.json()
+    assert {**many.headers, "x-request-id": ""} == {**few.headers, "x-request-id": ""}
+    ok(await api.client.post(f"{NODE}/reports", json=report(session)))
+    wrong = report(session, 2, entries=[{"name": "acme"}], servers={"x" * 1000: {}})
+    refused = await api.client.post(f"{NODE}/reports", json=wrong)
+    [found] = problem(refused, 422, "validation-failed")["errors"]
+    assert len(found["detail"]) <= 200
+
+
 async def test_a_new_credential_names_the_nodes_that_serve_its_tenant(api: Api) -> None:
     await api.tenant("acme", labels={"plan": "gold"})
     for name, body in {

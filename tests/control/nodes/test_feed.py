@@ -96,6 +96,36 @@ async def test_a_node_gets_its_tenants_their_logins_and_the_servers_behind_them(
         assert secret not in repr(gold)
 
 
+async def test_what_was_interrupted_is_offered_the_next_time(
+    fed: Fed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [fed.node(name) for name in ("first", "second", "third")]
+    before = [await fed.latest(node) for node in nodes]
+    await fed.control.credentials.create(fed.control.state("acme"), "web", PERSON)
+    offer, offered = TrackedNode.offer, []
+
+    def offer_or_break(node: TrackedNode, configuration: NodeConfiguration) -> None:
+        offered.append(node.name)
+        if len(offered) > 1:
+            raise asyncio.CancelledError
+        offer(node, configuration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrackedNode, "offer", offer_or_break)
+        with pytest.raises(asyncio.CancelledError):
+            await fed.feed.refresh()
+    after = [await fed.latest(node) for node in nodes]
+    assert all(each.entries[0].logins for each in after)
+    assert all(new.version > old.version for new, old in zip(after, before, strict=True))
+    # And nothing is made again while nothing changes.
+    with monkeypatch.context() as patch:
+        patch.setattr(NodeFeed, "_offer", offer_or_break)
+        await fed.feed.refresh()
+    late = fed.node("late")
+    assert (await fed.latest(late)).entries[0].logins
+    assert [await fed.latest(node) for node in nodes] == after
+
+
 async def test_each_change_has_a_later_version_and_nothing_else_has(fed: Fed) -> None:
     manager, credentials = fed.control.manager, fed.control.credentials
     node = fed.node()
