@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from math import inf
 
 from app.control.nodes.tracked_node import TrackedNode
 from app.pools.manager import TenantPoolManager
@@ -43,8 +44,10 @@ class UnexplainedBackends:
         ]
         now, before = self._clock(), self._unreported[server.name]
         unreported = found - own_backends(self._manager, server) - frozenset().union(*reported)
+        # What was there before the first look may be the last leader's, under whatever name.
+        first_seen = now if server.name in self._looked_at else -inf
         self._looked_at[server.name] = now
-        self._unreported[server.name] = {pid: before.get(pid, now) for pid in unreported}
+        self._unreported[server.name] = {pid: before.get(pid, first_seen) for pid in unreported}
 
     def count(self, server: str, nodes: Collection[TrackedNode]) -> int:
         """How many count as used, besides what *nodes* can have: silent ones may have some."""

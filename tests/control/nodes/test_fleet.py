@@ -348,9 +348,28 @@ async def test_a_silent_node_holds_what_it_has_until_it_is_gone(site: Site) -> N
     await site.hear(node, committed=0)
 
 
+async def test_backends_that_are_there_at_the_first_look_count_at_once(site: Site) -> None:
+    """A tenant may have given its connection another name before the leader that had it died."""
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    site.clock.now += STALE_AFTER
+    login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
+        site.server, site.control.state("acme").tenant.spec
+    )
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            connection = await driver.connect(replace(login, settings={}), timeout=60)
+            stack.push_async_callback(connection.close)
+        await site.later(0)
+        # As many as the node may have are perhaps its own.
+        assert (node.liability, site.fleet.unexplained("local")) == (3, 2)
+        assert site.server.budget.limit + node.liability == BUDGET - 2
+
+
 async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
     node = await site.node("edge")
     await site.fleet.begin_session(node)
+    await site.later(0)
     login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
         site.server, site.control.state("acme").tenant.spec
     )
