@@ -189,7 +189,10 @@ class NodeDeclarations:
 
     async def _apply_limits(self, states: Sequence[TenantState]) -> None:
         for state in states:
-            await self._limits.apply(state)
+            # Of a server that is away each would wait for it; the isolation audit sets them later.
+            server = self._manager.servers.get(state.tenant.spec.server)
+            if server is not None and server.is_available:
+                await self._limits.apply(state)
 
     def _before(self, name: str) -> DeclaredNode | None:
         node = self._fleet.nodes.get(name)

@@ -13,12 +13,15 @@ import structlog
 from httpx import ASGITransport, AsyncClient, Response
 
 from app.api.auth.api_key import KeyScope
+from app.control.pools.role_limits import RoleLimits
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
 from app.domain.nodes.report_changes import ReportChanges
+from app.pools.server import Server
+from app.pools.tenant_state import TenantState
 from tests.fixtures.app import Api, ok, pointers, problem, serving
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
@@ -316,6 +319,23 @@ async def test_the_limit_of_a_role_allows_for_each_node_that_serves_it(
         await has(5 + 2)
     finally:
         await connection.close()
+
+
+async def test_limits_of_roles_are_not_waited_for_where_a_server_is_away(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.tenant("acme")
+    applied: list[TenantState] = []
+
+    async def apply(_: RoleLimits, state: TenantState) -> None:
+        applied.append(state)
+
+    monkeypatch.setattr(RoleLimits, "apply", apply)
+    for name, is_available in (("away", False), ("back", True)):
+        monkeypatch.setattr(Server, "is_available", property(lambda _, now=is_available: now))
+        ok(await api.client.put(f"/v1/nodes/{name}", json={}), 201)
+        await api.service.node_declarations.close(60.0)
+        assert len(applied) == is_available
 
 
 @pytest.fixture
