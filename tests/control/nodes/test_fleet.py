@@ -414,6 +414,14 @@ async def test_reports_are_taken_in_order_and_of_the_latest_agent(site: Site) ->
     await site.hear(node, session=second, sequence=1)
 
 
+async def test_a_tenant_that_is_reported_twice_counts_once(site: Site) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    entries = tuple(_entry("acme", busy=True) for _ in range(9))
+    answer = await site.hear(node, entries=entries)
+    assert answer["local"].connections == 3
+
+
 async def test_what_an_agent_says_beyond_its_node_is_forgotten(site: Site) -> None:
     control = site.control
     for name in ("acme", "beta"):
