@@ -125,6 +125,7 @@ class Fleet:
             self._saved = {key: value for key, value in self._saved.items() if key[0] != node.name}
             if not self.nodes:
                 self._own.clear()
+                self._backends.forget()
                 for server in self._manager.servers.values():
                     server.share(others=0, most=None)
 
@@ -282,9 +283,10 @@ class Fleet:
     async def _divide(self, server: Server) -> None:
         """Move what is lacking; twice, because what this process gives up is free at once.
 
-        Not before the server has been reached: until then nodes keep what they have.
+        Not before the server has been reached: until then nodes keep what they have. And not once
+        the last node is forgotten.
         """
-        if server.limits is None:
+        if server.limits is None or not self.nodes:
             return
         for _ in range(2):
             self._obey(server)

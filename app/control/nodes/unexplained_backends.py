@@ -49,6 +49,11 @@ class UnexplainedBackends:
         self._looked_at[server.name] = now
         self._unreported[server.name] = {pid: before.get(pid, first_seen) for pid in unreported}
 
+    def forget(self) -> None:
+        """Forget what was there: without nodes nobody asks, and it would be wrong soon."""
+        self._looked_at.clear()
+        self._unreported.clear()
+
     def count(self, server: str, nodes: Collection[TrackedNode]) -> int:
         """How many count as used, besides what *nodes* can have: silent ones may have some."""
         since = self._clock() - _UNEXPLAINED_AFTER

@@ -399,6 +399,24 @@ async def test_backends_that_belong_to_none_count_as_used(site: Site) -> None:
         assert site.fleet.unexplained("local") == 0
 
 
+async def test_without_nodes_nothing_is_said_of_what_was_there(site: Site) -> None:
+    node = await site.node("edge", limits={"local": 0})
+    await site.fleet.begin_session(node)
+    login = site.control.manager.isolations[PoolStrategy.PER_TENANT].login(
+        site.server, site.control.state("acme").tenant.spec
+    )
+    connection = await driver.connect(replace(login, settings={}), timeout=60)
+    await site.later(0)
+    assert site.fleet.unexplained("local") == 1
+    await connection.close()
+    await site.fleet.remove(node)
+    # Its last report was on its way.
+    await site.hear(node)
+    await site.later(4)
+    assert (site.fleet.unexplained("local"), site.server.budget.limit) == (0, BUDGET)
+    assert site.server._most is None
+
+
 async def test_reports_are_taken_in_order_and_of_the_latest_agent(site: Site) -> None:
     node = await site.node("edge")
     first = await site.fleet.begin_session(node)
