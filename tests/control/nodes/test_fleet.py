@@ -11,7 +11,7 @@ import pytest
 
 from app.catalog.nodes import Liabilities, Nodes
 from app.control.nodes.feed import NodeFeed, ServerAddress
-from app.control.nodes.fleet import Fleet
+from app.control.nodes.fleet import NUMBERS_OF_EPOCH, Fleet
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
@@ -426,7 +426,7 @@ async def test_reports_are_taken_in_order_and_of_the_latest_agent(site: Site) ->
             await site.hear(node, sequence=sequence)
     second = await site.fleet.begin_session(node)
     assert second > first
-    for session in (first, second + (1 << 30)):
+    for session in (first, second + NUMBERS_OF_EPOCH):
         with pytest.raises(NodeSessionEnded):
             await site.hear(node, session=session, sequence=99)
     await site.hear(node, session=second, sequence=1)
