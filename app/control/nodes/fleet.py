@@ -45,6 +45,8 @@ _IDLE_WEIGHT = 0.1
 _PROCESS_FLOOR = 5
 # Seconds between two writes of liabilities that have fallen: to know more than true is safe.
 _SAVE_INTERVAL = 10.0
+# Entries that a node may report without having them by its configuration.
+_MOST_ENTRIES = 10_000
 # Seconds for which a report waits for others' divisions, and those of one for the catalog. Agents
 # hear an answer within `ANSWER_SECONDS`.
 _PATIENCE = 2.0
@@ -189,12 +191,19 @@ class Fleet:
         )
 
     def _of_node(self, node: TrackedNode, report: NodeReport) -> NodeReport:
-        """*report* without servers and entries that are not the node's: names take memory."""
+        """*report* without servers, and without too many entries, that are not the node's.
+
+        What is kept of them takes memory, and an agent names them as it likes.
+        """
         servers = self._manager.servers.keys() | node.commitments.keys()
+        entries = report.entries
+        known = len(node.latest.entries) if node.latest is not None else 0
+        if known + len(entries) > max(_MOST_ENTRIES, len(node.entries)):
+            entries = tuple([entry for entry in entries if entry.name in node.entries])
         return replace(
             report,
             servers={name: each for name, each in report.servers.items() if name in servers},
-            entries=tuple([entry for entry in report.entries if entry.name in node.entries]),
+            entries=entries,
         )
 
     # -- once a second ---------------------------------------------------------------------------

@@ -440,7 +440,10 @@ async def test_a_tenant_that_is_reported_twice_counts_once(site: Site) -> None:
     assert answer["local"].connections == 3
 
 
-async def test_what_an_agent_says_beyond_its_node_is_forgotten(site: Site) -> None:
+async def test_what_an_agent_says_beyond_its_node_is_forgotten(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.control.nodes.fleet._MOST_ENTRIES", 2)
     control = site.control
     for name in ("acme", "beta"):
         await control.credentials.create(control.state(name), "web", PERSON)
@@ -453,7 +456,7 @@ async def test_what_an_agent_says_beyond_its_node_is_forgotten(site: Site) -> No
     node = await site.node("edge", selector={"plan": "gold"})
     await site.fleet.begin_session(node)
     strange = ServerReport(generation=1, committed=5, connected=5)
-    for number in range(3):
+    for number in range(9):
         await site.hear(
             node,
             users=frozenset({"beta.web"}),
@@ -463,8 +466,8 @@ async def test_what_an_agent_says_beyond_its_node_is_forgotten(site: Site) -> No
     assert control.credentials.get(TenantId("beta"), "web").last_used_at is None
     assert node.commitments.keys() <= {"local"}
     assert node.latest is not None
-    assert not node.latest.entries
-    assert site.fleet._loads.find("t1") is None
+    assert len(node.latest.entries) == 2
+    assert site.fleet._loads.find("t8") is None
 
 
 async def test_a_drained_node_gives_everything_back_once_its_clients_have_left(
