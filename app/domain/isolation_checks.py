@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from app.domain.identifier import quoted
+from app.domain.isolation_facts import ExcessGrant, RelationFacts, RoleFacts
 from app.domain.tenant import OBJECT_PREFIX, PoolStrategy
 
 # Every cluster has them, and they hold no data unless somebody put some there.
@@ -90,11 +91,17 @@ def checks_of(strategy: PoolStrategy) -> tuple[AuditCheck, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A check that failed or could not be made."""
+    """A check that failed or could not be made.
+
+    Attributes:
+        cause: tells several causes of the same check apart; the same for all tenants of a server
+            that one thing concerns.
+    """
 
     check: AuditCheck
     severity: Severity
     detail: str
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,75 +111,6 @@ class IsolationReport:
     findings: tuple[Finding, ...]
     checked_at: datetime
     checked_at_monotonic: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleFacts:
-    """A tenant's login role and the schema or database of the same name.
-
-    Attributes:
-        attributes: those that no tenant may have, as Postgres names them.
-        memberships: roles it can act as, however indirectly.
-        privileged_memberships: those of them with such attributes, and Postgres' own.
-        settings: set for its sessions by others than Poolkeeper.
-        databases: those it can connect to, less those that tenants own: what an owner opens
-            is charged to the owner.
-        connection_limit: -1 for none.
-        owner: of its schema or database; None if there is none.
-        grantees: who else can use that schema or database; "PUBLIC" is everyone.
-        owned_objects: how many objects it owns.
-        public_can_create: whether everyone can create objects in the schema public it sees.
-        missing_schemas, unusable_schemas, writable_schemas: schemas for extensions that do not
-            exist, that it cannot use, or that it can create objects in.
-    """
-
-    can_login: bool
-    attributes: tuple[str, ...]
-    memberships: tuple[str, ...]
-    privileged_memberships: tuple[str, ...]
-    settings: tuple[str, ...]
-    databases: tuple[str, ...]
-    connection_limit: int
-    owner: str | None
-    grantees: tuple[str, ...]
-    owned_objects: int
-    can_create_temporary: bool
-    public_can_create: bool
-    missing_schemas: tuple[str, ...] = ()
-    unusable_schemas: tuple[str, ...] = ()
-    writable_schemas: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelationFacts:
-    """A table or view with rows of several tenants that the shared role can use.
-
-    Attributes:
-        kind: as in pg_class: r and p tables, f foreign ones, m materialized views, v views.
-        rls_enabled, rls_forced: its row-level security, and that also for its owner.
-        unfiltered_policies: permissive policies that do not check app.tenant_id.
-        can_truncate: whether the shared role may empty it.
-        bypasses_rls: a view that reads with the rights of an owner whom no policy binds.
-    """
-
-    name: str
-    kind: str
-    rls_enabled: bool
-    rls_forced: bool
-    unfiltered_policies: tuple[str, ...]
-    can_truncate: bool
-    bypasses_rls: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExcessGrant:
-    """A tenant's schema or database, named after its owner, that others can use."""
-
-    kind: str
-    """`DATABASE` or `SCHEMA`."""
-    name: str
-    grantees: Sequence[str]
-    """Roles of other tenants, and `PUBLIC`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +170,12 @@ def find_violations(
     return (
         *(finding for finding in found if finding.check not in unchecked),
         *(
-            Finding(check=check, severity=Severity.NOT_CHECKED, detail=f"Not checked: {reason}")
+            Finding(
+                check=check,
+                severity=Severity.NOT_CHECKED,
+                detail=f"Not checked: {reason}",
+                cause=reason,
+            )
             for check, reason in unchecked.items()
             if check in checks_of(strategy)
         ),
@@ -248,17 +191,20 @@ def _of_role(role: str, facts: RoleFacts) -> Iterator[Finding]:
             AuditCheck.ROLE_ATTRIBUTES,
             f"Role {role} has {', '.join(facts.attributes)}. "
             f"Run: ALTER ROLE {quoted(role)} {no_attributes};",
+            no_attributes,
         )
     tenants = [name for name in facts.memberships if name.startswith(OBJECT_PREFIX)]
     if facts.privileged_memberships or tenants:
         names = _listed([*facts.privileged_memberships, *tenants])
         yield _critical(
-            AuditCheck.MEMBERSHIPS, f"Role {role} can act as {names}. Revoke the membership."
+            AuditCheck.MEMBERSHIPS, f"Role {role} can act as {names}. Revoke the membership.", names
         )
     elif facts.memberships:
+        names = _listed(facts.memberships)
         yield _warning(
             AuditCheck.MEMBERSHIPS,
-            f"Role {role} is a member of {_listed(facts.memberships)} and has their privileges.",
+            f"Role {role} is a member of {names} and has their privileges.",
+            names,
         )
     if facts.settings:
         yield _warning(
@@ -278,22 +224,23 @@ def _of_databases(role: str, facts: RoleFacts, home: str) -> Iterator[Finding]:
             severity=Severity.WARNING if is_harmless else Severity.CRITICAL,
             detail=f"Role {role} can connect to database {_listed(others)}. "
             f"Run: REVOKE CONNECT ON DATABASE {databases} FROM PUBLIC, {quoted(role)};",
+            cause=databases,
         )
 
 
 def _of_home(role: str, facts: RoleFacts, kind: str, connection_limit: int) -> Iterator[Finding]:
     if facts.owner != role:
         owner = f"belongs to {facts.owner}" if facts.owner else "does not exist"
-        yield _critical(AuditCheck.OWNERSHIP, f"The {kind} {role} {owner}. Provision the tenant.")
+        detail = f"The {kind} {role} {owner}. Provision the tenant."
+        yield _critical(AuditCheck.OWNERSHIP, detail, owner)
     if "PUBLIC" in facts.grantees:
         yield _critical(
             AuditCheck.CLOSED_TO_OTHERS,
             f"Everyone can enter the {kind} {role}. Poolkeeper revokes this.",
         )
     elif facts.grantees:
-        yield _warning(
-            AuditCheck.CLOSED_TO_OTHERS, f"{_listed(facts.grantees)} can enter the {kind} {role}."
-        )
+        names = _listed(facts.grantees)
+        yield _warning(AuditCheck.CLOSED_TO_OTHERS, f"{names} can enter the {kind} {role}.", names)
     if facts.connection_limit != connection_limit:
         yield _warning(
             AuditCheck.CONNECTION_LIMIT,
@@ -315,6 +262,7 @@ def _of_extension_schemas(role: str, facts: RoleFacts) -> Iterator[Finding]:
         yield _warning(
             AuditCheck.EXTENSION_SCHEMAS,
             f"Schema {_listed(facts.missing_schemas)} does not exist. Run: {commands}",
+            "missing",
         )
     if facts.unusable_schemas:
         yield _warning(
@@ -386,9 +334,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(every[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _critical(check: AuditCheck, detail: str) -> Finding:
-    return Finding(check=check, severity=Severity.CRITICAL, detail=detail)
+def _critical(check: AuditCheck, detail: str, cause: str = "") -> Finding:
+    return Finding(check=check, severity=Severity.CRITICAL, detail=detail, cause=cause)
 
 
-def _warning(check: AuditCheck, detail: str) -> Finding:
-    return Finding(check=check, severity=Severity.WARNING, detail=detail)
+def _warning(check: AuditCheck, detail: str, cause: str = "") -> Finding:
+    return Finding(check=check, severity=Severity.WARNING, detail=detail, cause=cause)

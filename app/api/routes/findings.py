@@ -19,15 +19,22 @@ from app.domain.isolation_checks import AuditCheck, Finding, Severity
 _RANKS = (Severity.CRITICAL, Severity.WARNING, Severity.NOT_CHECKED)
 # Tenants after which other requests get a turn.
 _SLICE = 500
+# Beyond so many causes, others of the same check and severity are one item.
+_MOST_CAUSES = 100
+
+_Cause = tuple[Severity, AuditCheck, str | None, str]
 
 router = APIRouter(prefix="/v1/findings", tags=["tenants"], route_class=StrictRoute)
 
 
 class FindingView(BaseModel):
-    """A check of the isolation audit that failed, and for whom."""
+    """A check of the isolation audit that failed for one cause, and for whom."""
 
     check: AuditCheck
     severity: Severity
+    server: str | None = Field(
+        description="Where the cause is, and the SQL is to be run; null: on several servers."
+    )
     detail: str | None = Field(
         description="The problem and its fix for the first of these tenants; null for a key that "
         "is bound to tenants.",
@@ -45,6 +52,7 @@ class FindingList(BaseModel):
                 {
                     "check": "other_databases",
                     "severity": "warning",
+                    "server": "local",
                     "detail": "Role tenant_acme can connect to database postgres. "
                     "Run: REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC;",
                     "count": 2,
@@ -73,18 +81,21 @@ async def list_findings(
 ) -> FindingList:
     """Lists the checks that failed in the latest audits, and the tenants that each concerns.
 
-    There is one item for each check and severity, with the number of tenants and the first of them.
+    There is one item for each cause on each server, with the number of tenants and the first of
+    them; beyond 100 items, what remains of a check is one item.
     `GET /v1/tenants?finding=critical` lists all tenants with such a finding. Works while the
     catalog is unreachable.
     """
-    found: dict[tuple[Severity, AuditCheck], FindingView] = {}
+    found: dict[_Cause, FindingView] = {}
     async for id_ in in_slices(sorted(manager.tenant_states), _SLICE):
         state = manager.tenant_states.get(id_)
         if state is None or state.isolation is None or not principal.can_access(id_):
             continue
         for each in state.isolation.findings:
-            key = each.severity, each.check
-            item = found.get(key) or found.setdefault(key, _first(each, principal))
+            key: _Cause = each.severity, each.check, state.tenant.spec.server, each.cause
+            if key not in found and len(found) >= _MOST_CAUSES:
+                key = each.severity, each.check, None, ""
+            item = found.get(key) or found.setdefault(key, _first(each, key, principal))
             item.count += 1
             if item.count <= named:
                 item.tenants.append(id_)
@@ -94,11 +105,13 @@ async def list_findings(
     return FindingList(items=items)
 
 
-def _first(finding: Finding, principal: Principal) -> FindingView:
+def _first(finding: Finding, key: _Cause, principal: Principal) -> FindingView:
     """The view of a finding with which no tenant is counted yet."""
+    _, _, server, _ = key
     return FindingView(
         check=finding.check,
         severity=finding.severity,
+        server=server,
         # It may name other tenants' roles and databases.
         detail=finding.detail if principal.tenants is None else None,
         count=0,

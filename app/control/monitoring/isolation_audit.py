@@ -26,13 +26,13 @@ from app.domain.audit import ISOLATION_AUDIT, AuditEvent
 from app.domain.errors import ProvisioningFailed, Unavailable
 from app.domain.isolation_checks import (
     AuditCheck,
-    ExcessGrant,
     Finding,
     Inspection,
     IsolationReport,
     Severity,
     find_violations,
 )
+from app.domain.isolation_facts import ExcessGrant
 from app.domain.tenant import OBJECT_PREFIX, PoolStrategy, TenantSpec
 from app.pools.isolation.inspection import inspect
 from app.pools.isolation.repair import Repair, repair, revoke

@@ -14,13 +14,8 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from app.domain.isolation_checks import (
-    AuditCheck,
-    ExcessGrant,
-    Inspection,
-    RelationFacts,
-    RoleFacts,
-)
+from app.domain.isolation_checks import AuditCheck, Inspection
+from app.domain.isolation_facts import ExcessGrant, RelationFacts, RoleFacts
 from app.domain.tenant import OBJECT_PREFIX
 from app.pools import driver
 from app.pools.raw_text import as_hex, decode, starts_with

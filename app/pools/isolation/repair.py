@@ -9,7 +9,7 @@ from typing import TypeVar
 import asyncpg
 
 from app.domain.errors import ProvisioningFailed
-from app.domain.isolation_checks import ExcessGrant
+from app.domain.isolation_facts import ExcessGrant
 from app.pools.isolation import objects
 from app.pools.server import Server
 

@@ -41,6 +41,29 @@ async def test_a_cause_is_one_finding_and_the_worst_come_first(api: Api) -> None
     assert pointers(await api.client.get(f"{URL}?named=0")) == ["/query/named"]
 
 
+async def test_two_causes_of_a_check_are_two_findings_and_a_flood_of_causes_is_one(
+    api: Api,
+) -> None:
+    for name in ("acme", "beta", "gamma"):
+        await api.tenant(name)
+    hr, sales = (replace(OTHERS, cause=name, detail=f"{name} is open.") for name in ("hr", "sales"))
+    audited(api, "acme", hr)
+    audited(api, "beta", hr, sales)
+    audited(api, "gamma", hr)
+    found = ok(await api.client.get(URL))["items"]
+    assert [(each["detail"], each["server"], each["tenants"]) for each in found] == [
+        ("hr is open. acme", "local", ["acme", "beta", "gamma"]),
+        ("sales is open. beta", "local", ["beta"]),
+    ]
+    audited(api, "acme", *(replace(hr, cause=f"database {each}") for each in range(99)))
+    audited(api, "beta", hr, sales)
+    audited(api, "gamma", sales)
+    found = ok(await api.client.get(URL))["items"]
+    assert len(found) == 101
+    [rest] = [each for each in found if each["server"] is None]
+    assert (rest["count"], rest["tenants"]) == (2, ["beta", "gamma"])
+
+
 async def test_a_key_bound_to_tenants_sees_their_findings_without_the_details(
     keyed_api: tuple[Api, Keyring],
 ) -> None:

@@ -1,0 +1,75 @@
+"""What the isolation audit reads from Postgres of a role, of a table, and of a grant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleFacts:
+    """A tenant's login role and the schema or database of the same name.
+
+    Attributes:
+        attributes: those that no tenant may have, as Postgres names them.
+        memberships: roles it can act as, however indirectly.
+        privileged_memberships: those of them with such attributes, and Postgres' own.
+        settings: set for its sessions by others than Poolkeeper.
+        databases: those it can connect to, less those that tenants own: what an owner opens
+            is charged to the owner.
+        connection_limit: -1 for none.
+        owner: of its schema or database; None if there is none.
+        grantees: who else can use that schema or database; "PUBLIC" is everyone.
+        owned_objects: how many objects it owns.
+        public_can_create: whether everyone can create objects in the schema public it sees.
+        missing_schemas, unusable_schemas, writable_schemas: schemas for extensions that do not
+            exist, that it cannot use, or that it can create objects in.
+    """
+
+    can_login: bool
+    attributes: tuple[str, ...]
+    memberships: tuple[str, ...]
+    privileged_memberships: tuple[str, ...]
+    settings: tuple[str, ...]
+    databases: tuple[str, ...]
+    connection_limit: int
+    owner: str | None
+    grantees: tuple[str, ...]
+    owned_objects: int
+    can_create_temporary: bool
+    public_can_create: bool
+    missing_schemas: tuple[str, ...] = ()
+    unusable_schemas: tuple[str, ...] = ()
+    writable_schemas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelationFacts:
+    """A table or view with rows of several tenants that the shared role can use.
+
+    Attributes:
+        kind: as in pg_class: r and p tables, f foreign ones, m materialized views, v views.
+        rls_enabled, rls_forced: its row-level security, and that also for its owner.
+        unfiltered_policies: permissive policies that do not check app.tenant_id.
+        can_truncate: whether the shared role may empty it.
+        bypasses_rls: a view that reads with the rights of an owner whom no policy binds.
+    """
+
+    name: str
+    kind: str
+    rls_enabled: bool
+    rls_forced: bool
+    unfiltered_policies: tuple[str, ...]
+    can_truncate: bool
+    bypasses_rls: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExcessGrant:
+    """A tenant's schema or database, named after its owner, that others can use."""
+
+    kind: str
+    """`DATABASE` or `SCHEMA`."""
+    name: str
+    grantees: Sequence[str]
+    """Roles of other tenants, and `PUBLIC`."""

@@ -1,0 +1,63 @@
+"""The isolation policy: one cause is the same for all tenants, another one is another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.domain.isolation_checks import AuditCheck, Inspection, Severity, find_violations
+from app.domain.isolation_facts import RoleFacts
+from app.domain.tenant import PoolStrategy
+
+FACTS = RoleFacts(
+    can_login=True,
+    attributes=("CREATEDB",),
+    memberships=("hr",),
+    privileged_memberships=(),
+    settings=("work_mem=1GB",),
+    databases=("tenants", "crm"),
+    connection_limit=9,
+    owner="hr",
+    grantees=("sales",),
+    owned_objects=0,
+    can_create_temporary=False,
+    public_can_create=True,
+    missing_schemas=("gis",),
+    unusable_schemas=("tools",),
+)
+Causes = set[tuple[AuditCheck, Severity, str]]
+
+
+def causes(facts: RoleFacts, role: str = "tenant_acme") -> Causes:
+    found = find_violations(
+        Inspection(roles={role: facts}),
+        PoolStrategy.PER_TENANT,
+        role,
+        home="tenants",
+        connection_limit=7,
+    )
+    return {(each.check, each.severity, each.cause) for each in found}
+
+
+def test_the_same_thing_has_one_cause_whichever_tenant_it_concerns() -> None:
+    found = causes(FACTS)
+    assert found == causes(FACTS, "tenant_beta")
+    assert len(found) == 10
+    assert not any("acme" in cause for _, _, cause in found)
+
+
+@pytest.mark.parametrize(
+    ("check", "other"),
+    [
+        (AuditCheck.ROLE_ATTRIBUTES, replace(FACTS, attributes=("CREATEROLE",))),
+        (AuditCheck.MEMBERSHIPS, replace(FACTS, memberships=("finance",))),
+        (AuditCheck.OTHER_DATABASES, replace(FACTS, databases=("erp",))),
+        (AuditCheck.OWNERSHIP, replace(FACTS, owner=None)),
+        (AuditCheck.CLOSED_TO_OTHERS, replace(FACTS, grantees=("finance",))),
+    ],
+)
+def test_another_thing_under_the_same_check_is_another_cause(
+    check: AuditCheck, other: RoleFacts
+) -> None:
+    assert {each for each, _, _ in causes(FACTS) ^ causes(other)} == {check}
