@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from app.cli.client.evidence import evidence_of
 from app.cli.client.service_command import (
     ChangeCommand,
     ServiceCommand,
@@ -32,7 +33,7 @@ _EVALUATION = (
     prose("REASON", "reason"),
     text("CONFIDENCE", "confidence"),
     prose("EXPECTED", effect_of),
-    prose("EVIDENCE", "evidence"),
+    prose("EVIDENCE", evidence_of),
 )
 
 advisor = resource("Show and change the advisor, and ask it what it would recommend.")

@@ -8,6 +8,7 @@ import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.completion import recommendation_ids
+from app.cli.client.evidence import evidence_of
 from app.cli.client.service_command import (
     ChangeCommand,
     ListCommand,
@@ -55,7 +56,7 @@ COLUMNS = (
     text("RULE", "rule", VERY_WIDE),
     text("CLOSED BY", "closed_by", VERY_WIDE),
 )
-_DETAILS = (*COLUMNS, prose("EXPECTED", effect_of), prose("EVIDENCE", "evidence"))
+_DETAILS = (*COLUMNS, prose("EXPECTED", effect_of), prose("EVIDENCE", evidence_of))
 
 recommendations = resource("List, show, apply or dismiss the advisor's recommendations.")
 

@@ -1,0 +1,47 @@
+"""The numbers behind a recommendation, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app.cli.client.table import Item, plain
+
+_SHARES = frozenset({"late_share", "late_share_bound"})
+# By their names in the API; `{}` is the number.
+WORDS: Mapping[str, str] = {
+    "arrivals_per_second": "{} callers/s expected",
+    "hold_ms": "leases last {} ms",
+    "base_hold_ms": "{} ms while the pool is less than half busy",
+    "hold_cv2": "their durations vary by {} (squared coefficient of variation)",
+    "offered_load": "{} connections would be busy if nobody waited",
+    "mean_active": "{} leased on average",
+    "mean_waiting": "{} callers waiting on average",
+    "late_share": "{} of callers late",
+    "late_share_bound": "at least {} of them for certain",
+    "events": "{} callers seen",
+    "needed_size": "{} connections needed now",
+    "window_peak_size": "{} needed at the peak",
+    "burst_allowance": "{} more for bursts",
+    "throughput_before": "{} leases/s before the trial of growth",
+    "throughput_after": "{} leases/s after it",
+    "elasticity": "throughput grew {} times as much as the size",
+    "elasticity_error": "give or take {}",
+    "size_before_trial": "{} connections before the trial",
+    "ceiling_seconds": "no further growth for {} s",
+    "granted_size": "{} connections granted by the budget",
+    "budget": "the server's budget is {}",
+}
+
+
+def evidence_of(item: Item) -> str | None:
+    """All numbers that are known, in the API's order; None if there are none."""
+    found = [
+        WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(_shown(name, value))
+        for name, value in (item.get("evidence") or {}).items()
+        if value is not None
+    ]
+    return ", ".join(found) or None
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{100 * value:.3g} %" if name in _SHARES else plain(value)
