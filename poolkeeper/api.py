@@ -58,6 +58,21 @@ def drain_node(node: str) -> Request[models.NodeView]:
     return Request("POST", f"/v1/nodes/{segment(node)}/drain", sends_key=True)
 
 
+def list_node_tenants(
+    node: str,
+    *,
+    sort: models.NodeTenantOrder | None = None,
+    search: str | None = None,
+    offset: int | None = None,
+) -> ListRequest[models.NodeTenantList, models.NodeTenantView]:
+    """List the tenants of a node."""
+    return ListRequest(
+        "GET",
+        f"/v1/nodes/{segment(node)}/tenants",
+        query={"sort": sort, "search": search, "offset": offset},
+    )
+
+
 def put_tenant(tenant: str, **body: Unpack[models.TenantBody]) -> Request[models.TenantView]:
     """Declare a tenant."""
     return Request("PUT", f"/v1/tenants/{segment(tenant)}", body=body)

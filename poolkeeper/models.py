@@ -13,6 +13,7 @@ ClientState = Literal["active", "waiting"]
 EvictionMode = Literal["graceful", "force"]
 IsolationLevel = Literal["read_uncommitted", "read_committed", "repeatable_read", "serializable"]
 LeaseOrder = Literal["-age_seconds", "age_seconds", "tenant"]
+NodeTenantOrder = Literal["tenant", "-longest_wait_ms", "-waiting", "-clients", "-active"]
 PoolOrder = Literal[
     "pool_id",
     "waiting",
@@ -294,10 +295,11 @@ class FindingList(TypedDict):
 
 
 class FindingView(TypedDict):
-    """A check of the isolation audit that failed, and for whom."""
+    """A check of the isolation audit that failed for one cause, and for whom."""
 
     check: str
     severity: Severity
+    server: str | None
     detail: str | None
     count: int
     tenants: list[str]
@@ -492,6 +494,44 @@ class NodeServerView(TypedDict):
     committed: int | None
     connections: int | None
     held: int
+
+
+class NodeTenantList(TypedDict):
+    """A page of a node's tenants."""
+
+    matches: int
+    items: list[NodeTenantView]
+    next_cursor: str | None
+
+
+class NodeTenantView(TypedDict):
+    """One of the tenants of a node."""
+
+    node: str
+    node_state: str
+    state: str
+    size: int
+    connections: int
+    active: int
+    clients: int
+    waiting: int
+    longest_wait_ms: float
+    estimated: bool
+    transactions_per_second: float | None
+    hold_ms: float | None
+    wait_ms: float | None
+    wait_p99_ms: float | None
+    late_share: float | None
+    tenant: str
+
+
+class NodeTotals(TypedDict):
+    """All nodes together."""
+
+    by_state: dict[str, int]
+    troubled: int
+    clients: int
+    waiting: int
 
 
 class NodeView(TypedDict):
@@ -873,6 +913,7 @@ class ServerUse(TypedDict):
     max_connections: int | None
     budget: int
     used: int
+    nodes: int
     active: int
     contended: bool
     last_error: str | None
@@ -917,6 +958,7 @@ class ServiceStats(TypedDict):
     pools: PoolCounts
     totals: ServiceTotals
     servers: list[ServerUse]
+    nodes: NodeTotals | None
     evictions: dict[str, int]
     loop_lag: LoopLagView
     matches: int

@@ -29,6 +29,7 @@ from app.api.routes import (
     leases,
     metrics,
     node_agents,
+    node_tenants,
     nodes,
     pool,
     pools,
@@ -49,6 +50,7 @@ from app.api.ui import pages
 _ROUTERS = (
     servers.router,
     nodes.router,
+    node_tenants.router,
     node_agents.router,
     tenants.router,
     findings.router,

@@ -81,7 +81,7 @@ ENTRIES: Mapping[str, Entry] = {
     ),
     "nodes": _resource(
         target="client.nodes:nodes",
-        summary="list, show, create, set, pause, resume, drain, delete",
+        summary="list, show, tenants, create, set, pause, resume, drain, delete",
     ),
     "pools": _resource(
         target="client.pools:pools",

@@ -29,6 +29,7 @@ DESIGNED = {
     "get /v1/nodes",
     "put /v1/nodes/{node}",
     "get /v1/nodes/{node}",
+    "get /v1/nodes/{node}/tenants",
     "delete /v1/nodes/{node}",
     "post /v1/nodes/{node}/pause",
     "post /v1/nodes/{node}/resume",

@@ -225,14 +225,16 @@ async def get_tenant_pool(
 ) -> PoolView:
     """Shows the pool that serves the tenant, and what it has on nodes.
 
-    404 while it is not open, was never changed, and is on no node.
+    404 while it is not open, was never changed, and is on no node. Without an ETag it is on nodes
+    alone.
     """
     state = manager.tenant_state(tenant)
-    if desired.generation(state) is None and not views.on_nodes(state):
+    generation = desired.generation(state)
+    if generation is not None:
+        response.headers["ETag"] = etag(generation)
+    elif not views.on_nodes(state):
         raise PoolNotFound(f"Tenant {tenant} has no pool yet; its first use opens one.")
-    view = views.show(state, principal)
-    response.headers["ETag"] = etag(view.generation)
-    return view
+    return views.show(state, principal)
 
 
 @router.post(

@@ -17,6 +17,7 @@ from app.api.http.dependencies import (
     PrincipalDep,
     ResponseCacheDep,
     TenantDep,
+    provided,
 )
 from app.api.http.error_responses import problem_responses
 from app.api.http.ordering import OffsetQuery, Order, SearchQuery
@@ -27,11 +28,13 @@ from app.api.views.stats import (
     PoolCounts,
     ServiceStats,
     TenantStats,
+    show_nodes,
     show_servers,
     show_stats,
     show_totals,
 )
 from app.control.monitoring.snapshot import TenantSnapshot
+from app.control.nodes.fleet import Fleet
 from app.domain.eviction import EvictionReason
 
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
@@ -68,6 +71,7 @@ async def get_stats(
     request: Request,
     cache: ResponseCacheDep,
     principal: PrincipalDep,
+    fleet: Annotated[Fleet, provided(Fleet)],
     *,
     sort: Annotated[
         TenantOrder, Query(description="Sort key of the tenants; ties are sorted by ID.")
@@ -111,6 +115,7 @@ async def get_stats(
         ),
         totals=show_totals(snapshot, principal.tenants),
         servers=show_servers(snapshot),
+        nodes=None if principal.tenants is not None else show_nodes(fleet.nodes.values()),
         evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
         loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
         items=[show_stats(row.spec, row.pool_state, row.stats) for row in page],

@@ -1,6 +1,7 @@
 """Metrics of the service itself and of its servers, read at the moment of a scrape.
 
-Metrics of pools and tenants, as of the last poll, are in `pool_metrics.py`. No server is asked.
+Metrics of pools and tenants, as of the last poll, are in `pool_metrics.py`, those of nodes in
+`node_metrics.py`. No server is asked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from starlette.datastructures import State
 from app import __version__
 from app.api.auth.authenticator import Authenticator, AuthFailure
 from app.api.http.client_connections import ClientConnections, CloseReason
+from app.api.telemetry.node_metrics import node_metrics
 from app.api.telemetry.pool_metrics import counter, gauge
 from app.catalog.catalog import Catalog
 from app.control.advisor.advisor_loop import AdvisorLoop
@@ -25,7 +27,6 @@ from app.control.monitoring.lock_guard import LockGuard
 from app.control.monitoring.poller import Poller
 from app.control.nodes.fleet import Fleet
 from app.domain.lock_table import BackendSignal
-from app.domain.nodes.node import NodeState
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
 
@@ -61,7 +62,7 @@ class ServiceCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._servers()
-        yield from self._nodes()
+        yield from node_metrics(self._fleet)
         yield from self._recommendations()
         yield from self._refusals()
         clients = getattr(self._state, "clients", None)
@@ -106,54 +107,16 @@ class ServiceCollector(Collector):
             ("server", "ended"),
             {(name, how): guard.ended[how] for name, guard in guards for how in BackendSignal},
         )
-        yield GaugeMetricFamily(
-            "poolkeeper_isolation_check_age_seconds",
-            "Time since the least recent isolation audit of a tenant.",
-            oldest_audit_age(self._manager),
-        )
-
-    def _nodes(self) -> Iterator[Metric]:
-        nodes = self._fleet.nodes
-        heard = {name: node.latest for name, node in nodes.items() if node.latest}
-        yield gauge(
-            "poolkeeper_node_state",
-            "The state of each node: 1 for the one that it has.",
-            ("node", "state"),
-            {
-                (name, state): node.state is state
-                for name, node in nodes.items()
-                for state in NodeState
-            },
-        )
-        yield gauge(
-            "poolkeeper_node_clients",
-            "Connections of applications to each node, and those of them that wait.",
-            ("node", "kind"),
-            {
-                (name, kind): sum(getattr(entry, field) for entry in each.entries.values())
-                for name, each in heard.items()
-                for kind, field in (("connected", "clients"), ("waiting", "waiting"))
-            },
-        )
-        connections: dict[tuple[str, ...], float] = {}
-        for name, node in nodes.items():
-            for server, commitment in node.commitments.items():
-                connections[name, server, "allotment"] = commitment.current
-                connections[name, server, "held"] = commitment.liability
-                reported = heard[name].report.servers if name in heard else {}
-                if server in reported:
-                    connections[name, server, "used"] = reported[server].connected
-        yield gauge(
-            "poolkeeper_node_connections",
-            "Connections of each node: used, allotted, and held because it may still have them.",
-            ("node", "server", "kind"),
-            connections,
-        )
         yield gauge(
             "poolkeeper_unexplained_backends",
             "Connections of tenants' roles that are neither this service's nor a node's.",
             ("server",),
-            {(name,): self._fleet.unexplained(name) for name in self._manager.servers},
+            {(name,): self._fleet.unexplained(name) for name, _ in servers},
+        )
+        yield GaugeMetricFamily(
+            "poolkeeper_isolation_check_age_seconds",
+            "Time since the least recent isolation audit of a tenant.",
+            oldest_audit_age(self._manager),
         )
 
     def _recommendations(self) -> Iterator[Metric]:

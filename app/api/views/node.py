@@ -59,6 +59,7 @@ NODE_ENTRY_EXAMPLE: dict[str, Any] = {
     "wait_p99_ms": 3.1,
     "late_share": 0.0,
 }
+NODE_TENANT_EXAMPLE: dict[str, Any] = {"tenant": "acme", **NODE_ENTRY_EXAMPLE}
 
 
 class NodeServerView(BaseModel):
@@ -111,7 +112,6 @@ class NodeView(BaseModel):
         declared, latest = node.declared, node.latest
         report = latest.report if latest else None
         configuration = node.configuration
-        entries = latest.entries.values() if latest else ()
         return cls(
             **declared.spec.as_dict(),
             paused=declared.paused,
@@ -122,8 +122,8 @@ class NodeView(BaseModel):
             warnings=list(weaknesses(report.engine)) if report else [],
             silent_seconds=None if node.silence is None else round(node.silence, 1),
             tenants=len(node.entries),
-            clients=sum(entry.clients for entry in entries),
-            waiting=sum(entry.waiting for entry in entries),
+            clients=latest.clients if latest else 0,
+            waiting=latest.waiting if latest else 0,
             up_to_date=report is not None
             and configuration is not None
             and report.version == configuration.version,
@@ -169,6 +169,19 @@ class NodeEntryView(BaseModel):
         latest = node.latest
         entry = latest.entries.get(tenant) if latest else None
         return None if entry is None else cls(**_entry(node, entry, patience))
+
+
+class NodeTenantView(NodeEntryView):
+    """One of the tenants of a node."""
+
+    model_config = examples(NODE_TENANT_EXAMPLE)
+
+    tenant: str
+
+    @classmethod
+    def of_entry(cls, node: TrackedNode, entry: EntryReport, *, patience: float) -> Self:
+        """Who waits over *patience* seconds is late."""
+        return cls(tenant=entry.name, **_entry(node, entry, patience))
 
 
 def _entry(node: TrackedNode, entry: EntryReport, patience: float) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
@@ -10,8 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.control.monitoring.snapshot import Snapshot
+from app.control.nodes.tracked_node import TrackedNode
 from app.domain.counters import COUNTERS, Counters
 from app.domain.eviction import EvictionReason
+from app.domain.nodes.node import NodeState
 from app.domain.pool import PoolMetrics, PoolState, PoolStats
 from app.domain.tenant import PoolStrategy, TenantSpec
 from app.pools.server import ServerState
@@ -100,12 +104,24 @@ class ServerUse(BaseModel):
     )
     budget: int = Field(description="Maximum number of connections of all pools.", examples=[86])
     used: int = Field(description="Open, connecting or closing.", examples=[10])
+    nodes: int = Field(description="Left to nodes, used there or not.", examples=[24])
     active: int = Field(description="On lease.", examples=[4])
     contended: bool = Field(
         description="Whether a pool waits for a connection of the budget.", examples=[False]
     )
     last_error: str | None = Field(
         description="Why no connection can be opened; null when all is well.", examples=[None]
+    )
+
+
+class NodeTotals(BaseModel):
+    """All nodes together."""
+
+    by_state: dict[NodeState, int] = Field(examples=[{"ready": 2}])
+    troubled: int = Field(description="Nodes that show a `problem`.", examples=[0])
+    clients: int = Field(description="Connections of applications.", examples=[85])
+    waiting: int = Field(
+        description="Those of them that wait for a connection to Postgres.", examples=[0]
     )
 
 
@@ -129,6 +145,7 @@ class ServiceStats(BaseModel):
     pools: PoolCounts
     totals: ServiceTotals
     servers: list[ServerUse]
+    nodes: NodeTotals | None = Field(description="Null for a key that is bound to tenants.")
     evictions: dict[EvictionReason, int] = Field(
         description="Pools closed, by reason.",
         examples=[{"idle": 2, "lru": 0, "requested": 1, "forced": 0, "deleted": 0, "drained": 0}],
@@ -192,6 +209,17 @@ def _totals(counters: Counters, gauges: PoolMetrics) -> dict[str, Any]:
 def show_servers(snapshot: Snapshot) -> list[ServerUse]:
     """Every server's budget."""
     return [ServerUse.model_validate(row) for row in snapshot.servers]
+
+
+def show_nodes(nodes: Collection[TrackedNode]) -> NodeTotals:
+    """All nodes together."""
+    heard = [node.latest for node in nodes if node.latest]
+    return NodeTotals(
+        by_state=Counter(node.state for node in nodes),
+        troubled=sum(bool(each.report.problem) for each in heard),
+        clients=sum(each.clients for each in heard),
+        waiting=sum(each.waiting for each in heard),
+    )
 
 
 def stats_event(snapshot: Snapshot, only: frozenset[str] | None) -> StatsEvent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,7 +25,8 @@ def _state(node: Item) -> str:
     return f"{node['state']}, paused" if node["paused"] else str(node["state"])
 
 
-def _sum(field: str, node: Item) -> int:
+def sum_of(field: str, node: Item) -> int:
+    """A number of connections of a node, on all servers."""
     return sum(server[field] or 0 for server in node["servers"])
 
 
@@ -34,16 +35,30 @@ COLUMNS = (
     text("STATE", _state, ALWAYS),
     number("TENANTS", "tenants"),
     number("CLIENTS", "clients"),
-    number("WAITING", "waiting"),
-    number("CONNECTIONS", lambda node: _sum("connections", node)),
-    number("ALLOTMENT", lambda node: _sum("allotment", node)),
+    number("WAITING", "waiting", ALWAYS),
+    number("CONNECTIONS", lambda node: sum_of("connections", node)),
+    number("ALLOTMENT", lambda node: sum_of("allotment", node)),
+    prose("PROBLEM", "problem"),
     text("ENGINE", "engine", WIDE),
     text("ADDRESS", "address", WIDE),
-    prose("PROBLEM", "problem", WIDE),
     prose("SELECTOR", "selector", VERY_WIDE),
     number("SILENT S", "silent_seconds", VERY_WIDE),
     age("AGE", "created_at", VERY_WIDE),
 )
+# A pooler counts sums, no single transaction: what follows from them is estimated.
+TENANT_COLUMNS = (
+    text("TENANT", "tenant", ALWAYS),
+    text("STATE", "state", ALWAYS),
+    number("WAITING", "waiting", ALWAYS),
+    number("WAITS MS", "longest_wait_ms"),
+    number("CLIENTS", "clients"),
+    number("ACTIVE", "active"),
+    number("SIZE", "size"),
+    number("EST PER S", "transactions_per_second", WIDE),
+    number("EST HOLD MS", "hold_ms", WIDE),
+    number("EST WAIT P99 MS", "wait_p99_ms", WIDE),
+)
+Order = Literal["-longest_wait_ms", "-waiting", "-clients", "-active", "tenant"]
 _DETAILS = (
     *COLUMNS,
     prose("LABELS", "labels"),
@@ -90,6 +105,19 @@ def list_nodes(context: typer.Context) -> None:
 def show(context: typer.Context, node: NodeArgument) -> None:
     """Show one node."""
     context.obj.show_one(_path(node), _DETAILS)
+
+
+@nodes.command(cls=ListCommand)
+def tenants(
+    context: typer.Context,
+    node: NodeArgument,
+    *,
+    sort: Annotated[
+        Order, typer.Option(help="Sort order; a leading - means descending.")
+    ] = "-longest_wait_ms",
+) -> None:
+    """List the tenants of a node, who waits longest first; EST: estimated from sums."""
+    context.obj.show_list(f"{_path(node)}/tenants", TENANT_COLUMNS, sort=sort)
 
 
 @nodes.command(cls=ChangeCommand)

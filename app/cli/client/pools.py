@@ -25,6 +25,7 @@ from app.cli.client.table import (
     WIDE,
     advice_of,
     number,
+    on_node,
     pool_state,
     prose,
     text,
@@ -66,7 +67,11 @@ COLUMNS = (
     number("WARMUP", lambda item: item["desired"]["warmup_size"], VERY_WIDE),
     number("LEASES", "access_count", VERY_WIDE),
 )
-_DETAILS = (*COLUMNS, prose("ADVICE", advice_of))
+_DETAILS = (
+    *COLUMNS,
+    prose("ADVICE", advice_of),
+    prose("ON NODES", lambda item: "; ".join(map(on_node, item["nodes"] or ()))),
+)
 _RESULTS = ("state", "closed", "cut", "connections", "tested", "failed", "tenants")
 
 pools = resource("List, show, resize and evict pools, and run other operations on them.")

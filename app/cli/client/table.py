@@ -80,6 +80,24 @@ def pool_state(pool: Item) -> str:
     return f"paused {_age(pause['since'])} by {pause['by']}" if pause else str(pool["state"])
 
 
+def on_node(entry: Item) -> str:
+    """A tenant on one node; what is estimated says so."""
+    facts = (
+        f"{entry['node']}: {entry['state']}, {entry['active']} of {entry['size']} connections "
+        f"active, {entry['clients']} clients, {entry['waiting']} waiting"
+    )
+    if entry["waiting"]:
+        facts += f", the first for {plain(entry['longest_wait_ms'])} ms"
+    if entry["estimated"]:
+        facts += (
+            f"; estimated: {plain(entry['transactions_per_second'])} transactions/s of "
+            f"{plain(entry['hold_ms'])} ms, wait p99 {plain(entry['wait_p99_ms'])} ms"
+        )
+    return (
+        facts if entry["node_state"] == "ready" else f"{facts} (the node is {entry['node_state']})"
+    )
+
+
 def advice_of(pool: Item) -> str | None:
     """What the advisor says about a pool now: a size if it differs, why, and what is against it."""
     advice = pool.get("advice")

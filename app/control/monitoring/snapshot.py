@@ -95,13 +95,19 @@ class TenantSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSnapshot:
-    """A server's connection budget, and what is used of it; *active*: on lease."""
+    """A server's connection budget, and what is used of it.
+
+    Attributes:
+        nodes: connections of the budget that are left to nodes.
+        active: connections on lease.
+    """
 
     name: str
     state: ServerState
     max_connections: int | None
     budget: int
     used: int
+    nodes: int
     active: int
     contended: bool
     last_error: str | None
@@ -313,6 +319,7 @@ class _SnapshotBuilder:
                     max_connections=server.limits.max_connections if server.limits else None,
                     budget=server.limit,
                     used=server.used,
+                    nodes=server.lent,
                     active=self._active[name],
                     contended=server.budget.is_contended,
                     last_error=server.last_error,

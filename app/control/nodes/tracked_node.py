@@ -50,6 +50,16 @@ class HeardReport:
         own = self.report
         return (report.session, report.base) == (own.session, own.sequence)
 
+    @property
+    def clients(self) -> int:
+        """Applications' connections, of all tenants."""
+        return sum(entry.clients for entry in self.entries.values())
+
+    @property
+    def waiting(self) -> int:
+        """Those of them that wait for a connection to Postgres."""
+        return sum(entry.waiting for entry in self.entries.values())
+
 
 @dataclass(slots=True, kw_only=True)
 class Demand:

@@ -166,6 +166,19 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
     assert 'poolkeeper_node_state{node="edge",state="ready"} 1.0' in scraped
     assert 'poolkeeper_node_connections{kind="used",node="edge",server="local"} 3.0' in scraped
     assert 'poolkeeper_node_clients{kind="waiting",node="edge"} 1.0' in scraped
+    assert 'poolkeeper_node_problem{node="edge"} 1.0' in scraped
+    assert 'poolkeeper_node_tenants{node="edge",state="open"} 1.0' in scraped
+    assert 'poolkeeper_node_longest_wait_seconds{node="edge"} 0.25' in scraped
+    assert f'poolkeeper_node_outdated{{node="edge"}} {float(not shown["up_to_date"])}' in scraped
+    await api.service.snapshots.publish()
+    stats = ok(await api.client.get("/v1/stats"))
+    assert stats["nodes"] == {
+        "by_state": {"ready": 1},
+        "troubled": 1,
+        "clients": 7,
+        "waiting": 1,
+    }
+    assert [server["nodes"] for server in stats["servers"]] == [5]
 
 
 async def test_a_node_of_thousands_of_tenants_reports_what_has_changed(api: Api) -> None:

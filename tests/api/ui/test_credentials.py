@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import expect
 
+from tests.api.ui.test_page import violations
 from tests.fixtures.app import Api
 from tests.fixtures.browser import Tab
 
@@ -13,8 +14,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def test_a_password_is_shown_once_and_its_credential_revoked(service: Api, tab: Tab) -> None:
     await service.tenant("acme")
+    node = {"address": "pools.example:6432"}
+    (await service.client.put("/v1/nodes/edge", json=node)).raise_for_status()
     page, dialog, drawer = tab.page, tab.page.locator("#action"), tab.page.locator("#drawer")
     outcome, rows = page.locator("#outcome"), page.locator("#credentials tbody tr")
+    issued = drawer.locator("#issued")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     await page.goto("/#/tenants/acme")
@@ -26,21 +30,25 @@ async def test_a_password_is_shown_once_and_its_credential_revoked(service: Api,
     await dialog.get_by_label("Days until it expires").fill("90")
     await expect(dialog.locator(".plan")).to_contain_text("Record credential acme.web")
     await dialog.get_by_role("button", name="New credential").click()
-    await expect(outcome.locator("code")).to_contain_text("postgresql://acme.web:")
-    shown = await outcome.locator("code").inner_text()
+    await expect(issued.locator("code")).to_have_count(3)
+    password, for_drivers, for_sql = await issued.locator("code").all_inner_texts()
+    assert for_drivers == f"postgresql://acme.web:{password}@pools.example:6432/acme"
+    assert for_sql == f"postgresql://acme.web:{password}@{tab.address[7:]}/acme"
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text("acme.web")
+    assert await violations(page) == []
     await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    await outcome.get_by_role("button", name="Copy").click()
-    await expect(outcome).to_contain_text("Copied")
-    assert await page.evaluate("navigator.clipboard.readText()") == shown
+    await issued.get_by_title("Copy: For any driver").click()
+    await expect(issued).to_contain_text("Copied")
+    assert await page.evaluate("navigator.clipboard.readText()") == for_drivers
 
     await rows.get_by_role("button", name="Revoke").click()
     await expect(dialog.locator(".plan")).to_contain_text("Forget credential acme.web")
     await dialog.get_by_role("button", name="Revoke").click()
     await expect(outcome).to_contain_text("Credential acme.web was revoked.")
     await expect(rows).to_have_count(0)
-    assert shown not in await page.content()
+    await expect(issued).to_have_count(0)
+    assert password not in await page.content()
     assert (await service.client.get("/v1/tenants/acme/credentials")).json()["items"] == []
 
 

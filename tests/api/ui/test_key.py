@@ -22,10 +22,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 @pytest.fixture
 def ring(tmp_path: Path) -> Keyring:
-    """A key with every scope, and one that can only read."""
+    """A key with every scope, one that can only read, and one that reads of acme alone."""
     ring = Keyring(tmp_path / "keys.json")
     ring.make("admin")
     ring.make("reader", KeyScope.READ)
+    ring.make("bound", KeyScope.READ, tenants=("acme",))
     return ring
 
 
@@ -77,7 +78,7 @@ async def test_a_key_is_requested_and_stored_in_the_tab_only(
     assert not stored["cookies"]
     assert not stored["origins"]
     await page.goto("/#/keys")
-    await expect(page.locator("tbody tr")).to_have_count(2)
+    await expect(page.locator("tbody tr")).to_have_count(3)
     await expect(page.locator("tbody")).to_contain_text("reader")
     assert "$POOLKEEPER_API_KEY" in (await page.get_by_title("curl").get_attribute("title") or "")
     token = ring.tokens["admin"]
@@ -114,3 +115,18 @@ async def test_a_missing_scope_is_reported(service: Api, tab: Tab, ring: Keyring
     await expect(page.locator("#key-dialog")).to_be_hidden()
     pool = await service.client.get("/v1/tenants/acme/pool")
     assert pool.json()["desired"]["max_size"] == 2
+
+
+async def test_a_key_bound_to_tenants_is_asked_nothing_about_nodes(
+    service: Api, tab: Tab, ring: Keyring
+) -> None:
+    await service.tenant("acme")
+    (await service.client.put("/v1/nodes/edge", json={})).raise_for_status()
+    page = tab.page
+    await page.goto("/#/nodes")
+    await give(page, ring.tokens["bound"])
+    await expect(page.locator(".empty")).to_contain_text("This key is bound to tenants.")
+    await page.goto("/#/tenants/acme")
+    await expect(page.locator("#drawer canvas")).to_have_count(3)
+    refused = (await service.client.get("/v1/refusals")).json()["items"]
+    assert [each for each in refused if "nodes" in each["path"]] == []

@@ -13,11 +13,12 @@ from playwright.async_api import Page, Route, expect
 
 from tests.fixtures.app import Api, ok
 from tests.fixtures.browser import Tab
+from tests.fixtures.reporting import entry, reporting_node
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 VIEWS = [
-    *("overview", "tenants", "pools", "servers", "advice", "findings"),
+    *("overview", "tenants", "pools", "nodes", "servers", "advice", "findings"),
     *("usage", "events", "refusals", "keys"),
 ]
 RULES_OF_COLOR = ["color-contrast", "link-in-text-block"]
@@ -37,6 +38,10 @@ BROKEN_WORDS = """() => {
   }
   return broken;
 }"""
+
+# What is wider than its place.
+WIDE = """[document.documentElement, ...document.querySelectorAll('main, .scroll, #drawer')]
+  .filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.outerHTML)"""
 
 
 @asynccontextmanager
@@ -115,7 +120,11 @@ async def test_no_view_has_accessibility_problems_in_either_theme(service: Api, 
     (await service.client.post("/v1/tenants/beta/pool/pause")).raise_for_status()
     page = tab.page
     await page.goto("/")
-    async with callers_of(service, "acme", callers=8):
+    async with (
+        callers_of(service, "acme", callers=8),
+        reporting_node(service.client, entry("acme", waiting=2), entry("beta")) as agent,
+    ):
+        agent.problem = "its disk is full"
         await expect(page.locator(".recommendation")).to_be_visible()
         for view in VIEWS:
             await page.goto(f"/#/{view}")
@@ -126,6 +135,9 @@ async def test_no_view_has_accessibility_problems_in_either_theme(service: Api, 
             await page.emulate_media(color_scheme="dark")
             assert await violations(page, *RULES_OF_COLOR) == [], view
         await page.emulate_media(color_scheme="light")
+        await page.goto("/#/nodes/edge")
+        await expect(page.locator("#drawer .on-nodes")).to_be_visible()
+        assert await violations(page) == []
         await page.goto("/#/pools/acme")
         await expect(page.locator("#drawer canvas")).to_have_count(3)
         assert await violations(page) == []
@@ -141,17 +153,18 @@ async def test_a_phone_shows_every_view_without_scrolling_sideways(service: Api,
     (await service.client.post(f"/v1/tenants/{LONGEST}/pool/pause")).raise_for_status()
     page = tab.page
     await page.set_viewport_size({"width": 390, "height": 844})
-    for view in [*VIEWS, f"tenants/{LONGEST}", f"pools/{LONGEST}"]:
-        await page.goto(f"/#/{view}")
-        await expect(page.locator("#side [aria-current]")).to_be_in_viewport()
-        await expect(page.locator("main > :nth-child(2)")).to_be_visible()
-        await expect(page.locator("#drawer canvas")).to_have_count(3 if "/" in view else 0)
-        wide = await page.evaluate(
-            "[document.documentElement, ...document.querySelectorAll('main, .scroll, #drawer')]"
-            ".filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.outerHTML)"
-        )
-        assert wide == [], view
-        assert await page.evaluate(BROKEN_WORDS) == [], view
+    charts = dict.fromkeys(VIEWS, 0)
+    on_nodes = {f"tenants/{LONGEST}", f"nodes/{LONGEST}"}
+    charts |= {f"tenants/{LONGEST}": 3, f"pools/{LONGEST}": 3, f"nodes/{LONGEST}": 0}
+    async with reporting_node(service.client, entry(LONGEST, waiting=6), name=LONGEST):
+        for view, count in charts.items():
+            await page.goto(f"/#/{view}")
+            await expect(page.locator("#side [aria-current]")).to_be_in_viewport()
+            await expect(page.locator("main > :nth-child(2)")).to_be_visible()
+            await expect(page.locator("#drawer canvas")).to_have_count(count)
+            await expect(page.locator(".on-nodes")).to_have_count(view in on_nodes)
+            assert await page.evaluate(WIDE) == [], view
+            assert await page.evaluate(BROKEN_WORDS) == [], view
     await page.goto("/#/pools")
     await expect(page.locator(".scroll tbody tr")).to_contain_text("of 10000")
 

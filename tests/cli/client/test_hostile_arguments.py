@@ -41,6 +41,7 @@ COMMANDS = [
     ["tenants", "delete", "{}", "--yes"],
     ["credentials", "list", "{}"],
     ["nodes", "show", "{}"],
+    ["nodes", "tenants", "{}"],
     ["nodes", "pause", "{}"],
     ["credentials", "create", "{}", "web"],
     ["pools", "show", "{}"],

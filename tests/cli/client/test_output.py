@@ -19,6 +19,7 @@ from tests.fixtures.echo_service import EchoService, echo_service
 NAMES = {
     "tenants": "acme",
     "pools": "acme",
+    "nodes": "edge-1",
     "servers": "local",
     "recommendations": "3f2b8c1e-9d47-4c5e-8a70-6a1f0b2c3d4e",
     "stats": "acme",
@@ -30,6 +31,7 @@ VIEWS = [
     *([name, "list"] for name in NAMES),
     *([name, "show", shown] for name, shown in SHOWN.items()),
     ["stats", "history", "acme"],
+    ["nodes", "tenants", "edge-1"],
     ["usage", "list", "--by", "label:plan", "--from", "2026-11-19T00:00:00Z"],
     ["leases", "list", "--state", "waiting"],
     ["credentials", "list", "acme"],
@@ -57,7 +59,7 @@ def test_every_view_has_every_format(service: EchoService, words: list[str]) -> 
     assert yaml.safe_load(call(service, *words, "-o", "yaml").stdout) == document
     wide = call(service, *words, "-o", "wide").stdout
     assert call(service, *words).stdout == wide  # nothing is left out in a pipe
-    if words[0] in NAMES and words[1] != "history":
+    if words[0] in NAMES and words[1] in {"list", "show"}:
         assert call(service, *words, "-o", "name").stdout == f"{NAMES[words[0]]}\n"
 
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cli.client.evidence import WORDS, evidence_of
 from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
@@ -32,11 +33,14 @@ from app.cli.client.table import (
     prose,
     text,
 )
+from app.domain.advisor import EVIDENCE
 from tests.fixtures.echo_service import EchoService, echo_service
 
 ROOT = Path(__file__).parents[3]
 WIDTHS = [80, 120, 200]
-RESOURCES = ["tenants", "pools", "servers", "recommendations", "stats", "events", "refusals"]
+RESOURCES = [
+    *("tenants", "pools", "nodes", "servers", "recommendations", "stats", "events", "refusals"),
+]
 LONG = "customer-4711-with-a-long-name"
 
 
@@ -63,6 +67,9 @@ SHOWN = {
     ("pools", 80): "POOL STATE SIZE MAX ACTIVE WAITING WAIT_P99_MS",
     ("pools", 120): "POOL STATE SIZE MAX ACTIVE WAITING WAIT_P99_MS"
     " STRATEGY SERVER TENANTS LEAKS IDLE",
+    ("nodes", 80): "NODE STATE TENANTS CLIENTS WAITING CONNECTIONS ALLOTMENT PROBLEM",
+    ("nodes", 120): "NODE STATE TENANTS CLIENTS WAITING CONNECTIONS ALLOTMENT PROBLEM"
+    " ENGINE ADDRESS",
     ("servers", 80): "SERVER STATE USED BUDGET CONTENDED POOLS ACTIVE WAITING",
     ("recommendations", 80): "ID POOL MAX PROPOSED REASON",
     ("recommendations", 120): "ID POOL MAX PROPOSED REASON STATUS AGE",
@@ -175,6 +182,16 @@ def test_an_effect_is_read_without_knowing_the_api() -> None:
     unknown = {"expected": effect | {"late_share_after": None}}
     assert effect_of(unknown) == "late callers 6.3 % → unknown, connections 10 → 12"
     assert effect_of({"expected": None}) is None
+
+
+def test_evidence_is_read_without_knowing_the_api() -> None:
+    evidence = {"late_share": 0.0832, "events": 412, "needed_size": None, "of_tomorrow": 2.5}
+    assert evidence_of({"evidence": evidence}) == (
+        "8.32 % of callers late, 412 callers seen, of tomorrow 2.5"
+    )
+    assert evidence_of({"evidence": {}}) is None
+    assert WORDS.keys() == EVIDENCE.keys()
+    assert all(words.count("{}") == 1 for words in WORDS.values())
 
 
 def test_changes_are_no_words_of_python() -> None:

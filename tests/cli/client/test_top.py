@@ -29,6 +29,9 @@ class ManyPools:
 
     def answer(self, method: str, path: str, body: object) -> tuple[int, Mapping[str, Any]]:
         status, document = self._examples(method, path, body)
+        if urlsplit(path).path == "/v1/stats":
+            # They have a line of their own.
+            document = {**document, "nodes": None}
         if urlsplit(path).path != "/v1/pools":
             return status, document
         query = {name: values[0] for name, values in parse_qs(urlsplit(path).query).items()}
@@ -112,7 +115,7 @@ def test_it_scrolls_and_fetches_no_more_than_it_shows(
         assert len(screen) == 40
         top.wait(lambda screen: sum(line.startswith("pool-") for line in screen) == 32)
         top.press("s")
-        top.wait_for("pools by wait_p99_ms")
+        top.wait_for("pools by wait p99 ms")
         top.press("q")
         assert top.end() == 0
     assert many.sent <= 33
@@ -180,12 +183,64 @@ def test_a_shared_pool_opens_as_its_tenants(
     with terminal(TOP, service.url) as top:
         top.wait_for("shared@local")
         top.press("\r")
-        top.wait_for("tenants of shared@local by waiting_requests")
+        top.wait_for("tenants of shared@local by waiting requests")
         top.wait(lambda screen: any(line.startswith("acme") for line in screen))
         top.press("\r")
         top.wait_for("acme: per_tenant on local")
         top.press("\x1b")
         top.wait_for("tenants of shared@local")
+        top.press("\x1b")
+        top.wait_for("pools by waiting")
+        top.press("q")
+        assert top.end() == 0
+
+
+PROBLEM = "port 6432 is taken by another program, so that no application can connect here"
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
+    service: EchoService, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    examples = service.answer
+
+    def in_trouble(
+        _: EchoService, method: str, path: str, body: object
+    ) -> tuple[int, Mapping[str, Any]]:
+        status, document = examples(method, path, body)
+        if urlsplit(path).path == "/v1/nodes":
+            [node] = document["items"]
+            troubled = {"name": LONGEST, "waiting": 1234, "paused": True, "problem": PROBLEM}
+            document = {**document, "items": [node, node | troubled]}
+        return status, document
+
+    monkeypatch.setattr(EchoService, "answer", in_trouble)
+    with terminal(TOP, service.url, columns=columns, lines=40) as top:
+        top.wait_for("nodes         2 ready; 85 clients, 0 waiting")
+        top.press("n")
+        screen = top.wait_for("nodes by waiting  1 to 2 of 2")
+        screen = top.wait(lambda screen: any(line.startswith(LONGEST) for line in screen))
+        assert max(map(len, screen)) <= columns
+        row = cells(screen, LONGEST)
+        assert row[:3] == [LONGEST, "ready,", "paused"]
+        assert "1234" in row
+        assert any(PROBLEM[:12] in line for line in screen) is (columns == 200)
+        # Who waits most comes first.
+        top.press("\r")
+        top.wait_for(f"tenants on node {LONGEST[:20]}")
+        screen = top.wait(lambda screen: any(line.startswith("acme") for line in screen))
+        [titles] = [line for line in screen if line.startswith("TENANT")]
+        assert ("EST WAIT P99 MS" in titles) is (columns > 80)
+        assert max(map(len, screen)) <= columns
+        top.press("\r")
+        screen = top.wait_for("on node")
+        shown = " ".join(" ".join(screen).split())
+        assert "edge-1: open, 2 of 5 connections active, 12 clients, 0 waiting; estimated:" in shown
+        assert "estimated: 41.0 transactions/s of 12.5 ms, wait p99 3.1 ms" in shown
+        top.press("\x1b")
+        top.wait_for("tenants on node")
+        top.press("\x1b")
+        top.wait_for("nodes by waiting")
         top.press("\x1b")
         top.wait_for("pools by waiting")
         top.press("q")

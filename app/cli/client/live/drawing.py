@@ -10,19 +10,7 @@ from typing import TYPE_CHECKING, Any
 from app.cli.client.live.queries import Listing, TenantReport
 from app.cli.client.live.screens import ListScreen, TenantScreen
 from app.cli.client.live.waits import waits_for
-from app.cli.client.table import (
-    ALWAYS,
-    USUALLY,
-    VERY_WIDE,
-    WIDE,
-    Table,
-    advice_of,
-    number,
-    plain,
-    pool_state,
-    prose,
-    text,
-)
+from app.cli.client.table import Table, advice_of, on_node, plain, pool_state
 from app.runtime.printable import printable
 from app.runtime.wrapping import shortened, wrapped
 
@@ -31,33 +19,12 @@ if TYPE_CHECKING:
 
 Document = Mapping[str, Any]
 
-_POOL_COLUMNS = (
-    text("POOL", "pool_id", ALWAYS),
-    prose("STATE", pool_state, ALWAYS),
-    number("WAITING", "waiting", ALWAYS),
-    number("WAIT P99 MS", "wait_p99_ms", USUALLY),
-    number("ACTIVE", "active", USUALLY),
-    number("SIZE", "size", USUALLY),
-    number("MAX", lambda pool: pool["desired"]["max_size"], USUALLY),
-    number("→ MAX", lambda pool: (pool["recommendation"] or {}).get("new_size"), WIDE),
-    number("LEAKS", lambda pool: len(pool["leak_suspects"]) or None, WIDE),
-    prose("REASON", lambda pool: (pool["recommendation"] or {}).get("reason"), WIDE),
-    number("TENANTS", "tenants", VERY_WIDE),
-    text("SERVER", "server", VERY_WIDE),
-)
-_TENANT_COLUMNS = (
-    text("TENANT", "tenant", ALWAYS),
-    number("WAITING", "waiting_requests", ALWAYS),
-    number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"], USUALLY),
-    number("ACTIVE", "active_connections", USUALLY),
-    number("TIMEOUTS", "timeouts", USUALLY),
-    number("LEASES", "connections_acquired", WIDE),
-)
 _NARROW = 100
+_WELL = frozenset({"joining", "ready", "draining"})
 # Columns of the names of facts.
 _LABEL = 14
-_LIST_KEYS = "q quit  s sort  / filter  Enter details  Esc back  arrows, PgUp, Home scroll"
-_TENANT_KEYS = "q quit  Esc back  arrows, PgUp, Home scroll"
+_LIST_KEYS = "q quit  s sort  / filter  n nodes  Enter details  Esc back  arrows, PgUp scroll"
+_TENANT_KEYS = "q quit  n nodes  Esc back  arrows, PgUp, Home scroll"
 _FILTER_KEYS = "Enter done  Esc no filter"
 
 
@@ -75,10 +42,9 @@ def draw_list(
     head = _head(found, url, width, most_servers=max(1, height // 4))
     screen.fit(height - len(head) - 2, found)
     lines = [*head, Line(_fitted(_title(screen), width))]
-    if not isinstance(found, Listing) or found.query.pool != screen.pool:
+    if not isinstance(found, Listing) or found.query.of != screen.of:
         return lines
-    columns = _POOL_COLUMNS if screen.pool is None else _TENANT_COLUMNS
-    titles, *rows = Table(columns=columns, items=found.items[: screen.rows]).lines(width)
+    titles, *rows = Table(columns=screen.of.columns, items=found.items[: screen.rows]).lines(width)
     selected = screen.selected - found.query.offset
     lines.append(Line(titles, "bold"))
     lines += [Line(row, "selected" * (at == selected)) for at, row in enumerate(rows)]
@@ -120,7 +86,11 @@ def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> li
         f"{totals['timeouts']:,} timeouts",
         f"event loop lag {stats['loop_lag']['worst_ms']:,.0f} ms",
     )
-    lines = [Line(_as_many_as_fit(facts, width), "bold"), *_active_instance(found, width)]
+    lines = [
+        Line(_as_many_as_fit(facts, width), "bold"),
+        *_active_instance(found, width),
+        *_nodes(stats.get("nodes"), width),
+    ]
     worst_first = sorted(
         stats["servers"],
         key=lambda each: (each["state"] == "available", not each["contended"]),
@@ -140,6 +110,18 @@ def _active_instance(found: Found, width: int | None) -> Iterator[Line]:
         yield from _fact("active", f"{names}; {states['standby']} standby", width)
 
 
+def _nodes(totals: Document | None, width: int | None) -> Iterator[Line]:
+    """All nodes together; where there are none, nothing."""
+    if not totals or not totals["by_state"]:
+        return
+    states = [f"{count} {state}" for state, count in sorted(totals["by_state"].items())]
+    if totals["troubled"]:
+        states.append(f"{totals['troubled']} with a problem")
+    facts = f"{', '.join(states)}; {totals['clients']:,} clients, {totals['waiting']:,} waiting"
+    is_well = not totals["troubled"] and totals["by_state"].keys() <= _WELL
+    yield from _fact("nodes", facts, width, "" if is_well else "red")
+
+
 def _server(server: Document, width: int | None) -> Line:
     size = 12 if width is not None and width < _NARROW else 30
     limit = max(server["budget"], 1)
@@ -147,6 +129,8 @@ def _server(server: Document, width: int | None) -> Line:
     active = min(used, round(server["active"] / limit * size))
     bar = "█" * active + "▒" * (used - active) + "░" * (size - used)
     numbers = f"{server['active']:,} active, {server['used']:,} of {server['budget']:,} open"
+    if server.get("nodes"):
+        numbers += f", {server['nodes']:,} left to nodes"
     is_available = server["state"] == "available"
     trouble = "  contended" if server["contended"] else ""
     if server["last_error"]:
@@ -156,11 +140,10 @@ def _server(server: Document, width: int | None) -> Line:
 
 
 def _title(screen: ListScreen) -> str:
-    noun = "pools" if screen.pool is None else f"tenants of {screen.pool}"
     last = min(screen.offset + screen.rows, screen.matches)
     first = min(screen.offset + 1, last)
-    order = screen.sort.removeprefix("-")
-    title = f"{noun} by {order}  {first:,} to {last:,} of {screen.matches:,}"
+    order = screen.sort.removeprefix("-").replace("_", " ")
+    title = f"{screen.of.title} by {order}  {first:,} to {last:,} of {screen.matches:,}"
     cursor = "_" if screen.is_typing else ""
     return printable(
         f"{title}  filter: {screen.search}{cursor}" if screen.search or cursor else title
@@ -194,6 +177,8 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
     }
     for name, fact in facts.items():
         yield from _fact(name, fact, width)
+    for entry in (pool["nodes"] if pool else None) or ():
+        yield from _fact("on node", on_node(entry), width)
     for leak in pool["leak_suspects"] if pool else ():
         what = f"{leak['tenant']}: {leak['task']} at {leak['taken_at']}, backend {leak['pid']}"
         yield from _fact("leak", f"{leak['age_seconds']:,.0f} s, {what}", width, "red")

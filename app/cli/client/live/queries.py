@@ -11,17 +11,10 @@ from app.cli.client.api_client import ApiError, path_segment
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient
+    from app.cli.client.live.lists import Rows
 
 Document = Mapping[str, Any]
 
-_POOL_FIELDS = (
-    "pool_id,tenant,shared,server,state,pause,desired,size,active,waiting,wait_p99_ms,tenants,"
-    "leak_suspects,recommendation"
-)
-_TENANT_FIELDS = (
-    "tenant,server,pool_state,active_connections,waiting_requests,wait,timeouts,"
-    "connections_acquired"
-)
 _MOST_ROWS = 500
 _REFUSALS = 5
 _LEASES = 10
@@ -29,31 +22,20 @@ _LEASES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListQuery:
-    """A part of the pools, or of the tenants of one pool.
+    """A part of a list."""
 
-    Attributes:
-        pool: whose tenants; None for the pools.
-    """
-
-    pool: str | None
+    of: Rows
     sort: str
     search: str
     offset: int
     rows: int
 
     def fetch(self, client: ApiClient) -> Listing:
-        part = {
-            "sort": self.sort,
-            "search": self.search,
-            "offset": self.offset,
-            "limit": max(1, min(self.rows, _MOST_ROWS)),
-        }
-        if self.pool is not None:
-            stats = client.page("/v1/stats", pool=self.pool, fields=_TENANT_FIELDS, **part)
-            page = stats
-        else:
-            stats = client.page("/v1/stats", limit=1, fields="tenant")
-            page = client.page("/v1/pools", fields=_POOL_FIELDS, **part)
+        limit = max(1, min(self.rows, _MOST_ROWS))
+        stats = client.page("/v1/stats", limit=1, fields="tenant")
+        page = self.of.page(
+            client, sort=self.sort, search=self.search, offset=self.offset, limit=limit
+        )
         return Listing(query=self, stats=stats, instances=_instances(client), page=page)
 
 

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from app.cli.client.live.lists import NodeRows, PoolRows, Rows
 from app.cli.client.live.queries import Listing, ListQuery, TenantQuery
 
 if TYPE_CHECKING:
     from app.cli.client.live.feed import Found, Query
 
-POOL_ORDERS = ("-waiting", "-wait_p99_ms", "-active", "-size", "pool_id")
-TENANT_ORDERS = ("-waiting_requests", "-wait_p99_ms", "-active_connections", "tenant")
 _LONGEST_SEARCH = 48
 
 
 @dataclass(slots=True, kw_only=True)
 class ListScreen:
-    """A list that scrolls; of pools, or of the tenants of *pool*.
+    """A list that scrolls.
 
     Attributes:
+        of: what it lists.
         selected: the number of the selected row in the whole list, from 0.
         offset: the number of the first row on the screen.
         rows: how many there is room for.
         is_typing: whether keys go into the filter.
     """
 
-    pool: str | None = None
+    of: Rows = field(default_factory=PoolRows)
     order: int = 0
     search: str = ""
     is_typing: bool = False
@@ -37,13 +37,12 @@ class ListScreen:
 
     @property
     def sort(self) -> str:
-        orders = POOL_ORDERS if self.pool is None else TENANT_ORDERS
-        return orders[self.order % len(orders)]
+        return self.of.orders[self.order % len(self.of.orders)]
 
     @property
     def query(self) -> ListQuery:
         return ListQuery(
-            pool=self.pool,
+            of=self.of,
             sort=self.sort,
             search=self.search,
             offset=self.offset,
@@ -53,7 +52,7 @@ class ListScreen:
     def fit(self, rows: int, found: Found) -> None:
         """Adapt to the room on the screen, and to the length of the list."""
         self.rows = max(1, rows)
-        if isinstance(found, Listing) and found.query.pool == self.pool:
+        if isinstance(found, Listing) and found.query.of == self.of:
             self.matches = found.matches
         self._select(self.selected)
 
@@ -147,6 +146,8 @@ class Screens:
                 self._close()
             case "enter" if isinstance(screen, ListScreen):
                 self._open(screen, found)
+            case "n" if not (isinstance(screen, ListScreen) and screen.of == NodeRows()):
+                self.opened.append(ListScreen(of=NodeRows()))
             case _:
                 screen.press(key, character)
 
@@ -157,13 +158,13 @@ class Screens:
             self.current.search = ""
 
     def _open(self, screen: ListScreen, found: Found) -> None:
-        if not isinstance(found, Listing) or found.query.pool != screen.pool:
+        if not isinstance(found, Listing) or found.query.of != screen.of:
             return
         at = screen.selected - found.query.offset
         if not 0 <= at < len(found.items):
             return  # it is not on the screen yet
-        item = found.items[at]
-        if item.get("shared"):
-            self.opened.append(ListScreen(pool=item["pool_id"]))
+        opened = screen.of.opened(found.items[at])
+        if isinstance(opened, str):
+            self.opened.append(TenantScreen(tenant=opened))
         else:
-            self.opened.append(TenantScreen(tenant=item["tenant"]))
+            self.opened.append(ListScreen(of=opened))

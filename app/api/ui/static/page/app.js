@@ -14,6 +14,7 @@ import { Advice } from "./views/advice.js";
 import { Events } from "./views/events.js";
 import { Findings, findingsOf } from "./views/findings.js";
 import { Keys } from "./views/keys.js";
+import { Nodes } from "./views/nodes.js";
 import { Overview } from "./views/overview.js";
 import { Pools } from "./views/pools.js";
 import { RefusalsView } from "./views/refusals.js";
@@ -25,6 +26,7 @@ const VIEWS = {
   overview: ["Overview", Overview],
   tenants: ["Tenants", Tenants],
   pools: ["Pools", Pools],
+  nodes: ["Nodes", Nodes],
   servers: ["Servers", Servers],
   advice: ["Advice", Advice, ({ recommendations }) => recommendations.length],
   findings: ["Findings", Findings, (state) => findingsOf(state).length],

@@ -16,8 +16,8 @@ export const key = {
   set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
 };
 
-// The last response by path, reused when the service returns 304. Not for single tenants: their ETag
-// covers desired state only, while their current numbers change without a new ETag.
+// The last response by path, reused when the service returns 304. Not for single tenants and nodes: their ETag
+// covers what was declared only, while their current numbers change without a new ETag.
 const MAX_CACHED = 60;
 const cache = new Map();
 
@@ -33,7 +33,7 @@ export function address(path, query = {}) {
 
 export async function send({ method = "GET", path, query, body, ifMatch, ifNoneMatch, signal }) {
   const url = address(path, query);
-  const isCached = method === "GET" && !path.startsWith("v1/tenants/");
+  const isCached = method === "GET" && !/^v1\/(tenants|nodes)\//.test(path);
   const cached = isCached ? cache.get(url) : undefined;
   const headers = authorization();
   if (cached) headers["If-None-Match"] = cached.etag;

@@ -7,8 +7,9 @@ const POLL_INTERVAL_MS = 5000;
 // After the stream breaks, poll for this long before reconnecting.
 const RECONNECT_AFTER_MS = 10_000;
 const MAX_POOLS = 2000;
+const MAX_NODES = 500;
 const MAX_RECOMMENDATIONS = 200;
-// Measurements of each pool that this tab keeps for its sparkline.
+// Measurements of each pool and node that this tab keeps for its sparkline.
 const TRAIL = 60;
 
 export const live = createStore({
@@ -24,6 +25,7 @@ export const live = createStore({
   rate: null,
   servers: [],
   pools: [],
+  nodes: [],
   recommendations: [],
   readiness: null,
   trails: new Map(),
@@ -57,18 +59,20 @@ async function load() {
   isAboutDue = false;
   try {
     const before = live.get();
-    const [about, stats, servers, pools, recommendations, readiness] = await Promise.all([
+    const service = get("v1/stats", { limit: 1 });
+    const [about, stats, nodes, servers, pools, recommendations, readiness] = await Promise.all([
       asksAbout ? get("v1/about") : before.about,
-      get("v1/stats", { limit: 1 }),
+      service,
+      service.then(nodesOf),
       list("v1/servers", { limit: 100 }, 1000),
       list("v1/pools", { sort: "-waiting", limit: 500 }, MAX_POOLS),
       list("v1/recommendations", { status: "open", limit: 200 }, MAX_RECOMMENDATIONS),
       get("v1/readiness"),
     ]);
     live.set({
-      about, stats, servers, pools, recommendations, readiness,
+      about, stats, nodes, servers, pools, recommendations, readiness,
       rate: rateOf(before.stats, stats) ?? before.rate,
-      trails: trailsOf(before.trails, pools),
+      trails: trailsOf(before.trails, pools, nodes),
       tick: before.tick + 1,
       at: new Date(),
       problem: null,
@@ -87,6 +91,12 @@ export function report(error) {
   else live.set({ problem: error.message });
 }
 
+// Where there are none, and with a key that may not see them, nothing is asked.
+function nodesOf({ nodes }) {
+  const isAny = nodes && Object.keys(nodes.by_state).length > 0;
+  return isAny ? list("v1/nodes", { limit: 100 }, MAX_NODES) : [];
+}
+
 // Leases a second between two readings; null if the counters did not move on or began anew.
 function rateOf(before, now) {
   if (!before) return null;
@@ -95,10 +105,16 @@ function rateOf(before, now) {
   return seconds > 0 && leases >= 0 ? leases / seconds : null;
 }
 
-function trailsOf(before, pools) {
-  return new Map(pools.map(({ pool_id, active, waiting }) =>
-    [pool_id, [...(before.get(pool_id) ?? []), active + waiting].slice(-TRAIL)]));
+function trailsOf(before, pools, nodes) {
+  const now = [
+    ...pools.map(({ pool_id, active, waiting }) => [pool_id, active + waiting]),
+    ...nodes.map(({ name, waiting }) => [trailOfNode(name), waiting]),
+  ];
+  return new Map(now.map(([name, value]) => [name, [...(before.get(name) ?? []), value].slice(-TRAIL)]));
 }
+
+// No pool is named so.
+export const trailOfNode = (name) => `node ${name}`;
 
 // After a change made here.
 export function changed() {

@@ -28,12 +28,12 @@ export function TextFilter({ id, name, label, placeholder, value }) {
       onInput=${(event) => setTyped(event.target.value)} /></label>`;
 }
 
-// *none*: what is shown without a filter.
+// *options*: values, or pairs of a value and its text; *none*: what is shown without a filter.
 export function SelectFilter({ name, label, value = "", options, none = "all" }) {
   return html`
     <label>${label}
       <select value=${value} onChange=${(event) => setQuery({ [name]: event.target.value })}>
-        <option value="">${none}</option>${options.map((option) => html`<option key=${option}>${option}</option>`)}
+        <option value="">${none}</option>${options.map((option) => [option].flat()).map(([given, text]) => html`<option key=${given} value=${given}>${text ?? given}</option>`)}
       </select>
     </label>`;
 }

@@ -11,7 +11,7 @@ const dialogs = createStore({ isShown: false });
 export const showShortcuts = () => dialogs.set({ isShown: true });
 
 // After g, the first letter of a view goes there.
-const VIEWS = { o: "overview", t: "tenants", p: "pools", s: "servers", a: "advice", f: "findings", u: "usage", e: "events", r: "refusals", k: "keys" };
+const VIEWS = { o: "overview", t: "tenants", p: "pools", n: "nodes", s: "servers", a: "advice", f: "findings", u: "usage", e: "events", r: "refusals", k: "keys" };
 const GO_MS = 1500;
 let goUntil = 0;
 
@@ -39,7 +39,7 @@ document.addEventListener("keydown", (event) => {
 
 const LIST = [
   [["/"], "search"], [["j", "k"], "next and previous row"], [["Enter"], "open the row"], [["Esc"], "close the details"],
-  [["g", "t"], "go to the tenants; o, p, s, a, f, u, e, r, k to the other views"], [["t"], "light or dark"],
+  [["g", "t"], "go to the tenants; o, p, n, s, a, f, u, e, r, k to the other views"], [["t"], "light or dark"],
 ];
 
 export function Shortcuts() {

@@ -32,9 +32,9 @@ export function Badge({ kind, children }) {
 }
 
 const KINDS = {
-  ready: "good", provisioned: "good", available: "good",
-  paused: "warn", draining: "warn", declared: "warn",
-  unavailable: "bad", deleting: "bad",
+  ready: "good", provisioned: "good", available: "good", open: "good",
+  paused: "warn", draining: "warn", declared: "warn", joining: "warn", stale: "warn",
+  unavailable: "bad", deleting: "bad", gone: "bad",
 };
 
 export function State({ state }) {

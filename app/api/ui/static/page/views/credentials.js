@@ -4,9 +4,10 @@ import { get } from "../core/api.js";
 import { ago, dateTime } from "../core/format.js";
 import { html, useState } from "../core/html.js";
 import { useResource } from "../core/resource.js";
+import { href } from "../core/router.js";
 import { ActionButton } from "../parts/action.js";
 import { Copy, CopyAsCurl } from "../parts/copy.js";
-import { Badge } from "../parts/view.js";
+import { Badge, Facts } from "../parts/view.js";
 
 const EVERY = 6;
 const DAY_MS = 86_400_000;
@@ -23,24 +24,44 @@ export function Credentials({ tenant }) {
 function List({ tenant }) {
   const path = `v1/tenants/${encodeURIComponent(tenant)}/credentials`;
   const { data, problem } = useResource(() => get(path), [path], { every: EVERY });
+  const [issued, setIssued] = useState(null);
+  const forget = ({ user }) => setIssued((shown) => (shown?.user === user ? null : shown));
   if (problem) return html`<p class="problem" role="alert">${problem.message}</p>`;
   return data && html`
-    <div class="buttons"><${ActionButton} action=${creation(tenant, path)} /><${CopyAsCurl} request=${{ path }} /></div>
+    <div class="buttons"><${ActionButton} action=${creation(tenant, path, setIssued)} /><${CopyAsCurl} request=${{ path }} /></div>
+    ${issued && html`<${Issued} credential=${issued} onClose=${() => setIssued(null)} />`}
     ${data.items.length === 0 && html`<p class="muted">There are none.</p>`}
     ${data.items.length > 0 && html`
       <div class="scroll"><table id="credentials" aria-label="Credentials of applications">
-        <thead><tr><th scope="col">User</th><th scope="col">Expires</th><th scope="col">Last used</th><th scope="col"></th></tr></thead>
+        <thead><tr><th scope="col">User</th><th scope="col">Expires</th><th scope="col">Last used</th><th scope="col">Action</th></tr></thead>
         <tbody>${data.items.map((credential) => html`
           <tr key=${credential.name}>
             <th scope="row" title=${`created ${dateTime(credential.created_at)}`}>${credential.user}</th>
             <td>${credential.expired ? html`<${Badge} kind="bad">expired</${Badge}>` : (credential.expires_at?.slice(0, 10) ?? "never")}</td>
             <td>${credential.last_used_at ? ago(credential.last_used_at) : "never"}</td>
-            <td><${ActionButton} action=${revocation(credential, path)} /></td>
+            <td><${ActionButton} action=${revocation(credential, path, forget)} /></td>
           </tr>`)}</tbody>
       </table></div>`}`;
 }
 
-function creation(tenant, path) {
+// What the service has said once and does not know any more.
+function Issued({ credential, onClose }) {
+  const { user, password, connection_string: service, node_connection_string: nodes } = credential;
+  const secrets = [
+    ["Password", password],
+    nodes && ["For any driver", nodes],
+    ["For POST /sql", service],
+  ];
+  return html`
+    <section class="card issued" id="issued" aria-label=${`New credential ${user}`}>
+      <div class="bar"><h3>${user}: copy it now, it is not shown again</h3><button type="button" onClick=${onClose}>Done</button></div>
+      <${Facts} pairs=${secrets.map((secret) => secret && [secret[0], html`
+        <code>${secret[1]}</code> <${Copy} label="Copy" title=${`Copy: ${secret[0]}`} text=${() => secret[1]} />`])} />
+      ${!nodes && html`<p class="muted">No <a href=${href("nodes")}>node</a> with an address serves this tenant, so drivers cannot connect yet.</p>`}
+    </section>`;
+}
+
+function creation(tenant, path, show) {
   return {
     label: "New credential",
     title: `New credential of ${tenant}`,
@@ -53,12 +74,12 @@ function creation(tenant, path) {
       { name: "days", label: "Days until it expires", type: "number", min: 1, max: 10_000, help: "Empty: it never expires." },
     ],
     request: ({ name, days }) => ({ method: "POST", path, body: { name: name || "new", expires_at: days ? inDays(days) : null } }),
-    outcome: ({ user, connection_string: url }) => html`
-      Credential ${user} was created. Its password is shown only now: <code>${url}</code> <${Copy} label="Copy" text=${() => url} />`,
+    outcome: ({ user }) => `Credential ${user} was created.`,
+    done: show,
   };
 }
 
-function revocation({ name, user }, path) {
+function revocation({ name, user }, path, forget) {
   return {
     label: "Revoke",
     title: `Revoke ${user}`,
@@ -66,6 +87,7 @@ function revocation({ name, user }, path) {
     isDangerous: true,
     request: () => ({ method: "DELETE", path: `${path}/${encodeURIComponent(name)}`, ifMatch: "*" }),
     outcome: () => `Credential ${user} was revoked.`,
+    done: forget,
   };
 }
 

@@ -1,7 +1,7 @@
-// What needs attention: servers, pools and checks of the service, and what the isolation audit found.
+// What needs attention: servers, pools, nodes and checks of the service, and what the isolation audit found.
 
 import { get } from "../core/api.js";
-import { counted, paused } from "../core/format.js";
+import { counted, duration, paused } from "../core/format.js";
 import { html } from "../core/html.js";
 import { live } from "../core/live.js";
 import { useResource } from "../core/resource.js";
@@ -10,8 +10,8 @@ import { Badge, Empty, TenantLinks, View } from "../parts/view.js";
 import { leakText } from "./pool.js";
 import { CheckLine } from "./tenant.js";
 
-// From the state of servers and pools, and from failed readiness checks; the worst first.
-export function findingsOf({ servers, pools, readiness }) {
+// From the state of servers, pools and nodes, and from failed readiness checks; the worst first.
+export function findingsOf({ servers, pools, nodes, readiness }) {
   const found = [
     ...servers.filter(({ state }) => state !== "available").map(({ name, state, last_error }) => ({
       key: `server ${name}`, severity: "critical", link: href("servers", name), text: `Server ${name} is ${state}: ${last_error ?? "no contact"}`,
@@ -27,6 +27,7 @@ export function findingsOf({ servers, pools, readiness }) {
       key: `paused ${pool.pool_id}`, severity: "warning", link: href("pools", pool.pool_id),
       text: `Pool ${pool.pool_id} was ${paused(pool)} and grants no leases`,
     })),
+    ...nodes.flatMap(ofNode),
     // Unavailable servers are listed above.
     ...(readiness?.checks ?? []).filter(({ ok, name }) => !ok && name !== "servers").map(({ name, required, detail }) => ({
       key: `check ${name}`, severity: required ? "critical" : "warning", link: name === "isolation" ? href("findings") : null,
@@ -34,6 +35,20 @@ export function findingsOf({ servers, pools, readiness }) {
     })),
   ];
   return found.sort((a, b) => (b.severity === "critical") - (a.severity === "critical"));
+}
+
+// What a person must do something about; a pause or a drain is what one wanted, but may be forgotten.
+function ofNode({ name, state, problem, paused: isPaused, silent_seconds: silent }) {
+  const since = silent === null ? "since the service started" : `for ${duration(silent)}`;
+  const found = {
+    stale: state === "stale" && `has not reported ${since}; it may go on with the connections that it has`,
+    gone: state === "gone" && `has not reported ${since}, and has no connections`,
+    problem: problem && `has a problem: ${problem}`,
+    paused: isPaused && "is paused: its clients wait",
+  };
+  return Object.entries(found).filter(([, text]) => text).map(([kind, text]) => ({
+    key: `node ${name} ${kind}`, severity: "warning", link: href("nodes", name), text: `Node ${name} ${text}`,
+  }));
 }
 
 export function FindingList({ findings }) {
@@ -53,16 +68,16 @@ export function Findings() {
   const { data, problem } = useResource(() => get("v1/findings"), [], { every: 6 });
   const isEmpty = state.at && data && findings.length + data.items.length === 0;
   return html`
-    <${View} title="Findings" lead="What needs attention: servers, pools, checks of the service, and isolation." problem=${problem}
+    <${View} title="Findings" lead="What needs attention: servers, pools, nodes, checks of the service, and isolation." problem=${problem}
       request=${{ path: "v1/readiness" }}>
       ${isEmpty && html`
-        <${Empty} title="No findings."><p>Every server is available, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
+        <${Empty} title="No findings."><p>Every server is available, every node reports, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
       <${FindingList} findings=${findings} />
       ${data?.items.length > 0 && html`<h2>Isolation of tenants</h2>`}
-      ${data?.items.map(({ check, severity, detail, count, tenants }) => html`
-        <article class="card" key=${`${check} ${severity}`}>
+      ${data?.items.map(({ check, severity, server, detail, count, tenants }) => html`
+        <article class="card" key=${`${check} ${severity} ${server} ${tenants[0]} ${detail}`}>
           <${CheckLine} ...${{ name: check, severity, detail }} />
-          <p class="muted">${counted(count, "tenant")}: <${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
+          <p class="muted">${counted(count, "tenant")}${server && ` on ${server}`}: <${TenantLinks} ids=${tenants} more=${count > tenants.length} /></p>
         </article>`)}
     </${View}>`;
 }

@@ -44,7 +44,8 @@ export function Overview({ query }) {
 }
 
 function Tiles({ stats, rate }) {
-  const { tenants, pools, totals, loop_lag } = stats;
+  const { tenants, pools, totals, nodes, loop_lag } = stats;
+  const hasNodes = nodes && Object.keys(nodes.by_state).length > 0;
   const tiles = [
     ["Tenants", number(tenants), href("tenants")],
     ["Open pools", number(pools.open), href("pools")],
@@ -52,6 +53,8 @@ function Tiles({ stats, rate }) {
     ["Waiting now", number(totals.waiting_requests), href("pools"), totals.waiting_requests > 0 && "bad-text"],
     ["Leases per second", number(rate, rate < 10 ? 1 : 0)],
     ["Timeouts", number(totals.timeouts), href("refusals", null, { code: "pool-timeout" })],
+    hasNodes && ["Clients of nodes", number(nodes.clients), href("nodes")],
+    hasNodes && ["Waiting on nodes", number(nodes.waiting), href("nodes"), nodes.waiting > 0 && "bad-text"],
     loop_lag.worst_ms > LAG_MS && ["Event loop lag", `${Math.round(loop_lag.worst_ms)} ms`, null, "bad-text"],
   ];
   return html`

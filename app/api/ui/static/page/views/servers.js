@@ -15,7 +15,7 @@ export function Servers({ subject }) {
   const { servers } = live.use();
   const shown = subject ? servers.filter(({ name }) => name === subject) : servers;
   return html`
-    <${View} title="Servers" lead="Declared in the service's settings. All pools of a server share its connection budget."
+    <${View} title="Servers" lead="Declared in the service's settings. All pools and nodes share a server's connection budget."
       request=${{ path: "v1/servers" }}>
       ${subject && html`<p><a href=${href("servers")}>All servers</a></p>`}
       ${subject && servers.length > 0 && shown.length === 0 && html`<p class="problem">No server ${subject} is declared.</p>`}
@@ -33,7 +33,7 @@ export function ServerCard({ server, isDetailed }) {
         <h2><a href=${href("servers", server.name)}>${server.name}</a> <small>${server.host}:${server.port}</small></h2>
         <${State} state=${server.state} />
       </div>
-      <p>${used} of ${limit} connections, ${sum("active")} active, ${sum("waiting")} waiting
+      <p>${used} of ${limit} connections${nodes > 0 && html`, ${nodes} <a href=${href("nodes")}>left to nodes</a>`}, ${sum("active")} active, ${sum("waiting")} waiting
         ${contended && html`<b class="bad-text"> Budget exhausted: a pool cannot open the connection it needs.</b>`}</p>
       ${server.last_error && html`<p class="bad-text">${server.last_error}</p>`}
       <${Budget} server=${server} />
@@ -41,7 +41,6 @@ export function ServerCard({ server, isDetailed }) {
         <${Facts} pairs=${[
           ["Postgres", server.version ?? "not reached yet"],
           ["max_connections", number(server.max_connections)],
-          ["Left to nodes", number(nodes)],
           ["Left to others", number(kept_free)],
           ["Accepts writes", server.read_only === null ? "–" : server.read_only ? "no: read-only" : "yes"],
           ["Tenants", html`<a href=${href("tenants", null, { server: server.name })}>show</a>`],
@@ -50,7 +49,8 @@ export function ServerCard({ server, isDetailed }) {
 }
 
 function Budget({ server }) {
-  const { limit, used } = server.budget;
+  const { limit, used, nodes } = server.budget;
+  const free = limit - used - nodes;
   const total = Math.max(limit, used, 1);
   const holding = server.pools.filter(({ size }) => size > 0).sort((a, b) => b.size - a.size || (a.pool_id < b.pool_id ? -1 : 1));
   const rest = holding.slice(NAMED_POOLS);
@@ -62,7 +62,8 @@ function Budget({ server }) {
       ${holding.slice(0, NAMED_POOLS).map((pool, at) => html`<${PoolSegment} key=${pool.pool_id} ...${{ pool, at, total }} />`)}
       <${Segment} kind="rest" size=${sizeOf(rest)} label=${`${rest.length} others: ${sizeOf(rest)}`} total=${total} />
       <${Segment} kind="moving" size=${moving} label=${`${moving} opening or closing`} total=${total} />
-      <${Segment} kind="free" size=${limit - used} label=${`${limit - used} free`} total=${total} />
+      <${Segment} kind="free" size=${free} label=${`${free} free`} total=${total} />
+      <${NodesSegment} size=${nodes} total=${total} />
     </div>`;
 }
 
@@ -73,6 +74,15 @@ function PoolSegment({ pool, at, total }) {
       title=${label} aria-label=${label}>
       <span class="busy" style=${{ height: `${(100 * pool.active) / pool.size}%` }}></span>
       ${pool.size / total >= MIN_LABEL_SHARE && html`<span class="name">${pool.pool_id} ${pool.size}</span>`}
+    </a>`;
+}
+
+function NodesSegment({ size, total }) {
+  if (size <= 0) return null;
+  const label = `${size} left to nodes`;
+  return html`
+    <a class="segment nodes" style=${{ width: `${(100 * size) / total}%` }} href=${href("nodes")} title=${label} aria-label=${label}>
+      ${size / total >= MIN_LABEL_SHARE && html`<span class="name">nodes ${size}</span>`}
     </a>`;
 }
 

@@ -15,6 +15,7 @@ import { Badge, Facts, State } from "../parts/view.js";
 import { Credentials } from "./credentials.js";
 import { History } from "./history.js";
 import { Leases } from "./leases.js";
+import { OnNodes } from "./on-nodes.js";
 import { PoolActions } from "./pool-actions.js";
 import { adoptable, deletion, edit, provisioning, rotation } from "./tenant-actions.js";
 import { Refusals, Timeline, timelineOf } from "./timeline.js";
@@ -23,7 +24,8 @@ const REFUSALS = 20;
 // Charts change slowly.
 const EVERY = 3;
 
-async function load(id, query) {
+// *nodes*: all there are, as far as the key may see them.
+async function load(id, query, nodes) {
   const path = `v1/tenants/${encodeURIComponent(id)}`;
   const [{ document: tenant, etag }, stats, history] = await Promise.all([
     send({ path }),
@@ -31,18 +33,22 @@ async function load(id, query) {
     historyOf(`${path}/stats/history`, periodOf(query)),
   ]);
   const [pool, marks, refusals] = await Promise.all([
-    // One that is neither open nor paused would be a refusal in the service's log.
-    tenant.pool && tenant.strategy !== "shared" ? findTagged(`${path}/pool`) : null,
+    // One that is neither open nor paused nor on a node would be a refusal in the service's log.
+    tenant.strategy !== "shared" && (tenant.pool || nodes.some((node) => hasReported(node, tenant))) ? findTagged(`${path}/pool`) : null,
     timelineOf({ tenant: id }, history),
     get("v1/refusals", { tenant: id, limit: REFUSALS }),
   ]);
   return { tenant, etag, stats, history, pool, marks, refusals: refusals.items };
 }
 
+const hasReported = ({ state, up_to_date: isCurrent, selector }, { labels }) =>
+  state === "ready" && isCurrent && Object.entries(selector).every(([key, value]) => labels[key] === value);
+
 export function TenantDrawer({ id, query, onClose }) {
   const { range, from, to } = query;
-  const { data, problem } = useResource(() => load(id, query), [id, range, from, to], { every: EVERY });
-  const grafana = live.use().about?.grafana_url;
+  const { about, nodes } = live.use();
+  const { data, problem } = useResource(() => load(id, query, nodes), [id, range, from, to, nodes.length], { every: EVERY });
+  const grafana = about?.grafana_url;
   const tools = html`
     ${grafana && html`<a class="wide" href=${dashboard(grafana, "poolkeeper-tenant", { tenant: id })}>Grafana</a>`}
     <${CopyAsCurl} request=${{ path: `v1/tenants/${id}` }} />`;
@@ -50,6 +56,9 @@ export function TenantDrawer({ id, query, onClose }) {
     <${Drawer} title=${id} kind="Tenant" tools=${tools} problem=${problem} onClose=${onClose}>
       ${data && !(problem?.status === 404) && html`
         <${Details} ...${data} />
+        ${data.pool?.nodes.length > 0 && html`
+          <h3>On nodes</h3>
+          <${OnNodes} items=${data.pool.nodes} title="Node" nameOf=${({ node }) => node} hrefOf=${({ node }) => href("nodes", node)} />`}
         ${data.tenant.strategy !== "shared" && html`<${Credentials} tenant=${id} />`}
         <${Leases} filter=${{ tenant: id }} />
         <${RangePicker} query=${query} />

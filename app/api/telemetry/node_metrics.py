@@ -1,0 +1,104 @@
+"""Metrics of nodes for Prometheus, as last reported: 15 series a node, and 3 for each server.
+
+Labels are names of nodes and servers and words of ours: none is a tenant. What is estimated of
+tenants on nodes is in the API alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from app.api.telemetry.pool_metrics import gauge
+from app.control.nodes.fleet import Fleet
+from app.control.nodes.tracked_node import HeardReport, TrackedNode
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.node import NodeState
+
+Values = dict[tuple[str, ...], float]
+
+
+def node_metrics(fleet: Fleet) -> Iterator[Metric]:
+    """The metrics of all nodes of *fleet*."""
+    nodes = fleet.nodes
+    heard = {name: node.latest for name, node in nodes.items() if node.latest}
+    yield gauge(
+        "poolkeeper_node_state",
+        "The state of each node: 1 for the one that it has.",
+        ("node", "state"),
+        {(name, state): node.state is state for name, node in nodes.items() for state in NodeState},
+    )
+    yield gauge(
+        "poolkeeper_node_report_age_seconds",
+        "Time since the latest report of each node.",
+        ("node",),
+        {(name,): node.silence for name, node in nodes.items() if node.silence is not None},
+    )
+    yield gauge(
+        "poolkeeper_node_problem",
+        "Whether each node reports a problem that somebody must solve.",
+        ("node",),
+        {(name,): bool(each.report.problem) for name, each in heard.items()},
+    )
+    yield gauge(
+        "poolkeeper_node_outdated",
+        "Whether each node can be reached and has not applied its latest configuration yet.",
+        ("node",),
+        {(name,): node.is_behind for name, node in nodes.items()},
+    )
+    yield gauge(
+        "poolkeeper_node_clients",
+        "Connections of applications to each node, and those of them that wait.",
+        ("node", "kind"),
+        {
+            (name, kind): count
+            for name, each in heard.items()
+            for kind, count in (("connected", each.clients), ("waiting", each.waiting))
+        },
+    )
+    yield gauge(
+        "poolkeeper_node_longest_wait_seconds",
+        "How long a client of each node has waited for a connection; without paused tenants.",
+        ("node",),
+        {(name,): _longest_wait(each) for name, each in heard.items()},
+    )
+    yield gauge(
+        "poolkeeper_node_tenants",
+        "Tenants of each node, by whether they may have connections now.",
+        ("node", "state"),
+        _tenants(heard),
+    )
+    yield gauge(
+        "poolkeeper_node_connections",
+        "Connections of each node: used, allotted, and held because it may still have them.",
+        ("node", "server", "kind"),
+        _connections(nodes),
+    )
+
+
+def _longest_wait(heard: HeardReport) -> float:
+    entries = heard.entries.values()
+    waits = (entry.longest_wait for entry in entries if entry.state is not EntryState.PAUSED)
+    return max(waits, default=0.0)
+
+
+def _tenants(heard: dict[str, HeardReport]) -> Values:
+    found: Values = {}
+    for name, each in heard.items():
+        states = Counter(entry.state for entry in each.entries.values())
+        found |= {(name, state): states[state] for state in EntryState}
+    return found
+
+
+def _connections(nodes: dict[str, TrackedNode]) -> Values:
+    found: Values = {}
+    for name, node in nodes.items():
+        reported = node.latest.report.servers if node.latest else {}
+        for server, commitment in node.commitments.items():
+            found[name, server, "allotment"] = commitment.current
+            found[name, server, "held"] = commitment.liability
+            if server in reported:
+                found[name, server, "used"] = reported[server].connected
+    return found

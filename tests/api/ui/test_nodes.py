@@ -1,0 +1,136 @@
+"""Nodes in a browser: what they show, what can be done to them, and tenants on them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from playwright.async_api import Route, expect
+
+from app.domain.nodes.gate import EntryState
+from tests.fixtures.app import Api, ok
+from tests.fixtures.browser import Tab
+from tests.fixtures.reporting import entry, reporting_node
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+WAITING = entry("beta", state=EntryState.CLOSED, in_use=0, clients=4, waiting=3, longest_wait=4.5)
+
+
+async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Tab) -> None:
+    for name in ("acme", "beta"):
+        await service.tenant(name)
+    page, drawer = tab.page, tab.page.locator("#drawer")
+    async with reporting_node(
+        service.client, entry("acme"), WAITING, address="pools.example:6432", limits={"local": 9}
+    ):
+        await page.goto("/#/nodes")
+        row = page.locator("main tbody tr")
+        await expect(row).to_contain_text("pools.example:6432")
+        await expect(row).to_have_class("is-waiting")
+        await row.get_by_role("link", name="edge").click()
+        await expect(drawer).to_contain_text("11, 3 waiting")
+        await expect(drawer).to_contain_text("the latest is in force")
+        await expect(drawer.locator(".finding", has_text="CVE").first).to_be_visible()
+        # Both have work, and may have two connections each.
+        server = drawer.locator("#node-servers tbody tr td")
+        await expect(server).to_have_text(["3", "4", "4", "9"])
+        tenants = drawer.locator(".on-nodes tbody tr")
+        await expect(tenants.locator("th")).to_have_text(["beta", "acme"])
+        await expect(tenants.first).to_contain_text("closed")
+        assert await tenants.first.get_by_title("The first for 4500 ms").count() == 1
+        # What is estimated says so.
+        estimated = drawer.locator(".on-nodes thead th", has_text="est.")
+        await expect(estimated).to_have_text(["Per second est.", "Hold est.", "Wait p99 est."])
+        await expect(tenants.last).to_contain_text("100 ms")
+        await drawer.get_by_label("Order").select_option("most clients")
+        await expect(tenants.locator("th")).to_have_text(["acme", "beta"])
+        await drawer.get_by_label("Tenant").fill("bet")
+        await expect(tenants).to_have_count(1)
+        await tenants.get_by_role("link", name="beta").click()
+
+        await expect(drawer.locator("h2")).to_contain_text("beta")
+        on_nodes = drawer.locator(".on-nodes tbody tr")
+        await expect(on_nodes).to_contain_text("edge")
+        await expect(on_nodes.locator("td").first).to_have_text("closed")
+        # It was never open in the service itself.
+        await drawer.get_by_role("button", name="Open", exact=True).click()
+        await page.locator("#action").get_by_role("button", name="Open", exact=True).click()
+        await expect(page.locator("#outcome")).to_contain_text("Pool beta: 1 connection open")
+        await page.goto("/#/overview")
+        await expect(page.locator("#tiles")).to_contain_text("Waiting on nodes3")
+        bar = page.locator(".budget").get_by_role("link", name="4 left to nodes")
+        await expect(bar).to_have_attribute("href", "#/nodes")
+    assert ok(await service.client.get("/v1/refusals"))["items"] == []
+
+
+async def test_every_operation_of_a_node(service: Api, tab: Tab) -> None:
+    page, drawer, dialog, outcome = (
+        tab.page,
+        tab.page.locator("#drawer"),
+        tab.page.locator("#action"),
+        tab.page.locator("#outcome"),
+    )
+
+    async def do(label: str, plan: str, done: str) -> None:
+        await drawer.get_by_role("button", name=label, exact=True).click()
+        await expect(dialog.locator(".plan")).to_contain_text(plan)
+        await dialog.get_by_role("button", name=label, exact=True).click()
+        await expect(outcome).to_contain_text(done)
+        await expect(dialog).to_have_count(0)
+
+    await page.goto("/#/nodes")
+    await expect(page.locator(".empty")).to_contain_text("There are no nodes yet.")
+    await page.get_by_role("button", name="New node").click()
+    await dialog.get_by_label("Name").fill("edge")
+    await dialog.get_by_label("Address").fill("pools.example")
+    await expect(dialog.locator(".problem")).to_contain_text("Must be a host and a port")
+    await dialog.get_by_label("Address").fill("pools.example:6432")
+    await dialog.get_by_label("Tenants").fill("plan: gold")
+    await dialog.get_by_label("Connections, at most").fill("local: 7")
+    await expect(dialog.locator(".plan")).to_be_visible()
+    await dialog.get_by_role("button", name="New node").click()
+    await expect(drawer).to_contain_text("0 tenants: plan: gold")
+    await expect(drawer).to_contain_text("joining")
+    made = ok(await service.client.get("/v1/nodes/edge"))
+    assert (made["selector"], made["limits"]) == ({"plan": "gold"}, {"local": 7})
+
+    await do("Pause", "paused false → true", "Pause edge: done.")
+    await expect(drawer.locator("dd").first).to_contain_text("paused")
+    await do("Drain", "draining false → true", "Drain edge: done.")
+    await do("Resume", "paused true → false", "Resume edge: done.")
+    await expect(drawer.get_by_role("button", name="Resume")).to_have_count(0)
+    await drawer.get_by_role("button", name="Edit").click()
+    await expect(dialog.get_by_label("Connections, at most")).to_have_value("local: 7")
+    await dialog.get_by_label("Address").fill("other.example:6432")
+    await dialog.get_by_role("button", name="Edit").click()
+    await expect(drawer).to_contain_text("other.example:6432")
+    assert ok(await service.client.get("/v1/nodes/edge"))["limits"] == {"local": 7}
+    await drawer.get_by_role("button", name="Delete").click()
+    await dialog.get_by_label("Type edge to confirm").fill("edge")
+    await dialog.get_by_role("button", name="Delete").click()
+    await expect(page.locator(".empty")).to_contain_text("There are no nodes yet.")
+
+
+async def test_a_node_that_needs_somebody_is_a_finding(service: Api, tab: Tab) -> None:
+    page, findings = tab.page, tab.page.locator("#to-do .finding")
+
+    async def without_reports(route: Route) -> None:
+        reply = await route.fetch()
+        text = (await reply.text()).replace('"state":"ready"', '"state":"stale"')
+        await route.fulfill(response=reply, json=json.loads(text))
+
+    async with reporting_node(service.client) as agent:
+        agent.problem = "its disk is full"
+        ok(await service.client.post("/v1/nodes/edge/pause"))
+        await page.goto("/")
+        await expect(findings).to_have_text(
+            [
+                "warningNode edge has a problem: its disk is fullDetails",
+                "warningNode edge is paused: its clients waitDetails",
+            ]
+        )
+        await page.route("**/v1/nodes?*", without_reports)
+        await expect(findings.first).to_contain_text("Node edge has not reported for")
+        await findings.first.get_by_role("link", name="Details").click()
+        await expect(page.locator("#drawer")).to_contain_text("its disk is full")
