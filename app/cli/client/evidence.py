@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from app.cli.client.table import Item, plain
 
-_SHARES = frozenset({"late_share", "late_share_bound"})
+_SHARES = frozenset({"late_share", "late_share_bound", "nodes_arrivals_share"})
 # By their names in the API; `{}` is the number.
 WORDS: Mapping[str, str] = {
     "arrivals_per_second": "{} callers/s expected",
@@ -30,6 +30,8 @@ WORDS: Mapping[str, str] = {
     "ceiling_seconds": "no further growth for {} s",
     "granted_size": "{} connections granted by the budget",
     "budget": "the server's budget is {}",
+    "nodes_arrivals_share": "{} of the callers on nodes",
+    "nodes_mean_active": "{} busy on nodes on average",
 }
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.service_command import ListCommand, ShowCommand, TenantArgument, resource
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Table, age, number, text
+
+if TYPE_CHECKING:
+    from app.cli.client.api_client import Document
 
 COLUMNS = (
     text("TENANT", "tenant", ALWAYS),
@@ -38,6 +41,8 @@ HISTORY_COLUMNS = (
     number("HOLD P95 MS", "hold_p95_ms", WIDE),
     number("SIZE", "total_connections", WIDE),
 )
+# On nodes transactions are counted; their times are estimated.
+_ON = text("ON", "on", ALWAYS)
 
 stats = resource("Show the statistics of tenants since the service started, and their history.")
 
@@ -73,7 +78,16 @@ def history(
     """Show a tenant's past statistics."""
     path = f"/v1/tenants/{path_segment(tenant)}/stats/history"
     query = {"from": since, "to": until, "step_seconds": step_seconds}
-    context.obj.show(
-        lambda client: client.get(path, **query),
-        lambda found: Table(columns=HISTORY_COLUMNS, items=found["items"]),
-    )
+    context.obj.show(lambda client: client.get(path, **query), _history)
+
+
+def _history(found: Document) -> Table:
+    """One row for each step; two where the tenant was on nodes, too."""
+    if not found["on_nodes"]:
+        return Table(columns=HISTORY_COLUMNS, items=found["items"])
+    rows = [
+        *({**item, "on": "service"} for item in found["items"]),
+        *({**item, "on": "nodes, estimated"} for item in found["on_nodes"]),
+    ]
+    at, *others = HISTORY_COLUMNS
+    return Table(columns=(at, _ON, *others), items=sorted(rows, key=lambda row: row["at"]))

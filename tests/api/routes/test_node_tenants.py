@@ -41,7 +41,8 @@ def report(session: int, sequence: int) -> dict[str, Any]:
         servers={},
         entries=entries,
     )
-    return as_document(said)
+    document: dict[str, Any] = as_document(said)
+    return document
 
 
 async def names(api: Api, query: str = "") -> list[str]:

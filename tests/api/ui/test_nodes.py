@@ -45,7 +45,7 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         await expect(tenants.last).to_contain_text("100 ms")
         await drawer.get_by_label("Order").select_option("most clients")
         await expect(tenants.locator("th")).to_have_text(["acme", "beta"])
-        await drawer.get_by_label("Tenant").fill("bet")
+        await drawer.get_by_label("Tenant", exact=True).fill("bet")
         await expect(tenants).to_have_count(1)
         await tenants.get_by_role("link", name="beta").click()
 
@@ -53,6 +53,15 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         on_nodes = drawer.locator(".on-nodes tbody tr")
         await expect(on_nodes).to_contain_text("edge")
         await expect(on_nodes.locator("td").first).to_have_text("closed")
+        await expect(drawer.locator("figcaption")).to_contain_text(
+            [
+                "Connections",
+                "Wait",
+                "Connects",
+                "On nodes",
+                "On nodes: wait and hold, p95, estimated",
+            ]
+        )
         # It was never open in the service itself.
         await drawer.get_by_role("button", name="Open", exact=True).click()
         await page.locator("#action").get_by_role("button", name="Open", exact=True).click()
@@ -113,6 +122,7 @@ async def test_every_operation_of_a_node(service: Api, tab: Tab) -> None:
 
 
 async def test_a_node_that_needs_somebody_is_a_finding(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
     page, findings = tab.page, tab.page.locator("#to-do .finding")
 
     async def without_reports(route: Route) -> None:

@@ -233,7 +233,7 @@ def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
         assert ("EST WAIT P99 MS" in titles) is (columns > 80)
         assert max(map(len, screen)) <= columns
         top.press("\r")
-        screen = top.wait_for("on node")
+        screen = top.wait(lambda screen: any(line.startswith("on node") for line in screen))
         shown = " ".join(" ".join(screen).split())
         assert "edge-1: open, 2 of 5 connections active, 12 clients, 0 waiting; estimated:" in shown
         assert "estimated: 41.0 transactions/s of 12.5 ms, wait p99 3.1 ms" in shown

@@ -37,18 +37,20 @@ export function isoPeriod(query) {
   return { from: iso(from ?? to - MOST_DAYS * DAY), to: iso(to) };
 }
 
-// A history within a period: {points, from, to, step}.
+// A history within a period: {points, onNodes, from, to, step}.
 export async function historyOf(path, { from, to }) {
   const fetched = (start, step) => get(path, { from: iso(start), to: iso(to), step_seconds: step });
   let start = from;
   if (start === null) {
-    const [oldest] = (await fetched(to - MOST_DAYS * DAY, DAY)).items;
-    start = oldest ? Math.min(new Date(oldest.at) / 1000, to - HOUR) : to - HOUR;
+    const { items, on_nodes: onNodes } = await fetched(to - MOST_DAYS * DAY, DAY);
+    start = Math.min(to - HOUR, ...[...items.slice(0, 1), ...onNodes.slice(0, 1)].map(({ at }) => new Date(at) / 1000));
   }
   const step = stepOf(to - start);
-  const { items } = await fetched(start, step);
-  return { points: items.map((point) => ({ ...point, at: new Date(point.at) / 1000 })), from: start, to, step };
+  const { items, on_nodes: onNodes } = await fetched(start, step);
+  return { points: items.map(timed), onNodes: onNodes.map(timed), from: start, to, step };
 }
+
+const timed = (point) => ({ ...point, at: new Date(point.at) / 1000 });
 
 export function RangePicker({ query }) {
   const chosen = query.range ?? DEFAULT;

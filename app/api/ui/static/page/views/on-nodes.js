@@ -10,7 +10,7 @@ const STATES = {
   open: "It may have connections now.",
   closing: "Its last transactions end; then others have their turn.",
   closed: "Its clients wait until others have had their turn.",
-  paused: "Somebody paused it: its clients wait.",
+  paused: "Somebody paused it, or other places have all its connections now: its clients wait.",
 };
 
 const stateText = ({ state, node, node_state: nodeState }) =>

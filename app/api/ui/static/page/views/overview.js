@@ -31,6 +31,18 @@ const TRENDS = [
   { title: "Leases", unit: "per second", lines: [{ key: "rate", label: "leases" }, { key: "timeoutRate", label: "timeouts" }] },
 ];
 
+const ON_NODES = [
+  {
+    title: "On nodes: connections and waiting clients",
+    lines: [
+      { key: "total_connections", label: "open", steps: true, fill: true },
+      { key: "active_connections", label: "in a transaction", steps: true },
+      { key: "waiting_requests", label: "waiting", steps: true },
+    ],
+  },
+  { title: "On nodes: transactions", unit: "per second", lines: [{ key: "rate", label: "transactions" }] },
+];
+
 export function Overview({ query }) {
   const state = live.use();
   const { stats, servers } = state;
@@ -84,17 +96,18 @@ function ToDo({ state }) {
 function Trend({ query }) {
   const { range, from, to } = query;
   const { data, problem } = useResource(() => historyOf("v1/stats/history", periodOf(query)), [range, from, to], { every: 3 });
-  const points = data?.points.map((point) => {
-    const seconds = data.step;
-    return { ...point, rate: point.acquired / seconds, timeoutRate: point.timeouts / seconds };
-  });
+  const rated = (points) => points.map((point) => ({ ...point, rate: point.acquired / data.step, timeoutRate: point.timeouts / data.step }));
+  const charts = data && [
+    ...TRENDS.map((chart) => ({ ...chart, points: rated(data.points) })),
+    ...(data.onNodes.length ? ON_NODES.map((chart) => ({ ...chart, points: rated(data.onNodes) })) : []),
+  ];
   return html`
     <section aria-label="Trend" id="trend">
       <div class="bar"><h2>Trend</h2><${RangePicker} query=${query} /></div>
       ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}
       ${data && html`
         <div class="charts">
-          ${TRENDS.map((chart) => html`<${Chart} key=${chart.title} ...${chart} points=${points} from=${data.from} to=${data.to} />`)}
+          ${charts.map((chart) => html`<${Chart} key=${chart.title} ...${chart} from=${data.from} to=${data.to} />`)}
         </div>`}
     </section>`;
 }

@@ -91,8 +91,11 @@ function Details({ tenant, etag, stats, pool }) {
       ["Isolation", isolationOf(isolation)],
     ]} />
     ${isolation.checks.filter(({ ok }) => !ok).map((check) => html`<${CheckLine} key=${check.name} ...${check} />`)}
-    ${isProvisioned && strategy !== "shared" && html`<${PoolActions} pool=${tenant.id} tenant=${tenant.id} view=${pool} />`}`;
+    ${isProvisioned && strategy !== "shared" && html`<${PoolActions} pool=${tenant.id} tenant=${tenant.id} view=${isDeclared(pool) ? pool : null} />`}`;
 }
+
+// One that is on nodes alone was never opened nor changed here.
+const isDeclared = (pool) => pool && (pool.open || pool.generation > 0);
 
 function share({ weight, max_leases, advisor_mode }) {
   return [`weight ${weight}`, max_leases && `at most ${max_leases} leases`, advisor_mode && `advisor: ${advisor_mode}`].filter(Boolean).join(", ");
