@@ -2,7 +2,8 @@
 
 A client gets a deadline for its headers and one for reading its response. When there are too many,
 the connection that is longest without a complete request is closed for the new one; one whose
-request is in progress, a stream included, is never closed for that.
+request is in progress, a stream included, is never closed for that. What nobody reads takes a
+bounded part of the memory: beyond it those are closed for which most is kept.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ class ClientLimits:
         max_connections: None for as many as the file descriptors allow.
         header_timeout: seconds for the headers of a request to arrive.
         send_timeout: seconds without a byte being read of what is sent.
+        max_unsent: bytes that all clients together may leave unread.
         keep_alive: seconds between a response and the next request.
     """
 
     max_connections: int | None = None
     header_timeout: float = 10.0
     send_timeout: float = 60.0
+    max_unsent: int = 256 * 1024 * 1024
     keep_alive: int = 75
 
 
@@ -145,6 +148,17 @@ class ClientConnections:
                 self._stalled[connection] = (unsent, now)
             elif now - since >= self._limits.send_timeout:
                 self._close(connection, CloseReason.SEND_TIMEOUT)
+        self._close_largest()
+
+    def _close_largest(self) -> None:
+        """Close those who read nothing until the others leave no more unread than they may."""
+        unsent = {connection: connection.unsent_bytes for connection in self._stalled}
+        surplus = sum(unsent.values()) - self._limits.max_unsent
+        for connection in sorted(unsent, key=unsent.__getitem__, reverse=True):
+            if surplus <= 0:
+                return
+            surplus -= unsent[connection]
+            self._close(connection, CloseReason.SEND_TIMEOUT)
 
     def count_closed(self, reason: CloseReason) -> None:
         self.closed[reason] += 1

@@ -51,14 +51,17 @@ def _printable(text: str) -> str:
     return text
 
 
-def _json_value(value: object) -> object:
-    if value is None or isinstance(value, int):  # usual, and always in order
-        return value
+def check_json(value: object) -> object:
+    """*value*, if Postgres can store all of its text, and it is neither too deep nor infinite.
+
+    Raises:
+        PydanticCustomError
+    """
     for level in _levels(value):
         kinds = set(map(type, level))
         if str in kinds:
-            _storable("".join(each for each in level if type(each) is str))
-        if float in kinds and not all(math.isfinite(each) for each in level if type(each) is float):
+            _storable("".join([each for each in level if type(each) is str]))
+        if float in kinds and not all(map(math.isfinite, [x for x in level if type(x) is float])):
             raise PydanticCustomError("finite_number", "JSON has no NaN and no infinity.")
     return value
 
@@ -75,7 +78,7 @@ def _levels(value: object) -> Iterator[list[object]]:
         kinds = set(map(type, level))
         inside: list[object] = []
         if list in kinds:
-            inside.extend(chain.from_iterable(each for each in level if type(each) is list))
+            inside.extend(chain.from_iterable([each for each in level if type(each) is list]))
         if dict in kinds:
             objects = [each for each in level if type(each) is dict]
             inside.extend(chain.from_iterable(objects))
@@ -104,5 +107,5 @@ def _in_utc(timestamp: datetime) -> datetime:
 Text = Annotated[str, AfterValidator(_storable)]
 # For what people read in lists and terminals.
 PrintableText = Annotated[Text, AfterValidator(_printable)]
-JsonValue = Annotated[Any, AfterValidator(_json_value)]
+JsonValue = Annotated[Any, AfterValidator(check_json)]
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_utc)]

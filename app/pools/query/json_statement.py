@@ -27,7 +27,7 @@ class StatementResult:
     """What a statement returned.
 
     Attributes:
-        rows: each a JSON array, in UTF-8.
+        rows: JSON arrays in UTF-8, one or, joined by commas, many in each piece.
         row_count: rows returned, or changed by a statement that returns none.
         truncated: whether there were more rows than asked for, or than fit into a response.
         status: Postgres' command tag, None for a statement that returns columns.
@@ -80,7 +80,7 @@ class JsonStatement(Statement[StatementResult]):
         )
         values = await self._encoded(literals)
         tag = await rows.fetch(values, is_query=prepared.fields is not None)
-        count, status = len(rows.written), None
+        count, status = rows.count, None
         if prepared.fields is None:
             last = (tag or "").rpartition(" ")[2]
             count, status = int(last) if last.isdigit() else 0, tag

@@ -34,6 +34,8 @@ _FIRST_ROWS = 10
 _MAX_BATCH_BYTES = 1024 * 1024
 # A longer row is made of pieces, whatever its types.
 _LONG_ROW_BYTES = 64 * 1024
+# More rows than this become one piece of the result, for each takes memory of its own.
+_ROWS_IN_PIECE = 1000
 _PORTAL = "poolkeeper"
 _CLOSE_PORTAL = close(portal=_PORTAL)
 _RECORDS = frozenset({RECORD, RECORD_ARRAY})
@@ -51,7 +53,8 @@ class Rows:
     """The rows of one statement.
 
     Attributes:
-        written: each a JSON array or object, in UTF-8.
+        written: JSON arrays or objects in UTF-8, one or, joined by commas, many in each piece.
+        count: how many arrays or objects.
         size: their bytes.
         truncated: whether there were more.
     """
@@ -71,7 +74,7 @@ class Rows:
         objects.
         """
         self.written: list[bytes] = []
-        self.size = 0
+        self.count = self.size = 0
         self.truncated = False
         self._query = query
         self._types = types
@@ -83,6 +86,8 @@ class Rows:
         self._max_rows = sys.maxsize if max_rows is None else max_rows
         self._max_bytes = max_bytes
         self._keys = keys
+        # Of the pieces, those at the beginning that are many rows.
+        self._joined = 0
         self._opening, self._closing = ("[", "]") if keys is None else ("{", "}")
         self._joiner = PieceJoiner()
         self._records = AnonymousRecords(query, self._joiner)
@@ -121,15 +126,18 @@ class Rows:
                 return reply.command_tag
             largest = max([largest, *map(len, reply.rows)])
             fitting = max(1, _MAX_BATCH_BYTES // largest)
-            count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - len(self.written))
+            count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - self.count)
 
     async def _append(self, reply: Reply) -> None:
-        left = self._max_rows - len(self.written)
+        left = self._max_rows - self.count
         try:
             await self._write(reply.rows[:left])
         except DocumentTooLarge:
             self._truncate()
             return
+        if len(self.written) - self._joined > _ROWS_IN_PIECE:
+            self.written[self._joined :] = [b",".join(self.written[self._joined :])]
+            self._joined += 1
         if len(reply.rows) > left:
             self.truncated = True
         elif reply.is_truncated:
@@ -176,12 +184,14 @@ class Rows:
         size = self.size + sum(map(len, documents))
         if size <= self._max_bytes:
             self.written.extend(documents)
+            self.count += len(documents)
             self.size = size
             return
         for each in documents:
             if self.size + len(each) > self._max_bytes:
                 raise DocumentTooLarge
             self.written.append(each)
+            self.count += 1
             self.size += len(each)
 
     def _truncate(self) -> None:

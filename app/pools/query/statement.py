@@ -104,6 +104,9 @@ def _have_many_parts(params: Sequence[object]) -> bool:
         parts += 1
         if isinstance(each, str):
             parts += len(each) // 100
+        elif isinstance(each, int):
+            # Of a thousand digits and more; the time grows with their square.
+            parts += (each.bit_length() // 512) ** 2
         elif isinstance(each, dict):
             parts += len(each)
             remaining.extend(each.values())

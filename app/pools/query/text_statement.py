@@ -26,7 +26,8 @@ class TextResult:
 
     Attributes:
         fields: its columns.
-        rows: each a JSON array, or an object by the names of the columns, in UTF-8.
+        rows: JSON arrays, or objects by the names of the columns, in UTF-8: one or, joined by
+            commas, many in each piece.
         command: the first word of Postgres' command tag; empty for an empty statement.
         row_count: rows returned or changed; None for a statement that counts none.
     """
@@ -72,7 +73,7 @@ class TextStatement(Statement[TextResult]):
         last = tag.rpartition(" ")[2]
         row_count = int(last) if last.isdigit() else None
         if row_count is not None and prepared.fields is not None:
-            row_count = len(rows.written)  # Postgres' own is of the last batch
+            row_count = rows.count  # Postgres' own is of the last batch
         return TextResult(
             fields=fields,
             rows=tuple(rows.written),

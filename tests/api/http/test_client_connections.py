@@ -208,6 +208,19 @@ def _is_reset(client: Client) -> bool:
     return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE)
 
 
+async def test_answers_that_nobody_reads_take_bounded_memory(app: Application) -> None:
+    async with (
+        listening(app, send_timeout=600, max_unsent=2 * LARGE) as address,
+        many(address, 4) as clients,
+    ):
+        for client in clients[:3]:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            client.ask("GET", "/large")
+        await eventually(lambda: any(map(_is_reset, clients)))
+        await answers(clients[3])
+        assert sum(map(_is_reset, clients)) == 1
+
+
 async def test_an_answer_that_is_read_slowly_arrives_whole(app: Application) -> None:
     async with (
         listening(app, send_timeout=1, header_timeout=0.2) as address,

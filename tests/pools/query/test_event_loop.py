@@ -2,13 +2,19 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
 
 from app.domain.errors import StatementFailed
+from app.pools.query.json_statement import JsonStatement
+from app.pools.query.runner import Query
+from app.pools.query.statement import Statement
+from app.pools.query.text_statement import TextStatement
 from app.runtime.gc_tuning import tuned_gc
 from tests.fixtures.postgres import Database
 from tests.fixtures.queries import run_query
@@ -101,6 +107,34 @@ async def test_records_of_too_many_values_are_refused_in_short_steps(
     with pytest.raises(StatementFailed, match="more than 50000 values"):
         await run_query(connection, sql, [], max_rows=1, timeout=60)
     assert max(turns) < LONGEST_TURN
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+async def test_long_numbers_become_text_in_short_steps(
+    connection: asyncpg.Connection,
+    turns: list[float],
+    as_text: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    sql, longest = "select array_length($1::numeric[], 1)", 10**4299
+    numbers = [longest - each for each in range(240)]
+    statement: Statement[Any] = JsonStatement(sql, [numbers], max_rows=1)
+    if as_text:
+        statement = TextStatement(sql, [numbers], as_arrays=True, raw_text=True)
+    [result] = await Query([statement], timeout=60).run(connection)
+    assert max(turns) < LONGEST_TURN
+    assert b"240" in result.rows[0]
+
+
+async def test_many_short_rows_take_little_more_memory_than_their_text(
+    connection: asyncpg.Connection,
+) -> None:
+    sql = "select from generate_series(1, 20000)"
+    statement = TextStatement(sql, (), as_arrays=True, raw_text=True)
+    [result] = await Query([statement], timeout=60).run(connection)
+    assert result.row_count == 20_000
+    document = b"[%b]" % b",".join(result.rows)
+    assert json.loads(document) == [[]] * 20_000
+    assert sum(map(sys.getsizeof, result.rows)) < 2 * len(document)
 
 
 async def test_many_rows_are_cut_at_eight_megabytes(connection: asyncpg.Connection) -> None:

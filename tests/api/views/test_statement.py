@@ -1,0 +1,51 @@
+"""However many statements and parameters a body has room for, few steps say whether they may be."""
+
+import sys
+from types import FrameType
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from app.api.routes.query import QueryBody
+from app.api.routes.sql import SqlBody
+
+NULS = ["\0"] * 1000
+
+
+def calls_to_validate(model: type[BaseModel], document: object) -> tuple[int, int]:
+    """How many calls of functions it takes, and how many errors are found."""
+    calls = errors = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        model.model_validate(document)
+    except ValidationError as error:
+        errors = error.error_count()
+    finally:
+        sys.setprofile(before)
+    return calls, errors
+
+
+@pytest.mark.parametrize(
+    ("model", "several", "one"), [(SqlBody, "queries", "query"), (QueryBody, "statements", "sql")]
+)
+def test_a_megabyte_is_not_looked_at_item_by_item(
+    model: type[BaseModel], several: str, one: str
+) -> None:
+    for parameters in ([1] * 1000, ["x"] * 1000, [[1, {"a": "b"}]] * 100):
+        batch = [{one: "select", "params": parameters}] * 100
+        calls, errors = calls_to_validate(model, {several: batch})
+        assert (calls < 50 * len(batch), errors) == (True, 0)
+    for statements in ([{one: ""}] * 80_000, [1] * 500_000, [{one: 1}] * 1000, [1] * 1000):
+        calls, errors = calls_to_validate(model, {several: statements})
+        assert (calls < 50, errors) == (True, 1)
+    refused = [{one: "select", "params": NULS}] * 100
+    calls, errors = calls_to_validate(model, {several: refused})
+    assert (calls < 100, errors) == (True, 1)
+    calls, errors = calls_to_validate(model, {one: "select", "params": NULS * 100})
+    assert (calls < 50, errors) == (True, 1)
