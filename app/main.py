@@ -82,7 +82,12 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry=_NO_TELEMETRY,
     )
     keys = KeyFile(settings.keys_path, required=settings.requires_keys)
-    app.state.authenticator = Authenticator(keys, RateLimits(settings.rate_limit))
+    limits = RateLimits(
+        settings.rate_limit,
+        credential_per_second=settings.sql_rate_limit,
+        credential_burst=settings.max_waiting,
+    )
+    app.state.authenticator = Authenticator(keys, limits)
     assemble(
         app,
         trusted_hosts=configuration.trusted_hosts(settings),

@@ -32,7 +32,7 @@ async def serverless(_: Testbed, rounds: int) -> Figures:
         return {}
     found = Rounds()
     with bench_folder() as folder:
-        service = ServiceProcess(folder / "data", rate_limit=0)
+        service = ServiceProcess(folder / "data", sql_rate_limit=0)
         try:
             await service.start()
             environment = {

@@ -163,6 +163,11 @@ class Settings(BaseSettings):
     """Whether `POST /sql` serves Neon's serverless driver. On, because every request needs the
     password of an application credential, and there are none by default."""
 
+    sql_rate_limit: int = Field(default=200, ge=0, le=1_000_000)
+    """Maximum requests per second of an application credential at `POST /sql`; 0 means unlimited.
+    200 leaves capacity for other applications on two cores. Functions start together: as many
+    requests as may wait for a pool (max_waiting) may come at once, if fewer came before."""
+
     sql_origins: list[Origin] = []
     """Sites whose pages may call `POST /sql` from a browser, such as `https://app.example.com`; `*`
     allows all. Empty, because everyone who opens a page can read the password that it

@@ -23,7 +23,7 @@ DOCUMENT = (ROOT / "docs" / "serverless.md").read_text("utf-8")
 async def service(
     database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
 ) -> AsyncIterator[Served]:
-    """A service that a thousand callers may use at once, and that logs all it can."""
+    """A service with time for a thousand callers on a busy machine, and that logs all it can."""
     if shutil.which("node") is None or not (PROGRAMS / "node_modules").is_dir():
         missing("The driver is not installed. Run: npm ci --prefix tests/serverless")
     async with served(
@@ -32,7 +32,6 @@ async def service(
         catalog_in=catalog_database,
         acquire_timeout_seconds=240,
         query_timeout_seconds=240,
-        rate_limit=0,
         log_level="DEBUG",
     ) as running:
         yield running
@@ -60,7 +59,8 @@ async def test_programs_of_the_driver_work(service: Served, tmp_path: Path) -> N
     await service.tenant("acme")
     created = await service.client.post("/v1/tenants/acme/credentials", json={"name": "web"})
     url = created.json()["connection_string"]
-    for program in ("statements.mjs", "concurrency.mjs", "drizzle.mjs"):
+    # A thousand at once need a credential that rested.
+    for program in ("concurrency.mjs", "statements.mjs", "drizzle.mjs"):
         assert await run(service, url, program) == "done\n", program
     [shown] = re.findall(r"^```js\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
     assert await run(service, url, "--input-type=module", "--eval", shown) == "1 visits\n"

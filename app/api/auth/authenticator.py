@@ -87,6 +87,13 @@ class Authenticator:
             self.rate_limited["key"] += 1
         return wait
 
+    def throttle_credential(self, user: str) -> float:
+        """Count a request with a credential; the seconds it has to wait, 0 if it may pass."""
+        wait = self._limits.check_credential(user)
+        if wait:
+            self.rate_limited["credential"] += 1
+        return wait
+
     def reject(self, failure: AuthFailure, address: str) -> float:
         """Record a failure; the seconds this address has to wait, 0 if it may try again."""
         wait = self._limits.check_address(address)

@@ -1,4 +1,4 @@
-"""Rate limits: of requests per key, and of failed logins per address.
+"""Rate limits: of requests per key and per credential, and of failed logins per address.
 
 GCRA, a leaky bucket that keeps one number per key (ATM Forum, Traffic Management 4.0, 4.4.3): a
 burst up to the limit, then an even rate. Memory is bounded; the least recently used entry is
@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from time import monotonic
 
 _MAX_KEYS = 10_000
+_MAX_CREDENTIALS = 10_000
 _MAX_ADDRESSES = 10_000
 # Enough for typing errors, far too few to guess 256 bits.
 _FAILURES_PER_MINUTE = 30
@@ -24,10 +25,19 @@ _ROUNDING = 1e-6
 class RateLimits:
     """Counters of recent requests and failures."""
 
-    def __init__(self, per_second: int) -> None:
-        """*per_second*: for keys without a limit of their own; 0: unlimited."""
+    def __init__(
+        self, per_second: int, *, credential_per_second: int = 0, credential_burst: int = 0
+    ) -> None:
+        """*per_second*: for keys without a limit of their own; 0: unlimited.
+
+        *credential_per_second*: likewise for each application credential, of whose requests
+        *credential_burst* may come at once.
+        """
         self._per_second = per_second
+        self._credential_per_second = credential_per_second
+        self._credential_burst = max(credential_per_second, credential_burst)
         self._keys = _Buckets(_MAX_KEYS)
+        self._credentials = _Buckets(_MAX_CREDENTIALS)
         self._failures = _Buckets(_MAX_ADDRESSES)
         self._logged = _Buckets(1)
 
@@ -35,6 +45,11 @@ class RateLimits:
         """Count a request of a key; the seconds it has to wait, 0 if it may pass."""
         rate = self._per_second if per_second is None else per_second
         return self._keys.fill(key_id, rate, 1.0) if rate else 0.0
+
+    def check_credential(self, user: str) -> float:
+        """Count a request with a credential; the seconds it has to wait, 0 if it may pass."""
+        rate, burst = self._credential_per_second, self._credential_burst
+        return self._credentials.fill(user, burst, burst / rate) if rate else 0.0
 
     def check_address(self, address: str) -> float:
         """Count a failure of an address; the seconds it has to wait, 0 if it may try again."""

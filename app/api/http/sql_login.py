@@ -59,7 +59,7 @@ async def log_in(request: Request, connection_string: str) -> ApplicationCredent
     request.scope["state"]["principal"] = principal
     request.scope["path_params"] = {"tenant": str(credential.tenant)}
     bind_contextvars(actor=principal.name)
-    if wait := authenticator.throttle(principal):
+    if wait := authenticator.throttle_credential(credential.user):
         return rate_limited(request, wait, _TOO_MANY_REQUESTS)
     if database != credential.tenant:
         return problem_response(request, 403, "wrong-database", _WRONG_DATABASE)

@@ -141,9 +141,9 @@ class ServiceCollector(Collector):
         )
         yield counter(
             "poolkeeper_requests_limited",
-            "Requests refused by the rate limit of a key, or of an address without one.",
+            "Requests refused by the rate limit of a key, a credential, or an address without one.",
             ("by",),
-            {(by,): authenticator.rate_limited[by] for by in ("key", "address")},
+            {(by,): authenticator.rate_limited[by] for by in ("key", "credential", "address")},
         )
         yield CounterMetricFamily(
             "poolkeeper_requests_abandoned",

@@ -89,9 +89,24 @@ async def test_failed_logins_of_an_address_are_limited_without_locking_keys_out(
     assert app.state.authenticator.failures == {"malformed": 40, "no_key": 1}
 
 
+def test_a_credential_may_begin_with_a_burst(monkeypatch: pytest.MonkeyPatch) -> None:
+    def allowed() -> list[int]:
+        return [sum(not limits.check_credential(user) for _ in range(20)) for user in "ab"]
+
+    limits = RateLimits(1, credential_per_second=2, credential_burst=5)
+    assert allowed() == [5, 5]
+    monkeypatch.setattr("app.api.auth.rate_limits.monotonic", lambda: 1001.0)
+    assert allowed() == [2, 2]
+    monkeypatch.setattr("app.api.auth.rate_limits.monotonic", lambda: 1060.0)
+    assert allowed() == [5, 5]
+    limits = RateLimits(1, credential_per_second=7, credential_burst=5)
+    assert allowed() == [7, 7]
+
+
 def test_zero_means_no_limit() -> None:
     limits = RateLimits(0)
     assert not any(limits.check_key("a", None) for _ in range(1000))
+    assert not any(limits.check_credential("a") for _ in range(1000))
     assert [limits.check_key("a", 1) > 0 for _ in range(2)] == [False, True]
 
 
