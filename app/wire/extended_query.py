@@ -38,7 +38,7 @@ _SILENT = frozenset(b"12nsId")
 _BRIEF = frozenset(b"ENAd")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
 _FLOOD_BYTES = 64 * 1024
-_SYNC = b"S\0\0\0\4"
+_SYNC, _FLUSH = b"S\0\0\0\4", b"H\0\0\0\4"
 # Read the head of a message, a number of columns, the length of a value, and what follows the name
 # of a column.
 _header, _count, _signed = (Struct(each).unpack_from for each in ("!BI", "!H", "!i"))
@@ -84,7 +84,7 @@ class ResultField(NamedTuple):
 
 @dataclass(slots=True)
 class Reply:
-    """What the server sent up to ReadyForQuery.
+    """What the server sent up to ReadyForQuery; of a statement that is described, since then.
 
     Attributes:
         parameters: the types of the statement's parameters, as oids.
@@ -124,11 +124,12 @@ class ExtendedQuery(Interceptor):
         self._transport = cast("asyncio.Transport", connection._transport)
         self._buffer = bytearray()
         self._skip = 0
-        self._room = 0
+        self._max_row_bytes = self._room = 0
         self._reply = Reply()
         self._answered: asyncio.Future[Reply] | None = None
-        # The reply that comes after it, and the one that `receive` returns.
-        self._answered_next: asyncio.Future[Reply] | None = None
+        # Of `begin`: how many statements are to be completed yet, and what comes after them.
+        self._beginning = 0
+        self._begun: asyncio.Future[None] | None = None
         self._awaited: asyncio.Future[Reply] | None = None
         self._cancelled: asyncio.Future[None] | None = None
         self._is_left = self._ends_copy = False
@@ -152,7 +153,7 @@ class ExtendedQuery(Interceptor):
         self._hand_back()
 
     async def exchange(self, *messages: bytes, max_row_bytes: int = 0) -> Reply:
-        """Send *messages* and wait for the reply, of whose rows up to *room* bytes are kept.
+        """Send *messages* and wait for the reply, of whose rows up to *max_row_bytes* are kept.
 
         Raises:
             ServerError: the server refused one of them, and did not look at the rest.
@@ -161,33 +162,43 @@ class ExtendedQuery(Interceptor):
         """
         if self._transport.is_closing():
             raise ConnectionResetError("The connection is closed.")
-        self._reply, self._room = Reply(), max_row_bytes
-        answered = self._answered = asyncio.get_running_loop().create_future()
+        answered = self._expect_reply(max_row_bytes)
         self._transport.write(b"".join((*messages, _SYNC)))
         return await self._reply_of(answered)
 
-    async def begin(self, statements: str, *messages: bytes) -> None:
-        """Read the connection from now on, and run simple *statements*, if any.
+    def _expect_reply(self, max_row_bytes: int) -> asyncio.Future[Reply]:
+        self._reply, self._max_row_bytes, self._room = Reply(), max_row_bytes, max_row_bytes
+        self._answered = asyncio.get_running_loop().create_future()
+        return self._answered
 
-        *messages* are sent with them; `receive` their reply inside a block. If this fails, the
-        connection is left again.
+    async def begin(self, statements: str, *messages: bytes, max_row_bytes: int = 0) -> None:
+        """Read the connection from now on, and run *statements*, if any: between each two is "; ".
+
+        *messages* are sent with them, and the server looks at them only if all statements
+        succeeded; `receive` their reply inside a block. If this fails, the connection is left
+        again.
 
         Raises:
             ServerError: one of the statements failed.
             OSError: the connection is gone.
         """
         self._transport.set_protocol(self)
-        create_future = asyncio.get_running_loop().create_future
-        self._reply, self._room = Reply(), 0
-        self._awaited = self._answered = create_future()
+        self._awaited = self._expect_reply(max_row_bytes)
         if not statements:
             self._transport.write(b"".join((*messages, _SYNC)))
             return
-        answered = self._answered = create_future()
-        self._answered_next = self._awaited
-        self._transport.write(b"".join((_message(b"Q", _text(statements)), *messages, _SYNC)))
+        # Not as a simple query: after one that failed, the server would go on with what follows.
+        steps = [parse(each) + bind() + execute() for each in statements.split("; ")]
+        self._beginning = len(steps)
+        self._begun = asyncio.get_running_loop().create_future()
+        self._transport.write(b"".join((*steps, _FLUSH, *messages, _SYNC)))
         try:
-            await self._reply_of(answered)
+            await self._begun
+        except asyncio.CancelledError:
+            if self._answered is not None:
+                self._cancel()
+            self._leave()
+            raise
         except BaseException:
             self._leave()
             raise
@@ -271,13 +282,15 @@ class ExtendedQuery(Interceptor):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         answered, self._answered = self._answered, None
+        lost = ConnectionResetError("The server hung up, or does not speak Postgres.")
+        # The event loop's own error may quote what came.
+        lost.__cause__ = exc
+        if self._begun is not None and not self._begun.done():
+            self._begun.set_exception(self._reply.error or lost)
         if answered is not None and not answered.done():
             if self._reply.error is not None:
                 answered.set_result(self._reply)
             else:
-                lost = ConnectionResetError("The server hung up, or does not speak Postgres.")
-                # The event loop's own error may quote what came.
-                lost.__cause__ = exc
                 answered.set_exception(lost)
                 answered.exception()  # it may be that nobody waits any more
 
@@ -292,14 +305,15 @@ class ExtendedQuery(Interceptor):
     def _take(self, kind: int, body: bytes) -> None:
         reply = self._reply
         if kind == _COMMAND_COMPLETE:
-            reply.command_tag = body[:-1].decode("utf-8", "replace")
+            self._complete(body[:-1].decode("utf-8", "replace"))
         elif kind == _READY and not self._ends_copy:
             reply.transaction_status = body.decode()
             self._finish()
         elif kind == _COLUMNS:
             reply.fields = _fields(body)
         elif kind == _PARAMETERS:
-            reply.parameters = _parameters(body)
+            self._room, status = self._max_row_bytes, reply.parameter_status
+            self._reply = Reply(parameters=_parameters(body), parameter_status=status)
         elif kind == _ERROR:
             reply.error = ServerError(_error_fields(body))
         elif kind in b"GW":
@@ -314,6 +328,14 @@ class ExtendedQuery(Interceptor):
             reply.is_copy = True
             self._cancel()
 
+    def _complete(self, command_tag: str) -> None:
+        """A statement was executed, one of those of `begin` perhaps."""
+        self._reply.command_tag = command_tag
+        if self._beginning:
+            self._beginning -= 1
+            if not self._beginning and self._begun is not None and not self._begun.done():
+                self._begun.set_result(None)
+
     def _take_setting(self, message: bytes) -> None:
         """Pass it to asyncpg too, which has to know the encoding."""
         name, _, value = message[_HEADER:-1].decode("utf-8", "replace").partition("\0")
@@ -322,9 +344,11 @@ class ExtendedQuery(Interceptor):
 
     def _finish(self) -> None:
         answered, reply = self._answered, self._reply
-        self._answered, self._answered_next = self._answered_next, None
-        if self._answered is not None:
-            self._reply = Reply()
+        self._answered = None
+        if self._beginning and self._begun is not None and not self._begun.done():
+            # All statements come to their end, unless one of them fails.
+            self._begun.set_exception(reply.error or ConnectionResetError("No answer."))
+        self._beginning = 0
         if answered is not None and not answered.done():
             answered.set_result(reply)
 

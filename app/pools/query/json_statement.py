@@ -56,21 +56,19 @@ class JsonStatement(Statement[StatementResult]):
         super().__init__(sql, params)
         self._max_rows = max_rows
 
-    async def run(
-        self, query: ExtendedQuery, prepared: Reply, *, max_bytes: int
-    ) -> StatementResult:
-        if len(prepared.parameters) != len(self._params):
+    async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> StatementResult:
+        if len(opened.parameters) != len(self._params):
             raise StatementFailed(
-                f"The statement takes {len(prepared.parameters)} parameters, "
+                f"The statement takes {len(opened.parameters)} parameters, "
                 f"{len(self._params)} were given.",
                 sqlstate="08P01",
             )
-        fields = prepared.fields or ()
-        oids = {*prepared.parameters, *(each.oid for each in fields)}
+        fields = opened.fields or ()
+        oids = {*opened.parameters, *(each.oid for each in fields)}
         types = await look_up_types(query, oids)
 
         def literals(params: Sequence[object]) -> Iterable[str | None]:
-            return map(literal, params, [types[oid] for oid in prepared.parameters])
+            return map(literal, params, [types[oid] for oid in opened.parameters])
 
         rows = Rows(
             query,
@@ -79,9 +77,9 @@ class JsonStatement(Statement[StatementResult]):
             max_bytes=max_bytes,
         )
         values = await self._encoded(literals)
-        tag = await rows.fetch(values, is_query=prepared.fields is not None)
+        tag = await rows.fetch(values, is_query=opened.fields is not None)
         count, status = rows.count, None
-        if prepared.fields is None:
+        if opened.fields is None:
             last = (tag or "").rpartition(" ")[2]
             count, status = int(last) if last.isdigit() else 0, tag
         elif not fields and not rows.truncated:

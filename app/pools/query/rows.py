@@ -103,20 +103,20 @@ class Rows:
         formats: Sequence[int] = (TEXT,)
         if self._has_records and is_query:
             formats = [BINARY if each.oid in _RECORDS else TEXT for each in self._types]
-        # An earlier statement of the same transaction may have left its portal.
-        messages = [
-            _CLOSE_PORTAL,
-            bind(values, portal=_PORTAL, result_formats=formats),
-        ]
         # One more than may be shown, so that the last row comes together with the end.
-        count, largest = min(_FIRST_ROWS, self._max_rows + 1), 1
+        messages = first_execution(
+            values, result_formats=formats, max_rows=min(_FIRST_ROWS, self._max_rows + 1)
+        )
+        first = await self._query.exchange(*messages, max_row_bytes=self._max_bytes)
+        return await self.take(first, is_query=is_query)
+
+    async def take(self, reply: Reply, *, is_query: bool) -> str | None:
+        """Take the rows of the first execution, whose *reply* this is, and fetch the others.
+
+        Returns and raises as `fetch`.
+        """
+        largest = 1
         while True:
-            reply = await self._query.exchange(
-                *messages,
-                execute(portal=_PORTAL, max_rows=count),
-                max_row_bytes=self._max_bytes - self.size,
-            )
-            messages = []
             if reply.transaction_status == "I" or reply.command_tag in _TRANSACTION_ENDS:
                 raise StatementEndedLease
             if reply.rows:
@@ -127,6 +127,9 @@ class Rows:
             largest = max([largest, *map(len, reply.rows)])
             fitting = max(1, _MAX_BATCH_BYTES // largest)
             count = min(_MAX_BATCH_ROWS, fitting, self._max_rows + 1 - self.count)
+            reply = await self._query.exchange(
+                execute(portal=_PORTAL, max_rows=count), max_row_bytes=self._max_bytes - self.size
+            )
 
     async def _append(self, reply: Reply) -> None:
         left = self._max_rows - self.count
@@ -223,6 +226,21 @@ class Rows:
                 yield from self._records.pieces(value)
             separator = ","
         yield self._closing if row else self._opening + self._closing
+
+
+def first_execution(
+    values: Sequence[bytes | None],
+    *,
+    result_formats: Sequence[int] = (TEXT,),
+    max_rows: int = _FIRST_ROWS,
+) -> tuple[bytes, ...]:
+    """Messages that execute the prepared statement with *values*, up to *max_rows* rows."""
+    # An earlier statement of the same transaction may have left its portal.
+    return (
+        _CLOSE_PORTAL,
+        bind(values, portal=_PORTAL, result_formats=result_formats),
+        execute(portal=_PORTAL, max_rows=max_rows),
+    )
 
 
 def _prefixed(key: str, values: Iterable[str]) -> Iterable[str]:

@@ -37,20 +37,27 @@ class Query(Generic[Result]):
     """Statements, to be run once, one after the other."""
 
     def __init__(self, statements: Sequence[Statement[Result]], *, timeout: float) -> None:
-        """Run *statements*, at least one; together they may take *timeout* seconds."""
+        """Run *statements*, at least one; together they may take *timeout* seconds.
+
+        Raises:
+            StatementFailed: a parameter of the first one does not fit.
+        """
         self._statements = statements
         self._timeout = timeout
+        self._opening = statements[0].opening()
         self._begun: ExtendedQuery | None = None
+        self._began_at = 0.0
 
     async def begin(self, connection: asyncpg.Connection, statements: str) -> None:
-        """Begin a lease by *statements*, and prepare the first one in the same round trip.
+        """Begin a lease by *statements*, and open the first one in the same round trip.
 
         Raises:
             asyncpg.PostgresError, OSError: they failed.
         """
         query = ExtendedQuery(connection)
+        self._began_at = monotonic()
         try:
-            await query.begin(statements, *self._statements[0].preparation)
+            await query.begin(statements, *self._opening, max_row_bytes=MAX_BYTES)
         except ServerError as error:
             raise asyncpg.PostgresError.new(error.fields) from error
         self._begun = query
@@ -80,7 +87,8 @@ class Query(Generic[Result]):
 
     async def _run(self, connection: asyncpg.Connection, results: list[Result]) -> None:
         """Run them; failures become this project's errors."""
-        began = monotonic()
+        if self._begun is None:
+            self._began_at = monotonic()
         try:
             with self._begun or ExtendedQuery(connection) as query:
                 try:
@@ -92,7 +100,7 @@ class Query(Generic[Result]):
         except CopyAttempted as error:
             raise StatementFailed("COPY is not supported here.", sqlstate="0A000") from error
         except ServerError as error:
-            raise _failure(error, self._timeout, monotonic() - began) from error
+            raise _failure(error, self._timeout, monotonic() - self._began_at) from error
         except OSError as error:
             raise LeaseLost from error
 
@@ -100,10 +108,11 @@ class Query(Generic[Result]):
         room = MAX_BYTES
         for statement in self._statements:
             if self._begun is not None and not results:
-                prepared = await query.receive()
+                opened = await query.receive()
             else:
-                prepared = await query.exchange(*statement.preparation)
-            result = await statement.run(query, prepared, max_bytes=room)
+                opening = statement.opening() if results else self._opening
+                opened = await query.exchange(*opening, max_row_bytes=room)
+            result = await statement.run(query, opened, max_bytes=room)
             results.append(result)
             room -= result.size
             if room < 0 and len(results) > 1:

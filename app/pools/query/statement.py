@@ -47,6 +47,9 @@ class Outcome(Protocol):
 
 Result = TypeVar("Result", bound=Outcome)
 
+Literals = Callable[[Sequence[object]], Iterable[str | None]]
+"""Writes parameters as the text of their types."""
+
 
 class Statement(ABC, Generic[Result]):
     """A statement, to be run once."""
@@ -59,12 +62,19 @@ class Statement(ABC, Generic[Result]):
         """
         _encode(sql, "The statement")
         self.sql = sql
-        self.preparation = _SET_FORMS, parse(sql), _DESCRIBE
         self._params = params
 
+    def opening(self) -> tuple[bytes, ...]:
+        """The messages with which it begins: to prepare it, perhaps to execute it too.
+
+        Raises:
+            StatementFailed: a parameter does not fit.
+        """
+        return _SET_FORMS, parse(self.sql), _DESCRIBE
+
     @abstractmethod
-    async def run(self, query: ExtendedQuery, prepared: Reply, *, max_bytes: int) -> Result:
-        """Run it; *prepared* is the reply to its preparation.
+    async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> Result:
+        """Run it; *opened* is the reply to its opening.
 
         *max_bytes*: of its rows, as JSON.
 
@@ -75,28 +85,26 @@ class Statement(ABC, Generic[Result]):
             ServerError, OSError: as the query raises them.
         """
 
-    async def _encoded(
-        self, literals: Callable[[Sequence[object]], Iterable[str | None]]
-    ) -> list[bytes | None]:
+    async def _encoded(self, literals: Literals) -> list[bytes | None]:
         """The parameters for the server, as *literals* writes them."""
+        if have_many_parts(self._params):
+            return await asyncio.to_thread(self._encoded_at_once, literals)
+        return self._encoded_at_once(literals)
 
-        def encoded() -> list[bytes | None]:
-            values: list[bytes | None] = []
-            room = MAX_BYTES
-            for text in literals(self._params):
-                values.append(None if text is None else _encode(text, "A parameter"))
-                room -= len(values[-1] or b"")
-                # A literal may be many times as long as its JSON.
-                if room < 0:
-                    raise StatementFailed("The parameters are too large.", sqlstate="54000")
-            return values
-
-        if _have_many_parts(self._params):
-            return await asyncio.to_thread(encoded)
-        return encoded()
+    def _encoded_at_once(self, literals: Literals) -> list[bytes | None]:
+        values: list[bytes | None] = []
+        room = MAX_BYTES
+        for text in literals(self._params):
+            values.append(None if text is None else _encode(text, "A parameter"))
+            room -= len(values[-1] or b"")
+            # A literal may be many times as long as its JSON.
+            if room < 0:
+                raise StatementFailed("The parameters are too large.", sqlstate="54000")
+        return values
 
 
-def _have_many_parts(params: Sequence[object]) -> bool:
+def have_many_parts(params: Sequence[object]) -> bool:
+    """Whether they take so long to become text that another thread has to do it."""
     remaining: list[object] = [params]
     parts = 0
     while remaining and parts <= _MAX_INLINE_PARTS:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from json.encoder import encode_basestring
 
 from app.pools.query.pg_literals import untyped_literal
 from app.pools.query.pg_types import RECORD_ARRAY, PgType, look_up_types
-from app.pools.query.rows import Rows
-from app.pools.query.statement import Statement
+from app.pools.query.rows import Rows, first_execution
+from app.pools.query.statement import Statement, have_many_parts
 from app.wire.extended_query import ExtendedQuery, Reply, ResultField
 
 # Of a column's description in a response, about.
@@ -58,8 +59,18 @@ class TextStatement(Statement[TextResult]):
         self._as_arrays = as_arrays
         self._raw_text = raw_text
 
-    async def run(self, query: ExtendedQuery, prepared: Reply, *, max_bytes: int) -> TextResult:
-        fields = prepared.fields or ()
+    @cached_property
+    def _is_executed_at_once(self) -> bool:
+        """Whether it is executed without a look at its types, which saves a round trip."""
+        return self._raw_text and not have_many_parts(self._params)
+
+    def opening(self) -> tuple[bytes, ...]:
+        if not self._is_executed_at_once:
+            return super().opening()
+        return (*super().opening(), *first_execution(self._encoded_at_once(_literals)))
+
+    async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> TextResult:
+        fields = opened.fields or ()
         types = [_TEXT] * len(fields)
         if not self._raw_text:
             found = await look_up_types(query, {each.oid for each in fields})
@@ -68,11 +79,15 @@ class TextStatement(Statement[TextResult]):
         if not self._as_arrays:
             keys = [f"{encode_basestring(each.name)}:" for each in fields]
         rows = Rows(query, types, max_rows=None, max_bytes=max_bytes, keys=keys)
-        values = await self._encoded(_literals)
-        tag = await rows.fetch(values, is_query=prepared.fields is not None) or ""
+        is_query = opened.fields is not None
+        if self._is_executed_at_once:
+            tag = await rows.take(opened, is_query=is_query)
+        else:
+            tag = await rows.fetch(await self._encoded(_literals), is_query=is_query)
+        tag = tag or ""
         last = tag.rpartition(" ")[2]
         row_count = int(last) if last.isdigit() else None
-        if row_count is not None and prepared.fields is not None:
+        if row_count is not None and is_query:
             row_count = rows.count  # Postgres' own is of the last batch
         return TextResult(
             fields=fields,

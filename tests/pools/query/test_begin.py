@@ -1,18 +1,31 @@
-"""A query that begins its lease: the transaction, its context and the statement, sent together."""
+"""A query that begins its lease: the transaction, its context and the statement, sent together.
+
+A statement whose values are text is even executed before anything has come back.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from app.domain.errors import ReadOnly, SchemaMissing, StatementEndedLease, StatementFailed
+from app.domain.errors import (
+    QueryTimeout,
+    ReadOnly,
+    SchemaMissing,
+    StatementEndedLease,
+    StatementFailed,
+)
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
 from app.pools.query.json_statement import JsonStatement
 from app.pools.query.runner import Query
+from app.pools.query.text_statement import TextStatement
+from app.wire.extended_query import ExtendedQuery
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -31,13 +44,33 @@ async def manager(database: Database, scrub_roles: None) -> AsyncIterator[Tenant
         yield manager
 
 
-async def ask(
-    manager: TenantPoolManager, sql: str, *params: object, read_only: bool = False
-) -> list[bytes]:
-    query = Query([JsonStatement(sql, params, max_rows=100)], timeout=30)
-    async with manager.lease("acme", read_only=read_only, begin=query.begin) as connection:
-        [result] = await query.run(connection)
-        return list(result.rows)
+class Asker:
+    """Asks as the query endpoint does, or as a serverless driver, whose values are text."""
+
+    def __init__(self, manager: TenantPoolManager, *, as_text: bool) -> None:
+        self._manager = manager
+        self._as_text = as_text
+
+    async def __call__(
+        self, sql: str, *params: object, read_only: bool = False, timeout: float = 30
+    ) -> list[Any]:
+        """The rows, with their values as text."""
+        query: Query[Any]
+        if self._as_text:
+            text = TextStatement(sql, params, as_arrays=True, raw_text=True)
+            query = Query([text], timeout=timeout)
+        else:
+            query = Query([JsonStatement(sql, params, max_rows=100)], timeout=timeout)
+        async with self._manager.lease(
+            "acme", read_only=read_only, statement_timeout=timeout, begin=query.begin
+        ) as connection:
+            [result] = await query.run(connection)
+            return [[str(value) for value in json.loads(row)] for row in result.rows]
+
+
+@pytest.fixture(params=[False, True], ids=["json", "text"])
+def ask(request: pytest.FixtureRequest, manager: TenantPoolManager) -> Asker:
+    return Asker(manager, as_text=request.param)
 
 
 def backends(manager: TenantPoolManager) -> set[int]:
@@ -47,64 +80,83 @@ def backends(manager: TenantPoolManager) -> set[int]:
     return {each.pid for each in (*pool.connections.idle, *pool.connections.leased)}
 
 
-async def test_it_runs_in_the_context_and_the_transaction_of_its_lease(
-    manager: TenantPoolManager,
-) -> None:
+async def test_it_runs_in_the_context_and_the_transaction_of_its_lease(ask: Asker) -> None:
     for read_only, shown in ((True, "on"), (False, "off")):
-        rows = await ask(manager, WHO, 7, read_only=read_only)
-        assert rows == [f'["tenant_acme","{shown}",7]'.encode()]
+        assert await ask(WHO, "7", read_only=read_only) == [["tenant_acme", shown, "7"]]
 
 
-async def test_what_it_writes_is_committed_or_refused(manager: TenantPoolManager) -> None:
+async def test_what_it_writes_is_committed_or_refused(ask: Asker) -> None:
     with pytest.raises(ReadOnly):
-        await ask(manager, "insert into note values (1)", read_only=True)
-    await ask(manager, "insert into note values (2)")
-    assert await ask(manager, "select id from note") == [b"[2]"]
+        await ask("insert into note values (1)", read_only=True)
+    await ask("insert into note values (2)")
+    assert await ask("select id from note") == [["2"]]
 
 
 async def test_a_refused_statement_leaves_its_connection_for_the_next(
-    manager: TenantPoolManager,
+    ask: Asker, manager: TenantPoolManager
 ) -> None:
     before = backends(manager)
-    for sql in ("selec", "select * from nowhere", "select 1/0", "insert into note values (1), (1)"):
+    for sql in (
+        *("selec", "select * from nowhere", "select 1/0", "insert into note values (1), (1)"),
+        *("select $1::int", "copy note to stdout", "copy note from stdin"),
+    ):
         with pytest.raises(StatementFailed):
-            await ask(manager, sql)
-    with pytest.raises(StatementEndedLease):
-        await ask(manager, "rollback")
-    assert await ask(manager, "select count(*) from note") == [b"[0]"]
+            await ask(sql)
+    for sql in ("rollback", "commit and chain"):
+        with pytest.raises(StatementEndedLease):
+            await ask(sql)
+    assert await ask("select count(*) from note") == [["0"]]
     assert backends(manager) == before
 
 
+async def test_what_takes_too_long_ends(ask: Asker) -> None:
+    with pytest.raises(QueryTimeout):
+        await ask("select pg_sleep(600)", timeout=0.2)
+    assert await ask("select 1") == [["1"]]
+
+
 async def test_where_no_lease_can_begin_its_error_is_the_leases(
-    manager: TenantPoolManager,
+    ask: Asker, manager: TenantPoolManager
 ) -> None:
     async with manager.lease("acme") as connection:
         await connection.execute("drop schema tenant_acme cascade")
     with pytest.raises(SchemaMissing):
-        await ask(manager, "select 1")
+        await ask("select 1")
     # The connection it was tried on is in order, and tells the same to the next.
     with pytest.raises(SchemaMissing):
-        await ask(manager, "select 1")
+        await ask("select 1")
 
 
 async def test_a_dead_connection_is_replaced_unseen(
-    manager: TenantPoolManager, database: Database
+    ask: Asker, manager: TenantPoolManager, database: Database
 ) -> None:
     [pid] = backends(manager)
     async with database.connected() as connection:
         await connection.execute(f"select pg_terminate_backend({pid}, 5000)")
-    assert await ask(manager, WHO, 1) == [b'["tenant_acme","off",1]']
+    assert await ask(WHO, "1") == [["tenant_acme", "off", "1"]]
 
 
 @pytest.mark.parametrize("moment", range(8))
-async def test_whoever_gives_up_leaves_nothing_behind(
-    manager: TenantPoolManager, moment: int
+async def test_one_that_is_given_up_leaves_nothing_behind(
+    ask: Asker, manager: TenantPoolManager, moment: int
 ) -> None:
-    asking = asyncio.create_task(ask(manager, "insert into note select 5 from pg_sleep(60)"))
+    asking = asyncio.create_task(ask("insert into note select 5 from pg_sleep(60)"))
     for _ in range(moment):
         await asyncio.sleep(0)
     asking.cancel()
     await asyncio.wait({asking})
     assert asking.cancelled()
-    assert await ask(manager, "select count(*) from note") == [b"[0]"]
+    assert await ask("select count(*) from note") == [["0"]]
     await eventually(lambda: len(backends(manager)) == 1)
+
+
+async def test_text_needs_no_round_trip_of_its_own(
+    manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Asker(manager, as_text=True)
+    monkeypatch.delattr(ExtendedQuery, "exchange")
+    assert await ask("select g, $1::text from generate_series(1, 9) g", "x") == [
+        [str(number), "x"] for number in range(1, 10)
+    ]
+    assert await ask("insert into note values (3) returning id") == [["3"]]
+    assert await ask("") == []
