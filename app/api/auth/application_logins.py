@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -49,8 +49,8 @@ class ApplicationLogins:
         self._right = _Checks(clock)
         self._wrong = _Checks(clock)
         self._turn = asyncio.Lock()
-        # By network: how many requests wait for each login.
-        self._waiting: defaultdict[str, Counter[bytes]] = defaultdict(Counter)
+        # By network and login: the request that waits, whose end the others of that login await.
+        self._waiting: dict[str, dict[bytes, asyncio.Future[None]]] = {}
         # Of its own: others would wait for passwords in the one that all of asyncio has.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="passwords")
         # Each is kept for as long as somebody holds it or waits for it.
@@ -81,43 +81,49 @@ class ApplicationLogins:
         network = network_of(address)
         of_network = self._turns_of_networks.setdefault(network, asyncio.Lock())
         with ExitStack() as turn:
-            turn.enter_context(self._queued(network, digest))
             try:
                 async with asyncio.timeout(_PATIENCE):
+                    while (same := self._waiting.get(network, {}).get(digest)) is not None:
+                        await asyncio.wait({same})
+                        if self._is_known(digest, verifier):
+                            return self._right.has(digest, verifier)
+                    turn.enter_context(self._queued(network, digest))
                     for lock in (of_network, self._turn):
                         await lock.acquire()
                         turn.callback(lock.release)
             except TimeoutError as error:
                 raise TooManyLogins from error
-            # The one before may have been the same.
-            if self._right.has(digest, verifier) or self._wrong.has(digest, verifier):
+            # Another network may have asked the same.
+            if self._is_known(digest, verifier):
                 return self._right.has(digest, verifier)
             loop = asyncio.get_running_loop()
             check = loop.run_in_executor(self._thread, verify, password, verifier)
             check.add_done_callback(partial(self._end, digest, verifier, turn.pop_all()))
         return await asyncio.shield(check)
 
+    def _is_known(self, digest: bytes, verifier: str) -> bool:
+        return self._right.has(digest, verifier) or self._wrong.has(digest, verifier)
+
     @contextmanager
     def _queued(self, network: str, digest: bytes) -> Iterator[None]:
-        waiting = self._waiting[network]
-        if digest not in waiting and len(waiting) >= _MOST_WAITING:
+        waiting = self._waiting.setdefault(network, {})
+        if len(waiting) >= _MOST_WAITING:
             raise TooManyLogins
-        waiting[digest] += 1
+        end = waiting[digest] = asyncio.get_running_loop().create_future()
         try:
             yield
         finally:
-            waiting[digest] -= 1
-            if not waiting[digest]:
-                del waiting[digest]
+            del waiting[digest]
+            end.set_result(None)
             if not waiting:
-                self._waiting.pop(network, None)
+                del self._waiting[network]
 
     def _end(
         self, digest: bytes, verifier: str, turn: ExitStack, check: asyncio.Future[bool]
     ) -> None:
-        turn.close()
         if not check.cancelled() and check.exception() is None:
             (self._right if check.result() else self._wrong).add(digest, verifier)
+        turn.close()
 
 
 class _Checks:

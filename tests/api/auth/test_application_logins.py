@@ -149,6 +149,29 @@ async def test_many_at_once_are_checked_once(
     assert len(checked.verifiers) == 1
 
 
+async def test_who_waits_for_the_same_check_waits_for_no_other(
+    known: Known, logins: ApplicationLogins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web, begun = known.add("web"), []
+    gates = {SECRET: threading.Event(), "guess": threading.Event()}
+
+    def gated(password: str, verifier: str) -> bool:
+        begun.append(password)
+        return gates[password].wait(60) and verify(password, verifier)
+
+    monkeypatch.setattr(application_logins, "verify", gated)
+    async with asyncio.TaskGroup() as group:
+        same = [group.create_task(logins.check("acme.web", SECRET, HERE)) for _ in range(9)]
+        await eventually(lambda: begun == [SECRET])
+        group.create_task(logins.check("acme.web", "guess", "2001:db8::1"))
+        await asyncio.sleep(0)
+        gates[SECRET].set()
+        try:
+            assert [await each for each in same] == [web] * 9
+        finally:
+            gates["guess"].set()
+
+
 async def test_a_user_that_does_not_exist_is_checked_like_any_other(
     known: Known, checked: Checked, logins: ApplicationLogins
 ) -> None:

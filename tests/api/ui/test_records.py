@@ -60,7 +60,7 @@ async def test_findings_name_the_cause_once_with_its_tenants_and_the_sql(
     await page.route("**/v1/findings", with_remedy)
     finding = page.locator("article", has_text="memberships")
     await expect(finding).to_contain_text("critical")
-    await expect(finding).to_contain_text("2 tenants: acme, beta")
+    await expect(finding).to_contain_text("2 tenants on local: acme, beta")
     await tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
     await finding.get_by_role("button", name="Copy SQL").click()
     assert await page.evaluate("navigator.clipboard.readText()") == SQL.removeprefix("Run: ")
