@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from app.control.nodes.node_loads import NodeLoads
-from app.control.nodes.tenant_load import TenantLoad
+from app.control.nodes.tenant_load import NodeTenantLoad
 from app.domain.nodes.load_reading import LoadReading
 from app.domain.pool import NO_CONNECTIONS, PoolMetrics, PoolSize, PoolState
 from app.pools.manager import TenantPoolManager
@@ -37,7 +37,7 @@ class AdvisedPool:
     size: PoolSize
     state: PoolState
     pool: Pool | None
-    load: TenantLoad | None
+    load: NodeTenantLoad | None
     reading: LoadReading | None
 
     @property

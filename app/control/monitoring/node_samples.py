@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.control.nodes.node_loads import NodeLoads
-from app.control.nodes.tenant_load import TenantLoad
+from app.control.nodes.tenant_load import NodeTenantLoad
 from app.domain.counters import Counters
 from app.domain.history import SERVICE, on_nodes
 from app.domain.nodes.load_reading import LoadReading
@@ -66,7 +66,7 @@ def _of(counters: Counters, metrics: PoolMetrics, waits: Percentiles) -> PoolSta
     )
 
 
-def _percentiles(load: TenantLoad, now: float) -> Percentiles:
+def _percentiles(load: NodeTenantLoad, now: float) -> Percentiles:
     waits = load.waits(now)
     if waits is None:
         return _UNKNOWN

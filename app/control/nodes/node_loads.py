@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from time import monotonic
 
-from app.control.nodes.tenant_load import TenantLoad
+from app.control.nodes.tenant_load import NodeTenantLoad
 from app.domain.nodes.load_reading import LoadReading
 from app.domain.nodes.node import STALE_AFTER
 from app.domain.nodes.report import EntryReport
@@ -20,7 +20,7 @@ class NodeLoads:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._tenants: dict[str, TenantLoad] = {}
+        self._tenants: dict[str, NodeTenantLoad] = {}
         self._heard_at: dict[str, float] = {}
         # Of all tenants, also of those that are gone.
         self.transactions = 0
@@ -37,7 +37,7 @@ class NodeLoads:
         for entry in changed:
             load = self._tenants.get(entry.name)
             if load is None:
-                load = self._tenants[entry.name] = TenantLoad()
+                load = self._tenants[entry.name] = NodeTenantLoad()
             added = load.hear(node, entry, since=since, at=now)
             self.transactions += added.transactions
             self.held_seconds += added.held_seconds
@@ -60,7 +60,7 @@ class NodeLoads:
         """Whether no node has reported."""
         return not self._heard_at
 
-    def find(self, tenant: str) -> TenantLoad | None:
+    def find(self, tenant: str) -> NodeTenantLoad | None:
         """What is known of *tenant*; None while no node has reported it."""
         return self._tenants.get(tenant)
 
@@ -72,7 +72,7 @@ class NodeLoads:
         now = self.now
         return load.reading(now, self._reachable(now))
 
-    def active(self, since: float) -> Iterator[tuple[str, TenantLoad]]:
+    def active(self, since: float) -> Iterator[tuple[str, NodeTenantLoad]]:
         """Tenants of which something has changed *since*, or that have connections or clients."""
         for name, load in list(self._tenants.items()):
             if load.is_active(since):

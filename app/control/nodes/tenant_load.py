@@ -26,7 +26,7 @@ class _Place:
     counted_until: float
 
 
-class TenantLoad:
+class NodeTenantLoad:
     """One tenant on nodes."""
 
     __slots__ = ("_busy", "_marks", "_open", "_places", "_waiting", "changed_at", "totals")

@@ -37,7 +37,7 @@ _TENANT_FIELDS = (
 )
 
 
-class Rows(Protocol):
+class LiveRows(Protocol):
     """A list, as it is fetched and shown; two that are equal show the same."""
 
     @property
@@ -57,7 +57,7 @@ class Rows(Protocol):
         """A part of it: `items`, and how many items match in all."""
         ...
 
-    def opened(self, item: Document) -> Rows | str:
+    def opened(self, item: Document) -> LiveRows | str:
         """What an item has to show: a list, or a tenant."""
         ...
 
@@ -86,7 +86,7 @@ class PoolRows:
     def page(self, client: ApiClient, **part: Any) -> Document:
         return client.page("/v1/pools", fields=_POOL_FIELDS, **part)
 
-    def opened(self, item: Document) -> Rows | str:
+    def opened(self, item: Document) -> LiveRows | str:
         return PoolTenantRows(item["pool_id"]) if item["shared"] else str(item["tenant"])
 
 
@@ -117,7 +117,7 @@ class PoolTenantRows:
     def page(self, client: ApiClient, **part: Any) -> Document:
         return client.page("/v1/stats", pool=self.pool, fields=_TENANT_FIELDS, **part)
 
-    def opened(self, item: Document) -> Rows | str:
+    def opened(self, item: Document) -> LiveRows | str:
         return str(item["tenant"])
 
 
@@ -139,7 +139,7 @@ class NodeRows:
             found.sort(key=lambda node: -node[sort[1:]])
         return {"items": found[offset : offset + limit], "matches": len(found)}
 
-    def opened(self, item: Document) -> Rows | str:
+    def opened(self, item: Document) -> LiveRows | str:
         return NodeTenantRows(item["name"])
 
 
@@ -164,5 +164,5 @@ class NodeTenantRows:
     def page(self, client: ApiClient, **part: Any) -> Document:
         return client.page(f"/v1/nodes/{path_segment(self.node)}/tenants", **part)
 
-    def opened(self, item: Document) -> Rows | str:
+    def opened(self, item: Document) -> LiveRows | str:
         return str(item["tenant"])

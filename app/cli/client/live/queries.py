@@ -11,7 +11,7 @@ from app.cli.client.api_client import ApiError, path_segment
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient
-    from app.cli.client.live.lists import Rows
+    from app.cli.client.live.lists import LiveRows
 
 Document = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ _LEASES = 10
 class ListQuery:
     """A part of a list."""
 
-    of: Rows
+    of: LiveRows
     sort: str
     search: str
     offset: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from app.cli.client.live.lists import NodeRows, PoolRows, Rows
+from app.cli.client.live.lists import LiveRows, NodeRows, PoolRows
 from app.cli.client.live.queries import Listing, ListQuery, TenantQuery
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ListScreen:
         is_typing: whether keys go into the filter.
     """
 
-    of: Rows = field(default_factory=PoolRows)
+    of: LiveRows = field(default_factory=PoolRows)
     order: int = 0
     search: str = ""
     is_typing: bool = False
