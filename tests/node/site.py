@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ LOOK_SECONDS = 0.05
 
 
 @dataclass(slots=True, kw_only=True)
-class EngineSite(Generic[EngineT]):
+class EngineSite(ABC, Generic[EngineT]):
     """A database with tenants' roles, and a directory for a node before it.
 
     There is one for each engine: it makes that engine.
@@ -41,9 +42,9 @@ class EngineSite(Generic[EngineT]):
     directory: Path
     port: int = field(default_factory=free_port)
 
+    @abstractmethod
     def engine(self) -> EngineT:
         """An engine for this directory and port: the first one, or one that takes over."""
-        raise NotImplementedError
 
     @asynccontextmanager
     async def started(self, node: NodeConfiguration) -> AsyncIterator[EngineT]:
