@@ -29,7 +29,7 @@ from app.api.views.pool import PoolViews
 from app.api.views.tenant import TenantViews
 from app.runtime import configuration
 from app.runtime.background_tasks import TICK_DEADLINE
-from app.runtime.instance import (
+from app.runtime.lifecycle import (
     STARTUP_ERRORS,
     one_of_several,
     only_instance,
@@ -54,7 +54,7 @@ _log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for *settings*; serving it starts everything, see `app.runtime.instance`."""
+    """The application for *settings*; serving it starts everything, see `app.runtime.lifecycle`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

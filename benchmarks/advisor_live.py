@@ -24,7 +24,7 @@ from app.domain.audit import Actor
 from app.domain.errors import PoolkeeperError
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
-from app.runtime.instance import only_instance
+from app.runtime.lifecycle import only_instance
 from app.runtime.wiring import Service
 from app.settings import Settings
 

@@ -22,7 +22,7 @@ import structlog
 from app.domain.audit import Actor
 from app.domain.errors import PoolSaturated, PoolTimeout
 from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
-from app.runtime.instance import only_instance
+from app.runtime.lifecycle import only_instance
 from app.runtime.wiring import Service
 from app.settings import Settings
 from app.simulator.load import Load, zipf

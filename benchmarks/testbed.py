@@ -21,7 +21,7 @@ from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 from app.embedded import EmbeddedAddress, EmbeddedPostgres
 from app.pools.driver import Login
 from app.pools.isolation import PerDatabaseIsolation, PerTenantIsolation, SharedIsolation
-from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 from benchmarks.backends import OF_POOLS, MostBackends, most_backends
@@ -89,7 +89,7 @@ class Testbed:
 
     def users(self, manager: TenantPoolManager, tenants: Sequence[Tenant]) -> dict[str, str]:
         """The login roles of these tenants, and their passwords."""
-        isolation, credentials = manager.isolations[PoolStrategy.PER_TENANT], Credentials(SECRET)
+        isolation, credentials = manager.isolations[PoolStrategy.PER_TENANT], RolePasswords(SECRET)
         roles = (isolation.role(made.spec) for made in tenants)
         return {role: credentials.password("local", role) for role in roles}
 
@@ -127,7 +127,7 @@ class Testbed:
             database=self.address.tenant_database,
         )
         server = Server("local", admin, max_connecting=4, kept_free=10, fixed_budget=budget)
-        credentials = Credentials(SECRET)
+        credentials = RolePasswords(SECRET)
         manager = TenantPoolManager(
             {"local": server},
             {

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from app.api.http.error_responses import status_of
+from app.api.http.problems import status_of
 from app.domain.errors import PoolkeeperError
 from app.main import create_app
 from app.pools.manager import TenantPoolManager
@@ -44,7 +44,7 @@ async def running_pools(service: FastAPI) -> AsyncIterator[TenantPoolManager]:
     """Run *service* for a block: `lease` of its pools lends connections of a tenant.
 
     Raises:
-        PoolkeeperError, OSError: it cannot start, see `app.runtime.instance.STARTUP_ERRORS`.
+        PoolkeeperError, OSError: it cannot start, see `app.runtime.lifecycle.STARTUP_ERRORS`.
     """
     async with service.router.lifespan_context(service):
         yield service.state.service.manager

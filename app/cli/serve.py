@@ -19,7 +19,7 @@ from app.cli.client.exit_status import ExitStatus
 from app.cli.demo import DemoError, serve_with_traffic
 from app.embedded import EmbeddedPostgres
 from app.main import create_app
-from app.runtime.instance import STARTUP_ERRORS, startup_error_message
+from app.runtime.lifecycle import STARTUP_ERRORS, startup_error_message
 from app.runtime.logs import configure_logging
 from app.runtime.printable import print_error
 from app.runtime.server import ProcessStatus, ServeFunction, handle_stop_signals, run_server

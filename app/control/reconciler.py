@@ -16,7 +16,7 @@ from app.control.audit_events import AuditOutbox
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
-from app.control.tenants.rotation import PasswordRotation
+from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError

@@ -38,7 +38,7 @@
         ├── RequestInFlight          this repetition did nothing; the first one goes on
 
 Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
-edge (`api/http/error_responses.py`). Messages are sentences for a person and hold no secret. This
+edge (`api/http/problems.py`). Messages are sentences for a person and hold no secret. This
 file must not know HTTP, SQL or a driver.
 """
 

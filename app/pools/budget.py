@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
-from app.pools.claim_order import Claims
 from app.pools.connect_limiter import ConnectLimiter
+from app.pools.priority import Claims
 from app.pools.recent_use import Contenders
 from app.pools.smoothed import Smoothed
 from app.pools.spare_order import SpareOrder

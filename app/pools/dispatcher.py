@@ -15,7 +15,7 @@ from app.domain.openings import SOON
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import Clock, ConnectSlot, LoopClock, Timer
 from app.pools.connection import PooledConnection
-from app.pools.dispatch import (
+from app.pools.policy import (
     ROUND,
     Actions,
     PoolConnections,

@@ -34,7 +34,7 @@ from app.pools.isolation import (
     PerTenantIsolation,
     SharedIsolation,
 )
-from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.server import Server
 from app.settings import Settings, SettingsError
 
@@ -102,20 +102,20 @@ def forwarded_client(settings: Settings) -> ForwardedClient:
     return ForwardedClient(key.get_secret_value().encode() if key else secrets.token_bytes())
 
 
-def credentials(settings: Settings) -> Credentials:
+def role_passwords(settings: Settings) -> RolePasswords:
     given = settings.read_secret_key()
-    return Credentials(
+    return RolePasswords(
         given.get_secret_value().encode() if given else load_or_create_secret_key(settings.data_dir)
     )
 
 
 def isolations(
-    settings: Settings, credentials: Credentials
+    settings: Settings, role_passwords: RolePasswords
 ) -> dict[PoolStrategy, IsolationStrategy]:
     return {
-        PoolStrategy.SHARED: SharedIsolation(credentials),
-        PoolStrategy.PER_TENANT: PerTenantIsolation(credentials, settings.extension_schemas),
-        PoolStrategy.PER_DATABASE: PerDatabaseIsolation(credentials),
+        PoolStrategy.SHARED: SharedIsolation(role_passwords),
+        PoolStrategy.PER_TENANT: PerTenantIsolation(role_passwords, settings.extension_schemas),
+        PoolStrategy.PER_DATABASE: PerDatabaseIsolation(role_passwords),
     }
 
 

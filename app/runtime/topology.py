@@ -1,6 +1,6 @@
 """From settings to servers: the declared ones, the catalog's, or an embedded one started here.
 
-Owns nothing after that: `app.runtime.instance` decides who starts and stops what.
+Owns nothing after that: `app.runtime.lifecycle` decides who starts and stops what.
 """
 
 from __future__ import annotations

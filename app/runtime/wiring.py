@@ -38,8 +38,8 @@ from app.control.reconciler import Reconciler
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.declaration import TenantDeclarations
 from app.control.tenants.deletion import TenantDeletions
+from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.provisioning import TenantProvisioning
-from app.control.tenants.rotation import PasswordRotation
 from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
@@ -100,11 +100,11 @@ async def build_service(
     Raises:
         CatalogUnavailable: the catalog was not reached.
     """
-    credentials = configuration.credentials(settings)
+    role_passwords = configuration.role_passwords(settings)
     manager = TenantPoolManager(
         postgres.servers,
         configuration.pool_configs(settings),
-        configuration.isolations(settings, credentials),
+        configuration.isolations(settings, role_passwords),
         stats_window=settings.stats_window_seconds,
     )
     locks = KeyedLocks()
@@ -121,7 +121,7 @@ async def build_service(
     fleet = Fleet(catalog, manager, application_credentials, node_loads, epoch=epoch)
     addresses = configuration.server_addresses(postgres.servers)
     feed = NodeFeed(fleet, manager, application_credentials, addresses, epoch=epoch)
-    rotation = PasswordRotation(catalog, manager, credentials, locks, feed.without_logins)
+    rotation = PasswordRotation(catalog, manager, role_passwords, locks, feed.without_logins)
     desired = DesiredPoolState(catalog, manager, limits, outbox, locks)
     operations = PoolOperations(manager, desired, outbox)
     loads = ServerLoads(postgres.servers)
@@ -180,7 +180,7 @@ async def build_service(
             desired,
             deletions,
             rotation,
-            VerifierRenewal(manager, credentials, locks, outbox),
+            VerifierRenewal(manager, role_passwords, locks, outbox),
             credentials=application_credentials,
             outbox=outbox,
             catalog=catalog,

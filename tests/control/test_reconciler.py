@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from app.control.tenants import deletion as tenant_deletion
-from app.control.tenants.rotation import PasswordRotation
+from app.control.tenants.password_rotation import PasswordRotation
 from app.domain.desired_state import Pause, PoolChange
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId

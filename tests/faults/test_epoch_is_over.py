@@ -60,7 +60,7 @@ async def test_nothing_that_an_instance_does_is_written_in_another_epoch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.runtime.instance.stop_process", lambda: None)
+    monkeypatch.setattr("app.runtime.lifecycle.stop_process", lambda: None)
     async with (
         serving(database, catalog_database, tmp_path) as api,
         catalog_database.connected() as connection,

@@ -14,7 +14,7 @@ from app.embedded import EmbeddedPostgres
 from app.pools.isolation import IsolationStrategy, PerTenantIsolation
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import CREDENTIALS, started_server, tenant, through
+from tests.fixtures.pools import ROLE_PASSWORDS, started_server, tenant, through
 from tests.fixtures.postgres import Database
 from tests.fixtures.private_postgres import superuser_of
 from tests.fixtures.processes import paused
@@ -89,7 +89,9 @@ async def managed(
     sick: Database, directly: Database, well: Database
 ) -> AsyncIterator[TenantPoolManager]:
     """A manager whose servers both have a tight budget, watched from outside."""
-    isolations: dict[PoolStrategy, IsolationStrategy] = {STRATEGY: PerTenantIsolation(CREDENTIALS)}
+    isolations: dict[PoolStrategy, IsolationStrategy] = {
+        STRATEGY: PerTenantIsolation(ROLE_PASSWORDS)
+    }
     async with (
         watched(directly, budget=TIGHT),
         watched(well, budget=TIGHT),

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from app.control.reconciler import Reconciler
-from app.control.tenants.rotation import PasswordRotation
+from app.control.tenants.password_rotation import PasswordRotation
 from app.domain.errors import (
     CatalogUnavailable,
     PoolIsShared,
@@ -15,10 +15,10 @@ from app.domain.errors import (
     TenantLoginFailed,
 )
 from app.domain.tenant import PoolStrategy
-from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.role_passwords import RolePasswords
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import CREDENTIALS
+from tests.fixtures.pools import ROLE_PASSWORDS
 from tests.fixtures.postgres import Database
 
 ALL = pytest.mark.parametrize("strategy", PoolStrategy)
@@ -131,14 +131,14 @@ async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
         patched.setattr(isolation, "rotate_password", breaks)
         with pytest.raises(ServerUnavailable):
             await control.rotation.rotate(control.state("acme"), PERSON)
-    CREDENTIALS._versions.clear()
-    restarted = PasswordRotation(control.catalog, control.manager, CREDENTIALS, control.locks)
+    ROLE_PASSWORDS._versions.clear()
+    restarted = PasswordRotation(control.catalog, control.manager, ROLE_PASSWORDS, control.locks)
     await restarted.load()
     assert await restarted.finish_rotations() == 1
-    assert CREDENTIALS.password_version("local", "tenant_acme") == 2
+    assert ROLE_PASSWORDS.password_version("local", "tenant_acme") == 2
     assert await works(control)
     assert await restarted.finish_rotations() == 0
-    CREDENTIALS._versions.clear()
+    ROLE_PASSWORDS._versions.clear()
     await restarted.load()
     assert await works(control)
 
@@ -160,7 +160,7 @@ async def test_the_reconciler_finishes_a_rotation(
     assert isinstance(control.reconciler, Reconciler)
     report = await control.reconciler.run_once()
     assert report.rotations_finished == 1
-    assert CREDENTIALS.password_version("local", "tenant_acme") == 2
+    assert ROLE_PASSWORDS.password_version("local", "tenant_acme") == 2
     assert await works(control)
 
 
@@ -170,7 +170,7 @@ async def test_without_the_catalog_nothing_is_rotated(control: Control) -> None:
     await control.proxy.reset()
     with pytest.raises(CatalogUnavailable):
         await control.rotation.rotate(control.state("acme"), PERSON)
-    assert CREDENTIALS.password_version("local", "tenant_acme") == 1
+    assert ROLE_PASSWORDS.password_version("local", "tenant_acme") == 1
     assert await works(control)
 
 
@@ -184,7 +184,7 @@ async def test_provisioning_again_keeps_the_password_that_holds(
 
 
 def test_every_version_is_another_password_and_none_can_be_guessed_from_another() -> None:
-    credentials = Credentials(b"k" * 32)
+    credentials = RolePasswords(b"k" * 32)
     passwords = {credentials.password("s", "r", version) for version in (1, 2, 3)}
     assert len(passwords) == 3
     assert credentials.password("s", "r") == credentials.password("s", "r", 1)

@@ -12,8 +12,8 @@ from typing import Any, cast
 from app.domain.pool import PoolSize, PoolState
 from app.pools.budget import ConnectionBudget
 from app.pools.connect_limiter import ConnectLimiter, ConnectSlot
-from app.pools.dispatch import shortfall
 from app.pools.dispatcher import Dispatcher
+from app.pools.policy import shortfall
 from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import account

@@ -21,8 +21,8 @@ from app.domain.pool import PoolConfig, PoolSize, PoolState
 from app.domain.tenant import PoolStrategy
 from app.pools.connection import PooledConnection
 from app.pools.connector import Connector
-from app.pools.dispatch import lends
 from app.pools.driver import Login
+from app.pools.policy import lends
 from app.pools.pool import Pool
 from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState

@@ -19,7 +19,7 @@ from app.settings import Settings
 from tests.fixtures.app import Api, serving
 from tests.fixtures.canary import CANARY, SECRET_KEY, Watch
 from tests.fixtures.catalog import address_of
-from tests.fixtures.pools import CREDENTIALS, login_to
+from tests.fixtures.pools import ROLE_PASSWORDS, login_to
 from tests.fixtures.postgres import Database
 from tests.fixtures.served import free_port
 
@@ -110,8 +110,8 @@ def test_nothing_that_holds_a_secret_shows_it(postgres_server: Database, tmp_pat
     )
     login, address = login_to(postgres_server), address_of(postgres_server)
     assert CANARY in login.password
-    assert CANARY in CREDENTIALS.password("local", "tenant_a")
-    for thing in (settings, settings.servers, settings.catalog, login, address, CREDENTIALS):
+    assert CANARY in ROLE_PASSWORDS.password("local", "tenant_a")
+    for thing in (settings, settings.servers, settings.catalog, login, address, ROLE_PASSWORDS):
         shown = f"{thing!r} {thing}"
         assert CANARY not in shown
     assert CANARY not in settings.model_dump_json()

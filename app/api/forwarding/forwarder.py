@@ -19,8 +19,8 @@ from app.api.forwarding.forwarded_body import ClientLeft, ForwardedBody
 from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
 from app.api.forwarding.upstream import Upstream, UpstreamLost, Upstreams
 from app.api.http.disconnect import Connection
-from app.api.http.error_responses import problem_response
-from app.api.http.layer import request_id_of
+from app.api.http.middleware import request_id_of
+from app.api.http.problems import problem_response
 from app.control.leadership.election import Election
 
 INSTANCE = b"poolkeeper-instance"

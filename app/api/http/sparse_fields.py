@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import Query
 from pydantic import BaseModel, Field
 
-from app.api.http.error_responses import validation_error
+from app.api.http.problems import validation_error
 
 FieldsQuery = Annotated[
     str | None,

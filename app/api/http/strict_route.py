@@ -25,9 +25,9 @@ from starlette.types import Message
 
 from app.api.http.body_limits import has_body
 from app.api.http.disconnect import ClientDisconnected
-from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import matching_etag
 from app.api.http.idempotency import reserve_key
+from app.api.http.problems import problem_responses, validation_error
 
 FloatMode = Literal["float", "lossless-float"]
 

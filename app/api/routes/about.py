@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app import __version__
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import provided
-from app.api.http.error_responses import problem_responses
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.control.leadership.election import Election
 

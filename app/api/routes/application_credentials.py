@@ -12,11 +12,11 @@ from pydantic_core import PydanticCustomError
 
 from app.api.http.authentication import REQUIRE_ADMIN
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, TenantDep, provided
-from app.api.http.error_responses import problem_responses
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody, Timestamp, examples
 from app.api.http.idempotency import mark_secret
 from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.control.nodes.feed import NodeFeed

@@ -9,12 +9,12 @@ from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_ADMIN
 from app.api.http.dependencies import provided
-from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.pool import PoolRequestDep
 from app.api.views.plan import PlanView
-from app.control.tenants.rotation import PasswordRotation
+from app.control.tenants.password_rotation import PasswordRotation
 
 router = APIRouter(
     prefix="/v1/tenants/{tenant}/rotate-credentials", tags=["tenants"], route_class=StrictRoute

@@ -20,9 +20,9 @@ from app.api.http.dependencies import (
     PrincipalDep,
     provided,
 )
-from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.control.audit_events import AuditOutbox
 from app.domain.audit import AuditEvent

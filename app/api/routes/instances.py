@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CatalogDep
-from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.domain.leadership import InstanceRecord, InstanceState
 

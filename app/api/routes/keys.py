@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.auth.api_key import ApiKey, KeyScope
 from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import AuthenticatorDep
-from app.api.http.error_responses import problem_responses
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)

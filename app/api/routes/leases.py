@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
-from app.api.http.error_responses import problem_responses
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
+from app.api.http.problems import problem_responses
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery

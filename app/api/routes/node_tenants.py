@@ -11,10 +11,10 @@ from pydantic import BaseModel
 
 from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import CursorQuery, LimitQuery, provided
-from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
 from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
 from app.api.http.paging import NextCursor
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.nodes import NodeDep
 from app.api.views.node import NODE_TENANT_EXAMPLE, NodeTenantView

@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import CursorQuery, LimitQuery, provided
-from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import PrintableText, RequestBody, examples
 from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.node import NODE_EXAMPLE, NodeView
 from app.api.views.plan import OperationDep, OperationRequest, PlanView

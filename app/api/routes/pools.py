@@ -19,10 +19,10 @@ from app.api.http.dependencies import (
     ResponseCacheDep,
     provided,
 )
-from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
 from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
 from app.api.http.paging import NextCursor
+from app.api.http.problems import problem_responses
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import PrincipalDep
-from app.api.http.error_responses import problem_responses
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.health import Readiness, ReadinessChecks, get_checks
 

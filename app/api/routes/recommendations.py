@@ -19,9 +19,9 @@ from app.api.http.dependencies import (
     PrincipalDep,
     provided,
 )
-from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.api.views.advice import (

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, PrincipalDep
-from app.api.http.error_responses import problem_responses
 from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.problems import problem_responses
 from app.api.http.refusals import Refusals
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import TenantQuery

@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
-from app.api.http.error_responses import problem_responses
 from app.api.http.field_types import examples
 from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
 from app.domain.errors import ServerNotFound

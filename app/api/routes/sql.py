@@ -14,9 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
-from app.api.http.error_responses import problem_response, problem_responses, validation_error
 from app.api.http.exchange import extend_deadline
 from app.api.http.field_types import examples
+from app.api.http.problems import problem_response, problem_responses, validation_error
 from app.api.http.sql_login import log_in
 from app.api.http.sql_protocol import PREFLIGHT_HEADERS, SQL_PATH, PostgresError
 from app.api.http.strict_route import StrictRequest

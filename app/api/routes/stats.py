@@ -19,8 +19,8 @@ from app.api.http.dependencies import (
     TenantDep,
     provided,
 )
-from app.api.http.error_responses import problem_responses
 from app.api.http.ordering import OffsetQuery, Order, SearchQuery
+from app.api.http.problems import problem_responses
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.stats import (

@@ -20,11 +20,11 @@ from app.api.http.dependencies import (
     TenantDep,
     provided,
 )
-from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import PrintableText, RequestBody, examples
 from app.api.http.ordering import Matches, SearchQuery
 from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.api.views.tenant import TENANT_EXAMPLE, TenantPhase, TenantView, TenantViews, phase_of

@@ -16,9 +16,9 @@ from app.api.http.dependencies import (
     PrincipalDep,
     provided,
 )
-from app.api.http.error_responses import problem_responses, validation_error
 from app.api.http.field_types import PrintableText, Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
+from app.api.http.problems import problem_responses, validation_error
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.control.monitoring.poller import Poller

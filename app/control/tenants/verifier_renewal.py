@@ -1,7 +1,7 @@
 """Verifier renewal: a role that an earlier version provisioned gets a verifier that costs less.
 
 The password stays the same, so sessions, leases and logins under way go on. Logins show which
-roles need it; see `Connectors.stretched` and `app/pools/isolation/credentials.py`.
+roles need it; see `Connectors.stretched` and `app/pools/isolation/role_passwords.py`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from app.control.operation import KeyedLocks
 from app.control.tenants.provisioning import lock_of_role
 from app.domain.audit import RECONCILER
 from app.domain.errors import ProvisioningFailed, Unavailable
-from app.pools.isolation.credentials import OWN_ITERATIONS, Credentials
 from app.pools.isolation.repair import Repair, repair
+from app.pools.isolation.role_passwords import OWN_ITERATIONS, RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.server import Server
 
@@ -36,12 +36,12 @@ class VerifierRenewal:
     def __init__(
         self,
         manager: TenantPoolManager,
-        credentials: Credentials,
+        role_passwords: RolePasswords,
         locks: KeyedLocks,
         outbox: AuditOutbox,
     ) -> None:
         self._manager = manager
-        self._credentials = credentials
+        self._role_passwords = role_passwords
         self._locks = locks
         self._outbox = outbox
 
@@ -83,7 +83,7 @@ class VerifierRenewal:
             for role in pools:
                 await held.enter_async_context(self._locks.hold(lock_of_role(server.name, role)))
             repairs = [
-                Repair(role=role, verifier=self._credentials.verifier(server.name, role))
+                Repair(role=role, verifier=self._role_passwords.verifier(server.name, role))
                 for role in pools
             ]
             refused = {each.role for each in await repair(server, repairs)}

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
-from app.pools.isolation.credentials import Credentials
 from app.pools.isolation.dedicated_role import DedicatedRoleIsolation
 from app.pools.isolation.objects import (
     execute,
@@ -16,6 +15,7 @@ from app.pools.isolation.objects import (
     set_search_path,
     sql,
 )
+from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.isolation.strategy import SCHEMA_MISSING
 from app.pools.server import Server
 
@@ -25,9 +25,11 @@ class PerTenantIsolation(DedicatedRoleIsolation):
 
     object_kinds = ("ROLE", "SCHEMA")
 
-    def __init__(self, credentials: Credentials, extension_schemas: Sequence[str] = ()) -> None:
+    def __init__(
+        self, role_passwords: RolePasswords, extension_schemas: Sequence[str] = ()
+    ) -> None:
         """Every tenant may use *extension_schemas*, which follow its own on the search_path."""
-        super().__init__(credentials)
+        super().__init__(role_passwords)
         self._extension_schemas = extension_schemas
 
     def database(self, server: Server, spec: TenantSpec) -> str:  # noqa: ARG002 - of all tenants

@@ -13,8 +13,8 @@ from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
 from app.pools import driver
 from app.pools.driver import Login
-from app.pools.isolation.credentials import Credentials
 from app.pools.isolation.objects import ObjectFacts, execute, put_login_role
+from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.server import Server
 
 ADVISORY_UNLOCK = "SELECT pg_catalog.pg_advisory_unlock_all()"
@@ -54,8 +54,8 @@ class IsolationStrategy(ABC):
     settings: ClassVar[Mapping[str, str]]
     """Of each connection, besides those that all strategies fix."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
+    def __init__(self, role_passwords: RolePasswords) -> None:
+        self._role_passwords = role_passwords
 
     @abstractmethod
     def role(self, spec: TenantSpec) -> str:
@@ -105,7 +105,7 @@ class IsolationStrategy(ABC):
         return replace(
             server.admins.login,
             user=role,
-            password=self._credentials.password(server.name, role),
+            password=self._role_passwords.password(server.name, role),
             database=self.database(server, spec),
             settings={
                 **_FIXED_SETTINGS,
@@ -117,7 +117,7 @@ class IsolationStrategy(ABC):
 
     def password_version(self, server: Server, spec: TenantSpec) -> int:
         """Which version of its password that login has."""
-        return self._credentials.password_version(server.name, self.role(spec))
+        return self._role_passwords.password_version(server.name, self.role(spec))
 
     # -- provisioning: each may raise ServerUnavailable, ProvisioningFailed and ObjectsExist -----
 
@@ -186,7 +186,7 @@ class IsolationStrategy(ABC):
         version: int | None = None,
     ) -> Iterator[str]:
         role = self.role(tenant.spec)
-        verifier = self._credentials.verifier(server.name, role, version)
+        verifier = self._role_passwords.verifier(server.name, role, version)
         limit = None if max_size is None else self.connection_limit(max_size)
         return put_login_role(facts, role, verifier, self.mark(tenant), connection_limit=limit)
 

@@ -101,7 +101,7 @@ async def test_a_service_without_a_url_is_refused_beside_another(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("app.runtime.instance._LOCK_PATIENCE", 0.0)
+    monkeypatch.setattr("app.runtime.lifecycle._LOCK_PATIENCE", 0.0)
     databases = database, catalog_database
     async with serving(*databases, tmp_path / "a", advertise_url="http://a:8080"):
         with pytest.raises(CatalogInUse, match="in use by poolkeeper"):

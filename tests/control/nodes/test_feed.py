@@ -22,7 +22,7 @@ from app.domain.nodes.report import EntryReport, NodeReport
 from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy, TenantSpec
 from tests.fixtures.control import PERSON, Control
-from tests.fixtures.pools import CREDENTIALS, tenant
+from tests.fixtures.pools import ROLE_PASSWORDS, tenant
 from tests.fixtures.waiting import eventually
 
 ADDRESSES = {
@@ -81,7 +81,7 @@ async def test_a_node_gets_its_tenants_their_logins_and_the_servers_behind_them(
     gold = await fed.latest(fed.node("gold", selector=GOLD))
     [entry] = gold.entries
     assert (entry.name, entry.role, entry.size, entry.weight) == ("acme", "tenant_acme", 5, 7)
-    assert entry.password == CREDENTIALS.password("local", "tenant_acme")
+    assert entry.password == ROLE_PASSWORDS.password("local", "tenant_acme")
     [login] = entry.logins
     assert login.user == "acme.web"
     assert login.verifier.startswith("SCRAM-SHA-256$4096:")
@@ -147,8 +147,10 @@ async def test_each_change_has_a_later_version_and_nothing_else_has(fed: Fed) ->
     assert (await fed.latest(node)).version == versions[-1]
     await credentials.revoke(credentials.of(used.tenant)[0], PERSON)
     assert (await changed()).entries[0].logins == ()
-    CREDENTIALS.set_password_version("local", "tenant_acme", 2)
-    assert (await changed()).entries[0].password == CREDENTIALS.password("local", "tenant_acme", 2)
+    ROLE_PASSWORDS.set_password_version("local", "tenant_acme", 2)
+    assert (await changed()).entries[0].password == ROLE_PASSWORDS.password(
+        "local", "tenant_acme", 2
+    )
     size = PoolSize(max_size=9)
     pause = Pause(since=NOW, by="ops")
     desired = DesiredPool(pool_id="acme", size=size, pause=pause, generation=1, updated_at=NOW)

@@ -10,7 +10,7 @@ from app.domain.scram import scram_verifier
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import CREDENTIALS, use
+from tests.fixtures.pools import ROLE_PASSWORDS, use
 
 ALL = pytest.mark.parametrize("strategy", PoolStrategy)
 OLD, NEW = "SCRAM-SHA-256$4096", "SCRAM-SHA-256$1"
@@ -33,7 +33,7 @@ async def verifier_of(control: Control, name: str) -> str:
 async def grow_old(control: Control, name: str) -> None:
     """Give the tenant's role the verifier that an earlier version gave it, and log in once."""
     role = role_of(control, name)
-    old = scram_verifier(CREDENTIALS.password("local", role), iterations=4096)
+    old = scram_verifier(ROLE_PASSWORDS.password("local", role), iterations=4096)
     async with control.manager.servers["local"].admin() as admin:
         await admin.execute(f"ALTER ROLE {role} PASSWORD '{old}'")
     if pool := control.manager.find(control.state(name).tenant.spec.pool_id):
@@ -47,7 +47,7 @@ async def test_an_old_verifier_is_renewed_once_and_the_password_stays(
 ) -> None:
     await control.tenant("acme", strategy)
     await grow_old(control, "acme")
-    version = CREDENTIALS.password_version("local", role_of(control, "acme"))
+    version = ROLE_PASSWORDS.password_version("local", role_of(control, "acme"))
     assert (await verifier_of(control, "acme")).startswith(f"{OLD}:")
     assert (await control.reconciler.run_once()).verifiers_renewed == 1
     renewed = await verifier_of(control, "acme")
@@ -58,7 +58,7 @@ async def test_an_old_verifier_is_renewed_once_and_the_password_stays(
     await use(control.manager, "acme")
     assert (await control.reconciler.run_once()).verifiers_renewed == 0
     assert await verifier_of(control, "acme") == renewed
-    assert CREDENTIALS.password_version("local", role_of(control, "acme")) == version
+    assert ROLE_PASSWORDS.password_version("local", role_of(control, "acme")) == version
     assert (await control.actions()).count(RENEWED) == 1
 
 

@@ -20,7 +20,7 @@ from app.pools.isolation import (
 from app.pools.isolation.shared import SHARED_ROLE
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.pools import (
-    CREDENTIALS,
+    ROLE_PASSWORDS,
     login_to,
     manager_on,
     provisioned,
@@ -298,9 +298,9 @@ async def test_what_postgres_refuses_is_reported(database: Database, scrub_roles
     weak = replace(database, user="tenant_nobody", password="weak")
     async with started_server(weak) as server:
         isolations: list[IsolationStrategy] = [
-            SharedIsolation(CREDENTIALS),
-            PerTenantIsolation(CREDENTIALS),
-            PerDatabaseIsolation(CREDENTIALS),
+            SharedIsolation(ROLE_PASSWORDS),
+            PerTenantIsolation(ROLE_PASSWORDS),
+            PerDatabaseIsolation(ROLE_PASSWORDS),
         ]
         for strategy, isolation in zip(PoolStrategy, isolations, strict=True):
             with pytest.raises(ProvisioningFailed, match=r"permission denied.*doctor"):
@@ -310,7 +310,7 @@ async def test_what_postgres_refuses_is_reported(database: Database, scrub_roles
 async def test_a_server_that_is_away_is_reported(database: Database) -> None:
     async with started_server(replace(database, port=1)) as server:
         with pytest.raises(ServerUnavailable):
-            await PerTenantIsolation(CREDENTIALS).provision(
+            await PerTenantIsolation(ROLE_PASSWORDS).provision(
                 server, tenant("acme", PoolStrategy.PER_TENANT), adopt=False
             )
 
@@ -330,7 +330,7 @@ async def test_no_password_is_in_the_servers_log(private_postgres: EmbeddedPostg
     assert "the log shows this" in log
     assert "CREATE ROLE" in log
     for role in ("tenant_b", "tenant_c", SHARED_ROLE):
-        password = CREDENTIALS.password("local", role)
+        password = ROLE_PASSWORDS.password("local", role)
         assert password not in log
-        assert password not in repr(CREDENTIALS)
+        assert password not in repr(ROLE_PASSWORDS)
     assert database.password not in repr(login_to(database))

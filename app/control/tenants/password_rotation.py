@@ -23,7 +23,7 @@ from app.domain.desired_state import CredentialVersion
 from app.domain.errors import CatalogUnavailable, Conflict, ServerUnavailable, Unavailable
 from app.domain.plan import PlanAction, plan_recycle, plan_step, warn_if_shared
 from app.domain.tenant import OBJECT_PREFIX, TenantSpec, shared_pool_id
-from app.pools.isolation.credentials import Credentials
+from app.pools.isolation.role_passwords import RolePasswords
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
@@ -53,14 +53,14 @@ class PasswordRotation:
         self,
         catalog: Catalog,
         manager: TenantPoolManager,
-        credentials: Credentials,
+        role_passwords: RolePasswords,
         locks: KeyedLocks,
         without_logins: Callable[[TenantSpec], AbstractAsyncContextManager[None]] | None = None,
     ) -> None:
         """*without_logins*: keeps others than this process from logging in as a tenant."""
         self._catalog = catalog
         self._manager = manager
-        self._credentials = credentials
+        self._role_passwords = role_passwords
         self._locks = locks
         self._without_logins = without_logins or (lambda _: nullcontext())
         self._unapplied: dict[tuple[str, str], CredentialVersion] = {}
@@ -73,7 +73,7 @@ class PasswordRotation:
         """
         for wanted in await self._catalog.credentials.load():
             known = wanted.version if wanted.applied else wanted.version - 1
-            self._credentials.set_password_version(wanted.server, wanted.role, known)
+            self._role_passwords.set_password_version(wanted.server, wanted.role, known)
             if not wanted.applied:
                 self._unapplied[wanted.server, wanted.role] = wanted
 
@@ -152,7 +152,7 @@ class PasswordRotation:
                     await isolation.rotate_password(server, state.tenant, wanted.version)
             except TimeoutError as error:
                 raise ServerUnavailable("The server took too long to change it.") from error
-            self._credentials.set_password_version(wanted.server, wanted.role, wanted.version)
+            self._role_passwords.set_password_version(wanted.server, wanted.role, wanted.version)
         pool = self._manager.find(spec.pool_id)
         recycled = pool.recycle() if pool is not None else 0
         try:

@@ -8,13 +8,13 @@ import pytest
 
 from app import wire
 from app.domain.scram import scram_verifier
-from app.pools.isolation.credentials import OWN_ITERATIONS, Credentials
+from app.pools.isolation.role_passwords import OWN_ITERATIONS, RolePasswords
 from tests.fixtures.canary import SECRET_KEY
 from tests.fixtures.postgres import Database
 from tests.fixtures.tls import TlsPostgres
 
 ROLE = "tenant_verified"
-CREDENTIALS = Credentials(SECRET_KEY.encode())
+ROLE_PASSWORDS = RolePasswords(SECRET_KEY.encode())
 
 
 async def iterations_of_login(
@@ -43,13 +43,13 @@ async def take_verifiers(
     admin: asyncpg.Connection, server: Database, tls: ssl.SSLContext | None = None
 ) -> None:
     """Postgres takes a verifier of any number of iterations, and lets in who knows the password."""
-    password = CREDENTIALS.password("local", ROLE)
+    password = ROLE_PASSWORDS.password("local", ROLE)
     await admin.execute(f"CREATE ROLE {ROLE} LOGIN")
     try:
         for verifier, iterations in (
-            (CREDENTIALS.verifier("local", ROLE), OWN_ITERATIONS),
+            (ROLE_PASSWORDS.verifier("local", ROLE), OWN_ITERATIONS),
             (scram_verifier(password, iterations=4096), 4096),
-            (CREDENTIALS.verifier("local", ROLE), OWN_ITERATIONS),
+            (ROLE_PASSWORDS.verifier("local", ROLE), OWN_ITERATIONS),
         ):
             await admin.execute(f"ALTER ROLE {ROLE} PASSWORD '{verifier}'")
             stored = "SELECT rolpassword FROM pg_authid WHERE rolname = $1"
@@ -82,4 +82,4 @@ async def test_debians_server_takes_verifiers_of_one_iteration(
 
 
 def test_no_two_verifiers_of_a_password_are_alike() -> None:
-    assert CREDENTIALS.verifier("local", ROLE) != CREDENTIALS.verifier("local", ROLE)
+    assert ROLE_PASSWORDS.verifier("local", ROLE) != ROLE_PASSWORDS.verifier("local", ROLE)

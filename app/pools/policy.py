@@ -23,8 +23,8 @@ from typing import Generic, Protocol, TypeVar
 from app.domain.openings import openings_wanted
 from app.domain.pool import PoolSize, PoolState
 from app.pools.budget import ConnectionBudget
-from app.pools.claim_order import Claim
 from app.pools.connection import PooledConnection
+from app.pools.priority import Claim
 from app.pools.recent_use import uses_much_less
 from app.pools.smoothed import Smoothed
 from app.pools.tenant_state import TenantState

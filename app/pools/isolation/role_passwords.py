@@ -20,7 +20,7 @@ OWN_ITERATIONS = 1
 """Of the verifiers of the service's own roles."""
 
 
-class Credentials:
+class RolePasswords:
     """Derives the password of a role on a server from a secret key and a version.
 
     The catalog keeps the versions; a password that was never rotated has version 1.
@@ -33,7 +33,7 @@ class Credentials:
 
     def __repr__(self) -> str:
         """Hides the key."""
-        return "<Credentials>"
+        return "<RolePasswords>"
 
     def password_version(self, server: str, role: str) -> int:
         return self._versions.get((server, role), 1)

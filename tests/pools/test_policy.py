@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.pools.dispatch import KEPT_MOVES, MOVING, ROUND, PoolFacts, dispatch, kept_seconds
+from app.pools.policy import KEPT_MOVES, MOVING, ROUND, PoolFacts, dispatch, kept_seconds
 from app.pools.waiters import Waiter
 from tests.pools.model_pool import MOVE_SECONDS, ModelPool, ModelServer, ModelWaiter
 
@@ -149,7 +149,7 @@ def test_an_event_looks_at_few_pools_however_many_keep_a_connection(
         looked_at.append(pool)
         return kept_seconds(pool, *arguments, **options)
 
-    monkeypatch.setattr("app.pools.dispatch.kept_seconds", counted)
+    monkeypatch.setattr("app.pools.policy.kept_seconds", counted)
     late.dispatch()
     assert late.callers
     assert len(looked_at) <= 2

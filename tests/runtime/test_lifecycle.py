@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.runtime import instance, replica
+from app.runtime import lifecycle, replica
 from app.runtime.wiring import Service
 from app.settings import Settings
 from tests.fixtures.app import Api, endpoint, ok, serving
@@ -35,7 +35,7 @@ async def test_an_instance_becomes_active_although_a_server_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
     url: str | None,
 ) -> None:
-    monkeypatch.setattr(instance, "_FIRST_CONTACT_DEADLINE", 0.2)
+    monkeypatch.setattr(lifecycle, "_FIRST_CONTACT_DEADLINE", 0.2)
     async with hostile_server(_say_nothing) as hostile:
         local = endpoint(database)
         servers = {"local": local, "silent": {**local, "port": hostile.port}}
@@ -63,7 +63,7 @@ async def test_requests_come_once_routes_have_what_they_depend_on(
         was_serving.append(service.election.is_serving)
         yield
 
-    monkeypatch.setattr(instance, "local_node", slow_node)
+    monkeypatch.setattr(lifecycle, "local_node", slow_node)
     settings = {"advertise_url": "http://a:8080", "node": "auto"}
     async with serving(database, catalog_database, tmp_path, **settings) as api:
         ok(await api.client.get("/v1/servers"))
