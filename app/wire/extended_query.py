@@ -13,15 +13,22 @@ Must not judge what a statement or its failure means to whom.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from struct import Struct, pack, unpack_from
+from struct import Struct
 from types import TracebackType
-from typing import NamedTuple, Self, cast
+from typing import Self, cast
 
 import asyncpg
 
+from app.wire.backend_messages import (
+    ResultField,
+    ServerError,
+    error_fields,
+    parameter_types,
+    result_fields,
+)
 from app.wire.connection import Interceptor
+from app.wire.frontend_messages import COPY_FAIL, FLUSH, SYNC, bind, close, execute, parse
 
 # The most that is kept of an error, and of the description of a statement.
 _MAX_ERROR_BYTES = 64 * 1024
@@ -38,48 +45,12 @@ _SILENT = frozenset(b"12nsId")
 _BRIEF = frozenset(b"ENAd")
 # Of a flood one piece is read in each round of the event loop; uvloop would read 32 of 256 KB.
 _FLOOD_BYTES = 64 * 1024
-_SYNC, _FLUSH = b"S\0\0\0\4", b"H\0\0\0\4"
-# Read the head of a message, a number of columns, the length of a value, and what follows the name
-# of a column.
-_header, _count, _signed = (Struct(each).unpack_from for each in ("!BI", "!H", "!i"))
-_field = Struct("!IhIhi").unpack_from
-_three = Struct("!3H").pack
-_NULL = b"\xff\xff\xff\xff"
-_FATAL = frozenset({"FATAL", "PANIC"})
-
-TEXT, BINARY = 0, 1
-
-
-class ServerError(Exception):
-    """An ErrorResponse, its fields by their letters; see Postgres' manual, section 55.8."""
-
-    def __init__(self, fields: dict[str, str]) -> None:
-        super().__init__(fields.get("M", ""))
-        self.fields = fields
-        self.sqlstate = fields.get("C", "")
-        self.message = fields.get("M", "")
-        self.routine = fields.get("R", "")
-        self.is_fatal = (fields.get("V") or fields.get("S")) in _FATAL
+# Reads the head of a message: its kind and its length.
+_header = Struct("!BI").unpack_from
 
 
 class CopyAttempted(Exception):
     """The statement is a COPY to or from its client, and was cancelled."""
-
-
-class ResultField(NamedTuple):
-    """A column of a result.
-
-    Attributes:
-        table, column: where its values are from: a table's oid and a column's number, or 0.
-        oid, size, modifier: of its type.
-    """
-
-    name: str
-    table: int
-    column: int
-    oid: int
-    size: int
-    modifier: int
 
 
 @dataclass(slots=True)
@@ -89,12 +60,12 @@ class Reply:
     Attributes:
         parameters: the types of the statement's parameters, as oids.
         fields: its columns, None if it returns no rows.
-        rows: the rows that were kept, each as it came: see `cells`.
-        cut: whether rows came that were too large to be kept, and are not in *rows*.
-        tag: the command tag once it is complete.
-        copies: whether it is a COPY to or from its client.
-        status: of the transaction: I for none, T for open, E for failed.
-        settings: those that the server reported to have changed.
+        rows: the rows that were kept, each as it came: see `column_values`.
+        is_truncated: whether rows came that were too large to be kept, and are not in *rows*.
+        command_tag: the command tag once it is complete.
+        is_copy: whether it is a COPY to or from its client.
+        transaction_status: of the transaction: I for none, T for open, E for failed.
+        parameter_status: the settings that the server reported to have changed.
     """
 
     parameters: tuple[int, ...] = ()
@@ -163,7 +134,7 @@ class ExtendedQuery(Interceptor):
         if self._transport.is_closing():
             raise ConnectionResetError("The connection is closed.")
         answered = self._expect_reply(max_row_bytes)
-        self._transport.write(b"".join((*messages, _SYNC)))
+        self._transport.write(b"".join((*messages, SYNC)))
         return await self._reply_of(answered)
 
     def _expect_reply(self, max_row_bytes: int) -> asyncio.Future[Reply]:
@@ -185,13 +156,13 @@ class ExtendedQuery(Interceptor):
         self._transport.set_protocol(self)
         self._awaited = self._expect_reply(max_row_bytes)
         if not statements:
-            self._transport.write(b"".join((*messages, _SYNC)))
+            self._transport.write(b"".join((*messages, SYNC)))
             return
         # Not as a simple query: after one that failed, the server would go on with what follows.
         steps = [parse(each) + bind() + execute() for each in statements.split("; ")]
         self._beginning = len(steps)
         self._begun = asyncio.get_running_loop().create_future()
-        self._transport.write(b"".join((*steps, _FLUSH, *messages, _SYNC)))
+        self._transport.write(b"".join((*steps, FLUSH, *messages, SYNC)))
         try:
             await self._begun
         except asyncio.CancelledError:
@@ -310,18 +281,18 @@ class ExtendedQuery(Interceptor):
             reply.transaction_status = body.decode()
             self._finish()
         elif kind == _COLUMNS:
-            reply.fields = _fields(body)
+            reply.fields = result_fields(body)
         elif kind == _PARAMETERS:
             self._room, status = self._max_row_bytes, reply.parameter_status
-            self._reply = Reply(parameters=_parameters(body), parameter_status=status)
+            self._reply = Reply(parameters=parameter_types(body), parameter_status=status)
         elif kind == _ERROR:
-            reply.error = ServerError(_error_fields(body))
+            reply.error = ServerError(error_fields(body))
         elif kind in b"GW":
             reply.is_copy = True
             # The server ignores the Sync that was sent if it waits for data to copy, but not if it
             # failed before, by a trigger perhaps. Only the CloseComplete tells which it was.
             self._ends_copy = True
-            self._transport.write(_message(b"f", b"\0") + _SYNC + close() + _SYNC)
+            self._transport.write(COPY_FAIL + SYNC + close() + SYNC)
         elif kind == _CLOSE_COMPLETE:
             self._ends_copy = False
         elif kind == _COPY_OUT:
@@ -369,88 +340,6 @@ class ExtendedQuery(Interceptor):
         self._connection._cancel_current_command(self._cancelled)
 
 
-def parse(sql: str, *, name: str = "", types: Sequence[int] = ()) -> bytes:
-    """Prepare *sql* as *name*; the server infers types that are not given."""
-    oids = b"".join(oid.to_bytes(4, "big") for oid in types)
-    return _message(b"P", _text(name) + _text(sql) + len(types).to_bytes(2, "big") + oids)
-
-
-def describe(name: str = "") -> bytes:
-    """Ask for the parameters and columns of a prepared statement."""
-    return _message(b"D", b"S" + _text(name))
-
-
-def bind(
-    values: Sequence[bytes | None] = (),
-    *,
-    portal: str = "",
-    name: str = "",
-    parameter_format: int = TEXT,
-    result_formats: Sequence[int] = (TEXT,),
-) -> bytes:
-    """Open a portal over a prepared statement."""
-    body = [_text(portal), _text(name), _three(1, parameter_format, len(values))]
-    for value in values:
-        body.append(_NULL if value is None else len(value).to_bytes(4, "big"))
-        body.append(value or b"")
-    count = len(result_formats)
-    body.append(pack(f"!H{count}H", count, *result_formats))
-    return _message(b"B", b"".join(body))
-
-
-def execute(*, portal: str = "", max_rows: int = 0) -> bytes:
-    """Run a portal until it returned *max_rows*, or to its end."""
-    return _message(b"E", _text(portal) + max_rows.to_bytes(4, "big"))
-
-
-def close(name: str = "", *, portal: str = "") -> bytes:
-    """Close a prepared statement or a portal, if there is one of that name."""
-    return _message(b"C", b"P" + _text(portal) if portal else b"S" + _text(name))
-
-
-def column_values(row: bytes) -> list[bytes | None]:
-    """The values in a row, in the format that `bind` asked for."""
-    found: list[bytes | None] = []
-    at = 2
-    for _ in range(_count(row)[0]):
-        (length,) = _signed(row, at)
-        at += 4
-        if length < 0:
-            found.append(None)
-        else:
-            found.append(row[at : at + length])
-            at += length
-    return found
-
-
 def _max_bytes(kind: int) -> int:
     """How long a message of this kind, no row, may be to be kept whole."""
     return _MAX_ERROR_BYTES if kind in _BRIEF else _MAX_DESCRIPTION_BYTES
-
-
-def _message(kind: bytes, body: bytes) -> bytes:
-    return kind + (len(body) + 4).to_bytes(4, "big") + body
-
-
-def _text(text: str) -> bytes:
-    return text.encode() + b"\0"
-
-
-def _error_fields(body: bytes) -> dict[str, str]:
-    parts = (each.decode("utf-8", "replace") for each in body.split(b"\0") if each)
-    return {part[0]: part[1:] for part in parts}
-
-
-def _parameters(body: bytes) -> tuple[int, ...]:
-    return unpack_from(f"!{_count(body)[0]}I", body, 2)
-
-
-def _fields(body: bytes) -> tuple[ResultField, ...]:
-    found = []
-    at = 2
-    for _ in range(_count(body)[0]):
-        end = body.index(b"\0", at)
-        found.append(ResultField(body[at:end].decode("utf-8", "replace"), *_field(body, end + 1)))
-        # The last two of the 18 bytes after the name are the format, which is not known yet.
-        at = end + 19
-    return tuple(found)

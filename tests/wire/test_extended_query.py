@@ -2,7 +2,9 @@
 
 import pytest
 
-from app.wire.extended_query import ExtendedQuery, ServerError, bind, describe, execute, parse
+from app.wire.backend_messages import ServerError
+from app.wire.extended_query import ExtendedQuery
+from app.wire.frontend_messages import bind, describe, execute, parse
 from tests.fixtures.postgres import Database
 
 CREATE = parse("create table made (id int)"), describe(), bind(), execute()

@@ -13,7 +13,9 @@ from app.domain.errors import StatementFailed
 from app.pools.query.pacing import PieceJoiner
 from app.pools.query.pg_json import decode, to_json
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, look_up_types
-from app.wire.extended_query import BINARY, ExtendedQuery, bind, column_values, execute, parse
+from app.wire.backend_messages import column_values
+from app.wire.extended_query import ExtendedQuery
+from app.wire.frontend_messages import BINARY, bind, execute, parse
 
 _UNKNOWN, _TEXT = 705, 25
 _MAX_DEPTH = 16

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from app.domain.errors import SchemaChanged, StatementFailed
-from app.wire.extended_query import ExtendedQuery, bind, close, column_values, execute, parse
+from app.wire.backend_messages import column_values
+from app.wire.extended_query import ExtendedQuery
+from app.wire.frontend_messages import bind, close, execute, parse
 
 Shape = Literal["scalar", "array", "composite", "range", "multirange"]
 

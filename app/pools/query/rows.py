@@ -12,16 +12,9 @@ from app.pools.query.pacing import DocumentTooLarge, PieceJoiner, finish, in_ste
 from app.pools.query.pg_json import column_to_json, decode, formatter_of, to_json
 from app.pools.query.pg_records import AnonymousRecords, Tree
 from app.pools.query.pg_types import RECORD, RECORD_ARRAY, PgType
-from app.wire.extended_query import (
-    BINARY,
-    TEXT,
-    ExtendedQuery,
-    Reply,
-    bind,
-    close,
-    column_values,
-    execute,
-)
+from app.wire.backend_messages import column_values
+from app.wire.extended_query import ExtendedQuery, Reply
+from app.wire.frontend_messages import BINARY, TEXT, bind, close, execute
 
 MAX_BYTES = 8 * 1024 * 1024
 """Of all rows that a request returns, as JSON."""

@@ -22,7 +22,8 @@ from app.domain.errors import (
 from app.pools import driver
 from app.pools.query.rows import MAX_BYTES
 from app.pools.query.statement import Result, Statement
-from app.wire.extended_query import CopyAttempted, ExtendedQuery, ServerError
+from app.wire.backend_messages import ServerError
+from app.wire.extended_query import CopyAttempted, ExtendedQuery
 
 # Seconds. The server cancels the statement first; we do so this much later, and terminate the
 # connection if the statement does not end within the deadline.

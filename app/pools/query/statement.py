@@ -14,7 +14,8 @@ from typing import Generic, Protocol, TypeVar
 
 from app.domain.errors import StatementFailed
 from app.pools.query.rows import MAX_BYTES
-from app.wire.extended_query import ExtendedQuery, Reply, bind, describe, execute, parse
+from app.wire.extended_query import ExtendedQuery, Reply
+from app.wire.frontend_messages import bind, describe, execute, parse
 
 # The forms of values that read back exactly, whatever the role, the database or an earlier
 # statement of the transaction prefers; and NULL is no string in an array. With ISO alone the order

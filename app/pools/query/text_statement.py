@@ -11,7 +11,8 @@ from app.pools.query.pg_literals import untyped_literal
 from app.pools.query.pg_types import RECORD_ARRAY, PgType, look_up_types
 from app.pools.query.rows import Rows, first_execution
 from app.pools.query.statement import Statement, have_many_parts
-from app.wire.extended_query import ExtendedQuery, Reply, ResultField
+from app.wire.backend_messages import ResultField
+from app.wire.extended_query import ExtendedQuery, Reply
 
 # Of a column's description in a response, about.
 _FIELD_BYTES = 200

@@ -1,0 +1,61 @@
+"""What a client sends to have a statement executed: messages of the extended query protocol.
+
+See "Message Formats" in Postgres' manual, section 55.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct, pack
+
+TEXT, BINARY = 0, 1
+SYNC, FLUSH, COPY_FAIL = b"S\0\0\0\4", b"H\0\0\0\4", b"f\0\0\0\5\0"
+_NULL = b"\xff\xff\xff\xff"
+_three = Struct("!3H").pack
+
+
+def parse(sql: str, *, name: str = "", types: Sequence[int] = ()) -> bytes:
+    """Prepare *sql* as *name*; the server infers types that are not given."""
+    oids = b"".join(oid.to_bytes(4, "big") for oid in types)
+    return _message(b"P", _text(name) + _text(sql) + len(types).to_bytes(2, "big") + oids)
+
+
+def describe(name: str = "") -> bytes:
+    """Ask for the parameters and columns of a prepared statement."""
+    return _message(b"D", b"S" + _text(name))
+
+
+def bind(
+    values: Sequence[bytes | None] = (),
+    *,
+    portal: str = "",
+    name: str = "",
+    parameter_format: int = TEXT,
+    result_formats: Sequence[int] = (TEXT,),
+) -> bytes:
+    """Open a portal over a prepared statement."""
+    body = [_text(portal), _text(name), _three(1, parameter_format, len(values))]
+    for value in values:
+        body.append(_NULL if value is None else len(value).to_bytes(4, "big"))
+        body.append(value or b"")
+    count = len(result_formats)
+    body.append(pack(f"!H{count}H", count, *result_formats))
+    return _message(b"B", b"".join(body))
+
+
+def execute(*, portal: str = "", max_rows: int = 0) -> bytes:
+    """Run a portal until it returned *max_rows*, or to its end."""
+    return _message(b"E", _text(portal) + max_rows.to_bytes(4, "big"))
+
+
+def close(name: str = "", *, portal: str = "") -> bytes:
+    """Close a prepared statement or a portal, if there is one of that name."""
+    return _message(b"C", b"P" + _text(portal) if portal else b"S" + _text(name))
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + (len(body) + 4).to_bytes(4, "big") + body
+
+
+def _text(text: str) -> bytes:
+    return text.encode() + b"\0"
