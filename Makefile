@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 MADE := $(VENV)/.made
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
-DRIVER := tests/serverless/node_modules/.package-lock.json
+DRIVERS := tests/drivers/node_modules/.package-lock.json
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -41,13 +41,13 @@ demo-ha: $(RUNTIME) ## Run two instances, their Postgres, and a client that neve
 
 PARALLEL := --numprocesses 4 --dist worksteal
 
-test: $(DEV) $(DRIVER) ## Run the tests against a real Postgres
+test: $(DEV) $(DRIVERS) ## Run the tests against a real Postgres
 	@exec $(BIN)/pytest $(PARALLEL) $(ARGS)
 
-# The JavaScript driver of some tests; where npm is missing they are skipped.
+# The JavaScript drivers of some tests; where npm is missing they are skipped.
 
-$(DRIVER): tests/serverless/package-lock.json
-	@! command -v npm >/dev/null || npm ci --loglevel=error --prefix tests/serverless >/dev/null || echo 'npm cannot install the driver.' >&2
+$(DRIVERS): tests/drivers/package-lock.json
+	@! command -v npm >/dev/null || npm ci --loglevel=error --prefix tests/drivers >/dev/null || echo 'npm cannot install the drivers.' >&2
 
 # Without the API, the catalog, subprocesses and the values of queries: .ci/run runs these on
 # every Python.
@@ -65,7 +65,7 @@ chaos: $(DEV) ## Inject 100 random faults into two instances under load (CHAOS_F
 	@CHAOS_FAULTS=$${CHAOS_FAULTS:-100} exec $(BIN)/pytest --capture no --timeout 7200 \
 		tests/faults/test_instances_fail.py $(ARGS)
 
-coverage: $(DEV) $(DRIVER) ## Run the tests and show uncovered branches
+coverage: $(DEV) $(DRIVERS) ## Run the tests and show uncovered branches
 	@exec $(BIN)/pytest $(PARALLEL) --timeout 1800 --cov $(ARGS)
 
 lint: $(DEV) ## Check style, format, imports, generated code and the length of files

@@ -19,15 +19,14 @@ from benchmarks.service import ServiceProcess
 from benchmarks.testbed import Testbed, bench_folder
 
 _PROGRAM = Path(__file__).with_suffix(".cjs")
-_MODULES = Path(__file__).parents[1] / "tests" / "serverless" / "node_modules"
+_MODULES = Path(__file__).parents[1] / "tests" / "drivers" / "node_modules"
 
 
 async def serverless(_: Testbed, rounds: int) -> Figures:
     """`POST /sql` with Neon's driver: time of a statement ÷ over a connection of its own."""
     if shutil.which("node") is None or not (_MODULES / "pg").is_dir():
         sys.stdout.write(
-            "serverless: not measured without node, or without pg beside the driver:"
-            " npm install --no-save --prefix tests/serverless pg\n"
+            "serverless: not measured without the drivers: npm ci --prefix tests/drivers\n"
         )
         return {}
     found = Rounds()

@@ -15,7 +15,7 @@ from tests.fixtures.processes import kill
 from tests.fixtures.served import Served, served
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ROOT / "tests" / "serverless"
+PROGRAMS = ROOT / "tests" / "drivers"
 DOCUMENT = (ROOT / "docs" / "serverless.md").read_text("utf-8")
 
 
@@ -25,7 +25,7 @@ async def service(
 ) -> AsyncIterator[Served]:
     """A service with time for a thousand callers on a busy machine, and that logs all it can."""
     if shutil.which("node") is None or not (PROGRAMS / "node_modules").is_dir():
-        missing("The driver is not installed. Run: npm ci --prefix tests/serverless")
+        missing("The driver is not installed. Run: npm ci --prefix tests/drivers")
     async with served(
         tmp_path,
         tenants_in=database,

@@ -1,0 +1,122 @@
+"""Drivers work through a node, each with the settings that docs/nodes.md names."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import psycopg
+import pytest
+
+from tests.fixtures.missing import missing
+from tests.fixtures.nodes import RunningNode, running_node
+from tests.fixtures.postgres import Database
+from tests.fixtures.processes import kill
+from tests.fixtures.served import served
+from tests.fixtures.waiting import eventually
+
+PROGRAMS = Path(__file__).parents[1] / "drivers"
+# Debian's, if it is installed.
+PGJDBC = [str(path) for path in Path("/usr/share/java").glob("postgresql.jar")]
+
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("scrub_roles")]
+
+
+@pytest.fixture
+async def node(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> AsyncIterator[RunningNode]:
+    """A node that admits the application of a tenant, acme."""
+    async with (
+        served(enterable_path, tenants_in=database, catalog_in=catalog_database) as service,
+        running_node(enterable_path, service) as running,
+    ):
+        await running.tenant("acme")
+        await eventually(lambda: running.admits("acme"))
+        yield running
+
+
+async def printed(*command: str, **environment: str) -> str:
+    """What a program prints."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=PROGRAMS,
+        env={**os.environ, **environment},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        async with asyncio.timeout(300):
+            output, _ = await process.communicate()
+    finally:
+        await kill(process)
+    return output.decode()
+
+
+async def test_psql_works(node: RunningNode) -> None:
+    program = shutil.which("psql")
+    if program is None:
+        missing("No psql: Debian's package `postgresql-client` is not installed.")
+    sql = "create table fruits (name text); insert into fruits values ('apple') returning *"
+    arguments = ("--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", sql)
+    assert await printed(program, node.dsn("acme"), *arguments) == "apple\n"
+
+
+async def test_psycopg_works(node: RunningNode) -> None:
+    async with await psycopg.AsyncConnection.connect(
+        node.dsn("acme"), prepare_threshold=None
+    ) as connection:
+        async with connection.transaction():
+            await connection.execute("create table fruits (id int primary key, name text)")
+            await connection.execute("insert into fruits values (%s, %s)", (1, "apple"))
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await connection.execute("insert into fruits values (%s, %s)", (1, "pear"))
+        await connection.rollback()
+        found = await connection.execute("select current_user, * from fruits")
+        assert await found.fetchall() == [("tenant_acme", 1, "apple")]
+
+
+async def test_asyncpg_works(node: RunningNode) -> None:
+    async with (
+        asyncpg.create_pool(
+            node.dsn("acme").replace("&connect_timeout=180", ""),
+            min_size=2,
+            max_size=2,
+            timeout=180,
+            statement_cache_size=0,
+        ) as pool,
+        pool.acquire() as connection,
+    ):
+        async with connection.transaction():
+            await connection.execute("create table fruits (id int primary key, name text)")
+            await connection.execute("insert into fruits values ($1, $2)", 1, "apple")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with connection.transaction():
+                await connection.execute("insert into fruits values ($1, $2)", 1, "pear")
+        async with connection.transaction():
+            rows = await connection.fetch("select current_user, * from fruits where id = $1", 1)
+        assert [tuple(row) for row in rows] == [("tenant_acme", 1, "apple")]
+
+
+async def test_node_postgres_works(node: RunningNode) -> None:
+    program = shutil.which("node")
+    if program is None or not (PROGRAMS / "node_modules" / "pg").is_dir():
+        missing("The driver is not installed. Run: npm ci --prefix tests/drivers")
+    url = node.dsn("acme").partition("?")[0]
+    assert await printed(program, "node_pg.mjs", DATABASE_URL=url) == "done\n"
+
+
+async def test_pgjdbc_works(node: RunningNode) -> None:
+    program = shutil.which("java")
+    if program is None or shutil.which("javac") is None:
+        pytest.skip("No Java Development Kit.")
+    if not PGJDBC:
+        missing("No pgjdbc: Debian's package `libpostgresql-jdbc-java` is not installed.")
+    url = f"jdbc:postgresql://127.0.0.1:{node.port}/acme?sslmode=disable&prepareThreshold=0"
+    login = ("acme.web", node.passwords["acme"])
+    assert await printed(program, "-cp", *PGJDBC, "PgJdbc.java", url, *login) == "done\n"
