@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
-from app.control.background import BackgroundTasks
+from app.control.background import BackgroundTasks, in_slices
 from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
@@ -20,7 +20,9 @@ from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.plan import PlanAction, plan_record, plan_step
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
-from app.pools.tenant_state import TenantState
+
+# Tenants looked at between two turns of the event loop.
+_SLICE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,19 +180,15 @@ class NodeDeclarations:
 
     def _update_limits(self, before: NodeSpec | None, after: NodeSpec | None) -> None:
         """Set the limits of roles that are served by a node more, or less, than before."""
-        states = [
-            state
-            for state in self._manager.tenant_states.values()
-            for spec in (state.tenant.spec,)
-            if _serves(before, spec) is not _serves(after, spec) and state.tenant.is_usable
-        ]
-        if states:
-            self._background.start("node: role limits", self._apply_limits(states))
+        self._background.start("node: role limits", self._apply_limits(before, after))
 
-    async def _apply_limits(self, states: Sequence[TenantState]) -> None:
-        for state in states:
+    async def _apply_limits(self, before: NodeSpec | None, after: NodeSpec | None) -> None:
+        async for state in in_slices(list(self._manager.tenant_states.values()), _SLICE):
+            spec = state.tenant.spec
+            if _serves(before, spec) is _serves(after, spec) or not state.tenant.is_usable:
+                continue
             # Of a server that is away each would wait for it; the isolation audit sets them later.
-            server = self._manager.servers.get(state.tenant.spec.server)
+            server = self._manager.servers.get(spec.server)
             if server is not None and server.is_available:
                 await self._limits.apply(state)
 

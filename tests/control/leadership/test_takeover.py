@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
+import pytest
+
 from app.control.audit_events import leadership_acquired
 from app.control.leadership.takeover import start_servers
 from app.control.leadership.trust import Trust
 from app.domain.leadership import Instance, Takeover
+from app.domain.tenant import PoolStrategy
 from app.pools import driver
+from app.pools.isolation import PerTenantIsolation
 from app.pools.manager import TenantPoolManager
-from tests.fixtures.pools import provisioned
+from tests.fixtures.pools import provisioned, tenant
+from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
 
 
@@ -55,3 +60,18 @@ async def test_connections_of_nodes_go_on(manager: TenantPoolManager) -> None:
     await eventually(pool.is_closed)
     assert await node.fetchval("SELECT 1") == 1
     await node.close()
+
+
+async def test_others_have_their_turn_while_it_looks_at_all_tenants(
+    manager: TenantPoolManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust = Trust(inf)
+    trust.begin(after=0.0)
+    for number in range(350):
+        manager.put_tenant(tenant(f"t{number}", PoolStrategy.PER_TENANT))
+    async with counted_turns() as turns:
+        role = turns.counted(PerTenantIsolation.role)
+        monkeypatch.setattr(PerTenantIsolation, "role", role)
+        await start_servers(manager, trust, "gone")
+    assert turns.calls >= 350
+    assert turns.most <= 100
