@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -87,6 +87,25 @@ class KeyedLocks:
         finally:
             lock.release()
 
+    @asynccontextmanager
+    async def hold_if_free(self, key: str) -> AsyncIterator[bool]:
+        """Hold the lock of *key* unless somebody else does, or is about to; whether it is held.
+
+        For work that another tick can do as well: `async with locks.hold_if_free("acme") as held:`.
+        """
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        is_ours = False
+        with suppress(TimeoutError):
+            # A free lock is taken without a pause. One that was just released may have an heir.
+            async with asyncio.timeout(0.0):
+                is_ours = await lock.acquire()
+        try:
+            yield is_ours
+        finally:
+            if is_ours:
+                lock.release()
+
     def is_held(self, key: str) -> bool:
+        """Whether somebody has it now."""
         lock = self._locks.get(key)
         return lock is not None and lock.locked()

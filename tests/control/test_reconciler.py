@@ -7,12 +7,17 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from app.control import operation
 from app.control.tenants import deletion as tenant_deletion
 from app.control.tenants.password_rotation import PasswordRotation
+from app.control.tenants.provisioning import lock_of_role
+from app.domain.audit import RECONCILER
 from app.domain.desired_state import Pause, PoolChange
+from app.domain.errors import ServerUnavailable
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
 from tests.fixtures.control import PERSON, Control
+from tests.fixtures.locks import inherited
 from tests.fixtures.waiting import eventually
 
 
@@ -162,3 +167,60 @@ async def test_pools_converge_before_rotations_are_finished(
     monkeypatch.setattr(PasswordRotation, "finish_rotations", finish)
     await control.reconciler.run_once()
     assert was_open
+
+
+async def interrupted_rotation(
+    control: Control, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant whose new password Postgres does not have yet."""
+
+    async def fails(*_: object) -> None:
+        raise ServerUnavailable("Not now.")
+
+    await control.tenant(name)
+    isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
+    with monkeypatch.context() as patched:
+        patched.setattr(isolation, "rotate_password", fails)
+        with pytest.raises(ServerUnavailable):
+            await control.rotation.rotate(control.state(name), PERSON)
+
+
+async def test_a_lock_that_goes_from_one_change_to_the_next_ends_no_tick(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("acme", "beta"):
+        await interrupted_rotation(control, name, monkeypatch)
+    await control.pool_operations.put(control.state("acme"), PoolChange(), PERSON)
+    control.proxy.refuse()
+    await control.proxy.reset()
+    await control.pool_operations.pause(control.state("acme"), PERSON, paused=True)
+    await control.proxy.pass_through()
+    # Whoever waits for a lock does so in vain.
+    async with inherited(control.locks, "acme"):
+        monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
+        assert await control.rotation.finish_rotations() == 1
+    monkeypatch.undo()
+    async with inherited(control.locks, "acme"):
+        monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
+        assert await control.desired_pool_state.save_unsaved() == 0
+    monkeypatch.undo()
+    async with inherited(control.locks, "acme"):
+        monkeypatch.setattr(operation, "_HOLD_DEADLINE", 0.0)
+        assert not await control.deletions.finish("acme", RECONCILER)
+    monkeypatch.undo()
+    report = await control.reconciler.run_once()
+    assert (report.rotations_finished, report.changes_saved) == (1, 1)
+
+
+async def test_a_role_that_is_being_changed_keeps_no_rotation_waiting(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("acme", "beta"):
+        await interrupted_rotation(control, name, monkeypatch)
+    monkeypatch.setattr(operation, "_HOLD_DEADLINE", None)
+    async with (
+        control.locks.hold(lock_of_role("local", "tenant_acme")),
+        asyncio.timeout(180),
+    ):
+        assert await control.rotation.finish_rotations() == 1
+    assert await control.rotation.finish_rotations() == 1

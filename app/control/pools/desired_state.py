@@ -126,9 +126,11 @@ class DesiredPoolState:
         elif desired.pool_id in self._kept_closed:
             return 0
         is_due = bool(_plan_pool(desired, pool).steps)
-        if not is_due or self._locks.is_held(desired.pool_id):
+        if not is_due:
             return 0
-        async with self.lock(state.tenant.spec)():
+        async with self._locks.hold_if_free(desired.pool_id) as is_free:
+            if not is_free:
+                return 0
             _, steps = await self._converge(state, desired, pool, open_deadline=0.0)
             return steps
 
@@ -141,9 +143,9 @@ class DesiredPoolState:
         known = self._manager.desired
         saved = 0
         for pool_id in list(self._unsaved):
-            if self._locks.is_held(pool_id):  # a change under way; the next tick saves it
-                continue
-            async with self._locks.hold(pool_id):
+            async with self._locks.hold_if_free(pool_id) as is_free:
+                if not is_free:  # a change under way; the next tick saves it
+                    continue
                 desired = known.get(pool_id)
                 if pool_id in self._unsaved and desired is not None:
                     stored, _ = await self._catalog.pools.save(

@@ -105,9 +105,9 @@ class TenantDeletions:
 
         One that is still under way is left alone.
         """
-        if self._locks.is_held(tenant_id):
-            return False
-        async with self._locks.hold(tenant_id):
+        async with self._locks.hold_if_free(tenant_id) as is_free:
+            if not is_free:
+                return False
             state = self._manager.tenant_states.get(tenant_id)
             return state is None or await self._finish(state, actor)
 

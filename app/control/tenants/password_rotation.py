@@ -127,9 +127,11 @@ class PasswordRotation:
         finished = 0
         for wanted in list(self._unapplied.values()):
             state = self._state_of(wanted)
-            if state is None or self._locks.is_held(state.tenant.spec.pool_id):
+            if state is None or self._locks.is_held(lock_of_role(wanted.server, wanted.role)):
                 continue
-            async with self._locks.hold(state.tenant.spec.pool_id):
+            async with self._locks.hold_if_free(state.tenant.spec.pool_id) as is_free:
+                if not is_free:
+                    continue
                 try:
                     await self._apply(state, wanted)
                     finished += 1

@@ -80,18 +80,24 @@ class VerifierRenewal:
 
     async def _renew(self, server: Server, pools: dict[str, str]) -> int:
         async with AsyncExitStack() as held:
-            for role in pools:
-                await held.enter_async_context(self._locks.hold(lock_of_role(server.name, role)))
+            locks = {
+                role: self._locks.hold_if_free(lock_of_role(server.name, role)) for role in pools
+            }
+            free = {
+                role: pools[role]
+                for role, lock in locks.items()
+                if await held.enter_async_context(lock)
+            }
             repairs = [
                 Repair(role=role, verifier=self._role_passwords.verifier(server.name, role))
-                for role in pools
+                for role in free
             ]
             refused = {each.role for each in await repair(server, repairs)}
-        self._manager.connectors.stretched.difference_update(pools.values())
-        for role, pool_id in pools.items():
+        self._manager.connectors.stretched.difference_update(free.values())
+        for role, pool_id in free.items():
             if role in refused:
                 _log.warning("verifier not renewed", role=role)
             else:
                 event = audit_events.verifier_renewed(role, pool_id, OWN_ITERATIONS, RECONCILER)
                 self._outbox.enqueue(event)
-        return len(pools) - len(refused)
+        return len(free) - len(refused)
