@@ -72,7 +72,7 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
     )
     yield gauge(
         "poolkeeper_node_connections",
-        "Connections of each node: used, allotted, and held because it may still have them.",
+        "Connections of each node: open, allotted, and held because it may still have them.",
         ("node", "server", "kind"),
         _connections(nodes),
     )
@@ -100,5 +100,5 @@ def _connections(nodes: dict[str, TrackedNode]) -> Values:
             found[name, server, "allotment"] = commitment.current
             found[name, server, "held"] = commitment.liability
             if server in reported:
-                found[name, server, "used"] = reported[server].connected
+                found[name, server, "open"] = reported[server].connected
     return found

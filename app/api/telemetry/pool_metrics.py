@@ -152,11 +152,12 @@ def _pools(snapshot: Snapshot) -> Iterator[Metric]:
     # As OpenTelemetry's exporters write its names for Prometheus, although promtool objects to a
     # gauge that ends in _count.
     name = "db_client_connection"
-    yield gauge(f"{name}_count", "Connections by state.", (*_GROUP, "state"), connections)
+    by_state = "Connections by state: idle, or used by a lease."
+    yield gauge(f"{name}_count", by_state, (*_GROUP, "state"), connections)
     yield gauge(f"{name}_max", "Maximum size of open pools, summed.", _GROUP, most)
     yield gauge(f"{name}_idle_max", "Most idle connections that open pools may have.", _GROUP, most)
     yield gauge(f"{name}_idle_min", "Minimum size of open pools, summed.", _GROUP, least)
-    yield gauge(f"{name}_pending_requests", "Leases waiting now.", _GROUP, waiting)
+    yield gauge(f"{name}_pending_requests", "Callers that wait for a lease.", _GROUP, waiting)
     yield gauge("poolkeeper_pools", "Open and paused pools by state.", (*_GROUP, "state"), states)
 
 

@@ -74,12 +74,13 @@ class ServiceCollector(Collector):
         servers, guards = self._manager.servers.items(), self._lock_guards.items()
         connections: dict[tuple[str, ...], float] = {}
         for name, server in servers:
-            connections[name, "used"] = server.used
+            connections[name, "open"] = server.used
+            connections[name, "nodes"] = server.lent
             connections[name, "budget"] = server.limit
             connections[name, "max"] = server.limits.max_connections if server.limits else 0
         yield gauge(
             "poolkeeper_server_connections",
-            "Connections of all pools together, their budget, and the server's max_connections.",
+            "Connections open in pools, left to nodes, the budget of both, and max_connections.",
             ("server", "kind"),
             connections,
         )

@@ -85,7 +85,7 @@ def _gauges(
 ) -> Iterator[Metric]:
     connections = GaugeMetricFamily(
         "poolkeeper_tenant_connections",
-        "Connections of a tenant; idle ones of a shared pool belong to no tenant.",
+        "Connections of a tenant in own pools; idle ones of a shared pool belong to no tenant.",
         labels=("tenant", "state"),
     )
     max_size = GaugeMetricFamily(
@@ -95,7 +95,7 @@ def _gauges(
     )
     pending = GaugeMetricFamily(
         "poolkeeper_tenant_pending_requests",
-        "Callers waiting for a connection now.",
+        "Callers that wait for a lease in the service's own pools.",
         labels=_LABELS,
     )
     wait = GaugeMetricFamily(

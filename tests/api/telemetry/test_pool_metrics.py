@@ -92,7 +92,8 @@ async def test_budgets_the_poll_and_the_version_have_metrics(api: Api) -> None:
     await api.service.poller.run_once()
     samples = await scraped(api)
     connections = "poolkeeper_server_connections"
-    assert value(samples, connections, server="local", kind="used") == 1
+    assert value(samples, connections, server="local", kind="open") == 1
+    assert value(samples, connections, server="local", kind="nodes") == 0
     assert value(samples, connections, server="local", kind="max") == 200
     assert 1 < value(samples, connections, server="local", kind="budget") < 200
     assert value(samples, "poolkeeper_server_up", server="local") == 1
