@@ -24,6 +24,9 @@ from app.domain.advisor.sizing_recommendation import (
 _FULL = 0.95
 # A grant that is larger by no more than this is not worth a change of size.
 _DEAD_BAND = 0.1
+# Of an interval like this the load is not known either: leases last as long as the service stalls.
+# Pools that could not open what they may are no such case: a short budget is what does that.
+_UNKNOWN_LOAD = frozenset({ReasonCode.NOT_READY, ReasonCode.CONNECTS_FAILING, ReasonCode.LOOP_LAG})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,12 @@ class _Evaluated:
         offered = self.advice.offered_load
         return self.seen.mean_active if offered is None else offered
 
+    def naming_nodes(self, advice: PoolSizingRecommendation) -> PoolSizingRecommendation:
+        """*advice*, saying which part of what was seen is on nodes, if any."""
+        if (part := self.seen.estimated) is None:
+            return advice
+        return advice.with_estimated(part.arrivals / max(1, self.seen.arrivals), part.mean_active)
+
 
 class ServerAdvisor(Generic[Memory]):
     """Each tick: `evaluate` every pool of the server, then `allocate` the budget.
@@ -46,7 +55,8 @@ class ServerAdvisor(Generic[Memory]):
     Sizes are limits, and not all pools need theirs at the same time: the budget is short only
     when all pools together *offer* nearly as much as it has. Until then nobody is cut. Then those
     are that offer more than their max-min share of it, each to its share. Callers that wait are
-    no load: a cut makes them wait, and must not justify itself.
+    no load: a cut makes them wait, and must not justify itself. A pool whose observation says
+    nothing is cut later.
     """
 
     __slots__ = ("_evaluated", "_memories", "_offered", "_trials", "rule")
@@ -62,15 +72,12 @@ class ServerAdvisor(Generic[Memory]):
         if memory is None:
             memory = self.rule.initial_memory()
         advice, self._memories[pool_id] = self.rule.advise(memory, observation)
-        if (part := observation.estimated) is not None:
-            share = part.arrivals / max(1, observation.arrivals)
-            advice = advice.with_estimated(share, part.mean_active)
         self._drop(pool_id)
         evaluated = self._evaluated[pool_id] = _Evaluated(seen=observation, advice=advice)
         self._offered += evaluated.offered
         if advice.trial is not None:
             self._trials[pool_id] = evaluated
-        return advice
+        return evaluated.naming_nodes(advice)
 
     def allocate(self, budget: int | None) -> Iterator[tuple[str, PoolSizingRecommendation]]:
         """What each pool evaluated since the last call should be, within *budget* connections.
@@ -80,6 +87,7 @@ class ServerAdvisor(Generic[Memory]):
         """
         evaluated, on_trial = self._evaluated, _on_trial(self._trials)
         level = None if budget is None else self._level(budget)
+        offered = self._offered
         self._begin_round()
         # One by one: to free ten thousand at once would hold up others.
         for pool_id in list(evaluated):
@@ -88,9 +96,10 @@ class ServerAdvisor(Generic[Memory]):
             if level is not None and budget is not None:
                 share = level * each.seen.weight
                 grant = max(int(share), each.seen.min_size, 1)
-                if each.offered > share and grant < advice.new_size:
-                    advice = _cut(advice, grant, budget)
-            yield pool_id, advice
+                is_above = each.offered > share and grant < advice.new_size
+                if is_above and advice.reason_code not in _UNKNOWN_LOAD:
+                    advice = _cut(advice, grant, budget, each.offered, offered)
+            yield pool_id, each.naming_nodes(advice)
 
     def forget(self, pool_id: str) -> None:
         """Drop the memory of a pool that is gone."""
@@ -146,20 +155,32 @@ def _held_for_trial(
     )
 
 
-def _cut(advice: PoolSizingRecommendation, grant: int, budget: int) -> PoolSizingRecommendation:
-    """The advice with no more than *grant* connections."""
+def _cut(
+    advice: PoolSizingRecommendation, grant: int, budget: int, offered: float, of_all: float
+) -> PoolSizingRecommendation:
+    """The advice with no more than *grant* connections; *offered*: erlangs of it and of all."""
     size = advice.current_size
     if size < grant <= size * (1.0 + _DEAD_BAND):
         grant = size
     action = ScalingAction.between(size, grant)
     wanted = max(advice.wanted or 0, advice.new_size)
     held = advice.held_at(grant)
+    if action is ScalingAction.SCALE_DOWN:
+        # What it would do by itself is no reason to have fewer than now.
+        reason = (
+            f"On average all pools together need {of_all:.0f} connections of the server's budget "
+            f"of {budget}, and this one {offered:.1f}: its fair share is {grant}"
+        )
+    else:
+        reason = (
+            f"{advice.reason}; the server's budget of {budget} connections grants {grant} of the "
+            f"{wanted} wanted"
+        )
     return replace(
         held,
         action=action,
         reason_code=ReasonCode.SERVER_BUDGET,
-        reason=f"{advice.reason}; the server's budget of {budget} connections grants {grant} "
-        f"of the {wanted} wanted",
+        reason=reason,
         evidence={**advice.evidence, "granted_size": grant, "budget": budget},
         expected=None if action is ScalingAction.STABLE else held.expected,
         wanted=wanted,

@@ -1,7 +1,8 @@
 """All pools of one server: each judged by itself, one budget, and one trial at a time."""
 
+import re
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from app.domain.advisor import (
     ServerAdvisor,
     TrialPhase,
 )
+from app.domain.pool import PoolState
 from tests.domain.advisor.observations import TICK, observations, seen
 
 
@@ -112,6 +114,51 @@ def test_a_cut_is_named() -> None:
     )
     assert advice.wanted == 14
     assert advice.evidence == {"granted_size": 9, "budget": 20}
+
+
+def demanding(*, lag: float = 0.0, **more: Any) -> dict[str, PoolSizingRecommendation]:
+    """Two pools of 10 that offer 15 erlangs each, on a budget of 20."""
+    advisor = ServerAdvisor(DemandRule())
+    for at in (TICK, 2 * TICK):
+        for pool_id in ("a", "b"):
+            last = {"loop_lag_seconds": lag} | more if at > TICK else {}
+            tick = seen(10, at=at, rate=150.0, waiting=5.0, **last)
+            advisor.evaluate(pool_id, tick)
+        advised = dict(advisor.allocate(20))
+    return advised
+
+
+def test_a_cut_below_the_present_size_gives_the_budget_as_its_reason() -> None:
+    advice = demanding()["a"]
+    assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, 9)
+    assert re.fullmatch(
+        r"On average all pools together need \d\d connections of the server's budget of 20, and "
+        r"this one \d\d\.\d: its fair share is 9",
+        advice.reason,
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"lag": 0.4}, ReasonCode.LOOP_LAG),
+        ({"state": PoolState.PAUSED}, ReasonCode.NOT_READY),
+        ({"connect_failures": 2}, ReasonCode.CONNECTS_FAILING),
+    ],
+)
+def test_a_pool_of_which_nothing_can_be_said_is_not_cut(
+    more: dict[str, Any], code: ReasonCode
+) -> None:
+    for advice in demanding(**more).values():
+        assert (advice.action, advice.new_size) == (ScalingAction.STABLE, 10)
+        assert advice.reason_code is code
+        assert advice.reason.startswith("Keeping 10: ")
+
+
+def test_a_pool_that_cannot_open_what_it_may_is_cut_for_that_is_the_budgets_doing() -> None:
+    advice = demanding(opened=5, mean_open=5.0, active=5.0)["a"]
+    assert (advice.new_size, advice.reason_code) == (9, ReasonCode.SERVER_BUDGET)
+    assert "Keeping" not in advice.reason
 
 
 def test_weights_decide_how_much_is_cut() -> None:
