@@ -13,27 +13,35 @@ const PRESETS = [
 const DEFAULT = "15m";
 const STEPS = [5, 15, 60, 300, 900, HOUR, 4 * HOUR, DAY];
 const MAX_POINTS = 240;
+const LEAST_SECONDS = 30;
 // The API's limit of steps.
 const MOST_DAYS = 1999;
 
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 const stepOf = (seconds) => STEPS.find((step) => seconds / step <= MAX_POINTS) ?? DAY;
 
+// The period that the address names; *usual* if it names none that there is.
+export function rangeOf({ range, from, to }, usual = DEFAULT) {
+  if (PRESETS.some(([name]) => name === range)) return range;
+  return from && to ? "custom" : usual;
+}
+
 // From and to, in seconds, as the address says; *from* is null for everything.
-export function periodOf({ range = DEFAULT, from, to }) {
+export function periodOf(query, usual) {
+  const range = rangeOf(query, usual);
   const now = Math.floor(Date.now() / 1000);
-  if (range === "custom" && from && to) {
-    const [start, end] = [from, to].map((time) => Math.floor(new Date(time) / 1000));
+  if (range === "custom") {
+    const [start, end] = [query.from, query.to].map((time) => Math.floor(new Date(time) / 1000));
     if (start < end) return { from: start, to: end };
   }
   if (range === "all") return { from: null, to: now };
-  const seconds = PRESETS.find(([name]) => name === range)?.[2] ?? HOUR;
+  const seconds = PRESETS.find(([name]) => name === range)[2] ?? HOUR;
   return { from: now - seconds, to: now };
 }
 
 // The same for a request of use; everything that is stored if *from* is null.
-export function isoPeriod(query) {
-  const { from, to } = periodOf(query);
+export function isoPeriod(query, usual) {
+  const { from, to } = periodOf(query, usual);
   return { from: iso(from ?? to - MOST_DAYS * DAY), to: iso(to) };
 }
 
@@ -46,14 +54,22 @@ export async function historyOf(path, { from, to }) {
     start = Math.min(to - HOUR, ...[...items.slice(0, 1), ...onNodes.slice(0, 1)].map(({ at }) => new Date(at) / 1000));
   }
   const step = stepOf(to - start);
-  const { items, on_nodes: onNodes } = await fetched(start, step);
+  // From the start of a step, so that the first one is whole.
+  const { items, on_nodes: onNodes } = await fetched(start - (start % step), step);
   return { points: items.map(timed), onNodes: onNodes.map(timed), from: start, to, step };
 }
 
 const timed = (point) => ({ ...point, at: new Date(point.at) / 1000 });
 
-export function RangePicker({ query }) {
-  const chosen = query.range ?? DEFAULT;
+// Seconds that a step of a history covers: those of the last one may not be over yet. Null while polls, which count
+// what was since the poll before, say too little of it.
+export function coveredBy({ at }, { to, step }) {
+  const seconds = Math.min(at + step, to, Date.now() / 1000) - at;
+  return seconds < Math.min(step, LEAST_SECONDS) ? null : seconds;
+}
+
+export function RangePicker({ query, usual }) {
+  const chosen = rangeOf(query, usual);
   return html`
     <div class="range">
       <div class="segmented" role="group" aria-label="Period">
@@ -66,11 +82,12 @@ export function RangePicker({ query }) {
 
 function Custom({ query }) {
   const now = Date.now();
-  const [from, setFrom] = useState(query.from ?? local(now - HOUR * 1000));
-  const [to, setTo] = useState(query.to ?? local(now));
+  const [from, setFrom] = useState(local(query.from, now - HOUR * 1000));
+  const [to, setTo] = useState(local(query.to, now));
+  // In UTC: a colleague who gets the address may be elsewhere.
   const show = (event) => {
     event.preventDefault();
-    setQuery({ from, to });
+    setQuery({ range: "custom", from: utc(from), to: utc(to) });
   };
   return html`
     <form class="buttons" onSubmit=${show}>
@@ -80,8 +97,12 @@ function Custom({ query }) {
     </form>`;
 }
 
-// As an input of local time has it.
-function local(time) {
-  const date = new Date(time);
+// As an input of local time has it; *usual* unless *time* is one.
+function local(time, usual) {
+  const date = new Date(Number.isNaN(Date.parse(time)) ? usual : time);
   return new Date(date - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+}
+
+function utc(time) {
+  return `${new Date(time).toISOString().slice(0, 16)}Z`;
 }

@@ -6,7 +6,7 @@ import { live } from "../core/live.js";
 import { useResource } from "../core/resource.js";
 import { href } from "../core/router.js";
 import { Chart } from "../parts/chart.js";
-import { RangePicker, historyOf, periodOf } from "../parts/range.js";
+import { RangePicker, coveredBy, historyOf, periodOf } from "../parts/range.js";
 import { View } from "../parts/view.js";
 import { Recommendations, byUrgency } from "./advice.js";
 import { FindingList, findingsOf } from "./findings.js";
@@ -96,7 +96,10 @@ function ToDo({ state }) {
 function Trend({ query }) {
   const { range, from, to } = query;
   const { data, problem } = useResource(() => historyOf("v1/stats/history", periodOf(query)), [range, from, to], { every: 3 });
-  const rated = (points) => points.map((point) => ({ ...point, rate: point.acquired / data.step, timeoutRate: point.timeouts / data.step }));
+  const rated = (points) => points.map((point) => {
+    const seconds = coveredBy(point, data);
+    return { ...point, rate: seconds && point.acquired / seconds, timeoutRate: seconds && point.timeouts / seconds };
+  });
   const charts = data && [
     ...TRENDS.map((chart) => ({ ...chart, points: rated(data.points) })),
     ...(data.onNodes.length ? ON_NODES.map((chart) => ({ ...chart, points: rated(data.onNodes) })) : []),

@@ -10,6 +10,7 @@ import { RangePicker, isoPeriod } from "../parts/range.js";
 import { Table } from "../parts/table.js";
 import { Empty, View } from "../parts/view.js";
 
+const USUAL = "24h";
 const LIMIT = 100;
 const GROUPS = ["pool", "server"];
 
@@ -28,16 +29,16 @@ function Share({ share }) {
 }
 
 export function Usage({ query }) {
-  const { range = "24h", from, to, group, label } = query;
+  const { range, from, to, group, label } = query;
   const grouping = label ? `label:${label}` : group || "tenant";
-  const asked = () => ({ ...isoPeriod({ range, from, to }), group_by: grouping, limit: LIMIT });
+  const asked = () => ({ ...isoPeriod(query, USUAL), group_by: grouping, limit: LIMIT });
   const { data, problem } = useResource(() => get("v1/usage", asked()), [range, from, to, grouping], { every: 12 });
   const hrefOf = (row) => linkOf(data.group_by, row.group);
   return html`
     <${View} title="Usage" lead="Who held connections for how long." problem=${problem}
       request=${{ path: "v1/usage", query: asked() }}>
       <div class="filters">
-        <${RangePicker} query=${{ ...query, range }} />
+        <${RangePicker} query=${query} usual=${USUAL} />
         <${SelectFilter} name="group" label="Group by" value=${group} options=${GROUPS} none="tenant" />
         <${TextFilter} name="label" label="or by label" placeholder="plan" value=${label ?? ""} />
       </div>
