@@ -42,7 +42,9 @@ def unreliable_observation(
             f"{_count(seen.connect_failures, 'connect')} failed; "
             "check the database, its login and the network",
         )
-    if seen.loop_lag_seconds > config.loop_lag_seconds:
+    # Without callers there are no waits that a stall could explain.
+    has_callers = seen.arrivals > 0 or seen.mean_waiting > 0.0
+    if has_callers and seen.loop_lag_seconds > config.loop_lag_seconds:
         return GrowthBlocker(
             ReasonCode.LOOP_LAG,
             f"the service itself stalled for {seen.loop_lag_seconds * 1000:.0f} ms, "

@@ -20,7 +20,7 @@ CONFIG = DemandConfig()
         ({"state": PoolState.CLOSED}, ReasonCode.NOT_READY),
         ({"state": PoolState.WARMING_UP}, ReasonCode.NOT_READY),
         ({"connect_failures": 1}, ReasonCode.CONNECTS_FAILING),
-        ({"loop_lag_seconds": 0.101}, ReasonCode.LOOP_LAG),
+        ({"loop_lag_seconds": 0.101, "arrivals": 1}, ReasonCode.LOOP_LAG),
         ({"mean_open": 7.9, "opened": 7, "waiting": 1.0}, ReasonCode.OPEN_BELOW_TARGET),
     ],
 )
@@ -36,7 +36,8 @@ def test_an_observation_that_says_nothing_has_its_reason(
     ("facts", "is_resized"),
     [
         ({}, False),
-        ({"loop_lag_seconds": 0.1}, False),
+        ({"loop_lag_seconds": 0.1, "arrivals": 1}, False),
+        ({"loop_lag_seconds": 9.0}, False),
         ({"mean_open": 2.0, "opened": 2}, False),
         ({"mean_open": 2.0, "opened": 2, "waiting": 0.9}, False),
         ({"mean_open": 8.0, "opened": 2, "waiting": 30.0}, False),
