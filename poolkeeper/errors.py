@@ -29,6 +29,7 @@ class ProblemError(PoolkeeperError):
         status: of HTTP.
         code: the kind of problem, for programs; stable. Empty if something else responded.
         title, detail: for people.
+        hint: what may help; None if the service does not say.
         request_id: the service's log has it, too.
         retryable: whether the same request may succeed later.
         errors: of an invalid request, the `pointer` to each invalid field and its `detail`.
@@ -41,6 +42,8 @@ class ProblemError(PoolkeeperError):
         self.code = str(document.get("code", ""))
         self.title = str(document.get("title", ""))
         self.detail = str(document.get("detail") or f"The service responded with HTTP {status}.")
+        hint = document.get("hint")
+        self.hint = hint if isinstance(hint, str) else None
         self.request_id: str | None = document.get("request_id")
         self.retryable = document.get("retryable") is True
         errors = document.get("errors")
@@ -53,5 +56,6 @@ class ProblemError(PoolkeeperError):
 
     @property
     def lines(self) -> list[str]:
-        """The detail, and a line for each invalid field."""
-        return [self.detail, *(f"  {each['pointer']}: {each['detail']}" for each in self.errors)]
+        """The detail, a line for each invalid field, and the hint."""
+        fields = [f"  {each['pointer']}: {each['detail']}" for each in self.errors]
+        return [self.detail, *fields, *([f"  Hint: {self.hint}"] if self.hint else [])]

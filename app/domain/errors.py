@@ -49,10 +49,17 @@ from typing import ClassVar
 
 
 class PoolkeeperError(Exception):
-    """An error that Poolkeeper expects and reports."""
+    """An error that Poolkeeper expects and reports.
+
+    Attributes:
+        hint: what may help, if that is known.
+        statement: which one of several statements it was, from 0.
+    """
 
     code: ClassVar[str] = "poolkeeper-error"
     retryable: ClassVar[bool] = False
+    hint: str | None = None
+    statement: int | None = None
 
     def __init__(self, detail: str | None = None) -> None:
         """*detail* is one sentence; by default the first line of the class docstring."""
@@ -96,8 +103,6 @@ class StatementFailed(InvalidInput):
         self.hint = hint
         self.position = position
         self.fields = fields or {}
-        # Which one of several it was, from 0.
-        self.statement: int | None = None
 
 
 class TooManyLocks(StatementFailed):

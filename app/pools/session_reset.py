@@ -64,7 +64,10 @@ def end_error(error: BaseException, connection: PooledConnection) -> PoolkeeperE
     if is_lost and not is_rolled_back:
         return LeaseLost()
     if is_open and isinstance(error, _FAILED_CHECK):
-        return StatementEndedLease()
+        return StatementEndedLease(
+            "The open transaction was rolled back: it is not the one that the lease began, or not "
+            "in its tenant's context any more."
+        )
     if is_open and isinstance(error, asyncpg.InFailedSQLTransactionError):
         return StatementFailed(
             "An earlier statement of the transaction failed; it was rolled back.",

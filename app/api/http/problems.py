@@ -117,7 +117,7 @@ class Problem(BaseModel):
         default=None, description="Validation errors, each with its place."
     )
     sqlstate: str | None = Field(default=None, description="SQLSTATE of a failed statement.")
-    hint: str | None = Field(default=None, description="Postgres' hint for a failed statement.")
+    hint: str | None = Field(default=None, description="What may help, such as Postgres' hint.")
     position: int | None = Field(
         default=None, description="Position of the error in the statement, in characters from 1."
     )
@@ -238,13 +238,11 @@ def _kept_detail(problem: Problem) -> str:
 
 async def _expected_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.PoolkeeperError)  # noqa: S101 - Starlette's signature is wider
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"hint": error.hint, "statement": error.statement}
     if isinstance(error, errors.StatementFailed):
-        more = {
+        more |= {
             "sqlstate": error.sqlstate,
-            "hint": error.hint,
             "position": error.position,
-            "statement": error.statement,
             "fields": error.fields,
         }
     headers = {"Retry-After": _RETRY_AFTER_SECONDS} if error.retryable else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
@@ -23,7 +24,13 @@ from app.api.http.transaction import run_statements
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
 from app.api.views.statement import Params, SqlText, Statements
 from app.api.views.tenant import QueryLimits
-from app.domain.errors import InvalidTenantId, SchemaChanged, UntrustedSqlOnSharedRole
+from app.domain.errors import (
+    InvalidTenantId,
+    ReadOnly,
+    SchemaChanged,
+    StatementFailed,
+    UntrustedSqlOnSharedRole,
+)
 from app.domain.plan import Plan, PlanAction, plan_step
 from app.domain.tenant import TenantId
 from app.domain.transaction import IsolationLevel
@@ -41,6 +48,10 @@ class _ExactRoute(StrictRoute):
 router = APIRouter(prefix="/v1/tenants/{tenant}/query", tags=["query"], route_class=_ExactRoute)
 
 _NOT_SENT = "Postgres has not seen the statement and may refuse it."
+_TO_WRITE = 'To write, send "read_only": false.'
+_SEVERAL = "Send several statements as `statements`, in place of `sql`."
+# How Postgres refuses several: code and function, for its message may be in any language.
+_REFUSED_SEVERAL = ("42601", "exec_parse_message")
 
 
 def _as_float(value: object) -> object:
@@ -192,7 +203,9 @@ async def run_query(
     """Runs statements in the tenant's context, in a transaction of their own.
 
     One statement (`sql`) has one result; several (`statements`) have a list of `results`. If one
-    of them fails, all are rolled back, and `statement` in the problem tells which it was.
+    of them fails, all are rolled back, and `statement` in the problem tells which it was. The
+    transaction begins and ends with the request: `BEGIN`, `COMMIT`, `ROLLBACK` and the like answer
+    422, as do `LISTEN` and `COPY`.
 
     Shared tenants may use this only if the operator allows it (the tenant's `query_allowed`):
     one role for all does not isolate hostile SQL. A write needs `"read_only": false`; otherwise it
@@ -258,12 +271,27 @@ async def _respond(
         )
         return _response(results, took, is_batch=body.statements is not None)
 
+    with _hints(body):
+        try:
+            return await run()
+        except SchemaChanged:
+            if not body.read_only:
+                raise
+            return await run()
+
+
+@contextmanager
+def _hints(body: QueryBody) -> Iterator[None]:
+    """Say of refusals which field of the body would help."""
     try:
-        return await run()
-    except SchemaChanged:
-        if not body.read_only:
-            raise
-        return await run()
+        yield
+    except ReadOnly as error:
+        error.hint = _TO_WRITE if body.read_only else None
+        raise
+    except StatementFailed as error:
+        if (error.sqlstate, error.fields.get("R")) == _REFUSED_SEVERAL:
+            error.hint = _SEVERAL
+        raise
 
 
 def _check_statements(body: QueryBody) -> None:

@@ -21,6 +21,21 @@ _EXIT_STATUSES: Mapping[int, ExitStatus] = {
     HTTPStatus.FORBIDDEN: ExitStatus.FORBIDDEN,
     HTTPStatus.NOT_FOUND: ExitStatus.NOT_FOUND,
 }
+# 403 whatever the API key is.
+_NOT_OF_THE_KEY = frozenset({"read-only", "tls-required"})
+# By code: the API's words, and the terminal's.
+_WORDS = {
+    "objects-exist": ("adopt=true", "`poolkeeper tenants provision TENANT --adopt`"),
+    "read-only": ('send "read_only": false', "add --write"),
+    "statement-failed": (
+        "Send several statements as `statements`, in place of `sql`.",
+        "Run them one at a time.",
+    ),
+}
+_NEEDS_KEY = (
+    "The service needs a valid API key: name its file with --api-key-file or "
+    "POOLKEEPER_API_KEY_FILE."
+)
 # Codes of problems with an argument, as if the command itself had found it.
 _INVALID = frozenset({"validation-failed", "invalid-input", "invalid-tenant-id"})
 _ATTEMPTS = 5
@@ -174,11 +189,9 @@ def _api_errors() -> Iterator[None]:
     try:
         yield
     except ProblemError as error:
-        by_code = ExitStatus.USAGE if error.code in _INVALID else ExitStatus.REFUSED
         raise ApiError(
-            # What is wrong with an argument says more than that something is.
-            "\n".join(printable(line.strip()) for line in error.lines[bool(error.errors) :]),
-            _EXIT_STATUSES.get(error.status, by_code),
+            _message(error),
+            _exit_status(error),
             http_status=error.status,
             code=error.code,
         ) from error
@@ -188,3 +201,19 @@ def _api_errors() -> Iterator[None]:
         raise ApiError(_ERROR_NUMBER.sub("", str(error)), ExitStatus.UNREACHABLE) from error
     except PoolkeeperError as error:
         raise ApiError(str(error), ExitStatus.UNREACHABLE) from error
+
+
+def _message(error: ProblemError) -> str:
+    """What the service says, in the terminal's words."""
+    if error.code == "unauthenticated":
+        return _NEEDS_KEY
+    # What is wrong with an argument says more than that something is.
+    lines = [printable(line.strip()) for line in error.lines[bool(error.errors) :]]
+    return "\n".join(lines).replace(*_WORDS.get(error.code, ("", "")))
+
+
+def _exit_status(error: ProblemError) -> ExitStatus:
+    by_code = ExitStatus.USAGE if error.code in _INVALID else ExitStatus.REFUSED
+    if error.code in _NOT_OF_THE_KEY:
+        return by_code
+    return _EXIT_STATUSES.get(error.status, by_code)

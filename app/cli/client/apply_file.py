@@ -44,6 +44,8 @@ def apply_file(
         if dry_run or not steps or is_refused:
             document = {"steps": [each.document for each in checks]}
             session.print(document, lambda _: render_plan(checks))
+            if is_refused and not dry_run:
+                print_error("The file is refused; nothing was changed.")
             raise typer.Exit(ExitStatus.REFUSED if is_refused else 0)
         if session.output in {"table", "wide"}:
             Console(stderr=True).print(render_plan(checks))

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from app.cli.client.dry_run import Check
-from app.cli.client.execution import Summary
+from app.cli.client.execution import Failure, Summary
 from app.cli.client.manifest import Verb
 from app.runtime.printable import printable, printable_lines
 
+_REFUSED = ("!", "red")
 _SIGNS = {
     Verb.CREATE: ("+", "green"),
     Verb.CHANGE: ("~", "yellow"),
     Verb.PROVISION: ("+", "green"),
     Verb.RESIZE: ("~", "yellow"),
     Verb.DELETE: ("-", "red"),
+    Verb.REFUSE: _REFUSED,
 }
-_REFUSED = ("!", "red")
 _UNKNOWN = ("?", "yellow")
 # Tenants that a line names before it only counts.
 _MOST_NAMED = 5
@@ -31,9 +32,11 @@ def render_plan(checks: Sequence[Check]) -> Text:
     text = Text()
     for check in checks:
         step = check.step
-        usual = _UNKNOWN if check.unknown else _SIGNS[step.verb]
-        sign, colour = _REFUSED if check.refusal else usual
-        text.append(printable(f"{sign} {step.verb} {step.tenant}: {step.summary}") + "\n", colour)
+        sign, colour = _SIGNS[step.verb]
+        if check.unknown or check.refusal:
+            sign, colour = _REFUSED if check.refusal else _UNKNOWN
+        name = step.tenant if step.verb is Verb.REFUSE else f"{step.verb} {step.tenant}"
+        text.append(printable(f"{sign} {name}: {step.summary}") + "\n", colour)
         warnings = [] if check.plan is None else check.plan["warnings"]
         notes = [check.refusal] if check.refusal not in {None, step.summary} else []
         for line in [*notes, *warnings]:
@@ -41,9 +44,10 @@ def render_plan(checks: Sequence[Check]) -> Text:
     for reason, count in Counter(check.unknown for check in checks if check.unknown).items():
         text.append(f"? not known before it is applied ({count}): {reason}\n", _UNKNOWN[1])
     counts = Counter(check.step.verb for check in checks)
-    text.append(", ".join(f"{counts[verb]} to {verb}" for verb in Verb if counts[verb]))
+    due = [f"{counts[verb]} to {verb}" for verb in Verb if counts[verb] and verb != Verb.REFUSE]
     refused = sum(check.refusal is not None for check in checks)
-    return text.append(f"; {refused} would be refused" if refused else "")
+    refusals = f"{refused} would be refused" if refused else ""
+    return text.append("; ".join(filter(None, [", ".join(due), refusals])))
 
 
 def render_summary(summary: Summary) -> Text:
@@ -61,12 +65,15 @@ def render_summary(summary: Summary) -> Text:
         if tenants or name not in {"deleted", "unfinished"}
     ]
     text = Text()
-    causes: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    causes: defaultdict[tuple[str, str], list[Failure]] = defaultdict(list)
     for failure in summary.failed:
-        causes[failure.step, failure.cause].append(failure.tenant)
-    for (step, cause), tenants in causes.items():
-        text.append(printable(f"! {step} {_names(tenants)}") + "\n", "red")
-        text.append(_indented(cause), "red")
+        causes[failure.step, failure.cause].append(failure)
+    for (step, cause), failures in causes.items():
+        names = _names([failure.tenant for failure in failures])
+        text.append(printable(f"! {step} {names}") + "\n", "red")
+        # What several have in common names none of them.
+        reason = cause if len(failures) > 1 else failures[0].reason
+        text.append(_indented(reason), "red")
     if summary.unanswered:
         line = f"! No response for {_names(summary.unanswered)}: they may have been changed."
         text.append(printable(line) + "\n", "red")

@@ -111,7 +111,9 @@ class Rows:
         largest = 1
         while True:
             if reply.transaction_status == "I" or reply.command_tag in _TRANSACTION_ENDS:
-                raise StatementEndedLease
+                raise StatementEndedLease(
+                    "The statement ended the transaction: what ran before it may be committed."
+                )
             if reply.rows:
                 _check_forms(reply.parameter_status)
             await self._append(reply)

@@ -6,7 +6,8 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Generic
 
@@ -14,6 +15,7 @@ import asyncpg
 
 from app.domain.errors import (
     LeaseLost,
+    PoolkeeperError,
     QueryTimeout,
     ReadOnly,
     SchemaChanged,
@@ -41,11 +43,13 @@ class Query(Generic[Result]):
         """Run *statements*, at least one; together they may take *timeout* seconds.
 
         Raises:
-            StatementFailed: a parameter of the first one does not fit.
+            StatementEndedLease: the first one would end the transaction.
+            StatementFailed: it is not supported, or a parameter of it does not fit.
         """
         self._statements = statements
         self._timeout = timeout
-        self._opening = statements[0].opening()
+        with self._failures_of([]):
+            self._opening = statements[0].opening()
         self._begun: ExtendedQuery | None = None
         self._began_at = 0.0
 
@@ -71,20 +75,26 @@ class Query(Generic[Result]):
         Raises:
             StatementFailed: Postgres refused one, or a parameter or a result does not fit.
             StatementConflict: another transaction was in its way.
-            StatementEndedLease: it ended the transaction.
+            StatementEndedLease: it would end the transaction, or did.
             SchemaChanged: its types changed meanwhile.
             ReadOnly: it writes and the lease is read-only.
             QueryTimeout: they ran longer than their timeout.
             LeaseLost: the connection broke.
         """
         results: list[Result] = []
-        try:
+        with self._failures_of(results):
             await self._run(connection, results)
-        except StatementFailed as error:
+        return results
+
+    @contextmanager
+    def _failures_of(self, results: Sequence[Result]) -> Iterator[None]:
+        """Say of failures which of several statements it was: the one that lacks its result."""
+        try:
+            yield
+        except PoolkeeperError as error:
             if len(self._statements) > 1:
                 error.statement = len(results)
             raise
-        return results
 
     async def _run(self, connection: asyncpg.Connection, results: list[Result]) -> None:
         """Run them; failures become this project's errors."""

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from app.domain.errors import StatementFailed
 from app.pools.query.rows import MAX_BYTES
+from app.pools.query.unsupported import refusal
 from app.wire.extended_query import ExtendedQuery, Reply
 from app.wire.frontend_messages import bind, describe, execute, parse
 
@@ -69,8 +70,11 @@ class Statement(ABC, Generic[Result]):
         """The messages with which it begins: to prepare it, perhaps to execute it too.
 
         Raises:
-            StatementFailed: a parameter does not fit.
+            StatementEndedLease: it would end the transaction.
+            StatementFailed: it is not supported, or a parameter does not fit.
         """
+        if (error := refusal(self.sql)) is not None:
+            raise error
         return _SET_FORMS, parse(self.sql), _DESCRIBE
 
     @abstractmethod

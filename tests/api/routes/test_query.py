@@ -40,7 +40,8 @@ async def test_rows_beyond_the_maximum_are_left_out(api: Api, acme: str) -> None
 
 
 async def test_a_write_must_be_meant(api: Api, acme: str) -> None:
-    problem(await api.query(acme, "create table notes (text text)"), 403, "read-only")
+    refused = problem(await api.query(acme, "create table notes (text text)"), 403, "read-only")
+    assert refused["hint"] == 'To write, send "read_only": false.'
     ok(await api.query(acme, "create table notes (text text)", read_only=False))
     insert = "insert into notes select generate_series(1, 3)"
     problem(await api.query(acme, insert), 403, "read-only")
@@ -147,6 +148,45 @@ async def test_several_statements_are_one_transaction(api: Api, acme: str) -> No
     )
     problem(await send(api, acme, "select 1", insert), 403, "read-only")
     assert await api.value(acme, "select count(*) from notes") == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "status", "code"),
+    [
+        ("insert into notes values (1)", 403, "read-only"),
+        ("commit", 422, "statement-ended-lease"),
+        ("savepoint a; rollback to a", 422, "statement-failed"),
+        ("begin", 422, "statement-failed"),
+        ("copy notes to stdout", 422, "statement-failed"),
+        ("select pg_sleep(60)", 504, "query-timeout"),
+        ("select pg_terminate_backend(pg_backend_pid())", 503, "lease-lost"),
+    ],
+)
+async def test_any_failure_of_several_statements_says_which_it_was(
+    api: Api, acme: str, sql: str, status: int, code: str
+) -> None:
+    ok(await api.query(acme, "create table notes (id int)", read_only=False))
+    for before in ([], ["select 1"], ["select 1", "savepoint a"]):
+        answer = await send(api, acme, *before, sql, "select 2", timeout_seconds=0.5)
+        assert problem(answer, status, code)["statement"] == len(before)
+    assert "statement" not in problem(await api.query(acme, sql, timeout_seconds=0.5), status, code)
+
+
+async def test_what_ran_before_a_commit_is_rolled_back(api: Api, acme: str) -> None:
+    ok(await api.query(acme, "create table notes (id int)", read_only=False))
+    insert = "insert into notes values (1)"
+    for commit in ("commit", "/* now */ COMMIT AND CHAIN", "prepare transaction 'x'"):
+        response = await send(api, acme, insert, commit, "select 1/0", read_only=False)
+        refused = problem(response, 422, "statement-ended-lease")
+        assert refused["statement"] == 1
+        assert refused["detail"].endswith("Nothing was changed.")
+    assert await api.value(acme, "select count(*) from notes") == 0
+
+
+async def test_several_statements_in_one_text_are_refused_with_a_hint(api: Api, acme: str) -> None:
+    refused = problem(await api.query(acme, "select 1; select 2"), 422, "statement-failed")
+    assert refused["sqlstate"] == "42601"
+    assert "`statements`" in refused["hint"]
 
 
 async def test_a_transaction_has_the_isolation_level_that_was_asked_for(

@@ -185,6 +185,7 @@ async def test_a_transaction_is_all_or_nothing(driver: Driver) -> None:
     error(await driver.transaction(insert, "select 1/0"), "22012")
     error(await driver.transaction(insert, insert), "23505")
     error(await driver.transaction(insert, "rollback"), "2D000")
+    error(await driver.transaction(insert, "commit", "select 1"), "2D000")
     assert await driver.rows("select * from parts") == []
 
 
@@ -295,6 +296,8 @@ async def test_errors_are_postgres_own(driver: Driver) -> None:
         ({"query": "select $1::int", "params": ["x"]}, "22P02"),
         ({"query": "copy (select 1) to stdout"}, "0A000"),
         ({"query": "rollback"}, "2D000"),
+        ({"query": "start transaction"}, "25001"),
+        ({"query": "listen x"}, "0A000"),
         ({"query": "vacuum"}, "25001"),
         (b'{"query": "' + b" " * 1024 * 1024 + b'"}', "54000"),
     ],

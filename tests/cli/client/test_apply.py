@@ -84,6 +84,37 @@ async def test_a_dry_run_finds_what_the_service_would_refuse(service: Served) ->
     assert [each["id"] for each in await shell.json("tenants", "--json")] == ["old"]
 
 
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["apply", "dry run"])
+async def test_a_file_that_changes_a_strategy_is_refused_as_a_whole(
+    service: Served, options: list[str]
+) -> None:
+    shell = Shell(str(service.client.base_url))
+    await service.tenant("acme")
+    asked = "tenants: {acme: {strategy: shared}, beta: {strategy: per_tenant}}"
+    refused = await shell.run("apply", "-f", "-", *options, stdin=asked, status=1)
+    assert "! acme: strategy per_tenant → shared: cannot be changed\n" in refused.stdout
+    assert "1 to create, 1 to provision; 1 would be refused" in refused.stdout
+    assert ("nothing was changed" in refused.stderr) == (not options)
+    assert [each["id"] for each in await shell.json("tenants", "--json")] == ["acme"]
+
+
+async def test_objects_that_exist_are_named_with_the_command_that_takes_them_over(
+    service: Served,
+) -> None:
+    shell = Shell(str(service.client.base_url))
+    for tenant in ("acme", "beta"):
+        await shell.run("tenants", "create", tenant, "--strategy", "per_tenant")
+        await shell.run("tenants", "delete", tenant, "--yes")
+    both = "tenants: {acme: {strategy: per_tenant}, beta: {strategy: per_tenant}}"
+    first = both.partition(",")[0] + "}"
+    one = await shell.run("apply", "-f", "-", stdin=first, status=5)
+    assert "! provision acme\n    The schema tenant_acme exists already" in one.stdout
+    assert "`poolkeeper tenants provision TENANT --adopt` takes it over." in one.stdout
+    two = await shell.run("apply", "-f", "-", stdin=both, status=5)
+    assert "! provision acme, beta\n    The schema tenant_… exists already" in two.stdout
+    await shell.run("tenants", "provision", "acme", "--adopt")
+
+
 async def test_connections_are_given_up_before_they_are_taken(service: Served) -> None:
     shell = Shell(str(service.client.base_url))
     [server] = (await service.client.get("/v1/servers")).json()["items"]

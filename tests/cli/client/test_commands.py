@@ -184,6 +184,10 @@ async def test_a_statement_is_run_as_a_tenant(shell: Shell) -> None:
     assert (await shell.run("query", "acme", "SELECT 7", "-o", "name")).stdout == "7\n"
     failed = await shell.run("query", "acme", "SELECT nothing", status=1)
     assert "nothing" in failed.stderr
+    written = await shell.run("query", "acme", "INSERT INTO t VALUES (2, 'no')", status=1)
+    assert written.stderr.endswith("Hint: To write, add --write.\n")
+    several = await shell.run("query", "acme", "SELECT 1; SELECT 2", status=1)
+    assert several.stderr.endswith("Hint: Run them one at a time.\n")
     rotated = await shell.run("tenants", "rotate", "acme")
     assert re.match(r"tenant_acme: password \d+, 1 connections", rotated.stdout)
     assert (await shell.run("query", "acme", "SELECT count(*) FROM t")).stdout == "count\n1\n"
