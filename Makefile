@@ -21,12 +21,14 @@ DRIVERS := tests/drivers/node_modules/.package-lock.json
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo demo-ha test test-fast soak chaos coverage lint format types openapi bench advisor-report lock
+.PHONY: help install run demo demo-ha test test-fast soak chaos coverage lint format types openapi bench advisor-report lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # `exec`: signals reach the service itself, not a shell.
+
+install: $(RUNTIME) ## Install the commands in .venv; start nothing
 
 run: $(RUNTIME) ## Serve; without configured servers, start a private Postgres
 	@POOLKEEPER_NODE=$${POOLKEEPER_NODE:-auto} exec $(BIN)/poolkeeper serve $(ARGS)

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import httpx
 
+from poolkeeper.body import encoded
 from poolkeeper.errors import InvalidRequest, ProblemError, UnexpectedResponse, Unreachable
 from poolkeeper.request import NOT_UTF_8, ListRequest, Request
 
@@ -87,10 +88,17 @@ class Exchange(Generic[T]):
         if request.sends_key:
             headers.setdefault(_KEY, uuid4().hex)
         self._is_repeatable |= _KEY in headers
+        for name, value in headers.items():
+            if not (value.isascii() and value.isprintable()):
+                raise InvalidRequest(f"{name} must consist of visible ASCII characters.")
         query: Any = {name: value for name, value in request.query.items() if value is not None}
+        content = None
+        if request.body is not None:
+            content = encoded(request.body)
+            headers["Content-Type"] = "application/json"
         try:
             self.sent = client.build_request(
-                request.method, request.path, params=query, json=request.body, headers=headers
+                request.method, request.path, params=query, content=content, headers=headers
             )
         except UnicodeEncodeError as error:
             raise InvalidRequest(NOT_UTF_8) from error
@@ -201,7 +209,8 @@ def event_of(line: str) -> dict[str, Any] | None:
 
 def _asks_for_retry(problem: ProblemError) -> bool:
     """Whether nothing was done and the same request may succeed soon; a proxy says so by 503."""
-    if problem.status not in _RETRYABLE:
+    # A pause lasts until a person ends it.
+    if problem.status not in _RETRYABLE or problem.code == "pool-paused":
         return False
     return problem.retryable if problem.code else problem.status != CONFLICT
 

@@ -192,8 +192,11 @@ class Database:
                 async with asyncio.timeout(self._deadline), engine.begin() as connection:
                     self._available = True
                     yield connection
-        except CatalogUnavailable:
+        except CatalogUnavailable as error:
             self._available = False
+            if engine is self._writer and not isinstance(error, LeadershipLost):
+                reason = error.detail.removesuffix(".")
+                raise CatalogUnavailable(f"{reason}; nothing was changed.") from error.__cause__
             raise
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
@@ -224,7 +227,7 @@ def translate_outages() -> Iterator[None]:
         if is_outage(error):
             reason = login_reason(error)
             raise CatalogUnavailable(
-                f"The catalog cannot be reached: {reason}; nothing was changed." if reason else None
+                f"The catalog cannot be reached: {reason}." if reason else None
             ) from error
         raise
 

@@ -51,7 +51,8 @@ SAMPLE_TABLES = {
 }
 _GAUGES = ("total_connections", "active_connections", "idle_connections", "waiting_requests")
 _COUNTERS = ("acquired", "timeouts")
-_PERCENTILES = ("wait_p95_ms", "wait_p99_ms", "hold_p95_ms", "connect_p95_ms")
+_OF_LEASES = ("wait_p95_ms", "wait_p99_ms", "hold_p95_ms")
+_PERCENTILES = (*_OF_LEASES, "connect_p95_ms")
 _ORIGIN: ColumnElement[datetime] = literal_column("timestamptz '2000-01-01 00:00:00Z'")
 _CTID: ColumnElement[Any] = literal_column("ctid")
 # A sample of many polls covers at most one minute, and is stored under the time of the last poll.
@@ -213,4 +214,7 @@ def _max_waiting(rows: FromClause) -> ColumnElement[int]:
 
 
 def _point(polls: int, **rest: Any) -> HistoryPoint:
+    if not (rest["acquired"] or rest["timeouts"] or rest["connection_seconds"]):
+        # What was measured in their window is of leases before this step.
+        rest |= dict.fromkeys(_OF_LEASES)
     return HistoryPoint(samples=polls, **rest)

@@ -88,11 +88,14 @@ def _of_machine(settings: Settings) -> Iterator[Requirement]:
     if settings.is_embedded:
         yield Requirement(name="servers", is_met=True, detail=_EMBEDDED)
     else:
+        is_given = settings.read_secret_key() is not None
         yield Requirement(
             name="secret key",
-            is_met=settings.read_secret_key() is not None,
+            is_met=is_given,
             is_critical=False,
-            detail="a secret key in the settings; else one is generated in data_dir: back it up",
+            detail="it is in the settings"
+            if is_given
+            else "none is in the settings, so one is generated in data_dir: back it up",
         )
     file = KeyFile(settings.keys_path, required=settings.requires_keys)
     try:

@@ -420,7 +420,7 @@ class TenantLoginFailed(Unavailable):
 
 
 class CatalogUnavailable(Unavailable):
-    """The catalog cannot be reached; nothing was changed."""
+    """The catalog cannot be reached."""
 
     code = "catalog-unavailable"
 

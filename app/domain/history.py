@@ -103,7 +103,8 @@ class HistoryPoint:
     """The polls of one time step.
 
     Gauges are means over the polls, `waiting_requests_max` and the percentiles are maxima,
-    `acquired`, `timeouts` and `connection_seconds` are growth.
+    `acquired`, `timeouts` and `connection_seconds` are growth. Percentiles of leases are None if
+    there was none in the step.
     """
 
     at: datetime

@@ -135,7 +135,9 @@ def judge(facts: AdminFacts) -> Iterator[Requirement]:
         name="other databases",
         is_met=not others,
         is_critical=not {"postgres", "template1"}.issuperset(facts.other_open_databases),
-        detail=f"tenants can connect to no other database{others and ' than '}{others}",
+        detail=f"tenants can also connect to {others}"
+        if others
+        else "tenants can connect to no other database",
         sql=f"REVOKE CONNECT, TEMPORARY ON DATABASE {others} FROM PUBLIC;",
     )
     yield Requirement(

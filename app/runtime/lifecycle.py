@@ -22,7 +22,7 @@ from app.control.audit_events import leadership_acquired
 from app.control.leadership.election import Election
 from app.control.leadership.takeover import start_servers
 from app.control.leadership.trust import Trust
-from app.domain.errors import PoolkeeperError
+from app.domain.errors import CatalogUnavailable, CatalogUnusable, PoolkeeperError
 from app.domain.leadership import TRUST_SECONDS, Takeover, client_name
 from app.embedded import EmbeddedPostgresError
 from app.runtime import configuration
@@ -51,6 +51,8 @@ def startup_error_message(refusal: BaseException) -> str:
     """The sentence of one of the `STARTUP_ERRORS`."""
     if isinstance(refusal, OSError) and refusal.filename and refusal.strerror:
         return f"Cannot use {refusal.filename}: {refusal.strerror}."
+    if isinstance(refusal, CatalogUnavailable | CatalogUnusable):
+        return f"{refusal} `poolkeeper doctor` checks servers and catalog."
     return str(refusal)
 
 

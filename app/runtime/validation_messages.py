@@ -55,6 +55,8 @@ def validation_message(problem: Mapping[str, Any], forms: Mapping[str, str] | No
     Values that people gave are not in it. *forms* has a sentence for each pattern that is known.
     An item without the limit that its kind is about is one of ours: it has its own sentence.
     """
+    if problem["type"] == "too_long" and problem.get("ctx", {}).get("field_type") == "Value":
+        problem = {**problem, "type": "string_too_long"}
     context = {name: _short(value) for name, value in problem.get("ctx", {}).items()}
     if context.get("min_length") == 1:
         return _EMPTY

@@ -63,7 +63,8 @@ async def test_a_reserved_id_is_refused(standing_api: Api, name: str) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/tenants/a%2Fb", "/v1/tenants/../acme", "/v1/nothing", "/x"])
 async def test_an_unknown_path_is_not_found(standing_api: Api, path: str) -> None:
-    problem(await standing_api.client.get(path), 404, "not-found")
+    refused = problem(await standing_api.client.get(path), 404, "not-found")
+    assert refused["detail"] == "There is nothing at this path."
 
 
 async def test_a_long_path_comes_back_short_and_printable(standing_api: Api) -> None:
@@ -75,7 +76,7 @@ async def test_a_long_path_comes_back_short_and_printable(standing_api: Api) -> 
 
 
 async def test_an_unknown_method_lists_the_allowed_ones(standing_api: Api) -> None:
-    refused = await standing_api.client.patch(ACME, json={})
+    refused = await standing_api.client.patch(ACME, content=b"{}")
     problem(refused, 405, "method-not-allowed")
     assert "PUT" in refused.headers["allow"]
 
@@ -114,6 +115,29 @@ async def test_an_unknown_method_lists_the_allowed_ones(standing_api: Api) -> No
 async def test_a_body_that_is_not_json_is_a_bad_request(standing_api: Api, content: bytes) -> None:
     response = await put(standing_api, content)
     problem(response, 400, "malformed-json")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"weight": 1, "weight": 2}', "an object has the same key twice, at line 1, column 24"),
+        (b'{"labels": {"a": "\xff"}}', "it is not UTF-8, at line 1, column 19"),
+        (b'{"labels": {"a": "\\udc00"}}', "half of a surrogate pair stands alone"),
+        (b'{"labels": {"a": "\\ud800"}}', "half of a surrogate pair"),
+        (b'{"weight": NaN}', "JSON has no NaN"),
+        (b'{"weight": -Infinity}', "JSON has no NaN"),
+        (b"[" * 1000, "it is nested too deeply"),
+        (b'{"weight": %b}' % (b"1" * 5000), "a number has too many digits"),
+        (b'{"weight": 1', "it ends too early"),
+        (b"{'weight': 1}", "a key is no string in double quotes"),
+    ],
+)
+async def test_a_body_that_is_not_json_is_refused_with_the_reason(
+    standing_api: Api, content: bytes, reason: str
+) -> None:
+    refused = problem(await put(standing_api, content), 400, "malformed-json")
+    assert refused["detail"].startswith("The body is not valid JSON: ")
+    assert reason in refused["detail"]
 
 
 @pytest.mark.parametrize(
@@ -357,7 +381,8 @@ async def test_an_overlong_query_is_refused(standing_api: Api) -> None:
 async def test_an_unknown_method_lists_all_allowed_ones(standing_api: Api, method: str) -> None:
     asking = {"Origin": "http://localhost", "Access-Control-Request-Method": "PUT"}
     response = await standing_api.client.request(method, ACME, headers=asking)
-    problem(response, 405, "method-not-allowed")
+    refused = problem(response, 405, "method-not-allowed")
+    assert refused["detail"] == "This path takes DELETE, GET, PUT, HEAD."
     assert response.headers["allow"] == "DELETE, GET, PUT, HEAD"
     assert not [name for name in response.headers if name.startswith("access-control")]
 

@@ -76,7 +76,11 @@ async def test_a_refused_login_is_an_outage_and_reveals_no_secret(
     async with opened(address) as catalog:
         with pytest.raises(CatalogUnavailable) as raised:
             await catalog.ping()
-    assert "password authentication failed" in repr(raised.value.__cause__)
+        assert "changed" not in raised.value.detail
+        with pytest.raises(CatalogUnavailable, match=r"; nothing was changed\.$") as refused:
+            await save(catalog)
+    for each in (raised, refused):
+        assert "password authentication failed" in repr(each.value.__cause__)
     text = "".join(format_exception(raised.value)) + repr(address) + repr(catalog)
     assert "wrong-horse" not in text
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from app.catalog.catalog import Catalog
 from app.domain.history import History, HistoryPoint, Resolution
@@ -69,7 +70,9 @@ async def test_gauges_are_averaged_and_percentiles_at_their_worst(catalog: Catal
     await catalog.samples.add(
         [
             sample(seconds=0, active_connections=1, wait_p95_ms=2.0),
-            sample(seconds=5, active_connections=2, wait_p95_ms=4.0, waiting_requests=3),
+            sample(
+                seconds=5, active_connections=2, wait_p95_ms=4.0, waiting_requests=3, acquired=1
+            ),
             sample(seconds=9.999, active_connections=5),
             sample(seconds=10, active_connections=4),
         ]
@@ -84,6 +87,28 @@ async def test_gauges_are_averaged_and_percentiles_at_their_worst(catalog: Catal
     assert isinstance(first.active_connections, float)
     assert (first.wait_p95_ms, first.wait_p99_ms) == (4.0, None)
     assert found[10.0].wait_p95_ms is None
+
+
+async def test_a_step_without_leases_has_no_times_of_leases(catalog: Catalog) -> None:
+    times: dict[str, Any] = {
+        "wait_p95_ms": 2.0,
+        "wait_p99_ms": 3.0,
+        "hold_p95_ms": 9.0,
+        "connect_p95_ms": 5.0,
+    }
+    await catalog.samples.add(
+        [
+            sample(seconds=0, acquired=1, **times),
+            sample(seconds=10, **times),
+            sample(seconds=20, timeouts=1, **times),
+            sample(seconds=30, connection_seconds=1.5, **times),
+        ]
+    )
+    found = await points(catalog)
+    known = {at: (each.wait_p95_ms, each.wait_p99_ms) for at, each in found.items()}
+    assert known == {0.0: (2.0, 3.0), 10.0: (None, None), 20.0: (2.0, 3.0), 30.0: (2.0, 3.0)}
+    assert [each.hold_p95_ms for each in found.values()] == [9.0, None, 9.0, 9.0]
+    assert [each.connect_p95_ms for each in found.values()] == [5.0] * 4
 
 
 async def test_growth_is_added_up(catalog: Catalog) -> None:

@@ -192,6 +192,24 @@ def test_a_service_of_the_same_environment_is_found(
     assert "Errno" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("port = 1", 3, "Cannot reach http://127.0.0.1:1: "),
+        ('host = "::1"\nport = 1', 3, "Cannot reach http://[::1]:1: "),
+        ("port =", 2, "Cannot read poolkeeper.toml: not valid TOML."),
+    ],
+)
+def test_a_service_of_the_same_settings_file_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, status: int, message: str
+) -> None:
+    (tmp_path / "poolkeeper.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["servers"])
+    assert result.exit_code == status
+    assert result.stderr.startswith(f"poolkeeper: {message}")
+
+
 def failing(number: int) -> Callable[..., None]:
     def run(prog_name: str) -> None:
         raise OSError(number, "said by the system")

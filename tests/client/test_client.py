@@ -7,10 +7,13 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -138,6 +141,40 @@ async def test_a_refusal_says_what_and_why(service: Served) -> None:
         assert [each["pointer"] for each in invalid.value.errors] == ["/body/weight"]
 
 
+PYTHONS = [
+    ("numeric", Decimal("1.50"), "1.50"),
+    ("numeric", Decimal("NaN"), "NaN"),
+    ("uuid", UUID(int=7), str(UUID(int=7))),
+    ("date", date(2026, 2, 3), "2026-02-03"),
+    ("timestamptz", datetime(2026, 2, 3, 4, tzinfo=UTC), "2026-02-03T04:00:00Z"),
+    ("time", time(4, 5), "04:05:00"),
+    ("bytea", b"\x00\xff", "\\x00ff"),
+    ("text", "é", "é"),
+]
+
+
+async def test_values_that_json_lacks_are_sent_as_text(service: Served) -> None:
+    await service.tenant("acme")
+    async with AsyncClient(str(service.client.base_url)) as client:
+        for kind, given, expected in PYTHONS:
+            query = api.run_query("acme", sql=f"SELECT $1::{kind}", params=[given])
+            assert (await client.send(query))["rows"] == [[expected]], kind
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), {1}, {(): 1}, 1j, "\ud800"])
+async def test_a_value_without_a_text_is_refused_before_anything_is_sent(value: object) -> None:
+    async with AsyncClient("http://127.0.0.1:1") as client:
+        with pytest.raises(InvalidRequest):
+            await client.send(api.run_query("acme", sql="SELECT $1", params=[value]))
+
+
+@pytest.mark.parametrize("key", ["ü", "a\nb", "a\0"])
+async def test_an_invalid_key_of_an_action_is_named(key: str) -> None:
+    async with AsyncClient("http://127.0.0.1:1") as client:
+        with pytest.raises(InvalidRequest, match="Idempotency-Key must consist of visible ASCII"):
+            await client.send(api.provision_tenant("acme"), idempotency_key=key)
+
+
 class Scripted:
     """An HTTP server that gives these responses, one per request, and keeps what it was asked."""
 
@@ -190,6 +227,7 @@ def scripted(*responses: tuple[int, Any] | None) -> Iterator[Scripted]:
 
 
 BUSY = {"code": "server-full", "detail": "Full.", "retryable": True}
+PAUSED = {"code": "pool-paused", "detail": "Paused.", "retryable": True}
 LOST = {"code": "lease-lost", "detail": "Lost.", "retryable": False}
 IN_FLIGHT = {"code": "idempotency-key-in-flight", "detail": "In flight.", "retryable": True}
 DONE = {"id": "acme"}
@@ -226,6 +264,7 @@ async def test_what_is_safe_is_repeated(request_: Any, responses: list[Any]) -> 
         (WRITE, [(503, LOST)], ProblemError),
         (api.get_tenant("acme"), [None, None], Unreachable),
         (api.get_tenant("acme"), [(504, BUSY)], ProblemError),
+        (WRITE, [(503, PAUSED)], ProblemError),
         (api.put_tenant("acme"), [(409, {"code": "immutable-field"})], ProblemError),
         (api.get_tenant("acme"), [(503, BUSY)] * 5, ProblemError),
         (api.get_tenant("acme"), [(200, b"<html>")], UnexpectedResponse),

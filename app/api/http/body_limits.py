@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from app.api.http.problems import problem_response
+from app.api.http.problems import METHODS, problem_response
 from app.api.http.request_checks import HeaderValues
 from app.api.http.sql_protocol import SQL_PATH
 
@@ -38,7 +38,9 @@ def check_body(scope: Scope, given: HeaderValues) -> Response | None:
     length = given.get(b"content-length", ("0",))[0]
     if length.isdecimal() and int(length[:20]) > MAX_BODY_BYTES:
         return problem_response(Request(scope), 413, "content-too-large", BODY_TOO_LARGE)
-    if length == "0" and b"transfer-encoding" not in given:
+    is_empty = length == "0" and b"transfer-encoding" not in given
+    # A method that no route takes is refused whatever its body is.
+    if is_empty or scope["method"] not in METHODS:
         return None
     if scope["path"] != SQL_PATH and not _is_json(given.get(b"content-type", ())):
         return problem_response(Request(scope), 415, "unsupported-media-type", _NOT_JSON)

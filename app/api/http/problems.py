@@ -32,7 +32,6 @@ PROBLEM_MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = "1"
 _MAX_ECHO = 200
 _MAX_ERRORS = 50
-_MALFORMED = "The body is not valid JSON."
 _INVALID = "The request does not match its schema."
 _FORMS = {
     TENANT_ID_PATTERN: "Must be 1 to 48 of a-z, 0-9 and inner hyphens.",
@@ -80,7 +79,7 @@ _TITLES = {
 }
 # Every request may lack a key, be too large, or fail, also between two instances.
 _EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 502, 503, 504)
-_METHODS = ("DELETE", "GET", "OPTIONS", "POST", "PUT")
+METHODS = ("DELETE", "GET", "OPTIONS", "POST", "PUT")
 
 _log = structlog.get_logger(__name__)
 
@@ -288,20 +287,22 @@ def _echo(text: str) -> str:
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - see above
     if error.status_code == HTTPStatus.BAD_REQUEST and error.__cause__ is not None:
-        # FastAPI raises it for whatever made the JSON parser give up: encoding, depth, digits.
-        return problem_response(request, 400, "malformed-json", _MALFORMED)
-    headers = error.headers
+        return problem_response(request, 400, "malformed-json", str(error.detail))
+    headers, detail = error.headers, str(error.detail)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers = {"Allow": ", ".join(_allowed(request))}
+        allowed = ", ".join(_allowed(request))
+        headers, detail = {"Allow": allowed}, f"This path takes {allowed}."
+    elif detail == HTTPStatus.NOT_FOUND.phrase:
+        detail = "There is nothing at this path."
     code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")
-    return problem_response(request, error.status_code, code, str(error.detail), headers=headers)
+    return problem_response(request, error.status_code, code, detail, headers=headers)
 
 
 def _allowed(request: Request) -> list[str]:
     """Every method that some route takes at this path; Starlette knows only the first route's."""
     allowed = [
         method
-        for method in _METHODS
+        for method in METHODS
         for route in request.app.routes
         if route.matches({**request.scope, "method": method})[0] is Match.FULL
     ]

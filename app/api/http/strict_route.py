@@ -27,6 +27,7 @@ from app.api.http.body_limits import has_body
 from app.api.http.disconnect import ClientDisconnected
 from app.api.http.etags import matching_etag
 from app.api.http.idempotency import reserve_key
+from app.api.http.malformed_json import malformed_json
 from app.api.http.problems import problem_responses, validation_error
 
 FloatMode = Literal["float", "lossless-float"]
@@ -74,7 +75,7 @@ class StrictRequest(Request):
                     float_mode=self.float_mode,
                 )
             except ValueError as error:
-                raise HTTPException(400) from error
+                raise HTTPException(400, malformed_json(str(error))) from error
         return self._json
 
 

@@ -37,6 +37,7 @@ from app.api.views.pool import (
     PoolView,
     PoolViews,
 )
+from app.control.nodes.feed import NodeFeed
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.pools.operations import PoolOperations, PoolOutcome
 from app.domain.audit import Actor
@@ -50,6 +51,7 @@ from app.pools.tenant_state import TenantState
 router = APIRouter(prefix="/v1/tenants/{tenant}/pool", tags=["pools"], route_class=StrictRoute)
 
 DesiredDep = Annotated[DesiredPoolState, provided(DesiredPoolState)]
+FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 OperationsDep = Annotated[PoolOperations, provided(PoolOperations)]
 ViewsDep = Annotated[PoolViews, provided(PoolViews)]
 
@@ -243,14 +245,20 @@ async def get_tenant_pool(
     summary="Pause a tenant's pool",
     responses=problem_responses(404, 409),
 )
-async def pause_pool(request: PoolRequestDep, operations: OperationsDep) -> PoolView | PlanView:
+async def pause_pool(
+    request: PoolRequestDep, operations: OperationsDep, feed: FeedDep
+) -> PoolView | PlanView:
     """Hands out no connection until resumed; returned connections are closed.
 
     Callers wait, or are refused at once if the setting `callers_of_paused_pools` is `refuse`; what
     fails has the code `pool-paused`. A paused pool stays in all lists, open or not, with who paused
-    it and since when. Works while the catalog is unreachable.
+    it and since when. Works while the catalog is unreachable. The response waits until nodes begin
+    no transaction of the tenant any more, for 2 s at most.
     """
-    return await _set_paused(request, operations, paused=True)
+    paused = await _set_paused(request, operations, paused=True)
+    if isinstance(paused, PoolView):
+        await feed.wait_paused(request.state.tenant.spec)
+    return paused
 
 
 @router.post(

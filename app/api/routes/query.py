@@ -358,6 +358,6 @@ def _bounds(body: QueryBody, limits: QueryLimits) -> tuple[float, int]:
     ):
         if value > limit:
             raise validation_error(
-                "body", field, code="less_than_equal", detail=f"The maximum is {limit:g}."
+                "body", field, code="less_than_equal", detail=f"Must be {limit:g} or less."
             )
     return timeout, max_rows

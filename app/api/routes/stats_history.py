@@ -30,6 +30,11 @@ from app.pools.manager import TenantPoolManager
 _MAX_STEPS = 2000
 _DAY_SECONDS = 86_400
 
+_WORST = (
+    "The worst that a poll of the step measured, in the `stats_window_seconds` (300) before it."
+)
+_OF_LEASES = f"{_WORST} Null if there was no lease in the step."
+
 router = APIRouter(prefix="/v1", tags=["stats"], route_class=StrictRoute)
 
 
@@ -49,10 +54,18 @@ class HistoryPointView(BaseModel):
         description="How long connections were leased: the sum over all connections.",
         examples=[90.2],
     )
-    wait_p95_ms: float | None = Field(examples=[2.1])
-    wait_p99_ms: float | None = Field(examples=[8.5])
-    hold_p95_ms: float | None = Field(examples=[12.0])
-    connect_p95_ms: float | None = Field(examples=[9.4])
+    wait_p95_ms: float | None = Field(
+        description=f"Wait for a connection. {_OF_LEASES}", examples=[2.1]
+    )
+    wait_p99_ms: float | None = Field(
+        description=f"Wait for a connection. {_OF_LEASES}", examples=[8.5]
+    )
+    hold_p95_ms: float | None = Field(
+        description=f"Duration of leases. {_OF_LEASES}", examples=[12.0]
+    )
+    connect_p95_ms: float | None = Field(
+        description=f"Duration of logins. {_WORST} Null if there was none.", examples=[9.4]
+    )
 
 
 class NodesHistoryPointView(HistoryPointView):

@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.cli.client.api_client import ApiClient, ApiError, path_segment
 from app.cli.client.apply_report import render_plan, render_summary
+from app.cli.client.confirmation import confirm
+from app.cli.client.counts import counted
 from app.cli.client.dry_run import check, unchecked
 from app.cli.client.execution import Execution, Summary
 from app.cli.client.exit_status import ExitStatus
@@ -51,7 +53,7 @@ def apply_file(
             Console(stderr=True).print(render_plan(checks))
         deletions = sum(step.verb is Verb.DELETE for step in steps)
         if deletions and not yes:
-            typer.confirm(f"Delete {deletions} tenants? Their data is kept.", abort=True, err=True)
+            confirm(f"Delete {counted(deletions, 'tenant')}? Their data is kept.")
         unchanged = sorted(manifest.tenants.keys() - {step.tenant for step in steps})
         summary, exit_status = _execute(client, steps, unchanged, threads=parallel)
     session.print(asdict(summary), lambda _: render_summary(summary))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.client.completion import event_ids
+from app.cli.client.points_in_time import HELP, point_in_time
 from app.cli.client.service_command import (
     ListCommand,
     PoolFilter,
@@ -49,11 +50,12 @@ def list_events(
     pool: PoolFilter = None,
     action: Annotated[str | None, typer.Option(help="Filter by action.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Show events since this time (RFC 3339).")
+        str | None, typer.Option(metavar="TIME", help=f"Show events since this time: {HELP}.")
     ] = None,
 ) -> None:
     """List the audit trail, newest events first."""
-    context.obj.show_list(PATH, COLUMNS, tenant=tenant, pool=pool, action=action, since=since)
+    filters = {"tenant": tenant, "pool": pool, "action": action}
+    context.obj.show_list(PATH, COLUMNS, **filters, since=point_in_time(since))
 
 
 @events.command(cls=ShowCommand)

@@ -5,6 +5,7 @@ Pure: the file's text and the service's documents in, steps out. `apply.py` exec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -19,6 +20,7 @@ from app.runtime.validation_messages import validation_message
 
 _MAX_PROBLEMS = 20
 _INVALID_VALUE = "a value does not match its tag or format, or is nested too deeply."
+_ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
 _MERGE = "tag:yaml.org,2002:merge"
 _IMMUTABLE = ("strategy", "server")
 _MUTABLE = ("weight", "max_leases", "labels", "advisor_mode")
@@ -37,6 +39,15 @@ def _check_printable(text: str) -> str:
 
 
 PrintableText = Annotated[str, AfterValidator(_check_printable)]
+
+
+def _check_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise PydanticCustomError("tenant_id", "Must be 1 to 48 of a-z, 0-9 and inner hyphens.")
+    return text
+
+
+_TenantId = Annotated[PrintableText, AfterValidator(_check_id)]
 
 
 class DeclaredPool(BaseModel):
@@ -74,7 +85,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    tenants: dict[PrintableText, DeclaredTenant]
+    tenants: dict[_TenantId, DeclaredTenant]
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -86,8 +97,7 @@ class Manifest(BaseModel):
         try:
             content = yaml.load(text, _StrictLoader)  # noqa: S506 - derived from the safe loader
         except yaml.YAMLError as error:
-            reason = printable(" ".join(str(error).split()))
-            raise ManifestError(f"Invalid YAML: {reason}") from error
+            raise ManifestError(f"Invalid YAML: {printable(_reason(error))}") from error
         # PyYAML raises these for an invalid date, `!!int x`, or endless nesting.
         except (ValueError, LookupError, AttributeError, RecursionError) as error:
             raise ManifestError(f"Invalid YAML: {_INVALID_VALUE}") from error
@@ -107,6 +117,13 @@ class Manifest(BaseModel):
                 for each in error.errors(include_url=False, include_input=False)
             ]
             raise ManifestError("\n".join(lines[:_MAX_PROBLEMS])) from error
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    """What PyYAML says, without its names for us and for the text."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}." if mark else f"{problem}."
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -65,7 +65,7 @@ _DETAILS = (
     prose("LIMITS", "limits"),
     text("UP TO DATE", "up_to_date"),
     text("DRAINING", "draining"),
-    prose("WARNINGS", "warnings"),
+    prose("WARNINGS", lambda node: " ".join(node["warnings"]) or None),
 )
 NodeArgument = Annotated[
     str, typer.Argument(metavar="NODE", help="Node name.", autocompletion=node_names)

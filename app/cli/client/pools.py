@@ -9,6 +9,7 @@ import typer
 
 from app.cli.client.api_client import ApiError, path_segment
 from app.cli.client.completion import pool_names
+from app.cli.client.counts import counted
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.service_command import (
     ChangeCommand,
@@ -72,8 +73,6 @@ _DETAILS = (
     prose("ADVICE", advice_of),
     prose("ON NODES", lambda item: "; ".join(map(on_node, item["nodes"] or ()))),
 )
-_RESULTS = ("state", "closed", "cut", "connections", "tested", "failed", "tenants")
-
 pools = resource("List, show, resize and evict pools, and run other operations on them.")
 
 
@@ -184,7 +183,7 @@ def evict_expired(context: typer.Context) -> None:
     context.obj.send(
         "POST",
         "/v1/pools/evict-expired",
-        lambda done: f"{len(done['evicted'])} evicted, {len(done['skipped'])} skipped",
+        lambda done: f"{len(done['evicted'])} evicted, {len(done['skipped'])} left open",
     )
 
 
@@ -215,5 +214,23 @@ def _scope(pool: str, shared: bool) -> str | None:
 
 
 def _sentence(operation: str, done: Document) -> str:
-    results = ", ".join(f"{name} {done[name]}" for name in _RESULTS if name in done)
-    return f"{operation} {done['pool_id']}: {results}"
+    tenants = f", for {done['tenants']} tenants" if done["tenants"] > 1 else ""
+    return f"{done['pool_id']}: {_result(operation, done)}{tenants}"
+
+
+def _result(operation: str, done: Document) -> str:
+    match operation:
+        case "pause":
+            return "paused"
+        case "resume":
+            state = "opens at its next use" if done["state"] == "closed" else done["state"]
+            return f"resumed, {state}"
+        case "recycle":
+            return f"recycled, {counted(done['connections'], 'connection')} to be replaced"
+        case "check":
+            return f"{counted(done['tested'], 'connection')} tested, {done['failed']} failed"
+        case "evict":
+            closed = counted(done["closed"], "connection")
+            return f"evicted, {closed} closed, {counted(done['cut'], 'lease')} cut"
+        case _:
+            return str(done["state"])

@@ -50,7 +50,9 @@ def query(
 
 def _rows(result: Document) -> Table | str:
     if result["truncated"]:
-        print_note(f"Only the first {result['row_count']} rows are shown; --max-rows shows more.")
+        count = result["row_count"]
+        shown = "first row is" if count == 1 else f"first {count} rows are"
+        print_note(f"Only the {shown} shown; --max-rows shows more.")
     if not result["columns"]:
         return str(result["status"])
     names = [column["name"] for column in result["columns"]]

@@ -86,7 +86,8 @@ class Session:
         """The items of a list that pass the filters, at most `limit`."""
         items, has_more = client.first_items(path, self.limit, **filters)
         if has_more:
-            print_note(f"Only the first {len(items)} are shown; --limit shows more.")
+            shown = "first is" if len(items) == 1 else f"first {len(items)} are"
+            print_note(f"Only the {shown} shown; --limit shows more.")
         return items
 
     def show_one(self, path: str, columns: Sequence[TableColumn]) -> None:
@@ -147,10 +148,30 @@ def _plan_view(plan: Document) -> View:
 
 def _default_address() -> str:
     """Where a service with the same environment listens."""
-    host = os.environ.get("POOLKEEPER_HOST") or _DEFAULT_HOST
-    port = os.environ.get("POOLKEEPER_PORT") or _DEFAULT_PORT
+    settings = _settings_file()
+    host = os.environ.get("POOLKEEPER_HOST") or str(settings.get("host", _DEFAULT_HOST))
+    port = os.environ.get("POOLKEEPER_PORT") or str(settings.get("port", _DEFAULT_PORT))
     host = _DEFAULT_HOST if host in _ANY_HOST else host
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _settings_file() -> Mapping[str, object]:
+    """The settings of a service that starts here, as far as they are in a file.
+
+    Raises:
+        ApiError: it cannot be read.
+    """
+    named = os.environ.get("POOLKEEPER_CONFIG_FILE")
+    path = Path(named or "poolkeeper.toml")
+    if not (named or path.exists()):
+        return {}
+    from tomllib import TOMLDecodeError, loads
+
+    try:
+        return loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, TOMLDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not valid TOML"
+        raise ApiError(f"Cannot read {path}: {reason}.", ExitStatus.USAGE) from error
 
 
 def _read_key(file: Path | None) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.client.api_client import path_segment
+from app.cli.client.points_in_time import HELP, point_in_time
 from app.cli.client.service_command import ListCommand, ShowCommand, TenantArgument, resource
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Table, age, number, text
 
@@ -20,12 +21,12 @@ COLUMNS = (
     number("WAITING", "waiting_requests"),
     number("WAIT P99 MS", lambda item: item["wait"]["p99_ms"]),
     number("TIMEOUTS", "timeouts"),
-    number("WAIT P50", lambda item: item["wait"]["p50_ms"], WIDE),
-    number("WAIT P95", lambda item: item["wait"]["p95_ms"], WIDE),
-    number("HOLD P95", lambda item: item["hold"]["p95_ms"], WIDE),
+    number("WAIT P50 MS", lambda item: item["wait"]["p50_ms"], WIDE),
+    number("WAIT P95 MS", lambda item: item["wait"]["p95_ms"], WIDE),
+    number("HOLD P95 MS", lambda item: item["hold"]["p95_ms"], WIDE),
     number("REJECTED", "rejected", WIDE),
     text("POOL", "pool", VERY_WIDE),
-    number("CONNECT P95", lambda item: item["connect"]["p95_ms"], VERY_WIDE),
+    number("CONNECT P95 MS", lambda item: item["connect"]["p95_ms"], VERY_WIDE),
     number("OPENED", "connections_opened", VERY_WIDE),
     number("CLOSED", "connections_closed", VERY_WIDE),
     number("LOST", "connections_lost", VERY_WIDE),
@@ -66,10 +67,10 @@ def history(
     *,
     since: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME", help="Begin, RFC 3339; default an hour ago."),
+        typer.Option("--from", metavar="TIME", help=f"Start: {HELP}; default an hour ago."),
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="End, RFC 3339; default now.")
+        str | None, typer.Option("--to", metavar="TIME", help="End; default now.")
     ] = None,
     step_seconds: Annotated[
         int | None, typer.Option("--step", min=1, metavar="SECONDS", help="Time between rows.")
@@ -77,7 +78,8 @@ def history(
 ) -> None:
     """Show a tenant's past statistics."""
     path = f"/v1/tenants/{path_segment(tenant)}/stats/history"
-    query = {"from": since, "to": until, "step_seconds": step_seconds}
+    period = {"from": point_in_time(since), "to": point_in_time(until)}
+    query = {**period, "step_seconds": step_seconds}
     context.obj.show(lambda client: client.get(path, **query), _history)
 
 

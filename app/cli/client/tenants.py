@@ -9,6 +9,8 @@ import typer
 
 from app.cli.client.api_client import path_segment
 from app.cli.client.completion import server_names
+from app.cli.client.confirmation import confirm
+from app.cli.client.counts import counted
 from app.cli.client.labels import LabelOption, pairs
 from app.cli.client.service_command import (
     ChangeCommand,
@@ -31,7 +33,6 @@ from app.cli.client.table import (
     prose,
     text,
 )
-from app.runtime.printable import printable
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient, Document
@@ -221,8 +222,8 @@ def rotate(
         "POST",
         f"{_path(tenant)}/rotate-credentials",
         lambda done: (
-            f"{done['role']}: password {done['version']},"
-            f" {done['connections']} connections are replaced"
+            f"{done['role']}: new password (version {done['version']}),"
+            f" {counted(done['connections'], 'connection')} to be replaced"
         ),
         scope="pool" if shared else None,
     )
@@ -238,12 +239,13 @@ def delete(
     """Delete a tenant: close its pool and disable its login. Its data is kept."""
     path = _path(tenant)
     if not (yes or context.obj.dry_run):
-        typer.confirm(printable(f"Delete tenant {tenant}? Its data is kept."), abort=True, err=True)
+        confirm(f"Delete tenant {tenant}? Its data is kept.")
     context.obj.send(
         "DELETE",
         path,
         lambda done: (
-            f"{tenant}: deleted, {done['closed']} connections closed, {done['cut']} leases cut"
+            f"{tenant}: deleted, {counted(done['closed'], 'connection')} closed,"
+            f" {counted(done['cut'], 'lease')} cut"
         ),
     )
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.client.output import print_note
+from app.cli.client.points_in_time import HELP, point_in_time
 from app.cli.client.service_command import ListCommand, resource
-from app.cli.client.table import ALWAYS, USUALLY, WIDE, number, text
+from app.cli.client.session import Session
+from app.cli.client.table import ALWAYS, USUALLY, WIDE, Table, number, text
+
+if TYPE_CHECKING:
+    from app.cli.client.api_client import ApiClient, Document
 
 PATH = "/v1/usage"
+# The most groups of one response.
+_PAGE = 500
 COLUMNS = (
     text("GROUP", "group", ALWAYS),
     number("CONNECTION-SECONDS", "connection_seconds", ALWAYS),
@@ -29,10 +38,10 @@ def list_usage(
     *,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME", help="Start (RFC 3339); default 24 hours before."),
+        typer.Option("--from", metavar="TIME", help=f"Start: {HELP}; default 24 hours before."),
     ] = None,
     end: Annotated[
-        str | None, typer.Option("--to", metavar="TIME", help="End (RFC 3339); default now.")
+        str | None, typer.Option("--to", metavar="TIME", help="End; default now.")
     ] = None,
     group_by: Annotated[
         str, typer.Option("--by", help="tenant, pool, server, or label:NAME.")
@@ -42,5 +51,16 @@ def list_usage(
     ] = "-connection_seconds",
 ) -> None:
     """List who used connections for how long, the largest first."""
-    period = {"from": start, "to": end}
-    context.obj.show_list(PATH, COLUMNS, **period, group_by=group_by, sort=sort)
+    session: Session = context.obj
+    period = {"from": point_in_time(start), "to": point_in_time(end)}
+    query = {**period, "group_by": group_by, "sort": sort}
+
+    def fetch(client: ApiClient) -> Sequence[Document]:
+        page = client.page(PATH, **query, limit=min(session.limit, _PAGE))
+        print_note(f"From {page['covered_from']} to {page['covered_to']}.")
+        if page["next_cursor"] is not None:
+            return session.fetch_list(client, PATH, **query)
+        items: Sequence[Document] = page["items"]
+        return items
+
+    session.show(fetch, lambda items: Table(columns=COLUMNS, items=items))

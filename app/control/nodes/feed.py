@@ -28,6 +28,8 @@ from app.pools.tenant_state import TenantState
 _SLICE = 100
 # Seconds in which nodes report that a tenant is closed.
 _CLOSE_DEADLINE = 5.0
+# The same, where somebody waits for the response to a pause.
+_PAUSE_DEADLINE = 2.0
 # Seconds in which nodes report that they have what was changed.
 _SETTLE_DEADLINE = 5.0
 _NO_ALLOTMENT = Allotment(generation=0, connections=0)
@@ -114,17 +116,25 @@ class NodeFeed:
         self._held[tenant.id] += 1
         try:
             await self.refresh()
-            await self._until_closed(tenant)
+            await self._until_closed(tenant, _CLOSE_DEADLINE)
             yield
         finally:
             self._held[tenant.id] -= 1
             await self.refresh()
 
-    async def _until_closed(self, tenant: TenantSpec) -> None:
-        """Wait until no node that can be reached has *tenant* open, but not for long."""
+    async def wait_paused(self, tenant: TenantSpec) -> None:
+        """Wait until no node begins a transaction of *tenant*, which is paused; but not for long.
+
+        A node that is away goes on until it can be reached.
+        """
+        await self.refresh()
+        await self._until_closed(tenant, _PAUSE_DEADLINE)
+
+    async def _until_closed(self, tenant: TenantSpec, deadline: float) -> None:
+        """Wait until no node that can be reached has *tenant* open; *deadline* seconds at most."""
         began = monotonic()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_DEADLINE):
+            async with asyncio.timeout(deadline):
                 for node in list(self._fleet.nodes.values()):
                     while node.may_log_in(tenant.id, since=began):
                         await node.heard.wait()

@@ -199,3 +199,19 @@ async def test_a_request_that_does_not_fit_is_refused_with_its_place(
     standing_api: Api, acme: str, body: dict[str, Any], place: str
 ) -> None:
     assert pointers(await standing_api.client.post(f"{acme}/query", json=body)) == [place]
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"sql": "x" * 100_001}, "Must have 100000 characters or fewer."),
+        ({"sql": "select 1", "params": [0] * 1001}, "Must have 1000 items or fewer."),
+        ({"sql": "select 1", "timeout_seconds": 1e9}, "Must be 30 or less."),
+    ],
+)
+async def test_a_limit_is_named_in_its_unit(
+    standing_api: Api, acme: str, body: dict[str, Any], detail: str
+) -> None:
+    refused = await standing_api.client.post(f"{acme}/query", json=body)
+    [error] = problem(refused, 422, "validation-failed")["errors"]
+    assert error["detail"] == detail

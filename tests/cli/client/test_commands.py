@@ -89,10 +89,18 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
     assert "paused" in (await shell.run("pools", "pause", "acme")).stdout
     for command in (["pools"], ["pools", "show", "acme"], ["tenants"], ["top", "--once"]):
         assert re.search(r"paused \d+s by api", (await shell.run(*command)).stdout), command
-    assert "ready" in (await shell.run("pools", "resume", "acme")).stdout
+    resumed = await shell.run("pools", "resume", "acme")
+    assert re.fullmatch(r"acme: resumed, \w+\n", resumed.stdout)
+    checked = await shell.run("pools", "check", "acme")
+    assert re.fullmatch(r"acme: \d connections? tested, 0 failed\n", checked.stdout)
     await shell.run("tenants", "show", "nobody", status=6)
     assert "tenant-not-found" in (await shell.run("refusals")).stdout
-    assert "evict acme" in (await shell.run("pools", "evict", "acme", "--force")).stdout
+    await shell.run("pools", "set", "acme", "--min-size", "0")
+    evicted = await shell.run("pools", "evict", "acme", "--force")
+    assert re.fullmatch(r"acme: evicted, \d connections? closed, 0 leases cut\n", evicted.stdout)
+    await shell.run("pools", "pause", "acme")
+    resumed = await shell.run("pools", "resume", "acme")
+    assert resumed.stdout == "acme: resumed, opens at its next use\n"
     assert await service.query("acme", "SELECT 1") == 200
     [numbers] = await shell.json("stats", "--json")
     assert (numbers["tenant"], numbers["connections_acquired"]) == ("acme", 1)
@@ -163,6 +171,7 @@ async def test_errors_speak_of_options(shell: Shell) -> None:
         (["tenants", "set", "acme", "--label", f"{'k' * 200}=v"], "--label"),
         (["events", "--since", "yesterday"], "--since"),
         (["usage", "--from", "yesterday"], "--from: Must be a time"),
+        (["usage", "--from", "0h"], "--from: A timestamp looks like"),
         (["usage", "--by", "strategy"], "--by: Must be tenant, pool, server, or label:"),
         (["tenants", "set", "acme", "--weight", "0"], "'--weight': Must be 1 or more."),
         (["tenants", "create", "b", "--strategy", "own"], "'--strategy': 'own' is not one of"),
@@ -189,7 +198,7 @@ async def test_a_statement_is_run_as_a_tenant(shell: Shell) -> None:
     several = await shell.run("query", "acme", "SELECT 1; SELECT 2", status=1)
     assert several.stderr.endswith("Hint: Run them one at a time.\n")
     rotated = await shell.run("tenants", "rotate", "acme")
-    assert re.match(r"tenant_acme: password \d+, 1 connections", rotated.stdout)
+    assert re.match(r"tenant_acme: new password \(version \d+\), 1 connection to", rotated.stdout)
     assert (await shell.run("query", "acme", "SELECT count(*) FROM t")).stdout == "count\n1\n"
 
 

@@ -99,8 +99,7 @@ def test_an_id_of_a_file_never_addresses_another_resource(service: EchoService) 
     result = CliRunner().invoke(
         cli, ["apply", "-f", "-"], input=manifest, env={"POOLKEEPER_URL": service.url}
     )
-    assert result.exit_code == 5
-    assert [path for method, path, _ in service.heard if method == "PUT"] == ["/v1/tenants/a%3Fb"]
+    assert (result.exit_code, service.heard) == (2, [])
 
 
 @pytest.mark.parametrize(

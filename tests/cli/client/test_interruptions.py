@@ -70,6 +70,8 @@ def test_a_deletion_is_confirmed(service: EchoService, answered: str, deleted: i
     result = call(service, "tenants", "delete", "acme", stdin=answered)
     assert result.exit_code == 1 - deleted
     assert len(changes(service)) == deleted
+    assert ("add --yes" in result.stderr) == (not deleted)
+    assert "Aborted" not in result.stderr
 
 
 @pytest.mark.parametrize(("answered", "deleted"), [("y", 1), ("n", 0)])

@@ -78,7 +78,8 @@ def test_an_empty_file_declares_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("tenants: [", "Invalid YAML"),
+        ("tenants: [", "Invalid YAML: line 1, column 11: "),
+        ("tenants:\n  a: {}\n  Y_2: {}", "tenants.Y_2.[key]: Must be 1 to 48 of a-z, 0-9 and"),
         ("tenants: {a: {}, a: {}}", "a is a duplicate"),
         ("tenants: {a: {size: 3}}", "tenants.a.size: There is no such field."),
         ("tenants: {a: {weight: '3'}}", "tenants.a.weight: Must be a whole number."),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
@@ -76,7 +77,24 @@ def test_a_result_has_every_format(service: EchoService) -> None:
     assert call(service, *words, "-o", "name").stdout == "acme\n"
     document = json.loads(call(service, *words, "--json").stdout)
     assert yaml.safe_load(call(service, *words, "-o", "yaml").stdout) == document
-    assert call(service, *words).stdout.startswith("evict acme: closed ")
+    assert call(service, *words).stdout.startswith("acme: evicted, ")
+
+
+def test_a_time_may_be_how_long_ago(service: EchoService) -> None:
+    for words in (
+        ["usage", "list", "--from", "2h", "--to", "30m"],
+        ["stats", "history", "acme", "--from", "2h", "--to", "30m"],
+        ["events", "list", "--since", "2h"],
+    ):
+        result = call(service, *words)
+        query = parse_qs(urlsplit(service.heard[-1][1]).query)
+        hours = [
+            (datetime.now(UTC) - datetime.fromisoformat(query[name][0])) / timedelta(hours=1)
+            for name in ("from", "to", "since")
+            if name in query
+        ]
+        assert hours == [pytest.approx(each, abs=0.2) for each in (2, 0.5)[: len(hours)]]
+        assert ("From 20" in result.stderr) == (words[0] == "usage")
 
 
 def test_a_password_is_printed_alone_and_once(service: EchoService) -> None:

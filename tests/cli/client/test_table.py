@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cli.client.counts import counted
 from app.cli.client.evidence import WORDS, evidence_of
 from app.cli.client.table import (
     ALWAYS,
@@ -163,6 +164,11 @@ def test_a_line_is_too_long_only_for_columns_that_must_be_there(
         for title, column in shown.items():
             if not (column.is_prose or column.is_id):
                 assert plain(item[title]).strip() in line
+
+
+def test_one_thing_is_not_several() -> None:
+    found = [counted(number, "connection") for number in (0, 1, 2)]
+    assert found == ["0 connections", "1 connection", "2 connections"]
 
 
 def test_ids_are_as_short_as_they_differ() -> None:

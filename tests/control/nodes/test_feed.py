@@ -194,6 +194,23 @@ async def test_no_node_logs_in_while_a_password_changes(fed: Fed) -> None:
     assert not (await fed.latest(node)).entries[0].paused
 
 
+async def test_a_pause_waits_until_no_node_begins_a_transaction(fed: Fed) -> None:
+    spec = fed.control.state("acme").tenant.spec
+    node = fed.node()
+    await fed.latest(node)
+    await fed.feed.wait_paused(spec)  # nothing is known of the node: it has nothing open
+    node.begin_session(1)
+    hear = partial(node.hear, most_sessions=2)
+    hear(report_of("acme", EntryState.OPEN, sequence=1))
+    pausing = asyncio.create_task(fed.feed.wait_paused(spec))
+    hear(report_of("acme", EntryState.OPEN, sequence=2))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not pausing.done()
+    hear(report_of("acme", EntryState.CLOSING, sequence=3))
+    await pausing
+
+
 async def _hold(feed: NodeFeed, spec: TenantSpec) -> bool:
     async with feed.without_logins(spec):
         return True

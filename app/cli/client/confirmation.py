@@ -1,0 +1,24 @@
+"""Asks before something is deleted."""
+
+from __future__ import annotations
+
+import typer
+
+from app.cli.client.exit_status import ExitStatus
+from app.runtime.printable import print_error, printable
+
+
+def confirm(question: str) -> None:
+    """Go on only after a yes; whoever cannot be asked has `--yes`.
+
+    Raises:
+        typer.Exit: the answer is no, or there is none.
+    """
+    try:
+        is_meant = typer.confirm(printable(question), err=True)
+    except typer.Abort:
+        typer.echo(err=True)
+        is_meant = False
+    if not is_meant:
+        print_error("Nothing was deleted. To delete without a question, add --yes.")
+        raise typer.Exit(ExitStatus.REFUSED)
