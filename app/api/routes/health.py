@@ -182,7 +182,7 @@ class ServiceReadiness:
 
     def _check_keys(self) -> ReadinessCheck:
         keys = self._keys
-        detail = keys.problem or f"{len(keys)} keys."
+        detail = keys.problem or f"Keys: {len(keys)}."
         if not keys.is_enforced:
             detail = "No API keys: only local programs can connect, with full access."
         return _informative("keys", ok=keys.problem is None, detail=detail)

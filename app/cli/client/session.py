@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.client.api_client import ApiClient, ApiError, Document
+from app.cli.client.counts import counted
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.output import OutputFormat, print_document, print_note, screen
 from app.cli.client.table import Details, Item, Table, TableColumn, prose, text
@@ -33,9 +34,9 @@ _PLAN_COLUMNS = (
     prose("CHANGE", lambda step: changes_of(step["before"], step["after"])),
 )
 _EFFECTS = {
-    "connections_opened": "connections opened",
-    "connections_closed": "connections closed",
-    "leases_cut": "leases cut",
+    "connections_opened": ("connection", "opened"),
+    "connections_closed": ("connection", "closed"),
+    "leases_cut": ("lease", "cut"),
 }
 
 
@@ -138,7 +139,9 @@ def _plan_view(plan: Document) -> View:
     """The steps of a dry run; what they would cause is said beside them."""
     effects = plan["effects"]
     found = ", ".join(
-        f"{effects[name]} {words}" for name, words in _EFFECTS.items() if effects[name]
+        f"{counted(effects[name], noun)} {verb}"
+        for name, (noun, verb) in _EFFECTS.items()
+        if effects[name]
     )
     for sentence in [found and f"Effects: {found}.", *plan["warnings"]]:
         if sentence:

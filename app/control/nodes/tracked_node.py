@@ -185,7 +185,7 @@ class TrackedNode:
         """
         if self.liability:
             raise NodeInUse(
-                f"Node {self.name} may have {self.liability} connections. Drain it and wait until "
+                f"Node {self.name} may have connections: {self.liability}. Drain it and wait until "
                 "its clients have left, or stop it and wait until it is gone."
             )
 

@@ -72,7 +72,7 @@ def shrunk_recently(found: Assessment, was: int) -> str:
 def size_fits(found: Assessment) -> str:
     size = found.observation.max_size
     if found.is_idle:
-        return f"The pool is idle; {_connections(size)} is what an idle pool may keep"
+        return f"The pool is idle, and may keep its maximum of {_connections(size)}"
     needed = max(found.needed, found.floor)
     text = f"{_connections(size)} fit the load, which needs {needed}"
     spare = min(size - needed, found.allowance)
@@ -88,10 +88,8 @@ def recent_peak(config: DemandConfig, found: Assessment) -> str:
 
 
 def too_few_events(found: Assessment) -> str:
-    return (
-        f"Only {_count(found.events, 'caller')} so far, too few to size by; "
-        f"keeping {found.observation.max_size}"
-    )
+    seen = f"Only {_count(found.events, 'caller')}" if found.events else "No caller"
+    return f"{seen} so far, too few to size by; keeping {found.observation.max_size}"
 
 
 def collecting_samples(config: DemandConfig, found: Assessment) -> str:

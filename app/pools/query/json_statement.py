@@ -57,10 +57,11 @@ class JsonStatement(Statement[StatementResult]):
         self._max_rows = max_rows
 
     async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> StatementResult:
-        if len(opened.parameters) != len(self._params):
+        taken, given = len(opened.parameters), len(self._params)
+        if taken != given:
             raise StatementFailed(
-                f"The statement takes {len(opened.parameters)} parameters, "
-                f"{len(self._params)} were given.",
+                f"The statement takes {taken} parameter{'' if taken == 1 else 's'}, "
+                f"and {given} {'was' if given == 1 else 'were'} given.",
                 sqlstate="08P01",
             )
         fields = opened.fields or ()

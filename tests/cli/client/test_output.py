@@ -80,6 +80,15 @@ def test_a_result_has_every_format(service: EchoService) -> None:
     assert call(service, *words).stdout.startswith("acme: evicted, ")
 
 
+def test_who_has_no_key_learns_how_to_give_one(service: EchoService) -> None:
+    service.refusals = [(401, "unauthenticated")]
+    result = call(service, "tenants", "list", status=4)
+    assert result.stderr == (
+        "poolkeeper: The service needs a valid API key: name its file with --api-key-file or "
+        "POOLKEEPER_API_KEY_FILE.\n"
+    )
+
+
 def test_a_time_may_be_how_long_ago(service: EchoService) -> None:
     for words in (
         ["usage", "list", "--from", "2h", "--to", "30m"],
@@ -176,6 +185,8 @@ def test_a_unique_beginning_is_an_id(
         (422, "statement-failed", 1),
         (401, "no-key", 4),
         (403, "missing-scope", 4),
+        (403, "read-only", 1),
+        (403, "tls-required", 1),
         (404, "tenant-not-found", 6),
         (409, "conflict", 1),
         (412, "stale-version", 1),

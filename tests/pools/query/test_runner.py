@@ -147,7 +147,7 @@ async def test_what_does_not_fit_is_refused(connection: asyncpg.Connection) -> N
 async def test_the_number_of_parameters_must_fit(
     connection: asyncpg.Connection, params: tuple[int, ...]
 ) -> None:
-    with pytest.raises(StatementFailed, match=rf"takes 1 parameters, {len(params)} were given"):
+    with pytest.raises(StatementFailed, match=rf"takes 1 parameter, and {len(params)} were given"):
         await execute(connection, "SELECT $1::int", *params)
 
 

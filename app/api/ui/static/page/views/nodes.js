@@ -43,7 +43,7 @@ export function Nodes({ subject, query }) {
       ${nodes.length > 0 && html`
         <${Table} label="Nodes" columns=${COLUMNS} rows=${nodes} classOf=${classOf} keyOf=${({ name }) => name}
           hrefOf=${({ name }) => href("nodes", name)} />
-        <p class="muted">${counted(nodes.length, "node")}. Each reports every second; what it shows of the past is of this tab.</p>`}
+        <p class="muted">${counted(nodes.length, "node")}. Each reports every second; the past is shown from when this tab was opened.</p>`}
     </${View}>
     ${subject && html`<${NodeDrawer} key=${subject} name=${subject} query=${query} onClose=${() => go("nodes")} />`}`;
 }
