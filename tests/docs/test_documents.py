@@ -131,6 +131,26 @@ async def test_every_command_works_in_order(
         _check(document.name, block, *output)
 
 
+@pytest.mark.long
+async def test_the_guides_can_follow_each_other(
+    poolkeeper: Path, service: Served, tmp_path: Path
+) -> None:
+    """On one service, as a reader tries them; the last one ends with API keys."""
+    if not (shutil.which("curl") and shutil.which("bash")):
+        missing("The documents' commands need curl and bash.")
+    guides = [
+        ROOT / "docs" / f"{name}.md" for name in ("quickstart", "serverless", "terminal", "api")
+    ]
+    to_run = [block for guide in guides for block in blocks(guide) if block.is_run]
+    address = str(service.client.base_url).rstrip("/")
+    path = f"{tmp_path}/bin:{poolkeeper}:{os.environ['PATH']}"
+    outputs = await _run(_script(to_run, address), tmp_path, address, path)
+    for block, (output, statuses) in zip(to_run, outputs, strict=True):
+        assert _failed(statuses) == ({block.http_status} - {None}), (
+            f"{block.text}{output}{statuses}"
+        )
+
+
 def _script(to_run: list[Block], address: str) -> str:
     """One script of all blocks, with a mark and the response statuses after each."""
     lines = ["set -e"]
@@ -183,14 +203,17 @@ async def _run(script: str, folder: Path, address: str, path: str) -> list[tuple
 
 def _check(name: str, block: Block, output: str, statuses: str) -> None:
     where = f"{name}:{block.line}: {output}\n{statuses}"
-    found = re.findall(r"^status (\d+)$", statuses, re.MULTILINE)
-    failed = {status for status in found if not status.startswith(("2", "3"))}
-    assert failed == ({block.http_status} - {None}), where
+    assert _failed(statuses) == ({block.http_status} - {None}), where
     if block.language == "json":
         assert block.shown is not None
         _check_json(json.loads(block.shown), _last_json(output), where)
     elif block.shown is not None:
         _check_text(block.shown, output, where)
+
+
+def _failed(statuses: str) -> set[str]:
+    found = re.findall(r"^status (\d+)$", statuses, re.MULTILINE)
+    return {status for status in found if not status.startswith(("2", "3"))}
 
 
 def _last_json(output: str) -> object:
