@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.cli.client.table import Item, plain
+from app.cli.client.table import Item, percent, plain
 
 _SHARES = frozenset({"late_share", "late_share_bound", "nodes_arrivals_share"})
 # By their names in the API; `{}` is the number.
@@ -46,4 +46,4 @@ def evidence_of(item: Item) -> str | None:
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{100 * value:.3g} %" if name in _SHARES else plain(value)
+    return percent(value) if name in _SHARES else plain(value)

@@ -25,6 +25,7 @@ _GAP = "  "
 _PROSE, _MIN_PROSE = 40, 12
 _SHORT = 8
 _LARGE = 10
+_LEAST_SHARE = 0.001
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 
 
@@ -109,13 +110,18 @@ def advice_of(pool: Item) -> str | None:
     return f"{sizes}{advice['reason']}{blocked}"
 
 
+def percent(share: float) -> str:
+    """A share of 0 to 1; one that is too small to matter is not written out."""
+    return "under 0.1 %" if 0.0 < share < _LEAST_SHARE else f"{100 * share:.3g} %"
+
+
 def effect_of(item: Item) -> str | None:
     """What a change of size is expected to do; of what cannot be predicted, nothing."""
     expected = item.get("expected")
     if expected is None:
         return None
     shares = [expected["late_share_before"], expected["late_share_after"]]
-    late = " → ".join("unknown" if share is None else f"{100 * share:.3g} %" for share in shares)
+    late = " → ".join("unknown" if share is None else percent(share) for share in shares)
     sizes = f"{expected['connections_before']} → {expected['connections_after']}"
     return f"late callers {late}, connections {sizes}"
 

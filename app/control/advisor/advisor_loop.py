@@ -251,12 +251,16 @@ class AdvisorLoop:
         return int(found is None), blocked_by
 
     def _can_wait(self, pool: AdvisedPool, advice: PoolSizingRecommendation) -> bool:
-        """Whether no person need decide: it is only room for bursts, and no caller was late.
+        """Whether no person need decide: it is only room for bursts, and no caller lacked it.
 
-        Every pool in use is advised that room, so a person would see nothing else.
+        Every pool in use is advised that room, so a person would see nothing else. Who was late
+        while half of the size was not even needed waited for something else, such as a login.
         """
         if advice.reason_code is not ReasonCode.ROOM_FOR_BURSTS:
             return False
+        peak = advice.evidence.get("window_peak_size")
+        if peak is not None and 2 * peak <= advice.current_size:
+            return True
         target = self._settings.demand
         return pool.late_share(target.patience_seconds, monotonic()) <= target.late_share
 

@@ -47,7 +47,8 @@ class Assessment:
         needed: the least size that carries the load; `max_allowed` + 1 if no allowed size does.
         desired: the same, or more if callers are late nevertheless.
         allowance: connections above these that a burst may open.
-        is_late: whether more callers waited too long than may, beyond chance.
+        is_late: whether more callers waited too long than may, beyond chance, and for a connection
+            that the size did not allow: who waits for a login waits at any size.
         max_allowed: the most the size may become.
         blocker: why the observation says nothing about the size; None when it does.
         events: callers seen in the window.
@@ -166,7 +167,12 @@ def assess(config: DemandConfig, memory: DemandMemory, seen: PoolObservation) ->
     load, max_allowed = forecast.load(config), max(seen.max_allowed, seen.min_size, 1)
     needed = _needed(config, load, seen, max_allowed)
     lateness = Lateness.of(seen, config.patience_seconds)
-    is_late = blocker is None and lateness.bound > config.late_share
+    is_late = (
+        blocker is None
+        and seen.is_open
+        and LATE_MEMORY * lateness.callers >= config.min_events
+        and lateness.bound > config.late_share
+    )
     # Waits before a change of size say nothing about the size after it.
     late_ticks = (is_late,) if is_resized else (*memory.late_ticks, is_late)[-LATE_MEMORY:]
     desired = needed

@@ -14,8 +14,7 @@ from app.domain.advisor.observation import PoolObservation, ServerLoad
 from app.domain.advisor.sizing_recommendation import ReasonCode
 from app.domain.pool import PoolState
 
-# A pool that opened less than this share of its limit while this many callers waited is held back.
-_OPEN_SHARE = 0.8
+# Something else than its limit holds a pool back that did not open while so many callers waited.
 _WAITING = 1.0
 
 
@@ -50,10 +49,7 @@ def unreliable_observation(
             f"the service itself stalled for {seen.loop_lag_seconds * 1000:.0f} ms, "
             "which may explain the waits",
         )
-    # Before a burst, few connections are open on average; at its end all of them are.
-    most_open = max(seen.mean_open, seen.metrics.total_connections)
-    is_short = most_open < _OPEN_SHARE * seen.max_size and seen.mean_waiting >= _WAITING
-    if is_short and not is_resized:
+    if not seen.is_open and seen.mean_waiting >= _WAITING and not is_resized:
         return GrowthBlocker(
             ReasonCode.OPEN_BELOW_TARGET,
             f"only {seen.mean_open:.0f} of {seen.max_size} connections were open while callers "

@@ -7,7 +7,7 @@ from app.domain.advisor.demand_config import DemandConfig, TrialConfig
 from app.domain.advisor.erlang import late_share
 from app.domain.advisor.growth_blockers import GrowthBlocker
 
-_HALF_A_PERCENT = 0.005
+_TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
 
 
 def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) -> str:
@@ -18,11 +18,11 @@ def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) ->
     if share >= 1.0:
         text = f"{load} cannot keep up"
     else:
-        text = f"{load} make {_percent(share)} of callers wait over {patience}"
+        text = f"{load} make {percent(share)} of callers wait over {patience}"
     if found.needed > found.max_allowed:
         text += f"; more than the {found.max_allowed} allowed are needed"
     else:
-        under = f"make under {_percent(config.late_share)} wait"
+        under = f"make under {_target(config.late_share)} wait"
         text += f"; {found.needed} {under}" + (f" over {patience}" if share >= 1.0 else "")
     if new_size < min(found.needed, found.max_allowed):
         return f"{text}; {new_size} is the next step"
@@ -45,9 +45,9 @@ def late_waits(config: DemandConfig, found: Assessment, new_size: int) -> str:
     lateness, size = found.lateness, found.observation.max_size
     spare = new_size - found.desired
     return (
-        f"{_percent(lateness.share)} of {lateness.callers} callers waited over "
+        f"{percent(lateness.share)} of {lateness.callers} callers waited over "
         f"{_ms(config.patience_seconds)} or got no connection (target "
-        f"{_percent(config.late_share)}), repeatedly; adding {new_size - size} to "
+        f"{_target(config.late_share)}), repeatedly; adding {new_size - size} to "
         f"{_connections(size)}" + (f", {spare} of them for bursts" if spare > 0 else "")
     )
 
@@ -195,7 +195,15 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60.0:.0f} min"
 
 
-def _percent(share: float) -> str:
+def _target(share: float) -> str:
+    """A share that a person set: exactly."""
+    return f"{share * 100.0:.3g} %"
+
+
+def percent(share: float) -> str:
+    """A share of 0 to 1; one that is too small to matter is not written out."""
+    if 0.0 < share < _TENTH_OF_A_PERCENT:
+        return "under 0.1 %"
     if 0.0 < share < _HALF_A_PERCENT:
         return f"{share * 100.0:.1g} %"
     return f"{share * 100.0:.0f} %"

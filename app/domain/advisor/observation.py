@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from app.domain.histogram import Histogram
 from app.domain.pool import PoolMetrics, PoolState
 
+# Of its limit, that a pool has open which the limit holds back.
+_OPEN_SHARE = 0.8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLoad:
@@ -103,3 +106,10 @@ class PoolObservation:
     server: ServerLoad | None = None
     weight: int = 1
     estimated: EstimatedPart | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it had nearly all the connections that it may have; else it lacked no size."""
+        # Before a burst, few connections are open on average; at its end all of them are.
+        most_open = max(self.mean_open, self.metrics.total_connections)
+        return most_open >= _OPEN_SHARE * self.max_size

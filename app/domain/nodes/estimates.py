@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import zip_longest
-from math import exp, floor, log2
+from math import exp, floor, inf, log2
 from typing import Self
 
 from app.domain.histogram import Histogram
@@ -107,12 +107,14 @@ class EstimatedLoad:
         hold: mean seconds of a transaction, without the wait.
         wait: mean seconds that it waited for a connection.
         oldest_waits: what the agent saw meanwhile.
+        longest_wait: seconds that none of them can have exceeded: what all together waited.
     """
 
     arrivals: float
     hold: float
     wait: float
     oldest_waits: WaitClasses = ()
+    longest_wait: float = inf
 
     @classmethod
     def during(cls, seconds: float, added: EntryTotals) -> Self | None:
@@ -124,6 +126,7 @@ class EstimatedLoad:
             hold=added.held_seconds / added.transactions,
             wait=added.wait_seconds / added.transactions,
             oldest_waits=added.oldest_waits,
+            longest_wait=added.wait_seconds,
         )
 
     @property

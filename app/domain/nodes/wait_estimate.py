@@ -18,7 +18,8 @@ C as its lower bound, as c - a is mostly noise near saturation:
 
     P(wait > t) = C exp(-t C / W)
 
-What was seen counts the more, the longer somebody was seen waiting.
+What was seen counts the more, the longer somebody was seen waiting. And nobody waited longer than
+all together, which matters where few did.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ _HALVINGS = 4
 class WaitEstimate:
     """Waits under *load* for one of *size* connections."""
 
-    __slots__ = ("_above", "_scale", "_trust", "_wait", "_waiting")
+    __slots__ = ("_above", "_longest", "_scale", "_trust", "_wait", "_waiting")
 
     def __init__(self, load: EstimatedLoad, size: int) -> None:
         self._wait = load.wait
+        self._longest = load.longest_wait
         self._waiting = _waiting_share(load, size)
         seen = load.oldest_waits
         # For how long the oldest waiter was in this class or above.
@@ -57,7 +59,7 @@ class WaitEstimate:
 
     def late_share(self, patience: float) -> float:
         """Share of transactions (0..1) that waited longer than *patience* seconds."""
-        if not self._waiting:
+        if not self._waiting or patience >= self._longest:
             return 0.0
         modelled = self._waiting * exp(-patience * self._waiting / self._wait)
         seen = min(1.0, self._scale * self._seconds_above(patience))
@@ -71,7 +73,7 @@ class WaitEstimate:
         # The first edge at which fewer are late.
         index = bisect_right(EDGES, -late, key=lambda edge: -self.late_share(edge))
         if index == len(EDGES):
-            return EDGES[-1]
+            return min(EDGES[-1], self._longest)
         lower, upper = (EDGES[index - 1] if index else 0.0), EDGES[index]
         for _ in range(_HALVINGS):
             middle = (lower + upper) / 2.0
@@ -79,7 +81,7 @@ class WaitEstimate:
                 lower = middle
             else:
                 upper = middle
-        return (lower + upper) / 2.0
+        return min((lower + upper) / 2.0, self._longest)
 
     def histogram(self, count: int) -> Histogram:
         """*count* waits, spread like this."""

@@ -185,6 +185,8 @@ def test_an_effect_is_read_without_knowing_the_api() -> None:
     effect = {"late_share_before": 0.063, "connections_before": 10, "connections_after": 12}
     expected = {"expected": effect | {"late_share_after": 0.0084}}
     assert effect_of(expected) == "late callers 6.3 % → 0.84 %, connections 10 → 12"
+    tiny = {"expected": effect | {"late_share_after": 3.45e-59}}
+    assert effect_of(tiny) == "late callers 6.3 % → under 0.1 %, connections 10 → 12"
     unknown = {"expected": effect | {"late_share_after": None}}
     assert effect_of(unknown) == "late callers 6.3 % → unknown, connections 10 → 12"
     assert effect_of({"expected": None}) is None

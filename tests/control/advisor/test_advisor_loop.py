@@ -573,6 +573,19 @@ async def test_room_for_bursts_alone_is_recommended_only_once_callers_are_late(
     assert control.advisor_loop.open_recommendations["acme"].advice.new_size == 20
 
 
+async def test_who_is_late_in_a_pool_twice_as_large_as_it_needs_is_no_reason_for_room(
+    control: Control,
+) -> None:
+    await control.tenant("acme")
+    async with control.manager.lease("acme"):
+        pool = control.manager.find("acme")
+    assert pool is not None
+    pool.recorder.record_acquire(61, monotonic())
+    for peak, made in [(2, 0), (3, 1)]:
+        advice = replace(ROOM, evidence={"window_peak_size": peak})
+        assert await concluded(control, advice) == made
+
+
 async def test_room_for_bursts_is_given_in_mode_apply_before_anybody_is_late(
     control: Control,
 ) -> None:

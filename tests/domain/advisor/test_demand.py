@@ -20,6 +20,7 @@ from app.domain.advisor import (
     ScalingAction,
     ServerLoad,
     TrialPhase,
+    messages,
 )
 from app.domain.errors import InvalidInput
 from app.domain.pool import PoolState
@@ -129,6 +130,19 @@ def test_late_callers_get_more_even_if_the_forecast_disagrees() -> None:
     assert second.reason.endswith("; adding 25 to 25 connections, 21 of them for bursts")
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"rate": 0.2, "late": 1}, {"rate": 4.0, "late": 20, "mean_open": 2.0, "opened": 2}],
+    ids=["one caller", "not all that it may have were open"],
+)
+def test_who_waits_for_a_login_would_wait_at_any_size(facts: dict[str, Any]) -> None:
+    """The first callers of a pool, or of a tenant on a node, wait until a connection is open."""
+    busy, cold = seen(7, rate=20.0, hold=0.01), seen(7, hold=0.01, **facts)
+    for advice in recommendations([busy, busy, cold, cold, cold]):
+        assert advice.reason_code is ReasonCode.ROOM_FOR_BURSTS
+        assert advice.evidence["needed_size"] == 1
+
+
 def test_one_late_tick_of_three_is_forgiven() -> None:
     fine, late = seen(25, rate=40.0), seen(25, rate=40.0, late=10, waiting=2.0)
     advice = recommendations([late, fine, fine, late, fine, fine, late])
@@ -215,6 +229,16 @@ def test_a_pool_at_its_maximum_says_so() -> None:
 def test_a_maximum_below_the_size_is_kept() -> None:
     advice = last(seen(20, rate=10.0, max_allowed=12))
     assert (advice.action, advice.new_size) == (ScalingAction.SCALE_DOWN, 12)
+
+
+def test_a_share_too_small_to_matter_is_not_written_out() -> None:
+    advice = last(*[seen(10, rate=20.0, hold=0.05, late=20)] * 2)
+    assert advice.expected is not None
+    assert 0.0 < (advice.expected.late_share_after or 0.0) < 1e-9
+    assert messages.percent(advice.expected.late_share_after or 0.0) == "under 0.1 %"
+    assert [messages.percent(share) for share in (0.0, 0.001, 0.004, 0.062)] == [
+        *("0 %", "0.1 %", "0.4 %", "6 %"),
+    ]
 
 
 # --- not growing

@@ -169,3 +169,16 @@ def test_without_a_look_at_the_queue_the_model_says_it() -> None:
     # As many connections as are in use on average: c - a is noise.
     noisy = EstimatedLoad(arrivals=249.0, hold=0.02, wait=0.364)
     assert WaitEstimate(noisy, 5).late_share(PATIENCE) == pytest.approx(0.87, abs=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_nobody_waited_longer_than_all_together(count: int) -> None:
+    """A single wait would else be spread out around itself, to 4.6 times as much."""
+    load = EstimatedLoad.during(60.0, totals(count, count * 0.3, count * 0.21))
+    assert load is not None
+    waits = WaitEstimate(load, 5)
+    together = count * 0.21
+    assert waits.quantile(0.99) == pytest.approx(min(together, 4.6 * 0.21), rel=0.02)
+    assert waits.late_share(together) == 0.0
+    assert waits.late_share(0.1) > 0.5
+    assert waits.histogram(100).count_above(1.2 * together) == 0

@@ -11,6 +11,11 @@ export function number(value, digits = 0) {
   return value.toLocaleString("en", { maximumFractionDigits: digits });
 }
 
+// A share of 0 to 1.
+export function percent(share) {
+  return share > 0 && share < 0.001 ? "under 0.1 %" : `${+(share * 100).toFixed(1)} %`;
+}
+
 export function counted(count, noun) {
   return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
 }

@@ -1,6 +1,7 @@
 // "What if callers had to wait less?": the advisor's answer from a pool's last minutes.
 
 import { send } from "../core/api.js";
+import { percent } from "../core/format.js";
 import { html, useState } from "../core/html.js";
 import { CopyAsCurl } from "../parts/copy.js";
 
@@ -30,7 +31,6 @@ export function WhatIf({ tenant }) {
 }
 
 export function effect({ late_share_before, late_share_after }) {
-  const percent = (share) => `${+(share * 100).toFixed(1)} %`;
   if (late_share_before === null || late_share_after === null) return "";
   return `Late callers: ${percent(late_share_before)} now, ${percent(late_share_after)} expected.`;
 }
