@@ -68,6 +68,16 @@ def node(
     max_clients: Annotated[
         int, typer.Option(help="Maximum number of applications' connections.", min=1, max=100_000)
     ] = 1000,
+    max_wait: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long a client waits for a connection at most, also while it is paused or"
+            " Postgres is away.",
+            min=1,
+            max=86_400,
+        ),
+    ] = 30,
     directory: Annotated[
         Path,
         typer.Option(help="For PgBouncer's files, with passwords; on a tmpfs if there is one."),
@@ -101,6 +111,7 @@ def node(
             key=tls_key and tls_key.resolve(),
             server_ca=server_ca and server_ca.resolve(),
             max_clients=max_clients,
+            max_wait=max_wait,
             refuse_vulnerable=refuse_vulnerable,
         )
         raise_descriptor_limit()  # which PgBouncer inherits

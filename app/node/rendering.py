@@ -70,6 +70,8 @@ class PoolerSettings:
         certificate, key: clients must use TLS then; needed beyond loopback.
         server_ca: certificates of authorities that sign those of Postgres servers; the system's
             if None.
+        max_wait: seconds for which a client waits for a connection at most: for its tenant's turn,
+            for a person to resume it, or for Postgres to come back.
         refuse_vulnerable: whether a version with a known vulnerability may not be used.
     """
 
@@ -79,6 +81,7 @@ class PoolerSettings:
     key: Path | None = None
     server_ca: Path | None = None
     max_clients: int = 1000
+    max_wait: int = 30
     refuse_vulnerable: bool = False
 
     def __post_init__(self) -> None:
@@ -175,6 +178,7 @@ def _ini(
         f"auth_file = {_setting(str(directory / USERS))}",
         f"auth_hba_file = {_setting(str(directory / HBA))}",
         f"max_client_conn = {settings.max_clients}",
+        f"query_wait_timeout = {settings.max_wait}",
         f"server_tls_sslmode = {_setting(mode)}",
     ]
     if mode in _VERIFYING:

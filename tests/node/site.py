@@ -151,7 +151,8 @@ class Site(EngineSite[PgBouncer]):
     program: Path
 
     def engine(self, **knobs: object) -> PgBouncer:
-        settings = PoolerSettings(port=self.port, **knobs)  # type: ignore[arg-type]
+        # On a busy machine turns are long.
+        settings = PoolerSettings(port=self.port, **({"max_wait": 180} | knobs))  # type: ignore[arg-type]
         return PgBouncer(self.program, self.directory, settings=settings, account=Account.choose())
 
     @classmethod

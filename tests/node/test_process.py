@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from app.node import pgbouncer
@@ -19,6 +20,7 @@ from app.node.process import Account, version_of
 from tests.fixtures.processes import is_alive, is_root, owner
 from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
+from tests.node.configurations import SERVER
 from tests.node.site import Site, busy, pid_of
 
 
@@ -141,4 +143,21 @@ async def test_one_that_hangs_is_ended(site: Site) -> None:
         os.kill(pid_of(engine), signal.SIGSTOP)
         await engine.stop(patience=0.0)
         assert not is_alive(pid_of(engine))
+        await engine.stop(patience=0.0)
+
+
+async def test_clients_learn_that_postgres_is_away(site: Site) -> None:
+    """Instead of waiting for two minutes, as PgBouncer lets them."""
+    engine = site.engine(max_wait=1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    here = site.configuration(site.entry("acme"))
+    away = replace(here, servers={SERVER: replace(here.servers[SERVER], port=port)})
+    await engine.start(away)
+    try:
+        await engine.open("acme")
+        with pytest.raises(psycopg.OperationalError, match=r"query_wait_timeout|has been failing"):
+            async with site.client("acme"):
+                pass
+    finally:
         await engine.stop(patience=0.0)
