@@ -135,7 +135,7 @@ class Server:
     @property
     def limit(self) -> int:
         """The whole connection budget; `budget` has what is neither lost nor lent of it."""
-        return self.budget.limit + self._lost + self.lent
+        return self.budget.limit + self.lost + self.lent
 
     @property
     def divisible(self) -> int:
@@ -145,10 +145,10 @@ class Server:
     @property
     def used(self) -> int:
         """How many connections of `limit` are open, lost ones included."""
-        return self.budget.used + self._lost
+        return self.budget.used + self.lost
 
     @property
-    def _lost(self) -> int:
+    def lost(self) -> int:
         """Connections that no pool has any more, and that Postgres may still have."""
         return len(self._orphans) + len(self._stalled)
 
@@ -160,7 +160,7 @@ class Server:
     @property
     def has_orphans(self) -> bool:
         """Whether Postgres may have back-ends that no pool has, of a predecessor included."""
-        return self._hung_up or self._lost > 0 or self._predecessor is not None
+        return self._hung_up or self.lost > 0 or self._predecessor is not None
 
     def __repr__(self) -> str:
         """Name, state and budget."""
@@ -411,7 +411,7 @@ class Server:
             return
         computed = self.limits.max_connections - self.limits.reserved - self._kept_free
         limit = self._fixed_budget or computed - ADMIN_CONNECTIONS
-        left = max(0, limit - self._lost)
+        left = max(0, limit - self.lost)
         ours = max(0, left - self._others)
         self.budget.set_limit(ours if self._most is None else min(ours, self._most))
         self.lent = left - self.budget.limit

@@ -9,6 +9,7 @@ import pytest
 from tests.fixtures.app import Api, ok, problem, serving
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.reporting import entry, reporting_node
 from tests.fixtures.waiting import eventually
 
 
@@ -165,6 +166,7 @@ async def test_a_server_without_new_connections_keeps_serving_and_reports_it(
         each for each in ok(await client.get("/readyz"))["checks"] if each["name"] == "servers"
     ]
     assert not check["ok"]
+    assert check["detail"].startswith("0 of 1 open new connections.")
     assert "opening no new connections: local: The server cannot be reached" in check["detail"]
     assert await api.value(acme, "select 1") == 1
 
@@ -203,3 +205,49 @@ async def test_a_tenant_deleted_without_its_server_is_finished_when_that_is_back
 def _size(api: Api, pool_id: str) -> int:
     pool = api.service.manager.find(pool_id)
     return pool.metrics.total_connections if pool else 0
+
+
+async def test_connections_that_a_lost_server_may_still_have_are_shown_as_lost(
+    proxied: Proxied,
+) -> None:
+    client = proxied.api.client
+    acme = await proxied.api.tenant("acme")
+    ok(await client.put(f"{acme}/pool", json={"min_size": 2}))
+    servers = proxied.api.service.manager.servers
+    await eventually(lambda: servers["local"].used >= 2)
+    await gone(proxied.server)
+
+    async def is_lost() -> bool:
+        shown = ok(await client.get("/v1/servers/local"))
+        used, lost = shown["budget"]["used"], shown["budget"]["lost"]
+        return shown["state"] == "unavailable" and used == lost >= 2
+
+    await eventually(is_lost)
+    await proxied.api.service.snapshots.publish()
+    [server] = ok(await client.get("/v1/stats"))["servers"]
+    assert server["used"] == server["lost"] >= 2
+    await proxied.server.pass_through()
+    await eventually(lambda: servers["local"].is_available and servers["local"].lost == 0)
+
+
+async def test_a_node_says_that_its_server_is_away(proxied: Proxied) -> None:
+    api, client = proxied.api, proxied.api.client
+    await api.tenant("acme")
+    async with reporting_node(client, entry("acme")):
+
+        async def problem_of_it() -> str | None:
+            shown = ok(await client.get("/v1/nodes/edge"))
+            await api.service.snapshots.publish()
+            troubled = ok(await client.get("/v1/stats"))["nodes"]["troubled"]
+            text: str | None = shown["problem"]
+            assert (text is not None) == (troubled == 1)
+            return text
+
+        assert await problem_of_it() is None
+        await gone(proxied.server)
+        api.service.manager.servers["local"].recheck()
+        await eventually(lambda: not api.service.manager.servers["local"].is_available)
+        assert (await problem_of_it() or "").startswith("Server local is unavailable: ")
+        await proxied.server.pass_through()
+        await eventually(lambda: api.service.manager.servers["local"].is_available)
+        assert await problem_of_it() is None

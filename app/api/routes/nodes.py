@@ -122,7 +122,7 @@ async def list_nodes(
     after = decode_cursor(cursor, str)[0] if cursor else ""
     names = sorted(name for name in fleet.nodes if name > after)
     page, next_cursor = paginate(names, limit, lambda name: (name,))
-    items = [NodeView.of(fleet.nodes[name]) for name in page]
+    items = [_show(fleet.nodes[name], fleet) for name in page]
     return NodeList(items=items, next_cursor=next_cursor)
 
 
@@ -132,10 +132,10 @@ async def list_nodes(
     summary="Get a node",
     responses=problem_responses(404),
 )
-async def get_node(node: NodeDep, response: Response) -> NodeView:
+async def get_node(node: NodeDep, fleet: FleetDep, response: Response) -> NodeView:
     """Shows a node, what it reports, and its part of each server's budget."""
     response.headers["ETag"] = _etag(node.declared)
-    return NodeView.of(node)
+    return _show(node, fleet)
 
 
 @router.put(
@@ -175,7 +175,7 @@ async def put_node(
         found, created = saved
         response.status_code = status.HTTP_201_CREATED if created else status.HTTP_200_OK
         response.headers["ETag"] = _etag(found.declared)
-        return NodeView.of(found)
+        return _show(found, fleet)
 
     spec = NodeSpec(name=node, **body.model_dump())
     change = declarations.put(spec, operation.actor, expected_generation=expected)
@@ -190,6 +190,7 @@ async def put_node(
 )
 async def delete_node(
     node: NodeDep,
+    fleet: FleetDep,
     declarations: DeclarationsDep,
     operation: OperationDep,
     preconditions: PreconditionsDep,
@@ -202,7 +203,7 @@ async def delete_node(
     before = node.declared
     expected = preconditions.expected_generation(before.generation, _instance(before))
     deletion = declarations.delete(node, operation.actor, expected_generation=expected)
-    return await operation.run(deletion, NodeView.of)
+    return await operation.run(deletion, lambda deleted: _show(deleted, fleet))
 
 
 @router.post(
@@ -212,10 +213,10 @@ async def delete_node(
     responses=problem_responses(404, 409),
 )
 async def pause_node(
-    node: NodeDep, declarations: DeclarationsDep, operation: OperationDep
+    node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
     """Lets its clients wait: they can connect, and get no connection until it is resumed."""
-    return await _switched(declarations.set_paused(node, operation.actor), operation)
+    return await _switched(declarations.set_paused(node, operation.actor), operation, fleet)
 
 
 @router.post(
@@ -225,10 +226,10 @@ async def pause_node(
     responses=problem_responses(404, 409),
 )
 async def resume_node(
-    node: NodeDep, declarations: DeclarationsDep, operation: OperationDep
+    node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
     """Ends a pause and a drain."""
-    return await _switched(declarations.resume(node, operation.actor), operation)
+    return await _switched(declarations.resume(node, operation.actor), operation, fleet)
 
 
 @router.post(
@@ -238,16 +239,22 @@ async def resume_node(
     responses=problem_responses(404, 409),
 )
 async def drain_node(
-    node: NodeDep, declarations: DeclarationsDep, operation: OperationDep
+    node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
 ) -> NodeView | PlanView:
     """Accepts no new clients; when the present ones have left, it gives its connections back."""
-    return await _switched(declarations.set_draining(node, operation.actor), operation)
+    return await _switched(declarations.set_draining(node, operation.actor), operation, fleet)
 
 
 async def _switched(
-    switch: Operation[NodeChange, tuple[TrackedNode, bool]], operation: OperationRequest
+    switch: Operation[NodeChange, tuple[TrackedNode, bool]],
+    operation: OperationRequest,
+    fleet: Fleet,
 ) -> NodeView | PlanView:
-    return await operation.run(switch, lambda saved: NodeView.of(saved[0]))
+    return await operation.run(switch, lambda saved: _show(saved[0], fleet))
+
+
+def _show(node: TrackedNode, fleet: Fleet) -> NodeView:
+    return NodeView.of(node, fleet.problem(node))
 
 
 def _etag(node: DeclaredNode) -> str:

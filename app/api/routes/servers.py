@@ -29,7 +29,14 @@ _EXAMPLE: dict[str, Any] = {
     "version": "18.6",
     "max_connections": 100,
     "read_only": False,
-    "budget": {"limit": 83, "used": 3, "nodes": 0, "kept_free": 17, "contended": False},
+    "budget": {
+        "limit": 83,
+        "used": 3,
+        "lost": 0,
+        "nodes": 0,
+        "kept_free": 17,
+        "contended": False,
+    },
     "pools": [
         {
             "pool_id": "acme",
@@ -51,7 +58,12 @@ class ServerBudgetView(BaseModel):
     limit: int = Field(
         description="Maximum number of connections of all pools; 0 before the first contact."
     )
-    used: int = Field(description="Connections that are open, opening or closing.")
+    used: int = Field(description="Connections that are open, opening, closing or lost.")
+    lost: int = Field(
+        description="Of `used`, connections that broke off and that Postgres may still have: no "
+        "other is opened instead until it shows that they have ended. While the server is "
+        "unavailable that cannot be seen."
+    )
     nodes: int = Field(
         description="Connections of the limit that pools leave to nodes, used there or not."
     )
@@ -140,6 +152,7 @@ def _show(manager: TenantPoolManager, server: Server, principal: Principal) -> S
         budget=ServerBudgetView(
             limit=server.limit,
             used=server.used,
+            lost=server.lost,
             nodes=server.lent,
             kept_free=max(0, limits.max_connections - server.limit) if limits else None,
             contended=budget.is_contended,

@@ -115,7 +115,7 @@ async def get_stats(
         ),
         totals=show_totals(snapshot, principal.tenants),
         servers=show_servers(snapshot),
-        nodes=None if principal.tenants is not None else show_nodes(fleet.nodes.values()),
+        nodes=None if principal.tenants is not None else show_nodes(fleet),
         evictions={reason: snapshot.evictions.get(reason, 0) for reason in reasons},
         loop_lag=LoopLagView(now_ms=lag * 1000, worst_ms=worst_lag * 1000),
         items=[show_stats(row.spec, row.pool_state, row.stats) for row in page],

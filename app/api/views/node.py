@@ -95,7 +95,10 @@ class NodeView(BaseModel):
         "`gone`: for 60 s, and Postgres shows none of its connections."
     )
     engine: str | None = Field(description="Name and version of its pooler; null before a report.")
-    problem: str | None = Field(description="What its agent cannot do; null when all is well.")
+    problem: str | None = Field(
+        description="What its agent cannot do, or which of its servers is unavailable to this "
+        "service; null when all is well."
+    )
     warnings: list[str] = Field(description="Known weaknesses of that version.")
     silent_seconds: float | None = Field(description="Time since the last report; null: none yet.")
     tenants: int = Field(description="Tenants that it serves.")
@@ -108,7 +111,8 @@ class NodeView(BaseModel):
     updated_at: datetime
 
     @classmethod
-    def of(cls, node: TrackedNode) -> Self:
+    def of(cls, node: TrackedNode, problem: str) -> Self:
+        """*problem*: what keeps it from its work; empty: nothing."""
         declared, latest = node.declared, node.latest
         report = latest.report if latest else None
         configuration = node.configuration
@@ -118,7 +122,7 @@ class NodeView(BaseModel):
             draining=declared.draining,
             state=node.state,
             engine=report.engine[:_LONGEST_TEXT] if report else None,
-            problem=(report.problem[:_LONGEST_TEXT] or None) if report else None,
+            problem=problem[:_LONGEST_TEXT] or None,
             warnings=list(weaknesses(report.engine)) if report else [],
             silent_seconds=None if node.silence is None else round(node.silence, 1),
             tenants=len(node.entries),

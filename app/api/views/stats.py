@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
@@ -12,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.control.monitoring.snapshot import Snapshot
-from app.control.nodes.tracked_node import TrackedNode
+from app.control.nodes.fleet import Fleet
 from app.domain.counters import COUNTERS, Counters
 from app.domain.eviction import EvictionReason
 from app.domain.nodes.node import NodeState
@@ -103,7 +102,12 @@ class ServerUse(BaseModel):
         description="The server's `max_connections`; null until it was reached.", examples=[100]
     )
     budget: int = Field(description="Maximum number of connections of all pools.", examples=[86])
-    used: int = Field(description="Open, connecting or closing.", examples=[10])
+    used: int = Field(description="Open, connecting, closing or lost.", examples=[10])
+    lost: int = Field(
+        description="Of `used`, connections that broke off and that Postgres may still have. While "
+        "the server is unavailable that cannot be seen.",
+        examples=[0],
+    )
     nodes: int = Field(description="Left to nodes, used there or not.", examples=[24])
     active: int = Field(description="On lease.", examples=[4])
     contended: bool = Field(
@@ -119,7 +123,9 @@ class NodeTotals(BaseModel):
 
     by_state: dict[NodeState, int] = Field(examples=[{"ready": 2}])
     troubled: int = Field(description="Nodes that show a `problem`.", examples=[0])
-    clients: int = Field(description="Connections of applications.", examples=[85])
+    clients: int = Field(
+        description="Connections of applications to nodes that report.", examples=[85]
+    )
     waiting: int = Field(
         description="Those of them that wait for a connection to Postgres.", examples=[0]
     )
@@ -158,6 +164,7 @@ class ServiceStats(BaseModel):
     )
 
 
+_SILENT = frozenset({NodeState.STALE, NodeState.GONE})
 _COUNTERS = tuple(name for name in COUNTERS if name in ServiceTotals.model_fields)
 _MEASURED = tuple(each.name for each in fields(PoolStats) if each.name in TenantStats.model_fields)
 _counters_of = attrgetter(*_COUNTERS)
@@ -211,12 +218,13 @@ def show_servers(snapshot: Snapshot) -> list[ServerUse]:
     return [ServerUse.model_validate(row) for row in snapshot.servers]
 
 
-def show_nodes(nodes: Collection[TrackedNode]) -> NodeTotals:
+def show_nodes(fleet: Fleet) -> NodeTotals:
     """All nodes together."""
-    heard = [node.latest for node in nodes if node.latest]
+    nodes = fleet.nodes.values()
+    heard = [node.latest for node in nodes if node.latest and node.state not in _SILENT]
     return NodeTotals(
         by_state=Counter(node.state for node in nodes),
-        troubled=sum(bool(each.report.problem) for each in heard),
+        troubled=sum(bool(fleet.problem(node)) for node in nodes),
         clients=sum(each.clients for each in heard),
         waiting=sum(each.waiting for each in heard),
     )

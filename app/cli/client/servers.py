@@ -15,6 +15,7 @@ COLUMNS = (
     text("SERVER", "name", ALWAYS),
     text("STATE", "state", ALWAYS),
     number("USED", lambda item: item["budget"]["used"]),
+    number("LOST", lambda item: item["budget"].get("lost"), VERY_WIDE),
     number("BUDGET", lambda item: item["budget"]["limit"]),
     text("CONTENDED", lambda item: item["budget"]["contended"]),
     number("POOLS", lambda item: len(item["pools"])),

@@ -98,6 +98,7 @@ class ServerSnapshot:
     """A server's connection budget, and what is used of it.
 
     Attributes:
+        lost: of the used ones, those that broke off and that Postgres may still have.
         nodes: connections of the budget that are left to nodes.
         active: connections on lease.
     """
@@ -107,6 +108,7 @@ class ServerSnapshot:
     max_connections: int | None
     budget: int
     used: int
+    lost: int
     nodes: int
     active: int
     contended: bool
@@ -319,6 +321,7 @@ class _SnapshotBuilder:
                     max_connections=server.limits.max_connections if server.limits else None,
                     budget=server.limit,
                     used=server.used,
+                    lost=server.lost,
                     nodes=server.lent,
                     active=self._active[name],
                     contended=server.budget.is_contended,

@@ -142,6 +142,17 @@ class Fleet:
             raise NodeNotFound(f"There is no node {name}.")
         return found
 
+    def problem(self, node: TrackedNode) -> str:
+        """What keeps *node* from its work, in a sentence; empty: nothing that is known here.
+
+        Its agent knows what it cannot do itself. That a server is away is seen here at once.
+        """
+        if node.latest is not None and node.latest.report.problem:
+            return node.latest.report.problem
+        known = (self._manager.servers.get(name) for name in sorted(node.servers))
+        away = [server for server in known if server is not None and not server.is_available]
+        return away[0].unavailable_detail if away else ""
+
     def _places(self, tenant: TenantSpec) -> int:
         """Where connections of a tenant may be opened: here, and on the nodes that serve it."""
         return 1 + sum(node.declared.spec.serves(tenant) for node in self.nodes.values())

@@ -14,6 +14,7 @@ from httpx import ASGITransport, AsyncClient, Response
 
 from app.api.auth.api_key import KeyScope
 from app.control.pools.role_limits import RoleLimits
+from app.domain.nodes import node as node_states
 from app.domain.nodes.configuration import NodeConfiguration
 from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
 from app.domain.nodes.estimates import EntryTotals
@@ -179,6 +180,22 @@ async def test_a_report_is_answered_with_allotments_and_shown(api: Api) -> None:
         "waiting": 1,
     }
     assert [server["nodes"] for server in stats["servers"]] == [5]
+
+
+async def test_what_a_silent_node_said_counts_as_of_now_no_more(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.tenant("acme")
+    ok(await api.client.put(NODE, json={}), 201)
+    ok(await api.client.post(f"{NODE}/reports", json=report(await began(api.client))))
+    monkeypatch.setattr(node_states, "STALE_AFTER", 0.0)
+    await api.service.snapshots.publish()
+    totals = ok(await api.client.get("/v1/stats"))["nodes"]
+    assert (totals["by_state"], totals["clients"], totals["waiting"]) == ({"stale": 1}, 0, 0)
+    # Its details say what it said, and how long ago.
+    shown = ok(await api.client.get(NODE))
+    assert (shown["state"], shown["clients"]) == ("stale", 7)
+    assert shown["silent_seconds"] is not None
 
 
 async def test_a_node_of_thousands_of_tenants_reports_what_has_changed(api: Api) -> None:

@@ -128,7 +128,11 @@ def _server(server: Document, width: int | None) -> Line:
     used = min(size, round(server["used"] / limit * size))
     active = min(used, round(server["active"] / limit * size))
     bar = "█" * active + "▒" * (used - active) + "░" * (size - used)
-    numbers = f"{server['active']:,} active, {server['used']:,} of {server['budget']:,} open"
+    lost = server.get("lost", 0)
+    opened = server["used"] - lost
+    numbers = f"{server['active']:,} active, {opened:,} of {server['budget']:,} open"
+    if lost:
+        numbers += f", {lost:,} lost"
     if server.get("nodes"):
         numbers += f", {server['nodes']:,} left to nodes"
     is_available = server["state"] == "available"
@@ -159,12 +163,16 @@ def _tenant(report: TenantReport, width: int | None) -> Iterator[Line]:
         printable(f"{tenant['id']}: {tenant['strategy']} on {tenant['server']}, {tenant['state']}"),
         "bold",
     )
+    # Of the moment that the pool is shown at; of a shared one only all tenants' are known so.
+    is_own = pool is not None and not pool["shared"]
+    active = pool["active"] if pool and is_own else numbers["active_connections"]
+    waiting = pool["waiting"] if pool and is_own else numbers["waiting_requests"]
     facts = {
         "pool": "never used" if pool is None else f"{pool['pool_id']}, {pool_state(pool)}",
         "connections": _connections(pool),
-        "leases": f"{numbers['active_connections']:,} now; max_leases "
-        f"{plain(tenant['max_leases'])}, weight {tenant['weight']}",
-        "callers": f"{numbers['waiting_requests']:,} waiting",
+        "leases": f"{active:,} now; max_leases {plain(tenant['max_leases'])}, "
+        f"weight {tenant['weight']}",
+        "callers": f"{waiting:,} waiting",
         "wait for": waits_for(numbers, tenant, pool, server),
         "wait": _latency(numbers["wait"]) + f"; max {numbers['max_wait_time_ms']:,.1f} ms "
         f"in the last {numbers['window_seconds']:,.0f} s",

@@ -108,10 +108,13 @@ function rateOf(before, now) {
 function trailsOf(before, pools, nodes) {
   const now = [
     ...pools.map(({ pool_id, active, waiting }) => [pool_id, active + waiting]),
-    ...nodes.map(({ name, waiting }) => [trailOfNode(name), waiting]),
+    ...nodes.filter((node) => !isSilent(node)).map(({ name, waiting }) => [trailOfNode(name), waiting]),
   ];
   return new Map(now.map(([name, value]) => [name, [...(before.get(name) ?? []), value].slice(-TRAIL)]));
 }
+
+// Whether what a node reported last is too old to be shown as of now.
+export const isSilent = ({ state }) => state === "stale" || state === "gone";
 
 // No pool is named so.
 export const trailOfNode = (name) => `node ${name}`;

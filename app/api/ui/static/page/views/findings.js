@@ -27,7 +27,7 @@ export function findingsOf({ servers, pools, nodes, readiness }) {
       key: `paused ${pool.pool_id}`, severity: "warning", link: href("pools", pool.pool_id),
       text: `Pool ${pool.pool_id} was ${paused(pool)} and grants no leases`,
     })),
-    ...nodes.flatMap(ofNode),
+    ...nodes.flatMap((node) => ofNode(node, servers)),
     // Unavailable servers are listed above.
     ...(readiness?.checks ?? []).filter(({ ok, name }) => !ok && name !== "servers").map(({ name, required, detail }) => ({
       key: `check ${name}`, severity: required ? "critical" : "warning", link: name === "isolation" ? href("findings") : null,
@@ -38,12 +38,14 @@ export function findingsOf({ servers, pools, nodes, readiness }) {
 }
 
 // What a person must do something about; a pause or a drain is what one wanted, but may be forgotten.
-function ofNode({ name, state, problem, paused: isPaused, silent_seconds: silent }) {
+function ofNode({ name, state, problem, paused: isPaused, silent_seconds: silent }, servers) {
+  // An unavailable server is a finding of its own, once for all its nodes.
+  const isServers = servers.some((server) => server.state !== "available" && problem?.startsWith(`Server ${server.name} is `));
   const since = silent === null ? "since the service started" : `for ${duration(silent)}`;
   const found = {
     stale: state === "stale" && `has not reported ${since}; it may go on with the connections that it has`,
     gone: state === "gone" && `has not reported ${since}, and has no connections`,
-    problem: problem && `has a problem: ${problem}`,
+    problem: problem && !isServers && `has a problem: ${problem}`,
     paused: isPaused && "is paused: its clients wait",
   };
   return Object.entries(found).filter(([, text]) => text).map(([kind, text]) => ({

@@ -3,6 +3,7 @@
 import { get, send } from "../core/api.js";
 import { ago, counted, duration, number } from "../core/format.js";
 import { html } from "../core/html.js";
+import { isSilent } from "../core/live.js";
 import { useResource } from "../core/resource.js";
 import { href } from "../core/router.js";
 import { ActionButton } from "../parts/action.js";
@@ -60,7 +61,8 @@ function Details({ node }) {
       ["Pooler", engine ?? "it has not reported yet"],
       ["Last report", silent === null ? "none yet" : `${duration(silent)} ago`],
       ["Configuration", node.up_to_date ? "the latest is in force" : "the latest is not in force yet"],
-      ["Clients", html`${number(node.clients)}${node.waiting > 0 && html`, <b class="bad-text">${number(node.waiting)} waiting</b>`}`],
+      [isSilent(node) ? "Clients then" : "Clients",
+        html`${number(node.clients)}${node.waiting > 0 && html`, <b class="bad-text">${number(node.waiting)} waiting</b>`}`],
       ["Serves", html`${counted(node.tenants, "tenant")}: ${selected(node)}`],
       labels.length > 0 && ["Labels", labels.map(([key, value]) => html`<span class="badge" key=${key}>${key}: ${value}</span> `)],
     ]} />`;

@@ -2,7 +2,7 @@
 
 import { counted, number } from "../core/format.js";
 import { html } from "../core/html.js";
-import { live, trailOfNode } from "../core/live.js";
+import { isSilent, live, trailOfNode } from "../core/live.js";
 import { go, href } from "../core/router.js";
 import { ActionButton } from "../parts/action.js";
 import { Spark } from "../parts/spark.js";
@@ -14,23 +14,25 @@ import { creation } from "./node-actions.js";
 const COLUMNS = [
   { title: "Node", cell: (node) => node.name },
   { title: "State", cell: (node) => html`<${NodeState} node=${node} />` },
-  { title: "Waiting", cell: (node) => number(node.waiting), number: true, class: "waiting" },
-  { title: "Clients", cell: (node) => number(node.clients), number: true },
+  { title: "Waiting", cell: (node) => number(ofNow(node).waiting), number: true, class: "waiting" },
+  { title: "Clients", cell: (node) => number(ofNow(node).clients), number: true },
   { title: "Waiting lately", cell: (node) => html`<${Trail} node=${node.name} />`, class: "wide" },
-  { title: "Connections", cell: (node) => number(sumOf(node, "connections")), number: true, class: "wide" },
+  { title: "Connections", cell: (node) => number(isSilent(node) ? null : sumOf(node, "connections")), number: true, class: "wide" },
   { title: "Allotment", cell: (node) => number(sumOf(node, "allotment")), number: true, class: "wide" },
   { title: "Tenants", cell: (node) => number(node.tenants), number: true, class: "wide" },
   { title: "Address", cell: (node) => node.address ?? "–", class: "wide" },
   { title: "Pooler", cell: (node) => node.engine ?? "–", class: "wide" },
 ];
 
+// What a silent node reported last is in its details.
+const ofNow = (node) => (isSilent(node) ? {} : node);
 const sumOf = (node, field) => node.servers.reduce((sum, server) => sum + (server[field] ?? 0), 0);
 
 function Trail({ node }) {
   return html`<${Spark} values=${live.use().trails.get(trailOfNode(node))} label="Clients that waited" />`;
 }
 
-const classOf = ({ waiting }) => (waiting ? "is-waiting" : undefined);
+const classOf = (node) => (ofNow(node).waiting ? "is-waiting" : undefined);
 
 export function Nodes({ subject, query }) {
   const { nodes, stats, at } = live.use();

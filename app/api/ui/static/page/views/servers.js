@@ -10,6 +10,7 @@ import { Facts, State, View } from "../parts/view.js";
 const NAMED_POOLS = 12;
 // A segment below this share has its name in the tooltip only.
 const MIN_LABEL_SHARE = 0.08;
+const LOST = "They broke off, and Postgres may still have them: no other is opened instead until it shows that they have ended.";
 
 export function Servers({ subject }) {
   const { servers } = live.use();
@@ -23,9 +24,14 @@ export function Servers({ subject }) {
     </${View}>`;
 }
 
+// How many connections or callers of all pools on *servers* are *name*: active, waiting.
+export function sumOfPools(servers, name) {
+  return servers.flatMap(({ pools }) => pools).reduce((total, pool) => total + pool[name], 0);
+}
+
 export function ServerCard({ server, isDetailed }) {
-  const { limit, used, nodes, kept_free, contended } = server.budget;
-  const sum = (name) => server.pools.reduce((total, pool) => total + pool[name], 0);
+  const { limit, used, lost, nodes, kept_free, contended } = server.budget;
+  const sum = (name) => sumOfPools([server], name);
   const isAvailable = server.state === "available";
   return html`
     <article class=${`card server${isAvailable ? "" : " unavailable"}`}>
@@ -33,7 +39,7 @@ export function ServerCard({ server, isDetailed }) {
         <h2><a href=${href("servers", server.name)}>${server.name}</a> <small>${server.host}:${server.port}</small></h2>
         <${State} state=${server.state} />
       </div>
-      <p>${used} of ${limit} connections${nodes > 0 && html`, ${nodes} <a href=${href("nodes")}>left to nodes</a>`}, ${sum("active")} active, ${sum("waiting")} waiting
+      <p>${used - lost} of ${limit} connections${lost > 0 && html`, <span title=${LOST}>${lost} lost</span>`}${nodes > 0 && html`, ${nodes} <a href=${href("nodes")}>left to nodes</a>`}, ${sum("active")} active, ${sum("waiting")} waiting
         ${contended && html`<b class="bad-text"> Budget exhausted: a pool cannot open the connection it needs.</b>`}</p>
       ${server.last_error && html`<p class="bad-text">${server.last_error}</p>`}
       <${Budget} server=${server} />
@@ -41,7 +47,7 @@ export function ServerCard({ server, isDetailed }) {
         <${Facts} pairs=${[
           ["Postgres", server.version ?? "not reached yet"],
           ["max_connections", number(server.max_connections)],
-          ["Left to others", number(kept_free)],
+          ["Not for pools", html`<span title="Reserved by Postgres, used by the service itself, or left to others.">${number(kept_free)}</span>`],
           ["Accepts writes", server.read_only === null ? "–" : server.read_only ? "no: read-only" : "yes"],
           ["Tenants", html`<a href=${href("tenants", null, { server: server.name })}>show</a>`],
         ]} />`}
@@ -49,18 +55,19 @@ export function ServerCard({ server, isDetailed }) {
 }
 
 function Budget({ server }) {
-  const { limit, used, nodes } = server.budget;
+  const { limit, used, lost, nodes } = server.budget;
   const free = limit - used - nodes;
   const total = Math.max(limit, used, 1);
   const holding = server.pools.filter(({ size }) => size > 0).sort((a, b) => b.size - a.size || (a.pool_id < b.pool_id ? -1 : 1));
   const rest = holding.slice(NAMED_POOLS);
   const sizeOf = (pools) => pools.reduce((sum, { size }) => sum + size, 0);
   // Connections that are opening or closing are in no pool's size.
-  const moving = used - sizeOf(holding);
+  const moving = used - lost - sizeOf(holding);
   return html`
     <div class="budget" role="group" aria-label=${`Budget of ${server.name}`}>
       ${holding.slice(0, NAMED_POOLS).map((pool, at) => html`<${PoolSegment} key=${pool.pool_id} ...${{ pool, at, total }} />`)}
       <${Segment} kind="rest" size=${sizeOf(rest)} label=${`${rest.length} others: ${sizeOf(rest)}`} total=${total} />
+      <${Segment} kind="lost" size=${lost} label=${`${lost} lost`} total=${total} />
       <${Segment} kind="moving" size=${moving} label=${`${moving} opening or closing`} total=${total} />
       <${Segment} kind="free" size=${free} label=${`${free} free`} total=${total} />
       <${NodesSegment} size=${nodes} total=${total} />
