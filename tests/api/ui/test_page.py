@@ -225,3 +225,18 @@ async def test_behind_a_path_prefix_it_loads_everything_from_there(service: Api,
     await page.get_by_role("link", name="Tenants", exact=True).click()
     await expect(page).to_have_url(f"{prefix}#/tenants")
     assert [url for url in asked if not url.startswith(prefix)] == []
+
+
+async def test_a_line_ends_where_nothing_was_measured(service: Api, tab: Tab) -> None:
+    await tab.page.goto("/")
+    gaps = "async (at) => (await import('/page/parts/gaps.js')).withGaps(at.map((at) => ({ at })))"
+
+    async def drawn(*times: int) -> list[int]:
+        points = await tab.page.evaluate(gaps, times)
+        return [point["at"] for point in points]
+
+    # One poll was late, one was left out; then the service was down.
+    assert await drawn(0, 5, 11, 15, 25, 30, 90, 95) == [0, 5, 11, 15, 25, 30, 35, 90, 95]
+    assert await drawn(0, 60, 120, 240, 300) == [0, 60, 120, 240, 300]
+    # How often one is measured is not seen in these.
+    assert await drawn(0, 5, 600) == [0, 5, 600]

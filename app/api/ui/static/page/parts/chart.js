@@ -4,6 +4,7 @@
 
 import { dateTime } from "../core/format.js";
 import { html, useLayoutEffect, useRef } from "../core/html.js";
+import { withGaps } from "./gaps.js";
 import { theme } from "./theme.js";
 
 const HEIGHT = 140;
@@ -26,7 +27,8 @@ export function Chart({ title, unit = "", lines, points, marks = [], from, to })
   const shown = useRef({});
   const { name } = theme.use();
   shown.current = { marks, from, to };
-  const data = [points.map(({ at }) => at), ...lines.map(({ key }) => points.map((point) => point[key] ?? null))];
+  const drawnPoints = withGaps(points);
+  const data = [drawnPoints.map(({ at }) => at), ...lines.map(({ key }) => drawnPoints.map((point) => point[key] ?? null))];
   useLayoutEffect(() => {
     const element = place.current;
     const colours = { axis: css("--muted"), rule: css("--rule"), warn: css("--warn"), lines: COLOURS.map(css) };

@@ -21,11 +21,13 @@ export const URGENCIES = [
   { name: "now", title: "Callers wait now", kind: "bad" },
   { name: "grow", title: "Grow before callers wait", kind: "warn" },
   { name: "placement", title: "Move to another kind of pool", kind: "" },
-  { name: "shrink", title: "Free connections that nobody needs", kind: "good" },
+  { name: "shrink", title: "Lower a limit that the load does not need", kind: "good" },
+  { name: "unreachable", title: "Lower a limit that can never be reached", kind: "" },
 ];
 
-export function urgencyOf({ kind, action, metrics, expected }) {
+export function urgencyOf({ kind, action, reason_code: reason, metrics, expected }) {
   if (kind === "placement") return "placement";
+  if (reason === "at_maximum") return "unreachable";
   if (action !== "scale_up") return "shrink";
   return metrics?.waiting_requests > 0 || expected?.late_share_before > 0.01 ? "now" : "grow";
 }

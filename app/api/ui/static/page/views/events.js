@@ -3,7 +3,7 @@
 import { ago, dateTime } from "../core/format.js";
 import { html } from "../core/html.js";
 import { href } from "../core/router.js";
-import { TextFilters } from "../parts/filters.js";
+import { SelectFilter, TextFilters } from "../parts/filters.js";
 import { More, usePages } from "../parts/pages.js";
 import { Empty, View } from "../parts/view.js";
 
@@ -12,15 +12,18 @@ const FILTERS = [
   { name: "pool", label: "Pool", placeholder: "shared@local" },
   { name: "action", label: "Action", placeholder: "pool.resized" },
 ];
+const ORIGINS = [["request", "requests"], ["service", "the service itself"]];
 const LIMIT = 100;
 
 export function Events({ query }) {
-  const { tenant, pool, action } = query;
-  const filter = { tenant, pool, action, limit: LIMIT };
+  const { tenant, pool, action, origin } = query;
+  const filter = { tenant, pool, action, origin, limit: LIMIT };
   const { items, problem, more } = usePages("v1/events", filter);
   return html`
     <${View} title="Events" lead="Who changed what, when and why." problem=${problem} request=${{ path: "v1/events", query: filter }}>
-      <${TextFilters} filters=${FILTERS} query=${query} />
+      <${TextFilters} filters=${FILTERS} query=${query}>
+        <${SelectFilter} name="origin" label="By" value=${origin} options=${ORIGINS} none="everybody" />
+      </${TextFilters}>
       ${items?.length === 0 && html`<${Empty} title="No events match."><p>Every change leaves one: by a person, a script or the service itself.</p></${Empty}>`}
       ${items?.length > 0 && html`
         <ol class="lines roomy">

@@ -11,7 +11,7 @@ import { View } from "../parts/view.js";
 import { Recommendations, byUrgency } from "./advice.js";
 import { FindingList, findingsOf } from "./findings.js";
 import { FirstTenant } from "./first-run.js";
-import { ServerCard } from "./servers.js";
+import { ServerCard, sumOfPools } from "./servers.js";
 import { creation } from "./tenants.js";
 
 const MAX_FINDINGS = 5;
@@ -55,14 +55,16 @@ export function Overview({ query }) {
     </${View}>`;
 }
 
-function Tiles({ stats, rate }) {
+function Tiles({ stats, rate, servers }) {
   const { tenants, pools, totals, nodes, loop_lag } = stats;
+  // Of the same moment as the servers below: `totals` may be a second older.
+  const [leased, waiting] = ["active", "waiting"].map((name) => sumOfPools(servers, name));
   const hasNodes = nodes && Object.keys(nodes.by_state).length > 0;
   const tiles = [
     ["Tenants", number(tenants), href("tenants")],
     ["Open pools", number(pools.open), href("pools")],
-    ["Leased now", number(totals.active_connections), href("pools")],
-    ["Waiting now", number(totals.waiting_requests), href("pools"), totals.waiting_requests > 0 && "bad-text"],
+    ["Leased now", number(leased), href("pools")],
+    ["Waiting now", number(waiting), href("pools"), waiting > 0 && "bad-text"],
     ["Leases per second", number(rate, rate < 10 ? 1 : 0)],
     ["Timeouts", number(totals.timeouts), href("refusals", null, { code: "pool-timeout" })],
     hasNodes && ["Clients of nodes", number(nodes.clients), href("nodes")],

@@ -1,7 +1,7 @@
 // One tenant: what was declared, how it is isolated, what it waited for, and what can be done to it.
 
 import { findTagged, get, send } from "../core/api.js";
-import { ago, dateTime, milliseconds, number, paused } from "../core/format.js";
+import { ago, counted, dateTime, milliseconds, number, paused } from "../core/format.js";
 import { dashboard } from "../core/grafana.js";
 import { html } from "../core/html.js";
 import { isShared, live } from "../core/live.js";
@@ -121,8 +121,8 @@ function isolationOf({ assurance, database, schema, role, checked_at }) {
 
 export function describe(pool) {
   if (!pool) return "not open";
-  if (pool.pause) return `${paused(pool)}; ${pool.active} active, ${pool.waiting} waiting`;
-  return `${pool.state}: ${pool.active} active, ${pool.idle} idle, ${pool.waiting} waiting`;
+  // Who holds and awaits them is below, of a moment of its own.
+  return `${pool.pause ? paused(pool) : pool.state}, ${counted(pool.size, "connection")} open`;
 }
 
 function three({ p50_ms, p95_ms, p99_ms }) {
