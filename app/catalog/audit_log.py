@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.catalog.database import Database
 from app.catalog.tables import events
-from app.domain.audit import Actor, AuditEvent
+from app.domain.audit import SERVICE_ACTORS, Actor, AuditEvent, Origin
 
 
 async def record(connection: AsyncConnection, *recorded: AuditEvent) -> None:
@@ -39,6 +39,7 @@ class AuditLog:
         pool: str | None = None,
         action: str | None = None,
         actor: str | None = None,
+        origin: Origin | None = None,
         since: datetime | None = None,
         before_id: int | None = None,
         limit: int = 100,
@@ -51,6 +52,9 @@ class AuditLog:
         columns = events.c
         equal = {"tenant": tenant, "pool": pool, "action": action, "actor": actor}
         wanted = [columns[name] == value for name, value in equal.items() if value is not None]
+        if origin is not None:
+            is_service = columns.actor.in_([each.name for each in SERVICE_ACTORS])
+            wanted.append(is_service if origin is Origin.SERVICE else ~is_service)
         if among is not None:
             wanted.append(columns.tenant.in_(among))
         if since is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 
@@ -37,6 +38,21 @@ SERVICE_ACTORS = (
     POLLER,
     RECONCILER,
 )
+
+
+_SERVICE_NAMES = frozenset(actor.name for actor in SERVICE_ACTORS)
+
+
+class Origin(StrEnum):
+    """Where a change comes from."""
+
+    REQUEST = "request"
+    SERVICE = "service"
+    """Nobody asked for it at that moment: pools that are evicted, recommendations applied."""
+
+    @classmethod
+    def of(cls, actor: Actor) -> Origin:
+        return cls.SERVICE if actor.name in _SERVICE_NAMES else cls.REQUEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,3 +36,8 @@ class Eviction:
     reason: EvictionReason
     closed: int = 0
     cut: int = 0
+
+    @property
+    def is_notable(self) -> bool:
+        """Whether it is worth an audit event: not if only a slot without connections moved on."""
+        return self.reason is not EvictionReason.LRU or self.closed > 0 or self.cut > 0

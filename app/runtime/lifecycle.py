@@ -151,7 +151,7 @@ async def _active_instance(
         for server in postgres.servers.values():
             stack.push_async_callback(server.close)
         service = await build_service(settings, postgres, catalog, election)
-        if election.instance.has_standbys:
+        if election.instance.has_standbys or takeover.predecessor:
             await service.audit_outbox.record(leadership_acquired(election.instance, takeover))
         stack.push_async_callback(service.audit_outbox.flush)
         stack.push_async_callback(service.poller.finish)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from app.catalog.catalog import Catalog
-from app.domain.audit import Actor, AuditEvent
+from app.domain.audit import POLLER, Actor, AuditEvent, Origin
 from tests.catalog.values import NOON, event, refused_event
 
 
@@ -65,3 +65,11 @@ async def test_filters_narrow_the_trail(catalog: Catalog) -> None:
     assert await found(since=NOON + timedelta(hours=1)) == ["acme pool.resumed"]
     assert await found(tenant="acme", action="pool.paused") == ["acme pool.paused"]
     assert await found(tenant="nobody") == []
+
+
+async def test_what_the_service_does_by_itself_can_be_left_out(catalog: Catalog) -> None:
+    evicted = AuditEvent(at=NOON, actor=POLLER, action="pool.evicted")
+    resized = AuditEvent(at=NOON, actor=Actor(name="ops"), action="pool.resized")
+    await catalog.audit_log.append([evicted, resized])
+    for origin, action in [(Origin.REQUEST, "pool.resized"), (Origin.SERVICE, "pool.evicted")]:
+        assert [each.action for each in await catalog.audit_log.page(origin=origin)] == [action]

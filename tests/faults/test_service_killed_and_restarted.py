@@ -52,6 +52,9 @@ async def test_the_next_service_knows_its_tenants_and_serves_them(
             watch.most = 0
             known = (await second.client.get("/v1/tenants")).json()["items"]
             assert {tenant["id"] for tenant in known} == {"a", "b"}
+            restarts = await second.client.get("/v1/events?action=leadership.acquired")
+            [restart] = restarts.json()["items"]
+            assert restart["reason"].endswith(" failed.")
             for name in "ab":
                 assert await second.query(name, "SELECT 42") == 200
             await load_until_killed(second)

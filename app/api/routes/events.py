@@ -25,7 +25,7 @@ from app.api.http.paging import NextCursor, decode_cursor, paginate
 from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.control.audit_events import AuditOutbox
-from app.domain.audit import AuditEvent
+from app.domain.audit import AuditEvent, Origin
 from app.domain.errors import CatalogUnavailable
 from app.domain.tenant import TENANT_ID_PATTERN
 
@@ -106,6 +106,13 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
             description="Filter by actor: an API key's name, or a part of the service.",
         ),
     ] = None,
+    origin: Annotated[
+        Origin | None,
+        Query(
+            description="Filter by where changes come from: `request`, or `service` for what the "
+            "service did by itself, such as evictions of pools that nobody used."
+        ),
+    ] = None,
     since: Annotated[
         Timestamp | None, Query(description="Earliest time to include, RFC 3339.")
     ] = None,
@@ -122,12 +129,18 @@ async def list_events(  # noqa: PLR0917 - one parameter per filter
     before_id = decode_cursor(cursor, int)[0] if cursor else None
     try:
         found = await catalog.audit_log.page(
-            **filters, since=since, before_id=before_id, limit=limit + 1, among=principal.tenants
+            **filters,
+            origin=origin,
+            since=since,
+            before_id=before_id,
+            limit=limit + 1,
+            among=principal.tenants,
         )
     except CatalogUnavailable:
         if cursor:  # the next page is in the catalog alone
             raise
-        pending = islice(_matching(outbox.pending, filters, since, principal), limit)
+        shown = (each for each in outbox.pending if origin in {None, Origin.of(each.actor)})
+        pending = islice(_matching(shown, filters, since, principal), limit)
         return EventList(
             items=[EventView.of(each) for each in pending], next_cursor=None, stale=True
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,12 +49,19 @@ def list_events(
     tenant: TenantFilter = None,
     pool: PoolFilter = None,
     action: Annotated[str | None, typer.Option(help="Filter by action.")] = None,
+    actor: Annotated[
+        str | None, typer.Option(help="Filter by an API key's name, or a part of the service.")
+    ] = None,
+    origin: Annotated[
+        Literal["request", "service"] | None,
+        typer.Option(help="Show only what requests changed, or the service by itself."),
+    ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help=f"Show events since this time: {HELP}.")
     ] = None,
 ) -> None:
     """List the audit trail, newest events first."""
-    filters = {"tenant": tenant, "pool": pool, "action": action}
+    filters = {"tenant": tenant, "pool": pool, "action": action, "actor": actor, "origin": origin}
     context.obj.show_list(PATH, COLUMNS, **filters, since=point_in_time(since))
 
 

@@ -81,7 +81,9 @@ class Poller:
         closed, suspects = await self._close_expired()
         self._manager.evict_expired()
         evicted = self._manager.take_evictions()
-        await self._outbox.record(*(audit_events.pool_evicted(gone, POLLER) for gone in evicted))
+        await self._outbox.record(
+            *(audit_events.pool_evicted(gone, POLLER) for gone in evicted if gone.is_notable)
+        )
         recommendations = 0
         try:
             recommendations = await self._advisor_loop.tick()

@@ -231,7 +231,11 @@ class PoolOperations:
             self._manager.evict_expired()
             evicted = self._manager.take_evictions()
             await self._outbox.record(
-                *(audit_events.pool_evicted(eviction, POLLER) for eviction in earlier),
+                *(
+                    audit_events.pool_evicted(eviction, POLLER)
+                    for eviction in earlier
+                    if eviction.is_notable
+                ),
                 *(audit_events.pool_evicted(eviction, actor) for eviction in evicted),
             )
             skipped = tuple(_left_open(self._manager.pools()))

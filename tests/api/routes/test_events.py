@@ -73,6 +73,7 @@ async def test_pages_join_without_gap_or_repetition(api: Api) -> None:
         ("pool=other@local", "pool"),
         ("action=%00", "action"),
         ("action=created", "action"),
+        ("origin=nobody", "origin"),
         ("since=yesterday", "since"),
         ("since=1700000000", "since"),
         ("since=2026-07-14", "since"),
@@ -102,6 +103,8 @@ async def test_without_the_catalog_pending_events_are_listed_as_stale(
     page = ok(await api_apart.client.get(f"{URL}?tenant=acme"))
     assert [(event["id"], event["tenant"]) for event in page["items"]] == [(None, "acme")] * 2
     assert (page["stale"], page["next_cursor"]) == (True, None)
+    assert len(ok(await api_apart.client.get(f"{URL}?origin=request"))["items"]) == 3
+    assert ok(await api_apart.client.get(f"{URL}?origin=service"))["items"] == []
 
 
 async def test_while_the_catalog_is_away_the_next_page_is_not_to_be_had(
