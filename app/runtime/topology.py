@@ -15,8 +15,7 @@ from typing import Any
 
 import structlog
 
-from app.catalog.database import CONNECTIONS as CATALOG_CONNECTIONS
-from app.catalog.database import CatalogAddress
+from app.catalog.database import CONNECTIONS, CatalogAddress
 from app.domain.leadership import admin_name
 from app.embedded import EmbeddedPostgres
 from app.pools.driver import Login
@@ -32,8 +31,8 @@ from app.settings import (
 )
 from app.wire import Tls
 
-# On its server: its pool, and the connection with the service's lock.
-_CATALOG_CONNECTIONS = CATALOG_CONNECTIONS + 1
+CATALOG_CONNECTIONS = CONNECTIONS + 1
+"""Of the catalog on its server: its pool, and the connection with the service's lock."""
 
 _log = structlog.get_logger(__name__)
 
@@ -85,7 +84,7 @@ async def start_topology(
     }
     admin = Login(**login, database=started.tenant_database)
     address = CatalogAddress(**login, database=started.catalog_database, client=client)
-    keep_free = settings.budget_margin + _CATALOG_CONNECTIONS
+    keep_free = settings.budget_margin + CATALOG_CONNECTIONS
     local = build(EMBEDDED_SERVER, admin, keep_free, cores=os.cpu_count())
     servers = {EMBEDDED_SERVER: local}
     return Topology(servers=servers, catalog=address, lag=lag, embedded=embedded)
@@ -98,7 +97,7 @@ def _declared_server(
     keep_free = settings.budget_margin if margin is None else margin
     catalog = settings.catalog
     if catalog is not None and (catalog.host, catalog.port) == (declared.host, declared.port):
-        keep_free += _CATALOG_CONNECTIONS
+        keep_free += CATALOG_CONNECTIONS
     admin = Login(**_login(f"server {name}", declared))
     cores = declared.cores or (os.cpu_count() if declared.is_local else None)
     return build(name, admin, keep_free, budget=declared.budget, cores=cores)

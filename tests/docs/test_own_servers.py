@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.embedded import EmbeddedPostgres
+from app.pools.admin_connections import ADMIN_CONNECTIONS
+from app.runtime.topology import CATALOG_CONNECTIONS
 from tests.fixtures.app import ok, serving
 from tests.fixtures.private_postgres import as_installed
 
@@ -41,3 +43,11 @@ async def test_the_documented_role_provisions_every_strategy_and_nothing_is_foun
         assert not await connection.fetchval(
             "SELECT has_database_privilege('tenant_a', current_database(), 'CONNECT')"
         )
+
+
+def test_the_parts_of_a_budget_are_as_documented() -> None:
+    parts = (
+        f"minus {ADMIN_CONNECTIONS} for administration, and minus {CATALOG_CONNECTIONS} for the "
+        "catalog on its server."
+    )
+    assert parts in " ".join(DOCUMENT.split())

@@ -81,6 +81,9 @@ _TITLES = {
 _EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 502, 503, 504)
 METHODS = ("DELETE", "GET", "OPTIONS", "POST", "PUT")
 
+# What a dry run says of a plan is an answer to a question, and no refused change.
+_ANSWERS_OF_DRY_RUNS = frozenset({404, 409, 412, 422, 428})
+
 _log = structlog.get_logger(__name__)
 
 
@@ -207,6 +210,8 @@ def _note(request: Request, problem: Problem) -> None:
     # A layer around the application has none.
     app: FastAPI | None = request.scope.get("app")
     if app is None or problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return
+    if request.query_params.get("dry_run") == "true" and problem.status in _ANSWERS_OF_DRY_RUNS:
         return
     named = request.path_params.get("tenant")
     manager: TenantPoolManager | None = app.state.provided.get(TenantPoolManager)

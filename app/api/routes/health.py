@@ -211,16 +211,17 @@ class ServiceReadiness:
     def _check_servers(self) -> ReadinessCheck:
         servers = self._manager.servers
         unavailable = sorted(name for name, server in servers.items() if not server.is_available)
-        detail = f"{len(servers) - len(unavailable)} of {len(servers)} available."
-        if unavailable:
-            detail += f" Unavailable: {', '.join(unavailable)}."
         degraded = [
             f"{name}: {servers[name].last_error}"
             for name in sorted(servers)
             if servers[name].is_degraded
         ]
+        well = len(servers) - len(unavailable) - len(degraded)
+        detail = f"{well} of {len(servers)} open new connections."
+        if unavailable:
+            detail += f" Unavailable: {', '.join(unavailable)}."
         if degraded:
-            detail += f" Available, but opening no new connections: {' '.join(degraded)}"
+            detail += f" Serving, but opening no new connections: {' '.join(degraded)}"
         read_only = sorted(
             name for name, server in servers.items() if server.limits and server.limits.read_only
         )

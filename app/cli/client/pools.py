@@ -11,6 +11,7 @@ from app.cli.client.api_client import ApiError, path_segment
 from app.cli.client.completion import pool_names
 from app.cli.client.counts import counted
 from app.cli.client.exit_status import ExitStatus
+from app.cli.client.output import print_note
 from app.cli.client.service_command import (
     ChangeCommand,
     ListCommand,
@@ -118,12 +119,25 @@ def resize(
     sizes = {"max_size": max_size, "min_size": min_size, "warmup_size": warmup_size}
     given = {name: size for name, size in sizes.items() if size is not None}
     session: Session = context.obj
-    session.change(
-        lambda client: client.put(
-            _path(client, pool), given, scope=_scope(pool, shared), **session.change_params
-        ),
-        partial(details, _DETAILS),
-    )
+
+    def send(client: ApiClient) -> Document:
+        url, scope = _path(client, pool), _scope(pool, shared)
+        done = client.put(url, given, scope=scope, **session.change_params)
+        if max_size is not None and not session.dry_run:
+            _note_what_is_never_reached(client, max_size, done["server"])
+        return done
+
+    session.change(send, partial(details, _DETAILS))
+
+
+def _note_what_is_never_reached(client: ApiClient, max_size: int, server: str) -> None:
+    """A dry run says so by itself."""
+    limit = client.get(f"/v1/servers/{path_segment(server)}")["budget"]["limit"]
+    if 0 < limit < max_size:
+        print_note(
+            f"max_size {max_size} is never reached: all pools of server {server} and its nodes "
+            f"have {limit} connections together."
+        )
 
 
 @pools.command(cls=ChangeCommand)

@@ -61,6 +61,8 @@ class LockGuard:
         self._monitor = LockMonitor(server, self._owner)
         self._sent: dict[BackendKey, SentSignal] = {}
         self._not_before = 0.0
+        # Why the table could not be read the last time; None: it could.
+        self._complaint: str | None = None
         self.utilization = 0.0
         self.ended: Counter[BackendSignal] = Counter()
 
@@ -81,10 +83,13 @@ class LockGuard:
         except (Unavailable, ProvisioningFailed) as error:
             self._not_before = monotonic() + _PAUSE
             # The loss of a server is logged elsewhere.
-            if self._server.is_available:
+            if self._server.is_available and error.detail != self._complaint:
                 _log.warning(
                     "lock table not checked", server=self._server.name, reason=error.detail
                 )
+            self._complaint = error.detail
+        else:
+            self._complaint = None
 
     def close(self) -> None:
         self._monitor.close()

@@ -43,6 +43,7 @@ from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
+from app.pools.server import Server
 from app.pools.tenant_state import TenantState
 
 _OPEN_DEADLINE = 5.0
@@ -181,6 +182,9 @@ class DesiredPoolState:
         server = self._manager.servers.get(spec.server)
         if not desired.paused and (server is None or not server.is_available):
             parts.append(Plan(warnings=(_SERVER_AWAY,)))
+        most, before = desired.size.max_size, transition.size_before.max_size
+        if server is not None and server.limits is not None and most > max(before, server.limit):
+            parts.append(Plan(warnings=(_never_reached(most, server),)))
         return PlanFor.of(transition, *parts)
 
     def transition(
@@ -353,6 +357,13 @@ class DesiredPoolState:
 
     def lock(self, spec: TenantSpec) -> Callable[[], AbstractAsyncContextManager[None]]:
         return partial(self._locks.hold, spec.pool_id)
+
+
+def _never_reached(max_size: int, server: Server) -> str:
+    return (
+        f"max_size {max_size} is never reached: all pools of server {server.name} and its nodes "
+        f"have {server.limit} connections together."
+    )
 
 
 def _plan_pool(desired: DesiredPool, pool: Pool | None, *, open_now: bool = False) -> Plan:

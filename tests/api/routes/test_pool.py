@@ -286,6 +286,17 @@ async def test_an_eviction_changes_nothing_that_was_declared(api: Api) -> None:
     assert body["generation"] == declared["generation"]
 
 
+async def test_a_plan_warns_of_a_maximum_that_the_budget_never_reaches(api: Api) -> None:
+    pool = await api.tenant("acme") + "/pool?dry_run=true"
+    limit = api.service.manager.servers["local"].limit
+    within = ok(await api.client.put(pool, json={"max_size": limit}))
+    assert within["warnings"] == []
+    beyond = ok(await api.client.put(pool, json={"max_size": limit + 1}))
+    [warning] = beyond["warnings"]
+    assert warning.startswith(f"max_size {limit + 1} is never reached: ")
+    assert f"have {limit} connections together" in warning
+
+
 async def test_a_put_that_waits_for_a_deletion_opens_nothing(api: Api) -> None:
     url = await api.tenant("acme")
     async with lent(api, "acme"):

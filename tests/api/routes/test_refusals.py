@@ -80,3 +80,12 @@ async def test_data_in_a_failed_statement_is_not_kept(api: Api) -> None:
     [listed] = ok(await api.client.get(URL))["items"]
     assert listed["detail"] == "SQLSTATE 22P02"
     assert "secret" not in str(logged)
+
+
+async def test_what_a_dry_run_finds_is_no_refusal(api: Api) -> None:
+    pool = "/v1/tenants/acme/pool"
+    found = await api.client.put(f"{pool}?dry_run=true", json={"max_size": 3})
+    problem(found, 404, "tenant-not-found")
+    assert ok(await api.client.get(URL))["items"] == []
+    problem(await api.client.put(pool, json={"max_size": 3}), 404, "tenant-not-found")
+    assert len(ok(await api.client.get(URL))["items"]) == 1

@@ -86,6 +86,10 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
     await shell.run("pools", "set", "acme", "--max-size", "3", "--min-size", "1")
     [pool] = await shell.json("pools", "--json")
     assert (pool["pool_id"], pool["desired"]["max_size"]) == ("acme", 3)
+    for dry_run in (["--dry-run"], []):
+        large = await shell.run("pools", "set", "acme", "--max-size", "900", *dry_run)
+        assert "max_size 900 is never reached" in " ".join(large.stderr.split())
+    assert (await shell.run("pools", "set", "acme", "--max-size", "3")).stderr == ""
     assert "paused" in (await shell.run("pools", "pause", "acme")).stdout
     for command in (["pools"], ["pools", "show", "acme"], ["tenants"], ["top", "--once"]):
         assert re.search(r"paused \d+s by api", (await shell.run(*command)).stdout), command
@@ -106,6 +110,9 @@ async def test_a_pool_is_resized_paused_and_evicted(shell: Shell, service: Serve
     assert (numbers["tenant"], numbers["connections_acquired"]) == ("acme", 1)
     events = await shell.json("events", "--json", "--tenant", "acme")
     assert [event["action"] for event in events][-1] == "tenant.created"
+    asked = await shell.json("events", "--json", "--origin", "request", "--actor", "api")
+    assert len(asked) == len(await shell.json("events", "--json"))
+    assert await shell.json("events", "--json", "--origin", "service") == []
     screen = (await shell.run("top", "--once")).stdout
     assert "1 tenants" in screen
     assert "acme" in screen
