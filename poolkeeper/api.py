@@ -404,13 +404,21 @@ def list_events(
     pool: str | None = None,
     action: str | None = None,
     actor: str | None = None,
+    origin: models.Origin | None = None,
     since: str | None = None,
 ) -> ListRequest[models.EventList, models.EventView]:
     """List events."""
     return ListRequest(
         "GET",
         "/v1/events",
-        query={"tenant": tenant, "pool": pool, "action": action, "actor": actor, "since": since},
+        query={
+            "tenant": tenant,
+            "pool": pool,
+            "action": action,
+            "actor": actor,
+            "origin": origin,
+            "since": since,
+        },
     )
 
 

@@ -14,6 +14,7 @@ EvictionMode = Literal["graceful", "force"]
 IsolationLevel = Literal["read_uncommitted", "read_committed", "repeatable_read", "serializable"]
 LeaseOrder = Literal["-age_seconds", "age_seconds", "tenant"]
 NodeTenantOrder = Literal["tenant", "-longest_wait_ms", "-waiting", "-clients", "-active"]
+Origin = Literal["request", "service"]
 PoolOrder = Literal[
     "pool_id",
     "waiting",
@@ -893,6 +894,7 @@ class ServerBudgetView(TypedDict):
 
     limit: int
     used: int
+    lost: int
     nodes: int
     kept_free: int | None
     contended: bool
@@ -913,6 +915,7 @@ class ServerUse(TypedDict):
     max_connections: int | None
     budget: int
     used: int
+    lost: int
     nodes: int
     active: int
     contended: bool
