@@ -212,7 +212,7 @@ async def test_connections_that_a_lost_server_may_still_have_are_shown_as_lost(
 ) -> None:
     client = proxied.api.client
     acme = await proxied.api.tenant("acme")
-    ok(await client.put(f"{acme}/pool", json={"min_size": 2}))
+    ok(await client.put(f"{acme}/pool", json={"min_size": 2}), 201)
     servers = proxied.api.service.manager.servers
     await eventually(lambda: servers["local"].used >= 2)
     await gone(proxied.server)
@@ -220,7 +220,7 @@ async def test_connections_that_a_lost_server_may_still_have_are_shown_as_lost(
     async def is_lost() -> bool:
         shown = ok(await client.get("/v1/servers/local"))
         used, lost = shown["budget"]["used"], shown["budget"]["lost"]
-        return shown["state"] == "unavailable" and used == lost >= 2
+        return bool(shown["state"] == "unavailable" and used == lost >= 2)
 
     await eventually(is_lost)
     await proxied.api.service.snapshots.publish()
