@@ -125,6 +125,16 @@ async def test_long_numbers_become_text_in_short_steps(
     assert b"240" in result.rows[0]
 
 
+@pytest.mark.parametrize("comment", ["/**/", "--\n", "/*/**/*/", ";"])
+async def test_a_statement_behind_many_comments_is_recognized_in_short_steps(
+    connection: asyncpg.Connection, turns: list[float], comment: str
+) -> None:
+    sql = comment * (90_000 // len(comment)) + "select 1"
+    result = await run_query(connection, sql, (), max_rows=1, timeout=60)
+    assert result.rows == (b"[1]",)
+    assert max(turns) < LONGEST_TURN
+
+
 async def test_many_short_rows_take_little_more_memory_than_their_text(
     connection: asyncpg.Connection,
 ) -> None:
