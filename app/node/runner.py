@@ -2,7 +2,7 @@
 
 Three tasks, which end together. What they cannot do they try again, for ever: the pooler serves
 its clients meanwhile. Only another agent for the same node ends them. Reports are made once a
-second, and as soon as a smaller allotment is in force, because others wait for what it gives up.
+second, and at once when an allotment shrinks and when it has shrunk: others wait for that.
 """
 
 from __future__ import annotations
@@ -228,6 +228,8 @@ class NodeRunner:
             self._settle("configuration")
             pauses = _Pauses()
             if configuration is None:
+                # Others may wait for what the answer to a report takes away.
+                self._report_due.set()
                 await asyncio.sleep(_SHORTEST_PAUSE)  # a service that stops answers at once
                 continue
             self._store.store(configuration)

@@ -23,11 +23,17 @@ class ScriptedService:
     session: int = 0
     asked: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_calling: bool = False
 
     def change(self, configuration: NodeConfiguration) -> None:
         self.latest = configuration
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def call(self) -> None:
+        """Let the agent report at once."""
+        self._is_calling = True
+        self.change(self.latest)
 
     async def open_session(self) -> NodeSession:
         self._answer()
@@ -36,10 +42,11 @@ class ScriptedService:
 
     async def configuration(self, known: int | None) -> NodeConfiguration | None:
         self._answer()
-        if known == self.latest.version:
+        if known == self.latest.version and not self._is_calling:
             await self._changed.wait()
             self._answer()
-        return self.latest
+        is_calling, self._is_calling = self._is_calling, False
+        return None if is_calling else self.latest
 
     async def report(self, report: NodeReport) -> ReportAnswer:
         self._answer()

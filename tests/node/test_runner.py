@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import psycopg
 import pytest
@@ -112,6 +113,23 @@ async def test_it_reports_obeys_answers_and_follows_the_configuration(
         range(1, len(service.reports) + 1)
     )
     assert service.reports[-1].engine == "PgBouncer 1.18.0"
+
+
+async def test_it_reports_at_once_when_the_service_calls_it(
+    site: Site, node: NodeConfiguration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REPORT_INTERVAL", 3600.0)
+    service = ScriptedService(node)
+    async with running(site, service):
+        await eventually(lambda: service.reports)
+        for generation in (2, 3):
+            service.latest = allotted(node, 9 - generation, generation)
+            service.call()
+            await eventually(partial(has_reported, service, generation))
+
+
+def has_reported(service: ScriptedService, generation: int) -> bool:
+    return service.reports[-1].servers[SERVER].generation == generation
 
 
 async def test_nothing_opens_before_the_service_has_heard_of_the_agent(

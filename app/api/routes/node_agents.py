@@ -113,7 +113,11 @@ async def get_node_configuration(
             extend_deadline(request, wait_seconds)
             await feed.wait(node, version, wait_seconds)
             # It may have been deleted meanwhile.
-            configuration = feed.latest(fleet.node(node.name))
+            node = fleet.node(node.name)
+            if node.version == version:
+                headers = {**_NOT_STORED, "ETag": etag(version)}
+                return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+            configuration = feed.latest(node)
     if configuration is None:
         await feed.refresh()
         configuration = feed.latest(fleet.node(node.name))

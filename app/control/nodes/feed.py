@@ -154,13 +154,15 @@ class NodeFeed:
         return None if found is None else found.with_allotments(node.allotments())
 
     async def wait(self, node: TrackedNode, version: int, seconds: float) -> None:
-        """Return when *node* has another version, after *seconds*, or when the service stops."""
-        if self._is_closed or node.configuration is None or node.configuration.version != version:
-            return
-        changed = node.changed
+        """Return when *node* has another version or is called, or after *seconds*.
+
+        Also when the service stops.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await changed.wait()
+                while not (self._is_closed or node.is_called or node.version != version):
+                    await node.changed.wait()
+        node.is_called = False
 
     def close(self) -> None:
         """Let nobody wait any longer."""

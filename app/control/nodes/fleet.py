@@ -195,9 +195,10 @@ class Fleet:
                 self._credentials.used(credential)
         self._note_demand(node)
         await self._divide_all(report.servers)
+        node.is_called = False
         return ReportAnswer(
             allotments=node.allotments(),
-            version=node.configuration.version if node.configuration else 0,
+            version=node.version,
             wants_all=not heard.is_based,
         )
 
@@ -368,7 +369,7 @@ class Fleet:
         for name, allotment in sent.items():
             # A report may have come, or the node gone, while the catalog was written.
             if (node := self.nodes.get(name)) is not None:
-                node.commitments[server] = node.commitment(server).send(allotment)
+                node.send(server, allotment)
         return len(sent) == len(changes)
 
     def _give_process(self, server: Server, connections: int) -> None:

@@ -87,7 +87,9 @@ class TrackedNode:
         commitments: what it may have, by server.
         demands: what it could use, by server.
         configuration: the latest one for it, without allotments; None before the first was made.
-        changed: set when there is another one.
+        changed: set when there is another one, or the node `is_called`.
+        is_called: whether its agent is to report at once, because its allotment shrinks: others
+            wait for what it gives up.
         heard: set at the next report.
         entries: those of the configuration, by name.
         largest: the size of the largest of them, by server.
@@ -102,6 +104,7 @@ class TrackedNode:
         self.demands: dict[str, Demand] = {}
         self.configuration: NodeConfiguration | None = None
         self.changed, self.heard = asyncio.Event(), asyncio.Event()
+        self.is_called = False
         self.entries: Mapping[str, NodeEntry] = {}
         self.largest: Mapping[str, int] = {}
         self.last_session = 0
@@ -125,6 +128,11 @@ class TrackedNode:
     @property
     def name(self) -> str:
         return self.declared.spec.name
+
+    @property
+    def version(self) -> int:
+        """Of its configuration; 0 before the first was made."""
+        return 0 if self.configuration is None else self.configuration.version
 
     @property
     def latest(self) -> HeardReport | None:
@@ -195,6 +203,14 @@ class TrackedNode:
     def limit(self, server: str) -> int | None:
         """The most that it may be given of a server; None: no limit."""
         return 0 if self.is_drained else self.declared.spec.limits.get(server)
+
+    def send(self, server: str, allotment: Allotment) -> None:
+        """Give it another allotment; its agent learns of it with the answer to its next report."""
+        known = self.commitment(server)
+        self.commitments[server] = known.send(allotment)
+        if allotment.connections < known.current:
+            self.is_called = True
+            self._wake()
 
     def allotments(self) -> dict[str, Allotment]:
         """What it was sent last, by server."""
@@ -280,5 +296,8 @@ class TrackedNode:
         for entry in configuration.entries:
             largest[entry.server] = max(entry.size, largest.get(entry.server, 0))
         self.largest = largest
+        self._wake()
+
+    def _wake(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()

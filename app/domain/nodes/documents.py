@@ -13,7 +13,8 @@ Beyond loopback the service answers over TLS only (403 `tls-required`). A key of
     `If-None-Match: "<version>"`: answers when there is another version, at the latest after
     `wait_seconds`; without the header it answers at once.
     200 `NodeConfiguration`, with `ETag: "<version>"` and `Cache-Control: no-store`.
-    304 the version is still the latest.
+    304 the version is still the latest. If that comes early, an allotment has shrunk: the agent
+        reports at once, and the answer has it.
     503 the service is starting, stopping or cannot decide: ask again, another server too.
 
 `POST /v1/nodes/{node}/reports`, body `NodeReport`: every second, one at a time

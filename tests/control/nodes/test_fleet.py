@@ -207,6 +207,34 @@ async def test_connections_come_back_once_the_node_has_given_them_up(site: Site)
     assert node.liability > 3
 
 
+async def test_an_agent_is_called_when_its_allotment_shrinks_for_others_wait_for_that(
+    site: Site,
+) -> None:
+    node, other = await site.node("edge"), await site.node("other")
+    await site.fleet.begin_session(node)
+    await site.hear(node, busy=TENANTS)
+    had = node.allotments()["local"].connections
+    called = asyncio.create_task(site.feed.wait(node, node.version, 3600), name="its poll")
+    await asyncio.sleep(0)
+    await site.fleet.begin_session(other)
+    await site.hear(other, busy=TENANTS)
+    assert node.allotments()["local"].connections < had
+    await called
+    # Once; and neither when its own report says so, nor for what it is given.
+    poll = asyncio.create_task(site.feed.wait(node, node.version, 3600), name="its next poll")
+    await asyncio.sleep(0)
+    declared = node.declared
+    node.declared = replace(declared, spec=replace(declared.spec, limits={"local": 1}))
+    assert (await site.hear(node, busy=TENANTS))["local"].connections == 1
+    node.declared = declared
+    await site.hear(node, busy=TENANTS)
+    await site.hear(other)
+    assert node.allotments()["local"].connections > 1
+    await asyncio.sleep(0)
+    assert not poll.done()
+    poll.cancel()
+
+
 async def test_without_the_catalog_no_node_gets_more(site: Site) -> None:
     node = await site.node("edge")
     await site.fleet.begin_session(node)
