@@ -83,6 +83,8 @@ class Agent:
         self._census = Census()
         # Servers whose allotment has shrunk, and others wait for a report that says so.
         self._shrinking: set[str] = set()
+        # Whether clients wait for their entry's turn.
+        self._do_clients_wait = False
         # Connections of a pooler that ended, by server, and until when Postgres may have them.
         self._left, self._left_until = dict(left or {}), float("inf")
         # Of each entry that is known, also of those that disappear.
@@ -152,6 +154,7 @@ class Agent:
             await self._measure()
             await self._apply_if_due()
             await self._cut_strangers()
+            self._do_clients_wait = False
             for server in self._servers():
                 await self._gate(server)
         except NodeError:
@@ -279,14 +282,17 @@ class Agent:
     # -- the gate --------------------------------------------------------------------------------
 
     async def _gate(self, server: str) -> None:
-        now = self._clock()
-        actions = decide(self._allotted(server), self._gated(server), now)
-        for name in actions.close:
-            await self._engine.close(name)
-            self._enter(name, EntryState.CLOSING)
-        for name in actions.open:
-            self._enter(name, EntryState.OPEN)
-            await self._engine.open(name)
+        gated = self._gated(server)
+        self._do_clients_wait |= any(map(_waits_for_turn, gated))
+        actions = decide(self._allotted(server), gated, self._clock())
+        if actions.close:
+            await self._engine.close(*actions.close)
+            for name in actions.close:
+                self._enter(name, EntryState.CLOSING)
+        if actions.open:
+            for name in actions.open:
+                self._enter(name, EntryState.OPEN)
+            await self._engine.open(*actions.open)
 
     async def _cut_strangers(self) -> None:
         """Cut entries with clients who may not be there.
@@ -403,6 +409,11 @@ class Agent:
             committed(self._gated(server)) <= self._allotted(server) for server in self._shrinking
         )
 
+    @property
+    def is_pressed(self) -> bool:
+        """Whether others wait for what the next look does."""
+        return self._do_clients_wait or bool(self._shrinking)
+
     def _server_report(self, server: str) -> ServerReport:
         lingering = self._lingering(server)
         return ServerReport(
@@ -419,3 +430,7 @@ class Agent:
             if self._server_of.get(name) == server
             for pid in pids
         )
+
+
+def _waits_for_turn(entry: GatedEntry) -> bool:
+    return entry.allowed and entry.state is not EntryState.OPEN and entry.waiting_since is not None

@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -27,7 +27,7 @@ _PROTOCOL = 196_608
 _STARTUP = b"user\0pgbouncer\0database\0pgbouncer\0\0"
 _HEADER = struct.Struct("!cI")
 _PEER_CREDENTIALS = struct.Struct("iII")
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 18
 
 
 class Console:
@@ -139,11 +139,12 @@ class Console:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 while len(answers) < count:
                     for kind, body in self._arrived(await self._reader.read(_READ_BYTES)):
+                        if kind == b"D":  # most are
+                            rows.append(body)
+                            continue
                         match kind:
                             case b"T":
                                 names = _column_names(body)
-                            case b"D":
-                                rows.append(body)
                             case b"E":
                                 refusal = refusal or CommandRefused(_error_message(body))
                             case b"Z":
@@ -161,18 +162,22 @@ class Console:
             raise refusal
         return answers
 
-    def _arrived(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Kinds and bodies of the messages that are whole now."""
+    def _arrived(self, data: bytes) -> list[tuple[bytes, bytes]]:
+        """Kinds and bodies of the messages that are whole now: a thousand at a time."""
         if not data:
             raise EOFError("it closed the connection")
+        messages: list[tuple[bytes, bytes]] = []
         data, at = self._rest + data, 0
-        while at + _HEADER.size <= len(data):
-            kind, length = _HEADER.unpack_from(data, at)
-            if at + 1 + length > len(data):
+        unpack, header, arrived = _HEADER.unpack_from, _HEADER.size, len(data)
+        while at + header <= arrived:
+            kind, length = unpack(data, at)
+            end = at + 1 + length
+            if end > arrived:
                 break
-            yield kind, data[at + _HEADER.size : at + 1 + length]
-            at += 1 + length
+            messages.append((kind, data[at + header : end]))
+            at = end
         self._rest = data[at:]
+        return messages
 
 
 def quoted(name: str) -> str:

@@ -80,11 +80,11 @@ class Engine(Protocol):
     async def read_back(self) -> Mapping[str, EntryInForce]:
         """What is in force, by entry: expensive where there are many."""
 
-    async def open(self, entry: str) -> None:
-        """Let an entry have connections."""
+    async def open(self, *entries: str) -> None:
+        """Let entries have connections."""
 
-    async def close(self, entry: str) -> None:
-        """Let an entry have no new connection, and close those that are idle.
+    async def close(self, *entries: str) -> None:
+        """Let entries have no new connection, and close those that are idle.
 
         Returns without waiting for transactions. Clients are kept, and wait.
         """

@@ -17,7 +17,7 @@ import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,6 +43,8 @@ _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 # PgBouncer reads 20 KiB of a connection before it looks at another; a command is under 80 bytes.
 _TOGETHER = 100
+# Connects that wait for PgBouncer at a time; it accepts 128.
+_CONSOLES = 32
 _MICROSECOND = 1e-6
 _CONNECTED = ("sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "sv_being_canceled")
 _SHOWN = ("host", "port", "database", "force_user", "pool_size", "max_connections")
@@ -55,6 +57,14 @@ _CANNOT_LISTEN = "cannot listen on"
 _CONSOLE = "pgbouncer"
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ShownEntry:
+    """An entry as PgBouncer has it: *columns* are those of `_SHOWN`."""
+
+    columns: tuple[str | None, ...]
+    in_force: EntryInForce
 
 
 Signatures = tuple[tuple[int, ...] | None, ...]
@@ -278,7 +288,7 @@ class PgBouncer:
         for entry in configuration.entries:
             self._users |= {entry.role, *(login.user for login in entry.logins)}
         wanted = {entry.name: _as_shown(configuration, entry) for entry in configuration.entries}
-        if {name: tuple(map(row.get, _SHOWN)) for name, row in shown.items()} != wanted:
+        if {name: each.columns for name, each in shown.items()} != wanted:
             raise NotInForce(
                 "PgBouncer has read its files, and does not have the entries that they name."
                 f" {self._log_says()}"
@@ -286,25 +296,40 @@ class PgBouncer:
         self._files = files
 
     async def read_back(self) -> Mapping[str, EntryInForce]:
-        return {
-            name: EntryInForce(size=_number(row, "max_connections"), is_open=row["paused"] == "0")
-            for name, row in (await self._shown_entries()).items()
-        }
+        return {name: each.in_force for name, each in (await self._shown_entries()).items()}
 
-    async def _shown_entries(self) -> Mapping[str, Row]:
-        rows = await (await self._connected()).rows("SHOW DATABASES", dict)
-        return {str(row["name"]): row for row in rows if row["name"] != _CONSOLE}
+    async def _shown_entries(self) -> Mapping[str, _ShownEntry]:
+        return dict(await self._shown("SHOW DATABASES", _shown_entry))
 
     # -- the gate ------------------------------------------------------------------------------
 
-    async def open(self, entry: str) -> None:
+    async def open(self, *entries: str) -> None:
+        console = await self._connected()
         try:
-            await self._command(f"RESUME {quoted(entry)}")
+            await console.run(*map(_resume, entries))
+        except CommandRefused:
+            # It says of one alone why: one that is open already is refused, too.
+            for entry in entries:
+                await self._open_one(entry)
+
+    async def _open_one(self, entry: str) -> None:
+        try:
+            await self._command(_resume(entry))
         except CommandRefused as error:
             if "is not paused" not in str(error):
                 raise
 
-    async def close(self, entry: str) -> None:
+    async def close(self, *entries: str) -> None:
+        # Together: each takes two answers of a pooler that may be busy.
+        for begin in range(0, len(entries), _CONSOLES):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for entry in entries[begin : begin + _CONSOLES]:
+                        group.create_task(self._close_one(entry), name=f"node: close {entry}")
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from failures
+
+    async def _close_one(self, entry: str) -> None:
         console = await Console.connect(self._socket, uid=self._account.uid)
         console.send(_pause(entry))
         console.close()
@@ -316,10 +341,13 @@ class PgBouncer:
     # -- measurements --------------------------------------------------------------------------
 
     async def measure(self) -> Mapping[str, EntryMeasure]:
-        # An entry has a pool for each user whose login was refused, too.
-        measures: dict[str, EntryMeasure] = {}
-        for entry, seen in await self._shown("SHOW POOLS", _measured):
-            measures[entry] = _sum(measures[entry], seen) if entry in measures else seen
+        shown = await self._shown("SHOW POOLS", _measured)
+        measures = dict(shown)
+        if len(measures) < len(shown):
+            # An entry has a pool for each user whose login was refused, too.
+            measures.clear()
+            for entry, seen in shown:
+                measures[entry] = _sum(measures[entry], seen) if entry in measures else seen
         return measures
 
     async def totals(self) -> Mapping[str, EntryTotals]:
@@ -360,10 +388,22 @@ def _pause(entry: str) -> str:
     return f"PAUSE {quoted(entry)}"
 
 
+def _resume(entry: str) -> str:
+    return f"RESUME {quoted(entry)}"
+
+
 def _as_shown(configuration: NodeConfiguration, entry: NodeEntry) -> tuple[str, ...]:
     """An entry in the columns `_SHOWN`."""
     server, size = configuration.servers[entry.server], configuration.size_of(entry)
     return server.host, str(server.port), entry.database, entry.role, str(size), str(size)
+
+
+def _shown_entry(row: Row) -> tuple[str, _ShownEntry]:
+    size, is_open = _number(row, "max_connections"), row["paused"] == "0"
+    return str(row["name"]), _ShownEntry(
+        columns=tuple(map(row.get, _SHOWN)),
+        in_force=EntryInForce(size=size, is_open=is_open),
+    )
 
 
 def _number(row: Row, column: str) -> int:

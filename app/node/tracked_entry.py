@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 
 from app.domain.nodes.estimates import EntryTotals, WaitClasses, class_of
@@ -33,12 +32,14 @@ class TrackedEntry:
         self.since = now
         self.measured = EntryMeasure()
         self.connections = 0
-        self._looks: deque[tuple[float, int]] = deque()
+        self._looks: list[tuple[float, int]] = []
         self._waiting_since: float | None = None
         self._idle_since = self._looked_at = now
         # Since when clients wait to be let in.
         self._let_in_since: float | None = None
         self._oldest_waits: list[float] = []
+        # The latest report, and what it was made of.
+        self._reported: tuple[tuple[object, ...], EntryReport] | None = None
 
     def enter(self, state: EntryState, now: float) -> None:
         self.state, self.since = state, now
@@ -67,7 +68,7 @@ class TrackedEntry:
             return
         self._looks.append((now, measured.connections))
         while len(self._looks) > 1 and self._looks[0][0] < now - SETTLE_SECONDS:
-            self._looks.popleft()
+            del self._looks[0]
         self.connections = max([connections for _, connections in self._looks])
         if self.is_busy:
             self._idle_since = now
@@ -120,8 +121,16 @@ class TrackedEntry:
         self, measured: EntryMeasure, totals: EntryTotals | None, *, paused: bool
     ) -> EntryReport:
         """It as the service sees it, as of the latest measurement."""
+        basis = (measured, totals, paused, self.state, self.size, sum(self._oldest_waits))
+        if self._reported is None or self._reported[0] != basis:
+            self._reported = basis, self._as_report(measured, totals or _NO_TOTALS, paused=paused)
+        return self._reported[1]
+
+    def _as_report(
+        self, measured: EntryMeasure, totals: EntryTotals, *, paused: bool
+    ) -> EntryReport:
         is_paused = paused and self.state is EntryState.CLOSED
-        totals, waits = totals or _NO_TOTALS, self.oldest_waits
+        waits = self.oldest_waits
         return EntryReport(
             name=self.name,
             state=EntryState.PAUSED if is_paused else self.state,

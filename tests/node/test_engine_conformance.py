@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,25 @@ async def test_every_entry_is_closed_at_first_and_its_clients_wait_until_it_is_o
             assert "bravo" not in load.served
     finally:
         await engine.stop(patience=0.0)
+
+
+async def test_several_entries_are_opened_and_closed_together(site: Place) -> None:
+    names = ("acme", "bravo", "coral")
+    await site.make_roles(*names)
+    async with site.started(site.configuration(*map(site.entry, names))) as engine:
+        # One of them twice, which changes nothing.
+        await engine.open("bravo")
+        await engine.open(*names)
+        async with busy(site, names, clients=1) as load:
+            await eventually(lambda: set(load.served) == set(names))
+            await engine.close("acme", "bravo")
+            await eventually(lambda: has_backends(site, 1))
+            for name in ("acme", "bravo"):
+                await eventually(partial(waits, engine, name))
+            before = dict(load.served)
+            await eventually(lambda: load.served["coral"] > before["coral"])
+            await engine.open(*names)
+            await eventually(lambda: all(load.served[name] > before[name] for name in names))
 
 
 async def test_an_entry_has_no_more_connections_than_its_size(site: Place) -> None:

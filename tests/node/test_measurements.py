@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.domain.nodes.allotment import Allotment
 from app.node.agent import Agent
 from tests.fixtures.waiting import eventually
 from tests.node.configurations import SERVER
@@ -21,6 +22,27 @@ async def test_the_wait_of_clients_that_are_not_let_in_yet_is_known(site: Site) 
             [first] = waits_of(agent)
             await agent.look()
             assert waits_of(agent) == [first]
+
+
+async def test_it_is_known_whether_clients_wait_for_the_next_look(site: Site) -> None:
+    await site.make_roles("acme")
+    node = site.configuration(site.entry("acme"), allotment=0)
+    async with site.started(node) as engine:
+        agent = Agent(engine, node)
+        await agent.start()
+        await agent.look()
+        assert not agent.is_pressed
+        async with busy(site, ["acme"], clients=1) as load:
+            await eventually(lambda: has_waiter(agent))
+            assert agent.is_pressed
+            agent.allot({SERVER: Allotment(generation=2, connections=2)})
+            await agent.look()
+            await eventually(lambda: load.served)
+            await agent.look()
+            assert not agent.is_pressed
+            # Others wait until it has reported that it has closed.
+            agent.allot({SERVER: Allotment(generation=3, connections=0)})
+            assert agent.is_pressed
 
 
 async def has_waiter(agent: Agent) -> bool:
