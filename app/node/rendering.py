@@ -49,8 +49,9 @@ auth_type = hba
 admin_users =
 stats_users =
 ignore_startup_parameters = extra_float_digits,search_path
-# A login that failed, or was broken off when its entry closed, is tried again so soon.
-server_login_retry = 0.2
+# A login that failed is tried again so soon. So is one that was broken off because its entry is
+# closed: PgBouncer begins one for the first client all the same.
+server_login_retry = 0.1
 # A login that was under way when its credential was revoked has so long to end.
 client_login_timeout = 15
 server_connect_timeout = 5

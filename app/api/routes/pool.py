@@ -267,9 +267,14 @@ async def pause_pool(
     summary="Resume a tenant's pool",
     responses=problem_responses(404, 409),
 )
-async def resume_pool(request: PoolRequestDep, operations: OperationsDep) -> PoolView | PlanView:
+async def resume_pool(
+    request: PoolRequestDep, operations: OperationsDep, feed: FeedDep
+) -> PoolView | PlanView:
     """Hands out connections again. Works while the catalog is unreachable."""
-    return await _set_paused(request, operations, paused=False)
+    resumed = await _set_paused(request, operations, paused=False)
+    if isinstance(resumed, PoolView):
+        await feed.refresh()
+    return resumed
 
 
 async def _set_paused(

@@ -262,6 +262,16 @@ async def test_what_an_agent_reports_harms_nobody_who_reads_it(api: Api) -> None
     assert max(len(shown["engine"]), len(shown["problem"])) < 2000
 
 
+async def test_agents_learn_at_once_of_a_tenant_that_is_paused_or_resumed(api: Api) -> None:
+    await api.tenant("acme")
+    ok(await api.client.put(NODE, json={}), 201)
+    url = f"{NODE}/configuration"
+    for action, is_paused in (("pause", True), ("resume", False)):
+        ok(await api.client.post(f"{ACME}/pool/{action}"))
+        got = from_document(NodeConfiguration, ok(await api.client.get(url)))
+        assert [entry.paused for entry in got.entries] == [is_paused]
+
+
 async def test_a_configuration_is_waited_for_and_stored_nowhere(api: Api) -> None:
     await api.tenant("acme")
     await api.client.post(f"{ACME}/credentials", json={"name": "web"})
