@@ -11,6 +11,7 @@ from benchmarks.history import history
 from benchmarks.nodes.budget import budget
 from benchmarks.nodes.changes import changes
 from benchmarks.nodes.cold import cold
+from benchmarks.nodes.estimates import estimates
 from benchmarks.nodes.thousand import thousand
 from benchmarks.nodes.throughput import throughput
 from benchmarks.query import query
@@ -55,6 +56,7 @@ MEASURES: dict[str, Measure] = {
     "nodes_budget": Measure(budget, 1, on_request=True),
     "nodes_cold": Measure(cold, 1, on_request=True),
     "nodes_changes": Measure(changes, 5, on_request=True),
+    "nodes_estimates": Measure(estimates, 2, on_request=True),
     "nodes_thousand": Measure(thousand, 5, on_request=True),
     "nodes_throughput": Measure(throughput, 7, on_request=True),
 }

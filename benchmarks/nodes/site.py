@@ -25,7 +25,12 @@ from benchmarks.testbed import bench_folder, free_port
 
 SERVER = "main"
 # What a client that is refused, cut or left alone is told.
-CLIENT_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+CLIENT_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 _OF_TENANTS = "starts_with(usename::text, 'tenant_')"
 _USER = "web"
 _DEADLINE = 180.0
