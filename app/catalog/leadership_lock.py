@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 
 from app import wire
-from app.catalog.database import LOCK_CLASS, CatalogAddress, translate_outages
+from app.catalog.database import LOCK_CLASS, CatalogAddress, is_outage, translate_outages
 from app.domain.errors import CatalogInUse, CatalogUnavailable, CatalogUnusable, LeadershipLost
 from app.domain.leadership import Instance, LeadershipRecord, Takeover, client_name
 
@@ -135,18 +135,37 @@ class Leadership:
         return _record(row)
 
     async def register(self, keys: str = "") -> None:
-        """Let the catalog know that this instance is there; *keys* is that fingerprint now."""
-        instance = self._instance
+        """Let the catalog know that this instance is there; *keys* is that fingerprint now.
+
+        If Postgres refuses that, or somebody locks the table, the leadership lock stays held.
+        """
+        refused: asyncpg.PostgresError | None = None
         async with self._exchange() as connection:
-            with suppress(asyncpg.SyntaxOrAccessError):  # until the first migration
-                await connection.execute(
-                    _REGISTER,
-                    *(instance.id, instance.url, instance.version),
-                    *(instance.secret_key, instance.servers),
-                )
-                if keys != self._registered_keys:
-                    await connection.execute(_SET_KEYS, instance.id, keys)
-                    self._registered_keys = keys
+            try:
+                async with connection.transaction():
+                    await self._register(connection, keys)
+            except asyncpg.SyntaxOrAccessError:  # until the first migration
+                return
+            except asyncpg.PostgresError as error:
+                if connection.is_closed() or not is_outage(error):
+                    raise
+                refused = error
+        if refused is not None:
+            raise CatalogUnavailable("The catalog did not register this instance.") from refused
+        self._registered_keys = keys
+
+    async def _register(self, connection: asyncpg.Connection, keys: str) -> None:
+        instance = self._instance
+        # Before the deadline of the exchange, with which the connection would end, and the lock.
+        patience = f"SET LOCAL statement_timeout = {round(self._deadline * 1000 / 3)}"
+        await connection.execute(patience)
+        await connection.execute(
+            _REGISTER,
+            *(instance.id, instance.url, instance.version),
+            *(instance.secret_key, instance.servers),
+        )
+        if keys != self._registered_keys:
+            await connection.execute(_SET_KEYS, instance.id, keys)
 
     async def others(self, *, within: float) -> tuple[Instance, ...]:
         """Other instances that were seen in the last so many seconds."""

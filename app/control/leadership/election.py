@@ -94,6 +94,8 @@ class Election:
         # Whether servers may still have back-ends of the instance before.
         self._is_succeeding = False
         self._has_joined = False
+        # Whether the last renewal could also write that this instance is there.
+        self._is_registered = True
         # The last renewal, and since when each look found that one, by a clock of this machine.
         self._seen: tuple[str, float] | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -298,7 +300,6 @@ class Election:
         started = self.trust.clock()
         try:
             await self._leadership.renew()
-            await self._leadership.register(self.keys())
         except CatalogUnavailable as error:
             if self.trouble is None:
                 _log.warning("leadership not renewed", reason=error.detail)
@@ -309,7 +310,19 @@ class Election:
             return False
         self.trouble = None
         self._renewed(started)
+        await self._register()
         return True
+
+    async def _register(self) -> None:
+        """Let others know that this instance is there; it is active without that, too."""
+        try:
+            await self._leadership.register(self.keys())
+        except CatalogUnavailable as error:
+            if self._is_registered:
+                _log.warning("instance not registered", reason=error.detail)
+            self._is_registered = False
+        else:
+            self._is_registered = True
 
     # -- how to cease to be it ---------------------------------------------------------------
 

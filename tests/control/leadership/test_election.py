@@ -435,3 +435,28 @@ async def test_who_cannot_become_active_leaves_it_to_others(
             assert takeover is not None
             # The one that failed began an epoch; a schema that it does not know it left alone.
             assert (takeover.epoch, takeover.predecessor) == (2, None)
+
+
+async def test_an_instance_that_cannot_register_stays_active(
+    catalog_address: CatalogAddress, catalog_database: Database
+) -> None:
+    async with (
+        candidate(FIRST, catalog_address) as first,
+        candidate(SECOND, catalog_address) as second,
+        catalog_database.connected() as other,
+    ):
+        assert await first.election.contend() is not None
+        first.election.begin_serving()
+        async with other.transaction():
+            await other.execute("LOCK TABLE instances IN SHARE MODE")
+            for _ in range(2):
+                first.clock.now += 5.0
+                assert await first.election.renew_once()
+                assert first.election.trust.is_valid()
+                with pytest.raises(CatalogUnavailable):
+                    await second.election.contend()
+        # Its connection has not ended, and the lock with it.
+        assert await second.election.contend() is None
+        assert first.election.trouble is None
+        assert first.election.epoch == 1
+    assert first.lost == 0
