@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from app import __version__
 from app.api.forwarding.forwarded_client import ForwardedClient
-from app.api.http.dependencies import TenantDefaults
+from app.api.http.dependencies import LONGEST_LEASE_DEADLINE, TenantDefaults
 from app.api.http.request_checks import LOOPBACK_NAMES
 from app.api.views.tenant import QueryLimits
 from app.control.advisor.auto_apply import AutoApplyLimits
@@ -25,6 +25,7 @@ from app.domain.advisor import PoolPressureMonitorConfig
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.history import Resolution
 from app.domain.leadership import Instance
+from app.domain.nodes.documents import LONGEST_POLL
 from app.domain.pool import PoolConfig, PoolLimits
 from app.domain.tenant import AdvisorMode, PoolStrategy
 from app.embedded.data_directory import write_private_file
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from app.api.telemetry.otlp import OtlpExporter
 
 _KEY_BYTES = 32
+# Seconds in which a response that is due reaches a standby.
+_RESPONSE_MARGIN = 5.0
 # Hexadecimal digits: enough to tell settings apart.
 _FINGERPRINT = 16
 
@@ -187,6 +190,16 @@ def query_limits(settings: Settings) -> QueryLimits:
         max_rows=settings.query_max_rows,
         allowed_on_shared=settings.is_embedded if allowed is None else allowed,
     )
+
+
+def longest_wait(settings: Settings) -> float:
+    """Seconds after which the response to any request has begun, as its deadlines have it.
+
+    A body may take as long to arrive as its response to begin.
+    """
+    query = settings.query_timeout_seconds + settings.acquire_timeout_seconds
+    longer = max(query, LONGEST_LEASE_DEADLINE, LONGEST_POLL)
+    return 2 * settings.request_deadline_seconds + longer + _RESPONSE_MARGIN
 
 
 def load_or_create_secret_key(data_dir: Path) -> bytes:

@@ -87,6 +87,7 @@ async def one_of_several(
             election,
             configuration.forwarded_client(settings),
             keep_alive=settings.keep_alive_seconds / 2,
+            longest_wait=configuration.longest_wait(settings),
         )
         replica = Replica(app, settings, election, forwarder)
 

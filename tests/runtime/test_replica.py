@@ -79,7 +79,7 @@ async def _unused(*_: object) -> Any:  # noqa: ANN401 - of two types
 
 async def test_requests_are_served_until_those_before_the_signal_have_ended() -> None:
     election, app = Election(), SimpleNamespace(state=SimpleNamespace(service=None))
-    forwarder = Forwarder(election, ForwardedClient(b"secret"), keep_alive=2.0)  # type: ignore[arg-type]
+    forwarder = Forwarder(election, ForwardedClient(b"secret"), keep_alive=2.0, longest_wait=180.0)  # type: ignore[arg-type]
     settings = SimpleNamespace(shutdown_delay_seconds=0.0, shutdown_seconds=180.0)
     replica = Replica(app, settings, election, forwarder)  # type: ignore[arg-type]
     requests = Requests(forwarder)
@@ -109,7 +109,7 @@ async def test_requests_are_served_until_those_before_the_signal_have_ended() ->
 
 async def test_who_loses_the_leadership_while_it_stops_hands_nothing_over() -> None:
     election, app = Election(), SimpleNamespace(state=SimpleNamespace(service=None))
-    forwarder = Forwarder(election, ForwardedClient(b"secret"), keep_alive=2.0)  # type: ignore[arg-type]
+    forwarder = Forwarder(election, ForwardedClient(b"secret"), keep_alive=2.0, longest_wait=180.0)  # type: ignore[arg-type]
     settings = SimpleNamespace(shutdown_delay_seconds=0.0, shutdown_seconds=180.0)
     replica = Replica(app, settings, election, forwarder)  # type: ignore[arg-type]
     requests = Requests(forwarder)

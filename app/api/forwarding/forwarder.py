@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.forwarding.forwarded_body import ClientLeft, ForwardedBody
 from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
-from app.api.forwarding.upstream import Upstream, UpstreamLost, Upstreams
+from app.api.forwarding.upstream import Upstream, UpstreamLost, Upstreams, UpstreamSilent
 from app.api.http.disconnect import Connection
 from app.api.http.middleware import request_id_of
 from app.api.http.problems import problem_response
@@ -48,14 +48,30 @@ _NOT_SENT = frozenset({*_HOP_BY_HOP, b"expect", HEADER})
 _END_TO_END = frozenset({b"content-length", b"host"})
 _NOT_RETURNED = frozenset({*_HOP_BY_HOP, b"date", INSTANCE})
 _LOST = "The active instance ended before it responded; the outcome of the request is unknown."
+_SILENT = "The active instance did not respond in time; the outcome of the request is unknown."
 
 
 class Forwarder:
     """Serves on the active instance, forwards on a standby."""
 
-    def __init__(self, election: Election, client: ForwardedClient, *, keep_alive: float) -> None:
-        """Connections that were idle for *keep_alive* seconds are not used again."""
+    def __init__(
+        self,
+        election: Election,
+        client: ForwardedClient,
+        *,
+        keep_alive: float,
+        longest_wait: float,
+    ) -> None:
+        """Forward where there are others.
+
+        Args:
+            election: says which instance is active.
+            client: signs who sent a request.
+            keep_alive: connections that were idle for so many seconds are not used again.
+            longest_wait: seconds after which any response of the active instance has begun.
+        """
         self._election = election
+        self._longest_wait = longest_wait
         self._client = client
         self._upstreams = Upstreams(keep_alive=keep_alive)
         # Requests that are served here, each as an object of its own.
@@ -119,7 +135,11 @@ class Forwarder:
             if upstream is not None:
                 exchange = _Exchange(upstream, scope, body, send)
                 try:
-                    is_done = await exchange.run(head + start)
+                    is_done = await exchange.run(head + start, self._longest_wait)
+                except UpstreamSilent:
+                    timeout = _problem(scope, 504, "deadline-exceeded", _SILENT)
+                    await timeout(scope, _nothing, send)
+                    return
                 except UpstreamLost:
                     if not (may_repeat and body.is_kept):
                         await _problem(scope, 502, "active-lost", _LOST)(scope, _nothing, send)
@@ -194,10 +214,12 @@ class _Exchange:
         self._client: Connection | None = scope["state"].get("connection")
         self._has_left = False
 
-    async def run(self, start: bytes) -> bool:
+    async def run(self, start: bytes, longest_wait: float) -> bool:
         """Send the request and pass on its response; False if that instance is not active.
 
         Raises:
+            UpstreamSilent: it did not begin to respond within *longest_wait* seconds, or takes
+                nothing more.
             UpstreamLost: the connection broke before there was a response.
             ClientLeft: the client closed its connection.
         """
@@ -209,7 +231,7 @@ class _Exchange:
                 rest = asyncio.create_task(self._body.send_rest(upstream), name="forward a body")
                 rest.add_done_callback(self._body_ended)
             self._notify(self._leave)
-            await upstream.respond()
+            await upstream.respond(longest_wait)
             if self._body.is_kept and _is_refusal(upstream):
                 while await upstream.read():
                     pass
@@ -268,7 +290,8 @@ def _problem(
     scope: Scope, status: int, code: str, detail: str, headers: dict[str, str] | None = None
 ) -> Response:
     given = {"X-Request-ID": correlation_id.get() or "", **(headers or {})}
-    is_retryable = status == 503  # noqa: PLR2004
+    is_safe = scope["method"] in _REPEATABLE
+    is_retryable = status == 503 or (status == 504 and is_safe)  # noqa: PLR2004
     return problem_response(
         Request(scope), status, code, detail, retryable=is_retryable, headers=given
     )

@@ -24,10 +24,17 @@ _MAX_UNSENT = 65_536
 _MAX_IDLE = 100
 # In seconds; one that is no longer active answers at once, or not at all.
 _GRACE = 1.0
+# In seconds: for room to write, and between two parts of a response. A stream has a comment every
+# 15 s. What is between the instances may acknowledge all that it is sent, and pass on nothing.
+_SILENCE = 45.0
 
 
 class UpstreamLost(Exception):
     """The connection broke, or the active instance is another one now."""
+
+
+class UpstreamSilent(UpstreamLost):
+    """The connection is open, but nothing comes, or nothing more is taken."""
 
 
 class Upstream(asyncio.Protocol):
@@ -35,7 +42,7 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.is_lost = False
+        self.is_lost = self._is_silent = False
         self.status = 0
         self.headers: Headers = []
         self.has_begun = False
@@ -65,17 +72,18 @@ class Upstream(asyncio.Protocol):
             UpstreamLost: the connection broke.
         """
         if self._writable is not None and not self.is_lost:
-            await self._writable
+            await self._in_time(self._writable, _SILENCE)
         self._write(data)
 
-    async def respond(self) -> None:
-        """Wait until `status` and `headers` are those of the response.
+    async def respond(self, seconds: float) -> None:
+        """Wait until `status` and `headers` are those of the response, for *seconds* at most.
 
         Raises:
             UpstreamLost: the connection broke before.
         """
+        due = asyncio.get_running_loop().time() + seconds
         while not self.has_begun:
-            await self._wait()
+            await self._wait(due - asyncio.get_running_loop().time())
 
     async def read(self) -> bytes:
         """The next part of the body; empty at its end.
@@ -86,7 +94,7 @@ class Upstream(asyncio.Protocol):
         while not self._chunks:
             if self._is_complete:
                 return b""
-            await self._wait()
+            await self._wait(_SILENCE)
         data = b"".join(self._chunks)
         self._chunks.clear()
         self._unsent = 0
@@ -118,17 +126,29 @@ class Upstream(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if not self.is_open or self._transport is None:
-            raise UpstreamLost
+            raise self._loss()
         self._transport.write(data)
 
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float) -> None:
         if self.is_lost:
-            raise UpstreamLost
+            raise self._loss()
         self._arrived = asyncio.get_running_loop().create_future()
         try:
-            await self._arrived
+            await self._in_time(self._arrived, seconds)
         finally:
             self._arrived = None
+
+    async def _in_time(self, event: asyncio.Future[None], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await event
+        except TimeoutError as error:
+            self._is_silent = True
+            self.close()
+            raise UpstreamSilent from error
+
+    def _loss(self) -> UpstreamLost:
+        return UpstreamSilent() if self._is_silent else UpstreamLost()
 
     def _wake(self) -> None:
         if self._arrived is not None and not self._arrived.done():

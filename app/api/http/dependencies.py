@@ -20,6 +20,9 @@ from app.pools.manager import TenantPoolManager
 
 Provided = TypeVar("Provided")
 
+LONGEST_LEASE_DEADLINE = 300
+"""Seconds that a request may let leases go on before they are cut."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantDefaults:
@@ -88,7 +91,7 @@ async def get_deadline(
         float,
         Query(
             ge=0,
-            le=300,
+            le=LONGEST_LEASE_DEADLINE,
             allow_inf_nan=False,
             description="Seconds that active leases get to end before they are cut.",
         ),

@@ -18,6 +18,7 @@ from app.api.forwarding.forwarder import Forwarder
 from app.api.forwarding.upstream import Upstreams
 from app.domain.errors import CatalogInUse
 from tests.fixtures.listening import connected, listening
+from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 
 SECRET = b"a secret that all instances share"
@@ -65,6 +66,7 @@ class Active:
             self.election,  # type: ignore[arg-type]
             ForwardedClient(SECRET),
             keep_alive=2.0,
+            longest_wait=180.0,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,11 +78,18 @@ class Active:
 
 
 @asynccontextmanager
-async def standby(*, keep_alive: float = 2.0) -> AsyncIterator[Standby]:
+async def standby(
+    *, keep_alive: float = 2.0, longest_wait: float = 180.0
+) -> AsyncIterator[Standby]:
     """A standby on a port of its own; nobody is active yet."""
     election = Election()
     client = ForwardedClient(SECRET)
-    forwarder = Forwarder(election, client, keep_alive=keep_alive)  # type: ignore[arg-type]
+    forwarder = Forwarder(
+        election,  # type: ignore[arg-type]
+        client,
+        keep_alive=keep_alive,
+        longest_wait=longest_wait,
+    )
     served: list[Scope] = []
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,6 +147,20 @@ async def pair(app: ASGIApp | None = None) -> AsyncIterator[tuple[Standby, Activ
     async with standby() as waiting, listening(active) as (host, port):
         waiting.election.follow(f"http://{host}:{port}")
         yield waiting, active
+
+
+@asynccontextmanager
+async def pair_through_a_proxy(
+    app: ASGIApp, *, longest_wait: float = 180.0
+) -> AsyncIterator[tuple[Standby, FaultProxy]]:
+    """A standby that reaches the active instance by a proxy."""
+    async with (
+        standby(longest_wait=longest_wait) as waiting,
+        listening(Active(app)) as (host, port),
+        FaultProxy(host, port) as proxy,
+    ):
+        waiting.election.follow(f"http://{proxy.host}:{proxy.port}")
+        yield waiting, proxy
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"])
@@ -517,6 +540,55 @@ async def test_a_response_that_breaks_off_is_not_taken_for_whole(
             await anext(parts)
 
 
+@pytest.mark.parametrize(("method", "is_safe"), [("GET", True), ("POST", False)])
+async def test_nobody_waits_for_ever_for_a_response_that_is_swallowed(
+    method: str, *, is_safe: bool
+) -> None:
+    async with pair_through_a_proxy(echo, longest_wait=0.2) as (standby, proxy):
+        proxy.black_hole(up=False)
+        response = await standby.client.request(method, "/v1/tenants")
+        assert response.status_code == 504
+        problem = response.json()
+        assert (problem["code"], problem["retryable"]) == ("deadline-exceeded", is_safe)
+        assert proxy.bytes_up
+        # And its connection is not used again.
+        await proxy.pass_through()
+        accepted = proxy.accepted
+        assert (await standby.client.request(method, "/v1/tenants")).status_code == 207
+        assert proxy.accepted == accepted + 1
+
+
+async def test_nobody_waits_for_ever_to_send_a_body_that_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.api.forwarding.upstream._SILENCE", 0.2)
+    async with pair_through_a_proxy(echo) as (standby, proxy):
+        proxy.black_hole()
+        response = await standby.client.post("/v1/tenants", content=b"x" * (32 << 20))
+        assert response.status_code == 504
+        assert response.json()["code"] == "deadline-exceeded"
+
+
+async def test_nobody_waits_for_ever_for_the_rest_of_a_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.api.forwarding.upstream._SILENCE", 0.2)
+
+    async def half(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await asyncio.Event().wait()
+
+    async with (
+        pair_through_a_proxy(half) as (standby, _),
+        standby.client.stream("GET", "/v1/tenants") as response,
+    ):
+        parts = response.aiter_raw()
+        assert await anext(parts) == b"half"
+        with pytest.raises(httpx.RemoteProtocolError):
+            await anext(parts)
+
+
 async def test_an_instance_that_is_no_longer_active_did_nothing_and_is_asked_again() -> None:
     async with pair() as (standby, active):
         active.election.is_serving = False
@@ -628,7 +700,7 @@ async def test_a_connection_that_closes_is_not_used_again() -> None:
         upstreams, url = Upstreams(keep_alive=180.0), f"http://{host}:{port}"
         first = await upstreams.connect(url)
         first.begin("GET", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-        await first.respond()
+        await first.respond(180.0)
         while not first.is_ended:
             await first.read()
         upstreams.release(first)
