@@ -44,6 +44,8 @@ _ERRORS: dict[str, type[ServiceError]] = {
     "node-session-ended": AgentReplaced,
     "node-report-late": ReportLate,
 }
+# Of a standby that reaches the active instance in clear: that one itself can be asked.
+_IN_CLEAR = "tls-required"
 # Anyio raises AttributeError on uvloop, about a connection that is reset while it is made.
 _NO_ANSWER = (httpx.HTTPError, OSError, TimeoutError, AttributeError)
 
@@ -158,6 +160,8 @@ class HttpControlPlane:
         if response.is_server_error or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
             self._turn_from(current)
             return ServiceAway(message)
+        if code == _IN_CLEAR:
+            self._turn_from(current)
         return ServiceRefuses(message)
 
     def _turn_from(self, current: int) -> None:

@@ -135,6 +135,18 @@ async def test_the_next_server_is_used_when_one_does_not_answer(key_file: Path) 
         await service.close()
 
 
+async def test_an_instance_that_would_forward_in_clear_is_not_asked_again(key_file: Path) -> None:
+    async with (
+        server((403, problem("tls-required"))) as standby,
+        server((201, as_document(SESSION))) as active,
+    ):
+        service = HttpControlPlane([standby.url, active.url], key_file=key_file)
+        with pytest.raises(ServiceRefuses, match="It is tls-required"):
+            await service.open_session()
+        assert await service.open_session() == SESSION
+        await service.close()
+
+
 async def test_a_refusal_is_told_apart_and_says_what_the_service_says(key_file: Path) -> None:
     async with server(
         (409, problem("node-session-ended")),

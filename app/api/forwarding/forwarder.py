@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.forwarding.exposure import would_expose_passwords
 from app.api.forwarding.forwarded_body import ClientLeft, ForwardedBody
 from app.api.forwarding.forwarded_client import HEADER, ForwardedClient
 from app.api.forwarding.upstream import Upstream, UpstreamLost, Upstreams, UpstreamSilent
@@ -48,6 +49,10 @@ _NOT_SENT = frozenset({*_HOP_BY_HOP, b"expect", HEADER})
 _END_TO_END = frozenset({b"content-length", b"host"})
 _NOT_RETURNED = frozenset({*_HOP_BY_HOP, b"date", INSTANCE})
 _LOST = "The active instance ended before it responded; the outcome of the request is unknown."
+_IN_CLEAR = (
+    "This standby reaches the active instance, {}, in clear, and forwards no passwords that way. "
+    "Ask that instance itself, or set https URLs in POOLKEEPER_ADVERTISE_URL."
+)
 _SILENT = "The active instance did not respond in time; the outcome of the request is unknown."
 
 
@@ -130,8 +135,13 @@ class Forwarder:
             if self._election.is_serving:
                 await self._serve(app, scope, body.receive_again, send)
                 return
+            url = self._election.active_url
+            if url is not None and would_expose_passwords(scope, url):
+                refusal = _problem(scope, 403, "tls-required", _IN_CLEAR.format(url))
+                await refusal(scope, _nothing, send)
+                return
             start = await body.begin()
-            upstream = await self._connect()
+            upstream = None if url is None else await self._connect(url)
             if upstream is not None:
                 exchange = _Exchange(upstream, scope, body, send)
                 try:
@@ -158,10 +168,7 @@ class Forwarder:
             pause = min(2 * pause, _LONGEST_PAUSE)
         await self._refuse(scope, _nothing, send)
 
-    async def _connect(self) -> Upstream | None:
-        url = self._election.active_url
-        if url is None:
-            return None
+    async def _connect(self, url: str) -> Upstream | None:
         try:
             return await self._upstreams.connect(url)
         except OSError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Query, Request, status
@@ -20,6 +19,7 @@ from app.api.http.authentication import REQUIRE_NODE
 from app.api.http.dependencies import PrincipalDep, provided
 from app.api.http.etags import etag, matching_etag
 from app.api.http.exchange import extend_deadline
+from app.api.http.private_connection import is_private
 from app.api.http.problems import validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.nodes import FleetDep, NodePath
@@ -47,13 +47,7 @@ FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 
 async def require_private_connection(request: Request) -> None:
     """Raises TlsRequired where others could read along."""
-    if request.url.scheme == "https" or request.client is None:
-        return
-    try:
-        is_local = ip_address(request.client.host).is_loopback
-    except ValueError:
-        is_local = False
-    if not is_local:
+    if not is_private(request.url.scheme, request.client and request.client.host):
         raise TlsRequired
 
 

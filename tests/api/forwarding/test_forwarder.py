@@ -432,6 +432,21 @@ async def test_a_client_that_leaves_before_the_response_ends_the_request() -> No
             await eventually(gone.is_set)
 
 
+async def test_passwords_are_not_forwarded_in_clear() -> None:
+    async with standby() as waiting:
+        waiting.election.follow("http://10.0.0.7:8080")
+        for method, path in [
+            ("GET", "/v1/nodes/self/configuration?wait_seconds=25"),
+            ("POST", "/v1/tenants/acme/credentials"),
+        ]:
+            response = await waiting.client.request(method, path)
+            assert response.status_code == 403
+            problem = response.json()
+            assert (problem["code"], problem["retryable"]) == ("tls-required", False)
+            assert "http://10.0.0.7:8080" in problem["detail"]
+            assert "POOLKEEPER_ADVERTISE_URL" in problem["detail"]
+
+
 async def test_a_request_waits_for_an_active_instance() -> None:
     async with AsyncExitStack() as stack:
         waiting = await stack.enter_async_context(standby())

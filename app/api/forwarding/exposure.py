@@ -1,0 +1,26 @@
+"""What a standby does not forward in clear: requests whose responses hold passwords.
+
+A client that reaches the standby in private must not be read along behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
+
+from app.api.http.private_connection import is_private
+
+_CONFIGURATION = re.compile(r"/v1/nodes/[^/]+/configuration").fullmatch
+_CREDENTIALS = re.compile(r"/v1/tenants/[^/]+/credentials").fullmatch
+
+
+def would_expose_passwords(scope: Scope, url: str) -> bool:
+    """Whether others could read passwords that are asked for here, were *url* asked for them."""
+    client, path, active = scope["client"], scope["path"], urlsplit(url)
+    is_new_credential = scope["method"] == "POST" and _CREDENTIALS(path) is not None
+    if not is_new_credential and _CONFIGURATION(path) is None:
+        return False
+    is_asked_in_private = is_private(scope["scheme"], client[0] if client else None)
+    return is_asked_in_private and not is_private(active.scheme, active.hostname)

@@ -1,0 +1,15 @@
+"""Whether others could read along on a connection: passwords go over TLS, or stay on a machine."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+
+def is_private(scheme: str, host: str | None) -> bool:
+    """Whether nobody else can read what goes to or comes from *host*; None: a Unix socket."""
+    if scheme == "https" or host in {None, "localhost"}:
+        return True
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return False
