@@ -10,10 +10,14 @@ from app.catalog.audit_log import record
 from app.catalog.database import Database
 from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import advisor
+from app.catalog.unconfirmed_creations import UnconfirmedCreations
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.tenant import AdvisorMode
+
+# Of the only row.
+_ID = 1
 
 
 class StoredAdvisorSettings:
@@ -21,6 +25,7 @@ class StoredAdvisorSettings:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unconfirmed = UnconfirmedCreations()
 
     async def load(self) -> AdvisorSettings | None:
         """What was saved last; None before anything was."""
@@ -44,11 +49,14 @@ class StoredAdvisorSettings:
         Raises:
             StaleVersion: the generation is not the expected one.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._unconfirmed.creation(str(_ID), expected_generation) as expected,
+            self._database.transaction() as connection,
+        ):
             saved = await optimistic_write(
                 connection,
                 advisor,
-                fixed={"id": 1},
+                fixed={"id": _ID},
                 values={
                     "rule": settings.rule,
                     "mode": settings.mode,
@@ -58,7 +66,7 @@ class StoredAdvisorSettings:
                         "demand_interval_ms": settings.demand_interval_ms,
                     },
                 },
-                expected_generation=expected_generation,
+                expected_generation=expected,
             )
             if saved.changed:
                 await record(connection, event)

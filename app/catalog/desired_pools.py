@@ -11,6 +11,7 @@ from app.catalog.database import Database
 from app.catalog.optimistic_write import optimistic_write
 from app.catalog.recommendations import record_applied
 from app.catalog.tables import pools
+from app.catalog.unconfirmed_creations import UnconfirmedCreations
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.pool import PoolSize
@@ -25,6 +26,7 @@ class DesiredPools:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unconfirmed = UnconfirmedCreations()
 
     async def load(self) -> tuple[DesiredPool, ...]:
         """All of them, by id."""
@@ -57,7 +59,10 @@ class DesiredPools:
             StaleVersion: the generation is not the expected one.
             RecommendationClosed: the recommendation was closed before.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._unconfirmed.creation(pool_id, expected_generation) as expected,
+            self._database.transaction() as connection,
+        ):
             saved = await optimistic_write(
                 connection,
                 pools,
@@ -67,7 +72,7 @@ class DesiredPools:
                     "paused_at": pause and pause.since,
                     "paused_by": pause and pause.by,
                 },
-                expected_generation=expected_generation,
+                expected_generation=expected,
             )
             if saved.changed and event is not None:
                 await record(connection, event)

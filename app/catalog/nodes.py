@@ -11,6 +11,7 @@ from app.catalog.audit_log import record
 from app.catalog.database import Database
 from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import node_liabilities, nodes
+from app.catalog.unconfirmed_creations import UnconfirmedCreations
 from app.domain.audit import AuditEvent
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 
@@ -23,6 +24,7 @@ class Nodes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unconfirmed = UnconfirmedCreations()
 
     async def load(self) -> tuple[DeclaredNode, ...]:
         """All of them, by name."""
@@ -51,13 +53,16 @@ class Nodes:
             StaleVersion: its generation is not the expected one.
         """
         values = spec.as_dict()
-        async with self._database.transaction() as connection:
+        async with (
+            self._unconfirmed.creation(spec.name, expected_generation) as expected,
+            self._database.transaction() as connection,
+        ):
             saved = await optimistic_write(
                 connection,
                 nodes,
                 fixed={"name": values.pop("name")},
                 values={**values, "paused": paused, "draining": draining},
-                expected_generation=expected_generation,
+                expected_generation=expected,
             )
             if saved.changed:
                 await record(connection, event)

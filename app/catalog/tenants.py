@@ -8,6 +8,7 @@ from app.catalog.audit_log import record
 from app.catalog.database import Database
 from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import application_credentials, pools, recommendations, tenants
+from app.catalog.unconfirmed_creations import UnconfirmedCreations
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import Tenant
 from app.domain.errors import TenantNotFound
@@ -20,6 +21,7 @@ class Tenants:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unconfirmed = UnconfirmedCreations()
 
     async def load(self) -> tuple[Tenant, ...]:
         """All of them, by id."""
@@ -42,14 +44,17 @@ class Tenants:
             StaleVersion: its generation is not the expected one.
             ImmutableField: it has another server or strategy.
         """
-        async with self._database.transaction() as connection:
+        async with (
+            self._unconfirmed.creation(spec.id, expected_generation) as expected,
+            self._database.transaction() as connection,
+        ):
             values = spec.as_dict()
             saved = await optimistic_write(
                 connection,
                 tenants,
                 fixed={name: values.pop(name) for name in ("id", "server", "strategy")},
                 values=values,
-                expected_generation=expected_generation,
+                expected_generation=expected,
             )
             if saved.changed:
                 await record(connection, event)

@@ -1,0 +1,111 @@
+"""A creation whose commit was not confirmed can be repeated, and still only one caller wins."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.catalog import unconfirmed_creations
+from app.catalog.catalog import Catalog
+from app.catalog.database import Database
+from app.domain.advisor import PoolPressureMonitorConfig
+from app.domain.desired_state import AdvisorRule, AdvisorSettings
+from app.domain.errors import CatalogUnavailable, StaleVersion
+from app.domain.nodes.declaration import NodeSpec
+from app.domain.pool import PoolSize
+from app.domain.tenant import AdvisorMode
+from tests.catalog.values import event, spec
+from tests.fixtures.control import PERSON, Control, spec_of
+
+Create = Callable[[Catalog, int | None], Awaitable[object]]
+
+SETTINGS = AdvisorSettings(
+    rule=AdvisorRule.HYSTERESIS,
+    mode=AdvisorMode.RECOMMEND,
+    hysteresis=PoolPressureMonitorConfig(),
+)
+
+
+def lose_responses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commits succeed, and nobody know of it."""
+    begin = Database.transaction
+
+    @asynccontextmanager
+    async def transaction(self: Database) -> AsyncIterator[AsyncConnection]:
+        async with begin(self) as connection:
+            yield connection
+        raise CatalogUnavailable
+
+    monkeypatch.setattr(Database, "transaction", transaction)
+
+
+async def create_tenant(catalog: Catalog, expected: int | None) -> object:
+    return await catalog.tenants.save(spec(), event=event(), expected_generation=expected)
+
+
+async def create_node(catalog: Catalog, expected: int | None) -> object:
+    return await catalog.nodes.save(
+        NodeSpec(name="edge"),
+        paused=False,
+        draining=False,
+        event=event(),
+        expected_generation=expected,
+    )
+
+
+async def change_pool(catalog: Catalog, expected: int | None) -> object:
+    return await catalog.pools.save(
+        "acme", PoolSize(), pause=None, event=event(), expected_generation=expected
+    )
+
+
+async def save_settings(catalog: Catalog, expected: int | None) -> object:
+    return await catalog.advisor.save(SETTINGS, event=event(), expected_generation=expected)
+
+
+@pytest.mark.parametrize("create", [create_tenant, create_node, change_pool, save_settings])
+@pytest.mark.parametrize("expected", [0, None])
+async def test_nobody_was_told_and_so_the_next_caller_is_the_first(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, create: Create, expected: int | None
+) -> None:
+    with monkeypatch.context() as patched:
+        lose_responses(patched)
+        with pytest.raises(CatalogUnavailable):
+            await create(catalog, expected)
+    await create(catalog, 0)
+    with pytest.raises(StaleVersion):
+        await create(catalog, 0)
+    assert len(await catalog.audit_log.page()) == 1
+
+
+async def test_only_so_many_are_remembered(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unconfirmed_creations, "_MOST", 1)
+    with monkeypatch.context() as patched:
+        lose_responses(patched)
+        for name in ("acme", "beta"):
+            with pytest.raises(CatalogUnavailable):
+                await catalog.tenants.save(spec(name), event=event(), expected_generation=0)
+    await catalog.tenants.save(spec("beta"), event=event(), expected_generation=0)
+    with pytest.raises(StaleVersion):
+        await catalog.tenants.save(spec("acme"), event=event(), expected_generation=0)
+
+
+async def test_what_is_not_shown_can_be_created(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        lose_responses(patched)
+        with pytest.raises(CatalogUnavailable):
+            await control.declarations.put(spec_of("acme"), PERSON, expected_generation=0)
+    assert "acme" not in control.manager.tenant_states
+    # Another wish than before is one, too.
+    changed = spec_of("acme", weight=2)
+    tenant, _ = await control.declarations.put(changed, PERSON, expected_generation=0)
+    assert control.state("acme").tenant == tenant
+    with pytest.raises(StaleVersion):
+        await control.declarations.put(changed, PERSON, expected_generation=0)
