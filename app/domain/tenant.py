@@ -55,6 +55,11 @@ class TenantId(str):
         return OBJECT_PREFIX + self
 
 
+def may_be_tenant_id(text: str) -> bool:
+    """Whether *text* has the form of one, reserved or not."""
+    return _MATCHES(text) is not None
+
+
 class PoolStrategy(StrEnum):
     """How a tenant is separated from the others."""
 

@@ -35,10 +35,13 @@ from app.domain.nodes.documents import (
     from_document,
 )
 from app.domain.nodes.report import NodeReport
+from app.domain.nodes.report_changes import MOST_ENTRIES
 
 _NOT_STORED = {"Cache-Control": "no-store"}
-# Of entries that are read or written at once; more in a thread, which gives way to the others.
+# Entries that are written at once, and bytes of a report that are read at once; more in a thread,
+# which gives way to the others.
 _FEW = 100
+_SMALL = 16_384
 # Of what is wrong with a report.
 _LONGEST_REASON = 200
 
@@ -124,15 +127,16 @@ async def get_node_configuration(
 
 @router.post("/reports")
 async def report_of_node(
-    node: OwnNodeDep, fleet: FleetDep, body: Annotated[dict[str, Any], Body()]
+    request: Request, node: OwnNodeDep, fleet: FleetDep, body: Annotated[dict[str, Any], Body()]
 ) -> Response:
     """What the node does now; the answer is what it may have."""
-    entries = body.get("entries")
     try:
-        if isinstance(entries, list) and len(entries) > _FEW:
+        if len(await request.body()) > _SMALL:
             report = await asyncio.to_thread(from_document, NodeReport, body)
         else:
             report = from_document(NodeReport, body)
+        if len(report.entries) > MOST_ENTRIES:
+            raise ValueError(f"/entries: more than {MOST_ENTRIES}")  # noqa: TRY301 - as the others
     except ValueError as error:
         reason = str(error)[:_LONGEST_REASON]
         raise validation_error("body", code="report", detail=reason) from error

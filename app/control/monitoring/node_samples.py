@@ -6,6 +6,7 @@ Poolers keep sums and no histograms: percentiles are estimated, and none is know
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tenant_load import NodeTenantLoad
@@ -15,6 +16,8 @@ from app.domain.nodes.load_reading import LoadReading
 from app.domain.pool import NO_CONNECTIONS, Percentiles, PoolMetrics, PoolStats
 
 _UNKNOWN = Percentiles()
+# What a sample can have. Agents report what they like, and sums have no end.
+_LARGEST_GAUGE, _LARGEST_COUNT = 2**31 - 1, 2**63 - 1
 
 
 class NodeSamples:
@@ -53,9 +56,11 @@ def _stats(reading: LoadReading, waits: Percentiles) -> PoolStats:
 
 
 def _of(counters: Counters, metrics: PoolMetrics, waits: Percentiles) -> PoolStats:
+    acquired = min(counters.connections_acquired, _LARGEST_COUNT)
+    gauges = {name: min(value, _LARGEST_GAUGE) for name, value in asdict(metrics).items()}
     return PoolStats(
-        counters=counters,
-        metrics=metrics,
+        counters=counters._replace(connections_acquired=acquired),
+        metrics=PoolMetrics(**gauges),
         max_wait_time_ms=0.0,
         created_at=None,
         last_activity=None,

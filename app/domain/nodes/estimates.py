@@ -17,14 +17,16 @@ from app.domain.histogram import Histogram
 # Waits are counted by quarter octaves of milliseconds: under 1.2 ms, under 1.4 ms, and so on.
 _STEPS_PER_OCTAVE = 4
 _MILLISECOND = 0.001
-_CLASSES = 68
+WAIT_CLASSES = 68
+"""How many there are; a wait of the last one is longer than any edge."""
+
 # An exponential distribution, in classes from a hundredth of its mean to 11 times that.
 _EXPONENTIAL = tuple(2.0 ** (step / _STEPS_PER_OCTAVE) for step in range(-26, 15))
 
 WaitClasses = tuple[float, ...]
 """For how many seconds the oldest waiter had waited for so long, by class of its wait."""
 
-EDGES = tuple(_MILLISECOND * 2 ** (step / _STEPS_PER_OCTAVE) for step in range(1, _CLASSES))
+EDGES = tuple(_MILLISECOND * 2 ** (step / _STEPS_PER_OCTAVE) for step in range(1, WAIT_CLASSES))
 """Where the classes end, in seconds; the last one does not."""
 
 
@@ -32,7 +34,7 @@ def class_of(wait: float) -> int:
     """The class of a wait of so many seconds, at least 0."""
     if wait <= _MILLISECOND:
         return 0
-    return min(_CLASSES - 1, floor(log2(wait / _MILLISECOND) * _STEPS_PER_OCTAVE))
+    return min(WAIT_CLASSES - 1, floor(log2(wait / _MILLISECOND) * _STEPS_PER_OCTAVE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.estimates import WAIT_CLASSES, EntryTotals
 from app.domain.nodes.gate import EntryState
+from app.domain.tenant import may_be_tenant_id
 
 MOST_CONNECTIONS = 100_000
 """Of one server or entry: more than any Postgres takes."""
+
+MOST_CLIENTS = 1_000_000
+"""Of one entry: more than any pooler takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,14 @@ class EntryReport:
     totals: EntryTotals
 
     def __post_init__(self) -> None:
+        # Samples are stored under it.
+        if not may_be_tenant_id(self.name):
+            raise ValueError("no name of a tenant")
         _check_connections(self.size, self.connections, self.in_use)
+        if max(self.clients, self.waiting) > MOST_CLIENTS:
+            raise ValueError(f"more than {MOST_CLIENTS} clients")
+        if len(self.totals.oldest_waits) > WAIT_CLASSES:
+            raise ValueError(f"more than {WAIT_CLASSES} classes of waits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +96,9 @@ class NodeReport:
     backends: Mapping[str, frozenset[int]] = field(default_factory=dict)
     users: frozenset[str] = frozenset()
     problem: str = ""
+
+    def __post_init__(self) -> None:
+        _check_connections(sum(map(len, self.backends.values())))
 
     def is_newer_than(self, other: NodeReport) -> bool:
         """Whether it was made later; one that arrives late must change nothing."""

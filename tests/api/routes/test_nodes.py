@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -251,6 +252,11 @@ async def test_what_an_agent_reports_harms_nobody_who_reads_it(api: Api) -> None
         {"sequence": 2**63},
         {"servers": {"local": {"generation": 0, "committed": 2**40, "connected": 0}}},
         {"entries": [report(session)["entries"][0] | {"size": 2**31}]},
+        {"entries": [report(session)["entries"][0] | {"name": "a" * 5000}]},
+        {"entries": [report(session)["entries"][0] | {"name": "acme\0"}]},
+        {"entries": [report(session)["entries"][0] | {"clients": 2**31}]},
+        {"entries": [report(session)["entries"][0] | {"waiting": 2**31}]},
+        {"entries": [report(session)["entries"][0] | {"totals": {"oldest_waits": [1.0] * 69}}]},
         {"entries": [report(session)["entries"][0] | {"longest_wait": 10**400}]},
     ):
         refused = await api.client.post(url, json=report(session) | wrong)
@@ -270,6 +276,45 @@ async def test_agents_learn_at_once_of_a_tenant_that_is_paused_or_resumed(api: A
         ok(await api.client.post(f"{ACME}/pool/{action}"))
         got = from_document(NodeConfiguration, ok(await api.client.get(url)))
         assert [entry.paused for entry in got.entries] == [is_paused]
+
+
+async def test_a_large_report_is_read_in_a_thread_whatever_makes_it_large(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(await api.client.put(NODE, json={}), 201)
+    session, threads = await began(api.client), []
+
+    def read(kind: type[NodeReport], document: object) -> NodeReport:
+        threads.append(threading.current_thread())
+        return from_document(kind, document)
+
+    monkeypatch.setattr("app.api.routes.node_agents.from_document", read)
+    pids = list(range(10_000))
+    for number, large in enumerate(
+        (
+            {"backends": {"local": pids}},
+            {"backends": {f"s{pid}": [pid] for pid in pids[:2000]}},
+            {"users": [f"acme.{pid}" for pid in pids]},
+            {"servers": {f"s{pid}": report(session)["servers"]["local"] for pid in pids[:1000]}},
+        ),
+        start=1,
+    ):
+        ok(await api.client.post(f"{NODE}/reports", json=report(session, number) | large))
+    assert threading.main_thread() not in threads
+
+
+async def test_an_agent_reports_no_more_than_it_may(api: Api) -> None:
+    ok(await api.client.put(NODE, json={}), 201)
+    session = await began(api.client)
+    entries = [report(session)["entries"][0] | {"name": f"t{number}"} for number in range(501)]
+    for most, too_much in (
+        ("500", {"entries": entries}),
+        ("100000 connections", {"backends": {"local": list(range(100_001))}}),
+    ):
+        refused = await api.client.post(f"{NODE}/reports", json=report(session) | too_much)
+        [found] = problem(refused, 422, "validation-failed")["errors"]
+        assert most in found["detail"]
+    ok(await api.client.post(f"{NODE}/reports", json=report(session) | {"entries": entries[:500]}))
 
 
 async def test_a_configuration_is_waited_for_and_stored_nowhere(api: Api) -> None:
@@ -309,7 +354,8 @@ async def test_what_has_many_entries_is_read_and_written_in_a_thread(
     ok(await api.client.put(NODE, json={}), 201)
     session = await began(api.client)
     few = await api.client.get(f"{NODE}/configuration")
-    monkeypatch.setattr("app.api.routes.node_agents._FEW", 0)
+    for most in ("_FEW", "_SMALL"):
+        monkeypatch.setattr(f"app.api.routes.node_agents.{most}", 0)
     many = await api.client.get(f"{NODE}/configuration")
     assert many.json() == few.json()
     assert {**many.headers, "x-request-id": ""} == {**few.headers, "x-request-id": ""}
