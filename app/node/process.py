@@ -63,6 +63,7 @@ class PoolerProcess:
     def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
         self._child = child
+        self._began = None if child is not None else _beginning_of(pid)
 
     @classmethod
     def launch(cls, program: Path, ini: Path, *, account: Account, log: Path) -> Self:
@@ -96,11 +97,8 @@ class PoolerProcess:
         """Whether it lives; a zombie of an agent that hangs does not."""
         if self._child is not None:
             return self._child.poll() is None
-        try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        return stat.rpartition(")")[2].split()[0] != "Z"
+        # Once it has ended, another process may have its number.
+        return self._began is not None and _beginning_of(self.pid) == self._began
 
     async def stop(self, *, patience: float) -> None:
         """End it: let transactions end for *patience* seconds, then cut them off. Safe twice.
@@ -123,6 +121,17 @@ class PoolerProcess:
                         await asyncio.sleep(_POLL_SECONDS)
                 return
         raise CannotStart(f"PgBouncer (pid {self.pid}) does not end, not even by SIGKILL.")
+
+
+def _beginning_of(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks; None for none that lives."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # State and start time are the first and the twentieth field after the name (man 5 proc).
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
 
 
 def find_pgbouncer(given: Path | None = None) -> Path:

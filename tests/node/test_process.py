@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,11 +13,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from app.node import pgbouncer
+from app.node import pgbouncer, process
 from app.node.agent import Agent
 from app.node.errors import CannotStart, NodeError
 from app.node.pgbouncer import PgBouncer
-from app.node.process import Account, version_of
+from app.node.process import Account, PoolerProcess, version_of
 from tests.fixtures.processes import is_alive, is_root, owner
 from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
@@ -161,3 +162,21 @@ async def test_clients_learn_that_postgres_is_away(site: Site) -> None:
                 pass
     finally:
         await engine.stop(patience=0.0)
+
+
+async def test_a_process_that_got_the_number_of_one_that_ended_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = await asyncio.create_subprocess_exec("/bin/sleep", "600")
+    try:
+        with monkeypatch.context() as earlier:
+            earlier.setattr(process, "_beginning_of", lambda _: "7")
+            pooler = PoolerProcess(other.pid)
+        assert not pooler.is_running()
+        await pooler.stop(patience=0.0)
+        assert PoolerProcess(other.pid).is_running()
+    finally:
+        other.kill()
+        await other.wait()
+    assert other.returncode == -signal.SIGKILL
+    assert not PoolerProcess(other.pid).is_running()
