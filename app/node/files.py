@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from app.node.errors import CannotStart
 
 # Of a socket's path, with the zero at its end (man 7 unix).
 _LONGEST_SOCKET = 107
+# No file takes so many seconds to be written.
+_HALF_SECONDS = 60.0
+_is_half = re.compile(r".+\.[0-9a-f]{8}").fullmatch
 
 
 class NodeDirectory:
@@ -35,8 +41,17 @@ class NodeDirectory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.chown(self.path, *self._owner)
             self.path.chmod(0o700)
+            self._remove_halves()
         except OSError as error:
             raise CannotStart(f"The directory {self.path} cannot be used: {error}") from error
+
+    def _remove_halves(self) -> None:
+        """Remove what a process left that was killed while it wrote: passwords are in it."""
+        latest = time.time() - _HALF_SECONDS
+        for path in filter(lambda path: _is_half(path.name), self.path.iterdir()):
+            with suppress(FileNotFoundError):  # it is whole by now
+                if path.lstat().st_mtime < latest:
+                    path.unlink()
 
     def socket(self, port: int) -> Path:
         """Where the pooler's console listens, if clients connect to *port*."""

@@ -64,3 +64,17 @@ def test_a_directory_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotStart, match="cannot be used"):
         NodeDirectory(tmp_path / "file").make()
+
+
+def test_what_a_killed_process_has_half_written_does_not_stay(tmp_path: Path) -> None:
+    directory = NodeDirectory(tmp_path / "node")
+    directory.make()
+    half, fresh = (directory.path / f"users.txt.{name}" for name in ("0123abcd", "4567cdef"))
+    others = [directory.write("users.txt", "secret"), directory.path / "pgbouncer.log"]
+    for path in (half, fresh, *others):
+        path.write_text("secret")
+    for path in (half, *others):
+        os.utime(path, (0, 0))
+    directory.make()
+    assert not half.exists()
+    assert all(path.exists() for path in (fresh, *others))
