@@ -6,14 +6,13 @@ tenants on nodes is in the API alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
 from app.api.telemetry.pool_metrics import gauge
 from app.control.nodes.fleet import Fleet
-from app.control.nodes.tracked_node import HeardReport, TrackedNode
+from app.control.nodes.tracked_node import TrackedNode
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import NodeState
 
@@ -55,20 +54,24 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
         {
             (name, kind): count
             for name, each in heard.items()
-            for kind, count in (("connected", each.clients), ("waiting", each.waiting))
+            for kind, count in (("connected", each.sums.clients), ("waiting", each.sums.waiting))
         },
     )
     yield gauge(
         "poolkeeper_node_longest_wait_seconds",
         "How long a client of each node has waited for a connection; without paused tenants.",
         ("node",),
-        {(name,): _longest_wait(each) for name, each in heard.items()},
+        {(name,): each.sums.longest_wait for name, each in heard.items()},
     )
     yield gauge(
         "poolkeeper_node_tenants",
         "Tenants of each node, by whether they may have connections now.",
         ("node", "state"),
-        _tenants(heard),
+        {
+            (name, state): each.sums.states.get(state, 0)
+            for name, each in heard.items()
+            for state in EntryState
+        },
     )
     yield gauge(
         "poolkeeper_node_connections",
@@ -76,20 +79,6 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
         ("node", "server", "kind"),
         _connections(nodes),
     )
-
-
-def _longest_wait(heard: HeardReport) -> float:
-    entries = heard.entries.values()
-    waits = (entry.longest_wait for entry in entries if entry.state is not EntryState.PAUSED)
-    return max(waits, default=0.0)
-
-
-def _tenants(heard: dict[str, HeardReport]) -> Values:
-    found: Values = {}
-    for name, each in heard.items():
-        states = Counter(entry.state for entry in each.entries.values())
-        found |= {(name, state): states[state] for state in EntryState}
-    return found
 
 
 def _connections(nodes: dict[str, TrackedNode]) -> Values:

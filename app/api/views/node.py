@@ -126,8 +126,8 @@ class NodeView(BaseModel):
             warnings=list(weaknesses(report.engine)) if report else [],
             silent_seconds=None if node.silence is None else round(node.silence, 1),
             tenants=len(node.entries),
-            clients=latest.clients if latest else 0,
-            waiting=latest.waiting if latest else 0,
+            clients=latest.sums.clients if latest else 0,
+            waiting=latest.sums.waiting if latest else 0,
             up_to_date=report is not None
             and configuration is not None
             and report.version == configuration.version,

@@ -225,8 +225,8 @@ def show_nodes(fleet: Fleet) -> NodeTotals:
     return NodeTotals(
         by_state=Counter(node.state for node in nodes),
         troubled=sum(bool(fleet.problem(node)) for node in nodes),
-        clients=sum(each.clients for each in heard),
-        waiting=sum(each.waiting for each in heard),
+        clients=sum(each.sums.clients for each in heard),
+        waiting=sum(each.sums.waiting for each in heard),
     )
 
 

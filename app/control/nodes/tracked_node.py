@@ -11,6 +11,7 @@ from app.domain.errors import NodeInUse, NodeReportLate, NodeSessionEnded
 from app.domain.nodes.allotment import Allotment, Commitment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry
 from app.domain.nodes.declaration import DeclaredNode
+from app.domain.nodes.entry_sums import EntrySums
 from app.domain.nodes.estimates import EstimatedLoad
 from app.domain.nodes.gate import EntryState
 from app.domain.nodes.node import STALE_AFTER, NodeContact, NodeState
@@ -30,6 +31,7 @@ class HeardReport:
 
     Attributes:
         entries: by name, those that have not changed since an earlier report, too.
+        sums: of all of them.
         gone: those of the report before that the node has no more.
         is_based: whether the report was heard that this one builds on.
     """
@@ -37,6 +39,7 @@ class HeardReport:
     at: float
     report: NodeReport
     entries: Mapping[str, EntryReport]
+    sums: EntrySums
     gone: frozenset[str]
     is_based: bool
 
@@ -49,16 +52,6 @@ class HeardReport:
         """Whether *report* has what changed after this one."""
         own = self.report
         return (report.session, report.base) == (own.session, own.sequence)
-
-    @property
-    def clients(self) -> int:
-        """Applications' connections, of all tenants."""
-        return sum(entry.clients for entry in self.entries.values())
-
-    @property
-    def waiting(self) -> int:
-        """Those of them that wait for a connection to Postgres."""
-        return sum(entry.waiting for entry in self.entries.values())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,8 +165,7 @@ class TrackedNode:
         """Whether it drains, and its clients have left."""
         if not self.declared.draining or self.latest is None:
             return self.declared.draining
-        entries = self.latest.entries.values()
-        return self.latest.is_complete and not any(entry.clients for entry in entries)
+        return self.latest.is_complete and not self.latest.sums.clients
 
     @property
     def servers(self) -> frozenset[str]:
@@ -249,7 +241,12 @@ class TrackedNode:
             for name in gone:
                 del entries[name]
         heard = HeardReport(
-            at=self._called_at, report=report, entries=entries, gone=gone, is_based=is_based
+            at=self._called_at,
+            report=report,
+            entries=entries,
+            sums=EntrySums.of(entries.values()),
+            gone=gone,
+            is_based=is_based,
         )
         self._note(heard)
         self.heard.set()

@@ -1,0 +1,41 @@
+"""What the entries of a node make together: counted once a report, and read by many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.report import EntryReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntrySums:
+    """All entries of one node.
+
+    Attributes:
+        clients, waiting: applications' connections, and those that wait for one to Postgres.
+        longest_wait: seconds for which the first of these has waited; without paused entries.
+        states: how many entries are in each state.
+    """
+
+    clients: int
+    waiting: int
+    longest_wait: float
+    states: Mapping[EntryState, int]
+
+    @classmethod
+    def of(cls, entries: Collection[EntryReport]) -> Self:
+        waits = [
+            entry.longest_wait
+            for entry in entries
+            if entry.longest_wait and entry.state is not EntryState.PAUSED
+        ]
+        return cls(
+            clients=sum([entry.clients for entry in entries]),
+            waiting=sum([entry.waiting for entry in entries]),
+            longest_wait=max(waits, default=0.0),
+            states=Counter([entry.state for entry in entries]),
+        )
