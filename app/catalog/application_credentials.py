@@ -27,7 +27,7 @@ class StoredApplicationCredentials:
     async def load(self) -> tuple[ApplicationCredential, ...]:
         """All of them, by tenant and name."""
         statement = select(application_credentials).order_by(_COLUMNS.tenant, _COLUMNS.name)
-        return tuple(map(_credential, await self._database.fetch(statement)))
+        return await self._database.load(statement, _credential)
 
     async def save(
         self,

@@ -62,7 +62,7 @@ class AuditLog:
         if before_id is not None:
             wanted.append(columns.id < before_id)
         statement = select(events).where(*wanted).order_by(columns.id.desc()).limit(limit)
-        return tuple(map(_event, await self._database.fetch(statement)))
+        return await self._database.load(statement, _event)
 
 
 def _values(event: AuditEvent) -> Mapping[str, Any]:

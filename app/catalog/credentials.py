@@ -26,8 +26,7 @@ class CredentialVersions:
 
     async def load(self) -> tuple[CredentialVersion, ...]:
         """All versions but the first."""
-        rows = await self._database.fetch(select(*_VERSION))
-        return tuple(CredentialVersion(**row) for row in rows)
+        return await self._database.load(select(*_VERSION), lambda row: CredentialVersion(**row))
 
     async def advance(self, server: str, role: str, *, event: AuditEvent) -> CredentialVersion:
         """Set the next version for *role* as desired, and not yet applied.

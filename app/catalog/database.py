@@ -7,10 +7,10 @@ becomes CatalogUnavailable, everything else is a bug and propagates.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, RowMapping, Select, func, select, true
@@ -24,6 +24,8 @@ from app.catalog.requirements import is_login_error, login_reason
 from app.catalog.tables import leadership
 from app.domain.errors import CatalogUnavailable, LeadershipLost, QueryTimeout
 
+T = TypeVar("T")
+
 CONNECTIONS = 4
 
 _CANCELLED = "57014"
@@ -34,6 +36,8 @@ _OUTAGES = ("08", "28", "3D", "53", "55000", "57P", "58", "40P01", "55P03", _CAN
 # "POOL": the class of this service's advisory locks, in a database of its own.
 LOCK_CLASS = 0x504F4F4C
 
+# Made into objects between two turns of the event loop.
+_ROWS = 100
 # Of the deadline, for one statement of a report: it is over before the catalog counts as away.
 _REPORT_SHARE = 0.8
 _REPORT_TIMEOUT = "The report was not ready within {:g} s: ask for a shorter period."
@@ -198,6 +202,18 @@ class Database:
                 reason = error.detail.removesuffix(".")
                 raise CatalogUnavailable(f"{reason}; nothing was changed.") from error.__cause__
             raise
+
+    async def load(self, statement: Executable, make: Callable[[RowMapping], T]) -> tuple[T, ...]:
+        """What *make* makes of each row that *statement* reads; raises as `reading` does.
+
+        There may be as many as tenants: the event loop has its turn in between.
+        """
+        made: list[T] = []
+        async with self.reading() as connection:
+            for rows in (await connection.execute(statement)).mappings().partitions(_ROWS):
+                made += map(make, rows)
+                await asyncio.sleep(0)
+        return tuple(made)
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         """The rows that *statement* reads, alone in a transaction; raises as `reading` does."""

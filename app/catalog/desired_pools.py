@@ -30,8 +30,8 @@ class DesiredPools:
 
     async def load(self) -> tuple[DesiredPool, ...]:
         """All of them, by id."""
-        rows = await self._database.fetch(select(pools).order_by(pools.c.pool_id))
-        return tuple(map(_desired_pool, rows))
+        statement = select(pools).order_by(pools.c.pool_id)
+        return await self._database.load(statement, _desired_pool)
 
     async def save(
         self,

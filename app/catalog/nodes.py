@@ -28,8 +28,7 @@ class Nodes:
 
     async def load(self) -> tuple[DeclaredNode, ...]:
         """All of them, by name."""
-        rows = await self._database.fetch(select(nodes).order_by(nodes.c.name))
-        return tuple(map(_node, rows))
+        return await self._database.load(select(nodes).order_by(nodes.c.name), _node)
 
     async def save(
         self,

@@ -90,7 +90,7 @@ class Recommendations:
             .order_by(columns.created_at.desc(), columns.id.desc())
             .limit(limit)
         )
-        return tuple(map(_recommendation, await self._database.fetch(statement)))
+        return await self._database.load(statement, _recommendation)
 
     async def close(self, closed: Recommendation, *, event: AuditEvent | None = None) -> None:
         """Store that an open one is *closed*; *event* is recorded in the same transaction.
@@ -123,7 +123,7 @@ class Recommendations:
             )
             .order_by(column.closed_at)
         )
-        return tuple(map(_recommendation, await self._database.fetch(statement)))
+        return await self._database.load(statement, _recommendation)
 
     async def expire(self, now: datetime) -> tuple[Recommendation, ...]:
         """Close those that expired by *now*; which they are."""

@@ -25,8 +25,7 @@ class Tenants:
 
     async def load(self) -> tuple[Tenant, ...]:
         """All of them, by id."""
-        rows = await self._database.fetch(select(tenants).order_by(tenants.c.id))
-        return tuple(map(_tenant, rows))
+        return await self._database.load(select(tenants).order_by(tenants.c.id), _tenant)
 
     async def save(
         self, spec: TenantSpec, *, event: AuditEvent, expected_generation: int | None = None

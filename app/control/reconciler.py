@@ -13,6 +13,7 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.control.audit_events import AuditOutbox
+from app.control.background import in_slices
 from app.control.pools.desired_state import DesiredPoolState
 from app.control.tenants.application_credentials import ApplicationCredentials
 from app.control.tenants.deletion import TenantDeletions
@@ -21,6 +22,9 @@ from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.domain.audit import RECONCILER
 from app.domain.errors import CatalogUnavailable, PoolkeeperError
 from app.pools.manager import TenantPoolManager
+
+# Pools looked at between two turns of the event loop.
+_SLICE = 100
 
 _log = structlog.get_logger(__name__)
 
@@ -88,9 +92,10 @@ class Reconciler:
 
     async def _converge(self) -> int:
         steps = 0
-        for pool_id, desired in list(self._manager.desired.items()):
+        async for pool_id in in_slices(list(self._manager.desired), _SLICE):
+            desired = self._manager.desired.get(pool_id)  # as it is by now
             state = self._manager.tenant_state_for_pool(pool_id)
-            if state is None or not state.tenant.is_usable:
+            if desired is None or state is None or not state.tenant.is_usable:
                 continue
             try:
                 steps += await self._desired.converge(state, desired)

@@ -10,8 +10,9 @@ from app.catalog.catalog import Catalog
 from app.domain.errors import ImmutableField, StaleVersion, TenantNotFound
 from app.domain.pool import PoolSize
 from app.domain.recommendation import RecommendationStatus
-from app.domain.tenant import PoolStrategy, TenantId
+from app.domain.tenant import PoolStrategy, TenantId, TenantSpec
 from tests.catalog.values import ACME, event, ids, recommendation, refused_event, spec
+from tests.fixtures.turns import counted_turns
 
 
 async def actions(catalog: Catalog) -> list[str]:
@@ -200,3 +201,17 @@ async def test_tenants_are_loaded_by_id(catalog: Catalog) -> None:
         await catalog.tenants.save(spec(name), event=event())
     assert [tenant.spec.id for tenant in await catalog.tenants.load()] == names
     assert isinstance((await catalog.tenants.load())[0].spec.id, TenantId)
+
+
+async def test_others_have_their_turn_while_many_are_loaded(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"t{number:03}" for number in range(250)]
+    for name in names:
+        await catalog.tenants.save(spec(name), event=event())
+    async with counted_turns() as turns:
+        monkeypatch.setattr(TenantSpec, "from_dict", turns.counted(TenantSpec.from_dict))
+        loaded = await catalog.tenants.load()
+    assert [tenant.spec.id for tenant in loaded] == names
+    assert turns.calls == len(names)
+    assert turns.most <= 100

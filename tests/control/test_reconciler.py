@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,12 +13,15 @@ from app.control.tenants import deletion as tenant_deletion
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.provisioning import lock_of_role
 from app.domain.audit import RECONCILER
-from app.domain.desired_state import Pause, PoolChange
+from app.domain.desired_state import DesiredPool, Pause, PoolChange
 from app.domain.errors import ServerUnavailable
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
+from app.pools.tenant_state import TenantState
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.locks import inherited
+from tests.fixtures.pools import tenant
+from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
 
 
@@ -224,3 +228,45 @@ async def test_a_role_that_is_being_changed_keeps_no_rotation_waiting(
     ):
         assert await control.rotation.finish_rotations() == 1
     assert await control.rotation.finish_rotations() == 1
+
+
+async def test_others_have_their_turn_while_it_looks_at_all_pools(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(350):
+        control.manager.put_tenant(tenant(f"t{number}", PoolStrategy.PER_TENANT))
+        control.manager.set_desired(desired_pool(f"t{number}"))
+    desired = control.desired_pool_state
+    async with counted_turns() as turns:
+        monkeypatch.setattr(desired, "converge", turns.counted(desired.converge))
+        assert (await control.reconciler.run_once()).steps == 0
+    assert turns.calls == 350
+    assert turns.most <= 100
+
+
+async def test_a_change_that_is_made_while_pools_converge_is_not_undone(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("acme", "beta"):
+        await control.tenant(name)
+        await control.pool_operations.put(control.state(name), PoolChange(max_size=3), PERSON)
+    converge = control.desired_pool_state.converge
+
+    async def change_the_other(state: TenantState, desired: DesiredPool) -> int:
+        if state.tenant.spec.id == "acme":
+            other = control.state("beta")
+            await control.pool_operations.put(other, PoolChange(max_size=7), PERSON)
+        return await converge(state, desired)
+
+    async with control.manager.lease("beta"):
+        monkeypatch.setattr(control.desired_pool_state, "converge", change_the_other)
+        await control.reconciler.run_once()
+        pool = control.manager.find("beta")
+        assert pool is not None
+        assert pool.size.max_size == 7
+
+
+def desired_pool(name: str) -> DesiredPool:
+    return DesiredPool(
+        pool_id=name, size=PoolSize(), pause=None, generation=1, updated_at=datetime.now(UTC)
+    )

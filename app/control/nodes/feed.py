@@ -120,6 +120,8 @@ class NodeFeed:
             yield
         finally:
             self._held[tenant.id] -= 1
+            if not self._held[tenant.id]:
+                del self._held[tenant.id]
             await self.refresh()
 
     async def wait_paused(self, tenant: TenantSpec) -> None:

@@ -18,6 +18,7 @@ import structlog
 
 from app.catalog.catalog import Catalog
 from app.catalog.nodes import Liabilities
+from app.control.background import in_slices
 from app.control.nodes.node_loads import NodeLoads
 from app.control.nodes.tracked_node import Demand, TrackedNode
 from app.control.nodes.unexplained_backends import UnexplainedBackends
@@ -47,6 +48,8 @@ _PROCESS_FLOOR = 5
 _SAVE_INTERVAL = 10.0
 # Entries that a node may report without having them by its configuration.
 _MOST_ENTRIES = 10_000
+# Users or pools looked at between two turns of the event loop.
+_SLICE = 500
 # Seconds for which a report waits for others' divisions, and those of one for the catalog. Agents
 # hear an answer within `ANSWER_SECONDS`.
 _PATIENCE = 2.0
@@ -189,18 +192,22 @@ class Fleet:
         report = self._of_node(node, report)
         heard = node.hear(report, most_sessions=self._first_number + NUMBERS_OF_EPOCH)
         self._loads.hear(node.name, report.entries, heard.gone)
-        for user in report.users:
-            credential = self._credentials.find(user)
-            if credential is not None and credential.tenant in node.entries:
-                self._credentials.used(credential)
         self._note_demand(node)
         await self._divide_all(report.servers)
+        await self._note_uses(node, report.users)
         node.is_called = False
         return ReportAnswer(
             allotments=node.allotments(),
             version=node.version,
             wants_all=not heard.is_based,
         )
+
+    async def _note_uses(self, node: TrackedNode, users: Iterable[str]) -> None:
+        """Applications of *node*'s tenants are connected as these *users*."""
+        async for user in in_slices(users, _SLICE):
+            credential = self._credentials.find(user)
+            if credential is not None and credential.tenant in node.entries:
+                self._credentials.used(credential)
 
     def _of_node(self, node: TrackedNode, report: NodeReport) -> NodeReport:
         """*report* without servers, and without too many entries, that are not the node's.
@@ -228,8 +235,7 @@ class Fleet:
             name for node in self.nodes.values() for name in node.commitments.keys() | node.servers
         }
         servers = [self._manager.servers[name] for name in names & self._manager.servers.keys()]
-        for server in servers:
-            self._note_own_demand(server)
+        await self._note_own_demands(servers)
         nodes = self.nodes.values()
         looks = (self._backends.look_at(server, nodes) for server in servers)
         await asyncio.gather(self._ask_catalog(), *looks)
@@ -270,17 +276,14 @@ class Fleet:
             wanted = max(busy[server], node.largest.get(server, 0))
             demand.note(wanted, weight[server], self._clock())
 
-    def _note_own_demand(self, server: Server) -> None:
-        wanted = sum(
-            max(
-                pool.size.min_size,
-                min(pool.size.max_size, pool.connections.in_use + pool.waiters.count),
-            )
-            for pool in self._manager.pools()
-            if pool.server is server
-        )
-        weight = float(server.budget.contenders.weight)
-        self._own_demand[server.name].note(max(wanted, _PROCESS_FLOOR), weight, self._clock())
+    async def _note_own_demands(self, servers: Iterable[Server]) -> None:
+        wanted: defaultdict[str, int] = defaultdict(int)
+        async for pool in in_slices(list(self._manager.pools()), _SLICE):
+            used = min(pool.size.max_size, pool.connections.in_use + pool.waiters.count)
+            wanted[pool.server.name] += max(pool.size.min_size, used)
+        for server in servers:
+            weight, most = float(server.budget.contenders.weight), wanted[server.name]
+            self._own_demand[server.name].note(max(most, _PROCESS_FLOOR), weight, self._clock())
 
     # -- division --------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
+from app.control.background import in_slices
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.domain.audit import Actor, AuditEvent
 from app.domain.desired_state import Tenant
@@ -13,6 +14,9 @@ from app.domain.errors import ImmutableField, ServerNotFound, TenantDeleting
 from app.domain.plan import plan_record
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
+
+# Tenants made known between two turns of the event loop.
+_SLICE = 100
 
 
 class TenantDeclarations:
@@ -29,7 +33,7 @@ class TenantDeclarations:
         Raises:
             CatalogUnavailable
         """
-        for tenant in await self._catalog.tenants.load():
+        async for tenant in in_slices(await self._catalog.tenants.load(), _SLICE):
             self._manager.put_tenant(tenant)
 
     def put(

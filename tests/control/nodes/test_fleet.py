@@ -32,6 +32,7 @@ from tests.fixtures.control import PERSON, Control, wired
 from tests.fixtures.pools import manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
+from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
 
 ADDRESSES = {"local": ServerAddress(host="127.0.0.1", port=5432, tls_mode="disable")}
@@ -523,3 +524,21 @@ async def test_uses_of_credentials_are_noted_as_agents_report_them(site: Site) -
     await site.hear(node, users=frozenset({"acme.web", "acme.unknown", "x"}))
     [credential] = control.credentials.of(TenantId("acme"))
     assert credential.last_used_at is not None
+
+
+async def test_others_have_their_turn_while_users_of_a_report_are_looked_up(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await site.node("edge")
+    await site.fleet.begin_session(node)
+    await site.control.credentials.create(site.control.state("acme"), "web", PERSON)
+    users = frozenset({"acme.web", *(f"acme.{number}" for number in range(1200))})
+    async with counted_turns() as turns:
+        find = turns.counted(site.control.credentials.find)
+        monkeypatch.setattr(site.control.credentials, "find", find)
+        await site.hear(node, users=users)
+    assert turns.calls == len(users)
+    assert turns.most <= 500
+    used = site.control.credentials.find("acme.web")
+    assert used is not None
+    assert used.last_used_at is not None

@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from app.control import operation
-from app.domain.desired_state import PoolChange
+from app.domain.desired_state import PoolChange, Tenant
 from app.domain.errors import (
     CatalogUnavailable,
     ImmutableField,
@@ -18,6 +18,8 @@ from app.domain.errors import (
 )
 from app.domain.tenant import PoolStrategy
 from tests.fixtures.control import PERSON, Control, spec_of
+from tests.fixtures.pools import tenant
+from tests.fixtures.turns import counted_turns
 
 
 async def test_a_new_tenant_is_stored_known_and_recorded(control: Control) -> None:
@@ -116,3 +118,21 @@ async def test_the_log_says_each_change_once(control: Control) -> None:
         ("info", "pool.recycled"),
     ]
     assert {(entry["tenant"], entry["actor"]) for entry in done} == {("acme", PERSON.name)}
+
+
+async def test_others_have_their_turn_while_a_new_leader_learns_of_all_tenants(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tuple(tenant(f"t{number}", PoolStrategy.PER_TENANT) for number in range(350))
+
+    async def load() -> tuple[Tenant, ...]:
+        return known
+
+    monkeypatch.setattr(control.catalog.tenants, "load", load)
+    async with counted_turns() as turns:
+        monkeypatch.setattr(
+            control.manager, "put_tenant", turns.counted(control.manager.put_tenant)
+        )
+        await control.declarations.load()
+    assert len(control.manager.tenant_states) == turns.calls == len(known)
+    assert turns.most <= 100
