@@ -7,8 +7,9 @@ sent again only if that can do no harm.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from asgi_correlation_id import correlation_id
 from starlette.requests import Request
@@ -144,8 +145,9 @@ class Forwarder:
             upstream = None if url is None else await self._connect(url)
             if upstream is not None:
                 exchange = _Exchange(upstream, scope, body, send)
+                is_there = partial(self._upstreams.is_there, upstream.url)
                 try:
-                    is_done = await exchange.run(head + start, self._longest_wait)
+                    is_done = await exchange.run(head + start, self._longest_wait, is_there)
                 except UpstreamSilent:
                     timeout = _problem(scope, 504, "deadline-exceeded", _SILENT)
                     await timeout(scope, _nothing, send)
@@ -221,12 +223,14 @@ class _Exchange:
         self._client: Connection | None = scope["state"].get("connection")
         self._has_left = False
 
-    async def run(self, start: bytes, longest_wait: float) -> bool:
+    async def run(
+        self, start: bytes, longest_wait: float, is_there: Callable[[], Awaitable[bool]]
+    ) -> bool:
         """Send the request and pass on its response; False if that instance is not active.
 
         Raises:
-            UpstreamSilent: it did not begin to respond within *longest_wait* seconds, or takes
-                nothing more.
+            UpstreamSilent: it did not begin to respond within *longest_wait* seconds, is not
+                *there* any more, or takes nothing more.
             UpstreamLost: the connection broke before there was a response.
             ClientLeft: the client closed its connection.
         """
@@ -238,7 +242,7 @@ class _Exchange:
                 rest = asyncio.create_task(self._body.send_rest(upstream), name="forward a body")
                 rest.add_done_callback(self._body_ended)
             self._notify(self._leave)
-            await upstream.respond(longest_wait)
+            await upstream.respond(longest_wait, is_there)
             if self._body.is_kept and _is_refusal(upstream):
                 while await upstream.read():
                     pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -27,6 +28,12 @@ _GRACE = 1.0
 # In seconds: for room to write, and between two parts of a response. A stream has a comment every
 # 15 s. What is between the instances may acknowledge all that it is sent, and pass on nothing.
 _SILENCE = 45.0
+# In seconds: while a response does not begin, how often it is asked whether its instance is there,
+# and for how long. Twice in a row without an answer means that it is not.
+_LOOK_INTERVAL = 10.0
+_LOOK_DEADLINE = 3.0
+_MISSES = 2
+_LOOK = b"GET /livez HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n"
 
 
 class UpstreamLost(Exception):
@@ -72,18 +79,38 @@ class Upstream(asyncio.Protocol):
             UpstreamLost: the connection broke.
         """
         if self._writable is not None and not self.is_lost:
-            await self._in_time(self._writable, _SILENCE)
+            try:
+                async with asyncio.timeout(_SILENCE):
+                    await self._writable
+            except TimeoutError as error:
+                raise self._silence() from error
         self._write(data)
 
-    async def respond(self, seconds: float) -> None:
+    async def respond(self, seconds: float, is_there: Callable[[], Awaitable[bool]]) -> None:
         """Wait until `status` and `headers` are those of the response, for *seconds* at most.
+
+        *is_there* is asked meanwhile whether the instance can be reached at all.
+
+        Raises:
+            UpstreamLost: the connection broke before.
+            UpstreamSilent: nothing came.
+        """
+        loop = asyncio.get_running_loop()
+        due, misses = loop.time() + seconds, 0
+        while not self.has_begun:
+            left = due - loop.time()
+            if left <= 0.0 or misses == _MISSES:
+                raise self._silence()
+            if not await self._arrives(min(left, _LOOK_INTERVAL)):
+                misses = 0 if await is_there() else misses + 1
+
+    async def is_answering(self) -> bool:
+        """Whether anything comes; whoever asks has a deadline.
 
         Raises:
             UpstreamLost: the connection broke before.
         """
-        due = asyncio.get_running_loop().time() + seconds
-        while not self.has_begun:
-            await self._wait(due - asyncio.get_running_loop().time())
+        return await self._arrives(_LOOK_DEADLINE)
 
     async def read(self) -> bytes:
         """The next part of the body; empty at its end.
@@ -94,7 +121,8 @@ class Upstream(asyncio.Protocol):
         while not self._chunks:
             if self._is_complete:
                 return b""
-            await self._wait(_SILENCE)
+            if not await self._arrives(_SILENCE):
+                raise self._silence()
         data = b"".join(self._chunks)
         self._chunks.clear()
         self._unsent = 0
@@ -129,23 +157,25 @@ class Upstream(asyncio.Protocol):
             raise self._loss()
         self._transport.write(data)
 
-    async def _wait(self, seconds: float) -> None:
+    async def _arrives(self, seconds: float) -> bool:
+        """Whether something of the response comes within *seconds*."""
         if self.is_lost:
             raise self._loss()
         self._arrived = asyncio.get_running_loop().create_future()
         try:
-            await self._in_time(self._arrived, seconds)
+            async with asyncio.timeout(seconds):
+                await self._arrived
+        except TimeoutError:
+            return False
         finally:
             self._arrived = None
+        return True
 
-    async def _in_time(self, event: asyncio.Future[None], seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await event
-        except TimeoutError as error:
-            self._is_silent = True
-            self.close()
-            raise UpstreamSilent from error
+    def _silence(self) -> UpstreamLost:
+        """Close the connection, for nothing comes of it."""
+        self._is_silent = True
+        self.close()
+        return self._loss()
 
     def _loss(self) -> UpstreamLost:
         return UpstreamSilent() if self._is_silent else UpstreamLost()
@@ -224,6 +254,8 @@ class Upstreams:
         self._idle: deque[Upstream] = deque()
         self._open: set[Upstream] = set()
         self._grace: asyncio.TimerHandle | None = None
+        # Who answered when it was last asked whether it is there.
+        self._answered, self._answered_at = "", 0.0
         self._tls: ssl.SSLContext | None = None
 
     async def connect(self, url: str) -> Upstream:
@@ -239,7 +271,30 @@ class Upstreams:
             if is_fresh and upstream.url == url and upstream.is_open:
                 return upstream
             self.discard(upstream)
-        parts = urlsplit(url)
+        return await self._open_to(url)
+
+    async def is_there(self, url: str) -> bool:
+        """Whether *url* answers, or did of late, what takes no time, on a new connection."""
+        now = asyncio.get_running_loop().time()
+        if self._answered == url and now - self._answered_at < _LOOK_INTERVAL:
+            return True
+        upstream: Upstream | None = None
+        try:
+            async with asyncio.timeout(_LOOK_DEADLINE):
+                upstream = await self._open_to(url)
+                upstream.begin("GET", _LOOK % (urlsplit(url).hostname or "").encode())
+                if await upstream.is_answering():
+                    self._answered, self._answered_at = url, now
+                    return True
+        except (OSError, UpstreamLost):
+            pass
+        finally:
+            if upstream is not None:
+                self.discard(upstream)
+        return False
+
+    async def _open_to(self, url: str) -> Upstream:
+        loop, parts = asyncio.get_running_loop(), urlsplit(url)
         async with asyncio.timeout(_CONNECT_DEADLINE):
             _, upstream = await loop.create_connection(
                 lambda: Upstream(url),

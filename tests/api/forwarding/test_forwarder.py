@@ -107,6 +107,10 @@ async def standby(
         forwarder.close()
 
 
+async def is_there() -> bool:
+    return True
+
+
 async def body_of(receive: Receive) -> bytes:
     """The whole body of a request."""
     body, more = b"", True
@@ -573,6 +577,42 @@ async def test_nobody_waits_for_ever_for_a_response_that_is_swallowed(
         assert proxy.accepted == accepted + 1
 
 
+@pytest.mark.parametrize("swallow", [FaultProxy.black_hole, FaultProxy.hold_new])
+async def test_an_instance_that_cannot_be_reached_any_more_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, swallow: Callable[[FaultProxy], None]
+) -> None:
+    monkeypatch.setattr("app.api.forwarding.upstream._LOOK_INTERVAL", 0.05)
+    monkeypatch.setattr("app.api.forwarding.upstream._LOOK_DEADLINE", 0.05)
+
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async with pair_through_a_proxy(hang) as (standby, proxy):
+        swallow(proxy)
+        response = await standby.client.post("/v1/tenants")
+        assert (response.status_code, response.json()["code"]) == (504, "deadline-exceeded")
+
+
+async def test_an_instance_that_takes_its_time_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.api.forwarding.upstream._LOOK_INTERVAL", 0.01)
+    looks = 0
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal looks
+        if scope["path"] == "/livez":
+            looks += 1
+        else:
+            await eventually(lambda: looks > 3)
+        await echo(scope, receive, send)
+
+    async with pair_through_a_proxy(respond) as (standby, proxy):
+        response = await standby.client.post("/v1/tenants", content=b"body")
+        assert response.json()["body"] == "body"
+        await eventually(lambda: proxy.live == 1)
+
+
 async def test_nobody_waits_for_ever_to_send_a_body_that_is_not_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -715,7 +755,7 @@ async def test_a_connection_that_closes_is_not_used_again() -> None:
         upstreams, url = Upstreams(keep_alive=180.0), f"http://{host}:{port}"
         first = await upstreams.connect(url)
         first.begin("GET", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
-        await first.respond(180.0)
+        await first.respond(180.0, is_there)
         while not first.is_ended:
             await first.read()
         upstreams.release(first)
