@@ -290,15 +290,13 @@ async def test_a_large_report_is_read_in_a_thread_whatever_makes_it_large(
 
     monkeypatch.setattr("app.api.routes.node_agents.from_document", read)
     pids = list(range(10_000))
-    for number, large in enumerate(
-        (
-            {"backends": {"local": pids}},
-            {"backends": {f"s{pid}": [pid] for pid in pids[:2000]}},
-            {"users": [f"acme.{pid}" for pid in pids]},
-            {"servers": {f"s{pid}": report(session)["servers"]["local"] for pid in pids[:1000]}},
-        ),
-        start=1,
-    ):
+    larges: list[dict[str, Any]] = [
+        {"backends": {"local": pids}},
+        {"backends": {f"s{pid}": [pid] for pid in pids[:2000]}},
+        {"users": [f"acme.{pid}" for pid in pids]},
+        {"servers": {f"s{pid}": report(session)["servers"]["local"] for pid in pids[:1000]}},
+    ]
+    for number, large in enumerate(larges, start=1):
         ok(await api.client.post(f"{NODE}/reports", json=report(session, number) | large))
     assert threading.main_thread() not in threads
 
