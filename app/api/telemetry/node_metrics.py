@@ -30,7 +30,7 @@ def node_metrics(fleet: Fleet) -> Iterator[Metric]:
         {(name, state): node.state is state for name, node in nodes.items() for state in NodeState},
     )
     yield gauge(
-        "poolkeeper_node_report_age_seconds",
+        "poolkeeper_node_silent_seconds",
         "Time since the latest report of each node.",
         ("node",),
         {(name,): node.silence for name, node in nodes.items() if node.silence is not None},

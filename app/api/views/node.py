@@ -156,15 +156,19 @@ class NodeEntryView(BaseModel):
     waiting: int = Field(description="Those of them that wait for a connection.")
     longest_wait_ms: float = Field(description="How long the first of them has waited.")
     estimated: bool = Field(
-        description="Whether what follows is estimated from sums of the last minute: poolers "
-        "count no single transaction. False: it is not known."
+        description="True: `wait_p99_ms` and `late_share` are estimated, because poolers count "
+        "sums and no single transaction. False: nothing that follows is known."
     )
-    transactions_per_second: float | None
-    hold_ms: float | None = Field(description="Mean time of a transaction, without the wait.")
+    transactions_per_second: float | None = Field(
+        description="Of the last minute, or since the tenant was idle there."
+    )
+    hold_ms: float | None = Field(
+        description="Mean time of a transaction in that time, without the wait."
+    )
     wait_ms: float | None = Field(description="Mean time that it waited for a connection.")
-    wait_p99_ms: float | None = Field(description="What one of a hundred waits exceeds.")
+    wait_p99_ms: float | None = Field(description="What one of a hundred waits exceeds; estimated.")
     late_share: float | None = Field(
-        description="Share that waited longer than the advisor tolerates, 0 to 1."
+        description="Share that waited longer than the advisor tolerates, 0 to 1; estimated."
     )
 
     @classmethod

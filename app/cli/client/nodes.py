@@ -45,18 +45,19 @@ COLUMNS = (
     number("SILENT S", "silent_seconds", VERY_WIDE),
     age("AGE", "created_at", VERY_WIDE),
 )
-# A pooler counts sums, no single transaction: what follows from them is estimated.
+# A pooler counts sums, no single transaction: their means are exact, a percentile is estimated.
 TENANT_COLUMNS = (
     text("TENANT", "tenant", ALWAYS),
     text("STATE", "state", ALWAYS),
     number("WAITING", "waiting", ALWAYS),
-    number("WAITS MS", "longest_wait_ms"),
-    number("CLIENTS", "clients"),
+    number("LONGEST MS", "longest_wait_ms"),
     number("ACTIVE", "active"),
     number("SIZE", "size"),
-    number("EST PER S", "transactions_per_second", WIDE),
-    number("EST HOLD MS", "hold_ms", WIDE),
-    number("EST WAIT P99 MS", "wait_p99_ms", WIDE),
+    number("EST P99 MS", "wait_p99_ms"),
+    number("WAIT MS", "wait_ms", WIDE),
+    number("HOLD MS", "hold_ms", WIDE),
+    number("PER S", "transactions_per_second", WIDE),
+    number("CLIENTS", "clients", WIDE),
 )
 Order = Literal["-longest_wait_ms", "-waiting", "-clients", "-active", "tenant"]
 _DETAILS = (
@@ -116,7 +117,11 @@ def tenants(
         Order, typer.Option(help="Sort order; a leading - means descending.")
     ] = "-longest_wait_ms",
 ) -> None:
-    """List the tenants of a node, who waits longest first; EST: estimated from sums."""
+    """List the tenants of a node, who waits longest first.
+
+    LONGEST MS is how long the first client waits now. WAIT, HOLD and PER S are means of the last
+    minute, EST P99 MS is the estimated 99th percentile of the waits.
+    """
     context.obj.show_list(f"{_path(node)}/tenants", TENANT_COLUMNS, sort=sort)
 
 

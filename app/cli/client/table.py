@@ -82,7 +82,7 @@ def pool_state(pool: Item) -> str:
 
 
 def on_node(entry: Item) -> str:
-    """A tenant on one node; what is estimated says so."""
+    """A tenant on one node, with its load if it is known; what is estimated says so."""
     facts = (
         f"{entry['node']}: {entry['state']}, {entry['active']} of {entry['size']} connections "
         f"active, {entry['clients']} clients, {entry['waiting']} waiting"
@@ -91,8 +91,9 @@ def on_node(entry: Item) -> str:
         facts += f", the first for {plain(entry['longest_wait_ms'])} ms"
     if entry["estimated"]:
         facts += (
-            f"; estimated: {plain(entry['transactions_per_second'])} transactions/s of "
-            f"{plain(entry['hold_ms'])} ms, wait p99 {plain(entry['wait_p99_ms'])} ms"
+            f"; {plain(entry['transactions_per_second'])} transactions/s of "
+            f"{plain(entry['hold_ms'])} ms, wait {plain(entry['wait_ms'])} ms, estimated p99 "
+            f"{plain(entry['wait_p99_ms'])} ms"
         )
     return (
         facts if entry["node_state"] == "ready" else f"{facts} (the node is {entry['node_state']})"

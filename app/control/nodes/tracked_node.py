@@ -276,14 +276,33 @@ class TrackedNode:
         return latest.at <= since or latest.entries[entry].state is EntryState.OPEN
 
     def load(self, entry: str) -> EstimatedLoad | None:
-        """The load of an entry in the last minute; None while nothing is known of it."""
+        """The load of an entry in the last minute, or since it was idle in that minute.
+
+        None while nothing is known of it.
+        """
         latest = self.latest
         # One that is new had no totals before; what it had before its first report is not known.
-        first = next((each for each in self._kept if entry in each.entries), None)
+        first = self._first_kept(entry)
         if latest is None or first is None or entry not in latest.entries or latest.at <= first.at:
             return None
         added = latest.entries[entry].totals.since(first.entries[entry].totals)
         return EstimatedLoad.during(latest.at - first.at, added)
+
+    def _first_kept(self, entry: str) -> HeardReport | None:
+        """The report from which on the load of *entry* is measured.
+
+        A load that has just begun, divided by a minute, would look like a small one.
+        """
+        known = [each for each in self._kept if entry in each.entries]
+        if not known:
+            return None
+        first, *later = known
+        for each in later:
+            now, before = each.entries[entry], first.entries[entry]
+            if now.in_use or now.waiting or now.totals.transactions != before.totals.transactions:
+                break
+            first = each
+        return first
 
     def offer(self, configuration: NodeConfiguration) -> None:
         """Another configuration is there for it."""

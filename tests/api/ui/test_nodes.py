@@ -39,9 +39,10 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         await expect(tenants.locator("th")).to_have_text(["beta", "acme"])
         await expect(tenants.first).to_contain_text("closed")
         assert await tenants.first.get_by_title("The first for 4500 ms").count() == 1
-        # What is estimated says so.
-        estimated = drawer.locator(".on-nodes thead th", has_text="est.")
-        await expect(estimated).to_have_text(["Per second est.", "Hold est.", "Wait p99 est."])
+        # What is estimated says so, and only that.
+        load = drawer.locator(".on-nodes thead th[title]")
+        await expect(load).to_have_text(["Waiting", "Per second", "Hold", "Wait", "p99 est."])
+        await expect(tenants.first).to_contain_text("3 of 4")
         await expect(tenants.last).to_contain_text("100 ms")
         await drawer.get_by_label("Order").select_option("most clients")
         await expect(tenants.locator("th")).to_have_text(["acme", "beta"])

@@ -242,7 +242,7 @@ async def test_a_node_is_created_changed_paused_and_deleted(shell: Shell) -> Non
     assert (await shell.run("nodes", "pause", "edge")).stdout == "edge: joining, paused\n"
     assert (await shell.run("nodes", "resume", "edge")).stdout == "edge: joining\n"
     assert re.search(r"NODE +edge", (await shell.run("nodes", "show", "edge")).stdout)
-    assert "EST HOLD MS" in (await shell.run("nodes", "tenants", "edge")).stdout
+    assert "EST P99 MS" in (await shell.run("nodes", "tenants", "edge")).stdout
     assert (await shell.run("nodes", "delete", "edge")).stdout == "edge: deleted\n"
     await shell.run("nodes", "show", "edge", status=6)
 

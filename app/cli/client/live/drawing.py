@@ -77,14 +77,15 @@ def footer(screen: ListScreen | TenantScreen, news: News, width: int | None) -> 
 def _head(found: Found, url: str, width: int | None, *, most_servers: int) -> list[Line]:
     stats = found.stats
     totals = stats["totals"]
+    # What does not fit is left out from the end.
     facts = (
-        f"Poolkeeper {url}",
-        f"{stats['tenants']:,} tenants",
-        f"{stats['pools']['open']:,} pools open",
-        f"{totals['active_connections']:,} active",
+        f"Poolkeeper: {totals['active_connections']:,} active",
         f"{totals['waiting_requests']:,} waiting",
         f"{totals['timeouts']:,} timeouts",
         f"event loop lag {stats['loop_lag']['worst_ms']:,.0f} ms",
+        f"{stats['tenants']:,} tenants",
+        f"{stats['pools']['open']:,} pools open",
+        url,
     )
     lines = [
         Line(_as_many_as_fit(facts, width), "bold"),

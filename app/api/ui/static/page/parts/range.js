@@ -1,7 +1,7 @@
 // Periods of history: the last minutes to everything that is stored, or from one time to another.
 
 import { get } from "../core/api.js";
-import { html, useState } from "../core/html.js";
+import { html, useEffect, useState } from "../core/html.js";
 import { setQuery } from "../core/router.js";
 
 const HOUR = 3600;
@@ -81,9 +81,13 @@ export function RangePicker({ query, usual }) {
 }
 
 function Custom({ query }) {
-  const now = Date.now();
-  const [from, setFrom] = useState(local(query.from, now - HOUR * 1000));
-  const [to, setTo] = useState(local(query.to, now));
+  const [from, setFrom] = useState("");
+  const [to, setTo] = useState("");
+  useEffect(() => {
+    const now = Date.now();
+    setFrom(local(query.from, now - HOUR * 1000));
+    setTo(local(query.to, now));
+  }, [query.from, query.to]);
   // In UTC: a colleague who gets the address may be elsewhere.
   const show = (event) => {
     event.preventDefault();

@@ -1,0 +1,80 @@
+"""What the service knows of one node: the load of its tenants, by totals of the last minute."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from app.control.nodes.tracked_node import TrackedNode
+from app.domain.nodes.declaration import DeclaredNode, NodeSpec
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.report import NodeReport
+from tests.fixtures.reporting import entry
+
+CREATED = datetime(2026, 11, 29, tzinfo=UTC)
+
+
+class Reporter:
+    """A node that reports each second what *acme* had done by then."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        declared = DeclaredNode(
+            spec=NodeSpec(name="edge"),
+            paused=False,
+            draining=False,
+            generation=1,
+            created_at=CREATED,
+            updated_at=CREATED,
+        )
+        self.node = TrackedNode(declared, lambda: self.now)
+        self.done = 0
+        self.node.begin_session(1)
+
+    def go_on(self, seconds: int, per_second: int, *, in_use: int = 0) -> None:
+        for _ in range(seconds):
+            self.now += 1.0
+            self.done += per_second
+            totals = EntryTotals(transactions=self.done, transaction_seconds=0.1 * self.done)
+            report = NodeReport(
+                session=1,
+                sequence=round(self.now),
+                version=1,
+                engine="PgBouncer 1.25.2",
+                servers={},
+                entries=(entry("acme", totals=totals, in_use=in_use),),
+            )
+            self.node.hear(report, most_sessions=2)
+
+    @property
+    def rate(self) -> float | None:
+        load = self.node.load("acme")
+        return None if load is None else load.arrivals
+
+
+def test_a_load_that_has_just_begun_is_not_divided_by_the_minute_before() -> None:
+    reporter = Reporter()
+    reporter.go_on(120, 0)
+    assert reporter.rate is None
+    reporter.go_on(11, 98, in_use=5)
+    assert reporter.rate == pytest.approx(98.0, rel=0.5)
+    reporter.go_on(120, 98, in_use=5)
+    assert reporter.rate == pytest.approx(98.0, rel=0.02)
+
+
+def test_pauses_of_a_load_count() -> None:
+    reporter = Reporter()
+    for _ in range(12):
+        reporter.go_on(5, 20, in_use=1)
+        reporter.go_on(5, 0)
+    assert reporter.rate == pytest.approx(10.0, rel=0.2)
+
+
+def test_long_transactions_count_from_their_beginning() -> None:
+    """Measured from the moment before they ended, they would seem to be many at a time."""
+    reporter = Reporter()
+    reporter.go_on(30, 0)
+    reporter.go_on(20, 0, in_use=1)
+    reporter.go_on(1, 1, in_use=0)
+    assert reporter.rate == pytest.approx(1 / 21, rel=0.35)
