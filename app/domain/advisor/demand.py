@@ -172,8 +172,13 @@ class DemandRule:
         was = window.largest_within_a_minute(seen.at)
         allowed = was - max(config.shrink_step, int(config.shrink_share * was))
         new_size = max(target, allowed)
-        if new_size >= size:
-            return self._keep(found, ReasonCode.RECENT_PEAK, messages.shrunk_recently(found, was))
+        held: str | None = None
+        if seen.metrics.waiting_requests:
+            held = messages.callers_wait(found)
+        elif new_size >= size:
+            held = messages.shrunk_recently(found, was)
+        if held is not None:
+            return self._keep(found, ReasonCode.RECENT_PEAK, held)
         reason = messages.shrink(config, found, new_size)
         return self._resize(found, new_size, ReasonCode.DEMAND_BELOW_SIZE, reason)
 

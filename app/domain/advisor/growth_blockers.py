@@ -74,8 +74,8 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> GrowthBlocker | None
     if server.idle_in_transaction_share > config.idle_in_transaction_share:
         return GrowthBlocker(
             ReasonCode.IDLE_IN_TRANSACTION,
-            f"{server.idle_in_transaction_share:.0%} of our connections are idle in transaction; "
-            "the application holds them without using them",
+            f"{_percent(server.idle_in_transaction_share)} of our connections are idle in "
+            "transaction; the application holds them without using them",
         )
     if server.cores is not None and server.running >= config.running_per_core * server.cores:
         return GrowthBlocker(
@@ -86,12 +86,12 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> GrowthBlocker | None
     if server.lock_share > config.lock_share:
         return GrowthBlocker(
             ReasonCode.LOCK_CONTENTION,
-            f"{server.lock_share:.0%} of the database's active connections wait for locks",
+            f"{_percent(server.lock_share)} of the database's active connections wait for locks",
         )
     if server.client_write_share > config.client_write_share:
         return GrowthBlocker(
             ReasonCode.SLOW_READER,
-            f"{server.client_write_share:.0%} of the database's active connections wait for "
+            f"{_percent(server.client_write_share)} of the database's active connections wait for "
             "callers to read their results",
         )
     return None
@@ -101,6 +101,10 @@ def is_io_bound(config: DemandConfig, seen: PoolObservation) -> bool:
     """Whether the database waits for its disks so much that growth goes by small steps."""
     server = seen.server
     return server is not None and server.samples > 0 and server.io_share > config.io_share
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100.0:.0f} %"
 
 
 def _count(number: int, noun: str) -> str:

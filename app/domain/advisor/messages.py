@@ -36,19 +36,20 @@ def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) ->
 
 def room_for_bursts(found: Assessment, new_size: int) -> str:
     return (
-        f"{_connections(found.observation.max_size)} suffice today ({found.desired} needed); "
-        f"raising the limit to {new_size} absorbs bursts, and unused connections are not opened"
+        f"{_connections(found.observation.max_size)} carry the load, which needs {found.desired}; "
+        f"a limit of {new_size} absorbs bursts, too, and unused connections are not opened"
     )
 
 
 def late_waits(config: DemandConfig, found: Assessment, new_size: int) -> str:
     lateness, size = found.lateness, found.observation.max_size
     spare = new_size - found.desired
+    bursts = f", of which {spare} are for bursts" if spare > 0 else ""
     return (
         f"{percent(lateness.share)} of {lateness.callers} callers waited over "
         f"{_ms(config.patience_seconds)} or got no connection (target "
-        f"{_target(config.late_share)}), repeatedly; adding {new_size - size} to "
-        f"{_connections(size)}" + (f", {spare} of them for bursts" if spare > 0 else "")
+        f"{_target(config.late_share)}), repeatedly; growing from {size} to "
+        f"{_connections(new_size)}{bursts}"
     )
 
 
@@ -59,6 +60,15 @@ def shrink(config: DemandConfig, found: Assessment, new_size: int) -> str:
         f"The busiest moment of the last {_span(config.window_seconds)} needed "
         f"{found.required} of {_connections(size)}{_allowance(found)}; "
         f"reduce by {size - new_size}{step}"
+    )
+
+
+def callers_wait(found: Assessment) -> str:
+    size = _connections(found.observation.max_size)
+    waiting = _count(found.observation.metrics.waiting_requests, "caller")
+    return (
+        f"{found.shrink_target} of {size} would carry the load, but {waiting} waited a moment ago; "
+        "it shrinks while nobody waits"
     )
 
 

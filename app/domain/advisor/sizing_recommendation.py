@@ -235,8 +235,9 @@ class PoolSizingRecommendation:
         """The same, saying which part of the load is on nodes."""
         return replace(
             self,
-            reason=f"{self.reason}; {arrivals_share:.0%} of the callers are on nodes, where waits "
-            "are estimated",
+            reason=f"{self.reason}; leases in the service and on nodes count together, "
+            f"{arrivals_share * 100:.0f} % of the latest callers were on nodes, where waits are "
+            "estimated",
             evidence={
                 **self.evidence,
                 "nodes_arrivals_share": arrivals_share,

@@ -99,7 +99,7 @@ def check_estimated(found: Recommendation, *, share: float) -> None:
     assert found.advice.is_estimated
     assert found.advice.evidence["nodes_arrivals_share"] == pytest.approx(share, abs=0.05)
     assert found.advice.evidence["nodes_mean_active"] == pytest.approx(5.0, rel=0.3)
-    assert "of the callers are on nodes, where waits are estimated" in found.advice.reason
+    assert "of the latest callers were on nodes, where waits are estimated" in found.advice.reason
 
 
 async def test_in_apply_mode_the_size_is_set(control: Control, node: Node) -> None:

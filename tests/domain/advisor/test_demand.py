@@ -127,7 +127,7 @@ def test_late_callers_get_more_even_if_the_forecast_disagrees() -> None:
     assert (first.action, second.action) == (ScalingAction.STABLE, ScalingAction.SCALE_UP)
     assert (second.reason_code, second.wanted) == (ReasonCode.LATE_WAITS, 29)
     assert second.reason.startswith("5 % of 200 callers waited over 100 ms")
-    assert second.reason.endswith("; adding 25 to 25 connections, 21 of them for bursts")
+    assert second.reason.endswith("; growing from 25 to 50 connections, of which 21 are for bursts")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_load_that_is_carried_still_gets_room_for_bursts() -> None:
     assert (advice.new_size, advice.wanted) == (28, 12)
     assert advice.evidence["burst_allowance"] == 4 * 12
     assert advice.reason == (
-        "14 connections suffice today (12 needed); raising the limit to 28 absorbs bursts, "
+        "14 connections carry the load, which needs 12; a limit of 28 absorbs bursts, too, "
         "and unused connections are not opened"
     )
 
@@ -346,6 +346,17 @@ def test_silence_of_a_new_pool_means_nothing_before_the_window_is_over() -> None
     advice = recommendations([seen(60)] * 60)
     assert {each.reason_code for each in advice[:50]} == {ReasonCode.TOO_FEW_EVENTS}
     assert advice[-1].action is ScalingAction.SCALE_DOWN
+
+
+def test_a_pool_does_not_shrink_while_callers_wait() -> None:
+    quiet = [seen(80, rate=20.0)] * 61
+    assert last(*quiet).action is ScalingAction.SCALE_DOWN
+    advice = last(*quiet, seen(80, rate=20.0, waiting=76.0))
+    assert (advice.action, advice.reason_code) == (ScalingAction.STABLE, ReasonCode.RECENT_PEAK)
+    assert advice.reason.endswith(
+        " of 80 connections would carry the load, but 76 callers waited a moment ago; "
+        "it shrinks while nobody waits"
+    )
 
 
 # --- trials

@@ -20,6 +20,7 @@ const OPEN = { path: "v1/recommendations", query: { status: "open" } };
 export const URGENCIES = [
   { name: "now", title: "Callers wait now", kind: "bad" },
   { name: "grow", title: "Grow before callers wait", kind: "warn" },
+  { name: "budget", title: "Leave others their share of the budget", kind: "" },
   { name: "placement", title: "Move to another kind of pool", kind: "" },
   { name: "shrink", title: "Lower a limit that the load does not need", kind: "good" },
   { name: "unreachable", title: "Lower a limit that can never be reached", kind: "" },
@@ -28,7 +29,9 @@ export const URGENCIES = [
 export function urgencyOf({ kind, action, reason_code: reason, metrics, expected }) {
   if (kind === "placement") return "placement";
   if (reason === "at_maximum") return "unreachable";
-  if (action !== "scale_up") return "shrink";
+  if (action !== "scale_up") return reason === "server_budget" ? "budget" : "shrink";
+  // Who waits at this moment does so for another reason: the size carries the load.
+  if (reason === "room_for_bursts") return "grow";
   return metrics?.waiting_requests > 0 || expected?.late_share_before > 0.01 ? "now" : "grow";
 }
 
