@@ -160,6 +160,12 @@ def test_an_operation_answers_errors_with_problems(operation: dict[str, Any]) ->
     assert all(media_types == {PROBLEM} for media_types in errors.values())
 
 
+def test_a_stream_has_no_version() -> None:
+    stream = committed()["paths"]["/v1/stats/stream"]["get"]
+    assert "304" not in stream["responses"]
+    assert "If-None-Match" not in [each["name"] for each in stream.get("parameters", ())]
+
+
 def test_open_paths_say_so_and_examples_fit_their_parameters() -> None:
     paths = committed()["paths"]
     assert paths["/livez"]["get"]["security"] == []

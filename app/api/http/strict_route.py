@@ -124,7 +124,7 @@ class StrictRoute(APIRoute):
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         common = [Depends(refuse_unknown_parameters)]
         methods = set(options.get("methods") or ["GET"])
-        if methods == {"GET"}:
+        if methods == {"GET"} and options.get("response_class") is not StreamingResponse:
             common.append(Depends(document_if_none_match))
             unchanged = {304: {"description": "Not modified"}}
             options["responses"] = {**unchanged, **(options.get("responses") or {})}

@@ -43,12 +43,18 @@ class HistoryPointView(BaseModel):
 
     at: datetime = Field(description="Start of the step.", examples=["2026-11-20T09:00:00Z"])
     samples: int = Field(description="Polls within the step.", examples=[12])
-    total_connections: float = Field(examples=[3.0])
-    active_connections: float = Field(examples=[1.5])
-    idle_connections: float = Field(examples=[1.5])
-    waiting_requests: float = Field(examples=[0.4])
-    waiting_requests_max: int = Field(description="Maximum at one poll.", examples=[3])
-    acquired: int = Field(description="Leases acquired.", examples=[310])
+    total_connections: float = Field(description="Open connections, on average.", examples=[3.0])
+    active_connections: float = Field(
+        description="Connections on lease, on average.", examples=[1.5]
+    )
+    idle_connections: float = Field(description="Idle connections, on average.", examples=[1.5])
+    waiting_requests: float = Field(
+        description="Callers that waited for a lease, on average.", examples=[0.4]
+    )
+    waiting_requests_max: int = Field(description="Most of them at one poll.", examples=[3])
+    acquired: int = Field(
+        description="Leases begun: the growth of `connections_acquired`.", examples=[310]
+    )
     timeouts: int = Field(description="Leases that timed out.", examples=[0])
     connection_seconds: float = Field(
         description="How long connections were leased: the sum over all connections.",
@@ -73,8 +79,8 @@ class NodesHistoryPointView(HistoryPointView):
 
     estimated: bool = Field(
         default=True,
-        description="Always true: poolers count sums, so waits are estimated, and `acquired` are "
-        "transactions that ended. What is not known is null, and time-outs are not counted.",
+        description="Always true: poolers count sums, so the percentiles are estimated. `acquired` "
+        "are transactions that ended. What is not known is null, and time-outs are not counted.",
     )
 
 

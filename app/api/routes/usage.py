@@ -58,7 +58,8 @@ class UsageItem(BaseModel):
         examples=[60_480.5],
     )
     mean_connections: float = Field(
-        description="Connections held on average: `connection_seconds` per second of the period.",
+        description="Connections held on average: `connection_seconds` per second from "
+        "`covered_from` to `covered_to`.",
         examples=[0.7],
     )
     share: float = Field(description="Part of all groups' `connection_seconds`.", examples=[0.75])
@@ -124,6 +125,9 @@ async def list_usage(
     cursor: CursorQuery = None,
 ) -> Response:
     """Lists which tenants held connections for how long, from samples that survive a restart.
+
+    It counts leases of the service's own pools. Transactions on nodes are in none of
+    its figures; a tenant's history has those in `on_nodes`.
 
     A running lease counts while it runs. Both ends of the period move back to a whole minute; to a
     whole hour if it is longer than a day or minutes are not stored any more, to a whole day (UTC)

@@ -151,7 +151,10 @@ class PoolView(BaseModel):
     idle: int = Field(description="Idle connections.")
     active: int = Field(description="Connections on lease.")
     waiting: int = Field(description="Callers waiting for a connection.")
-    access_count: int = Field(description="Uses since the pool opened.")
+    access_count: int = Field(
+        description="Callers that asked for a lease since the pool opened, also those who got "
+        "none. Leases are counted in the statistics, since the service started."
+    )
     wait_p99_ms: float | None = Field(
         description="99th percentile of the time callers waited, within the statistics window."
     )

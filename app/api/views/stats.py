@@ -37,9 +37,13 @@ def _counter(name: str, example: int) -> Any:  # noqa: ANN401 - as Field itself
 class ServiceTotals(BaseModel):
     """Current gauges, and counters since the service started."""
 
-    active_connections: int = Field(description="Leased now.", examples=[4])
-    idle_connections: int = Field(description="Idle now.", examples=[6])
-    waiting_requests: int = Field(description="Callers waiting for a connection now.", examples=[0])
+    active_connections: int = Field(description="Connections on lease.", examples=[4])
+    idle_connections: int = Field(
+        description="Idle connections. Those of a shared pool are in the totals and belong to no "
+        "tenant.",
+        examples=[6],
+    )
+    waiting_requests: int = Field(description="Callers that wait for a lease.", examples=[0])
     connections_acquired: int = _counter("connections_acquired", 1200)
     connections_released: int = _counter("connections_released", 1196)
     total_wait_time_ms: float = Field(

@@ -68,7 +68,7 @@ COLUMNS = (
     number("IDLE", "idle", VERY_WIDE),
     number("MIN", lambda item: item["desired"]["min_size"], VERY_WIDE),
     number("WARMUP", lambda item: item["desired"]["warmup_size"], VERY_WIDE),
-    number("LEASES", "access_count", VERY_WIDE),
+    number("ASKED", "access_count", VERY_WIDE),
 )
 _DETAILS = (
     *COLUMNS,

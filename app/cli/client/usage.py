@@ -50,7 +50,10 @@ def list_usage(
         str, typer.Option(help="Sort key; -leases, -timeouts.")
     ] = "-connection_seconds",
 ) -> None:
-    """List who used connections for how long, the largest first."""
+    """List who used connections for how long, the largest first.
+
+    Leases of the service's own pools count; transactions on nodes do not.
+    """
     session: Session = context.obj
     period = {"from": point_in_time(start), "to": point_in_time(end)}
     query = {**period, "group_by": group_by, "sort": sort}

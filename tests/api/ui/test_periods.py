@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import pytest
 from playwright.async_api import Locator, Page, Request, expect
@@ -59,6 +61,14 @@ async def test_an_address_without_a_known_period_has_one_all_the_same(
     ]:
         await page.goto(f"/#/usage{query}")
         await expect(pressed(page)).to_have_text(chosen)
+
+
+async def test_the_charts_can_be_asked_for_by_a_script(service: Api, tab: Tab) -> None:
+    await service.tenant("acme")
+    await tab.page.goto("/#/overview?range=1h")
+    button = tab.page.locator("#trend").get_by_role("button", name="Copy as curl")
+    asked = re.compile(r"curl '[^']+/v1/stats/history\?from=[^']+&to=[^']+&step_seconds=15'")
+    await expect(button).to_have_attribute("title", asked)
 
 
 async def test_a_step_that_is_not_over_is_rated_by_what_it_covers(service: Api, tab: Tab) -> None:

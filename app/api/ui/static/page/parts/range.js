@@ -3,6 +3,7 @@
 import { get } from "../core/api.js";
 import { html, useEffect, useState } from "../core/html.js";
 import { setQuery } from "../core/router.js";
+import { CopyAsCurl } from "./copy.js";
 
 const HOUR = 3600;
 const DAY = 24 * HOUR;
@@ -45,9 +46,10 @@ export function isoPeriod(query, usual) {
   return { from: iso(from ?? to - MOST_DAYS * DAY), to: iso(to) };
 }
 
-// A history within a period: {points, onNodes, from, to, step}.
+// A history within a period: {points, onNodes, from, to, step, request}.
 export async function historyOf(path, { from, to }) {
-  const fetched = (start, step) => get(path, { from: iso(start), to: iso(to), step_seconds: step });
+  const queryOf = (start, step) => ({ from: iso(start), to: iso(to), step_seconds: step });
+  const fetched = (start, step) => get(path, queryOf(start, step));
   let start = from;
   if (start === null) {
     const { items, on_nodes: onNodes } = await fetched(to - MOST_DAYS * DAY, DAY);
@@ -55,8 +57,9 @@ export async function historyOf(path, { from, to }) {
   }
   const step = stepOf(to - start);
   // From the start of a step, so that the first one is whole.
-  const { items, on_nodes: onNodes } = await fetched(start - (start % step), step);
-  return { points: items.map(timed), onNodes: onNodes.map(timed), from: start, to, step };
+  const first = start - (start % step);
+  const { items, on_nodes: onNodes } = await fetched(first, step);
+  return { points: items.map(timed), onNodes: onNodes.map(timed), from: start, to, step, request: { path, query: queryOf(first, step) } };
 }
 
 const timed = (point) => ({ ...point, at: new Date(point.at) / 1000 });
@@ -68,7 +71,8 @@ export function coveredBy({ at }, { to, step }) {
   return seconds < Math.min(step, LEAST_SECONDS) ? null : seconds;
 }
 
-export function RangePicker({ query, usual }) {
+// *request*: what is shown of the period, for a script.
+export function RangePicker({ query, usual, request }) {
   const chosen = rangeOf(query, usual);
   return html`
     <div class="range">
@@ -77,6 +81,7 @@ export function RangePicker({ query, usual }) {
           <button key=${name} type="button" aria-pressed=${String(name === chosen)} onClick=${() => setQuery({ range: name })}>${label}</button>`)}
       </div>
       ${chosen === "custom" && html`<${Custom} query=${query} />`}
+      ${request && html`<${CopyAsCurl} request=${request} />`}
     </div>`;
 }
 

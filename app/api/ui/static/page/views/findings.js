@@ -71,7 +71,7 @@ export function Findings() {
   const isEmpty = state.at && data && findings.length + data.items.length === 0;
   return html`
     <${View} title="Findings" lead="What needs attention: servers, pools, nodes, checks of the service, and isolation." problem=${problem}
-      request=${{ path: "v1/readiness" }}>
+      request=${{ path: "v1/findings" }}>
       ${isEmpty && html`
         <${Empty} title="No findings."><p>Every server is available, every node reports, no pool is paused, and each tenant is isolated as promised.</p></${Empty}>`}
       <${FindingList} findings=${findings} />

@@ -66,10 +66,10 @@ function Tiles({ stats, rate, servers }) {
     ["Leased now", number(leased), href("pools")],
     ["Waiting now", number(waiting), href("pools"), waiting > 0 && "bad-text"],
     ["Leases per second", number(rate, rate < 10 ? 1 : 0)],
-    ["Timeouts", number(totals.timeouts), href("refusals", null, { code: "pool-timeout" })],
+    ["Timeouts since start", number(totals.timeouts), href("refusals", null, { code: "pool-timeout" })],
+    ["Event loop lag", `${Math.round(loop_lag.worst_ms)} ms`, null, loop_lag.worst_ms > LAG_MS && "bad-text"],
     hasNodes && ["Clients of nodes", number(nodes.clients), href("nodes")],
     hasNodes && ["Waiting on nodes", number(nodes.waiting), href("nodes"), nodes.waiting > 0 && "bad-text"],
-    loop_lag.worst_ms > LAG_MS && ["Event loop lag", `${Math.round(loop_lag.worst_ms)} ms`, null, "bad-text"],
   ];
   return html`
     <dl class="tiles" id="tiles">
@@ -108,7 +108,7 @@ function Trend({ query }) {
   ];
   return html`
     <section aria-label="Trend" id="trend">
-      <div class="bar"><h2>Trend</h2><${RangePicker} query=${query} /></div>
+      <div class="bar"><h2>Trend</h2><${RangePicker} query=${query} request=${data?.request} /></div>
       ${problem && html`<p class="problem" role="alert">${problem.message}</p>`}
       ${data && html`
         <div class="charts">

@@ -33,17 +33,21 @@ async function load(id, query, isKnown) {
   return { tenants, view, history, marks: await timelineOf({ pool: id }, history) };
 }
 
+// A shared pool by its id; the other operation shows one tenant's pool, with what the advisor says.
+const requestOf = (id, tenant) =>
+  (isShared(id) ? { path: "v1/pools", query: { search: id } } : { path: `v1/tenants/${tenant}/pool` });
+
 export function PoolDrawer({ id, query, onClose }) {
   const { range, from, to } = query;
   const isKnown = live.use().pools.some(({ pool_id }) => pool_id === id);
   const { data, problem } = useResource(() => load(id, query, isKnown), [id, range, from, to, isKnown], { every: EVERY });
-  const tools = data?.tenants.length > 0 && html`<${CopyAsCurl} request=${{ path: `v1/tenants/${data.tenants[0]}/pool` }} />`;
+  const tools = data?.tenants.length > 0 && html`<${CopyAsCurl} request=${requestOf(id, data.tenants[0])} />`;
   return html`
     <${Drawer} title=${id} kind="Pool" tools=${tools} problem=${problem} onClose=${onClose}>
       ${data && html`
         <${Details} id=${id} ...${data} />
         <${Leases} filter=${{ pool: id }} />
-        <${RangePicker} query=${query} />
+        <${RangePicker} query=${query} request=${data.history.request} />
         <${History} ...${data.history} marks=${data.marks} />
         <${Timeline} entries=${data.marks} />`}
     </${Drawer}>`;
@@ -57,7 +61,7 @@ function Details({ id, tenants, view }) {
       ["State", now ? describe({ ...now, state: now.pause ? "paused" : now.state }) : "not open"],
       now && ["Size", `${now.size} of ${now.desired.max_size}; min ${now.desired.min_size}, warm-up ${now.desired.warmup_size}`],
       now && ["Wait p99", milliseconds(now.wait_p99_ms)],
-      now && ["Used", `${number(now.access_count)} times since it opened`],
+      now && ["Asked for", `${number(now.access_count)} times since it opened`],
       ["Serves", isShared(id) ? serves(tenants, now?.tenants) : html`<a href=${href("tenants", id)}>tenant ${id}</a>`],
       view?.advice && ["Advisor", adviceText(view.advice)],
     ]} />

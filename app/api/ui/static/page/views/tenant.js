@@ -61,7 +61,7 @@ export function TenantDrawer({ id, query, onClose }) {
           <${OnNodes} items=${data.pool.nodes} title="Node" nameOf=${({ node }) => node} hrefOf=${({ node }) => href("nodes", node)} />`}
         ${data.tenant.strategy !== "shared" && html`<${Credentials} tenant=${id} />`}
         <${Leases} filter=${{ tenant: id }} />
-        <${RangePicker} query=${query} />
+        <${RangePicker} query=${query} request=${data.history.request} />
         <${History} ...${data.history} marks=${data.marks} />
         <${Timeline} entries=${data.marks} />
         <${Refusals} items=${data.refusals} />`}

@@ -35,7 +35,7 @@ export function Usage({ query }) {
   const { data, problem } = useResource(() => get("v1/usage", asked()), [range, from, to, grouping], { every: 12 });
   const hrefOf = (row) => linkOf(data.group_by, row.group);
   return html`
-    <${View} title="Usage" lead="Who held connections for how long." problem=${problem}
+    <${View} title="Usage" lead="Who held connections of the service's own pools for how long; those on nodes are not counted." problem=${problem}
       request=${{ path: "v1/usage", query: asked() }}>
       <div class="filters">
         <${RangePicker} query=${query} usual=${USUAL} />
