@@ -200,3 +200,16 @@ async def test_the_advisors_mode_is_changed(service: Api, tab: Tab) -> None:
     await dialog.get_by_role("button", name="Change").click()
     await expect(page.locator("header.view")).to_contain_text("Mode off")
     assert (await service.client.get("/v1/advisor")).json()["mode"] == "off"
+
+
+async def test_what_is_urgent_follows_from_the_reason(service: Api, tab: Tab) -> None:
+    """Not from who waits at the moment: the size may have nothing to do with that."""
+    await tab.page.goto("/#/advice")
+    urgencies = await tab.page.evaluate("""async () => {
+      const { urgencyOf } = await import("./page/views/advice.js");
+      const metrics = { waiting_requests: 7 };
+      return [["scale_up", "demand_above_size"], ["scale_up", "room_for_bursts"],
+              ["scale_down", "server_budget"], ["scale_down", "demand_below_size"]]
+        .map(([action, reason_code]) => urgencyOf({ kind: "size", action, reason_code, metrics }));
+    }""")
+    assert urgencies == ["now", "grow", "budget", "shrink"]

@@ -94,6 +94,8 @@ async def test_the_overview_shows_what_to_do_and_the_trend(service: Api, tab: Ta
     await page.goto("/")
     async with callers_of(service, "acme", callers=8):
         await expect(page.locator("#tiles")).to_contain_text("Tenants1")
+        for tile in ("Timeouts since start", "Event loop lag"):
+            await expect(page.locator("#tiles")).to_contain_text(tile)
         await expect(page.locator("#trend canvas")).to_have_count(2)
         advice = page.locator("#to-do .recommendation", has_text="acme")
         await expect(advice).to_contain_text("Callers wait now")

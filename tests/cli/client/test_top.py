@@ -216,7 +216,8 @@ def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
 
     monkeypatch.setattr(EchoService, "answer", in_trouble)
     with terminal(TOP, service.url, columns=columns, lines=40) as top:
-        top.wait_for("nodes         2 ready; 85 clients, 0 waiting")
+        head, *_ = top.wait_for("nodes         2 ready; 85 clients, 0 waiting")
+        assert re.match(r"Poolkeeper: \d+ active, \d+ waiting, \d+ timeouts, event loop lag", head)
         top.press("n")
         screen = top.wait_for("nodes by waiting  1 to 2 of 2")
         screen = top.wait(lambda screen: any(line.startswith(LONGEST) for line in screen))
