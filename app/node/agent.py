@@ -111,6 +111,10 @@ class Agent:
         self._is_pending = None
         self._server_of |= {entry.name: entry.server for entry in configuration.entries}
         self._wanted = {entry.name: entry for entry in configuration.entries}
+        self._note_leaving()
+
+    def _note_leaving(self) -> None:
+        self._leaving_names = sorted(self._entries.keys() - self._wanted)
 
     def allot(self, allotments: Mapping[str, Allotment]) -> bool:
         """Take in the allotments of an answer; whether one is new."""
@@ -175,6 +179,7 @@ class Agent:
                 tracked.enter(EntryState.OPEN if entry.is_open else EntryState.CLOSING, now)
             entries[name] = tracked
         self._entries = entries
+        self._note_leaving()
         self._awake = {name for name, tracked in entries.items() if not tracked.is_at_rest}
         self._is_known = True
 
@@ -356,7 +361,7 @@ class Agent:
 
     def _leaving(self) -> list[TrackedEntry]:
         """Entries of the pooler that are wanted no more."""
-        return [self._entries[name] for name in sorted(self._entries.keys() - self._wanted)]
+        return [self._entries[name] for name in self._leaving_names]
 
     @property
     def _is_fenced(self) -> bool:

@@ -220,7 +220,7 @@ async def test_an_agent_is_called_when_its_allotment_shrinks_for_others_wait_for
     await site.fleet.begin_session(other)
     await site.hear(other, busy=TENANTS)
     assert node.allotments()["local"].connections < had
-    await called
+    await eventually(called.done)
     # Once; and neither when its own report says so, nor for what it is given.
     poll = asyncio.create_task(site.feed.wait(node, node.version, 3600), name="its next poll")
     await asyncio.sleep(0)
