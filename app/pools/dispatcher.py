@@ -108,7 +108,7 @@ class Dispatcher(Generic[P]):
     def awaits(self, pool: P, waiter: Waiter) -> bool:
         """Whether `run` may do anything for *pool* now that *waiter* waits."""
         own = pool.connections
-        if own.idle or own.open >= pool.size.max_size:
+        if own.idle or own.open >= pool.most:
             return bool(own.idle)
         if pool.waiters.next() is waiter:
             return True

@@ -100,6 +100,10 @@ class PoolFacts(Protocol):
     state: PoolState
 
     @property
+    def most(self) -> int:
+        """How many connections it may have now."""
+
+    @property
     def connections(self) -> PoolConnections:
         """Its connections."""
 
@@ -171,7 +175,7 @@ def _within(pool: P, now: float) -> Actions[P]:
     own = pool.connections
     if not own.idle:
         return Actions()
-    allowed = pool.size.max_size if lends(pool) else 0
+    allowed = pool.most if lends(pool) else 0
     if (surplus := own.live + own.connecting - allowed) > 0:
         return Actions(close=[(pool, each) for each in islice(own.idle, surplus)])
     if not lends(pool) or (waiter := pool.waiters.next()) is None:
@@ -344,7 +348,7 @@ def shortfall(pool: P, budget: ConnectionBudget[P], now: float) -> int:
     if not (lends(pool) and pool.can_open):
         return 0
     size, own = pool.size, pool.connections
-    room = min(size.max_size - own.open, budget.connect_slots.most_of_one - own.connecting)
+    room = min(pool.most - own.open, budget.connect_slots.most_of_one - own.connecting)
     if room <= 0:
         return 0
     if pool.is_failing:

@@ -53,6 +53,7 @@ class Pool:
     Attributes:
         pool_id: a tenant's id, or `shared@server`.
         size: how many connections it keeps, may have and opens at once.
+        most: connections that it may have now; less than its `max_size` while nodes have a part.
         config: its limits in time.
         server: where its connections go, and whose budget they come from.
         recorder: where everything is counted.
@@ -76,6 +77,8 @@ class Pool:
         """Make a pool with no connection; `open` lets it work."""
         self.pool_id = pool_id
         self.size = size
+        self.most = size.max_size
+        self._share: int | None = None
         self.config = config
         self.server = connector.server
         self.recorder = recorder
@@ -99,7 +102,7 @@ class Pool:
         own = self.connections
         return (
             f"<Pool {self.pool_id} {self.state}: {len(own.leased)} active, {len(own.idle)} idle, "
-            f"{own.connecting} connecting, {own.closing} closing of {self.size.max_size}; "
+            f"{own.connecting} connecting, {own.closing} closing of {self.most}; "
             f"{self.waiters.count} waiting>"
         )
 
@@ -122,6 +125,11 @@ class Pool:
         """Leases held beyond the threshold at *now*, oldest first; each is logged once."""
         own, threshold = self.connections, self.config.leak_threshold
         return find_leak_suspects(own.leased, now, threshold=threshold, pool_id=self.pool_id)
+
+    @property
+    def demand(self) -> int:
+        """Connections that its callers could use now, and never fewer than it keeps."""
+        return max(self.size.min_size, len(self.connections.leased) + self.waiters.count)
 
     @property
     def is_busy(self) -> bool:
@@ -275,8 +283,7 @@ class Pool:
         return (
             (self.state is _READY or self.state is _WARMING_UP)
             and own.is_current(connection, now)
-            and len(own.idle) + len(own.leased) + len(own.checking) + own.connecting
-            < self.size.max_size
+            and len(own.idle) + len(own.leased) + len(own.checking) + own.connecting < self.most
         )
 
     # -- waiters -----------------------------------------------------------------------------
@@ -325,7 +332,7 @@ class Pool:
 
     def _is_warm(self) -> bool:
         """Whether the first connections are there, or the budget has no place for more of them."""
-        own, wanted = self.connections, self.size.warmup_size
+        own, wanted = self.connections, min(self.size.warmup_size, self.most)
         is_scarce = self.server.budget.is_exhausted and own.live + own.connecting < wanted
         return own.live >= wanted or is_scarce
 
@@ -378,11 +385,22 @@ class Pool:
     async def wait_until_warm(self, deadline: float) -> bool:
         """Wait up to *deadline* seconds for the first connections; whether they are there."""
         await self._until(lambda: self.state is not _WARMING_UP, deadline)
-        return self.connections.live >= self.size.warmup_size
+        return self.connections.live >= min(self.size.warmup_size, self.most)
 
     def resize(self, size: PoolSize) -> None:
         """Change its size at once; surplus connections close once unused."""
         self.size = size
+        self._limit()
+
+    def limit_to(self, share: int | None) -> None:
+        """Have at most *share* of its size, because nodes have the rest; None: all of it."""
+        if share != self._share:
+            self._share = share
+            self._limit()
+
+    def _limit(self) -> None:
+        most = self.size.max_size
+        self.most = most if self._share is None else min(self._share, most)
         self.dispatch()
 
     def pause(self) -> None:

@@ -113,6 +113,10 @@ class ModelPool:
     # -- what the policy reads -----------------------------------------------------------------
 
     @property
+    def most(self) -> int:
+        return self.size.max_size
+
+    @property
     def connections(self) -> ModelPool:
         return self
 

@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 
 from app.domain.errors import PoolDraining, PoolPaused
-from app.domain.pool import DrainResult, PoolState
+from app.domain.pool import DrainResult, PoolSize, PoolState
 from app.pools.pool import Pool
 from app.pools.tenant_state import TenantState
 from tests.fixtures.pools import (
@@ -61,6 +61,41 @@ async def test_a_budget_too_small_ends_the_warm_up_and_takes_from_nobody(
         assert state_of(second) is PoolState.READY
         assert not bench.server.budget.is_contended
         assert first.metrics.idle_connections == 2
+
+
+async def test_a_pool_has_no_more_than_its_share_of_its_size_and_goes_on_when_that_grows(
+    bench: Bench,
+) -> None:
+    pool, acme = bench.pool(4), account()
+    leased = [await pool.acquire(acme, 60) for _ in range(4)]
+    pool.limit_to(2)
+    pool.release(leased.pop(), reusable=True)
+    pool.release(leased.pop(), reusable=True)
+    await eventually(lambda: pool.connections.open == 2)
+    pool.limit_to(0)
+    for connection in leased:
+        pool.release(connection, reusable=True)
+    await eventually(lambda: pool.connections.open == 0)
+    callers = in_background(lambda: _use(pool, acme), 3, "caller")
+    await eventually(lambda: pool.metrics.waiting_requests == 3)
+    assert (pool.connections.open, pool.demand) == (0, 3)
+    pool.limit_to(1)
+    assert await finished(callers) == [None, None, None]
+    assert pool.connections.open == 1
+    pool.limit_to(9)
+    assert pool.most == 4
+    pool.resize(PoolSize(max_size=3))
+    pool.limit_to(None)
+    assert pool.most == 3
+
+
+async def test_a_pool_whose_share_is_smaller_than_its_first_size_is_warm_with_that(
+    bench: Bench,
+) -> None:
+    pool = bench.pool(3, warmup_size=3)
+    pool.limit_to(1)
+    assert await pool.wait_until_warm(60)
+    await eventually(lambda: pool.connections.open == 1)
 
 
 async def test_callers_of_a_paused_pool_wait_and_are_served_when_it_resumes(bench: Bench) -> None:
