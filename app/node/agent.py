@@ -225,6 +225,8 @@ class Agent:
                 await self._read_back()
             return
         await self._read_back()
+        # What was opened by the sizes before, after the last look.
+        await self._measure()
         self._is_applied(chosen)
         if self.configuration is not chosen:
             self._is_pending = None
@@ -338,7 +340,8 @@ class Agent:
                 size=self.configuration.size_of(entry),
                 weight=entry.weight,
                 # One that is resumed with another password waits until that is in force.
-                allowed=not (is_fenced or entry.paused or entry.name in self._paused),
+                allowed=entry.size > 0
+                and not (is_fenced or entry.paused or entry.name in self._paused),
             )
             for entry, tracked in self._served(self._awake)
             if entry.server == server

@@ -135,7 +135,7 @@ class TrackedEntry:
             name=self.name,
             state=EntryState.PAUSED if is_paused else self.state,
             size=self.size,
-            connections=measured.connections,
+            connections=max(measured.connections, self.connections),
             in_use=measured.in_use,
             clients=measured.clients,
             waiting=measured.waiting,

@@ -63,8 +63,9 @@ class TenantPoolManager:
         # How many tenants each shared pool serves.
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
-        # Where connections of a tenant may be opened, each place up to the size of its pool.
-        self.places: Callable[[TenantSpec], int] = lambda _: 1
+        self.is_on_nodes: Callable[[TenantSpec], bool] = lambda _: False
+        # The most connections of a pool in this process; None: its whole size.
+        self.most_here: Callable[[str], int | None] = lambda _: None
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._registries = {
@@ -228,6 +229,7 @@ class TenantPoolManager:
             owner=registry,
         )
         registry.add(pool)
+        pool.limit_to(self.most_here(spec.pool_id))
         pool.open()
         if desired is not None and desired.paused:
             pool.pause()
@@ -288,8 +290,12 @@ class TenantPoolManager:
         return desired.size if desired else self._registries[strategy].config.default_size
 
     def most_connections(self, spec: TenantSpec) -> int:
-        """The most that a tenant's role may have open, here and on all nodes."""
-        return self.desired_size(spec.pool_id, spec.strategy).max_size * self.places(spec)
+        """The most that a tenant's role may have open, here and on all nodes.
+
+        What a pooler had that was killed may be there for a moment beside what replaces it.
+        """
+        most = self.desired_size(spec.pool_id, spec.strategy).max_size
+        return 2 * most if self.is_on_nodes(spec) else most
 
     def pool_state(self, pool_id: str) -> PoolState:
         """Where a pool is in its life; one that is paused is so whether or not it is open."""

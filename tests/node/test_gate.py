@@ -296,3 +296,29 @@ async def test_a_tenant_that_is_larger_than_a_smaller_allotment_goes_on_at_once(
             await eventually(lambda: load.served["acme"] > served + 50)
         assert reloads(site) == before + 1
         assert agent._clock() - agent._applied_at < module.RELOAD_INTERVAL
+
+
+async def test_an_entry_that_has_no_share_lets_its_clients_wait_and_needs_no_reload(
+    site: Site,
+) -> None:
+    await site.make_roles("acme")
+    one = site.configuration(site.entry("acme", size=1))
+    none = site.configuration(site.entry("acme", size=0), version=2)
+    async with site.run(one) as agent, busy(site, ["acme"], clients=2) as load:
+        await eventually(lambda: load.served)
+        before = reloads(site)
+        agent.configure(none)
+
+        async def is_closed(seconds: float) -> bool:
+            [reported] = (await agent.report(1, 1)).entries
+            return reported.most_connections == 0 and reported.longest_wait > seconds
+
+        await eventually(lambda: is_closed(0.0))
+        assert agent.version == 2
+        served = load.served["acme"]
+        async with never_more_than(site, 0):
+            await eventually(lambda: is_closed(0.5))
+        assert load.served["acme"] == served
+        agent.configure(replace(one, version=3))
+        await eventually(lambda: load.served["acme"] > served)
+        assert reloads(site) == before

@@ -46,7 +46,8 @@ NODE_ENTRY_EXAMPLE: dict[str, Any] = {
     "node": "edge-1",
     "node_state": "ready",
     "state": "open",
-    "size": 5,
+    "size": 4,
+    "share": 4,
     "connections": 3,
     "active": 2,
     "clients": 12,
@@ -149,7 +150,10 @@ class NodeEntryView(BaseModel):
         description="`closed`: its clients wait until others have had their turn. `closing`: its "
         "last transactions end. `paused`: by a person."
     )
-    size: int = Field(description="The most connections that it may have there.")
+    size: int = Field(description="The most connections that it may have there, as is in force.")
+    share: int = Field(
+        description="What it was given there of its `max_size`. 0: its clients wait for a turn."
+    )
     connections: int
     active: int = Field(description="Connections in a transaction.")
     clients: int = Field(description="Connections of applications.")
@@ -200,6 +204,7 @@ def _entry(node: TrackedNode, entry: EntryReport, patience: float) -> dict[str, 
         "node_state": node.state,
         "state": entry.state,
         "size": entry.size,
+        "share": node.share_of(entry.name),
         "connections": entry.connections,
         "active": entry.in_use,
         "clients": entry.clients,

@@ -54,6 +54,7 @@ POOL_EXAMPLE: dict[str, Any] = {
     "stale": False,
     "recommendation": None,
     "advice": None,
+    "share": 1,
     "nodes": [NODE_ENTRY_EXAMPLE],
 }
 
@@ -173,6 +174,11 @@ class PoolView(BaseModel):
         description="The advisor's latest advice, about this service and all nodes together; null "
         "before there is any, while its mode is `off`, and in lists.",
     )
+    share: int | None = Field(
+        default=None,
+        description="What this service's own pool may have of `max_size` now; nodes have the rest. "
+        "Null in lists.",
+    )
     nodes: list[NodeEntryView] | None = Field(
         default=None,
         description="The tenant on each node that serves it, beside the numbers of this service's "
@@ -274,6 +280,7 @@ class PoolViews:
         desired = self._manager.desired.get(spec.pool_id)
         size = self._manager.desired_size(spec.pool_id, spec.strategy)
         advice = self._advisor.latest_advice.get(spec.pool_id)
+        share = self._fleet.sizes.here(spec.pool_id)
         return PoolView(
             **_identity(spec.pool_id, spec.strategy, spec.server),
             tenants=self._tenant_count(spec.pool_id, principal),
@@ -288,6 +295,7 @@ class PoolViews:
             ),
             **(self._open(pool, principal) if pool else _CLOSED),
             advice=AdviceView.of(advice, principal) if advice else None,
+            share=size.max_size if share is None else share,
             nodes=self.on_nodes(tenant),
         )
 

@@ -19,7 +19,7 @@ from app.control.tenants.application_credentials import ApplicationCredentials
 from app.domain.application_credential import ApplicationCredential
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer
-from app.domain.nodes.declaration import DeclaredNode
+from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.tenant import TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
@@ -79,6 +79,8 @@ class NodeFeed:
         self._entries: dict[str, _MadeEntry] = {}
         # What else the configuration of each node was made of.
         self._offered: Mapping[str, tuple[object, ...]] = {}
+        # As they were when tenants were last matched with them.
+        self._nodes: Mapping[str, NodeSpec] = {}
         # How many changes are under way during which no node must log in, by tenant.
         self._held: Counter[str] = Counter()
         self._lock = asyncio.Lock()
@@ -90,10 +92,16 @@ class NodeFeed:
             return
         async with self._lock:
             made: dict[str, _MadeEntry] = {}
+            nodes = {name: node.declared.spec for name, node in self._fleet.nodes.items()}
             states = sorted(self._manager.tenant_states.items())
-            async for _, state in in_slices(states, _SLICE):
+            async for name, state in in_slices(states, _SLICE):
                 if (one := self._made(state)) is not None:
-                    made[state.tenant.spec.id] = one
+                    made[name] = one
+                    if nodes != self._nodes or one is not self._entries.get(name):
+                        self._declare(one, nodes.values())
+            for name in self._entries.keys() - made.keys():
+                self._fleet.sizes.withdraw(name)
+            await self._fleet.sizes.decide()
             is_same = made.keys() == self._entries.keys() and all(
                 one.entry is known.entry and one.tenant is known.tenant
                 for one, known in zip(made.values(), self._entries.values(), strict=True)
@@ -101,11 +109,12 @@ class NodeFeed:
             offered: dict[str, tuple[object, ...]] = {}
             for node in list(self._fleet.nodes.values()):
                 liable = {name for name, each in node.commitments.items() if each.liability}
-                inputs = offered[node.name] = (node.declared, liable)
-                is_known = node.configuration is not None
+                shares = self._fleet.sizes.versions[node.name]
+                inputs = offered[node.name] = (node.declared, liable, shares)
+                is_known = node.configuration is not None and not node.needs_version
                 if not (is_same and is_known and self._offered.get(node.name) == inputs):
                     await self._offer(node, made.values(), liable)
-            self._entries, self._offered = made, offered
+            self._entries, self._offered, self._nodes = made, offered, nodes
 
     @asynccontextmanager
     async def without_logins(self, tenant: TenantSpec) -> AsyncIterator[None]:
@@ -213,7 +222,7 @@ class NodeFeed:
         declared = node.declared
         entries = tuple(
             [
-                _on_node(one.entry, declared)
+                self._on_node(one.entry, declared)
                 async for one in in_slices(made, _SLICE)
                 if declared.spec.serves(one.tenant)
             ]
@@ -230,13 +239,22 @@ class NodeFeed:
             if name in names
         }
         known = node.configuration
-        if known is None or (known.entries, known.servers) != (entries, servers):
+        is_same = known is not None and (known.entries, known.servers) == (entries, servers)
+        if not is_same or node.needs_version:
             self._version += 1
             node.offer(NodeConfiguration(version=self._version, servers=servers, entries=entries))
 
+    def _declare(self, made: _MadeEntry, nodes: Iterable[NodeSpec]) -> None:
+        """Let the tenant's size be split over the nodes at which somebody can use it."""
+        entry = made.entry
+        serving = [node.name for node in nodes if node.serves(made.tenant)] if entry.logins else []
+        self._fleet.sizes.declare(entry.name, entry.server, entry.size, serving)
 
-def _on_node(entry: NodeEntry, node: DeclaredNode) -> NodeEntry:
-    """An entry as this node is to have it now."""
-    if not (node.paused or node.draining):
-        return entry
-    return replace(entry, paused=entry.paused or node.paused, draining=node.draining)
+    def _on_node(self, entry: NodeEntry, node: DeclaredNode) -> NodeEntry:
+        """An entry as this node is to have it now."""
+        share = self._fleet.sizes.share_on(node.spec.name, entry.name)
+        size = entry.size if share is None else share
+        if size == entry.size and not (node.paused or node.draining):
+            return entry
+        paused = entry.paused or node.paused
+        return replace(entry, size=size, paused=paused, draining=node.draining)

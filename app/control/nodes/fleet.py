@@ -20,6 +20,7 @@ from app.catalog.catalog import Catalog
 from app.catalog.nodes import Liabilities
 from app.control.background import in_slices
 from app.control.nodes.node_loads import NodeLoads
+from app.control.nodes.size_split import SizeSplit
 from app.control.nodes.tracked_node import Demand, TrackedNode
 from app.control.nodes.unexplained_backends import UnexplainedBackends
 from app.control.tenants.application_credentials import ApplicationCredentials
@@ -58,7 +59,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Fleet:
-    """The nodes of the service."""
+    """The nodes of the service.
+
+    Attributes:
+        sizes: what of each tenant's size they and this process may have.
+    """
 
     def __init__(
         self,
@@ -89,7 +94,8 @@ class Fleet:
         # Until when the division under way may write to the catalog.
         self._saves_until = 0.0
         self._backends = UnexplainedBackends(manager, clock)
-        manager.places = self._places
+        self.sizes = SizeSplit(manager, self.nodes, clock)
+        manager.is_on_nodes = self._serves
 
     async def load(self) -> None:
         """Load what the catalog has; at start.
@@ -98,7 +104,7 @@ class Fleet:
             CatalogUnavailable
         """
         for declared in await self._catalog.nodes.load():
-            self.put(declared)
+            self.put(declared).forget_sizes()
         self._saved = dict(await self._catalog.nodes.load_liabilities())
         for name, node in self.nodes.items():
             owed = {server: most for (owner, server), most in self._saved.items() if owner == name}
@@ -127,6 +133,8 @@ class Fleet:
             node.check_unused()
             self.nodes.pop(node.name, None)
             self._loads.forget(node.name)
+            self.sizes.forget(node.name)
+            await self.sizes.decide()
             self._saved = {key: value for key, value in self._saved.items() if key[0] != node.name}
             if not self.nodes:
                 self._own.clear()
@@ -156,9 +164,9 @@ class Fleet:
         away = [server for server in known if server is not None and not server.is_available]
         return away[0].unavailable_detail if away else ""
 
-    def _places(self, tenant: TenantSpec) -> int:
-        """Where connections of a tenant may be opened: here, and on the nodes that serve it."""
-        return 1 + sum(node.declared.spec.serves(tenant) for node in self.nodes.values())
+    def _serves(self, tenant: TenantSpec) -> bool:
+        """Whether connections of a tenant may be opened on nodes, too."""
+        return any(node.declared.spec.serves(tenant) for node in self.nodes.values())
 
     def addresses(self, tenant: TenantSpec) -> list[str]:
         """Hosts and ports at which applications of a tenant can connect."""
@@ -192,6 +200,8 @@ class Fleet:
         report = self._of_node(node, report)
         heard = node.hear(report, most_sessions=self._first_number + NUMBERS_OF_EPOCH)
         self._loads.hear(node.name, report.entries, heard.gone)
+        self.sizes.hear(node, report.entries)
+        await self.sizes.decide()
         self._note_demand(node)
         await self._divide_all(report.servers)
         await self._note_uses(node, report.users)
@@ -243,6 +253,7 @@ class Fleet:
         for node in nodes:
             if node.liability and node.state is NodeState.GONE:
                 self._release(node)
+        await self.sizes.run_once()
         await self._divide_all(names)
         await self._save_fallen()
 
@@ -258,6 +269,8 @@ class Fleet:
             released = commitment.release()
             node.commitments[server] = released
             self._last_number = max(self._last_number, released.generation)
+        node.forget_sizes()
+        self.sizes.release(node.name)
 
     # -- demand ----------------------------------------------------------------------------------
 
@@ -279,8 +292,7 @@ class Fleet:
     async def _note_own_demands(self, servers: Iterable[Server]) -> None:
         wanted: defaultdict[str, int] = defaultdict(int)
         async for pool in in_slices(list(self._manager.pools()), _SLICE):
-            used = min(pool.size.max_size, pool.connections.in_use + pool.waiters.count)
-            wanted[pool.server.name] += max(pool.size.min_size, used)
+            wanted[pool.server.name] += min(pool.most, pool.demand)
         for server in servers:
             weight, most = float(server.budget.contenders.weight), wanted[server.name]
             self._own_demand[server.name].note(max(most, _PROCESS_FLOOR), weight, self._clock())

@@ -107,6 +107,16 @@ class TrackedNode:
         self._kept: deque[HeardReport] = deque()
         self._called_at: float | None = None
         self._awaited_since: float | None = None
+        # Sizes in the configuration, of the entries that somebody can enter; and those of which
+        # another size may be in force.
+        self._sizes: Mapping[str, int] = {}
+        self._resized: dict[str, Commitment] = {}
+        # The first version from which on it is known which sizes may be in force; None: it is not
+        # made yet.
+        self._known_from: int | None = 0
+        self._unknown_since = 0.0
+        # The version in force at the last report that had every entry.
+        self._in_force = 0
 
     def owe(self, liabilities: Mapping[str, int], generation: int) -> None:
         """It may have so many connections, by server, from an earlier leader of the service.
@@ -193,8 +203,17 @@ class TrackedNode:
         return self.commitments.get(server, _NOTHING)
 
     def limit(self, server: str) -> int | None:
-        """The most that it may be given of a server; None: no limit."""
-        return 0 if self.is_drained else self.declared.spec.limits.get(server)
+        """The most that it may be given of a server; None: no limit.
+
+        While it may have entries of sizes that nobody knows, no more than it has.
+        """
+        declared = self.declared.spec.limits.get(server)
+        if self.is_drained:
+            return 0
+        if self.knows_sizes:
+            return declared
+        current = self.commitment(server).current
+        return current if declared is None else min(current, declared)
 
     def send(self, server: str, allotment: Allotment) -> None:
         """Give it another allotment; its agent learns of it with the answer to its next report."""
@@ -210,6 +229,66 @@ class TrackedNode:
             server: Allotment(generation=each.generation, connections=each.current)
             for server, each in self.commitments.items()
         }
+
+    # -- sizes of entries ------------------------------------------------------------------------
+
+    def forget_sizes(self) -> None:
+        """It may go on by a configuration of an earlier leader, or of before it was gone."""
+        self._known_from, self._unknown_since = None, self._clock()
+        self._resized.clear()
+
+    @property
+    def knows_sizes(self) -> bool:
+        """Whether what it has in force is a configuration that is known."""
+        return self._known_from is not None and self._in_force >= self._known_from
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether that has not been known for so long that this process may have a connection."""
+        return not self.knows_sizes and self._clock() - self._unknown_since >= STALE_AFTER
+
+    @property
+    def needs_version(self) -> bool:
+        """Whether it must be told all again, so that its answer shows that it has heard that."""
+        return self._known_from is None
+
+    def share_of(self, entry: str) -> int:
+        """Connections that it was given of an entry."""
+        return self._sizes.get(entry, 0)
+
+    def most_of(self, entry: str, server: str, size: int) -> int:
+        """The most connections that it can have open for an entry, of *size* at all places."""
+        if not self.knows_sizes:
+            left = 1 if self.is_overdue else 0
+            return min(size - left, self.commitment(server).liability)
+        resized = self._resized.get(entry)
+        offered = resized.liability if resized else self.share_of(entry)
+        reported = self.latest.entries.get(entry) if self.latest else None
+        return max(offered, reported.most_connections if reported else 0)
+
+    def _note_sizes(self, configuration: NodeConfiguration) -> None:
+        """Sizes of another version, which is not in force yet, and perhaps never will be."""
+        before = self.configuration.version if self.configuration else 0
+        version = configuration.version
+        if self._known_from is None:
+            self._known_from = version
+        sizes = {entry.name: entry.size for entry in configuration.entries if entry.logins}
+        for name in {name for name, _ in sizes.items() ^ self._sizes.items()}:
+            first = Allotment(generation=before, connections=self._sizes.get(name, 0))
+            known = self._resized.get(name, Commitment(sent=(first,)))
+            sent = Allotment(generation=version, connections=sizes.get(name, 0))
+            self._resized[name] = known.send(sent)
+        self._sizes = sizes
+
+    def _settle_sizes(self, version: int) -> None:
+        """*version* is in force, and what each entry has under it is known."""
+        self._in_force = max(version, self._in_force)
+        for name, resized in list(self._resized.items()):
+            known = self._resized[name] = resized.acknowledge(version, 0)
+            if len(known.sent) == 1:
+                del self._resized[name]
+
+    # -- reports ---------------------------------------------------------------------------------
 
     def begin_session(self, session: int) -> None:
         """Another agent has begun; reports of earlier ones are refused from now on."""
@@ -249,6 +328,8 @@ class TrackedNode:
             is_based=is_based,
         )
         self._note(heard)
+        if heard.is_complete:
+            self._settle_sizes(report.version)
         self.heard.set()
         self.heard = asyncio.Event()
         return heard
@@ -306,6 +387,7 @@ class TrackedNode:
 
     def offer(self, configuration: NodeConfiguration) -> None:
         """Another configuration is there for it."""
+        self._note_sizes(configuration)
         self.configuration = configuration
         self.entries = {entry.name: entry for entry in configuration.entries}
         largest: dict[str, int] = {}

@@ -1,7 +1,5 @@
 """RoleLimits: keeps the connection limit of each tenant's own role in step with its pool's size.
 
-On each node that serves it, a tenant may have as many connections as in its pool here.
-
 What cannot be set now, the isolation audit sets at its next round.
 """
 

@@ -28,7 +28,8 @@ class NodeEntry:
         server: name of the server behind it.
         role: as whom the node connects, whoever logs in; the tenant's own.
         password: of that role.
-        size: the most connections of this node for it, at least 1.
+        size: the most connections of this node for it. 0: none now, because others have them; its
+            clients can log in, and wait.
         weight: its share of time against others when not all can have connections.
         paused: whether a person paused it: clients can log in, and wait.
         draining: whether nobody else can log in; who is logged in goes on.
@@ -47,8 +48,8 @@ class NodeEntry:
     logins: tuple[NodeLogin, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"entry {self.name}: size {self.size} is less than 1")
+        if self.size < 0:
+            raise ValueError(f"entry {self.name}: size {self.size} is less than 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,8 @@ class NodeConfiguration:
     def size_of(self, entry: NodeEntry) -> int:
         """The most connections for an entry, inside its server's allotment; at least 1.
 
-        An entry that is larger than the allotment could never open.
+        An entry that is larger than the allotment could never open. One that may have none now is
+        kept from opening; its pooler is told nothing of it.
         """
         return max(1, min(entry.size, self.servers[entry.server].allotment.connections))
 

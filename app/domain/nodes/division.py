@@ -70,9 +70,20 @@ def divide(budget: int, holders: Sequence[Holder]) -> Mapping[str, int]:
     Args:
         budget: connections of the server for all of them, less back-ends that belong to none.
     """
-    shares = fair_shares(budget, holders)
+    return move(budget, holders, fair_shares(budget, holders))
+
+
+def move(
+    budget: int, holders: Sequence[Holder], shares: Mapping[str, int], *, takes: bool = True
+) -> Mapping[str, int]:
+    """What to send now on the way to *shares*, by name: only what changes.
+
+    Args:
+        takes: whether a holder may lose some. Otherwise what is free is given, and what exceeds the
+            budget is taken.
+    """
     amounts = {holder.name: _allowed(holder) for holder in holders}
-    _shrink(budget, holders, shares, amounts)
+    _shrink(budget, holders, shares, amounts, takes=takes)
     _grow(budget, holders, shares, amounts)
     return {
         holder.name: amounts[holder.name]
@@ -88,11 +99,16 @@ def _allowed(holder: Holder) -> int:
 
 
 def _shrink(
-    budget: int, holders: Sequence[Holder], shares: Mapping[str, int], amounts: dict[str, int]
+    budget: int,
+    holders: Sequence[Holder],
+    shares: Mapping[str, int],
+    amounts: dict[str, int],
+    *,
+    takes: bool,
 ) -> None:
     """Take from those above their share what others lack, and what exceeds the budget."""
     donors = [holder.name for holder in holders if holder.reachable]
-    lacking = sum(max(0, shares[name] - amounts[name]) for name in donors)
+    lacking = sum(max(0, shares[name] - amounts[name]) for name in donors) if takes else 0
     needed = lacking - (budget - sum(amounts.values()))
     for _ in range(needed):
         name = max(donors, key=lambda name: (amounts[name] - shares[name], name), default=None)

@@ -66,6 +66,13 @@ class EntryReport:
         if len(self.totals.oldest_waits) > WAIT_CLASSES:
             raise ValueError(f"more than {WAIT_CLASSES} classes of waits")
 
+    @property
+    def most_connections(self) -> int:
+        """The most that can be open before it opens, or is given another size."""
+        if self.state in {EntryState.CLOSED, EntryState.PAUSED}:
+            return self.connections
+        return max(self.size, self.connections)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReport:

@@ -380,7 +380,7 @@ async def test_a_new_credential_names_the_nodes_that_serve_its_tenant(api: Api) 
     assert issued["node_connection_string"] == expected
 
 
-async def test_the_limit_of_a_role_allows_for_each_node_that_serves_it(
+async def test_the_limit_of_a_role_is_twice_its_size_where_a_node_serves_it(
     api: Api, database: Database
 ) -> None:
     await api.tenant("acme")
@@ -397,9 +397,11 @@ async def test_the_limit_of_a_role_allows_for_each_node_that_serves_it(
         await has(5 + 2)
         ok(await api.client.put(NODE, json={}), 201)
         await has(2 * 5 + 2)
+        ok(await api.client.put("/v1/nodes/other", json={}), 201)
         await api.tenant("late")
         found = ok(await api.client.get("/v1/findings"))["items"]
         assert "connection_limit" not in {each["check"] for each in found}
+        ok(await api.client.delete("/v1/nodes/other"))
         ok(await api.client.put(NODE, json={"selector": {"plan": "gold"}}))
         await has(5 + 2)
     finally:

@@ -106,6 +106,7 @@ async def test_a_pool_is_listed_as_it_is_shown_by_itself(api: Api) -> None:
     alone = [ok(await api.client.get(f"/v1/tenants/{name}/pool")) for name in ("acme", "gamma")]
     # What nodes report is not in lists.
     assert [each.pop("nodes") for each in (*listed, *alone)] == [None, None, [], []]
+    assert [each.pop("share") for each in (*listed, *alone)] == [None, None, 3, 20]
     assert listed == alone
     assert listed[0]["recommendation"] == {
         "id": str(made.id),

@@ -14,11 +14,12 @@ def test_an_entry_is_never_larger_than_its_servers_allotment() -> None:
     assert node.size_of(node.entries[0]) == 3
     # Zero would mean "no limit" to PgBouncer.
     assert configuration(allotment=0).size_of(entry("acme", size=5)) == 1
+    assert configuration(allotment=3).size_of(entry("acme", size=0)) == 1
 
 
 def test_what_cannot_be_is_refused() -> None:
-    with pytest.raises(ValueError, match="less than 1"):
-        entry("acme", size=0)
+    with pytest.raises(ValueError, match="less than 0"):
+        entry("acme", size=-1)
     with pytest.raises(ValueError, match="same name"):
         configuration(entry("acme"), entry("acme"))
     with pytest.raises(ValueError, match="no such servers: other"):

@@ -1,0 +1,225 @@
+"""How the size of each tenant that can be used on nodes is split over them and this process.
+
+Tenants without a credential for nodes are none of its business: their pools have all their size.
+What a node was given is in its next configuration. This process obeys at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from app.control.background import TimeSlices
+from app.control.nodes.split_tenant import PROCESS, SplitTenant
+from app.control.nodes.tracked_node import TrackedNode
+from app.domain.nodes.report import EntryReport
+from app.domain.nodes.split import Place, is_settled, split
+from app.pools.manager import TenantPoolManager
+
+# Of an idle place against another connection of load: what is not needed is on nodes.
+_IDLE_PROCESS, _IDLE_NODE = 0.1, 1.0
+# What this process gives up is free at once.
+_PASSES = 2
+
+
+class SizeSplit:
+    """The shares of all places.
+
+    Attributes:
+        versions: how often a share on a node has changed, by node.
+    """
+
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        nodes: Mapping[str, TrackedNode],
+        clock: Callable[[], float],
+    ) -> None:
+        self._manager = manager
+        self._nodes = nodes
+        self._clock = clock
+        self._tenants: dict[str, SplitTenant] = {}
+        # Those to decide about, in the order in which something has happened to them.
+        self._due: dict[str, None] = {}
+        # What was last known of each node that concerns all its tenants.
+        self._contacts: dict[str, tuple[bool, ...]] = {}
+        self.versions: Counter[str] = Counter()
+        manager.most_here = self.here
+
+    # -- what it is asked ------------------------------------------------------------------------
+
+    def here(self, tenant: str) -> int | None:
+        """The most connections of a tenant's pool in this process; None: its whole size."""
+        found = self._tenants.get(tenant)
+        return None if found is None else self._most_here(found)
+
+    def share_on(self, node: str, tenant: str) -> int | None:
+        """Connections that a node may have of a tenant; None: nobody can use it there."""
+        found = self._tenants.get(tenant)
+        if found is None:
+            return None
+        place = found.places.get(node)
+        return 0 if place is None else place.share
+
+    def idle_places(self, tenant: str) -> int:
+        """Connections of a tenant at places without callers, one each; one place is never idle."""
+        found, now = self._tenants.get(tenant), self._clock()
+        if found is None:
+            return 0
+        having = [place for place in found.places.values() if place.share > 0]
+        idle = sum([place.load.at(now) == 0 for place in having])
+        return max(0, min(idle, len(having) - 1))
+
+    # -- what happens ----------------------------------------------------------------------------
+
+    def declare(self, tenant: str, server: str, size: int, nodes: Iterable[str]) -> None:
+        """A tenant may have *size* connections of *server*, and can be used on these nodes."""
+        claims = frozenset(nodes)
+        known = self._tenants.get(tenant)
+        if known is None:
+            if not claims:
+                return
+            known = self._tenants[tenant] = SplitTenant(tenant, server, size, self._clock())
+        known.size, known.claims = size, claims
+        for node in claims:
+            known.add(node, self._clock())
+        self._due[tenant] = None
+
+    def withdraw(self, tenant: str) -> None:
+        """A tenant can be used on no node any more."""
+        if (known := self._tenants.get(tenant)) is not None:
+            known.claims = frozenset()
+            self._due[tenant] = None
+
+    def hear(self, node: TrackedNode, changed: Iterable[EntryReport]) -> None:
+        """*node* has reported these entries."""
+        now = self._clock()
+        for entry in changed:
+            tenant = self._tenants.get(entry.name)
+            if tenant is None or (place := tenant.places.get(node.name)) is None:
+                continue
+            # Who waits because a person paused the node needs nothing elsewhere either.
+            load = 0 if node.declared.paused else entry.in_use + entry.waiting
+            place.load.note(load, now)
+            if load > place.share or not tenant.is_settled:
+                self._due[entry.name] = None
+
+    def release(self, node: str) -> None:
+        """*node* is gone, and has nothing."""
+        for tenant in self._tenants.values():
+            if node in tenant.places:
+                self._give(tenant, {node: 0})
+                self._due[tenant.name] = None
+
+    def forget(self, node: str) -> None:
+        """*node* was deleted, and has nothing."""
+        for tenant in self._tenants.values():
+            if tenant.places.pop(node, None) is not None:
+                tenant.claims -= {node}
+                self._due[tenant.name] = None
+
+    async def run_once(self) -> None:
+        """Look at the pools of this process and at the nodes, and decide; once a second."""
+        if not self._tenants:
+            return
+        contacts = {name: _contact(node) for name, node in self._nodes.items()}
+        others = {name for name in contacts if contacts[name] != self._contacts.get(name)}
+        self._contacts = contacts
+        slices = TimeSlices()
+        for tenant in list(self._tenants.values()):
+            load = self._note_own_load(tenant)
+            is_same = tenant.is_settled and others.isdisjoint(tenant.places)
+            if load > tenant.places[PROCESS].share or not is_same:
+                self._due[tenant.name] = None
+            await slices.end_step()
+        await self.decide()
+
+    # -- what is done ----------------------------------------------------------------------------
+
+    async def decide(self) -> None:
+        """Split the sizes of tenants of which something has changed."""
+        slices = TimeSlices()
+        while self._due:
+            name = next(iter(self._due))
+            del self._due[name]
+            if (tenant := self._tenants.get(name)) is not None:
+                self._split(tenant)
+                await slices.end_step()
+
+    def _split(self, tenant: SplitTenant) -> None:
+        for _ in range(_PASSES):
+            places = list(self._places(tenant))
+            changes = split(tenant.size, places)
+            if changes:
+                self._give(tenant, changes)
+            self._obey(tenant)
+            if not changes:
+                break
+        places = list(self._places(tenant))
+        tenant.is_settled = is_settled(tenant.size, places)
+        if not any(each.claims or each.share or each.liability for each in places[1:]):
+            del self._tenants[tenant.name]
+            self._obey(tenant)
+
+    def _give(self, tenant: SplitTenant, shares: Mapping[str, int]) -> None:
+        now = self._clock()
+        for name, share in shares.items():
+            if tenant.give(name, share, now) and name != PROCESS:
+                self.versions[name] += 1
+
+    def _obey(self, tenant: SplitTenant) -> None:
+        pool = self._manager.find(tenant.name)
+        if pool is not None:
+            pool.limit_to(self.here(tenant.name))
+
+    def _note_own_load(self, tenant: SplitTenant) -> int:
+        """What callers in this process could use now."""
+        pool = self._manager.find(tenant.name)
+        load = pool.demand if pool is not None else 0
+        tenant.places[PROCESS].load.note(load, self._clock())
+        return load
+
+    def _most_here(self, tenant: SplitTenant) -> int:
+        """Its share, and never more than nodes leave of all."""
+        others = sum(self._liability(tenant, name) for name in tenant.nodes)
+        return max(0, min(tenant.places[PROCESS].share, tenant.size - others))
+
+    def _liability(self, tenant: SplitTenant, name: str) -> int:
+        """The most connections that a node can have of it."""
+        node, share = self._nodes.get(name), tenant.places[name].share
+        if node is None:
+            return share
+        return max(share, node.most_of(tenant.name, tenant.server, tenant.size))
+
+    def _places(self, tenant: SplitTenant) -> Iterator[Place]:
+        """This process first."""
+        now = self._clock()
+        pool, own = self._manager.find(tenant.name), tenant.places[PROCESS]
+        self._note_own_load(tenant)
+        yield Place(
+            name=PROCESS,
+            share=own.share,
+            liability=max(own.share, pool.connections.open if pool else 0),
+            load=own.load.at(now),
+            idle_weight=_IDLE_PROCESS,
+            since=now - own.since,
+        )
+        for name in tenant.nodes:
+            node, place = self._nodes.get(name), tenant.places[name]
+            limit = node.declared.spec.limits.get(tenant.server) if node is not None else None
+            can_serve = node is not None and limit != 0 and not node.is_drained
+            yield Place(
+                name=name,
+                share=place.share,
+                liability=self._liability(tenant, name),
+                load=place.load.at(now),
+                idle_weight=_IDLE_NODE,
+                claims=name in tenant.claims and can_serve,
+                limit=limit,
+                reachable=node is not None and node.is_reachable,
+                since=now - place.since,
+            )
+
+
+def _contact(node: TrackedNode) -> tuple[bool, ...]:
+    return node.is_reachable, node.knows_sizes, node.is_overdue, node.is_drained

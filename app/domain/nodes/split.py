@@ -1,0 +1,135 @@
+"""How a tenant's size is split over the places at which its callers are.
+
+A place is this process or a node. Together they may have `max_size` connections of the tenant:
+
+1. Every place with callers has at least one, and so has every other one if that leaves at least as
+   many; what is more goes where the load is.
+2. Nothing moves while nobody lacks a connection. What a place has work for moves only if another
+   should have clearly more than it has: on a node a move takes a RELOAD, which stalls its clients.
+3. With fewer connections than places with callers these take turns: who has waited longest is next.
+4. A place gets more only once others were seen to have that many less, as in `division`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.domain.nodes.allotment import Allotment, Commitment
+from app.domain.nodes.division import Holder, fair_shares, move
+
+# A place should have clearly more if that is two connections, and more than this part of its own.
+_CLEARLY = 0.2
+# A place that has waited gets its turn once another has had one for so long. A turn costs a report,
+# a configuration and another report, about two seconds.
+TURN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """One place of a tenant.
+
+    Attributes:
+        share: connections that it was given last.
+        liability: the most that it can have open now.
+        load: connections that its callers could use: the most of some seconds.
+        idle_weight: its weight without load, above 0; each connection of load adds 1.
+        claims: whether the tenant can be used there.
+        limit: the most that it may have; None: no limit.
+        reachable: whether another share would reach it.
+        since: for how many seconds it has had connections, or had none.
+    """
+
+    name: str
+    share: int
+    liability: int
+    load: int = 0
+    idle_weight: float = 1.0
+    claims: bool = True
+    limit: int | None = None
+    reachable: bool = True
+    since: float = 0.0
+
+
+def split(size: int, places: Sequence[Place]) -> Mapping[str, int]:
+    """The shares to give now, by name: only those that change.
+
+    What this process gives up is free at once; call again once it has.
+    """
+    targets = _targets(size, places)
+    holders = [_holder(place) for place in places]
+    return move(size, holders, targets, takes=_does_any_lack(places, targets))
+
+
+def is_settled(size: int, places: Sequence[Place]) -> bool:
+    """Whether nothing would change without another load, size or place."""
+    here = [place for place in places if place.reachable]
+    return (
+        all(place.liability <= place.share for place in here)
+        and all(place.share > 0 or place.load == 0 for place in here if place.claims)
+        and sum(place.share for place in places)
+        <= size
+        <= sum(max(place.share, place.liability) for place in places)
+    )
+
+
+def _targets(size: int, places: Sequence[Place]) -> Mapping[str, int]:
+    """What each would have if all could be given at once."""
+    targets = {place.name: 0 if place.reachable else place.share for place in places}
+    claims = [place for place in places if place.claims and place.reachable]
+    # What others may have is theirs until they are heard again, or gone.
+    lost = sum(max(place.share, place.liability) for place in places if not place.reachable)
+    size = max(0, size - lost)
+    busy = [place for place in claims if place.load > 0]
+    if busy and size < 2 * len(claims):
+        claims = busy
+    if len(claims) > size:
+        return targets | dict.fromkeys([each.name for each in sorted(claims, key=_turn)[:size]], 1)
+    wants = [
+        Holder(
+            name=place.name,
+            demand=size,
+            commitment=Commitment(),
+            weight=place.load + place.idle_weight,
+            limit=place.limit,
+        )
+        for place in claims
+    ]
+    return {**targets, **fair_shares(size, wants)}
+
+
+def _turn(place: Place) -> tuple[int, float, str]:
+    """In which order places get one connection each."""
+    has_one = place.share > 0
+    if place.load and has_one and place.since < TURN_SECONDS:
+        order = 0
+    elif place.load:
+        order = 2 if has_one else 1
+    else:
+        order = 3 if has_one else 4
+    return order, place.since if has_one else -place.since, place.name
+
+
+def _does_any_lack(places: Sequence[Place], targets: Mapping[str, int]) -> bool:
+    """Whether some place needs more badly enough that others give it up."""
+    here = [place for place in places if place.reachable]
+    if any(place.share > 0 for place in here if not place.claims):
+        return True
+    is_spare = any(place.share > max(place.load, targets[place.name]) for place in here)
+    return any(
+        place.share == 0
+        or (place.load > place.share and (is_spare or missing > max(1.0, place.share * _CLEARLY)))
+        for place in here
+        for missing in (targets[place.name] - place.share,)
+        if missing > 0
+    )
+
+
+def _holder(place: Place) -> Holder:
+    share = Allotment(generation=1, connections=place.share)
+    return Holder(
+        name=place.name,
+        demand=0,
+        commitment=Commitment(sent=(share,), observed=place.liability),
+        reachable=place.reachable,
+    )

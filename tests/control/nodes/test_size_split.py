@@ -1,0 +1,385 @@
+"""One size for this process and all nodes: never exceeded while it moves to where the load is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+import pytest
+
+from app.control.nodes.feed import NodeFeed, ServerAddress
+from app.control.nodes.fleet import Fleet
+from app.control.nodes.tracked_node import TrackedNode
+from app.domain.desired_state import DesiredPool
+from app.domain.nodes.declaration import NodeSpec
+from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
+from app.domain.nodes.node import ABSENT_FOR, GONE_AFTER, STALE_AFTER
+from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
+from app.domain.pool import PoolSize
+from app.pools.pool import Pool
+from tests.catalog.values import event
+from tests.fixtures.clock import Clock
+from tests.fixtures.control import PERSON, Control
+from tests.fixtures.waiting import eventually
+
+ADDRESSES = {"local": ServerAddress(host="127.0.0.1", port=5432, tls_mode="disable")}
+NOW = datetime(2026, 7, 14, tzinfo=UTC)
+SIZE = 10
+
+
+@dataclass
+class Agent:
+    """An agent with one tenant, which reads its configuration when a test says so.
+
+    Attributes:
+        version, size: in force.
+        open: connections of the tenant.
+    """
+
+    node: TrackedNode
+    version: int = 0
+    size: int = 0
+    open: int = 0
+    sequences: Any = field(default_factory=lambda: count(1))
+
+    def read(self) -> None:
+        """Put the latest configuration in force; connections beyond its size go on."""
+        assert self.node.configuration is not None
+        self.version = self.node.configuration.version
+        [entry] = self.node.configuration.entries
+        self.size = entry.size if entry.logins else 0
+
+    def report(self, *, waiting: int = 0) -> NodeReport:
+        allotments = self.node.allotments()
+        entry = EntryReport(
+            name="acme",
+            state=EntryState.OPEN if self.size else EntryState.CLOSED,
+            size=max(1, self.size),
+            connections=self.open,
+            in_use=self.open,
+            clients=self.open + waiting,
+            waiting=waiting,
+            longest_wait=0.0,
+            totals=EntryTotals(),
+        )
+        return NodeReport(
+            session=self.node.last_session,
+            sequence=next(self.sequences),
+            version=self.version,
+            engine="PgBouncer 1.25.2",
+            servers={
+                name: ServerReport(
+                    generation=each.generation,
+                    committed=min(each.connections, max(self.size, self.open)),
+                    connected=self.open,
+                )
+                for name, each in allotments.items()
+            },
+            entries=(entry,),
+        )
+
+
+@dataclass
+class Site:
+    """A service, and agents that say what a test wants."""
+
+    control: Control
+    clock: Clock
+    fleet: Fleet
+    feed: NodeFeed
+    size: int = SIZE
+    agents: dict[str, Agent] = field(default_factory=dict)
+
+    async def node(self, name: str, **spec: Any) -> Agent:
+        declared, _ = await self.control.catalog.nodes.save(
+            NodeSpec(name=name, **spec), paused=False, draining=False, event=event("node.created")
+        )
+        node = self.fleet.put(declared)
+        await self.feed.refresh()
+        await self.fleet.begin_session(node)
+        agent = self.agents[name] = Agent(node)
+        await self.tick()
+        agent.read()
+        await self.hear(agent)
+        return agent
+
+    def resize(self, size: int) -> None:
+        """What an operator wants."""
+        self.control.manager.set_desired(
+            DesiredPool(
+                pool_id="acme",
+                size=PoolSize(max_size=size, warmup_size=0),
+                pause=None,
+                generation=1,
+                updated_at=NOW,
+            )
+        )
+
+    async def credential(self) -> None:
+        await self.control.credentials.create(self.control.state("acme"), "web", PERSON)
+        await self.feed.refresh()
+
+    async def tick(self, seconds: float = 1.0) -> None:
+        """A round of what the service does by itself."""
+        self.clock.now += seconds
+        await self.fleet.run_once()
+        await self.feed.refresh()
+        self.check()
+
+    async def hear(self, agent: Agent, *, waiting: int = 0, **changes: Any) -> None:
+        report = replace(agent.report(waiting=waiting), **changes)
+        await self.fleet.hear(agent.node, report)
+        self.check()
+
+    @property
+    def pool(self) -> Pool | None:
+        return self.control.manager.find("acme")
+
+    @property
+    def shares(self) -> Mapping[str, int | None]:
+        """What each place was given; of this process what it may have now."""
+        sizes = self.fleet.sizes
+        given = {name: sizes.share_on(name, "acme") for name in self.agents}
+        return {"": sizes.here("acme"), **given}
+
+    def check(self) -> None:
+        """What all places may open, or have, is no more than the size."""
+        here = self.fleet.sizes.here("acme")
+        if here is None:
+            assert all(agent.open == 0 for agent in self.agents.values())
+            return
+        used = self.pool.connections.open if self.pool else 0
+        nodes = sum(max(agent.size, agent.open) for agent in self.agents.values())
+        assert max(here, used) + nodes <= self.size, (here, used, self.agents)
+
+
+@pytest.fixture
+async def site(control: Control) -> Site:
+    clock = Clock()
+    await control.tenant("acme")
+    made = site_of(control, clock, epoch=1)
+    made.resize(SIZE)
+    return made
+
+
+def site_of(control: Control, clock: Clock, epoch: int) -> Site:
+    fleet = Fleet(
+        control.catalog,
+        control.manager,
+        control.credentials,
+        control.node_loads,
+        epoch=epoch,
+        clock=clock,
+    )
+    feed = NodeFeed(fleet, control.manager, control.credentials, ADDRESSES, epoch=epoch)
+    return Site(control, clock, fleet, feed)
+
+
+async def test_a_tenant_without_a_credential_has_all_its_size_in_this_process(site: Site) -> None:
+    edge = await site.node("edge")
+    async with site.control.manager.lease("acme"):
+        assert site.pool is not None
+        assert (site.pool.most, site.fleet.sizes.here("acme")) == (SIZE, None)
+    await site.credential()
+    assert (site.pool.most, site.shares) == (1, {"": 1, "edge": 9})
+    [found] = site.control.credentials.of(site.control.state("acme").tenant.spec.id)
+    await site.control.credentials.revoke(found, PERSON)
+    await site.feed.refresh()
+    assert site.shares == {"": 1, "edge": 0}
+    edge.read()
+    await site.hear(edge)
+    assert (site.pool.most, site.fleet.sizes.here("acme")) == (SIZE, None)
+
+
+async def test_connections_move_to_where_they_are_lacking_once_they_were_given_up(
+    site: Site,
+) -> None:
+    await site.credential()
+    east = await site.node("east")
+    assert site.shares == {"": 1, "east": 9}
+    west = await site.node("west")
+    assert site.shares == {"": 1, "east": 5, "west": 0}
+    east.read()
+    await site.hear(east)
+    assert site.shares == {"": 1, "east": 5, "west": 4}
+    await site.tick()
+    west.read()
+    east.open, west.open = 3, 4
+    await site.hear(east)
+    await site.hear(west, waiting=20)
+    assert site.shares == {"": 1, "east": 1, "west": 4}
+    await site.tick()
+    assert site.shares["west"] == 4
+    # In force there, and three transactions still run.
+    east.read()
+    await site.hear(east)
+    assert site.shares["west"] == 6
+    east.open = 1
+    await site.hear(east)
+    assert site.shares == {"": 1, "east": 1, "west": 8}
+    await site.tick()
+    west.read()
+    await site.hear(west)
+
+
+async def test_callers_here_get_what_nodes_do_not_need(site: Site) -> None:
+    await site.credential()
+    edge = await site.node("edge")
+    manager = site.control.manager
+    async with AsyncExitStack() as leases:
+        waiting = [
+            asyncio.create_task(leases.enter_async_context(manager.lease("acme", timeout=60)))
+            for _ in range(4)
+        ]
+        await eventually(lambda: site.pool and site.pool.metrics.waiting_requests == 3)
+        await site.tick()
+        assert site.shares == {"": 1, "edge": 2}
+        edge.read()
+        await site.hear(edge)
+        assert site.shares == {"": 8, "edge": 2}
+        await asyncio.gather(*waiting)
+        # And back: what leases hold is given away when they end.
+        site.clock.now += 60
+        edge.open = 2
+        await site.hear(edge, waiting=40)
+        assert site.shares == {"": 1, "edge": 6}
+    await eventually(lambda: site.pool and site.pool.connections.open == 1)
+    await site.tick()
+    assert site.shares == {"": 1, "edge": 9}
+
+
+async def test_a_report_without_every_entry_shows_no_size_in_force(site: Site) -> None:
+    """What it does not say of a tenant may have changed since the report before."""
+    await site.credential()
+    edge = await site.node("edge")
+    site.resize(4)
+    await site.feed.refresh()
+    assert site.shares == {"": 0, "edge": 3}
+    # The last thing that it said of the tenant: closed.
+    edge.size = 0
+    await site.hear(edge)
+    edge.read()
+    edge.open = 7
+    await site.hear(edge, entries=(), more=True)
+    assert site.shares == {"": 0, "edge": 3}
+    await site.hear(edge)
+    assert site.shares == {"": 0, "edge": 3}
+    edge.open = 3
+    await site.hear(edge)
+    assert site.shares == {"": 1, "edge": 3}
+
+
+async def test_a_changed_size_is_split_anew(site: Site) -> None:
+    await site.credential()
+    edge = await site.node("edge")
+    site.resize(2)
+    await site.feed.refresh()
+    assert site.shares == {"": 0, "edge": 1}
+    edge.read()
+    await site.hear(edge)
+    assert site.shares == {"": 1, "edge": 1}
+    site.size = 2
+    site.check()
+    site.resize(SIZE)
+    site.size = SIZE
+    await site.feed.refresh()
+    assert site.shares == {"": 1, "edge": 9}
+
+
+async def test_a_new_leader_counts_for_a_node_whatever_that_may_have_in_force(site: Site) -> None:
+    await site.credential()
+    edge = await site.node("edge")
+    # It may have so many, of whatever tenants.
+    await site.control.catalog.nodes.save_liabilities({("edge", "local"): 15})
+    later = site_of(site.control, site.clock, epoch=2)
+    await later.fleet.load()
+    edge.node = later.fleet.node("edge")
+    later.agents["edge"] = edge
+    await later.feed.refresh()
+    assert later.shares[""] == 0
+    await later.hear(edge)
+    await later.tick()
+    assert later.shares == {"": 0, "edge": 9}
+    # One is left for this process when nothing is heard of what is in force.
+    later.clock.now += STALE_AFTER
+    await later.fleet.run_once()
+    assert later.shares[""] == 1
+    edge.read()
+    await later.hear(edge)
+    assert later.shares == {"": 1, "edge": 9}
+
+
+async def test_a_node_that_was_gone_opens_nothing_before_it_knows_its_share(site: Site) -> None:
+    await site.credential()
+    edge = await site.node("edge")
+    await site.tick()
+    assert edge.node.commitment("local").current == 9
+    edge.size = 0
+    for _ in range(int(GONE_AFTER + ABSENT_FOR) // 2 + 1):
+        await site.tick(2)
+    assert edge.node.liability == 0
+    assert site.shares == {"": SIZE, "edge": 0}
+    # By the configuration that it had.
+    await site.hear(edge)
+    await site.tick()
+    await site.hear(edge)
+    assert edge.node.commitment("local").current == 0
+    edge.read()
+    await site.hear(edge)
+    assert site.shares == {"": 1, "edge": 9}
+    assert edge.node.commitment("local").current == 9
+
+
+async def test_places_take_turns_when_there_are_more_than_connections(site: Site) -> None:
+    site.resize(1)
+    site.size = 1
+    await site.credential()
+    nodes = [await site.node(name) for name in ("east", "west")]
+    turns: list[str] = []
+    for _ in range(30):
+        for agent in nodes:
+            agent.read()
+            agent.open = agent.size
+            if agent.open and turns[-1:] != [agent.node.name]:
+                turns.append(agent.node.name)
+            await site.hear(agent, waiting=2)
+        await site.tick()
+    assert len(turns) >= 5
+
+
+async def test_a_paused_node_takes_nothing_from_others(site: Site) -> None:
+    await site.credential()
+    east, west = await site.node("east"), await site.node("west")
+    east.read()
+    await site.hear(east)
+    west.node.declared = replace(west.node.declared, paused=True)
+    await site.hear(west, waiting=99)
+    assert site.shares == {"": 1, "east": 5, "west": 4}
+
+
+async def test_a_node_leaves_everything_to_others_when_it_is_drained_or_deleted(
+    site: Site,
+) -> None:
+    await site.credential()
+    east, west = await site.node("east", limits={"local": 2}), await site.node("west")
+    west.node.declared = replace(west.node.declared, draining=True)
+    for _ in range(2):
+        for agent in (east, west):
+            agent.read()
+            await site.hear(agent)
+        await site.tick()
+    assert site.shares == {"": 8, "east": 2, "west": 0}
+    east.node.declared = replace(east.node.declared, draining=True)
+    for _ in range(3):
+        await site.hear(east)
+        await site.tick()
+        east.read()
+    assert east.node.liability == 0
+    await site.fleet.remove(east.node)
+    assert site.fleet.sizes.here("acme") is None

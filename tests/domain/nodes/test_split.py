@@ -1,0 +1,126 @@
+"""A tenant's size is split by where its load is; with too few connections places take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from app.domain.nodes.split import TURN_SECONDS, Place, is_settled, split
+
+
+def place(name: str, share: int, **changes: object) -> Place:
+    """One that has what it was given, and long had."""
+    usual = Place(name=name, share=share, liability=share, since=1000.0)
+    return replace(usual, **changes)  # type: ignore[arg-type]
+
+
+def shares(size: int, *places: Place) -> Mapping[str, int]:
+    """What each has in the end, if each obeys at once."""
+    current = list(places)
+    for _ in range(10):
+        changes = split(size, current)
+        if not changes:
+            return {each.name: each.share for each in current}
+        current = [
+            replace(each, share=share, liability=share)
+            for each in current
+            for share in (changes.get(each.name, each.share),)
+        ]
+    pytest.fail(f"no end: {current}")
+
+
+def test_each_place_has_one_and_the_rest_goes_where_the_load_is() -> None:
+    here = place("", 10, idle_weight=0.1)
+    nodes = place("a", 0), place("b", 0)
+    assert shares(10, here, *nodes) == {"": 1, "a": 5, "b": 4}
+    assert shares(10, here, place("a", 0, load=9), place("b", 0)) == {"": 1, "a": 8, "b": 1}
+    busy = place("", 1, idle_weight=0.1, load=12)
+    assert shares(10, busy, place("a", 5), place("b", 4)) == {"": 8, "a": 1, "b": 1}
+    # Of a small size places without callers keep none.
+    few = replace(busy, share=2)
+    assert shares(6, few, place("a", 2), place("b", 2)) == {"": 4, "a": 1, "b": 1}
+    assert shares(5, few, place("a", 2), place("b", 1, load=1)) == {"": 4, "a": 0, "b": 1}
+    assert shares(3, place("", 1), place("a", 1), place("b", 1)) == {"": 1, "a": 1, "b": 1}
+
+
+def test_nothing_moves_while_nobody_lacks_a_connection() -> None:
+    for load in range(6):
+        assert not split(10, [place("a", 5, load=load), place("b", 5, load=5)])
+    # It has more load than the other one, which has work for all it has: nearly the same share.
+    assert not split(10, [place("a", 5, load=11), place("b", 5, load=9)])
+    assert shares(10, place("a", 5, load=30), place("b", 5, load=6)) == {"a": 8, "b": 2}
+    # What one does not need the other gets, however little that is.
+    assert shares(10, place("a", 9, load=11), place("b", 1, load=0)) == {"a": 9, "b": 1}
+    assert shares(10, place("a", 8, load=11), place("b", 2, load=1)) == {"a": 9, "b": 1}
+
+
+def test_a_place_gets_more_only_once_others_were_seen_to_have_less() -> None:
+    giver, taker = place("a", 8, load=1), place("b", 2, load=9)
+    assert split(10, [giver, taker]) == {"a": 2}
+    asked = replace(giver, share=2)
+    assert split(10, [asked, taker]) == {}
+    assert not is_settled(10, [asked, taker])
+    assert split(10, [replace(asked, liability=5), taker]) == {"b": 5}
+    assert split(10, [replace(asked, liability=2), taker]) == {"b": 8}
+    # What it is liable for already costs nobody anything.
+    assert split(10, [asked, replace(taker, liability=5)]) == {"b": 5}
+
+
+def test_a_smaller_size_is_taken_from_those_furthest_above_their_share() -> None:
+    assert shares(4, place("a", 6, load=1), place("b", 4, load=9)) == {"a": 1, "b": 3}
+    assert shares(12, place("a", 2, load=9), place("b", 2)) == {"a": 11, "b": 1}
+    assert is_settled(4, [place("a", 2), place("b", 2)])
+    assert not is_settled(5, [place("a", 2), place("b", 2)])
+
+
+def test_what_a_silent_place_may_have_is_its_own() -> None:
+    silent = place("a", 4, reachable=False, load=9)
+    assert shares(10, silent, place("b", 6, load=20), place("c", 0)) == {"a": 4, "b": 5, "c": 1}
+    # It has more than it was given.
+    over = replace(silent, liability=7)
+    assert split(10, [over, place("b", 0), place("c", 0)]) == {"b": 2, "c": 1}
+
+
+def test_a_place_at_which_nobody_can_use_it_gives_all_back() -> None:
+    assert shares(10, place("", 2), place("a", 8, claims=False, load=8)) == {"": 10, "a": 0}
+
+
+def test_a_place_has_no_more_than_its_limit() -> None:
+    assert shares(10, place("", 10), place("a", 0, load=30, limit=3)) == {"": 7, "a": 3}
+
+
+def test_with_fewer_connections_than_places_who_has_waited_longest_is_next() -> None:
+    had = place("a", 1, load=5, since=TURN_SECONDS)
+    waits, newer = place("b", 0, load=5, since=9.0), place("c", 0, load=5, since=3.0)
+    assert split(1, [had, waits, newer]) == {"a": 0}
+    assert split(1, [replace(had, share=0), waits, newer]) == {}
+    given = replace(had, share=0, liability=0, since=0.0)
+    assert split(1, [given, waits, newer]) == {"b": 1}
+    # Not before the other one has had its turn, if it has work.
+    in_turn = replace(had, since=TURN_SECONDS - 0.1)
+    assert split(1, [in_turn, waits, newer]) == {}
+    assert split(1, [replace(in_turn, load=0), waits, newer]) == {"a": 0}
+    # And it stays where it is while nobody waits.
+    assert split(1, [had, replace(waits, load=0)]) == {}
+    assert split(1, [replace(had, load=0), replace(waits, load=0)]) == {}
+
+
+def test_every_place_with_work_has_its_turn() -> None:
+    names = ("a", "b", "c", "d", "e")
+    begun = {name: number / 10 for number, name in enumerate(names)}
+    current = {name: place(name, 0, load=3, since=begun[name]) for name in names}
+    turns = dict.fromkeys(names, 0)
+    for _ in range(60):
+        for name, share in split(2, list(current.values())).items():
+            turns[name] += share
+            had = replace(current[name], share=share, liability=share, since=begun[name])
+            current[name] = had
+        assert sum(each.share for each in current.values()) <= 2
+        current = {
+            name: replace(each, since=each.since + TURN_SECONDS / 2)
+            for name, each in current.items()
+        }
+    assert min(turns.values()) >= 5
+    assert max(turns.values()) <= 2 * min(turns.values())

@@ -1,0 +1,166 @@
+"""One size for this service and two nodes: as Postgres sees it, never exceeded while load moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.nodes import RunningNode, running_node
+from tests.fixtures.postgres import Database
+from tests.fixtures.served import Served, served
+from tests.fixtures.waiting import eventually
+
+SIZE = 6
+HERE = "here"
+BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tenant_acme'"
+STATEMENT = "SELECT pg_sleep(0.02)"
+
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("scrub_roles")]
+
+
+@dataclass
+class Site:
+    """A service, its nodes, and a tenant.
+
+    Attributes:
+        most: connections that Postgres may show.
+        answered: how many statements, by place.
+    """
+
+    service: Served
+    nodes: Mapping[str, RunningNode]
+    most: int = SIZE
+    answered: Counter[str] = field(default_factory=Counter)
+
+    async def resize(self, size: int) -> None:
+        response = await self.service.client.put("/v1/tenants/acme/pool", json={"max_size": size})
+        response.raise_for_status()
+
+    async def shares(self) -> Mapping[str, int]:
+        """What each place was given; together never more than the size."""
+        shown = (await self.service.client.get("/v1/tenants/acme/pool")).raise_for_status().json()
+        shares = {each["node"]: each["share"] for each in shown["nodes"]} | {HERE: shown["share"]}
+        assert sum(shares.values()) <= self.most, shares
+        return shares
+
+    async def is_in_force(self, size: int) -> bool:
+        """Whether all places obey shares of this size."""
+        if not all([await node.is_ready() for node in self.nodes.values()]):
+            return False
+        shown = (await self.service.client.get("/v1/tenants/acme/pool")).raise_for_status().json()
+        places = [(each["share"], each["connections"]) for each in shown["nodes"]]
+        places.append((shown["share"], shown["size"]))
+        obey = all(connections <= share for share, connections in places)
+        return obey and sum(share for share, _ in places) <= size
+
+    async def has_most(self, place: str) -> bool:
+        """Whether a place has all but one for each of the others."""
+        return (await self.shares())[place] == self.most - 2
+
+    @asynccontextmanager
+    async def working(self, *places: str, clients: int = 8) -> AsyncIterator[None]:
+        """Clients that always have work at each of these places, for a block."""
+        work = [self._work_here if place == HERE else self._work_on for place in places]
+        tasks = [
+            asyncio.create_task(each(place), name=f"work: {place}")
+            for each, place in zip(work, places, strict=True)
+            for _ in range(clients)
+        ]
+        try:
+            yield
+            for task in tasks:
+                assert not task.done(), task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _work_here(self, place: str) -> None:
+        while True:
+            # Who waits too long for a turn is refused, and comes again.
+            if await self.service.query("acme", STATEMENT) == 200:
+                self.answered[place] += 1
+
+    async def _work_on(self, place: str) -> None:
+        async with self.nodes[place].application("acme") as connection:
+            while True:
+                await connection.execute(STATEMENT)
+                self.answered[place] += 1
+
+    async def all_go_on(self) -> None:
+        """Wait until every place has answered after now."""
+        self.answered.clear()
+        await eventually(lambda: set(self.answered) == {HERE, *self.nodes})
+
+    async def watch(self, database: Database) -> None:
+        async with database.connected() as connection:
+            while True:
+                found = await connection.fetchval(BACKENDS)
+                assert found <= self.most, (found, await self.shares())
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def site_of(
+    database: Database, catalog_database: Database, directory: Path
+) -> AsyncIterator[Site]:
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(
+            served(directory, tenants_in=database, catalog_in=catalog_database, rate_limit=0)
+        )
+        nodes = {}
+        for name in ("east", "west"):
+            (directory / name).mkdir()
+            nodes[name] = await stack.enter_async_context(
+                running_node(directory / name, service, name=name)
+            )
+        site = Site(service, nodes)
+        await nodes["east"].tenant("acme")
+        nodes["west"].passwords |= nodes["east"].passwords
+        await site.resize(SIZE)
+        for node in nodes.values():
+            await eventually(lambda node=node: node.admits("acme"))  # type: ignore[misc]
+        watch = asyncio.create_task(site.watch(database), name="watch pg_stat_activity")
+        try:
+            yield site
+            assert not watch.done(), watch
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
+
+
+async def test_connections_follow_the_load_from_place_to_place(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    async with site_of(database, catalog_database, enterable_path) as site:
+        for place in ("east", HERE, "west", HERE, "east"):
+            async with site.working(place):
+                await eventually(lambda place=place: site.has_most(place))  # type: ignore[misc]
+        async with site.working(HERE, "east", "west"):
+            await site.all_go_on()
+            await site.all_go_on()
+
+
+async def test_a_smaller_size_is_in_force_everywhere_and_places_take_turns(
+    database: Database, catalog_database: Database, enterable_path: Path
+) -> None:
+    async with (
+        site_of(database, catalog_database, enterable_path) as site,
+        site.working(HERE, "east", "west", clients=3),
+    ):
+        await site.all_go_on()
+        for size in (4, 1):
+            await site.resize(size)
+            await eventually(lambda size=size: site.is_in_force(size))  # type: ignore[misc]
+            site.most = size
+            await site.all_go_on()
+            await site.all_go_on()
+        site.most = SIZE
+        await site.resize(SIZE)
+        await site.all_go_on()
