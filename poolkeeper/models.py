@@ -467,6 +467,7 @@ class NodeEntryView(TypedDict):
     node_state: str
     state: str
     size: int
+    share: int
     connections: int
     active: int
     clients: int
@@ -512,6 +513,7 @@ class NodeTenantView(TypedDict):
     node_state: str
     state: str
     size: int
+    share: int
     connections: int
     active: int
     clients: int
@@ -750,6 +752,7 @@ class PoolView(TypedDict):
     stale: bool
     recommendation: PoolRecommendation | None
     advice: NotRequired[AdviceView | None]
+    share: NotRequired[int | None]
     nodes: NotRequired[list[NodeEntryView] | None]
 
 

@@ -128,7 +128,7 @@ async def build_service(
     store = RecommendationStore(catalog, manager)
     applier = RecommendationApplier(manager, desired, store)
     observer = Observer(manager, loads)
-    advised = AdvisedPools(manager, node_loads)
+    advised = AdvisedPools(manager, node_loads, idle_places=fleet.sizes.idle_places)
     advisor_loop = AdvisorLoop(
         catalog,
         manager,

@@ -32,6 +32,7 @@ WORDS: Mapping[str, str] = {
     "budget": "the server's budget is {}",
     "nodes_arrivals_share": "{} of the callers on nodes",
     "nodes_mean_active": "{} busy on nodes on average",
+    "idle_places": "{} at places without callers",
 }
 
 

@@ -5,7 +5,7 @@ A tenant has one size over all places. So a pool that is open here and has load 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from app.control.nodes.node_loads import NodeLoads
@@ -30,6 +30,7 @@ class AdvisedPool:
         state: here; of one that is on nodes alone, whether it is paused.
         pool: in this process; None while it is not open here.
         load, reading: on nodes; None while it is on none.
+        idle_places: connections of its size at places without callers, see `PoolObservation`.
     """
 
     pool_id: str
@@ -39,6 +40,7 @@ class AdvisedPool:
     pool: Pool | None
     load: NodeTenantLoad | None
     reading: LoadReading | None
+    idle_places: int
 
     @property
     def is_closing(self) -> bool:
@@ -66,9 +68,16 @@ class AdvisedPool:
 class AdvisedPools:
     """All of them."""
 
-    def __init__(self, manager: TenantPoolManager, loads: NodeLoads) -> None:
+    def __init__(
+        self,
+        manager: TenantPoolManager,
+        loads: NodeLoads,
+        *,
+        idle_places: Callable[[str], int] = lambda _: 0,
+    ) -> None:
         self._manager = manager
         self._loads = loads
+        self._idle_places = idle_places
 
     def __iter__(self) -> Iterator[AdvisedPool]:
         """Those that are open here, then those that are on nodes alone."""
@@ -102,6 +111,7 @@ class AdvisedPools:
             pool=None,
             load=load,
             reading=self._loads.reading(pool_id),
+            idle_places=self._idle_places(pool_id),
         )
 
     def _of(self, pool: Pool) -> AdvisedPool:
@@ -113,4 +123,5 @@ class AdvisedPools:
             pool=pool,
             load=self._loads.find(pool.pool_id),
             reading=self._loads.reading(pool.pool_id),
+            idle_places=self._idle_places(pool.pool_id),
         )

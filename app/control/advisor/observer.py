@@ -59,6 +59,8 @@ class Observer:
             return None
         if on_nodes is not None:
             seen = _with_nodes(seen, LoadOnNodes.between(*on_nodes), on_nodes[1].metrics)
+        if advised.idle_places:
+            seen = replace(seen, idle_places=advised.idle_places)
         self._remember(advised.pool_id, seen)
         return seen
 

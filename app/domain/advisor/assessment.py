@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import ceil, sqrt
 
 from app.domain.advisor.demand_config import LATE_MEMORY, DemandConfig
-from app.domain.advisor.erlang import OfferedLoad, smallest_size
+from app.domain.advisor.erlang import OfferedLoad, late_share, smallest_size
 from app.domain.advisor.forecast import Forecast
 from app.domain.advisor.growth_blockers import GrowthBlocker, unreliable_observation
 from app.domain.advisor.lateness import Lateness
@@ -68,6 +68,11 @@ class Assessment:
     events: int
     memory: DemandMemory
 
+    def late_share(self, size: int) -> float:
+        """The share of callers that would wait too long for one of *size* connections."""
+        usable = self.observation.usable(size)
+        return late_share(self.load, usable, self.config.patience_seconds)
+
     @property
     def is_idle(self) -> bool:
         """Whether nobody used or waited for the pool in the whole interval."""
@@ -81,7 +86,7 @@ class Assessment:
         """The size below which it must not shrink: in use, usually busy plus one, min_size."""
         in_use = self.observation.metrics.active_connections
         busy = ceil(self.memory.window.median_busy) + 1
-        return max(self.observation.min_size, in_use, busy, 1)
+        return max(self.observation.min_size, max(in_use, busy) + self.observation.idle_places)
 
     @property
     def required(self) -> int:
@@ -127,15 +132,18 @@ class Assessment:
         1 + k c (c - 1) times as long as alone, and throughput peaks at 1 / sqrt(k) connections,
         where that is 2.
         """
-        size, trial = self.observation.max_size, self.memory.trial
+        seen, trial = self.observation, self.memory.trial
+        size = seen.usable(seen.max_size)
         base, throughput = self.memory.forecast.base_hold, trial.current.throughput
         if not (self.is_degraded and trial.can_compare(self.config.trial) and base and throughput):
             return None
         longer = size / (throughput * base) - 1.0
         if longer <= 1.0:
             return None
-        knee = max(round(size / sqrt(longer)), self.observation.min_size, 1)
-        return knee if knee * self.config.trial.min_growth <= size else None
+        knee = max(round(size / sqrt(longer)), seen.min_size - seen.idle_places, 1)
+        if knee * self.config.trial.min_growth > size:
+            return None
+        return knee + seen.idle_places
 
     @property
     def is_degraded(self) -> bool:
@@ -205,7 +213,8 @@ def _needed(
 ) -> int:
     """The feed-forward size; at least what Little's law saw busy."""
     smallest = smallest_size(load, config.patience_seconds, config.late_share, max_allowed + 1)
-    return max(smallest, min(ceil(seen.mean_active), max_allowed))
+    busy = min(ceil(seen.mean_active), max_allowed)
+    return min(max_allowed + 1, max(smallest, busy) + seen.idle_places)
 
 
 def _late_step(config: DemandConfig, seen: PoolObservation) -> int:

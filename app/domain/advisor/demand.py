@@ -14,7 +14,6 @@ from typing import ClassVar
 from app.domain.advisor import messages
 from app.domain.advisor.assessment import Assessment, DemandMemory, assess
 from app.domain.advisor.demand_config import DemandConfig
-from app.domain.advisor.erlang import late_share
 from app.domain.advisor.growth_blockers import growth_blocker, is_io_bound
 from app.domain.advisor.observation import PoolObservation
 from app.domain.advisor.sizing_recommendation import (
@@ -221,12 +220,12 @@ class DemandRule:
         return min(found.required, found.growth_limit)
 
     def _effect(self, found: Assessment, new_size: int) -> Effect:
-        patience, size = self.config.patience_seconds, found.observation.max_size
+        size = found.observation.max_size
         measured = found.lateness.share
-        expected = measured if new_size < size else late_share(found.load, size, patience)
+        expected = measured if new_size < size else found.late_share(size)
         return Effect(
             late_share_before=max(expected, measured),
-            late_share_after=late_share(found.load, new_size, patience),
+            late_share_after=found.late_share(new_size),
             connections_before=size,
             connections_after=new_size,
         )
@@ -249,6 +248,8 @@ class DemandRule:
             "window_peak_size": min(found.memory.window.needed, found.max_allowed),
             "burst_allowance": found.allowance,
         }
+        if found.observation.idle_places:
+            evidence["idle_places"] = found.observation.idle_places
         if trial.failed is not None and at < trial.ceiling_until:
             evidence |= {
                 "throughput_before": trial.failed.before,

@@ -50,9 +50,10 @@ def unreliable_observation(
             "which may explain the waits",
         )
     if not seen.is_open and seen.mean_waiting >= _WAITING and not is_resized:
+        usable = seen.usable(seen.max_size)
         return GrowthBlocker(
             ReasonCode.OPEN_BELOW_TARGET,
-            f"only {seen.mean_open:.0f} of {seen.max_size} connections were open while callers "
+            f"only {seen.mean_open:.0f} of {usable} connections were open while callers "
             "waited; the server's budget, the network or slow connects hold it back",
         )
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from app.domain.advisor.assessment import Assessment
 from app.domain.advisor.demand_config import DemandConfig, TrialConfig
-from app.domain.advisor.erlang import late_share
 from app.domain.advisor.growth_blockers import GrowthBlocker
 
 _TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
@@ -12,9 +11,12 @@ _TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
 
 def demand_above_size(config: DemandConfig, found: Assessment, new_size: int) -> str:
     size, patience = found.observation.max_size, _ms(config.patience_seconds)
-    share = late_share(found.load, size, config.patience_seconds)
+    share = found.late_share(size)
     rate = found.memory.forecast.arrivals.expected(config)
-    load = f"At {_number(rate)} leases/s × {_ms(found.load.hold)}, {_connections(size)}"
+    load = (
+        f"At {_number(rate)} leases/s × {_ms(found.load.hold)}, {_connections(size)}"
+        f"{_idle_places(found)}"
+    )
     if share >= 1.0:
         text = f"{load} cannot keep up"
     else:
@@ -169,6 +171,11 @@ def ceiling_after_trial(found: Assessment) -> str:
 
 def _allowance(found: Assessment) -> str:
     return f", plus {found.allowance} for bursts" if found.allowance else ""
+
+
+def _idle_places(found: Assessment) -> str:
+    idle = found.observation.idle_places
+    return f", {idle} of them at places without callers," if idle else ""
 
 
 def _failed_growth(found: Assessment) -> str:

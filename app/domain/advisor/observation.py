@@ -80,6 +80,8 @@ class PoolObservation:
         server: what the database did; None when it was not sampled.
         weight: the pool's share of a short budget, relative to others, at least 1.
         estimated: the part that is on nodes; None when there is none.
+        idle_places: connections of max_size that nobody could use: on nodes or here, where the
+            tenant had no callers, one each.
     """
 
     at: float
@@ -106,10 +108,15 @@ class PoolObservation:
     server: ServerLoad | None = None
     weight: int = 1
     estimated: EstimatedPart | None = None
+    idle_places: int = 0
+
+    def usable(self, size: int) -> int:
+        """Of *size* connections, those at places with callers; at least 1."""
+        return max(1, size - self.idle_places)
 
     @property
     def is_open(self) -> bool:
         """Whether it had nearly all the connections that it may have; else it lacked no size."""
         # Before a burst, few connections are open on average; at its end all of them are.
         most_open = max(self.mean_open, self.metrics.total_connections)
-        return most_open >= _OPEN_SHARE * self.max_size
+        return most_open >= _OPEN_SHARE * self.usable(self.max_size)

@@ -167,6 +167,7 @@ EVIDENCE: Final[Mapping[str, str]] = {
     "budget": "The server's connection budget.",
     "nodes_arrivals_share": "Share of the callers that came to nodes, 0..1; estimated.",
     "nodes_mean_active": "Of mean_active, connections on nodes; estimated.",
+    "idle_places": "Of the size, connections at places without callers: each keeps one.",
 }
 """Every name in `PoolSizingRecommendation.evidence`, with its meaning."""
 

@@ -178,4 +178,5 @@ def _judge(
 
 def is_saturated(config: TrialConfig, seen: PoolObservation) -> bool:
     """Whether nearly all connections were busy and callers waited, on average."""
-    return seen.mean_waiting > 0.0 and seen.mean_active > config.saturation * seen.max_size
+    usable = seen.usable(seen.max_size)
+    return seen.mean_waiting > 0.0 and seen.mean_active > config.saturation * usable

@@ -123,4 +123,5 @@ def observations(draw: st.DrawFn, size: int | None = None) -> PoolObservation:
         loop_lag_seconds=draw(st.sampled_from((0.0, 0.0, 0.0, 0.5))),
         server=draw(st.none() | server_loads),
         weight=draw(st.integers(1, 4)),
+        idle_places=draw(st.sampled_from((0, 0, 0, 2))),
     )

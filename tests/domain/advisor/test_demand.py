@@ -71,6 +71,21 @@ def test_a_load_that_needs_more_connections_gets_them() -> None:
     )
 
 
+def test_each_place_without_callers_adds_a_connection_to_what_the_load_needs() -> None:
+    load: dict[str, Any] = {"rate": 40.0, "hold": 0.2, "waiting": 3.0, "late": 20, "active": 5.0}
+    advice = last(*[seen(7, idle_places=2, opened=5, **load)] * 2)
+    assert (advice.reason_code, advice.new_size) == (ReasonCode.DEMAND_ABOVE_SIZE, 14)
+    assert advice.evidence["idle_places"] == 2
+    assert advice.reason == (
+        "At 40 leases/s × 201 ms, 7 connections, 2 of them at places without callers, cannot keep "
+        "up; 14 make under 1 % wait over 100 ms"
+    )
+    # And a load that five carry keeps two more.
+    light = last(*[seen(20, rate=5.0, hold=0.2, at=0.0, idle_places=2)] * 200)
+    usual = last(*[seen(20, rate=5.0, hold=0.2, at=0.0)] * 200)
+    assert (light.wanted or 0) == (usual.wanted or 0) + 2
+
+
 def test_a_size_that_leaves_some_late_says_how_many() -> None:
     advice = last(*[seen(10, rate=40.0, hold=0.2)] * 2)
     assert advice.reason == (

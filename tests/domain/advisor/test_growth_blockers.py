@@ -43,6 +43,8 @@ def test_an_observation_that_says_nothing_has_its_reason(
         ({"mean_open": 8.0, "opened": 2, "waiting": 30.0}, False),
         ({"mean_open": 2.0, "opened": 10, "waiting": 30.0}, False),
         ({"mean_open": 2.0, "opened": 2, "waiting": 30.0}, True),
+        # What places without callers may have nobody else can open.
+        ({"mean_open": 7.0, "opened": 7, "waiting": 30.0, "idle_places": 2}, False),
     ],
 )
 def test_an_ordinary_observation_passes(facts: dict[str, Any], *, is_resized: bool) -> None:
