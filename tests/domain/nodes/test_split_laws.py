@@ -149,8 +149,10 @@ class SplitMachine(RuleBasedStateMachine):
     @invariant()
     def never_more_than_the_size(self) -> None:
         """A smaller one counts once everybody has obeyed."""
-        total = max(self.open, self.here) + sum(node.most for node in self.nodes)
-        known = sum(max(node.share, node.commitment.liability) for node in self.nodes)
+        here = max(self.open, self.here)
+        total = here + sum(node.most for node in self.nodes)
+        # With what is still on the way to nodes.
+        known = here + sum(max(node.share, node.commitment.liability) for node in self.nodes)
         if total <= self.size and known <= self.size:
             self.most_allowed = self.size
         else:
