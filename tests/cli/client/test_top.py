@@ -237,7 +237,7 @@ def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
         top.press("\r")
         screen = top.wait(lambda screen: any(line.startswith("on node") for line in screen))
         shown = " ".join(" ".join(screen).split())
-        assert "edge-1: open, 2 of 5 connections active, 12 clients, 0 waiting;" in shown
+        assert "edge-1: open, 2 of 4 connections active, 12 clients, 0 waiting;" in shown
         assert "41.0 transactions/s of 12.5 ms, wait 0.2 ms, estimated p99 3.1 ms" in shown
         top.press("\x1b")
         top.wait_for("tenants on node")
