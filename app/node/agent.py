@@ -83,6 +83,8 @@ class Agent:
         self._census = Census()
         # Servers whose allotment has shrunk, and others wait for a report that says so.
         self._shrinking: set[str] = set()
+        # Likewise entries that have become smaller.
+        self._shrunk: set[str] = set()
         # Whether clients wait for their entry's turn.
         self._do_clients_wait = False
         # Connections of a pooler that ended, by server, and until when Postgres may have them.
@@ -102,6 +104,10 @@ class Agent:
             for name, server in merged.servers.items()
             if name in before.servers
             and server.allotment.connections < before.servers[name].allotment.connections
+        }
+        sizes = {entry.name: entry.size for entry in before.entries}
+        self._shrunk |= {
+            entry.name for entry in merged.entries if entry.size < sizes.get(entry.name, 0)
         }
         self._take(merged)
         return True
@@ -391,6 +397,8 @@ class Agent:
             for server in self._shrinking & servers.keys()
             if servers[server].committed > self.configuration.servers[server].allotment.connections
         }
+        if self._is_shrunk:
+            self._shrunk.clear()
         return NodeReport(
             session=session,
             sequence=sequence,
@@ -412,9 +420,20 @@ class Agent:
 
     @property
     def is_report_due(self) -> bool:
-        """Whether a smaller allotment is in force that is not reported: others wait for that."""
-        return any(
+        """Whether something smaller is in force that is not reported: others wait for that."""
+        return self._is_shrunk or any(
             committed(self._gated(server)) <= self._allotted(server) for server in self._shrinking
+        )
+
+    @property
+    def _is_shrunk(self) -> bool:
+        """Whether entries that have become smaller have no more connections than their sizes."""
+        return (
+            bool(self._shrunk)
+            and self.version == self.configuration.version
+            and all(
+                tracked.connections <= entry.size for entry, tracked in self._served(self._shrunk)
+            )
         )
 
     @property

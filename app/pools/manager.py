@@ -63,7 +63,7 @@ class TenantPoolManager:
         # How many tenants each shared pool serves.
         self._served: Counter[str] = Counter()
         self._desired: dict[str, DesiredPool] = {}
-        self.is_on_nodes: Callable[[TenantSpec], bool] = lambda _: False
+        self.nodes_of: Callable[[TenantSpec], int] = lambda _: 0
         # The most connections of a pool in this process; None: its whole size.
         self.most_here: Callable[[str], int | None] = lambda _: None
         self._closed = False
@@ -295,7 +295,8 @@ class TenantPoolManager:
         What a pooler had that was killed may be there for a moment beside what replaces it.
         """
         most = self.desired_size(spec.pool_id, spec.strategy).max_size
-        return 2 * most if self.is_on_nodes(spec) else most
+        nodes = self.nodes_of(spec)
+        return 2 * max(most, nodes + 1) if nodes else most
 
     def pool_state(self, pool_id: str) -> PoolState:
         """Where a pool is in its life; one that is paused is so whether or not it is open."""

@@ -67,14 +67,15 @@ async def _first_statement(here: Site, node: Node, tenant: str) -> float:
 
 
 async def _resize(here: Site, tenant: str) -> float:
-    """Seconds until the node has reported another size of a tenant."""
-    size = {"min_size": 0, "warmup_size": 0, "max_size": 3}
+    """Seconds until the node has reported its share of another size of a tenant."""
+    size = {"min_size": 0, "warmup_size": 0, "max_size": 8}
+    [before] = (await here.ask("GET", f"/v1/tenants/{tenant}/pool"))["nodes"]
     began = perf_counter()
     await here.ask("PUT", f"/v1/tenants/{tenant}/pool", size)
     async with asyncio.timeout(_DEADLINE):
         while True:
             [shown] = (await here.ask("GET", f"/v1/tenants/{tenant}/pool"))["nodes"]
-            if shown["size"] == size["max_size"]:
+            if before["share"] != shown["share"] == shown["size"]:
                 return perf_counter() - began
             await asyncio.sleep(_GLANCE)
 

@@ -173,7 +173,9 @@ class NodeFeed:
             async with asyncio.timeout(seconds):
                 while not (self._is_closed or node.is_called or node.version != version):
                     await node.changed.wait()
-        node.is_called = False
+        # With another configuration it is not told to report; it is when it asks again.
+        if node.version == version:
+            node.is_called = False
 
     def close(self) -> None:
         """Let nobody wait any longer."""

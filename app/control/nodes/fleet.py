@@ -95,7 +95,7 @@ class Fleet:
         self._saves_until = 0.0
         self._backends = UnexplainedBackends(manager, clock)
         self.sizes = SizeSplit(manager, self.nodes, clock)
-        manager.is_on_nodes = self._serves
+        manager.nodes_of = self._nodes_of
 
     async def load(self) -> None:
         """Load what the catalog has; at start.
@@ -164,9 +164,9 @@ class Fleet:
         away = [server for server in known if server is not None and not server.is_available]
         return away[0].unavailable_detail if away else ""
 
-    def _serves(self, tenant: TenantSpec) -> bool:
-        """Whether connections of a tenant may be opened on nodes, too."""
-        return any(node.declared.spec.serves(tenant) for node in self.nodes.values())
+    def _nodes_of(self, tenant: TenantSpec) -> int:
+        """On how many nodes connections of a tenant may be opened."""
+        return sum(node.declared.spec.serves(tenant) for node in self.nodes.values())
 
     def addresses(self, tenant: TenantSpec) -> list[str]:
         """Hosts and ports at which applications of a tenant can connect."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from app.control.background import TimeSlices
 from app.control.nodes.split_tenant import PROCESS, SplitTenant
 from app.control.nodes.tracked_node import TrackedNode
+from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport
 from app.domain.nodes.split import Place, is_settled, split
 from app.pools.manager import TenantPoolManager
@@ -101,6 +102,8 @@ class SizeSplit:
             # Who waits because a person paused the node needs nothing elsewhere either.
             load = 0 if node.declared.paused else entry.in_use + entry.waiting
             place.load.note(load, now)
+            if entry.state is EntryState.OPEN:
+                place.begin(now)
             if load > place.share or not tenant.is_settled:
                 self._due[entry.name] = None
 
@@ -149,14 +152,15 @@ class SizeSplit:
     def _split(self, tenant: SplitTenant) -> None:
         for _ in range(_PASSES):
             places = list(self._places(tenant))
-            changes = split(tenant.size, places)
+            tenant.note_callers(sum(each.load > 0 and each.claims for each in places))
+            changes = split(tenant.most, places)
             if changes:
                 self._give(tenant, changes)
             self._obey(tenant)
             if not changes:
                 break
         places = list(self._places(tenant))
-        tenant.is_settled = is_settled(tenant.size, places)
+        tenant.is_settled = is_settled(tenant.most, places)
         if not any(each.claims or each.share or each.liability for each in places[1:]):
             del self._tenants[tenant.name]
             self._obey(tenant)
@@ -182,14 +186,14 @@ class SizeSplit:
     def _most_here(self, tenant: SplitTenant) -> int:
         """Its share, and never more than nodes leave of all."""
         others = sum(self._liability(tenant, name) for name in tenant.nodes)
-        return max(0, min(tenant.places[PROCESS].share, tenant.size - others))
+        return max(0, min(tenant.places[PROCESS].share, tenant.most - others))
 
     def _liability(self, tenant: SplitTenant, name: str) -> int:
         """The most connections that a node can have of it."""
         node, share = self._nodes.get(name), tenant.places[name].share
         if node is None:
             return share
-        return max(share, node.most_of(tenant.name, tenant.server, tenant.size))
+        return max(share, node.most_of(tenant.name, tenant.server, tenant.most))
 
     def _places(self, tenant: SplitTenant) -> Iterator[Place]:
         """This process first."""
@@ -202,7 +206,7 @@ class SizeSplit:
             liability=max(own.share, pool.connections.open if pool else 0),
             load=own.load.at(now),
             idle_weight=_IDLE_PROCESS,
-            since=now - own.since,
+            since=own.seconds(now),
         )
         for name in tenant.nodes:
             node, place = self._nodes.get(name), tenant.places[name]
@@ -217,7 +221,7 @@ class SizeSplit:
                 claims=name in tenant.claims and can_serve,
                 limit=limit,
                 reachable=node is not None and node.is_reachable,
-                since=now - place.since,
+                since=place.seconds(now),
             )
 
 

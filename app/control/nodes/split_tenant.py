@@ -8,6 +8,8 @@ from collections.abc import Iterator
 PROCESS = ""
 # Seconds that the load of a place looks back: what moves after a burst must not move back at once.
 _MEMORY = 10.0
+# A node has what it was given at the latest after so many seconds, or it cannot use it now.
+_ARRIVES = 3.0
 
 
 class RecentLoad:
@@ -37,32 +39,45 @@ class PlaceShare:
     Attributes:
         share: connections.
         since: when it got some, or lost the last.
+        is_awaited: whether it got some and has not been seen to use them.
     """
 
-    __slots__ = ("load", "share", "since")
+    __slots__ = ("is_awaited", "load", "share", "since")
 
     def __init__(self, share: int, now: float) -> None:
         self.share = share
         self.since = now
+        self.is_awaited = False
         self.load = RecentLoad()
+
+    def begin(self, now: float) -> None:
+        """It is seen to use what it has: its turn begins."""
+        if self.is_awaited:
+            self.is_awaited, self.since = False, now
+
+    def seconds(self, now: float) -> float:
+        """For how long it has had some, or had none; what is on the way does not count."""
+        return max(0.0, now - self.since - (_ARRIVES if self.is_awaited else 0.0))
 
 
 class SplitTenant:
     """A tenant.
 
     Attributes:
-        size: connections that all places may have together.
+        size: its max_size.
+        most: connections that all places may have together: its size, and one for each place with
+            callers at least.
         claims: names of nodes at which it can be used.
         places: shares, of this process and of nodes that can be used, or may have connections yet.
         is_settled: whether nothing is to be done about it until something changes.
     """
 
-    __slots__ = ("claims", "is_settled", "name", "places", "server", "size")
+    __slots__ = ("claims", "is_settled", "most", "name", "places", "server", "size")
 
     def __init__(self, name: str, server: str, size: int, now: float) -> None:
         self.name = name
         self.server = server
-        self.size = size
+        self.size = self.most = size
         self.claims: frozenset[str] = frozenset()
         self.places = {PROCESS: PlaceShare(size, now)}
         self.is_settled = False
@@ -70,6 +85,10 @@ class SplitTenant:
     @property
     def nodes(self) -> Iterator[str]:
         return (name for name in self.places if name != PROCESS)
+
+    def note_callers(self, places: int) -> None:
+        """So many places have callers."""
+        self.most = max(self.size, places)
 
     def add(self, node: str, now: float) -> None:
         """Know of a place, which has nothing yet."""
@@ -80,6 +99,6 @@ class SplitTenant:
         """Give a place its share; whether it had another."""
         place = self.places[name]
         if bool(place.share) is not bool(share):
-            place.since = now
+            place.since, place.is_awaited = now, share > 0 and name != PROCESS
         has_changed, place.share = place.share != share, share
         return has_changed

@@ -109,7 +109,7 @@ def test_with_fewer_connections_than_places_who_has_waited_longest_is_next() -> 
 
 def test_every_place_with_work_has_its_turn() -> None:
     names = ("a", "b", "c", "d", "e")
-    begun = {name: number / 10 for number, name in enumerate(names)}
+    begun = {name: TURN_SECONDS * number / 100 for number, name in enumerate(names)}
     current = {name: place(name, 0, load=3, since=begun[name]) for name in names}
     turns = dict.fromkeys(names, 0)
     for _ in range(60):
