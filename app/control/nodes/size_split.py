@@ -131,7 +131,9 @@ class SizeSplit:
         slices = TimeSlices()
         for tenant in list(self._tenants.values()):
             load = self._note_own_load(tenant)
-            is_same = tenant.is_settled and others.isdisjoint(tenant.places)
+            # More than its size it has only while so many places have callers.
+            is_settled = tenant.is_settled and tenant.most == tenant.size
+            is_same = is_settled and others.isdisjoint(tenant.places)
             if load > tenant.places[PROCESS].share or not is_same:
                 self._due[tenant.name] = None
             await slices.end_step()
@@ -152,7 +154,7 @@ class SizeSplit:
     def _split(self, tenant: SplitTenant) -> None:
         for _ in range(_PASSES):
             places = list(self._places(tenant))
-            tenant.note_callers(sum(each.load > 0 and each.claims for each in places))
+            tenant.callers = sum([each.load > 0 and each.claims for each in places])
             changes = split(tenant.most, places)
             if changes:
                 self._give(tenant, changes)

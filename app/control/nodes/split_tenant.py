@@ -65,19 +65,19 @@ class SplitTenant:
 
     Attributes:
         size: its max_size.
-        most: connections that all places may have together: its size, and one for each place with
-            callers at least.
+        callers: places with callers, when that was last decided about.
         claims: names of nodes at which it can be used.
         places: shares, of this process and of nodes that can be used, or may have connections yet.
         is_settled: whether nothing is to be done about it until something changes.
     """
 
-    __slots__ = ("claims", "is_settled", "most", "name", "places", "server", "size")
+    __slots__ = ("callers", "claims", "is_settled", "name", "places", "server", "size")
 
     def __init__(self, name: str, server: str, size: int, now: float) -> None:
         self.name = name
         self.server = server
-        self.size = self.most = size
+        self.size = size
+        self.callers = 0
         self.claims: frozenset[str] = frozenset()
         self.places = {PROCESS: PlaceShare(size, now)}
         self.is_settled = False
@@ -86,9 +86,10 @@ class SplitTenant:
     def nodes(self) -> Iterator[str]:
         return (name for name in self.places if name != PROCESS)
 
-    def note_callers(self, places: int) -> None:
-        """So many places have callers."""
-        self.most = max(self.size, places)
+    @property
+    def most(self) -> int:
+        """What all places may have together: its size, and one for each with callers at least."""
+        return max(self.size, self.callers)
 
     def add(self, node: str, now: float) -> None:
         """Know of a place, which has nothing yet."""
