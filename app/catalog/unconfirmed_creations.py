@@ -1,4 +1,4 @@
-"""Creations that may have been committed, though nobody was told: the response was lost."""
+"""Creations that may have been committed, though the response was lost."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 
 from app.domain.errors import CatalogUnavailable
 
-# Remembered of a table; whoever repeats a request does so soon.
+# Remembered of a table; a client repeats a request soon.
 _MOST = 1000
 
 
 class UnconfirmedCreations:
     """Those of one table, by key. They can be repeated, also by who creates and never changes.
 
-    What nobody was told to have created, nobody knows: reads do not show it either.
+    Nobody knows of a creation without a response: reads do not show it either.
     """
 
     def __init__(self) -> None:

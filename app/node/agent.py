@@ -1,6 +1,6 @@
 """The agent: it looks at its pooler, decides who may have connections, and does that; repeatedly.
 
-Everything it decides is in `app.domain.nodes`. What it was last told it keeps to when the service
+Everything it decides is in `app.domain.nodes`. It keeps to the latest answer when the service
 is away.
 """
 

@@ -16,8 +16,9 @@ _FEW = 16
 class SpareOrder(Generic[P]):
     """When others may get a connection of each pool, at the earliest; the first is at hand.
 
-    These times are lower bounds: a pool may have used its connections since. Whoever needs the true
-    first one postpones or drops what is first until it is true. Every operation takes O(log n).
+    These times are lower bounds: a pool may have used its connections since. A caller that needs
+    the true first one postpones or drops what is first until it is true. Every operation takes
+    O(log n).
     """
 
     def __init__(self) -> None:

@@ -105,7 +105,7 @@ class Upstream(asyncio.Protocol):
                 misses = 0 if await is_there() else misses + 1
 
     async def is_answering(self) -> bool:
-        """Whether anything comes; whoever asks has a deadline.
+        """Whether anything comes; the caller has a deadline.
 
         Raises:
             UpstreamLost: the connection broke before.

@@ -9,7 +9,7 @@ from app.runtime.printable import print_error, printable
 
 
 def confirm(question: str) -> None:
-    """Go on only after a yes; whoever cannot be asked has `--yes`.
+    """Go on only after a yes; a script has `--yes`.
 
     Raises:
         typer.Exit: the answer is no, or there is none.

@@ -173,7 +173,7 @@ class NodeFeed:
             async with asyncio.timeout(seconds):
                 while not (self._is_closed or node.is_called or node.version != version):
                     await node.changed.wait()
-        # With another configuration it is not told to report; it is when it asks again.
+        # A response with another configuration asks for no report; the next response does.
         if node.version == version:
             node.is_called = False
 

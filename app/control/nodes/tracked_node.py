@@ -249,7 +249,7 @@ class TrackedNode:
 
     @property
     def needs_version(self) -> bool:
-        """Whether it must be told all again, so that its answer shows that it has heard that."""
+        """Whether it needs another version, which its next report then confirms."""
         return self._known_from is None
 
     def share_of(self, entry: str) -> int:

@@ -26,7 +26,7 @@ class NodeEntry:
     Attributes:
         name: of the entry, the tenant's id.
         server: name of the server behind it.
-        role: as whom the node connects, whoever logs in; the tenant's own.
+        role: the tenant's own, with which the node connects for all logins.
         password: of that role.
         size: the most connections of this node for it. 0: none now, because others have them; its
             clients can log in, and wait.
@@ -91,7 +91,7 @@ class NodeConfiguration:
         """The most connections for an entry, inside its server's allotment; at least 1.
 
         An entry that is larger than the allotment could never open. One that may have none now is
-        kept from opening; its pooler is told nothing of it.
+        kept from opening; its pooler does not learn of it.
         """
         return max(1, min(entry.size, self.servers[entry.server].allotment.connections))
 
