@@ -1,7 +1,5 @@
 """POST /sql with Neon's own driver, unchanged, and with Drizzle on top of it."""
 
-import asyncio
-import os
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -11,11 +9,10 @@ import pytest
 
 from tests.fixtures.missing import missing
 from tests.fixtures.postgres import Database
-from tests.fixtures.processes import kill
+from tests.fixtures.programs import PROGRAMS, printed
 from tests.fixtures.served import Served, served
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ROOT / "tests" / "drivers"
 DOCUMENT = (ROOT / "docs" / "serverless.md").read_text("utf-8")
 
 
@@ -40,19 +37,9 @@ async def service(
 async def run(service: Served, connection_string: str, *arguments: str) -> str:
     """What a program prints that uses the service."""
     endpoint = str(service.client.base_url.join("/sql"))
-    process = await asyncio.create_subprocess_exec(
-        *("node", *arguments),
-        cwd=PROGRAMS,
-        env={**os.environ, "POOLKEEPER_SQL": endpoint, "DATABASE_URL": connection_string},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+    return await printed(
+        "node", *arguments, POOLKEEPER_SQL=endpoint, DATABASE_URL=connection_string
     )
-    try:
-        async with asyncio.timeout(300):
-            output, _ = await process.communicate()
-    finally:
-        await kill(process)
-    return output.decode()
 
 
 async def test_programs_of_the_driver_work(service: Served, tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,11 +13,10 @@ import pytest
 from tests.fixtures.missing import missing
 from tests.fixtures.nodes import RunningNode, running_node
 from tests.fixtures.postgres import Database
-from tests.fixtures.processes import kill
+from tests.fixtures.programs import PROGRAMS, printed
 from tests.fixtures.served import served
 from tests.fixtures.waiting import eventually
 
-PROGRAMS = Path(__file__).parents[1] / "drivers"
 # Debian's, if it is installed.
 PGJDBC = [str(path) for path in Path("/usr/share/java").glob("postgresql.jar")]
 
@@ -38,24 +35,6 @@ async def node(
         await running.tenant("acme")
         await eventually(lambda: running.admits("acme"))
         yield running
-
-
-async def printed(*command: str, **environment: str) -> str:
-    """What a program prints."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        cwd=PROGRAMS,
-        env={**os.environ, **environment},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(300):
-            output, _ = await process.communicate()
-    finally:
-        await kill(process)
-    return output.decode()
 
 
 async def test_psql_works(node: RunningNode) -> None:
