@@ -336,7 +336,9 @@ async def test_a_node_that_was_gone_opens_nothing_before_it_knows_its_share(site
     assert edge.node.commitment("local").current == 9
 
 
-async def test_each_place_with_callers_has_a_connection_whatever_the_size(site: Site) -> None:
+async def test_each_place_has_a_connection_whatever_the_size_while_it_has_callers(
+    site: Site,
+) -> None:
     site.resize(1)
     await site.credential()
     nodes = [await site.node(name) for name in ("east", "west")]
@@ -347,6 +349,13 @@ async def test_each_place_with_callers_has_a_connection_whatever_the_size(site: 
             await site.hear(agent, waiting=2)
         await site.tick()
     assert [agent.open for agent in nodes] == [1, 1]
+    for _ in range(20):
+        for agent in nodes:
+            agent.read()
+            agent.open = 0
+            await site.hear(agent)
+        await site.tick()
+    assert sum(share or 0 for share in site.shares.values()) == 1
     # One that has none any more leaves nothing behind.
     east, west = nodes
     for _ in range(20):
