@@ -52,8 +52,9 @@ TENANT_COLUMNS = (
     number("WAITING", "waiting", ALWAYS),
     number("LONGEST MS", "longest_wait_ms"),
     number("ACTIVE", "active"),
-    number("SIZE", "size"),
+    number("SHARE", "share"),
     number("EST P99 MS", "wait_p99_ms"),
+    number("SIZE", "size", WIDE),
     number("WAIT MS", "wait_ms", WIDE),
     number("HOLD MS", "hold_ms", WIDE),
     number("PER S", "transactions_per_second", WIDE),
@@ -119,8 +120,9 @@ def tenants(
 ) -> None:
     """List the tenants of a node, who waits longest first.
 
-    LONGEST MS is how long the first client waits now. WAIT, HOLD and PER S are means of the last
-    minute, EST P99 MS is the estimated 99th percentile of the waits.
+    LONGEST MS is how long the first client waits now. SHARE is how many connections of its max_size
+    the tenant may have there now, SIZE what PgBouncer obeys. WAIT, HOLD and PER S are means of the
+    last minute, EST P99 MS is the estimated 99th percentile of the waits.
     """
     context.obj.show_list(f"{_path(node)}/tenants", TENANT_COLUMNS, sort=sort)
 

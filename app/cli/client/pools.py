@@ -72,6 +72,7 @@ COLUMNS = (
 )
 _DETAILS = (
     *COLUMNS,
+    text("SHARE", lambda item: f"{item['share']} of {item['desired']['max_size']}"),
     prose("ADVICE", advice_of),
     prose("ON NODES", lambda item: "; ".join(map(on_node, item["nodes"] or ()))),
 )

@@ -84,8 +84,9 @@ def pool_state(pool: Item) -> str:
 def on_node(entry: Item) -> str:
     """A tenant on one node, with its load if it is known; what is estimated says so."""
     facts = (
-        f"{entry['node']}: {entry['state']}, {entry['active']} of {entry['size']} connections "
-        f"active, {entry['clients']} clients, {entry['waiting']} waiting"
+        f"{entry['node']}: {entry['state']}, share {entry['share']}, "
+        f"{entry['active']} of {entry['size']} connections active, {entry['clients']} clients, "
+        f"{entry['waiting']} waiting"
     )
     if entry["waiting"]:
         facts += f", the first for {plain(entry['longest_wait_ms'])} ms"

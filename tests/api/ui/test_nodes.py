@@ -41,7 +41,9 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         assert await tenants.first.get_by_title("The first for 4500 ms").count() == 1
         # What is estimated says so, and only that.
         load = drawer.locator(".on-nodes thead th[title]")
-        await expect(load).to_have_text(["Waiting", "Per second", "Hold", "Wait", "p99 est."])
+        await expect(load).to_have_text(
+            ["Share", "Waiting", "Per second", "Hold", "Wait", "p99 est."]
+        )
         await expect(tenants.first).to_contain_text("3 of 4")
         await expect(tenants.last).to_contain_text("100 ms")
         await drawer.get_by_label("Order").select_option("most clients")
@@ -72,6 +74,23 @@ async def test_a_node_shows_its_budget_and_who_waits_on_it(service: Api, tab: Ta
         bar = page.locator(".budget").get_by_role("link", name="4 left to nodes")
         await expect(bar).to_have_attribute("href", "#/nodes")
     assert ok(await service.client.get("/v1/refusals"))["items"] == []
+
+
+async def test_a_tenant_shows_how_many_connections_each_place_may_have(
+    service: Api, tab: Tab
+) -> None:
+    acme = await service.tenant("acme")
+    ok(await service.client.put(f"{acme}/pool", json={"max_size": 6}), 201)
+    ok(await service.client.post(f"{acme}/credentials", json={"name": "web"}), 201)
+    drawer = tab.page.locator("#drawer")
+    async with reporting_node(service.client, entry("acme")):
+        await tab.page.goto("/#/tenants/acme")
+        # Its callers are on the node.
+        await expect(drawer.locator(".on-nodes thead th").nth(3)).to_have_text("Share")
+        await expect(drawer.locator(".on-nodes tbody td").nth(2)).to_have_text("5")
+        await expect(drawer).to_contain_text("share 1 of 6")
+        await tab.page.goto("/#/pools/acme")
+        await expect(drawer).to_contain_text("Share1 of 6")
 
 
 async def test_every_operation_of_a_node(service: Api, tab: Tab) -> None:

@@ -231,13 +231,15 @@ def test_nodes_open_as_their_tenants_and_these_with_what_they_have_there(
         top.wait_for(f"tenants on node {LONGEST[:20]}")
         screen = top.wait(lambda screen: any(line.startswith("acme") for line in screen))
         [titles] = [line for line in screen if line.startswith("TENANT")]
-        assert "EST P99 MS" in titles
+        assert "ACTIVE  SHARE  EST P99 MS" in titles
         assert ("CLIENTS" in titles) is (columns > 80)
         assert max(map(len, screen)) <= columns
         top.press("\r")
         screen = top.wait(lambda screen: any(line.startswith("on node") for line in screen))
         shown = " ".join(" ".join(screen).split())
-        assert "edge-1: open, 2 of 4 connections active, 12 clients, 0 waiting;" in shown
+        # What the service itself and the node may have of its size.
+        assert "min 0, max 5, share 1" in shown
+        assert "edge-1: open, share 4, 2 of 4 connections active, 12 clients, 0 waiting;" in shown
         assert "41.0 transactions/s of 12.5 ms, wait 0.2 ms, estimated p99 3.1 ms" in shown
         top.press("\x1b")
         top.wait_for("tenants on node")

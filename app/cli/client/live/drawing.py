@@ -228,9 +228,10 @@ def _connections(pool: Document | None) -> str:
     if pool is None:
         return "0"
     desired = pool["desired"]
+    share = f", share {pool['share']:,}" if pool["nodes"] else ""
     return (
         f"{pool['size']:,} open: {pool['active']:,} on lease, {pool['idle']:,} idle; "
-        f"min {desired['min_size']:,}, max {desired['max_size']:,}"
+        f"min {desired['min_size']:,}, max {desired['max_size']:,}{share}"
     )
 
 

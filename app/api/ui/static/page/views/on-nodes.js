@@ -4,6 +4,7 @@ import { milliseconds, number } from "../core/format.js";
 import { html } from "../core/html.js";
 import { State } from "../parts/view.js";
 
+const SHARE = "How many connections of the tenant's max_size it may have here now.";
 const MEASURED = "Of the last minute, or since it was idle.";
 const ESTIMATED = "Estimated: PgBouncer counts sums, and no single transaction.";
 
@@ -23,6 +24,7 @@ export function OnNodes({ items, title, nameOf, hrefOf }) {
   return html`
     <div class="scroll"><table class="on-nodes" aria-label=${`${title}s with their load`}>
       <thead><tr><th scope="col">${title}</th><th scope="col">State</th><th scope="col" class="number">Active</th>
+        <th scope="col" class="number" title=${SHARE}>Share</th>
         <th scope="col" class="number" title="Of its clients.">Waiting</th>${measured("Per second")}${measured("Hold")}${measured("Wait")}
         <th scope="col" class="number" title=${ESTIMATED}>p99 <small>est.</small></th></tr></thead>
       <tbody>${items.map((each) => html`
@@ -30,6 +32,7 @@ export function OnNodes({ items, title, nameOf, hrefOf }) {
           <th scope="row"><a href=${hrefOf(each)}>${nameOf(each)}</a></th>
           <td title=${stateText(each)}><${State} state=${each.state} /></td>
           <td class="number" title=${`${each.connections} open, at most ${each.size}`}>${each.active} of ${each.size}</td>
+          <td class="number">${number(each.share)}</td>
           <td class="number waiting" title=${each.waiting ? `The first for ${milliseconds(each.longest_wait_ms)}` : null}>${number(each.waiting)} of ${number(each.clients)}</td>
           <td class="number wide">${number(each.transactions_per_second, 1)}</td>
           <td class="number wide">${milliseconds(each.hold_ms)}</td>

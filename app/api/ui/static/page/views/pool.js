@@ -13,7 +13,7 @@ import { Facts, TenantLinks } from "../parts/view.js";
 import { History } from "./history.js";
 import { Leases } from "./leases.js";
 import { PoolActions } from "./pool-actions.js";
-import { describe } from "./tenant.js";
+import { describe, shareOf } from "./tenant.js";
 import { Timeline, timelineOf } from "./timeline.js";
 import { WhatIf } from "./what-if.js";
 
@@ -60,6 +60,7 @@ function Details({ id, tenants, view }) {
     <${Facts} pairs=${[
       ["State", now ? describe({ ...now, state: now.pause ? "paused" : now.state }) : "not open"],
       now && ["Size", `${now.size} of ${now.desired.max_size}; min ${now.desired.min_size}, warm-up ${now.desired.warmup_size}`],
+      view?.nodes?.length > 0 && ["Share", shareOf(view)],
       now && ["Wait p99", milliseconds(now.wait_p99_ms)],
       now && ["Asked for", `${number(now.access_count)} times since it opened`],
       ["Serves", isShared(id) ? serves(tenants, now?.tenants) : html`<a href=${href("tenants", id)}>tenant ${id}</a>`],

@@ -82,7 +82,7 @@ function Details({ tenant, etag, stats, pool }) {
     <${Facts} pairs=${[
       ["State", html`<${State} state=${tenant.state} /> <small>created ${ago(tenant.created_at)}</small>`],
       ["Placement", html`${strategy} on <a href=${href("servers", server)}>${server}</a>`],
-      ["Pool", html`<a href=${href("pools", poolId)}>${isShared(poolId) ? poolId : "its own"}</a>, ${describe(tenant.pool)}`],
+      ["Pool", html`<a href=${href("pools", poolId)}>${isShared(poolId) ? poolId : "its own"}</a>, ${describe(tenant.pool)}${pool?.nodes.length > 0 && `; share ${shareOf(pool)}`}`],
       ["Share", share(tenant)],
       Object.keys(tenant.labels).length > 0 && ["Labels", labels(tenant)],
       ["Wait p50, p95, p99", three(stats.wait)],
@@ -124,6 +124,9 @@ export function describe(pool) {
   // Who holds and awaits them is below, of a moment of its own.
   return `${pool.pause ? paused(pool) : pool.state}, ${counted(pool.size, "connection")} open`;
 }
+
+// The rest is on nodes.
+export const shareOf = ({ share, desired }) => `${number(share)} of ${number(desired.max_size)}`;
 
 function three({ p50_ms, p95_ms, p99_ms }) {
   return [p50_ms, p95_ms, p99_ms].map(milliseconds).join(", ");
