@@ -1,10 +1,17 @@
-"""`?fields=`: items with only some of their fields."""
+"""`?fields=`: lists whose items have only some of their fields.
+
+Every list takes it, by `StrictRoute`; a route whose responses are cached selects fields itself.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from collections.abc import Callable
+from inspect import get_annotations, signature
+from typing import Annotated, Any, get_args
 
-from fastapi import Query
+import jiter
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api.http.problems import validation_error
@@ -18,13 +25,31 @@ FieldsQuery = Annotated[
         examples=["pool_id,waiting"],
     ),
 ]
+# A history has the same points of nodes.
+_LISTS = ("items", "on_nodes")
 
 
 class SparsePage(BaseModel):
     """A page whose items have only the requested `fields`."""
 
     items: list[dict[str, Any]] = Field(examples=[[{"waiting": 0}]])
-    next_cursor: str | None = Field(examples=[None])
+    next_cursor: str | None = Field(default=None, examples=[None])
+
+
+def item_model(page: object) -> type[BaseModel] | None:
+    """The model of the items of a *page*, if that is the model of a list."""
+    items = getattr(page, "model_fields", {}).get("items")
+    return None if items is None else get_args(items.annotation)[0]
+
+
+def selects_fields(endpoint: Callable[..., Any]) -> bool:
+    """Whether a route selects fields itself."""
+    return "fields" in signature(endpoint).parameters
+
+
+def returned(endpoint: Callable[..., Any]) -> object:
+    """What a route returns, by its annotation."""
+    return get_annotations(endpoint, eval_str=True).get("return")
 
 
 def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | None:
@@ -41,3 +66,16 @@ def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | No
         detail = f"Items have no field {unknown[0]}."
         raise validation_error("query", "fields", code="unknown_field", detail=detail)
     return known - wanted
+
+
+def select_fields(request: Request, response: Response) -> None:
+    """Leave the requested fields in the items of *response*."""
+    fields = request.query_params.get("fields")
+    if fields is None:
+        return
+    wanted = set(fields.split(","))
+    page = jiter.from_json(bytes(response.body))
+    for name in page.keys() & _LISTS:
+        page[name] = [{key: each[key] for key in each if key in wanted} for each in page[name]]
+    response.body = json.dumps(page, ensure_ascii=False, separators=(",", ":")).encode()
+    response.headers["Content-Length"] = str(len(response.body))

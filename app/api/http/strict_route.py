@@ -1,4 +1,4 @@
-"""What all routes of /v1 share: strict input, idempotency keys for changes, ETags for reads.
+"""What all routes of /v1 share: strict input, idempotency keys, ETags, and `?fields=` of lists.
 
 A body is parsed once, by a parser that takes only what RFC 8259 calls interoperable: UTF-8, each
 key once, no NaN, no lone surrogates, bounded numbers and nesting. An unknown or repeated parameter
@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from hashlib import blake2b
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, Union, get_origin
 
 import jiter
 from fastapi import Depends, Header, Request, Response
+from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.models import Dependant
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.exceptions import RequestValidationError
 from fastapi.params import Query
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import Message
 
@@ -29,6 +31,15 @@ from app.api.http.etags import matching_etag
 from app.api.http.idempotency import reserve_key
 from app.api.http.malformed_json import malformed_json
 from app.api.http.problems import problem_responses, validation_error
+from app.api.http.sparse_fields import (
+    FieldsQuery,
+    SparsePage,
+    excluded_fields,
+    item_model,
+    returned,
+    select_fields,
+    selects_fields,
+)
 
 FloatMode = Literal["float", "lossless-float"]
 
@@ -112,10 +123,19 @@ async def document_if_none_match(
     """Put the header into the OpenAPI document; `StrictRoute` acts on it."""
 
 
+async def refuse_unknown_fields(request: Request, fields: FieldsQuery = None) -> None:
+    """Raises 422 for fields that the items of the route's list do not have."""
+    route: StrictRoute = request.scope["route"]
+    if route.item_model is not None:
+        excluded_fields(fields, route.item_model)
+
+
 class StrictRoute(APIRoute):
     """A route of /v1.
 
     Attributes:
+        item_model: of the items of a list, of which the route's responses have all fields; None for
+            any other route.
         float_mode: what numbers with a fraction become: floats, or jiter's with all their digits.
     """
 
@@ -123,11 +143,18 @@ class StrictRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         common = [Depends(refuse_unknown_parameters)]
+        self.item_model: type[BaseModel] | None = None
         methods = set(options.get("methods") or ["GET"])
         if methods == {"GET"} and options.get("response_class") is not StreamingResponse:
             common.append(Depends(document_if_none_match))
             unchanged = {304: {"description": "Not modified"}}
             options["responses"] = {**unchanged, **(options.get("responses") or {})}
+            page = options.get("response_model")
+            page = returned(endpoint) if isinstance(page, DefaultPlaceholder) else page
+            self.item_model = None if selects_fields(endpoint) else item_model(page)
+            if self.item_model is not None:
+                common.append(Depends(refuse_unknown_fields))
+                options["response_model"] = Union[page, SparsePage]  # noqa: UP007 - a value
         elif methods & {"POST", "DELETE"}:
             common.append(Depends(reserve_key))
             # Any idempotency key may be in flight.
@@ -152,6 +179,8 @@ class StrictRoute(APIRoute):
                 return await _change(request, handler(strict))
             response = await handler(strict)
             if response.status_code == _OK:
+                if self.item_model is not None:
+                    select_fields(request, response)
                 return _conditional(request, response)
             return response
 

@@ -18,7 +18,6 @@ from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.problems import problem_responses
-from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.pools.clients import Client, ClientState, clients, redacted
@@ -97,7 +96,7 @@ class LeaseList(BaseModel):
     "",
     dependencies=[REQUIRE_READ],
     summary="List leases and waiting callers",
-    response_model=LeaseList | SparsePage,
+    response_model=LeaseList,
     responses=problem_responses(),
 )
 async def list_leases(
@@ -109,7 +108,6 @@ async def list_leases(
     pool: PoolQuery = None,
     server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
     sort: Annotated[LeaseOrder, Query(description="Sort key.")] = LeaseOrder.LONGEST,
-    fields: FieldsQuery = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Response:
@@ -118,7 +116,6 @@ async def list_leases(
     From memory, as of now: two pages may differ by what happened meanwhile. Works while the catalog
     is unreachable. A key that is bound to tenants sees only theirs.
     """
-    excluded = excluded_fields(fields, LeaseView)
     after = _after(cursor, sort) if cursor else None
     wanted = {"state": state, "pool": pool, "server": server, "tenant": tenant}
 
@@ -155,8 +152,7 @@ async def list_leases(
         items=[_view(client, now, as_of) for client in page],
         next_cursor=next_cursor,
     )
-    without = {"items": {"__all__": excluded}} if excluded else None
-    return Response(listed.model_dump_json(exclude=without), media_type="application/json")
+    return Response(listed.model_dump_json(), media_type="application/json")
 
 
 def _view(client: Client, now: float, as_of: datetime) -> LeaseView:

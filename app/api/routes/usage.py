@@ -19,7 +19,6 @@ from app.api.http.dependencies import (
 from app.api.http.field_types import PrintableText, Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.problems import problem_responses, validation_error
-from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.control.monitoring.poller import Poller
 from app.domain.usage_report import (
@@ -94,7 +93,7 @@ class Usage(BaseModel):
     "",
     dependencies=[REQUIRE_READ],
     summary="List who used connections for how long",
-    response_model=Usage | SparsePage,
+    response_model=Usage,
     responses=problem_responses(),
 )
 async def list_usage(
@@ -120,7 +119,6 @@ async def list_usage(
         ),
     ] = "tenant",
     sort: Annotated[UsageOrder, Query(description="Sort key.")] = UsageOrder.LONGEST,
-    fields: FieldsQuery = None,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,
 ) -> Response:
@@ -136,7 +134,6 @@ async def list_usage(
     that they have now. A key that is bound to tenants sees only theirs. Reports are made one after
     the other; one that takes too long answers 504 `query-timeout`.
     """
-    excluded = excluded_fields(fields, UsageItem)
     now = datetime.now(UTC)
     after = None
     if cursor:
@@ -181,10 +178,7 @@ async def list_usage(
         items=[_item(row, report) for row in page],
         next_cursor=next_cursor,
     )
-    without = {"items": {"__all__": excluded}} if excluded else None
-    return Response(
-        usage.model_dump_json(by_alias=True, exclude=without), media_type="application/json"
-    )
+    return Response(usage.model_dump_json(by_alias=True), media_type="application/json")
 
 
 def _decoded(cursor: str, sort: UsageOrder) -> tuple[datetime, datetime, tuple[float, str]]:
