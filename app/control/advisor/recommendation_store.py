@@ -11,15 +11,15 @@ from uuid import UUID
 
 from app.catalog.catalog import Catalog
 from app.control import audit_events
-from app.domain.advisor import PoolSizingRecommendation, ReasonCode
+from app.domain.advisor import PoolSizingRecommendation, ReasonCode, ScalingAction
 from app.domain.audit import Actor
 from app.domain.errors import RecommendationClosed
 from app.domain.recommendation import Recommendation, RecommendationStatus
 from app.pools.manager import TenantPoolManager
 
-# Advice whose size differs by no more than this share is the same.
+# Advice whose size differs by no more than this share, or by one connection, is the same.
 _SAME = 0.1
-# A dismissed size covers sizes within this share of it.
+# A dismissed size covers sizes within this share of it, or one connection.
 _SIMILAR = 0.25
 
 
@@ -64,16 +64,25 @@ class RecommendationStore:
     def find_open(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int
     ) -> Recommendation | None:
-        """The open one that equals *advice* about a pool of *max_size*."""
+        """The open one that *advice* about a pool of *max_size* does not supersede.
+
+        It says the same, or was made when the same reason asked for more: as it would stay open if
+        nothing asked for anything now.
+        """
         found = self._open.get(subject)
-        return found if found and _matches(found, advice, max_size, _SAME) else None
+        if found is None or not _is_same_change(found, advice, max_size):
+            return None
+        stays = _is_near(found.advice, advice, _SAME) or _is_larger_growth(found.advice, advice)
+        return found if stays else None
 
     def find_dismissed(
         self, subject: str, advice: PoolSizingRecommendation, max_size: int
     ) -> Recommendation | None:
         """The dismissed one, not expired yet, that is similar to *advice*."""
         found = self._dismissed.get(subject)
-        return found if found and _matches(found, advice, max_size, _SIMILAR) else None
+        if found is None or not _is_same_change(found, advice, max_size):
+            return None
+        return found if _is_near(found.advice, advice, _SIMILAR) else None
 
     def knows(self, recommendation: Recommendation) -> bool:
         """Whether the same is open or was dismissed recently."""
@@ -128,15 +137,22 @@ class RecommendationStore:
         return is_used and recommendation.expires_at > now
 
 
-def _matches(
-    made: Recommendation, advice: PoolSizingRecommendation, max_size: int, tolerance: float
-) -> bool:
-    """Whether *made* recommends the same for the same size, within a share of the new size."""
+def _is_same_change(made: Recommendation, advice: PoolSizingRecommendation, max_size: int) -> bool:
+    """Whether *made* and *advice* are about the same size, and the same way."""
     if made.advice.reason_code is ReasonCode.GROWTH_UNDONE is not advice.reason_code:
         return False
-    difference = abs(made.advice.new_size - advice.new_size)
+    return made.max_size == max_size and made.advice.action is advice.action
+
+
+def _is_near(
+    made: PoolSizingRecommendation, advice: PoolSizingRecommendation, tolerance: float
+) -> bool:
+    return abs(made.new_size - advice.new_size) <= max(1, tolerance * made.new_size)
+
+
+def _is_larger_growth(made: PoolSizingRecommendation, advice: PoolSizingRecommendation) -> bool:
     return (
-        made.max_size == max_size
-        and made.advice.action is advice.action
-        and difference <= tolerance * made.advice.new_size
+        made.action is ScalingAction.SCALE_UP
+        and made.reason_code is advice.reason_code
+        and made.new_size > advice.new_size
     )
