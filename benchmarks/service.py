@@ -132,10 +132,11 @@ def _environment(settings: dict[str, object]) -> dict[str, str]:
 
 
 def write_keys(path: Path, count: int) -> list[str]:
-    """Write a file of so many API keys with every scope; the keys."""
+    """Write a file of so many API keys with every scope but a node's; the keys."""
     tokens, now = [new_token() for _ in range(count)], datetime.now(UTC)
+    scopes = tuple(scope for scope in KeyScope if scope is not KeyScope.NODE)
     keys = tuple(
-        api_key_for(token, name=f"bench-{number}", scopes=tuple(KeyScope), created_at=now)
+        api_key_for(token, name=f"bench-{number}", scopes=scopes, created_at=now)
         for number, token in enumerate(tokens)
     )
     path.touch(mode=0o600)

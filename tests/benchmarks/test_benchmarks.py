@@ -2,13 +2,17 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
+from app.api.auth.api_key import KeyScope, token_digest
+from app.api.auth.key_file import KeyList
 from benchmarks import contention
 from benchmarks.__main__ import chosen, main, measured
 from benchmarks.contention import Run
 from benchmarks.figure import as_json
+from benchmarks.service import write_keys
 from benchmarks.suite import MEASURES
 
 
@@ -45,6 +49,15 @@ def test_the_first_word_of_several_measures_is_all_of_them() -> None:
     assert chosen("flood") == ["flood"]
     assert len(chosen("contended")) == 5
     assert all(name.startswith("nodes_") for name in chosen("nodes"))
+
+
+def test_the_keys_of_measures_permit_all_but_to_be_a_node(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    [token] = write_keys(file, 1)
+
+    [key] = KeyList.model_validate_json(file.read_bytes()).keys
+    assert key.digest == token_digest(token)
+    assert set(KeyScope) - set(key.scopes) == {KeyScope.NODE}
 
 
 @pytest.mark.long
