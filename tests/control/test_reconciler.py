@@ -10,6 +10,7 @@ import pytest
 
 from app.control import operation
 from app.control.tenants import deletion as tenant_deletion
+from app.control.tenants import password_rotation
 from app.control.tenants.password_rotation import PasswordRotation
 from app.control.tenants.provisioning import lock_of_role
 from app.domain.audit import RECONCILER
@@ -17,10 +18,12 @@ from app.domain.desired_state import DesiredPool, Pause, PoolChange
 from app.domain.errors import ServerUnavailable
 from app.domain.pool import PoolSize, PoolState
 from app.domain.tenant import PoolStrategy, TenantId
+from app.pools import admin_connections
 from app.pools.tenant_state import TenantState
 from tests.fixtures.control import PERSON, Control
 from tests.fixtures.locks import inherited
 from tests.fixtures.pools import tenant
+from tests.fixtures.postgres import Database
 from tests.fixtures.turns import counted_turns
 from tests.fixtures.waiting import eventually
 
@@ -104,7 +107,7 @@ async def test_a_server_that_hangs_delays_a_deletion_only_for_a_while(
 ) -> None:
     await control.tenant("acme")
 
-    async def hang(*_: object) -> None:
+    async def hang(*_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
     with monkeypatch.context() as patched:
@@ -178,7 +181,7 @@ async def interrupted_rotation(
 ) -> None:
     """A tenant whose new password Postgres does not have yet."""
 
-    async def fails(*_: object) -> None:
+    async def fails(*_: object, **__: object) -> None:
         raise ServerUnavailable("Not now.")
 
     await control.tenant(name)
@@ -228,6 +231,32 @@ async def test_a_role_that_is_being_changed_keeps_no_rotation_waiting(
     ):
         assert await control.rotation.finish_rotations() == 1
     assert await control.rotation.finish_rotations() == 1
+
+
+async def test_a_tenant_that_holds_its_own_role_keeps_no_other_waiting(
+    control: Control, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("acme", "beta"):
+        await interrupted_rotation(control, name, monkeypatch)
+    await control.tenant("gone")
+    event = (await control.catalog.audit_log.page())[0]
+    await control.catalog.tenants.mark_deleting(TenantId("gone"), event=event)
+    await control.load()
+    # Whoever waits for a tenant's transaction does so in vain.
+    monkeypatch.setitem(admin_connections._SETTINGS, "lock_timeout", "0")
+    control.manager.server("local").admins.renew()
+    monkeypatch.setattr(password_rotation, "_ROTATE_DEADLINE", None)
+    monkeypatch.setattr(tenant_deletion, "_DISABLE_LOGIN_DEADLINE", None)
+    async with database.connected() as stranger, asyncio.timeout(180):
+        holding = stranger.transaction()
+        await holding.start()
+        for role in ("tenant_acme", "tenant_gone"):
+            await stranger.execute(f"ALTER ROLE {role} CONNECTION LIMIT 7")
+        report = await control.reconciler.run_once()
+        assert (report.rotations_finished, report.deletions_finished) == (1, 0)
+        await holding.rollback()
+    report = await control.reconciler.run_once()
+    assert (report.rotations_finished, report.deletions_finished) == (1, 1)
 
 
 async def test_others_have_their_turn_while_it_looks_at_all_pools(

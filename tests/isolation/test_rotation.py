@@ -76,8 +76,8 @@ async def test_a_pool_opened_just_then_fails_no_borrower(
             refused.set()
             raise
 
-    async def slowly(*arguments: Any) -> None:
-        await renew(*arguments)
+    async def slowly(*arguments: Any, **terms: Any) -> None:
+        await renew(*arguments, **terms)
         borrowed.append(asyncio.create_task(works(control), name="borrower"))
         async with asyncio.timeout(180):
             await refused.wait()
@@ -122,9 +122,9 @@ async def test_a_crash_between_the_steps_is_made_up_for_after_a_restart(
     isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
     renew = isolation.rotate_password
 
-    async def breaks(*arguments: Any) -> None:
+    async def breaks(*arguments: Any, **terms: Any) -> None:
         if done:
-            await renew(*arguments)
+            await renew(*arguments, **terms)
         raise ServerUnavailable("The service was killed.")
 
     with monkeypatch.context() as patched:
@@ -149,7 +149,7 @@ async def test_the_reconciler_finishes_a_rotation(
     await control.tenant("acme")
     isolation = control.manager.isolations[PoolStrategy.PER_TENANT]
 
-    async def fails(*_: object) -> None:
+    async def fails(*_: object, **__: object) -> None:
         raise ServerUnavailable("Not now.")
 
     with monkeypatch.context() as patched:

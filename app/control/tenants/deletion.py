@@ -109,10 +109,15 @@ class TenantDeletions:
             if not is_free:
                 return False
             state = self._manager.tenant_states.get(tenant_id)
-            return state is None or await self._finish(state, actor)
+            return state is None or await self._finish(state, actor, fail_soon=True)
 
     async def _finish(
-        self, state: TenantState, actor: Actor, eviction: Eviction | None = None
+        self,
+        state: TenantState,
+        actor: Actor,
+        eviction: Eviction | None = None,
+        *,
+        fail_soon: bool = False,
     ) -> bool:
         tenant = state.tenant
         isolation = self._manager.isolations[tenant.spec.strategy]
@@ -123,7 +128,7 @@ class TenantDeletions:
             # A server that the settings no longer name has no login that could be disabled here.
             if tenant.provisioned_at is not None and server is not None:
                 async with asyncio.timeout(_DISABLE_LOGIN_DEADLINE):
-                    await isolation.disable_login(server, tenant)
+                    await isolation.disable_login(server, tenant, fail_soon=fail_soon)
             await self._catalog.tenants.delete(tenant.spec.id, event=event)
         except (Unavailable, ProvisioningFailed, TimeoutError):
             return False

@@ -122,7 +122,8 @@ class PasswordRotation:
     async def finish_rotations(self) -> int:
         """Set passwords that Postgres is not known to have; how many that were.
 
-        One that is still under way is left alone.
+        One that is still under way is left alone, and no tenant's transaction is waited for: its
+        password would keep those of all others waiting.
         """
         finished = 0
         for wanted in list(self._unapplied.values()):
@@ -133,13 +134,15 @@ class PasswordRotation:
                 if not is_free:
                     continue
                 try:
-                    await self._apply(state, wanted)
+                    await self._apply(state, wanted, fail_soon=True)
                     finished += 1
                 except (Unavailable, Conflict) as error:
                     _log.warning("password not set", role=wanted.role, reason=error.detail)
         return finished
 
-    async def _apply(self, state: TenantState, wanted: CredentialVersion) -> Rotation:
+    async def _apply(
+        self, state: TenantState, wanted: CredentialVersion, *, fail_soon: bool = False
+    ) -> Rotation:
         spec = state.tenant.spec
         server = self._manager.server(spec.server)
         isolation = self._manager.isolations[spec.strategy]
@@ -151,7 +154,9 @@ class PasswordRotation:
         ):
             try:
                 async with asyncio.timeout(_ROTATE_DEADLINE):
-                    await isolation.rotate_password(server, state.tenant, wanted.version)
+                    await isolation.rotate_password(
+                        server, state.tenant, wanted.version, fail_soon=fail_soon
+                    )
             except TimeoutError as error:
                 raise ServerUnavailable("The server took too long to change it.") from error
             self._role_passwords.set_password_version(wanted.server, wanted.role, wanted.version)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from app.domain.desired_state import Tenant
 from app.domain.tenant import TenantSpec
-from app.pools.isolation.objects import ObjectFacts, sql
+from app.pools.isolation.objects import ObjectFacts, execute, sql
 from app.pools.isolation.strategy import ADVISORY_UNLOCK, IsolationStrategy
 from app.pools.server import Server
 
@@ -45,9 +45,12 @@ class DedicatedRoleIsolation(IsolationStrategy):
     def advisory_unlock(self, spec: TenantSpec) -> str:  # noqa: ARG002 - the same for every tenant
         return f"{_LEASE_ENDED}; {ADVISORY_UNLOCK}"
 
-    async def disable_login(self, server: Server, tenant: Tenant) -> None:
+    async def disable_login(
+        self, server: Server, tenant: Tenant, *, fail_soon: bool = False
+    ) -> None:
         name = self.role(tenant.spec)
         async with server.admin() as connection:
             facts = await ObjectFacts.read(connection, name, self.mark(tenant))
             if facts.role:
-                await connection.execute(sql("ALTER ROLE %I NOLOGIN", name))
+                disable = sql("ALTER ROLE %I NOLOGIN", name)
+                await execute(connection, [disable], fail_soon=fail_soon)

@@ -62,6 +62,7 @@ left join pg_roles on rolname = $2
 order by place
 """
 
+_FAIL_SOON = "SET LOCAL lock_timeout = '100ms'"
 # Only a superuser may name these attributes; a role that another role creates has none of them.
 _NO_ATTRIBUTES = " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
 # Undoes what anybody, also the role itself, set for all its sessions, everywhere and in single
@@ -141,9 +142,16 @@ def sql(template: str, *names: str) -> str:
     return _PLACES.sub(fill, template)
 
 
-async def execute(connection: asyncpg.Connection, statements: Iterable[str]) -> None:
-    """Execute *statements* in one request, which is one transaction."""
-    await connection.execute(";\n".join(statements))
+async def execute(
+    connection: asyncpg.Connection, statements: Iterable[str], *, fail_soon: bool = False
+) -> None:
+    """Execute *statements* in one request, which is one transaction.
+
+    *fail_soon*: if a tenant's open transaction holds what they change, wait for a tenth of a
+    second; else for as long as the connection does.
+    """
+    first = [_FAIL_SOON] if fail_soon else []
+    await connection.execute(";\n".join([*first, *statements]))
 
 
 def put_login_role(

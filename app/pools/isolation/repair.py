@@ -15,9 +15,6 @@ from app.pools.server import Server
 
 T = TypeVar("T")
 
-# A tenant's open transaction may hold what a statement changes.
-_FAIL_SOON = "SET LOCAL lock_timeout = '100ms'"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
@@ -69,7 +66,7 @@ async def _for_each(
         for item in items:
             try:
                 statements = await statements_of(connection, item)
-                await objects.execute(connection, [_FAIL_SOON, *statements])
+                await objects.execute(connection, statements, fail_soon=True)
             except (asyncpg.PostgresError, ProvisioningFailed):
                 refused.append(item)
     return refused

@@ -86,7 +86,9 @@ class SharedIsolation(IsolationStrategy):
             await execute(connection, statements)
         return [f"role {SHARED_ROLE}"]
 
-    async def disable_login(self, server: Server, tenant: Tenant) -> None:
+    async def disable_login(
+        self, server: Server, tenant: Tenant, *, fail_soon: bool = False
+    ) -> None:
         """Nothing: the role serves the other tenants."""
 
     def _restore_access(self, server: Server, role: str) -> Iterator[str]:

@@ -141,9 +141,12 @@ class IsolationStrategy(ABC):
         With *max_size*, its pool's, the role gets its connection limit too.
         """
 
-    async def rotate_password(self, server: Server, tenant: Tenant, version: int) -> None:
+    async def rotate_password(
+        self, server: Server, tenant: Tenant, version: int, *, fail_soon: bool = False
+    ) -> None:
         """Give the tenant's role that version of its password, whatever it has now.
 
+        *fail_soon*: do not wait for a transaction of the tenant that holds its role; see `execute`.
         After ServerUnavailable or ProvisioningFailed it may have either.
         """
         async with server.admin() as connection:
@@ -152,11 +155,16 @@ class IsolationStrategy(ABC):
                 *self._put_role(facts, server, tenant, version=version),
                 *self._restore_access(server, self.role(tenant.spec)),
             ]
-            await execute(connection, statements)
+            await execute(connection, statements, fail_soon=fail_soon)
 
     @abstractmethod
-    async def disable_login(self, server: Server, tenant: Tenant) -> None:
-        """Disable the tenant's login, if it has one of its own; its data stays."""
+    async def disable_login(
+        self, server: Server, tenant: Tenant, *, fail_soon: bool = False
+    ) -> None:
+        """Disable the tenant's login, if it has one of its own; its data stays.
+
+        *fail_soon*: as for `rotate_password`.
+        """
 
     def mark(self, tenant: Tenant) -> str:
         """The comment on everything created for the tenant."""
