@@ -87,8 +87,12 @@ class Session:
         """The items of a list that pass the filters, at most `limit`."""
         items, has_more = client.first_items(path, self.limit, **filters)
         if has_more:
-            shown = "first is" if len(items) == 1 else f"first {len(items)} are"
-            print_note(f"Only the {shown} shown; --limit shows more.")
+            # Some lists say how many match.
+            matches = client.page(path, limit=1, **filters).get("matches")
+            first = "first" if len(items) == 1 else f"first {len(items):,}"
+            of = f" of {matches:,}" if matches is not None else ""
+            verb = "is" if len(items) == 1 else "are"
+            print_note(f"Only the {first}{of} {verb} shown; --limit shows more.")
         return items
 
     def show_one(self, path: str, columns: Sequence[TableColumn]) -> None:

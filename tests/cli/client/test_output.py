@@ -130,6 +130,9 @@ def test_a_list_says_when_there_is_more(
     result = call(service, "servers", "--limit", "2", "-o", "name")
     assert result.stdout == "s0\ns1\n"
     assert result.stderr == "Only the first 2 are shown; --limit shows more.\n"
+    monkeypatch.setattr(EchoService, "answer", lambda *_: (200, page | {"matches": 1234}))
+    result = call(service, "tenants", "--limit", "1", "-o", "name")
+    assert result.stderr == "Only the first of 1,234 is shown; --limit shows more.\n"
     assert call(service, "servers", "--limit", "3", "-o", "name").stderr == ""
 
 

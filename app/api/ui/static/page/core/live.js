@@ -8,7 +8,7 @@ const POLL_INTERVAL_MS = 5000;
 const RECONNECT_AFTER_MS = 10_000;
 const MAX_POOLS = 2000;
 const MAX_NODES = 500;
-const MAX_RECOMMENDATIONS = 200;
+export const MAX_RECOMMENDATIONS = 200;
 // Measurements of each pool and node that this tab keeps for its sparkline.
 const TRAIL = 60;
 

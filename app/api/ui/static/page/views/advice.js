@@ -3,7 +3,7 @@
 import { get, send } from "../core/api.js";
 import { ago } from "../core/format.js";
 import { html, useEffect, useRef, useState } from "../core/html.js";
-import { live } from "../core/live.js";
+import { MAX_RECOMMENDATIONS, live } from "../core/live.js";
 import { useResource } from "../core/resource.js";
 import { href } from "../core/router.js";
 import { ActionButton, perform } from "../parts/action.js";
@@ -56,6 +56,7 @@ export function Advice() {
           <p>Each pool's details say why its size fits, and answer “what if callers had to wait less?”.
             ${" "}<a href=${href("pools")}>See the pools</a>.</p></${Empty}>`}
       <${Recommendations} items=${byUrgency(recommendations)} isDetailed />
+      ${recommendations.length >= MAX_RECOMMENDATIONS && html`<p class="muted">The newest ${MAX_RECOMMENDATIONS} are shown; there may be more.</p>`}
     </${View}>`;
 }
 

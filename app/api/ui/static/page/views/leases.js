@@ -25,5 +25,5 @@ export function Leases({ filter }) {
               ${!filter.tenant && html` <a href=${href("tenants", tenant)}>${tenant}</a>`} ${statement ? html`<code>${statement}</code>` : taken_at} <small>${[pid && `pid ${pid}`, task].filter(Boolean).join(", ")}</small></span>
           </li>`)}
       </ol>
-      ${data.next_cursor && html`<p class="muted">The ${LIMIT} oldest are shown.</p>`}`}`;
+      ${data.next_cursor && html`<p class="muted">The ${LIMIT} oldest of ${number(data.active + data.waiting)} are shown.</p>`}`}`;
 }

@@ -47,7 +47,7 @@ export function Usage({ query }) {
         <p class="muted">${number(data.totals.groups)} in total: ${duration(data.totals.connection_seconds)} of connection time, ${number(data.totals.leases)} leases.
           From ${dateTime(data.covered_from)} to ${dateTime(data.covered_to)}.</p>
         <${Table} label="Usage" columns=${COLUMNS} rows=${data.items} keyOf=${({ group: name }) => name ?? ""} hrefOf=${hrefOf} />
-        ${data.next_cursor && html`<p class="muted">The first ${LIMIT} are shown; the API lists all.</p>`}`}
+        ${data.next_cursor && html`<p class="muted">The first ${LIMIT} of ${number(data.totals.groups)} are shown; the API lists all.</p>`}`}
     </${View}>`;
 }
 
