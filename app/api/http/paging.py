@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -60,6 +60,14 @@ def paginate(
     """The first *limit* of *items*, and the cursor of the next page if there are more."""
     page = items[:limit]
     return page, encode_cursor(*key(page[-1])) if len(items) > limit else None
+
+
+def page_of_names(
+    names: Iterable[str], cursor: str | None, limit: int
+) -> tuple[Sequence[str], str | None]:
+    """The first *limit* of *names* after *cursor*, sorted, and the cursor of the next page."""
+    after = decode_cursor(cursor, str)[0] if cursor else ""
+    return paginate(sorted(name for name in names if name > after), limit, lambda name: (name,))
 
 
 def _is_storable(part: str | float) -> bool:

@@ -15,7 +15,7 @@ from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, Tenan
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody, Timestamp, examples
 from app.api.http.idempotency import mark_secret
-from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
@@ -148,10 +148,9 @@ async def list_credentials(
     Works while the catalog is unreachable.
     """
     manager.tenant_state(tenant)
-    after = decode_cursor(cursor, str)[0] if cursor else ""
-    later = [each for each in credentials.of(tenant) if each.name > after]
-    page, next_cursor = paginate(later, limit, lambda each: (each.name,))
-    items = [CredentialView(**_fields(each)) for each in page]
+    found = {each.name: each for each in credentials.of(tenant)}
+    page, next_cursor = page_of_names(found, cursor, limit)
+    items = [CredentialView(**_fields(found[name])) for name in page]
     return CredentialList(items=items, next_cursor=next_cursor)
 
 

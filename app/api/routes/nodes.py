@@ -14,7 +14,7 @@ from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ, REQUIRE_UNB
 from app.api.http.dependencies import CursorQuery, LimitQuery, provided
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import PrintableText, RequestBody, examples
-from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.node import NODE_EXAMPLE, NodeView
@@ -119,9 +119,7 @@ async def list_nodes(
     fleet: FleetDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> NodeList:
     """Lists nodes by name. Works while the catalog is unreachable."""
-    after = decode_cursor(cursor, str)[0] if cursor else ""
-    names = sorted(name for name in fleet.nodes if name > after)
-    page, next_cursor = paginate(names, limit, lambda name: (name,))
+    page, next_cursor = page_of_names(fleet.nodes, cursor, limit)
     items = [_show(fleet.nodes[name], fleet) for name in page]
     return NodeList(items=items, next_cursor=next_cursor)
 

@@ -11,7 +11,7 @@ from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
 from app.api.http.field_types import examples
-from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
@@ -112,9 +112,7 @@ async def list_servers(
     manager: ManagerDep, principal: PrincipalDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> ServerList:
     """Lists declared servers by name. Works while servers and the catalog are unreachable."""
-    after = decode_cursor(cursor, str)[0] if cursor else ""
-    names = sorted(name for name in manager.servers if name > after)
-    page, next_cursor = paginate(names, limit, lambda name: (name,))
+    page, next_cursor = page_of_names(manager.servers, cursor, limit)
     items = [_show(manager, manager.servers[name], principal) for name in page]
     return ServerList(items=items, next_cursor=next_cursor)
 

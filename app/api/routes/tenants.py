@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from datetime import datetime
 from typing import Annotated
 
@@ -23,7 +22,7 @@ from app.api.http.dependencies import (
 from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import PrintableText, RequestBody, examples
 from app.api.http.ordering import Matches, SearchQuery
-from app.api.http.paging import NextCursor, decode_cursor, paginate
+from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
@@ -198,7 +197,6 @@ async def list_tenants(
 
     Works while the catalog is unreachable.
     """
-    after = decode_cursor(cursor, str)[0] if cursor else ""
     part = search.strip().lower()
     labels = {(key, value) for key, _, value in (text.partition(":") for text in label)}
 
@@ -218,13 +216,12 @@ async def list_tenants(
         return any(each.severity is finding for each in findings)
 
     states = manager.tenant_states
-    ids = sorted(
+    ids = [
         id_
         for id_, found in states.items()
         if matches(found.tenant) and (finding is None or has_finding(found))
-    )
-    later = ids[bisect_right(ids, after) :]
-    page, next_cursor = paginate(later, limit, lambda id_: (id_,))
+    ]
+    page, next_cursor = page_of_names(ids, cursor, limit)
     items = [views.show(states[id_], principal) for id_ in page]
     return TenantList(matches=len(ids), items=items, next_cursor=next_cursor)
 
