@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn
 import typer
 
 from app.cli.client.exit_status import ExitStatus
-from app.cli.client.lifetime import ExpiresOption, expiry
 from app.cli.client.output import print_document
 from app.cli.client.service_command import OutputCommand, output_options
 from app.cli.client.table import ALWAYS, WIDE, Table, number, text
+from app.cli.client.times import ExpiresOption, expiry
 from app.cli.command import Command, Declarations, Group
 from app.runtime.printable import print_error
 from app.runtime.validation_messages import validation_message

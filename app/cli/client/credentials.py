@@ -10,7 +10,6 @@ import typer
 from app.cli.client.api_client import ApiError, path_segment
 from app.cli.client.completion import credential_names
 from app.cli.client.exit_status import ExitStatus
-from app.cli.client.lifetime import ExpiresOption, expiry
 from app.cli.client.output import print_note
 from app.cli.client.service_command import (
     ChangeCommand,
@@ -21,6 +20,7 @@ from app.cli.client.service_command import (
 )
 from app.cli.client.session import Session
 from app.cli.client.table import ALWAYS, WIDE, age, text
+from app.cli.client.times import ExpiresOption, expiry
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient, Document

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 
 from app.cli.client.completion import event_ids
-from app.cli.client.points_in_time import HELP, point_in_time
 from app.cli.client.service_command import (
     ListCommand,
     PoolFilter,
@@ -25,6 +24,7 @@ from app.cli.client.table import (
     prose,
     text,
 )
+from app.cli.client.times import TIMES, point_in_time
 
 PATH = "/v1/events"
 COLUMNS = (
@@ -57,7 +57,7 @@ def list_events(
         typer.Option(help="Show only what requests changed, or the service by itself."),
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help=f"Show events since this time: {HELP}.")
+        str | None, typer.Option(metavar="TIME", help=f"Show events since this time: {TIMES}.")
     ] = None,
 ) -> None:
     """List the audit trail, newest events first."""

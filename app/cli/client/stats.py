@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.client.api_client import path_segment
-from app.cli.client.points_in_time import HELP, point_in_time
 from app.cli.client.service_command import ListCommand, ShowCommand, TenantArgument, resource
 from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Table, age, number, text
+from app.cli.client.times import TIMES, point_in_time
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import Document
@@ -67,7 +67,7 @@ def history(
     *,
     since: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME", help=f"Start: {HELP}; default an hour ago."),
+        typer.Option("--from", metavar="TIME", help=f"Start: {TIMES}; default an hour ago."),
     ] = None,
     until: Annotated[
         str | None, typer.Option("--to", metavar="TIME", help="End; default now.")

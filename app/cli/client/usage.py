@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.client.output import print_note
-from app.cli.client.points_in_time import HELP, point_in_time
 from app.cli.client.service_command import ListCommand, resource
 from app.cli.client.session import Session
 from app.cli.client.table import ALWAYS, USUALLY, WIDE, Table, number, text
+from app.cli.client.times import TIMES, point_in_time
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import ApiClient, Document
@@ -38,7 +38,7 @@ def list_usage(
     *,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME", help=f"Start: {HELP}; default 24 hours before."),
+        typer.Option("--from", metavar="TIME", help=f"Start: {TIMES}; default 24 hours before."),
     ] = None,
     end: Annotated[
         str | None, typer.Option("--to", metavar="TIME", help="End; default now.")

@@ -1,15 +1,22 @@
-"""Lifetimes as options take them: a number and a unit, such as 90d."""
+"""Times as options take them: a number and a unit, such as 90d, or RFC 3339."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
 _LIFETIME = re.compile(r"([1-9]\d{0,4})([hdw])")
-_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+_AGO = re.compile(r"([1-9]\d{0,4})([mhdw])")
+_UNITS = {
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+TIMES = "RFC 3339, or how long ago: 30m, 1h, 7d"
 
 ExpiresOption = Annotated[
     str | None,
@@ -29,3 +36,11 @@ def expiry(lifetime: str | None, now: datetime) -> datetime | None:
     if found is None:
         raise ValueError(f"Invalid lifetime {lifetime}; use a number and h, d or w, such as 90d.")
     return now + int(found[1]) * _UNITS[found[2]]
+
+
+def point_in_time(given: str | None) -> str | None:
+    """*given* for the service, which knows RFC 3339 only; it judges all that is not so long ago."""
+    found = _AGO.fullmatch(given or "")
+    if found is None:
+        return given
+    return (datetime.now(UTC) - int(found[1]) * _UNITS[found[2]]).isoformat()
