@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.cli.client.evidence import evidence_of
+from app.cli.client.labels import pairs
 from app.cli.client.service_command import (
     ChangeCommand,
     ServiceCommand,
@@ -15,7 +16,7 @@ from app.cli.client.service_command import (
     TenantArgument,
     resource,
 )
-from app.cli.client.session import Session, details
+from app.cli.client.session import Session, details, given
 from app.cli.client.table import ALWAYS, Details, Item, effect_of, number, prose, text
 
 Mode = Literal["off", "recommend", "apply"]
@@ -59,9 +60,8 @@ def change(
     ] = None,
 ) -> None:
     """Change the advisor; what is omitted stays as it is."""
-    body = {"mode": mode, "rule": rule, "config": _config(config or []) or None}
-    given = {name: value for name, value in body.items() if value is not None}
-    context.obj.send("PUT", _PATH, _details, given)
+    body = given(mode=mode, rule=rule, config=_config(config or []) or None)
+    context.obj.send("PUT", _PATH, _details, body)
 
 
 @advisor.command(cls=ServiceCommand)
@@ -81,17 +81,10 @@ def evaluate(
     ] = None,
 ) -> None:
     """Show what would be recommended for a tenant's pool, as it is used now."""
-    body = {
-        "tenant": tenant,
-        "rule": rule,
-        "late_ms": late_ms,
-        "late_share": late_share,
-        "budget": budget,
-    }
-    given = {name: value for name, value in body.items() if value is not None}
+    body = given(tenant=tenant, rule=rule, late_ms=late_ms, late_share=late_share, budget=budget)
     session: Session = context.obj
     session.change(
-        lambda client: client.request("POST", f"{_PATH}/evaluate", given),
+        lambda client: client.request("POST", f"{_PATH}/evaluate", body),
         lambda found: details(_EVALUATION, found),
     )
 
@@ -102,13 +95,10 @@ def _details(found: Item) -> Details:
     return details((*_COLUMNS, *limits), found)
 
 
-def _config(pairs: list[str]) -> dict[str, Any]:
+def _config(values: list[str]) -> dict[str, Any]:
     """Values are JSON, such as numbers; what is no JSON is text."""
     found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f"{pair} is not key=value", param_hint="--config")
+    for key, value in pairs(values, "--config").items():
         try:
             found[key] = json.loads(value)
         except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,7 +13,7 @@ from app.cli.client.completion import node_names
 from app.cli.client.labels import LabelOption, pairs
 from app.cli.client.service_command import ChangeCommand, ListCommand, ShowCommand, resource
 from app.cli.client.session import Session, details
-from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Details, Item, age, number, prose, text
+from app.cli.client.table import ALWAYS, VERY_WIDE, WIDE, Item, age, number, prose, text
 
 if TYPE_CHECKING:
     from app.cli.client.api_client import Document
@@ -141,7 +142,8 @@ def create(
     session: Session = context.obj
     body = _given(address, label, selector, server_limit)
     session.change(
-        lambda client: client.create(_path(node), body, **session.change_params), _details
+        lambda client: client.create(_path(node), body, **session.change_params),
+        partial(details, _DETAILS),
     )
 
 
@@ -163,7 +165,8 @@ def change(
 
     session: Session = context.obj
     session.change(
-        lambda client: client.update(_path(node), changed, **session.change_params), _details
+        lambda client: client.update(_path(node), changed, **session.change_params),
+        partial(details, _DETAILS),
     )
 
 
@@ -197,10 +200,6 @@ def _operate(session: Session, operation: str, node: str) -> None:
 
 def _path(node: str) -> str:
     return f"/v1/nodes/{path_segment(node)}"
-
-
-def _details(node: Document) -> Details:
-    return details(_DETAILS, node)
 
 
 def _given(

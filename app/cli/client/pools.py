@@ -21,7 +21,7 @@ from app.cli.client.service_command import (
     StrategyFilter,
     resource,
 )
-from app.cli.client.session import Session, details
+from app.cli.client.session import Session, details, given
 from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
@@ -118,13 +118,12 @@ def resize(
     shared: SharedOption = False,
 ) -> None:
     """Change the sizes of a pool and open it; omitted sizes stay as they are."""
-    sizes = {"max_size": max_size, "min_size": min_size, "warmup_size": warmup_size}
-    given = {name: size for name, size in sizes.items() if size is not None}
+    sizes = given(max_size=max_size, min_size=min_size, warmup_size=warmup_size)
     session: Session = context.obj
 
     def send(client: ApiClient) -> Document:
         url, scope = _path(client, pool), _scope(pool, shared)
-        done = client.put(url, given, scope=scope, **session.change_params)
+        done = client.put(url, sizes, scope=scope, **session.change_params)
         if max_size is not None and not session.dry_run:
             # It is done: a key that may not see the server changes nothing about that.
             with suppress(ApiError):

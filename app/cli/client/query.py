@@ -11,7 +11,7 @@ import typer
 from app.cli.client.api_client import Document, path_segment
 from app.cli.client.output import print_note
 from app.cli.client.service_command import TenantArgument
-from app.cli.client.session import Session
+from app.cli.client.session import Session, given
 from app.cli.client.table import ALWAYS, Table, prose
 
 
@@ -36,16 +36,15 @@ def query(
     ] = None,
 ) -> None:
     """Run one statement as a tenant and print its rows."""
-    body = {
-        "sql": sys.stdin.read() if sql == "-" else sql,
-        "params": param or [],
-        "read_only": not write,
-        "timeout_seconds": timeout,
-        "max_rows": max_rows,
-    }
-    given = {name: value for name, value in body.items() if value is not None}
+    body = given(
+        sql=sys.stdin.read() if sql == "-" else sql,
+        params=param or [],
+        read_only=not write,
+        timeout_seconds=timeout,
+        max_rows=max_rows,
+    )
     session: Session = context.obj
-    session.send("POST", f"/v1/tenants/{path_segment(tenant)}/query", _rows, given)
+    session.send("POST", f"/v1/tenants/{path_segment(tenant)}/query", _rows, body)
 
 
 def _rows(result: Document) -> Table | str:

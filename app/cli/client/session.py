@@ -135,6 +135,11 @@ class Session:
         print_document(document, render, self.output)
 
 
+def given(**values: Any) -> dict[str, Any]:
+    """What options were given, for the body of a request."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def details(columns: Sequence[TableColumn], item: Item) -> Details:
     return Details(columns=columns, item=item)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -20,12 +21,11 @@ from app.cli.client.service_command import (
     TenantArgument,
     resource,
 )
-from app.cli.client.session import Session, details
+from app.cli.client.session import Session, details, given
 from app.cli.client.table import (
     ALWAYS,
     VERY_WIDE,
     WIDE,
-    Details,
     Item,
     age,
     number,
@@ -142,22 +142,20 @@ def create(
 ) -> None:
     """Create a tenant; what is omitted gets the service's defaults."""
     body = {
-        "strategy": strategy,
-        "server": server,
-        "labels": pairs(label or [], "--label"),
+        **given(strategy=strategy, server=server),
         **_changed(weight, max_leases, advisor_mode),
+        "labels": pairs(label or [], "--label"),
     }
-    given = {name: value for name, value in body.items() if value is not None}
     session: Session = context.obj
 
     def send(client: ApiClient) -> Document:
-        declared = client.create(_path(tenant), given, **session.change_params)
+        declared = client.create(_path(tenant), body, **session.change_params)
         if not provision or session.dry_run:
             return declared
         client.post(f"{_path(tenant)}/provision")
         return client.get(_path(tenant))
 
-    session.change(send, _details)
+    session.change(send, partial(details, _DETAILS))
 
 
 @tenants.command("set", cls=ChangeCommand)
@@ -188,7 +186,8 @@ def change(
 
     session: Session = context.obj
     session.change(
-        lambda client: client.update(_path(tenant), changed, **session.change_params), _details
+        lambda client: client.update(_path(tenant), changed, **session.change_params),
+        partial(details, _DETAILS),
     )
 
 
@@ -254,13 +253,8 @@ def _path(tenant: str) -> str:
     return f"/v1/tenants/{path_segment(tenant)}"
 
 
-def _details(tenant: Document) -> Details:
-    return details(_DETAILS, tenant)
-
-
 def _changed(weight: int | None, max_leases: int | None, mode: Mode | None) -> Mapping[str, Any]:
-    given = {"weight": weight, "advisor_mode": mode}
-    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changed = given(weight=weight, advisor_mode=mode)
     if max_leases is not None:
         changed["max_leases"] = max_leases or None
     return changed
