@@ -6,11 +6,9 @@ from dataclasses import asdict, replace
 
 from sqlalchemy import RowMapping, select
 
-from app.catalog.audit_log import record
 from app.catalog.database import Database
-from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import advisor
-from app.catalog.unconfirmed_creations import UnconfirmedCreations
+from app.catalog.versioned_table import VersionedTable
 from app.domain.advisor import DemandConfig, PoolPressureMonitorConfig, TrialConfig
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
@@ -25,7 +23,7 @@ class StoredAdvisorSettings:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._unconfirmed = UnconfirmedCreations()
+        self._rows = VersionedTable(database, advisor)
 
     async def load(self) -> AdvisorSettings | None:
         """What was saved last; None before anything was."""
@@ -41,36 +39,23 @@ class StoredAdvisorSettings:
     ) -> AdvisorSettings:
         """Replace the settings; an identical write keeps the generation and records nothing.
 
-        Args:
-            settings: the new ones; their own generation is ignored.
-            event: recorded in the same transaction, if anything changes.
-            expected_generation: 0: nothing must be stored; None: no version check.
+        As `VersionedTable.write`; the own generation of *settings* is ignored.
 
         Raises:
             StaleVersion: the generation is not the expected one.
         """
-        async with (
-            self._unconfirmed.creation(str(_ID), expected_generation) as expected,
-            self._database.transaction() as connection,
-        ):
-            saved = await optimistic_write(
-                connection,
-                advisor,
-                fixed={"id": _ID},
-                values={
-                    "rule": settings.rule,
-                    "mode": settings.mode,
-                    "config": {
-                        "hysteresis": asdict(settings.hysteresis),
-                        "demand": asdict(settings.demand),
-                        "demand_interval_ms": settings.demand_interval_ms,
-                    },
-                },
-                expected_generation=expected,
-            )
-            if saved.changed:
-                await record(connection, event)
-            return _settings(saved.row)
+        config = {
+            "hysteresis": asdict(settings.hysteresis),
+            "demand": asdict(settings.demand),
+            "demand_interval_ms": settings.demand_interval_ms,
+        }
+        saved = await self._rows.write(
+            fixed={"id": _ID},
+            values={"rule": settings.rule, "mode": settings.mode, "config": config},
+            event=event,
+            expected_generation=expected_generation,
+        )
+        return _settings(saved.row)
 
 
 def _settings(row: RowMapping) -> AdvisorSettings:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
+from functools import partial
 
 from sqlalchemy import RowMapping, select
 
-from app.catalog.audit_log import record
 from app.catalog.database import Database
-from app.catalog.optimistic_write import optimistic_write
 from app.catalog.recommendations import record_applied
 from app.catalog.tables import pools
-from app.catalog.unconfirmed_creations import UnconfirmedCreations
+from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import DesiredPool, Pause
 from app.domain.pool import PoolSize
@@ -26,7 +25,7 @@ class DesiredPools:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._unconfirmed = UnconfirmedCreations()
+        self._rows = VersionedTable(database, pools)
 
     async def load(self) -> tuple[DesiredPool, ...]:
         """All of them, by id."""
@@ -45,40 +44,26 @@ class DesiredPools:
     ) -> tuple[DesiredPool, bool]:
         """Store a pool's desired state; an identical write changes and records nothing.
 
+        As `VersionedTable.write`; returns what is desired now, and whether the row is new.
+
         Args:
             pause: since when and by whom it is paused; None if it is not.
-            event: recorded in the same transaction if anything changes; None if the change
-                was recorded before.
-            expected_generation: 0: the row must not exist; None: no version check.
+            event: None if the change was recorded before.
             applied: the recommendation behind the change, recorded in the same transaction.
-
-        Returns:
-            What is desired now, and whether the row is new.
 
         Raises:
             StaleVersion: the generation is not the expected one.
             RecommendationClosed: the recommendation was closed before.
         """
-        async with (
-            self._unconfirmed.creation(pool_id, expected_generation) as expected,
-            self._database.transaction() as connection,
-        ):
-            saved = await optimistic_write(
-                connection,
-                pools,
-                fixed={"pool_id": pool_id},
-                values={
-                    **asdict(size),
-                    "paused_at": pause and pause.since,
-                    "paused_by": pause and pause.by,
-                },
-                expected_generation=expected,
-            )
-            if saved.changed and event is not None:
-                await record(connection, event)
-            if applied is not None:
-                await record_applied(connection, *applied)
-            return _desired_pool(saved.row), saved.created
+        paused = {"paused_at": pause and pause.since, "paused_by": pause and pause.by}
+        saved = await self._rows.write(
+            fixed={"pool_id": pool_id},
+            values=asdict(size) | paused,
+            event=event,
+            expected_generation=expected_generation,
+            also=partial(record_applied, *applied) if applied else None,
+        )
+        return _desired_pool(saved.row), saved.created
 
 
 def _desired_pool(row: RowMapping) -> DesiredPool:

@@ -9,9 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app.catalog.audit_log import record
 from app.catalog.database import Database
-from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import node_liabilities, nodes
-from app.catalog.unconfirmed_creations import UnconfirmedCreations
+from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 
@@ -24,7 +23,7 @@ class Nodes:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._unconfirmed = UnconfirmedCreations()
+        self._rows = VersionedTable(database, nodes)
 
     async def load(self) -> tuple[DeclaredNode, ...]:
         """All of them, by name."""
@@ -41,31 +40,19 @@ class Nodes:
     ) -> tuple[DeclaredNode, bool]:
         """Create or change a node; an identical write keeps the generation and records nothing.
 
-        Args:
-            event: recorded in the same transaction, if anything changes.
-            expected_generation: 0: the row must not exist; None: no version check.
-
-        Returns:
-            The node as it is now, and whether it was created.
+        As `VersionedTable.write`; returns the node as it is now, and whether it was created.
 
         Raises:
             StaleVersion: its generation is not the expected one.
         """
         values = spec.as_dict()
-        async with (
-            self._unconfirmed.creation(spec.name, expected_generation) as expected,
-            self._database.transaction() as connection,
-        ):
-            saved = await optimistic_write(
-                connection,
-                nodes,
-                fixed={"name": values.pop("name")},
-                values={**values, "paused": paused, "draining": draining},
-                expected_generation=expected,
-            )
-            if saved.changed:
-                await record(connection, event)
-            return _node(saved.row), saved.created
+        saved = await self._rows.write(
+            fixed={"name": values.pop("name")},
+            values={**values, "paused": paused, "draining": draining},
+            event=event,
+            expected_generation=expected_generation,
+        )
+        return _node(saved.row), saved.created
 
     async def delete(self, name: str, *, event: AuditEvent) -> None:
         """Delete it with its liabilities; the second time nothing changes."""

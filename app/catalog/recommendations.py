@@ -140,7 +140,7 @@ class Recommendations:
 
 
 async def record_applied(
-    connection: AsyncConnection, applied: Recommendation, event: AuditEvent
+    applied: Recommendation, event: AuditEvent, connection: AsyncConnection
 ) -> None:
     """Store an *applied* recommendation, open until now or new, in the transaction of its change.
 

@@ -6,9 +6,8 @@ from sqlalchemy import ColumnElement, RowMapping, and_, delete, func, not_, sele
 
 from app.catalog.audit_log import record
 from app.catalog.database import Database
-from app.catalog.optimistic_write import optimistic_write
 from app.catalog.tables import application_credentials, pools, recommendations, tenants
-from app.catalog.unconfirmed_creations import UnconfirmedCreations
+from app.catalog.versioned_table import VersionedTable
 from app.domain.audit import AuditEvent
 from app.domain.desired_state import Tenant
 from app.domain.errors import TenantNotFound
@@ -21,7 +20,7 @@ class Tenants:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._unconfirmed = UnconfirmedCreations()
+        self._rows = VersionedTable(database, tenants)
 
     async def load(self) -> tuple[Tenant, ...]:
         """All of them, by id."""
@@ -32,32 +31,20 @@ class Tenants:
     ) -> tuple[Tenant, bool]:
         """Create or change a tenant; an identical write keeps the generation and records nothing.
 
-        Args:
-            event: recorded in the same transaction, if anything changes.
-            expected_generation: 0: the row must not exist; None: no version check.
-
-        Returns:
-            The tenant as it is now, and whether it was created.
+        As `VersionedTable.write`; returns the tenant as it is now, and whether it was created.
 
         Raises:
             StaleVersion: its generation is not the expected one.
             ImmutableField: it has another server or strategy.
         """
-        async with (
-            self._unconfirmed.creation(spec.id, expected_generation) as expected,
-            self._database.transaction() as connection,
-        ):
-            values = spec.as_dict()
-            saved = await optimistic_write(
-                connection,
-                tenants,
-                fixed={name: values.pop(name) for name in ("id", "server", "strategy")},
-                values=values,
-                expected_generation=expected,
-            )
-            if saved.changed:
-                await record(connection, event)
-            return _tenant(saved.row), saved.created
+        values = spec.as_dict()
+        saved = await self._rows.write(
+            fixed={name: values.pop(name) for name in ("id", "server", "strategy")},
+            values=values,
+            event=event,
+            expected_generation=expected_generation,
+        )
+        return _tenant(saved.row), saved.created
 
     async def mark_provisioned(self, tenant: TenantId, *, event: AuditEvent) -> Tenant:
         """Remember that its database objects exist; the second time nothing changes.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.catalog import unconfirmed_creations
+from app.catalog import versioned_table
 from app.catalog.catalog import Catalog
 from app.catalog.database import Database
 from app.domain.advisor import PoolPressureMonitorConfig
@@ -84,7 +84,7 @@ async def test_nobody_was_told_and_so_the_next_caller_is_the_first(
 async def test_only_so_many_are_remembered(
     catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unconfirmed_creations, "_MOST", 1)
+    monkeypatch.setattr(versioned_table, "_MOST", 1)
     with monkeypatch.context() as patched:
         lose_responses(patched)
         for name in ("acme", "beta"):
