@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from inspect import get_annotations, signature
+from inspect import signature
 from typing import Annotated, Any, get_args
 
 import jiter
@@ -45,11 +45,6 @@ def item_model(page: object) -> type[BaseModel] | None:
 def selects_fields(endpoint: Callable[..., Any]) -> bool:
     """Whether a route selects fields itself."""
     return "fields" in signature(endpoint).parameters
-
-
-def returned(endpoint: Callable[..., Any]) -> object:
-    """What a route returns, by its annotation."""
-    return get_annotations(endpoint, eval_str=True).get("return")
 
 
 def excluded_fields(fields: str | None, model: type[BaseModel]) -> set[str] | None:

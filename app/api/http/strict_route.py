@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from hashlib import blake2b
+from inspect import get_annotations
 from typing import Annotated, Any, Literal, Union, get_origin
 
 import jiter
@@ -27,7 +28,7 @@ from starlette.types import Message
 
 from app.api.http.body_limits import has_body
 from app.api.http.disconnect import ClientDisconnected
-from app.api.http.etags import matching_etag
+from app.api.http.etags import PreconditionsDep, matching_etag
 from app.api.http.idempotency import reserve_key
 from app.api.http.malformed_json import malformed_json
 from app.api.http.problems import problem_responses, validation_error
@@ -36,7 +37,6 @@ from app.api.http.sparse_fields import (
     SparsePage,
     excluded_fields,
     item_model,
-    returned,
     select_fields,
     selects_fields,
 )
@@ -145,12 +145,15 @@ class StrictRoute(APIRoute):
         common = [Depends(refuse_unknown_parameters)]
         self.item_model: type[BaseModel] | None = None
         methods = set(options.get("methods") or ["GET"])
+        hints = get_annotations(endpoint, eval_str=True)
+        # Every name in a path may be unknown.
+        problems = [404] if "{" in path else []
+        responses = options.get("responses") or {}
         if methods == {"GET"} and options.get("response_class") is not StreamingResponse:
             common.append(Depends(document_if_none_match))
-            unchanged = {304: {"description": "Not modified"}}
-            options["responses"] = {**unchanged, **(options.get("responses") or {})}
+            responses = {304: {"description": "Not modified"}, **responses}
             page = options.get("response_model")
-            page = returned(endpoint) if isinstance(page, DefaultPlaceholder) else page
+            page = hints.get("return") if isinstance(page, DefaultPlaceholder) else page
             self.item_model = None if selects_fields(endpoint) else item_model(page)
             if self.item_model is not None:
                 common.append(Depends(refuse_unknown_fields))
@@ -158,7 +161,10 @@ class StrictRoute(APIRoute):
         elif methods & {"POST", "DELETE"}:
             common.append(Depends(reserve_key))
             # Any idempotency key may be in flight.
-            options["responses"] = problem_responses(409) | (options.get("responses") or {})
+            problems.append(409)
+        if PreconditionsDep in hints.values():
+            problems += [412, 428]
+        options["responses"] = dict(sorted((problem_responses(*problems) | responses).items()))
         # After the route's own: without permission, nothing is revealed about its parameters.
         options["dependencies"] = [*(options.get("dependencies") or ()), *common]
         options["operation_id"] = endpoint.__name__

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from app import __version__
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import provided
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.control.leadership.election import Election
 
@@ -46,9 +45,7 @@ class About(Links):
     instance: ActiveInstance
 
 
-@router.get(
-    "", dependencies=[REQUIRE_READ], summary="Get the version", responses=problem_responses()
-)
+@router.get("", dependencies=[REQUIRE_READ], summary="Get the version")
 async def get_about(
     links: Annotated[Links, provided(Links)], election: Annotated[Election, provided(Election)]
 ) -> About:

@@ -186,9 +186,7 @@ class Evaluation(BaseModel):
     expected: Expected
 
 
-@router.get(
-    "", dependencies=[REQUIRE_READ], summary="Get the advisor", responses=problem_responses()
-)
+@router.get("", dependencies=[REQUIRE_READ], summary="Get the advisor")
 async def get_advisor(advisor: AdvisorDep, catalog: CatalogDep, response: Response) -> AdvisorView:
     """Shows the advisor's rule, mode, configuration and counters.
 
@@ -197,12 +195,7 @@ async def get_advisor(advisor: AdvisorDep, catalog: CatalogDep, response: Respon
     return _show(advisor, catalog, response)
 
 
-@router.put(
-    "",
-    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
-    summary="Change the advisor",
-    responses=problem_responses(412, 428),
-)
+@router.put("", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Change the advisor")
 async def put_advisor(
     body: AdvisorBody,
     advisor: AdvisorDep,
@@ -233,7 +226,7 @@ async def put_advisor(
     "/evaluate",
     dependencies=[REQUIRE_READ],
     summary="Evaluate a what-if",
-    responses=problem_responses(404, 409),
+    responses=problem_responses(404),
 )
 async def evaluate_advisor(
     body: EvaluateBody,

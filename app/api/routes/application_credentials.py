@@ -16,7 +16,6 @@ from app.api.http.etags import PreconditionsDep, etag
 from app.api.http.field_types import RequestBody, Timestamp, examples
 from app.api.http.idempotency import mark_secret
 from app.api.http.paging import NextCursor, page_of_names
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
 from app.control.nodes.feed import NodeFeed
@@ -130,12 +129,7 @@ class CredentialList(BaseModel):
     next_cursor: NextCursor
 
 
-@router.get(
-    "",
-    dependencies=[REQUIRE_ADMIN],
-    summary="List a tenant's credentials",
-    responses=problem_responses(404),
-)
+@router.get("", dependencies=[REQUIRE_ADMIN], summary="List a tenant's credentials")
 async def list_credentials(
     tenant: TenantDep,
     manager: ManagerDep,
@@ -158,7 +152,6 @@ async def list_credentials(
     "/{credential}",  # noqa: FAST003 - it is the parameter's alias
     dependencies=[REQUIRE_ADMIN],
     summary="Get a credential",
-    responses=problem_responses(404),
 )
 async def get_credential(
     tenant: TenantDep,
@@ -179,10 +172,7 @@ async def get_credential(
     dependencies=[REQUIRE_ADMIN, Depends(mark_secret)],
     summary="Create a credential",
     status_code=status.HTTP_201_CREATED,
-    responses={
-        200: {"model": PlanView, "description": "The plan of a dry run."},
-        **problem_responses(404, 409),
-    },
+    responses={200: {"model": PlanView, "description": "The plan of a dry run."}},
 )
 async def create_credential(
     request: Request,
@@ -231,7 +221,6 @@ async def create_credential(
     "/{credential}",  # noqa: FAST003 - it is the parameter's alias
     dependencies=[REQUIRE_ADMIN],
     summary="Revoke a credential",
-    responses=problem_responses(404, 409, 412, 428),
 )
 async def revoke_credential(
     tenant: TenantDep,

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from app.api.http.authentication import REQUIRE_ADMIN
 from app.api.http.dependencies import provided
 from app.api.http.field_types import examples
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.pool import PoolRequestDep
 from app.api.views.plan import PlanView
@@ -38,12 +37,7 @@ class CredentialRotation(BaseModel):
     )
 
 
-@router.post(
-    "",
-    dependencies=[REQUIRE_ADMIN],
-    summary="Rotate the password of a tenant's role",
-    responses=problem_responses(404, 409),
-)
+@router.post("", dependencies=[REQUIRE_ADMIN], summary="Rotate the password of a tenant's role")
 async def rotate_credentials(
     request: PoolRequestDep, rotation: Annotated[PasswordRotation, provided(PasswordRotation)]
 ) -> CredentialRotation | PlanView:

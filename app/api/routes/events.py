@@ -22,7 +22,6 @@ from app.api.http.dependencies import (
 )
 from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, paginate
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.control.audit_events import AuditOutbox
 from app.domain.audit import AuditEvent, Origin
@@ -87,7 +86,7 @@ class EventList(BaseModel):
     )
 
 
-@router.get("", dependencies=[REQUIRE_READ], responses=problem_responses(), summary="List events")
+@router.get("", dependencies=[REQUIRE_READ], summary="List events")
 async def list_events(  # noqa: PLR0917 - one parameter per filter
     catalog: CatalogDep,
     outbox: Annotated[AuditOutbox, provided(AuditOutbox)],

@@ -11,7 +11,6 @@ from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import ManagerDep, PrincipalDep
 from app.api.http.field_types import examples
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.control.background import in_slices
 from app.domain.isolation_checks import AuditCheck, Finding, Severity
@@ -65,12 +64,7 @@ class FindingList(BaseModel):
     items: list[FindingView]
 
 
-@router.get(
-    "",
-    dependencies=[REQUIRE_READ],
-    summary="List findings of the isolation audit",
-    responses=problem_responses(),
-)
+@router.get("", dependencies=[REQUIRE_READ], summary="List findings of the isolation audit")
 async def list_findings(
     manager: ManagerDep,
     principal: PrincipalDep,

@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CatalogDep
 from app.api.http.field_types import examples
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.domain.leadership import InstanceRecord, InstanceState
 
@@ -57,12 +56,7 @@ class InstanceList(BaseModel):
     next_cursor: None = Field(description="All of them are on one page.")
 
 
-@router.get(
-    "",
-    dependencies=[REQUIRE_READ],
-    summary="List the service's instances",
-    responses=problem_responses(),
-)
+@router.get("", dependencies=[REQUIRE_READ], summary="List the service's instances")
 async def list_instances(catalog: CatalogDep) -> InstanceList:
     """Lists which instance is active, since when, and which ones stand by. Asks the catalog."""
     return InstanceList(

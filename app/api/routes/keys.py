@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 from app.api.auth.api_key import ApiKey, KeyScope
 from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import AuthenticatorDep
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=StrictRoute)
@@ -52,12 +51,7 @@ class KeyNames(BaseModel):
     items: list[KeyView]
 
 
-@router.get(
-    "",
-    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
-    summary="List API keys",
-    responses=problem_responses(),
-)
+@router.get("", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="List API keys")
 async def list_keys(authenticator: AuthenticatorDep) -> KeyNames:
     """Lists the API keys' names, scopes and tenants; never a key, its ID or its hash.
 

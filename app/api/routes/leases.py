@@ -17,7 +17,6 @@ from pydantic import BaseModel, Field
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.pools.clients import Client, ClientState, clients, redacted
@@ -97,7 +96,6 @@ class LeaseList(BaseModel):
     dependencies=[REQUIRE_READ],
     summary="List leases and waiting callers",
     response_model=LeaseList,
-    responses=problem_responses(),
 )
 async def list_leases(
     manager: ManagerDep,

@@ -14,7 +14,6 @@ from app.api.http.dependencies import CursorQuery, LimitQuery, provided
 from app.api.http.field_types import examples
 from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
 from app.api.http.paging import NextCursor
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.nodes import NodeDep
 from app.api.views.node import NODE_TENANT_EXAMPLE, NodeTenantView
@@ -57,7 +56,6 @@ class NodeTenantList(BaseModel):
     "/{node}/tenants",
     dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
     summary="List the tenants of a node",
-    responses=problem_responses(404),
 )
 async def list_node_tenants(
     node: NodeDep,

@@ -109,12 +109,7 @@ async def get_node_of_path(node: NodePath, fleet: FleetDep) -> TrackedNode:
 NodeDep = Annotated[TrackedNode, Depends(get_node_of_path)]
 
 
-@router.get(
-    "",
-    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
-    summary="List nodes",
-    responses=problem_responses(),
-)
+@router.get("", dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY], summary="List nodes")
 async def list_nodes(
     fleet: FleetDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> NodeList:
@@ -124,12 +119,7 @@ async def list_nodes(
     return NodeList(items=items, next_cursor=next_cursor)
 
 
-@router.get(
-    "/{node}",
-    dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
-    summary="Get a node",
-    responses=problem_responses(404),
-)
+@router.get("/{node}", dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY], summary="Get a node")
 async def get_node(node: NodeDep, fleet: FleetDep, response: Response) -> NodeView:
     """Shows a node, what it reports, and its part of each server's budget."""
     response.headers["ETag"] = _etag(node.declared)
@@ -142,7 +132,7 @@ async def get_node(node: NodeDep, fleet: FleetDep, response: Response) -> NodeVi
     summary="Declare a node",
     responses={
         201: {"model": NodeView, "description": "Created"},
-        **problem_responses(404, 409, 412, 428),
+        **problem_responses(409),
     },
 )
 async def put_node(
@@ -181,10 +171,7 @@ async def put_node(
 
 
 @router.delete(
-    "/{node}",
-    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
-    summary="Delete a node",
-    responses=problem_responses(404, 409, 412, 428),
+    "/{node}", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Delete a node"
 )
 async def delete_node(
     node: NodeDep,
@@ -205,10 +192,7 @@ async def delete_node(
 
 
 @router.post(
-    "/{node}/pause",
-    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
-    summary="Pause a node",
-    responses=problem_responses(404, 409),
+    "/{node}/pause", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Pause a node"
 )
 async def pause_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
@@ -218,10 +202,7 @@ async def pause_node(
 
 
 @router.post(
-    "/{node}/resume",
-    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
-    summary="Resume a node",
-    responses=problem_responses(404, 409),
+    "/{node}/resume", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Resume a node"
 )
 async def resume_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep
@@ -231,10 +212,7 @@ async def resume_node(
 
 
 @router.post(
-    "/{node}/drain",
-    dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY],
-    summary="Drain a node",
-    responses=problem_responses(404, 409),
+    "/{node}/drain", dependencies=[REQUIRE_ADMIN, REQUIRE_UNBOUND_KEY], summary="Drain a node"
 )
 async def drain_node(
     node: NodeDep, fleet: FleetDep, declarations: DeclarationsDep, operation: OperationDep

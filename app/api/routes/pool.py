@@ -175,7 +175,7 @@ class PoolBody(RequestBody):
     summary="Open or resize a tenant's pool",
     responses={
         201: {"model": PoolView, "description": "Created"},
-        **problem_responses(404, 409, 412, 428),
+        **problem_responses(409),
     },
 )
 async def put_tenant_pool(
@@ -210,12 +210,7 @@ async def put_tenant_pool(
     return await request.operation.run(operation, show)
 
 
-@router.get(
-    "",
-    dependencies=[REQUIRE_READ],
-    summary="Get a tenant's pool",
-    responses=problem_responses(404),
-)
+@router.get("", dependencies=[REQUIRE_READ], summary="Get a tenant's pool")
 async def get_tenant_pool(
     tenant: TenantDep,
     *,
@@ -239,12 +234,7 @@ async def get_tenant_pool(
     return views.show(state, principal)
 
 
-@router.post(
-    "/pause",
-    dependencies=[REQUIRE_OPERATE],
-    summary="Pause a tenant's pool",
-    responses=problem_responses(404, 409),
-)
+@router.post("/pause", dependencies=[REQUIRE_OPERATE], summary="Pause a tenant's pool")
 async def pause_pool(
     request: PoolRequestDep, operations: OperationsDep, feed: FeedDep
 ) -> PoolView | PlanView:
@@ -261,12 +251,7 @@ async def pause_pool(
     return paused
 
 
-@router.post(
-    "/resume",
-    dependencies=[REQUIRE_OPERATE],
-    summary="Resume a tenant's pool",
-    responses=problem_responses(404, 409),
-)
+@router.post("/resume", dependencies=[REQUIRE_OPERATE], summary="Resume a tenant's pool")
 async def resume_pool(
     request: PoolRequestDep, operations: OperationsDep, feed: FeedDep
 ) -> PoolView | PlanView:
@@ -291,10 +276,7 @@ async def _set_paused(
     dependencies=[REQUIRE_OPERATE],
     summary="Drain a tenant's pool",
     status_code=status.HTTP_202_ACCEPTED,
-    responses={
-        200: {"model": PlanView, "description": "The plan of a dry run."},
-        **problem_responses(404, 409),
-    },
+    responses={200: {"model": PlanView, "description": "The plan of a dry run."}},
 )
 async def drain_pool(
     request: PoolRequestDep, operations: OperationsDep, deadline_seconds: DeadlineDep
@@ -312,12 +294,7 @@ async def drain_pool(
     )
 
 
-@router.post(
-    "/recycle",
-    dependencies=[REQUIRE_OPERATE],
-    summary="Replace a pool's connections",
-    responses=problem_responses(404, 409),
-)
+@router.post("/recycle", dependencies=[REQUIRE_OPERATE], summary="Replace a pool's connections")
 async def recycle_pool(
     request: PoolRequestDep, operations: OperationsDep
 ) -> PoolRecycling | PlanView:
@@ -328,12 +305,7 @@ async def recycle_pool(
     )
 
 
-@router.post(
-    "/check",
-    dependencies=[REQUIRE_OPERATE],
-    summary="Test a pool's connections",
-    responses=problem_responses(404, 409),
-)
+@router.post("/check", dependencies=[REQUIRE_OPERATE], summary="Test a pool's connections")
 async def check_pool(request: PoolRequestDep, operations: OperationsDep) -> PoolCheck | PlanView:
     """Tests every idle connection now, and closes those that do not respond."""
     operation = operations.check(request.state, request.actor, whole_pool=request.whole_pool)
@@ -343,12 +315,7 @@ async def check_pool(request: PoolRequestDep, operations: OperationsDep) -> Pool
     )
 
 
-@router.delete(
-    "",
-    dependencies=[REQUIRE_OPERATE],
-    summary="Evict a tenant's pool",
-    responses=problem_responses(404, 409, 412, 428),
-)
+@router.delete("", dependencies=[REQUIRE_OPERATE], summary="Evict a tenant's pool")
 async def evict_pool(
     request: PoolRequestDep,
     operations: OperationsDep,

@@ -22,7 +22,6 @@ from app.api.http.dependencies import (
 from app.api.http.field_types import examples
 from app.api.http.ordering import Matches, OffsetQuery, Order, SearchQuery
 from app.api.http.paging import NextCursor
-from app.api.http.problems import problem_responses
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.plan import OperationDep, PlanView
@@ -109,7 +108,6 @@ class Sweep(BaseModel):
     dependencies=[REQUIRE_READ],
     summary="List open and paused pools",
     response_model=PoolList | SparsePage,
-    responses=problem_responses(),
 )
 async def list_pools(
     request: Request,
@@ -167,7 +165,6 @@ async def list_pools(
     "/evict-expired",
     dependencies=[REQUIRE_OPERATE, REQUIRE_UNBOUND_KEY],
     summary="Evict idle pools",
-    responses=problem_responses(),
 )
 async def evict_expired_pools(
     operations: Annotated[PoolOperations, provided(PoolOperations)], operation: OperationDep

@@ -18,7 +18,7 @@ from app.api.http.dependencies import ManagerDep, TenantDep, provided
 from app.api.http.exchange import extend_deadline
 from app.api.http.field_types import RequestBody, examples
 from app.api.http.idempotency import reserve_key
-from app.api.http.problems import problem_responses, validation_error
+from app.api.http.problems import validation_error
 from app.api.http.strict_route import StrictRequest, StrictRoute
 from app.api.http.transaction import run_statements
 from app.api.views.plan import DryRunQuery, PlanView, show_plan
@@ -188,7 +188,6 @@ class QueryBatchResult(BaseModel):
     dependencies=[REQUIRE_QUERY],
     summary="Run statements as a tenant",
     response_model=QueryResult | QueryBatchResult | PlanView,
-    responses=problem_responses(404, 409),
 )
 async def run_query(
     tenant: TenantDep,

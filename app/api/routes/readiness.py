@@ -8,19 +8,13 @@ from fastapi import APIRouter, Depends
 
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import PrincipalDep
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.health import Readiness, ReadinessChecks, get_checks
 
 router = APIRouter(prefix="/v1/readiness", tags=["health"], route_class=StrictRoute)
 
 
-@router.get(
-    "",
-    dependencies=[REQUIRE_READ],
-    summary="Check the active instance",
-    responses=problem_responses(),
-)
+@router.get("", dependencies=[REQUIRE_READ], summary="Check the active instance")
 async def get_readiness(
     checks: Annotated[ReadinessChecks, Depends(get_checks)], principal: PrincipalDep
 ) -> Readiness:

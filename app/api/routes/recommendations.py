@@ -21,7 +21,6 @@ from app.api.http.dependencies import (
 )
 from app.api.http.field_types import Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
 from app.api.views.advice import (
@@ -142,9 +141,7 @@ class RecommendationList(BaseModel):
     )
 
 
-@router.get(
-    "", dependencies=[REQUIRE_READ], summary="List recommendations", responses=problem_responses()
-)
+@router.get("", dependencies=[REQUIRE_READ], summary="List recommendations")
 async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     catalog: CatalogDep,
     advisor: Annotated[AdvisorLoop, provided(AdvisorLoop)],
@@ -187,7 +184,6 @@ async def list_recommendations(  # noqa: PLR0917 - one parameter per filter
     "/{id}/apply",  # noqa: FAST003 - it is the parameter's alias
     dependencies=[REQUIRE_OPERATE, _REQUIRE_ACCESS],
     summary="Apply a recommendation",
-    responses=problem_responses(404, 409),
 )
 async def apply_recommendation(
     recommendation_id: RecommendationId, applier: ApplierDep, operation: OperationDep
@@ -205,7 +201,6 @@ async def apply_recommendation(
     "/{id}/dismiss",  # noqa: FAST003 - it is the parameter's alias
     dependencies=[REQUIRE_OPERATE, _REQUIRE_ACCESS],
     summary="Dismiss a recommendation",
-    responses=problem_responses(404, 409),
 )
 async def dismiss_recommendation(
     recommendation_id: RecommendationId, applier: ApplierDep, operation: OperationDep

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, PrincipalDep
 from app.api.http.paging import NextCursor, decode_cursor, paginate
-from app.api.http.problems import problem_responses
 from app.api.http.refusals import Refusals
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import TenantQuery
@@ -61,12 +60,7 @@ async def get_refusals(request: Request) -> Refusals:
     return refusals
 
 
-@router.get(
-    "",
-    dependencies=[REQUIRE_READ],
-    summary="List recent refusals",
-    responses=problem_responses(),
-)
+@router.get("", dependencies=[REQUIRE_READ], summary="List recent refusals")
 async def list_refusals(
     refusals: Annotated[Refusals, Depends(get_refusals)],
     principal: PrincipalDep,

@@ -12,7 +12,6 @@ from app.api.http.authentication import REQUIRE_READ
 from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
 from app.api.http.field_types import examples
 from app.api.http.paging import NextCursor, page_of_names
-from app.api.http.problems import problem_responses
 from app.api.http.strict_route import StrictRoute
 from app.api.views.pool import PoolSummary, accessible_pools
 from app.domain.errors import ServerNotFound
@@ -107,7 +106,7 @@ class ServerList(BaseModel):
     next_cursor: NextCursor
 
 
-@router.get("", dependencies=[REQUIRE_READ], summary="List servers", responses=problem_responses())
+@router.get("", dependencies=[REQUIRE_READ], summary="List servers")
 async def list_servers(
     manager: ManagerDep, principal: PrincipalDep, limit: LimitQuery = 50, cursor: CursorQuery = None
 ) -> ServerList:
@@ -117,12 +116,7 @@ async def list_servers(
     return ServerList(items=items, next_cursor=next_cursor)
 
 
-@router.get(
-    "/{server}",
-    dependencies=[REQUIRE_READ],
-    summary="Get a server",
-    responses=problem_responses(404),
-)
+@router.get("/{server}", dependencies=[REQUIRE_READ], summary="Get a server")
 async def get_server(
     server: Annotated[
         str, Path(max_length=48, description="Name of a declared server.", examples=["local"])

@@ -20,7 +20,6 @@ from app.api.http.dependencies import (
     provided,
 )
 from app.api.http.ordering import OffsetQuery, Order, SearchQuery
-from app.api.http.problems import problem_responses
 from app.api.http.sparse_fields import FieldsQuery, SparsePage, excluded_fields
 from app.api.http.strict_route import StrictRoute
 from app.api.views.stats import (
@@ -65,7 +64,6 @@ _RANKS: dict[str, Callable[[TenantSnapshot], float]] = {
     dependencies=[REQUIRE_READ],
     summary="Get the service's statistics",
     response_model=ServiceStats | SparsePage,
-    responses=problem_responses(),
 )
 async def get_stats(
     request: Request,
@@ -125,10 +123,7 @@ async def get_stats(
 
 
 @router.get(
-    "/tenants/{tenant}/stats",
-    dependencies=[REQUIRE_READ],
-    summary="Get a tenant's statistics",
-    responses=problem_responses(404),
+    "/tenants/{tenant}/stats", dependencies=[REQUIRE_READ], summary="Get a tenant's statistics"
 )
 async def get_tenant_stats(tenant: TenantDep, manager: ManagerDep) -> TenantStats:
     """Shows a tenant's counters, gauges and percentiles, whether or not its pool is open."""

@@ -17,7 +17,7 @@ from app.api.auth.principal import Principal
 from app.api.http.authentication import REQUIRE_READ, REQUIRE_UNBOUND_KEY
 from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, TenantDep
 from app.api.http.field_types import Timestamp
-from app.api.http.problems import problem_responses, validation_error
+from app.api.http.problems import validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import POOL_ID_PATTERN
 from app.api.views.pool import accessible_pools
@@ -150,7 +150,6 @@ TimeRangeDep = Annotated[TimeRange, Depends(_time_range)]
     "/stats/history",
     dependencies=[REQUIRE_READ, REQUIRE_UNBOUND_KEY],
     summary="Get the service's past statistics",
-    responses=problem_responses(),
 )
 async def get_service_stats_history(
     catalog: CatalogDep, time_range: TimeRangeDep
@@ -168,7 +167,6 @@ async def get_service_stats_history(
     "/tenants/{tenant}/stats/history",
     dependencies=[REQUIRE_READ],
     summary="Get a tenant's past statistics",
-    responses=problem_responses(404),
 )
 async def get_tenant_stats_history(
     tenant: TenantDep, manager: ManagerDep, catalog: CatalogDep, time_range: TimeRangeDep
@@ -189,7 +187,6 @@ async def get_tenant_stats_history(
     "/pools/{pool_id}/stats/history",
     dependencies=[REQUIRE_READ],
     summary="Get a pool's past statistics",
-    responses=problem_responses(404),
 )
 async def get_pool_stats_history(
     pool_id: Annotated[

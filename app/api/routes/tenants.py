@@ -129,7 +129,7 @@ class Provisioning(BaseModel):
     summary="Declare a tenant",
     responses={
         201: {"model": TenantView, "description": "Created"},
-        **problem_responses(404, 409, 412, 428),
+        **problem_responses(409),
     },
 )
 async def put_tenant(
@@ -168,7 +168,7 @@ async def put_tenant(
     return await operation.run(declaration, show)
 
 
-@router.get("", dependencies=[REQUIRE_READ], summary="List tenants", responses=problem_responses())
+@router.get("", dependencies=[REQUIRE_READ], summary="List tenants")
 async def list_tenants(
     manager: ManagerDep,
     views: ViewsDep,
@@ -226,12 +226,7 @@ async def list_tenants(
     return TenantList(matches=len(ids), items=items, next_cursor=next_cursor)
 
 
-@router.get(
-    "/{tenant}",
-    dependencies=[REQUIRE_READ],
-    summary="Get a tenant",
-    responses=problem_responses(404),
-)
+@router.get("/{tenant}", dependencies=[REQUIRE_READ], summary="Get a tenant")
 async def get_tenant(
     tenant: TenantDep,
     manager: ManagerDep,
@@ -245,12 +240,7 @@ async def get_tenant(
     return views.show(state, principal)
 
 
-@router.delete(
-    "/{tenant}",
-    dependencies=[REQUIRE_ADMIN],
-    summary="Delete a tenant",
-    responses=problem_responses(404, 409, 412, 428),
-)
+@router.delete("/{tenant}", dependencies=[REQUIRE_ADMIN], summary="Delete a tenant")
 async def delete_tenant(
     tenant: TenantDep,
     manager: ManagerDep,
@@ -281,12 +271,7 @@ async def delete_tenant(
     )
 
 
-@router.post(
-    "/{tenant}/provision",
-    dependencies=[REQUIRE_ADMIN],
-    summary="Provision a tenant",
-    responses=problem_responses(404, 409),
-)
+@router.post("/{tenant}/provision", dependencies=[REQUIRE_ADMIN], summary="Provision a tenant")
 async def provision_tenant(
     tenant: TenantDep,
     manager: ManagerDep,

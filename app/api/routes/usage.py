@@ -18,7 +18,7 @@ from app.api.http.dependencies import (
 )
 from app.api.http.field_types import PrintableText, Timestamp
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
-from app.api.http.problems import problem_responses, validation_error
+from app.api.http.problems import validation_error
 from app.api.http.strict_route import StrictRoute
 from app.control.monitoring.poller import Poller
 from app.domain.usage_report import (
@@ -94,7 +94,6 @@ class Usage(BaseModel):
     dependencies=[REQUIRE_READ],
     summary="List who used connections for how long",
     response_model=Usage,
-    responses=problem_responses(),
 )
 async def list_usage(
     catalog: CatalogDep,
