@@ -61,16 +61,19 @@ async def get_actor(principal: Annotated[Principal, Depends(get_principal)]) -> 
     return Actor(name=principal.name, request_id=correlation_id.get())
 
 
+def name_in_path(of: str, example: str, *, alias: str | None = None) -> Any:  # noqa: ANN401 - as above
+    """The parameter of a path that is a name."""
+    return Path(
+        alias=alias,
+        description=f"{of}: 1 to 48 of a-z, 0-9 and inner hyphens.",
+        pattern=TENANT_ID_PATTERN,
+        max_length=48,
+        examples=[example],
+    )
+
+
 async def get_tenant_id(
-    tenant: Annotated[
-        str,
-        Path(
-            description="Tenant ID: 1 to 48 of a-z, 0-9 and inner hyphens.",
-            pattern=TENANT_ID_PATTERN,
-            max_length=48,
-            examples=["acme"],
-        ),
-    ],
+    tenant: Annotated[str, name_in_path("Tenant ID", "acme")],
     principal: Annotated[Principal, Depends(get_principal)],
 ) -> TenantId:
     """The tenant in the path.
@@ -109,6 +112,8 @@ AuthenticatorDep = Annotated[Authenticator, Depends(get_authenticator)]
 ActorDep = Annotated[Actor, Depends(get_actor)]
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
 TenantDep = Annotated[TenantId, Depends(get_tenant_id)]
+ServerQuery = Annotated[str | None, Query(max_length=48, description="Filter by server.")]
+StrategyQuery = Annotated[PoolStrategy | None, Query(description="Filter by strategy.")]
 LimitQuery = Annotated[int, Query(ge=1, le=500, description="Maximum number of items.")]
 CursorQuery = Annotated[
     str | None,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -50,6 +52,11 @@ def etag(generation: int, instance: str = "", state: str = "") -> str:
         state: the resource's state; may be empty.
     """
     return '"' + "-".join(filter(None, (str(generation), instance, state))) + '"'
+
+
+def instance_of(created_at: datetime) -> str:
+    """What tells a resource from a later one of the same name, whose generations begin anew."""
+    return blake2b(created_at.isoformat().encode(), digest_size=4).hexdigest()
 
 
 def parse_etags(header: str) -> list[str]:

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from app.domain.tenant import TENANT_ID_PATTERN
 from app.runtime.printable import is_printable
 
 MAX_JSON_DEPTH = 32
@@ -104,8 +105,11 @@ def _in_utc(timestamp: datetime) -> datetime:
     return timestamp.astimezone(UTC)
 
 
+Name = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 Text = Annotated[str, AfterValidator(_storable)]
 # For what people read in lists and terminals.
 PrintableText = Annotated[Text, AfterValidator(_printable)]
+LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
+LabelValue = Annotated[PrintableText, Field(max_length=256)]
 JsonValue = Annotated[Any, AfterValidator(check_json)]
 Timestamp = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(_in_utc)]

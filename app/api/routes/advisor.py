@@ -16,7 +16,7 @@ from app.api.http.authentication import (
 )
 from app.api.http.dependencies import CatalogDep, ManagerDep, PrincipalDep, provided
 from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import RequestBody, examples
+from app.api.http.field_types import Name, RequestBody, examples
 from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
 from app.api.views.advice import (
@@ -49,7 +49,7 @@ from app.domain.advisor import (
 from app.domain.desired_state import AdvisorRule, AdvisorSettings
 from app.domain.errors import TenantNotFound
 from app.domain.pool import PoolMetrics
-from app.domain.tenant import TENANT_ID_PATTERN, AdvisorMode
+from app.domain.tenant import AdvisorMode
 
 _MANY = 1_000_000
 
@@ -152,7 +152,7 @@ class EvaluateBody(RequestBody):
         description="Number of times the rule evaluates them.",
         examples=[3],
     )
-    tenant: Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)] | None = Field(
+    tenant: Name | None = Field(
         default=None,
         description="Evaluate the last minutes of this tenant's open pool.",
         examples=["acme"],

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from app.api.http.authentication import REQUIRE_ADMIN
-from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, TenantDep, provided
-from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import RequestBody, Timestamp, examples
+from app.api.http.dependencies import (
+    CursorQuery,
+    LimitQuery,
+    ManagerDep,
+    TenantDep,
+    name_in_path,
+    provided,
+)
+from app.api.http.etags import PreconditionsDep, etag, instance_of
+from app.api.http.field_types import Name, RequestBody, Timestamp, examples
 from app.api.http.idempotency import mark_secret
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.strict_route import StrictRoute
@@ -22,7 +28,6 @@ from app.control.nodes.feed import NodeFeed
 from app.control.nodes.fleet import Fleet
 from app.control.tenants.application_credentials import ApplicationCredentials, IssuedCredential
 from app.domain.application_credential import ApplicationCredential
-from app.domain.tenant import TENANT_ID_PATTERN
 
 router = APIRouter(
     prefix="/v1/tenants/{tenant}/credentials", tags=["credentials"], route_class=StrictRoute
@@ -56,18 +61,8 @@ def _in_future(timestamp: datetime) -> datetime:
     return timestamp
 
 
-_Name = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
 _Expiry = Annotated[Timestamp, AfterValidator(_in_future), Field(strict=False)]
-NamePath = Annotated[
-    str,
-    Path(
-        alias="credential",
-        description="Name of the credential: 1 to 48 of a-z, 0-9 and inner hyphens.",
-        pattern=TENANT_ID_PATTERN,
-        max_length=48,
-        examples=["web"],
-    ),
-]
+NamePath = Annotated[str, name_in_path("Name of the credential", "web", alias="credential")]
 CredentialsDep = Annotated[ApplicationCredentials, provided(ApplicationCredentials)]
 FeedDep = Annotated[NodeFeed, provided(NodeFeed)]
 
@@ -77,7 +72,7 @@ class CredentialBody(RequestBody):
 
     model_config = examples({"name": "web"}, {"name": "jobs", "expires_at": "2027-11-20T09:00:00Z"})
 
-    name: _Name = Field(
+    name: Name = Field(
         description="Unique within the tenant: 1 to 48 of a-z, 0-9 and inner hyphens."
     )
     expires_at: _Expiry | None = Field(
@@ -163,7 +158,7 @@ async def get_credential(
     """Shows a credential, but not its password. Works while the catalog is unreachable."""
     manager.tenant_state(tenant)
     found = credentials.get(tenant, name)
-    response.headers["ETag"] = etag(_GENERATION, _instance(found))
+    response.headers["ETag"] = etag(_GENERATION, instance_of(found.created_at))
     return CredentialView(**_fields(found))
 
 
@@ -198,7 +193,7 @@ async def create_credential(
 
     def show(issued: IssuedCredential) -> IssuedCredentialView:
         credential, password = issued.credential, issued.password
-        response.headers["ETag"] = etag(_GENERATION, _instance(credential))
+        response.headers["ETag"] = etag(_GENERATION, instance_of(credential.created_at))
         login = f"postgresql://{credential.user}:{password}"
         nodes = ",".join(fleet.addresses(spec))
         return IssuedCredentialView(
@@ -239,7 +234,7 @@ async def revoke_credential(
     """
     spec = manager.tenant_state(tenant).tenant.spec
     found = credentials.get(tenant, name)
-    preconditions.expected_generation(_GENERATION, _instance(found))
+    preconditions.expected_generation(_GENERATION, instance_of(found.created_at))
     revocation = credentials.revoke(found, operation.actor)
     revoked = await operation.run(revocation, lambda gone: CredentialView(**_fields(gone)))
     if isinstance(revoked, CredentialView):
@@ -258,7 +253,3 @@ def _fields(credential: ApplicationCredential) -> dict[str, Any]:
         "expired": credential.is_expired(datetime.now(UTC)),
         "last_used_at": last_used_at and last_used_at.astimezone(UTC),
     }
-
-
-def _instance(credential: ApplicationCredential) -> str:
-    return blake2b(credential.created_at.isoformat().encode(), digest_size=4).hexdigest()

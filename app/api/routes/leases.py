@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from app.api.http.authentication import REQUIRE_READ
-from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep
+from app.api.http.dependencies import CursorQuery, LimitQuery, ManagerDep, PrincipalDep, ServerQuery
 from app.api.http.paging import NextCursor, decode_cursor, invalid_cursor, paginate
 from app.api.http.strict_route import StrictRoute
 from app.api.routes.events import PoolQuery, TenantQuery
@@ -104,7 +104,7 @@ async def list_leases(
     state: Annotated[ClientState | None, Query(description="Filter by state.")] = None,
     tenant: TenantQuery = None,
     pool: PoolQuery = None,
-    server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
+    server: ServerQuery = None,
     sort: Annotated[LeaseOrder, Query(description="Sort key.")] = LeaseOrder.LONGEST,
     limit: LimitQuery = 50,
     cursor: CursorQuery = None,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response, status
+from fastapi import APIRouter, Depends, Response, status
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
 from app.api.http.authentication import REQUIRE_ADMIN, REQUIRE_READ, REQUIRE_UNBOUND_KEY
-from app.api.http.dependencies import CursorQuery, LimitQuery, provided
-from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import PrintableText, RequestBody, examples
+from app.api.http.dependencies import CursorQuery, LimitQuery, name_in_path, provided
+from app.api.http.etags import PreconditionsDep, etag, instance_of
+from app.api.http.field_types import LabelKey, LabelValue, Name, RequestBody, examples
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.problems import problem_responses, validation_error
 from app.api.http.strict_route import StrictRoute
@@ -24,7 +23,6 @@ from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
 from app.control.operation import Operation
 from app.domain.nodes.declaration import OWN_NODE, DeclaredNode, NodeSpec
-from app.domain.tenant import TENANT_ID_PATTERN
 
 _MAX_LIMIT = 100_000
 # A name, an IPv4 address, or an IPv6 address in brackets; and a port.
@@ -43,18 +41,7 @@ def _address(text: str) -> str:
     return text
 
 
-_LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
-_LabelValue = Annotated[PrintableText, Field(max_length=256)]
-_ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
-NodePath = Annotated[
-    str,
-    Path(
-        description="Name of the node: 1 to 48 of a-z, 0-9 and inner hyphens.",
-        pattern=TENANT_ID_PATTERN,
-        max_length=48,
-        examples=["edge-1"],
-    ),
-]
+NodePath = Annotated[str, name_in_path("Name of the node", "edge-1")]
 FleetDep = Annotated[Fleet, provided(Fleet)]
 DeclarationsDep = Annotated[NodeDeclarations, provided(NodeDeclarations)]
 
@@ -71,16 +58,16 @@ class NodeBody(RequestBody):
         default=None,
         description="Host and port at which applications reach it, for their connection strings.",
     )
-    labels: dict[_LabelKey, _LabelValue] = Field(
+    labels: dict[LabelKey, LabelValue] = Field(
         default={}, max_length=32, description="Labels for people."
     )
-    selector: dict[_LabelKey, _LabelValue] = Field(
+    selector: dict[LabelKey, LabelValue] = Field(
         default={},
         max_length=32,
         description="It serves tenants that have all these labels; empty: all. Shared tenants "
         "never.",
     )
-    limits: dict[_ServerName, Annotated[int, Field(ge=0, le=_MAX_LIMIT)]] = Field(
+    limits: dict[Name, Annotated[int, Field(ge=0, le=_MAX_LIMIT)]] = Field(
         default={},
         max_length=1000,
         description="The most connections that it may have, by server; others: no limit but the "
@@ -156,7 +143,7 @@ async def put_node(
     known = fleet.nodes.get(node)
     before = known.declared if known else None
     expected = preconditions.expected_generation(
-        before.generation if before else None, _instance(before) if before else ""
+        before.generation if before else None, instance_of(before.created_at) if before else ""
     )
 
     def show(saved: tuple[TrackedNode, bool]) -> NodeView:
@@ -186,7 +173,7 @@ async def delete_node(
     is `gone`.
     """
     before = node.declared
-    expected = preconditions.expected_generation(before.generation, _instance(before))
+    expected = preconditions.expected_generation(before.generation, instance_of(before.created_at))
     deletion = declarations.delete(node, operation.actor, expected_generation=expected)
     return await operation.run(deletion, lambda deleted: _show(deleted, fleet))
 
@@ -234,9 +221,4 @@ def _show(node: TrackedNode, fleet: Fleet) -> NodeView:
 
 
 def _etag(node: DeclaredNode) -> str:
-    return etag(node.generation, _instance(node))
-
-
-def _instance(node: DeclaredNode) -> str:
-    """A later node of the same name starts at generation 1 again, but was created later."""
-    return blake2b(node.created_at.isoformat().encode(), digest_size=4).hexdigest()
+    return etag(node.generation, instance_of(node.created_at))

@@ -17,6 +17,8 @@ from app.api.http.dependencies import (
     LimitQuery,
     PrincipalDep,
     ResponseCacheDep,
+    ServerQuery,
+    StrategyQuery,
     provided,
 )
 from app.api.http.field_types import examples
@@ -29,7 +31,6 @@ from app.api.views.pool import POOL_EXAMPLE, PoolView
 from app.control.advisor.advisor_loop import AdvisorLoop
 from app.control.monitoring.snapshot import PoolSnapshot
 from app.control.pools.operations import PoolOperations
-from app.domain.tenant import PoolStrategy
 
 router = APIRouter(prefix="/v1/pools", tags=["pools"], route_class=StrictRoute)
 
@@ -118,8 +119,8 @@ async def list_pools(
     sort: Annotated[
         PoolOrder, Query(description="Sort key; ties are sorted by pool ID.")
     ] = PoolOrder.POOL_ID,
-    strategy: Annotated[PoolStrategy | None, Query(description="Filter by strategy.")] = None,
-    server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
+    strategy: StrategyQuery = None,
+    server: ServerQuery = None,
     search: SearchQuery = "",
     fields: FieldsQuery = None,
     limit: LimitQuery = 50,

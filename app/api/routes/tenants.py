@@ -15,12 +15,14 @@ from app.api.http.dependencies import (
     LimitQuery,
     ManagerDep,
     PrincipalDep,
+    ServerQuery,
+    StrategyQuery,
     TenantDefaults,
     TenantDep,
     provided,
 )
 from app.api.http.etags import PreconditionsDep, etag
-from app.api.http.field_types import PrintableText, RequestBody, examples
+from app.api.http.field_types import LabelKey, LabelValue, Name, RequestBody, examples
 from app.api.http.ordering import Matches, SearchQuery
 from app.api.http.paging import NextCursor, page_of_names
 from app.api.http.problems import problem_responses, validation_error
@@ -32,16 +34,13 @@ from app.control.tenants.deletion import TenantDeletions
 from app.control.tenants.provisioning import TenantProvisioning
 from app.domain.desired_state import Tenant
 from app.domain.isolation_checks import Severity
-from app.domain.tenant import TENANT_ID_PATTERN, AdvisorMode, PoolStrategy, TenantId, TenantSpec
+from app.domain.tenant import AdvisorMode, PoolStrategy, TenantId, TenantSpec
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"], route_class=StrictRoute)
 
 ViewsDep = Annotated[TenantViews, provided(TenantViews)]
-_ServerName = Annotated[str, Field(pattern=TENANT_ID_PATTERN, max_length=48)]
-_LabelKey = Annotated[PrintableText, Field(min_length=1, max_length=63, pattern=r"^[^:]+$")]
-_LabelValue = Annotated[PrintableText, Field(max_length=256)]
 _MAX_LABEL_LENGTH = 63 + 1 + 256
 
 
@@ -53,7 +52,7 @@ class TenantBody(RequestBody):
         {"server": "local", "strategy": "shared", "weight": 2, "max_leases": 10},
     )
 
-    server: _ServerName | None = Field(
+    server: Name | None = Field(
         default=None,
         description="A declared server; the default one if omitted. Immutable.",
     )
@@ -71,7 +70,7 @@ class TenantBody(RequestBody):
         le=10_000,
         description="Maximum number of leases at a time; null: no limit.",
     )
-    labels: dict[_LabelKey, _LabelValue] = Field(
+    labels: dict[LabelKey, LabelValue] = Field(
         default={},
         max_length=32,
         description="Labels for people and filters; no control characters.",
@@ -174,8 +173,8 @@ async def list_tenants(
     views: ViewsDep,
     principal: PrincipalDep,
     *,
-    strategy: Annotated[PoolStrategy | None, Query(description="Filter by strategy.")] = None,
-    server: Annotated[str | None, Query(max_length=48, description="Filter by server.")] = None,
+    strategy: StrategyQuery = None,
+    server: ServerQuery = None,
     state: Annotated[TenantPhase | None, Query(description="Filter by state.")] = None,
     search: SearchQuery = "",
     finding: Annotated[
