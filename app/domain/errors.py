@@ -37,13 +37,14 @@
         ├── TooManyStreams · TooManyLogins
         ├── RequestInFlight          this repetition did nothing; the first one goes on
 
-Each class has a stable `code`; which HTTP status it becomes is decided in one table at the
-edge (`api/http/problems.py`). Messages are sentences for a person and hold no secret. This
-file must not know HTTP, SQL or a driver.
+Each class has a stable `code`: its name, PoolTimeout as pool-timeout, unless it says another.
+Which HTTP status it becomes is decided in one table at the edge (`api/http/problems.py`). Messages
+are sentences for a person and hold no secret. This file must not know HTTP, SQL or a driver.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -61,6 +62,10 @@ class PoolkeeperError(Exception):
     hint: str | None = None
     statement: int | None = None
 
+    def __init_subclass__(cls) -> None:
+        if "code" not in cls.__dict__:
+            cls.code = re.sub(r"(?<!^)(?=[A-Z])", "-", cls.__name__).lower()
+
     def __init__(self, detail: str | None = None) -> None:
         """*detail* is one sentence; by default the first line of the class docstring."""
         super().__init__(detail or (self.__doc__ or "").partition("\n")[0])
@@ -74,19 +79,13 @@ class PoolkeeperError(Exception):
 class InvalidInput(PoolkeeperError):
     """The input can never be accepted."""
 
-    code = "invalid-input"
-
 
 class InvalidTenantId(InvalidInput):
     """A tenant id is 1 to 48 characters of a-z, 0-9 and inner hyphens, and no reserved name."""
 
-    code = "invalid-tenant-id"
-
 
 class StatementFailed(InvalidInput):
     """Postgres refused the statement."""
-
-    code = "statement-failed"
 
     def __init__(
         self,
@@ -108,50 +107,35 @@ class StatementFailed(InvalidInput):
 class TooManyLocks(StatementFailed):
     """The statement was ended because it held too many locks."""
 
-    code = "too-many-locks"
-
 
 class StatementConflict(StatementFailed):
     """The statement conflicted with another transaction and was rolled back."""
 
-    code = "statement-conflict"
     retryable = True
 
 
 class StatementEndedLease(InvalidInput):
     """The statement ended the lease's transaction or changed its tenant context."""
 
-    code = "statement-ended-lease"
-
 
 class IdempotencyKeyReused(InvalidInput):
     """This idempotency key was used for a different request."""
-
-    code = "idempotency-key-reused"
 
 
 class UntrustedSqlOnSharedRole(InvalidInput):
     """Free SQL is disabled for tenants that share one database role."""
 
-    code = "untrusted-sql-on-shared-role"
-
 
 class Forbidden(PoolkeeperError):
     """The request is not allowed."""
-
-    code = "forbidden"
 
 
 class ReadOnly(Forbidden):
     """The statement writes, but the request is read-only."""
 
-    code = "read-only"
-
 
 class MissingScope(Forbidden):
     """The API key lacks the required scope."""
-
-    code = "missing-scope"
 
 
 class KeyBoundToTenants(Forbidden):
@@ -169,91 +153,61 @@ class KeyBoundToNode(Forbidden):
 class TlsRequired(Forbidden):
     """The response has passwords: beyond loopback it is sent over TLS only."""
 
-    code = "tls-required"
-
 
 class NotFound(PoolkeeperError):
     """The resource does not exist."""
-
-    code = "not-found"
 
 
 class TenantNotFound(NotFound):
     """There is no such tenant."""
 
-    code = "tenant-not-found"
-
 
 class ServerNotFound(NotFound):
     """No server of that name is declared."""
-
-    code = "server-not-found"
 
 
 class PoolNotFound(NotFound):
     """The tenant has no open pool."""
 
-    code = "pool-not-found"
-
 
 class RecommendationNotFound(NotFound):
     """There is no such recommendation."""
-
-    code = "recommendation-not-found"
 
 
 class CredentialNotFound(NotFound):
     """The tenant has no such credential."""
 
-    code = "credential-not-found"
-
 
 class NodeNotFound(NotFound):
     """There is no such node."""
-
-    code = "node-not-found"
 
 
 class Conflict(PoolkeeperError):
     """The request does not fit what exists."""
 
-    code = "conflict"
-
 
 class ImmutableField(Conflict):
     """A tenant's server and strategy cannot change."""
-
-    code = "immutable-field"
 
 
 class NotProvisioned(Conflict):
     """The tenant has not been provisioned yet."""
 
-    code = "not-provisioned"
-
 
 class ObjectsExist(Conflict):
     """An object of that name exists and was not created for this tenant."""
-
-    code = "objects-exist"
 
 
 class SchemaMissing(Conflict):
     """The tenant's schema was dropped, renamed or closed to its role. Provision the tenant."""
 
-    code = "schema-missing"
-
 
 class ProvisioningFailed(Conflict):
     """Postgres refused to create or change the tenant's objects."""
 
-    code = "provisioning-failed"
-
 
 class PoolIsShared(Conflict):
     """The pool serves several tenants. Use scope=pool to change it for all of them."""
-
-    code = "pool-is-shared"
 
 
 class BudgetExceeded(Conflict):
@@ -265,182 +219,123 @@ class BudgetExceeded(Conflict):
 class TenantDeleting(Conflict):
     """The tenant is being deleted."""
 
-    code = "tenant-deleting"
-
 
 class RecommendationClosed(Conflict):
     """The recommendation is no longer open."""
-
-    code = "recommendation-closed"
 
 
 class RecommendationIsPlacement(Conflict):
     """A placement moves data: declare a new tenant, copy the data, then delete this one."""
 
-    code = "recommendation-is-placement"
-
 
 class CredentialExists(Conflict):
     """The tenant has a credential of that name. Revoke it first."""
-
-    code = "credential-exists"
 
 
 class TooManyCredentials(Conflict):
     """The tenant has the maximum number of credentials. Revoke one first."""
 
-    code = "too-many-credentials"
-
 
 class StrategyNotOnNodes(Conflict):
     """Applications cannot connect as a shared tenant: its role could read other tenants' rows."""
-
-    code = "strategy-not-on-nodes"
 
 
 class NodeInUse(Conflict):
     """The node may have connections: drain it first."""
 
-    code = "node-in-use"
-
 
 class NodeSessionEnded(Conflict):
     """A later agent has taken over this node."""
-
-    code = "node-session-ended"
 
 
 class NodeReportLate(Conflict):
     """A later report of this agent was accepted before."""
 
-    code = "node-report-late"
-
 
 class StaleVersion(Conflict):
     """The resource changed since the version named in If-Match."""
-
-    code = "stale-version"
 
 
 class PreconditionRequired(Conflict):
     """If-Match is required: name a version, or * for any."""
 
-    code = "precondition-required"
-
 
 class ReplayTooLarge(Conflict):
     """The request was carried out, but its response was too large to store."""
-
-    code = "replay-too-large"
 
 
 class ReplayHoldsSecret(Conflict):
     """The request was carried out; its response had a password and was not stored."""
 
-    code = "replay-holds-secret"
-
 
 class CatalogInUse(Conflict):
     """The catalog is in use by another service."""
-
-    code = "catalog-in-use"
 
 
 class CatalogUnusable(Conflict):
     """The catalog's database cannot hold the catalog."""
 
-    code = "catalog-unusable"
-
 
 class Unavailable(PoolkeeperError):
     """Not possible right now; the same request may work later."""
 
-    code = "unavailable"
     retryable = True
 
 
 class PoolTimeout(Unavailable):
     """No connection became free before the deadline."""
 
-    code = "pool-timeout"
-
 
 class PoolSaturated(Unavailable):
     """Too many callers are waiting for this pool already."""
-
-    code = "pool-saturated"
 
 
 class PoolPaused(Unavailable):
     """The pool is paused and hands out no connection until it is resumed."""
 
-    code = "pool-paused"
-
 
 class PoolDraining(Unavailable):
     """The pool is draining or closed and takes no new lease."""
-
-    code = "pool-draining"
 
 
 class PoolLimitReached(Unavailable):
     """The limit of open pools is reached, and all of them are busy."""
 
-    code = "pool-limit-reached"
-
 
 class ServerUnavailable(Unavailable):
     """The database server cannot be reached."""
-
-    code = "server-unavailable"
 
 
 class ServerFull(Unavailable):
     """The database server accepts no further connection."""
 
-    code = "server-full"
-
 
 class ConnectFailed(Unavailable):
     """No connection can be opened now; open connections keep working."""
-
-    code = "connect-failed"
 
 
 class ServerReadOnly(Unavailable):
     """The database server takes no writes: default_transaction_read_only is on."""
 
-    code = "server-read-only"
-
 
 class TenantLoginFailed(Unavailable):
     """Postgres refused the tenant's own login or database."""
-
-    code = "tenant-login-failed"
 
 
 class CatalogUnavailable(Unavailable):
     """The catalog cannot be reached."""
 
-    code = "catalog-unavailable"
-
 
 class LeadershipLost(CatalogUnavailable):
     """Another instance has become the active one; nothing was changed."""
-
-    code = "leadership-lost"
 
 
 class TooManyLogins(Unavailable):
     """Too many passwords are being checked; try again."""
 
-    code = "too-many-logins"
-
 
 class TooManyStreams(Unavailable):
     """Too many clients follow the statistics; try again later."""
-
-    code = "too-many-streams"
 
 
 class RequestInFlight(Unavailable):
@@ -452,16 +347,10 @@ class RequestInFlight(Unavailable):
 class LeaseLost(PoolkeeperError):
     """The connection broke while it was leased; whether the work was committed is unknown."""
 
-    code = "lease-lost"
-
 
 class QueryTimeout(Unavailable):
     """The statement ran longer than its timeout and was cancelled."""
 
-    code = "query-timeout"
-
 
 class SchemaChanged(Unavailable):
     """The types of the statement changed while it ran; it was rolled back."""
-
-    code = "schema-changed"

@@ -57,6 +57,8 @@ _log = structlog.get_logger(__name__)
 class _StarvedAttempt(ServerUnavailable):
     """An attempt ran out of time because our own loop did not run."""
 
+    code = ServerUnavailable.code
+
 
 class ServerState(StrEnum):
     """Whether connections can be opened."""

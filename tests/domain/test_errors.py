@@ -13,6 +13,21 @@ CLASSES = [
     for _, member in inspect.getmembers(errors, inspect.isclass)
     if issubclass(member, PoolkeeperError)
 ]
+# What callers switch on.
+CODES = """
+bound-to-node bound-to-tenants catalog-in-use catalog-unavailable catalog-unusable conflict
+connect-failed connection-budget-exceeded credential-exists credential-not-found forbidden
+idempotency-key-in-flight idempotency-key-reused immutable-field invalid-input invalid-tenant-id
+leadership-lost lease-lost missing-scope node-in-use node-not-found node-report-late
+node-session-ended not-found not-provisioned objects-exist pool-draining pool-is-shared
+pool-limit-reached pool-not-found pool-paused pool-saturated pool-timeout poolkeeper-error
+precondition-required provisioning-failed query-timeout read-only recommendation-closed
+recommendation-is-placement recommendation-not-found replay-holds-secret replay-too-large
+schema-changed schema-missing server-full server-not-found server-read-only server-unavailable
+stale-version statement-conflict statement-ended-lease statement-failed strategy-not-on-nodes
+tenant-deleting tenant-login-failed tenant-not-found tls-required too-many-credentials
+too-many-locks too-many-logins too-many-streams unavailable untrusted-sql-on-shared-role
+"""
 BRANCH = re.compile(r"^(?P<indent>[ │├└─]*)(?P<names>[A-Z]\w+(?: · [A-Z]\w+)*)")
 
 
@@ -30,6 +45,10 @@ def drawn_parents() -> dict[str, str | None]:
         parents.update(dict.fromkeys(names, above[-1][1] if above else None))
         above.append((depth, names[0]))
     return parents
+
+
+def test_codes_stay_as_they_are_whatever_becomes_of_the_names() -> None:
+    assert {error.code for error in CLASSES} == set(CODES.split())
 
 
 def test_the_tree_is_drawn_as_it_is() -> None:
