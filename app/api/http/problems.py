@@ -55,28 +55,8 @@ _STATUS: dict[type[errors.PoolkeeperError], int] = {
     errors.Unavailable: 503,
     errors.QueryTimeout: 504,
 }
-_TITLES = {
-    400: "Bad request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not found",
-    405: "Method not allowed",
-    408: "Request timeout",
-    409: "Conflict",
-    412: "Precondition failed",
-    413: "Content too large",
-    414: "URI too long",
-    415: "Unsupported media type",
-    422: "Unprocessable content",
-    428: "Precondition required",
-    429: "Too many requests",
-    431: "Request header fields too large",
-    500: "Internal server error",
-    501: "Not implemented",
-    502: "Bad gateway",
-    503: "Service unavailable",
-    504: "Gateway timeout",
-}
+# Python's own words for these depend on its version.
+_TITLES = {413: "Content too large", 414: "URI too long", 422: "Unprocessable content"}
 # Every request may lack a key, be too large, or fail, also between two instances.
 _EVERYWHERE = (400, 401, 403, 408, 413, 414, 415, 422, 429, 500, 502, 503, 504)
 METHODS = ("DELETE", "GET", "OPTIONS", "POST", "PUT")
@@ -131,13 +111,13 @@ class Problem(BaseModel):
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route: these problems, and those that every route may answer with."""
     return {
-        status: {"model": Problem, "description": _TITLES[status]}
+        status: {"model": Problem, "description": status_title(status)}
         for status in sorted({*statuses, *_EVERYWHERE})
     }
 
 
 def status_title(status: int) -> str:
-    return _TITLES.get(status, "Error")
+    return _TITLES.get(status) or HTTPStatus(status).phrase.capitalize()
 
 
 def status_of(error: errors.PoolkeeperError) -> int:
@@ -299,7 +279,7 @@ async def _http_exception(request: Request, error: Exception) -> JSONResponse:
         headers, detail = {"Allow": allowed}, f"This path takes {allowed}."
     elif detail == HTTPStatus.NOT_FOUND.phrase:
         detail = "There is nothing at this path."
-    code = _TITLES.get(error.status_code, "error").lower().replace(" ", "-")
+    code = status_title(error.status_code).lower().replace(" ", "-")
     return problem_response(request, error.status_code, code, detail, headers=headers)
 
 
