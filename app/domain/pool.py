@@ -184,6 +184,9 @@ class Percentiles:
         )
 
 
+UNMEASURED = Percentiles()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainResult:
     """Connections that a drain closed, and those of them cut with a lease on them."""
@@ -204,10 +207,10 @@ class PoolStats:
 
     counters: Counters
     metrics: PoolMetrics
-    max_wait_time_ms: float
-    created_at: datetime | None
-    last_activity: datetime | None
-    window_seconds: float
-    wait: Percentiles
-    hold: Percentiles
-    connect: Percentiles
+    max_wait_time_ms: float = 0.0
+    created_at: datetime | None = None
+    last_activity: datetime | None = None
+    window_seconds: float = 0.0
+    wait: Percentiles = UNMEASURED
+    hold: Percentiles = UNMEASURED
+    connect: Percentiles = UNMEASURED

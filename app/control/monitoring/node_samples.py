@@ -13,9 +13,8 @@ from app.control.nodes.tenant_load import NodeTenantLoad
 from app.domain.counters import Counters
 from app.domain.history import SERVICE, on_nodes
 from app.domain.nodes.load_reading import LoadReading
-from app.domain.pool import NO_CONNECTIONS, Percentiles, PoolMetrics, PoolStats
+from app.domain.pool import NO_CONNECTIONS, UNMEASURED, Percentiles, PoolMetrics, PoolStats
 
-_UNKNOWN = Percentiles()
 # What a sample can have. Agents report what they like, and sums have no end.
 _LARGEST_GAUGE, _LARGEST_COUNT = 2**31 - 1, 2**63 - 1
 
@@ -34,7 +33,7 @@ class NodeSamples:
         """
         since, now = self._measured_at, self._loads.now
         self._measured_at = now
-        gauges, worst = [NO_CONNECTIONS], _UNKNOWN
+        gauges, worst = [NO_CONNECTIONS], UNMEASURED
         for name, load in self._loads.active(since):
             if (reading := self._loads.reading(name)) is None:
                 continue
@@ -58,21 +57,12 @@ def _stats(reading: LoadReading, waits: Percentiles) -> PoolStats:
 def _of(counters: Counters, metrics: PoolMetrics, waits: Percentiles) -> PoolStats:
     acquired = min(counters.connections_acquired, _LARGEST_COUNT)
     gauges = {name: min(value, _LARGEST_GAUGE) for name, value in asdict(metrics).items()}
-    return PoolStats(
-        counters=counters._replace(connections_acquired=acquired),
-        metrics=PoolMetrics(**gauges),
-        max_wait_time_ms=0.0,
-        created_at=None,
-        last_activity=None,
-        window_seconds=0.0,
-        wait=waits,
-        hold=_UNKNOWN,
-        connect=_UNKNOWN,
-    )
+    known = counters._replace(connections_acquired=acquired)
+    return PoolStats(counters=known, metrics=PoolMetrics(**gauges), wait=waits)
 
 
 def _percentiles(load: NodeTenantLoad, now: float) -> Percentiles:
     waits = load.waits(now)
     if waits is None:
-        return _UNKNOWN
+        return UNMEASURED
     return Percentiles(p95_ms=waits.quantile(0.95) * 1000, p99_ms=waits.quantile(0.99) * 1000)

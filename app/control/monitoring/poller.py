@@ -125,14 +125,7 @@ class Poller:
             held += service.counters.hold_seconds
             size = service.metrics.total_connections
             self._unsaved += self._sampler.sample(SERVICE, at, size, service, held)
-            for subject, size, stats in self._subjects(snapshot):
-                held = self._manager.connection_seconds(subject, monotonic())
-                self._unsaved += self._sampler.sample(subject, at, size, stats, held)
-                if len(self._unsaved) >= _BATCH:
-                    stored += await self._save()
-                await slices.end_step()
-            for subject, stats, held in self._nodes.measure():
-                size = stats.metrics.total_connections
+            for subject, size, stats, held in self._subjects(snapshot):
                 self._unsaved += self._sampler.sample(subject, at, size, stats, held)
                 if len(self._unsaved) >= _BATCH:
                     stored += await self._save()
@@ -161,14 +154,19 @@ class Poller:
             raise
         return len(unsaved)
 
-    def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats]]:
+    def _subjects(self, snapshot: Snapshot) -> Iterator[tuple[str, int, PoolStats, float]]:
+        """What is sampled, with its size, and how long connections were held so far."""
+        held = self._manager.connection_seconds
         for pool in snapshot.pools.values():
-            yield pool.pool_id, pool.stats.metrics.total_connections, pool.stats
+            size = pool.stats.metrics.total_connections
+            yield pool.pool_id, size, pool.stats, held(pool.pool_id, monotonic())
         # Those of shared pools, and those whose own pool was closed meanwhile.
         for state in self._manager.recently_active_tenants():
             tenant = snapshot.tenants.get(state.tenant.spec.id)
             if tenant is not None and tenant.spec.id not in snapshot.pools:
-                yield tenant.spec.id, 0, tenant.stats
+                yield tenant.spec.id, 0, tenant.stats, held(tenant.spec.id, monotonic())
+        for subject, stats, seconds in self._nodes.measure():
+            yield subject, stats.metrics.total_connections, stats, seconds
 
     async def _running_seconds(self, slices: TimeSlices) -> float:
         """How long connections have been leased so far by the leases that have not ended."""

@@ -152,8 +152,6 @@ class Snapshot:
             counters=sum(self.totals.counters.values(), start=Counters()),
             metrics=PoolMetrics.total(each.metrics for each in pools),
             max_wait_time_ms=max((each.max_wait_time_ms for each in pools), default=0.0),
-            created_at=None,
-            last_activity=None,
             window_seconds=max((each.window_seconds for each in pools), default=0.0),
             wait=Percentiles.worst(each.wait for each in pools),
             hold=Percentiles.worst(each.hold for each in pools),

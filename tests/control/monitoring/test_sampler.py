@@ -9,21 +9,11 @@ from hypothesis import strategies as st
 from app.control.monitoring.sampler import Sampler
 from app.domain.counters import Counters
 from app.domain.history import PoolSample, Resolution
-from app.domain.pool import Percentiles, PoolStats
+from app.domain.pool import PoolStats
 from tests.domain.values import metrics
 
 NOON = datetime(2026, 7, 14, 12, tzinfo=UTC)
-IDLE = PoolStats(
-    counters=Counters(),
-    metrics=metrics(2, 2, 0),
-    max_wait_time_ms=0.0,
-    created_at=None,
-    last_activity=None,
-    window_seconds=300.0,
-    wait=Percentiles(),
-    hold=Percentiles(),
-    connect=Percentiles(),
-)
+IDLE = PoolStats(counters=Counters(), metrics=metrics(2, 2, 0), window_seconds=300.0)
 
 
 class Polls:
