@@ -244,12 +244,11 @@ async def revoke_credential(
 
 def _fields(credential: ApplicationCredential) -> dict[str, Any]:
     """What anybody may see of it who manages the tenant."""
-    expires_at, last_used_at = credential.expires_at, credential.last_used_at
     return {
         "name": credential.name,
         "user": credential.user,
-        "created_at": credential.created_at.astimezone(UTC),
-        "expires_at": expires_at and expires_at.astimezone(UTC),
+        "created_at": credential.created_at,
+        "expires_at": credential.expires_at,
         "expired": credential.is_expired(datetime.now(UTC)),
-        "last_used_at": last_used_at and last_used_at.astimezone(UTC),
+        "last_used_at": credential.last_used_at,
     }

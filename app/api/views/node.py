@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Self
 
 from pydantic import BaseModel, Field
@@ -134,8 +134,8 @@ class NodeView(BaseModel):
             and report.version == configuration.version,
             servers=[_server(node, server) for server in sorted(node.commitments)],
             generation=declared.generation,
-            created_at=declared.created_at.astimezone(UTC),
-            updated_at=declared.updated_at.astimezone(UTC),
+            created_at=declared.created_at,
+            updated_at=declared.updated_at,
         )
 
 

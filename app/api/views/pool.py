@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -88,7 +88,7 @@ class PauseView(BaseModel):
 
     @classmethod
     def of(cls, pause: Pause | None) -> PauseView | None:
-        return cls(since=pause.since.astimezone(UTC), by=pause.by) if pause else None
+        return cls(since=pause.since, by=pause.by) if pause else None
 
 
 class PoolRecommendation(BaseModel):

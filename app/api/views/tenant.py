@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -189,9 +189,9 @@ class TenantViews:
             **spec.as_dict(),
             generation=tenant.generation,
             state=phase_of(tenant),
-            created_at=tenant.created_at.astimezone(UTC),
-            updated_at=tenant.updated_at.astimezone(UTC),
-            provisioned_at=tenant.provisioned_at and tenant.provisioned_at.astimezone(UTC),
+            created_at=tenant.created_at,
+            updated_at=tenant.updated_at,
+            provisioned_at=tenant.provisioned_at,
             isolation=self._isolation(state, principal),
             query_allowed=refusal is None,
             query_refusal=refusal,
