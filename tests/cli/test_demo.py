@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from app.cli import demo as demo_command
 from app.cli.demo import DemoError
 from tests.fixtures.preloaded import PreloadedProcess, start_preloaded
 from tests.fixtures.processes import family, is_alive, processes_about
+from tests.fixtures.served import free_port
 from tests.fixtures.waiting import eventually
 
 pytestmark = pytest.mark.long
@@ -62,13 +62,6 @@ async def demo(directory: Path, written_to: Path, **settings: object) -> AsyncIt
 
 def names_in(directory: Path) -> list[str]:
     return [entry.name for entry in directory.iterdir()]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

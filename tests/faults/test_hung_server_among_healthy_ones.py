@@ -14,7 +14,7 @@ from app.embedded import EmbeddedPostgres
 from app.pools.isolation import IsolationStrategy, PerTenantIsolation
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import ROLE_PASSWORDS, started_server, tenant, through
+from tests.fixtures.pools import ROLE_PASSWORDS, set_pool_deadlines, started_server, tenant, through
 from tests.fixtures.postgres import Database
 from tests.fixtures.private_postgres import superuser_of
 from tests.fixtures.processes import paused
@@ -24,26 +24,18 @@ from tests.fixtures.watch import TIGHT, watched
 
 STRATEGY = PoolStrategy.PER_TENANT
 CONFIG = PoolConfig.per_tenant(acquire_timeout=1)
-DEADLINES = (
-    "lease._BEGIN_DEADLINE",
-    "lease._CLEANUP_DEADLINE",
-    "connections._CLOSE_DEADLINE",
-    "server._GONE_DEADLINE",
-)
 
 
 @pytest.fixture
 def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deadlines that the hung server's tenants run into, in seconds."""
-    for deadline in DEADLINES:
-        monkeypatch.setattr(f"app.pools.{deadline}", 0.3)
+    """Of what the hung server's tenants run into."""
+    set_pool_deadlines(monkeypatch, 0.3)
 
 
 @pytest.fixture
 def no_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits for the hung server waits for as long as it hangs."""
-    for deadline in DEADLINES:
-        monkeypatch.setattr(f"app.pools.{deadline}", 300.0)
+    set_pool_deadlines(monkeypatch, 300.0)
 
 
 @dataclass(slots=True)

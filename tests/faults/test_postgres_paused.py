@@ -6,7 +6,7 @@ from app.domain.errors import Unavailable
 from app.domain.tenant import PoolStrategy
 from app.embedded import EmbeddedPostgres
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import provisioned
+from tests.fixtures.pools import provisioned, set_pool_deadlines
 from tests.fixtures.private_postgres import superuser_of
 from tests.fixtures.processes import paused
 from tests.fixtures.waiting import eventually
@@ -15,13 +15,7 @@ from tests.fixtures.watch import watched_manager_on
 
 @pytest.fixture(autouse=True)
 def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for deadline in (
-        "lease._BEGIN_DEADLINE",
-        "lease._CLEANUP_DEADLINE",
-        "connections._CLOSE_DEADLINE",
-        "server._GONE_DEADLINE",
-    ):
-        monkeypatch.setattr(f"app.pools.{deadline}", 0.3)
+    set_pool_deadlines(monkeypatch, 0.3)
 
 
 async def test_callers_fail_while_it_hangs_and_succeed_when_it_goes_on(

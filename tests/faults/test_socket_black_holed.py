@@ -12,7 +12,7 @@ import pytest
 from app.domain.errors import LeaseLost, QueryTimeout, ServerUnavailable
 from app.pools.manager import TenantPoolManager
 from tests.fixtures.load import load_on
-from tests.fixtures.pools import provisioned, started_server
+from tests.fixtures.pools import provisioned, set_pool_deadlines, started_server
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.queries import run_query
@@ -22,13 +22,7 @@ from tests.fixtures.watch import watched_manager_on
 
 @pytest.fixture(autouse=True)
 def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
-    for deadline in (
-        "lease._BEGIN_DEADLINE",
-        "lease._CLEANUP_DEADLINE",
-        "connections._CLOSE_DEADLINE",
-        "server._GONE_DEADLINE",
-    ):
-        monkeypatch.setattr(f"app.pools.{deadline}", 0.2)
+    set_pool_deadlines(monkeypatch, 0.2)
     monkeypatch.setattr("app.pools.stalled_logins._PATIENCE", 1.0)
 
 

@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 
 from app.domain.errors import StatementEndedLease
-from app.domain.pool import PoolConfig, PoolSize
+from app.domain.pool import PoolSize
 from app.domain.tenant import PoolStrategy
 from app.pools.connection import PooledConnection
 from app.pools.manager import TenantPoolManager
 from app.pools.pool import Pool
-from tests.fixtures.pools import finished, manager_on, provisioned
+from tests.fixtures.pools import OF_ONE, finished, manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -25,11 +25,7 @@ _TENANT = "SELECT current_setting('app.tenant_id', true)"
 @pytest.fixture
 async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
     """One connection for the two shared tenants `one` and `two`, one for `own`."""
-    configs = {
-        PoolStrategy.SHARED: PoolConfig.shared(max_connections=1),
-        PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=1),
-    }
-    async with manager_on(database, configs=configs) as manager:
+    async with manager_on(database, configs=OF_ONE) as manager:
         for name in ("one", "two"):
             await provisioned(manager, name, PoolStrategy.SHARED)
         await provisioned(manager, "own")

@@ -14,19 +14,10 @@ from app.domain.eviction import EvictionReason
 from app.domain.pool import PoolConfig, PoolSize
 from app.pools.pool import Pool
 from app.pools.registry import PoolRegistry
+from tests.fixtures.clock import Clock
 
 IDLE_TIMEOUT = 60.0
 IDLE, LRU = EvictionReason.IDLE, EvictionReason.LRU
-
-
-class Clock:
-    """Monotonic seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Registry(PoolRegistry):

@@ -8,12 +8,11 @@ import asyncpg
 import pytest
 
 from app.domain.errors import StatementEndedLease
-from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools.isolation import PerTenantIsolation, SharedIsolation
 from app.pools.manager import TenantPoolManager
 from app.pools.tenant_state import TenantState
-from tests.fixtures.pools import manager_on, provisioned
+from tests.fixtures.pools import OF_ONE, manager_on, provisioned
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -21,11 +20,7 @@ from tests.fixtures.waiting import eventually
 @pytest.fixture
 async def manager(database: Database, scrub_roles: None) -> AsyncIterator[TenantPoolManager]:
     """Pools of one connection, so that the next borrower gets the same one."""
-    configs = {
-        PoolStrategy.SHARED: PoolConfig.shared(max_connections=1),
-        PoolStrategy.PER_TENANT: PoolConfig.per_tenant(pool_size=1),
-    }
-    async with manager_on(database, configs=configs) as manager:
+    async with manager_on(database, configs=OF_ONE) as manager:
         yield manager
 
 

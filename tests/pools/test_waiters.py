@@ -20,6 +20,7 @@ from app.pools.recorder import Recorder
 from app.pools.tenant_state import TenantState
 from app.pools.waiters import Waiter, WaitQueue
 from tests.domain.values import account
+from tests.fixtures.clock import Clock
 
 FOR_EVER = 1e9
 
@@ -32,16 +33,6 @@ def refused(waiter: Waiter) -> None:
 def a_connection() -> PooledConnection:
     """One that is about to come back."""
     return cast("PooledConnection", object())
-
-
-class Clock:
-    """Time that stands still until a test lets it pass."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 Newcomer = Callable[[TenantState], Waiter]

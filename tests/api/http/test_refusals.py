@@ -5,6 +5,7 @@ from typing import Any
 from structlog.testing import capture_logs
 
 from app.api.http.refusals import Refusals
+from tests.fixtures.clock import Clock
 
 FIELDS: dict[str, Any] = {
     "actor": "ops",
@@ -15,13 +16,6 @@ FIELDS: dict[str, Any] = {
     "detail": "No connection became free.",
     "request_id": "r-1",
 }
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_flood_of_one_tenant_hides_no_refusal_of_another() -> None:
