@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -67,12 +68,7 @@ async def list_instances(catalog: CatalogDep) -> InstanceList:
 def _view(record: InstanceRecord) -> InstanceView:
     is_active = record.epoch is not None
     return InstanceView(
-        id=record.id,
-        url=record.url,
-        version=record.version,
+        **asdict(record),
         state=InstanceState.ACTIVE if is_active else InstanceState.STANDBY,
-        started_at=record.started_at,
-        seen_at=record.seen_at,
         active_since=record.acquired_at,
-        epoch=record.epoch,
     )

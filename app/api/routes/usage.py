@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -168,12 +169,7 @@ async def list_usage(
         covered_from=report.period.start,
         covered_to=report.period.end,
         group_by=group_by,
-        totals=UsageTotals(
-            groups=report.group_count,
-            connection_seconds=report.total.connection_seconds,
-            leases=report.total.leases,
-            timeouts=report.total.timeouts,
-        ),
+        totals=UsageTotals(groups=report.group_count, **asdict(report.total)),
         items=[_item(row, report) for row in page],
         next_cursor=next_cursor,
     )
@@ -195,11 +191,7 @@ def _item(row: UsageGroup, report: UsageReport) -> UsageItem:
     seconds = (report.period.end - report.period.start).total_seconds()
     total = report.total.connection_seconds
     return UsageItem(
-        group=row.group,
-        tenants=row.tenants,
-        connection_seconds=row.connection_seconds,
+        **asdict(row),
         mean_connections=row.connection_seconds / seconds if seconds else 0.0,
         share=row.connection_seconds / total if total else 0.0,
-        leases=row.leases,
-        timeouts=row.timeouts,
     )
