@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp
 
 from app.domain.pool import PoolMetrics
@@ -33,67 +33,41 @@ class SimulatedPoolConfig:
     idle_timeout: float = 300.0
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class SimulatedPool:
     """The pool of one tenant."""
 
-    __slots__ = (
-        "_noted",
-        "_noted_at",
-        "_use",
-        "accrued_until",
-        "acquired",
-        "connecting",
-        "connects",
-        "established",
-        "hold",
-        "holds",
-        "idle",
-        "idle_found_at",
-        "idle_seconds",
-        "max_size",
-        "min_size",
-        "open_seconds",
-        "opened",
-        "rejected",
-        "return_seconds",
-        "timeouts",
-        "waiting",
-        "waits",
-        "warm_size",
-        "weight",
-    )
-
-    def __init__(self, *, min_size: int, max_size: int, weight: int) -> None:
-        self.min_size = min_size
-        self.max_size = max_size
-        self.weight = weight
-        self.connecting = 0
-        # From this age on, an idle connection beyond so many closes; None: as the rules say.
-        self.idle_seconds: float | None = None
-        self.warm_size = 0
-        # When each connection was opened, and when each idle one was last used: the last one is
-        # lent first.
-        self.opened: deque[float] = deque()
-        self.established = 0
-        self.idle: list[float] = []
-        self.idle_found_at = 0.0
-        # When each waiter came, and how long it will hold.
-        self.waiting: deque[tuple[float, float]] = deque()
-        # Connection-seconds until `accrued_until`, since the beginning.
-        self.open_seconds = 0.0
-        self.accrued_until = 0.0
-        self.connects = 0
-        # Mean seconds of a lease, and until a caller comes; None when unknown.
-        self.hold: float | None = None
-        self.return_seconds: float | None = None
-        self._use = self._noted_at = 0.0
-        # Since the last tick: waits, ended holds, and requests that were not served.
-        self._noted = 0
-        self.waits: list[float] = []
-        self.holds: list[float] = []
-        self.acquired = 0
-        self.timeouts = 0
-        self.rejected = 0
+    min_size: int
+    max_size: int
+    weight: int
+    connecting: int = 0
+    # From this age on, an idle connection beyond so many closes; None: as the rules say.
+    idle_seconds: float | None = None
+    warm_size: int = 0
+    # When each connection was opened, and when each idle one was last used: the last one is
+    # lent first.
+    opened: deque[float] = field(default_factory=deque)
+    established: int = 0
+    idle: list[float] = field(default_factory=list)
+    idle_found_at: float = 0.0
+    # When each waiter came, and how long it will hold.
+    waiting: deque[tuple[float, float]] = field(default_factory=deque)
+    # Connection-seconds until `accrued_until`, since the beginning.
+    open_seconds: float = 0.0
+    accrued_until: float = 0.0
+    connects: int = 0
+    # Mean seconds of a lease, and until a caller comes; None when unknown.
+    hold: float | None = None
+    return_seconds: float | None = None
+    _use: float = 0.0
+    _noted_at: float = 0.0
+    # Since the last tick: waits, ended holds, and requests that were not served.
+    _noted: int = 0
+    waits: list[float] = field(default_factory=list)
+    holds: list[float] = field(default_factory=list)
+    acquired: int = 0
+    timeouts: int = 0
+    rejected: int = 0
 
     def begin_tick(self, seconds: float) -> None:
         """Count from zero again, after a tick of *seconds*."""

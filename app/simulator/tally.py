@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from app.domain.histogram import Histogram
 from app.simulator.simulated_pool import SimulatedPool
 
 
+@dataclass(slots=True, eq=False)
 class RequestTally:
-    """Counts of a whole simulation; the pool itself counts only from tick to tick."""
+    """Counts of a whole simulation; the pool itself counts only from tick to tick.
 
-    __slots__ = (
-        "_direction",
-        "_late_seconds",
-        "acquired",
-        "flips",
-        "late",
-        "rejected",
-        "released",
-        "resizes",
-        "size_seconds",
-        "timeouts",
-        "waits",
-    )
+    Attributes:
+        late_seconds: a request that waits longer is late.
+        size_seconds: max_size, integrated over time.
+        waits: of requests that had to wait; a timeout counts with its full wait.
+    """
 
-    def __init__(self, late_seconds: float) -> None:
-        """A request that waits over *late_seconds* is late."""
-        self._late_seconds = late_seconds
-        self._direction = 0
-        self.acquired = self.released = self.timeouts = self.rejected = 0
-        self.late = 0
-        self.resizes = self.flips = 0
-        # max_size, integrated over time.
-        self.size_seconds = 0.0
-        # Of requests that had to wait; a timeout counts with its full wait.
-        self.waits = Histogram()
+    late_seconds: float
+    acquired: int = 0
+    released: int = 0
+    timeouts: int = 0
+    rejected: int = 0
+    late: int = 0
+    resizes: int = 0
+    flips: int = 0
+    size_seconds: float = 0.0
+    waits: Histogram = field(default_factory=Histogram)
+    _direction: int = 0
 
     @property
     def arrivals(self) -> int:
@@ -55,7 +50,7 @@ class RequestTally:
         self.size_seconds += pool.max_size * seconds
         self.late += failed
         if failed or pool.waits:
-            self.late += sum(wait > self._late_seconds for wait in pool.waits)
+            self.late += sum(wait > self.late_seconds for wait in pool.waits)
             for wait in pool.waits:
                 self.waits.record(wait)
             for _ in range(pool.timeouts):

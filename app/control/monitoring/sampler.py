@@ -7,7 +7,7 @@ by minute: an idle pool costs a row a minute, and its averages stay exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 
@@ -73,6 +73,7 @@ class Sampler:
         return [run.end(run.latest) for run in runs.values() if run.latest and run.polls]
 
 
+@dataclass(slots=True, eq=False)
 class _Run:
     """A subject's latest sample, and the polls since then that measured the same.
 
@@ -80,26 +81,16 @@ class _Run:
     collector look at everything there is.
     """
 
-    __slots__ = (
-        "acquired",
-        "at",
-        "connection_seconds",
-        "connection_seconds_stored",
-        "latest",
-        "measured",
-        "minute",
-        "polls",
-        "since",
-        "timeouts",
-    )
-
-    def __init__(self) -> None:
-        self.latest: PoolSample | None = None
-        self.measured: tuple[object, ...] = ()
-        self.acquired = self.timeouts = 0
-        self.connection_seconds = self.connection_seconds_stored = 0.0
-        self.polls = 0
-        self.since = self.at = self.minute = _LONG_AGO
+    latest: PoolSample | None = None
+    measured: tuple[object, ...] = ()
+    acquired: int = 0
+    timeouts: int = 0
+    connection_seconds: float = 0.0
+    connection_seconds_stored: float = 0.0
+    polls: int = 0
+    since: datetime = _LONG_AGO
+    at: datetime = _LONG_AGO
+    minute: datetime = _LONG_AGO
 
     def measured_same(self, size: int, stats: PoolStats) -> bool:
         return self.latest is not None and self.measured == (size, *_measured(stats))
