@@ -12,6 +12,7 @@ nothing keep their values, and a heap its order, while time passes. The logarith
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import exp, inf, isfinite, log
 
 # Seconds after which a lease counts for 1/e. Several rounds over all that wait, which last seconds:
@@ -79,6 +80,7 @@ def uses_much_less(key: float, than: float) -> bool:
     return key < than - _LN_2
 
 
+@dataclass(slots=True, eq=False)
 class Contenders:
     """The tenants of one server that hold or await a connection.
 
@@ -87,11 +89,8 @@ class Contenders:
         count: how many they are.
     """
 
-    __slots__ = ("count", "weight")
-
-    def __init__(self) -> None:
-        """Begin with nobody."""
-        self.weight = self.count = 0
+    weight: int = 0
+    count: int = 0
 
     def fair_share(self, limit: int) -> float:
         """How many of *limit* connections are due to each unit of weight; inf if nobody asks."""

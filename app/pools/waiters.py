@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, field
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from time import monotonic
@@ -31,33 +32,23 @@ _SLOW = 2
 _FEW = 50
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Waiter:
     """One caller, and the future it awaits.
 
     Attributes:
+        since, deadline: from when until when it waits, in monotonic seconds.
         begin_statements: what its lease will run first.
         borrower: who waits, if known.
     """
 
-    __slots__ = ("begin_statements", "borrower", "deadline", "future", "since", "tenant_state")
-
-    def __init__(
-        self,
-        tenant_state: TenantState,
-        future: asyncio.Future[PooledConnection],
-        *,
-        since: float,
-        deadline: float,
-        begin_statements: str = "",
-        borrower: Borrower | None = None,
-    ) -> None:
-        """Wait on behalf of a tenant from *since* until *deadline*, in monotonic seconds."""
-        self.tenant_state = tenant_state
-        self.future = future
-        self.since = since
-        self.deadline = deadline
-        self.begin_statements = begin_statements
-        self.borrower = borrower
+    tenant_state: TenantState
+    future: asyncio.Future[PooledConnection]
+    _: KW_ONLY
+    since: float
+    deadline: float
+    begin_statements: str = ""
+    borrower: Borrower | None = None
 
     @property
     def handed(self) -> PooledConnection | None:
@@ -73,6 +64,7 @@ class Waiter:
             self.future.set_exception(error)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class _Line:
     """The callers of one tenant.
 
@@ -86,25 +78,14 @@ class _Line:
         is_stale: whether the last three are to be determined anew.
     """
 
-    __slots__ = (
-        "callers",
-        "expected",
-        "gone",
-        "is_stale",
-        "place",
-        "servable",
-        "tenant",
-        "unexpected",
-    )
-
-    def __init__(self, tenant: TenantState) -> None:
-        self.tenant = tenant
-        self.callers: OrderedDict[Waiter, None] = OrderedDict()
-        self.gone: set[Waiter] = set()
-        self.expected = self.servable = 0
-        self.unexpected: Waiter | None = None
-        self.place: _Place | None = None
-        self.is_stale = False
+    tenant: TenantState
+    callers: OrderedDict[Waiter, None] = field(default_factory=OrderedDict)
+    gone: set[Waiter] = field(default_factory=set)
+    expected: int = 0
+    servable: int = 0
+    unexpected: Waiter | None = None
+    place: _Place | None = None
+    is_stale: bool = False
 
     def first(self, beyond: int = 0) -> Waiter | None:
         """Who came first and still waits, *beyond* so many others."""
