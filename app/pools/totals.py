@@ -7,6 +7,7 @@ tenants are deleted: a shared pool's recorder counts the leases of all its tenan
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 
 from app.domain.counters import Counters, Durations
 from app.domain.tenant import PoolStrategy, TenantSpec
@@ -61,16 +62,12 @@ class CounterTotals:
         return totals
 
 
+@dataclass(slots=True, eq=False)
 class Totals:
     """Sums by server and strategy since the service started, made in steps."""
 
-    def __init__(
-        self,
-        counters: defaultdict[MetricGroup, Counters],
-        durations: defaultdict[MetricGroup, Durations],
-    ) -> None:
-        self.counters = counters
-        self.durations = durations
+    counters: defaultdict[MetricGroup, Counters]
+    durations: defaultdict[MetricGroup, Durations]
 
     def add_recorder(self, group: MetricGroup, recorder: Recorder) -> None:
         """Add what a recorder has counted, if it has not been added yet."""
