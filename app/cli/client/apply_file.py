@@ -18,12 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.cli.client.api_client import ApiClient, ApiError, path_segment
 from app.cli.client.apply_report import render_plan, render_summary
 from app.cli.client.confirmation import confirm
-from app.cli.client.counts import counted
 from app.cli.client.dry_run import check, unchecked
 from app.cli.client.execution import Execution, Summary
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.manifest import Manifest, ManifestError, Step, Verb, plan
 from app.cli.client.session import Session
+from app.cli.client.table import counted
 from app.cli.client.workers import patiently, work_in_parallel
 from app.runtime.printable import print_error, printable
 

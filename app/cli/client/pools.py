@@ -10,7 +10,6 @@ import typer
 
 from app.cli.client.api_client import ApiError, path_segment
 from app.cli.client.completion import pool_names
-from app.cli.client.counts import counted
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.output import print_note
 from app.cli.client.service_command import (
@@ -27,6 +26,7 @@ from app.cli.client.table import (
     VERY_WIDE,
     WIDE,
     advice_of,
+    counted,
     number,
     on_node,
     pool_state,

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.cli.client.api_client import ApiClient, ApiError, Document
-from app.cli.client.counts import counted
 from app.cli.client.exit_status import ExitStatus
 from app.cli.client.output import OutputFormat, print_document, print_note, screen
-from app.cli.client.table import Details, Item, Table, TableColumn, prose, text
+from app.cli.client.table import Details, Item, Table, TableColumn, counted, prose, text
 from app.cli.client.table import changes as changes_of
 
 if TYPE_CHECKING:

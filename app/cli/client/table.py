@@ -142,6 +142,11 @@ def changes(before: Item | None, after: Item | None) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """As in `1 connection`, `2 connections`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def plain(value: object) -> str:
     """How a value of JSON reads."""
     match value:

@@ -11,7 +11,6 @@ import typer
 from app.cli.client.api_client import path_segment
 from app.cli.client.completion import server_names
 from app.cli.client.confirmation import confirm
-from app.cli.client.counts import counted
 from app.cli.client.labels import LabelOption, pairs
 from app.cli.client.service_command import (
     ChangeCommand,
@@ -28,6 +27,7 @@ from app.cli.client.table import (
     WIDE,
     Item,
     age,
+    counted,
     number,
     pool_state,
     prose,

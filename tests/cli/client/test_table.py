@@ -18,7 +18,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.client.counts import counted
 from app.cli.client.evidence import WORDS, evidence_of
 from app.cli.client.table import (
     ALWAYS,
@@ -27,6 +26,7 @@ from app.cli.client.table import (
     Table,
     TableColumn,
     changes,
+    counted,
     effect_of,
     identifier,
     number,
