@@ -120,15 +120,10 @@ class AdviceView(BaseModel):
         return cls(
             at=latest.at,
             **advice_fields(advice) | ({"reason": _ELSEWHERE} if is_of_others else {}),
-            idle_seconds=advice.idle_seconds,
-            warm_size=advice.warm_size,
             blocked_by=latest.blocked_by,
         )
 
 
 def advice_fields(advice: PoolSizingRecommendation) -> dict[str, Any]:
     """The fields of every view of advice."""
-    fields = asdict(advice)
-    for name in ("trial", "idle_seconds", "warm_size", "offered_load"):
-        del fields[name]
-    return fields | {"estimated": advice.is_estimated}
+    return asdict(advice) | {"estimated": advice.is_estimated}
