@@ -284,9 +284,12 @@ class TrackedNode:
         """*version* is in force, and what each entry has under it is known."""
         self._in_force = max(version, self._in_force)
         for name, resized in list(self._resized.items()):
-            known = self._resized[name] = resized.acknowledge(version, 0)
-            if len(known.sent) == 1:
+            if resized.generation <= version:
                 del self._resized[name]
+                continue
+            # Most versions do not change an entry: it has the size of the last one that did.
+            applied = [one.generation for one in resized.sent if one.generation <= version]
+            self._resized[name] = resized.acknowledge(max(applied, default=0), 0)
 
     # -- reports ---------------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ import pytest
 from app.control.nodes.tracked_node import TrackedNode
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import NodeReport
 from tests.fixtures.reporting import entry
+from tests.node import configurations
 
 CREATED = datetime(2026, 11, 29, tzinfo=UTC)
 
@@ -78,3 +80,69 @@ def test_long_transactions_count_from_their_beginning() -> None:
     reporter.go_on(20, 0, in_use=1)
     reporter.go_on(1, 1, in_use=0)
     assert reporter.rate == pytest.approx(1 / 21, rel=0.35)
+
+
+class Offerer:
+    """A node that is offered sizes of *acme*, which is closed there, and says what is in force."""
+
+    def __init__(self) -> None:
+        self.reporter = Reporter()
+        self.node = self.reporter.node
+
+    def offer(self, version: int, size: int) -> None:
+        acme = configurations.entry("acme", size=size, logins=("acme.web",))
+        self.node.offer(configurations.configuration(acme, version=version))
+
+    def report(self, version: int) -> None:
+        self.reporter.now += 1.0
+        report = NodeReport(
+            session=1,
+            sequence=round(self.reporter.now),
+            version=version,
+            engine="PgBouncer 1.25.2",
+            servers={},
+            entries=(entry("acme", state=EntryState.CLOSED, connections=0),),
+        )
+        self.node.hear(report, most_sessions=2)
+
+    @property
+    def most(self) -> int:
+        return self.node.most_of("acme", "local", 10)
+
+
+def test_a_size_counts_until_a_version_without_it_is_in_force() -> None:
+    """Other entries make versions, too, and not each version gets in force."""
+    offerer = Offerer()
+    for version, size in ((1, 9), (2, 9), (3, 5)):
+        offerer.offer(version, size)
+    for version in (1, 2):
+        offerer.report(version)
+        assert offerer.most == 9
+    offerer.report(3)
+    assert offerer.most == 5
+
+
+def test_a_size_counts_when_a_later_version_got_in_force_that_has_it() -> None:
+    offerer = Offerer()
+    for version, size in ((1, 9), (2, 5), (3, 5)):
+        offerer.offer(version, size)
+    offerer.report(3)
+    assert offerer.most == 5
+    offerer.offer(4, 2)
+    assert offerer.most == 5
+    offerer.offer(5, 2)
+    offerer.report(3)
+    assert offerer.most == 5
+    offerer.report(5)
+    assert offerer.most == 2
+
+
+def test_a_size_that_grows_again_counts_from_when_it_was_offered() -> None:
+    offerer = Offerer()
+    for version, size in ((1, 9), (2, 3), (3, 5)):
+        offerer.offer(version, size)
+    assert offerer.most == 9
+    offerer.report(2)
+    assert offerer.most >= 5
+    offerer.report(3)
+    assert offerer.most == 5
