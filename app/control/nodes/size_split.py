@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from app.control.background import TimeSlices
 from app.control.nodes.split_tenant import PROCESS, SplitTenant
 from app.control.nodes.tracked_node import TrackedNode
-from app.domain.nodes.gate import EntryState
 from app.domain.nodes.report import EntryReport
-from app.domain.nodes.split import Place, is_settled, split
+from app.domain.nodes.split import Place, is_settled, most_of_all, split
 from app.pools.manager import TenantPoolManager
 
 # Of an idle place against another connection of load: what is not needed is on nodes.
@@ -80,10 +79,10 @@ class SizeSplit:
         if known is None:
             if not claims:
                 return
-            known = self._tenants[tenant] = SplitTenant(tenant, server, size, self._clock())
-        known.size, known.claims = size, claims
+            known = self._tenants[tenant] = SplitTenant(tenant, server, size)
+        known.server, known.size, known.claims = server, size, claims
         for node in claims:
-            known.add(node, self._clock())
+            known.add(node)
         self._due[tenant] = None
 
     def withdraw(self, tenant: str) -> None:
@@ -102,8 +101,6 @@ class SizeSplit:
             # Who waits because a person paused the node needs nothing elsewhere either.
             load = 0 if node.declared.paused else entry.in_use + entry.waiting
             place.load.note(load, now)
-            if entry.state is EntryState.OPEN:
-                place.begin(now)
             if load > place.share or not tenant.is_settled:
                 self._due[entry.name] = None
 
@@ -131,7 +128,7 @@ class SizeSplit:
         slices = TimeSlices()
         for tenant in list(self._tenants.values()):
             load = self._note_own_load(tenant)
-            # More than its size it has only while so many places have callers.
+            # More than its size it has only while its callers need that.
             is_settled = tenant.is_settled and tenant.most == tenant.size
             is_same = is_settled and others.isdisjoint(tenant.places)
             if load > tenant.places[PROCESS].share or not is_same:
@@ -154,7 +151,7 @@ class SizeSplit:
     def _split(self, tenant: SplitTenant) -> None:
         for _ in range(_PASSES):
             places = list(self._places(tenant))
-            tenant.callers = sum([each.load > 0 and each.claims for each in places])
+            tenant.most = most_of_all(tenant.size, places)
             changes = split(tenant.most, places)
             if changes:
                 self._give(tenant, changes)
@@ -168,9 +165,8 @@ class SizeSplit:
             self._obey(tenant)
 
     def _give(self, tenant: SplitTenant, shares: Mapping[str, int]) -> None:
-        now = self._clock()
         for name, share in shares.items():
-            if tenant.give(name, share, now) and name != PROCESS:
+            if tenant.give(name, share) and name != PROCESS:
                 self.versions[name] += 1
 
     def _obey(self, tenant: SplitTenant) -> None:
@@ -195,7 +191,7 @@ class SizeSplit:
         node, share = self._nodes.get(name), tenant.places[name].share
         if node is None:
             return share
-        return max(share, node.most_of(tenant.name, tenant.server, tenant.most))
+        return max(share, node.most_of(tenant.name, tenant.server, tenant.size))
 
     def _places(self, tenant: SplitTenant) -> Iterator[Place]:
         """This process first."""
@@ -208,7 +204,6 @@ class SizeSplit:
             liability=max(own.share, pool.connections.open if pool else 0),
             load=own.load.at(now),
             idle_weight=_IDLE_PROCESS,
-            since=own.seconds(now),
         )
         for name in tenant.nodes:
             node, place = self._nodes.get(name), tenant.places[name]
@@ -222,10 +217,9 @@ class SizeSplit:
                 idle_weight=_IDLE_NODE,
                 claims=name in tenant.claims and can_serve,
                 limit=limit,
-                reachable=node is not None and node.is_reachable,
-                since=place.seconds(now),
+                reachable=node is not None and node.takes_sizes,
             )
 
 
 def _contact(node: TrackedNode) -> tuple[bool, ...]:
-    return node.is_reachable, node.knows_sizes, node.is_overdue, node.is_drained
+    return node.takes_sizes, node.knows_sizes, node.is_drained

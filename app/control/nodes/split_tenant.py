@@ -8,8 +8,6 @@ from collections.abc import Iterator
 PROCESS = ""
 # Seconds that the load of a place looks back: what moves after a burst must not move back at once.
 _MEMORY = 10.0
-# A node has what it was given at the latest after so many seconds, or it cannot use it now.
-_ARRIVES = 3.0
 
 
 class RecentLoad:
@@ -38,26 +36,13 @@ class PlaceShare:
 
     Attributes:
         share: connections.
-        since: when it got some, or lost the last.
-        is_awaited: whether it got some and has not been seen to use them.
     """
 
-    __slots__ = ("is_awaited", "load", "share", "since")
+    __slots__ = ("load", "share")
 
-    def __init__(self, share: int, now: float) -> None:
+    def __init__(self, share: int) -> None:
         self.share = share
-        self.since = now
-        self.is_awaited = False
         self.load = RecentLoad()
-
-    def begin(self, now: float) -> None:
-        """It is seen to use what it has: its turn begins."""
-        if self.is_awaited:
-            self.is_awaited, self.since = False, now
-
-    def seconds(self, now: float) -> float:
-        """For how long it has had some, or had none; what is on the way does not count."""
-        return max(0.0, now - self.since - (_ARRIVES if self.is_awaited else 0.0))
 
 
 class SplitTenant:
@@ -65,41 +50,33 @@ class SplitTenant:
 
     Attributes:
         size: its max_size.
-        callers: places with callers, when that was last decided about.
+        most: what all places may have together, see `most_of_all`.
         claims: names of nodes at which it can be used.
         places: shares, of this process and of nodes that can be used, or may have connections yet.
         is_settled: whether nothing is to be done about it until something changes.
     """
 
-    __slots__ = ("callers", "claims", "is_settled", "name", "places", "server", "size")
+    __slots__ = ("claims", "is_settled", "most", "name", "places", "server", "size")
 
-    def __init__(self, name: str, server: str, size: int, now: float) -> None:
+    def __init__(self, name: str, server: str, size: int) -> None:
         self.name = name
         self.server = server
-        self.size = size
-        self.callers = 0
+        self.size = self.most = size
         self.claims: frozenset[str] = frozenset()
-        self.places = {PROCESS: PlaceShare(size, now)}
+        self.places = {PROCESS: PlaceShare(size)}
         self.is_settled = False
 
     @property
     def nodes(self) -> Iterator[str]:
         return (name for name in self.places if name != PROCESS)
 
-    @property
-    def most(self) -> int:
-        """What all places may have together: its size, and one for each with callers at least."""
-        return max(self.size, self.callers)
-
-    def add(self, node: str, now: float) -> None:
+    def add(self, node: str) -> None:
         """Know of a place, which has nothing yet."""
         if node not in self.places:
-            self.places[node] = PlaceShare(0, now)
+            self.places[node] = PlaceShare(0)
 
-    def give(self, name: str, share: int, now: float) -> bool:
+    def give(self, name: str, share: int) -> bool:
         """Give a place its share; whether it had another."""
         place = self.places[name]
-        if bool(place.share) is not bool(share):
-            place.since, place.is_awaited = now, share > 0 and name != PROCESS
         has_changed, place.share = place.share != share, share
         return has_changed

@@ -243,9 +243,16 @@ class TrackedNode:
         return self._known_from is not None and self._in_force >= self._known_from
 
     @property
-    def is_overdue(self) -> bool:
-        """Whether that has not been known for so long that this process may have a connection."""
-        return not self.knows_sizes and self._clock() - self._unknown_since >= STALE_AFTER
+    def takes_sizes(self) -> bool:
+        """Whether other sizes reach it, and it says in time what it has in force.
+
+        Also before it was heard: it goes on from the last leader to this one.
+        """
+        if self.knows_sizes:
+            return self.is_reachable
+        is_awaited = self.latest is None and self._awaited_since is not None
+        is_overdue = self._clock() - self._unknown_since >= STALE_AFTER
+        return (self.is_reachable or is_awaited) and not is_overdue
 
     @property
     def needs_version(self) -> bool:
@@ -259,8 +266,7 @@ class TrackedNode:
     def most_of(self, entry: str, server: str, size: int) -> int:
         """The most connections that it can have open for an entry, of *size* at all places."""
         if not self.knows_sizes:
-            left = 1 if self.is_overdue else 0
-            return min(size - left, self.commitment(server).liability)
+            return min(size, self.commitment(server).liability)
         resized = self._resized.get(entry)
         offered = resized.liability if resized else self.share_of(entry)
         reported = self.latest.entries.get(entry) if self.latest else None
@@ -295,7 +301,8 @@ class TrackedNode:
 
     def begin_session(self, session: int) -> None:
         """Another agent has begun; reports of earlier ones are refused from now on."""
-        self.last_session, self._called_at = session, self._clock()
+        self.last_session = session
+        self._note_call()
 
     def hear(self, report: NodeReport, *, most_sessions: int) -> HeardReport:
         """Take in a report; *most_sessions* is above any session that was given out.
@@ -309,7 +316,8 @@ class TrackedNode:
         latest = self.latest
         if latest is not None and not report.is_newer_than(latest.report):
             raise NodeReportLate
-        self.last_session, self._called_at = report.session, self._clock()
+        self.last_session = report.session
+        called_at = self._note_call()
         for server, reported in report.servers.items():
             observed = max(reported.committed, reported.connected)
             known = self.commitment(server)
@@ -323,7 +331,7 @@ class TrackedNode:
             for name in gone:
                 del entries[name]
         heard = HeardReport(
-            at=self._called_at,
+            at=called_at,
             report=report,
             entries=entries,
             sums=EntrySums.of(entries.values()),
@@ -336,6 +344,14 @@ class TrackedNode:
         self.heard.set()
         self.heard = asyncio.Event()
         return heard
+
+    def _note_call(self) -> float:
+        """Its agent says something: now, in monotonic seconds."""
+        now = self._clock()
+        if not self.is_reachable:
+            self._unknown_since = now
+        self._called_at = now
+        return now
 
     def _note(self, heard: HeardReport) -> None:
         self._before, self._latest = self._latest, heard

@@ -2,12 +2,11 @@
 
 A place is this process or a node. Together they may have `max_size` connections of the tenant:
 
-1. Every place with callers has at least one, and so has every other one if that leaves at least as
-   many; what is more goes where the load is.
+1. Every place with callers has at least one, whatever the size, and whatever silent ones may have.
+   So has every other one if that leaves at least as many; what is more goes where the load is.
 2. Nothing moves while nobody lacks a connection. What a place has work for moves only if another
    should have clearly more than it has: on a node a move takes a RELOAD, which stalls its clients.
-3. With fewer connections than places with callers these take turns: who has waited longest is next.
-4. A place gets more only once others were seen to have that many less, as in `division`.
+3. A place gets more only once others were seen to have that many less, as in `division`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,6 @@ from app.domain.nodes.division import Holder, fair_shares, move
 
 # A place should have clearly more if that is two connections, and more than this part of its own.
 _CLEARLY = 0.2
-# A place that has waited gets its turn once another has had one for so long. A turn costs a report,
-# a configuration and another report, about a second more: with three places and one connection each
-# waits less than the five seconds for which callers do.
-TURN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +27,12 @@ class Place:
 
     Attributes:
         share: connections that it was given last.
-        liability: the most that it can have open now.
+        liability: the most that it can have open now, at least its share.
         load: connections that its callers could use: the most of some seconds.
         idle_weight: its weight without load, above 0; each connection of load adds 1.
         claims: whether the tenant can be used there.
         limit: the most that it may have; None: no limit.
         reachable: whether another share would reach it.
-        since: for how many seconds it has had connections, or had none.
     """
 
     name: str
@@ -49,13 +43,21 @@ class Place:
     claims: bool = True
     limit: int | None = None
     reachable: bool = True
-    since: float = 0.0
+
+
+def most_of_all(size: int, places: Sequence[Place]) -> int:
+    """What all places may have together: *size*, or what rule 1 takes if that is more."""
+    callers = sum(place.load > 0 for place in places if place.claims and place.reachable)
+    return max(size, callers + _lost(places))
 
 
 def split(size: int, places: Sequence[Place]) -> Mapping[str, int]:
     """The shares to give now, by name: only those that change.
 
     What this process gives up is free at once; call again once it has.
+
+    Args:
+        size: by `most_of_all`.
     """
     targets = _targets(size, places)
     holders = [_holder(place) for place in places]
@@ -68,9 +70,7 @@ def is_settled(size: int, places: Sequence[Place]) -> bool:
     return (
         all(place.liability <= place.share for place in here)
         and all(place.share > 0 or place.load == 0 for place in here if place.claims)
-        and sum(place.share for place in places)
-        <= size
-        <= sum(max(place.share, place.liability) for place in places)
+        and sum(place.share for place in places) <= size <= sum(place.liability for place in places)
     )
 
 
@@ -78,14 +78,12 @@ def _targets(size: int, places: Sequence[Place]) -> Mapping[str, int]:
     """What each would have if all could be given at once."""
     targets = {place.name: 0 if place.reachable else place.share for place in places}
     claims = [place for place in places if place.claims and place.reachable]
-    # What others may have is theirs until they are heard again, or gone.
-    lost = sum(max(place.share, place.liability) for place in places if not place.reachable)
-    size = max(0, size - lost)
+    size -= _lost(places)
     busy = [place for place in claims if place.load > 0]
     if busy and size < 2 * len(claims):
         claims = busy
-    if len(claims) > size:
-        return targets | dict.fromkeys([each.name for each in sorted(claims, key=_turn)[:size]], 1)
+    # Idle ones keep what they have.
+    claims = sorted(claims, key=lambda place: place.share == 0)[:size]
     wants = [
         Holder(
             name=place.name,
@@ -99,16 +97,9 @@ def _targets(size: int, places: Sequence[Place]) -> Mapping[str, int]:
     return {**targets, **fair_shares(size, wants)}
 
 
-def _turn(place: Place) -> tuple[int, float, str]:
-    """In which order places get one connection each."""
-    has_one = place.share > 0
-    if place.load and has_one and place.since < TURN_SECONDS:
-        order = 0
-    elif place.load:
-        order = 2 if has_one else 1
-    else:
-        order = 3 if has_one else 4
-    return order, place.since if has_one else -place.since, place.name
+def _lost(places: Sequence[Place]) -> int:
+    """What silent places may have is theirs until they are heard again, or gone."""
+    return sum(place.liability for place in places if not place.reachable)
 
 
 def _does_any_lack(places: Sequence[Place], targets: Mapping[str, int]) -> bool:

@@ -302,17 +302,41 @@ async def test_a_new_leader_counts_for_a_node_whatever_that_may_have_in_force(si
     edge.node = later.fleet.node("edge")
     later.agents["edge"] = edge
     await later.feed.refresh()
-    assert later.shares[""] == 0
+    # It is offered its share at once: its clients go on.
+    assert later.shares == {"": 0, "edge": 9}
     await later.hear(edge)
     await later.tick()
     assert later.shares == {"": 0, "edge": 9}
-    # One is left for this process when nothing is heard of what is in force.
-    later.clock.now += STALE_AFTER
-    await later.fleet.run_once()
-    assert later.shares[""] == 1
     edge.read()
     await later.hear(edge)
     assert later.shares == {"": 1, "edge": 9}
+
+
+async def test_callers_have_a_connection_while_nothing_is_heard_of_what_nodes_have_in_force(
+    site: Site,
+) -> None:
+    """They were there under an earlier leader, and may have as many as the size is each."""
+    await site.credential()
+    for name in ("east", "west"):
+        await site.node(name)
+    await site.control.catalog.nodes.save_liabilities(
+        {("east", "local"): 15, ("west", "local"): 15}
+    )
+    later = site_of(site.control, site.clock, epoch=2)
+    await later.fleet.load()
+    await later.feed.refresh()
+
+    async def borrow() -> None:
+        async with site.control.manager.lease("acme", timeout=60):
+            pass
+
+    caller = asyncio.create_task(borrow(), name="caller")
+    await eventually(lambda: site.pool and site.pool.metrics.waiting_requests)
+    await later.fleet.run_once()
+    assert later.shares[""] == 0
+    site.clock.now += STALE_AFTER
+    await later.fleet.run_once()
+    await caller
 
 
 async def test_a_node_that_was_gone_opens_nothing_before_it_knows_its_share(site: Site) -> None:
@@ -366,6 +390,39 @@ async def test_each_place_has_a_connection_whatever_the_size_while_it_has_caller
         await site.hear(west)
         await site.tick()
     assert site.shares == {"": 0, "east": 1, "west": 0}
+
+
+async def test_callers_have_a_connection_while_a_silent_node_has_all_of_the_size(
+    site: Site,
+) -> None:
+    site.resize(1)
+    await site.credential()
+    edge = await site.node("edge")
+    edge.open = edge.size
+    await site.hear(edge, waiting=2)
+    assert site.shares == {"": 0, "edge": 1}
+    # Its last report says that nobody uses it any more; and what it has in use cannot be known.
+    edge.open = 0
+    await site.hear(edge)
+    await site.tick(STALE_AFTER)
+
+    async def borrow() -> None:
+        async with site.control.manager.lease("acme", timeout=60):
+            pass
+
+    caller = asyncio.create_task(borrow(), name="caller")
+    await eventually(lambda: site.pool and site.pool.metrics.waiting_requests)
+    site.size = 2
+    await site.tick()
+    assert site.shares == {"": 1, "edge": 1}
+    await caller
+    # It is heard again.
+    for _ in range(3):
+        edge.read()
+        await site.hear(edge, waiting=1)
+        await site.tick(STALE_AFTER)
+    site.size = 1
+    site.check()
 
 
 async def test_a_paused_node_takes_nothing_from_others(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""A tenant's size is split by where its load is; with too few connections places take turns."""
+"""A tenant's size is split by where its load is; each place with callers has a connection."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import replace
 
 import pytest
 
-from app.domain.nodes.split import TURN_SECONDS, Place, is_settled, split
+from app.domain.nodes.split import Place, is_settled, most_of_all, split
 
 
 def place(name: str, share: int, **changes: object) -> Place:
-    """One that has what it was given, and long had."""
-    usual = Place(name=name, share=share, liability=share, since=1000.0)
+    """One that has what it was given."""
+    usual = Place(name=name, share=share, liability=share)
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
 def shares(size: int, *places: Place) -> Mapping[str, int]:
-    """What each has in the end, if each obeys at once."""
+    """What each has in the end, if each that can be reached obeys at once."""
     current = list(places)
     for _ in range(10):
-        changes = split(size, current)
+        changes = split(most_of_all(size, current), current)
         if not changes:
             return {each.name: each.share for each in current}
         current = [
-            replace(each, share=share, liability=share)
+            replace(each, share=share, liability=share if each.reachable else each.liability)
             for each in current
             for share in (changes.get(each.name, each.share),)
         ]
@@ -91,36 +91,21 @@ def test_a_place_has_no_more_than_its_limit() -> None:
     assert shares(10, place("", 10), place("a", 0, load=30, limit=3)) == {"": 7, "a": 3}
 
 
-def test_with_fewer_connections_than_places_who_has_waited_longest_is_next() -> None:
-    had = place("a", 1, load=5, since=TURN_SECONDS)
-    waits, newer = place("b", 0, load=5, since=9.0), place("c", 0, load=5, since=3.0)
-    assert split(1, [had, waits, newer]) == {"a": 0}
-    assert split(1, [replace(had, share=0), waits, newer]) == {}
-    given = replace(had, share=0, liability=0, since=0.0)
-    assert split(1, [given, waits, newer]) == {"b": 1}
-    # Not before the other one has had its turn, if it has work.
-    in_turn = replace(had, since=TURN_SECONDS - 0.1)
-    assert split(1, [in_turn, waits, newer]) == {}
-    assert split(1, [replace(in_turn, load=0), waits, newer]) == {"a": 0}
-    # And it stays where it is while nobody waits.
-    assert split(1, [had, replace(waits, load=0)]) == {}
-    assert split(1, [replace(had, load=0), replace(waits, load=0)]) == {}
+def test_each_place_with_callers_has_one_whatever_the_size() -> None:
+    busy = place("", 0, load=5), place("a", 1, load=5), place("b", 0, load=5)
+    assert shares(1, *busy) == {"": 1, "a": 1, "b": 1}
+    # One of them without callers gives it up, or keeps it if it is the only one.
+    assert shares(1, place("", 1, load=5), place("a", 1), place("b", 1)) == {"": 1, "a": 0, "b": 0}
+    assert shares(1, place("", 0), place("a", 1), place("b", 0)) == {"": 0, "a": 1, "b": 0}
+    assert shares(2, place("", 0), place("a", 2), place("b", 0)) == {"": 1, "a": 1, "b": 0}
+    # And those that nobody can use have none.
+    assert shares(1, *busy[:2], place("b", 1, load=5, claims=False)) == {"": 1, "a": 1, "b": 0}
 
 
-def test_every_place_with_work_has_its_turn() -> None:
-    names = ("a", "b", "c", "d", "e")
-    begun = {name: TURN_SECONDS * number / 100 for number, name in enumerate(names)}
-    current = {name: place(name, 0, load=3, since=begun[name]) for name in names}
-    turns = dict.fromkeys(names, 0)
-    for _ in range(60):
-        for name, share in split(2, list(current.values())).items():
-            turns[name] += share
-            had = replace(current[name], share=share, liability=share, since=begun[name])
-            current[name] = had
-        assert sum(each.share for each in current.values()) <= 2
-        current = {
-            name: replace(each, since=each.since + TURN_SECONDS / 2)
-            for name, each in current.items()
-        }
-    assert min(turns.values()) >= 5
-    assert max(turns.values()) <= 2 * min(turns.values())
+def test_each_place_with_callers_has_one_whatever_silent_ones_have() -> None:
+    silent = place("a", 3, liability=4, load=9, reachable=False)
+    assert most_of_all(4, [place("", 0), silent]) == 4
+    assert most_of_all(4, [place("", 0, load=2), silent]) == 5
+    for load, size in ((1, 3), (2, 3), (9, 5)):
+        assert shares(size, place("", 0, load=load), silent) == {"": 1, "a": 3}
+    assert shares(3, place("", 0), silent) == {"": 0, "a": 3}

@@ -1,4 +1,7 @@
-"""A tenant never has more connections than its size, whatever is late, and however load moves."""
+"""A tenant never has more connections than it may, whatever is late, and however load moves.
+
+And every place with callers gets one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from app.domain.nodes.allotment import Allotment, Commitment
-from app.domain.nodes.split import Place, split
+from app.domain.nodes.split import Place, most_of_all, split
 
 
 @dataclass(kw_only=True)
@@ -43,11 +46,12 @@ class SplitMachine(RuleBasedStateMachine):
 
     numbers = st.integers(0, 1)
     size: int
+    most: int
     nodes: list[Node]
 
     @initialize(size=st.integers(1, 9))
     def begin(self, size: int) -> None:
-        self.size = self.most_allowed = size
+        self.size = self.most = self.most_allowed = size
         self.nodes = [Node(), Node()]
         # This process: it obeys at once, but leases that run go on.
         self.share = self.open = size
@@ -57,7 +61,23 @@ class SplitMachine(RuleBasedStateMachine):
     def here(self) -> int:
         """What this process may have now."""
         others = sum(max(node.share, node.commitment.liability) for node in self.nodes)
-        return max(0, min(self.share, self.size - others))
+        return max(0, min(self.share, self.most - others))
+
+    @property
+    def places(self) -> list[Place]:
+        return [
+            Place(name="", share=self.share, liability=max(self.share, self.open), load=self.load),
+            *(
+                Place(
+                    name=str(number),
+                    share=node.share,
+                    liability=max(node.share, node.commitment.liability),
+                    load=node.load,
+                    reachable=node.reachable,
+                )
+                for number, node in enumerate(self.nodes)
+            ),
+        ]
 
     @rule(size=st.integers(1, 9))
     def resize(self, size: int) -> None:
@@ -75,23 +95,10 @@ class SplitMachine(RuleBasedStateMachine):
     def lose_or_find(self, number: int) -> None:
         self.nodes[number].reachable = not self.nodes[number].reachable
 
-    @rule(since=st.floats(0, 10))
-    def split(self, since: float) -> None:
-        places = [
-            Place(name="", share=self.share, liability=max(self.share, self.open), load=self.load),
-            *(
-                Place(
-                    name=str(number),
-                    share=node.share,
-                    liability=max(node.share, node.commitment.liability),
-                    load=node.load,
-                    reachable=node.reachable,
-                    since=since,
-                )
-                for number, node in enumerate(self.nodes)
-            ),
-        ]
-        for name, share in split(self.size, places).items():
+    @rule()
+    def split(self) -> None:
+        self.most = most_of_all(self.size, self.places)
+        for name, share in split(self.most, self.places).items():
             if name:
                 self.nodes[int(name)].share = share
             else:
@@ -146,6 +153,24 @@ class SplitMachine(RuleBasedStateMachine):
         elif not grows and self.open:
             self.open -= 1
 
+    @rule()
+    def settle(self) -> None:
+        """Everything arrives, and transactions end: who has callers has a connection."""
+        reachable = [node for node in self.nodes if node.reachable]
+        for _ in range(6):
+            self.split()
+            self.open = min(self.open, self.here)
+            for number, node in enumerate(self.nodes):
+                if node.reachable:
+                    self.offer(number)
+                    node.version, node.in_force = node.offers[-1].generation, node.share
+                    node.open = min(node.open, node.in_force)
+                    node.reports = [(node.version, node.in_force, node.open)]
+                    self.hear(number)
+            self.never_more_than_the_size()
+        places = [(self.load, self.here), *((node.load, node.in_force) for node in reachable)]
+        assert all(have > 0 for load, have in places if load), places
+
     @invariant()
     def never_more_than_the_size(self) -> None:
         """A smaller one counts once everybody has obeyed."""
@@ -153,10 +178,10 @@ class SplitMachine(RuleBasedStateMachine):
         total = here + sum(node.most for node in self.nodes)
         # With what is still on the way to nodes.
         known = here + sum(max(node.share, node.commitment.liability) for node in self.nodes)
-        if total <= self.size and known <= self.size:
-            self.most_allowed = self.size
+        if total <= self.most and known <= self.most:
+            self.most_allowed = self.most
         else:
-            self.most_allowed = max(self.most_allowed, self.size)
+            self.most_allowed = max(self.most_allowed, self.most)
         assert total <= self.most_allowed, (total, self.nodes)
 
 
