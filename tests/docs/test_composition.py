@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -74,25 +75,29 @@ def test_two_instances_in_compose_have_a_name_each_and_share_the_rest() -> None:
     assert "POOLKEEPER_ADVERTISE_URL=http://3f2a9c1b:8080" in ran.stdout.splitlines()
 
 
-def manifests() -> dict[str, dict[str, Any]]:
-    """What deploy/kubernetes.yaml declares, by kind."""
+def manifests() -> dict[tuple[str, str], dict[str, Any]]:
+    """What deploy/kubernetes.yaml declares, by kind and name."""
     text = (ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8")
-    return {each["kind"]: each for each in yaml.safe_load_all(text)}
+    return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(text)}
+
+
+def pod_of(declared: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+    pod: dict[str, Any] = declared["Deployment", "poolkeeper"]["spec"]["template"]["spec"]
+    return pod
 
 
 def test_the_settings_in_kubernetes_are_valid_and_fit_the_pod(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     declared = manifests()
-    pod = declared["Deployment"]["spec"]["template"]["spec"]
+    pod = pod_of(declared)
     [container] = pod["containers"]
     monkeypatch.chdir(tmp_path)
-    given = declared["ConfigMap"]["data"] | declared["Secret"]["stringData"]
-    given |= {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    given = declared["ConfigMap", "poolkeeper"]["data"]
+    given |= declared["Secret", "poolkeeper"]["stringData"]
     for name, value in given.items():
-        monkeypatch.setenv(name, value.replace("$(POD_IP)", "10.0.0.7"))
+        monkeypatch.setenv(name, value)
     settings = load_settings(to_serve=False)
-    assert str(settings.advertise_url) == "http://10.0.0.7:8080/"
     assert container["ports"] == [{"name": "http", "containerPort": settings.port}]
     mounted = {Path(each["mountPath"]) for each in container["volumeMounts"]}
     assert {settings.keys_path.parent, settings.data_dir} <= mounted
@@ -106,14 +111,51 @@ def test_the_settings_in_kubernetes_are_valid_and_fit_the_pod(
 
 def test_the_parts_in_kubernetes_belong_together() -> None:
     declared = manifests()
-    deployment = declared["Deployment"]["spec"]
+    deployment = declared["Deployment", "poolkeeper"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     assert deployment["replicas"] == 2
     assert deployment["selector"]["matchLabels"] == labels
-    assert declared["Service"]["spec"]["selector"] == labels
-    budget = declared["PodDisruptionBudget"]["spec"]
+    for service in ("poolkeeper", "poolkeeper-instances"):
+        assert declared["Service", service]["spec"]["selector"] == labels
+    budget = declared["PodDisruptionBudget", "poolkeeper"]["spec"]
     assert budget["selector"]["matchLabels"] == labels
     assert budget["minAvailable"] < deployment["replicas"]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"), [("10.0.0.7", "10-0-0-7"), ("fd00::7", "fd00--7")], ids=["IPv4", "IPv6"]
+)
+def test_instances_in_kubernetes_reach_each_other_over_tls(address: str, name: str) -> None:
+    declared = manifests()
+    pod = pod_of(declared)
+    [container], [proxy] = pod["containers"], pod["initContainers"]
+    shell, option, script, *_ = container["command"]
+    ran = subprocess.run(
+        [shell, option, script.replace("exec poolkeeper", "exec env"), "x"],
+        env={"POD_IP": address, "POD_NAMESPACE": "default", "PATH": os.environ["PATH"]},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    given = dict(line.partition("=")[::2] for line in ran.stdout.splitlines())
+    url = urlsplit(given["POOLKEEPER_ADVERTISE_URL"])
+    service = declared["Service", "poolkeeper-instances"]
+    host = f"{name}.{service['metadata']['name']}.default.svc"
+    assert (url.scheme, url.hostname, url.port) == ("https", host, 8443)
+    # Each pod has a name of its own there, from the start on.
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert proxy["restartPolicy"] == "Always"
+    assert proxy["ports"] == [{"name": "https", "containerPort": url.port}]
+    configuration = declared["ConfigMap", "poolkeeper-tls"]["data"]["haproxy.cfg"]
+    certificate = re.search(r"bind :::8443 v4v6 ssl crt (\S+)", configuration)
+    assert certificate is not None
+    [trusted] = [each["value"] for each in container["env"] if each["name"] == "SSL_CERT_FILE"]
+    assert trusted == certificate[1]
+    paths = {each["mountPath"] for each in [*container["volumeMounts"], *proxy["volumeMounts"]]}
+    assert {trusted, str(Path(certificate[1]).parent)} <= paths
+    [port] = container["ports"]
+    assert f"server local 127.0.0.1:{port['containerPort']}" in configuration
 
 
 def test_monitoring_is_an_optional_profile() -> None:
