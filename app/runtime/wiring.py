@@ -43,6 +43,7 @@ from app.control.tenants.provisioning import TenantProvisioning
 from app.control.tenants.verifier_renewal import VerifierRenewal
 from app.pools.event_loop_lag import EventLoopLag
 from app.pools.manager import TenantPoolManager
+from app.pools.query.descriptions import Descriptions
 from app.pools.server_load import ServerLoads
 from app.runtime import configuration
 from app.runtime.server import stop_process
@@ -85,6 +86,7 @@ class Service:
     streams: StatsStreams
     tenant_defaults: TenantDefaults
     query_limits: QueryLimits
+    descriptions: Descriptions
 
     def end_streams(self) -> None:
         """End what clients wait for without an end of its own: the process stops. Safe twice."""
@@ -196,6 +198,7 @@ async def build_service(
         streams=StatsStreams(snapshots, settings.max_streams),
         tenant_defaults=configuration.tenant_defaults(settings, postgres.servers),
         query_limits=configuration.query_limits(settings),
+        descriptions=Descriptions(),
     )
 
 

@@ -180,6 +180,11 @@ class ExtendedQuery(Interceptor):
             raise ConnectionResetError("Nothing was sent.")
         return await self._reply_of(self._awaited)
 
+    @property
+    def reply(self) -> Reply:
+        """The latest reply, also of what failed."""
+        return self._reply
+
     async def _reply_of(self, answered: asyncio.Future[Reply]) -> Reply:
         try:
             reply: Reply = await answered

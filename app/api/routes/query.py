@@ -35,6 +35,7 @@ from app.domain.plan import Plan, PlanAction, plan_step
 from app.domain.tenant import TenantId
 from app.domain.transaction import IsolationLevel
 from app.pools.manager import TenantPoolManager
+from app.pools.query.descriptions import Descriptions, OutdatedDescription
 from app.pools.query.json_statement import JsonStatement, StatementResult
 from app.pools.tenant_state import TenantState
 
@@ -194,6 +195,7 @@ async def run_query(
     body: QueryBody,
     manager: ManagerDep,
     limits: Annotated[QueryLimits, provided(QueryLimits)],
+    descriptions: Annotated[Descriptions, provided(Descriptions)],
     *,
     request: Request,
     response: Response,
@@ -218,7 +220,7 @@ async def run_query(
         _check_allowed(manager.tenant_state(tenant), limits).tenant.check_usable()
         step = plan_step(PlanAction.RUN_STATEMENT, f"tenant {tenant}")
         return show_plan(step + Plan(warnings=(_NOT_SENT,)), response)
-    return await _respond(request, tenant, body, manager, limits)
+    return await _respond(request, tenant, body, manager, limits, descriptions=descriptions)
 
 
 async def respond_directly(request: StrictRequest) -> Response | None:
@@ -238,7 +240,12 @@ async def respond_directly(request: StrictRequest) -> Response | None:
     await reserve_key(request)
     try:
         return await _respond(
-            request, tenant, body, objects[TenantPoolManager], objects[QueryLimits]
+            request,
+            tenant,
+            body,
+            objects[TenantPoolManager],
+            objects[QueryLimits],
+            descriptions=objects[Descriptions],
         )
     finally:
         request.app.state.response_cache.invalidate()
@@ -250,13 +257,20 @@ async def _respond(
     body: QueryBody,
     manager: TenantPoolManager,
     limits: QueryLimits,
+    *,
+    descriptions: Descriptions,
 ) -> Response:
     _check_statements(body)
     timeout, max_rows = _bounds(body, limits)
     spec = _check_allowed(manager.tenant_state(tenant), limits).tenant.spec
     extend_deadline(request, timeout + manager.config(spec.strategy).acquire_timeout)
     given: Sequence[QueryStatement | QueryBody] = body.statements or [body]
-    statements = [JsonStatement(each.sql or "", each.params, max_rows=max_rows) for each in given]
+    statements = [
+        JsonStatement(
+            each.sql or "", each.params, max_rows=max_rows, descriptions=descriptions.of(tenant)
+        )
+        for each in given
+    ]
 
     async def run() -> Response:
         results, took = await run_statements(
@@ -272,6 +286,8 @@ async def _respond(
 
     with _hints(body):
         try:
+            return await run()
+        except OutdatedDescription:
             return await run()
         except SchemaChanged:
             if not body.read_only:

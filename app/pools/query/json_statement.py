@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from app.domain.errors import StatementFailed
+from app.pools.query.descriptions import Description, TenantDescriptions
 from app.pools.query.pg_literals import literal
-from app.pools.query.pg_types import look_up_types
-from app.pools.query.rows import Rows
-from app.pools.query.statement import Statement
+from app.pools.query.pg_types import BUILT_IN, PgType, look_up_types
+from app.pools.query.rows import Rows, first_execution
+from app.pools.query.statement import Statement, have_many_parts
 from app.wire.extended_query import ExtendedQuery, Reply
 
 # Of a column's description in a response, about.
@@ -44,8 +46,15 @@ class StatementResult:
 class JsonStatement(Statement[StatementResult]):
     """A statement of the query endpoint."""
 
-    def __init__(self, sql: str, params: Sequence[object], *, max_rows: int) -> None:
-        """Fetch up to *max_rows* rows.
+    def __init__(
+        self,
+        sql: str,
+        params: Sequence[object],
+        *,
+        max_rows: int,
+        descriptions: TenantDescriptions,
+    ) -> None:
+        """Fetch up to *max_rows* rows; *descriptions* are those of its tenant's statements.
 
         A string binds to a parameter of any type through its text form. Numbers that are no int
         keep the digits that their `str` shows.
@@ -55,6 +64,30 @@ class JsonStatement(Statement[StatementResult]):
         """
         super().__init__(sql, params)
         self._max_rows = max_rows
+        self._descriptions = descriptions
+        # What it was executed by at once.
+        self._known: Description | None = None
+
+    def opening(self) -> tuple[bytes, ...]:
+        opening = super().opening()
+        known, self._known = self._descriptions.find(self.sql), None
+        if known is None or len(known.parameters) != len(self._params):
+            return opening
+        if have_many_parts(self._params):
+            return opening
+        try:
+            values = self._encoded_at_once(partial(_literals, known.parameters, BUILT_IN))
+        except StatementFailed:
+            # Postgres may have more to say of it.
+            return opening
+        self._known = known
+        return *opening, *first_execution(values, max_rows=self._max_rows)
+
+    def is_outdated(self, opened: Reply) -> bool:
+        if self._known is None or self._known == Description.of(opened):
+            return False
+        self._descriptions.forget(self.sql)
+        return True
 
     async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> StatementResult:
         taken, given = len(opened.parameters), len(self._params)
@@ -67,18 +100,19 @@ class JsonStatement(Statement[StatementResult]):
         fields = opened.fields or ()
         oids = {*opened.parameters, *(each.oid for each in fields)}
         types = await look_up_types(query, oids)
-
-        def literals(params: Sequence[object]) -> Iterable[str | None]:
-            return map(literal, params, [types[oid] for oid in opened.parameters])
-
         rows = Rows(
             query,
             [types[each.oid] for each in fields],
             max_rows=self._max_rows,
             max_bytes=max_bytes,
         )
-        values = await self._encoded(literals)
-        tag = await rows.fetch(values, is_query=opened.fields is not None)
+        is_query = opened.fields is not None
+        if self._known is not None:
+            tag = await rows.take(opened, is_query=is_query)
+        else:
+            values = await self._encoded(partial(_literals, opened.parameters, types))
+            tag = await rows.fetch(values, is_query=is_query)
+            self._descriptions.keep(self.sql, Description.of(opened))
         count, status = rows.count, None
         if opened.fields is None:
             last = (tag or "").rpartition(" ")[2]
@@ -96,3 +130,9 @@ class JsonStatement(Statement[StatementResult]):
             status=status,
             size=rows.size + _COLUMN_BYTES * len(fields),
         )
+
+
+def _literals(
+    oids: Sequence[int], types: Mapping[int, PgType], params: Sequence[object]
+) -> Iterable[str | None]:
+    return map(literal, params, [types[oid] for oid in oids])

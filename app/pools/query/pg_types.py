@@ -96,7 +96,8 @@ class PgType:
     nesting: int = 0
 
 
-_BUILT_IN: dict[int, PgType] = {}
+BUILT_IN: dict[int, PgType] = {}
+"""Those that are known, and the same everywhere."""
 
 
 async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[int, PgType]:
@@ -108,9 +109,9 @@ async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[in
         ServerError, OSError: as the query raises them.
     """
     wanted = set(oids)
-    unknown = wanted - _BUILT_IN.keys()
+    unknown = wanted - BUILT_IN.keys()
     if not unknown:
-        return _BUILT_IN
+        return BUILT_IN
     listed = "{" + ",".join(map(str, sorted(unknown))) + "}"
     reply = await query.exchange(
         # One that failed may have left it.
@@ -130,8 +131,13 @@ async def look_up_types(query: ExtendedQuery, oids: Iterable[int]) -> Mapping[in
         found = await asyncio.to_thread(_types_of, text, unknown)
     else:
         found = _types_of(text, unknown)
-    _BUILT_IN.update((oid, kind) for oid, kind in found.items() if _is_fixed(kind, oid))
-    return {**_BUILT_IN, **found}
+    BUILT_IN.update((oid, kind) for oid, kind in found.items() if _is_fixed(kind, oid))
+    return {**BUILT_IN, **found}
+
+
+def are_built_in(oids: Iterable[int]) -> bool:
+    """Whether all of them are in `BUILT_IN`."""
+    return BUILT_IN.keys() >= set(oids)
 
 
 def _is_fixed(kind: PgType, oid: int) -> bool:

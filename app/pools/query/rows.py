@@ -96,10 +96,7 @@ class Rows:
         formats: Sequence[int] = (TEXT,)
         if self._has_records and is_query:
             formats = [BINARY if each.oid in _RECORDS else TEXT for each in self._types]
-        # One more than may be shown, so that the last row comes together with the end.
-        messages = first_execution(
-            values, result_formats=formats, max_rows=min(_FIRST_ROWS, self._max_rows + 1)
-        )
+        messages = first_execution(values, result_formats=formats, max_rows=self._max_rows)
         first = await self._query.exchange(*messages, max_row_bytes=self._max_bytes)
         return await self.take(first, is_query=is_query)
 
@@ -227,14 +224,15 @@ def first_execution(
     values: Sequence[bytes | None],
     *,
     result_formats: Sequence[int] = (TEXT,),
-    max_rows: int = _FIRST_ROWS,
+    max_rows: int = sys.maxsize,
 ) -> tuple[bytes, ...]:
-    """Messages that execute the prepared statement with *values*, up to *max_rows* rows."""
+    """Messages that execute the prepared statement with *values*, for the first of *max_rows*."""
     # An earlier statement of the same transaction may have left its portal.
     return (
         _CLOSE_PORTAL,
         bind(values, portal=_PORTAL, result_formats=result_formats),
-        execute(portal=_PORTAL, max_rows=max_rows),
+        # One more than may be shown, so that the last row comes together with the end.
+        execute(portal=_PORTAL, max_rows=min(_FIRST_ROWS, max_rows + 1)),
     )
 
 

@@ -22,6 +22,7 @@ from app.domain.errors import (
     StatementFailed,
 )
 from app.pools import driver
+from app.pools.query.descriptions import OutdatedDescription
 from app.pools.query.rows import MAX_BYTES
 from app.pools.query.statement import Result, Statement
 from app.wire.backend_messages import ServerError
@@ -77,6 +78,7 @@ class Query(Generic[Result]):
             StatementConflict: another transaction was in its way.
             StatementEndedLease: it would end the transaction, or did.
             SchemaChanged: its types changed meanwhile.
+            OutdatedDescription: they had changed before; run it again.
             ReadOnly: it writes and the lease is read-only.
             QueryTimeout: they ran longer than their timeout.
             LeaseLost: the connection broke.
@@ -118,11 +120,18 @@ class Query(Generic[Result]):
     async def _run_all(self, query: ExtendedQuery, results: list[Result]) -> None:
         room = MAX_BYTES
         for statement in self._statements:
-            if self._begun is not None and not results:
-                opened = await query.receive()
-            else:
-                opening = statement.opening() if results else self._opening
-                opened = await query.exchange(*opening, max_row_bytes=room)
+            try:
+                if self._begun is not None and not results:
+                    opened = await query.receive()
+                else:
+                    opening = statement.opening() if results else self._opening
+                    opened = await query.exchange(*opening, max_row_bytes=room)
+            except ServerError as error:
+                if statement.is_outdated(query.reply):
+                    raise OutdatedDescription from error
+                raise
+            if statement.is_outdated(opened):
+                raise OutdatedDescription
             result = await statement.run(query, opened, max_bytes=room)
             results.append(result)
             room -= result.size

@@ -1,8 +1,7 @@
 """One statement of a tenant: how it is prepared, whatever is made of its values.
 
 It is prepared, so it is exactly one. Parameters and results travel as text, so each is what
-Postgres itself reads and writes; nothing of the connection is changed for it, and nothing of the
-statement's types is remembered.
+Postgres itself reads and writes; nothing of the connection is changed for it.
 """
 
 from __future__ import annotations
@@ -76,6 +75,10 @@ class Statement(ABC, Generic[Result]):
         if (error := refusal(self.sql)) is not None:
             raise error
         return _SET_FORMS, parse(self.sql), _DESCRIBE
+
+    def is_outdated(self, opened: Reply) -> bool:  # noqa: ARG002 - for those that take something
+        """Whether its opening took something for granted that the reply, *opened*, denies."""
+        return False
 
     @abstractmethod
     async def run(self, query: ExtendedQuery, opened: Reply, *, max_bytes: int) -> Result:

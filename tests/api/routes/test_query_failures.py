@@ -206,3 +206,16 @@ async def test_a_borrower_of_a_lease_gets_python_values_after_every_statement(
         async with standing_api.service.manager.lease("narrow") as connection:
             values = await connection.fetchrow("select 1.5::numeric, now(), interval '1 day'")
         assert [type(each) for each in values or ()] == [Decimal, datetime, timedelta]
+
+
+async def test_what_ran_before_runs_by_the_types_that_there_are_now(
+    standing_api: Api, acme: str
+) -> None:
+    write = "insert into retyped values ($1) returning v"
+    for kind in ("text", "json"):
+        for statement in ("drop table if exists retyped", f"create table retyped (v {kind})"):
+            ok(await standing_api.query(acme, statement, read_only=False))
+        for _ in range(2):
+            assert await standing_api.value(acme, write, "7", read_only=False) == "7"
+        rows = ok(await standing_api.query(acme, "select v from retyped"))["rows"]
+        assert rows == [["7"], ["7"]]

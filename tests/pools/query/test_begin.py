@@ -22,6 +22,7 @@ from app.domain.errors import (
 from app.domain.pool import PoolConfig
 from app.domain.tenant import PoolStrategy
 from app.pools.manager import TenantPoolManager
+from app.pools.query.descriptions import TenantDescriptions
 from app.pools.query.json_statement import JsonStatement
 from app.pools.query.runner import Query
 from app.pools.query.text_statement import TextStatement
@@ -60,7 +61,10 @@ class Asker:
             text = TextStatement(sql, params, as_arrays=True, raw_text=True)
             query = Query([text], timeout=timeout)
         else:
-            query = Query([JsonStatement(sql, params, max_rows=100)], timeout=timeout)
+            query = Query(
+                [JsonStatement(sql, params, max_rows=100, descriptions=TenantDescriptions())],
+                timeout=timeout,
+            )
         async with self._manager.lease(
             "acme", read_only=read_only, statement_timeout=timeout, begin=query.begin
         ) as connection:

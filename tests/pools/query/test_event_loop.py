@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from app.domain.errors import StatementFailed
+from app.pools.query.descriptions import TenantDescriptions
 from app.pools.query.json_statement import JsonStatement
 from app.pools.query.runner import Query
 from app.pools.query.statement import Statement
@@ -117,7 +118,9 @@ async def test_long_numbers_become_text_in_short_steps(
 ) -> None:
     sql, longest = "select array_length($1::numeric[], 1)", 10**4299
     numbers = [longest - each for each in range(240)]
-    statement: Statement[Any] = JsonStatement(sql, [numbers], max_rows=1)
+    statement: Statement[Any] = JsonStatement(
+        sql, [numbers], max_rows=1, descriptions=TenantDescriptions()
+    )
     if as_text:
         statement = TextStatement(sql, [numbers], as_arrays=True, raw_text=True)
     [result] = await Query([statement], timeout=60).run(connection)

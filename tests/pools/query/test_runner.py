@@ -9,6 +9,7 @@ import pytest
 from jiter import LosslessFloat
 
 from app.domain.errors import LeaseLost, QueryTimeout, ReadOnly, StatementFailed
+from app.pools.query.descriptions import TenantDescriptions
 from app.pools.query.json_statement import JsonStatement, ResultColumn, StatementResult
 from app.pools.query.runner import Query
 from app.wire.extended_query import ExtendedQuery, Reply
@@ -343,7 +344,11 @@ async def test_few_rows_take_two_round_trips(
 
 def several(*statements: str, max_rows: int = 100, timeout: float = 5.0) -> Query[StatementResult]:
     return Query(
-        [JsonStatement(each, (), max_rows=max_rows) for each in statements], timeout=timeout
+        [
+            JsonStatement(each, (), max_rows=max_rows, descriptions=TenantDescriptions())
+            for each in statements
+        ],
+        timeout=timeout,
     )
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from app.domain.errors import StatementEndedLease, StatementFailed
 from app.pools.query import statement
+from app.pools.query.descriptions import TenantDescriptions
 from app.pools.query.json_statement import JsonStatement
 from app.pools.query.runner import Query
 from app.pools.query.unsupported import refusal
@@ -99,7 +100,13 @@ async def test_a_later_one_of_several_is_named_and_undoes_all(database: Database
     async with database.connected() as connection:
         await connection.execute("create table note (id int)")
         several = ("insert into note values (1)", "commit", "select 1")
-        query = Query([JsonStatement(each, [], max_rows=1) for each in several], timeout=5)
+        query = Query(
+            [
+                JsonStatement(each, [], max_rows=1, descriptions=TenantDescriptions())
+                for each in several
+            ],
+            timeout=5,
+        )
         transaction = connection.transaction()
         await transaction.start()
         with pytest.raises(StatementEndedLease) as refused:

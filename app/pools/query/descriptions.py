@@ -1,0 +1,88 @@
+"""How Postgres described a statement: so much is known before it runs again.
+
+A statement that runs again is sent together with its parameters, which saves a round trip; Postgres
+describes it anew on the way. If the description is another one by then, the parameters may have
+been written for other types: then all is rolled back and run again, see `OutdatedDescription`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from app.domain.errors import SchemaChanged
+from app.pools.query.pg_types import RECORD, RECORD_ARRAY, are_built_in
+from app.wire.backend_messages import ResultField
+from app.wire.extended_query import Reply
+
+# So much is kept: some megabytes at most, and of one tenant not more than of any other.
+_MAX_TENANTS = 500
+_MAX_STATEMENTS = 16
+_MAX_CHARACTERS = 2000
+_MAX_COLUMNS = 30
+# Their values are fetched in another format than all others.
+_RECORDS = frozenset({RECORD, RECORD_ARRAY})
+
+
+class OutdatedDescription(SchemaChanged):
+    """A statement was run by a description that had changed; it can be run again at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A statement's parameters, as oids of types, and its columns; None if it returns no rows."""
+
+    parameters: tuple[int, ...]
+    fields: tuple[ResultField, ...] | None
+
+    @classmethod
+    def of(cls, reply: Reply) -> Description:
+        """What the *reply* to a statement's opening says."""
+        return cls(reply.parameters, reply.fields)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is short, and no DDL changes its types' meaning."""
+        oids = {*self.parameters, *(each.oid for each in self.fields or ())}
+        columns = len(self.parameters) + len(self.fields or ())
+        return columns <= _MAX_COLUMNS and are_built_in(oids) and oids.isdisjoint(_RECORDS)
+
+
+class TenantDescriptions:
+    """Of the statements that one tenant ran last."""
+
+    def __init__(self) -> None:
+        self._by_sql: OrderedDict[str, Description] = OrderedDict()
+
+    def find(self, sql: str) -> Description | None:
+        """What *sql* was described as when it ran last, if that is known."""
+        found = self._by_sql.get(sql)
+        if found is not None:
+            self._by_sql.move_to_end(sql)
+        return found
+
+    def keep(self, sql: str, description: Description) -> None:
+        """Remember it, unless it is too long or not built of built-in types."""
+        if len(sql) <= _MAX_CHARACTERS and description.is_kept:
+            self._by_sql[sql] = description
+            if len(self._by_sql) > _MAX_STATEMENTS:
+                self._by_sql.popitem(last=False)
+
+    def forget(self, sql: str) -> None:
+        """Ask Postgres again the next time."""
+        self._by_sql.pop(sql, None)
+
+
+class Descriptions:
+    """Of the tenants that ran statements last."""
+
+    def __init__(self) -> None:
+        self._by_tenant: OrderedDict[str, TenantDescriptions] = OrderedDict()
+
+    def of(self, tenant: str) -> TenantDescriptions:
+        """Those of a tenant's statements."""
+        found = self._by_tenant.setdefault(tenant, TenantDescriptions())
+        self._by_tenant.move_to_end(tenant)
+        if len(self._by_tenant) > _MAX_TENANTS:
+            self._by_tenant.popitem(last=False)
+        return found
