@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from app.domain.nodes.configuration import newest
 from tests.node.configurations import configuration, entry
 
 
@@ -24,6 +25,19 @@ def test_what_cannot_be_is_refused() -> None:
         configuration(entry("acme"), entry("acme"))
     with pytest.raises(ValueError, match="no such servers: other"):
         configuration(replace(entry("acme"), server="other"))
+
+
+def test_of_two_configurations_the_later_one_holds_and_of_each_allotment_the_later_one() -> None:
+    earlier = configuration(entry("acme"), version=1, allotment=3, generation=7)
+    later = configuration(entry("bravo"), version=2, allotment=5, generation=6)
+    for first, second in ((earlier, later), (later, earlier)):
+        merged = newest(first, second)
+        assert (merged.version, merged.entries) == (2, later.entries)
+        assert merged.servers == earlier.servers
+    # Of one version what was known stays, and so does the object.
+    assert newest(earlier, replace(earlier)) == earlier
+    same = {"local": earlier.servers["local"].allotment}
+    assert earlier.with_allotments(same) is earlier
 
 
 def test_no_password_is_shown() -> None:

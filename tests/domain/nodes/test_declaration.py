@@ -15,6 +15,8 @@ GOLD = {"plan": "gold", "zone": "a"}
     [
         ({}, PoolStrategy.PER_TENANT, True),
         ({"plan": "gold"}, PoolStrategy.PER_DATABASE, True),
+        (GOLD, PoolStrategy.PER_TENANT, True),
+        (GOLD | {"other": "x"}, PoolStrategy.PER_TENANT, False),
         ({"plan": "gold", "zone": "b"}, PoolStrategy.PER_TENANT, False),
         ({"other": "x"}, PoolStrategy.PER_TENANT, False),
         ({}, PoolStrategy.SHARED, False),

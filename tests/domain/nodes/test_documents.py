@@ -12,9 +12,15 @@ import pytest
 from app.domain.nodes.allotment import Allotment
 from app.domain.nodes.configuration import NodeConfiguration, NodeEntry, NodeLogin, NodeServer
 from app.domain.nodes.documents import NodeSession, ReportAnswer, as_document, from_document
-from app.domain.nodes.estimates import EntryTotals
+from app.domain.nodes.estimates import WAIT_CLASSES, EntryTotals
 from app.domain.nodes.gate import EntryState
-from app.domain.nodes.report import MOST_CONNECTIONS, EntryReport, NodeReport, ServerReport
+from app.domain.nodes.report import (
+    MOST_CLIENTS,
+    MOST_CONNECTIONS,
+    EntryReport,
+    NodeReport,
+    ServerReport,
+)
 from app.domain.tenant import TenantId
 
 CONFIGURATION = NodeConfiguration(
@@ -149,6 +155,20 @@ def test_numbers_that_nothing_here_can_count_with_are_refused() -> None:
             document[value]["eu" if value == "servers" else 0][name] = MOST_CONNECTIONS + 1
             with pytest.raises(ValueError, match=f"/{value}/.*: more than 100000 connections"):
                 from_document(NodeReport, document)
+
+
+def test_names_clients_and_waits_beyond_their_limits_are_refused() -> None:
+    waits = {"oldest_waits": [0.0] * (WAIT_CLASSES + 1)}
+    for name, value, reason in (
+        ("name", "../acme", "no name of a tenant"),
+        ("clients", MOST_CLIENTS + 1, "more than 1000000 clients"),
+        ("waiting", MOST_CLIENTS + 1, "more than 1000000 clients"),
+        ("totals", waits, "classes of waits"),
+    ):
+        document = as_document(REPORT)
+        document["entries"][0][name] = value
+        with pytest.raises(ValueError, match=f"/entries/0: .*{reason}"):
+            from_document(NodeReport, document)
 
 
 def test_what_the_values_themselves_refuse_is_refused_with_its_place() -> None:

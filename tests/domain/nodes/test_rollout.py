@@ -62,5 +62,8 @@ def test_without_delay_nothing_grows_and_nothing_disappears_but_nobody_can_enter
     assert applied["acme"].logins == grown.logins
     assert applied["bravo"].draining
     assert applied["bravo"].logins  # whoever is logged in may be
+    # What becomes smaller may do so at once.
+    shrunk = without_delay(BOTH, configuration(entry("acme", size=1)), {"acme": 4})
+    assert shrunk.entries[0].size == 1
     # One that the pooler no longer has is not brought back.
     assert len(without_delay(BOTH, wanted, {"acme": 4}).entries) == 2

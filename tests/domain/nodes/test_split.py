@@ -51,6 +51,16 @@ def test_nothing_moves_while_nobody_lacks_a_connection() -> None:
     # It has more load than the other one, which has work for all it has: nearly the same share.
     assert not split(10, [place("a", 5, load=11), place("b", 5, load=9)])
     assert shares(10, place("a", 5, load=30), place("b", 5, load=6)) == {"a": 8, "b": 2}
+    # One connection is not worth it, nor are two of ten, while the others have work for theirs.
+    assert not split(10, [place("a", 5, load=12), place("b", 5, load=8)])
+    assert not split(11, [place("a", 5, load=12), place("b", 5, load=8), place("c", 1)])
+    assert not split(20, [place("a", 10, load=23), place("b", 10, load=15)])
+    assert split(20, [place("a", 10, load=25), place("b", 10, load=13)]) == {"b": 7}
+    assert not split(4, [place("a", 1, load=9), place("b", 3, load=9)])
+    assert split(6, [place("a", 1, load=9), place("b", 5, load=9)]) == {"b": 3}
+    # Nor does a place without callers and connections, or one where nobody can use it, matter.
+    unused = place("c", 0), place("d", 0, claims=False)
+    assert not split(5, [place("a", 2, load=11), place("b", 3, load=10), *unused])
     # What one does not need the other gets, however little that is.
     assert shares(10, place("a", 9, load=11), place("b", 1, load=0)) == {"a": 9, "b": 1}
     assert shares(10, place("a", 8, load=11), place("b", 2, load=1)) == {"a": 9, "b": 1}
@@ -73,6 +83,20 @@ def test_a_smaller_size_is_taken_from_those_furthest_above_their_share() -> None
     assert shares(12, place("a", 2, load=9), place("b", 2)) == {"a": 11, "b": 1}
     assert is_settled(4, [place("a", 2), place("b", 2)])
     assert not is_settled(5, [place("a", 2), place("b", 2)])
+
+
+def test_it_is_settled_while_only_another_load_size_or_place_would_change_something() -> None:
+    both = place("a", 2, load=1), place("b", 2)
+    assert is_settled(4, both)
+    assert not is_settled(3, both)
+    assert not is_settled(4, [*both, place("c", 0, load=1)])
+    # Not there, or not reached: nothing can be done for its callers.
+    assert is_settled(4, [*both, place("c", 0, load=1, claims=False)])
+    assert is_settled(4, [*both, place("c", 0, load=1, reachable=False)])
+    assert not is_settled(4, [*both, place("c", 0, liability=1)])
+    silent = place("c", 0, liability=1, reachable=False)
+    assert is_settled(5, [*both, silent])
+    assert not is_settled(6, [*both, silent])
 
 
 def test_what_a_silent_place_may_have_is_its_own() -> None:
