@@ -15,7 +15,7 @@ from app.control.nodes.tracked_node import TrackedNode
 from app.control.operation import KeyedLocks, Operation, PlanFor
 from app.control.pools.role_limits import RoleLimits
 from app.domain.audit import Actor, AuditEvent
-from app.domain.errors import CatalogUnavailable, ServerNotFound, StaleVersion
+from app.domain.errors import ServerNotFound, StaleVersion
 from app.domain.nodes.declaration import DeclaredNode, NodeSpec
 from app.domain.plan import PlanAction, plan_record, plan_step
 from app.domain.tenant import TenantSpec
@@ -119,12 +119,8 @@ class NodeDeclarations:
 
         async def execute(plan: PlanFor[TrackedNode]) -> TrackedNode:
             event = audit_events.node_deleted(plan.subject.declared, actor)
-            await self._fleet.remove(plan.subject)
-            try:
+            async with self._fleet.removal(plan.subject):
                 await self._catalog.nodes.delete(node.name, event=event)
-            except CatalogUnavailable:
-                self._fleet.nodes[node.name] = plan.subject
-                raise
             audit_events.log(event)
             self._update_limits(plan.subject.declared.spec, None)
             return plan.subject

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from time import monotonic
 
@@ -123,14 +123,18 @@ class Fleet:
         node.declared = declared
         return node
 
-    async def remove(self, node: TrackedNode) -> None:
-        """Forget a node; without any node this process has all there is.
+    @asynccontextmanager
+    async def removal(self, node: TrackedNode) -> AsyncIterator[None]:
+        """Forget a node at the end of the block, unless that fails; it is given nothing meanwhile.
+
+        Without any node this process has all there is.
 
         Raises:
             NodeInUse: it may have connections.
         """
         async with self._lock:
             node.check_unused()
+            yield
             self.nodes.pop(node.name, None)
             self._loads.forget(node.name)
             self.sizes.forget(node.name)

@@ -160,7 +160,7 @@ class SizeSplit:
                 break
         places = list(self._places(tenant))
         tenant.is_settled = is_settled(tenant.most, places)
-        if not any(each.claims or each.share or each.liability for each in places[1:]):
+        if not (tenant.claims or any(each.share or each.liability for each in places[1:])):
             del self._tenants[tenant.name]
             self._obey(tenant)
 

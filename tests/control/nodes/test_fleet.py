@@ -362,7 +362,8 @@ async def test_a_silent_node_holds_what_it_has_until_it_is_gone(site: Site) -> N
             await site.later(4)
             assert node.liability == 9
         with pytest.raises(NodeInUse):
-            await site.fleet.remove(node)
+            async with site.fleet.removal(node):
+                pass
     finally:
         await connection.close()
     began = site.clock.now
@@ -438,7 +439,8 @@ async def test_without_nodes_nothing_is_said_of_what_was_there(site: Site) -> No
     await site.later(0)
     assert site.fleet.unexplained("local") == 1
     await connection.close()
-    await site.fleet.remove(node)
+    async with site.fleet.removal(node):
+        pass
     # Its last report was on its way.
     await site.hear(node)
     await site.later(4)
@@ -511,7 +513,8 @@ async def test_a_drained_node_gives_everything_back_once_its_clients_have_left(
     await site.hear(node)
     await site.hear(node)
     assert (node.liability, site.server.budget.limit) == (0, BUDGET)
-    await site.fleet.remove(node)
+    async with site.fleet.removal(node):
+        pass
     await site.later(1)
     assert site.server.budget.limit == BUDGET
 

@@ -9,13 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from app.control.nodes.declarations import NodeDeclarations
 from app.control.nodes.feed import NodeFeed, ServerAddress
 from app.control.nodes.fleet import Fleet
 from app.control.nodes.tracked_node import TrackedNode
+from app.control.pools.role_limits import RoleLimits
 from app.domain.desired_state import DesiredPool
+from app.domain.errors import CatalogUnavailable
 from app.domain.nodes.declaration import NodeSpec
 from app.domain.nodes.estimates import EntryTotals
 from app.domain.nodes.gate import EntryState
@@ -421,6 +425,7 @@ async def test_callers_have_a_connection_while_a_silent_node_has_all_of_the_size
         edge.read()
         await site.hear(edge, waiting=1)
         await site.tick(STALE_AFTER)
+    await eventually(lambda: site.pool and not site.pool.connections.open)
     site.size = 1
     site.check()
 
@@ -453,5 +458,50 @@ async def test_a_node_leaves_everything_to_others_when_it_is_drained_or_deleted(
         await site.tick()
         east.read()
     assert east.node.liability == 0
-    await site.fleet.remove(east.node)
+    async with site.fleet.removal(east.node):
+        pass
+    assert site.fleet.sizes.here("acme") == SIZE
+
+
+async def drain(site: Site, agent: Agent, *, draining: bool = True) -> None:
+    """Drain a node without clients, or resume it, until that is done."""
+    agent.node.declared = replace(agent.node.declared, draining=draining)
+    for _ in range(3):
+        await site.hear(agent)
+        await site.tick()
+        agent.read()
+
+
+async def test_a_node_that_is_resumed_after_a_drain_has_its_share_again(site: Site) -> None:
+    await site.credential()
+    east = await site.node("east")
+    await drain(site, east)
+    assert (east.node.liability, site.shares) == (0, {"": SIZE, "east": 0})
+    await drain(site, east, draining=False)
+    assert site.shares == {"": 1, "east": 9}
+
+
+async def test_a_node_that_could_not_be_deleted_has_its_share_again(site: Site) -> None:
+    await site.credential()
+    east = await site.node("east")
+    await drain(site, east)
+    declarations = NodeDeclarations(
+        site.control.catalog,
+        site.control.manager,
+        site.fleet,
+        site.feed,
+        limits=AsyncMock(spec=RoleLimits),
+        locks=site.control.locks,
+    )
+    site.control.proxy.refuse()
+    await site.control.proxy.reset()
+    with pytest.raises(CatalogUnavailable):
+        await declarations.delete(east.node, PERSON)
+    await site.control.proxy.pass_through()
+    await site.control.catalog.ping()
+    await drain(site, east, draining=False)
+    assert site.shares == {"": 1, "east": 9}
+    await drain(site, east)
+    await declarations.delete(east.node, PERSON)
     assert site.fleet.sizes.here("acme") is None
+    assert not site.fleet.nodes
