@@ -87,7 +87,9 @@ def node(
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option(help="User that PgBouncer runs as under root; by default pgbouncer."),
+        typer.Option(
+            help="User that PgBouncer runs as under root; by default pgbouncer, else postgres."
+        ),
     ] = None,
     refuse_vulnerable: Annotated[
         bool,

@@ -152,7 +152,8 @@ class NodeEntryView(BaseModel):
     )
     size: int = Field(description="The most connections that it may have there, as is in force.")
     share: int = Field(
-        description="What it was given there of its `max_size`. 0: its clients wait for a turn."
+        description="What it was given there of its `max_size`. 0: its clients wait for a turn, or "
+        "it has no credential."
     )
     connections: int
     active: int = Field(description="Connections in a transaction.")

@@ -35,8 +35,8 @@ UrlOption = Annotated[
     typer.Option(
         "--url",
         envvar="POOLKEEPER_URL",
-        help="Address of the service; default http://127.0.0.1:8080, or by POOLKEEPER_HOST and"
-        " POOLKEEPER_PORT.",
+        help="Address of the service; default: by POOLKEEPER_HOST and POOLKEEPER_PORT, or by"
+        " poolkeeper.toml, else http://127.0.0.1:8080.",
         rich_help_panel=_SECTION,
     ),
 ]

@@ -83,7 +83,7 @@ function Details({ tenant, etag, stats, pool }) {
       ["State", html`<${State} state=${tenant.state} /> <small>created ${ago(tenant.created_at)}</small>`],
       ["Placement", html`${strategy} on <a href=${href("servers", server)}>${server}</a>`],
       ["Pool", html`<a href=${href("pools", poolId)}>${isShared(poolId) ? poolId : "its own"}</a>, ${describe(tenant.pool)}${pool?.nodes.length > 0 && `; share ${shareOf(pool)}`}`],
-      ["Share", share(tenant)],
+      ["Settings", settings(tenant)],
       Object.keys(tenant.labels).length > 0 && ["Labels", labels(tenant)],
       ["Wait p50, p95, p99", three(stats.wait)],
       ["Hold p50, p95, p99", three(stats.hold)],
@@ -97,7 +97,7 @@ function Details({ tenant, etag, stats, pool }) {
 // One that is on nodes alone was never opened nor changed here.
 const isDeclared = (pool) => pool && (pool.open || pool.generation > 0);
 
-function share({ weight, max_leases, advisor_mode }) {
+function settings({ weight, max_leases, advisor_mode }) {
   return [`weight ${weight}`, max_leases && `at most ${max_leases} leases`, advisor_mode && `advisor: ${advisor_mode}`].filter(Boolean).join(", ");
 }
 
