@@ -5,7 +5,6 @@ Every list takes it, by `StrictRoute`; a route whose responses are cached select
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from inspect import signature
 from typing import Annotated, Any, get_args
@@ -13,6 +12,7 @@ from typing import Annotated, Any, get_args
 import jiter
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from app.api.http.problems import validation_error
 
@@ -72,5 +72,5 @@ def select_fields(request: Request, response: Response) -> None:
     page = jiter.from_json(bytes(response.body))
     for name in page.keys() & _LISTS:
         page[name] = [{key: each[key] for key in each if key in wanted} for each in page[name]]
-    response.body = json.dumps(page, ensure_ascii=False, separators=(",", ":")).encode()
+    response.body = to_json(page)
     response.headers["Content-Length"] = str(len(response.body))
