@@ -15,6 +15,11 @@ _DOWN_WINDOW = 300.0
 _TOLERANCE = 0.1
 _LEAST_STEP = 4
 
+_CODES = {
+    ScalingAction.STABLE: ReasonCode.SIZE_FITS,
+    ScalingAction.SCALE_UP: ReasonCode.DEMAND_ABOVE_SIZE,
+    ScalingAction.SCALE_DOWN: ReasonCode.DEMAND_BELOW_SIZE,
+}
 Points = tuple[tuple[float, int], ...]
 """Sizes with their times, oldest first."""
 
@@ -109,16 +114,12 @@ class IncrementRule:
 def clamped_advice(seen: PoolObservation, size: int, reason: str) -> PoolSizingRecommendation:
     """A recommendation of *size*, kept between min_size, 1 and the ceiling."""
     new_size = max(min(size, seen.max_allowed), seen.min_size, 1)
-    action, code = ScalingAction.STABLE, ReasonCode.SIZE_FITS
-    if new_size > seen.max_size:
-        action, code = ScalingAction.SCALE_UP, ReasonCode.DEMAND_ABOVE_SIZE
-    elif new_size < seen.max_size:
-        action, code = ScalingAction.SCALE_DOWN, ReasonCode.DEMAND_BELOW_SIZE
+    action = ScalingAction.between(seen.max_size, new_size)
     return PoolSizingRecommendation(
         action=action,
         current_size=seen.max_size,
         new_size=new_size,
-        reason_code=code,
+        reason_code=_CODES[action],
         reason=reason,
     )
 

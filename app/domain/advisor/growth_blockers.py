@@ -38,7 +38,7 @@ def unreliable_observation(
     if seen.connect_failures:
         return GrowthBlocker(
             ReasonCode.CONNECTS_FAILING,
-            f"{_count(seen.connect_failures, 'connect')} failed; "
+            f"{counted(seen.connect_failures, 'connect')} failed; "
             "check the database, its login and the network",
         )
     # Without callers there are no waits that a stall could explain.
@@ -65,7 +65,7 @@ def growth_blocker(config: DemandConfig, seen: PoolObservation) -> GrowthBlocker
         verb, them = ("has", "it") if seen.leak_suspects == 1 else ("have", "them")
         return GrowthBlocker(
             ReasonCode.LEAK_SUSPECTED,
-            f"{_count(seen.leak_suspects, 'lease')} {verb} been held so long that the application "
+            f"{counted(seen.leak_suspects, 'lease')} {verb} been held so long that the application "
             f"may have leaked {them}",
         )
     return _of_server(config, seen.server) if seen.server and seen.server.samples else None
@@ -82,7 +82,7 @@ def _of_server(config: DemandConfig, server: ServerLoad) -> GrowthBlocker | None
         return GrowthBlocker(
             ReasonCode.CPU_BOUND,
             f"the database already runs {server.running:.1f} statements at a time on "
-            f"{_count(server.cores, 'core')}",
+            f"{counted(server.cores, 'core')}",
         )
     if server.lock_share > config.lock_share:
         return GrowthBlocker(
@@ -108,5 +108,6 @@ def _percent(share: float) -> str:
     return f"{share * 100.0:.0f} %"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """As in `1 connect`, `2 connects`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

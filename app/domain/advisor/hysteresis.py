@@ -79,7 +79,7 @@ def advise_by_thresholds(
         f"{metrics.waiting_requests} waiting (target {config.target_queue_depth}), "
         f"{metrics.idle_connections} of {metrics.total_connections} idle: nothing to change"
     )
-    return _keep(current, ReasonCode.WITHIN_THRESHOLDS, reason), Streaks()
+    return _advice(current, current, ReasonCode.WITHIN_THRESHOLDS, reason), Streaks()
 
 
 def _is_mostly_idle(config: PoolPressureMonitorConfig, metrics: PoolMetrics, current: int) -> bool:
@@ -95,19 +95,13 @@ def _queue_above_target(
     queue = f"{metrics.waiting_requests} requests waiting (threshold {config.target_queue_depth})"
     if streaks.high_queue < config.samples_before_action:
         reason = f"{queue}, {streaks.high_queue} of {config.samples_before_action} samples"
-        return _keep(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
+        return _advice(current, current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
     desired = min(current + config.scale_up_step, config.max_pool_size)
     if desired <= current:
         reason = f"{queue}, but the pool is at its maximum of {config.max_pool_size}"
-        return _keep(current, ReasonCode.AT_MAXIMUM, reason), Streaks()
-    grow = PoolSizingRecommendation(
-        action=ScalingAction.SCALE_UP,
-        current_size=current,
-        new_size=desired,
-        reason_code=ReasonCode.QUEUE_ABOVE_TARGET,
-        reason=f"{queue}; grown by {desired - current}",
-    )
-    return grow, Streaks()
+        return _advice(current, current, ReasonCode.AT_MAXIMUM, reason), Streaks()
+    reason = f"{queue}; grown by {desired - current}"
+    return _advice(current, desired, ReasonCode.QUEUE_ABOVE_TARGET, reason), Streaks()
 
 
 def _idle_above_ratio(
@@ -117,23 +111,18 @@ def _idle_above_ratio(
     idle = f"idle ratio {ratio:.0%} > {config.scale_down_idle_ratio:.0%} threshold"
     if streaks.high_idle < config.samples_before_action:
         reason = f"{idle}, {streaks.high_idle} of {config.samples_before_action} samples"
-        return _keep(current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
+        return _advice(current, current, ReasonCode.COLLECTING_SAMPLES, reason), streaks
     desired = max(current - config.scale_down_step, config.min_pool_size)
-    shrink = PoolSizingRecommendation(
-        action=ScalingAction.SCALE_DOWN,
-        current_size=current,
-        new_size=desired,
-        reason_code=ReasonCode.IDLE_ABOVE_RATIO,
-        reason=f"{idle}; shrunk by {current - desired}",
-    )
+    reason = f"{idle}; shrunk by {current - desired}"
+    shrink = _advice(current, desired, ReasonCode.IDLE_ABOVE_RATIO, reason)
     return shrink, replace(streaks, high_idle=0)
 
 
-def _keep(current: int, code: ReasonCode, reason: str) -> PoolSizingRecommendation:
+def _advice(current: int, new_size: int, code: ReasonCode, reason: str) -> PoolSizingRecommendation:
     return PoolSizingRecommendation(
-        action=ScalingAction.STABLE,
+        action=ScalingAction.between(current, new_size),
         current_size=current,
-        new_size=current,
+        new_size=new_size,
         reason_code=code,
         reason=reason,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.domain.advisor.assessment import Assessment
 from app.domain.advisor.demand_config import DemandConfig, TrialConfig
-from app.domain.advisor.growth_blockers import GrowthBlocker
+from app.domain.advisor.growth_blockers import GrowthBlocker, counted
 
 _TENTH_OF_A_PERCENT, _HALF_A_PERCENT = 0.001, 0.005
 
@@ -67,7 +67,7 @@ def shrink(config: DemandConfig, found: Assessment, new_size: int) -> str:
 
 def callers_wait(found: Assessment) -> str:
     size = _connections(found.observation.max_size)
-    waiting = _count(found.observation.metrics.waiting_requests, "caller")
+    waiting = counted(found.observation.metrics.waiting_requests, "caller")
     return (
         f"{found.shrink_target} of {size} would carry the load, but {waiting} waited a moment ago; "
         "it shrinks while nobody waits"
@@ -100,7 +100,7 @@ def recent_peak(config: DemandConfig, found: Assessment) -> str:
 
 
 def too_few_events(found: Assessment) -> str:
-    seen = f"Only {_count(found.events, 'caller')}" if found.events else "No caller"
+    seen = f"Only {counted(found.events, 'caller')}" if found.events else "No caller"
     return f"{seen} so far, too few to size by; keeping {found.observation.max_size}"
 
 
@@ -191,11 +191,7 @@ def _failed_growth(found: Assessment) -> str:
 
 
 def _connections(number: int) -> str:
-    return _count(number, "connection")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return counted(number, "connection")
 
 
 def _number(value: float) -> str:

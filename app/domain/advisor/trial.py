@@ -122,12 +122,11 @@ class TrialState:
                 return state, None
             calm = replace(state, current=SaturatedPeriod(size=seen.max_size), baseline=None)
             return calm, None if state.baseline is None else TrialVerdict.VOID
-        current = state.current
-        current = SaturatedPeriod(
-            size=current.size,
-            ticks=current.ticks + 1,
-            completions=current.completions + seen.released,
-            seconds=current.seconds + seen.seconds,
+        current = replace(
+            state.current,
+            ticks=state.current.ticks + 1,
+            completions=state.current.completions + seen.released,
+            seconds=state.current.seconds + seen.seconds,
         )
         return _judge(config, replace(state, current=current), seen.at)
 
