@@ -20,6 +20,7 @@ pytest_plugins = [
     "tests.fixtures.postgres",  # the others import it
     "tests.fixtures.catalog",
     "tests.fixtures.private_postgres",
+    "tests.fixtures.served",  # before tls, which imports it
     "tests.fixtures.tls",
     "tests.fixtures.proxy",
     "tests.fixtures.pools",  # after proxy, which it imports

@@ -9,7 +9,7 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from tests.fixtures.app import Api, serving
+from tests.fixtures.app import Api, ApiWith, serving
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
@@ -30,14 +30,12 @@ async def api_apart(
 
 
 @pytest.fixture
-async def keyed_api(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[tuple[Api, Keyring]]:
+async def keyed_api(api_with: ApiWith, tmp_path: Path) -> AsyncIterator[tuple[Api, Keyring]]:
     """The application called with the key `all`; the key `bound` reads of the tenant acme only."""
     keys = Keyring(tmp_path / "keys.json")
     keys.make("all")
     keys.make("bound", "read", tenants=("acme",))
-    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
+    async with api_with(keys_file=keys.path) as api:
         api.client.headers.update(keys.headers("all"))
         yield api, keys
 

@@ -20,8 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.auth.api_key import KeyScope, api_key_for, new_token
 from app.api.auth.key_file import KeyList
 from tests.fixtures.canary import watch
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import served
+from tests.fixtures.served import Serve
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 ANSWERS = "answers.har"
@@ -48,9 +47,7 @@ async def fuzzed(url: str, directory: Path, *options: str) -> tuple[int, str]:
 
 
 @pytest.mark.long(120)
-async def test_the_whole_document_holds(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_the_whole_document_holds(serve: Serve, tmp_path: Path) -> None:
     token = new_token()
     scopes = (KeyScope.ADMIN, KeyScope.QUERY)
     key = api_key_for(token, name="fuzzer", scopes=scopes, created_at=datetime.now(UTC))
@@ -58,13 +55,7 @@ async def test_the_whole_document_holds(
     keys = tmp_path / "data" / "keys.json"
     keys.write_text(KeyList(keys=(key,)).model_dump_json())
     keys.chmod(0o600)
-    async with served(
-        tmp_path,
-        tenants_in=database,
-        catalog_in=catalog_database,
-        rate_limit=0,
-        query_on_shared="true",
-    ) as service:
+    async with serve(rate_limit=0, query_on_shared="true") as service:
         authorization = f"Bearer {token}"
         service.client.headers["Authorization"] = authorization
         for tenant, strategy in TENANTS.items():

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import Served, served
+from tests.fixtures.served import Serve, Served
 
 DOCUMENT = Path("openapi/openapi.json").resolve()
 
@@ -69,10 +68,8 @@ OUTCOME = "acme [[42]] 1 tenant-not-found"
 
 
 @pytest.fixture
-async def service(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Served]:
-    async with served(tmp_path, tenants_in=database, catalog_in=catalog_database) as running:
+async def service(serve: Serve) -> AsyncIterator[Served]:
+    async with serve() as running:
         yield running
 
 

@@ -8,28 +8,20 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.missing import missing
-from tests.fixtures.postgres import Database
 from tests.fixtures.programs import PROGRAMS, printed
-from tests.fixtures.served import Served, served
+from tests.fixtures.served import Serve, Served
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "serverless.md").read_text("utf-8")
 
 
 @pytest.fixture
-async def service(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Served]:
+async def service(serve: Serve) -> AsyncIterator[Served]:
     """A service with time for a thousand callers on a busy machine, and that logs all it can."""
     if shutil.which("node") is None or not (PROGRAMS / "node_modules").is_dir():
         missing("The driver is not installed. Run: npm ci --prefix tests/drivers")
-    async with served(
-        tmp_path,
-        tenants_in=database,
-        catalog_in=catalog_database,
-        acquire_timeout_seconds=240,
-        query_timeout_seconds=240,
-        log_level="DEBUG",
+    async with serve(
+        acquire_timeout_seconds=240, query_timeout_seconds=240, log_level="DEBUG"
     ) as running:
         yield running
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from app import __main__ as entry_point
 from app.cli.main import ENTRIES, cli
-from tests.fixtures.echo_service import EchoService, echo_service
+from tests.fixtures.echo_service import EchoService
 
 ROOT = Path(__file__).parents[2]
 # None of these is imported for help or completion. What Typer itself imports is its own affair.
@@ -132,12 +132,6 @@ def test_the_summary_of_a_resource_names_its_commands() -> None:
 
 def test_names_of_commands_are_unique_to_their_section() -> None:
     assert list(get_command(cli).commands) == list(ENTRIES)  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def service() -> Iterator[EchoService]:
-    with echo_service() as running:
-        yield running
 
 
 @pytest.mark.parametrize(

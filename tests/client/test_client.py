@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -26,20 +25,14 @@ from poolkeeper.errors import (
     UnexpectedResponse,
     Unreachable,
 )
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import Served, served
+from tests.fixtures.served import Serve, Served
 
 SECRET = "pk_secret_of_this_test"
 
 
 @pytest.fixture
-async def service(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Served]:
-    fast = {"poll_interval_seconds": 0.5}
-    async with served(
-        tmp_path, tenants_in=database, catalog_in=catalog_database, **fast
-    ) as running:
+async def service(serve: Serve) -> AsyncIterator[Served]:
+    async with serve(poll_interval_seconds=0.5) as running:
         yield running
 
 

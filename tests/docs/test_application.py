@@ -13,8 +13,7 @@ from pydantic import AnyHttpUrl
 
 from app.settings import Settings, SettingsError
 from poolkeeper import embedding
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import served
+from tests.fixtures.served import Serve
 
 ROOT = Path(__file__).parents[2]
 _PROGRAMS = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -23,14 +22,12 @@ SERVE = ("-m", "uvicorn", "service:app", "--port", "{port}")
 
 @pytest.mark.long
 async def test_the_script_and_the_service_of_the_document_work(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    serve: Serve, tmp_path: Path
 ) -> None:
     text = (ROOT / "docs" / "application.md").read_text(encoding="utf-8")
     script, service = _PROGRAMS.findall(text)
     (tmp_path / "service.py").write_text(service, encoding="utf-8")
-    async with served(
-        tmp_path, tenants_in=database, catalog_in=catalog_database, serve=SERVE
-    ) as running:
+    async with serve(serve=SERVE) as running:
         said = await run(script, str(running.client.base_url))
         assert said.splitlines() == [
             "0 notes",

@@ -29,10 +29,9 @@ from typer.main import get_command
 from app.cli.main import cli
 from tests.docs.settings_reference import reference
 from tests.fixtures.missing import missing
-from tests.fixtures.postgres import Database
 from tests.fixtures.preloaded import preloaded_program
 from tests.fixtures.processes import kill
-from tests.fixtures.served import Served, served
+from tests.fixtures.served import Serve, Served
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -105,14 +104,9 @@ def poolkeeper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def service(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Served]:
+async def service(serve: Serve) -> AsyncIterator[Served]:
     """A service with default settings, on a Postgres that runs already."""
-    fast = {"poll_interval_seconds": 1, "query_on_shared": True}
-    async with served(
-        tmp_path, tenants_in=database, catalog_in=catalog_database, **fast
-    ) as running:
+    async with serve(poll_interval_seconds=1, query_on_shared=True) as running:
         yield running
 
 

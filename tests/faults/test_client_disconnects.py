@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 
 from app.pools.tenant_state import TenantState
-from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.app import Api, ApiWith, ok
 from tests.fixtures.listening import Address, Client, connected, listening
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -33,11 +32,9 @@ def half_close(client: Client) -> None:
 
 
 @pytest.fixture
-async def api(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Api]:
+async def api(api_with: ApiWith) -> AsyncIterator[Api]:
     """The application; a pool of per_tenant has one connection."""
-    async with serving(database, catalog_database, tmp_path, per_tenant_pool_size=1) as api:
+    async with api_with(per_tenant_pool_size=1) as api:
         yield api
 
 

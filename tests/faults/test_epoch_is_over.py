@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from app.domain.errors import CatalogUnavailable
 from tests.catalog.values import event, recommendation
-from tests.fixtures.app import Api, serving
+from tests.fixtures.app import Api, ApiWith
 from tests.fixtures.postgres import Database
 from tests.fixtures.writers import TABLES, note_writers
 
@@ -54,15 +53,11 @@ async def do_everything(api: Api, name: str, size: int) -> set[int]:
 
 
 async def test_nothing_that_an_instance_does_is_written_in_another_epoch(
-    database: Database,
-    catalog_database: Database,
-    scrub_roles: None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    api_with: ApiWith, catalog_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.runtime.lifecycle.stop_process", lambda: None)
     async with (
-        serving(database, catalog_database, tmp_path) as api,
+        api_with() as api,
         catalog_database.connected() as connection,
     ):
         await api.tenant("acme")

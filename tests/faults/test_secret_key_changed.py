@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tests.fixtures.app import ok, problem, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import ApiWith, ok, problem
 
 
 async def test_after_a_rotation_tenants_log_in_with_passwords_of_the_new_key(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    api_with: ApiWith,
 ) -> None:
     tenants = {"own": "per_tenant", "apart": "per_database", "small": "shared"}
-    async with serving(database, catalog_database, tmp_path) as before:
+    async with api_with() as before:
         urls = [await before.tenant(name, strategy) for name, strategy in tenants.items()]
         for url in urls:
             ok(await before.query(url, "SELECT 42"))
     another = "another secret key, which is as long as it must be"
-    async with serving(database, catalog_database, tmp_path, secret_key=another) as after:
+    async with api_with(secret_key=another) as after:
         for url in urls:
             problem(await after.query(url, "SELECT 42"), 503, "tenant-login-failed")
             ok(await after.client.post(f"{url}/rotate-credentials", params={"scope": "pool"}))

@@ -1,8 +1,6 @@
 """kill -9 of the service under load, and a new one on the same catalog: everything heals."""
 
 import asyncio
-from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
@@ -10,7 +8,7 @@ import pytest
 from tests.fixtures.pools import finished, pids
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import kill
-from tests.fixtures.served import Served, served
+from tests.fixtures.served import Serve, Served
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched
 
@@ -32,21 +30,16 @@ async def load_until_killed(service: Served) -> None:
 
 @pytest.mark.long
 async def test_the_next_service_knows_its_tenants_and_serves_them(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    database: Database, serve: Serve
 ) -> None:
-    settings: dict[str, Any] = {
-        "tenants_in": database,
-        "catalog_in": catalog_database,
-        "servers__local__budget": BUDGET,
-    }
     # For the moment between death and discovery there may be both services' back-ends.
     async with watched(database, budget=2 * BUDGET) as watch:
-        async with served(tmp_path, **settings) as first:
+        async with serve(servers__local__budget=BUDGET) as first:
             for name in "ab":
                 await first.tenant(name)
             await load_until_killed(first)
             old = await pids(database)
-        async with served(tmp_path, **settings) as second:
+        async with serve(servers__local__budget=BUDGET) as second:
             async with database.connected() as admin:
                 await eventually(lambda: _gone(admin, old))
             watch.most = 0
@@ -64,10 +57,9 @@ async def test_the_next_service_knows_its_tenants_and_serves_them(
 
 @pytest.mark.long
 async def test_a_statement_left_behind_ends_and_does_not_hold_up_the_next_service(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    database: Database, serve: Serve
 ) -> None:
-    settings: dict[str, Any] = {"tenants_in": database, "catalog_in": catalog_database}
-    async with served(tmp_path, **settings) as first:
+    async with serve() as first:
         await first.tenant("a")
         endless = asyncio.create_task(first.query("a", "SELECT pg_sleep(25)"))
         async with database.connected() as admin:
@@ -76,7 +68,7 @@ async def test_a_statement_left_behind_ends_and_does_not_hold_up_the_next_servic
             assert old
             await kill(first.process)
             assert await endless == 0
-            async with served(tmp_path, **settings) as second:
+            async with serve() as second:
                 assert await second.query("a", "SELECT 42") == 200
                 await eventually(lambda: _gone(admin, old))
 

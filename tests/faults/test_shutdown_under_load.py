@@ -11,7 +11,7 @@ import pytest
 from tests.fixtures.pools import backends, finished
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import family, processes_about
-from tests.fixtures.served import Served, served
+from tests.fixtures.served import Serve, Served, served
 from tests.fixtures.waiting import eventually
 from tests.fixtures.watch import watched
 
@@ -47,16 +47,11 @@ async def ends(service: Served) -> int:
 
 @pytest.mark.long
 async def test_the_service_ends_well_and_leaves_no_back_end(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    database: Database, serve: Serve
 ) -> None:
     async with (
         watched(database, budget=BUDGET),
-        served(
-            tmp_path,
-            tenants_in=database,
-            catalog_in=catalog_database,
-            servers__local__budget=BUDGET,
-        ) as service,
+        serve(servers__local__budget=BUDGET) as service,
     ):
         async with under_load(service):
             assert await ends(service) == 0
@@ -66,18 +61,10 @@ async def test_the_service_ends_well_and_leaves_no_back_end(
 
 
 @pytest.mark.long
-async def test_statements_without_end_do_not_hold_it_up(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_statements_without_end_do_not_hold_it_up(database: Database, serve: Serve) -> None:
     async with (
         watched(database, budget=BUDGET),
-        served(
-            tmp_path,
-            tenants_in=database,
-            catalog_in=catalog_database,
-            servers__local__budget=BUDGET,
-            shutdown_seconds=1,
-        ) as service,
+        serve(servers__local__budget=BUDGET, shutdown_seconds=1) as service,
     ):
         await service.tenant("a")
         endless = [

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.listening import Client, connected
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import served
+from tests.fixtures.served import Serve
 
 DESCRIPTORS = 256
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-"
@@ -16,15 +15,10 @@ HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\nX-"
 
 @pytest.mark.long
 async def test_a_service_with_few_descriptors_answers_its_probe_and_its_tenants(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    serve: Serve, tmp_path: Path
 ) -> None:
     async with (
-        served(
-            tmp_path,
-            under=("prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"),
-            tenants_in=database,
-            catalog_in=catalog_database,
-        ) as service,
+        serve(under=("prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}")) as service,
         AsyncExitStack() as stack,
     ):
         # A kept connection may be the one that is closed to make room when the next request begins.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 
 from app.runtime import lifecycle, replica
 from app.runtime.wiring import Service
 from app.settings import Settings
-from tests.fixtures.app import Api, endpoint, ok, serving
+from tests.fixtures.app import Api, ApiWith, endpoint, ok
 from tests.fixtures.hostile import Caller, hostile_server
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -29,18 +28,14 @@ async def _states(api: Api) -> dict[str, str]:
 
 @pytest.mark.parametrize("url", [None, "http://a:8080"])
 async def test_an_instance_becomes_active_although_a_server_does_not_answer(
-    database: Database,
-    catalog_database: Database,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    url: str | None,
+    api_with: ApiWith, database: Database, monkeypatch: pytest.MonkeyPatch, url: str | None
 ) -> None:
     monkeypatch.setattr(lifecycle, "_FIRST_CONTACT_DEADLINE", 0.2)
     async with hostile_server(_say_nothing) as hostile:
         local = endpoint(database)
         servers = {"local": local, "silent": {**local, "port": hostile.port}}
         settings = {"servers": servers, "connect_timeout_seconds": 300, "advertise_url": url}
-        async with serving(database, catalog_database, tmp_path, **settings) as api:
+        async with api_with(**settings) as api:
 
             async def local_is_used() -> bool:
                 return await _states(api) == {"local": "available", "silent": "unavailable"}
@@ -50,10 +45,7 @@ async def test_an_instance_becomes_active_although_a_server_does_not_answer(
 
 
 async def test_requests_come_once_routes_have_what_they_depend_on(
-    database: Database,
-    catalog_database: Database,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    api_with: ApiWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     was_serving: list[bool] = []
 
@@ -64,8 +56,7 @@ async def test_requests_come_once_routes_have_what_they_depend_on(
         yield
 
     monkeypatch.setattr(lifecycle, "local_node", slow_node)
-    settings = {"advertise_url": "http://a:8080", "node": "auto"}
-    async with serving(database, catalog_database, tmp_path, **settings) as api:
+    async with api_with(advertise_url="http://a:8080", node="auto") as api:
         ok(await api.client.get("/v1/servers"))
     assert was_serving == [False]
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from app.control.nodes import feed
 from app.node.errors import CannotStart
 from app.runtime import local_node as module
-from tests.fixtures.app import ok, serving
+from tests.fixtures.app import ApiWith, ok, serving
 from tests.fixtures.missing import missing
 from tests.fixtures.postgres import Database
 from tests.fixtures.processes import processes_about
@@ -72,17 +72,14 @@ async def test_applications_connect_to_the_node_beside_the_service(
 
 
 async def test_without_a_pgbouncer_the_service_works_and_says_what_to_install(
-    database: Database,
-    catalog_database: Database,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    api_with: ApiWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none() -> None:
         raise CannotStart("Install the package pgbouncer.")
 
     monkeypatch.setattr(module, "find_pgbouncer", none)
     with capture_logs() as logs:
-        async with serving(database, catalog_database, tmp_path, node="auto") as api:
+        async with api_with(node="auto") as api:
             url = await api.tenant("acme")
             assert await api.value(url, "SELECT session_user") == "tenant_acme"
     [warning] = [each for each in logs if each["event"] == "no PgBouncer node"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import CatalogInUse
-from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.app import Api, ApiWith, ok, serving
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -113,8 +113,8 @@ async def test_a_service_without_a_url_is_refused_beside_another(
     "url", ["http://user:secret@a", "http://a/path", "http://a?query", "ftp://a", "a:8080"]
 )
 async def test_an_instance_is_named_by_scheme_host_and_port_alone(
-    database: Database, catalog_database: Database, tmp_path: Path, url: str
+    api_with: ApiWith, url: str
 ) -> None:
     with pytest.raises(ValueError, match="advertise_url"):
-        async with serving(database, catalog_database, tmp_path, advertise_url=url):
+        async with api_with(advertise_url=url):
             pass

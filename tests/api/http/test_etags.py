@@ -1,22 +1,18 @@
 """If-Match and If-None-Match: nobody undoes what another changed meanwhile, nobody reads twice."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.fixtures.app import Api, ok, problem, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith, ok, problem
 
 ACME = "/v1/tenants/acme"
 
 
 @pytest.fixture
-async def strict_api(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Api]:
+async def strict_api(api_with: ApiWith) -> AsyncIterator[Api]:
     """The application of an operator who lets nobody change anything blindly."""
-    async with serving(database, catalog_database, tmp_path, require_if_match=True) as api:
+    async with api_with(require_if_match=True) as api:
         yield api
 
 

@@ -7,9 +7,8 @@ import pytest
 
 from app.api.http.response_cache import MAX_BYTES, CachedResponse, CacheKey, ResponseCache
 from app.control.monitoring.snapshot import Snapshot
-from tests.fixtures.app import Api, ok, serving
+from tests.fixtures.app import Api, ApiWith, ok
 from tests.fixtures.keys import Keyring
-from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 
@@ -19,16 +18,12 @@ async def taken(api: Api) -> Snapshot:
     return await api.service.snapshots.current()
 
 
-async def test_answers_are_never_those_for_another_key(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_answers_are_never_those_for_another_key(api_with: ApiWith, tmp_path: Path) -> None:
     keys = Keyring(tmp_path / "keys.json")
     keys.make("all")
     keys.make("bound", "read", tenants=("acme",))
     keys.make("query", "query")
-    async with serving(
-        database, catalog_database, tmp_path, keys_file=keys.path, rate_limit=0
-    ) as api:
+    async with api_with(keys_file=keys.path, rate_limit=0) as api:
         api.client.headers.update(keys.headers("all"))
         for name in ("acme", "globex"):
             await api.value(await api.tenant(name), "SELECT 1")

@@ -11,9 +11,8 @@ from structlog.testing import capture_logs
 
 from app.main import create_app
 from app.settings import Settings
-from tests.fixtures.app import Api, ok, problem, serving
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import served
+from tests.fixtures.app import Api, ApiWith, ok, problem
+from tests.fixtures.served import Serve
 from tests.fixtures.waiting import eventually
 
 EXPECTED = {
@@ -27,12 +26,9 @@ DEADLINE = 0.5
 
 
 @pytest.fixture
-async def hasty_api(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Api]:
+async def hasty_api(api_with: ApiWith) -> AsyncIterator[Api]:
     """The application of an operator who is in a hurry."""
-    settings = {"request_deadline_seconds": DEADLINE}
-    async with serving(database, catalog_database, tmp_path, **settings) as api:
+    async with api_with(request_deadline_seconds=DEADLINE) as api:
         yield api
 
 
@@ -238,11 +234,8 @@ async def test_leases_and_statements_can_use_their_own_deadline(hasty_api: Api) 
     assert (evicted["cut"], ok(await slow)["rows"]) == (0, [[1]])
 
 
-async def test_one_byte_at_a_time_over_a_real_socket_ends_in_408(
-    database: Database, catalog_database: Database, tmp_path: Path
-) -> None:
-    places = {"tenants_in": database, "catalog_in": catalog_database}
-    async with served(tmp_path, request_deadline_seconds=1, **places) as service:
+async def test_one_byte_at_a_time_over_a_real_socket_ends_in_408(serve: Serve) -> None:
+    async with serve(request_deadline_seconds=1) as service:
         port = service.client.base_url.port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(

@@ -1,14 +1,11 @@
 """About the service, over HTTP."""
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
 from app import __version__
 from app.settings import Settings
-from tests.fixtures.app import Api, ok, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith, ok
 
 URL = "/v1/about"
 
@@ -19,11 +16,9 @@ async def test_without_settings_only_the_version_is_known(api: Api) -> None:
     assert ok(await api.client.get(URL)) == {**expected, "instance": instance}
 
 
-async def test_the_addresses_are_those_of_the_settings(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_the_addresses_are_those_of_the_settings(api_with: ApiWith) -> None:
     links = {"documents_url": "https://docs.example/pk", "grafana_url": "http://grafana:3000"}
-    async with serving(database, catalog_database, tmp_path, **links) as api:
+    async with api_with(**links) as api:
         shown = ok(await api.client.get(URL))
     assert shown["documents_url"] == "https://docs.example/pk"
     assert shown["grafana_url"] == "http://grafana:3000/"

@@ -1,7 +1,6 @@
 """Credentials of applications over HTTP: a password is in one response, and nowhere else."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,8 +8,7 @@ import pytest
 import structlog
 from httpx import AsyncClient, Response
 
-from tests.fixtures.app import Api, ok, pointers, problem, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 
 ACME = "/v1/tenants/acme"
 CREDENTIALS = f"{ACME}/credentials"
@@ -143,10 +141,8 @@ async def test_only_the_version_that_one_saw_is_revoked(acme: Api) -> None:
     ok(await acme.client.delete(WEB, headers=second))
 
 
-async def test_where_versions_are_required_a_revocation_names_one(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    async with serving(database, catalog_database, tmp_path, require_if_match=True) as api:
+async def test_where_versions_are_required_a_revocation_names_one(api_with: ApiWith) -> None:
+    async with api_with(require_if_match=True) as api:
         ok(await api.client.put(ACME, json={"strategy": "per_tenant"}), 201)
         ok(await create(api), 201)
         problem(await api.client.delete(WEB), 428, "precondition-required")

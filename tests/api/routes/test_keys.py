@@ -3,9 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.fixtures.app import Api, ok, problem, serving
+from tests.fixtures.app import Api, ApiWith, ok, problem
 from tests.fixtures.keys import Keyring
-from tests.fixtures.postgres import Database
 
 URL = "/v1/keys"
 
@@ -15,14 +14,14 @@ async def test_without_keys_the_list_is_empty(api: Api) -> None:
 
 
 async def test_an_admin_sees_every_keys_name_and_nothing_secret(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    api_with: ApiWith, tmp_path: Path
 ) -> None:
     keys = Keyring(tmp_path / "keys.json")
     keys.make("ops")
     keys.make("bound", "read", tenants=("acme",), requests_per_second=7)
     keys.make("bound-admin", "admin", tenants=("acme",))
     keys.make("old", "query", expires_at=datetime.now(UTC) - timedelta(days=1))
-    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
+    async with api_with(keys_file=keys.path) as api:
         listed = await api.client.get(URL, headers=keys.headers("ops"))
         body = ok(listed)
         for name, code in [("bound", "missing-scope"), ("bound-admin", "bound-to-tenants")]:

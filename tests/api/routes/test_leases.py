@@ -3,14 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fixtures.app import Api, ok, pointers, serving
+from tests.fixtures.app import Api, ApiWith, ok, pointers
 from tests.fixtures.keys import Keyring
-from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 URL = "/v1/leases"
@@ -21,12 +19,10 @@ async def leases(api: Api, **parameters: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def small_api(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Api]:
+async def small_api(api_with: ApiWith) -> AsyncIterator[Api]:
     """Pools have one connection, and callers wait for it."""
     sizes = {"per_tenant_pool_size": 1, "shared_pool_size": 1, "acquire_timeout_seconds": 60}
-    async with serving(database, catalog_database, tmp_path, **sizes) as api:
+    async with api_with(**sizes) as api:
         yield api
 
 

@@ -24,7 +24,7 @@ from app.domain.nodes.report import EntryReport, NodeReport, ServerReport
 from app.domain.nodes.report_changes import ReportChanges
 from app.pools.server import Server
 from app.pools.tenant_state import TenantState
-from tests.fixtures.app import Api, ok, pointers, problem, serving
+from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
@@ -439,15 +439,9 @@ async def keys(tmp_path: Path) -> Keyring:
 
 
 @pytest.fixture
-async def guarded(
-    keys: Keyring,
-    database: Database,
-    catalog_database: Database,
-    scrub_roles: None,
-    tmp_path: Path,
-) -> AsyncIterator[Api]:
+async def guarded(keys: Keyring, api_with: ApiWith) -> AsyncIterator[Api]:
     """An application with keys, and a node."""
-    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
+    async with api_with(keys_file=keys.path) as api:
         ok(await api.client.put(NODE, json={}, headers=keys.headers("ops")), 201)
         yield api
 

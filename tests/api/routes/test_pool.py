@@ -3,13 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from app.domain.errors import PoolPaused
 from app.pools.pool import Pool
-from tests.fixtures.app import Api, ok, pointers, problem, serving
+from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
@@ -215,11 +214,8 @@ async def test_callers_of_a_paused_pool_get_its_code(api: Api) -> None:
             pass
 
 
-async def test_callers_of_a_paused_pool_are_refused_at_once_if_so_set(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    settings = {"callers_of_paused_pools": "refuse", "acquire_timeout_seconds": 300}
-    async with serving(database, catalog_database, tmp_path, **settings) as api:
+async def test_callers_of_a_paused_pool_are_refused_at_once_if_so_set(api_with: ApiWith) -> None:
+    async with api_with(callers_of_paused_pools="refuse", acquire_timeout_seconds=300) as api:
         url = await api.tenant("acme")
         ok(await api.client.post(f"{url}/pool/pause"))
         problem(await api.query(url, "select 1"), 503, "pool-paused")
@@ -360,10 +356,10 @@ def only_pool(api: Api) -> Pool:
 
 
 async def test_a_drain_cut_short_by_the_shutdown_is_recorded(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    api_with: ApiWith, catalog_database: Database
 ) -> None:
     async with AsyncExitStack() as lease:
-        async with serving(database, catalog_database, tmp_path) as api:
+        async with api_with() as api:
             url = await api.tenant("acme")
             await lease.enter_async_context(lent(api, "acme"))
             ok(await api.client.post(f"{url}/pool/drain?deadline_seconds=60"), 202)

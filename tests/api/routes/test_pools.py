@@ -1,14 +1,12 @@
 """All open pools over HTTP: the list, and the sweep."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.catalog.values import recommendation
-from tests.fixtures.app import Api, ok, pointers, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith, ok, pointers
 from tests.fixtures.waiting import eventually
 
 
@@ -116,10 +114,8 @@ async def test_a_pool_is_listed_as_it_is_shown_by_itself(api: Api) -> None:
     assert listed[1]["recommendation"] is None
 
 
-async def test_a_sweep_reports_what_it_closed_and_why_others_stayed(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    async with serving(database, catalog_database, tmp_path, idle_timeout_seconds=0.01) as api:
+async def test_a_sweep_reports_what_it_closed_and_why_others_stayed(api_with: ApiWith) -> None:
+    async with api_with(idle_timeout_seconds=0.01) as api:
         unused = await api.tenant("unused")
         await api.client.put(f"{await api.tenant('kept')}/pool", json={"min_size": 1})
         await api.tenant("busy", "shared")

@@ -1,15 +1,13 @@
 """One statement as a tenant, over HTTP."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 from httpx import Response
 
 from app.domain.pool import PoolState
-from tests.fixtures.app import Api, ok, pointers, problem, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.waiting import eventually
 
 
@@ -59,11 +57,9 @@ async def test_a_statement_that_runs_into_its_timeout_is_cancelled(api: Api, acm
 
 
 async def test_no_free_connection_within_the_deadline_answers_with_retry_after(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    api_with: ApiWith,
 ) -> None:
-    async with serving(
-        database, catalog_database, tmp_path, acquire_timeout_seconds=0.1, max_waiting=1
-    ) as api:
+    async with api_with(acquire_timeout_seconds=0.1, max_waiting=1) as api:
         url = await api.tenant("acme")
         await api.client.put(f"{url}/pool", json={"max_size": 1})
         async with api.service.manager.lease("acme"):
@@ -87,9 +83,9 @@ async def test_a_connection_cut_under_a_statement_is_replaced_for_the_next(
 
 
 async def test_free_sql_on_a_shared_role_is_refused_where_it_is_not_allowed(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    api_with: ApiWith,
 ) -> None:
-    async with serving(database, catalog_database, tmp_path, query_on_shared=False) as api:
+    async with api_with(query_on_shared=False) as api:
         shared, own = await api.tenant("acme", "shared"), await api.tenant("beta")
         problem(await api.query(shared, "select 1"), 422, "untrusted-sql-on-shared-role")
         assert await api.value(own, "select 1") == 1

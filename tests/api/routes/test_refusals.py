@@ -1,20 +1,14 @@
 """Why a request was refused: in the log, and over HTTP."""
 
-from pathlib import Path
-
 from structlog.testing import capture_logs
 
-from tests.fixtures.app import Api, ok, pointers, problem, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 
 URL = "/v1/refusals"
 
 
-async def test_a_timeout_is_logged_and_listed_with_its_request_id(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    limits = {"acquire_timeout_seconds": 0.05, "per_tenant_pool_size": 1}
-    async with serving(database, catalog_database, tmp_path, **limits) as api:
+async def test_a_timeout_is_logged_and_listed_with_its_request_id(api_with: ApiWith) -> None:
+    async with api_with(acquire_timeout_seconds=0.05, per_tenant_pool_size=1) as api:
         url = await api.tenant("acme")
         async with api.service.manager.lease("acme", timeout=60):
             with capture_logs() as logged:

@@ -2,26 +2,21 @@
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from app.api.http.sql_protocol import _SQLSTATES
 from app.domain.errors import PoolkeeperError
-from tests.fixtures.app import PROBLEM, Api, ok, serving
+from tests.fixtures.app import PROBLEM, Api, ApiWith, ok
 from tests.fixtures.driver import driver_for, error
 from tests.fixtures.listening import connected, listening
 from tests.fixtures.postgres import Database
 from tests.fixtures.waiting import eventually
 
 
-async def test_what_must_wait_too_long_says_so_and_when_to_come_back(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_what_must_wait_too_long_says_so_and_when_to_come_back(api_with: ApiWith) -> None:
     limits = {"acquire_timeout_seconds": 1, "max_waiting": 1, "per_tenant_pool_size": 1}
-    async with serving(
-        database, catalog_database, tmp_path, query_timeout_seconds=1, **limits
-    ) as api:
+    async with api_with(query_timeout_seconds=1, **limits) as api:
         driver = await driver_for(api)
         ok(await api.client.put("/v1/tenants/acme/pool", json={"min_size": 1}), 201)
         found = error(await driver.transaction("select 1", "select pg_sleep(60)"), "57014")
@@ -58,11 +53,8 @@ async def test_a_statement_ends_with_its_client(api: Api, database: Database) ->
     assert await driver.rows("select 1") == [["1"]]
 
 
-async def test_a_credential_has_a_rate_of_its_own(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    limits = {"rate_limit": 1, "sql_rate_limit": 1, "max_waiting": 3}
-    async with serving(database, catalog_database, tmp_path, **limits) as api:
+async def test_a_credential_has_a_rate_of_its_own(api_with: ApiWith, database: Database) -> None:
+    async with api_with(rate_limit=1, sql_rate_limit=1, max_waiting=3) as api:
         driver = await driver_for(api)
         responses = await asyncio.gather(*(driver.ask("select 1") for _ in range(20)))
         assert sum(each.status_code == 200 for each in responses) >= 3
@@ -75,10 +67,8 @@ async def test_a_credential_has_a_rate_of_its_own(
         assert api.app.state.authenticator.rate_limited.keys() == {"credential"}
 
 
-async def test_it_can_be_turned_off(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    async with serving(database, catalog_database, tmp_path, sql_endpoint=False) as api:
+async def test_it_can_be_turned_off(api_with: ApiWith) -> None:
+    async with api_with(sql_endpoint=False) as api:
         driver = await driver_for(api)
         assert "sql_endpoint" in error(await driver.ask("select 1"), "0A000")["message"]
 
@@ -99,13 +89,9 @@ async def test_pages_of_other_sites_are_refused_unless_they_are_named(api: Api) 
 
 @pytest.mark.parametrize("origins", [[PAGE], ["*"]])
 async def test_a_named_site_may_use_it_and_nothing_else(
-    database: Database,
-    catalog_database: Database,
-    scrub_roles: None,
-    tmp_path: Path,
-    origins: Sequence[str],
+    api_with: ApiWith, origins: Sequence[str]
 ) -> None:
-    async with serving(database, catalog_database, tmp_path, sql_origins=origins) as api:
+    async with api_with(sql_origins=origins) as api:
         driver = await driver_for(api)
         page = {"Origin": PAGE, "Sec-Fetch-Site": "cross-site"}
         options = await api.client.options("/sql", headers=page)

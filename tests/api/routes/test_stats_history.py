@@ -7,9 +7,8 @@ from typing import Any
 
 from app.domain.history import SERVICE, PoolSample, on_nodes
 from tests.catalog.values import NOON, sample
-from tests.fixtures.app import Api, ok, pointers, problem, serving
+from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring
-from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 
 PAST = "/v1/tenants/acme/stats/history"
@@ -144,13 +143,13 @@ async def test_what_does_not_exist_has_no_past(api: Api) -> None:
 
 
 async def test_a_bound_key_sees_the_past_of_pools_that_serve_its_tenants(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
+    api_with: ApiWith, tmp_path: Path
 ) -> None:
     keys = Keyring(tmp_path / "keys.json")
     keys.make("all")
     keys.make("guest", tenants=("guest", "absent"))
     keys.make("owner", tenants=("own",))
-    async with serving(database, catalog_database, tmp_path, keys_file=keys.path) as api:
+    async with api_with(keys_file=keys.path) as api:
         api.client.headers.update(keys.headers("all"))
         await api.tenant("own")
         await api.tenant("guest", "shared")

@@ -5,7 +5,6 @@ import json
 import signal
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -15,10 +14,9 @@ from app.api.auth.principal import UNRESTRICTED, Principal
 from app.api.routes import stats_stream
 from app.api.routes.stats_stream import EventStream
 from app.domain.errors import TooManyStreams
-from tests.fixtures.app import Api, problem, serving
+from tests.fixtures.app import Api, ApiWith, problem
 from tests.fixtures.keys import Keyring
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import served
+from tests.fixtures.served import Serve
 from tests.fixtures.waiting import eventually
 
 PATH = "/v1/stats/stream"
@@ -145,12 +143,10 @@ async def test_a_comment_keeps_a_quiet_stream_alive(
         assert len(page.events) == 1
 
 
-async def test_it_goes_on_beyond_the_deadline_of_requests(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_it_goes_on_beyond_the_deadline_of_requests(api_with: ApiWith) -> None:
     settings = {"request_deadline_seconds": 0.3}
     async with (
-        serving(database, catalog_database, tmp_path, **settings) as api,
+        api_with(**settings) as api,
         follower(api) as it,
     ):
         await it.receives(1)
@@ -160,10 +156,8 @@ async def test_it_goes_on_beyond_the_deadline_of_requests(
         assert not it.task.done()
 
 
-async def test_the_number_of_streams_is_limited(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    async with serving(database, catalog_database, tmp_path, max_streams=1) as api:
+async def test_the_number_of_streams_is_limited(api_with: ApiWith) -> None:
+    async with api_with(max_streams=1) as api:
         async with follower(api) as page:
             await page.receives(1)
             problem(await api.client.get(PATH), 503, "too-many-streams")
@@ -227,13 +221,8 @@ async def test_a_bound_key_hears_of_its_own_tenants_until_it_is_revoked(
         await everything.receives(heard + 1)
 
 
-async def test_the_end_of_the_service_is_the_end_of_its_streams_at_once(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    settings = {"poll_interval_seconds": 0.1, "shutdown_seconds": 30}
-    async with served(
-        tmp_path, tenants_in=database, catalog_in=catalog_database, **settings
-    ) as service:
+async def test_the_end_of_the_service_is_the_end_of_its_streams_at_once(serve: Serve) -> None:
+    async with serve(poll_interval_seconds=0.1, shutdown_seconds=30) as service:
         async with service.client.stream("GET", PATH) as response:
             lines = response.aiter_lines()
             heard = [line async for line in _until(lines, 3)]

@@ -1,16 +1,14 @@
 """Who used connections for how long, over HTTP."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.domain.history import PoolSample
 from tests.catalog.values import NOON, sample
-from tests.fixtures.app import Api, ok, pointers, problem, serving
+from tests.fixtures.app import Api, ApiWith, ok, pointers, problem
 from tests.fixtures.keys import Keyring
-from tests.fixtures.postgres import Database
 from tests.fixtures.proxy import FaultProxy
 from tests.fixtures.waiting import eventually
 
@@ -86,15 +84,13 @@ async def test_groups_are_pools_servers_and_labels(api: Api) -> None:
         assert {each["group"]: each["connection_seconds"] for each in found["items"]} == expected
 
 
-async def test_what_a_tenant_really_used_survives_a_restart(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_what_a_tenant_really_used_survives_a_restart(api_with: ApiWith) -> None:
     """The service stops before the next poll."""
-    async with serving(database, catalog_database, tmp_path) as api:
+    async with api_with() as api:
         await api.tenant("acme")
         async with api.service.manager.lease("acme") as connection:
             await connection.execute("SELECT pg_sleep(0.1)")
-    async with serving(database, catalog_database, tmp_path) as api:
+    async with api_with() as api:
         await eventually(lambda: api.service.poller.poll_count)
         # As if the minute of that lease were over.
         api.service.poller.stored_until = datetime.now(UTC) + timedelta(minutes=1)

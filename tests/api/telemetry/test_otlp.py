@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -23,8 +22,7 @@ from app.api.telemetry import otlp as otlp_module
 from app.api.telemetry.otlp import OtlpExporter
 from app.api.telemetry.pool_metrics import Exposition
 from app.settings import Settings, SettingsError
-from tests.fixtures.app import Api, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith
 from tests.fixtures.waiting import eventually
 
 CONNECTIONS = "db.client.connection."
@@ -85,15 +83,10 @@ def by_state(found: dict[str, Metric]) -> dict[str, int]:
     return {each[f"{CONNECTIONS}state"]: value for each, value in zip(labels, values, strict=True)}
 
 
-async def test_a_collector_gets_the_figures_of_pools_by_their_own_names(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_a_collector_gets_the_figures_of_pools_by_their_own_names(api_with: ApiWith) -> None:
     async with (
         collecting() as collector,
-        serving(
-            database,
-            catalog_database,
-            tmp_path,
+        api_with(
             otlp_endpoint=collector.endpoint,
             poll_interval_seconds=0.2,
         ) as api,
@@ -169,16 +162,13 @@ async def test_nothing_is_pushed_before_the_first_poll() -> None:
 
 
 async def test_without_the_extra_the_start_names_what_is_missing(
-    database: Database,
-    catalog_database: Database,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    api_with: ApiWith, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "app.api.telemetry.otlp", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics", None)
     endpoint = {"otlp_endpoint": "http://127.0.0.1:4318/v1/metrics"}
     with pytest.raises(SettingsError, match=r"poolkeeper\[otel\]"):
-        async with serving(database, catalog_database, tmp_path, **endpoint):
+        async with api_with(**endpoint):
             pass
 
 

@@ -1,7 +1,5 @@
 """What Prometheus reads."""
 
-from pathlib import Path
-
 import pytest
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import (
@@ -12,8 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from app import __version__
 from app.api.http.client_connections import ClientConnections, ClientLimits, CloseReason
 from app.domain.errors import PoolTimeout
-from tests.fixtures.app import Api, ok, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith, ok
 from tests.fixtures.proxy import FaultProxy
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -137,11 +134,8 @@ async def test_durations_are_counted_since_the_start_whatever_was_evicted(api: A
         assert value(samples, bucket, le="0.015625", **OWN) == 0
 
 
-async def test_only_tenants_with_the_most_demand_have_their_own_series(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    settings = {"metrics_tenants": 1, "metrics_tenants_always": ["initech"]}
-    async with serving(database, catalog_database, tmp_path, **settings) as api:
+async def test_only_tenants_with_the_most_demand_have_their_own_series(api_with: ApiWith) -> None:
+    async with api_with(metrics_tenants=1, metrics_tenants_always=["initech"]) as api:
         for name in ("acme", "globex", "hooli", "initech"):
             await api.value(await api.tenant(name), "SELECT 1")
         async with api.service.manager.lease("globex"):

@@ -5,17 +5,15 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import BrowserContext, async_playwright, expect
 
-from tests.fixtures.app import Api, serving
+from tests.fixtures.app import Api, ApiWith
 from tests.fixtures.browser import Tab
 from tests.fixtures.listening import listening
 from tests.fixtures.missing import missing
-from tests.fixtures.postgres import Database
 
 # Without these it contacts its maker's hosts, and does not start as root.
 FLAGS = [
@@ -62,11 +60,9 @@ async def context(listener: socket.socket) -> AsyncIterator[BrowserContext]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def service(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Api]:
+async def service(api_with: ApiWith) -> AsyncIterator[Api]:
     """A service without keys."""
-    async with serving(database, catalog_database, tmp_path, **SETTINGS) as running:
+    async with api_with(**SETTINGS) as running:
         yield running
 
 

@@ -12,10 +12,9 @@ from playwright.async_api import Page, expect
 from app.api.auth.api_key import KeyScope
 from tests.api.ui.conftest import SETTINGS
 from tests.api.ui.test_page import callers_of, violations
-from tests.fixtures.app import Api, serving
+from tests.fixtures.app import Api, ApiWith
 from tests.fixtures.browser import Tab
 from tests.fixtures.keys import Keyring
-from tests.fixtures.postgres import Database
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -31,16 +30,10 @@ def ring(tmp_path: Path) -> Keyring:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def service(
-    database: Database,
-    catalog_database: Database,
-    scrub_roles: None,
-    tmp_path: Path,
-    ring: Keyring,
-) -> AsyncIterator[Api]:
+async def service(api_with: ApiWith, ring: Keyring) -> AsyncIterator[Api]:
     """A service that requires keys."""
     keys = {"keys_file": ring.path}
-    async with serving(database, catalog_database, tmp_path, **SETTINGS, **keys) as running:
+    async with api_with(**SETTINGS, **keys) as running:
         running.client.headers.update(ring.headers("admin"))
         yield running
 

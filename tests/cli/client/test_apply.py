@@ -18,18 +18,15 @@ import pytest
 
 from tests.cli.client.shell import Shell
 from tests.fixtures.echo_service import EchoService, echo_service
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import Served, served
+from tests.fixtures.served import Serve, Served
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-async def service(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Served]:
+async def service(serve: Serve) -> AsyncIterator[Served]:
     """A service with no tenants."""
-    async with served(tmp_path, tenants_in=database, catalog_in=catalog_database) as running:
+    async with serve() as running:
         yield running
 
 

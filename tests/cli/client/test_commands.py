@@ -2,13 +2,11 @@
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from tests.cli.client.shell import Shell
-from tests.fixtures.postgres import Database
-from tests.fixtures.served import Served, served
+from tests.fixtures.served import Serve, Served
 
 TENANTS = """
 tenants:
@@ -18,11 +16,9 @@ tenants:
 
 
 @pytest.fixture
-async def service(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> AsyncIterator[Served]:
+async def service(serve: Serve) -> AsyncIterator[Served]:
     """A service with no tenants."""
-    async with served(tmp_path, tenants_in=database, catalog_in=catalog_database) as running:
+    async with serve() as running:
         yield running
 
 
@@ -66,11 +62,8 @@ async def test_a_pool_is_added_to_an_existing_tenant(shell: Shell) -> None:
     assert [each["id"] for each in found] == ["beta"]
 
 
-async def test_what_is_named_is_deleted_although_versions_are_required(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
-    places = {"tenants_in": database, "catalog_in": catalog_database}
-    async with served(tmp_path, **places, require_if_match=True) as service:
+async def test_what_is_named_is_deleted_although_versions_are_required(serve: Serve) -> None:
+    async with serve(require_if_match=True) as service:
         shell = Shell(str(service.client.base_url))
         await shell.run("tenants", "create", "acme", "--strategy", "per_tenant")
         await shell.run("query", "acme", "select 1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,12 +19,6 @@ from tests.fixtures.echo_service import EchoService, echo_service
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(completion, "_SECONDS", 60.0)
-
-
-@pytest.fixture
-def service() -> Iterator[EchoService]:
-    with echo_service() as running:
-        yield running
 
 
 def offered(words: str, **environment: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.main import cli
-from tests.fixtures.echo_service import EchoService, echo_service
+from tests.fixtures.echo_service import EchoService
 from tests.fixtures.preloaded import preloaded_program
 
 ROOT = Path(__file__).parents[3]
@@ -53,13 +52,6 @@ COMMANDS = [
     ["stats", "history", "{}"],
     ["query", "{}", "SELECT 1"],
 ]
-
-
-@pytest.fixture
-def service() -> Iterator[EchoService]:
-    """A service that has every resource."""
-    with echo_service() as running:
-        yield running
 
 
 def call(service: EchoService, *words: str, **environment: str) -> Result:

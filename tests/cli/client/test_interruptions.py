@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from app.cli.main import cli
-from tests.fixtures.echo_service import EchoService, echo_service
+from tests.fixtures.echo_service import EchoService
 
 _NONE = "tenants: {}"
-
-
-@pytest.fixture
-def service() -> Iterator[EchoService]:
-    with echo_service() as running:
-        yield running
 
 
 def call(service: EchoService, *words: str, stdin: str = "") -> Result:

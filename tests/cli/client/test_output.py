@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from app.cli.main import cli
-from tests.fixtures.echo_service import EchoService, echo_service
+from tests.fixtures.echo_service import EchoService
 
 # What is listed and shown, and the name of the one item.
 NAMES = {
@@ -39,12 +39,6 @@ VIEWS = [
     ["credentials", "show", "acme", "web"],
     ["advisor", "show"],
 ]
-
-
-@pytest.fixture
-def service() -> Iterator[EchoService]:
-    with echo_service() as running:
-        yield running
 
 
 def call(service: EchoService, *words: str, status: int = 0) -> Result:

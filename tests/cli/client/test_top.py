@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from app.cli.client.live.waits import waits_for
-from tests.fixtures.echo_service import EchoService, echo_service
+from tests.fixtures.echo_service import EchoService
 from tests.fixtures.pseudo_terminal import terminal
 
 POOLS = 10_000
@@ -56,12 +56,6 @@ def _pool(name: str) -> Mapping[str, Any]:
         "wait_p99_ms": 4967.4,
         "desired": desired,
     }
-
-
-@pytest.fixture
-def service() -> Iterator[EchoService]:
-    with echo_service() as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,15 +1,13 @@
 """Snapshots: taken one at a time, as fresh as asked for, and reusing what did not change."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
 from app.control import background
 from app.control.monitoring import snapshot as snapshot_module
 from app.control.monitoring.snapshot import Snapshot
-from tests.fixtures.app import Api, ok, serving
-from tests.fixtures.postgres import Database
+from tests.fixtures.app import Api, ApiWith, ok
 
 
 async def taken(api: Api) -> Snapshot:
@@ -66,11 +64,9 @@ async def test_what_did_not_change_is_reused(api: Api) -> None:
     assert after.tenants["acme"].stats is after.pools["acme"].stats
 
 
-async def test_percentiles_go_on_forgetting_when_nothing_happens(
-    database: Database, catalog_database: Database, scrub_roles: None, tmp_path: Path
-) -> None:
+async def test_percentiles_go_on_forgetting_when_nothing_happens(api_with: ApiWith) -> None:
     window = {"stats_window_seconds": 0.1}
-    async with serving(database, catalog_database, tmp_path, **window) as api:
+    async with api_with(**window) as api:
         await api.value(await api.tenant("acme"), "SELECT 1")
         await taken(api)
         await asyncio.sleep(0.12)  # beyond the window, which is what this is about

@@ -1,0 +1,14 @@
+"""What commands speak to."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fixtures.echo_service import EchoService, echo_service
+
+
+@pytest.fixture
+def service() -> Iterator[EchoService]:
+    """A service that has every resource."""
+    with echo_service() as running:
+        yield running
